@@ -110,11 +110,13 @@ def served(top: Path) -> Iterator[str]:
 
 
 @contextmanager
-def served_as_files(top: Path) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+def served_as_files(
+    top: Path, host: str = "127.0.0.1"
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Serve the files below ``top``; yield the URL and the requests that arrive."""
     requests: list[tuple[str, str]] = []
     kind = type("Static", (StaticHandler,), {"requests": requests})
-    with _listening(partial(kind, directory=str(top))) as url:
+    with _listening(partial(kind, directory=str(top)), host) as url:
         yield url, requests
 
 
@@ -126,13 +128,13 @@ def bare(place: Path, target: Path) -> Path:
 
 
 @contextmanager
-def _listening(handler: Any) -> Iterator[str]:
-    held = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+def _listening(handler: Any, host: str = "127.0.0.1") -> Iterator[str]:
+    held = ThreadingHTTPServer((host, 0), handler)
     held.daemon_threads = True
     thread = threading.Thread(target=held.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{held.server_port}"
+        yield f"http://{host}:{held.server_port}"
     finally:
         held.shutdown()
         held.server_close()

@@ -7,13 +7,14 @@ options), docker/buildx ``build`` (the values that clients send).
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from jaula.buildkit.attestations import FALSE, TRUE, attestation_request, recorded_arguments
-from jaula.buildkit.messages import decoder
-from jaula.buildkit.proto.ops_pb2 import Definition, Op
+from jaula.buildkit.definition import remote_of, result_of
+from jaula.buildkit.proto.ops_pb2 import Definition
 from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
 from jaula.buildkit.session import UPLOAD_HOST
 from jaula.errors import InvalidRequest, Unsupported
@@ -24,15 +25,13 @@ from jaula.spec.build import (
     BuildExport,
     BuildOptions,
     CacheExport,
+    ClientCache,
     LocalDirectories,
     is_builtin_frontend,
 )
 
 FRONTEND = "dockerfile.v0"
 _GATEWAY = "gateway.v0"
-RESULT = "jaula-result://"
-"""The source in a definition that stands for the result of another build."""
-
 _UPLOAD = f"http://{UPLOAD_HOST}/"
 _FROM_BODY = "client-session"
 _MAX_OPTIONS = 10_000
@@ -56,7 +55,8 @@ def frontend_request(
     session: str,
     entitlements: Iterable[str],
     exports: tuple[BuildExport, ...],
-    cache_from: tuple[str, ...],
+    cache_from: tuple[str, ...] = (),
+    client_caches: tuple[ClientCache, ...] = (),
     cache_to: tuple[CacheExport, ...] = (),
     result: str,
 ) -> FrontendRequest:
@@ -68,12 +68,12 @@ def frontend_request(
     if len(attributes) > _MAX_OPTIONS:
         raise InvalidRequest(f"more than {_MAX_OPTIONS} options of a build")
     check_frontend(frontend, attributes)
-    if request := attributes.get("requestid", ""):
-        raise Unsupported(f"unsupported request {request[:64]}")
     platforms = _platforms(attributes)
     several = len(platforms) > 1 or is_true(attributes.get("multi-platform", ""))
     attestations = attestation_request(attributes)
     context = attributes.get(attributes.get("contextkey", "context"), "")
+    if not context and "context" in inputs:
+        context = remote_of(inputs["context"])
     dockerfile_key = attributes.get("dockerfilekey", "")
     upload = remote = ""
     if not context:
@@ -102,6 +102,7 @@ def frontend_request(
         },
         labels=_prefixed(attributes, "label:"),
         cache_from=cache_from,
+        client_caches=client_caches,
         cache_to=cache_to,
         no_cache=no_cache == "",
         no_cache_stages=tuple(no_cache.split(",")) if no_cache else (),
@@ -114,6 +115,7 @@ def frontend_request(
         local=local,
         exports=exports,
         result=result,
+        subrequest=attributes.get("requestid", "").removeprefix("frontend."),
     )
     return FrontendRequest(options, upload)
 
@@ -155,32 +157,26 @@ def _contexts(attributes: Mapping[str, str], inputs: Mapping[str, Definition]) -
     for name, value in _prefixed(attributes, "context:").items():
         kind, _, rest = value.partition(":")
         if kind == "input":
-            value = f"result:{result_of(inputs.get(rest))}"
+            result = result_of(inputs.get(rest))
+            value = f"result:{result}" if result else remote_of(inputs.get(rest))
         elif kind == "oci-layout":
-            raise Unsupported(
-                f"the context {name[:64]!r} is an OCI layout, which is not supported",
-                hint="load it with docker load and use docker-image://NAME",
-            )
+            value = f"layout:{_layout(name, rest)}"
         contexts[name] = value
     return contexts
 
 
-def result_of(definition: Definition | None) -> str:
-    """Return the id of the result that a definition stands for.
+def _layout(name: str, address: str) -> str:
+    """Return ``STORE@DIGEST`` for ``//ID:TAG@DIGEST``: the client has the store ``oci:ID``.
 
-    :raises Unsupported: when it is another definition: there is no solver.
+    :raises InvalidRequest: when the address has another form.
     """
-    decode = decoder(Op)
-    for data in definition.ops if definition is not None else ():
-        try:
-            operation = decode(data)
-        except ValueError:
-            break
-        if operation.source.identifier.startswith(RESULT):
-            return operation.source.identifier.removeprefix(RESULT)
-    raise Unsupported(
-        "LLB definitions are not supported", hint="this builder reads Dockerfiles only"
-    )
+    found = re.fullmatch(r"//([^:@]+)(?::[^@]*)?@(sha256:[0-9a-f]{64})", address, re.ASCII)
+    if found is None:
+        raise InvalidRequest(
+            f"the context {name[:64]!r} is not a valid OCI layout: {address[:128]!r}",
+            hint="must be oci-layout://ID:TAG@DIGEST",
+        )
+    return f"oci:{found[1]}@{found[2]}"
 
 
 def _host(attributes: Mapping[str, str]) -> HostConfig:
@@ -274,21 +270,79 @@ def cache_exports(entries: Iterable[CacheOptionsEntry]) -> tuple[CacheExport, ..
     """
     exports = []
     for entry in entries:
-        if entry.Type == "inline":
-            continue
-        if entry.Type != "registry":
-            raise Unsupported(
-                f"--cache-to type={entry.Type[:32]} is not supported",
-                hint="must be registry or inline",
-            )
+        name = store = ""
+        match entry.Type:
+            case "inline":
+                continue
+            case "registry":
+                name = str(parse(entry.Attrs.get("ref", "")))
+            case "local":
+                store = _client_store(entry.Attrs.get("dest", ""), "--cache-to type=local", "dest")
+            case _:
+                raise Unsupported(
+                    f"--cache-to type={entry.Type[:32]} is not supported",
+                    hint="must be registry, local or inline",
+                )
         exports.append(
             CacheExport(
-                name=str(parse(entry.Attrs.get("ref", ""))),
+                name=name,
+                store=store,
                 all_stages=entry.Attrs.get("mode", "") == "max",
                 ignore_error=is_true(entry.Attrs.get("ignore-error", "")),
             )
         )
     return tuple(exports)
+
+
+class CacheImports(msgspec.Struct, frozen=True):
+    """The caches that a build may use: names of images, and caches in the client's directories."""
+
+    images: tuple[str, ...]
+    client: tuple[ClientCache, ...]
+
+
+def cache_imports(
+    entries: Iterable[CacheOptionsEntry], attributes: Mapping[str, str]
+) -> CacheImports:
+    """Return the cache imports of a request. Clients send them in one of three places.
+
+    :raises Unsupported: when a kind of import is not supported.
+    :raises InvalidRequest: when a value is missing or malformed.
+    """
+    listed = [(entry.Type, dict(entry.Attrs)) for entry in entries]
+    if text := attributes.get("cache-imports", ""):
+        try:
+            decoded = msgspec.json.decode(text, type=list[_CacheImport])
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+            raise InvalidRequest(f"cache-imports is not valid: {error}") from None
+        listed += [(entry.type, entry.attributes) for entry in decoded]
+    listed += [("registry", {"ref": ref}) for ref in attributes.get("cache-from", "").split(",")]
+    images, client = dict[str, None](), dict[ClientCache, None]()
+    for kind, values in listed:
+        match kind:
+            case "registry":
+                images[values.get("ref", "")] = None
+            case "local":
+                store = _client_store(values.get("src", ""), "--cache-from type=local", "src")
+                client[ClientCache(store, values.get("digest", ""))] = None
+            case _:
+                raise Unsupported(
+                    f"--cache-from type={kind[:32]} is not supported",
+                    hint="must be registry or local",
+                )
+    return CacheImports(tuple(name for name in images if name), tuple(client))
+
+
+class _CacheImport(msgspec.Struct, frozen=True):
+    type: str = msgspec.field(name="Type", default="")
+    attributes: dict[str, str] = msgspec.field(name="Attrs", default={})
+
+
+def _client_store(directory: str, option: str, attribute: str) -> str:
+    """Return the name of the content store that a client serves for a directory. Pure."""
+    if not directory:
+        raise InvalidRequest(f"{option} requires {attribute}")
+    return f"local:{directory}"
 
 
 def is_true(text: str) -> bool:

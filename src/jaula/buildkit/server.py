@@ -23,14 +23,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from jaula.buildkit.definition import RESULT, remote_of, result_of
 from jaula.buildkit.messages import decoder
 from jaula.buildkit.options import (
     FRONTEND,
-    RESULT,
     build_export,
     cache_exports,
+    cache_imports,
     frontend_request,
-    result_of,
 )
 from jaula.buildkit.proto import content_pb2 as content
 from jaula.buildkit.proto import control_pb2 as control
@@ -38,7 +38,7 @@ from jaula.buildkit.proto import gateway_pb2 as gateway
 from jaula.buildkit.proto import ops_pb2 as ops
 from jaula.buildkit.proto import types_pb2 as types
 from jaula.buildkit.session import LIMITS, ClientSession
-from jaula.buildkit.status import BuildStatus, exit_text
+from jaula.buildkit.status import BuildStatus, StoredProgress, exit_text
 from jaula.engine.builder.history import Attachment, BuildRecord
 from jaula.engine.threads import shielded
 from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable, Unsupported
@@ -53,6 +53,7 @@ from jaula.spec.build import PruneOptions
 
 if TYPE_CHECKING:
     from jaula.buildkit.backend import Backend
+    from jaula.engine.builder.remote_tree import RemoteTree
     from jaula.spec.build import BuildExport
 
 Document = dict[str, Any]
@@ -65,6 +66,7 @@ _JOB_TIMEOUT = 5.0  # seconds for Control.Solve to arrive after a call that name
 _MAX_JOBS = 64  # builds of one connection at a time
 _MAX_ENDED = 4  # builds of one connection that are kept after their end
 _MAX_RESULTS = 256  # of one connection
+_MAX_REMOTES = 4  # repositories of one connection whose files are read
 _MAX_UNREAD = 4096  # progress messages of a build
 _MAX_REF = 128  # characters
 _MAX_ERROR, _MAX_VALUE, _MAX_VALUES = 1024, 256, 100  # of a record: characters, and options
@@ -83,13 +85,16 @@ _FRONTEND_CAPS = (
     "gateway.solve.metadata",
     "gateway.solve.evaluate",
     "gateway.evaluate",
+    "readfile",
+    "statfile",
 )
 _LLB_CAPS = (
     *("source.image", "source.image.resolvemode"),
     *("source.local", "source.local.unique", "source.local.sessionid"),
     *("source.local.includepatterns", "source.local.followpaths"),
     *("source.local.excludepatterns", "source.local.sharedkeyhint"),
-    *("source.git", "source.http", "source.http.checksum"),
+    *("source.git", "source.git.fullurl", "source.git.subdir", "source.git.checksum"),
+    *("source.http", "source.http.checksum", "source.ocilayout", "gc.freespacefilter"),
     *("exec.meta.base", "exec.meta.network", "exec.meta.security", "exec.meta.ulimit"),
     *("exec.mount.bind", "exec.mount.cache", "exec.mount.cache.sharing", "exec.mount.tmpfs"),
     *("exec.mount.secret", "exec.mount.ssh", "exec.secretenv", "file.base"),
@@ -107,7 +112,7 @@ async def serve(descriptor: int, early: bytes, engine: Backend) -> None:
         try:
             await server.serve(sock, early)
         finally:
-            connection.close()
+            await connection.close()
 
 
 async def serve_session(
@@ -138,6 +143,7 @@ class _Job:
         self.readers = 0  # calls that read the progress
         self.status = BuildStatus(request.Ref)
         self.unread: list[control.StatusResponse] = []
+        self.progress = StoredProgress()
         self.changed = asyncio.Event()
         self.room = asyncio.Event()
         self.room.set()
@@ -146,6 +152,7 @@ class _Job:
         self.returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = False
         self.solved = False
+        self.subrequest = False
 
     async def report(self, message: Document) -> None:
         """Add a progress message; wait while the client does not read."""
@@ -159,6 +166,7 @@ class _Job:
         self._add(response)
 
     def _add(self, response: control.StatusResponse) -> None:
+        self.progress.add(response)
         self.unread.append(response)
         self.changed.set()
         if len(self.unread) >= _MAX_UNREAD:
@@ -177,6 +185,7 @@ class _Job:
             steps=self.status.steps,
             cached=self.status.cached,
             warnings=self.status.warnings,
+            progress=self.progress.data,
             attachments=self.attachments,
         )
 
@@ -227,16 +236,19 @@ class _BuildKit:
         self._jobs: dict[str, _Job] = {}
         self._ended: deque[_Job] = deque(maxlen=_MAX_ENDED)  # a client may still read their end
         self._results: list[str] = []
+        self._remotes: dict[str, RemoteTree] = {}
         self._added = asyncio.Condition()
 
     def check(self, path: str) -> None:
         """Check that the caller may use the engine still."""
         self._engine.access.require_access(f"POST {path[:200]}")
 
-    def close(self) -> None:
-        """Release the results of builds."""
+    async def close(self) -> None:
+        """Release the results of builds, and remove the files that were fetched."""
         for result in self._results:
             self._engine.builds.release(result)
+        for tree in self._remotes.values():
+            await shielded(tree.close())
 
     def methods(self) -> Mapping[str, Method]:
         """Return the handlers by path."""
@@ -254,6 +266,8 @@ class _BuildKit:
             _BRIDGE + "Solve": (gateway.SolveRequest, self._bridge_solve),
             _BRIDGE + "Return": (gateway.ReturnRequest, self._return),
             _BRIDGE + "Evaluate": (gateway.EvaluateRequest, self._evaluate),
+            _BRIDGE + "ReadFile": (gateway.ReadFileRequest, self._read_file),
+            _BRIDGE + "StatFile": (gateway.StatFileRequest, self._stat_file),
             _BRIDGE + "Inputs": (gateway.InputsRequest, self._inputs),
         }
         streaming: dict[str, tuple[type[Any], Streaming]] = {
@@ -388,8 +402,10 @@ class _BuildKit:
         error = "canceled"
         try:
             job.exports = _exports(request)
-            if request.Definition.ops:
-                result_of(request.Definition)
+            if request.Definition.ops and not result_of(request.Definition):
+                raise Unsupported(
+                    "LLB definitions are not supported", hint="this builder reads Dockerfiles only"
+                )
             if request.Frontend:
                 await self._run(
                     job, request.Frontend, request.FrontendAttrs, request.FrontendInputs
@@ -407,7 +423,7 @@ class _BuildKit:
         finally:
             self._ended.append(self._jobs.pop(request.Ref))
             job.end()
-            if job.solved and not request.Internal:
+            if job.solved and not job.subrequest and not request.Internal:
                 self._engine.builds.record(job.record(error))
         return control.SolveResponse(ExporterResponse=job.response)
 
@@ -429,6 +445,10 @@ class _BuildKit:
 
     async def _read_status(self, call: Call) -> AsyncIterator[control.StatusResponse]:
         request: control.StatusRequest = await call.request()
+        recorded = [r for r in self._engine.builds.records() if r.ref == request.Ref]
+        if recorded and request.Ref not in self._jobs:
+            yield decoder(control.StatusResponse)(recorded[-1].progress)
+            return
         ended = [job for job in self._ended if job.request.Ref == request.Ref]
         job = ended[0] if ended else await self._job(request.Ref)
         async for response in job.read():
@@ -446,14 +466,55 @@ class _BuildKit:
     ) -> gateway.SolveResponse:
         job = await self._job(call.headers.get(_BUILD_ID, ""))
         if request.Definition.ops:
-            return _solved(result_of(request.Definition))
+            return await self._solve_definition(job, request.Definition)
         try:
             result = await self._run(
                 job, request.Frontend, request.FrontendOpt, request.FrontendInputs
             )
         except JaulaError as error:
             raise _failure(error, job) from None
+        if job.subrequest:
+            values = {name: value.encode() for name, value in job.response.items()}
+            job.response = {}
+            return gateway.SolveResponse(result=gateway.Result(metadata=values))
         return _solved(result)
+
+    async def _solve_definition(
+        self, job: _Job, definition: ops.Definition
+    ) -> gateway.SolveResponse:
+        """Return the result of another build, or fetch a repository or file for its reader."""
+        if result := result_of(definition):
+            return _solved(result)
+        try:
+            address = remote_of(definition)
+            if len(self._remotes) >= _MAX_REMOTES:
+                raise Unavailable("too many repositories on one connection")
+            tree = await self._engine.builds.open_remote(address, job.request.Session)
+        except JaulaError as error:
+            raise _failure(error, job) from None
+        id = os.urandom(16).hex()
+        self._remotes[id] = tree
+        reference = gateway.Ref(id=id, **{"def": definition})
+        return gateway.SolveResponse(result=gateway.Result(ref=reference))
+
+    def _remote(self, ref: str) -> RemoteTree:
+        if (tree := self._remotes.get(ref)) is None:
+            raise GrpcError(Code.NOT_FOUND, f"no files of the reference {ref[:_MAX_REF]}")
+        return tree
+
+    async def _read_file(
+        self, call: Call, request: gateway.ReadFileRequest
+    ) -> gateway.ReadFileResponse:
+        part = request.Range
+        data = await self._remote(request.Ref).read(request.FilePath, part.Offset, part.Length)
+        return gateway.ReadFileResponse(Data=data)
+
+    async def _stat_file(
+        self, call: Call, request: gateway.StatFileRequest
+    ) -> gateway.StatFileResponse:
+        size = await self._remote(request.Ref).size(request.Path)
+        name = request.Path.rpartition("/")[2]
+        return gateway.StatFileResponse(stat=gateway.FileStat(path=name, mode=0o644, size=size))
 
     async def _run(
         self,
@@ -474,6 +535,7 @@ class _BuildKit:
             raise Unavailable("too many results on one connection")
         result = os.urandom(16).hex()
         self._results.append(result)
+        caches = cache_imports(job.request.Cache.Imports, attributes)
         request = frontend_request(
             frontend or FRONTEND,
             attributes,
@@ -481,11 +543,13 @@ class _BuildKit:
             session=job.request.Session,
             entitlements=job.request.Entitlements,
             exports=job.exports,
-            cache_from=_cache_from(job.request, attributes),
+            cache_from=caches.images,
+            client_caches=caches.client,
             cache_to=cache_exports(job.request.Cache.Exports),
             result=result,
         )
         stream: AsyncIterator[bytes] = _nothing()
+        job.subrequest = bool(request.options.subrequest)
         if request.upload:
             session = await self._engine.builds.find_session(job.request.Session)
             assert isinstance(session, ClientSession)
@@ -541,25 +605,6 @@ def _exports(request: control.SolveRequest) -> tuple[BuildExport, ...]:
     if request.ExporterDeprecated:
         return (build_export(0, request.ExporterDeprecated, request.ExporterAttrsDeprecated),)
     return ()
-
-
-def _cache_from(request: control.SolveRequest, attributes: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the images whose steps may be used."""
-    import json
-
-    entries = [(entry.Type, entry.Attrs.get("ref", "")) for entry in request.Cache.Imports]
-    if text := attributes.get("cache-imports", ""):
-        try:
-            entries += [(e["Type"], e.get("Attrs", {}).get("ref", "")) for e in json.loads(text)]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InvalidRequest(f"cache-imports is not valid: {error}") from None
-    entries += [("registry", ref) for ref in attributes.get("cache-from", "").split(",")]
-    for kind, _ in entries:
-        if kind != "registry":
-            raise Unsupported(
-                f"--cache-from type={kind[:32]} is not supported", hint="must be registry"
-            )
-    return tuple(dict.fromkeys(ref for kind, ref in entries if kind == "registry" and ref))
 
 
 def _solved(result: str) -> gateway.SolveResponse:

@@ -12,19 +12,21 @@ import asyncio
 import os
 import queue
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
+from jaula.buildkit.content_store import ClientContentStore
 from jaula.buildkit.file_receiver import FileReceiver
 from jaula.buildkit.file_sender import FileSender, fin
 from jaula.buildkit.messages import Kind, decoder
 from jaula.buildkit.proto import session_pb2 as pb
+from jaula.buildkit.session_stream import IDLE_TIMEOUT, as_engine_error, receive, send, send_all
 from jaula.engine.threads import in_own_thread, shielded
-from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound, Unavailable
+from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
-from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.errors import GrpcError
 from jaula.spec.api import RegistryAuth
 from jaula.spec.build_session import SECRET_LIMIT
 from jaula.storage.trees import open_directory
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
 LIMITS = Limits(streams=0, message=4 << 20, window=6 << 20)
 
 _CALL_TIMEOUT = 60.0  # seconds for an answer
-_IDLE_TIMEOUT = 120.0  # seconds without a packet of a transfer
 _PROGRESS_INTERVAL = 0.2  # seconds between two reports of a transfer
 _SEND_CHUNK = 1 << 20  # bytes of one message of a file
 _MAX_KEY = 1024  # characters
@@ -143,7 +144,7 @@ class ClientSession:
         received = 0
         decode = decoder(pb.BytesMessage)
         try:
-            while (message := await _receive(stream)) is not None:
+            while (message := await receive(stream)) is not None:
                 data = decode(message).data
                 received += len(data)
                 if received > _UPLOAD_LIMIT:
@@ -194,6 +195,12 @@ class ClientSession:
         finally:
             stream.close()
 
+    # -- content stores --------------------------------------------------------------------------
+
+    def content_store(self, id: str) -> ClientContentStore:
+        """Return a content store of the client by its name, whether it exists or not."""
+        return ClientContentStore(self._open, id)
+
     # -- results ---------------------------------------------------------------------------------
 
     async def send_file(
@@ -207,12 +214,12 @@ class ClientSession:
             async for chunk in chunks:
                 pending += chunk
                 while len(pending) >= _SEND_CHUNK:
-                    await _send(stream, _bytes_message(bytes(pending[:_SEND_CHUNK])))
+                    await send(stream, _bytes_message(bytes(pending[:_SEND_CHUNK])))
                     del pending[:_SEND_CHUNK]
             if pending:
-                await _send(stream, _bytes_message(bytes(pending)))
+                await send(stream, _bytes_message(bytes(pending)))
             stream.end()
-            while await _receive(stream) is not None:
+            while await receive(stream) is not None:
                 pass  # the end is the client's acknowledgement
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]
@@ -225,21 +232,21 @@ class ClientSession:
         stream = self._open(_SEND_DIFF_COPY, [(_EXPORT_ID, str(export))])
         sender = FileSender(root, prefix.encode(), files)
         try:
-            sending = asyncio.ensure_future(_send_all(stream, sender.entries()))
+            sending = asyncio.ensure_future(send_all(stream, sender.entries()))
             try:
                 while True:
-                    message = await _receive(stream)
+                    message = await receive(stream)
                     if message is None:
                         raise Unavailable("the client ended the transfer")
                     await asyncio.sleep(0)
                     content = sender.content(message)
                     if content is None:
                         await sending
-                        await _send(stream, fin())
+                        await send(stream, fin())
                         break
-                    await _send_all(stream, content)
+                    await send_all(stream, content)
                 stream.end()
-                while await _receive(stream) is not None:
+                while await receive(stream) is not None:
                     pass
             finally:
                 sending.cancel()
@@ -268,7 +275,7 @@ class _AgentStream:
             raise as_engine_error(error) from None
 
     async def send(self, data: bytes) -> None:
-        await _send(self._stream, _bytes_message(data))
+        await send(self._stream, _bytes_message(data))
 
     async def end(self) -> None:
         self._stream.end()
@@ -345,7 +352,7 @@ class _Transfer:
         reported = 0
         while True:
             await asyncio.sleep(_PROGRESS_INTERVAL)
-            if time.monotonic() - self._moved > _IDLE_TIMEOUT:
+            if time.monotonic() - self._moved > IDLE_TIMEOUT:
                 raise Unavailable("the client does not send its files in time")
             if self._bytes != reported:
                 reported = self._bytes
@@ -398,31 +405,6 @@ async def _no_report(document: Mapping[str, object]) -> None:
     """Drop the progress of a transfer that no step of the build shows."""
 
 
-async def _receive(stream: Stream) -> bytes | None:
-    try:
-        async with asyncio.timeout(_IDLE_TIMEOUT):
-            return await stream.receive()
-    except GrpcError as error:
-        raise as_engine_error(error) from None
-    except TimeoutError:
-        raise Unavailable("the client does not answer in time") from None
-
-
-async def _send(stream: Stream, message: bytes) -> None:
-    try:
-        async with asyncio.timeout(_IDLE_TIMEOUT):
-            await stream.send(message)
-    except GrpcError as error:
-        raise as_engine_error(error) from None
-    except TimeoutError:
-        raise Unavailable("the client does not read in time") from None
-
-
-async def _send_all(stream: Stream, messages: Iterator[bytes]) -> None:
-    for message in messages:
-        await _send(stream, message)
-
-
 def _bytes_message(data: bytes) -> bytes:
     return pb.BytesMessage(data=data).SerializeToString()
 
@@ -433,14 +415,3 @@ def _encode(key: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
         return [(key, value) for value in values]
     pairs = [(key, quote_plus(os.fsencode(value))) for value in values]
     return [*pairs, (f"{key}-encoded", "1")]
-
-
-def as_engine_error(error: GrpcError) -> JaulaError:
-    """Return the failure of a call to the client as an error of the engine. Pure."""
-    if error.code in (Code.NOT_FOUND, Code.UNIMPLEMENTED):
-        return NotFound(error.message)
-    if error.code in (Code.PERMISSION_DENIED, Code.UNAUTHENTICATED):
-        return NotAuthorized(f"the client refuses: {error.message}")
-    if error.code in (Code.UNAVAILABLE, Code.CANCELLED):
-        return Unavailable(f"the client's session is gone: {error.message}", hint="start again")
-    return Unavailable(f"the client reports: {error.message}")

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from jaula.buildkit.proto.control_pb2 import StatusResponse, Vertex, VertexStatus
+from jaula.images.build.dockerfile.ast import rule_url
 
 Document = dict[str, Any]
-_LINT_URL = "https://docs.docker.com/go/dockerfile/rule/"
 _ENGINE_LINES = (" ---> Using cache\n", " ---> Running in a container\n")
 _STDOUT = 1
+_STORED_LIMIT = 128 << 10  # bytes of one build
 _ID = 12  # digits of an image's short id
 
 
@@ -119,7 +120,8 @@ class BuildStatus:
         state = message.get("state")
         if vertex is None:
             prefix = f"[{platform} internal]" if platform else "[internal]"
-            name = title if title.startswith("exporting") else f"{prefix} {title}"
+            named = title.startswith(("exporting", "importing", "["))
+            name = title if named else f"{prefix} {title}"
             vertex = self._begin(response, key, name, now)
             self._internal = key
         if state in ("done", "failed"):
@@ -145,6 +147,7 @@ class BuildStatus:
             text = str(about["text"])
             if about.get("word") == "FROM":
                 text = re.sub(r" AS \S+\Z", "", text, flags=re.IGNORECASE)
+                text = f"FROM {about['image']}" if about.get("image") else text
             self._begin(response, key, f"[{stage_name}{place}/{count}] {text}", now)
             self.steps += 1
             return
@@ -219,13 +222,42 @@ class BuildStatus:
             vertex=definition.digest if definition is not None else "",
             level=1,
             short=f"{rule}: {remark['message']}{line}".encode(),
-            url=f"{_LINT_URL}{_kebab(rule)}/",
+            url=rule_url(rule),
         )
         warning.info.filename, warning.info.data = name, text
         warning.info.language = "Dockerfile"
         place = warning.ranges.add()
         place.start.line = int(lines.get("first") or 0)
         place.end.line = int(lines.get("last") or 0)
+
+
+class StoredProgress:
+    """The progress of a build for its record, in ``data``, as one serialized message.
+
+    The output of steps has a limit. Steps and warnings are kept until twice that limit.
+    """
+
+    def __init__(self, limit: int = _STORED_LIMIT) -> None:
+        self._limit = limit
+        self._data = bytearray()
+        self._clipped = False
+
+    @property
+    def data(self) -> bytes:
+        return bytes(self._data)
+
+    def add(self, response: StatusResponse) -> None:
+        """Add progress. Serialized messages that follow each other are one merged message."""
+        if len(self._data) + response.ByteSize() > self._limit:
+            kept = StatusResponse(vertexes=response.vertexes, warnings=response.warnings)
+            if response.logs and not self._clipped:
+                self._clipped = True
+                text = f"\n[output clipped, log limit {self._limit >> 10}KiB reached]\n"
+                kept.logs.append(response.logs[0])
+                kept.logs[0].msg = text.encode()
+            response = kept
+        if len(self._data) + response.ByteSize() <= 2 * self._limit:
+            self._data += response.SerializeToString()
 
 
 def exit_text(command: str, code: int) -> str:
@@ -241,7 +273,3 @@ def _is_engine_line(text: str) -> bool:
     step, _, rest = text.partition("/")
     number, colon, _ = rest.partition(" : ")
     return step[:5] == "Step " and step[5:].isdecimal() and bool(colon) and number.isdecimal()
-
-
-def _kebab(rule: str) -> str:
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in rule).lstrip("-")

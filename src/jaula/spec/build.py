@@ -62,14 +62,23 @@ class ProvenanceOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CacheExport(msgspec.Struct, frozen=True, kw_only=True):
-    """An export of a build's cache to the registry, under ``name``.
+    """An export of a build's cache: to the registry under ``name``, or to the client.
 
-    ``all_stages`` includes the steps of stages that are not part of the result.
+    ``store`` is the name of the client's content store, '' for the registry. ``all_stages``
+    includes the steps of stages that are not part of the result.
     """
 
-    name: str
+    name: str = ""
+    store: str = ""
     all_stages: bool = False
     ignore_error: bool = False
+
+
+class ClientCache(msgspec.Struct, frozen=True):
+    """A cache in a content store of the client, and the digest of its manifest."""
+
+    store: str
+    digest: str
 
 
 class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,16 +89,19 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     address of the context if the body does not hold it. ``steps`` requests progress messages for
     each step. ``allow`` lists entitlements, as ``docker buildx build --allow`` does. ``contexts``
     maps the name of a further context to ``docker-image://NAME`` or an address, to
-    ``local:DIRECTORY`` of the client, to ``result:ID`` of another build, or to '' for the
-    client's directory of the same name.
+    ``local:DIRECTORY`` of the client, to ``layout:STORE@DIGEST`` in one of its content stores, to
+    ``result:ID`` of another build, or to '' for the
+    client's directory of the same name. With ``cache_from_only`` steps come from the local images
+    of ``cache_from`` only.
 
     The remaining options are BuildKit's. ``local`` means that the engine asks the client for the
-    context. ``exports`` None means an image in the store. ``cache_to`` are registries that get the
-    steps. ``no_cache_stages`` are stages that are
-    not looked up in the cache. ``result`` is an id under which the result is kept for other builds
-    of the same caller. ``platforms`` are those of an index, each once; empty for one image.
-    ``provenance`` and ``sbom`` request attestations. ``arguments`` are the options of the client,
-    for the provenance.
+    context. ``exports`` None means an image in the store. ``client_caches`` are caches that the
+    client has. ``cache_to`` are the places that get the steps. ``no_cache_stages`` are stages that
+    are not looked up in the cache. ``result`` is an id under which the result is kept for other
+    builds of the same caller. ``subrequest`` is what the client asks about the Dockerfile instead
+    of a build: ``lint``, ``outline`` or ``targets``. ``platforms`` are those of an index, each
+    once; empty for one image. ``provenance`` and ``sbom`` request attestations. ``arguments`` are
+    the options of the client, for the provenance.
     """
 
     names: tuple[str, ...] = ()
@@ -100,6 +112,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     build_args: Mapping[str, str | None] = {}
     labels: Mapping[str, str] = {}
     cache_from: tuple[str, ...] = ()
+    cache_from_only: bool = False
     no_cache: bool = False
     pull: bool = False
     quiet: bool = False
@@ -113,9 +126,11 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True):
     contexts: Mapping[str, str] = {}
     local: LocalDirectories | None = None
     exports: tuple[BuildExport, ...] | None = None
+    client_caches: tuple[ClientCache, ...] = ()
     cache_to: tuple[CacheExport, ...] = ()
     no_cache_stages: tuple[str, ...] = ()
     result: str = ""
+    subrequest: str = ""
     platforms: tuple[str, ...] = ()
     provenance: ProvenanceOptions | None = None
     sbom: bool = False

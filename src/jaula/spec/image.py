@@ -102,7 +102,7 @@ class ImageConfig(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", om
     exposed_ports: dict[str, EmptyObject] = {}
     env: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
+    cmd: tuple[str, ...] | None = None
     volumes: dict[str, EmptyObject] = {}
     working_dir: str = ""
     labels: dict[str, str] = {}

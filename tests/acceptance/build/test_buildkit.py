@@ -114,6 +114,41 @@ def test_a_failed_step_shows_its_log_and_its_place(
     assert "no such file" in docker("build", "-f", str(place / "no"), str(place)).stderr
 
 
+def test_the_command_is_stored_as_by_buildkit(
+    docker: Docker, busybox: str, tmp_path: Path, name: str
+) -> None:
+    for lines, command in (("CMD []", None), ("CMD", ["/bin/sh", "-c", ""]), ("CMD a", None)):
+        build(docker, "-t", name, str(write(tmp_path, f"FROM {busybox}\n{lines}\n")))
+        config = json.loads(docker("inspect", name).stdout)[0]["Config"]
+        assert config["ArgsEscaped"] is True
+        assert config["Cmd"] == (command if lines != "CMD a" else ["/bin/sh", "-c", "a"])
+    build(docker, "-t", name, str(write(tmp_path, "FROM scratch\nCMD []\n")))
+    assert json.loads(docker("inspect", name).stdout)[0]["Config"]["WorkingDir"] == "/"
+
+
+def test_targets_and_parameters_are_printed_without_a_build(
+    docker: Docker, busybox: str, tmp_path: Path
+) -> None:
+    place = write(
+        tmp_path,
+        f"# tool makes it\nFROM {busybox} AS tool\n# WHO is greeted\nARG WHO=you\nFROM tool\n"
+        "RUN --mount=type=secret,id=s,required=true exit 1\n",
+    )
+    experimental = {"BUILDX_EXPERIMENTAL": "1"}
+
+    def printed(what: str) -> str:
+        words = ("buildx", "build", f"--print={what}", str(place))
+        done = docker(*words, env=experimental)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert re.search(r"^tool +makes it$", printed("targets"), re.MULTILINE)
+    outline = printed("outline")
+    assert re.search(r"^WHO +you +is greeted$", outline, re.MULTILINE)
+    assert re.search(r"^s +true$", outline, re.MULTILINE)
+    assert "outline" in printed("subrequests.describe")
+
+
 def test_frontends_and_platforms_that_cannot_run_are_refused_by_name(
     docker: Docker, busybox: str, tmp_path: Path
 ) -> None:
@@ -261,6 +296,45 @@ def test_only_what_changed_and_is_used_is_sent(
     assert "local source for context" in docker("buildx", "du", "--verbose").stdout
 
 
+def test_an_oci_layout_of_the_client_and_an_image_are_bases_by_name(
+    docker: Docker, busybox: str, tmp_path: Path, name: str
+) -> None:
+    made = unique("layout")
+    base = write(
+        tmp_path / "base",
+        f"FROM {busybox}\nENV L={made}\nRUN echo {made} > /l\nONBUILD RUN cat /l\n",
+    )
+    archive, layout = tmp_path / "oci.tar", tmp_path / "layout"
+    build(docker, "-t", name, "-o", f"type=oci,dest={archive}", str(base))
+    with tarfile.open(archive) as file:
+        file.extractall(layout, filter="data")
+    tag = json.loads((layout / "index.json").read_text())["manifests"][0]["annotations"]
+    assert tag["org.opencontainers.image.ref.name"]
+    docker("buildx", "prune", "-af")
+    images = docker("images", "-aq", "--no-trunc").stdout
+    place = write(
+        tmp_path / "context",
+        "FROM docker.io/library/lay:latest\nRUN echo var $L\nCOPY --from=more /l /more\n"
+        "RUN --mount=type=bind,from=more,target=/m cat /m/l /more\n",
+    )
+    digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+    words = ["-o", "type=cacheonly"]
+    for context in ("lay", "more"):
+        words += ["--build-context", f"{context}=oci-layout://{layout}@{digest}"]
+    text = build(docker, *words, str(place))
+    assert "[context lay] OCI load from client" in text
+    assert re.search(r"\[2/5\] RUN cat /l", text)  # ONBUILD
+    assert f"var {made}" in text and text.count(f" {made}\n") == 4
+    assert docker("images", "-aq", "--no-trunc").stdout == images
+    missing = f"lay=oci-layout://{layout}@sha256:{'0' * 64}"
+    refused = docker("build", "--build-context", missing, str(place))
+    assert refused.returncode == 1 and "not found" in refused.stderr
+    build(docker, "-t", name, str(base))
+    named = ("--build-context", f"lay=docker-image://{name}", "--build-context", "more=.")
+    text = docker("build", "--progress", "plain", *named, str(place), cwd=tmp_path).stderr
+    assert re.search(r"\[2/5\] RUN cat /l", text)
+
+
 def test_a_context_from_a_git_repository(docker: Docker, busybox: str, tmp_path: Path) -> None:
     top = tmp_path / "repositories"
     top.mkdir()
@@ -365,11 +439,47 @@ def test_the_cache_goes_through_a_registry(docker: Docker, busybox: str, tmp_pat
             text = build(docker, "--cache-from", source, "-t", image, str(place))
             assert text.count("CACHED") == cached, text
             docker("rmi", "-f", source)
-        words = ("--cache-to", f"type=local,dest={tmp_path}/cache")
-        refused = docker("build", *words, str(place))
-        assert refused.returncode == 1 and "must be registry or inline" in refused.stderr
+        refused = docker("build", "--cache-to", "type=other", str(place))
+        assert refused.returncode == 1 and "must be registry, local or inline" in refused.stderr
         broken = f"type=registry,ref={registry.name}:1/x/y:1"
         assert docker("build", "--cache-to", broken, str(place)).returncode == 1
+
+
+def test_the_cache_goes_through_a_directory_of_the_client(
+    docker: Docker, busybox: str, tmp_path: Path
+) -> None:
+    tool, result = unique("t"), unique("r")
+    place = write(
+        tmp_path / "context",
+        f"FROM {busybox} AS tools\nRUN echo {tool} > /tool\n"
+        f"FROM {busybox}\nRUN echo {result} > /result\nCOPY --from=tools /tool /\n",
+    )
+    minimal, all_steps = tmp_path / "minimal", tmp_path / "all"
+    for directory, mode in ((minimal, "min"), (all_steps, "max")):
+        text = build(
+            docker, "--cache-to", f"type=local,dest={directory},mode={mode},tag=mine", str(place)
+        )
+        assert "exporting cache to client directory" in text
+        index = json.loads((directory / "index.json").read_text())
+        (entry,) = index["manifests"]
+        assert entry["annotations"]["org.opencontainers.image.ref.name"] == "mine"
+        manifest = json.loads(blob_of(directory, entry["digest"]).read_text())
+        assert all(layer["mediaType"].endswith("tar+gzip") for layer in manifest["layers"])
+        assert all(blob_of(directory, b["digest"]).exists() for b in manifest["layers"])
+    for directory, cached in ((minimal, 2), (all_steps, 3)):
+        docker("buildx", "prune", "-af")
+        text = build(docker, "--cache-from", f"type=local,src={directory},tag=mine", str(place))
+        assert "importing cache manifest from local:sha256:" in text
+        assert text.count("CACHED") == cached, text
+    docker("buildx", "prune", "-af")
+    for layer in {b["digest"] for b in manifest["layers"]}:
+        blob_of(all_steps, layer).unlink()
+    text = build(docker, "--cache-from", f"type=local,src={all_steps},tag=mine", str(place))
+    assert "CACHED" not in text and "not found" in text  # the build makes the steps
+
+
+def blob_of(layout: Path, digest: str) -> Path:
+    return layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
 
 def test_a_client_that_leaves_ends_its_build(

@@ -170,3 +170,57 @@ def test_a_step_downloads_packages_through_the_network_of_the_build(
     built = builds.done(engine, {"Dockerfile": text}, timeout=400)
     assert "tree v" in built.text
     assert "/usr/bin/tree" in builds.files_of(engine, built.image)
+
+
+def test_an_empty_command_is_an_empty_list(
+    engine: PrivateEngine, busybox: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM {busybox}\nCMD []\n")
+    assert classic(engine, "build", "-t", name, str(tmp_path)).returncode == 0
+    image = engine.request("GET", f"/v1.45/images/{name}/json").json()
+    assert image["Config"]["Cmd"] == []  # as dockerd's classic builder
+    made = engine.request("POST", "/containers/create", {"Image": name, "Entrypoint": ["true"]})
+    id = made.json()["Id"]
+    assert engine.request("DELETE", f"/containers/{id}").status == 204
+    refused = engine.request("POST", "/containers/create", {"Image": name})
+    assert refused.status == 400 and "no command specified" in refused.json()["message"].lower()
+
+
+def test_cache_from_replaces_the_local_cache(
+    engine: PrivateEngine, busybox: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").write_text("content\n")
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {busybox}\nENV A={unique('v')}\nRUN date +%N > /made\nCOPY file /file\n"
+        'LABEL l=1\nCMD ["x"]\n'
+    )
+    assert classic(engine, "build", "-t", name, str(tmp_path)).returncode == 0
+    first = engine.request("GET", f"/images/{name}/json").json()["Id"]
+    other = f"{name.partition(':')[0]}:other"
+
+    def rebuilt(*words: str) -> tuple[int, str]:
+        done = classic(engine, "build", *words, "-t", other, str(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert "cannot use" not in done.stdout  # as dockerd
+        id = engine.request("GET", f"/images/{other}/json").json()["Id"]
+        return done.stdout.count("Using cache"), id
+
+    try:
+        assert rebuilt() == (5, first)
+        assert rebuilt("--cache-from", name) == (5, first)
+        assert rebuilt("--cache-from", "absent:1", "--cache-from", name) == (5, first)
+        engine.request("POST", "/build/prune?all=1")
+        assert rebuilt("--cache-from", name) == (5, first)  # from the image's history alone
+        for source in (busybox, "absent:1"):
+            cached, id = rebuilt("--cache-from", source)
+            assert cached == 0 and id != first
+        client = docker.DockerClient(base_url=engine.host)
+        try:
+            image, _ = client.images.build(path=str(tmp_path), cache_from=[name], tag=other)
+            assert image.id == first
+            image, _ = client.images.build(path=str(tmp_path), cache_from=["absent:1"], tag=other)
+            assert image.id != first
+        finally:
+            client.close()
+    finally:
+        engine.request("DELETE", f"/images/{other}?force=1")

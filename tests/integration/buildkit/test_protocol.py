@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
+import json
 import os
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness import git_server
+from harness.content_service import ContentService, digest_of
 from harness.engine import PrivateEngine
 from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto import content_pb2 as content_pb
 from jaula.buildkit.proto import control_pb2 as control
+from jaula.buildkit.proto import gateway_pb2 as gateway
 from jaula.buildkit.proto import ops_pb2 as ops
 from jaula.buildkit.proto import session_pb2 as pb
+from jaula.buildkit.proto import types_pb2 as types
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import GrpcError
 from jaula.grpc.server import Call, Method, Server
+from jaula.images.reference import parse
 
 CONTENT = "/containerd.services.content.v1.Content/"
 CONTROL = "/moby.buildkit.v1.Control/"
+BRIDGE = "/moby.buildkit.v1.frontend.LLBBridge/"
 SYNC = "/moby.filesync.v1.FileSync/DiffCopy"
 
 
@@ -249,6 +258,16 @@ def test_a_client_made_of_python_builds(engine: PrivateEngine, busybox: str) -> 
             (record,) = await history(channel, request.Ref)
             assert record.numTotalSteps == 3 and not record.HasField("error")
             assert record.ExporterResponse["containerimage.config.digest"] == image
+            async with control_channel(engine) as later:  # buildx history logs
+                status = later.open(CONTROL + "Status")
+                await status.send(control.StatusRequest(Ref=request.Ref).SerializeToString())
+                status.end()
+                stored = control.StatusResponse.FromString(await status.receive() or b"")
+                assert await status.receive() is None
+                status.close()
+                assert b"value of s" in b"".join(log.msg for log in stored.logs)
+                steps = [vertex.name for vertex in stored.vertexes]
+                assert f"[1/3] FROM {parse(busybox).canonical}" in steps
             update = control.UpdateBuildHistoryRequest(Ref=request.Ref, Delete=True)
             answer = decoder(control.UpdateBuildHistoryResponse)
             await channel.unary(CONTROL + "UpdateBuildHistory", update, answer, 10)
@@ -410,6 +429,256 @@ def test_a_secret_that_is_too_large_fails_the_build(engine: PrivateEngine, busyb
         async with control_channel(engine) as channel, session(engine, methods) as id:
             with pytest.raises(GrpcError, match="larger than the limit"):
                 await solved(channel, solve(id))
+
+    run(work)
+
+
+def metadata(engine: PrivateEngine, text: str, request: str, **more: str) -> dict[str, bytes]:
+    """Return the answer about a Dockerfile, as buildx asks for it with ``--call``."""
+    found: dict[str, bytes] = {}
+
+    async def work() -> None:
+        methods = {SYNC: directory({"Dockerfile": text.encode()})}
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            job = control.SolveRequest(Ref=secrets.token_hex(8), Session=id)
+            running = asyncio.ensure_future(solved(channel, job))
+            attributes = {
+                "filename": "Dockerfile",
+                "requestid": f"frontend.{request}",
+                "frontend.caps": "moby.buildkit.frontend.subrequests+forward",
+                **more,
+            }
+            asked = gateway.SolveRequest(Frontend="dockerfile.v0", FrontendOpt=attributes)
+            stream = channel.open(BRIDGE + "Solve", [("buildkit-controlapi-buildid", job.Ref)])
+            try:
+                await stream.send(asked.SerializeToString())
+                stream.end()
+                answer = gateway.SolveResponse.FromString(await stream.receive() or b"")
+                found.update(answer.result.metadata)
+                assert not answer.result.HasField("ref")
+            finally:
+                stream.close()
+                ended = channel.open(BRIDGE + "Return", [("buildkit-controlapi-buildid", job.Ref)])
+                await ended.send(gateway.ReturnRequest().SerializeToString())
+                ended.end()
+                await ended.receive()
+                ended.close()
+            await running
+            assert await history(channel, job.Ref) == []
+
+    run(work)
+    return found
+
+
+def test_a_client_asks_about_a_dockerfile_without_a_build(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    text = f"# WHO is greeted\nARG WHO=you\nFROM {busybox} AS a\nARG WHO\nMAINTAINER me\n"
+    outline = json.loads(metadata(engine, text, "outline")["result.json"])
+    assert [argument["name"] for argument in outline["args"]] == ["WHO"]
+    listed = json.loads(metadata(engine, text, "targets")["result.json"])
+    assert [target["name"] for target in listed["targets"]] == ["a"]
+    answer = metadata(engine, text, "lint")
+    assert answer["result.statuscode"] == b"1" and answer["version"] == b"1.0.0"
+    (warning,) = json.loads(answer["result.json"])["warnings"]
+    assert warning["ruleName"] == "MaintainerDeprecated"
+    broken = json.loads(metadata(engine, "FROM x\nRUNN\n", "lint")["result.json"])
+    assert "unknown instruction" in broken["buildError"]["message"]
+    described = json.loads(metadata(engine, text, "subrequests.describe")["result.json"])
+    assert {r["name"] for r in described} >= {"frontend.outline", "frontend.targets"}
+    for request, message in (("outline", "target stage"), ("other", "unsupported request")):
+        with pytest.raises(GrpcError, match=message):
+            metadata(engine, text, request, target="absent")
+
+
+def source(address: str) -> ops.Definition:
+    """Return the definition of a repository, as ``buildx bake URL`` sends it."""
+    attributes = {"git.fullurl": address.partition("#")[0], "git.authtokensecret": "x"}
+    git = ops.Op(source=ops.SourceOp(identifier=f"git://x/y.git#{address.partition('#')[2]}"))
+    git.source.attrs.update(attributes)
+    data = git.SerializeToString()
+    last = ops.Op(inputs=[ops.Input(digest=digest_of(data))])
+    return ops.Definition(ops=[data, last.SerializeToString()])
+
+
+async def bridge(channel: Channel, method: str, job: str, request: Any, answer: Any) -> Any:
+    stream = channel.open(BRIDGE + method, [("buildkit-controlapi-buildid", job)])
+    try:
+        await stream.send(request.SerializeToString())
+        stream.end()
+        return answer.FromString(await stream.receive() or b"")
+    finally:
+        stream.close()
+
+
+@pytest.mark.needs(git_server.BACKEND)
+def test_files_of_a_repository_are_read_before_a_build(
+    engine: PrivateEngine, tmp_path: Path
+) -> None:
+    place = git_server.repository(tmp_path, "work", {"docker-bake.hcl": "text", "d/f": "below"})
+    (place / "link").symlink_to("/etc/passwd")
+    (place / "big").write_bytes(bytes(3 << 20))
+    git_server.commit(place, {})
+    git_server.bare(place, tmp_path / "top" / "r.git")
+    work_directory = engine.root / "lib" / "build" / "work"
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, {}) as id:
+            await channel.unary(  # makes the bridge
+                CONTROL + "ListWorkers",
+                control.ListWorkersRequest(),
+                decoder(control.ListWorkersResponse),
+                10,
+            )
+            gateway_address = f"10.199.{engine.index}.1"
+            job = control.SolveRequest(Ref="bake", Session=id, Internal=True)
+            running = asyncio.ensure_future(solved(channel, job))
+            with git_server.served_as_files(tmp_path / "top", gateway_address) as (url, _):
+
+                async def fetched(address: str) -> str:
+                    request = gateway.SolveRequest(Definition=source(address))
+                    answer = await bridge(channel, "Solve", "bake", request, gateway.SolveResponse)
+                    return str(answer.result.ref.id)
+
+                ref = await fetched(f"{url}/r.git#main")
+                below = await fetched(f"{url}/r.git#main:d")
+                with pytest.raises(GrpcError, match="has no branch"):
+                    await fetched(f"{url}/r.git#absent")
+            for address in ("http://127.0.0.1:1/r.git", "file:///etc", "ssh://-oProxyCommand=x/y"):
+                with pytest.raises(
+                    GrpcError, match=r"address of the host|not a valid (repository|URL)"
+                ):
+                    await fetched(address)
+
+            async def read(ref: str, path: str, **part: int) -> bytes:
+                request = gateway.ReadFileRequest(
+                    Ref=ref, FilePath=path, Range=gateway.FileRange(**part)
+                )
+                answer = await bridge(
+                    channel, "ReadFile", "bake", request, gateway.ReadFileResponse
+                )
+                return bytes(answer.Data)
+
+            assert await read(ref, "docker-bake.hcl") == b"text"
+            assert await read(ref, "d/f", Offset=1, Length=3) == b"elo"
+            assert await read(ref, "d/f", Offset=100) == b""
+            assert await read(below, "/f") == b"below"
+            stat = gateway.StatFileRequest(Ref=ref, Path="docker-bake.hcl")
+            answer = await bridge(channel, "StatFile", "bake", stat, gateway.StatFileResponse)
+            assert answer.stat.size == 4
+            for path in ("absent", "link", "d", "../../../../etc/passwd", "a\0b", "", "big"):
+                with pytest.raises(
+                    GrpcError, match=r"no such file|No such file|not a file|invalid|limit"
+                ):
+                    await read(ref, path)
+            for wrong in ({"Offset": -1}, {"Length": -1}):
+                with pytest.raises(GrpcError, match="not valid"):
+                    await read(ref, "d/f", **wrong)
+            with pytest.raises(GrpcError, match="no files of the reference"):
+                await read("other", "d/f")
+            assert len(os.listdir(work_directory)) == 2
+            await bridge(channel, "Return", "bake", gateway.ReturnRequest(), gateway.ReturnResponse)
+            await running
+
+    run(work)
+    deadline = time.monotonic() + 10
+    while os.listdir(work_directory):
+        assert time.monotonic() < deadline, os.listdir(work_directory)
+        time.sleep(0.05)
+
+
+def cached_run(engine: PrivateEngine, busybox: str) -> tuple[ContentService, str, bytes]:
+    """Build a step with a local cache; return the client's stores and the cache's manifest."""
+    service = ContentService({"local:/c": {}})
+    text = f"FROM {busybox}\nRUN echo {secrets.token_hex(8)} > /made\n".encode()
+    methods = {SYNC: directory({"Dockerfile": text}), **service.methods()}
+    exports = [types.CacheOptionsEntry(Type="local", Attrs={"dest": "/c"})]
+    described: list[str] = []
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            options = control.CacheOptions(Exports=exports)
+            response = await solved(channel, solve(id, Cache=options))
+            described.append(json.loads(response["cache.manifest"])["digest"])
+
+    run(work)
+    engine.request("POST", "/build/prune?all=1")
+    return service, described[0], text
+
+
+async def steps_cached(
+    engine: PrivateEngine, service: ContentService, digest: str, text: bytes
+) -> int:
+    """Build with a local cache; return how many steps came from it."""
+    methods = {SYNC: directory({"Dockerfile": text}), **service.methods()}
+    imports = [types.CacheOptionsEntry(Type="local", Attrs={"src": "/c", "digest": digest})]
+    async with control_channel(engine) as channel, session(engine, methods) as id:
+        request = solve(id, Cache=control.CacheOptions(Imports=imports))
+        await solved(channel, request)
+        (record,) = await history(channel, request.Ref)
+    await asyncio.to_thread(engine.request, "POST", "/build/prune?all=1")
+    return int(record.numCachedSteps)
+
+
+def test_a_cache_of_the_client_is_used_and_a_hostile_one_is_not(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    service, digest, text = cached_run(engine, busybox)
+    store = service.stores["local:/c"]
+    manifest = json.loads(store[digest])
+    layer = manifest["layers"][0]["digest"]
+
+    def changed(manifest: dict[str, Any]) -> str:
+        data = json.dumps(manifest).encode()
+        store[digest_of(data)] = data
+        return digest_of(data)
+
+    other = gzip.compress(b"no layer of this image")
+    store[digest_of(other)] = other
+    described = {**manifest["layers"][0], "digest": digest_of(other), "size": len(other)}
+    hostile = [
+        changed({**manifest, "layers": [described]}),  # another diff id
+        changed({**manifest, "layers": manifest["layers"] * 2}),
+        changed({**manifest, "layers": [{**manifest["layers"][0], "size": 7}]}),
+        changed({**manifest, "config": manifest["layers"][0]}),
+        changed({**manifest, "mediaType": "application/x"}),
+        digest_of(b"absent"),
+        "sha256:../../etc/passwd",
+        "",
+    ]
+
+    async def work() -> None:
+        assert await steps_cached(engine, service, digest, text) == 1
+        for manifest_digest in hostile:
+            assert await steps_cached(engine, service, manifest_digest, text) == 0
+        genuine = store[layer]
+        for damaged in (genuine[:-1], genuine + b"x", b"x" * len(genuine)):
+            store[layer] = damaged
+            assert await steps_cached(engine, service, digest, text) == 0
+        store[layer] = genuine
+        service.sizes[digest] = 1 << 40  # a document that would fill the memory
+        assert await steps_cached(engine, service, digest, text) == 0
+
+    run(work)
+
+
+def test_a_cache_export_that_the_client_does_not_take_fails_unless_it_is_ignored(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    service = ContentService({})
+    text = f"FROM {busybox}\nRUN echo {secrets.token_hex(8)} > /made\n".encode()
+    methods = {SYNC: directory({"Dockerfile": text}), **service.methods()}
+
+    async def work() -> None:
+        for attributes, fails in (({}, True), ({"ignore-error": "true"}, False)):
+            entry = types.CacheOptionsEntry(Type="local", Attrs={"dest": "/c", **attributes})
+            async with control_channel(engine) as channel, session(engine, methods) as id:
+                request = solve(id, Cache=control.CacheOptions(Exports=[entry]))
+                if fails:
+                    with pytest.raises(GrpcError, match="unknown store"):
+                        await solved(channel, request)
+                else:
+                    assert "cache.manifest" not in await solved(channel, request)
 
     run(work)
 

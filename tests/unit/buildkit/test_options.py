@@ -6,11 +6,25 @@ from typing import Any
 
 import pytest
 
-from jaula.buildkit.options import RESULT, build_export, check_frontend, frontend_request, result_of
+from jaula.buildkit.definition import RESULT, result_of
+from jaula.buildkit.options import (
+    build_export,
+    cache_exports,
+    cache_imports,
+    check_frontend,
+    frontend_request,
+)
 from jaula.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
+from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.spec.api import Ulimit
-from jaula.spec.build import BuildExport, BuildOptions, LocalDirectories
+from jaula.spec.build import (
+    BuildExport,
+    BuildOptions,
+    CacheExport,
+    ClientCache,
+    LocalDirectories,
+)
 
 
 def request(attributes: dict[str, str], **more: Any) -> BuildOptions:
@@ -76,6 +90,12 @@ def test_where_the_context_comes_from() -> None:
     assert upload.upload == "/abc" and upload.options.remote == "client-session"
 
 
+def test_an_oci_layout_is_a_context_in_a_store_of_the_client() -> None:
+    digest = "sha256:" + "0" * 64
+    made = request({"context:a": f"oci-layout://id:tag@{digest}"})
+    assert made.contexts == {"a": f"layout:oci:id@{digest}"}
+
+
 def test_the_result_of_another_target_is_a_context() -> None:
     source = Op(source=SourceOp(identifier=RESULT + "id")).SerializeToString()
     definition = Definition(ops=[source, Op().SerializeToString()])
@@ -84,10 +104,8 @@ def test_the_result_of_another_target_is_a_context() -> None:
     with pytest.raises(Unsupported, match="LLB"):
         request({"context:base": "input:other"}, inputs={"k": definition})
     image = Op(source=SourceOp(identifier="docker-image://x")).SerializeToString()
-    with pytest.raises(Unsupported, match="LLB"):
-        result_of(Definition(ops=[image]))
-    with pytest.raises(Unsupported, match="LLB"):
-        result_of(Definition(ops=[b"\xff\xff garbage"]))
+    assert result_of(Definition(ops=[image])) == ""
+    assert result_of(Definition(ops=[b"\xff\xff garbage"])) == ""
 
 
 @pytest.mark.parametrize(
@@ -99,8 +117,10 @@ def test_the_result_of_another_target_is_a_context() -> None:
         {"shm-size": "1g"},
         {"force-network-mode": "mine"},
         {"context:x": "oci-layout://store@sha256:0"},
+        {"context:x": "oci-layout://store:latest"},
+        {"context:x": "oci-layout://a@b@sha256:" + "0" * 64},
+        {"context:x": "oci-layout:store@sha256:" + "0" * 64},
         {"context": "input:x"},
-        {"requestid": "frontend.outline"},
         {"source": "x/y", "build-arg:BUILDKIT_SYNTAX": "x/y"},
         {str(n): "" for n in range(20_000)},
     ],
@@ -108,6 +128,42 @@ def test_the_result_of_another_target_is_a_context() -> None:
 def test_what_is_not_supported_is_refused(attributes: dict[str, str]) -> None:
     with pytest.raises(JaulaError):
         request(attributes)
+
+
+def test_caches_are_in_registries_and_in_directories_of_the_client() -> None:
+    local = CacheOptionsEntry(Type="local", Attrs={"src": "/c", "digest": "sha256:1"})
+    text = '[{"Type":"registry","Attrs":{"ref":"b"}},{"Type":"local","Attrs":{"src":"d"}}]'
+    imports = cache_imports([local], {"cache-from": "a,b,,a", "cache-imports": text})
+    assert imports.images == ("b", "a")
+    assert imports.client == (ClientCache("local:/c", "sha256:1"), ClientCache("local:d", ""))
+    exports = cache_exports(
+        [
+            CacheOptionsEntry(Type="inline"),
+            CacheOptionsEntry(Type="local", Attrs={"dest": "/c", "mode": "max"}),
+            CacheOptionsEntry(Type="registry", Attrs={"ref": "a", "ignore-error": "true"}),
+        ]
+    )
+    assert exports == (
+        CacheExport(store="local:/c", all_stages=True),
+        CacheExport(name="a:latest", ignore_error=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"), [("local", {}), ("local", {"dest": ""}), ("s3", {}), ("registry", {})]
+)
+def test_a_cache_without_a_place_is_refused(kind: str, attributes: dict[str, str]) -> None:
+    with pytest.raises(JaulaError):
+        cache_exports([CacheOptionsEntry(Type=kind, Attrs=attributes)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[1]", '[{"Type":"gha"}]', '[{"Type":"local"}]', '[{"Type":1}]', "[" * 100_000, "\ud800"],
+)
+def test_a_malformed_cache_import_is_refused(text: str) -> None:
+    with pytest.raises(JaulaError):
+        cache_imports([], {"cache-imports": text})
 
 
 def test_only_the_own_frontend_is_accepted() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaula.buildkit import session as module
+from jaula.buildkit import session_stream
 from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto import session_pb2 as pb
 from jaula.buildkit.session import LIMITS, ClientSession
@@ -232,7 +233,8 @@ def test_a_directory_is_not_sent_to_a_client_that_asks_for_more(
 
 
 def test_a_silent_client_fails_in_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module, "_IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(module, "IDLE_TIMEOUT", 0.1)
+    monkeypatch.setattr(session_stream, "IDLE_TIMEOUT", 0.1)
     monkeypatch.setattr(module, "_CALL_TIMEOUT", 0.1)
 
     async def wait(call: Call) -> AsyncIterator[pb.Packet]:

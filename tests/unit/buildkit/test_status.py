@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from jaula.buildkit.proto.control_pb2 import StatusResponse
-from jaula.buildkit.status import BuildStatus
+from jaula.buildkit.status import BuildStatus, StoredProgress
 
 
 def taken(status: BuildStatus, *messages: dict[str, Any]) -> StatusResponse:
@@ -115,6 +115,32 @@ def test_digests_differ_between_builds() -> None:
         taken(BuildStatus(ref), started(0, 1, "RUN x", 1)).vertexes[0].digest for ref in "ab"
     }
     assert len(digests) == 2
+
+
+def test_the_progress_of_a_record_has_a_limit_for_output_only() -> None:
+    stored = StoredProgress(limit=4096)
+    for number in range(100):
+        response = StatusResponse()
+        response.vertexes.add(digest=f"sha256:{number}", name=f"step {number}")
+        response.logs.add(vertex=f"sha256:{number}", msg=b"x" * 100)
+        stored.add(response)
+    merged = StatusResponse.FromString(stored.data)
+    assert len(merged.vertexes) == 100 > len(merged.logs) > 10
+    assert b"log limit 4KiB reached" in merged.logs[-1].msg
+    assert len(stored.data) <= 2 * 4096
+    for _ in range(1000):
+        response.vertexes[0].name = "y" * 1000
+        stored.add(response)
+    assert len(stored.data) <= 2 * 4096
+
+
+def test_a_base_image_is_shown_by_its_full_name() -> None:
+    status = BuildStatus("ref")
+    started = {"state": "started", "stage": 0, "step": 1, "position": [1, 2], "word": "FROM"}
+    about = started | {"text": "FROM $A AS b", "name": "b", "image": "docker.io/library/a:latest"}
+    response = status.take({"jaula": about}, 1)
+    assert response is not None
+    assert response.vertexes[0].name == "[b 1/2] FROM docker.io/library/a:latest"
 
 
 def test_steps_and_images_of_several_platforms_name_theirs() -> None:

@@ -73,6 +73,8 @@ def _options(request: Request) -> BuildOptions:
     names = tuple(name for name in query.texts("t") if name)
     if len(names) > _MAX_NAMES:
         raise InvalidRequest(f"{len(names)} names exceed the limit of {_MAX_NAMES}")
+    steps = query.text("progress") == "steps"
+    cache_from = tuple(_document(request, "cachefrom", list[str], []))
     return BuildOptions(
         names=names,
         dockerfile=query.text("dockerfile"),
@@ -81,12 +83,14 @@ def _options(request: Request) -> BuildOptions:
         platform=query.text("platform").lower(),
         build_args=_document(request, "buildargs", dict[str, str | None], {}),
         labels=_document(request, "labels", dict[str, str], {}),
-        cache_from=tuple(_document(request, "cachefrom", list[str], [])),
+        cache_from=cache_from,
+        # As dockerd: named images replace the local cache. jaula's own command adds them to it.
+        cache_from_only=bool(cache_from) and not steps,
         no_cache=query.flag("nocache"),
         pull=query.flag("pull"),
         quiet=query.flag("q"),
         squash=query.flag("squash"),
-        steps=query.text("progress") == "steps",
+        steps=steps,
         host=_host(request),
         auths=registry.decode_header(request, "X-Registry-Config", dict[str, RegistryAuth]) or {},
         session=query.text("session"),

@@ -141,3 +141,43 @@ class InputsResponse(_message.Message):
     DEFINITIONS_FIELD_NUMBER: _ClassVar[int]
     Definitions: _containers.MessageMap[str, _ops_pb2.Definition]
     def __init__(self, Definitions: _Optional[_Mapping[str, _ops_pb2.Definition]] = ...) -> None: ...
+
+class ReadFileRequest(_message.Message):
+    __slots__ = ("Ref", "FilePath", "Range")
+    REF_FIELD_NUMBER: _ClassVar[int]
+    FILEPATH_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    Ref: str
+    FilePath: str
+    Range: FileRange
+    def __init__(self, Ref: _Optional[str] = ..., FilePath: _Optional[str] = ..., Range: _Optional[_Union[FileRange, _Mapping]] = ...) -> None: ...
+
+class FileRange(_message.Message):
+    __slots__ = ("Offset", "Length")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    Offset: int
+    Length: int
+    def __init__(self, Offset: _Optional[int] = ..., Length: _Optional[int] = ...) -> None: ...
+
+class ReadFileResponse(_message.Message):
+    __slots__ = ("Data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    Data: bytes
+    def __init__(self, Data: _Optional[bytes] = ...) -> None: ...
+
+class StatFileResponse(_message.Message):
+    __slots__ = ("stat",)
+    STAT_FIELD_NUMBER: _ClassVar[int]
+    stat: FileStat
+    def __init__(self, stat: _Optional[_Union[FileStat, _Mapping]] = ...) -> None: ...
+
+class FileStat(_message.Message):
+    __slots__ = ("path", "mode", "size")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    mode: int
+    size: int
+    def __init__(self, path: _Optional[str] = ..., mode: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejaula/buildkit/proto/ops.proto\x12\x02pb\"=\n\x08Platform\x12\x14\n\x0c\x41rchitecture\x18\x01 \x01(\t\x12\n\n\x02OS\x18\x02 \x01(\t\x12\x0f\n\x07Variant\x18\x03 \x01(\t\"\x8a\x01\n\nDefinition\x12\x0b\n\x03ops\x18\x01 \x03(\x0c\x12.\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.pb.Definition.MetadataEntry\x1a?\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.pb.OpMetadata:\x02\x38\x01\"\x0c\n\nOpMetadata\"=\n\x02Op\x12\x19\n\x06inputs\x18\x01 \x03(\x0b\x32\t.pb.Input\x12\x1c\n\x06source\x18\x03 \x01(\x0b\x32\x0c.pb.SourceOp\"&\n\x05Input\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\"t\n\x08SourceOp\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12&\n\x05\x61ttrs\x18\x02 \x03(\x0b\x32\x17.pb.SourceOp.AttrsEntry\x1a,\n\nAttrsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"b\n\nSourceInfo\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\"\n\ndefinition\x18\x03 \x01(\x0b\x32\x0e.pb.Definition\x12\x10\n\x08language\x18\x04 \x01(\t\"?\n\x05Range\x12\x1b\n\x05start\x18\x01 \x01(\x0b\x32\x0c.pb.Position\x12\x19\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x0c.pb.Position\"+\n\x08Position\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x11\n\tcharacter\x18\x02 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejaula/buildkit/proto/ops.proto\x12\x02pb\"=\n\x08Platform\x12\x14\n\x0c\x41rchitecture\x18\x01 \x01(\t\x12\n\n\x02OS\x18\x02 \x01(\t\x12\x0f\n\x07Variant\x18\x03 \x01(\t\"\x8a\x01\n\nDefinition\x12\x0b\n\x03ops\x18\x01 \x03(\x0c\x12.\n\x08metadata\x18\x02 \x03(\x0b\x32\x1c.pb.Definition.MetadataEntry\x1a?\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1d\n\x05value\x18\x02 \x01(\x0b\x32\x0e.pb.OpMetadata:\x02\x38\x01\"\x0c\n\nOpMetadata\"W\n\x02Op\x12\x19\n\x06inputs\x18\x01 \x03(\x0b\x32\t.pb.Input\x12\x1c\n\x06source\x18\x03 \x01(\x0b\x32\x0c.pb.SourceOp\x12\x18\n\x04\x66ile\x18\x04 \x01(\x0b\x32\n.pb.FileOp\"&\n\x05Input\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\"t\n\x08SourceOp\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12&\n\x05\x61ttrs\x18\x02 \x03(\x0b\x32\x17.pb.SourceOp.AttrsEntry\x1a,\n\nAttrsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x06\x46ileOp\x12\x1f\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x0e.pb.FileAction\".\n\nFileAction\x12 \n\x04\x63opy\x18\x04 \x01(\x0b\x32\x12.pb.FileActionCopy\"+\n\x0e\x46ileActionCopy\x12\x0b\n\x03src\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x65st\x18\x02 \x01(\t\"b\n\nSourceInfo\x12\x10\n\x08\x66ilename\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\"\n\ndefinition\x18\x03 \x01(\x0b\x32\x0e.pb.Definition\x12\x10\n\x08language\x18\x04 \x01(\t\"?\n\x05Range\x12\x1b\n\x05start\x18\x01 \x01(\x0b\x32\x0c.pb.Position\x12\x19\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x0c.pb.Position\"+\n\x08Position\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x11\n\tcharacter\x18\x02 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,17 +44,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPMETADATA']._serialized_start=242
   _globals['_OPMETADATA']._serialized_end=254
   _globals['_OP']._serialized_start=256
-  _globals['_OP']._serialized_end=317
-  _globals['_INPUT']._serialized_start=319
-  _globals['_INPUT']._serialized_end=357
-  _globals['_SOURCEOP']._serialized_start=359
-  _globals['_SOURCEOP']._serialized_end=475
-  _globals['_SOURCEOP_ATTRSENTRY']._serialized_start=431
-  _globals['_SOURCEOP_ATTRSENTRY']._serialized_end=475
-  _globals['_SOURCEINFO']._serialized_start=477
-  _globals['_SOURCEINFO']._serialized_end=575
-  _globals['_RANGE']._serialized_start=577
-  _globals['_RANGE']._serialized_end=640
-  _globals['_POSITION']._serialized_start=642
-  _globals['_POSITION']._serialized_end=685
+  _globals['_OP']._serialized_end=343
+  _globals['_INPUT']._serialized_start=345
+  _globals['_INPUT']._serialized_end=383
+  _globals['_SOURCEOP']._serialized_start=385
+  _globals['_SOURCEOP']._serialized_end=501
+  _globals['_SOURCEOP_ATTRSENTRY']._serialized_start=457
+  _globals['_SOURCEOP_ATTRSENTRY']._serialized_end=501
+  _globals['_FILEOP']._serialized_start=503
+  _globals['_FILEOP']._serialized_end=544
+  _globals['_FILEACTION']._serialized_start=546
+  _globals['_FILEACTION']._serialized_end=592
+  _globals['_FILEACTIONCOPY']._serialized_start=594
+  _globals['_FILEACTIONCOPY']._serialized_end=637
+  _globals['_SOURCEINFO']._serialized_start=639
+  _globals['_SOURCEINFO']._serialized_end=737
+  _globals['_RANGE']._serialized_start=739
+  _globals['_RANGE']._serialized_end=802
+  _globals['_POSITION']._serialized_start=804
+  _globals['_POSITION']._serialized_end=847
 # @@protoc_insertion_point(module_scope)

@@ -36,12 +36,14 @@ class OpMetadata(_message.Message):
     def __init__(self) -> None: ...
 
 class Op(_message.Message):
-    __slots__ = ("inputs", "source")
+    __slots__ = ("inputs", "source", "file")
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
     inputs: _containers.RepeatedCompositeFieldContainer[Input]
     source: SourceOp
-    def __init__(self, inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., source: _Optional[_Union[SourceOp, _Mapping]] = ...) -> None: ...
+    file: FileOp
+    def __init__(self, inputs: _Optional[_Iterable[_Union[Input, _Mapping]]] = ..., source: _Optional[_Union[SourceOp, _Mapping]] = ..., file: _Optional[_Union[FileOp, _Mapping]] = ...) -> None: ...
 
 class Input(_message.Message):
     __slots__ = ("digest", "index")
@@ -65,6 +67,26 @@ class SourceOp(_message.Message):
     identifier: str
     attrs: _containers.ScalarMap[str, str]
     def __init__(self, identifier: _Optional[str] = ..., attrs: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class FileOp(_message.Message):
+    __slots__ = ("actions",)
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    actions: _containers.RepeatedCompositeFieldContainer[FileAction]
+    def __init__(self, actions: _Optional[_Iterable[_Union[FileAction, _Mapping]]] = ...) -> None: ...
+
+class FileAction(_message.Message):
+    __slots__ = ("copy",)
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    copy: FileActionCopy
+    def __init__(self, copy: _Optional[_Union[FileActionCopy, _Mapping]] = ...) -> None: ...
+
+class FileActionCopy(_message.Message):
+    __slots__ = ("src", "dest")
+    SRC_FIELD_NUMBER: _ClassVar[int]
+    DEST_FIELD_NUMBER: _ClassVar[int]
+    src: str
+    dest: str
+    def __init__(self, src: _Optional[str] = ..., dest: _Optional[str] = ...) -> None: ...
 
 class SourceInfo(_message.Message):
     __slots__ = ("filename", "data", "definition", "language")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jaula/buildkit/proto/session.proto\x12\x16jaula.buildkit.session\"\"\n\x12\x43redentialsRequest\x12\x0c\n\x04Host\x18\x01 \x01(\t\"7\n\x13\x43redentialsResponse\x12\x10\n\x08Username\x18\x01 \x01(\t\x12\x0e\n\x06Secret\x18\x02 \x01(\t\"\x1e\n\x10GetSecretRequest\x12\n\n\x02ID\x18\x01 \x01(\t\"!\n\x11GetSecretResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1f\n\x11\x43heckAgentRequest\x12\n\n\x02ID\x18\x01 \x01(\t\"\x14\n\x12\x43heckAgentResponse\"\x1c\n\x0c\x42ytesMessage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xe7\x01\n\x06Packet\x12\x37\n\x04type\x18\x01 \x01(\x0e\x32).jaula.buildkit.session.Packet.PacketType\x12*\n\x04stat\x18\x02 \x01(\x0b\x32\x1c.jaula.buildkit.session.Stat\x12\n\n\x02ID\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"^\n\nPacketType\x12\x0f\n\x0bPACKET_STAT\x10\x00\x12\x0e\n\nPACKET_REQ\x10\x01\x12\x0f\n\x0bPACKET_DATA\x10\x02\x12\x0e\n\nPACKET_FIN\x10\x03\x12\x0e\n\nPACKET_ERR\x10\x04\"\xfa\x01\n\x04Stat\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0c\n\x04mode\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03gid\x18\x04 \x01(\r\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12\x0f\n\x07modTime\x18\x06 \x01(\x03\x12\x10\n\x08linkname\x18\x07 \x01(\x0c\x12\x10\n\x08\x64\x65vmajor\x18\x08 \x01(\x03\x12\x10\n\x08\x64\x65vminor\x18\t \x01(\x03\x12\x38\n\x06xattrs\x18\n \x03(\x0b\x32(.jaula.buildkit.session.Stat.XattrsEntry\x1a-\n\x0bXattrsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"%\n\x12HealthCheckRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"%\n\x13HealthCheckResponse\x12\x0e\n\x06status\x18\x01 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jaula/buildkit/proto/session.proto\x12\x16jaula.buildkit.session\"\"\n\x12\x43redentialsRequest\x12\x0c\n\x04Host\x18\x01 \x01(\t\"7\n\x13\x43redentialsResponse\x12\x10\n\x08Username\x18\x01 \x01(\t\x12\x0e\n\x06Secret\x18\x02 \x01(\t\"\x1e\n\x10GetSecretRequest\x12\n\n\x02ID\x18\x01 \x01(\t\"!\n\x11GetSecretResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x1f\n\x11\x43heckAgentRequest\x12\n\n\x02ID\x18\x01 \x01(\t\"\x14\n\x12\x43heckAgentResponse\"\x1c\n\x0c\x42ytesMessage\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\xe7\x01\n\x06Packet\x12\x37\n\x04type\x18\x01 \x01(\x0e\x32).jaula.buildkit.session.Packet.PacketType\x12*\n\x04stat\x18\x02 \x01(\x0b\x32\x1c.jaula.buildkit.session.Stat\x12\n\n\x02ID\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"^\n\nPacketType\x12\x0f\n\x0bPACKET_STAT\x10\x00\x12\x0e\n\nPACKET_REQ\x10\x01\x12\x0f\n\x0bPACKET_DATA\x10\x02\x12\x0e\n\nPACKET_FIN\x10\x03\x12\x0e\n\nPACKET_ERR\x10\x04\"\xfa\x01\n\x04Stat\x12\x0c\n\x04path\x18\x01 \x01(\x0c\x12\x0c\n\x04mode\x18\x02 \x01(\r\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03gid\x18\x04 \x01(\r\x12\x0c\n\x04size\x18\x05 \x01(\x03\x12\x0f\n\x07modTime\x18\x06 \x01(\x03\x12\x10\n\x08linkname\x18\x07 \x01(\x0c\x12\x10\n\x08\x64\x65vmajor\x18\x08 \x01(\x03\x12\x10\n\x08\x64\x65vminor\x18\t \x01(\x03\x12\x38\n\x06xattrs\x18\n \x03(\x0b\x32(.jaula.buildkit.session.Stat.XattrsEntry\x1a-\n\x0bXattrsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"(\n\x08\x42lobInfo\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"!\n\x0f\x42lobInfoRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"B\n\x10\x42lobInfoResponse\x12.\n\x04info\x18\x01 \x01(\x0b\x32 .jaula.buildkit.session.BlobInfo\"B\n\x12ReadContentRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04size\x18\x03 \x01(\x03\"3\n\x13ReadContentResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xda\x01\n\x13WriteContentRequest\x12G\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x37.jaula.buildkit.session.WriteContentRequest.WriteAction\x12\x0b\n\x03ref\x18\x02 \x01(\t\x12\r\n\x05total\x18\x03 \x01(\x03\x12\x10\n\x08\x65xpected\x18\x04 \x01(\t\x12\x0e\n\x06offset\x18\x05 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x06 \x01(\x0c\".\n\x0bWriteAction\x12\x08\n\x04STAT\x10\x00\x12\t\n\x05WRITE\x10\x01\x12\n\n\x06\x43OMMIT\x10\x02\"\x8e\x01\n\x14WriteContentResponse\x12G\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32\x37.jaula.buildkit.session.WriteContentRequest.WriteAction\x12\x0e\n\x06offset\x18\x04 \x01(\x03\x12\r\n\x05total\x18\x05 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"%\n\x12HealthCheckRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\"%\n\x13HealthCheckResponse\x12\x0e\n\x06status\x18\x01 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,8 +55,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STAT']._serialized_end=792
   _globals['_STAT_XATTRSENTRY']._serialized_start=747
   _globals['_STAT_XATTRSENTRY']._serialized_end=792
-  _globals['_HEALTHCHECKREQUEST']._serialized_start=794
-  _globals['_HEALTHCHECKREQUEST']._serialized_end=831
-  _globals['_HEALTHCHECKRESPONSE']._serialized_start=833
-  _globals['_HEALTHCHECKRESPONSE']._serialized_end=870
+  _globals['_BLOBINFO']._serialized_start=794
+  _globals['_BLOBINFO']._serialized_end=834
+  _globals['_BLOBINFOREQUEST']._serialized_start=836
+  _globals['_BLOBINFOREQUEST']._serialized_end=869
+  _globals['_BLOBINFORESPONSE']._serialized_start=871
+  _globals['_BLOBINFORESPONSE']._serialized_end=937
+  _globals['_READCONTENTREQUEST']._serialized_start=939
+  _globals['_READCONTENTREQUEST']._serialized_end=1005
+  _globals['_READCONTENTRESPONSE']._serialized_start=1007
+  _globals['_READCONTENTRESPONSE']._serialized_end=1058
+  _globals['_WRITECONTENTREQUEST']._serialized_start=1061
+  _globals['_WRITECONTENTREQUEST']._serialized_end=1279
+  _globals['_WRITECONTENTREQUEST_WRITEACTION']._serialized_start=1233
+  _globals['_WRITECONTENTREQUEST_WRITEACTION']._serialized_end=1279
+  _globals['_WRITECONTENTRESPONSE']._serialized_start=1282
+  _globals['_WRITECONTENTRESPONSE']._serialized_end=1424
+  _globals['_HEALTHCHECKREQUEST']._serialized_start=1426
+  _globals['_HEALTHCHECKREQUEST']._serialized_end=1463
+  _globals['_HEALTHCHECKRESPONSE']._serialized_start=1465
+  _globals['_HEALTHCHECKRESPONSE']._serialized_end=1502
 # @@protoc_insertion_point(module_scope)

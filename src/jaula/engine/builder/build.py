@@ -51,7 +51,7 @@ from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -181,7 +181,7 @@ class Build:
         """
         options = self._options
         if dockerfile is None:
-            dockerfile = await in_thread(self._read_dockerfile)
+            dockerfile = await in_thread(read_dockerfile, self._directory, options)
         parsed = parse(dockerfile.text, dockerfile.name)
         if options.local is not None:
             _check_syntax(parsed.directives.syntax)
@@ -217,17 +217,8 @@ class Build:
         self, parsed: Dockerfile, platform: str, channel: ProgressChannel
     ) -> PlatformRun:
         options = self._options
-        host_platform = format_platform(requested_platform(""))
         sources = self._sources.for_platform(platform) if options.platforms else self._sources
-        make_plan = partial(
-            plan,
-            parsed,
-            target=options.target,
-            build_args={name: v for name, v in options.build_args.items() if v is not None},
-            platform=platform or host_platform,
-            build_platform=host_platform,
-            contexts=tuple(options.contexts),
-        )
+        make_plan = planner(parsed, options, platform)
         graph = make_plan()
         if options.local is not None:
             _check_platforms(graph, platform)
@@ -236,8 +227,15 @@ class Build:
             if planned.base.kind is Source.IMAGE:
                 base_platform = planned.platform or platform
                 image = await self._base_image(sources, planned.base.name, base_platform, channel)
-                if image.config.on_build:
-                    triggers[planned.base.name] = image.config.on_build
+                on_build = image.config.on_build
+            elif planned.base.kind is Source.CONTEXT:
+                base_platform = planned.platform or platform
+                state = await sources.context_state(planned.base.name, base_platform, channel.put)
+                on_build = () if state is None else state.config.on_build
+            else:
+                continue
+            if on_build:
+                triggers[planned.base.name] = on_build
         return PlatformRun(platform, make_plan(triggers=triggers) if triggers else graph, sources)
 
     async def _base_image(
@@ -256,16 +254,6 @@ class Build:
             raise
         await channel.put(local_context.ended(title) | shown)
         return image
-
-    def _read_dockerfile(self) -> ContextLocation:
-        """Return the Dockerfile in the context."""
-        with open_directory(self._directory / CONTEXT) as context:
-            try:
-                file = build_context.dockerfile(context, self._options.dockerfile)
-            except NotFound as error:  # 404 is for images
-                raise InvalidRequest(error.message, hint=error.hint) from None
-            build_context.remove_ignored(context, file.name, everything=bool(self._options.remote))
-        return file
 
     # -- the stages ----------------------------------------------------------------------------
 
@@ -353,7 +341,7 @@ class Build:
             if stored is not None:
                 image = stored
                 names += export.names
-        await self._export_cache(runs, states, channel)
+        await self._export_cache(runs, states, channel, response)
         attachments = await in_thread(self._attachments, runs)
         return BuildResult(image, tuple(names), response, attachments)
 
@@ -394,7 +382,11 @@ class Build:
         return predicates
 
     async def _export_cache(
-        self, runs: Sequence[PlatformRun], states: Sequence[ImageState], channel: ProgressChannel
+        self,
+        runs: Sequence[PlatformRun],
+        states: Sequence[ImageState],
+        channel: ProgressChannel,
+        response: dict[str, str],
     ) -> None:
         if not self._options.cache_to:
             return
@@ -407,7 +399,7 @@ class Build:
             for planned in run.graph.stages
         ]
         for export in self._options.cache_to:
-            await exporter.run(export, states, stages)
+            await exporter.run(export, states, stages, response)
 
     def _find_tagged(self, config: bytes, names: list[str]) -> Image | None:
         """Return the image if it exists and has all names already: nothing is written then.
@@ -432,6 +424,34 @@ class Build:
 
     def _image_digest(self, state: ImageState) -> str:
         return "sha256:" + hashlib.sha256(encode(self._document(state))).hexdigest()
+
+
+def read_dockerfile(directory: Path, options: BuildOptions) -> ContextLocation:
+    """Return the Dockerfile in the context of a build, and remove the ignored files there.
+
+    :raises InvalidRequest: when the context has none.
+    """
+    with open_directory(directory / CONTEXT) as context:
+        try:
+            file = build_context.dockerfile(context, options.dockerfile)
+        except NotFound as error:  # 404 is for images
+            raise InvalidRequest(error.message, hint=error.hint) from None
+        build_context.remove_ignored(context, file.name, everything=bool(options.remote))
+    return file
+
+
+def planner(parsed: Dockerfile, options: BuildOptions, platform: str) -> Callable[..., StageGraph]:
+    """Return :func:`~.stage_graph.plan` with the values of a build's options."""
+    host_platform = format_platform(requested_platform(""))
+    return partial(
+        plan,
+        parsed,
+        target=options.target,
+        build_args={name: v for name, v in options.build_args.items() if v is not None},
+        platform=platform or host_platform,
+        build_platform=host_platform,
+        contexts=tuple(options.contexts),
+    )
 
 
 async def _run_stage(stage: StageRun, result: asyncio.Future[StageResult]) -> None:

@@ -19,7 +19,8 @@ import asyncio
 import hashlib
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -69,8 +70,12 @@ def run_key(
     hosts: Sequence[str],
     epoch: int | None,
 ) -> str:
-    """Return the key of a RUN; ``mounted`` holds the digests of its readable mounts. Pure."""
+    """Return the key of a RUN; ``mounted`` holds the digests of its readable mounts. Pure.
+
+    Some clients send the network ``default``, and others none for the same.
+    """
     config = state.config
+    network = "" if network == "default" else network
     values = (state.diff_ids, _platform(state), command, flags, environment)
     return _digest(
         "run", (*values, config.user, config.working_dir, mounted, network, sorted(hosts), epoch)
@@ -192,15 +197,27 @@ def key_comment(key: str) -> str:
     return _MARK + key[:_KEY_DIGITS]
 
 
-def find_in_images(images: Iterable[ImageState], key: str) -> StepResult | None:
-    """Return the step of this key from the history of images; None if no image has it. Pure."""
-    for image in images:
-        layers = iter(image.layers)
-        for step in image.history:
-            layer = None if step.empty_layer else next(layers, None)
-            if step.comment == key_comment(key) and (step.empty_layer or layer is not None):
-                return layer, step.created
+def find_in_image(image: ImageState, key: str) -> StepResult | None:
+    """Return the step of this key from the history of an image; None if it has none. Pure."""
+    layers = iter(image.layers)
+    for step in image.history:
+        layer = None if step.empty_layer else next(layers, None)
+        if step.comment == key_comment(key) and (step.empty_layer or layer is not None):
+            return layer, step.created
     return None
+
+
+def find_change_in_image(image: ImageState, state: ImageState, text: str) -> StepResult | None:
+    """Return the step of an image that changes the configuration as ``text`` does after ``state``.
+
+    Only its date is used. The steps before it must be those of ``state``, as for the classic
+    builder (moby ``image/cache``). None if the image has another step there. Pure.
+    """
+    place = len(state.history)
+    if len(image.history) <= place or image.history[:place] != state.history:
+        return None
+    step = image.history[place]
+    return (None, step.created) if step.empty_layer and step.created_by == text else None
 
 
 # -- the look-up -------------------------------------------------------------------------------
@@ -209,9 +226,9 @@ def find_in_images(images: Iterable[ImageState], key: str) -> StepResult | None:
 class CacheLookup:
     """The look-up of one stage. ``cached`` says whether its last step came from the cache.
 
-    ``from_images`` looks a key up in the images of ``--cache-from``. ``keep`` pins layers until the
-    build ends. ``layer_size`` returns the size of a layer in bytes. ``sync`` writes layers to the
-    disk.
+    ``from_images`` looks a key up in the images of ``--cache-from``, and with ``images_only``
+    nothing else is looked up. ``keep`` pins layers until the build ends. ``layer_size`` returns the
+    size of a layer in bytes. ``sync`` writes layers to the disk.
     """
 
     def __init__(
@@ -221,6 +238,7 @@ class CacheLookup:
         owner: str,
         clock: SourceDateEpoch,
         no_cache: bool,
+        images_only: bool,
         from_images: Callable[[str], Awaitable[StepResult | None]],
         keep: Callable[[tuple[Layer, ...]], None],
         layer_size: Callable[[str], int],
@@ -233,6 +251,7 @@ class CacheLookup:
         self._owner = owner
         self._clock = clock
         self._no_cache = no_cache
+        self._images_only = images_only
         self._from_images = from_images
         self._keep = keep
         self._layer_size = layer_size
@@ -244,14 +263,17 @@ class CacheLookup:
         instruction: Instruction,
         make: Callable[[], Awaitable[Layer | None]],
         quick: str = "",
+        from_images: Callable[[], Awaitable[StepResult | None]] | None = None,
     ) -> StepResult:
         """Return the step of ``key``; if absent, call ``make`` and store its result.
 
-        The result is also stored under the key ``quick``, if it is not empty.
+        The result is also stored under the key ``quick``, if it is not empty. ``from_images``
+        replaces the look-up of the key in images.
         """
         step = self.find(key)
         if step is None:
-            step = await self._make_once(key, instruction, make)
+            look_up = from_images or partial(self._from_images, key)
+            step = await self._make_once(key, instruction, make, look_up)
         if quick:
             self._cache.put(
                 owner_key(quick, self._owner), msgspec.structs.replace(step, quick=True)
@@ -259,7 +281,11 @@ class CacheLookup:
         return self.use(step)
 
     async def _make_once(
-        self, key: str, instruction: Instruction, make: Callable[[], Awaitable[Layer | None]]
+        self,
+        key: str,
+        instruction: Instruction,
+        make: Callable[[], Awaitable[Layer | None]],
+        from_images: Callable[[], Awaitable[StepResult | None]],
     ) -> BuildStep:
         """Make a step. If another platform of the build makes or has made it, share its result."""
         if (shared := self._made.get(key)) is not None:
@@ -268,7 +294,7 @@ class CacheLookup:
             return step
         future = self._made[key] = asyncio.get_running_loop().create_future()
         try:
-            imported = None if self._no_cache else await self._from_images(key)
+            imported = None if self._no_cache else await from_images()
             self.cached = imported is not None
             layer, created = imported or (await make(), self._clock.now())
             if layer is not None and imported is None:
@@ -287,8 +313,10 @@ class CacheLookup:
         return step
 
     def find(self, key: str) -> BuildStep | None:
-        """Return the stored step of ``key``; None if absent or with ``--no-cache``."""
-        step = None if self._no_cache else self._cache.find(owner_key(key, self._owner), self._keep)
+        """Return the stored step of ``key``; None if absent or not to be looked up."""
+        step = None
+        if not self._no_cache and not self._images_only:
+            step = self._cache.find(owner_key(key, self._owner), self._keep)
         self.cached = step is not None
         return step
 

@@ -1,34 +1,41 @@
-"""``--cache-to type=registry``: push the steps of a build, for ``--cache-from`` on another machine.
+"""``--cache-to``: export the steps of a build, for ``--cache-from`` on another machine.
 
-What is pushed is an image whose history has the keys of all steps, and whose layers are those of
+What is exported is an image whose history has the keys of all steps, and whose layers are those of
 the steps. It is not meant to run: steps of different stages stand one after the other. ``mode=min``
 has the steps of the result, ``mode=max`` those of all stages. Every other image has the keys of its
 own steps already, so ``type=inline`` needs nothing.
+
+``type=registry`` pushes it. ``type=local`` writes it into a content store of the client, an OCI
+layout. The client enters the manifest of the response into ``index.json`` there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.engine.builder.image_state import ImageState, image_document
 from jaula.engine.builder.local_context import ended, started
-from jaula.engine.threads import in_thread
-from jaula.errors import JaulaError
+from jaula.engine.threads import in_own_thread, in_thread, produce, shielded
+from jaula.errors import InvalidRequest, JaulaError
 from jaula.images.reference import parse
-from jaula.spec.image import encode
+from jaula.images.registry.compress import compressed_layers
+from jaula.spec.image import CONFIG, MANIFEST, Descriptor, Manifest, encode
 
 if TYPE_CHECKING:
-    from jaula.engine.builder.session import Report
+    from jaula.engine.builder.session import ContentStore, Report
     from jaula.engine.builder.sources import BuildSources
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
-    from jaula.images.store.store import Image
+    from jaula.images.store.store import Image, ImageStore
     from jaula.spec.build import CacheExport
 
-_TITLE = "exporting cache to registry"
+_REGISTRY, _CLIENT = "exporting cache to registry", "exporting cache to client directory"
+_MANIFEST = "cache.manifest"  # of a response: the descriptor of what the client has received
+_CHUNK = 1 << 20  # bytes
 
 
 def cache_state(states: Iterable[ImageState], now: str) -> ImageState:
@@ -64,23 +71,33 @@ class CacheExporter:
         self._now = now
 
     async def run(
-        self, export: CacheExport, results: Iterable[ImageState], stages: Iterable[ImageState]
+        self,
+        export: CacheExport,
+        results: Iterable[ImageState],
+        stages: Iterable[ImageState],
+        response: dict[str, str],
     ) -> None:
-        """Push the steps to a registry: those of the target stages, or those of all stages.
+        """Export the steps of the target stages, or those of all stages.
 
-        :raises JaulaError: when the registry does not take them and the export does not ignore it.
+        The values that the client needs are added to ``response``.
+
+        :raises JaulaError: when the destination does not take them and the export does not ignore
+            it.
         """
-        await self._report(started(_TITLE))
+        title = _CLIENT if export.store else _REGISTRY
+        await self._report(started(title))
+        state = cache_state(stages if export.all_stages else results, self._now)
         try:
-            await self._push(
-                export, cache_state(stages if export.all_stages else results, self._now)
-            )
+            if export.store:
+                response[_MANIFEST] = await self._write(export.store, state)
+            else:
+                await self._push(export, state)
         except JaulaError as error:
-            await self._report(ended(_TITLE, str(error)))
+            await self._report(ended(title, str(error)))
             if not export.ignore_error:
                 raise
             return
-        await self._report(ended(_TITLE))
+        await self._report(ended(title))
 
     async def _push(self, export: CacheExport, state: ImageState) -> None:
         images = self._services.images
@@ -90,10 +107,51 @@ class CacheExporter:
         digest = ""
         try:
             async for message in self._sources.push_image(export.name, image):
-                await self._report({"internal": _TITLE, **message})
+                await self._report({"internal": _REGISTRY, **message})
                 digest = message.get("aux", {}).get("Digest") or digest
         finally:
             await in_thread(self._remove, export.name, image, digest)
+
+    async def _write(self, store: str, state: ImageState) -> str:
+        """Write the steps into a content store of the client; return the manifest's descriptor."""
+        if self._sources.local is None:
+            raise InvalidRequest("this cache export needs a session of the client")
+        content = self._sources.local.session.content_store(store)
+        images = self._services.images
+        config = encode(image_document(state, {}, self._now))
+        cancellation = self._sources.cancellation
+        try:
+            with images.lease(layer.diff_id for layer in state.layers) as lease:
+                layers = await shielded(
+                    in_own_thread(
+                        lambda: compressed_layers(images, lease, state.layers, cancellation)
+                    )
+                )
+                for layer in {layer.digest: layer for layer in layers}.values():
+                    text = f"writing layer {layer.digest}"
+                    await self._report(
+                        {"internal": _CLIENT, "status": text, "current": 0, "total": layer.size}
+                    )
+                    await content.write(layer, _chunks(images, layer.digest))
+                    await self._step(text)
+        finally:
+            await in_thread(images.collect)
+        described = await self._document(content, "writing config", CONFIG, config)
+        manifest = encode(Manifest(config=described, layers=layers))
+        described = await self._document(content, "writing cache manifest", MANIFEST, manifest)
+        return encode(described).decode()
+
+    async def _document(
+        self, content: ContentStore, title: str, media_type: str, data: bytes
+    ) -> Descriptor:
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        described = Descriptor(media_type, digest, len(data))
+        await content.write(described, _one(data))
+        await self._step(f"{title} {digest}")
+        return described
+
+    async def _step(self, text: str) -> None:
+        await self._report({"internal": _CLIENT, "status": text, "complete": True})
 
     def _remove(self, name: str, image: Image, digest: str) -> None:
         """Remove the image, which is for the registry only, with the name that its push gave it."""
@@ -105,3 +163,16 @@ class CacheExporter:
                     images.remove(reference, force=True)
                 except JaulaError:
                     continue  # the name was the only one
+
+
+def _chunks(images: ImageStore, digest: str) -> AsyncIterator[bytes]:
+    def work(emit: Callable[[bytes], None]) -> None:
+        with images.blobs.open(digest) as file:
+            while chunk := file.read(_CHUNK):
+                emit(chunk)
+
+    return produce(work)
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    yield data

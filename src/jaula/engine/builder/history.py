@@ -36,6 +36,7 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One build that has ended. Times are in nanoseconds; ``error`` is empty after a success.
 
     ``ref`` is the client's id of the build, and ``attributes`` are the options that it sent.
+    ``progress`` is what the client has seen, in the form of its protocol.
     """
 
     ref: str
@@ -48,6 +49,7 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     steps: int = 0
     cached: int = 0
     warnings: int = 0
+    progress: bytes = b""
     attachments: tuple[Attachment, ...] = ()
 
     @property

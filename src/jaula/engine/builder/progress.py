@@ -66,16 +66,18 @@ class ProgressChannel:
         *,
         word: str,
         position: tuple[int, int],
+        image: str = "",
         platform: str = "",
     ) -> None:
         """Send the headline of a step, and start its time.
 
         ``word`` is its instruction. ``position`` is its place among the counted steps of its stage,
-        and their number; zeros if it is not counted. ``platform`` is '' unless the build has
-        several.
+        and their number; zeros if it is not counted. ``image`` is the name of a base image.
+        ``platform`` is '' unless the build has several.
         """
         self._step, self._began = number, time.monotonic()
         await self.write(f"Step {number}/{total} : {text}\n")
+        base = {"image": image} if image else {}
         await self.put_state(
             "started",
             text=text,
@@ -85,6 +87,7 @@ class ProgressChannel:
             word=word,
             position=position,
             platform=platform,
+            **base,
         )
 
     async def put_state(self, state: str, **more: object) -> None:

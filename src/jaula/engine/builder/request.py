@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from jaula.engine.builder.build import Build
 from jaula.engine.builder.local_context import receive_dockerfile
 from jaula.engine.builder.mounts.ssh_agent import ssh_agent
 from jaula.engine.builder.sources import CONTEXT, BuildSources, fetch_context, unpack_context
+from jaula.engine.builder.subrequest import answer
 from jaula.engine.containers import create
 from jaula.engine.networks import endpoints
 from jaula.engine.threads import in_thread
@@ -63,11 +64,11 @@ async def run_request(
         session = None
         if options.session:
             session = await shared.sessions.find(options.session, owner)
-        directory = _create_directory(shared.work)
+        directory = create_directory(shared.work)
         cleanup = held.enter_context(_cleanup_after(shared, directory))
         cancellation = Cancellation()
         held.callback(cancellation.cancel)
-        remotes = _open_remotes(services, options, directory, held, session, cancellation)
+        remotes = open_remotes(services, options, directory, held, session, cancellation)
         context = str(directory / CONTEXT)
         dockerfile: ContextLocation | None = None
         sources = BuildSources(
@@ -95,6 +96,10 @@ async def run_request(
             async for message in receive_dockerfile(sources.local, options):
                 yield message
             dockerfile = sources.local.dockerfile or dockerfile
+        if options.subrequest:
+            values = await in_thread(answer, options, dockerfile, directory, services.images)
+            yield {"result": values, "attachments": ()}
+            return
         build = Build(
             services=services,
             containers=shared.containers,
@@ -134,21 +139,23 @@ def _check(shared: BuildServices, options: BuildOptions, resolved: ResolvedReque
     endpoints.select_networks(body, shared.services.network_store.find)
 
 
-def _create_directory(work: Path) -> Path:
+def create_directory(work: Path) -> Path:
+    """Return a new directory for one build, with an empty one for its context."""
     directory = work / os.urandom(16).hex()
     (directory / CONTEXT).mkdir(mode=0o755, parents=True)
     directory.chmod(0o700)
     return directory
 
 
-def _open_remotes(
+def open_remotes(
     services: Services,
     options: BuildOptions,
     directory: Path,
-    held: AsyncExitStack,
+    held: AsyncExitStack | ExitStack,
     session: BuildSession | None,
     cancellation: Cancellation,
 ) -> RemoteSources:
+    """Return the transports of one build. ``held`` closes them."""
     descriptor = os.open(directory, DIRECTORY_FLAGS)
     held.callback(os.close, descriptor)
     config = services.config.registry
@@ -181,6 +188,11 @@ def _open_remotes(
         )
 
     return held.enter_context(RemoteSources(descriptor, downloads, repositories))
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove the directory of a build. Blocks."""
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _final_messages(
@@ -233,7 +245,7 @@ class _Cleanup:
         """Remove the build's directory, and garbage after a failure. Runs in a thread."""
         for work in self._work:
             work()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        remove_directory(self._directory)
         if not self.succeeded:
             self._services.images.collect()
 

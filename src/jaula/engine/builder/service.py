@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jaula.engine.builder.job import Authorize
+    from jaula.engine.builder.remote_tree import RemoteTree
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
@@ -114,6 +115,16 @@ class Builds:
             "Version": __version__,
             "Gateway": gateway,
         }
+
+    async def open_remote(self, address: str, session: str, owner: str) -> RemoteTree:
+        """Fetch a repository or a file that a client reads before it builds.
+
+        :raises JaulaError: when it cannot be fetched.
+        """
+        from jaula.engine.builder.remote_tree import open_remote_tree
+
+        found = await self.sessions.find(session, owner) if session else None
+        return await open_remote_tree(self._shared, address, found)
 
     def release(self, result: str, owner: str) -> None:
         """Release a result that a build has kept for others."""

@@ -14,6 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.spec.api import RegistryAuth
+    from jaula.spec.image import Descriptor
 
 Report = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -78,6 +79,26 @@ class BuildSession(Protocol):
         """
 
 
+class ContentStore(Protocol):
+    """A directory of the client that has blobs by digest, an OCI image layout."""
+
+    async def size(self, digest: str) -> int:
+        """Return the size of a blob in bytes.
+
+        :raises NotFound: when the store does not have it.
+        """
+
+    def read(self, digest: str, size: int) -> AsyncIterator[bytes]:
+        """Yield the content of a blob of ``size`` bytes. The caller verifies the digest.
+
+        :raises NotFound: when the store does not have it.
+        :raises InvalidRequest: when it has another size.
+        """
+
+    async def write(self, blob: Descriptor, chunks: AsyncIterator[bytes]) -> bool:
+        """Write a blob. Return False if the store has it already."""
+
+
 class LocalSession(BuildSession, Protocol):
     """A session whose client leaves it to the engine what it sends, and can receive results.
 
@@ -113,6 +134,9 @@ class LocalSession(BuildSession, Protocol):
 
     async def credentials(self, domain: str) -> RegistryAuth | None:
         """Return the client's credentials of a registry; None without any."""
+
+    def content_store(self, id: str) -> ContentStore:
+        """Return a content store of the client by its name, whether it exists or not."""
 
     async def send_file(
         self, export: int, metadata: Mapping[str, str], chunks: AsyncIterator[bytes]

@@ -7,18 +7,20 @@ context arrives as the body of the request, from an address, or over the client'
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from copy import copy as shallow_copy
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
 from jaula.engine.builder import copy
-from jaula.engine.builder.cache import find_in_images
+from jaula.engine.builder.cache import find_change_in_image, find_in_image
+from jaula.engine.builder.client_image import ClientImage, open_image
 from jaula.engine.builder.image_state import ImageState, Layer
-from jaula.engine.builder.local_context import LocalContext
+from jaula.engine.builder.local_context import LocalContext, ended, started
 from jaula.engine.threads import feed, in_own_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build import context
@@ -31,7 +33,7 @@ from jaula.storage.trees import open_directory
 from jaula.tasks import awaited_task
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from pathlib import Path
     from typing import Any
 
@@ -48,16 +50,25 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.api import RegistryAuth
-    from jaula.spec.build import BuildOptions
+    from jaula.spec.build import BuildOptions, ClientCache
 
     Report = Callable[[dict[str, Any]], Awaitable[None]]
 
 CONTEXT = "context"
 """The directory of the build's own context, in the directory of the build."""
-_IMAGE, _RESULT, _LOCAL = "docker-image://", "result:", "local:"
+_IMAGE, _RESULT, _LOCAL, _LAYOUT = "docker-image://", "result:", "local:", "layout:"
 """The forms of a named context; any other is an address."""
 _HUB = "docker.io"
 _INDEX = "https://index.docker.io/v1/"  # the key of Docker Hub in X-Registry-Config
+
+log = logging.getLogger("jaula.builds")
+
+
+class _CacheImage(NamedTuple):
+    """An image of ``--cache-from``. ``client`` has the layers that the store may lack."""
+
+    state: ImageState
+    client: ClientImage | None = None
 
 
 class BuildSources:
@@ -97,7 +108,9 @@ class BuildSources:
         self.lease = self._lease = services.images.lease()
         self._images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self._contexts: dict[str, asyncio.Task[str]] = {}
-        self._cache_images: asyncio.Task[tuple[ImageState, ...]] | None = None
+        self._cache_images: asyncio.Task[tuple[_CacheImage, ...]] | None = None
+        self._client_images: list[ClientImage] = []
+        self._layouts: dict[tuple[str, str], asyncio.Task[ImageState]] = {}
         self._stages: dict[int, asyncio.Future[StageResult]] = {}
         self._views: list[BuildSources] = []
         self.used: dict[tuple[str, str], Image] = {}
@@ -117,13 +130,15 @@ class BuildSources:
 
     def close(self) -> None:
         """Cancel what is fetched still, and release all pins."""
-        for task in (*self._images.values(), *self._contexts.values()):
+        for task in (*self._images.values(), *self._contexts.values(), *self._layouts.values()):
             task.cancel()
         for view in (self, *self._views):
             for future in view._stages.values():
                 future.cancel()
             if view._cache_images is not None:
                 view._cache_images.cancel()
+        for image in self._client_images:
+            image.close()
         if self.local is not None:
             self.local.close()
         self._lease.close()
@@ -199,25 +214,57 @@ class BuildSources:
         image = await self.image(name, platform, report)
         return state_of_image(self._services, self._services.images.pin(self._lease, image.id))
 
-    def context_image(self, name: str) -> str:
-        """Return the image that a named context refers to, '' if it is a directory."""
-        address = self._options.contexts.get(name, "")
-        return address.removeprefix(_IMAGE) if address.startswith(_IMAGE) else ""
+    async def context_state(self, name: str, platform: str, report: Report) -> ImageState | None:
+        """Return the image that a named context is, and pin its layers; None for a directory.
 
-    def context_result(self, name: str) -> ImageState | None:
-        """Return the result of another build that a named context refers to.
-
-        :raises NotFound: when the other build or its client is gone.
+        :raises NotFound: when another build, its client or the image is gone.
         """
         address = self._options.contexts.get(name, "")
+        if address.startswith(_IMAGE):
+            return await self.base_state(address.removeprefix(_IMAGE), platform, report)
+        if address.startswith(_LAYOUT):
+            task = self._layouts.get((name, platform))
+            if task is None:
+                load = self._load_layout(name, address.removeprefix(_LAYOUT), platform, report)
+                task = self._layouts[name, platform] = awaited_task(load)
+            return await asyncio.shield(task)
         if not address.startswith(_RESULT):
             return None
-        platform = requested_platform(self._options.platform)
-        state = self._results.find(self._quota.owner, address.removeprefix(_RESULT), platform)
+        own = requested_platform(self._options.platform)
+        state = self._results.find(self._quota.owner, address.removeprefix(_RESULT), own)
         self.pin_layers(state.layers)
         return msgspec.structs.replace(
-            state, base_layers=len(state.layers), base_history=len(state.history)
+            state,
+            base_layers=len(state.layers),
+            base_history=len(state.history),
+            command_set=False,
         )
+
+    async def _load_layout(
+        self, name: str, address: str, platform: str, report: Report
+    ) -> ImageState:
+        """Receive an image from an OCI layout of the client. No image of the store is made."""
+        if self.local is None:
+            raise InvalidRequest(f"the context {name!r} needs a session of the client")
+        store, _, digest = address.rpartition("@")
+        title = f"[context {name}] OCI load from client"
+        await report(started(title))
+        try:
+            image = await open_image(
+                self.local.session.content_store(store),
+                digest,
+                self._services.images,
+                self.pin,
+                requested_platform(platform or self._options.platform),
+            )
+            self._client_images.append(image)
+            for layer in image.state.layers:
+                await image.fetch(layer)
+        except JaulaError as error:
+            await report(ended(title, str(error)))
+            raise
+        await report(ended(title))
+        return image.state
 
     def keep_result(self, id: str, states: tuple[ImageState, ...]) -> None:
         """Keep the result of this build for others, beyond the end of the build."""
@@ -229,32 +276,92 @@ class BuildSources:
 
     async def step_from_images(self, key: str, report: Report) -> StepResult | None:
         """Return a step of the images of ``--cache-from``; None if they do not have it."""
+        for image in await self._images_with_steps(report):
+            step = find_in_image(image.state, key)
+            if step is None:
+                continue
+            if step[0] is not None and image.client is not None:
+                try:
+                    await image.client.fetch(step[0])
+                except JaulaError as error:  # as Docker: the step is made
+                    await report({"status": f"cannot use a cached layer: {error.message}"})
+                    continue
+            return step
+        return None
+
+    async def change_from_images(
+        self, state: ImageState, text: str, report: Report
+    ) -> StepResult | None:
+        """Return a change of the configuration from the images of ``--cache-from``, or None."""
+        for image in await self._images_with_steps(report):
+            step = find_change_in_image(image.state, state, text)
+            if step is not None:
+                return step
+        return None
+
+    async def _images_with_steps(self, report: Report) -> tuple[_CacheImage, ...]:
         if self._cache_images is None:
             self._cache_images = awaited_task(self._fetch_cache_images(report))
-        return find_in_images(await asyncio.shield(self._cache_images), key)
+        return await asyncio.shield(self._cache_images)
 
-    async def _fetch_cache_images(self, report: Report) -> tuple[ImageState, ...]:
+    async def _fetch_cache_images(self, report: Report) -> tuple[_CacheImage, ...]:
+        """Return the images that exist. As in Docker, the build continues without the others."""
         images = []
         for name in self._options.cache_from:
-            try:
-                images.append(await self._cache_image(name, report))
-            except JaulaError as error:  # as Docker: the build continues without it
-                await report({"status": f"cannot use the cache of {name}: {error.message}"})
-        return tuple(images)
+            images.append(await self._imported(name, self._cache_image(name, report), report))
+        for cache in self._options.client_caches:
+            name = f"local:{cache.digest}"
+            images.append(await self._imported(name, self._client_cache(cache), report))
+        return tuple(image for image in images if image is not None)
 
-    async def _cache_image(self, name: str, report: Report) -> ImageState:
-        """Return the state of an image of ``--cache-from``.
+    async def _imported(
+        self, name: str, load: Coroutine[Any, Any, _CacheImage], report: Report
+    ) -> _CacheImage | None:
+        """Load a cache, as an internal step for clients that show these; None after a failure."""
+        if self.local is None:
+            try:
+                return await load
+            except JaulaError as error:
+                if self._options.cache_from_only:  # as dockerd, which does not tell the client
+                    log.warning("an image of cachefrom is not used: %s", error.message)
+                else:
+                    await report({"status": f"cannot use the cache of {name}: {error.message}"})
+                return None
+        title = f"importing cache manifest from {name}"
+        await report(started(title))
+        try:
+            image = await load
+        except JaulaError as error:
+            await report(ended(title, error.message))
+            return None
+        await report(ended(title))
+        return image
+
+    async def _client_cache(self, cache: ClientCache) -> _CacheImage:
+        """Return a cache in a directory of the client."""
+        if self.local is None:
+            raise InvalidRequest("this cache needs a session of the client")
+        content = self.local.session.content_store(cache.store)
+        image = await open_image(content, cache.digest, self._services.images, self.pin)
+        self._client_images.append(image)
+        return _CacheImage(image.state, image)
+
+    async def _cache_image(self, name: str, report: Report) -> _CacheImage:
+        """Return an image of ``--cache-from``.
 
         A client of BuildKit's protocol means the registry's, which another machine may have pushed
-        since; the store's is used if the registry does not answer.
+        since; the store's is used if the registry does not answer. A client of the classic builder
+        means the store's.
         """
-        if self.local is None:
-            return await self.base_state(name, self._options.platform, report)
-        try:
-            await self._find_image(name, self._options.platform, report, pull=True)
-        except JaulaError:
-            await report({"status": f"using the local image {name} as a cache"})
-        return await self.base_state(name, self._options.platform, report)
+        if self._options.cache_from_only:
+            image = self._services.images.pin(self._lease, name)
+            return _CacheImage(state_of_image(self._services, image))
+        if self.local is not None:
+            try:
+                await self._find_image(name, self._options.platform, report, pull=True)
+            except JaulaError:
+                await report({"status": f"using the local image {name} as a cache"})
+        return _CacheImage(await self.base_state(name, self._options.platform, report))
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -271,11 +378,9 @@ class BuildSources:
             case Source.SCRATCH:
                 return ()
             case Source.CONTEXT:
-                if (result := self.context_result(origin.name)) is not None:
-                    return result.diff_ids
-                image = self.context_image(origin.name)
-        if not image:
-            return None
+                platform = self._options.platform
+                state = await self.context_state(origin.name, platform, report)
+                return None if state is None else state.diff_ids
         return (await self.base_state(image, self._options.platform, report)).diff_ids
 
     async def tree(

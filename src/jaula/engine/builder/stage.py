@@ -20,9 +20,10 @@ from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import StepFailed
 from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast
-from jaula.images.build.dockerfile.apply import Scope, change, shell_command
+from jaula.images.build.dockerfile.apply import Scope, change, sets_command, shell_command
 from jaula.images.build.dockerfile.stage_graph import Source
 from jaula.images.platform import format_platform, normalize, parse_platform
+from jaula.images.reference import parse as parse_reference
 from jaula.spec.image import ImageConfig, Platform
 from jaula.storage.trees import copy_tree, open_directory
 
@@ -52,6 +53,7 @@ class StageRun:
         self._sources = job.sources
         self._planned = planned
         self._channel = channel
+        self._buildkit = job.options.local is not None  # of the client
         self._first = self._number = first
         self._positions = _positions(planned, first)
         self._instruction: Instruction = planned.stage.base
@@ -65,6 +67,7 @@ class StageRun:
             owner=job.owner,
             clock=job.clock,
             no_cache=self._no_cache,
+            images_only=job.options.cache_from_only,
             from_images=lambda key: job.sources.step_from_images(key, channel.put),
             keep=job.sources.pin_layers,
             layer_size=lambda diff_id: job.services.layers.info(diff_id).size,
@@ -104,6 +107,7 @@ class StageRun:
             instruction.headline,
             word=instruction.word,
             position=self._positions.get(self._number, (0, 0)),
+            image=_image_name(self._planned) if instruction.word == "FROM" else "",
             platform=self._platform(instruction),
         )
         self._number += 1
@@ -134,23 +138,27 @@ class StageRun:
                 state = msgspec.structs.replace(base.state, command_set=False)
                 base_scope = base.scope
             case Source.SCRATCH:
-                # As in Docker: no base image sets a path.
-                config = ImageConfig(env=(f"PATH={DEFAULT_PATH}",))
+                # As in Docker: no base image sets a path. BuildKit sets the directory too.
+                directory = "/" if self._buildkit else ""
+                config = ImageConfig(env=(f"PATH={DEFAULT_PATH}",), working_dir=directory)
                 state = ImageState(config=config, platform=requested_platform(platform))
             case Source.IMAGE:
                 state = await sources.base_state(planned.base.name, platform, self._channel.put)
-            case Source.CONTEXT if result := sources.context_result(planned.base.name):
-                state = msgspec.structs.replace(result, command_set=False)
-            case Source.CONTEXT if image := sources.context_image(planned.base.name):
-                state = await sources.base_state(image, platform, self._channel.put)
             case Source.CONTEXT:
-                state = ImageState(platform=requested_platform(platform))
-                layer = await self._layer_of_context(planned.base.name)
-                state = state.step(f"FROM {planned.base.name}", job.clock.now(), layer)
+                state = await self._state_of_context(planned.base.name, platform)
         # The plan has already put the triggers of the base among the instructions.
         config = msgspec.structs.replace(state.config, on_build=())
         self._state = msgspec.structs.replace(state, config=config)
         self._scope = Scope(job.graph, config.env, base_scope)
+
+    async def _state_of_context(self, name: str, platform: str) -> ImageState:
+        """Return the state of a context that is the base of a stage: an image, or a directory."""
+        state = await self._sources.context_state(name, platform, self._channel.put)
+        if state is not None:
+            return state
+        state = ImageState(platform=requested_platform(platform))
+        layer = await self._layer_of_context(name)
+        return state.step(f"FROM {name}", self._job.clock.now(), layer)
 
     async def _layer_of_context(self, name: str) -> Layer | None:
         """Return the layer of a context directory that is the base of a stage."""
@@ -193,11 +201,18 @@ class StageRun:
 
     async def _change_config(self, instruction: Instruction) -> None:
         state = self._state
-        config = change(state.config, instruction, own_command=state.command_set)
-        if isinstance(instruction, ast.Cmd):
+        config = change(
+            state.config, instruction, own_command=state.command_set, buildkit=self._buildkit
+        )
+        if sets_command(instruction):
             state = msgspec.structs.replace(state, command_set=True)
-        key = cache.config_key(state, instruction.source)
-        _, created = await self._cache.get_or_make(key, instruction, _no_layer)
+        text = instruction.source
+        _, created = await self._cache.get_or_make(
+            cache.config_key(state, text),
+            instruction,
+            _no_layer,
+            from_images=lambda: self._sources.change_from_images(state, text, self._channel.put),
+        )
         self._state = state.step(instruction.source, created, config=config)
 
     async def _workdir(self, instruction: ast.Workdir) -> None:
@@ -371,6 +386,12 @@ def _positions(planned: PlannedStage, first: int) -> dict[int, tuple[int, int]]:
     words = ["FROM", *(instruction.word for instruction in planned.instructions)]
     counted = [first + index for index, word in enumerate(words) if word in COUNTED]
     return {number: (place, len(counted)) for place, number in enumerate(counted, 1)}
+
+
+def _image_name(planned: PlannedStage) -> str:
+    """Return the full name of the base image of a stage, '' if it is not based on one. Pure."""
+    base = planned.base
+    return parse_reference(base.name).canonical if base.kind is Source.IMAGE else ""
 
 
 async def _no_layer() -> None:

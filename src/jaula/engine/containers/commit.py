@@ -97,7 +97,7 @@ def _config(body: ContainerCreate) -> ImageConfig:
         exposed_ports={port: {} for port in body.exposed_ports},
         env=body.env,
         entrypoint=body.entrypoint or (),
-        cmd=body.cmd or (),
+        cmd=body.cmd,
         volumes={path: {} for path in body.volumes},
         working_dir=body.working_dir,
         labels=body.labels,

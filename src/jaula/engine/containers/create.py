@@ -418,7 +418,7 @@ def merge_image_config(body: ContainerCreate, image: ImageConfig) -> ContainerCr
     """
     entrypoint, cmd = body.entrypoint, body.cmd
     if not cmd and not entrypoint:
-        cmd = image.cmd or None
+        cmd = image.cmd
     if entrypoint is None:
         entrypoint = image.entrypoint or None
     elif entrypoint == ("",):

@@ -72,6 +72,10 @@ def test_the_key_of_a_run_ignores_what_the_program_cannot_see(state: ImageState)
     assert run(state) == run()
 
 
+def test_the_default_network_has_one_name() -> None:
+    assert run(network="default") == run(network="")
+
+
 def test_a_linked_copy_does_not_depend_on_the_layers_below() -> None:
     other = msgspec.structs.replace(STATE, layers=())
     for link, same in ((True, True), (False, False)):
@@ -94,6 +98,19 @@ def test_keys_of_different_kinds_and_owners_differ() -> None:
     assert len(found) == 6
 
 
+def test_a_change_is_found_after_the_same_steps_only() -> None:
+    base = ImageState().step("FROM", "1")
+    image = base.step("ENV a=b", "2").step("LABEL c", "3").step("RUN x", "4", STATE.layers[0])
+    after = base.step("ENV a=b", "2")
+    assert cache.find_change_in_image(image, base, "ENV a=b") == (None, "2")
+    assert cache.find_change_in_image(image, after, "LABEL c") == (None, "3")
+    assert cache.find_change_in_image(image, after, "LABEL d") is None
+    assert cache.find_change_in_image(image, base, "LABEL c") is None
+    assert cache.find_change_in_image(image, base.step("ENV a=b", "9"), "LABEL c") is None
+    assert cache.find_change_in_image(image, after.step("LABEL c", "3"), "RUN x") is None
+    assert cache.find_change_in_image(image, image, "RUN x") is None
+
+
 def test_a_step_is_found_in_the_history_of_an_image() -> None:
     state = (
         ImageState()
@@ -101,12 +118,11 @@ def test_a_step_is_found_in_the_history_of_an_image() -> None:
         .step("RUN a", "2", STATE.layers[0], comment=cache.key_comment("key"))
     )
     state = state.step("RUN b", "3", comment=cache.key_comment("nothing"))
-    assert cache.find_in_images((state,), "key") == (STATE.layers[0], "2")
-    assert cache.find_in_images((state,), "nothing") == (None, "3")
-    assert cache.find_in_images((state,), "other") is None
-    assert cache.find_in_images((), "key") is None
+    assert cache.find_in_image(state, "key") == (STATE.layers[0], "2")
+    assert cache.find_in_image(state, "nothing") == (None, "3")
+    assert cache.find_in_image(state, "other") is None
     without = msgspec.structs.replace(state, layers=())
-    assert cache.find_in_images((without,), "key") is None
+    assert cache.find_in_image(without, "key") is None
 
 
 class Steps:
@@ -131,6 +147,7 @@ def lookup(steps: Steps, made: dict[str, Any], *, no_cache: bool = False) -> cac
         owner="me",
         clock=SourceDateEpoch({}),
         no_cache=no_cache,
+        images_only=False,
         from_images=from_images,
         keep=lambda layers: None,
         layer_size=lambda diff_id: 0,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import Session
     from jaula.engine.builder.history import Attachment, BuildRecord
+    from jaula.engine.builder.remote_tree import RemoteTree
     from jaula.engine.builder.session import BuildSession
     from jaula.engine.engine import Engine
     from jaula.spec.build import BuildOptions, PruneOptions
@@ -48,7 +49,7 @@ class BuildsApi:
         names = (*options.names, *(name for export in exports for name in export.names))
         image = names[0] if names else ""
         pushed = [name for export in exports if export.push for name in export.names]
-        pushed += [export.name for export in options.cache_to]
+        pushed += [export.name for export in options.cache_to if export.name]
         with session.begin("image build", image, image=image) as action, ExitStack() as held:
             action.require_images()
             for name in pushed:
@@ -82,6 +83,11 @@ class BuildsApi:
 
     async def announce_session(self) -> None:
         await self._service.sessions.announce()
+
+    async def open_remote(self, address: str, session: str) -> RemoteTree:
+        with self._session.begin("image build", address) as action:
+            action.require_images()
+            return await self._service.open_remote(address, session, self._session.caller.key)
 
     def record(self, record: BuildRecord) -> None:
         self._service.history.add(self._session.caller.key, record)

@@ -119,12 +119,17 @@ SHELL = ("/bin/sh", "-c")
 
 
 def change(
-    config: ImageConfig, instruction: Instruction, *, own_command: bool = False
+    config: ImageConfig,
+    instruction: Instruction,
+    *,
+    own_command: bool = False,
+    buildkit: bool = False,
 ) -> ImageConfig:
     """Return the configuration after an expanded ``instruction``, unchanged for one about files.
 
     An ENTRYPOINT clears the CMD of the base image, but not one of the same stage: ``own_command``
-    is true if there was one.
+    is true if there was one. ``buildkit`` selects BuildKit's values of a CMD and an ENTRYPOINT
+    instead of those of the classic builder, measured at dockerd 26.
 
     :raises DockerfileError: without a location, if the instruction is not valid.
     """
@@ -132,8 +137,16 @@ def change(
     if handler is None:
         return config
     if isinstance(instruction, Entrypoint) and not own_command:
-        config = msgspec.structs.replace(config, cmd=())
-    return msgspec.structs.replace(config, **handler(config, instruction))
+        config = msgspec.structs.replace(config, cmd=None)
+    changes = handler(config, instruction)
+    if buildkit and isinstance(instruction, Cmd | Entrypoint):
+        changes = _buildkit_command(config, instruction)
+    return msgspec.structs.replace(config, **changes)
+
+
+def sets_command(instruction: Instruction) -> bool:
+    """Return whether an ENTRYPOINT after this instruction leaves the command alone. Pure."""
+    return isinstance(instruction, Cmd) and bool(instruction.command)
 
 
 def apply(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
@@ -155,7 +168,7 @@ def apply(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
                 )
             variables = dict(variable.partition("=")[::2] for variable in config.env)
             config = change(config, expand(instruction, variables), own_command=own_command)
-            own_command = own_command or isinstance(instruction, Cmd)
+            own_command = own_command or sets_command(instruction)
         except DockerfileError as error:
             raise InvalidRequest(f"--change {printable(text)!r}: {error.reason}") from None
     return config
@@ -173,9 +186,20 @@ def _cmd(config: ImageConfig, instruction: Cmd) -> dict[str, Any]:
 
 
 def _entrypoint(config: ImageConfig, instruction: Entrypoint) -> dict[str, Any]:
-    return {
-        "entrypoint": shell_command(config, instruction.command, shell_form=instruction.shell_form)
-    }
+    command = instruction.command
+    if command:
+        command = shell_command(config, command, shell_form=instruction.shell_form)
+    return {"entrypoint": command}
+
+
+def _buildkit_command(config: ImageConfig, instruction: Cmd | Entrypoint) -> dict[str, Any]:
+    """Return BuildKit's values: no empty list, and an empty text is a text."""
+    command, shell_form = instruction.command, instruction.shell_form
+    if shell_form:
+        command = shell_command(config, command or ("",), shell_form=True)
+    if isinstance(instruction, Entrypoint):
+        return {"entrypoint": command}
+    return {"cmd": command or None, "args_escaped": True}
 
 
 def _env(config: ImageConfig, instruction: Env) -> dict[str, Any]:

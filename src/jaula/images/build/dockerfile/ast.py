@@ -10,6 +10,7 @@ removes quotes and escapes.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -250,6 +251,17 @@ class LintWarning(msgspec.Struct, frozen=True):
     rule: str
     message: str
     location: Location
+
+    @property
+    def url(self) -> str:
+        """Return the address of Docker's description of the check."""
+        return rule_url(self.rule)
+
+
+def rule_url(rule: str) -> str:
+    """Return the address of Docker's description of a check. Pure."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", rule).lower()
+    return f"https://docs.docker.com/go/dockerfile/rule/{words}/"
 
 
 class Directives(msgspec.Struct, frozen=True):

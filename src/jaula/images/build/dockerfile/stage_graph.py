@@ -24,6 +24,7 @@ from jaula.images.build.dockerfile.ast import (
 from jaula.images.build.dockerfile.errors import DockerfileError, did_you_mean, printable
 from jaula.images.build.dockerfile.expand import Substitution
 from jaula.images.build.dockerfile.parser import parse_trigger
+from jaula.images.reference import familiar
 
 PROXIES = frozenset(
     name
@@ -266,8 +267,8 @@ class _Planner:
                     stage.base.location,
                 )
             )
-        if name in self.contexts:
-            return Origin(Source.CONTEXT, name), platform
+        if (context := self._context(name)) is not None:
+            return Origin(Source.CONTEXT, context), platform
         if name == "scratch":
             return Origin(Source.SCRATCH, name), platform
         earlier = self._named(name, range(stage.index - 1, -1, -1))
@@ -290,8 +291,8 @@ class _Planner:
     def _origin(self, name: str, index: int) -> Origin:
         """Resolve a ``from`` in stage ``index``; earlier stages take precedence."""
         stages = self.dockerfile.stages
-        if name in self.contexts:
-            return Origin(Source.CONTEXT, name)
+        if (context := self._context(name)) is not None:
+            return Origin(Source.CONTEXT, context)
         if name.isascii() and name.isdecimal():
             number = int(name) if len(name) < 6 else len(stages)
             if number >= len(stages):
@@ -305,6 +306,18 @@ class _Planner:
         order = (*range(index - 1, -1, -1), *range(index, len(stages)))
         stage = self._named(name, order)
         return Origin(Source.IMAGE, name) if stage is None else Origin(Source.STAGE, name, stage)
+
+    def _context(self, name: str) -> str | None:
+        """Return the named context that replaces a stage or an image; None if there is none.
+
+        Clients shorten the names of contexts: ``alpine`` replaces ``docker.io/library/alpine`` too.
+        """
+        if name in self.contexts:
+            return name
+        if not self.contexts:
+            return None
+        short = (familiar(name) or "").removesuffix(":latest")
+        return short if short in self.contexts else None
 
     def _named(self, name: str, order: Sequence[int]) -> int | None:
         lower = name.lower()

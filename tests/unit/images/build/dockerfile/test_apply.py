@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.build.dockerfile.apply import apply, change
+from jaula.images.build.dockerfile.apply import apply, change, sets_command
 from jaula.images.build.dockerfile.ast import Instruction
 from jaula.images.build.dockerfile.errors import DockerfileError
 from jaula.images.build.dockerfile.parser import parse_one
@@ -64,10 +64,53 @@ def test_instructions_about_files_do_not_change_the_configuration(text: str) -> 
 
 
 def test_an_entrypoint_clears_the_command_of_the_base() -> None:
-    assert change(BASE, one('ENTRYPOINT ["x"]')).cmd == ()
+    assert change(BASE, one('ENTRYPOINT ["x"]')).cmd is None
     assert change(BASE, one('ENTRYPOINT ["x"]'), own_command=True).cmd == ("sh",)
     assert apply(BASE, ["CMD a", "ENTRYPOINT b"]).cmd == ("/bin/ash", "-c", "a")
     assert apply(BASE, ["ENTRYPOINT b", "CMD a"]).cmd == ("/bin/ash", "-c", "a")
+
+
+# Of `docker image inspect` with dockerd 26, for `FROM busybox` and the lines.
+DOCKER_COMMANDS = [
+    ("CMD []", (), None),
+    ('CMD [""]', ("",), ("",)),
+    ("CMD", ("/bin/sh", "-c"), ("/bin/sh", "-c", "")),
+    ("CMD a", ("/bin/sh", "-c", "a"), ("/bin/sh", "-c", "a")),
+    ("CMD []\nENTRYPOINT []", None, None),
+    ("CMD []\nENTRYPOINT x", None, None),
+    ("ENTRYPOINT x\nCMD []", (), None),
+    ("CMD a\nENTRYPOINT x", ("/bin/sh", "-c", "a"), ("/bin/sh", "-c", "a")),
+    ('SHELL [""]\nCMD x', ("", "x"), ("", "x")),
+]
+
+
+@pytest.mark.parametrize(("lines", "classic", "buildkit"), DOCKER_COMMANDS)
+def test_a_command_is_stored_as_by_the_builder_that_the_client_uses(
+    lines: str, classic: tuple[str, ...] | None, buildkit: tuple[str, ...] | None
+) -> None:
+    for kit, expected in ((False, classic), (True, buildkit)):
+        config, own_command = ImageConfig(cmd=("sh",)), False
+        for line in lines.splitlines():
+            instruction = one(line)
+            config = change(config, instruction, own_command=own_command, buildkit=kit)
+            own_command = own_command or sets_command(instruction)
+        assert config.cmd == expected
+        assert config.args_escaped == kit
+
+
+@pytest.mark.parametrize(
+    ("line", "classic", "buildkit"),
+    [
+        ("ENTRYPOINT []", (), ()),
+        ("ENTRYPOINT", (), ("/bin/sh", "-c", "")),
+        ('ENTRYPOINT [""]', ("",), ("",)),
+    ],
+)
+def test_an_entrypoint_is_stored_as_by_the_builder_that_the_client_uses(
+    line: str, classic: tuple[str, ...], buildkit: tuple[str, ...]
+) -> None:
+    assert change(ImageConfig(), one(line)).entrypoint == classic
+    assert change(ImageConfig(), one(line), buildkit=True).entrypoint == buildkit
 
 
 def test_changes_are_in_the_whole_language() -> None:

@@ -217,7 +217,7 @@ def test_a_heredoc_of_onbuild_is_part_of_the_trigger() -> None:
         ("[ -f x ]", ("[ -f x ]",), True),
         ('["a"] && b', ('["a"] && b',), True),
         ("[]", (), False),
-        ("", (), False),
+        ("", (), True),
     ],
 )
 def test_a_json_list_of_strings_is_the_exec_form(

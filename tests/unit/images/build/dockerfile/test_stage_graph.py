@@ -279,3 +279,23 @@ def test_triggers_of_a_stage_run_in_the_derived_stage() -> None:
 def test_a_trigger_that_cannot_be_read_names_its_image() -> None:
     with pytest.raises(DockerfileError, match=r"^ONBUILD of base:1: unknown instruction: RUNN"):
         plan(parse("FROM base"), triggers={"base": ["RUNN x"]})
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("alpine", "alpine"),
+        ("alpine:latest", "alpine"),
+        ("docker.io/library/alpine", "alpine"),
+        ("docker.io/library/alpine:latest", "alpine"),
+        ("alpine:3", "alpine:3"),
+        ("example.org/alpine", ""),
+        ("alpine:4", ""),
+    ],
+)
+def test_a_context_replaces_the_image_of_its_short_name(name: str, context: str) -> None:
+    made = plan(
+        parse(f"FROM {name}\nCOPY --from={name} a b\n"), contexts=("alpine", "alpine:3")
+    ).stages[0]
+    expected = Origin(Source.CONTEXT, context) if context else Origin(Source.IMAGE, name)
+    assert made.base == made.origins[name] == expected

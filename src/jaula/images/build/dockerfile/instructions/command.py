@@ -70,20 +70,20 @@ def _command(line: InstructionLine) -> tuple[tuple[str, ...], bool, str]:
 
 
 def cmd(line: InstructionLine) -> Cmd:
-    """Parse a CMD. An empty list or an empty text means no command."""
+    """Parse a CMD. Its list may be empty, and the text of its shell form too."""
     listed = json_list(line.rest)
     return Cmd(line.location, "", *_form(line, listed))
 
 
 def entrypoint(line: InstructionLine) -> Entrypoint:
-    """Parse an ENTRYPOINT. An empty list or an empty text means no entry point."""
+    """Parse an ENTRYPOINT. Its list may be empty, and the text of its shell form too."""
     return Entrypoint(line.location, "", *_form(line, json_list(line.rest)))
 
 
 def _form(line: InstructionLine, listed: tuple[str, ...] | None) -> tuple[tuple[str, ...], bool]:
     if listed is not None:
         return listed, False
-    return ((line.rest,), True) if line.rest else ((), False)
+    return ((line.rest,) if line.rest else ()), True
 
 
 def shell(line: InstructionLine) -> Shell:
