@@ -1,7 +1,8 @@
 """Members of documents that depend on the version of the API.
 
 The engine returns every member. Here a document loses those that the client's version does not
-have: removed ones for newer clients, added ones for older clients.
+have: removed ones for newer clients, added ones for older clients. A request loses members that its
+version does not have.
 
 Source: Docker Engine API, "API version history".
 """
@@ -9,6 +10,10 @@ Source: Docker Engine API, "API version history".
 from __future__ import annotations
 
 from typing import Any
+
+import msgspec
+
+from jaula.spec.api_networks import NetworkCreate
 
 Document = dict[str, Any]
 Version = tuple[int, int]
@@ -163,6 +168,11 @@ def _versioned(document: Document, version: Version) -> Document:
 
 
 # -- networks ------------------------------------------------------------------------------------
+
+
+def network_create(body: NetworkCreate, version: Version) -> NetworkCreate:
+    """Return the request of ``POST /networks/create``; older versions cannot switch IPv4 off."""
+    return body if version >= _ENABLE_IPV4 else msgspec.structs.replace(body, enable_ipv4=None)
 
 
 def networks(documents: list[Document], version: Version) -> list[Document]:

@@ -32,8 +32,12 @@ from jaula.network.ipam import (
 from jaula.spec.network import NetworkRecord, Pool
 
 
-def check_pools(pools: Iterable[Pool], taken: Iterable[Subnet], *, ipv6: bool) -> tuple[Pool, ...]:
+def check_pools(
+    pools: Iterable[Pool], taken: Iterable[Subnet], *, ipv4: bool = True, ipv6: bool
+) -> tuple[Pool, ...]:
     """Return the requested subnets in canonical form. ``taken`` are the subnets of other networks.
+
+    ``ipv4`` and ``ipv6`` say which address families the network has.
 
     :raises InvalidRequest: when a subnet, gateway, range or address is invalid.
     :raises NotAuthorized: when a subnet overlaps another network's (Docker's status and words).
@@ -49,8 +53,8 @@ def check_pools(pools: Iterable[Pool], taken: Iterable[Subnet], *, ipv6: bool) -
                 )
             continue
         version6 = ":" in pool.subnet
-        if version6 and not ipv6:
-            continue  # like Docker: an IPv6 subnet without --ipv6 is ignored
+        if not (ipv6 if version6 else ipv4):
+            continue  # like Docker: the subnet of an address family that is off is ignored
         if any((":" in other.subnet) == version6 for other in checked):
             raise InvalidRequest(
                 f"only one IPv{6 if version6 else 4} subnet is allowed for a network",
@@ -114,9 +118,9 @@ def add_ipv6_subnet(
     return _replace(network, (*network.pools, Pool(str(subnet), str(subnet[1]))))
 
 
-def with_subnet(network: NetworkRecord, addresses: Addresses) -> NetworkRecord:
-    """Return the network with the IPv4 subnet that its bridge was assigned."""
-    if network.ipv4_pool is not None:
+def with_subnet(network: NetworkRecord, addresses: Addresses | None) -> NetworkRecord:
+    """Return the network with the IPv4 subnet that was assigned to it, None without IPv4."""
+    if addresses is None or network.ipv4_pool is not None:
         return network
     chosen = Pool(str(addresses.subnet), str(addresses.gateway))
     return _replace(network, (chosen, *network.pools))
@@ -156,8 +160,10 @@ def parent_plan(network: NetworkRecord) -> ParentPlan:
     )
 
 
-def address_plan(network: NetworkRecord, pools: tuple[AddressPool, ...]) -> IpamPlan:
-    """Return the IPv4 address configuration of a network."""
+def address_plan(network: NetworkRecord, pools: tuple[AddressPool, ...]) -> IpamPlan | None:
+    """Return the IPv4 address configuration of a network, or None if it has no IPv4."""
+    if not network.ipv4:
+        return None
     ipv4_pool = network.ipv4_pool
     if ipv4_pool is None:
         return IpamPlan(pools=pools)
@@ -185,7 +191,7 @@ def addresses6(network: NetworkRecord) -> Addresses | None:
 def unused_addresses(network: NetworkRecord) -> dict[str, AddressUsage]:
     """Return the usage of the addresses of a network without endpoints, by subnet."""
     plan = address_plan(network, ())
-    ipv4 = plan.addresses(plan.fixed) if plan.fixed is not None else None
+    ipv4 = plan.addresses(plan.fixed) if plan is not None and plan.fixed is not None else None
     return {str(a.subnet): a.usage() for a in (ipv4, addresses6(network)) if a is not None}
 
 

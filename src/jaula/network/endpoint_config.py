@@ -38,8 +38,7 @@ def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None
         inside.send(
             set_link("lo", up=True),
             set_link(link.index, up=True),
-            add_address(link.index, endpoint.ipv4, endpoint.prefix),
-            *_address6(link.index, endpoint),
+            *_addresses(link.index, endpoint),
             *(_default_routes(endpoint, link.index) if default_route else ()),
         )
 
@@ -74,14 +73,15 @@ def _set_ipv6(endpoint: Endpoint) -> None:
     write_sysctl(f"{settings}/disable_ipv6", "0" if endpoint.ipv6 else "1")
 
 
-def _address6(index: int, endpoint: Endpoint) -> tuple[Request, ...]:
-    return (add_address(index, endpoint.ipv6, endpoint.prefix6),) if endpoint.ipv6 else ()
+def _addresses(index: int, endpoint: Endpoint) -> list[Request]:
+    rows = ((endpoint.ipv4, endpoint.prefix), (endpoint.ipv6, endpoint.prefix6))
+    return [add_address(index, address, prefix) for address, prefix in rows if address]
 
 
 def _default_routes(endpoint: Endpoint, index: int) -> list[Request]:
     if endpoint.on_link:
-        families = (socket.AF_INET, *([socket.AF_INET6] if endpoint.ipv6 else []))
-        return [add_default_device_route(index, family) for family in families]
+        families = ((socket.AF_INET, endpoint.ipv4), (socket.AF_INET6, endpoint.ipv6))
+        return [add_default_device_route(index, family) for family, address in families if address]
     return [add_default_route(gw) for gw in (endpoint.gateway, endpoint.gateway6) if gw]
 
 

@@ -8,6 +8,8 @@ answer for an address that was just released, until the kernel has destroyed the
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import NamedTuple, TypeVar
@@ -68,9 +70,16 @@ def link_local_address(mac: str) -> IPv6Address:
 def mac_from_address(address: Address) -> str:
     """Return a MAC derived from the address: ``02:42`` and four bytes, as in Docker.
 
-    A neighbour's ARP entry stays valid when another container gets the address.
+    A neighbour's ARP entry stays valid when another container gets the address. For IPv6 the bytes
+    are a checksum, since two addresses of a network may have the same last four bytes.
     """
-    return "02:42:" + address.packed[-4:].hex(":")
+    raw = address.packed if address.version == 4 else zlib.crc32(address.packed).to_bytes(4, "big")
+    return "02:42:" + raw.hex(":")
+
+
+def random_mac() -> str:
+    """Return a random MAC in the range of :func:`mac_from_address`, for a port without address."""
+    return "02:42:" + os.urandom(4).hex(":")
 
 
 class AddressUsage(NamedTuple):
@@ -278,7 +287,7 @@ def _exhausted(pools: list[AddressPool]) -> JaulaError:
 
 
 class IpamPlan(msgspec.Struct, frozen=True):
-    """The IPv4 address configuration of a network.
+    """The IPv4 address configuration of a network that has IPv4.
 
     ``fixed`` is the subnet; without it, the first free subnet of ``pools`` is used. ``ip_range``
     and ``reserved`` are those of :class:`Addresses`.

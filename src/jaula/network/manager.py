@@ -60,14 +60,20 @@ class NetworkManager:
     # -- networks ----------------------------------------------------------------------------
 
     def ensure(self, network: str = BRIDGE) -> Addresses:
-        """Set up a network on the host unless it is set up already, and return its IPv4 addresses.
+        """Set up a network on the host unless it is set up already, and return its addresses.
 
-        Cheap if the network is set up already.
+        They are those of IPv4 if it has both families. Cheap if the network is set up already.
 
         :raises NotFound: when no network of that name is defined.
+        :raises Conflict: when the network has no addresses.
         """
         with self._lock:
-            return self._networks.find(network).ensure()
+            found = self._networks.find(network)
+            found.ensure()
+            addresses = found.addresses or found.addresses6
+            if addresses is None:
+                raise Conflict(f"network {network} has neither IPv4 nor IPv6 addresses")
+            return addresses
 
     def address_usage(self, network: str) -> dict[str, AddressUsage]:
         """Return the usage of a network's addresses by subnet; empty until it is set up."""

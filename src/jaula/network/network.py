@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address
 
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.network import endpoint_config
-from jaula.network.ipam import Addresses, mac_from_address
+from jaula.network.ipam import Addresses, mac_from_address, random_mac
 from jaula.spec.endpoint import Endpoint
 
 PORT_PREFIX = "jl"
@@ -44,13 +44,15 @@ class Network(ABC):
     """One network. ``endpoints`` is keyed by container id; ``warnings`` are for the operator.
 
     ``network`` is the network's name. ``publishes`` is True if host ports can be published to its
-    containers.
+    containers. ``is_up`` says that it is set up on the host. ``addresses`` are those of IPv4, None
+    before that and for a network without IPv4.
     """
 
     publishes = False
 
     def __init__(self, network: str, *, internal: bool, addresses6: Addresses | None) -> None:
         self.network = network
+        self.is_up = False
         self.addresses: Addresses | None = None
         self.addresses6 = addresses6
         self.endpoints: dict[str, Endpoint] = {}
@@ -63,8 +65,8 @@ class Network(ABC):
         """The name of the network's interface on the host."""
 
     @abstractmethod
-    def ensure(self) -> Addresses:
-        """Set up the network on the host if it is not. Return its IPv4 addresses."""
+    def ensure(self) -> None:
+        """Set up the network on the host unless it is set up."""
 
     @abstractmethod
     def take_down(self) -> None:
@@ -108,37 +110,33 @@ class Network(ABC):
 
         Nothing is left after a failure.
 
-        :raises InvalidRequest: when an IPv6 address is requested and the network has no IPv6.
+        :raises InvalidRequest: when an address of a family is requested that the network lacks.
         :raises JaulaError: when an address is not available or the kernel refuses a request.
         """
-        addresses = self.ensure()
-        if request.ip6 and self.addresses6 is None:
-            raise InvalidRequest(
-                f"network {self.network} has no IPv6, so {request.ip6} cannot be assigned"
-            )
-        address = addresses.allocate(request.ip or None)
-        ipv6 = ""
+        self.ensure()
+        ipv4 = _allocate(self.addresses, request.ip, self.network, 4)
         try:
-            if self.addresses6 is not None:
-                ipv6 = str(self.addresses6.allocate(request.ip6 or None))
+            ipv6 = _allocate(self.addresses6, request.ip6, self.network, 6)
         except JaulaError:
-            addresses.release(str(address))
+            if self.addresses is not None:
+                self.addresses.release(ipv4)
             raise
         endpoint_id = os.urandom(32).hex()
+        own = ip_address(ipv4 or ipv6) if ipv4 or ipv6 else None
         endpoint = Endpoint(
             self.network,
             endpoint_id,
             request.container_id,
             request.container_name or request.container_id[:12],
-            str(address),
-            addresses.subnet.prefixlen,
-            "" if self._internal else str(addresses.gateway),
-            request.mac or mac_from_address(address),
+            ipv4,
+            self.addresses.subnet.prefixlen if self.addresses else 0,
+            self._gateway(self.addresses),
+            request.mac or (mac_from_address(own) if own else random_mac()),
             f"{PORT_PREFIX}{endpoint_id[:10]}",
             request.interface,
             ipv6=ipv6,
             prefix6=self.addresses6.subnet.prefixlen if self.addresses6 else 0,
-            gateway6=str(self.addresses6.gateway) if self.addresses6 and not self._internal else "",
+            gateway6=self._gateway(self.addresses6),
             names=request.names,
             links=request.links,
             internal=self._internal,
@@ -156,26 +154,31 @@ class Network(ABC):
         self.endpoints[request.container_id] = endpoint
         return endpoint
 
+    def _gateway(self, addresses: Addresses | None) -> str:
+        return "" if self._internal or addresses is None else str(addresses.gateway)
+
     def disconnect(self, endpoint: Endpoint) -> None:
         """Release the addresses and the anti-spoofing entry. The caller has released the ports."""
         del self.endpoints[endpoint.container_id]
-        if self.addresses is not None:
+        if self.is_up:
             self._dismiss(endpoint)
             self._release(endpoint)
 
     def adopt(self, endpoint: Endpoint) -> None:
         """Allocate the addresses of an endpoint that a former engine created."""
-        addresses = self.ensure()
-        addresses.allocate(endpoint.ipv4)
+        self.ensure()
+        if endpoint.ipv4 and self.addresses is not None:
+            self.addresses.allocate(endpoint.ipv4)
         if endpoint.ipv6 and self.addresses6 is not None:
             try:
                 self.addresses6.allocate(endpoint.ipv6)
             except JaulaError:
-                addresses.release(endpoint.ipv4)
+                if endpoint.ipv4 and self.addresses is not None:
+                    self.addresses.release(endpoint.ipv4)
                 raise
 
     def _release(self, endpoint: Endpoint) -> None:
-        if self.addresses is not None:
+        if self.addresses is not None and endpoint.ipv4:
             self.addresses.release(endpoint.ipv4)
         if self.addresses6 is not None and endpoint.ipv6:
             self.addresses6.release(endpoint.ipv6)
@@ -183,3 +186,14 @@ class Network(ABC):
     def set_default_route(self, endpoint: Endpoint, netns_fd: int) -> None:
         """Set the container's default route by this interface, unless it has one."""
         endpoint_config.set_default_route(endpoint, netns_fd)
+
+
+def _allocate(addresses: Addresses | None, requested: str | None, network: str, family: int) -> str:
+    """Return the requested address or a free one; '' if the network lacks the address family."""
+    if addresses is not None:
+        return str(addresses.allocate(requested or None))
+    if requested:
+        raise InvalidRequest(
+            f"network {network} has no IPv{family}, so {requested} cannot be assigned"
+        )
+    return ""

@@ -108,12 +108,12 @@ class Networks:
             network = config.add_ipv6_subnet(network, self._pools, self._used_subnets6())
         net = self._new(network)
         try:
-            addresses = net.ensure()
+            net.ensure()
         except BaseException:
             net.close()
             raise
         self._by_name[network.name] = net
-        return config.with_subnet(network, addresses)
+        return config.with_subnet(network, net.addresses)
 
     def expect(self, network: NetworkRecord) -> None:
         """Define a former engine's network whose parent is absent; its first use sets it up."""
@@ -207,7 +207,7 @@ class Networks:
                 used = any(other.endpoints for other in self.macvlan_networks(net.name))
             if not (idle_only and used):
                 net.take_down()
-        gone = all(net.addresses is None for net in self)
+        gone = not any(net.is_up for net in self)
         if gone:
             self.antispoof.remove()
         return gone

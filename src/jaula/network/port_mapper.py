@@ -46,7 +46,7 @@ class PortRequest(msgspec.Struct, frozen=True):
 
 
 class PortTarget(msgspec.Struct, frozen=True):
-    """A container's addresses; ``ipv6`` is '' without IPv6."""
+    """The addresses that ports are forwarded to, '' for a family without ports."""
 
     ipv4: str = ""
     ipv6: str = ""
@@ -78,15 +78,20 @@ def check_request(request: PortRequest) -> PortRequest:
     return PortRequest(request.container_port, request.protocol, str(address), first, last)
 
 
-def host_addresses(request: PortRequest, *, ipv6: bool, proxied: bool) -> tuple[str, ...]:
+def host_addresses(request: PortRequest, target: PortTarget, *, proxied: bool) -> tuple[str, ...]:
     """Return the host addresses on which a checked request is published.
 
-    :param ipv6: whether the container has an IPv6 address.
-    :param proxied: whether the binder proxies between the address families.
+    :param proxied: whether the binder proxies from IPv6 to IPv4.
     :raises Unsupported: when the address cannot be published.
     """
+    ipv6 = bool(target.ipv6)
     if not request.host_ip:
-        return (ANY, ANY6) if ipv6 or proxied else (ANY,)
+        return (*((ANY,) if target.ipv4 else ()), *((ANY6,) if ipv6 or proxied else ()))
+    if ":" not in request.host_ip and not target.ipv4:
+        raise Unsupported(
+            f"cannot publish on {request.host_ip}: the container has no IPv4 address",
+            hint="create its network with IPv4, or use an IPv6 address of the host",
+        )
     if ":" in request.host_ip and not proxied:
         if request.host_ip == "::1":
             raise Unsupported(
@@ -174,9 +179,6 @@ def candidate_ports(request: PortRequest) -> Iterator[int]:
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
-NO_TARGET = PortTarget()
-
-
 class PortUnavailable(JaulaError):
     """A host port is in use by another container or another program."""
 
@@ -235,7 +237,7 @@ class PortAllocator:
         self._allocated: dict[str, list[Reservation]] = {}
 
     def allocate(
-        self, container_id: str, requests: Iterable[PortRequest], target: PortTarget = NO_TARGET
+        self, container_id: str, requests: Iterable[PortRequest], target: PortTarget
     ) -> list[PublishedPort]:
         """Allocate the ports of one container: all of them or none.
 
@@ -286,7 +288,7 @@ class PortAllocator:
     ) -> list[Reservation]:
         """Allocate the same port number on each address of a request."""
         has_choice = bool(request.host_port_end) or not request.host_port
-        addresses = host_addresses(request, ipv6=bool(target.ipv6), proxied=self._binder.proxied)
+        addresses = host_addresses(request, target, proxied=self._binder.proxied)
         for port in candidate_ports(request):
             bindings = [
                 PublishedPort(request.container_port, request.protocol, address, port)
@@ -309,7 +311,7 @@ class PortAllocator:
 
     def _target_address(self, binding: PublishedPort, target: PortTarget) -> str:
         uses_ipv4 = self._binder.proxied or ":" not in binding.host_ip
-        return target.ipv4 if uses_ipv4 else target.ipv6
+        return target.ipv4 if uses_ipv4 and target.ipv4 else target.ipv6
 
     def _bind(
         self,

@@ -128,6 +128,10 @@ class Connection:
         self._done()
 
 
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 class TcpForward:
     """One listening port and its connections."""
 
@@ -146,7 +150,7 @@ class TcpForward:
         except OSError:  # the client has disconnected, or no descriptor is free: retry later
             return
         try:
-            inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            inner = socket.socket(_family(self._target[0]), socket.SOCK_STREAM)
         except OSError:  # no descriptor is free
             outer.close()
             return
@@ -202,7 +206,7 @@ class UdpForward:
             return inner
         if len(self._peers) >= UDP_PEERS:
             return None
-        inner = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        inner = socket.socket(_family(self._target[0]), socket.SOCK_DGRAM)
         inner.setblocking(False)
         inner.connect(self._target)
         last_used = [now]

@@ -56,8 +56,8 @@ class NetworkCreate(Document, frozen=True, kw_only=True):
     check_duplicate: bool = False
     driver: str = ""
     scope: str = ""
-    enable_ipv4: bool = msgspec.field(name="EnableIPv4", default=True)
-    enable_ipv6: bool = msgspec.field(name="EnableIPv6", default=False)
+    enable_ipv4: bool | None = msgspec.field(name="EnableIPv4", default=None)
+    enable_ipv6: bool | None = msgspec.field(name="EnableIPv6", default=None)
     ipam: IPAM | None = msgspec.field(name="IPAM", default=None)
     internal: bool = False
     attachable: bool = False

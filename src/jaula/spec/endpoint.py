@@ -24,6 +24,7 @@ class PublishedPort(msgspec.Struct, frozen=True):
 class Endpoint(msgspec.Struct, frozen=True):
     """One network interface of a running container.
 
+    ``ipv4`` and ``ipv6`` are empty if the interface has no address of that family.
     ``endpoint_id`` is 64 hex digits, new for every attach. ``container_id`` is the id by which the
     network knows the container; it may be that of a sandbox created before the container.
     """
@@ -39,7 +40,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     host_interface: str
     interface: str = "eth0"
     ports: tuple[PublishedPort, ...] = ()
-    ipv6: str = ""  # empty: the interface has no IPv6
+    ipv6: str = ""
     prefix6: int = 0
     gateway6: str = ""
     names: tuple[str, ...] = ()  # DNS names for the other containers of the network

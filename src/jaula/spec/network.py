@@ -12,6 +12,8 @@ NAME_OPTION = f"{_OPTION}name"
 ICC_OPTION = f"{_OPTION}enable_icc"
 MASQUERADE_OPTION = f"{_OPTION}enable_ip_masquerade"
 BINDING_OPTION = f"{_OPTION}host_binding_ipv4"
+IPV4_OPTION, IPV6_OPTION = "com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"
+"""For a request that says nothing about the address family."""
 MTU_OPTION = "com.docker.network.driver.mtu"
 BYPASS_FIREWALL_OPTION = "io.jaula.publish_past_firewall"
 """jaula's own option: published ports are reachable regardless of the host's input rules."""
@@ -38,7 +40,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """One network.
 
     ``created`` is in nanoseconds since the epoch; ``mtu`` 0 means the host's. ``pools`` is empty
-    until the network has been set up, and then holds one IPv4 and at most one IPv6 pool.
+    until the network has been set up, and then holds one pool of each address family that is on.
     ``asked_pools`` records that the user chose the subnet, which fixed container addresses require.
     ``driver_options`` are the options of the request, for inspect. Either ``bridge`` or ``parent``
     names the host's interface; a configuration-only network (``config_only``) has neither.
@@ -52,6 +54,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     driver: str = "bridge"
     pools: tuple[Pool, ...] = ()
     asked_pools: bool = False
+    ipv4: bool = True
     ipv6: bool = False
     internal: bool = False
     attachable: bool = False
@@ -73,7 +76,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def ipv4_pool(self) -> Pool | None:
-        """The IPv4 pool; None before the network is set up."""
+        """The IPv4 pool; None before the network is set up, and without IPv4."""
         return next((pool for pool in self.pools if ":" not in pool.subnet), None)
 
     @property

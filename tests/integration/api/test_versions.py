@@ -94,13 +94,6 @@ def test_a_network_counts_its_addresses(engine: PrivateEngine, busybox: str) -> 
         engine.request("DELETE", f"/networks/{name}")
 
 
-def test_a_network_without_ipv4_is_refused(engine: PrivateEngine) -> None:
-    body = {"Name": containers.unique("net"), "EnableIPv4": False, "EnableIPv6": True}
-    reply = engine.request("POST", "/networks/create", body)
-    assert reply.status == 400
-    assert "without IPv4 is not supported" in reply.json()["message"]
-
-
 def test_the_priority_of_a_network_decides_the_default_route(
     engine: PrivateEngine, busybox: str
 ) -> None:

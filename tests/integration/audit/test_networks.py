@@ -20,6 +20,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "internal": ("--internal",),
     "ipv6": ("--ipv6",),
+    "ipv6 alone": ("--ipv6", "--ipv4=false"),
     "without icc": ("-o", ICC),
     "without masquerade": ("-o", MASQUERADE),
     "internal without icc": ("--internal", "-o", ICC),
@@ -58,11 +59,11 @@ def test_rules_follow_the_options_and_a_deleted_rule_fails(
         assert wrong == {}
         assert {"firewall", "interfaces", "addresses", "ipv6"} <= set(result)
         table = bridge_rules.table_name(bridge(engine, network))
-        flush = ["nft", "flush", "chain", "ip", table, "forward"]
+        flush = ["nft", "flush", "chain", "ip", table, "guard"]
         subprocess.run(flush, check=True, timeout=10)
         result = rows(engine, name)
     assert {key for key, row in result.items() if row["verdict"] == "FAILS"} == {"firewall"}
-    assert "missing in ip a rule of forward" in result["firewall"]["effective"]
+    assert "missing in ip a rule of guard" in result["firewall"]["effective"]
 
 
 def test_an_internal_network_with_open_rules_fails(engine: PrivateEngine, busybox: str) -> None:

@@ -9,9 +9,15 @@ import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
 from jaula.kernel.netlink import in_netns
-from jaula.kernel.rtnetlink import Rtnetlink, add_address, add_default_route
+from jaula.kernel.rtnetlink import (
+    Rtnetlink,
+    add_address,
+    add_default_device_route,
+    add_default_route,
+)
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
+from jaula.network.firewall import bridge_rules
 from jaula.spec.network import Pool
 
 from .conftest import (
@@ -233,6 +239,57 @@ def test_ipv6_leaves_by_the_hosts_address(topology: Topology) -> None:
         near6.connect(("2001:db8::2", PORT))
         _, seen = server.accept()
     assert seen[0] == "2001:db8::1"
+
+
+def test_a_network_without_ipv4_forwards_and_accepts_none(topology: Topology) -> None:
+    with in_netns(topology.host):
+        made = topology.manager.define(network("six", ipv4=False, ipv6=True))
+    assert made.ipv4_pool is None
+    first, second = join(topology, "six"), join(topology, "six")
+    assert (first.endpoint.ipv4, first.endpoint.gateway) == ("", "")
+    assert first.endpoint.mac != second.endpoint.mac
+    assert talks6(first.net, second.endpoint.ipv6, second.net)
+    assert talks6(topology.host, first.endpoint.ipv6, first.net)
+    with Rtnetlink(first.net) as inside:
+        link = inside.link("eth0")
+        assert link is not None
+        assert not [a for a in inside.addresses() if a.index == link.index and "." in a.address]
+        # root of the container has CAP_NET_ADMIN in its namespace
+        inside.send(
+            add_address(link.index, "198.18.0.2", 24),
+            add_default_device_route(link.index, socket.AF_INET),
+        )
+    with Rtnetlink(second.net) as inside:
+        link = inside.link("eth0")
+        assert link is not None
+        inside.send(add_address(link.index, "198.18.0.3", 24))
+    for target, netns in (("198.18.0.3", second.net), (HOST_OUTER, topology.host)):
+        with listen(netns, "0.0.0.0", PORT) as server:
+            assert not talks(first.net, (target, PORT), server)
+    tables = run_nft(topology.host, "list", "tables")
+    assert f"table ip {bridge_rules.table_name(made.bridge)}" in tables
+    with in_netns(topology.host):
+        assert [str(n) for n in topology.manager.address_usage("six")] == [
+            made.ipv6_pool.subnet if made.ipv6_pool else ""
+        ]
+        topology.manager.detach(first.endpoint, delete_interface=True)
+        topology.manager.detach(second.endpoint, delete_interface=True)
+        topology.manager.undefine("six")
+    assert made.bridge not in run_nft(topology.host, "list", "tables")
+
+
+def test_a_network_without_ipv4_is_restored(topology: Topology) -> None:
+    with in_netns(topology.host):
+        made = topology.manager.define(network("six", ipv4=False, ipv6=True))
+    first, second = join(topology, "six"), join(topology, "six")
+    manager = topology.new_manager()
+    with in_netns(topology.host):
+        manager.keep_firewall_rules()
+        assert manager.define(made) == made
+        assert manager.restore([first.endpoint, second.endpoint]) == []
+    assert talks6(first.net, second.endpoint.ipv6, second.net)
+    third = join(topology, "six")
+    assert third.endpoint.ipv6 not in (first.endpoint.ipv6, second.endpoint.ipv6)
 
 
 # -- create and remove -------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jaula.api import compat
+from jaula.spec.api_networks import NetworkCreate
 
 OLD, DOCKER_26, NEW = (1, 24), (1, 45), (1, 55)
 
@@ -91,6 +92,12 @@ def test_a_network_has_its_status_since_its_version() -> None:
     assert set(compat.network(network, DOCKER_26)) == {"Name"}
     assert set(compat.network(network, (1, 48))) == {"Name", "EnableIPv4"}
     assert compat.networks([network], (1, 52)) == [network]
+
+
+def test_ipv4_can_be_switched_off_since_its_version() -> None:
+    body = NetworkCreate(name="n", enable_ipv4=False, enable_ipv6=True)
+    assert compat.network_create(body, (1, 48)) == body
+    assert compat.network_create(body, (1, 47)) == NetworkCreate(name="n", enable_ipv6=True)
 
 
 def test_an_event_loses_the_members_of_old_clients() -> None:

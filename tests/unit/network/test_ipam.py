@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 from hypothesis import given
@@ -127,6 +127,12 @@ def test_an_invalid_subnet_is_refused(text: str) -> None:
 
 def test_the_mac_is_derived_from_the_address_like_dockers() -> None:
     assert mac_from_address(IPv4Address("172.17.0.2")) == "02:42:ac:11:00:02"
+
+
+def test_addresses_of_ipv6_with_the_same_end_have_different_macs() -> None:
+    macs = {mac_from_address(IPv6Address(text)) for text in ("fd00::2", "fd00::1:0:0:2", "fd01::2")}
+    assert len(macs) == 3
+    assert all(mac.startswith("02:42:") for mac in macs)
 
 
 def test_addresses_are_allocated_in_turn_and_released_ones_last() -> None:

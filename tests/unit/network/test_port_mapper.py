@@ -22,6 +22,9 @@ from jaula.network.port_mapper import (
 from jaula.spec.endpoint import PublishedPort
 
 LOOPBACK = "127.77.0.1"
+TARGET = "172.30.0.2"
+ONLY4, ONLY6 = PortTarget(TARGET), PortTarget(ipv6="fd00::2")
+BOTH = PortTarget(TARGET, "fd00::2")
 
 
 def claim(port: int) -> None:
@@ -56,22 +59,31 @@ def test_an_invalid_request_is_refused(request_: PortRequest) -> None:
 
 def test_an_ipv6_host_address_needs_a_container_with_ipv6() -> None:
     with pytest.raises(Unsupported, match="no IPv6"):
-        host_addresses(check_request(PortRequest(80, host_ip="::")), ipv6=False, proxied=False)
-    assert host_addresses(
-        check_request(PortRequest(80, host_ip="0::0")), ipv6=True, proxied=False
-    ) == ("::",)
-    assert host_addresses(
-        check_request(PortRequest(80, host_ip="::1")), ipv6=False, proxied=True
-    ) == ("::1",)
+        host_addresses(check_request(PortRequest(80, host_ip="::")), ONLY4, proxied=False)
+    assert host_addresses(check_request(PortRequest(80, host_ip="0::0")), BOTH, proxied=False) == (
+        "::",
+    )
+    assert host_addresses(check_request(PortRequest(80, host_ip="::1")), ONLY4, proxied=True) == (
+        "::1",
+    )
     with pytest.raises(Unsupported, match=r"use 127\.0\.0\.1|does not translate"):
-        host_addresses(check_request(PortRequest(80, host_ip="::1")), ipv6=True, proxied=False)
+        host_addresses(check_request(PortRequest(80, host_ip="::1")), BOTH, proxied=False)
 
 
-@pytest.mark.parametrize(("ipv6", "expected"), [(True, ("0.0.0.0", "::")), (False, ("0.0.0.0",))])
+@pytest.mark.parametrize("proxied", [False, True])
+def test_an_ipv4_host_address_needs_a_container_with_ipv4(proxied: bool) -> None:
+    with pytest.raises(Unsupported, match="no IPv4 address"):
+        host_addresses(PortRequest(80, host_ip=LOOPBACK), ONLY6, proxied=proxied)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [(BOTH, ("0.0.0.0", "::")), (ONLY4, ("0.0.0.0",)), (ONLY6, ("::",))],
+)
 def test_no_host_address_means_all_addresses_of_the_containers_families(
-    ipv6: bool, expected: tuple[str, ...]
+    target: PortTarget, expected: tuple[str, ...]
 ) -> None:
-    assert host_addresses(PortRequest(80), ipv6=ipv6, proxied=False) == expected
+    assert host_addresses(PortRequest(80), target, proxied=False) == expected
 
 
 def test_both_families_have_the_same_port() -> None:
@@ -110,7 +122,7 @@ def test_ephemeral_ports_avoid_the_kernels_range(local: range, expected: list[ra
 
 def test_an_allocated_port_is_blocked_until_it_is_released() -> None:
     ports = PortAllocator()
-    (binding,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
+    (binding,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)], ONLY4)
     with pytest.raises(OSError):
         claim(binding.host_port)
     assert ports.allocated("a") == (binding,)
@@ -121,10 +133,10 @@ def test_an_allocated_port_is_blocked_until_it_is_released() -> None:
 
 def test_a_request_for_several_ports_is_all_or_none() -> None:
     ports = PortAllocator()
-    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
+    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)], ONLY4)
     clash = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
     with pytest.raises(PortUnavailable, match="port is already allocated"):
-        ports.allocate("b", [PortRequest(81, host_ip=LOOPBACK), clash])
+        ports.allocate("b", [PortRequest(81, host_ip=LOOPBACK), clash], ONLY4)
     assert ports.allocated("b") == ()
     ports.close()
     assert ports.allocated("a") == ()
@@ -132,14 +144,11 @@ def test_a_request_for_several_ports_is_all_or_none() -> None:
 
 def test_two_requests_of_one_container_can_conflict() -> None:
     ports = PortAllocator()
-    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)])
+    (taken,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)], ONLY4)
     ports.close()
     same = PortRequest(80, host_ip=LOOPBACK, host_port=taken.host_port)
     with pytest.raises(PortUnavailable):
-        ports.allocate("b", [same, same])
-
-
-TARGET = "172.30.0.2"
+        ports.allocate("b", [same, same], ONLY4)
 
 
 class RecordingBinder:
@@ -219,3 +228,11 @@ def test_proxied_ports_are_published_for_both_families_and_target_ipv4() -> None
     result = PortAllocator(binder).allocate("a", [request(8080)], PortTarget(TARGET))
     assert [port.host_ip for port in result] == ["0.0.0.0", "::"]
     assert {target for _, target in binder.held} == {TARGET}
+
+
+def test_proxied_ports_of_a_container_without_ipv4_target_ipv6() -> None:
+    binder = RecordingBinder()
+    binder.proxied = True
+    result = PortAllocator(binder).allocate("a", [request(8080)], ONLY6)
+    assert [port.host_ip for port in result] == ["::"]
+    assert {target for _, target in binder.held} == {"fd00::2"}

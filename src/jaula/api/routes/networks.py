@@ -19,7 +19,7 @@ async def list_(request: Request) -> Answer:
 
 async def create(request: Request) -> Answer:
     """Create a network: ``POST /networks/create``."""
-    body = await request.document(NetworkCreate)
+    body = compat.network_create(await request.document(NetworkCreate), request.version)
     return response.json(await request.engine.networks.create(body), 201)
 
 

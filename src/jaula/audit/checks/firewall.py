@@ -43,7 +43,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     if mode in ("host", "none") or mode.startswith("container:"):
         return
     networks = settings.get("Networks") or {}
-    members = {name: e for name, e in networks.items() if e.get("IPAddress")}
+    members = {name: e for name, e in networks.items() if addresses_of(e)}
     for name, endpoint in members.items():
         label = "" if len(members) == 1 else f" {name}"
         document = container.snapshot.network(name, str(endpoint.get("NetworkID")))
@@ -51,7 +51,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
             continue  # no bridge of the host is involved
         yield from _bridge(container, endpoint, document, label)
     if members:
-        addresses = [str(e[f]) for e in members.values() for f in ADDRESSES if e.get(f)]
+        addresses = [address for e in members.values() for address in addresses_of(e)]
         yield _ports(container, addresses, settings)
 
 
@@ -61,16 +61,19 @@ def _bridge(
     document: Mapping[str, Any],
     label: str,
 ) -> Iterator[Result]:
-    address = str(endpoint["IPAddress"])
-    objects = container.snapshot.packet_filter
-    table = endpoint_table(objects, address, str(endpoint.get("MacAddress") or ""))
-    if table is None:
-        yield Result(f"firewall{label}", "network", f"{address} bound to its port",
-                  "no set of the engine has it", EVIDENCE, Verdict.FAILS)  # fmt: skip
-        return
-    guard = bridge_of(table)
+    objects, mac = container.snapshot.packet_filter, str(endpoint.get("MacAddress") or "")
+    guard = ""
+    for address in addresses_of(endpoint):
+        table = endpoint_table(objects, address, mac)
+        if table is None:
+            yield Result(f"firewall{label}", "network", f"{address} bound to its port",
+                      "no set of the engine has it", EVIDENCE, Verdict.FAILS)  # fmt: skip
+            return
+        guard = bridge_of(table)
     bridge = named_bridge(document) or guard
-    subnet = IPv4Network(f"{address}/{endpoint.get('IPPrefixLen') or 16}", strict=False)
+    subnet = None
+    if ipv4 := endpoint.get("IPAddress"):
+        subnet = IPv4Network(f"{ipv4}/{endpoint.get('IPPrefixLen') or 16}", strict=False)
     expected = container.snapshot.expected(
         bridge, subnet, subnet6(document), limits(document), guard
     )
@@ -80,6 +83,11 @@ def _bridge(
     yield Result(f"firewall{label}", "network", f"{count} chains and rules of {bridge}",
               "; ".join(wrong) or "all in effect", EVIDENCE,
               verdict_of(not wrong, None))  # fmt: skip
+
+
+def addresses_of(endpoint: Mapping[str, Any]) -> list[str]:
+    """Return the addresses of an endpoint of inspect, at most one of each family."""
+    return [str(endpoint[name]) for name in ADDRESSES if endpoint.get(name)]
 
 
 def limits(document: Mapping[str, Any]) -> Limits:
@@ -111,7 +119,8 @@ def _ports(
     container: AuditedContainer, addresses: list[str], settings: Mapping[str, Any]
 ) -> Result:
     """Compare the map elements with the container's addresses with the published ports."""
-    expected = published_ports(settings.get("Ports") or {}, ipv6=any(":" in a for a in addresses))
+    has_ipv6 = any(":" in address for address in addresses)
+    expected = published_ports(settings.get("Ports") or {}, ipv6=has_ipv6)
     actual: set[str] = set()
     for address in addresses:
         actual |= map_elements(container.snapshot.packet_filter, address)
@@ -127,9 +136,10 @@ def _ports(
 
 def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
     """Return the table whose endpoint set has the address with this MAC, or None."""
+    name = "endpoints6" if ":" in address else "endpoints"
     for entry in objects:
         nft_set = entry.get("set", {})
-        if nft_set.get("name") == "endpoints" and nft_set.get("family") == "bridge":
+        if nft_set.get("name") == name and nft_set.get("family") == "bridge":
             for element in nft_set.get("elem", ()):
                 parts = [str(part) for part in element.get("concat", ())]
                 if parts[1:] == [mac.lower(), address]:

@@ -12,7 +12,12 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, NamedTuple
 
-from jaula.audit.checks.firewall import bridge_of, endpoint_table, named_bridge
+from jaula.audit.checks.firewall import (
+    addresses_of,
+    bridge_of,
+    endpoint_table,
+    named_bridge,
+)
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.network_view import SETTINGS
@@ -44,7 +49,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     if mode == "host" or mode.startswith("container:"):
         return
     networks = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
-    endpoints = {name: e for name, e in networks.items() if e.get("IPAddress")}
+    endpoints = {name: e for name, e in networks.items() if addresses_of(e)}
     by = _flag(container)
     ports = 0
     wrong: list[str] = []
@@ -97,7 +102,7 @@ def _pair(
         yield f"{name} is not the other end of {inner.name}"
     if not port.up:
         yield f"{name} is down"
-    table = endpoint_table(container.snapshot.packet_filter, str(endpoint["IPAddress"]), mac)
+    table = endpoint_table(container.snapshot.packet_filter, addresses_of(endpoint)[0], mac)
     bridge = named_bridge(document) or (bridge_of(table) if table else "")
     if bridge and (links.get(bridge) is None or port.master != links[bridge].index):
         master = next((link.name for link in links.values() if link.index == port.master), "none")
@@ -152,14 +157,11 @@ def _translations(
 ) -> Result:
     """Search the tables of other programs for translations to an address of the container."""
     objects = container.snapshot.packet_filter
-    addresses = [
-        str(e[key]) for e in endpoints.values() for key in ("IPAddress", "GlobalIPv6Address")
-        if e.get(key)
-    ]  # fmt: skip
+    addresses = [address for e in endpoints.values() for address in addresses_of(e)]
     own = set()
     for endpoint in endpoints.values():
         mac = str(endpoint.get("MacAddress") or "")
-        own.add(endpoint_table(objects, str(endpoint["IPAddress"]), mac))
+        own.add(endpoint_table(objects, addresses_of(endpoint)[0], mac))
     found = [
         translation.place
         for translation in container.snapshot.derived("translations", translations)

@@ -47,7 +47,8 @@ def create_neighbour(api: Api, inspect: Mapping[str, Any], inside: str) -> Itera
     """Create the neighbour for the block; ``inside`` is the path of its program."""
     name = f"jaula-probe-{str(inspect.get('Id'))[:12]}-{os.urandom(3).hex()}"
     label = ",z" if detect.selinux() else ""
-    network = api.document("POST", "/networks/create", (), {"Name": name})["Id"]
+    body: dict[str, Any] = {"Name": name, "EnableIPv4": True}
+    network = api.document("POST", "/networks/create", (), body)["Id"]
     try:
         with executable(program.build(SLEEP)) as path:
             body = {

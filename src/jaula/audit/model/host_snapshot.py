@@ -175,7 +175,7 @@ class HostSnapshot:
     def expected(
         self,
         bridge: str,
-        subnet: IPv4Network,
+        subnet: IPv4Network | None,
         subnet6: IPv6Network | None,
         limits: Limits,
         guard: str,

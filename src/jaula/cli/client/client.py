@@ -1,6 +1,6 @@
 """Requests to the engine and the meaning of its answers.
 
-Every command uses the Docker Engine API (version 1.45 of its reference) and nothing else. One
+Every command uses the Docker Engine API (version 1.48 of its reference) and nothing else. One
 connection is kept alive and reused. A request whose answer stays open (attach, wait, logs) gets a
 connection of its own.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Query = Iterable[tuple[str, object]]
     Headers = Iterable[tuple[str, str]]
 
-API = "/v1.45"
+API = "/v1.48"
 UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "tcp"))
 JSON = (("Content-Type", "application/json"),)

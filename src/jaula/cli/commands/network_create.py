@@ -23,7 +23,11 @@ def run(options: Options) -> int:
         "Ingress": options.on("ingress"),
         "ConfigOnly": options.on("config-only"),
         "ConfigFrom": {"Network": options.text("config-from")},
-        "EnableIPv6": options.on("ipv6"),
+        **{
+            name: options.on(flag)
+            for flag, name in (("ipv4", "EnableIPv4"), ("ipv6", "EnableIPv6"))
+            if options.is_set(flag)
+        },
         "Internal": options.on("internal"),
         "Attachable": options.on("attachable"),
         "Options": pairs(options.texts("opt"), "opt"),
@@ -99,7 +103,8 @@ COMMAND = Command(
             "list",
             "Set IPAM driver specific options (no effect: the default driver has none)",
         ),
-        Flag("ipv6", "", "bool", "Enable IPv6 networking"),
+        Flag("ipv4", "", "bool", "Enable or disable IPv4 address assignment", default="true"),
+        Flag("ipv6", "", "bool", "Enable or disable IPv6 address assignment"),
         Flag("label", "", "list", "Set metadata on a network (key=value)"),
         Flag("opt", "o", "list", "Set driver specific options (key=value)"),
         Flag("scope", "", "string", "Control the network's scope (local; swarm is refused)"),
@@ -121,6 +126,7 @@ COMMAND = Command(
         ),
         ("Use its configuration", "jaula network create --config-from plan shop"),
         ("Choose the subnet", "jaula network create --subnet 10.50.0.0/24 lab"),
+        ("Use IPv6 only", "jaula network create --ipv4=false --ipv6 six"),
     ),
     see_also=("network ls", "network connect", "run"),
 )

@@ -1,8 +1,9 @@
 """Config-only networks (``--config-only``), and networks made from them (``--config-from``). Pure.
 
-Follows libnetwork: such a network has subnets, IPv6, labels and driver options, and nothing in the
-kernel. A network that is made from it may not set any of these itself. Messages and status codes
-are Docker's. Whether options suit a driver is checked when a network is made from them.
+Follows libnetwork: such a network has address families, subnets, labels and driver options, and
+nothing in the kernel. A network that is made from it may not set any of these itself. Messages and
+status codes are Docker's. Whether options suit a driver is checked when a network is made from
+them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def check(body: NetworkCreate) -> None:
         )
     ipam = body.ipam or IPAM()
     own = ipam.driver not in ("", "default") or ipam.options or ipam.config
-    if own or body.enable_ipv6 or body.labels:
+    if own or body.enable_ipv4 is False or body.enable_ipv6 or body.labels:
         raise NotAuthorized(
             "user specified configurations are not supported if the network depends on a"
             " configuration network"
@@ -75,7 +76,8 @@ def config_record(body: NetworkCreate, identity: str) -> NetworkRecord:
         "",
         driver=DRIVER,
         pools=tuple(stored),
-        ipv6=body.enable_ipv6,
+        ipv4=body.enable_ipv4 is not False,
+        ipv6=bool(body.enable_ipv6),
         driver_options=body.options,
         labels=body.labels,
         config_only=True,
@@ -100,6 +102,7 @@ def apply_config(body: NetworkCreate, config: NetworkRecord | None) -> NetworkCr
     )
     return msgspec.structs.replace(
         body,
+        enable_ipv4=config.ipv4,
         enable_ipv6=config.ipv6,
         ipam=IPAM(config=pools),
         options=config.driver_options,

@@ -22,6 +22,8 @@ from jaula.spec.network import (
     BINDING_OPTION,
     BYPASS_FIREWALL_OPTION,
     ICC_OPTION,
+    IPV4_OPTION,
+    IPV6_OPTION,
     IPVLAN_FLAG_OPTION,
     IPVLAN_MODE_OPTION,
     MACVLAN_MODE_OPTION,
@@ -64,16 +66,38 @@ def check(body: NetworkCreate) -> None:
         raise _swarm()
     if body.ipam is not None and body.ipam.driver not in ("", "default"):
         raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
-    if not body.enable_ipv4:
-        raise InvalidRequest(
-            "a network without IPv4 is not supported", hint="leave out EnableIPv4=false (--ipv4)"
-        )
     if body.config_only:
         return  # the networks that take its settings name the driver
     if body.driver in ("host", "null"):
         raise NotAuthorized(f'only one instance of "{body.driver}" network is allowed')
     if body.driver not in ("", "default", "bridge", *PARENT_DRIVERS):
         raise NotFound(f'plugin "{body.driver}" not found')
+
+
+def with_families(body: NetworkCreate) -> NetworkCreate:
+    """Return the request with a decision for each address family: IPv4 is on by default.
+
+    :raises InvalidRequest: when an option is not a truth value, or a bridge would have no address.
+    """
+    options = dict(body.options)
+    decided = []
+    for name, value, default in (
+        (IPV4_OPTION, body.enable_ipv4, True),
+        (IPV6_OPTION, body.enable_ipv6, False),
+    ):
+        if value is None:
+            text = options.get(name, str(default)).lower()
+            if text not in _TRUE + _FALSE:
+                raise InvalidRequest(f'driver-opt "{name}" is not a valid bool')
+            value = text in _TRUE
+        else:
+            options.pop(name, None)  # the default option of the engine, which has no effect
+        decided.append(value)
+    if body.driver not in PARENT_DRIVERS and not any(decided):
+        raise InvalidRequest("IPv4 or IPv6 must be enabled")
+    return msgspec.structs.replace(
+        body, enable_ipv4=decided[0], enable_ipv6=decided[1], options=options
+    )
 
 
 def _swarm() -> NotAuthorized:
@@ -83,6 +107,7 @@ def _swarm() -> NotAuthorized:
 def network(body: NetworkCreate, identity: str) -> NetworkRecord:
     """Return the record of a network to be created, without its subnets.
 
+    :func:`with_families` has decided the address families of ``body``.
     The caller determines whether the engine creates the parent interface.
 
     :raises InvalidRequest: when the value of an option is not valid.
@@ -93,7 +118,8 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
         identity,
         time.time_ns(),
         "",
-        ipv6=body.enable_ipv6,
+        ipv4=body.enable_ipv4 is not False,
+        ipv6=bool(body.enable_ipv6),
         internal=body.internal,
         attachable=body.attachable,
         mtu=_mtu(options.get(MTU_OPTION, "")),

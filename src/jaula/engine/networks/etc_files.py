@@ -51,7 +51,7 @@ def write(
     if modes.net.container:
         files = {f"/etc/{n}": str(directory / n) for n in _NAMES}
     else:
-        gateway = next((e.gateway for e in endpoints if e.gateway), None)
+        gateway = next((gw for e in endpoints if (gw := e.gateway or e.gateway6)), None)
         addresses = [text for e in endpoints for text in (e.ipv4, e.ipv6) if text]
         if modes.net.host and not host.extra_hosts:
             hosts = _read("/etc/hosts")

@@ -19,7 +19,7 @@ def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document
         "Created": timestamp.format_time(network.created),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv4": True,
+        "EnableIPv4": network.ipv4,
         "EnableIPv6": network.ipv6,
         "IPAM": {
             "Driver": "default",

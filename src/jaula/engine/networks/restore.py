@@ -25,7 +25,7 @@ def restore_networks(services: Services) -> None:
         if network.config_only:
             continue
         try:
-            if network.ipv4_pool is None:
+            if not network.pools and (network.ipv4 or network.ipv6):
                 services.network_manager.clear(network)
                 services.network_store.forget(network)
                 log.info("the creation of network %s was interrupted and is undone", network.name)

@@ -162,7 +162,7 @@ class Networks:
                     "Name": record.name,
                     "EndpointID": endpoint.endpoint_id,
                     "MacAddress": endpoint.mac,
-                    "IPv4Address": f"{endpoint.ipv4}/{endpoint.prefix}",
+                    "IPv4Address": f"{endpoint.ipv4}/{endpoint.prefix}" if endpoint.ipv4 else "",
                     "IPv6Address": f"{endpoint.ipv6}/{endpoint.prefix6}" if endpoint.ipv6 else "",
                 }
             elif container.live and mode == name and name in ("host", "none"):
@@ -224,6 +224,7 @@ class Networks:
         if body.driver in ("", "default", "bridge"):
             options = {**services.config.network_options, **body.options}
             body = msgspec.structs.replace(body, options=options)
+        body = network_create.with_families(body)
         network = network_create.network(body, identity)
         network = msgspec.structs.replace(network, owner=owner)
         if network.parent:
@@ -238,7 +239,8 @@ class Networks:
         pools = config.check_pools(
             [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in requested],
             services.network_manager.subnets(),
-            ipv6=body.enable_ipv6,
+            ipv4=network.ipv4,
+            ipv6=network.ipv6,
         )
         plan = msgspec.structs.replace(network, pools=pools, asked_pools=bool(pools))
         services.network_store.save_pending(network)  # without a subnet: the next start sweeps it

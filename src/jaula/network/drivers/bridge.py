@@ -60,13 +60,13 @@ def check_bridge_name(name: str) -> str:
 class BridgePlan(msgspec.Struct, frozen=True):
     """The configuration of a bridge. ``mtu`` 0 is the MTU of the host's default route.
 
-    ``gateway6`` and ``prefix6`` are the bridge's IPv6 address; '' without IPv6. ``group`` is the
-    bridge's interface group, ``port_group`` that of its ports. With ``isolated`` the bridge
-    forwards nothing between its ports.
+    ``ipv4`` is None without IPv4. ``gateway6`` and ``prefix6`` are the bridge's IPv6 address; ''
+    without IPv6. ``group`` is the bridge's interface group, ``port_group`` that of its ports. With
+    ``isolated`` the bridge forwards nothing between its ports.
     """
 
     name: str
-    ipv4: IpamPlan = IpamPlan()
+    ipv4: IpamPlan | None = IpamPlan()
     mtu: int = 0
     gateway6: str = ""
     prefix6: int = 0
@@ -106,8 +106,10 @@ class Bridge:
         """Close the socket; links stay."""
         self._netlink.close()
 
-    def set_up(self) -> tuple[Addresses, list[str]]:
+    def set_up(self) -> tuple[Addresses | None, list[str]]:
         """Create the bridge or reuse the existing one. Return its IPv4 addresses and warnings.
+
+        The addresses are None without IPv4.
 
         :raises Conflict: when an interface of that name exists and is not a bridge.
         :raises JaulaError: when no subnet is free.
@@ -121,19 +123,26 @@ class Bridge:
             )
         addresses = None
         if link is not None:
-            addresses = self._existing_addresses(link.index)
             self._index, self._mtu = link.index, link.mtu
-            if addresses is None:
-                self.delete(self.name)
-        if addresses is None:
-            addresses = self._create()
+            if self._plan.ipv4 is not None:
+                addresses = self._existing_addresses(link.index, self._plan.ipv4)
+                if addresses is None:
+                    self.delete(self.name)
+                    link = None
+        if link is None:
+            self._mtu = self._plan.mtu or host_routes.uplink_mtu(self._netlink)
+            if self._plan.ipv4 is None:
+                self._add(mac_from_address(IPv6Address(self._plan.gateway6)))
+            else:
+                addresses = self._create(self._plan.ipv4)
         if self._plan.gateway6:
             warnings += self._set_up_ipv6()
         elif endpoint_config.has_ipv6():
             endpoint_config.write_sysctl(f"ipv6/conf/{self.name}/disable_ipv6", "1")
-        endpoint_config.write_sysctl(f"ipv4/conf/{self.name}/route_localnet", "1")
+        if addresses is not None:
+            endpoint_config.write_sysctl(f"ipv4/conf/{self.name}/route_localnet", "1")
         self._netlink.send(set_link(self._index, up=True, group=self._plan.group))
-        if endpoint_config.read_sysctl("ipv4/ip_forward") == "0":
+        if addresses is not None and endpoint_config.read_sysctl("ipv4/ip_forward") == "0":
             endpoint_config.write_sysctl("ipv4/ip_forward", "1")
             warnings.append("IPv4 forwarding was off on this host and has been switched on")
         return addresses, warnings
@@ -163,52 +172,49 @@ class Bridge:
         endpoint_config.write_sysctl("ipv6/conf/all/forwarding", "1")
         return ["IPv6 forwarding was off on this host and has been switched on"]
 
-    def _existing_addresses(self, index: int) -> Addresses | None:
+    def _existing_addresses(self, index: int, ipv4: IpamPlan) -> Addresses | None:
         """Return the addresses of an existing bridge if they match the configuration."""
         for row in self._netlink.addresses():
             if row.index == index and row.family == socket.AF_INET:
                 subnet = IPv4Network((row.address, row.prefix), strict=False)
                 gateway = IPv4Address(row.address)
-                if self._plan.ipv4.gateway not in (None, gateway):
+                if ipv4.gateway not in (None, gateway):
                     continue
-                if self._plan.ipv4.fixed in (None, subnet):
-                    plan = msgspec.structs.replace(self._plan.ipv4, gateway=gateway)
-                    return plan.addresses(subnet)
+                if ipv4.fixed in (None, subnet):
+                    return msgspec.structs.replace(ipv4, gateway=gateway).addresses(subnet)
         return None
 
-    def _create(self) -> Addresses:
-        """Create the bridge with a subnet that nothing else on this host uses.
+    def _create(self, ipv4: IpamPlan) -> Addresses:
+        """Create the bridge with an IPv4 subnet that nothing else on this host uses.
 
         Two engines may choose the same subnet at the same moment. Each checks again after it has
         added its address: the later one sees the other bridge and retries. If both retry, a pause
         of random length separates them.
         """
-        self._mtu = self._plan.mtu or host_routes.uplink_mtu(self._netlink)
         collisions: list[IPv4Network] = []
         for _ in range(SUBNET_ATTEMPTS):
             used = [*host_routes.ipv4_networks(self._netlink), *self._used_subnets(), *collisions]
-            subnet = self._plan.ipv4.choose(used)
-            addresses = self._plan.ipv4.addresses(subnet)
-            self._netlink.send(
-                add_bridge(
-                    self.name,
-                    mac=mac_from_address(addresses.gateway),
-                    mtu=self._mtu,
-                    group=self._plan.group,
-                ),
-                *(() if self._plan.gateway6 else (set_link(self.name, no_link_local=True),)),
-            )
-            link = self._netlink.link(self.name)
-            if link is None:
-                raise OSError(errno.ENODEV, f"bridge {self.name} was removed during its setup")
-            self._index = link.index
-            self._netlink.send(add_address(link.index, str(addresses.gateway), subnet.prefixlen))
-            if self._plan.ipv4.fixed is not None or not self._overlaps_interface(subnet):
+            subnet = ipv4.choose(used)
+            addresses = ipv4.addresses(subnet)
+            self._add(mac_from_address(addresses.gateway))
+            self._netlink.send(add_address(self._index, str(addresses.gateway), subnet.prefixlen))
+            if ipv4.fixed is not None or not self._overlaps_interface(subnet):
                 return addresses
             collisions.append(subnet)
             self.delete(self.name)
             time.sleep(os.urandom(1)[0] / 5000)  # at most 51 ms
         raise OSError(errno.EADDRINUSE, f"other bridges use {', '.join(map(str, collisions))}")
+
+    def _add(self, mac: str) -> None:
+        """Create the bridge without addresses."""
+        self._netlink.send(
+            add_bridge(self.name, mac=mac, mtu=self._mtu, group=self._plan.group),
+            *(() if self._plan.gateway6 else (set_link(self.name, no_link_local=True),)),
+        )
+        link = self._netlink.link(self.name)
+        if link is None:
+            raise OSError(errno.ENODEV, f"bridge {self.name} was removed during its setup")
+        self._index = link.index
 
     def _overlaps_interface(self, subnet: IPv4Network) -> bool:
         return any(
@@ -323,27 +329,26 @@ class BridgeNetwork(Network):
         """The bridge's name."""
         return self.bridge.name
 
-    def ensure(self) -> Addresses:
-        """Set up the bridge and the firewall unless they are set up. Return the IPv4 addresses."""
-        if self.addresses is None:
-            try:
-                addresses, warnings = self.bridge.set_up()
-            except OSError as exc:
-                raise JaulaError(f"cannot set up the bridge {self.name}: {exc}") from exc
-            self.warnings += warnings
-            self._antispoof.ensure()
-            if bridge_rules.tables_missing(
-                self._kept_tables(), self.name, self.addresses6 is not None
-            ):
-                self._load(addresses)
-            self.addresses = addresses
-        return self.addresses
+    def ensure(self) -> None:
+        """Set up the bridge and the firewall unless they are set up."""
+        if self.is_up:
+            return
+        try:
+            addresses, warnings = self.bridge.set_up()
+        except OSError as exc:
+            raise JaulaError(f"cannot set up the bridge {self.name}: {exc}") from exc
+        self.warnings += warnings
+        self._antispoof.ensure()
+        if bridge_rules.tables_missing(self._kept_tables(), self.name, self.addresses6 is not None):
+            self._load(addresses)
+        self.addresses, self.is_up = addresses, True
 
     def load_firewall(self) -> None:
         """Replace the firewall tables of this bridge."""
-        self._load(self.ensure())
+        self.ensure()
+        self._load(self.addresses)
 
-    def _load(self, addresses: Addresses) -> None:
+    def _load(self, addresses: Addresses | None) -> None:
         try:
             self._nft.run(self._text(addresses))
         except FirewallError as exc:
@@ -357,10 +362,10 @@ class BridgeNetwork(Network):
                 " --publish-past-firewall publishes them without these rules"
             )
 
-    def _text(self, addresses: Addresses) -> str:
+    def _text(self, addresses: Addresses | None) -> str:
         rows = list(self.endpoints.values())
-        subnet = addresses.subnet
-        assert isinstance(subnet, IPv4Network)
+        subnet = addresses.subnet if addresses is not None else None
+        assert subnet is None or isinstance(subnet, IPv4Network)
         text = bridge_rules.ruleset(self.name, subnet, rows, self._limits)
         if self.addresses6 is not None:
             subnet6 = self.addresses6.subnet
@@ -393,13 +398,13 @@ class BridgeNetwork(Network):
         if verb == "add":
             self.ensure()
             self._add(elements)
-        elif self.addresses is not None:
+        elif self.is_up:
             self._delete(elements)
 
     def is_missing(self, listing: str) -> bool:
         """Return whether a table of this bridge is missing in ``nft list tables`` output."""
         ipv6 = self.addresses6 is not None
-        return self.addresses is not None and bridge_rules.tables_missing(listing, self.name, ipv6)
+        return self.is_up and bridge_rules.tables_missing(listing, self.name, ipv6)
 
     def orphaned_ports(self) -> list[str]:
         """Return the container ports of the bridge that belong to no endpoint."""
@@ -415,7 +420,7 @@ class BridgeNetwork(Network):
         ipv6 = self.addresses6 is not None
         self._nft.run(bridge_rules.delete(self.name, ipv6=ipv6))
         self.bridge.delete_bridge()
-        self.addresses = None
+        self.addresses, self.is_up = None, False
 
     def close(self) -> None:
         """Close the bridge's socket."""

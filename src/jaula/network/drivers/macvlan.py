@@ -27,7 +27,7 @@ class MacvlanNetwork(Network):
         self,
         network: str,
         parent: ParentInterface,
-        ipv4: IpamPlan,
+        ipv4: IpamPlan | None,
         other_subnets: OtherSubnets,
         *,
         internal: bool,
@@ -43,16 +43,18 @@ class MacvlanNetwork(Network):
         """The parent interface's name."""
         return self.parent.plan.name
 
-    def ensure(self) -> Addresses:
-        """Check the parent interface, or create it if the network owns it. Return the addresses."""
-        if self.addresses is None:
-            try:
-                self.parent.set_up()
-                used = [*host_routes.ipv4_networks(self.parent.links), *self._other_subnets()]
-            except OSError as exc:
-                raise JaulaError(f"cannot use the interface {self.name}: {exc}") from exc
+    def ensure(self) -> None:
+        """Check the parent interface, or create it if the network owns it."""
+        if self.is_up:
+            return
+        try:
+            self.parent.set_up()
+            used = [*host_routes.ipv4_networks(self.parent.links), *self._other_subnets()]
+        except OSError as exc:
+            raise JaulaError(f"cannot use the interface {self.name}: {exc}") from exc
+        if self._ipv4 is not None:
             self.addresses = self._ipv4.addresses(self._ipv4.choose(used))
-        return self.addresses
+        self.is_up = True
 
     def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
         if self.parent.plan.mode in ROUTED_MODES:
@@ -86,7 +88,7 @@ class MacvlanNetwork(Network):
     def take_down(self) -> None:
         """Delete the parent interface if the network owns it."""
         self.parent.remove()
-        self.addresses = None
+        self.addresses, self.is_up = None, False
 
     def close(self) -> None:
         """Close the parent's socket."""

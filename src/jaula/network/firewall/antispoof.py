@@ -1,7 +1,7 @@
 """Anti-spoofing rules for bridge ports: only a container's own MAC and IP may send.
 
-No other protocol reaches another container or the host, nor IPv6 in a network without it. A
-container cannot send router advertisements or redirects, nor ARP or neighbour advertisements for
+No other protocol reaches another container or the host, nor IPv4 or IPv6 in a network without it.
+A container cannot send router advertisements or redirects, nor ARP or neighbour advertisements for
 another container's address.
 
 One table serves all bridges, since every bridged frame passes all base chains of the hook: with a
@@ -116,13 +116,14 @@ def ruleset(bridge: str, endpoints: Iterable[Endpoint]) -> str:
     """
     endpoints = tuple(endpoints)
     name = table_name(bridge)
+    rows = [row for endpoint in endpoints for row in _elements(endpoint)]
     rows6 = [row for endpoint in endpoints for row in _elements6(endpoint)]
     return f"""
 table bridge {name} {{ }}
 delete table bridge {name}
 table bridge {name} {{
   set endpoints {{
-    type ifname . ether_addr . ipv4_addr{set_elements([_element(e) for e in endpoints])}
+    type ifname . ether_addr . ipv4_addr{set_elements(rows)}
   }}
   set endpoints6 {{
     type ifname . ether_addr . ipv6_addr{set_elements(rows6)}
@@ -150,14 +151,14 @@ def delete(bridge: str) -> str:
 def endpoint_elements(bridge: str, endpoint: Endpoint, *, verb: str) -> str:
     """Return commands that 'add' or 'delete' the elements of an endpoint. Pure."""
     table = f"{verb} element bridge {table_name(bridge)}"
-    lines = f"{table} endpoints {{ {_element(endpoint)} }}\n"
-    if endpoint.ipv6:
-        lines += f"{table} endpoints6 {{ {', '.join(_elements6(endpoint))} }}\n"
-    return lines
+    sets = (("endpoints", _elements(endpoint)), ("endpoints6", _elements6(endpoint)))
+    return "".join(f"{table} {name} {{ {', '.join(rows)} }}\n" for name, rows in sets if rows)
 
 
-def _element(endpoint: Endpoint) -> str:
-    return f'"{endpoint.host_interface}" . {endpoint.mac} . {endpoint.ipv4}'
+def _elements(endpoint: Endpoint) -> list[str]:
+    if not endpoint.ipv4:
+        return []
+    return [f'"{endpoint.host_interface}" . {endpoint.mac} . {endpoint.ipv4}']
 
 
 def _elements6(endpoint: Endpoint) -> list[str]:

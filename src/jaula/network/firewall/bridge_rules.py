@@ -92,9 +92,14 @@ OPEN = Limits()
 
 
 def ruleset(
-    bridge: str, subnet: IPv4Network, endpoints: Iterable[Endpoint], limits: Limits = OPEN
+    bridge: str, subnet: IPv4Network | None, endpoints: Iterable[Endpoint], limits: Limits = OPEN
 ) -> str:
-    """Return commands that replace the ip table, with the published ports of ``endpoints``."""
+    """Return commands that replace the ip table, with the published ports of ``endpoints``.
+
+    Without a ``subnet`` the bridge has no IPv4, and the table drops all of it.
+    """
+    if subnet is None:
+        return _closed(bridge)
     antispoof_rules = f"""
     iifname != "{bridge}" accept
     ip daddr 127.0.0.0/8 drop
@@ -116,6 +121,24 @@ def ruleset6(
     ip6 saddr fe80::/10 ip6 daddr {local} accept
     ip6 saddr != {subnet} drop{_only_inside(f"ip6 daddr != {local}", limits)}"""
     return _table(IP6, bridge, str(subnet), endpoints, limits, antispoof_rules, "")
+
+
+def _closed(bridge: str) -> str:
+    name = table_name(bridge)
+    return f"""
+table ip {name} {{ }}
+delete table ip {name}
+table ip {name} {{
+  chain guard {{
+    type filter hook prerouting priority raw; policy accept;
+    iifname "{bridge}" drop
+  }}
+  chain postrouting {{
+    type filter hook postrouting priority filter; policy accept;
+    oifname "{bridge}" drop
+  }}
+}}
+"""
 
 
 def _table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -411,6 +412,112 @@ def test_ipv6_on_request(engine: PrivateEngine, busybox: str, network: Callable[
         assert "1 packets received" in inside(engine, second, "ping", "-6", "-c", "1", first)
 
 
+def test_a_network_without_ipv4(
+    engine: PrivateEngine, busybox: str, network: Callable[..., str]
+) -> None:
+    name = network(EnableIPv4=False, EnableIPv6=True)
+    document = inspect(engine, name)
+    assert (document["EnableIPv4"], document["EnableIPv6"]) == (False, True)
+    (pool,) = document["IPAM"]["Config"]
+    assert ":" in pool["Subnet"]
+    assert list(document["Status"]["IPAM"]["Subnets"]) == [pool["Subnet"]]
+    flags = ("--network", name, "-p", "80")
+    with (
+        running(engine, busybox, flags=flags) as first,
+        running(engine, busybox, flags=("--network", name)) as second,
+    ):
+        own = endpoints(engine, first)[name]
+        assert (own["IPAddress"], own["IPPrefixLen"], own["Gateway"]) == ("", 0, "")
+        assert own["IPv6Gateway"] == pool["Gateway"]
+        address = own["GlobalIPv6Address"]
+        assert resolves(engine, second, first) == [address]
+        assert "1 packets received" in inside(engine, second, "ping", "-6", "-c", "1", first)
+        assert f"{address}\t" in inside(engine, first, "cat", "/etc/hosts")
+        assert "inet 1" not in inside(engine, first, "ip", "addr", "show", "eth0")
+        (binding,) = containers.inspect(engine, first)["NetworkSettings"]["Ports"]["80/tcp"]
+        assert binding["HostIp"] == "::"
+        shown = engine.cli("jaula", "ps", "--filter", f"name={first}", "--format", "{{.Ports}}")
+        assert shown.stdout.strip() == f"[::]:{binding['HostPort']}->80/tcp"
+        engine.cli("jaula", "exec", "-d", first, "nc", "-l", "-p", "80", "-e", "echo", "hello")
+        host6 = pool["Gateway"]
+
+        def answer() -> bytes:
+            with socket.create_connection((host6, int(binding["HostPort"])), timeout=2) as near:
+                return near.recv(16)
+
+        eventually(lambda: _quiet(answer) == b"hello\n", "an answer by the published port")
+        connected = inspect(engine, name)["Containers"]
+        assert {row["IPv4Address"] for row in connected.values()} == {""}
+
+
+def _quiet(action: Callable[[], bytes]) -> bytes:
+    try:
+        return action()
+    except OSError:
+        return b""
+
+
+def test_addresses_and_ports_of_ipv4_are_refused_without_it(
+    engine: PrivateEngine, busybox: str, network: Callable[..., str]
+) -> None:
+    name = network(
+        EnableIPv4=False,
+        EnableIPv6=True,
+        IPAM={"Config": [{"Subnet": "fd12:9::/64"}, {"Subnet": "10.99.0.0/24"}]},
+    )
+    assert [row["Subnet"] for row in inspect(engine, name)["IPAM"]["Config"]] == ["fd12:9::/64"]
+    flags = ("--network", name, "-p", "127.0.0.1:0:80", busybox, "true")
+    done = engine.cli("jaula", "run", "--rm", *flags)
+    assert done.returncode == 125
+    assert "the container has no IPv4 address" in done.stderr
+    done = engine.cli("jaula", "run", "--rm", "--network", name, "--ip", "10.99.0.5", busybox)
+    assert done.returncode == 125
+    assert "has no IPv4" in done.stderr
+
+
+def test_a_bridge_needs_an_address_family(engine: PrivateEngine) -> None:
+    reply = create(engine, unique("n"), EnableIPv4=False)
+    assert (reply.status, reply.json()["message"]) == (400, "IPv4 or IPv6 must be enabled")
+    done = engine.cli("jaula", "network", "create", "--ipv4=false", unique("n"))
+    assert done.returncode == 1
+    assert "IPv4 or IPv6 must be enabled" in done.stderr
+
+
+def test_address_families_can_be_driver_options(
+    engine: PrivateEngine, network: Callable[..., str]
+) -> None:
+    prefix = "com.docker.network.enable_"
+    name = network(Options={f"{prefix}ipv4": "false", f"{prefix}ipv6": "1"})
+    document = inspect(engine, name)
+    assert (document["EnableIPv4"], document["EnableIPv6"]) == (False, True)
+    name = network(EnableIPv4=True, Options={f"{prefix}ipv4": "false"})
+    assert (inspect(engine, name)["EnableIPv4"], inspect(engine, name)["Options"]) == (True, {})
+    reply = create(engine, unique("n"), Options={f"{prefix}ipv4": "maybe"})
+    assert reply.status == 400
+    assert reply.json()["message"] == f'driver-opt "{prefix}ipv4" is not a valid bool'
+
+
+def test_old_clients_cannot_switch_ipv4_off(engine: PrivateEngine) -> None:
+    name = unique("n")
+    body = {"Name": name, "EnableIPv4": False, "EnableIPv6": None}
+    assert engine.request("POST", "/v1.47/networks/create", body).status == 201
+    try:
+        assert inspect(engine, name)["EnableIPv4"] is True
+        assert "EnableIPv4" not in engine.request("GET", f"/v1.47/networks/{name}").json()
+    finally:
+        engine.request("DELETE", f"/networks/{name}")
+
+
+def test_a_config_only_network_stores_the_address_families(
+    engine: PrivateEngine, network: Callable[..., str]
+) -> None:
+    plan = network(ConfigOnly=True, EnableIPv4=False, EnableIPv6=True)
+    name = network(ConfigFrom={"Network": plan})
+    document = inspect(engine, name)
+    assert (document["EnableIPv4"], document["EnableIPv6"]) == (False, True)
+    engine.request("DELETE", f"/networks/{name}")
+
+
 def test_a_container_may_have_a_name_server_of_its_own(
     engine: PrivateEngine, busybox: str, network: Callable[..., str]
 ) -> None:
@@ -426,14 +533,16 @@ def test_a_container_may_have_a_name_server_of_its_own(
 # -- the engine's end ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ipv4", [True, False])
 def test_networks_names_and_members_survive_a_killed_engine(
-    new_engine: Callable[..., PrivateEngine], busybox_archive: Path
+    new_engine: Callable[..., PrivateEngine], busybox_archive: Path, ipv4: bool
 ) -> None:
     engine = new_engine()
     busybox = load(engine, busybox_archive)
-    assert create(engine, "kept", EnableIPv6=True, Labels={"a": "b"}).status == 201
+    fields: dict[str, Any] = {"EnableIPv4": ipv4, "EnableIPv6": True, "Labels": {"a": "b"}}
+    assert create(engine, "kept", **fields).status == 201
     before = inspect(engine, "kept")
-    flags = ("--network", "kept", "--network", "bridge", "-p", "127.0.0.1::80")
+    flags = ("--network", "kept", "--network", "bridge", "-p", "80")
     with (
         running(engine, busybox, flags=flags) as first,
         running(engine, busybox, flags=("--network", "kept")) as second,
@@ -451,8 +560,9 @@ def test_networks_names_and_members_survive_a_killed_engine(
             assert counts["IPsInUse"] == free["IPsInUse"] + 2
         assert set(endpoints(engine, first)) == {"kept", "bridge"}
         assert endpoints(engine, first)["kept"] == endpoint
-        assert endpoint["IPAddress"] in resolves(engine, second, first)
-        assert "1 packets received" in inside(engine, second, "ping", "-c", "1", first)
+        address = endpoint["IPAddress"] or endpoint["GlobalIPv6Address"]
+        assert address in resolves(engine, second, first)
+        assert "1 packets received" in inside(engine, second, "ping", "-c", "1", address)
         with running(engine, busybox, flags=("--network", "kept")) as third:
             assert resolves(engine, first, third)
         assert engine.stop() == 0

@@ -72,4 +72,4 @@ def test_a_request_is_forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         thread.start()
         assert Client(f"ssh://me@host{path}").get("/info") == {}
         thread.join(10)
-    assert output[0].startswith(b"GET /v1.45/info HTTP/1.1\r\nHost: jaula\r\n")
+    assert output[0].startswith(b"GET /v1.48/info HTTP/1.1\r\nHost: jaula\r\n")

@@ -35,6 +35,44 @@ def test_options_of_the_network_override_the_engines() -> None:
     assert inspect.document(made, past_firewall=True)["Options"] == options
 
 
+IPV4, IPV6 = "com.docker.network.enable_ipv4", "com.docker.network.enable_ipv6"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (True, False, {})),
+        ({"enable_ipv4": False, "enable_ipv6": True}, (False, True, {})),
+        ({"options": {IPV4: "0", IPV6: "T"}}, (False, True, {IPV4: "0", IPV6: "T"})),
+        ({"enable_ipv6": False, "options": {IPV6: "true"}}, (True, False, {})),
+        ({"driver": "macvlan", "enable_ipv4": False}, (False, False, {})),
+    ],
+)
+def test_the_member_decides_an_address_family_before_the_option(
+    fields: dict[str, Any], expected: tuple[bool, bool, dict[str, str]]
+) -> None:
+    decided = create.with_families(body(**fields))
+    made = create.network(decided, ID)
+    assert (made.ipv4, made.ipv6, made.driver_options) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"enable_ipv4": False}, "IPv4 or IPv6 must be enabled"),
+        ({"options": {IPV4: "f"}}, "IPv4 or IPv6 must be enabled"),
+        ({"options": {IPV6: ""}}, f'driver-opt "{IPV6}" is not a valid bool'),
+        ({"options": {IPV4: "0x0"}}, f'driver-opt "{IPV4}" is not a valid bool'),
+    ],
+)
+def test_a_bridge_without_address_and_odd_truth_values_are_refused(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        create.with_families(body(**fields))
+    assert caught.value.message == message
+
+
 def test_macvlan_and_ipvlan_lie_on_a_parent() -> None:
     options = {"parent": "eth0.10", "macvlan_mode": "private"}
     made = create.network(body(driver="macvlan", options=options), ID)

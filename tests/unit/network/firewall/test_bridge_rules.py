@@ -66,6 +66,22 @@ def test_a_container_is_one_element() -> None:
     )
 
 
+def test_an_endpoint_without_ipv4_is_in_the_set_of_ipv6_alone() -> None:
+    six = msgspec.structs.replace(ENDPOINT, ipv4="", ipv6="fd00::2", ports=())
+    text = antispoof.endpoint_elements("jaula0", six, verb="add")
+    assert text.startswith("add element bridge jaula0 endpoints6 {")
+    assert text.count("add element") == 1
+    assert ". 02:42:ac:1e:00:02 .  }" not in antispoof.ruleset("jaula0", [six])
+
+
+def test_the_table_of_a_bridge_without_ipv4_drops_all_of_it() -> None:
+    text = bridge_rules.ruleset("jaula0", None, [ENDPOINT])
+    assert 'iifname "jaula0" drop' in text
+    assert 'oifname "jaula0" drop' in text
+    assert "elements" not in text
+    assert "accept\n" not in text
+
+
 def test_the_table_has_the_elements_of_every_endpoint() -> None:
     text = bridge_rules.ruleset("jaula0", IPv4Network("172.30.0.0/20"), [ENDPOINT])
     assert "elements = { tcp . 8080 : 172.30.0.2 . 80 }" in text
