@@ -88,7 +88,7 @@ def test_up_ps_exec_logs_and_down_work(project: Project) -> None:
     assert project.inside("shop", "wget", "-qO-", "http://store/") == "stock\n"
     assert project.inside("shop", "wget", "-qO-", f"http://store.{name}_inner/") == "stock\n"
     assert project.inside("shop", "sh", "-c", "echo $GREETING") == "hello\n"
-    assert f"{project.subnet}.5" in project.inside("shop", "hostname", "-i")
+    assert f"{project.subnet}.5/" in project.inside("shop", "ip", "-4", "addr")
     assert "front" in project.inside("store", "nslookup", "front")
     eventually(lambda: "stock" in project.run("logs", "shop"), "the log of shop")
 
@@ -132,7 +132,7 @@ def test_a_changed_service_is_recreated_with_its_networks(project: Project) -> N
     project.run("up", "-d", "-t", "1")
     assert project.inside("shop", "sh", "-c", "echo $GREETING") == "goodbye\n"
     assert project.inside("shop", "wget", "-qO-", "http://store/") == "stock\n"
-    assert f"{project.subnet}.5" in project.inside("shop", "hostname", "-i")
+    assert f"{project.subnet}.5/" in project.inside("shop", "ip", "-4", "addr")
 
 
 def test_run_stop_start_and_kill_work(project: Project) -> None:

@@ -255,22 +255,30 @@ def _be32(value: int) -> bytes:
     return value.to_bytes(4, "big")
 
 
-def add_default_route(gateway: str) -> Request:
-    """Add the default route; EEXIST if there is one, ENETUNREACH if no link reaches the gateway."""
+def add_default_route(gateway: str, *, replace: bool = False) -> Request:
+    """Add the default route, or replace the present one.
+
+    EEXIST if there is one and ``replace`` is False, ENETUNREACH if no link reaches the gateway.
+    """
     family = socket.AF_INET6 if ":" in gateway else socket.AF_INET
     hop = attribute(RTA_GATEWAY, socket.inet_pton(family, gateway))
-    return _default_route(family, RT_SCOPE_UNIVERSE, hop, f"via {gateway}")
+    return _default_route(family, RT_SCOPE_UNIVERSE, hop, f"via {gateway}", replace)
 
 
-def add_default_device_route(index: int, family: int) -> Request:
-    """Add the default route on a link whose addresses are all on-link, without a gateway."""
-    return _default_route(family, RT_SCOPE_LINK, attribute(RTA_OIF, _u32(index)), f"on {index}")
+def add_default_device_route(index: int, family: int, *, replace: bool = False) -> Request:
+    """Add the default route on a link whose addresses are all on-link, without a gateway.
+
+    ``replace`` is that of :func:`add_default_route`.
+    """
+    hop = attribute(RTA_OIF, _u32(index))
+    return _default_route(family, RT_SCOPE_LINK, hop, f"on {index}", replace)
 
 
-def _default_route(family: int, scope: int, hop: bytes, description: str) -> Request:
+def _default_route(family: int, scope: int, hop: bytes, description: str, replace: bool) -> Request:
     body = rtmsg.pack(family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0) + hop
-    flags = NLM_F.CREATE | NLM_F.EXCL
-    return Request(RTM_NEWROUTE, flags, body, f"add default route {description}")
+    flags = NLM_F.CREATE | (NLM_F.REPLACE if replace else NLM_F.EXCL)
+    verb = "replace" if replace else "add"
+    return Request(RTM_NEWROUTE, flags, body, f"{verb} default route {description}")
 
 
 @dataclass(frozen=True, slots=True)

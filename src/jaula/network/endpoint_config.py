@@ -20,7 +20,9 @@ from jaula.kernel.rtnetlink import (
     delete_link,
     set_link,
 )
-from jaula.spec.endpoint import Endpoint
+from jaula.spec.endpoint import Endpoint, Gateways
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None:
@@ -43,15 +45,19 @@ def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None
         )
 
 
-def set_default_route(endpoint: Endpoint, netns_fd: int) -> None:
-    """Add the default routes by this interface, unless the namespace has default routes.
+def set_default_routes(gateways: Gateways, netns_fd: int, *, replace: bool) -> None:
+    """Set the default routes; ``replace`` those that the namespace has.
+
+    A route by an interface that does not exist, or has another name, is left out.
 
     :raises OSError: when the kernel refuses a request.
     """
     with Rtnetlink(netns_fd) as inside:
-        link = inside.link(endpoint.interface)
-        if link is not None:
-            inside.send(*_default_routes(endpoint, link.index), ignore=(errno.EEXIST,))
+        for family, endpoint in zip(FAMILIES, gateways, strict=True):
+            link = inside.link(endpoint.interface) if endpoint is not None else None
+            if endpoint is not None and link is not None:
+                route = _default_route(endpoint, link.index, family, replace=replace)
+                inside.send(*route, ignore=() if replace else (errno.EEXIST,))
 
 
 def remove(endpoint: Endpoint, netns_fd: int) -> None:
@@ -79,10 +85,17 @@ def _addresses(index: int, endpoint: Endpoint) -> list[Request]:
 
 
 def _default_routes(endpoint: Endpoint, index: int) -> list[Request]:
+    return [r for f in FAMILIES for r in _default_route(endpoint, index, f, replace=False)]
+
+
+def _default_route(endpoint: Endpoint, index: int, family: int, *, replace: bool) -> list[Request]:
+    """Return the request for one address family; none if the endpoint has no way out by it."""
+    ipv4 = family == socket.AF_INET
+    if not (endpoint.routes_ipv4 if ipv4 else endpoint.routes_ipv6):
+        return []
     if endpoint.on_link:
-        families = ((socket.AF_INET, endpoint.ipv4), (socket.AF_INET6, endpoint.ipv6))
-        return [add_default_device_route(index, family) for family, address in families if address]
-    return [add_default_route(gw) for gw in (endpoint.gateway, endpoint.gateway6) if gw]
+        return [add_default_device_route(index, family, replace=replace)]
+    return [add_default_route(endpoint.gateway if ipv4 else endpoint.gateway6, replace=replace)]
 
 
 ROOT = "/proc/sys/net"

@@ -19,6 +19,7 @@ import msgspec
 from jaula.config import EngineConfig, Paths
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.rtnetlink import mac_bytes
+from jaula.network import endpoint_config
 from jaula.network.config import default_bridge_plan
 from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules
@@ -28,7 +29,7 @@ from jaula.network.ipam import Addresses, AddressUsage, Subnet, parse_pools
 from jaula.network.network import EndpointRequest
 from jaula.network.networks import BRIDGE, Networks, has_interface
 from jaula.network.port_mapper import PortBinder, PortMapper, PortRequest
-from jaula.spec.endpoint import Endpoint, PublishedPort
+from jaula.spec.endpoint import Endpoint, Gateways, PublishedPort
 from jaula.spec.network import NetworkRecord
 
 
@@ -201,16 +202,13 @@ class NetworkManager:
             )
             return net.connect(request, netns_fd)
 
-    def set_default_route(self, endpoint: Endpoint, netns_fd: int) -> None:
-        """Set the container's default route by this interface, unless it has one."""
-        with self._lock:
-            try:
-                self._networks.find(endpoint.network).set_default_route(endpoint, netns_fd)
-            except OSError as exc:
-                raise JaulaError(
-                    f"failed to set the default route of {endpoint.container_name} by"
-                    f" {endpoint.network}: {exc}"
-                ) from exc
+    def set_default_routes(self, gateways: Gateways, netns_fd: int, *, replace: bool) -> None:
+        """Set a container's default routes; ``replace`` those that it has."""
+        try:
+            endpoint_config.set_default_routes(gateways, netns_fd, replace=replace)
+        except OSError as exc:
+            names = ", ".join(dict.fromkeys(e.network for e in gateways if e is not None))
+            raise JaulaError(f"failed to set the default route by {names}: {exc}") from exc
 
     def detach(
         self,
@@ -283,8 +281,12 @@ class NetworkManager:
 
     # -- published ports ---------------------------------------------------------------------
 
-    def publish(self, endpoint: Endpoint, ports: Sequence[PortRequest]) -> list[PublishedPort]:
+    def publish(
+        self, target: Endpoint | Gateways, ports: Sequence[PortRequest]
+    ) -> list[PublishedPort]:
         """Publish ports of a container on the host: all of them or none.
+
+        :param target: the endpoint that traffic is forwarded to, or one for each address family.
 
         :meth:`endpoint` returns the record with the ports afterwards.
 
@@ -292,13 +294,17 @@ class NetworkManager:
             follows ``driver failed programming external connectivity on endpoint NAME (ID):``.
         :raises Conflict: when the network's driver cannot publish ports.
         """
-        if not ports:
+        gateways = target if isinstance(target, Gateways) else Gateways(target, target)
+        if not ports or not any(gateways):
             return []
         with self._lock:
-            net = self._networks.find(endpoint.network)
-            if not isinstance(net, BridgeNetwork):
-                raise Conflict(f"ports cannot be published in network {net.network}")
-            return self._port_mapper.publish(net, endpoint, ports)
+            return self._port_mapper.publish(self._bridge_network, gateways, ports)
+
+    def _bridge_network(self, name: str) -> BridgeNetwork:
+        net = self._networks.find(name)
+        if not isinstance(net, BridgeNetwork):
+            raise Conflict(f"ports cannot be published in network {name}")
+        return net
 
     def unpublish(self, container_id: str) -> None:
         """Release all published ports of a container."""
@@ -324,6 +330,7 @@ class NetworkManager:
         another program has bound meanwhile.
         """
         problems = []
+        adopted: dict[str, list[Endpoint]] = {}
         with self._lock:
             self.ensure()
             for endpoint in endpoints:
@@ -334,12 +341,15 @@ class NetworkManager:
                 except JaulaError as exc:
                     problems.append(f"{endpoint.container_name}: {exc.message}")
                     continue
+                adopted.setdefault(endpoint.container_id, []).append(endpoint)
+            for container_id, rows in adopted.items():
                 try:
-                    kept_tables = self._port_mapper.rebind(endpoint)
+                    self._port_mapper.rebind(rows)
                 except JaulaError as exc:
-                    problems.append(f"{endpoint.container_name}: {exc.message}")
-                    kept_tables = msgspec.structs.replace(endpoint, ports=())
-                net.endpoints[endpoint.container_id] = kept_tables
+                    problems.append(f"{rows[0].container_name}: {exc.message}")
+                    rows = [msgspec.structs.replace(row, ports=()) for row in rows]
+                for row in rows:
+                    self._networks.find(row.network).endpoints[container_id] = row
             self._port_mapper.release_others(self.endpoints())
             self._networks.kept_tables = ""
             self._networks.antispoof.load()

@@ -15,7 +15,6 @@ from ipaddress import IPv4Network, ip_address
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.network import endpoint_config
 from jaula.network.ipam import Addresses, mac_from_address, random_mac
 from jaula.spec.endpoint import Endpoint
 
@@ -182,10 +181,6 @@ class Network(ABC):
             self.addresses.release(endpoint.ipv4)
         if self.addresses6 is not None and endpoint.ipv6:
             self.addresses6.release(endpoint.ipv6)
-
-    def set_default_route(self, endpoint: Endpoint, netns_fd: int) -> None:
-        """Set the container's default route by this interface, unless it has one."""
-        endpoint_config.set_default_route(endpoint, netns_fd)
 
 
 def _allocate(addresses: Addresses | None, requested: str | None, network: str, family: int) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -24,7 +24,7 @@ import msgspec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.network import conntrack
 from jaula.network.drivers.bridge import BridgeNetwork
-from jaula.spec.endpoint import ANY, ANY6, Endpoint, PublishedPort
+from jaula.spec.endpoint import ANY, ANY6, Endpoint, Gateways, PublishedPort
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_SEQPACKET}
 DYNAMIC_PORTS = range(49153, 65536)
@@ -35,7 +35,8 @@ class PortRequest(msgspec.Struct, frozen=True):
     """A port to publish. ``host_port`` None requests an ephemeral port.
 
     ``host_ip`` '' means all addresses of the host, of both families if the container has both. With
-    ``host_port_end`` the first free port of that inclusive range is allocated.
+    ``host_port_end`` the first free port of that inclusive range is allocated. ``preferred`` is a
+    port to try first if the request leaves a choice.
     """
 
     container_port: int
@@ -43,6 +44,7 @@ class PortRequest(msgspec.Struct, frozen=True):
     host_ip: str = ""
     host_port: int | None = None
     host_port_end: int | None = None
+    preferred: int | None = None
 
 
 class PortTarget(msgspec.Struct, frozen=True):
@@ -75,7 +77,7 @@ def check_request(request: PortRequest) -> PortRequest:
         raise InvalidRequest(
             f"cannot publish on {address}", hint="use an IPv4 address, or a global IPv6 address"
         )
-    return PortRequest(request.container_port, request.protocol, str(address), first, last)
+    return msgspec.structs.replace(request, host_ip=str(address))
 
 
 def host_addresses(request: PortRequest, target: PortTarget, *, proxied: bool) -> tuple[str, ...]:
@@ -167,8 +169,13 @@ def _ip_protocol(protocol: str) -> int:
 def candidate_ports(request: PortRequest) -> Iterator[int]:
     """Yield the host ports that satisfy a request, in the order to try them."""
     if request.host_port:
-        yield from range(request.host_port, (request.host_port_end or request.host_port) + 1)
+        ports = range(request.host_port, (request.host_port_end or request.host_port) + 1)
+        if request.preferred is not None and request.preferred in ports:
+            yield request.preferred
+        yield from ports
         return
+    if request.preferred is not None:
+        yield request.preferred
     ranges = dynamic_ports(read_local_range())
     start = int.from_bytes(os.urandom(4), "big")  # so that several engines start at different ports
     for part in ranges:
@@ -392,56 +399,77 @@ class PortMapper:
         self._ports = PortAllocator(binder)
 
     def publish(
-        self, net: BridgeNetwork, endpoint: Endpoint, ports: Sequence[PortRequest]
+        self,
+        network: Callable[[str], BridgeNetwork],
+        gateways: Gateways,
+        ports: Sequence[PortRequest],
     ) -> list[PublishedPort]:
-        """Publish ports of a container: all of them or none."""
-        current = net.endpoints.get(endpoint.container_id)
-        if current is None or current.endpoint_id != endpoint.endpoint_id:
-            raise NotFound(f"container {endpoint.container_name} is not attached")
-        if current.ports:
-            raise Conflict(f"ports of {endpoint.container_name} are already published")
-        bindings = self._ports.allocate(endpoint.container_id, ports, port_target(current))
-        net.endpoints[endpoint.container_id] = msgspec.structs.replace(
-            current, ports=tuple(bindings)
+        """Publish ports of a container: all of them or none. ``network`` returns one by its name.
+
+        A port of an IPv6 address leads to the gateway of IPv6 if there is one. Else the binder
+        connects from IPv6 to the other gateway.
+        """
+        nets: dict[str, BridgeNetwork] = {}
+        for endpoint in filter(None, gateways):
+            net = nets[endpoint.network] = network(endpoint.network)
+            current = net.endpoints.get(endpoint.container_id)
+            if current is None or current.endpoint_id != endpoint.endpoint_id:
+                raise NotFound(f"container {endpoint.container_name} is not attached")
+            container_id, name = endpoint.container_id, endpoint.container_name
+        if self._ports.allocated(container_id):
+            raise Conflict(f"ports of {name} are already published")
+        target = PortTarget(
+            gateways.ipv4.ipv4 if gateways.ipv4 else "", gateways.ipv6.ipv6 if gateways.ipv6 else ""
         )
+        bindings = self._ports.allocate(container_id, ports, target)
+        rows: dict[str, list[PublishedPort]] = {}
+        for binding in bindings:
+            holder = gateways.ipv6 if ":" in binding.host_ip and target.ipv6 else gateways.ipv4
+            assert holder is not None
+            rows.setdefault(holder.network, []).append(binding)
+        published: list[BridgeNetwork] = []
         try:
-            net.publish(current, bindings, verb="add")
+            for key, own in rows.items():
+                net = nets[key]
+                current = net.endpoints[container_id]
+                net.publish(current, own, verb="add")
+                net.endpoints[container_id] = msgspec.structs.replace(current, ports=tuple(own))
+                published.append(net)
             self.delete_udp_flows(bindings)
         except JaulaError:
-            net.endpoints[endpoint.container_id] = current
-            self._ports.release(endpoint.container_id)
+            self.unpublish(published, container_id)
             raise
         return bindings
 
     def unpublish(self, nets: Collection[BridgeNetwork], container_id: str) -> None:
         """Release all published ports of a container."""
-        bindings = self._ports.release(container_id)
+        self._ports.release(container_id)
         for net in nets:
             current = net.endpoints.get(container_id)
-            if current is None or not current.ports or not bindings:
+            if current is None or not current.ports:
                 continue
             net.endpoints[container_id] = msgspec.structs.replace(current, ports=())
-            net.publish(current, bindings, verb="delete")
-            self.delete_udp_flows(bindings)
+            net.publish(current, list(current.ports), verb="delete")
+            self.delete_udp_flows(current.ports)
 
-    def rebind(self, endpoint: Endpoint) -> Endpoint:
-        """Bind the ports of a restored endpoint unless they are bound. Return the endpoint.
+    def rebind(self, endpoints: Sequence[Endpoint]) -> None:
+        """Bind the ports of the restored endpoints of one container unless they are bound.
 
         :raises JaulaError: when a port is not available.
         """
-        ports = endpoint.ports
-        if ports and self._ports.allocated(endpoint.container_id) != ports:
-            self._ports.release(endpoint.container_id)
-            self._ports.allocate(
-                endpoint.container_id, map(_as_request, ports), port_target(endpoint)
-            )
-        return endpoint
+        container_id = endpoints[0].container_id
+        ports = [port for endpoint in endpoints for port in endpoint.ports]
+        if ports and set(self._ports.allocated(container_id)) != set(ports):
+            self._ports.release(container_id)
+            self._ports.allocate(container_id, map(_as_request, ports), port_target(endpoints))
 
     def release_others(self, endpoints: Sequence[Endpoint]) -> None:
         """Release ports of a former engine that these endpoints do not have."""
-        self._ports.release_others(
-            {row.container_id: port_target(row) for row in endpoints if row.ports}
-        )
+        containers: dict[str, list[Endpoint]] = {}
+        for endpoint in endpoints:
+            if endpoint.ports:
+                containers.setdefault(endpoint.container_id, []).append(endpoint)
+        self._ports.release_others({key: port_target(rows) for key, rows in containers.items()})
 
     def delete_udp_flows(self, ports: Sequence[PublishedPort]) -> None:
         """Delete tracked UDP flows to these ports, so that the kernel routes them again."""
@@ -458,9 +486,21 @@ class PortMapper:
         self._ports.close()
 
 
-def port_target(endpoint: Endpoint) -> PortTarget:
-    """Return the container addresses that ports are forwarded to."""
-    return PortTarget(endpoint.ipv4, endpoint.ipv6)
+def port_target(endpoints: Sequence[Endpoint]) -> PortTarget:
+    """Return the addresses of a container that its published ports are forwarded to.
+
+    ``endpoints`` are those of the container. Each family's address is that of an endpoint with a
+    port of this family, or else with any port.
+    """
+
+    def address(of: Callable[[Endpoint], str], version6: bool) -> str:
+        def has_family(endpoint: Endpoint) -> bool:
+            return any((":" in port.host_ip) == version6 for port in endpoint.ports)
+
+        rows = sorted((e for e in endpoints if e.ports and of(e)), key=has_family, reverse=True)
+        return of(rows[0]) if rows else ""
+
+    return PortTarget(address(lambda e: e.ipv4, False), address(lambda e: e.ipv6, True))
 
 
 def _as_request(binding: PublishedPort) -> PortRequest:

@@ -6,6 +6,8 @@ can be recreated or removed from this document alone.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 ANY, ANY6 = "0.0.0.0", "::"
@@ -48,3 +50,32 @@ class Endpoint(msgspec.Struct, frozen=True):
     internal: bool = False  # the network has no route to the outside
     on_link: bool = False  # every address is on-link, without a gateway
     publishes: bool = True  # ports of the host can be published to it
+
+    @property
+    def routes_ipv4(self) -> bool:
+        """Whether it can have the default route of IPv4."""
+        return bool(self.gateway or (self.on_link and self.ipv4))
+
+    @property
+    def routes_ipv6(self) -> bool:
+        """Whether it can have the default route of IPv6."""
+        return bool(self.gateway6 or (self.on_link and self.ipv6))
+
+
+class Gateways(NamedTuple):
+    """The endpoints of a container that have its default routes, by address family."""
+
+    ipv4: Endpoint | None = None
+    ipv6: Endpoint | None = None
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The ids of the endpoints; '' if there is none."""
+        return (
+            self.ipv4.endpoint_id if self.ipv4 else "",
+            self.ipv6.endpoint_id if self.ipv6 else "",
+        )
+
+    def publishing(self) -> Gateways:
+        """Return the endpoints to which ports of the host can be published."""
+        return Gateways(*(e if e is not None and e.publishes else None for e in self))

@@ -302,8 +302,8 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     ids, base first, since the image may have been removed. ``range_start`` is the first host id of
     its user namespace while it runs (0: none).
 
-    ``networks`` are the requested networks, the one with the default route first. ``endpoint`` and
-    ``more_endpoints`` are the current endpoints while it runs.
+    ``networks`` are the requested networks, the one of the network mode first. ``endpoint`` and
+    ``more_endpoints`` are the current endpoints while it runs, and ``ports`` those of all of them.
     """
 
     id: str
@@ -384,7 +384,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Return all endpoints, the one with the default route first."""
+        """Return all endpoints."""
         return (*((self.endpoint,) if self.endpoint else ()), *self.more_endpoints)
 
     @property

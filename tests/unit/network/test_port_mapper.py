@@ -15,11 +15,13 @@ from jaula.network.port_mapper import (
     PortTarget,
     PortUnavailable,
     ReservedPort,
+    candidate_ports,
     check_request,
     dynamic_ports,
     host_addresses,
+    port_target,
 )
-from jaula.spec.endpoint import PublishedPort
+from jaula.spec.endpoint import Endpoint, PublishedPort
 
 LOOPBACK = "127.77.0.1"
 TARGET = "172.30.0.2"
@@ -236,3 +238,30 @@ def test_proxied_ports_of_a_container_without_ipv4_target_ipv6() -> None:
     result = PortAllocator(binder).allocate("a", [request(8080)], ONLY6)
     assert [port.host_ip for port in result] == ["::"]
     assert {target for _, target in binder.held} == {"fd00::2"}
+
+
+def test_a_chosen_port_keeps_its_number_if_it_is_free() -> None:
+    ports = PortAllocator()
+    (before,) = ports.allocate("a", [PortRequest(80, host_ip=LOOPBACK)], ONLY4)
+    ports.release("a")
+    again = PortRequest(80, host_ip=LOOPBACK, preferred=before.host_port)
+    assert ports.allocate("a", [again], ONLY4) == [before]
+    (other,) = ports.allocate("b", [again], ONLY4)
+    assert other.host_port != before.host_port
+    fixed = PortRequest(80, "tcp", LOOPBACK, 1, 5, preferred=before.host_port)
+    assert list(candidate_ports(fixed)) == [1, 2, 3, 4, 5]
+    assert list(candidate_ports(PortRequest(80, "tcp", "", 1, 3, preferred=3))) == [3, 1, 2, 3]
+    ports.close()
+
+
+def test_each_family_of_ports_leads_to_an_endpoint_that_has_it() -> None:
+    def endpoint(network: str, ipv4: str, ipv6: str, *ports: PublishedPort) -> Endpoint:
+        return Endpoint(network, "e", "c", "web", ipv4, 24, "", "", "", ports=ports, ipv6=ipv6)
+
+    four, six = PublishedPort(80, "tcp", "0.0.0.0", 8080), PublishedPort(80, "tcp", "::", 8080)
+    apart = [endpoint("a", "10.0.0.2", "fd00::2", four), endpoint("b", "10.1.0.2", "fd01::2", six)]
+    assert port_target(apart) == PortTarget("10.0.0.2", "fd01::2")
+    assert port_target(apart[::-1]) == PortTarget("10.0.0.2", "fd01::2")
+    proxied = [endpoint("a", "10.0.0.2", "", six), endpoint("b", "10.1.0.2", "")]
+    assert port_target(proxied) == PortTarget("10.0.0.2", "")
+    assert port_target([]) == PortTarget()

@@ -19,6 +19,7 @@ def run(options: Options) -> int:
         "ip6": options.text("ip6"),
         "link": options.texts("link"),
         "driver-opt": pairs(options.texts("driver-opt"), "driver-opt"),
+        "gw-priority": options.number("gw-priority"),
     }
     if options.is_set("link-local-ip"):
         raise UsageError("link-local addresses are not supported; use --ip or --ip6")
@@ -36,6 +37,12 @@ COMMAND = Command(
         Flag(
             "driver-opt", "", "list", "Driver options for the network (key=value); stored and shown"
         ),
+        Flag(
+            "gw-priority",
+            "",
+            "int",
+            "Highest gw-priority provides the default gateway (positive or negative)",
+        ),
         Flag("ip", "", "string", "IPv4 address (e.g., 172.30.100.104)"),
         Flag("ip6", "", "string", "IPv6 address (e.g., 2001:db8::33)"),
         Flag("link", "", "list", "Add link to another container (name[:alias])"),
@@ -45,9 +52,13 @@ COMMAND = Command(
     max_args=2,
     description=(
         "A running container gets an additional interface. The connection is stored for later "
-        "starts."
+        "starts. The default routes and published ports move at once if the network precedes "
+        "the present one."
     ),
-    examples=(("Connect to a second network", "jaula network connect vault web"),),
+    examples=(
+        ("Connect to a second network", "jaula network connect vault web"),
+        ("Move the default route", "jaula network connect --gw-priority 1 shop web"),
+    ),
     see_also=("network disconnect", "network create"),
     completes="network",
 )

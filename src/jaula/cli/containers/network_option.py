@@ -16,6 +16,7 @@ _NAMES = {
     "mac-address": "MacAddress",
     "link": "Links",
     "driver-opt": "DriverOpts",
+    "gw-priority": "GwPriority",
 }
 
 
@@ -93,18 +94,29 @@ def _parse(word: str) -> tuple[str, dict[str, Any]]:
             settings.setdefault("driver-opt", {})[option] = text
         elif key in ("ip", "ip6", "mac-address"):
             settings[key] = value
+        elif key == "gw-priority":
+            settings[key] = _priority(value)
         else:
             raise UsageError(
                 f"invalid network option {key!r}: must be one of"
-                " name, alias, ip, ip6, mac-address, driver-opt"
+                " name, alias, ip, ip6, mac-address, driver-opt, gw-priority"
             )
     if not name:
         raise UsageError(f"invalid network {word!r}: name= is missing")
     return name, settings
 
 
+def _priority(text: str) -> int:
+    digits = text[1:] if text[:1] in ("+", "-") else text
+    if not (digits.isascii() and digits.isdigit()):
+        raise UsageError(f"invalid gw-priority ({text}): invalid syntax")
+    if not -(1 << 63) <= int(text) < 1 << 63:
+        raise UsageError(f"invalid gw-priority ({text}): value out of range")
+    return int(text)
+
+
 def endpoint(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return ``EndpointSettings`` for the keys alias, ip, ip6, mac-address, link and driver-opt."""
+    """Return ``EndpointSettings``; the keys are those of a value of ``--network``, and link."""
     result: dict[str, Any] = {_NAMES[key]: settings[key] for key in _NAMES if settings.get(key)}
     addresses = {_FIELDS[key]: settings[key] for key in _FIELDS if settings.get(key)}
     if addresses:

@@ -185,7 +185,7 @@ class Starter:
         :raises Unavailable: when the disk is full; the runtime has not been asked.
         """
         reserved, shared = resources.reserved, resources.shared_ids
-        endpoint = resources.endpoint
+        endpoints = resources.endpoints
         intent = StartIntent(
             # Before the first output: clients request logs from this time on.
             started_at=time.time_ns(),
@@ -193,9 +193,9 @@ class Starter:
             range_size=reserved.size if reserved else 0,
             borrowed_start=shared.start if shared else 0,
             borrowed_size=shared.size if shared else 0,
-            endpoint=endpoint,
-            more_endpoints=tuple(resources.endpoints[1:]),
-            ports=endpoint.ports if endpoint else (),
+            endpoint=endpoints[0] if endpoints else None,
+            more_endpoints=tuple(endpoints[1:]),
+            ports=tuple(port for endpoint in endpoints for port in endpoint.ports),
         )
         if not container.record.build:
             container.change(start_intent=intent)

@@ -1,9 +1,9 @@
 """Connect containers to networks: at a start, and while they run.
 
-A container on the default network gets a sandbox from the pool. One that is only on users' networks
-gets its interfaces at its start. Of the networks that are not internal, the one with the highest
-priority has the default routes and the published ports. A network that a running container is
-connected to gets them at the next start.
+A container whose first network is the default one gets a sandbox from the pool. Every other one
+gets its interfaces at its start. The gateways (:func:`endpoints.gateways`) have the default routes
+and the published ports. They move when a running container is connected to a network that precedes
+theirs, or disconnected from theirs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.runtime.client import Sandbox
-    from jaula.spec.endpoint import Endpoint
+    from jaula.spec.endpoint import Endpoint, Gateways
     from jaula.state.records import ContainerRecord, Namespaces
 
 log = logging.getLogger("jaula.network")
@@ -57,16 +57,18 @@ class NetworkConnector:
 
         :raises JaulaError: when a network is gone, or an address or a port is in use.
         """
-        internal = {}
+        manager = self._services.network_manager
         for name in networks:
             network = self._services.network_store.get(self._services.network_store.find(name))
             network_endpoints.check_kind(network)
-            internal[name] = network is not None and network.internal
-        first = network_endpoints.gateway_network(internal, networks)
-        for name in (first, *(n for n in networks if n != first)):
-            await self._join(record, resources, name, networks[name], maps)
+        for name, settings in networks.items():
+            await self._join(record, resources, name, settings, maps, alone=len(networks) == 1)
+        gateways = network_endpoints.gateways(resources.endpoints, networks)
+        if len(networks) > 1:
+            manager.set_default_routes(gateways, resources.net_fd, replace=True)
         await self._serve_names(record, resources.endpoints, resources.net_fd, new=True)
-        resources.endpoints[0] = self._publish(record, resources.endpoints[0])
+        self._publish(record, gateways)
+        resources.endpoints[:] = self._current(record.id, resources.endpoints)
 
     async def _join(
         self,
@@ -75,7 +77,10 @@ class NetworkConnector:
         name: str,
         settings: EndpointSettings,
         maps: Callable[[IdRange], IdMaps | None],
+        *,
+        alone: bool,
     ) -> None:
+        """Add the interface on one network; with ``alone`` it is the only one, with its routes."""
         network, sandboxes = self._services.network_manager, self._services.sandbox_pool
         ip, ip6, mac = _addresses(settings)
         user_fd = resources.joined_fds.get("user")
@@ -104,28 +109,46 @@ class NetworkConnector:
                 interface=network_endpoints.free_interface(
                     e.interface for e in resources.endpoints
                 ),
-                default_route=not resources.endpoints,
+                default_route=alone,
                 names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
                 links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
             )
         )
 
-    def _publish(self, record: ContainerRecord, endpoint: Endpoint) -> Endpoint:
-        """Publish the ports on the network with the default routes; return its endpoint."""
+    def _publish(self, record: ContainerRecord, gateways: Gateways) -> None:
+        """Publish the ports on the networks with the default routes.
+
+        A port that the engine has chosen keeps its number when the gateways of a running container
+        change.
+        """
+        gateways = gateways.publishing()
+        endpoint = gateways.ipv4 or gateways.ipv6
+        if endpoint is None or not record.resolved.ports:
+            return
         network = self._services.network_store.get(endpoint.network)
         default_ip = (network and network.host_binding) or self._services.config.host_binding
         if default_ip == ANY:  # Docker's value for both address families
             default_ip = ""
-        ports = [
-            PortRequest(
-                m.container_port, m.protocol, m.host_ip or default_ip, m.host_port, m.host_port_end
+        numbers: dict[tuple[int, str], list[int]] = {}
+        for port in record.ports:
+            known = numbers.setdefault((port.container_port, port.protocol), [])
+            if port.host_port not in known:
+                known.append(port.host_port)
+        ports = []
+        for m in record.resolved.ports:
+            left = numbers.get((m.container_port, m.protocol))
+            ports.append(
+                PortRequest(
+                    m.container_port,
+                    m.protocol,
+                    m.host_ip or default_ip,
+                    m.host_port,
+                    m.host_port_end,
+                    left.pop(0) if left else None,
+                )
             )
-            for m in record.resolved.ports
-        ]
-        if not ports or endpoint.internal or not endpoint.publishes:
-            return endpoint
         try:
-            self._services.network_manager.publish(endpoint, ports)
+            self._services.network_manager.publish(gateways, ports)
         except JaulaError as error:
             error.args = (error.message,)
             error.message = (
@@ -133,7 +156,11 @@ class NetworkConnector:
                 f" {record.name} ({endpoint.endpoint_id}): {error.message}"
             )
             raise
-        return self._services.network_manager.endpoint(record.id, endpoint.network) or endpoint
+
+    def _current(self, container_id: str, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+        """Return the endpoints with the ports that are published to them now."""
+        find = self._services.network_manager.endpoint
+        return [find(container_id, endpoint.network) or endpoint for endpoint in endpoints]
 
     async def _serve_names(
         self,
@@ -166,6 +193,8 @@ class NetworkConnector:
     async def connect(self, container: Container, name: str, settings: EndpointSettings) -> None:
         """Connect a container to a network, now if it runs, and at every start.
 
+        A running container keeps its networks, routes and ports if it fails.
+
         :raises NotAuthorized: when it is connected already.
         :raises InvalidRequest: when its network mode or the network does not allow it.
         """
@@ -182,26 +211,61 @@ class NetworkConnector:
             self._save(container, networks=new_networks)
             return
         fds = join.open_namespaces(container, ("network",))
+        net_fd = fds["network"]
         try:
-            endpoint = await self._add(record, name, settings, fds["network"])
+            endpoint = self._add(record, name, settings, net_fd)
+            try:
+                # Saved first: if the engine is killed now, the next one sets the routes.
+                self._save_endpoints(
+                    container, [*record.endpoints, endpoint], networks=new_networks
+                )
+                self._move_gateways(container, record, net_fd)
+                if record.id not in services.dns_servers:
+                    await self._serve_names(record, (endpoint,), net_fd)
+                    if record.id in services.dns_servers:
+                        etc_files.use_resolver(services, record)
+            except BaseException:
+                self._undo_connect(container, record, endpoint, net_fd)
+                raise
         finally:
-            os.close(fds["network"])
-        endpoints = [*record.endpoints, endpoint]
-        if not any(not e.internal for e in record.endpoints):
-            endpoints = _ordered(endpoints, new_networks)
-        self._save_endpoints(container, endpoints, networks=new_networks)
+            os.close(net_fd)
         etc_files.add_addresses(services, record, endpoint)
         self.emit(record, (endpoint,), "connect")
 
-    async def _add(
+    def _undo_connect(
+        self, container: Container, before: ContainerRecord, endpoint: Endpoint, net_fd: int
+    ) -> None:
+        """Remove an endpoint from a running container, whose record was ``before``."""
+        failed = container.record
+        self._services.network_manager.detach(endpoint, delete_interface=True, netns_fd=net_fd)
+        self._save_endpoints(container, before.endpoints, networks=before.networks)
+        try:
+            self._move_gateways(container, failed, net_fd)
+        except JaulaError as error:
+            log.warning("container %s: %s", container.name, error)
+            self._save_endpoints(container, self._current(before.id, before.endpoints))
+
+    def _move_gateways(self, container: Container, before: ContainerRecord, net_fd: int) -> None:
+        """Move the default routes and the published ports of a running container.
+
+        ``before`` is its record before its endpoints changed.
+        """
+        old = network_endpoints.gateways(before.endpoints, network_endpoints.settings_of(before))
+        record = container.record
+        new = network_endpoints.gateways(record.endpoints, network_endpoints.settings_of(record))
+        if new.ids == old.ids:
+            return
+        self._services.network_manager.set_default_routes(new, net_fd, replace=True)
+        self._services.network_manager.unpublish(record.id)
+        self._publish(before, new)
+        self._save_endpoints(container, self._current(record.id, record.endpoints))
+
+    def _add(
         self, record: ContainerRecord, name: str, settings: EndpointSettings, net_fd: int
     ) -> Endpoint:
-        """Add an interface to a running container; a failure removes it."""
-        network = self._services.network_manager
+        """Add an interface to a running container, without default routes."""
         ip, ip6, mac = _addresses(settings)
-        present = record.endpoints
-        has_gateway = any(not e.internal for e in present)
-        endpoint = network.attach(
+        return self._services.network_manager.attach(
             name,
             record.id,
             net_fd,
@@ -209,22 +273,11 @@ class NetworkConnector:
             ip6=ip6 or None,
             mac=mac or None,
             container_name=record.name,
-            interface=network_endpoints.free_interface(e.interface for e in present),
-            default_route=not has_gateway,
+            interface=network_endpoints.free_interface(e.interface for e in record.endpoints),
+            default_route=False,
             names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
             links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
         )
-        try:
-            if not has_gateway:
-                endpoint = self._publish(record, endpoint)
-            if record.id not in self._services.dns_servers:
-                await self._serve_names(record, (endpoint,), net_fd)
-                if record.id in self._services.dns_servers:
-                    etc_files.use_resolver(self._services, record)
-        except BaseException:
-            network.detach(endpoint, delete_interface=True, netns_fd=net_fd)
-            raise
-        return endpoint
 
     async def disconnect(self, container: Container, name: str) -> None:
         """Disconnect a container from a network, now if it runs, and for every start.
@@ -242,35 +295,22 @@ class NetworkConnector:
             self._save(container, networks=new_networks)
             return
         remaining = [e for e in record.endpoints if e.network != name]
-        if removed == record.endpoint:
-            remaining = _ordered(remaining, new_networks)
         # Saved first: if the engine is killed now, the next one sweeps the interface.
         self._save_endpoints(container, remaining, networks=new_networks)
         fds = join.open_namespaces(container, ("network",))
+        net_fd = fds["network"]
         try:
-            services.network_manager.detach(removed, delete_interface=True, netns_fd=fds["network"])
+            services.network_manager.detach(removed, delete_interface=True, netns_fd=net_fd)
+            if all(e.network == DEFAULT for e in remaining):
+                services.dns_servers.close_one(record.id)
+            self.emit(record, (removed,), "disconnect")
+            try:
+                self._move_gateways(container, record, net_fd)
+            except JaulaError as error:
+                log.warning("container %s: %s", container.name, error)
+                self._save_endpoints(container, self._current(record.id, remaining))
         finally:
-            os.close(fds["network"])
-        if all(e.network == DEFAULT for e in remaining):
-            services.dns_servers.close_one(record.id)
-        self.emit(record, (removed,), "disconnect")
-        if removed == record.endpoint and remaining and not remaining[0].internal:
-            self._save_endpoints(
-                container, [self._set_gateway(container, remaining[0]), *remaining[1:]]
-            )
-
-    def _set_gateway(self, container: Container, endpoint: Endpoint) -> Endpoint:
-        """Move the default routes and the published ports to an endpoint after theirs is gone."""
-        fds = join.open_namespaces(container, ("network",))
-        try:
-            self._services.network_manager.set_default_route(endpoint, fds["network"])
-        finally:
-            os.close(fds["network"])
-        try:
-            return self._publish(container.record, endpoint)
-        except JaulaError as error:
-            log.warning("container %s: %s", container.name, error)
-            return endpoint
+            os.close(net_fd)
 
     def _save_endpoints(
         self, container: Container, endpoints: Sequence[Endpoint], **fields: object
@@ -280,7 +320,7 @@ class NetworkConnector:
             container,
             endpoint=first,
             more_endpoints=tuple(endpoints[1:]),
-            ports=first.ports if first else (),
+            ports=tuple(port for endpoint in endpoints for port in endpoint.ports),
             **fields,
         )
 
@@ -316,17 +356,6 @@ class NetworkConnector:
         for endpoint in record.endpoints:
             self._services.network_manager.detach(endpoint)
         self.emit(record, record.endpoints, "disconnect")
-
-
-def _ordered(
-    endpoints: list[Endpoint], networks: network_endpoints.NetworkEndpoints
-) -> list[Endpoint]:
-    """Return the endpoints, the one with the default routes first."""
-    if not endpoints:
-        return []
-    internal = {e.network: e.internal for e in endpoints}
-    first = network_endpoints.gateway_network(internal, networks)
-    return sorted(endpoints, key=lambda e: e.network != first)
 
 
 def _addresses(settings: EndpointSettings) -> tuple[str, str, str]:
@@ -373,11 +402,6 @@ class StartResources:
         self.joined_fds: dict[str, int] = {}
         self.sandbox: Sandbox | None = None
         self.endpoints: list[Endpoint] = []
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """Return the endpoint with the default routes."""
-        return self.endpoints[0] if self.endpoints else None
 
     @property
     def net_fd(self) -> int:

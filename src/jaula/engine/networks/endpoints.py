@@ -14,6 +14,7 @@ from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.kernel.rtnetlink import mac_bytes
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
+from jaula.spec.endpoint import Endpoint, Gateways
 from jaula.spec.network import NetworkRecord
 from jaula.state.records import ContainerRecord
 
@@ -183,16 +184,20 @@ def free_interface(taken: Iterable[str]) -> str:
     return f"eth{number}"
 
 
-def gateway_network(internal: dict[str, bool], networks: NetworkEndpoints) -> str:
-    """Return the network that gets the default routes.
+def gateways(endpoints: Iterable[Endpoint], networks: NetworkEndpoints) -> Gateways:
+    """Return the endpoints that get a container's default routes.
 
-    It is the one with the highest priority of those that are not internal, else of all; of several,
-    the first. ``internal`` holds, for each network in order, whether it is internal.
+    For each address family, it is the first one that has a way out. The order is libnetwork's: the
+    highest priority, then networks with both families, then the name of the network.
     """
-    candidates = [name for name, inside in internal.items() if not inside] or list(internal)
 
-    def priority(name: str) -> int:
-        settings = networks.get(name)
-        return settings.gw_priority if settings is not None else 0
+    def order(endpoint: Endpoint) -> tuple[int, int, str]:
+        settings = networks.get(endpoint.network)
+        priority = settings.gw_priority if settings is not None else 0
+        return -priority, -(endpoint.routes_ipv4 + endpoint.routes_ipv6), endpoint.network
 
-    return max(candidates, key=priority)
+    ordered = sorted(endpoints, key=order)
+    return Gateways(
+        next((e for e in ordered if e.routes_ipv4), None),
+        next((e for e in ordered if e.routes_ipv6), None),
+    )

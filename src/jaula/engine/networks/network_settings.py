@@ -22,7 +22,7 @@ def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
     ``id_of`` returns the id of a network by name. Those members are the default network's.
     """
     endpoint = record.endpoint
-    addresses = _addresses(endpoint if endpoint and endpoint.network == DEFAULT else None)
+    addresses = _addresses(next((e for e in record.endpoints if e.network == DEFAULT), None))
     if _is_new(record) and (settings := network_endpoints.settings_of(record).get(DEFAULT)):
         addresses["MacAddress"] = _requested_mac(record, DEFAULT, settings)
     return {

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from jaula.engine.networks.endpoints import DEFAULT
+from jaula.engine.networks.endpoints import DEFAULT, gateways, settings_of
 from jaula.engine.userns import join
 from jaula.errors import JaulaError
 
@@ -37,7 +37,10 @@ def restore_networks(services: Services) -> None:
 
 
 async def restore_resolvers(services: Services, containers: Iterable[Container]) -> None:
-    """Serve DNS again for containers that a previous engine started."""
+    """Serve DNS again for containers that a previous engine started, and complete their routes.
+
+    That engine may have been killed while it moved the default routes between two networks.
+    """
     for container in containers:
         record = container.record
         if all(endpoint.network == DEFAULT for endpoint in record.endpoints):
@@ -47,8 +50,11 @@ async def restore_resolvers(services: Services, containers: Iterable[Container])
             try:
                 servers = record.body.host_config.dns
                 await services.dns_servers.open(record.id, fds["network"], servers)
-                if record.endpoint is not None and not record.endpoint.internal:
-                    services.network_manager.set_default_route(record.endpoint, fds["network"])
+                services.network_manager.set_default_routes(
+                    gateways(record.endpoints, settings_of(record)),
+                    fds["network"],
+                    replace=len(record.endpoints) > 1,
+                )
             finally:
                 os.close(fds["network"])
         except JaulaError as error:

@@ -247,6 +247,10 @@ def test_a_bad_mount_is_refused(text: str) -> None:
         ["--network", "name=a,ip=1.2.3.4", "--ip", "1.2.3.4"],
         ["--network", "alias=a"],
         ["--network", "name=a,colour=red"],
+        ["--network", "name=a,gw-priority="],
+        ["--network", "name=a,gw-priority=1.5"],
+        ["--network", "name=a,gw-priority=-"],
+        ["--network", "name=a,gw-priority=9223372036854775808"],
         ["--network", "name=a,b"],
         ["--env-file", "/nonexistent"],
     ],
@@ -272,6 +276,12 @@ def test_networks_are_endpoints_and_network_flags_apply_to_the_first() -> None:
         },
         "back": {"Aliases": ["db", "sql"], "IPAMConfig": {"IPv4Address": "10.0.0.5"}},
     }
+
+
+@pytest.mark.parametrize(("text", "value"), [("7", 7), ("-7", -7), ("+7", 7), ("007", 7)])
+def test_the_priority_of_a_gateway_is_a_number(text: str, value: int) -> None:
+    sent = document("--network", f"name=a,gw-priority={text}", "busybox")
+    assert sent["NetworkingConfig"]["EndpointsConfig"]["a"]["GwPriority"] == value
 
 
 @pytest.mark.parametrize("mode", ["host", "none", "container:x"])

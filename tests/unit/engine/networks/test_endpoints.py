@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
@@ -10,6 +13,7 @@ from jaula.engine.networks.dns_server import RATE, QueryQuota
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
+from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import NetworkRecord
 from jaula.state.records import ContainerRecord
 
@@ -135,22 +139,46 @@ def test_interfaces_are_numbered_without_gaps() -> None:
     assert network_endpoints.free_interface(["eth0", "eth2"]) == "eth1"
 
 
-def test_the_first_network_that_is_not_internal_leads_outside() -> None:
-    networks = {"inner": True, "shop": False, "b": False}
-    assert network_endpoints.gateway_network(networks, {}) == "shop"
-    assert network_endpoints.gateway_network({"inner": True, "deep": True}, {}) == "inner"
+def endpoint(network: str, families: str = "4", **fields: Any) -> Endpoint:
+    """Return an endpoint with a gateway of each address family in ``families``."""
+    four, six = "4" in families, "6" in families
+    return Endpoint(
+        network, f"id of {network}", "c", "c", "10.0.0.2" if four else "", 24,
+        "10.0.0.1" if four else "", "02:42:0a:00:00:02", "jl0",
+        ipv6="fd00::2" if six else "", gateway6="fd00::1" if six else "", **fields,
+    )  # fmt: skip
 
 
-def test_the_highest_priority_of_networks_that_are_not_internal_leads_outside() -> None:
-    networks = {"inner": True, "shop": False, "b": False}
-    settings = {
-        "inner": EndpointSettings(gw_priority=9),
-        "b": EndpointSettings(gw_priority=1),
-        "shop": EndpointSettings(gw_priority=-1),
-    }
-    assert network_endpoints.gateway_network(networks, settings) == "b"
-    del settings["b"]  # 0 is the default
-    assert network_endpoints.gateway_network(networks, settings) == "b"
+INTERNAL = msgspec.structs.replace(endpoint("a"), gateway="", internal=True)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "priorities", "expected"),
+    [
+        ([], {}, ("", "")),
+        ([INTERNAL], {"a": 9}, ("", "")),
+        ([endpoint("shop"), endpoint("b"), INTERNAL], {}, ("b", "")),
+        ([endpoint("shop"), endpoint("b"), INTERNAL], {"shop": 1, "a": 9}, ("shop", "")),
+        ([endpoint("b"), endpoint("shop")], {"b": -1}, ("shop", "")),
+        ([endpoint("a"), endpoint("b", "46")], {}, ("b", "b")),
+        ([endpoint("a"), endpoint("b", "46")], {"a": 1}, ("a", "b")),
+        ([endpoint("a", "6"), endpoint("b")], {}, ("b", "a")),
+        ([endpoint("a", "46"), endpoint("b", "6")], {"b": 1}, ("a", "b")),
+        ([endpoint("a", "6")], {}, ("", "a")),
+    ],
+)
+def test_each_address_family_has_the_gateway_that_is_first_in_dockers_order(
+    endpoints: list[Endpoint], priorities: dict[str, int], expected: tuple[str, str]
+) -> None:
+    settings = {name: EndpointSettings(gw_priority=value) for name, value in priorities.items()}
+    for order in (endpoints, endpoints[::-1]):
+        found = network_endpoints.gateways(order, settings)
+        assert tuple(e.network if e else "" for e in found) == expected
+
+
+def test_an_interface_whose_addresses_are_on_link_is_a_gateway() -> None:
+    routed = msgspec.structs.replace(endpoint("wire"), gateway="", on_link=True)
+    assert network_endpoints.gateways([routed], {}).ids == ("id of wire", "")
 
 
 def test_questions_beyond_the_rate_wait_for_the_next_moment() -> None:
