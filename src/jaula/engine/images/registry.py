@@ -105,7 +105,7 @@ class RegistryService:
         :raises InvalidRequest: when the reference has a digest.
         """
         from jaula.images.registry.cancellation import Cancellation
-        from jaula.images.registry.push import push
+        from jaula.images.registry.push import PushRequest, push
 
         reference, all_tags = _parse_reference(name, tag)
         if reference.digest is not None:
@@ -117,7 +117,7 @@ class RegistryService:
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
-                push(client, reference, credentials, emit, cancel, quota, platform)
+                push(PushRequest(client, reference, credentials, emit, cancel, quota), platform)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message
@@ -128,7 +128,7 @@ class RegistryService:
     ) -> AsyncIterator[Document]:
         """Push an image of the store under a name that it need not have; yield the messages."""
         from jaula.images.registry.cancellation import Cancellation
-        from jaula.images.registry.push import push_image
+        from jaula.images.registry.push import PushRequest, push_image
 
         reference = references.parse(name)
         credentials = credentials_for(auth, reference.domain)
@@ -136,7 +136,7 @@ class RegistryService:
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
-                push_image(client, reference, image, credentials, emit, cancel, quota)
+                push_image(PushRequest(client, reference, credentials, emit, cancel, quota), image)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -30,64 +31,67 @@ Emit = Callable[[Message], None]
 _WAKE = 0.5  # seconds between two checks for new messages
 
 
-def push(
-    client: RegistryClient,
-    reference: Reference,
-    credentials: Credentials,
-    emit: Emit,
-    cancel: Cancellation,
-    quota: Quota | None = None,
-    platform: Platform | None = None,
-) -> list[UploadResult]:
-    """Push the image of a tag, or of every tag of a repository if ``reference`` has none.
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """The name that a client pushes to, and the means. ``emit`` gets the messages.
+
+    ``quota`` is for an image that another client removes meanwhile, since the push names it again.
+    """
+
+    client: RegistryClient
+    reference: Reference
+    credentials: Credentials
+    emit: Emit
+    cancel: Cancellation
+    quota: Quota | None = None
+
+    def repository(self) -> Repository:
+        """Return the repository at the registry."""
+        name = self.reference
+        return self.client.repository(name.domain, name.path, self.credentials, self.cancel)
+
+
+def push(request: PushRequest, platform: Platform | None = None) -> list[UploadResult]:
+    """Push the image of a tag, or of every tag of a repository if the reference has none.
 
     An index is pushed with all that it lists. If the store lacks a part of it, the image for this
     machine is pushed alone; with ``platform``, the image for that one.
 
-    ``quota`` is for an image that another client removes meanwhile, since the push names it again.
-
     :raises NotFound: if a tag does not exist.
     """
+    store = request.client.store
     try:
-        with client.store.lease() as lease:
-            return _push_tags(client, reference, credentials, emit, cancel, lease, quota, platform)
+        with store.lease() as lease:
+            return _push_tags(request, lease, platform)
     finally:
-        client.store.collect()  # plain layers that were compressed, or an image removed meanwhile
+        store.collect()  # plain layers that were compressed, or an image removed meanwhile
 
 
-def _push_tags(
-    client: RegistryClient,
-    reference: Reference,
-    credentials: Credentials,
-    emit: Emit,
-    cancel: Cancellation,
-    lease: Lease,
-    quota: Quota | None,
-    platform: Platform | None,
-) -> list[UploadResult]:
+def _push_tags(request: PushRequest, lease: Lease, platform: Platform | None) -> list[UploadResult]:
+    store, reference, emit = request.client.store, request.reference, request.emit
     repository = f"{reference.domain}/{reference.path}"
     emit(status(f"The push refers to repository [{repository}]"))
-    tags = [reference.tag] if reference.tag else _tags(client.store, reference)
+    tags = [reference.tag] if reference.tag else _tags(store, reference)
     if not tags:
         raise NotFound(f"An image does not exist locally with the tag: {reference.repository}")
     images: list[tuple[str, Image]] = []
     for tag in tags:
         named = Reference(reference.domain, reference.path, tag)
         try:
-            client.store.resolve(str(named))
+            store.resolve(str(named))
         except NotFound:
             raise NotFound(f"tag does not exist: {named}") from None
-        images.append((tag, client.store.pin(lease, str(named), platform)))
-    target = client.repository(reference.domain, reference.path, credentials, cancel)
+        images.append((tag, store.pin(lease, str(named), platform)))
+    target = request.repository()
     results = []
     for tag, image in images:
-        index = client.store.index(image.target)
+        index = store.index(image.target)
         if index is not None and index.is_complete and platform is None:
-            pushed = _push_index(client, target, reference, tag, image, emit, cancel, quota)
+            pushed = _push_index(request, target, tag, image)
         else:
-            pushed = _push(client, target, reference, tag, image, emit, cancel, quota)
+            pushed = _push(request, target, tag, image)
             if index is not None and platform is None:
-                emit(_pushed_instead(client.store, image))
+                emit(_pushed_instead(store, image))
         results.append(pushed)
     return results
 
@@ -107,21 +111,12 @@ def _pushed_instead(store: ImageStore, image: Image) -> Message:
     }
 
 
-def push_image(
-    client: RegistryClient,
-    reference: Reference,
-    image: Image,
-    credentials: Credentials,
-    emit: Emit,
-    cancel: Cancellation,
-    quota: Quota | None = None,
-) -> UploadResult:
+def push_image(request: PushRequest, image: Image) -> UploadResult:
     """Push an image of the store under a name that it need not have."""
-    with client.store.lease() as lease:
-        image = client.store.pin(lease, image.id)
-        target = client.repository(reference.domain, reference.path, credentials, cancel)
-        tag = reference.tag or "latest"
-        return _push(client, target, reference, tag, image, emit, cancel, quota)
+    store = request.client.store
+    with store.lease() as lease:
+        image = store.pin(lease, image.id)
+        return _push(request, request.repository(), request.reference.tag or "latest", image)
 
 
 def _tags(store: ImageStore, reference: Reference) -> list[str]:
@@ -129,54 +124,37 @@ def _tags(store: ImageStore, reference: Reference) -> list[str]:
     return sorted(n.tag for n in names if n.repository == reference.repository and n.tag)
 
 
-def _push(
-    client: RegistryClient,
-    target: Repository,
-    reference: Reference,
-    tag: str,
-    image: Image,
-    emit: Emit,
-    cancel: Cancellation,
-    quota: Quota | None,
-) -> UploadResult:
-    store = client.store
+def _push(request: PushRequest, target: Repository, tag: str, image: Image) -> UploadResult:
+    store, cancel = request.client.store, request.cancel
     for layer in dict.fromkeys(reversed(image.layers)):
-        emit(status("Preparing", short(layer)))
+        request.emit(status("Preparing", short(layer)))
     manifest = store.manifest(image)
     if is_plain(manifest) and not image.digests and store.index(image.target) is None:
-        image = compress_layers(store, image, cancel, quota)
+        image = compress_layers(store, image, cancel, request.quota)
         manifest = store.manifest(image)
     with store.lease((image.manifest, *(layer.digest for layer in manifest.layers))):
         upload = Upload(target, store.blobs, cancel)
-        _send_blobs(client, upload, reference, image, emit, cancel)
+        _send_blobs(request, upload, image)
         data, media_type = store.blobs.document(image.manifest), store.media_type(image)
         upload.manifest(tag, data, media_type)
         pushed = UploadResult(tag, image.manifest, len(data))
-        store.adopt(data, media_type, [f"{reference.repository}@{pushed.digest}"], quota)
-    _report(pushed, emit)
+        names = [f"{request.reference.repository}@{pushed.digest}"]
+        store.adopt(data, media_type, names, request.quota)
+    _report(pushed, request.emit)
     return pushed
 
 
-def _push_index(
-    client: RegistryClient,
-    target: Repository,
-    reference: Reference,
-    tag: str,
-    image: Image,
-    emit: Emit,
-    cancel: Cancellation,
-    quota: Quota | None,
-) -> UploadResult:
+def _push_index(request: PushRequest, target: Repository, tag: str, image: Image) -> UploadResult:
     """Push an index: each manifest before what lists it, since registries demand this order."""
-    store = client.store
+    store = request.client.store
     index, images = store.index(image.target), store.images(image)
     if index is None:
         raise NotFound(f"No such image: {image.target}")  # removed meanwhile
     for layer in dict.fromkeys(layer for each in images for layer in reversed(each.layers)):
-        emit(status("Preparing", short(layer)))
-    upload = Upload(target, store.blobs, cancel)
+        request.emit(status("Preparing", short(layer)))
+    upload = Upload(target, store.blobs, request.cancel)
     for each in images:
-        _send_blobs(client, upload, reference, each, emit, cancel)
+        _send_blobs(request, upload, each)
         upload.manifest(each.manifest, store.blobs.document(each.manifest), store.media_type(each))
     for digest in index.artifacts:
         manifest = store.document(digest)
@@ -190,27 +168,20 @@ def _push_index(
     upload.manifest(tag, data, descriptor.media_type)
     pushed = UploadResult(tag, image.target, len(data))
     held = (*index.images, *index.artifacts)
-    names = [f"{reference.repository}@{pushed.digest}"]
-    store.adopt_index(data, descriptor.media_type, held, names, quota)
-    _report(pushed, emit)
+    names = [f"{request.reference.repository}@{pushed.digest}"]
+    store.adopt_index(data, descriptor.media_type, held, names, request.quota)
+    _report(pushed, request.emit)
     return pushed
 
 
-def _send_blobs(
-    client: RegistryClient,
-    upload: Upload,
-    reference: Reference,
-    image: Image,
-    emit: Emit,
-    cancel: Cancellation,
-) -> None:
+def _send_blobs(request: PushRequest, upload: Upload, image: Image) -> None:
     """Upload the layers of an image that the registry lacks, then its configuration."""
-    manifest = client.store.manifest(image)
+    manifest = request.client.store.manifest(image)
     distinct = {
         layer.digest: (layer, diff_id)
         for layer, diff_id in zip(manifest.layers, image.layers, strict=True)
     }
-    _Layers(client, upload, reference, list(distinct.values()), emit, cancel).send()
+    _Layers(request, upload, list(distinct.values())).send()
     if not upload.has(manifest.config.digest):
         upload.send(manifest.config, lambda sent: None)
 
@@ -225,24 +196,18 @@ class _Layers:
     """The layers of one image that is being pushed."""
 
     def __init__(
-        self,
-        client: RegistryClient,
-        upload: Upload,
-        reference: Reference,
-        layers: list[tuple[Descriptor, str]],
-        emit: Emit,
-        cancel: Cancellation,
+        self, request: PushRequest, upload: Upload, layers: list[tuple[Descriptor, str]]
     ) -> None:
         self._upload = upload
         self._layers = layers
-        self._emit = emit
-        self._cancel = cancel
+        self._emit = request.emit
+        self._cancel = request.cancel
         self._board = ProgressBoard()
-        self._pool = WorkerPool(client.config.uploads, "registry-upload")
+        self._pool = WorkerPool(request.client.config.uploads, "registry-upload")
         self._lock = threading.Lock()
         self._left = len(layers)
         self._error: BaseException | None = None
-        self._mounts = _repositories(client.store, reference)
+        self._mounts = _repositories(request.client.store, request.reference)
 
     def send(self) -> None:
         """Upload every missing layer. Raise the first failure."""

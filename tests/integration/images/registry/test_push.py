@@ -18,7 +18,7 @@ from jaula.images.archive.import_ import import_tar
 from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.push import push
+from jaula.images.registry.push import PushRequest, push
 from jaula.images.registry.upload import Upload, UploadResult
 from jaula.spec.image import LAYER_GZIP, Descriptor
 
@@ -36,11 +36,14 @@ def puller(tmp_path: Path) -> Puller:
     return Puller(tmp_path)
 
 
+def request_for(puller: Puller, name: Reference) -> PushRequest:
+    emit = puller.messages.append
+    return PushRequest(puller.client, name, Credentials(), emit, Cancellation())
+
+
 def send(puller: Puller, name: str) -> UploadResult:
     puller.messages.clear()
-    return push(puller.client, parse(name), Credentials(), puller.messages.append, Cancellation())[
-        0
-    ]
+    return push(request_for(puller, parse(name)))[0]
 
 
 def test_plain_layers_are_compressed_once(puller: Puller, registry: Registry) -> None:
@@ -185,4 +188,4 @@ def test_an_unknown_image_cannot_be_pushed(puller: Puller, registry: Registry) -
         send(puller, f"{registry.name}/nosuch:1")
     every = Reference(registry.name, "nosuch")
     with pytest.raises(NotFound, match="An image does not exist locally"):
-        push(puller.client, every, Credentials(), puller.messages.append, Cancellation())
+        push(request_for(puller, every))
