@@ -73,6 +73,8 @@ def test_a_container_names_the_manifest_of_its_image(engine: PrivateEngine, busy
         assert descriptor in [each["ImageManifestDescriptor"] for each in listed]
         older = engine.request("GET", f"/v1.47/containers/{name}/json").json()
         assert "ImageManifestDescriptor" not in older
+        again = engine.request("GET", f"/v1.48/containers/{name}/json").json()
+        assert again["ImageManifestDescriptor"] == descriptor
 
 
 def test_a_network_counts_its_addresses(engine: PrivateEngine, busybox: str) -> None:

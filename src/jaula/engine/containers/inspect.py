@@ -62,7 +62,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Args": list(record.args[1:]),
         "State": state(record),
         "Image": record.image,
-        "ImageManifestDescriptor": manifest_descriptor(services, record),
+        "ImageManifestDescriptor": manifest_descriptor(services, container),
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
@@ -99,10 +99,16 @@ def document(services: Services, container: Container) -> dict[str, Any]:
     }
 
 
-def manifest_descriptor(services: Services, record: ContainerRecord) -> dict[str, Any] | None:
-    """Return the OCI descriptor of the image's manifest; None if the image was removed."""
-    descriptor = services.images.manifest_descriptor(record.image)
-    return None if descriptor is None else msgspec.to_builtins(descriptor)
+def manifest_descriptor(services: Services, container: Container) -> dict[str, Any] | None:
+    """Return the OCI descriptor of the image's manifest; None if the image was removed.
+
+    It is read once for each container, since the manifest of its image does not change.
+    """
+    if container.image_manifest is None:
+        descriptor = services.images.manifest_descriptor(container.record.image)
+        if descriptor is not None:
+            container.image_manifest = msgspec.to_builtins(descriptor)
+    return container.image_manifest
 
 
 class _Annotated(msgspec.Struct):

@@ -33,7 +33,7 @@ def summary(
         "Names": [f"/{record.name}", *aliases.get(record.id, ())],
         "Image": _image_name(services, record),
         "ImageID": record.image,
-        "ImageManifestDescriptor": manifest_descriptor(services, record),
+        "ImageManifestDescriptor": manifest_descriptor(services, container),
         "Command": command(record.args),
         "Created": record.created // 1_000_000_000,
         "Ports": network_settings.listed_ports(record),

@@ -41,6 +41,7 @@ class Container:
     ``prepare`` once the container's ids are known; it may change the mounts. ``transient_env`` are
     environment variables that are never stored in the database; the spec is then written to
     ``bundle``. ``starting`` is the shim that creates the container; a removal by force kills it.
+    ``image_manifest`` is the OCI descriptor of its image's manifest, None until it is read.
     """
 
     def __init__(self, record: ContainerRecord) -> None:
@@ -58,6 +59,7 @@ class Container:
         self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
         self.removing = False
+        self.image_manifest: dict[str, Any] | None = None
         self._waiters: list[tuple[str, asyncio.Future[WaitResult]]] = []
 
     @property
