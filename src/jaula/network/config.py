@@ -21,7 +21,6 @@ from jaula.network.firewall.bridge_rules import INTERNAL_GROUP, Limits
 from jaula.network.ipam import (
     Addresses,
     AddressPool,
-    AddressUsage,
     IpamPlan,
     Subnet,
     choose_subnet6,
@@ -186,13 +185,6 @@ def addresses6(network: NetworkRecord) -> Addresses | None:
         ip_range=parse_subnet6(pool.ip_range) if pool.ip_range else None,
         reserved=[ip_address(address) for address in pool.auxiliary.values()],
     )
-
-
-def unused_addresses(network: NetworkRecord) -> dict[str, AddressUsage]:
-    """Return the usage of the addresses of a network without endpoints, by subnet."""
-    plan = address_plan(network, ())
-    ipv4 = plan.addresses(plan.fixed) if plan is not None and plan.fixed is not None else None
-    return {str(a.subnet): a.usage() for a in (ipv4, addresses6(network)) if a is not None}
 
 
 def limits(network: NetworkRecord, *, past_firewall: bool = False) -> Limits:

@@ -77,9 +77,15 @@ class NetworkManager:
             return addresses
 
     def address_usage(self, network: str) -> dict[str, AddressUsage]:
-        """Return the usage of a network's addresses by subnet; empty until it is set up."""
+        """Return the usage of a network's addresses by subnet.
+
+        It is empty for a network that could not be set up, and has no subnet of IPv4 before a
+        subnet is chosen.
+        """
         with self._lock:
-            found = self._networks.find(network)
+            found = self._networks.get(network)
+            if found is None:
+                return {}
             return {str(a.subnet): a.usage() for a in (found.addresses, found.addresses6) if a}
 
     def addresses6(self, network: str = BRIDGE) -> Addresses | None:

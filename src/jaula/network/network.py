@@ -44,7 +44,7 @@ class Network(ABC):
 
     ``network`` is the network's name. ``publishes`` is True if host ports can be published to its
     containers. ``is_up`` says that it is set up on the host. ``addresses`` are those of IPv4, None
-    before that and for a network without IPv4.
+    before a subnet is chosen and for a network without IPv4.
     """
 
     publishes = False

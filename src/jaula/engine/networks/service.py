@@ -107,9 +107,6 @@ class Networks:
         if not document["IPAM"]["Config"] or document["ConfigOnly"]:
             return {}
         usage = self._services.network_manager.address_usage(name)
-        record = self._services.network_store.get(name)
-        if not usage and record is not None:  # no container has used it since the engine started
-            usage = config.unused_addresses(record)
         return {
             "IPAM": {
                 "Subnets": {

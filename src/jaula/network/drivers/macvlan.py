@@ -36,6 +36,8 @@ class MacvlanNetwork(Network):
         super().__init__(network, internal=internal, addresses6=addresses6)
         self.parent = parent
         self._ipv4 = ipv4
+        if ipv4 is not None and ipv4.fixed is not None:  # known before the parent exists
+            self.addresses = ipv4.addresses(ipv4.fixed)
         self._other_subnets = other_subnets
 
     @property
@@ -52,7 +54,7 @@ class MacvlanNetwork(Network):
             used = [*host_routes.ipv4_networks(self.parent.links), *self._other_subnets()]
         except OSError as exc:
             raise JaulaError(f"cannot use the interface {self.name}: {exc}") from exc
-        if self._ipv4 is not None:
+        if self._ipv4 is not None and self.addresses is None:
             self.addresses = self._ipv4.addresses(self._ipv4.choose(used))
         self.is_up = True
 

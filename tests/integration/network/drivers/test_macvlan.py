@@ -270,6 +270,7 @@ def test_a_parent_that_appears_later_is_used(topology: Topology) -> None:
         with pytest.raises(JaulaError, match="late0 does not exist"):
             topology.manager.define(plan)
         topology.manager.expect(plan)
+        assert topology.manager.address_usage("late")  # of a network without its parent
     with pytest.raises(JaulaError, match="late0 does not exist"):
         join(topology, "late")
     for _ in range(2):
