@@ -66,9 +66,12 @@ _LEGACY_NETWORK = (
 )
 """Members of ``NetworkSettings`` that belong to the default network."""
 
-_LEGACY_USAGE = (
-    *("LayersSize", "LayersReclaimable", "Images", "Containers", "Volumes", "BuildCache"),
-)
+_LEGACY_USAGE: Document = {
+    "LayersSize": 0,
+    **dict.fromkeys(("Images", "Containers", "Volumes", "BuildCache")),
+}
+"""Members of older answers, with their values for kinds of object that were not requested."""
+_LEGACY_USAGE_NAMES = (*_LEGACY_USAGE, "LayersReclaimable")
 
 
 def _without(document: Document, names: tuple[str, ...]) -> Document:
@@ -230,16 +233,18 @@ def info(document: Document, version: Version) -> Document:
 def disk_usage(document: Document, version: Version, *, verbose: bool) -> Document:
     """Return the answer to ``GET /system/df``.
 
-    The ``*Usage`` members list objects only for ``verbose``, which has none of the older members.
+    ``document`` has the members of the requested kinds of object. The ``*Usage`` members list
+    objects only for ``verbose``, which has none of the older members.
     """
-    legacy = {key: value for key, value in document.items() if key in _LEGACY_USAGE}
+    names = _LEGACY_USAGE_NAMES
+    legacy = _LEGACY_USAGE | {key: value for key, value in document.items() if key in names}
     if legacy.get("Images"):
         legacy["Images"] = images(legacy["Images"], version)
     if legacy.get("Containers"):
         legacy["Containers"] = containers(legacy["Containers"], version)
     if version < _USAGE:
         return legacy
-    usage = {key: value for key, value in document.items() if key not in _LEGACY_USAGE}
+    usage = _without(document, names)
     if verbose:
         return usage
     usage = {key: _without(value, ("Items",)) for key, value in usage.items()}

@@ -136,9 +136,15 @@ def test_information_has_the_members_of_the_version(
 def test_disk_usage_changes_its_form_in_two_steps() -> None:
     usage = {"TotalCount": 1, "Items": [{"Id": "i", "Size": 2}]}
     document = {"LayersSize": 2, "Images": [{"Id": "i", "Size": 2}], "ImageUsage": usage}
-    assert set(compat.disk_usage(document, DOCKER_26, verbose=True)) == {"LayersSize", "Images"}
+    older = compat.disk_usage(document, DOCKER_26, verbose=True)
+    absent = dict.fromkeys(("Containers", "Volumes", "BuildCache"))
+    assert {key: older[key] for key in absent} == absent
+    assert set(older) == {"LayersSize", "Images", *absent}
     both = compat.disk_usage(document, (1, 52), verbose=False)
-    assert set(both) == {"LayersSize", "Images", "ImageUsage"}
+    assert set(both) == {*older, "ImageUsage"}
+    assert compat.disk_usage({}, DOCKER_26, verbose=False) == absent | {
+        "LayersSize": 0, "Images": None,
+    }  # fmt: skip
     assert both["ImageUsage"] == {"TotalCount": 1}
     assert compat.disk_usage(document, (1, 52), verbose=True) == {"ImageUsage": usage}
     assert compat.disk_usage(document, NEW, verbose=False) == {"ImageUsage": {"TotalCount": 1}}

@@ -32,13 +32,6 @@ _EVENT_TYPES = {"application/x-ndjson": (1, 52), "application/json-seq": (1, 52)
 """Media types of the events that a client can ask for, by the API version that brought them."""
 
 
-_DF_ABSENT = {
-    "LayersSize": 0,
-    **dict.fromkeys(("Images", "Containers", "Volumes", "BuildCache")),
-}
-"""What Docker has for kinds of object that were not requested."""
-
-
 async def ping(request: Request) -> Answer:
     """Ping: ``GET /_ping``."""
     await request.engine.system.ping()
@@ -77,7 +70,6 @@ async def disk_usage(request: Request) -> Answer:
     if kinds:
         members = {member for kind in kinds for member in _DF_SECTIONS[kind]}
         document = {name: value for name, value in document.items() if name in members}
-        document = _DF_ABSENT | document
     verbose = request.query.flag("verbose")
     return response.json(compat.disk_usage(document, request.version, verbose=verbose))
 
