@@ -20,7 +20,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaula.buildkit.definition import RESULT, remote_of, result_of
@@ -548,7 +548,7 @@ class _BuildKit:
             cache_to=cache_exports(job.request.Cache.Exports),
             result=result,
         )
-        stream: AsyncIterator[bytes] = _nothing()
+        stream: AsyncGenerator[bytes, None] | None = None
         job.subrequest = bool(request.options.subrequest)
         if request.upload:
             session = await self._engine.builds.find_session(job.request.Session)
@@ -564,7 +564,8 @@ class _BuildKit:
                     await job.report(message)
         finally:
             await messages.aclose()  # type: ignore[attr-defined]
-            await stream.aclose()  # type: ignore[attr-defined]
+            if stream is not None:
+                await stream.aclose()
         return result
 
     async def _return(self, call: Call, request: gateway.ReturnRequest) -> gateway.ReturnResponse:
@@ -587,12 +588,6 @@ class _BuildKit:
 
     async def _inputs(self, call: Call, request: gateway.InputsRequest) -> gateway.InputsResponse:
         return gateway.InputsResponse()
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    """Yield nothing: the context is not the body of a request."""
-    for chunk in list[bytes]():
-        yield chunk
 
 
 def _exports(request: control.SolveRequest) -> tuple[BuildExport, ...]:

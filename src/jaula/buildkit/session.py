@@ -12,7 +12,7 @@ import asyncio
 import os
 import queue
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import quote_plus
 
@@ -137,7 +137,7 @@ class ClientSession:
         except GrpcError as error:
             raise as_engine_error(error) from None
 
-    async def upload(self, path: str) -> AsyncIterator[bytes]:
+    async def upload(self, path: str) -> AsyncGenerator[bytes, None]:
         """Yield what the client's standard input has, which it offers under a path."""
         metadata = (("urlpath", path), ("urlhost", UPLOAD_HOST))
         stream = self._open("/moby.upload.v1.Upload/Pull", metadata)

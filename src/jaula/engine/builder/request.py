@@ -52,7 +52,7 @@ _FROM_SESSION = "client-session"  # BuildKit clients send this remote if the bod
 async def run_request(
     shared: BuildServices,
     options: BuildOptions,
-    stream: AsyncIterator[bytes],
+    stream: AsyncIterator[bytes] | None,
     resolved: ResolvedRequest,
     quota: Quota,
     authorize: Authorize,
@@ -91,6 +91,8 @@ async def run_request(
                 sources.has_context = False
                 dockerfile = ContextLocation(NAMES[0], text)
         elif options.local is None or options.remote == _FROM_SESSION:
+            if stream is None:
+                raise InvalidRequest("the request has no build context")
             await unpack_context(stream, context, cancellation)
         if options.local is not None and sources.local is not None:
             async for message in receive_dockerfile(sources.local, options):

@@ -73,7 +73,7 @@ class Builds:
     async def build(
         self,
         options: BuildOptions,
-        stream: AsyncIterator[bytes],
+        stream: AsyncIterator[bytes] | None,
         resolved: ResolvedRequest,
         *,
         quota: Quota,
@@ -81,6 +81,7 @@ class Builds:
     ) -> AsyncIterator[Document]:
         """Build an image and yield Docker's messages. Closing the iterator cancels the build.
 
+        ``stream`` is the archive of the context, None if the options have another context.
         ``resolved`` holds the build's limits and modes, which are authorized already. The owner of
         ``quota`` owns the build, its image and the base images that it pulls.
 

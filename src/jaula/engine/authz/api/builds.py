@@ -42,7 +42,7 @@ class BuildsApi:
         self._session = session
 
     async def build(
-        self, options: BuildOptions, stream: AsyncIterator[bytes]
+        self, options: BuildOptions, stream: AsyncIterator[bytes] | None
     ) -> AsyncIterator[Document]:
         session = self._session
         exports = options.exports or ()
