@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 
 
 class JaulaError(Exception):
@@ -141,3 +142,8 @@ def runtime_error(error: OSError, what: str) -> RuntimeFailure:
     if (unavailable := resource_error(error, what)) is not None:
         return RuntimeFailure(unavailable.message, hint=unavailable.hint, errno=error.errno or 0)
     return RuntimeFailure(f"{what}: {error}")
+
+
+def list_of(messages: Sequence[str]) -> str:
+    """Return one message, or several as a list with a line for each, as moby does."""
+    return messages[0] if len(messages) == 1 else "\n".join(f"* {text}" for text in messages)

@@ -8,12 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
 
 import msgspec
 
 from jaula.config import EngineConfig
-from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, list_of
 from jaula.network.drivers.bridge import BridgePlan, check_bridge_name
 from jaula.network.drivers.parent_interface import ParentPlan, dummy_name
 from jaula.network.firewall.antispoof import port_group
@@ -32,73 +42,133 @@ from jaula.spec.network import NetworkRecord, Pool
 
 
 def check_pools(
-    pools: Iterable[Pool], taken: Iterable[Subnet], *, ipv4: bool = True, ipv6: bool
+    pools: Iterable[Pool],
+    taken: Iterable[Subnet],
+    *,
+    ipv4: bool = True,
+    ipv6: bool,
+    driver: str = "bridge",
 ) -> tuple[Pool, ...]:
     """Return the requested subnets in canonical form. ``taken`` are the subnets of other networks.
 
-    ``ipv4`` and ``ipv6`` say which address families the network has.
+    ``ipv4`` and ``ipv6`` say which address families the network has. The messages are Docker's.
 
     :raises InvalidRequest: when a subnet, gateway, range or address is invalid.
-    :raises NotAuthorized: when a subnet overlaps another network's (Docker's status and words).
+    :raises NotAuthorized: when a subnet overlaps another network's, or a family has several.
+    :raises JaulaError: when a gateway or auxiliary address cannot be used.
     """
+    requested = []
+    for pool in pools:
+        if pool.subnet:
+            requested.append(pool)
+        elif pool.gateway or pool.ip_range or pool.auxiliary:
+            raise InvalidRequest(
+                "invalid network config:\nevery ip-range, gateway or aux-address must have"
+                " a corresponding subnet"
+            )
+    if errors := [error for pool in requested for error in _errors(pool, ipv6)]:
+        raise InvalidRequest(f"invalid network config:\n{list_of(errors)}")
     checked: list[Pool] = []
     other_subnets = list(taken)
-    for pool in pools:
-        if not pool.subnet:
-            if pool.gateway or pool.ip_range or pool.auxiliary:
-                raise InvalidRequest(
-                    "invalid network config:\nevery ip-range, gateway or aux-address must have"
-                    " a corresponding subnet"
-                )
-            continue
+    for pool in requested:
         version6 = ":" in pool.subnet
         if not (ipv6 if version6 else ipv4):
             continue  # like Docker: the subnet of an address family that is off is ignored
-        if any((":" in other.subnet) == version6 for other in checked):
-            raise InvalidRequest(
-                f"only one IPv{6 if version6 else 4} subnet is allowed for a network",
-                hint="create a second network",
-            )
         subnet = parse_subnet6(pool.subnet) if version6 else parse_subnet(pool.subnet)
         if any(
             subnet.version == other.version and subnet.overlaps(other) for other in other_subnets
         ):
             raise NotAuthorized("Pool overlaps with other one on this address space")
         other_subnets.append(subnet)
-        checked.append(_check_pool(pool, subnet))
+        checked.append(_canonical(pool, subnet))
+    if len({":" in pool.subnet for pool in checked}) < len(checked):
+        raise NotAuthorized(f"{driver} driver doesn't support multiple subnets")
     return tuple(checked)
 
 
-def _check_pool(pool: Pool, subnet: Subnet) -> Pool:
-    gateway = _address_in(pool.gateway, subnet, "gateway") if pool.gateway else ""
-    auxiliary = {
-        name: _address_in(address, subnet, "aux-address")
-        for name, address in pool.auxiliary.items()
-    }
-    ip_range = ""
-    if pool.ip_range:
-        try:
-            parsed = ip_network(pool.ip_range, strict=False)
-        except ValueError as exc:
-            raise InvalidRequest(f"invalid ip-range {pool.ip_range!r}: {exc}") from exc
-        if parsed.version != subnet.version or not _contains(subnet, parsed):
-            raise InvalidRequest(f"ip-range {parsed} is not in the subnet {subnet}")
-        ip_range = str(parsed)
-    return Pool(str(subnet), gateway or str(subnet[1]), ip_range, auxiliary)
+def _errors(pool: Pool, ipv6: bool) -> list[str]:
+    """Return every error of a pool (moby: ``ValidateIPAM``)."""
+    subnet = _prefix(pool.subnet)
+    if subnet is None:
+        return [f"invalid subnet {pool.subnet}: invalid CIDR block notation"]
+    if subnet.version == 6 and not ipv6:
+        return []
+    network, errors = subnet.network, []
+    if subnet.ip != network.network_address:
+        errors.append(f"invalid subnet {subnet}: it should be {network}")
+    errors += _range_errors(pool.ip_range, network)
+    if pool.gateway and (error := _address_error(pool.gateway, network)):
+        errors.append(f"invalid gateway {pool.gateway}: {error}")
+    for name, address in pool.auxiliary.items():
+        if error := _address_error(address, network):
+            errors.append(f"invalid auxiliary address {name}: {error}")
+    return errors
 
 
-def _contains(subnet: Subnet, ip_range: Subnet) -> bool:
-    return ip_range[0] in subnet and ip_range[-1] in subnet
+def _range_errors(text: str, subnet: Subnet) -> list[str]:
+    if not text:
+        return []
+    parsed = _prefix(text)
+    if parsed is None:
+        return [f"invalid ip-range {text}: invalid CIDR block notation"]
+    if parsed.version != subnet.version:
+        return [f"invalid ip-range {text}: parent subnet is an IPv{subnet.version} block"]
+    network, errors = parsed.network, []
+    if network.prefixlen < subnet.prefixlen:
+        errors.append(
+            f"invalid ip-range {text}: CIDR block is bigger than its parent subnet {subnet}"
+        )
+    if parsed.ip != network.network_address:
+        errors.append(f"invalid ip-range {parsed}: it should be {network}")
+    if not subnet.overlaps(network):
+        errors.append(f"invalid ip-range {text}: parent subnet {subnet} doesn't contain ip-range")
+    return errors
 
 
-def _address_in(text: str, subnet: Subnet, field: str) -> str:
+def _address_error(text: str, subnet: Subnet) -> str:
     try:
-        address = ip_address(text.partition("/")[0])
-    except ValueError as exc:
-        raise InvalidRequest(f"invalid {field} {text!r}") from exc
+        address = ip_address(text)
+    except ValueError:
+        return "invalid address"
+    if address.version != subnet.version:
+        return f"parent subnet is an IPv{subnet.version} block"
     if address not in subnet:
-        raise InvalidRequest(f"no matching subnet for {field} {address}")
-    return str(address)
+        return f"parent subnet {subnet} doesn't contain this address"
+    return ""
+
+
+def _prefix(text: str) -> IPv4Interface | IPv6Interface | None:
+    """Return a prefix in CIDR notation, None if it is malformed."""
+    address, slash, length = text.partition("/")
+    if not slash or not (length.isascii() and length.isdigit()) or "%" in address:
+        return None
+    try:
+        return ip_interface(text)
+    except ValueError:
+        return None
+
+
+def _canonical(pool: Pool, subnet: Subnet) -> Pool:
+    """Return a checked pool in canonical form.
+
+    :raises JaulaError: when two of its addresses are the same, or one is the subnet's own.
+    """
+    gateway = ip_address(pool.gateway) if pool.gateway else subnet[1]
+    used = {subnet.network_address, *((subnet.broadcast_address,) if subnet.version == 4 else ())}
+    if gateway in used:
+        raise JaulaError(f"failed to allocate gateway ({gateway}): Address already in use")
+    used.add(gateway)
+    ip_range = ip_network(pool.ip_range) if pool.ip_range else None
+    auxiliary = {}
+    for name, text in pool.auxiliary.items():
+        address = ip_address(text)
+        if address in used and (ip_range is None or address in ip_range):
+            raise JaulaError(
+                f"failed to allocate secondary ip address ({name}:{text}): Address already in use"
+            )
+        used.add(address)
+        auxiliary[name] = str(address)
+    return Pool(str(subnet), str(gateway), str(ip_range) if ip_range else "", auxiliary)
 
 
 def add_ipv6_subnet(

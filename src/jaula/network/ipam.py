@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from jaula.errors import Conflict, InvalidRequest, JaulaError
+from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 
 Address = IPv4Address | IPv6Address
 Subnet = IPv4Network | IPv6Network
@@ -123,7 +123,7 @@ class Addresses:
         """Allocate the requested address, or the next free one.
 
         :raises InvalidRequest: when the address is malformed or outside the subnet.
-        :raises Conflict: when the address is in use.
+        :raises NotAuthorized: when the address is in use (Docker's status and words).
         :raises JaulaError: when no address is free.
         """
         if requested is not None:
@@ -157,10 +157,13 @@ class Addresses:
             raise InvalidRequest(f"invalid IPv{version} address {requested!r}") from exc
         if address.version != version:
             raise InvalidRequest(f"invalid IPv{version} address {requested!r}")
-        if not self._lowest <= int(address) <= self._highest:
-            raise InvalidRequest(f"address {address} is not in the network's subnet {self.subnet}")
-        if int(address) in self._taken:
-            raise Conflict(f"address already in use: {address}")
+        if address not in self.subnet:
+            raise InvalidRequest(
+                f"no configured subnet or ip-range contain the IP address {address}"
+            )
+        number = int(address)
+        if number in self._taken or not self._lowest <= number <= self._highest:
+            raise NotAuthorized("Address already in use")
         self._taken.add(int(address))
         return address
 

@@ -179,8 +179,8 @@ class NetworkManager:
         Also sets the namespace's loopback interface up. Nothing is left after a failure.
 
         :raises InvalidRequest: when the MAC or IP address is malformed or outside the subnet.
-        :raises Conflict: when the IP address is in use.
-        :raises NotAuthorized: when the container has an endpoint in the network (Docker's status).
+        :raises NotAuthorized: when the IP address is in use, or the container has an endpoint in
+            the network (Docker's status).
         :raises NotFound: when no network of that name is defined.
         """
         if mac is not None:

@@ -369,6 +369,73 @@ CONFIG_NETWORKS = Scene(
     ),
 )
 
+NET = "192.168.231.0/24"
+IPAM = (
+    f"--subnet {NET} --ip-range 192.168.231.64/26 --gateway 192.168.231.254"
+    " --aux-address a=192.168.231.65 --aux-address b=192.168.231.66"
+)
+BAD_IPAM = (
+    "--gateway 192.168.231.1",
+    "--ip-range 192.168.231.0/26",
+    "--aux-address a=192.168.231.1",
+    f"--subnet {NET} --subnet {NET}",
+    f"--subnet {NET} --subnet 192.168.231.0/25",
+    f"--subnet {NET} --subnet 192.168.232.0/24",
+    f"--subnet {NET} --gateway 192.168.232.1",
+    f"--subnet {NET} --gateway 192.168.231.1 --gateway 192.168.231.2",
+    f"--subnet {NET} --gateway nonsense",
+    f"--subnet {NET} --gateway 192.168.231.0",
+    f"--subnet {NET} --gateway 192.168.231.255",
+    f"--subnet {NET} --ip-range 192.168.232.0/26",
+    f"--subnet {NET} --ip-range 192.168.231.0/23",
+    f"--subnet {NET} --ip-range 192.168.231.5/26",
+    f"--subnet {NET} --ip-range nonsense",
+    f"--subnet {NET} --aux-address a=192.168.232.1",
+    f"--subnet {NET} --aux-address a",
+    f"--subnet {NET} --aux-address a=nonsense",
+    f"--subnet {NET} --aux-address a=192.168.231.1",
+    f"--subnet {NET} --gateway fd00::1",
+    "--subnet 192.168.231.7/24",
+    "--subnet 192.168.231.0",
+    "--subnet 192.168.231.0/33",
+    "--subnet nonsense",
+    "--ipv6 --subnet fd00:231::/64 --subnet fd00:232::/64",
+    "--ipv6 --subnet fd00:231::5/64",
+)
+ADDRESSES = (
+    *("--ip 192.168.231.65", "--ip 192.168.231.254", "--ip 192.168.231.255"),
+    *("--ip 192.168.231.0", "--ip 192.168.232.7", "--ip nonsense", "--ip fd00::5"),
+    *("--ip6 192.168.231.70", "--ip6 fd00::5"),
+    "--link-local-ip nonsense",
+)
+
+NETWORK_ADDRESSES = Scene(
+    "addresses of networks",
+    (
+        *(step(f"network create {line} tr-bad") for line in BAD_IPAM),
+        step(f"network create {IPAM} tr-net"),
+        step("network inspect -f", "{{json .IPAM}}", "tr-net"),
+        step(f"run --rm --network tr-net {IMAGE} hostname -i"),
+        step(f"run --rm --network tr-net --ip 192.168.231.7 {IMAGE} hostname -i"),
+        *(step(f"run --rm --network tr-net {line} {IMAGE} true") for line in ADDRESSES),
+        step("network create tr-two"),
+        step(f"run --rm --network tr-two --ip 192.168.231.7 {IMAGE} true"),
+        step(f"run --rm --network name=tr-net,ip=nonsense {IMAGE} true"),
+        step(SLEEPER),
+        *(step(f"network connect {line} tr-net t-1") for line in ADDRESSES),
+        step("network connect --link-local-ip 192.168.231.9 tr-net t-1"),
+        step("network connect --ip 192.168.231.7 tr-two t-1"),
+        step("network connect --ip6 nonsense --ip 192.168.231.7 tr-two t-1"),
+        step("rm -f t-1"),  # dockerd connects it to them when it starts again
+        step(SLEEPER),
+        step("stop -t 0 t-1"),
+        step("network connect --ip 192.168.231.77 tr-net t-1"),
+        step("network connect --ip 192.168.232.78 tr-net t-1"),
+        step("start t-1"),
+        step("inspect -f", '{{(index .NetworkSettings.Networks "tr-net").IPAddress}}', "t-1"),
+    ),
+)
+
 NO_LINKS = ("rm --link t-1", "rm --link absent", "rm --link absent/al", "rm --link t-2/absent")
 
 LINKS = Scene(
@@ -663,6 +730,7 @@ SCENES = (
     IMAGES,
     NETWORKS,
     CONFIG_NETWORKS,
+    NETWORK_ADDRESSES,
     LINKS,
     VOLUMES,
     UPDATES,

@@ -317,7 +317,7 @@ def test_requested_subnets_ranges_gateways_and_reserved_addresses_are_used(
         link = inside.link("eth0")
         assert link is not None
         assert link.mtu == 1300
-    with pytest.raises(Conflict):
+    with pytest.raises(NotAuthorized):
         join(topology, "asked", ip="10.77.0.9")
     with pytest.raises(InvalidRequest):
         join(topology, "asked", ip="10.78.0.1")

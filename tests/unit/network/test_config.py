@@ -6,7 +6,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_network
 
 import pytest
 
-from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.network import config
 from jaula.network.firewall import antispoof, bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
@@ -17,7 +17,7 @@ NETWORK = NetworkRecord("shop", "ab" * 32, 0, "br-abababababab")
 
 
 def test_a_subnet_is_completed_with_its_first_address_as_gateway() -> None:
-    result = config.check_pools([Pool("10.0.0.9/24"), Pool("fd00:1::/64")], [], ipv6=True)
+    result = config.check_pools([Pool("10.0.0.0/24"), Pool("fd00:1::/64")], [], ipv6=True)
     assert result == (Pool("10.0.0.0/24", "10.0.0.1"), Pool("fd00:1::/64", "fd00:1::1"))
     assert len(config.check_pools([Pool("10.0.0.0/24"), Pool("fd00::/64")], [], ipv6=False)) == 1
     assert config.check_pools([Pool("")], [], ipv6=False) == ()
@@ -52,8 +52,67 @@ def test_invalid_pools_are_refused(pool: Pool) -> None:
 
 
 def test_two_subnets_of_one_family_are_refused() -> None:
-    with pytest.raises(InvalidRequest, match="only one IPv4 subnet"):
-        config.check_pools([Pool("10.0.0.0/24"), Pool("10.0.1.0/24")], [], ipv6=False)
+    pools = [Pool("10.0.0.0/24"), Pool("10.0.1.0/24")]
+    with pytest.raises(NotAuthorized, match="macvlan driver doesn't support multiple subnets"):
+        config.check_pools(pools, [], ipv6=False, driver="macvlan")
+    assert config.check_pools(pools, [], ipv4=False, ipv6=False) == ()
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        (Pool("10.0.0.9/24"), "invalid subnet 10.0.0.9/24: it should be 10.0.0.0/24"),
+        (Pool("10.0.0.0"), "invalid subnet 10.0.0.0: invalid CIDR block notation"),
+        (
+            Pool("10.0.0.0/255.0.0.0"),
+            "invalid subnet 10.0.0.0/255.0.0.0: invalid CIDR block notation",
+        ),
+        (
+            Pool("10.0.0.0/24", "fd00::1", "10.0.0.3/23", {"a": "x", "b": "10.0.1.1"}),
+            (
+                "* invalid ip-range 10.0.0.3/23: CIDR block is bigger than its parent subnet"
+                " 10.0.0.0/24\n"
+                "* invalid ip-range 10.0.0.3/23: it should be 10.0.0.0/23\n"
+                "* invalid gateway fd00::1: parent subnet is an IPv4 block\n"
+                "* invalid auxiliary address a: invalid address\n"
+                "* invalid auxiliary address b: parent subnet 10.0.0.0/24 doesn't contain this"
+                " address"
+            ),
+        ),
+        (
+            Pool("fd00::/64", ip_range="fd01::/80"),
+            "invalid ip-range fd01::/80: parent subnet fd00::/64 doesn't contain ip-range",
+        ),
+    ],
+)
+def test_every_error_of_a_pool_is_reported_in_dockers_words(pool: Pool, expected: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        config.check_pools([pool], [], ipv6=True)
+    assert caught.value.message == f"invalid network config:\n{expected}"
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        (Pool("10.0.0.0/24", "10.0.0.0"), "gateway (10.0.0.0)"),
+        (Pool("10.0.0.0/24", "10.0.0.255"), "gateway (10.0.0.255)"),
+        (Pool("fd00::/64", "fd00::"), "gateway (fd00::)"),
+        (Pool("10.0.0.0/24", auxiliary={"a": "10.0.0.1"}), "ip address (a:10.0.0.1)"),
+        (
+            Pool("10.0.0.0/24", auxiliary={"a": "10.0.0.7", "b": "10.0.0.7"}),
+            "ip address (b:10.0.0.7)",
+        ),
+    ],
+)
+def test_an_address_of_a_pool_that_has_another_use_is_refused(pool: Pool, expected: str) -> None:
+    with pytest.raises(JaulaError) as caught:
+        config.check_pools([pool], [], ipv6=True)
+    assert caught.value.message.endswith(f"{expected}: Address already in use")
+
+
+def test_an_auxiliary_address_outside_the_range_is_not_allocated() -> None:
+    pool = Pool("10.0.0.0/24", "10.0.0.1", "10.0.0.64/26", {"a": "10.0.0.1"})
+    assert config.check_pools([pool], [], ipv6=False) == (pool,)
 
 
 def test_an_ipv6_network_gets_its_own_unique_local_subnet() -> None:

@@ -374,7 +374,7 @@ def _networks(services: Services, body: ContainerCreate) -> endpoints.NetworkEnd
             hint="create it with network create, or use host, none or container:NAME",
         ) from None
     for name, settings in networks.items():
-        endpoints.check(name, services.network_store.get(name), settings)
+        endpoints.check(name, services.network_store.get(name), settings, new=True)
     return networks
 
 

