@@ -27,6 +27,8 @@ OWN_WORDS = (
 
 INIT_NAME = (r"docker-init|tini\S*", "init", "the name of the init program")
 
+MTU_HINT = (r" \(com.docker.network.driver.mtu is [^)]*\)", "", "further words")
+
 HINT = (r" \(must be [^)]*\)", "", "the engine's own words after Docker's")
 ONLY = (r" \(only [^)]*\)", "", "the engine's own words after Docker's")
 NO_NUMBER = (
@@ -409,6 +411,47 @@ ADDRESSES = (
     "--link-local-ip nonsense",
 )
 
+BAD_NETWORKS = (
+    *("--ipam-driver nosuch", "--ipam-driver null", "-d overlay", "--scope swarm", "--ingress"),
+    *("-d host", "-d null", "-d nosuch", "--attachable=maybe", "--label =b"),
+    "-o com.docker.network.bridge.enable_icc=maybe",
+    "-o com.docker.network.bridge.enable_ip_masquerade=",
+    "-o com.docker.network.bridge.host_binding_ipv4=nonsense",
+    "-o com.docker.network.driver.mtu=x",
+    "-o com.docker.network.driver.mtu=-1",
+    "-d macvlan -o parent=lo",
+    "-d macvlan -o macvlan_mode=nosuch",
+    "-d ipvlan -o ipvlan_mode=nosuch",
+    "-d ipvlan -o ipvlan_flag=nosuch",
+)
+BAD_PRUNES = ("nosuch=1", "until=nonsense", "until=1h --filter until=2h")
+NETWORK_FILTERS = (
+    *("name=^tr-two$", "name=r-t", "name=[", "driver=nosuch", "scope=nosuch", "type=nosuch"),
+    *("dangling=maybe", "label=a", "label=a=c", "id=nosuch"),
+)
+
+NETWORK_OPTIONS = Scene(
+    "options and filters of networks",
+    (
+        *(step(f"network create {line} tr-bad", but=(HINT, MTU_HINT)) for line in BAD_NETWORKS),
+        step("network create --label a=b tr-net"),
+        step("network create tr-two"),
+        *(
+            step(f"network ls --format {{{{.Name}}}} --filter {line}", unordered=True)
+            for line in NETWORK_FILTERS
+        ),
+        *(step(f"network prune -f --filter {line}") for line in BAD_PRUNES),
+        step("network prune -f --filter until=1h"),
+        step("network prune -f --filter label=a=c"),
+        step("network prune -f --filter label=a=b"),
+        step(f"create --name t-1 --network tr-two {IMAGE} true"),
+        step(f"run --rm --network container: {IMAGE} true"),
+        step("network rm tr-two absent"),
+        step("network rm -f absent"),
+        step("network rm -f host"),
+    ),
+)
+
 NETWORK_ADDRESSES = Scene(
     "addresses of networks",
     (
@@ -731,6 +774,7 @@ SCENES = (
     NETWORKS,
     CONFIG_NETWORKS,
     NETWORK_ADDRESSES,
+    NETWORK_OPTIONS,
     LINKS,
     VOLUMES,
     UPDATES,

@@ -6,11 +6,10 @@ Source: Docker Engine API 1.45, ``GET /containers/json``. Any value of one filte
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.engine.model.filters import Filters, check_names, has_labels
+from jaula.engine.model.filters import Filters, check_names, has_labels, has_match
 from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port_range
 from jaula.errors import InvalidRequest, NotFound
@@ -144,7 +143,7 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
         case "id":
             return record.id.startswith(value)
         case "name":
-            return _search(value.removeprefix("/"), record.name)
+            return has_match(value.removeprefix("/"), record.name)
         case "status":
             return record.status == value
         case "exited":
@@ -160,13 +159,6 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
         case "isolation":
             return value in ("default", "process")
     return False
-
-
-def _search(pattern: str, text: str) -> bool:
-    try:
-        return re.search(pattern, text) is not None
-    except re.error:
-        return pattern in text
 
 
 def _has_network(

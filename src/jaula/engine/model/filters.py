@@ -6,6 +6,7 @@ prunes. Pure, except for the clock from which a duration is counted back.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Iterable, Mapping
 
@@ -30,6 +31,14 @@ def has_labels(labels: Mapping[str, str], selectors: Iterable[str]) -> bool:
     return all(has_label(labels, selector) for selector in selectors)
 
 
+def has_match(pattern: str, text: str) -> bool:
+    """Return whether a regular expression, or else a part, is in the text."""
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return pattern in text
+
+
 def check_names(filters: Filters, known: Collection[str]) -> None:
     """Check that every filter is known.
 
@@ -43,9 +52,12 @@ def check_names(filters: Filters, known: Collection[str]) -> None:
 def check_prune(filters: Filters, *more: str) -> None:
     """Check the filters of a prune; ``more`` are those of one kind of object.
 
-    :raises InvalidRequest: when a name is unknown, or a value of ``until`` is not a time.
+    :raises InvalidRequest: when a name is unknown, ``until`` has several values, or one that is
+        not a time.
     """
     check_names(filters, ("until", "label", "label!", *more))
+    if len(filters.get("until", ())) > 1:
+        raise InvalidRequest("more than one until filter specified")
     for value in filters.get("until", ()):
         parse_time(value)
 
@@ -76,7 +88,7 @@ def parse_time(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds <= _LATEST:
-        raise InvalidRequest(f"invalid time {text[:100]!r} in filter 'until'")
+        raise InvalidRequest(f'failed to parse value as time or duration: "{text[:100]}"')
     return seconds
 
 

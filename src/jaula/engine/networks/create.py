@@ -60,12 +60,20 @@ def check(body: NetworkCreate) -> None:
     """
     _check_name(body.name)
     if body.driver == "overlay":
-        raise _swarm()
+        raise NotAuthorized(
+            'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to'
+            " connect this node to swarm and try again."
+        )
     config_only.check(body)
-    if body.scope == "swarm" or body.ingress:
-        raise _swarm()
-    if body.ipam is not None and body.ipam.driver not in ("", "default"):
-        raise NotFound(f'IPAM driver "{body.ipam.driver}" not found')
+    if body.ingress:
+        raise NotAuthorized("Ingress network can only be global scope network")
+    if body.scope == "swarm":
+        raise NotAuthorized("cannot create a swarm scoped network when swarm is not active")
+    ipam_driver = body.ipam.driver if body.ipam is not None else ""
+    if ipam_driver == "null":
+        raise InvalidRequest("ipv4 pool is empty")
+    if ipam_driver not in ("", "default"):
+        raise NotFound(f'plugin "{ipam_driver}" not found')
     if body.config_only:
         return  # the networks that take its settings name the driver
     if body.driver in ("host", "null"):
@@ -98,10 +106,6 @@ def with_families(body: NetworkCreate) -> NetworkCreate:
     return msgspec.structs.replace(
         body, enable_ipv4=decided[0], enable_ipv6=decided[1], options=options
     )
-
-
-def _swarm() -> NotAuthorized:
-    return NotAuthorized("This node is not a swarm manager: a network of that kind needs one")
 
 
 def network(body: NetworkCreate, identity: str) -> NetworkRecord:
@@ -150,10 +154,15 @@ def _parented(common: NetworkRecord, driver: str) -> NetworkRecord:
         raise InvalidRequest(f"invalid parent interface {parent!r}")
     flag = ""
     if driver == "macvlan":
-        mode = _one_of(options, MACVLAN_MODE_OPTION, MACVLAN_MODES, "bridge")
+        mode = options.get(MACVLAN_MODE_OPTION) or "bridge"
+        _check_known("macvlan mode", mode, MACVLAN_MODES, "'bridge' mode is the macvlan driver")
     else:
-        mode = _one_of(options, IPVLAN_MODE_OPTION, IPVLAN_MODES, "l2")
-        flag = _one_of(options, IPVLAN_FLAG_OPTION, IPVLAN_FLAGS, "bridge")
+        mode = options.get(IPVLAN_MODE_OPTION) or "l2"
+        _check_known("ipvlan mode", mode, IPVLAN_MODES, "'l2' mode is the ipvlan driver")
+        flag = options.get(IPVLAN_FLAG_OPTION) or "bridge"
+        _check_known("ipvlan flag", flag, IPVLAN_FLAGS, "'bridge' is the ipvlan driver")
+    if parent == "lo":
+        raise InvalidRequest(f"loopback interface is not a valid {driver} parent link")
     return msgspec.structs.replace(
         common,
         driver=driver,
@@ -164,32 +173,44 @@ def _parented(common: NetworkRecord, driver: str) -> NetworkRecord:
     )
 
 
-def _one_of(options: dict[str, str], name: str, known: Iterable[str], default: str) -> str:
-    value = options.get(name) or default
+def _check_known(kind: str, value: str, known: Iterable[str], default: str) -> None:
     if value not in known:
         raise InvalidRequest(
-            f"requested {name} {value!r} is not valid", hint=f"must be one of {', '.join(known)}"
+            f"requested {kind} '{value}' is not valid, {default} default",
+            hint=f"must be one of {', '.join(known)}",
         )
-    return value
 
 
 def _flag(options: dict[str, str], name: str) -> bool:
     text = options.get(name, "true").lower()
     if text not in _TRUE + _FALSE:
-        raise InvalidRequest(f"invalid value for {name}: {options[name]!r} is not true or false")
+        raise _not_parsed(name, options[name], "strconv.ParseBool")
     return text in _TRUE
 
 
 def _binding(text: str) -> str:
     try:
         return str(IPv4Address(text)) if text else ""
-    except AddressValueError as error:
-        raise InvalidRequest(f"invalid value for {BINDING_OPTION}: {error}") from None
+    except AddressValueError:
+        raise InvalidRequest(f"failed to parse {BINDING_OPTION} value: {text} (nil ip)") from None
+
+
+def _not_parsed(name: str, text: str, function: str) -> InvalidRequest:
+    """Return moby's error of an option, which names the function of Go that refused it."""
+    return InvalidRequest(
+        f'failed to parse {name} value: {text} ({function}: parsing "{text}": invalid syntax)'
+    )
 
 
 def _mtu(text: str) -> int:
     if not text:
         return 0
-    if not text.isdigit() or not (text == "0" or 68 <= int(text) <= 65535):
-        raise InvalidRequest(f"invalid value for {MTU_OPTION}: {text!r}")
-    return int(text)
+    digits = text[1:] if text[0] in "+-" else text
+    if not (digits.isascii() and digits.isdigit()):
+        raise _not_parsed(MTU_OPTION, text, "strconv.Atoi")
+    value = int(text)
+    if value and not 68 <= value <= 65535:
+        raise InvalidRequest(
+            f"invalid MTU number: {value}", hint=f"{MTU_OPTION} is from 68 to 65535"
+        )
+    return value

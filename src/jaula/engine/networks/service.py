@@ -14,6 +14,7 @@ from jaula.engine.model.filters import (
     Filters,
     check_prune,
     has_labels,
+    has_match,
     prune_selects,
 )
 from jaula.engine.networks import (
@@ -175,14 +176,17 @@ class Networks:
     def _fits(self, document: Document, key: str, values: Values) -> bool:
         match key:
             case "name":
-                return any(value in document["Name"] for value in values)
+                return any(has_match(value, document["Name"]) for value in values)
             case "id":
-                return any(document["Id"].startswith(value) for value in values)
+                return any(has_match(value, document["Id"]) for value in values)
             case "driver":
                 return document["Driver"] in values
             case "scope":
                 return document["Scope"] in values
             case "type":
+                for value in values:
+                    if value not in ("builtin", "custom"):
+                        raise InvalidRequest(f"invalid filter: 'type'='{value}'")
                 kind = "builtin" if document["Name"] in PREDEFINED else "custom"
                 return kind in values
             case "dangling":

@@ -75,7 +75,7 @@ def _network(mode: str) -> tuple[NamespaceMode, str]:
     if mode.startswith(_CONTAINER) and mode != _CONTAINER:
         return NamespaceMode(NamespaceKind.CONTAINER, mode.removeprefix(_CONTAINER)), ""
     if mode == _CONTAINER:
-        raise InvalidRequest("invalid network mode: container: must be followed by a name or an id")
+        raise InvalidRequest("Invalid network mode: invalid container format container:<name|id>")
     return PRIVATE, mode
 
 

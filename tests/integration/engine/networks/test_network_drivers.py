@@ -74,7 +74,7 @@ def test_a_macvlan_network_is_created_used_and_removed(
         ({"parent": "jltnone"}, 400, "the parent interface jltnone does not exist"),
         ({"parent": "jltnone.9"}, 404, "neither does jltnone"),
         ({"parent": "a/b"}, 400, "invalid parent interface"),
-        ({"parent": "lo", "macvlan_mode": "best"}, 400, "macvlan_mode 'best' is not valid"),
+        ({"parent": "lo", "macvlan_mode": "best"}, 400, "macvlan mode 'best' is not valid"),
     ],
 )
 def test_a_parent_that_cannot_be_is_refused_and_nothing_is_left(

@@ -125,13 +125,13 @@ def test_inspect_shows_a_network_as_requested(
         ({"Driver": "overlay"}, 403, "not a swarm manager"),
         ({"Driver": "nothing"}, 404, 'plugin "nothing" not found'),
         ({"Driver": "host"}, 403, 'only one instance of "host" network is allowed'),
-        ({"IPAM": {"Driver": "x"}}, 404, 'IPAM driver "x" not found'),
+        ({"IPAM": {"Driver": "x"}}, 404, 'plugin "x" not found'),
         ({"IPAM": {"Config": [{"Gateway": "1.2.3.4"}]}}, 400, "corresponding subnet"),
         ({"IPAM": {"Config": [{"Subnet": "10.0.0.0/33"}]}}, 400, "invalid subnet"),
         ({"Options": {"com.docker.network.bridge.name": "a/b"}}, 400, "invalid bridge name"),
         ({"Options": {"com.docker.network.bridge.name": "lo"}}, 403, "has an interface"),
-        ({"Options": {"com.docker.network.driver.mtu": "1"}}, 400, "invalid value"),
-        ({"Options": {"com.docker.network.bridge.enable_icc": "x"}}, 400, "invalid value"),
+        ({"Options": {"com.docker.network.driver.mtu": "1"}}, 400, "invalid MTU number"),
+        ({"Options": {"com.docker.network.bridge.enable_icc": "x"}}, 400, "failed to parse"),
     ],
 )
 def test_an_invalid_network_is_refused_with_dockers_message(

@@ -67,11 +67,36 @@ def test_other_names_are_refused() -> None:
         filters.check_names({"x": []}, ("label", "until"))
 
 
-@pytest.mark.parametrize("bad", [{"name": ["x"]}, {"until": ["yesterday"]}, {"until": [""]}])
-def test_a_prune_is_refused_before_it_removes_anything(bad: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"name": ["x"]}, "invalid filter 'name'"),
+        ({"until": ["yesterday"]}, 'failed to parse value as time or duration: "yesterday"'),
+        ({"until": [""]}, 'failed to parse value as time or duration: ""'),
+        ({"until": ["1h", "2h"]}, "more than one until filter specified"),
+    ],
+)
+def test_a_prune_is_refused_before_it_removes_anything(
+    bad: dict[str, list[str]], message: str
+) -> None:
     filters.check_prune({"until": ["1h"], "label": ["a"], "label!": ["b"], "x": []}, "x")
-    with pytest.raises(InvalidRequest, match="filter"):
+    with pytest.raises(InvalidRequest) as caught:
         filters.check_prune(bad)
+    assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("^shop$", "shop", True),
+        ("^shop$", "shops", False),
+        ("ho", "shop", True),
+        ("[", "a[b", True),  # not a regular expression
+        ("[", "shop", False),
+    ],
+)
+def test_a_filter_by_name_is_a_regular_expression(pattern: str, text: str, expected: bool) -> None:
+    assert filters.has_match(pattern, text) is expected
 
 
 @pytest.mark.parametrize(
@@ -98,7 +123,7 @@ def test_a_duration_is_that_long_ago(text: str, ago: float) -> None:
     ["", "x", "-1", "1e9", "nan", "inf", "9" * 400, "253402300801", "٣", "1x", "2024-13-01"],
 )
 def test_an_invalid_time_is_refused(text: str) -> None:
-    with pytest.raises(InvalidRequest, match="invalid time"):
+    with pytest.raises(InvalidRequest, match="failed to parse value as time or duration"):
         filters.parse_time(text)
 
 
