@@ -67,6 +67,10 @@ class Paths:
     def socket(self) -> Path:
         return self.run / "jaula.sock"
 
+    @property
+    def cri_socket(self) -> Path:
+        return self.run / "cri.sock"
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
@@ -110,6 +114,7 @@ class EngineConfig:
     socket_group: str | None = None
     tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on as well
     tls: TlsConfig | None = None  # of these sockets; None: clients are not authenticated
+    cri: bool = False  # serve Kubernetes' CRI as well
     storage_driver: str | None = None  # None: probe
     bridge: str = "jaula0"
     bridge_subnet: str | None = None  # CIDR; None: from the pool

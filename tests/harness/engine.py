@@ -173,7 +173,7 @@ class PrivateEngine:
             self.process = None
 
     def remove_containers(self) -> None:
-        for container in self.request("GET", "/containers/json?all=1").json():
+        for container in self.request("GET", "/containers/json?all=1&pods=1").json():
             reply = self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
             assert reply.status in (204, 404, 409), reply
 

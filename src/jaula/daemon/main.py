@@ -52,17 +52,20 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
     try:
         lock = _lock_root(config)
         network = sockets.listen_tcp(config)
-        listening = inherited or [sockets.listen_unix(config)]
+        listening = inherited or [sockets.listen_unix(config.socket, config.socket_group)]
+        cri = sockets.listen_unix(config.paths.cri_socket) if config.cri else None
     except BaseException:
         runtime.close()
         raise
     from jaula.daemon import serve
 
     try:
-        serve.run(config, runtime, listening, network, read_config)
+        serve.run(config, runtime, listening, network, cri, read_config)
     finally:
         if not inherited:
             sockets.unlink(config.socket)
+        if cri is not None:
+            sockets.unlink(config.paths.cri_socket)
         os.close(lock)
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from jaula.api.http.server import Server
     from jaula.api.http.tls_listener import TlsListener
     from jaula.config import EngineConfig
+    from jaula.cri.server import Server as CriServer
+    from jaula.engine.authz.gateway import Gateway
     from jaula.engine.authz.head_log import HeadLog
     from jaula.runtime.client import Runtime
 
@@ -33,9 +35,10 @@ def run(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
+    cri_socket: socket.socket | None,
     read_config: ReadConfig,
 ) -> None:
-    """Serve on unix and TCP sockets until SIGTERM or SIGINT.
+    """Serve on unix and TCP sockets until SIGTERM or SIGINT; CRI on its own, if there is one.
 
     ``read_config`` returns the new configuration at SIGHUP.
 
@@ -53,7 +56,7 @@ def run(
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    asyncio.run(_serve(config, runtime, unix_sockets, tcp_sockets, read_config))
+    asyncio.run(_serve(config, runtime, unix_sockets, tcp_sockets, cri_socket, read_config))
 
 
 async def _serve(
@@ -61,6 +64,7 @@ async def _serve(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
+    cri_socket: socket.socket | None,
     read_config: ReadConfig,
 ) -> None:
     import asyncio
@@ -111,6 +115,7 @@ async def _serve(
     log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
     reloader.tls_listeners = await _open(server, tcp_sockets, context)
+    cri = None if cri_socket is None else _open_cri(cri_socket, gateway)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     gateway.start()
     _notify("READY=1")
@@ -119,6 +124,8 @@ async def _serve(
     _notify("STOPPING=1")
     loop.remove_reader(zygote)
     os.close(zygote)
+    if cri is not None:
+        await cri.close()
     await server.close()
     await engine.close()
     await gateway.close()
@@ -175,6 +182,17 @@ async def _open(
             "engine listens on tcp://%s:%d as well", f"[{host}]" if ":" in host else host, port
         )
     return listeners
+
+
+def _open_cri(sock: socket.socket, gateway: Gateway) -> CriServer:
+    """Serve CRI. Its package and protobuf are loaded here only."""
+    import logging
+
+    from jaula.cri.server import Server
+
+    sock.setblocking(False)
+    logging.getLogger("jaula.engine").info("engine serves CRI on %s", sock.getsockname())
+    return Server(sock, gateway.enter)
 
 
 def _context(config: EngineConfig) -> SSLContext | None:

@@ -51,14 +51,13 @@ def _check_inherited(sock: socket.socket) -> None:
         )
 
 
-def listen_unix(config: EngineConfig) -> socket.socket:
-    """Open the API's socket, for root and the members of one group.
+def listen_unix(path: Path, group: str | None = None) -> socket.socket:
+    """Open a unix socket, for root and the members of one group.
 
     :raises Conflict: when another engine listens on it.
     :raises InvalidRequest: when the group does not exist.
     :raises Unavailable: when the socket cannot be opened.
     """
-    path = config.socket
     _check_unused(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -68,13 +67,13 @@ def listen_unix(config: EngineConfig) -> socket.socket:
             sock.bind(str(path))
         finally:
             os.umask(old)
-        if config.socket_group:
+        if group:
             import grp
 
             try:
-                os.chown(path, 0, grp.getgrnam(config.socket_group).gr_gid)
+                os.chown(path, 0, grp.getgrnam(group).gr_gid)
             except KeyError:
-                raise InvalidRequest(f"the group {config.socket_group} does not exist") from None
+                raise InvalidRequest(f"the group {group} does not exist") from None
             os.chmod(path, 0o660)
         sock.listen(512)
     except OSError as error:

@@ -22,6 +22,7 @@ from jaula.engine.images.service import Images
 from jaula.engine.images.trust import TrustService
 from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
+from jaula.engine.pods.service import Pods
 from jaula.engine.secrets.service import Secrets
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.system.disk_usage import DiskUsage
@@ -63,6 +64,7 @@ class Engine:
         disk_usage = DiskUsage(services, self.containers, self.images, self.volumes, self.builds)
         self.system = System(services, disk_usage)
         self.fsck = Fsck(services)
+        self.pods = Pods(services, self.containers, self.execs)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""

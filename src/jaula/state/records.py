@@ -15,6 +15,7 @@ from jaula.errors import CorruptState
 from jaula.spec.api import ContainerCreate, LogConfig, Resources, SecretReference
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import Endpoint, PublishedPort
+from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 
 
 class Status(StrEnum):
@@ -294,6 +295,18 @@ class StartIntent(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[PublishedPort, ...] = ()
 
 
+class PodSandboxRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What makes a container the sandbox of a pod.
+
+    ``addresses`` are those of the pod. ``networked`` says that the network plugins have to remove
+    what they added; it is set before they are called.
+    """
+
+    request: PodSandboxRequest
+    addresses: tuple[str, ...] = ()
+    networked: bool = False
+
+
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything about one container that must outlive the engine.
 
@@ -350,8 +363,15 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     health: HealthRecord | None = None  # None: it has no check, or never ran
     level: str = ""  # its unique SELinux level; empty: none was allocated
     build: str = ""  # the build that it is a step of; such a container is never listed
+    sandbox: PodSandboxRecord | None = None  # None: it is not the sandbox of a pod
+    pod: PodContainerRequest | None = None  # None: it is not a container of a pod
     start_intent: StartIntent | None = None  # None: no start is in progress
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
+
+    @property
+    def in_pod(self) -> bool:
+        """Whether it is the sandbox or a container of a pod; Docker's lists leave these out."""
+        return self.sandbox is not None or self.pod is not None
 
     @property
     def is_transient(self) -> bool:

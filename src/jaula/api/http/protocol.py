@@ -10,25 +10,14 @@ Facts about closed peers: on a unix socket, end of file also comes from a client
 its input (``shutdown``) and still reads the answer. Only ``POLLHUP`` means that it is gone. asyncio
 stops polling a socket after end of file, so the server checks such connections regularly. On TCP
 the two cases cannot be distinguished: end of file during a stream ends it.
-
-Source of the peer: unix(7), ``SO_PEERCRED``; ``SO_PEERGROUPS`` since Linux 4.13
-(asm-generic/socket.h).
-
-Facts about peers: the ids are those at the time of ``connect``, translated into the user namespace
-of the reader. An id without a translation is the overflow id, 65534. A process in a container that
-has the socket appears with its id on the host. The process may have ended and its pid be reused:
-only a pidfd of the peer (``SO_PEERPIDFD``, Linux 6.5) proves that /proc/PID is about the peer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import errno
-import os
 import select
 import socket
-import struct
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from hashlib import sha256
 from math import inf
@@ -37,7 +26,8 @@ from typing import Any, Protocol
 import h11
 
 from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
-from jaula.spec.api_params import ContainerPeer, Origin, Peer, Remote
+from jaula.engine.authz.peer import peer_process
+from jaula.spec.api_params import ContainerPeer, Origin, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers
 HIGH_WATER = 256 * 1024  # bytes of unsent output, or of a body that is read, that pause the sender
@@ -51,10 +41,6 @@ DISCARD_SECONDS = 5.0
 
 FINGERPRINT = "sha256:"
 _MAX_COMMON_NAME = 64  # characters: RFC 5280, appendix A.1, ub-common-name
-_SO_PEERGROUPS = 59
-_SO_PEERPIDFD = 77
-_UNSET_UID = 2**32 - 1  # (uid_t) -1: no login
-_COMMON_GROUPS, _MAX_GROUPS = 64, 65536  # the second is NGROUPS_MAX
 
 
 def _whole_answer(status: str, message: str) -> bytes:
@@ -379,7 +365,7 @@ def peer_of(sock: socket.socket) -> Origin:
 
     :raises OSError: when it is not connected any more.
     """
-    return _peer_process(sock) if sock.family == socket.AF_UNIX else Remote(peer_address(sock))
+    return peer_process(sock) if sock.family == socket.AF_UNIX else Remote(peer_address(sock))
 
 
 def certified_peer(address: str, subject: Subject, certificate: bytes) -> Remote:
@@ -399,54 +385,3 @@ def peer_address(sock: socket.socket) -> str:
     """Return ``host:port`` of a TCP peer."""
     host, port = sock.getpeername()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _peer_process(sock: socket.socket) -> Peer:
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, gid = struct.unpack("iII", credentials)
-    groups = _peer_groups(sock)
-    try:
-        pidfd = struct.unpack("i", sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD, 4))[0]
-    except OSError:
-        return Peer(pid, uid, gid, groups)  # the kernel is older, or the process has ended
-    try:
-        login, command = _login_uid(pid), _read_line(f"/proc/{pid}/comm")
-        alive = select.poll()
-        alive.register(pidfd, select.POLLIN)
-        if alive.poll(0):
-            return Peer(pid, uid, gid, groups)
-    finally:
-        os.close(pidfd)
-    return Peer(pid, uid, gid, groups, login, command)
-
-
-def _login_uid(pid: int) -> int | None:
-    text = _read_line(f"/proc/{pid}/loginuid")
-    return int(text) if text.isdigit() and int(text) != _UNSET_UID else None
-
-
-def _read_line(path: str) -> str:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""  # the process has ended, or the kernel has no such file
-    try:
-        return os.read(fd, 64).decode("utf-8", "replace").rstrip("\n")
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
-
-
-def _peer_groups(sock: socket.socket) -> tuple[int, ...]:
-    for count in (_COMMON_GROUPS, _MAX_GROUPS):
-        try:
-            data = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, count * 4)
-        except OSError as error:
-            if error.errno == errno.ERANGE:
-                continue
-            if error.errno in (errno.ENOPROTOOPT, errno.ENODATA):
-                return ()
-            raise
-        return struct.unpack(f"{len(data) // 4}I", data)
-    return ()

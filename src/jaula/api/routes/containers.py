@@ -68,7 +68,11 @@ async def list_(request: Request) -> Answer:
     if limit is not None and limit <= 0:
         limit = None
     documents = request.engine.containers.list(
-        all=query.flag("all"), limit=limit, filters=query.filters(), size=query.flag("size")
+        all=query.flag("all"),
+        limit=limit,
+        filters=query.filters(),
+        size=query.flag("size"),
+        pods=query.flag("pods"),
     )
     return response.json(compat.containers(documents, request.version))
 

@@ -208,6 +208,7 @@ FLAGS = (
     ),
     Flag("tls", "", "bool", "Use TLS; refused without --tlsverify, since any client could connect"),
     Flag("insecure-tcp", "", "bool", "Allow TCP without TLS, on the loopback interface only"),
+    Flag("cri", "", "bool", "Serve Kubernetes' CRI on RUN/cri.sock"),
     Flag(
         "storage-driver",
         "",

@@ -24,6 +24,7 @@ def run(options: Options) -> int:
         ),
         ("size", options.on("size") or ".Size" in output_format),
         ("filters", filters(options.texts("filter"))),
+        ("pods", options.on("pods")),
     )
     containers = Client(Settings.host).get("/containers/json", query) or []
     columns = container_columns.columns(no_trunc=options.on("no-trunc"))
@@ -55,6 +56,7 @@ COMMAND = Command(
         Flag("last", "n", "int", "Show n last created containers (includes all states)"),
         Flag("latest", "l", "bool", "Show the latest created container (includes all states)"),
         Flag("no-trunc", "", "bool", "Don't truncate output"),
+        Flag("pods", "", "bool", "Show the containers of Kubernetes' pods too"),
         Flag("quiet", "q", "bool", "Only display container IDs"),
         Flag("size", "s", "bool", "Display total file sizes"),
     ),

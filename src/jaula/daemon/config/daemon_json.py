@@ -222,6 +222,7 @@ SETTINGS: dict[str, Setting] = {
     "tlskey": Setting(("tlskey",), _text("tlskey")),
     "insecure-tcp": Setting(("insecure-tcp",), _flag),
     "group": Setting(("socket-group",), _text("socket_group")),
+    "cri": Setting(("cri",), _flag),
     "storage-driver": Setting(("storage-driver",), _text("storage_driver")),
     "bridge": Setting(("bridge",), _text("bridge")),
     "bip": Setting(("bridge-subnet",), _bip),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.api.fsck import FsckApi
     from jaula.engine.authz.api.images import ImagesApi
     from jaula.engine.authz.api.networks import NetworksApi
+    from jaula.engine.authz.api.pods import PodsApi
     from jaula.engine.authz.api.registry import RegistryApi
     from jaula.engine.authz.api.secrets import SecretsApi
     from jaula.engine.authz.api.system import SystemApi
@@ -128,6 +129,12 @@ class EngineApi:
         from jaula.engine.authz.api.networks import NetworksApi
 
         return NetworksApi(self._engine, self._session)
+
+    @cached_property
+    def pods(self) -> PodsApi:
+        from jaula.engine.authz.api.pods import PodsApi
+
+        return PodsApi(self._engine, self._session)
 
     @cached_property
     def system(self) -> SystemApi:

@@ -60,11 +60,17 @@ class ContainerQueries:
         return document
 
     def list(
-        self, *, all: bool, limit: int | None, filters: dict[str, list[str]], size: bool
+        self,
+        *,
+        all: bool,
+        limit: int | None,
+        filters: dict[str, list[str]],
+        size: bool,
+        pods: bool = False,
     ) -> Documents:
-        """Return Docker's summaries of containers, newest first."""
+        """Return Docker's summaries of containers, newest first; with ``pods`` also of pods."""
         selected = container_filters.select(
-            self.services.container_store,
+            (c for c in self.services.container_store if pods or not c.record.in_pod),
             container_filters.Relations(
                 self.services.network_store.id_of, self.services.images.descendants
             ),

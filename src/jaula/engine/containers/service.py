@@ -486,7 +486,7 @@ class Containers(ContainerQueries):
         return warnings
 
     async def prune(self, filters: dict[str, list[str]]) -> dict[str, Any]:
-        """Remove every container that does not run."""
+        """Remove every container that does not run, and is not of a pod."""
         from jaula.engine.model.filters import check_prune, prune_selects
 
         check_prune(filters)
@@ -496,7 +496,9 @@ class Containers(ContainerQueries):
             if status not in (Status.CREATED, Status.EXITED, Status.DEAD):
                 continue
             record = container.record
-            if not prune_selects(filters, record.body.labels, record.created / 1e9):
+            if record.in_pod or not prune_selects(
+                filters, record.body.labels, record.created / 1e9
+            ):
                 continue
             async with container.lock:
                 if container.live or container.id not in self.services.container_store:

@@ -75,11 +75,12 @@ class System:
     async def info(self) -> dict[str, Any]:
         """Return Docker's info document."""
         services, host = self._services, self._services.host
-        states = Counter(container.record.status for container in services.container_store)
+        records = [c.record for c in services.container_store if not c.record.in_pod]
+        states = Counter(record.status for record in records)
         features = services.cgroups.features()
         return {
             "ID": services.identity,
-            "Containers": len(services.container_store),
+            "Containers": len(records),
             "ContainersRunning": states[Status.RUNNING] + states[Status.RESTARTING],
             "ContainersPaused": states[Status.PAUSED],
             "ContainersStopped": states[Status.EXITED]

@@ -134,9 +134,11 @@ class ContainersApi:
             document["Config"]["Env"] = names
         return document
 
-    def list(self, *, all: bool, limit: int | None, filters: Filters, size: bool) -> Documents:
+    def list(
+        self, *, all: bool, limit: int | None, filters: Filters, size: bool, pods: bool = False
+    ) -> Documents:
         self._session.require_read()
-        return self._service.list(all=all, limit=limit, filters=filters, size=size)
+        return self._service.list(all=all, limit=limit, filters=filters, size=size, pods=pods)
 
     async def top(self, ref: str, ps_args: str) -> Document:
         self._session.require_container_read(ref)

@@ -1,0 +1,137 @@
+"""A ContainerConfig as a request to the engine. Pure, but for a seccomp profile of the host."""
+
+from __future__ import annotations
+
+from jaula.cri import security
+from jaula.cri.proto import api_pb2 as api
+from jaula.cri.sandbox_config import PROFILE
+from jaula.errors import InvalidRequest
+from jaula.spec.api import BindOptions, ContainerCreate, DeviceMapping, HostConfig, ImageOptions
+from jaula.spec.api import Mount as MountSpec
+from jaula.spec.pod import PodContainerRequest
+
+_PROPAGATION = {
+    api.PROPAGATION_PRIVATE: "rprivate",
+    api.PROPAGATION_HOST_TO_CONTAINER: "rslave",
+    api.PROPAGATION_BIDIRECTIONAL: "rshared",
+}
+_NO_LIMIT = -1
+
+
+def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainerRequest:
+    """Return the request for a container in a sandbox.
+
+    :raises InvalidRequest: when the configuration is not valid.
+    """
+    if not config.metadata.name:
+        raise InvalidRequest("the configuration of a container has no name")
+    context = config.linux.security_context
+    return PodContainerRequest(
+        sandbox=sandbox,
+        name=config.metadata.name,
+        attempt=config.metadata.attempt,
+        body=ContainerCreate(
+            image=config.image.image,
+            entrypoint=tuple(config.command) or None,
+            cmd=tuple(config.args) or None,
+            working_dir=config.working_dir,
+            env=tuple(_variable(pair) for pair in config.envs),
+            user=_user(context),
+            tty=config.tty,
+            open_stdin=config.stdin,
+            stdin_once=config.stdin_once,
+            stop_signal=_signal(config.stop_signal),
+            host_config=_host_config(config),
+        ),
+        labels=dict(config.labels),
+        annotations=dict(config.annotations),
+        log_path=config.log_path,
+        pid=api.NamespaceMode.Name(context.namespace_options.pid),
+        target=context.namespace_options.target_id,
+    )
+
+
+def _signal(number: api.Signal) -> str:
+    """Return the name of a stop signal, '' for the image's."""
+    if not number:
+        return ""
+    name = api.Signal.Name(number).removeprefix("SIGNAL_")
+    return name.replace("PLUS", "+").replace("MINUS", "-")
+
+
+def _variable(pair: api.KeyValue) -> str:
+    return f"{pair.key}={pair.value.decode('utf-8', 'surrogateescape')}"
+
+
+def _user(context: api.LinuxContainerSecurityContext) -> str:
+    """Return ``USER[:GROUP]``, '' for the image's.
+
+    :raises InvalidRequest: when there is a group without a user.
+    """
+    user = context.run_as_username
+    if context.HasField("run_as_user"):
+        user = str(context.run_as_user.value)
+    if not context.HasField("run_as_group"):
+        return user
+    if not user:
+        raise InvalidRequest("run_as_group needs run_as_user or run_as_username")
+    return f"{user}:{context.run_as_group.value}"
+
+
+def _host_config(config: api.ContainerConfig) -> HostConfig:
+    context, limits = config.linux.security_context, config.linux.resources
+    masked, readonly = tuple(context.masked_paths), tuple(context.readonly_paths)
+    options = tuple(security.options(context))
+    if context.no_new_privs:
+        options += ("no-new-privileges",)
+    return HostConfig(
+        profile=PROFILE,
+        mounts=tuple(_mount(mount) for mount in config.mounts),
+        devices=tuple(
+            DeviceMapping(
+                path_on_host=device.host_path,
+                path_in_container=device.container_path,
+                cgroup_permissions=device.permissions,
+            )
+            for device in config.devices
+        ),
+        privileged=context.privileged,
+        cap_add=tuple(context.capabilities.add_capabilities),
+        cap_drop=tuple(context.capabilities.drop_capabilities),
+        group_add=tuple(str(group) for group in context.supplemental_groups),
+        readonly_rootfs=context.readonly_rootfs,
+        security_opt=options,
+        cpu_period=limits.cpu_period,
+        cpu_quota=limits.cpu_quota,
+        cpu_shares=limits.cpu_shares,
+        cpuset_cpus=limits.cpuset_cpus,
+        cpuset_mems=limits.cpuset_mems,
+        memory=limits.memory_limit_in_bytes,
+        memory_swap=limits.memory_swap_limit_in_bytes or limits.memory_limit_in_bytes,
+        oom_score_adj=limits.oom_score_adj,
+        pids_limit=_NO_LIMIT,  # the kubelet limits the pod's cgroup
+        masked_paths=None if context.privileged else masked,
+        readonly_paths=None if context.privileged else readonly,
+    )
+
+
+def _mount(mount: api.Mount) -> MountSpec:
+    if mount.HasField("image") and mount.image.image:
+        return MountSpec(
+            type="image",
+            source=mount.image.image,
+            target=mount.container_path,
+            image_options=ImageOptions(subpath=mount.image_sub_path),
+        )
+    return MountSpec(
+        type="bind",
+        source=mount.host_path,
+        target=mount.container_path,
+        read_only=mount.readonly,
+        bind_options=BindOptions(
+            propagation=_PROPAGATION[mount.propagation],
+            create_mountpoint=True,
+            read_only_non_recursive=mount.readonly and not mount.recursive_read_only,
+            read_only_force_recursive=mount.recursive_read_only,
+        ),
+    )

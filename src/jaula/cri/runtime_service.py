@@ -1,0 +1,197 @@
+"""RuntimeService of CRI: decode a request, call the engine, encode its answer.
+
+Source: ``k8s.io/cri-api`` runtime.v1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from jaula import __version__
+from jaula.buildkit.messages import decoder
+from jaula.cri import status
+from jaula.cri.container_config import container_request
+from jaula.cri.proto import api_pb2 as api
+from jaula.cri.sandbox_config import sandbox_request
+from jaula.errors import InvalidRequest, NotFound
+from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.server import Call, Method, Unary
+
+if TYPE_CHECKING:
+    from jaula.cri.backend import Backend
+
+SERVICE = "/runtime.v1.RuntimeService/"
+RUNTIME = "jaula"
+_API_VERSION = "v1"
+
+
+class RuntimeService:
+    """The calls of one connection."""
+
+    def __init__(self, engine: Backend) -> None:
+        self._engine = engine
+
+    def methods(self) -> dict[str, Method]:
+        """Return the methods by their path."""
+        unary: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
+            "Version": (api.VersionRequest, self.version),
+            "Status": (api.StatusRequest, self.status),
+            "RuntimeConfig": (api.RuntimeConfigRequest, self.runtime_config),
+            "UpdateRuntimeConfig": (api.UpdateRuntimeConfigRequest, self.update_runtime_config),
+            "RunPodSandbox": (api.RunPodSandboxRequest, self.run_pod_sandbox),
+            "StopPodSandbox": (api.StopPodSandboxRequest, self.stop_pod_sandbox),
+            "RemovePodSandbox": (api.RemovePodSandboxRequest, self.remove_pod_sandbox),
+            "PodSandboxStatus": (api.PodSandboxStatusRequest, self.pod_sandbox_status),
+            "ListPodSandbox": (api.ListPodSandboxRequest, self.list_pod_sandbox),
+            "CreateContainer": (api.CreateContainerRequest, self.create_container),
+            "StartContainer": (api.StartContainerRequest, self.start_container),
+            "StopContainer": (api.StopContainerRequest, self.stop_container),
+            "RemoveContainer": (api.RemoveContainerRequest, self.remove_container),
+            "ContainerStatus": (api.ContainerStatusRequest, self.container_status),
+            "ListContainers": (api.ListContainersRequest, self.list_containers),
+            "ExecSync": (api.ExecSyncRequest, self.exec_sync),
+        }
+        return {
+            SERVICE + name: Method(decoder(kind), unary=_unary(handler))
+            for name, (kind, handler) in unary.items()
+        }
+
+    # -- the runtime -----------------------------------------------------------------------------
+
+    async def version(self, request: api.VersionRequest) -> api.VersionResponse:
+        return api.VersionResponse(
+            version="0.1.0",  # the constant of the kubelet's own interface
+            runtime_name=RUNTIME,
+            runtime_version=__version__,
+            runtime_api_version=_API_VERSION,
+        )
+
+    async def status(self, request: api.StatusRequest) -> api.StatusResponse:
+        return api.StatusResponse(
+            status=api.RuntimeStatus(
+                conditions=(
+                    api.RuntimeCondition(type="RuntimeReady", status=True),
+                    api.RuntimeCondition(
+                        type="NetworkReady",
+                        status=False,
+                        reason="NetworkPluginNotReady",
+                        message="pods with a network of their own have no network plugin;"
+                        " pods on the host's network can run",
+                    ),
+                )
+            ),
+            runtime_handlers=(api.RuntimeHandler(name=""),),
+        )
+
+    async def runtime_config(self, request: api.RuntimeConfigRequest) -> api.RuntimeConfigResponse:
+        return api.RuntimeConfigResponse(
+            linux=api.LinuxRuntimeConfiguration(cgroup_driver=api.CGROUPFS)
+        )
+
+    async def update_runtime_config(
+        self, request: api.UpdateRuntimeConfigRequest
+    ) -> api.UpdateRuntimeConfigResponse:
+        return api.UpdateRuntimeConfigResponse()
+
+    # -- sandboxes -------------------------------------------------------------------------------
+
+    async def run_pod_sandbox(self, request: api.RunPodSandboxRequest) -> api.RunPodSandboxResponse:
+        if request.runtime_handler:
+            raise NotFound(
+                f"the runtime handler {request.runtime_handler[:80]!r} does not exist",
+                hint="a pod without runtimeClassName has the default one",
+            )
+        id = await self._engine.pods.run(sandbox_request(request.config, request.runtime_handler))
+        return api.RunPodSandboxResponse(pod_sandbox_id=id)
+
+    async def stop_pod_sandbox(
+        self, request: api.StopPodSandboxRequest
+    ) -> api.StopPodSandboxResponse:
+        await self._engine.pods.stop(request.pod_sandbox_id)
+        return api.StopPodSandboxResponse()
+
+    async def remove_pod_sandbox(
+        self, request: api.RemovePodSandboxRequest
+    ) -> api.RemovePodSandboxResponse:
+        await self._engine.pods.remove(request.pod_sandbox_id)
+        return api.RemovePodSandboxResponse()
+
+    async def pod_sandbox_status(
+        self, request: api.PodSandboxStatusRequest
+    ) -> api.PodSandboxStatusResponse:
+        record = self._engine.pods.sandbox(request.pod_sandbox_id)
+        info = {"info": status.sandbox_info(record)} if request.verbose else {}
+        return api.PodSandboxStatusResponse(status=status.sandbox_status(record), info=info)
+
+    async def list_pod_sandbox(
+        self, request: api.ListPodSandboxRequest
+    ) -> api.ListPodSandboxResponse:
+        items = (status.sandbox(record) for record in self._engine.pods.sandboxes())
+        return api.ListPodSandboxResponse(
+            items=[item for item in items if status.matches_sandbox(request.filter, item)]
+        )
+
+    # -- containers ------------------------------------------------------------------------------
+
+    async def create_container(
+        self, request: api.CreateContainerRequest
+    ) -> api.CreateContainerResponse:
+        if not request.pod_sandbox_id:
+            raise InvalidRequest("the request names no pod sandbox")
+        id = await self._engine.pods.create_container(
+            container_request(request.pod_sandbox_id, request.config)
+        )
+        return api.CreateContainerResponse(container_id=id)
+
+    async def start_container(
+        self, request: api.StartContainerRequest
+    ) -> api.StartContainerResponse:
+        await self._engine.pods.start_container(request.container_id)
+        return api.StartContainerResponse()
+
+    async def stop_container(self, request: api.StopContainerRequest) -> api.StopContainerResponse:
+        seconds = max(request.timeout, 0)
+        await self._engine.pods.stop_container(request.container_id, seconds)
+        return api.StopContainerResponse()
+
+    async def remove_container(
+        self, request: api.RemoveContainerRequest
+    ) -> api.RemoveContainerResponse:
+        await self._engine.pods.remove_container(request.container_id)
+        return api.RemoveContainerResponse()
+
+    async def container_status(
+        self, request: api.ContainerStatusRequest
+    ) -> api.ContainerStatusResponse:
+        record = self._engine.pods.container(request.container_id)
+        sandbox = self._engine.pods.sandbox(record.pod.sandbox) if record.pod else None
+        info = {"info": status.container_info(record)} if request.verbose else {}
+        return api.ContainerStatusResponse(
+            status=status.container_status(record, sandbox), info=info
+        )
+
+    async def list_containers(
+        self, request: api.ListContainersRequest
+    ) -> api.ListContainersResponse:
+        containers = (status.container(record) for record in self._engine.pods.containers())
+        return api.ListContainersResponse(
+            containers=[c for c in containers if status.matches_container(request.filter, c)]
+        )
+
+    async def exec_sync(self, request: api.ExecSyncRequest) -> api.ExecSyncResponse:
+        seconds = request.timeout if request.timeout > 0 else None
+        try:
+            stdout, stderr, code = await self._engine.pods.exec_sync(
+                request.container_id, tuple(request.cmd), seconds
+            )
+        except TimeoutError as error:
+            raise GrpcError(Code.DEADLINE_EXCEEDED, str(error)) from None
+        return api.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=code)
+
+
+def _unary(handler: Callable[[Any], Awaitable[Any]]) -> Unary:
+    async def answer(call: Call, request: Any) -> Any:
+        return await handler(request)
+
+    return answer

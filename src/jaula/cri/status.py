@@ -1,0 +1,201 @@
+"""Records of the engine as sandboxes and containers of CRI, and the filters of lists. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+
+import msgspec
+
+from jaula.cri.proto import api_pb2 as api
+from jaula.state.records import ContainerRecord, NamespaceKind, NamespaceMode, Status
+
+_LIVE = (Status.RUNNING, Status.PAUSED)
+
+
+# -- sandboxes -----------------------------------------------------------------------------------
+
+
+def sandbox(record: ContainerRecord) -> api.PodSandbox:
+    """Return a sandbox as lists show it."""
+    assert record.sandbox is not None
+    request = record.sandbox.request
+    return api.PodSandbox(
+        id=record.id,
+        metadata=_metadata(record),
+        state=_sandbox_state(record),
+        created_at=record.created,
+        labels=request.labels,
+        annotations=request.annotations,
+        runtime_handler=request.runtime_handler,
+    )
+
+
+def sandbox_status(record: ContainerRecord) -> api.PodSandboxStatus:
+    """Return the status of a sandbox."""
+    assert record.sandbox is not None
+    request, modes = record.sandbox.request, record.resolved.namespaces
+    first, *more = record.sandbox.addresses or ("",)
+    pid = api.POD if request.shared_pid else api.CONTAINER
+    return api.PodSandboxStatus(
+        id=record.id,
+        metadata=_metadata(record),
+        state=_sandbox_state(record),
+        created_at=record.created,
+        network=api.PodSandboxNetworkStatus(
+            ip=first, additional_ips=[api.PodIP(ip=address) for address in more]
+        ),
+        linux=api.LinuxPodSandboxStatus(
+            namespaces=api.Namespace(
+                options=api.NamespaceOption(
+                    network=_mode(modes.net),
+                    ipc=_mode(modes.ipc),
+                    pid=api.NODE if modes.pid.host else pid,
+                )
+            )
+        ),
+        labels=request.labels,
+        annotations=request.annotations,
+        runtime_handler=request.runtime_handler,
+    )
+
+
+def _mode(mode: NamespaceMode) -> api.NamespaceMode:
+    return api.NODE if mode.kind is NamespaceKind.HOST else api.POD
+
+
+def _metadata(record: ContainerRecord) -> api.PodSandboxMetadata:
+    assert record.sandbox is not None
+    metadata = record.sandbox.request.metadata
+    return api.PodSandboxMetadata(
+        name=metadata.name,
+        uid=metadata.uid,
+        namespace=metadata.namespace,
+        attempt=metadata.attempt,
+    )
+
+
+def _sandbox_state(record: ContainerRecord) -> api.PodSandboxState:
+    return api.SANDBOX_READY if record.status in _LIVE else api.SANDBOX_NOTREADY
+
+
+def sandbox_info(record: ContainerRecord) -> str:
+    """Return what a verbose status adds, as JSON."""
+    return _info(record)
+
+
+def matches_sandbox(filter: api.PodSandboxFilter, item: api.PodSandbox) -> bool:
+    """Return whether a sandbox is selected. An id may be a prefix."""
+    return (
+        item.id.startswith(filter.id)
+        and (not filter.HasField("state") or filter.state.state == item.state)
+        and all(item.labels.get(key) == value for key, value in filter.label_selector.items())
+    )
+
+
+# -- containers ----------------------------------------------------------------------------------
+
+
+def container(record: ContainerRecord) -> api.Container:
+    """Return a container as lists show it."""
+    assert record.pod is not None
+    return api.Container(
+        id=record.id,
+        pod_sandbox_id=record.pod.sandbox,
+        metadata=api.ContainerMetadata(name=record.pod.name, attempt=record.pod.attempt),
+        image=api.ImageSpec(image=record.body.image),
+        image_ref=record.image,
+        image_id=record.image,
+        state=_container_state(record),
+        created_at=record.created,
+        labels=record.pod.labels,
+        annotations=record.pod.annotations,
+    )
+
+
+def container_status(
+    record: ContainerRecord, sandbox: ContainerRecord | None
+) -> api.ContainerStatus:
+    """Return the status of a container. ``sandbox`` is the record of its sandbox."""
+    assert record.pod is not None
+    directory = sandbox.sandbox.request.log_directory if sandbox and sandbox.sandbox else ""
+    state = _container_state(record)
+    exited = state == api.CONTAINER_EXITED
+    return api.ContainerStatus(
+        id=record.id,
+        metadata=api.ContainerMetadata(name=record.pod.name, attempt=record.pod.attempt),
+        state=state,
+        created_at=record.created,
+        started_at=record.started_at,
+        finished_at=record.finished_at if exited else 0,
+        exit_code=record.exit_code if exited else 0,
+        image=api.ImageSpec(image=record.body.image),
+        image_ref=record.image,
+        image_id=record.image,
+        reason=_reason(record) if exited else "",
+        message=record.error,
+        labels=record.pod.labels,
+        annotations=record.pod.annotations,
+        mounts=[
+            api.Mount(
+                container_path=mount.destination,
+                host_path=mount.source,
+                readonly=mount.read_only,
+            )
+            for mount in record.mounts
+        ],
+        log_path=posixpath.join(directory, record.pod.log_path) if record.pod.log_path else "",
+        resources=api.ContainerResources(linux=_resources(record)),
+    )
+
+
+def _container_state(record: ContainerRecord) -> api.ContainerState:
+    match record.status:
+        case Status.CREATED:
+            return api.CONTAINER_EXITED if record.finished_at else api.CONTAINER_CREATED
+        case Status.RUNNING | Status.PAUSED | Status.RESTARTING:
+            return api.CONTAINER_RUNNING
+        case Status.EXITED | Status.REMOVING:
+            return api.CONTAINER_EXITED
+    return api.CONTAINER_UNKNOWN
+
+
+def _reason(record: ContainerRecord) -> str:
+    if record.oom_killed:
+        return "OOMKilled"
+    if not record.started_at:
+        return "StartError"
+    return "Error" if record.exit_code else "Completed"
+
+
+def _resources(record: ContainerRecord) -> api.LinuxContainerResources:
+    limits = record.resolved.resources
+    return api.LinuxContainerResources(
+        cpu_period=limits.cpu_period,
+        cpu_quota=limits.cpu_quota,
+        cpu_shares=limits.cpu_shares,
+        memory_limit_in_bytes=limits.memory,
+        memory_swap_limit_in_bytes=limits.memory_swap,
+        cpuset_cpus=limits.cpuset_cpus,
+        cpuset_mems=limits.cpuset_mems,
+        oom_score_adj=record.resolved.oom_score_adj,
+    )
+
+
+def container_info(record: ContainerRecord) -> str:
+    """Return what a verbose status adds, as JSON."""
+    return _info(record)
+
+
+def matches_container(filter: api.ContainerFilter, item: api.Container) -> bool:
+    """Return whether a container is selected. Ids may be prefixes."""
+    return (
+        item.id.startswith(filter.id)
+        and item.pod_sandbox_id.startswith(filter.pod_sandbox_id)
+        and (not filter.HasField("state") or filter.state.state == item.state)
+        and all(item.labels.get(key) == value for key, value in filter.label_selector.items())
+    )
+
+
+def _info(record: ContainerRecord) -> str:
+    document = {"pid": record.pid, "sandboxID": record.pod.sandbox if record.pod else record.id}
+    return msgspec.json.encode(document).decode()

@@ -1,0 +1,117 @@
+"""Pods, as one caller may use them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaula.engine import relaxations
+from jaula.engine.authz.limits import Share
+from jaula.spec.api import ExecCreate
+
+if TYPE_CHECKING:
+    from jaula.engine.authz.session import AuditedAction, Session
+    from jaula.engine.containers.create import Authorize, Bounds
+    from jaula.engine.engine import Engine
+    from jaula.engine.model.container import Container
+    from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
+    from jaula.state.records import ContainerRecord, ResolvedRequest
+
+
+class PodsApi:
+    """Pods and their containers may be changed by their owner, as every container."""
+
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.pods
+        self._session = session
+
+    def _authorize(self, action: AuditedAction) -> Authorize:
+        session = self._session
+
+        def authorize(resolved: ResolvedRequest) -> Bounds:
+            privileges = action.authorize(
+                (*relaxations.of_request(resolved, ""), *session.inherited_mounts(resolved))
+            )
+            session.check_request(resolved)
+            action.reserve(Share.CONTAINERS)
+            action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
+            return session.bounds(resolved, privileges, "")
+
+        return authorize
+
+    async def run(self, request: PodSandboxRequest) -> str:
+        with self._session.begin("pod run", request.metadata.name) as action:
+            container = await self._service.run(
+                request, owner=self._session.owner, authorize=self._authorize(action)
+            )
+            action.object = container.id
+            return container.id
+
+    async def stop(self, ref: str) -> None:
+        with self._session.begin("pod stop", ref, revokes=True) as action:
+            if self._service.has_sandbox(ref):
+                action.require_remove(ref)
+                await self._service.stop(ref)
+
+    async def remove(self, ref: str) -> None:
+        with self._session.begin("pod remove", ref, revokes=True) as action:
+            if self._service.has_sandbox(ref):
+                action.require_remove(ref)
+                await self._service.remove(ref)
+
+    def sandbox(self, ref: str) -> ContainerRecord:
+        self._session.require_container_read(self._service.sandbox(ref).id)
+        return self._service.sandbox(ref).record
+
+    def sandboxes(self) -> list[ContainerRecord]:
+        self._session.require_read()
+        return [c.record for c in self._service.sandboxes() if self._readable(c)]
+
+    def _readable(self, container: Container) -> bool:
+        from jaula.engine.authz.policy import ContainerAccess
+
+        return self._session.can_access(container, ContainerAccess.READ)
+
+    async def create_container(self, request: PodContainerRequest) -> str:
+        with self._session.begin(
+            "container create", request.name, image=request.body.image
+        ) as action:
+            action.require_control(self._service.sandbox(request.sandbox).id)
+            container = await self._service.create_container(
+                request, owner=self._session.owner, authorize=self._authorize(action)
+            )
+            action.object = container.id
+            return container.id
+
+    async def start_container(self, ref: str) -> None:
+        with self._session.begin("container start", ref) as action:
+            action.authorize_start(self._service.container(ref).id)
+            await self._service.start_container(ref)
+
+    async def stop_container(self, ref: str, seconds: int) -> None:
+        with self._session.begin("container stop", ref, revokes=True) as action:
+            if self._service.has_container(ref):
+                action.require_remove(ref)
+                await self._service.stop_container(ref, seconds)
+
+    async def remove_container(self, ref: str) -> None:
+        with self._session.begin("container remove", ref, revokes=True) as action:
+            if self._service.has_container(ref):
+                action.require_remove(ref)
+                await self._service.remove_container(ref)
+
+    def container(self, ref: str) -> ContainerRecord:
+        self._session.require_container_read(self._service.container(ref).id)
+        return self._service.container(ref).record
+
+    def containers(self) -> list[ContainerRecord]:
+        self._session.require_read()
+        return [c.record for c in self._service.containers() if self._readable(c)]
+
+    async def exec_sync(
+        self, ref: str, command: tuple[str, ...], seconds: float | None
+    ) -> ExecResult:
+        with self._session.begin("exec", ref, argv=command) as action:
+            action.require_enter(self._service.container(ref).id)
+            action.authorize(relaxations.of_exec(ExecCreate(cmd=command)))
+            return await self._service.exec_sync(ref, command, seconds)

@@ -1,0 +1,1 @@
+"""Pods of Kubernetes: sandboxes, and the containers in them."""

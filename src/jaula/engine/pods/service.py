@@ -1,0 +1,338 @@
+"""The use cases of pods: sandboxes, and the containers in them.
+
+A sandbox is a container whose program is ``pause``. It owns the namespaces of its pod; the
+containers of the pod join them. So an engine that starts again takes pods over as it takes over
+every container.
+
+Source: ``k8s.io/cri-api`` runtime.v1, RuntimeService.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.containers import selinux
+from jaula.engine.containers.create import Authorize, allow_all, check
+from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.model.container import Container
+from jaula.engine.model.container_store import new_id
+from jaula.engine.pods import oom_score, pause
+from jaula.engine.threads import in_thread
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified
+from jaula.spec.api import HostConfig
+from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.exec import Execs
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.model.services import Services
+    from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
+
+_STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
+_NAME_LIMIT = 253  # characters of a name of Kubernetes
+
+
+class Pods:
+    """The pods of an engine."""
+
+    def __init__(self, services: Services, containers: Containers, execs: Execs) -> None:
+        self._services = services
+        self._containers = containers
+        self._execs = execs
+
+    # -- sandboxes -------------------------------------------------------------------------------
+
+    def sandboxes(self) -> Iterator[Container]:
+        """Iterate over the sandboxes of all pods."""
+        return (c for c in self._services.container_store if c.record.sandbox is not None)
+
+    def containers(self) -> Iterator[Container]:
+        """Iterate over the containers of all pods."""
+        return (c for c in self._services.container_store if c.record.pod is not None)
+
+    def sandbox(self, ref: str) -> Container:
+        """Return a sandbox by its id or a prefix of it.
+
+        :raises NotFound: when there is none.
+        """
+        container = self._services.container_store.find(ref)
+        if container.record.sandbox is None:
+            raise NotFound(f"No such pod sandbox: {ref}")
+        return container
+
+    def container(self, ref: str) -> Container:
+        """Return a container of a pod by its id or a prefix of it.
+
+        :raises NotFound: when there is none.
+        """
+        container = self._services.container_store.find(ref)
+        if container.record.pod is None:
+            raise NotFound(f"No such container in a pod: {ref}")
+        return container
+
+    def has_sandbox(self, ref: str) -> bool:
+        """Return whether there is such a sandbox."""
+        return _exists(self.sandbox, ref)
+
+    def has_container(self, ref: str) -> bool:
+        """Return whether there is such a container of a pod."""
+        return _exists(self.container, ref)
+
+    async def run(
+        self,
+        request: PodSandboxRequest,
+        *,
+        owner: tuple[str, int] = ("0", 0),
+        authorize: Authorize = allow_all,
+    ) -> Container:
+        """Create and start a sandbox. Nothing of it is left when that fails.
+
+        :raises Conflict: when a sandbox with this metadata exists.
+        :raises InvalidRequest: when the request is not valid.
+        """
+        services = self._services
+        check_metadata(request.metadata)
+        name = sandbox_name(request.metadata)
+        body = msgspec.structs.replace(
+            request.body,
+            image="",
+            cmd=(pause.PROGRAM,),
+            env=("PATH=/",),
+            working_dir="/",
+            host_config=_with_permitted_score(request.body.host_config),
+        )
+        resolved = resolve(body)
+        bounds = authorize(resolved)
+        warnings = check(services, body, resolved)
+        container_id = new_id()
+        services.container_store.reserve(name, container_id)
+        diff_id, tar = pause.layer()
+        lease = services.images.lease((diff_id,))
+        try:
+            await in_thread(services.layers.extract, io.BytesIO(tar), diff_id)
+            os.makedirs(services.config.paths.container(container_id), mode=0o710, exist_ok=True)
+            await in_thread(services.snapshots.create, container_id, (diff_id,))
+            record = ContainerRecord(
+                id=container_id,
+                name=name,
+                created=time.time_ns(),
+                body=body,
+                image="",
+                layers=(diff_id,),
+                args=(pause.PROGRAM,),
+                hostname=body.hostname or services.host.hostname,
+                networks={},
+                storage_driver=services.snapshots.name,
+                warnings=warnings,
+                owner=owner[0],
+                owner_gid=owner[1],
+                beneath=bounds.mount_prefixes,
+                level=selinux.take_level(services, container_id, resolved),
+                resolved_request=resolved,
+                sandbox=PodSandboxRecord(request),
+            )
+            container = Container(record)
+            services.container_store.add(container)
+        except BaseException:
+            services.container_store.release(name, container_id)
+            services.container_store.free_level(container_id)
+            await asyncio.to_thread(self._remove_files, container_id)
+            raise
+        finally:
+            lease.close()
+        try:
+            await self._containers.start(container_id)
+        except BaseException:
+            await self._containers.remove(container_id, force=True, volumes=True)
+            raise
+        return container
+
+    def _remove_files(self, container_id: str) -> None:
+        import shutil
+
+        try:
+            self._services.snapshots.remove(container_id)
+        except JaulaError:
+            pass  # it was not created; the first error is the one to report
+        shutil.rmtree(self._services.config.paths.container(container_id), ignore_errors=True)
+
+    async def stop(self, ref: str) -> None:
+        """Stop a sandbox and every container of its pod. One that is stopped stays so.
+
+        :raises NotFound: when there is none.
+        """
+        sandbox = self.sandbox(ref)
+        for container in self.members(sandbox.id):
+            await self.stop_container(container.id, 0)
+        await self._stop(sandbox.id, _STOP_SECONDS)
+
+    async def remove(self, ref: str) -> None:
+        """Stop and remove a sandbox with every container of its pod.
+
+        :raises NotFound: when there is none.
+        """
+        sandbox = self.sandbox(ref)
+        await self.stop(sandbox.id)
+        for container in self.members(sandbox.id):
+            await self.remove_container(container.id)
+        await self._remove(sandbox.id)
+
+    def members(self, sandbox_id: str) -> list[Container]:
+        """Return the containers of a pod."""
+        return [c for c in self.containers() if c.record.pod and c.record.pod.sandbox == sandbox_id]
+
+    # -- containers ------------------------------------------------------------------------------
+
+    async def create_container(
+        self,
+        request: PodContainerRequest,
+        *,
+        owner: tuple[str, int] = ("0", 0),
+        authorize: Authorize = allow_all,
+    ) -> Container:
+        """Create a container in a running sandbox.
+
+        :raises NotFound: when the sandbox or the image does not exist.
+        :raises Conflict: when the sandbox does not run, or the pod has this container.
+        """
+        sandbox = self.sandbox(request.sandbox)
+        if not sandbox.live:
+            raise Conflict(
+                f"the sandbox {sandbox.id[:12]} does not run", hint="run another sandbox"
+            )
+        assert sandbox.record.sandbox is not None
+        request = msgspec.structs.replace(request, sandbox=sandbox.id)
+        host = self._host_config(sandbox, request)
+        body = msgspec.structs.replace(request.body, host_config=host)
+        created = await self._containers.create(
+            body,
+            container_name(sandbox.record.sandbox.request.metadata, request),
+            None,
+            owner=owner,
+            authorize=authorize,
+        )
+        container = self._services.container_store.find(created.id)
+        container.change(pod=request)
+        self._services.container_store.save(container)
+        return container
+
+    def _host_config(self, sandbox: Container, request: PodContainerRequest) -> HostConfig:
+        """Return the host configuration of a container with the namespaces of its pod."""
+        modes = sandbox.record.resolved.namespaces
+        joined = f"container:{sandbox.id}"
+        match request.pid:
+            case "POD":
+                assert sandbox.record.sandbox is not None
+                pid = joined if sandbox.record.sandbox.request.shared_pid else ""
+            case "CONTAINER":
+                pid = ""
+            case "NODE":
+                pid = "host"
+            case "TARGET":
+                pid = f"container:{self.container(request.target).id}"
+            case other:
+                raise InvalidRequest(
+                    f"the mode {other!r} of the process namespace must be one of POD, CONTAINER,"
+                    " NODE, TARGET"
+                )
+        return msgspec.structs.replace(
+            _with_permitted_score(request.body.host_config),
+            network_mode="host" if modes.net.host else joined,
+            ipc_mode="host" if modes.ipc.host else joined,
+            uts_mode="host" if modes.uts.host else joined,
+            userns_mode="host" if modes.user.host else joined,
+            pid_mode=pid,
+            cgroup_parent=sandbox.record.body.host_config.cgroup_parent,
+        )
+
+    async def start_container(self, ref: str) -> None:
+        """Start a container.
+
+        :raises Conflict: when it was started before.
+        """
+        container = self.container(ref)
+        if container.record.status is not Status.CREATED:
+            raise Conflict(
+                f"container {container.id[:12]} is {container.record.status}",
+                hint="a container of a pod is started once",
+            )
+        await self._containers.start(container.id)
+
+    async def stop_container(self, ref: str, seconds: int) -> None:
+        """Stop a container; kill it after ``seconds``. One that is stopped stays so.
+
+        :raises NotFound: when there is none.
+        """
+        await self._stop(self.container(ref).id, seconds)
+
+    async def remove_container(self, ref: str) -> None:
+        """Kill and remove a container.
+
+        :raises NotFound: when there is none.
+        """
+        await self._remove(self.container(ref).id)
+
+    async def exec_sync(
+        self, ref: str, command: tuple[str, ...], seconds: float | None
+    ) -> ExecResult:
+        """Run a command in a container; see :func:`jaula.engine.pods.exec_sync.exec_sync`."""
+        from jaula.engine.pods.exec_sync import exec_sync
+
+        container = self.container(ref)
+        return await exec_sync(self._services, self._execs, container, command, seconds)
+
+    async def _stop(self, container_id: str, seconds: int) -> None:
+        try:
+            await self._containers.stop(container_id, seconds, None)
+        except NotModified:
+            return
+
+    async def _remove(self, container_id: str) -> None:
+        await self._containers.remove(container_id, force=True, volumes=True)
+
+
+def _with_permitted_score(host: HostConfig) -> HostConfig:
+    score = oom_score.permitted(host.oom_score_adj)
+    return msgspec.structs.replace(host, oom_score_adj=score)
+
+
+def _exists(find: Callable[[str], Container], ref: str) -> bool:
+    try:
+        find(ref)
+    except NotFound:
+        return False
+    return True
+
+
+def check_metadata(metadata: PodMetadata) -> None:
+    """Check the identity of a sandbox.
+
+    :raises InvalidRequest: when a part is missing or too long.
+    """
+    for field in ("name", "uid", "namespace"):
+        value = getattr(metadata, field)
+        if not value or len(value) > _NAME_LIMIT or "/" in value or "\0" in value:
+            raise InvalidRequest(f"the {field} {value[:80]!r} of a pod is not valid")
+
+
+def sandbox_name(metadata: PodMetadata) -> str:
+    """Return the name of a sandbox as a container."""
+    return _joined("POD", metadata, metadata.attempt)
+
+
+def container_name(metadata: PodMetadata, request: PodContainerRequest) -> str:
+    """Return the name of a container of a pod, as dockershim gave it."""
+    return _joined(request.name, metadata, request.attempt)
+
+
+def _joined(name: str, metadata: PodMetadata, attempt: int) -> str:
+    parts = (name, metadata.name, metadata.namespace, metadata.uid, str(attempt))
+    return "k8s_" + "_".join(part.replace("_", "-") for part in parts)

@@ -1,0 +1,249 @@
+"""Pods over the CRI socket: sandboxes, their containers, the engine's end, bad requests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import load_image
+from harness import leaks
+from harness.cri import Cri, connected, container_config, sandbox_config
+from harness.engine import PrivateEngine
+from jaula.cri.proto import api_pb2 as api
+from jaula.grpc.errors import Code, GrpcError
+
+
+@pytest.fixture(scope="module")
+def node(worker_index: int) -> Iterator[PrivateEngine]:
+    private = PrivateEngine((worker_index + 57) % 250 + 1, extra_flags=("--cri",))
+    with leaks.nothing_left(private):
+        load_image(private, "busybox")
+        yield private
+
+
+def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
+    """Run ``work`` with a connection, then remove every pod."""
+
+    async def run() -> None:
+        async with connected(engine) as cri:
+            try:
+                await work(cri)
+            finally:
+                for pod in (await cri.call("ListPodSandbox")).items:
+                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
+
+    asyncio.run(run())
+
+
+async def refused(call: Awaitable[object]) -> GrpcError:
+    with pytest.raises(GrpcError) as caught:
+        await call
+    return caught.value
+
+
+def test_a_sandbox_has_one_small_process_named_pause(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("web", labels={"app": "web"}, annotations={"a": "b"})
+        (listed,) = (await cri.call("ListPodSandbox")).items
+        assert (listed.id, listed.state, listed.metadata.name) == (pod, api.SANDBOX_READY, "web")
+        assert (dict(listed.labels), dict(listed.annotations)) == ({"app": "web"}, {"a": "b"})
+        pid = node.request("GET", f"/containers/{pod}/json").json()["State"]["Pid"]
+        assert Path(f"/proc/{pid}/comm").read_text() == "pause\n"
+        status = Path(f"/proc/{pid}/status").read_text()
+        assert int(status.partition("VmRSS:")[2].split()[0]) < 64  # KiB
+        assert "CapEff:\t0000000000000000" in status
+
+    calls(node, work)
+
+
+def test_a_container_runs_is_stopped_and_keeps_its_status(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("web")
+        config = container_config(
+            "main", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"
+        )
+        created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
+        id = created.container_id
+        assert (await cri.container(id)).state == api.CONTAINER_CREATED
+        await cri.call("StartContainer", container_id=id)
+        running = await cri.container(id)
+        assert (running.state, running.metadata.name) == (api.CONTAINER_RUNNING, "main")
+        assert running.started_at >= running.created_at > 0
+        error = await refused(cri.call("StartContainer", container_id=id))
+        assert "is running" in str(error)
+        assert (await cri.run(id, "echo", "inside")) == "inside\n"
+        await asyncio.sleep(0.2)
+        for _ in range(2):
+            await cri.call("StopContainer", container_id=id, timeout=10)
+        ended = await cri.container(id)
+        assert (ended.state, ended.exit_code, ended.reason) == (api.CONTAINER_EXITED, 3, "Error")
+        for _ in range(2):
+            await cri.call("RemoveContainer", container_id=id)
+        error = await refused(cri.call("ContainerStatus", container_id=id))
+        assert error.code is Code.NOT_FOUND
+
+    calls(node, work)
+
+
+@pytest.mark.parametrize(("mode", "shared"), [(api.POD, True), (api.CONTAINER, False)])
+def test_the_process_namespace_is_the_pod_s_or_the_container_s(
+    node: PrivateEngine, mode: int, shared: bool
+) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("shared", pid=mode)
+        config = container_config("main", "sleep", "100")
+        config.linux.security_context.namespace_options.pid = mode
+        id = (await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)).container_id
+        await cri.call("StartContainer", container_id=id)
+        first = (await cri.run(id, "cat", "/proc/1/comm")).strip()
+        assert first == ("pause" if shared else "sleep")
+        if shared:  # an orphan is reaped by pause
+            await cri.run(id, "sh", "-c", "sleep 0.05 & exit 0")
+            await asyncio.sleep(0.3)
+            assert "Z" not in await cri.run(id, "sh", "-c", "cut -d' ' -f3 /proc/[0-9]*/stat")
+
+    calls(node, work)
+
+
+def test_containers_of_a_pod_share_memory_and_host_name(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("two")
+        one = await cri.run_container(pod, "one", "sleep", "100")
+        two = await cri.run_container(pod, "two", "sleep", "100")
+        await cri.run(one, "sh", "-c", "echo shared > /dev/shm/file")
+        assert await cri.run(two, "cat", "/dev/shm/file") == "shared\n"
+        for kind in ("net", "ipc", "uts"):
+            link = ("readlink", f"/proc/self/ns/{kind}")
+            assert await cri.run(one, *link) == await cri.run(two, *link)
+        assert (
+            os.readlink("/proc/self/ns/net")
+            == (await cri.run(one, "readlink", "/proc/self/ns/net")).strip()
+        )
+
+    calls(node, work)
+
+
+def test_exec_sync_has_both_streams_the_status_and_a_limit(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        id = await cri.run_container(await cri.run_pod("exec"), "main", "sleep", "100")
+        command = ("sh", "-c", "echo out; echo err >&2; exit 7")
+        done = await cri.call("ExecSync", container_id=id, cmd=command, timeout=10)
+        assert (done.stdout, done.stderr, done.exit_code) == (b"out\n", b"err\n", 7)
+        error = await refused(
+            cri.call(
+                "ExecSync", container_id=id, cmd=["sh", "-c", "sleep 100 & sleep 99"], timeout=1
+            )
+        )
+        assert error.code is Code.DEADLINE_EXCEEDED
+        assert "sleep 99" not in await cri.run(id, "ps")
+        size = 17 << 20
+        done = await cri.call(
+            "ExecSync", container_id=id, cmd=["head", "-c", str(1 << 20), "/dev/zero"]
+        )
+        assert len(done.stdout) == 1 << 20
+        assert size > 16 << 20
+
+    calls(node, work)
+
+
+def test_docker_s_lists_have_pods_only_if_asked(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("hidden")
+        id = await cri.run_container(pod, "main", "sleep", "100")
+        await cri.call("StopContainer", container_id=id)
+        assert node.request("GET", "/containers/json?all=1").json() == []
+        listed = node.request("GET", "/containers/json?all=1&pods=1").json()
+        assert {entry["Id"] for entry in listed} == {pod, id}
+        assert "k8s_main_hidden" in node.cli("jaula", "ps", "-a", "--pods").stdout
+        assert node.request("POST", "/containers/prune").json()["ContainersDeleted"] is None
+        assert node.request("GET", f"/containers/{id}/json").status == 200
+        assert node.request("GET", "/info").json()["Containers"] == 0
+
+    calls(node, work)
+
+
+def test_pods_outlive_the_engine(node: PrivateEngine) -> None:
+    ids: list[str] = []
+
+    async def start(cri: Cri) -> None:
+        pod = await cri.run_pod("lasting")
+        ids.append(pod)
+        ids.append(await cri.run_container(pod, "main", "sleep", "100"))
+
+    async def begin() -> None:
+        async with connected(node) as cri:
+            await start(cri)
+
+    asyncio.run(begin())
+    node.kill()
+    node.start()
+
+    async def work(cri: Cri) -> None:
+        (pod,) = (await cri.call("ListPodSandbox")).items
+        assert (pod.id, pod.state) == (ids[0], api.SANDBOX_READY)
+        assert (await cri.container(ids[1])).state == api.CONTAINER_RUNNING
+        assert await cri.run(ids[1], "echo", "alive") == "alive\n"
+
+    calls(node, work)
+
+
+def test_removal_of_a_sandbox_ends_its_containers(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("gone")
+        await cri.run_container(pod, "main", "sleep", "100")
+        for _ in range(2):
+            await cri.call("StopPodSandbox", pod_sandbox_id=pod)
+        status = (await cri.call("PodSandboxStatus", pod_sandbox_id=pod)).status
+        assert status.state == api.SANDBOX_NOTREADY
+        config = container_config("late", "true")
+        error = await refused(cri.call("CreateContainer", pod_sandbox_id=pod, config=config))
+        assert "does not run" in str(error)
+        for _ in range(2):
+            await cri.call("RemovePodSandbox", pod_sandbox_id=pod)
+        assert not (await cri.call("ListContainers")).containers
+
+    calls(node, work)
+
+
+def test_bad_requests_get_one_clear_error_and_leave_nothing(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        error = await refused(cri.call("RunPodSandbox"))
+        assert error.code is Code.INVALID_ARGUMENT
+        config = sandbox_config("x")
+        config.metadata.uid = "a/b"
+        error = await refused(cri.call("RunPodSandbox", config=config))
+        assert (error.code, "'a/b'" in str(error)) == (Code.INVALID_ARGUMENT, True)
+        error = await refused(
+            cri.call("RunPodSandbox", config=sandbox_config("x"), runtime_handler="gvisor")
+        )
+        assert (error.code, "gvisor" in str(error)) == (Code.NOT_FOUND, True)
+        config = sandbox_config("x")
+        config.linux.sysctls["kernel.panic"] = "1"
+        error = await refused(cri.call("RunPodSandbox", config=config))
+        assert "kernel.panic" in str(error)
+        pod = await cri.run_pod("x")
+        error = await refused(cri.call("RunPodSandbox", config=sandbox_config("x")))
+        assert error.code is Code.FAILED_PRECONDITION
+        error = await refused(
+            cri.call("CreateContainer", pod_sandbox_id=pod, config=api.ContainerConfig())
+        )
+        assert error.code is Code.INVALID_ARGUMENT
+        absent = container_config("c", "true")
+        absent.image.image = "absent"
+        error = await refused(cri.call("CreateContainer", pod_sandbox_id=pod, config=absent))
+        assert error.code is Code.NOT_FOUND
+        error = await refused(cri.call("PodSandboxStatus", pod_sandbox_id="abc"))
+        assert error.code is Code.NOT_FOUND
+        assert len((await cri.call("ListPodSandbox")).items) == 1
+        assert not (await cri.call("ListContainers")).containers
+
+    calls(node, work)
+
+
+def test_the_socket_is_root_s(node: PrivateEngine) -> None:
+    status = (node.run / "cri.sock").stat()
+    assert (status.st_mode & 0o777, status.st_uid) == (0o600, 0)
