@@ -7,15 +7,10 @@ rotated ones.
 Facts about speed: one call of the JSON encoder escapes a chunk of many lines, and one
 ``bytes.replace`` splits it into entries. A NUL after each newline makes the escaped pair
 unambiguous. All lines of a chunk have the time at which it was read.
-
-Lines that could not be written, because a disk is full, are replaced by one entry that says how
-many they are. It is written before the next entry. If nothing can be written until the log is
-closed, it overwrites the last entries.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Mapping
 
@@ -23,10 +18,9 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.line_buffer import LineBuffer
+from jaula.logs.file_writer import FileWriter
 from jaula.logs.options import Limits
 from jaula.logs.rotation import MODE, Rotation
-from jaula.logs.timestamp import Clock
 
 MAX_SIZE = 10_000_000  # bytes
 MAX_FILE = 3
@@ -38,11 +32,9 @@ _OPTIONS = (
 _encode = msgspec.json.Encoder().encode
 _END_OF_LINE = b"\\n\\u0000"
 _LINE_END = b'\\n","stream":"'  # in entries: the log's text ends with a newline
-_TAIL = 64 * 1024  # bytes; at most a few entries are as long
-_DIGITS = 20  # bytes that a larger number of lines may need
 
 
-class JsonFileWriter:
+class JsonFileWriter(FileWriter):
     """A :class:`jaula.logs.protocol.LogWriter`."""
 
     def __init__(
@@ -60,21 +52,10 @@ class JsonFileWriter:
 
         :raises OSError: when ``path`` cannot be opened.
         """
-        self.dropped = 0
-        self.error = ""
-        self._path = path
         self._max_size = max_size
         self._rotation = Rotation(path, Limits(max_size, max_file, compress), self._on_error)
         self._attributes = f'"attrs":{attributes},' if attributes else ""
-        self._clock = Clock()
-        self._streams = {"stdout": LineBuffer(), "stderr": LineBuffer()}
-        self._incomplete = False
-        self._lost = False  # entries, since the last one that was written
-        self._lost_lines = 0  # of these entries; the last part of a long line counts
-        self._reason = ""
-        self._size = 0
-        self._descriptor = -1
-        self._open()
+        super().__init__(path)
 
     @classmethod
     def from_options(cls, path: str, log_opts: Mapping[str, str]) -> JsonFileWriter:
@@ -95,91 +76,26 @@ class JsonFileWriter:
             attributes=attributes,
         )
 
-    def write(self, stream: str, data: bytes) -> None:
-        if self._descriptor < 0:
-            return
-        stamp = self._clock.now()
-        records = b"".join(
-            [
-                _records(chunk, stream, stamp, self._attributes)
-                for chunk in self._streams[stream].feed(data)
-            ]
-        )
-        if records:
-            self._append(records)
-
     def flush(self) -> None:
-        if self._descriptor < 0:
-            return
-        for stream, lines in self._streams.items():
-            if rest := lines.finish():
-                self._append(_records(rest, stream, self._clock.now(), self._attributes))
-        self._rotation.finish()
+        if self._descriptor >= 0:
+            super().flush()
+            self._rotation.finish()
 
     def poll(self) -> float | None:
         return None if self._rotation.helper is None else self._rotation.poll()
 
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            self.flush()
-            if self._lost and not self._report_lost():
-                self._overwrite_last()
-            os.close(self._descriptor)
-            self._descriptor = -1
+    def reopen(self) -> None:
+        pass
 
-    def _open(self) -> None:
+    def _open_file(self) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._descriptor = os.open(self._path, flags, MODE)
-        self._size = os.fstat(self._descriptor).st_size
-        # A writer that was killed may have left half an entry. The next one must not join it.
-        self._incomplete = self._size > 0 and os.pread(self._descriptor, 1, self._size - 1) != b"\n"
+        return os.open(self._path, flags, MODE)
 
-    def _append(self, records: bytes) -> None:
-        """Write whole entries, and before them how many lines are missing."""
-        if self._lost and not self._report_lost():
-            self._lose(records)
-        else:
-            self._lose(self._store(records))
+    def _format(self, data: bytes, stream: str, stamp: str) -> bytes:
+        return _records(data, stream, stamp, self._attributes)
 
-    def _lose(self, records: bytes) -> None:
-        if records:
-            self.lose(records.count(_LINE_END), len(records), "")
-
-    def lose(self, lines: int, size: int, reason: str) -> None:
-        """Note that ``size`` bytes with the ends of ``lines`` lines are not written."""
-        self._lost = True
-        self._lost_lines += lines
-        self.dropped += size
-        if reason:
-            self.error = self._reason = reason
-
-    def _report_lost(self) -> bool:
-        """Write how many lines are missing. Return whether that was possible."""
-        if self._store(self._lost_entry(self._lost_lines)):
-            return False
-        self._lost, self._lost_lines = False, 0
-        return True
-
-    def _lost_entry(self, lines: int) -> bytes:
-        what = f"{lines} lines are" if lines > 1 else "1 line is"  # or a part of one
-        text = f"jaula: {what} missing here: {self._reason}\n"
-        return _records(text.encode(), "stderr", self._clock.now(), self._attributes)
-
-    def _overwrite_last(self) -> None:
-        """Overwrite the last entries with the line about missing ones: that needs no space."""
-        size = os.fstat(self._descriptor).st_size
-        tail = os.pread(self._descriptor, _TAIL, max(size - _TAIL, 0))
-        needed = len(self._lost_entry(self._lost_lines)) + _DIGITS
-        start = tail.rfind(b"\n", 0, max(len(tail) - needed, 0)) + 1
-        if start == 0 and (len(tail) < size or len(tail) < needed):
-            return
-        entry = self._lost_entry(self._lost_lines + tail.count(_LINE_END, start))
-        padding = b" " * (len(tail) - start - len(entry))
-        try:
-            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, 0)  # with O_APPEND pwrite ignores offsets
-            os.pwrite(self._descriptor, entry[:-1] + padding + b"\n", size - len(tail) + start)
-        except OSError as error:
-            self.error = f"cannot write {self._path}: {error.strerror}"
+    def _count_lines(self, entries: bytes) -> int:
+        return entries.count(_LINE_END)
 
     def _store(self, records: bytes) -> bytes:
         """Write whole entries: as many to each file as its limit allows, at least one.
@@ -201,27 +117,6 @@ class JsonFileWriter:
         except OSError as error:
             self._fail(error)
             return records
-
-    def _put(self, records: bytes) -> bytes:
-        """Write whole entries to the current file. Return those that are not whole in it."""
-        if not records:
-            return b""
-        data = b"\n" + records if self._incomplete else records
-        written = 0
-        try:
-            while written < len(data):
-                count = os.write(self._descriptor, data[written:] if written else data)
-                self._size += count
-                written += count
-                self._incomplete = written < len(data) and data[written - 1 : written] != b"\n"
-        except OSError as error:
-            self._fail(error)
-            return data[max(data.rfind(b"\n", 0, written) + 1, len(data) - len(records)) :]
-        return b""
-
-    def _fail(self, error: OSError) -> None:
-        self._reason = error.strerror or str(error)
-        self.error = f"cannot write {self._path}: {self._reason}"
 
     def _rotate(self) -> None:
         """Rotate the current file, and open a new one."""
