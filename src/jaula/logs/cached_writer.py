@@ -38,6 +38,9 @@ class CachedWriter:
         pauses = [pause for w in (self._remote, self._cache) if (pause := w.poll()) is not None]
         return min(pauses, default=None)
 
+    def reopen(self) -> None:
+        pass  # the cache rotates its own files
+
     def close(self) -> None:
         self._remote.close()
         self._cache.close()

@@ -1,4 +1,4 @@
-"""Decode and select entries of a ``json-file`` log. Pure.
+"""The entries of a log: those of ``json-file`` are decoded here, all are selected. Pure.
 
 Lines that are not an entry (torn by a crash or a full disk) are skipped. Times are compared as
 text, see :mod:`jaula.logs.timestamp`.
@@ -12,7 +12,10 @@ from jaula.logs import timestamp
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
-    """A line of output, or a chunk of one without its newline. ``time`` is RFC 3339."""
+    """A line of output, or a chunk of one without its newline. ``time`` is RFC 3339.
+
+    Bytes that are not UTF-8 are surrogates in ``log`` (PEP 383).
+    """
 
     log: str
     stream: str
@@ -20,7 +23,7 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def data(self) -> bytes:
-        return self.log.encode("utf-8", "replace")
+        return self.log.encode("utf-8", "surrogateescape")
 
 
 class Selection(msgspec.Struct, frozen=True):

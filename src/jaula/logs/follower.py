@@ -21,6 +21,7 @@ import socket
 import msgspec
 
 from jaula.logs.entry import LogEntry, Selection
+from jaula.logs.pod_log import PodLog
 from jaula.logs.reader.follow import follow
 from jaula.spec import stdcopy
 
@@ -31,13 +32,13 @@ _NICE = 5  # nice(2)
 
 
 class FollowRequest(msgspec.Struct, frozen=True):
-    """A client that follows a log.
+    """A client that follows a log: a pod's, or the ``json-file`` log with a path.
 
     ``prefix`` is added to each line. ``framed`` separates stdout and stderr by stdcopy's headers.
     ``chunked`` is the transfer coding of the body (RFC 9112, 7.1).
     """
 
-    path: str
+    log: str | PodLog
     selection: Selection
     tail: int | None = None
     timestamps: bool = False
@@ -114,7 +115,7 @@ async def _follow(request: FollowRequest, client: socket.socket, control: socket
         client.setblocking(False)
         loop.add_reader(control.fileno(), read_control)
         batches = follow(
-            request.path,
+            request.log,
             exited,
             stdout=chosen.stdout,
             stderr=chosen.stderr,

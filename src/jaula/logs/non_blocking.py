@@ -97,6 +97,9 @@ class NonBlockingWriter:
     def poll(self) -> float | None:
         return None  # the helper polls its own writer
 
+    def reopen(self) -> None:
+        pass  # the drivers that have this mode rotate their own files
+
     def close(self) -> None:
         if self._closed:
             return

@@ -33,6 +33,15 @@ class LogWriter(Protocol):
         """
         ...
 
+    def reopen(self) -> None:
+        """Open the file of the log again, by its path: another program has renamed it.
+
+        A driver that rotates its own files, or has none, does nothing.
+
+        :raises OSError: when it cannot be opened. The writer keeps the present file then.
+        """
+        ...
+
     def close(self) -> None:
         """Flush, then close. Further calls do nothing."""
         ...

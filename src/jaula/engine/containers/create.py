@@ -19,7 +19,7 @@ import msgspec
 
 from jaula.cgroups import cgroup_path as cgroup_paths
 from jaula.engine.containers import health, presets, restart_policy, selinux
-from jaula.engine.containers.log_config import log_options
+from jaula.engine.containers.log_config import log_options, requested_options
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import check_name, new_id, random_name, short
@@ -37,7 +37,7 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, reso
 from jaula.images import platform as platforms
 from jaula.network import etc_files
 from jaula.spec import signals, units
-from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_params import ContainerCreated
 from jaula.spec.decode import Empty
 from jaula.spec.image import ImageConfig, Platform
@@ -79,13 +79,15 @@ async def create(
     *,
     owner: tuple[str, int] = ("0", 0),
     authorize: Authorize = allow_all,
+    log: LogConfig | None = None,
 ) -> ContainerCreated:
     """Create a container that is ready to start.
 
     The request is resolved once. ``authorize`` is called with the result before anything is
     created, and before an absent image, container or secret is reported: a client that may not have
     the container learns nothing of them, and is not told to pull the image. Nothing is awaited from
-    there on until all names are ids. ``owner`` is the client, with its group.
+    there on until all names are ids. ``owner`` is the client, with its group. ``log`` is the log of
+    a pod's container, in place of the request's.
 
     :raises NotFound: when there is no such image.
     :raises Conflict: when the name is in use.
@@ -108,6 +110,8 @@ async def create(
         lambda ref: _container_id(services, ref),
         services.engine_sockets.is_engine_socket,
     )
+    if log is not None:
+        resolved = msgspec.structs.replace(resolved, log=log)
     bounds = authorize(resolved)
     _check_containers(services, resolved)
     resolved, merged = mount.resolve_references(services, resolved, merged)
@@ -245,6 +249,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         raise InvalidRequest("SHM size can not be less than 0")
     if body.stop_signal:
         signals.parse(body.stop_signal)
+    requested_options(services.config, host.log_config)  # not a pod's, which only the engine sets
     log_options(services.config, resolved.log)
     for text in resolved.resources.device_cgroup_rules:
         spec.cgroup_rule(text)

@@ -10,7 +10,7 @@ import msgspec
 from jaula.config import OWN_RUNTIME
 from jaula.engine import relaxations as engine_relaxations
 from jaula.engine.containers import presets
-from jaula.engine.containers.log_config import log_options
+from jaula.engine.containers.log_config import log_options, pod_log
 from jaula.engine.containers.start import log_path
 from jaula.engine.model.seal import request_seal
 from jaula.engine.networks import links, network_settings
@@ -47,13 +47,21 @@ def format_time(nanoseconds: int) -> str:
     return timestamp.format_time(nanoseconds) if nanoseconds else NEVER
 
 
+def _log_path(services: Services, record: ContainerRecord) -> str:
+    """Return the path of a log that other programs read, '' if there is none."""
+    log = record.resolved.log
+    if (file := pod_log(log)) is not None:
+        return file.name
+    driver, _ = log_options(services.config, log)
+    return log_path(services, record.id) if driver == "json-file" else ""
+
+
 def document(services: Services, container: Container) -> dict[str, Any]:
     """Return the whole document, without sizes."""
     record = container.record
     paths = services.config.paths
     directory = paths.container(record.id)
     resolved = record.resolved
-    driver, _ = log_options(services.config, resolved.log)
     labels = security_labels(resolved, services.host, record.level)
     return {
         "Id": record.id,
@@ -66,7 +74,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "ResolvConfPath": str(directory / "resolv.conf"),
         "HostnamePath": str(directory / "hostname"),
         "HostsPath": str(directory / "hosts"),
-        "LogPath": log_path(services, record.id) if driver == "json-file" else "",
+        "LogPath": _log_path(services, record),
         "Name": f"/{record.name}",
         "Owner": record.owner,
         "RestartCount": record.restart_count,

@@ -10,16 +10,44 @@ import msgspec
 from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
 from jaula.logs import address, drivers, timestamp
-from jaula.logs.drivers import remote_base
+from jaula.logs.drivers import cri, remote_base
 from jaula.logs.options import OUTSIDE
+from jaula.logs.pod_log import PodLog
 from jaula.spec.api import LogConfig
 from jaula.state.records import ContainerRecord
 
 _MAX_PATTERN_MEMORY = 1 << 20  # bytes of a compiled expression
 
 
-def log_options(config: EngineConfig, requested: LogConfig) -> tuple[str, dict[str, str]]:
-    """Return the name and the options of the log driver.
+def log_options(config: EngineConfig, log: LogConfig) -> tuple[str, dict[str, str]]:
+    """Return the name and the options of the log driver of a resolved request.
+
+    :raises InvalidRequest: when the driver does not exist or does not have an option.
+    """
+    if pod_log(log) is not None:
+        return log.type, log.config
+    return requested_options(config, log)
+
+
+def pod_log_config(directory: str, path: str) -> LogConfig:
+    """Return the log of a pod's container: the file ``path`` below the absolute ``directory``.
+
+    It takes the place of ``log`` in the resolved request.
+
+    :raises InvalidRequest: when one of them is not valid.
+    """
+    config = {"directory": directory, "path": path}
+    cri.parse_options(config)
+    return LogConfig(type=drivers.POD, config=config)
+
+
+def pod_log(log: LogConfig) -> PodLog | None:
+    """Return the file of a pod's container, None if it is not one."""
+    return cri.parse_options(log.config) if log.type == drivers.POD else None
+
+
+def requested_options(config: EngineConfig, requested: LogConfig) -> tuple[str, dict[str, str]]:
+    """Return the name and the options of the log driver that a client asks for.
 
     :raises InvalidRequest: when the driver does not exist or does not have an option.
     """
@@ -48,7 +76,7 @@ def check(config: EngineConfig) -> None:
     :raises InvalidRequest: when no container could have them.
     """
     try:
-        log_options(config, LogConfig())
+        requested_options(config, LogConfig())
     except InvalidRequest as error:
         message = f"invalid logging driver or options: {error.message}"
         raise InvalidRequest(message, hint=error.hint) from None

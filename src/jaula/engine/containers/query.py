@@ -12,7 +12,7 @@ from jaula.engine.containers import filters as container_filters
 from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import list as container_list
 from jaula.engine.containers.liveness import while_running
-from jaula.engine.containers.log_config import details, log_options
+from jaula.engine.containers.log_config import details, log_options, pod_log
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import links
 from jaula.errors import Conflict, JaulaError, NotFound, Unsupported
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.logs.entry import Selection
+    from jaula.logs.pod_log import PodLog
 
 
 Documents = list[dict[str, Any]]
@@ -109,11 +110,11 @@ class ContainerQueries:
         from jaula.logs.reader.read import read, read_tail
 
         container = self.find(ref)
-        path, selection, prefix = self._log(container, options)
+        log, selection, prefix = self._log(container, options)
         if options.tail is None:
-            stored = read(path, selection)
+            stored = read(log, selection)
         else:  # in a thread: compressed files are decompressed whole to read their tail
-            stored = iter(await asyncio.to_thread(read_tail, path, options.tail, selection))
+            stored = iter(await asyncio.to_thread(read_tail, log, options.tail, selection))
         for count, record in enumerate(stored):
             if count % 256 == 255:
                 await asyncio.sleep(0)
@@ -132,11 +133,11 @@ class ContainerQueries:
         from jaula.logs.follower import FollowRequest
 
         container = self.find(ref)
-        path, selection, prefix = self._log(container, options)
+        log, selection, prefix = self._log(container, options)
 
         async def send(client: int, chunked: bool, begin: Callable[[], Awaitable[None]]) -> bool:
             request = FollowRequest(
-                path,
+                log,
                 selection,
                 options.tail,
                 options.timestamps,
@@ -154,19 +155,22 @@ class ContainerQueries:
 
         return LogFollowers(self.services.runtime.log_followers)
 
-    def _log(self, container: Container, options: LogOptions) -> tuple[str, Selection, bytes]:
-        """Return the path of a log, what to read of it, and the prefix of each line.
+    def _log(
+        self, container: Container, options: LogOptions
+    ) -> tuple[str | PodLog, Selection, bytes]:
+        """Return the file of a log, what to read of it, and the prefix of each line.
 
         :raises Unsupported: when the log driver does not support reading.
         """
         from jaula.logs.entry import Selection
 
-        if not readable(*log_options(self.services.config, container.record.resolved.log)):
+        log = container.record.resolved.log
+        if not readable(*log_options(self.services.config, log)):
             raise Unsupported("configured logging driver does not support reading")
         until = None if options.until is None else options.until + 1
         selection = Selection(options.stdout, options.stderr, options.since, until)
         prefix = details(self.services.config, container.record) if options.details else b""
-        return log_path(self.services, container.id), selection, prefix
+        return pod_log(log) or log_path(self.services, container.id), selection, prefix
 
     async def stats(
         self, ref: str, *, stream: bool, one_shot: bool

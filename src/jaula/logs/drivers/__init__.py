@@ -21,8 +21,8 @@ def _none(path: str, log_opts: Mapping[str, str]) -> LogWriter:
     return NoneWriter()
 
 
-def _sending(driver: str) -> ModuleType:
-    """Return the module of a driver that sends, which only shims that use it load."""
+def _driver_module(driver: str) -> ModuleType:
+    """Return the module of a driver that few containers have; only their shims load it."""
     from importlib import import_module
 
     return import_module(f"jaula.logs.drivers.{driver}")
@@ -36,6 +36,9 @@ SENDING = ("journald", "syslog", "fluentd", "gelf")
 """Drivers that write the container's identity (:mod:`jaula.logs.drivers.remote_base`)."""
 
 NAMES = (*_FILE_DRIVERS, *SENDING, "none")
+POD = "cri"
+"""The driver of the containers of pods. Its options name files of the host, so the engine sets
+them, and a request cannot have it."""
 _INSTEAD = {
     "awslogs": "fluentd with a Fluent Bit whose output is cloudwatch_logs",
     "gcplogs": "fluentd with a Fluent Bit whose output is stackdriver",
@@ -50,17 +53,20 @@ def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter
     """Return a writer for a container. ``path`` is a host path that the engine chose.
 
     With ``mode=non-blocking`` a driver that writes files forks. A driver that sends also writes a
-    cache, unless ``path`` is empty.
+    cache, unless ``path`` is empty. The driver of pods has its path in the options.
 
     :raises InvalidRequest: when the driver or an option does not exist.
-    :raises OSError: when ``path`` cannot be opened.
+    :raises OSError: when the file cannot be opened.
     """
+    if driver == POD:
+        writer: LogWriter = _driver_module(POD).open_writer(options)
+        return writer
     _check_name(driver)
     cached, cache, options = split_cache(options)
     if driver == "none":
         return _none(path, options)
     if driver in SENDING:
-        remote: LogWriter = _sending(driver).open_writer(options)
+        remote: LogWriter = _driver_module(driver).open_writer(options)
         return CachedWriter(remote, local.open_writer(path, cache)) if cached and path else remote
     factory = _FILE_DRIVERS[driver]
     buffer, own = split_delivery_mode(options)
@@ -70,7 +76,7 @@ def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter
 
 
 def validate(driver: str, options: Mapping[str, str]) -> None:
-    """Run the checks of :func:`open_writer` without opening a file.
+    """Run the checks of :func:`open_writer` on a request, without opening a file.
 
     :raises InvalidRequest: when the driver or an option does not exist.
     """
@@ -82,14 +88,16 @@ def validate(driver: str, options: Mapping[str, str]) -> None:
     elif driver == "local":
         local.check(split_delivery_mode(options)[1])
     elif driver in SENDING:
-        _sending(driver).check(options)
+        _driver_module(driver).check(options)
     else:
         check_names(driver, options, ())
 
 
 def readable(driver: str, options: Mapping[str, str]) -> bool:
     """Return whether the log of a container with valid options can be read back."""
-    return driver in _FILE_DRIVERS or (driver in SENDING and split_cache(options)[0])
+    return (
+        driver == POD or driver in _FILE_DRIVERS or (driver in SENDING and split_cache(options)[0])
+    )
 
 
 def _check_name(driver: str) -> None:

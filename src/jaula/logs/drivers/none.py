@@ -18,5 +18,8 @@ class NoneWriter:
     def poll(self) -> float | None:
         return None
 
+    def reopen(self) -> None:
+        pass
+
     def close(self) -> None:
         pass

@@ -85,6 +85,9 @@ class RemoteWriter:
     def poll(self) -> float | None:
         return None
 
+    def reopen(self) -> None:
+        pass
+
     def close(self) -> None:
         if not self._closed:
             self.flush()

@@ -1,1 +1,1 @@
-"""Readers of json-file logs: stored entries, tail and follow."""
+"""Readers of logs in files: stored entries, tail and follow."""

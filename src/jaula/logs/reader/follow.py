@@ -1,4 +1,4 @@
-"""Follow a ``json-file`` log that grows and is rotated, in an event loop.
+"""Follow a log in files that grows and is rotated, in an event loop.
 
 inotify(7) on the log's directory reports growth. If no watch can be created (the limit of instances
 is reached), the file is polled ten times a second. It is polled every two seconds in any case.
@@ -20,15 +20,16 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from jaula.kernel import inotify
 from jaula.logs import timestamp
 from jaula.logs.entry import LogEntry, Selection, select
+from jaula.logs.pod_log import PodLog
 from jaula.logs.reader.read import read_tail
-from jaula.logs.reader.reader import LogReader
+from jaula.logs.reader.reader import open_log
 
 _POLL = 0.1  # seconds between polls without a watch
 _POLL_WATCHED = 2.0  # seconds between polls with a watch
 
 
 async def follow(
-    path: str,
+    log: str | PodLog,
     stop: asyncio.Event,
     *,
     stdout: bool = True,
@@ -40,17 +41,20 @@ async def follow(
 ) -> AsyncGenerator[list[LogEntry]]:
     """Yield batches of entries: the stored ones (the last ``tail`` lines), then new ones.
 
+    A ``json-file`` log is its path.
+
     The iterator ends at the time ``until``, or when ``stop`` is set and all entries are read.
     ``stop`` means that the container has exited and its log is closed. ``on_open`` is called when
     the log is open: its files may be removed then.
     """
     selection = Selection(stdout, stderr, since, until)
     _, end = selection.bounds()
-    with contextlib.closing(LogReader(path)) as reader, _watch(path) as watch:
+    path = log.name if isinstance(log, PodLog) else log
+    with contextlib.closing(open_log(log)) as reader, _watch(path) as watch:
         if tail is not None:
             end_position = reader.seek_end()
             # It reads compressed files whole. Other clients must not wait for that.
-            stored = await asyncio.to_thread(read_tail, path, tail, selection, end_position)
+            stored = await asyncio.to_thread(read_tail, log, tail, selection, end_position)
             on_open()
             if stored:
                 yield stored

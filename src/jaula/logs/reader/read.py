@@ -1,4 +1,4 @@
-"""Read a stored ``json-file`` log with its rotated files, plain and compressed.
+"""Read a stored log: of ``json-file`` with its rotated files, or the current file of a pod's log.
 
 :mod:`jaula.logs.reader.follow` follows a log that grows.
 """
@@ -8,28 +8,30 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from jaula.logs import gzip_file, timestamp
+from jaula.logs import cri_format, gzip_file, timestamp
 from jaula.logs.entry import EVERYTHING, LogEntry, Selection, decode, select
+from jaula.logs.pod_log import PodLog
 from jaula.logs.reader import rotated_files
-from jaula.logs.reader.reader import BLOCK, LONGEST_LINE, GzipFileReader, LogReader, Position
+from jaula.logs.reader.reader import BLOCK, LONGEST_LINE, GzipFileReader, Position, open_log
 
 
-def read(path: str, selection: Selection = EVERYTHING) -> Iterator[LogEntry]:
+def read(log: str | PodLog, selection: Selection = EVERYTHING) -> Iterator[LogEntry]:
     """Yield the stored entries that ``selection`` includes, oldest first.
 
-    A log that does not exist has no entries. Entries written after the call are left out.
+    A ``json-file`` log is its path. A log that does not exist has no entries. Entries written after
+    the call are left out.
     """
-    with contextlib.closing(LogReader(path, bounded=True)) as reader:
+    with contextlib.closing(open_log(log, bounded=True)) as reader:
         while block := reader.next_entries():
             yield from select(block, selection)
 
 
 def read_tail(
-    path: str, count: int, selection: Selection, end: Position | None = None
+    log: str | PodLog, count: int, selection: Selection, end: Position | None = None
 ) -> list[LogEntry]:
     """Return the entries of the last ``count`` lines.
 
@@ -37,27 +39,59 @@ def read_tail(
     from its start, but only its last lines are kept in memory. A line that was stored in chunks
     counts once. Entries after ``end`` are left out.
     """
-    entries: list[LogEntry] = []  # newest first
-    lines = 0
-    first, _ = selection.bounds()
-    descriptor = _newest(path) if end is None else rotated_files.open_neighbour(path, end.inode, 0)
-    while count and descriptor is not None:
+    tail = _Tail(count, selection)
+    if not count:
+        return []
+    if isinstance(log, PodLog):
+        if (descriptor := log.open_to_read()) is not None:
+            try:
+                _read_pod_tail(descriptor, tail, end)
+            finally:
+                os.close(descriptor)
+        return tail.entries[::-1]
+    descriptor = _newest(log) if end is None else rotated_files.open_neighbour(log, end.inode, 0)
+    while descriptor is not None:
         try:
-            for entry in _backwards(descriptor, count - lines, selection, end):
-                if first and timestamp.pad_fraction(entry.time) < first:
-                    return entries[::-1]
-                if not select([entry], selection):
-                    continue
-                if entry.log.endswith("\n") or not entries:
-                    lines += 1
-                if lines > count:
-                    return entries[::-1]
-                entries.append(entry)
-            older = rotated_files.open_neighbour(path, os.fstat(descriptor).st_ino, -1)
+            if tail.extend(_backwards(descriptor, count - tail.lines, selection, end)):
+                break
+            older = rotated_files.open_neighbour(log, os.fstat(descriptor).st_ino, -1)
         finally:
             os.close(descriptor)
         descriptor, end = older, None
-    return entries[::-1]
+    return tail.entries[::-1]
+
+
+class _Tail:
+    """The entries of the last ``count`` lines that ``selection`` includes, newest first."""
+
+    def __init__(self, count: int, selection: Selection) -> None:
+        self.entries: list[LogEntry] = []
+        self.lines = 0
+        self._count = count
+        self._selection = selection
+        self._first, _ = selection.bounds()
+
+    def extend(self, entries: Iterator[LogEntry]) -> bool:
+        """Add entries, newest first. Return whether the tail is complete."""
+        for entry in entries:
+            if self._first and timestamp.pad_fraction(entry.time) < self._first:
+                return True
+            if not select([entry], self._selection):
+                continue
+            if entry.log.endswith("\n") or not self.entries:
+                self.lines += 1
+            if self.lines > self._count:
+                return True
+            self.entries.append(entry)
+        return False
+
+
+def _read_pod_tail(descriptor: int, tail: _Tail, end: Position | None) -> None:
+    """Read the tail of a pod's log. A file that has replaced the one of ``end`` is all after it."""
+    status = os.fstat(descriptor)
+    if end is None or status.st_ino == end.inode:
+        offset = status.st_size if end is None else end.offset
+        tail.extend(_plain_backwards(descriptor, offset, cri_format.decode))
 
 
 def _newest(path: str) -> int | None:
@@ -80,7 +114,9 @@ def _backwards(
     return _compressed_backwards(descriptor, count, selection, limit)
 
 
-def _plain_backwards(descriptor: int, end: int) -> Iterator[LogEntry]:
+def _plain_backwards(
+    descriptor: int, end: int, decode_lines: Callable[[bytes], list[LogEntry]] = decode
+) -> Iterator[LogEntry]:
     rest = b""  # the start of a line that ends in a later block
     while end > 0:
         start = max(end - BLOCK, 0)
@@ -90,7 +126,7 @@ def _plain_backwards(descriptor: int, end: int) -> Iterator[LogEntry]:
             rest = block if len(block) < LONGEST_LINE else b""
         else:
             rest = block[:cut]
-            yield from reversed(decode(block[cut:]))
+            yield from reversed(decode_lines(block[cut:]))
         end = start
 
 

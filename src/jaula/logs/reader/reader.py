@@ -2,17 +2,21 @@
 
 An open file stays readable when it is renamed, compressed or removed. The next file is determined
 by its inode (:mod:`jaula.logs.reader.rotated_files`).
+
+The rotated files of a pod's log are the kubelet's. Only the current one is read, and the one that
+replaces it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
-from jaula.logs import gzip_file
+from jaula.logs import cri_format, gzip_file
 from jaula.logs.entry import LogEntry, decode
+from jaula.logs.pod_log import PodLog
 from jaula.logs.reader import rotated_files
 
 _ATTEMPTS = 10  # names may change during a lookup
@@ -30,9 +34,12 @@ class Position(msgspec.Struct, frozen=True):
 class FileReader:
     """Reads a plain file, which only grows. Does not own the descriptor."""
 
-    def __init__(self, descriptor: int, offset: int = 0) -> None:
+    def __init__(
+        self, descriptor: int, decode_lines: Callable[[bytes], list[LogEntry]] = decode
+    ) -> None:
         self.descriptor = descriptor
-        self.offset = offset  # of the first byte that was not returned
+        self.offset = 0  # of the first byte that was not returned
+        self._decode_lines = decode_lines
 
     def position(self) -> Position:
         return Position(os.fstat(self.descriptor).st_ino, self.offset)
@@ -58,7 +65,7 @@ class FileReader:
                     continue
                 cut = len(block)  # no entry is that long: the file is damaged, skip the block
             self.offset += cut
-            if entries := decode(block[:cut]):
+            if entries := self._decode_lines(block[:cut]):
                 return entries
             size = BLOCK  # only damaged lines: continue
 
@@ -194,6 +201,70 @@ class LogReader:
         if self._file is not None:
             os.close(self._file.descriptor)
         self._file = open_reader(descriptor) if descriptor >= 0 else None
+
+
+class PodLogReader:
+    """Reads the current file of a pod's log in blocks of entries, then the one that replaces it."""
+
+    def __init__(self, log: PodLog, *, bounded: bool = False) -> None:
+        """Start at the start of the file. With ``bounded``, stop at its present end."""
+        self._log = log
+        self._file: FileReader | None = None
+        self._switch_to(log.open_to_read())
+        self._bounded = bounded
+        self._end = os.fstat(self._file.descriptor).st_size if self._file is not None else 0
+
+    def seek_end(self) -> Position | None:
+        """Move to the present end of the log, and return that position."""
+        if self._file is None:
+            return None
+        self._file.seek_end()
+        return self._file.position()
+
+    def next_entries(self) -> list[LogEntry]:
+        """Return the next block of entries, [] if there is none yet."""
+        if self._bounded:
+            file = self._file
+            return [] if file is None or file.offset >= self._end else file.next_entries()
+        if self._file is not None and (entries := self._file.next_entries()):
+            return entries
+        successor = self._log.open_to_read()
+        if successor is None:  # the kubelet has renamed the file, and no other one exists yet
+            return []
+        if self._file is None:
+            entries = []
+        elif os.path.samestat(os.fstat(successor), os.fstat(self._file.descriptor)):
+            os.close(successor)
+            return []
+        else:
+            entries = self._file.next_entries()  # written before the other file was opened
+        if entries:
+            os.close(successor)
+            return entries
+        self._switch_to(successor)
+        assert self._file is not None
+        return self._file.next_entries()
+
+    def close(self) -> None:
+        """Close the open file. Further calls do nothing."""
+        self._switch_to(None)
+
+    def _switch_to(self, descriptor: int | None) -> None:
+        if self._file is not None:
+            os.close(self._file.descriptor)
+        self._file = None if descriptor is None else FileReader(descriptor, cri_format.decode)
+
+
+def open_log(log: str | PodLog, *, bounded: bool = False) -> LogReader | PodLogReader:
+    """Return a reader of a pod's log, or of the ``json-file`` log with a path.
+
+    With ``bounded`` it stops at the present end of the log.
+
+    :raises OSError: when the file cannot be opened.
+    """
+    if isinstance(log, PodLog):
+        return PodLogReader(log, bounded=bounded)
+    return LogReader(log, bounded=bounded)
 
 
 def _current(path: str) -> int:

@@ -5,8 +5,16 @@ from __future__ import annotations
 import pytest
 
 from jaula.config import EngineConfig
-from jaula.engine.containers.log_config import attributes, check, log_options
+from jaula.engine.containers.log_config import (
+    attributes,
+    check,
+    log_options,
+    pod_log,
+    pod_log_config,
+    requested_options,
+)
 from jaula.errors import InvalidRequest
+from jaula.logs.pod_log import PodLog
 from jaula.spec.api import ContainerCreate, LogConfig
 from jaula.state.records import ContainerRecord
 
@@ -34,6 +42,7 @@ def test_another_driver_gets_none_of_them() -> None:
     "config",
     [
         EngineConfig(log_driver="jornald"),
+        EngineConfig(log_driver="cri", log_options={"directory": "/d", "path": "0.log"}),
         EngineConfig(log_options={"compres": "true"}),
         EngineConfig(log_options={"max-file": "0"}),
         EngineConfig(log_options={"max-size": "ten"}),
@@ -43,6 +52,17 @@ def test_another_driver_gets_none_of_them() -> None:
 def test_an_engine_log_driver_that_no_container_could_use_is_refused(config: EngineConfig) -> None:
     with pytest.raises(InvalidRequest, match="invalid logging driver or options"):
         check(config)
+
+
+def test_the_engine_sets_the_log_of_a_pod_and_a_client_cannot() -> None:
+    log = pod_log_config("/var/log/pods/x", "web/0.log")
+    assert log_options(ENGINE, log) == ("cri", log.config)
+    assert pod_log(log) == PodLog("/var/log/pods/x", "web/0.log")
+    assert pod_log(LogConfig(type="local", config=log.config)) is None
+    with pytest.raises(InvalidRequest, match="no log driver named 'cri' is registered"):
+        requested_options(ENGINE, log)
+    with pytest.raises(InvalidRequest, match="not below"):
+        pod_log_config("/var/log/pods/x", "../0.log")
 
 
 def test_an_expression_selects_labels_and_variables() -> None:

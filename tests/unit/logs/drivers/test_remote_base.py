@@ -15,7 +15,7 @@ import pytest
 from jaula.engine.containers.log_config import expand
 from jaula.errors import InvalidRequest
 from jaula.logs import NAMES, open_writer, readable, validate
-from jaula.logs.drivers import SENDING, journald, syslog
+from jaula.logs.drivers import POD, SENDING, journald, syslog
 from jaula.logs.protocol import LogWriter
 from jaula.logs.reader.read import read
 
@@ -50,21 +50,25 @@ def make(tmp_path: Path, place: str, datagrams: socket.socket) -> Make:
             "fluentd": {"fluentd-address": "tcp://127.0.0.1:1"},
             "gelf": {"gelf-address": "udp://127.0.0.1:9"},
         }
+        if driver == POD:
+            return open_writer(POD, {"directory": str(tmp_path), "path": "web/0.log"}, "")
         options = addresses[driver] | IDENTITY if driver in addresses else {}
         return open_writer(driver, options, str(tmp_path / "log"))
 
     return one
 
 
-@pytest.mark.parametrize("driver", NAMES)
+@pytest.mark.parametrize("driver", [*NAMES, POD])
 def test_a_writer_accepts_any_bytes_and_closes_twice(make: Make, driver: str) -> None:
     writer = make(driver)
     for data in (b"", b"\n", b"a\nb", b"\xff\0\n", b"x" * 40_000, b"\n"):
         writer.write("stdout", data)
         writer.write("stderr", data)
+        writer.reopen()
     writer.flush()
     writer.close()
     writer.close()
+    writer.reopen()
     writer.write("stdout", b"late\n")
     assert writer.dropped >= 0
 
