@@ -116,7 +116,12 @@ class ContainerRunner:
         self.first_id = 1_900_000_000 + (os.getpid() % 1000) * 65536
 
     async def start(
-        self, *args: str, stdin: bool = False, sandbox: bool = True, **spec: object
+        self,
+        *args: str,
+        stdin: bool = False,
+        sandbox: bool = True,
+        log: LogSetup | None = None,
+        **spec: object,
     ) -> Container:
         """Start a program; ``spec`` goes to :func:`make_spec`."""
         name = f"c{next(_numbers)}"
@@ -150,7 +155,7 @@ class ContainerRunner:
                     str(home / "run/bundle"),
                     str(home / "run"),
                     OverlayRoot((str(self.layer),), str(home / "upper"), str(home / "work")),
-                    LogSetup("json-file", {}, str(home / "log")),
+                    log or LogSetup("json-file", {}, str(home / "log")),
                     tty=document.process.terminal,
                     stdin_open=stdin,
                     stdin_once=stdin,

@@ -31,6 +31,7 @@ from jaula.runtime.protocol import (
     ExitRecord,
     HelloRequest,
     LogFollowersRequest,
+    ReopenLogRequest,
     ResizeRequest,
     SandboxRequest,
     SignalRequest,
@@ -346,6 +347,13 @@ class Shim:
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the size of a terminal; an empty id means the container's own terminal."""
         await self._request(ResizeRequest(self._next_number(), exec_id, height, width))
+
+    async def reopen_log(self) -> None:
+        """Open the log's file again, which another program has renamed.
+
+        :raises RuntimeFailure: when it cannot be opened: then the log goes on in the present file.
+        """
+        await self._request(ReopenLogRequest(self._next_number()))
 
     async def signal(
         self, signum: int, exec_id: str = "", timeout: float = protocol.ANSWER_TIMEOUT

@@ -153,6 +153,12 @@ class SignalRequest(msgspec.Struct, frozen=True, tag="signal"):
     signum: int
 
 
+class ReopenLogRequest(msgspec.Struct, frozen=True, tag="reopen-log"):
+    """Open the log's file again, by its path: another program has renamed it."""
+
+    number: int
+
+
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):
     """Ask a running shim for its state; :class:`Answer` carries it.
 
@@ -162,7 +168,9 @@ class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):
     number: int
 
 
-ShimRequest = AttachRequest | ExecRequest | ResizeRequest | SignalRequest | HelloRequest
+ShimRequest = (
+    AttachRequest | ExecRequest | ResizeRequest | SignalRequest | ReopenLogRequest | HelloRequest
+)
 
 
 class Answer(msgspec.Struct, frozen=True, tag="answer"):

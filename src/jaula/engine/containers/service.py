@@ -18,16 +18,25 @@ from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.liveness import check_running, has_exited, while_running
+from jaula.engine.containers.log_config import pod_log
 from jaula.engine.containers.query import ContainerQueries
 from jaula.engine.containers.start import Starter, open_cgroup
 from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import LIVE, Container
 from jaula.engine.model.container_store import check_name
 from jaula.engine.networks import links
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, RuntimeFailure
+from jaula.errors import (
+    Conflict,
+    InvalidRequest,
+    JaulaError,
+    NotFound,
+    NotModified,
+    RuntimeFailure,
+    Unavailable,
+)
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
-from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
+from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange, LogConfig
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.state.records import Status
 
@@ -98,10 +107,11 @@ class Containers(ContainerQueries):
         *,
         owner: tuple[str, int] = ("0", 0),
         authorize: Authorize = container_create.allow_all,
+        log: LogConfig | None = None,
     ) -> ContainerCreated:
         """Create a container; see :func:`jaula.engine.containers.create.create`."""
         return await container_create.create(
-            self.services, body, name, platform, owner=owner, authorize=authorize
+            self.services, body, name, platform, owner=owner, authorize=authorize, log=log
         )
 
     async def start(self, ref: str) -> None:
@@ -262,6 +272,24 @@ class Containers(ContainerQueries):
                 raise Conflict(f"Container {container.id} is not paused")
             await self._process_control.thaw(container)
             self._emit(container, "unpause")
+
+    async def reopen_log(self, ref: str) -> None:
+        """Open the log of a pod's container again, whose file the kubelet has renamed.
+
+        :raises Conflict: when the container does not run, or its log driver rotates its own files.
+        :raises Unavailable: when its shim does not answer.
+        :raises RuntimeFailure: when the file cannot be opened. The log goes on in the present file.
+        """
+        container = self.find(ref)
+        if pod_log(container.record.resolved.log) is None:
+            raise Conflict(
+                f"the log of container {container.name} is not rotated by another program",
+                hint="only the log of a pod's container can be opened again",
+            )
+        async with while_running(container):
+            if container.shim is None:
+                raise Unavailable(f"the shim of container {container.name} is not connected yet")
+            await container.shim.reopen_log()
 
     def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         """Return Docker's document of one container, with the freezer's state as its status."""

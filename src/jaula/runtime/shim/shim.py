@@ -55,6 +55,7 @@ from jaula.runtime.protocol import (
     ExitRecord,
     HelloRequest,
     OutOfMemory,
+    ReopenLogRequest,
     ResizeRequest,
     SignalRequest,
     StartRequest,
@@ -238,6 +239,9 @@ class Shim:
             )
         if isinstance(request, ExecRequest):
             return Answer(request.number, pid=self._exec(request, fds))
+        if isinstance(request, ReopenLogRequest):
+            self._reopen_log()
+            return Answer(request.number)
         stdio, pid = self._target(request.exec_id if not isinstance(request, AttachRequest) else "")
         if isinstance(request, AttachRequest):
             stdio.attach(socket.socket(fileno=fds.pop(0)), request.stream)
@@ -251,6 +255,20 @@ class Shim:
             else:
                 process.pidfd_send_signal(self.pidfd, request.signum)
         return Answer(request.number, pid=pid)
+
+    def _reopen_log(self) -> None:
+        """Open the log's file again.
+
+        :raises RuntimeFailure: when it cannot be opened: then the log goes on in the present file.
+        """
+        if self.stdio.log is None:
+            raise RuntimeFailure("the container has exited and its log is closed")
+        try:
+            self.stdio.log.reopen()
+        except OSError as error:
+            raise RuntimeFailure(
+                f"cannot open the log {error.filename} again: {error.strerror}"
+            ) from error
 
     def _target(self, exec_id: str) -> tuple[StdioRelay, int]:
         """Return the stdio and pid of init (empty id) or of an exec'd process."""
