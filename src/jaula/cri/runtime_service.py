@@ -48,6 +48,7 @@ class RuntimeService:
             "StartContainer": (api.StartContainerRequest, self.start_container),
             "StopContainer": (api.StopContainerRequest, self.stop_container),
             "RemoveContainer": (api.RemoveContainerRequest, self.remove_container),
+            "ReopenContainerLog": (api.ReopenContainerLogRequest, self.reopen_container_log),
             "ContainerStatus": (api.ContainerStatusRequest, self.container_status),
             "ListContainers": (api.ListContainersRequest, self.list_containers),
             "ExecSync": (api.ExecSyncRequest, self.exec_sync),
@@ -154,6 +155,12 @@ class RuntimeService:
         seconds = max(request.timeout, 0)
         await self._engine.pods.stop_container(request.container_id, seconds)
         return api.StopContainerResponse()
+
+    async def reopen_container_log(
+        self, request: api.ReopenContainerLogRequest
+    ) -> api.ReopenContainerLogResponse:
+        await self._engine.pods.reopen_log(request.container_id)
+        return api.ReopenContainerLogResponse()
 
     async def remove_container(
         self, request: api.RemoveContainerRequest

@@ -39,6 +39,14 @@ def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None
     asyncio.run(run())
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the condition does not become true")
+
+
 async def refused(call: Awaitable[object]) -> GrpcError:
     with pytest.raises(GrpcError) as caught:
         await call
@@ -140,12 +148,10 @@ def test_exec_sync_has_both_streams_the_status_and_a_limit(node: PrivateEngine) 
         )
         assert error.code is Code.DEADLINE_EXCEEDED
         assert "sleep 99" not in await cri.run(id, "ps")
-        size = 17 << 20
         done = await cri.call(
             "ExecSync", container_id=id, cmd=["head", "-c", str(1 << 20), "/dev/zero"]
         )
         assert len(done.stdout) == 1 << 20
-        assert size > 16 << 20
 
     calls(node, work)
 
@@ -247,3 +253,23 @@ def test_bad_requests_get_one_clear_error_and_leave_nothing(node: PrivateEngine)
 def test_the_socket_is_root_s(node: PrivateEngine) -> None:
     status = (node.run / "cri.sock").stat()
     assert (status.st_mode & 0o777, status.st_uid) == (0o600, 0)
+
+
+def test_a_log_is_written_for_the_kubelet_and_opened_again(
+    node: PrivateEngine, tmp_path: Path
+) -> None:
+    async def work(cri: Cri) -> None:
+        directory = tmp_path / "pods" / "default_logging_uid"
+        pod = await cri.run_pod("logging", log_directory=str(directory))
+        script = "echo one; while [ ! -e /dev/shm/go ]; do sleep 0.05; done; echo two; sleep 100"
+        id = await cri.run_container(pod, "main", "sh", "-c", script, log_path="main/0.log")
+        file = directory / "main/0.log"
+        assert (await cri.container(id)).log_path == str(file)
+        await until(lambda: file.read_text().endswith(" stdout F one\n"))
+        file.rename(directory / "main/0.log.old")
+        await cri.call("ReopenContainerLog", container_id=id)
+        await cri.run(id, "touch", "/dev/shm/go")
+        await until(lambda: file.read_text().endswith(" stdout F two\n"))
+        assert node.cli("jaula", "logs", id).stdout == "two\n"
+
+    calls(node, work)

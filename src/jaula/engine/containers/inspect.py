@@ -110,9 +110,10 @@ def document(services: Services, container: Container) -> dict[str, Any]:
 def manifest_descriptor(services: Services, container: Container) -> dict[str, Any] | None:
     """Return the OCI descriptor of the image's manifest; None if the image was removed.
 
-    It is read once for each container, since the manifest of its image does not change.
+    It is read once for each container, since the manifest of its image does not change. The sandbox
+    of a pod has no image.
     """
-    if container.image_manifest is None:
+    if container.image_manifest is None and container.record.image:
         descriptor = services.images.manifest_descriptor(container.record.image)
         if descriptor is not None:
             container.image_manifest = msgspec.to_builtins(descriptor)

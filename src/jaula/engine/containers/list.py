@@ -57,6 +57,8 @@ def summary(
 
 def _image_name(services: Services, record: ContainerRecord) -> str:
     """Return the name from the request, or the id if the name refers to another image now."""
+    if not record.image:
+        return ""  # the sandbox of a pod
     try:
         if record.image in services.images.ids_with(services.images.resolve(record.body.image).id):
             return record.body.image

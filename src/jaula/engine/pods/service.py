@@ -20,13 +20,14 @@ import msgspec
 
 from jaula.engine.containers import selinux
 from jaula.engine.containers.create import Authorize, allow_all, check
+from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
 from jaula.engine.pods import oom_score, pause
 from jaula.engine.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified
-from jaula.spec.api import HostConfig
+from jaula.spec.api import HostConfig, LogConfig
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Pods:
         diff_id, tar = pause.layer()
         lease = services.images.lease((diff_id,))
         try:
+            if request.log_directory:
+                os.makedirs(request.log_directory, mode=0o755, exist_ok=True)
             await in_thread(services.layers.extract, io.BytesIO(tar), diff_id)
             os.makedirs(services.config.paths.container(container_id), mode=0o710, exist_ok=True)
             await in_thread(services.snapshots.create, container_id, (diff_id,))
@@ -209,15 +212,20 @@ class Pods:
                 f"the sandbox {sandbox.id[:12]} does not run", hint="run another sandbox"
             )
         assert sandbox.record.sandbox is not None
+        pod = sandbox.record.sandbox.request
         request = msgspec.structs.replace(request, sandbox=sandbox.id)
+        log = LogConfig(type="none")
+        if pod.log_directory and request.log_path:
+            log = pod_log_config(pod.log_directory, request.log_path)
         host = self._host_config(sandbox, request)
         body = msgspec.structs.replace(request.body, host_config=host)
         created = await self._containers.create(
             body,
-            container_name(sandbox.record.sandbox.request.metadata, request),
+            container_name(pod.metadata, request),
             None,
             owner=owner,
             authorize=authorize,
+            log=log,
         )
         container = self._services.container_store.find(created.id)
         container.change(pod=request)
@@ -265,6 +273,13 @@ class Pods:
                 hint="a container of a pod is started once",
             )
         await self._containers.start(container.id)
+
+    async def reopen_log(self, ref: str) -> None:
+        """Open the log of a running container again, after its file was renamed.
+
+        :raises Conflict: when it does not run.
+        """
+        await self._containers.reopen_log(self.container(ref).id)
 
     async def stop_container(self, ref: str, seconds: int) -> None:
         """Stop a container; kill it after ``seconds``. One that is stopped stays so.

@@ -94,6 +94,11 @@ class PodsApi:
                 action.require_remove(ref)
                 await self._service.stop_container(ref, seconds)
 
+    async def reopen_log(self, ref: str) -> None:
+        with self._session.begin("container reopen log", ref) as action:
+            action.require_control(self._service.container(ref).id)
+            await self._service.reopen_log(ref)
+
     async def remove_container(self, ref: str) -> None:
         with self._session.begin("container remove", ref, revokes=True) as action:
             if self._service.has_container(ref):
