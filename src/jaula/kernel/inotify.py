@@ -12,7 +12,9 @@ import struct
 
 from jaula.kernel.libc import function
 
-IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100  # linux/inotify.h
+IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE = 0x2, 0x4, 0x8  # linux/inotify.h
+IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x40, 0x80, 0x100, 0x200
+IN_DELETE_SELF, IN_MOVE_SELF = 0x400, 0x800
 _EVENT = struct.Struct("iIII")
 
 _init1 = function("inotify_init1", ctypes.c_int)
