@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -30,6 +29,7 @@ _KIND = "cniCacheV1"
 _LIMIT = 8 << 20  # bytes of a record
 _TEMPORARY = ".new-"  # no network has a name that begins with a dot
 _DESCRIPTION = "record of an attachment"
+_NO_RESULT = msgspec.Raw(b"null")
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     netns_identity: str = ""
     cni_args: tuple[tuple[str, str], ...] = ()
     capability_args: CapabilityArgs = CapabilityArgs()
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = _NO_RESULT
 
 
 class ResultCache:
@@ -94,7 +94,7 @@ class ResultCache:
             netns_identity=record.netns_identity,
             cni_args=record.args,
             capability_args=record.capability_args,
-            result=None
+            result=_NO_RESULT
             if record.result is None
             else msgspec.Raw(record.result.encode(record.config.version)),
         )
@@ -180,7 +180,6 @@ def _record(document: _Document, source: str) -> Record:
     if document.kind != _KIND:
         raise InvalidRequest(f"kind {document.kind[:200]!r} must be {_KIND}")
     network = config.parse_list(document.config, source)
-    raw: Any = document.result
     return Record(
         config=network,
         container_id=document.container_id,
@@ -189,7 +188,9 @@ def _record(document: _Document, source: str) -> Record:
         netns_identity=document.netns_identity,
         args=document.cni_args,
         capability_args=document.capability_args,
-        result=None if raw is None else result.decode(bytes(raw), network.version),
+        result=None
+        if document.result == _NO_RESULT
+        else result.decode(bytes(document.result), network.version),
     )
 
 
