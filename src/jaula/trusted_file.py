@@ -25,10 +25,11 @@ def read(path: str, limit: int, description: str, *, required: bool) -> bytes | 
         if error.errno == errno.ENOENT and not required:
             return None
         raise InvalidRequest(f"{description} {path}: {error.strerror}") from None
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode):
+        os.close(fd)  # open() would refuse a directory, and leave the descriptor open
+        raise InvalidRequest(f"{description} {path} is not a regular file")
     with open(fd, "rb") as file:
-        st = os.fstat(fd)
-        if not stat.S_ISREG(st.st_mode):
-            raise InvalidRequest(f"{description} {path} is not a regular file")
         if st.st_uid != os.geteuid() or st.st_mode & 0o022:
             raise InvalidRequest(
                 f"{description} {path} is writable by other users",
