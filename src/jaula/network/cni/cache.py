@@ -114,7 +114,10 @@ class ResultCache:
             fsync_paths(self._directory)
         except OSError as error:
             what = f"cannot store the {_DESCRIPTION} {name}"
-            temporary.unlink(missing_ok=True)
+            try:
+                temporary.unlink(missing_ok=True)
+            except OSError:
+                pass  # the first error says why; prepare() removes the file
             raise resource_error(error, what) or Unavailable(f"{what}: {error.strerror}") from error
 
     def find(self, container_id: str, ifname: str) -> Record | None:

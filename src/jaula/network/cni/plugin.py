@@ -20,6 +20,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
@@ -227,6 +228,7 @@ class PluginExec:
             return _Child(await asyncio.shield(process))
         except BaseException:  # cancelled, or no descriptor is free
             process.add_done_callback(_discard)
+            await asyncio.wait({process})
             raise
 
     def _on_host(self, work: Callable[[], _Value]) -> _Value:
@@ -293,7 +295,7 @@ def _discard(process: asyncio.Future[subprocess.Popen[bytes]]) -> None:
     for pipe in (child.stdout, child.stderr):
         if pipe is not None:
             pipe.close()
-    asyncio.get_running_loop().run_in_executor(None, child.wait)
+    threading.Thread(target=child.wait, daemon=True).start()  # reaps it
 
 
 def _kill_group(pid: int) -> None:
