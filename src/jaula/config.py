@@ -115,6 +115,8 @@ class EngineConfig:
     tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on as well
     tls: TlsConfig | None = None  # of these sockets; None: clients are not authenticated
     cri: bool = False  # serve Kubernetes' CRI as well
+    cni_conf_dir: str = "/etc/cni/net.d"
+    cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
     storage_driver: str | None = None  # None: probe
     bridge: str = "jaula0"
     bridge_subnet: str | None = None  # CIDR; None: from the pool

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
     from jaula.state.records import ContainerRecord
 
@@ -19,6 +20,7 @@ class Access(Protocol):
 class Pods(Protocol):
     """Pods and their containers."""
 
+    def network_state(self) -> NetworkState: ...
     async def run(self, request: PodSandboxRequest) -> str: ...
     async def stop(self, ref: str) -> None: ...
     async def remove(self, ref: str) -> None: ...

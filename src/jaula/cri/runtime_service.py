@@ -69,16 +69,16 @@ class RuntimeService:
         )
 
     async def status(self, request: api.StatusRequest) -> api.StatusResponse:
+        network = self._engine.pods.network_state()
         return api.StatusResponse(
             status=api.RuntimeStatus(
                 conditions=(
                     api.RuntimeCondition(type="RuntimeReady", status=True),
                     api.RuntimeCondition(
                         type="NetworkReady",
-                        status=False,
-                        reason="NetworkPluginNotReady",
-                        message="pods with a network of their own have no network plugin;"
-                        " pods on the host's network can run",
+                        status=network.ready,
+                        reason=network.reason,
+                        message=network.message,
                     ),
                 )
             ),

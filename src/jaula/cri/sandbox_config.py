@@ -6,7 +6,7 @@ from jaula.cri import security
 from jaula.cri.proto import api_pb2 as api
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
-from jaula.spec.pod import PodMetadata, PodSandboxRequest
+from jaula.spec.pod import PodMetadata, PodPort, PodSandboxRequest
 
 _OOM_SCORE = -998  # as the kubelet's other processes: the containers of a pod are killed first
 _CPU_SHARES = 2
@@ -55,4 +55,14 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         log_directory=config.log_directory,
         runtime_handler=runtime_handler,
         shared_pid=modes.pid == api.POD,
+        ports=tuple(
+            PodPort(
+                port.host_port,
+                port.container_port,
+                api.Protocol.Name(port.protocol).lower(),
+                port.host_ip,
+            )
+            for port in config.port_mappings
+            if port.host_port
+        ),
     )

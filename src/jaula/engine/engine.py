@@ -85,6 +85,7 @@ class Engine:
         self.builds.sweep()
         await restore.restore(self.services, self.containers)
         self._watch_firewall()
+        await self._open_pod_network()
         self.services.sandbox_pool.refill()
 
     async def _load_profile(self) -> None:
@@ -98,6 +99,14 @@ class Engine:
         if failure:
             log.warning("%s", failure)
             self.services.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
+
+    async def _open_pod_network(self) -> None:
+        if not self.services.config.cri:
+            return
+        from jaula.engine.pods.network import PodNetwork
+
+        self.pods.network = PodNetwork(self.services.config, self.services.runtime.host_mounts)
+        await self.pods.network.open()
 
     def _watch_firewall(self) -> None:
         """Restore our rules at once when another program flushes the host's firewall."""
@@ -138,6 +147,8 @@ class Engine:
     async def close(self) -> None:
         """Stop the engine and leave every container running."""
         await self.builds.close()
+        if self.pods.network is not None:
+            await self.pods.network.close()
         for container in self.services.container_store:
             if container.restart is not None:
                 container.restart.cancel()

@@ -369,7 +369,7 @@ class Runtime:
     def __init__(self, sock: socket.socket, pid: int, host_mounts: int = -1) -> None:
         sock.setblocking(False)
         self._sock = sock
-        self._host_mounts = host_mounts
+        self.host_mounts = host_mounts
         self.zygote_pid = pid
 
     @classmethod
@@ -511,9 +511,9 @@ class Runtime:
         if sandbox is not None:
             fds += [sandbox.user_fd, sandbox.net_fd]
         fds += (namespace_fds or {}).values()
-        host_mounts = request.host_mounts and self._host_mounts >= 0
+        host_mounts = request.host_mounts and self.host_mounts >= 0
         if host_mounts:
-            fds.append(self._host_mounts)
+            fds.append(self.host_mounts)
         if engine_socket >= 0:
             fds.append(engine_socket)
         fds += [fd for fd, _ in attachments]

@@ -19,6 +19,15 @@ class PodMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     attempt: int = 0
 
 
+class PodPort(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A port of the host that leads to a port of the pod. ``protocol`` is tcp, udp or sctp."""
+
+    host_port: int
+    container_port: int
+    protocol: str
+    host_ip: str = ""
+
+
 class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A sandbox: the namespaces and limits that the containers of a pod have in common.
 
@@ -34,6 +43,7 @@ class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     log_directory: str = ""
     runtime_handler: str = ""
     shared_pid: bool = False
+    ports: tuple[PodPort, ...] = ()
 
 
 class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -9,7 +9,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
 
-_FIELDS = {"host": "hosts", "cdi-spec-dir": "cdi_spec_dirs"}
+_FIELDS = {
+    "host": "hosts",
+    "cdi-spec-dir": "cdi_spec_dirs",
+    "cni-bin-dir": "cni_bin_dirs",
+}
 """Settings whose flag has another name."""
 
 
@@ -209,6 +213,15 @@ FLAGS = (
     Flag("tls", "", "bool", "Use TLS; refused without --tlsverify, since any client could connect"),
     Flag("insecure-tcp", "", "bool", "Allow TCP without TLS, on the loopback interface only"),
     Flag("cri", "", "bool", "Serve Kubernetes' CRI on RUN/cri.sock"),
+    Flag(
+        "cni-conf-dir",
+        "",
+        "string",
+        "Directory of CNI network configurations, for pods",
+        default="/etc/cni/net.d",
+        completes="file",
+    ),
+    Flag("cni-bin-dir", "", "list", "CNI plugin directories to use"),
     Flag(
         "storage-driver",
         "",

@@ -223,6 +223,8 @@ SETTINGS: dict[str, Setting] = {
     "insecure-tcp": Setting(("insecure-tcp",), _flag),
     "group": Setting(("socket-group",), _text("socket_group")),
     "cri": Setting(("cri",), _flag),
+    "cni-conf-dir": Setting(("cni-conf-dir",), _text("cni_conf_dir")),
+    "cni-bin-dirs": Setting(("cni-bin-dir",), _directories("cni_bin_dirs")),
     "storage-driver": Setting(("storage-driver",), _text("storage_driver")),
     "bridge": Setting(("bridge",), _text("bridge")),
     "bip": Setting(("bridge-subnet",), _bip),

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -25,8 +26,8 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
 from jaula.engine.pods import oom_score, pause
-from jaula.engine.threads import in_thread
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified
+from jaula.engine.threads import in_thread, shielded
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, Unavailable
 from jaula.spec.api import HostConfig, LogConfig
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
 
@@ -35,8 +36,11 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.engine.pods.network import PodNetwork
+    from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 
+log = logging.getLogger("jaula.pods")
 _STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
 _NAME_LIMIT = 253  # characters of a name of Kubernetes
 
@@ -48,6 +52,17 @@ class Pods:
         self._services = services
         self._containers = containers
         self._execs = execs
+        self.network: PodNetwork | None = None
+        """The pods' network; None if the engine serves no CRI."""
+
+    def network_state(self) -> NetworkState:
+        """Return whether pods can have a network.
+
+        :raises Unavailable: when the engine serves no CRI.
+        """
+        if self.network is None:
+            raise Unavailable("this engine has no pods", hint="start it with --cri")
+        return self.network.state
 
     # -- sandboxes -------------------------------------------------------------------------------
 
@@ -110,6 +125,8 @@ class Pods:
             working_dir="/",
             host_config=_with_permitted_score(request.body.host_config),
         )
+        if self.network is not None and body.host_config.network_mode != "host":
+            self.network.check()
         resolved = resolve(body)
         bounds = authorize(resolved)
         warnings = check(services, body, resolved)
@@ -153,10 +170,43 @@ class Pods:
             lease.close()
         try:
             await self._containers.start(container_id)
+            await self._attach(container, request)
         except BaseException:
-            await self._containers.remove(container_id, force=True, volumes=True)
+            await shielded(self._undo(container))
             raise
         return container
+
+    async def _attach(self, container: Container, request: PodSandboxRequest) -> None:
+        if container.record.resolved.namespaces.net.host or self.network is None:
+            return
+        self._change(container, networked=True)  # so that a next engine detaches it
+        addresses = await self.network.attach(container, request)
+        self._change(container, addresses=addresses)
+
+    async def _detach(self, container: Container) -> None:
+        assert container.record.sandbox is not None
+        if self.network is None or not container.record.sandbox.networked:
+            return
+        await self.network.detach(container)
+        self._change(container, networked=False)
+
+    def _change(self, container: Container, **fields: Any) -> None:
+        """Change the record of a sandbox, and write it."""
+        assert container.record.sandbox is not None
+        container.change(sandbox=msgspec.structs.replace(container.record.sandbox, **fields))
+        self._services.container_store.save(container)
+
+    async def _undo(self, container: Container) -> None:
+        """Remove a sandbox whose start has failed.
+
+        What the plugins cannot remove now is left to their garbage collection: a configuration that
+        fails to add a pod may fail to delete it too.
+        """
+        try:
+            await self._detach(container)
+        except JaulaError as error:
+            log.warning("sandbox %s stays attached: %s", container.name, error)
+        await self._remove(container.id)
 
     def _remove_files(self, container_id: str) -> None:
         import shutil
@@ -175,6 +225,7 @@ class Pods:
         sandbox = self.sandbox(ref)
         for container in self.members(sandbox.id):
             await self.stop_container(container.id, 0)
+        await self._detach(sandbox)
         await self._stop(sandbox.id, _STOP_SECONDS)
 
     async def remove(self, ref: str) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
@@ -38,6 +39,10 @@ class PodsApi:
             return session.bounds(resolved, privileges, "")
 
         return authorize
+
+    def network_state(self) -> NetworkState:
+        self._session.require_read()
+        return self._service.network_state()
 
     async def run(self, request: PodSandboxRequest) -> str:
         with self._session.begin("pod run", request.metadata.name) as action:

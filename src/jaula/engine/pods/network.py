@@ -1,0 +1,123 @@
+"""The network of pods: CNI plugins that attach and detach the network namespace of a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaula.errors import Unavailable
+from jaula.network.cni.cache import ResultCache
+from jaula.network.cni.conf_monitor import ConfMonitor, NetworkState
+from jaula.network.cni.network_list import Attachment, NetworkList
+from jaula.network.cni.plugin import PluginExec
+from jaula.network.cni.runtime_config import CapabilityArgs, DNSConfig, PortMapping
+
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+    from jaula.engine.model.container import Container
+    from jaula.spec.pod import PodSandboxRequest
+
+_IFNAME = "eth0"
+
+
+class PodNetwork:
+    """The network configuration of this node, and its attachments."""
+
+    def __init__(self, config: EngineConfig, host_mounts: int) -> None:
+        """``host_mounts`` is a descriptor of the host's mount namespace, -1 if it is the own."""
+        self._cache = ResultCache(Path(config.paths.root) / "cni")
+        plugins = PluginExec(config.cni_bin_dirs, host_mounts=host_mounts)
+        self._networks = NetworkList(plugins, self._cache)
+        self._monitor = ConfMonitor(self._networks.negotiate, config.cni_conf_dir)
+
+    async def open(self) -> None:
+        """Read the configuration and follow its changes.
+
+        :raises Unavailable: when the results of the plugins cannot be stored.
+        """
+        await asyncio.to_thread(self._cache.prepare)
+        await self._monitor.start()
+
+    async def close(self) -> None:
+        """Stop to follow changes. Pods stay attached."""
+        await self._monitor.close()
+
+    @property
+    def state(self) -> NetworkState:
+        """Return the condition NetworkReady."""
+        return self._monitor.state
+
+    def check(self) -> None:
+        """Check that a pod can be attached.
+
+        :raises Unavailable: when there is no configuration.
+        """
+        if self.state.config is None:
+            raise Unavailable(
+                f"no network for pods: {self.state.message}",
+                hint="install CNI plugins and a configuration, or run the pod with hostNetwork",
+            )
+
+    async def attach(self, sandbox: Container, request: PodSandboxRequest) -> tuple[str, ...]:
+        """Attach a running sandbox; return its addresses, the first one is the pod's.
+
+        :raises Unavailable: when there is no configuration.
+        :raises JaulaError: when a plugin fails. What it had added is removed.
+        """
+        self.check()
+        assert self.state.config is not None
+        attachment = Attachment(
+            container_id=sandbox.id,
+            netns=_namespace(sandbox),
+            ifname=_IFNAME,
+            args=_arguments(sandbox.id, request),
+            capability_args=_capability_args(request),
+        )
+        result = await self._networks.add(self.state.config, attachment)
+        return tuple(address.partition("/")[0] for address in result.addresses(_IFNAME))
+
+    async def detach(self, sandbox: Container) -> None:
+        """Remove what the plugins have added. Nothing happens if they added nothing.
+
+        :raises JaulaError: when a plugin fails; another call tries again.
+        """
+        await self._networks.delete(
+            sandbox.id, _IFNAME, namespace=_namespace(sandbox) if sandbox.live else ""
+        )
+
+
+def _namespace(sandbox: Container) -> str:
+    return f"/proc/{sandbox.record.pid}/ns/net"
+
+
+def _arguments(sandbox_id: str, request: PodSandboxRequest) -> tuple[tuple[str, str], ...]:
+    """Return CNI_ARGS as every runtime of Kubernetes gives them. Pure."""
+    metadata = request.metadata
+    return (
+        ("IgnoreUnknown", "1"),
+        ("K8S_POD_NAMESPACE", metadata.namespace),
+        ("K8S_POD_NAME", metadata.name),
+        ("K8S_POD_INFRA_CONTAINER_ID", sandbox_id),
+        ("K8S_POD_UID", metadata.uid),
+    )
+
+
+def _capability_args(request: PodSandboxRequest) -> CapabilityArgs:
+    """Return the values that plugins may ask for. Pure."""
+    host = request.body.host_config
+    dns = None
+    if host.dns or host.dns_search or host.dns_options:
+        dns = DNSConfig(servers=host.dns, searches=host.dns_search, options=host.dns_options)
+    return CapabilityArgs(
+        port_mappings=tuple(
+            PortMapping(
+                host_port=port.host_port,
+                container_port=port.container_port,
+                protocol=port.protocol,
+                host_ip=port.host_ip,
+            )
+            for port in request.ports
+        ),
+        dns=dns,
+    )

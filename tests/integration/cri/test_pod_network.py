@@ -1,0 +1,192 @@
+"""Pods with a network: Debian's CNI plugins, in a network namespace that acts as the host's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from conftest import load_image
+from harness import leaks
+from harness.cri import Cri, connected, sandbox_config
+from harness.engine import PrivateEngine
+from integration.network.conftest import new_namespace
+from jaula.cri.proto import api_pb2 as api
+from jaula.grpc.errors import GrpcError
+from jaula.kernel.netlink import in_netns
+from jaula.network.cni.bridge_config import bridge_conflist
+
+pytestmark = pytest.mark.needs("/usr/lib/cni/bridge")
+CIDRS = ("10.231.0.0/24", "fd00:231::/64")
+
+
+class Node(NamedTuple):
+    """An engine, its configuration of the network and the addresses in use.
+
+    ``netns`` is the network namespace in which the engine runs.
+    """
+
+    engine: PrivateEngine
+    netns: int
+    config: Path
+    addresses: Path
+
+    def start(self) -> None:
+        with in_netns(self.netns):
+            self.engine.start()
+
+    def used(self) -> set[str]:
+        return {path.name for path in self.addresses.rglob("10.*")}
+
+
+@pytest.fixture(scope="module")
+def node(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    directory = tmp_path_factory.mktemp("cni")
+    document = json.loads(bridge_conflist(CIDRS, bridge="jltcni0"))
+    document["plugins"][0]["ipam"]["dataDir"] = str(directory / "addresses")
+    config = directory / "net.d" / "10-test.conflist"
+    config.parent.mkdir()
+    config.write_text(json.dumps(document))
+    engine = PrivateEngine(
+        (worker_index + 59) % 250 + 1,
+        extra_flags=(
+            "--cri",
+            "--cni-conf-dir",
+            str(config.parent),
+            "--cni-bin-dir",
+            "/usr/lib/cni",
+        ),
+    )
+    made = Node(engine, new_namespace(), config, directory / "addresses")
+    try:
+        made.start()
+        load_image(engine, "busybox")
+        yield made
+        engine.discard()
+        assert not leaks.of_engine(engine)
+    finally:
+        if engine.process is not None:
+            engine.kill()
+        os.close(made.netns)
+        leaks.clean_up(engine)
+        engine.delete_directories()
+
+
+def calls(node: Node, work: Callable[[Cri], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with connected(node.engine) as cri:
+            try:
+                await work(cri)
+            finally:
+                for pod in (await cri.call("ListPodSandbox")).items:
+                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
+
+    asyncio.run(run())
+
+
+def networked(name: str) -> api.PodSandboxConfig:
+    config = sandbox_config(name, hostname=name)
+    config.linux.security_context.namespace_options.network = api.POD
+    config.dns_config.servers.append("192.0.2.53")
+    config.dns_config.searches.append("svc.cluster.local")
+    return config
+
+
+async def run_pod(cri: Cri, name: str) -> tuple[str, list[str]]:
+    """Run a pod; return its id and addresses."""
+    pod = (await cri.call("RunPodSandbox", config=networked(name))).pod_sandbox_id
+    network = (await cri.call("PodSandboxStatus", pod_sandbox_id=pod)).status.network
+    return pod, [network.ip, *(entry.ip for entry in network.additional_ips)]
+
+
+def test_pods_reach_each_other_by_both_families(node: Node) -> None:
+    async def work(cri: Cri) -> None:
+        one, first = await run_pod(cri, "one")
+        two, second = await run_pod(cri, "two")
+        assert [address.partition(".")[0] for address in first[:1]] == ["10"]
+        assert first[1].startswith("fd00:231:") and len(first) == len(second) == 2
+        serve = "while :; do echo hello | nc -l -p 8080; done"
+        a = await cri.run_container(one, "main", "sleep", "100")
+        b = await cri.run_container(two, "main", "sh", "-c", serve)
+        assert (await cri.run(a, "hostname")).strip() == "one"
+        resolver = await cri.run(a, "cat", "/etc/resolv.conf")
+        assert "nameserver 192.0.2.53" in resolver and "search svc.cluster.local" in resolver
+        shown = await cri.run(a, "ip", "addr", "show", "eth0")
+        assert all(address in shown for address in first)
+        assert await cri.run(a, "ping", "-c", "1", "-W", "5", second[0])
+        ask = f"until nc {second[0]} 8080; do sleep 0.1; done"
+        assert await cri.run(a, "timeout", "10", "sh", "-c", ask) == "hello\n"
+        assert (await cri.container(b)).state == api.CONTAINER_RUNNING
+
+    calls(node, work)
+    assert not node.used()
+
+
+def test_addresses_are_returned_also_after_the_engine_or_the_sandbox_was_killed(node: Node) -> None:
+    async def begin() -> tuple[str, str]:
+        async with connected(node.engine) as cri:
+            return (await run_pod(cri, "one"))[0], (await run_pod(cri, "two"))[0]
+
+    one, _two = asyncio.run(begin())
+    assert len(node.used()) == 2
+    node.engine.kill()
+    node.start()
+    pid = node.engine.request("GET", f"/containers/{one}/json").json()["State"]["Pid"]
+    os.kill(pid, 9)
+
+    async def work(cri: Cri) -> None:
+        assert len((await cri.call("ListPodSandbox")).items) == 2
+
+    calls(node, work)
+    assert not node.used()
+
+
+def test_the_network_is_ready_as_long_as_there_is_a_configuration(node: Node) -> None:
+    async def ready(cri: Cri) -> tuple[bool, str]:
+        (condition,) = (
+            c for c in (await cri.call("Status")).status.conditions if c.type == "NetworkReady"
+        )
+        return condition.status, condition.reason
+
+    async def becomes(cri: Cri, expected: bool) -> None:
+        for _ in range(200):
+            if (await ready(cri))[0] is expected:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"NetworkReady does not become {expected}")
+
+    async def work(cri: Cri) -> None:
+        await becomes(cri, True)
+        text = node.config.read_text()
+        node.config.unlink()
+        await becomes(cri, False)
+        assert (await ready(cri))[1] == "NetworkPluginNotReady"
+        with pytest.raises(GrpcError) as caught:
+            await cri.call("RunPodSandbox", config=networked("none"))
+        assert "hostNetwork" in str(caught.value)
+        assert not (await cri.call("ListPodSandbox")).items
+        node.config.write_text(text)
+        await becomes(cri, True)
+
+    calls(node, work)
+
+
+def test_a_plugin_that_fails_leaves_no_sandbox(node: Node) -> None:
+    async def work(cri: Cri) -> None:
+        text = node.config.read_text()
+        node.config.write_text(text.replace(CIDRS[0], "10.231.0.0/33"))
+        try:
+            with pytest.raises(GrpcError) as caught:
+                await cri.call("RunPodSandbox", config=networked("broken"))
+        finally:
+            node.config.write_text(text)
+        assert "10.231.0.0/33" in str(caught.value)
+        assert not (await cri.call("ListPodSandbox")).items
+
+    calls(node, work)
+    assert not node.used()
