@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 
-from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto import session_pb2 as pb
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method
+from jaula.spec.protobuf import decoder
 
 SERVICE = "/containerd.services.content.v1.Content/"
 Blobs = dict[str, bytes]

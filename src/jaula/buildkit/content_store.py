@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from jaula.buildkit.messages import Kind, decoder
 from jaula.buildkit.proto import session_pb2 as pb
 from jaula.buildkit.session_stream import receive, send
 from jaula.errors import Conflict, InvalidRequest, Unavailable
+from jaula.spec.protobuf import Kind, decoder
 
 if TYPE_CHECKING:
     from jaula.grpc.connection import Stream

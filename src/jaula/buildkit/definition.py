@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import posixpath
 
-from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
 from jaula.errors import Unsupported
+from jaula.spec.protobuf import decoder
 
 RESULT = "jaula-result://"
 """The source in a definition that stands for the result of another build."""

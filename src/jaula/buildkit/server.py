@@ -24,7 +24,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaula.buildkit.definition import RESULT, remote_of, result_of
-from jaula.buildkit.messages import decoder
 from jaula.buildkit.options import (
     FRONTEND,
     build_export,
@@ -50,6 +49,7 @@ from jaula.images.attestation.statement import PREDICATE_TYPE, STATEMENT
 from jaula.images.platform import runnable
 from jaula.kernel import binfmt_misc
 from jaula.spec.build import PruneOptions
+from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
     from jaula.buildkit.backend import Backend

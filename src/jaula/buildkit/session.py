@@ -19,7 +19,6 @@ from urllib.parse import quote_plus
 from jaula.buildkit.content_store import ClientContentStore
 from jaula.buildkit.file_receiver import FileReceiver
 from jaula.buildkit.file_sender import FileSender, fin
-from jaula.buildkit.messages import Kind, decoder
 from jaula.buildkit.proto import session_pb2 as pb
 from jaula.buildkit.session_stream import IDLE_TIMEOUT, as_engine_error, receive, send, send_all
 from jaula.engine.threads import in_own_thread, shielded
@@ -29,6 +28,7 @@ from jaula.grpc.connection import Limits
 from jaula.grpc.errors import GrpcError
 from jaula.spec.api import RegistryAuth
 from jaula.spec.build_session import SECRET_LIMIT
+from jaula.spec.protobuf import Kind, decoder
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
-from jaula.buildkit.messages import decoder
 from jaula.cri import status
 from jaula.cri.container_config import container_request
 from jaula.cri.proto import api_pb2 as api
@@ -17,6 +16,7 @@ from jaula.cri.sandbox_config import sandbox_request
 from jaula.errors import InvalidRequest, NotFound
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Unary
+from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
     from jaula.cri.backend import Backend

@@ -20,7 +20,6 @@ import pytest
 from harness import git_server
 from harness.content_service import ContentService, digest_of
 from harness.engine import PrivateEngine
-from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto import content_pb2 as content_pb
 from jaula.buildkit.proto import control_pb2 as control
 from jaula.buildkit.proto import gateway_pb2 as gateway
@@ -32,6 +31,7 @@ from jaula.grpc.connection import Limits
 from jaula.grpc.errors import GrpcError
 from jaula.grpc.server import Call, Method, Server
 from jaula.images.reference import parse
+from jaula.spec.protobuf import decoder
 
 CONTENT = "/containerd.services.content.v1.Content/"
 CONTROL = "/moby.buildkit.v1.Control/"

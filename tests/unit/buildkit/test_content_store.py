@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from harness.content_service import SERVICE, ContentService, digest_of
-from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto import session_pb2 as pb
 from jaula.buildkit.session import LIMITS, ClientSession
 from jaula.engine.builder.session import ContentStore
@@ -19,6 +18,7 @@ from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Server
 from jaula.spec.image import LAYER_TAR, Descriptor
+from jaula.spec.protobuf import decoder
 
 DATA = bytes(range(256)) * 12_000  # three messages of a write
 

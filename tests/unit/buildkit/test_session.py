@@ -12,7 +12,6 @@ import pytest
 
 from jaula.buildkit import session as module
 from jaula.buildkit import session_stream
-from jaula.buildkit.messages import decoder
 from jaula.buildkit.proto import session_pb2 as pb
 from jaula.buildkit.session import LIMITS, ClientSession
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
@@ -21,6 +20,7 @@ from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Server
 from jaula.spec.api import RegistryAuth
+from jaula.spec.protobuf import decoder
 
 SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 AUTH = "/moby.filesync.v1.Auth/Credentials"

@@ -1,4 +1,4 @@
-"""Decoding of protobuf messages."""
+"""Decoding of protobuf messages, for the services over gRPC. No other package loads protobuf."""
 
 from __future__ import annotations
 
