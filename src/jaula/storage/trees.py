@@ -169,20 +169,29 @@ def _unlink_files(descriptor: int) -> list[bytes]:
     return directories
 
 
-def size_on_disk(root_fd: int) -> int:
-    """Return the bytes of a tree's regular files, each inode once, as Docker reports a size."""
-    total = 0
+def tree_usage(root_fd: int) -> tuple[int, int]:
+    """Return the bytes of a tree's regular files, and its inodes with that of the root directory.
+
+    Each inode counts once.
+    """
+    size, inodes = 0, 1
     seen: set[tuple[int, int]] = set()
     for _, _, entries in walk(root_fd):
         for _, status in entries:
+            if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+                key = (status.st_dev, status.st_ino)
+                if key in seen:
+                    continue
+                seen.add(key)
+            inodes += 1
             if stat.S_ISREG(status.st_mode):
-                if status.st_nlink > 1:
-                    key = (status.st_dev, status.st_ino)
-                    if key in seen:
-                        continue
-                    seen.add(key)
-                total += status.st_size
-    return total
+                size += status.st_size
+    return size, inodes
+
+
+def size_on_disk(root_fd: int) -> int:
+    """Return the bytes of a tree's regular files, each inode once, as Docker reports a size."""
+    return tree_usage(root_fd)[0]
 
 
 def read_xattrs(descriptor: int, name: bytes | None = None) -> dict[str, bytes]:

@@ -94,7 +94,7 @@ class ContainerQueries:
     def size(self, container: Container) -> int:
         """Return the bytes of the container's writable layer, 0 if its snapshot is gone."""
         try:
-            return self.services.snapshots.usage(container.id)
+            return self.services.snapshots.usage(container.id).size
         except NotFound:
             return 0
 

@@ -22,7 +22,7 @@ from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs
 from jaula.storage.diff import tree_differences
-from jaula.storage.drivers.driver import ChangeKind
+from jaula.storage.drivers.driver import ChangeKind, SnapshotUsage
 from jaula.storage.drivers.full_copy import INCOMPLETE, FullCopyDriver, chain_name
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.store import LayerStore
@@ -80,8 +80,8 @@ class BtrfsDriver(FullCopyDriver):
                 f"btrfs cannot create subvolumes at {self._paths.root}: {error}"
             ) from error
 
-    def usage(self, id: str) -> int:
-        """Return the bytes of the regular files that were written, each inode once."""
+    def usage(self, id: str) -> SnapshotUsage:
+        """Return the bytes of the regular files that were written, and the inodes."""
         sizes: dict[int, int] = {}
         with self._tree_and_base(id) as (tree, lower):
             for path, kind in tree_differences(tree, lower).items():
@@ -96,9 +96,8 @@ class BtrfsDriver(FullCopyDriver):
                         os.close(parent)
                 except FileNotFoundError:
                     continue  # removed meanwhile
-                if stat.S_ISREG(status.st_mode):
-                    sizes[status.st_ino] = status.st_size
-        return sum(sizes.values())
+                sizes[status.st_ino] = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return SnapshotUsage(sum(sizes.values()), len(sizes))
 
     def _create_tree(self, parent: int, name: str) -> None:
         btrfs.subvol_create(parent, name)

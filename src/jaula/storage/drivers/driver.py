@@ -19,7 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -40,6 +40,13 @@ class Change(msgspec.Struct, frozen=True, order=True):
 
     path: str
     kind: ChangeKind
+
+
+class SnapshotUsage(NamedTuple):
+    """The bytes of the regular files of a snapshot, and its inodes. Each inode counts once."""
+
+    size: int
+    inodes: int
 
 
 ChangeFilter = Callable[[dict[bytes, ChangeKind]], dict[bytes, ChangeKind]]
@@ -86,8 +93,8 @@ class SnapshotDriver(Protocol):
         The container may run. Only a paused container gives a consistent layer.
         """
 
-    def usage(self, id: str) -> int:
-        """Return the bytes that the snapshot has beyond its layers."""
+    def usage(self, id: str) -> SnapshotUsage:
+        """Return the bytes and inodes that the snapshot has beyond its layers."""
 
     def leftovers(self) -> list[str]:
         """Return the paths that belong to no snapshot and that :meth:`sweep` removes."""

@@ -32,7 +32,7 @@ from jaula.storage.diff import (
     tree_differences,
 )
 from jaula.storage.drivers import project_quota
-from jaula.storage.drivers.driver import Change, ChangeFilter, open_root
+from jaula.storage.drivers.driver import Change, ChangeFilter, SnapshotUsage, open_root
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.layers.commit_layer import write_layer
 from jaula.storage.layers.store import LayerStore, root_directory_layer
@@ -42,7 +42,7 @@ from jaula.storage.trees import (
     open_directory,
     remove_entries,
     remove_tree,
-    size_on_disk,
+    tree_usage,
     write_new,
 )
 
@@ -175,9 +175,9 @@ class OverlayDriver:
             write_layer(merged, differences, sink)
         return bool(differences)
 
-    def usage(self, id: str) -> int:
+    def usage(self, id: str) -> SnapshotUsage:
         with open_directory(self._upper(id)) as upper:
-            return size_on_disk(upper)
+            return SnapshotUsage(*tree_usage(upper))
 
     def status(self) -> list[tuple[str, str]]:
         return [

@@ -10,9 +10,10 @@ import os
 
 from jaula.config import Paths
 from jaula.storage.drivers import project_quota
+from jaula.storage.drivers.driver import SnapshotUsage
 from jaula.storage.drivers.full_copy import FullCopyDriver
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.trees import copy_tree, open_directory, remove_tree, size_on_disk
+from jaula.storage.trees import copy_tree, open_directory, remove_tree, tree_usage
 
 
 class VfsDriver(FullCopyDriver):
@@ -31,9 +32,9 @@ class VfsDriver(FullCopyDriver):
     ) -> None:
         super().__init__(paths, layers, id_mapped=not rootless, durable=durable)
 
-    def usage(self, id: str) -> int:
+    def usage(self, id: str) -> SnapshotUsage:
         with self._tree_and_base(id) as (tree, _):
-            return size_on_disk(tree)
+            return SnapshotUsage(*tree_usage(tree))
 
     def _create_tree(self, parent: int, name: str) -> None:
         os.mkdir(name, 0o700, dir_fd=parent)

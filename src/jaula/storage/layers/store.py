@@ -43,6 +43,7 @@ from jaula.storage.trees import (
     open_directory,
     remove_tree,
     remove_with_prefix,
+    tree_usage,
     write_new,
 )
 
@@ -84,6 +85,7 @@ class LayerStore:
         self._directory = paths.layers
         self._limits = limits
         self._info: dict[str, LayerInfo] = {}
+        self._inodes: dict[str, int] = {}
         self._lock = threading.RLock()  # of the cache: it changes together with the directory
         self._damaged: set[str] = set()
         self.users: Callable[[str], Sequence[str]] = lambda diff_id: ()
@@ -333,6 +335,20 @@ class LayerStore:
         except (NotFound, CorruptState):
             return 0
 
+    def inodes(self, diff_id: str) -> int:
+        """Return the inodes of a layer, 0 if it does not exist. The first call counts them."""
+        count = self._inodes.get(diff_id)
+        if count is None:
+            try:
+                with open_directory(self._directory / _hex(diff_id)) as layer:
+                    count = tree_usage(layer)[1]
+            except FileNotFoundError:
+                return 0
+            with self._lock:  # a removal meanwhile would leave the count in the cache
+                if self.is_on_disk(diff_id):
+                    self._inodes[diff_id] = count
+        return count
+
     def remove(self, diff_id: str) -> None:
         """Remove a layer if it exists. The caller ensures that it is not in use."""
         name = self.detach(diff_id)
@@ -352,6 +368,7 @@ class LayerStore:
                 return None
             finally:
                 self._info.pop(diff_id, None)
+                self._inodes.pop(diff_id, None)
         return temporary
 
     def is_on_disk(self, diff_id: str) -> bool:
