@@ -1,87 +1,63 @@
-"""A client of the engine's CRI socket, which calls as the kubelet does."""
+"""A CRI service over a socket pair, and a client of it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from harness.engine import PrivateEngine
-from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
+from jaula.grpc.server import Method, Server
+from jaula.spec.protobuf import decoder
 
-RUNTIME, IMAGE = "/runtime.v1.RuntimeService/", "/runtime.v1.ImageService/"
-TIMEOUT = 60.0  # seconds
-
-
-class Cri:
-    """Calls on one connection: ``await cri.call("Version", ...)``."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    async def call(self, method: str, **fields: Any) -> Any:
-        """Call a method of RuntimeService, whose request has these fields."""
-        request = getattr(api, f"{method}Request")(**fields)
-        response = getattr(api, f"{method}Response")
-        return await self._channel.unary(RUNTIME + method, request, response.FromString, TIMEOUT)
-
-    async def run_pod(self, name: str, **options: Any) -> str:
-        """Run a sandbox on the host's network and return its id."""
-        config = sandbox_config(name, **options)
-        return str((await self.call("RunPodSandbox", config=config)).pod_sandbox_id)
-
-    async def run_container(self, pod: str, name: str, *command: str, **fields: Any) -> str:
-        """Create and start a container of busybox, and return its id."""
-        config = container_config(name, *command, **fields)
-        created = await self.call("CreateContainer", pod_sandbox_id=pod, config=config)
-        await self.call("StartContainer", container_id=created.container_id)
-        return str(created.container_id)
-
-    async def container(self, container_id: str) -> Any:
-        """Return the status of a container."""
-        return (await self.call("ContainerStatus", container_id=container_id)).status
-
-    async def run(self, container_id: str, *command: str) -> str:
-        """Run a command in a container and return its output."""
-        done = await self.call("ExecSync", container_id=container_id, cmd=command)
-        assert done.exit_code == 0, done
-        return str(done.stdout.decode())
+IMAGES = "/runtime.v1.ImageService/"
 
 
-def sandbox_config(name: str, pid: Any = api.POD, **fields: Any) -> api.PodSandboxConfig:
-    """Return the configuration of a pod on the host's network."""
-    config = api.PodSandboxConfig(
-        metadata=api.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"), **fields
-    )
-    options = config.linux.security_context.namespace_options
-    options.network, options.pid = api.NODE, pid
-    return config
+class Client:
+    """Calls of one connection; ``path`` is the service's."""
 
+    def __init__(self, channel: Channel, path: str) -> None:
+        self.channel = channel
+        self._path = path
 
-def container_config(name: str, *command: str, **fields: Any) -> api.ContainerConfig:
-    """Return the configuration of a container of busybox."""
-    return api.ContainerConfig(
-        metadata=api.ContainerMetadata(name=name),
-        image=api.ImageSpec(image="busybox"),
-        command=command,
-        **fields,
-    )
+    async def call(self, name: str, request: Any, response: type[Any]) -> Any:
+        """Make a unary call.
+
+        :raises GrpcError: when it failed.
+        """
+        return await self.channel.unary(self._path + name, request, decoder(response), timeout=60)
+
+    async def stream(self, name: str, request: Any, response: type[Any]) -> list[Any]:
+        """Return all responses of a call."""
+        stream = self.channel.open(self._path + name)
+        try:
+            await stream.send(request.SerializeToString())
+            stream.end()
+            responses = []
+            while (data := await stream.receive()) is not None:
+                responses.append(response.FromString(data))
+            return responses
+        finally:
+            stream.close()
 
 
 @asynccontextmanager
-async def connected(engine: PrivateEngine) -> AsyncIterator[Cri]:
-    """Connect to the CRI socket of an engine."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, str(engine.run / "cri.sock"))
+async def serve(methods: Mapping[str, Method], path: str = IMAGES) -> AsyncIterator[Client]:
+    """Serve the methods, and yield a client of theirs."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for end in (ours, theirs):
+            end.setblocking(False)
+        serving = asyncio.ensure_future(Server(methods, Limits()).serve(theirs))
         channel = Channel(Limits())
-        running = asyncio.ensure_future(channel.run(sock))
+        running = asyncio.ensure_future(channel.run(ours))
         try:
-            yield Cri(channel)
+            yield Client(channel, path)
         finally:
             channel.close()
             await running
+            ours.close()
+            await serving

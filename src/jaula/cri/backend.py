@@ -1,14 +1,25 @@
-"""The interface of the engine for CRI: its permission-checked facade."""
+"""The interface of the engine for CRI: its permission-checked facade.
+
+The facade of a connection implements these protocols structurally, as it does those of
+:mod:`jaula.api.backend`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from jaula.engine.images.service import StoredImage
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.engine.system.disk_usage import StorageUsage
     from jaula.network.cni.conf_monitor import NetworkState
+    from jaula.spec.api import RegistryAuth
+    from jaula.spec.image import Platform
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
     from jaula.state.records import ContainerRecord
+
+Document = dict[str, Any]
 
 
 class Access(Protocol):
@@ -38,10 +49,47 @@ class Pods(Protocol):
     ) -> ExecResult: ...
 
 
+class Images(Protocol):
+    """Images in the store. A reference is a name, an id or a unique id prefix."""
+
+    async def stored(self) -> Sequence[StoredImage]: ...
+    async def find_stored(self, ref: str) -> StoredImage: ...
+    async def configuration(self, ref: str) -> bytes: ...
+    async def remove(
+        self,
+        ref: str,
+        *,
+        force: bool,
+        noprune: bool,
+        platforms: Sequence[Platform],
+        all_names: bool,
+    ) -> list[Document]: ...
+
+
+class Registry(Protocol):
+    """Registries."""
+
+    def pull(
+        self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
+    ) -> AsyncIterator[Document]: ...
+
+
+class System(Protocol):
+    """The engine as a whole."""
+
+    async def storage(self) -> StorageUsage: ...
+
+
 class Backend(Protocol):
-    """The functions of the engine that CRI calls."""
+    """The functions of the engine that the services call."""
 
     @property
     def access(self) -> Access: ...
     @property
     def pods(self) -> Pods: ...
+    @property
+    def images(self) -> Images: ...
+    @property
+    def distribution(self) -> Registry: ...
+    @property
+    def system(self) -> System: ...

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jaula.cri.image_service import ImageService
 from jaula.cri.runtime_service import RuntimeService
 from jaula.engine.authz.peer import peer_process
 from jaula.grpc.connection import Limits
@@ -52,7 +53,7 @@ class Server:
             with client:
                 engine = self._enter(peer_process(client))
                 server = GrpcServer(
-                    RuntimeService(engine).methods(),
+                    {**RuntimeService(engine).methods(), **ImageService(engine).methods()},
                     Limits(message=_MAX_MESSAGE, window=2 * _MAX_MESSAGE, held=2 * _MAX_MESSAGE),
                     check=engine.access.require_access,
                 )

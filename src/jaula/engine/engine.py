@@ -105,8 +105,8 @@ class Engine:
             return
         from jaula.engine.pods.network import PodNetwork
 
-        self.pods.network = PodNetwork(self.services.config, self.services.runtime.host_mounts)
-        await self.pods.network.open()
+        network = PodNetwork(self.services.config, self.services.runtime.host_mounts)
+        await self.pods.open_network(network)
 
     def _watch_firewall(self) -> None:
         """Restore our rules at once when another program flushes the host's firewall."""

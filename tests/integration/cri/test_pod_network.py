@@ -13,8 +13,8 @@ import pytest
 
 from conftest import load_image
 from harness import leaks
-from harness.cri import Cri, connected, sandbox_config
 from harness.engine import PrivateEngine
+from harness.pods import Cri, connected, sandbox_config
 from integration.network.conftest import new_namespace
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import GrpcError

@@ -11,8 +11,8 @@ import pytest
 
 from conftest import load_image
 from harness import leaks
-from harness.cri import Cri, connected, container_config, sandbox_config
 from harness.engine import PrivateEngine
+from harness.pods import Cri, connected, container_config, sandbox_config
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 Names = list[str]
 Document = dict[str, Any]
 Documents = list[Document]
+
+
+class StoredImage(NamedTuple):
+    """An image with its bytes on the disk, and whether a container uses it or its index."""
+
+    image: Image
+    size: int
+    in_use: bool
 
 
 class Images:
@@ -172,6 +180,42 @@ class Images:
             "Descriptor": msgspec.to_builtins(self._services.images.descriptor(image)),
         }
 
+    async def stored(self) -> Sequence[StoredImage]:
+        """Return all images, newest first."""
+        return await self._describe(self._services.images.list())
+
+    async def find_stored(self, ref: str) -> StoredImage:
+        """Return the image for ``ref``: a name, an id or a unique id prefix.
+
+        :raises NotFound: when no image matches.
+        :raises CorruptState: when the image is damaged.
+        """
+        [stored] = await self._describe([self._services.images.resolve(ref)])
+        return stored
+
+    async def _describe(self, images: Sequence[Image]) -> Sequence[StoredImage]:
+        store, used = self._services.images, self._users().keys()
+
+        def describe() -> Sequence[StoredImage]:
+            return [
+                StoredImage(
+                    image,
+                    store.disk_size(image),
+                    in_use=not used.isdisjoint(store.ids_with(image.id)),
+                )
+                for image in images
+            ]
+
+        return await asyncio.to_thread(describe)
+
+    async def configuration(self, ref: str) -> bytes:
+        """Return the configuration of an image as it was received: JSON of the OCI or Docker.
+
+        :raises NotFound: when no image matches.
+        """
+        store = self._services.images
+        return await asyncio.to_thread(lambda: store.config_bytes(store.resolve(ref)))
+
     def labels(self, ref: str) -> dict[str, str]:
         """Return the labels that an image and all that a removal takes with it have."""
         store = self._services.images
@@ -198,17 +242,25 @@ class Images:
         self._services.events.emit("image", "tag", image.id, {"name": name})
 
     async def remove(
-        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform] = ()
+        self,
+        ref: str,
+        *,
+        force: bool,
+        noprune: bool,
+        platforms: Sequence[Platform] = (),
+        all_names: bool = False,
     ) -> Documents:
         """Remove a tag of an image, or with its last tag the image.
 
-        With ``platforms``, only the images for these are removed from the index.
+        With ``platforms``, only the images for these are removed from the index. With
+        ``all_names``, the image is removed whichever of its names ``ref`` is.
 
         :raises Conflict: when a container uses it.
         """
         if platforms:
             return [dict(step) for step in await self._remove_platforms(ref, platforms)]
-        return [dict(step) for step in await self._remove(ref, force=force)]
+        result = await self._remove(ref, force=force, all_names=all_names)
+        return [dict(step) for step in result]
 
     async def _remove_platforms(self, ref: str, platforms: Sequence[Platform]) -> RemovalResult:
         store = self._services.images
@@ -222,11 +274,11 @@ class Images:
         self._services.events.emit("image", "delete", image.id, {"name": ref})
         return result
 
-    async def _remove(self, ref: str, *, force: bool) -> RemovalResult:
+    async def _remove(self, ref: str, *, force: bool, all_names: bool = False) -> RemovalResult:
         try:
             image = self._services.images.resolve(ref)
         except CorruptState:
-            return await asyncio.to_thread(self._services.images.remove, ref)
+            return await asyncio.to_thread(self._services.images.remove, ref, all_names=all_names)
         in_use = None
         together = self._services.images.ids_with(image.id)
         for container in self._services.container_store:
@@ -240,7 +292,7 @@ class Images:
         if running and len(image.names) <= 1 and ref.removeprefix("sha256:") in image.id:
             raise Conflict(f"conflict: unable to delete {ref[:12]} (cannot be forced) - {in_use}")
         result = await asyncio.to_thread(
-            self._services.images.remove, ref, force=force, in_use=in_use
+            self._services.images.remove, ref, force=force, all_names=all_names, in_use=in_use
         )
         for step in result:
             for action, name in step.items():

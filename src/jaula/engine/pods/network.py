@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaula.errors import Unavailable
+from jaula.errors import JaulaError, Unavailable
 from jaula.network.cni.cache import ResultCache
 from jaula.network.cni.conf_monitor import ConfMonitor, NetworkState
 from jaula.network.cni.network_list import Attachment, NetworkList
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from jaula.spec.pod import PodSandboxRequest
 
 _IFNAME = "eth0"
+_log = logging.getLogger("jaula.pods")
 
 
 class PodNetwork:
@@ -42,6 +45,20 @@ class PodNetwork:
     async def close(self) -> None:
         """Stop to follow changes. Pods stay attached."""
         await self._monitor.close()
+
+    async def collect(self, attached: Callable[[], Collection[str]]) -> None:
+        """Remove attachments of sandboxes that do not exist; log what fails.
+
+        ``attached`` returns the ids of those that do.
+        """
+        if self.state.config is None:
+            return
+        try:
+            await self._networks.gc(
+                self.state.config, lambda: [(sandbox, _IFNAME) for sandbox in attached()]
+            )
+        except JaulaError as error:
+            _log.warning("%s", error)
 
     @property
     def state(self) -> NetworkState:

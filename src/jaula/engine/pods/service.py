@@ -55,6 +55,15 @@ class Pods:
         self.network: PodNetwork | None = None
         """The pods' network; None if the engine serves no CRI."""
 
+    async def open_network(self, network: PodNetwork) -> None:
+        """Use the network configuration of this node from now on.
+
+        :raises Unavailable: when the results of the plugins cannot be stored.
+        """
+        await network.open()
+        self.network = network
+        await network.collect(lambda: [c.id for c in self.sandboxes()])
+
     def network_state(self) -> NetworkState:
         """Return whether pods can have a network.
 

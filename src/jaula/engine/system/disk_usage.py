@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaula.errors import NotFound
 
 if TYPE_CHECKING:
     from jaula.engine.builder.service import Builds
@@ -71,6 +74,14 @@ class ImageUsage:
         )
 
 
+class StorageUsage(NamedTuple):
+    """The bytes and inodes of all layers, blobs and writable layers below ``path``."""
+
+    path: str
+    size: int
+    inodes: int
+
+
 class DiskUsage:
     """The disk usage of an engine, computed for each request; it reads every file it counts."""
 
@@ -87,6 +98,23 @@ class DiskUsage:
         self._images = images
         self._volumes = volumes
         self._builds = builds
+
+    def storage(self) -> StorageUsage:
+        """Return what images, the build cache and the writable layers of containers use.
+
+        Only the writable layers are read each time.
+        """
+        services = self._services
+        layers, blobs = services.images.candidates()
+        size = sum(services.layers.size(layer) for layer in layers)
+        size += sum(services.images.blobs.size(blob) or 0 for blob in blobs)
+        inodes = len(blobs) + sum(services.layers.inodes(layer) for layer in layers)
+        for container in list(services.container_store):
+            with suppress(NotFound):  # it has been removed meanwhile, or its snapshot is gone
+                usage = services.snapshots.usage(container.id)
+                size += usage.size
+                inodes += usage.inodes
+        return StorageUsage(str(services.config.paths.root), size, inodes)
 
     def document(self) -> Document:
         """Return Docker's disk usage document, and how much of the images no container uses."""

@@ -25,7 +25,7 @@ from jaula.state.records import EngineIdentity, Status
 if TYPE_CHECKING:
     from jaula.config import RegistryConfig
     from jaula.engine.model.services import Services
-    from jaula.engine.system.disk_usage import DiskUsage
+    from jaula.engine.system.disk_usage import DiskUsage, StorageUsage
 
 API_VERSION = "1.55"
 MINIMUM_API_VERSION = "1.24"
@@ -187,6 +187,10 @@ class System:
     async def df(self) -> dict[str, Any]:
         """Return Docker's disk usage document."""
         return await asyncio.to_thread(self._disk_usage.document)
+
+    async def storage(self) -> StorageUsage:
+        """Return what the engine stores on the file system of its images and containers."""
+        return await asyncio.to_thread(self._disk_usage.storage)
 
     def events(
         self, since: float | None, until: float | None, filters: dict[str, list[str]]

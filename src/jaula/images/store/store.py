@@ -243,6 +243,12 @@ class ImageStore:
             return image.size
         return sum(self.layers.info(layer).size for layer in layers)
 
+    def disk_size(self, image: Image) -> int:
+        """Return the bytes of all blobs and unpacked layers of an image and of its indexes."""
+        parts = self._catalog.parts(image)
+        unpacked = sum(self.layers.size(layer) for layer in parts.layers)
+        return unpacked + sum(self.blobs.size(blob) or 0 for blob in parts.blobs)
+
     def named_layers(self) -> frozenset[str]:
         """Return the diff ids of the layers of all images."""
         return self._catalog.all_parts().layers
@@ -650,8 +656,17 @@ class ImageStore:
 
     # -- removal --------------------------------------------------------------------------------
 
-    def remove(self, ref: str, *, force: bool = False, in_use: str | None = None) -> RemovalResult:
+    def remove(
+        self,
+        ref: str,
+        *,
+        force: bool = False,
+        all_names: bool = False,
+        in_use: str | None = None,
+    ) -> RemovalResult:
         """Remove a name or an image, and the blobs and layers that nothing needs any more.
+
+        With ``all_names`` the image that ``ref`` names is removed with all of its names.
 
         ``in_use`` describes a container that uses the image (``container abc is using it``). Such
         an image loses its names only with ``force``, and stays. A damaged image is removed by its
@@ -662,27 +677,29 @@ class ImageStore:
         """
         garbage = Garbage()
         with self._lock:
-            result = self._unname(ref, force, in_use)
+            result = self._unname(ref, in_use, force=force, all_names=all_names)
             if any("Deleted" in step for step in result):
                 garbage = self.detach(self.candidates())
         result.extend({"Deleted": layer} for layer, _ in garbage.layers)
         result.freed = self.delete(garbage)
         return result
 
-    def _unname(self, ref: str, force: bool, in_use: str | None) -> RemovalResult:
+    def _unname(
+        self, ref: str, in_use: str | None, *, force: bool, all_names: bool
+    ) -> RemovalResult:
         named = index_name(ref)
         if named is not None and self._index.names.get(named) in self._catalog.damaged:
-            return self._remove_damaged(named)
+            return self._remove_damaged(named, all_names=all_names)
         if ref in self._catalog.damaged and not self._index.names_of(ref):
             self._catalog.drop_damaged((ref,))
             return RemovalResult([{"Deleted": ref}])
         image = self.resolve(ref)
-        all_names = image.names + image.digests
-        names = tuple(name for name in all_names if name == named)
+        names_of = image.names + image.digests
+        names = () if all_names else tuple(name for name in names_of if name == named)
         by_id = not names
-        names = _with_digests(image, names) or all_names
-        remaining = tuple(name for name in all_names if name not in names)
-        if by_id and len(image.names) > 1 and not force:
+        names = _with_digests(image, names) or names_of
+        remaining = tuple(name for name in names_of if name not in names)
+        if by_id and len(image.names) > 1 and not (force or all_names):
             raise Conflict(
                 f"unable to delete {short(image.id)} (must be forced) - image is referenced in "
                 f"multiple repositories: {', '.join(image.names)}"
@@ -748,11 +765,13 @@ class ImageStore:
     def _chosen(self, ref: str, platforms: Sequence[Platform]) -> Images:
         return [self.resolve(ref, platform) for platform in platforms]
 
-    def _remove_damaged(self, name: str) -> RemovalResult:
+    def _remove_damaged(self, name: str, *, all_names: bool) -> RemovalResult:
         manifest = self._index.names[name]
-        result = RemovalResult([{"Untagged": name}])
-        if self._index.names_of(manifest) != (name,):
-            self._index.unset((name,))
+        names_of = self._index.names_of(manifest)
+        names = names_of if all_names else (name,)
+        result = RemovalResult({"Untagged": each} for each in names)
+        if names_of != names:
+            self._index.unset(names)
         else:
             self._catalog.drop_damaged((manifest,))
             result.append({"Deleted": manifest})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
+    from jaula.engine.images.service import StoredImage
     from jaula.spec.image import Platform
 
 Document = dict[str, Any]
@@ -80,15 +81,33 @@ class ImagesApi:
             action.require_images()
             await self._service.tag(ref, repo, tag)
 
+    async def stored(self) -> Sequence[StoredImage]:
+        self._session.require_read()
+        return await self._service.stored()
+
+    async def find_stored(self, ref: str) -> StoredImage:
+        self._session.require_read()
+        return await self._service.find_stored(ref)
+
+    async def configuration(self, ref: str) -> bytes:
+        self._session.require_read()
+        return await self._service.configuration(ref)
+
     async def remove(
-        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform] = ()
+        self,
+        ref: str,
+        *,
+        force: bool,
+        noprune: bool,
+        platforms: Sequence[Platform] = (),
+        all_names: bool = False,
     ) -> Documents:
         chosen = "".join(f" {format_platform(platform)}" for platform in platforms)
         with self._session.begin("image remove", ref + chosen, revokes=True) as action:
             if not action.may_remove(lambda: self._service.labels(ref)):
                 action.require_images()
             return await self._service.remove(
-                ref, force=force, noprune=noprune, platforms=platforms
+                ref, force=force, noprune=noprune, platforms=platforms, all_names=all_names
             )
 
     async def load(

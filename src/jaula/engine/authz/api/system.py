@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
+    from jaula.engine.system.disk_usage import StorageUsage
 
 Document = dict[str, Any]
 
@@ -32,6 +33,10 @@ class SystemApi:
     async def df(self) -> Document:
         self._session.require_read()
         return await self._service.df()
+
+    async def storage(self) -> StorageUsage:
+        self._session.require_read()
+        return await self._service.storage()
 
     def events(
         self, since: float | None, until: float | None, filters: Filters

@@ -1,0 +1,87 @@
+"""A client of the engine's CRI socket, which calls as the kubelet does."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from harness.engine import PrivateEngine
+from jaula.cri.proto import api_pb2 as api
+from jaula.grpc.client import Channel
+from jaula.grpc.connection import Limits
+
+RUNTIME, IMAGE = "/runtime.v1.RuntimeService/", "/runtime.v1.ImageService/"
+TIMEOUT = 60.0  # seconds
+
+
+class Cri:
+    """Calls on one connection: ``await cri.call("Version", ...)``."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def call(self, method: str, **fields: Any) -> Any:
+        """Call a method of RuntimeService, whose request has these fields."""
+        request = getattr(api, f"{method}Request")(**fields)
+        response = getattr(api, f"{method}Response")
+        return await self._channel.unary(RUNTIME + method, request, response.FromString, TIMEOUT)
+
+    async def run_pod(self, name: str, **options: Any) -> str:
+        """Run a sandbox on the host's network and return its id."""
+        config = sandbox_config(name, **options)
+        return str((await self.call("RunPodSandbox", config=config)).pod_sandbox_id)
+
+    async def run_container(self, pod: str, name: str, *command: str, **fields: Any) -> str:
+        """Create and start a container of busybox, and return its id."""
+        config = container_config(name, *command, **fields)
+        created = await self.call("CreateContainer", pod_sandbox_id=pod, config=config)
+        await self.call("StartContainer", container_id=created.container_id)
+        return str(created.container_id)
+
+    async def container(self, container_id: str) -> Any:
+        """Return the status of a container."""
+        return (await self.call("ContainerStatus", container_id=container_id)).status
+
+    async def run(self, container_id: str, *command: str) -> str:
+        """Run a command in a container and return its output."""
+        done = await self.call("ExecSync", container_id=container_id, cmd=command)
+        assert done.exit_code == 0, done
+        return str(done.stdout.decode())
+
+
+def sandbox_config(name: str, pid: Any = api.POD, **fields: Any) -> api.PodSandboxConfig:
+    """Return the configuration of a pod on the host's network."""
+    config = api.PodSandboxConfig(
+        metadata=api.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"), **fields
+    )
+    options = config.linux.security_context.namespace_options
+    options.network, options.pid = api.NODE, pid
+    return config
+
+
+def container_config(name: str, *command: str, **fields: Any) -> api.ContainerConfig:
+    """Return the configuration of a container of busybox."""
+    return api.ContainerConfig(
+        metadata=api.ContainerMetadata(name=name),
+        image=api.ImageSpec(image="busybox"),
+        command=command,
+        **fields,
+    )
+
+
+@asynccontextmanager
+async def connected(engine: PrivateEngine) -> AsyncIterator[Cri]:
+    """Connect to the CRI socket of an engine."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, str(engine.run / "cri.sock"))
+        channel = Channel(Limits())
+        running = asyncio.ensure_future(channel.run(sock))
+        try:
+            yield Cri(channel)
+        finally:
+            channel.close()
+            await running
