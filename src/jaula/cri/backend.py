@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from jaula.engine.images.service import StoredImage
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.engine.pods.stats import ContainerUsage
     from jaula.engine.system.disk_usage import StorageUsage
     from jaula.network.cni.conf_monitor import NetworkState
-    from jaula.spec.api import RegistryAuth
+    from jaula.spec.api import ContainerUpdate, RegistryAuth
     from jaula.spec.image import Platform
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
     from jaula.state.records import ContainerRecord
@@ -44,9 +45,16 @@ class Pods(Protocol):
     async def remove_container(self, ref: str) -> None: ...
     def container(self, ref: str) -> ContainerRecord: ...
     def containers(self) -> list[ContainerRecord]: ...
+    async def usage(self, ref: str) -> ContainerUsage: ...
     async def exec_sync(
         self, ref: str, command: tuple[str, ...], seconds: float | None
     ) -> ExecResult: ...
+
+
+class Containers(Protocol):
+    """Containers of every kind."""
+
+    async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]: ...
 
 
 class Images(Protocol):
@@ -87,6 +95,8 @@ class Backend(Protocol):
     def access(self) -> Access: ...
     @property
     def pods(self) -> Pods: ...
+    @property
+    def containers(self) -> Containers: ...
     @property
     def images(self) -> Images: ...
     @property

@@ -6,7 +6,14 @@ from jaula.cri import security
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import PROFILE
 from jaula.errors import InvalidRequest
-from jaula.spec.api import BindOptions, ContainerCreate, DeviceMapping, HostConfig, ImageOptions
+from jaula.spec.api import (
+    BindOptions,
+    ContainerCreate,
+    ContainerUpdate,
+    DeviceMapping,
+    HostConfig,
+    ImageOptions,
+)
 from jaula.spec.api import Mount as MountSpec
 from jaula.spec.pod import PodContainerRequest
 
@@ -48,6 +55,19 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
         log_path=config.log_path,
         pid=api.NamespaceMode.Name(context.namespace_options.pid),
         target=context.namespace_options.target_id,
+    )
+
+
+def container_update(limits: api.LinuxContainerResources) -> ContainerUpdate:
+    """Return the update of a container's limits; 0 and '' leave a limit unchanged."""
+    return ContainerUpdate(
+        cpu_period=limits.cpu_period,
+        cpu_quota=limits.cpu_quota,
+        cpu_shares=limits.cpu_shares,
+        cpuset_cpus=limits.cpuset_cpus,
+        cpuset_mems=limits.cpuset_mems,
+        memory=limits.memory_limit_in_bytes,
+        memory_swap=limits.memory_swap_limit_in_bytes or limits.memory_limit_in_bytes,
     )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
-from jaula.cri import status
-from jaula.cri.container_config import container_request
+from jaula.cri import stats, status
+from jaula.cri.container_config import container_request, container_update
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import sandbox_request
 from jaula.errors import InvalidRequest, NotFound
@@ -51,6 +51,12 @@ class RuntimeService:
             "ReopenContainerLog": (api.ReopenContainerLogRequest, self.reopen_container_log),
             "ContainerStatus": (api.ContainerStatusRequest, self.container_status),
             "ListContainers": (api.ListContainersRequest, self.list_containers),
+            "UpdateContainerResources": (
+                api.UpdateContainerResourcesRequest,
+                self.update_container_resources,
+            ),
+            "ContainerStats": (api.ContainerStatsRequest, self.container_stats),
+            "ListContainerStats": (api.ListContainerStatsRequest, self.list_container_stats),
             "ExecSync": (api.ExecSyncRequest, self.exec_sync),
         }
         return {
@@ -185,6 +191,34 @@ class RuntimeService:
         return api.ListContainersResponse(
             containers=[c for c in containers if status.matches_container(request.filter, c)]
         )
+
+    async def update_container_resources(
+        self, request: api.UpdateContainerResourcesRequest
+    ) -> api.UpdateContainerResourcesResponse:
+        id = self._engine.pods.container(request.container_id).id
+        await self._engine.containers.update(id, container_update(request.linux))
+        return api.UpdateContainerResourcesResponse()
+
+    async def container_stats(
+        self, request: api.ContainerStatsRequest
+    ) -> api.ContainerStatsResponse:
+        usage = await self._engine.pods.usage(request.container_id)
+        root = (await self._engine.system.storage()).path
+        return api.ContainerStatsResponse(stats=stats.container_stats(usage, root))
+
+    async def list_container_stats(
+        self, request: api.ListContainerStatsRequest
+    ) -> api.ListContainerStatsResponse:
+        root = (await self._engine.system.storage()).path
+        made = []
+        for record in self._engine.pods.containers():
+            try:
+                usage = await self._engine.pods.usage(record.id)
+            except NotFound:
+                continue  # it was removed meanwhile
+            if stats.matches(request.filter, usage):
+                made.append(stats.container_stats(usage, root))
+        return api.ListContainerStatsResponse(stats=made)
 
     async def exec_sync(self, request: api.ExecSyncRequest) -> api.ExecSyncResponse:
         seconds = request.timeout if request.timeout > 0 else None

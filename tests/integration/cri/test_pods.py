@@ -273,3 +273,29 @@ def test_a_log_is_written_for_the_kubelet_and_opened_again(
         assert node.cli("jaula", "logs", id).stdout == "two\n"
 
     calls(node, work)
+
+
+def test_limits_are_set_changed_and_reported_with_the_usage(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        config = container_config("main", "sleep", "100")
+        config.linux.resources.memory_limit_in_bytes = 64 << 20
+        config.linux.resources.cpu_shares = 512
+        pod = await cri.run_pod("limits")
+        id = (await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)).container_id
+        await cri.call("StartContainer", container_id=id)
+        assert (await cri.container(id)).resources.linux.memory_limit_in_bytes == 64 << 20
+        changed = api.LinuxContainerResources(memory_limit_in_bytes=96 << 20, cpu_shares=256)
+        await cri.call("UpdateContainerResources", container_id=id, linux=changed)
+        resources = (await cri.container(id)).resources.linux
+        assert (resources.memory_limit_in_bytes, resources.cpu_shares) == (96 << 20, 256)
+        await cri.run(id, "sh", "-c", "echo data > /file")
+        (stats,) = (await cri.call("ListContainerStats")).stats
+        assert (stats.attributes.id, stats.attributes.metadata.name) == (id, "main")
+        assert stats.cpu.usage_core_nano_seconds.value > 0
+        assert 0 < stats.memory.working_set_bytes.value < 96 << 20
+        assert stats.memory.available_bytes.value < 96 << 20
+        assert stats.writable_layer.used_bytes.value == 5
+        one = (await cri.call("ContainerStats", container_id=id)).stats
+        assert one.writable_layer.fs_id.mountpoint == str(node.root / "lib")
+
+    calls(node, work)

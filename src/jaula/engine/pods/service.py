@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.pods.exec_sync import ExecResult
     from jaula.engine.pods.network import PodNetwork
+    from jaula.engine.pods.stats import ContainerUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 
@@ -340,6 +341,12 @@ class Pods:
         :raises Conflict: when it does not run.
         """
         await self._containers.reopen_log(self.container(ref).id)
+
+    async def usage(self, ref: str) -> ContainerUsage:
+        """Return what a container uses."""
+        from jaula.engine.pods.stats import usage_of
+
+        return await usage_of(self._services, self.container(ref))
 
     async def stop_container(self, ref: str, seconds: int) -> None:
         """Stop a container; kill it after ``seconds``. One that is stopped stays so.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.engine.pods.stats import ContainerUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
     from jaula.state.records import ContainerRecord, ResolvedRequest
@@ -103,6 +104,10 @@ class PodsApi:
         with self._session.begin("container reopen log", ref) as action:
             action.require_control(self._service.container(ref).id)
             await self._service.reopen_log(ref)
+
+    async def usage(self, ref: str) -> ContainerUsage:
+        self._session.require_container_read(self._service.container(ref).id)
+        return await self._service.usage(ref)
 
     async def remove_container(self, ref: str) -> None:
         with self._session.begin("container remove", ref, revokes=True) as action:

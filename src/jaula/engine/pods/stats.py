@@ -1,0 +1,45 @@
+"""What the containers of pods use: CPU time, memory, swap, processes and their writable layer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaula.engine.containers.start import open_cgroup
+from jaula.errors import NotFound
+
+if TYPE_CHECKING:
+    from jaula.cgroups.protocol import Stats
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.state.records import ContainerRecord
+    from jaula.storage.drivers.driver import SnapshotUsage
+
+
+class ContainerUsage(NamedTuple):
+    """The usage of one container at a moment, in nanoseconds since the epoch.
+
+    ``stats`` is None if it does not run, ``layer`` if it is being removed.
+    """
+
+    record: ContainerRecord
+    moment: int
+    stats: Stats | None
+    layer: SnapshotUsage | None
+
+
+async def usage_of(services: Services, container: Container) -> ContainerUsage:
+    """Return the usage of a container. Its layer is measured in a thread."""
+    stats = None
+    if container.live:
+        try:
+            with open_cgroup(services, container.record) as cgroup:
+                stats = cgroup.stats()
+        except NotFound:
+            pass  # it has just exited
+    try:
+        layer = await asyncio.to_thread(services.snapshots.usage, container.id)
+    except NotFound:
+        layer = None
+    return ContainerUsage(container.record, time.time_ns(), stats, layer)
