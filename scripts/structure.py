@@ -34,8 +34,8 @@ SOURCE = Path(__file__).resolve().parent.parent / "src/jaula"
 # The container of services names the type of each service; each service takes the container.
 TYPES_ONLY = "jaula.engine.model.services"
 
-# Nouns that end in -ing: results, kernel objects, terms of Docker and cosign.
-NOUNS = frozenset({"keyring", "logging", "ring", "setting", "signing", "string"})
+# Nouns that end in -ing: results, kernel objects, terms of Docker, CRI and cosign.
+NOUNS = frozenset({"keyring", "logging", "ring", "setting", "signing", "streaming", "string"})
 ADJECTIVES = frozenset({"non_blocking"})  # the mode of Docker's log drivers
 
 _WORDS = """

@@ -11,8 +11,9 @@ from posix import read
 from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, poll
 
 from jaula.cli.client.http import MSG_NOSIGNAL
-from jaula.cli.client.stdcopy import STDERR, StdcopyReader, write_all
+from jaula.cli.client.stdcopy import STDERR, write_all
 from jaula.cli.errors import Unreachable
+from jaula.spec.stdcopy import StdcopyReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,51 +1,16 @@
-"""Docker's multiplexed stream: stdout and stderr on one connection (moby's ``pkg/stdcopy``).
-
-Each frame is a header of eight bytes (stream number, three zeros, length in big-endian order) and
-its payload. Source: the API reference, 'Attach to a container', 'Stream format'.
-"""
+"""Output of containers on the client's standard output and error."""
 
 from __future__ import annotations
 
 from posix import write
 
+from jaula.spec.stdcopy import StdcopyReader
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEADER = 8  # bytes
 STDERR = 2
-
-
-class StdcopyReader:
-    """Demultiplexes a stream that is fed in arbitrary pieces."""
-
-    __slots__ = ("_head", "_left", "_stream")
-
-    def __init__(self) -> None:
-        self._head = b""
-        self._left = 0
-        self._stream = 1
-
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield (stream, payload) for the frames in ``data``.
-
-        A payload may come in several parts.
-        """
-        position = 0
-        while position < len(data):
-            if self._left:
-                part = data[position : position + self._left]
-                position += len(part)
-                self._left -= len(part)
-                yield self._stream, part
-                continue
-            missing = HEADER - len(self._head)
-            self._head += data[position : position + missing]
-            position += missing
-            if len(self._head) == HEADER:
-                self._stream = self._head[0]
-                self._left = int.from_bytes(self._head[4:8], "big")
-                self._head = b""
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -15,8 +15,8 @@ from jaula.cli.client.client import Client, filters, quote, target
 from jaula.cli.client.detach_keys import DetachKeys, sequence
 from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
 from jaula.cli.client.http import SocketAddress
-from jaula.cli.client.stdcopy import StdcopyReader
 from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
+from jaula.spec.stdcopy import StdcopyReader
 
 Serve = Callable[..., Client]
 READ_LIMIT = 1 << 20
