@@ -77,25 +77,38 @@ class StreamPairs:
         request_id, kind, port = parsed
         pair = self._pairs.get(request_id)
         if pair is None:
+            if len(self._pairs) >= MAX_FORWARDS:
+                return spdy.ResetStatus.REFUSED_STREAM
             loop = asyncio.get_running_loop()
             pair = _Pair(loop.call_later(self._timeout, self._expire, request_id))
             self._pairs[request_id] = pair
         if kind in pair.streams:
             return spdy.ResetStatus.CANCEL
         pair.streams[kind] = stream
+        stream.on_reset(lambda: self._reset(request_id))
         if len(pair.streams) == 2:
             self._remove(request_id)
             self._forward(pair.streams[_DATA], pair.streams[_ERROR], port)
         return None
 
     def _remove(self, request_id: str) -> None:
-        self._pairs.pop(request_id).expiry.cancel()
+        """Forget a pair, without its streams."""
+        pair = self._pairs.pop(request_id)
+        pair.expiry.cancel()
+        for stream in pair.streams.values():
+            stream.on_reset(None)
+
+    def _reset(self, request_id: str) -> None:
+        """Reset a pair of which the client has reset a stream."""
+        pair = self._pairs[request_id]
+        self._remove(request_id)
+        for stream in pair.streams.values():
+            stream.reset()
 
     def _expire(self, request_id: str) -> None:
         """Reset the stream of a pair that the client did not complete."""
         _log.info("a client did not open both streams in %g seconds", self._timeout)
-        for stream in self._pairs.pop(request_id).streams.values():
-            stream.reset()
+        self._reset(request_id)
 
     def close(self) -> None:
         """Forget the pairs that are not complete."""
@@ -208,8 +221,6 @@ async def serve_websocket(
     async def forward(index: int, port: int) -> None:
         data, error = connection.channel(2 * index), connection.channel(2 * index + 1)
         try:
-            for channel in (data, error):
-                await channel.write(port.to_bytes(2, "little"))
             if message := await _forward(backend, request.sandbox_id, port, data):
                 await error.write(message)
         except ClientGone:
@@ -218,6 +229,11 @@ async def serve_websocket(
             data.end()
 
     async def work() -> None:
+        try:
+            for number in range(2 * count):
+                await connection.send(number, request.ports[number // 2].to_bytes(2, "little"))
+        except ClientGone:
+            return
         async with asyncio.TaskGroup() as group:
             for index, port in enumerate(request.ports):
                 group.create_task(forward(index, port))

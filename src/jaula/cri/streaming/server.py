@@ -53,7 +53,7 @@ _REASONS = {
     403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
-    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     503: b"Service Unavailable",
 }
@@ -398,15 +398,26 @@ async def _read_head(transport: SocketTransport, parser: h11.Connection) -> Head
                     raise ClientGone("the client is gone")
                 parser.receive_data(data)
             elif isinstance(event, h11.Request):
-                headers = ((n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers)
-                target = event.target.decode("latin-1")
-                head = Head(event.method.decode("latin-1"), target, tuple(headers))
+                head = _decode_head(event)
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 return head
             else:
                 raise HttpError("the request has a body", 400)
     except h11.RemoteProtocolError as error:
-        raise HttpError(f"bad request: {error}", 400) from None
+        raise HttpError(f"bad request: {error}", error.error_status_hint) from None
+
+
+def _decode_head(event: h11.Request) -> Head:
+    """Return the head that the parser has found.
+
+    :raises HttpError: when it is too large. The parser's limit is for incomplete ones.
+    """
+    size = len(event.target) + sum(len(n) + len(v) + 4 for n, v in event.headers)
+    if size > MAX_HEAD:
+        raise HttpError(f"the head of the request is larger than {MAX_HEAD} bytes", 431)
+    headers = ((n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers)
+    method, target = event.method.decode("latin-1"), event.target.decode("latin-1")
+    return Head(method, target, tuple(headers))
 
 
 async def _send_error(

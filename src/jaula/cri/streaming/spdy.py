@@ -380,8 +380,8 @@ class Stream:
         """Drop the input that is buffered and all that follows."""
         self._input.discard()
 
-    def on_reset(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` when the client resets the stream."""
+    def on_reset(self, callback: Callable[[], object] | None) -> None:
+        """Call ``callback``, instead of an earlier one, when the client resets the stream."""
         self._on_reset = callback
 
     @property

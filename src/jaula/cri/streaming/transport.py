@@ -7,6 +7,9 @@ one stream is full, and TCP stops the client.
 A half-close is a frame in both protocols. So asyncio's TLS, which cannot close one direction, is
 enough here, unlike for Docker's API.
 
+Facts about a client that is gone: a connection that is not read reports nothing. So the state of
+the TCP connection is looked up from time to time.
+
 Facts about a close with unread input: the kernel answers later input with a reset, and a client may
 then fail before it reads the status of its command. So a session reads on, for a moment, until the
 client has closed.
@@ -34,6 +37,7 @@ CHUNK_COST = 96  # bytes of memory of a chunk, beside its data
 WRITE_BUFFER = 1 << 17  # bytes that wait for the client before a writer waits
 DRAIN_SECONDS = 5.0  # for the engine to process the input of a client that is gone
 CLOSE_SECONDS = 5.0  # for a client to close its connection after the end of its session
+WATCH_SECONDS = 10.0  # between two looks at the connection of a client that is not read
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),  # seconds
@@ -41,6 +45,10 @@ _KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
+
+# Source: include/net/tcp_states.h. The client has closed: TCP_TIME_WAIT, TCP_CLOSE, TCP_CLOSE_WAIT,
+# TCP_LAST_ACK, TCP_CLOSING.
+_CLOSED_BY_PEER = frozenset({6, 7, 8, 9, 11})
 
 _log = logging.getLogger("jaula.cri")
 
@@ -182,6 +190,15 @@ class SocketTransport:
         except OSError as error:
             _log.debug("a client was gone before the end of its session: %s", error)
 
+    @property
+    def closed_by_client(self) -> bool:
+        """Whether the client has closed its end, which a read would report after all input."""
+        sock = self._writer.get_extra_info("socket")
+        if self._gone or sock is None:
+            return True
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return state[0] in _CLOSED_BY_PEER
+
     async def flush(self) -> None:
         """Wait until the kernel has everything that was sent.
 
@@ -300,18 +317,18 @@ async def run_session(
     """
     reading = awaited_task(connection.run())
     working = awaited_task(work)
-    idle = awaited_task(_idle(transport, idle_timeout))
-    tasks = [reading, working, idle]
+    ending = awaited_task(_watch(transport, idle_timeout))
+    tasks = [reading, working, ending]
     try:
-        await _first((reading, working, idle))
+        await _first((reading, working, ending))
         if working.done():
             connection.finish()
             flushing = awaited_task(transport.flush())
             tasks.append(flushing)
-            await _first((reading, flushing, idle))
+            await _first((reading, flushing, ending))
             await _first((reading,), CLOSE_SECONDS)
         elif reading.done():
-            await _first((working, idle), DRAIN_SECONDS)
+            await _first((working, ending), DRAIN_SECONDS)
         for task in (reading, working):
             if task.done():
                 task.result()
@@ -327,11 +344,13 @@ async def _first(tasks: tuple[asyncio.Task[None], ...], timeout: float | None = 
     await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _idle(transport: SocketTransport, seconds: float) -> None:
-    """Return when no byte has moved for so long."""
+async def _watch(transport: SocketTransport, idle_timeout: float) -> None:
+    """Return when no byte has moved for so long, or the client has closed."""
     loop = asyncio.get_running_loop()
     while True:
-        left = transport.last_activity + seconds - loop.time()
+        left = transport.last_activity + idle_timeout - loop.time()
         if left <= 0:
             return
-        await asyncio.sleep(left)
+        await asyncio.sleep(min(left, WATCH_SECONDS))
+        if transport.closed_by_client:
+            return
