@@ -30,8 +30,8 @@ from jaula.tasks import awaited_task
 
 READ_SIZE = 1 << 16  # bytes of one read
 FRAME_SIZE = 1 << 16  # bytes of output in one frame at most
-STREAM_BUFFER = 1 << 20  # bytes of input that wait for one stream
-CONNECTION_BUFFER = 4 << 20  # bytes of input that wait for all streams of a connection
+STREAM_BUFFER = 1 << 18  # bytes of input that wait for one stream
+CONNECTION_BUFFER = 1 << 21  # bytes of input that wait for all streams of a connection
 MAX_UNSENT = 1 << 20  # bytes of frames that wait for the client before it is read again
 CHUNK_COST = 96  # bytes of memory of a chunk, beside its data
 WRITE_BUFFER = 1 << 17  # bytes that wait for the client before a writer waits

@@ -16,7 +16,6 @@ from jaula.cli.client.detach_keys import DetachKeys, sequence
 from jaula.cli.client.hijack import HijackedStream, check_hijacked, exit_status
 from jaula.cli.client.http import SocketAddress
 from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
-from jaula.spec.stdcopy import StdcopyReader
 
 Serve = Callable[..., Client]
 READ_LIMIT = 1 << 20
@@ -145,17 +144,6 @@ def test_filters_are_a_document() -> None:
     )
     with pytest.raises(UsageError):
         filters(["name"])
-
-
-def test_frames_are_decoded_from_pieces_of_any_size() -> None:
-    data = b"\x01\0\0\0\0\0\0\x02hi\x02\0\0\0\0\0\0\x03err\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\x01!"
-    for cut in range(1, len(data) + 1):
-        frames = StdcopyReader()
-        result = {1: b"", 2: b""}
-        for at in range(0, len(data), cut):
-            for stream, payload in frames.feed(data[at : at + cut]):
-                result[stream] += payload
-        assert result == {1: b"hi!", 2: b"err"}
 
 
 def test_detach_keys_match_across_reads() -> None:
