@@ -20,8 +20,7 @@ from collections.abc import Callable, Mapping
 
 from jaula.cri.streaming import spdy
 from jaula.cri.streaming.backend import Backend, ClientGone, Duplex, PortForwardRequest
-from jaula.cri.streaming.remotecommand import Timeouts
-from jaula.cri.streaming.transport import SocketTransport, Transport, run_session
+from jaula.cri.streaming.transport import SocketTransport, Timeouts, Transport, run_session
 from jaula.errors import JaulaError
 from jaula.tasks import BackgroundTasks
 

@@ -30,7 +30,7 @@ from jaula.cri.streaming.backend import (
     Source,
     Streams,
 )
-from jaula.cri.streaming.transport import SocketTransport, run_session
+from jaula.cri.streaming.transport import SocketTransport, Timeouts, run_session
 from jaula.errors import JaulaError
 
 V1, V2, V3 = "channel.k8s.io", "v2.channel.k8s.io", "v3.channel.k8s.io"
@@ -44,13 +44,6 @@ _MAX_SIZE = 256  # bytes of the document of a size
 _MAX_DIMENSION = 0xFFFF
 
 _log = logging.getLogger("jaula.cri")
-
-
-class Timeouts(NamedTuple):
-    """Limits of a session, in seconds."""
-
-    idle: float = 4 * 3600.0  # without a byte in either direction
-    creation: float = 30.0  # for the client to open its streams
 
 
 # -- the result of a command -------------------------------------------------------------------

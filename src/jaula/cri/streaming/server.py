@@ -32,8 +32,7 @@ from jaula.cri.streaming.backend import (
     PortForwardRequest,
     Request,
 )
-from jaula.cri.streaming.remotecommand import Timeouts
-from jaula.cri.streaming.transport import SocketTransport
+from jaula.cri.streaming.transport import SocketTransport, Timeouts
 from jaula.errors import InvalidRequest, JaulaError, NotFound, TooManyRequests, Unavailable
 from jaula.tasks import BackgroundTasks
 
@@ -250,7 +249,7 @@ class StreamServer:
         self._base = ""
 
     def listen(self, sock: socket.socket, base_url: str = "") -> None:
-        """Accept on a bound TCP socket, which the server owns from now on.
+        """Accept on a bound TCP socket, which the server owns from now on, on the running loop.
 
         ``base_url`` is the beginning of all URLs, as in ``https://node:1234``. By default it has
         the address of the socket.

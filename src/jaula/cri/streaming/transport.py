@@ -23,7 +23,7 @@ import socket
 from collections import deque
 from collections.abc import Coroutine
 from ssl import SSLContext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jaula.cri.streaming.backend import ClientGone
 from jaula.tasks import awaited_task
@@ -51,6 +51,13 @@ _KEEPALIVE = (
 _CLOSED_BY_PEER = frozenset({6, 7, 8, 9, 11})
 
 _log = logging.getLogger("jaula.cri")
+
+
+class Timeouts(NamedTuple):
+    """Limits of a session, in seconds."""
+
+    idle: float = 4 * 3600.0  # without a byte in either direction
+    creation: float = 30.0  # for the client to open its streams
 
 
 class ProtocolError(Exception):

@@ -34,7 +34,6 @@ from jaula.cri.streaming.transport import (
 )
 from jaula.errors import InvalidRequest
 
-BASE64 = "base64.channel.k8s.io"
 _CLOSE_CHANNEL = 255
 _ZERO = ord("0")
 

@@ -27,15 +27,14 @@ from jaula.cri.streaming.backend import (
     Size,
     Streams,
 )
-from jaula.cri.streaming.remotecommand import Timeouts
 from jaula.cri.streaming.server import RequestCache, StreamServer, bind
+from jaula.cri.streaming.transport import Timeouts
 from jaula.errors import InvalidRequest, NotFound, TooManyRequests
 from unit.event_loop import idle
 
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 PORT_FORWARD = "portforward.k8s.io"
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
-NO_CODE = ["status", "message", "reason"]
 
 
 class Scripted:
