@@ -10,12 +10,16 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
+    import socket
+
     from jaula.engine.images.service import StoredImage
     from jaula.engine.pods.exec_sync import ExecResult
     from jaula.engine.pods.stats import ContainerUsage
     from jaula.engine.system.disk_usage import StorageUsage
     from jaula.network.cni.conf_monitor import NetworkState
-    from jaula.spec.api import ContainerUpdate, RegistryAuth
+    from jaula.spec.api import ContainerUpdate, ExecCreate, RegistryAuth
+    from jaula.spec.api_params import AttachOptions
     from jaula.spec.image import Platform
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
     from jaula.state.records import ContainerRecord
@@ -45,6 +49,7 @@ class Pods(Protocol):
     async def remove_container(self, ref: str) -> None: ...
     def container(self, ref: str) -> ContainerRecord: ...
     def containers(self) -> list[ContainerRecord]: ...
+    async def connect(self, ref: str, port: int) -> socket.socket: ...
     async def usage(self, ref: str) -> ContainerUsage: ...
     async def exec_sync(
         self, ref: str, command: tuple[str, ...], seconds: float | None
@@ -55,6 +60,25 @@ class Containers(Protocol):
     """Containers of every kind."""
 
     async def update(self, ref: str, body: ContainerUpdate) -> Sequence[str]: ...
+    async def attach(self, ref: str, fd: int, options: AttachOptions) -> None: ...
+    async def resize(self, ref: str, h: int, w: int) -> None: ...
+
+
+class Execs(Protocol):
+    """Commands in running containers."""
+
+    async def create(self, ref: str, body: ExecCreate) -> str: ...
+    def exit_future(self, exec_id: str) -> asyncio.Future[int]: ...
+    async def start(
+        self,
+        exec_id: str,
+        fd: int | None,
+        early: bytes,
+        detach: bool,
+        tty: bool,
+        console: tuple[int, int] | None,
+    ) -> None: ...
+    async def resize(self, exec_id: str, h: int, w: int) -> None: ...
 
 
 class Images(Protocol):
@@ -95,6 +119,8 @@ class Backend(Protocol):
     def access(self) -> Access: ...
     @property
     def pods(self) -> Pods: ...
+    @property
+    def execs(self) -> Execs: ...
     @property
     def containers(self) -> Containers: ...
     @property

@@ -13,6 +13,8 @@ from jaula.cri import stats, status
 from jaula.cri.container_config import container_request, container_update
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import sandbox_request
+from jaula.cri.streaming.backend import AttachRequest, ExecRequest, PortForwardRequest, Request
+from jaula.cri.streams import EngineStreams
 from jaula.errors import InvalidRequest, NotFound
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Unary
@@ -20,6 +22,7 @@ from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
     from jaula.cri.backend import Backend
+    from jaula.cri.streaming.server import StreamServer
 
 SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
@@ -29,8 +32,10 @@ _API_VERSION = "v1"
 class RuntimeService:
     """The calls of one connection."""
 
-    def __init__(self, engine: Backend) -> None:
+    def __init__(self, engine: Backend, streams: StreamServer) -> None:
+        """``streams`` serves the URLs of exec, attach and port-forward."""
         self._engine = engine
+        self._streams = streams
 
     def methods(self) -> dict[str, Method]:
         """Return the methods by their path."""
@@ -57,6 +62,9 @@ class RuntimeService:
             ),
             "ContainerStats": (api.ContainerStatsRequest, self.container_stats),
             "ListContainerStats": (api.ListContainerStatsRequest, self.list_container_stats),
+            "Exec": (api.ExecRequest, self.exec),
+            "Attach": (api.AttachRequest, self.attach),
+            "PortForward": (api.PortForwardRequest, self.port_forward),
             "ExecSync": (api.ExecSyncRequest, self.exec_sync),
         }
         return {
@@ -219,6 +227,38 @@ class RuntimeService:
             if stats.matches(request.filter, usage):
                 made.append(stats.container_stats(usage, root))
         return api.ListContainerStatsResponse(stats=made)
+
+    async def exec(self, request: api.ExecRequest) -> api.ExecResponse:
+        stream = ExecRequest(
+            container_id=self._engine.pods.container(request.container_id).id,
+            command=tuple(request.cmd),
+            tty=request.tty,
+            stdin=request.stdin,
+            stdout=request.stdout,
+            stderr=request.stderr,
+        )
+        return api.ExecResponse(url=self._url(stream))
+
+    async def attach(self, request: api.AttachRequest) -> api.AttachResponse:
+        record = self._engine.pods.container(request.container_id)
+        stream = AttachRequest(
+            container_id=record.id,
+            tty=record.body.tty,
+            stdin=request.stdin,
+            stdout=request.stdout,
+            stderr=request.stderr and not record.body.tty,
+        )
+        return api.AttachResponse(url=self._url(stream))
+
+    async def port_forward(self, request: api.PortForwardRequest) -> api.PortForwardResponse:
+        stream = PortForwardRequest(
+            sandbox_id=self._engine.pods.sandbox(request.pod_sandbox_id).id,
+            ports=tuple(request.port),
+        )
+        return api.PortForwardResponse(url=self._url(stream))
+
+    def _url(self, request: Request) -> str:
+        return self._streams.get_url(request, EngineStreams(self._engine))
 
     async def exec_sync(self, request: api.ExecSyncRequest) -> api.ExecSyncResponse:
         seconds = request.timeout if request.timeout > 0 else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jaula.cri.image_service import ImageService
 from jaula.cri.runtime_service import RuntimeService
+from jaula.cri.streaming.server import StreamServer, bind
 from jaula.engine.authz.peer import peer_process
 from jaula.grpc.connection import Limits
 from jaula.grpc.server import Server as GrpcServer
@@ -35,6 +36,8 @@ class Server:
         self._sock = sock
         self._enter = enter
         self._clients: set[socket.socket] = set()
+        self._streams = StreamServer()
+        self._streams.listen(bind())
         self._tasks = BackgroundTasks(_log, "a connection of CRI failed")
         self._accepting = self._tasks.spawn(self._accept())
 
@@ -53,7 +56,10 @@ class Server:
             with client:
                 engine = self._enter(peer_process(client))
                 server = GrpcServer(
-                    {**RuntimeService(engine).methods(), **ImageService(engine).methods()},
+                    {
+                        **RuntimeService(engine, self._streams).methods(),
+                        **ImageService(engine).methods(),
+                    },
                     Limits(message=_MAX_MESSAGE, window=2 * _MAX_MESSAGE, held=2 * _MAX_MESSAGE),
                     check=engine.access.require_access,
                 )
@@ -68,3 +74,4 @@ class Server:
         for client in tuple(self._clients):
             client.shutdown(socket.SHUT_RD)
         await self._tasks.finish(_GRACE_SECONDS)
+        await self._streams.close()

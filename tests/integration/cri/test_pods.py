@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.stream_client import SpdyClient, request, spdy_headers
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
@@ -297,5 +300,62 @@ def test_limits_are_set_changed_and_reported_with_the_usage(node: PrivateEngine)
         assert stats.writable_layer.used_bytes.value == 5
         one = (await cri.call("ContainerStats", container_id=id)).stats
         assert one.writable_layer.fs_id.mountpoint == str(node.root / "lib")
+
+    calls(node, work)
+
+
+def test_exec_over_spdy_has_input_both_outputs_and_the_status(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        id = await cri.run_container(await cri.run_pod("streams"), "main", "sleep", "100")
+        command = ("sh", "-c", "cat; echo err >&2; exit 3")
+        options = {
+            "container_id": id,
+            "cmd": command,
+            "stdin": True,
+            "stdout": True,
+            "stderr": True,
+        }
+        url = (await cri.call("Exec", **options)).url
+        client = await SpdyClient.connect(url, "v4.channel.k8s.io")
+        try:
+            ids = await client.open_all("error", "stdin", "stdout", "stderr")
+            await client.send(ids["stdin"], b"typed\n", fin=True)
+            await client.until_ended(ids["error"], ids["stdout"], ids["stderr"])
+            assert client.received[ids["stdout"]] == b"typed\n"
+            assert client.received[ids["stderr"]] == b"err\n"
+            status = json.loads(client.received[ids["error"]])
+            assert (status["status"], status["reason"]) == ("Failure", "NonZeroExitCode")
+            assert status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
+        finally:
+            client.close()
+        again, _reader, writer = await request(url, spdy_headers("v4.channel.k8s.io"))
+        writer.close()
+        assert again.status == 404
+
+    calls(node, work)
+
+
+def test_port_forward_reaches_the_loopback_interface_of_a_pod(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("ports")
+        with socket.create_server(("127.0.0.1", 0)) as server:  # the pod has the host's network
+            port = server.getsockname()[1]
+            url = (await cri.call("PortForward", pod_sandbox_id=pod, port=[port])).url
+            client = await SpdyClient.connect(url, "portforward.k8s.io")
+            try:
+                headers = {"port": str(port), "requestid": "0"}
+                error = await client.open(streamtype="error", **headers)
+                data = await client.open(streamtype="data", **headers)
+                await client.send(error, b"", fin=True)
+                await client.send(data, b"to the pod", fin=True)
+                peer, _ = await asyncio.to_thread(server.accept)
+                with peer:
+                    assert await asyncio.to_thread(peer.recv, 100) == b"to the pod"
+                    peer.sendall(b"from the pod")
+                await client.until_ended(error, data)
+                assert client.received[data] == b"from the pod"
+                assert not client.received.get(error)
+            finally:
+                client.close()
 
     calls(node, work)

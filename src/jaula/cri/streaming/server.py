@@ -61,14 +61,21 @@ _KINDS = {ExecRequest: "exec", AttachRequest: "attach", PortForwardRequest: "por
 _log = logging.getLogger("jaula.cri")
 
 
+class Grant(NamedTuple):
+    """A request, and the engine as its caller may use it."""
+
+    request: Request
+    backend: Backend
+
+
 class RequestCache:
     """The requests that tokens stand for. ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._requests: dict[str, tuple[Request, float]] = {}  # oldest first, with their expiry
+        self._requests: dict[str, tuple[Grant, float]] = {}  # oldest first, with their expiry
 
-    def insert(self, request: Request) -> str:
+    def insert(self, grant: Grant) -> str:
         """Return a new token for a request.
 
         :raises TooManyRequests: when there are too many unused tokens.
@@ -82,13 +89,13 @@ class RequestCache:
         if len(self._requests) >= MAX_REQUESTS:
             raise TooManyRequests("maximum number of in-flight requests exceeded")
         token = secrets.token_urlsafe(TOKEN_SIZE)
-        self._requests[token] = request, now + TOKEN_SECONDS
+        self._requests[token] = grant, now + TOKEN_SECONDS
         return token
 
-    def consume(self, token: str) -> Request | None:
+    def consume(self, token: str) -> Grant | None:
         """Return the request of a token, which is not valid any more, or None."""
-        request, expiry = self._requests.pop(token, (None, 0.0))
-        return request if expiry > self._clock() else None
+        grant, expiry = self._requests.pop(token, (None, 0.0))
+        return grant if expiry > self._clock() else None
 
 
 # -- the head of a request ---------------------------------------------------------------------
@@ -228,16 +235,14 @@ def bind(address: str = "127.0.0.1", port: int = 0) -> socket.socket:
 
 
 class StreamServer:
-    """Serves streams for one backend."""
+    """Serves the streams of the requests for which URLs were given."""
 
     def __init__(
         self,
-        backend: Backend,
         *,
         tls: SSLContext | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - it is immutable
     ) -> None:
-        self._backend = backend
         self._tls = tls
         self._timeouts = timeouts
         self._cache = RequestCache()
@@ -268,12 +273,14 @@ class StreamServer:
         self._sock = sock
         self._accepting = asyncio.get_running_loop().create_task(self._accept(sock))
 
-    def get_url(self, request: Request) -> str:
+    def get_url(self, request: Request, backend: Backend) -> str:
         """Return the URL at which a client gets the streams of a request, once.
+
+        ``backend`` carries the request out, as the caller who asked for the URL.
 
         :raises TooManyRequests: when there are too many URLs that no client has used.
         """
-        return f"{self._base}/{_KINDS[type(request)]}/{self._cache.insert(request)}"
+        return f"{self._base}/{_KINDS[type(request)]}/{self._cache.insert(Grant(request, backend))}"
 
     async def close(self) -> None:
         """Stop listening and end all sessions."""
@@ -331,7 +338,7 @@ class StreamServer:
                 self._sessions -= 1
                 transport.close()
 
-    async def _upgrade(self, transport: SocketTransport) -> tuple[Request, Upgrade] | None:
+    async def _upgrade(self, transport: SocketTransport) -> tuple[Grant, Upgrade] | None:
         """Read the head and answer it; return the upgrade, or None after an error.
 
         :raises ClientGone: when the client is gone.
@@ -339,8 +346,8 @@ class StreamServer:
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         try:
             head = await _read_head(transport, parser)
-            request = self._find(head)
-            upgrade = plan_upgrade(head, request)
+            grant = self._find(head)
+            upgrade = plan_upgrade(head, grant.request)
             if self._sessions >= MAX_SESSIONS:
                 raise Unavailable(f"{MAX_SESSIONS} sessions are open")
         except JaulaError as error:
@@ -351,9 +358,9 @@ class StreamServer:
         )
         transport.write(parser.send(answer) or b"")
         transport.unread(parser.trailing_data[0])
-        return request, upgrade
+        return grant, upgrade
 
-    def _find(self, head: Head) -> Request:
+    def _find(self, head: Head) -> Grant:
         """Return the request of the token, which is used up.
 
         :raises NotFound: when there is none.
@@ -361,15 +368,13 @@ class StreamServer:
         kind, token = parse_path(head.path)
         if head.method not in ("GET", "POST"):
             raise HttpError("the method must be one of GET and POST", 405)
-        request = self._cache.consume(token)
-        if request is None or _KINDS[type(request)] != kind:
+        grant = self._cache.consume(token)
+        if grant is None or _KINDS[type(grant.request)] != kind:
             raise NotFound("the URL is not valid; it can be used once, within a minute")
-        return request
+        return grant
 
-    async def _session(
-        self, transport: SocketTransport, request: Request, upgrade: Upgrade
-    ) -> None:
-        args = (upgrade.protocol, self._backend, self._timeouts)
+    async def _session(self, transport: SocketTransport, grant: Grant, upgrade: Upgrade) -> None:
+        request, args = grant.request, (upgrade.protocol, grant.backend, self._timeouts)
         if isinstance(request, PortForwardRequest):
             if upgrade.websocket:
                 await portforward.serve_websocket(transport, request, *args)

@@ -13,6 +13,7 @@ import asyncio
 import io
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from jaula.engine.model.container_store import new_id
 from jaula.engine.pods import oom_score, pause
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, Unavailable
+from jaula.kernel.netlink import in_netns
 from jaula.spec.api import HostConfig, LogConfig
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
 
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.pods")
 _STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
+_CONNECT_SECONDS = 10.0
 _NAME_LIMIT = 253  # characters of a name of Kubernetes
 
 
@@ -342,6 +345,17 @@ class Pods:
         """
         await self._containers.reopen_log(self.container(ref).id)
 
+    async def connect(self, ref: str, port: int) -> socket.socket:
+        """Connect to a port on the loopback interface of a pod; the caller closes the socket.
+
+        :raises Conflict: when the sandbox does not run.
+        :raises Unavailable: when no program of the pod listens on the port.
+        """
+        sandbox = self.sandbox(ref)
+        if not sandbox.live:
+            raise Conflict(f"the sandbox {sandbox.id[:12]} does not run")
+        return await asyncio.to_thread(_connect, sandbox.record.pid, port)
+
     async def usage(self, ref: str) -> ContainerUsage:
         """Return what a container uses."""
         from jaula.engine.pods.stats import usage_of
@@ -379,6 +393,28 @@ class Pods:
 
     async def _remove(self, container_id: str) -> None:
         await self._containers.remove(container_id, force=True, volumes=True)
+
+
+def _connect(pid: int, port: int) -> socket.socket:
+    """Connect in the network namespace of a process, first by IPv4. Call it in a thread.
+
+    :raises Unavailable: when that is not possible.
+    """
+    error: OSError | None = None
+    try:
+        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with in_netns(netns):
+                for address in ("127.0.0.1", "::1"):
+                    try:
+                        return socket.create_connection((address, port), _CONNECT_SECONDS)
+                    except OSError as failure:
+                        error = error or failure
+        finally:
+            os.close(netns)
+    except OSError as failure:
+        error = failure
+    raise Unavailable(f"cannot connect to port {port} of the pod: {error}")
 
 
 def _with_permitted_score(host: HostConfig) -> HostConfig:

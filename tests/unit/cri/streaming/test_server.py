@@ -132,10 +132,10 @@ async def serving(
     **options: Any,
 ) -> AsyncIterator[tuple[Scripted, Callable[[Request], str], StreamServer]]:
     backend = Scripted()
-    server = StreamServer(backend, **options)
+    server = StreamServer(**options)
     server.listen(bind())
     try:
-        yield backend, server.get_url, server
+        yield backend, lambda request: server.get_url(request, backend), server
     finally:
         await server.close()
 
@@ -833,11 +833,11 @@ def test_an_address_in_use_is_an_error() -> None:
 
 def test_urls_have_the_base_that_is_configured() -> None:
     async def test() -> None:
-        server = StreamServer(Scripted())
+        server = StreamServer()
         with bind("0.0.0.0") as wildcard, pytest.raises(InvalidRequest, match="base URL"):
             server.listen(wildcard)
         server.listen(bind("::1"), "https://node:1234/")
-        assert server.get_url(command("fail")).startswith("https://node:1234/exec/")
+        assert server.get_url(command("fail"), Scripted()).startswith("https://node:1234/exec/")
         await server.close()
 
     run(test)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine import relaxations
 
 if TYPE_CHECKING:
+    from asyncio import Future
+
     from jaula.engine.authz.session import Session
     from jaula.engine.containers.exec import Exec
     from jaula.engine.engine import Engine
@@ -54,6 +56,10 @@ class ExecsApi:
     def _find(self, exec_id: str) -> Exec:
         self._session.require_read()
         return self._service.find(exec_id)
+
+    def exit_future(self, exec_id: str) -> Future[int]:
+        self._session.require_container_read(self._find(exec_id).container.id)
+        return self._service.exit_future(exec_id)
 
     def inspect(self, exec_id: str) -> Document:
         self._session.require_container_read(self._find(exec_id).container.id)

@@ -9,6 +9,8 @@ from jaula.engine.authz.limits import Share
 from jaula.spec.api import ExecCreate
 
 if TYPE_CHECKING:
+    import socket
+
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize, Bounds
     from jaula.engine.engine import Engine
@@ -104,6 +106,11 @@ class PodsApi:
         with self._session.begin("container reopen log", ref) as action:
             action.require_control(self._service.container(ref).id)
             await self._service.reopen_log(ref)
+
+    async def connect(self, ref: str, port: int) -> socket.socket:
+        with self._session.begin("pod port-forward", ref) as action:
+            action.require_enter(self._service.sandbox(ref).id)
+            return await self._service.connect(ref, port)
 
     async def usage(self, ref: str) -> ContainerUsage:
         self._session.require_container_read(self._service.container(ref).id)
