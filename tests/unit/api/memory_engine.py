@@ -111,9 +111,9 @@ class Containers:
         return {"Id": ref, "Size": size, "Config": {}, "NetworkSettings": {"Networks": {}}}
 
     def list(
-        self, *, all: bool, limit: int | None, filters: dict[str, Any], size: bool
+        self, *, all: bool, limit: int | None, filters: dict[str, Any], size: bool, pods: bool
     ) -> list[Document]:
-        self.calls.append(("list", all, limit, filters, size))
+        self.calls.append(("list", all, limit, filters, size, pods))
         members = {"HostConfig": {}, "NetworkSettings": {"Networks": {}}}
         return [{"Names": [f"/{name}"], **members} for name in self.known]
 

@@ -18,10 +18,10 @@ from unit.api.client import Served, served
         ("POST /containers/a/restart?t=-1", ("restart", "a", -1, None)),
         ("POST /containers/a/kill?signal=9", ("kill", "a", "9")),
         ("POST /containers/a/resize?h=40&w=100", ("resize", "a", 40, 100)),
-        ("GET /containers/json?all=1&limit=-1", ("list", True, None, {}, False)),
+        ("GET /containers/json?all=1&limit=-1", ("list", True, None, {}, False, False)),
         (
             "GET /containers/json?limit=2&size=1&filters={%22name%22:[%22x%22]}",
-            ("list", False, 2, {"name": ["x"]}, True),
+            ("list", False, 2, {"name": ["x"]}, True, False),
         ),
     ],
 )
