@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaula.cri import security
+from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import PROFILE
 from jaula.errors import InvalidRequest
@@ -18,9 +19,9 @@ from jaula.spec.api import Mount as MountSpec
 from jaula.spec.pod import PodContainerRequest
 
 _PROPAGATION = {
-    api.PROPAGATION_PRIVATE: "rprivate",
-    api.PROPAGATION_HOST_TO_CONTAINER: "rslave",
-    api.PROPAGATION_BIDIRECTIONAL: "rshared",
+    "PROPAGATION_PRIVATE": "rprivate",
+    "PROPAGATION_HOST_TO_CONTAINER": "rslave",
+    "PROPAGATION_BIDIRECTIONAL": "rshared",
 }
 _NO_LIMIT = -1
 
@@ -53,7 +54,7 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
         labels=dict(config.labels),
         annotations=dict(config.annotations),
         log_path=config.log_path,
-        pid=api.NamespaceMode.Name(context.namespace_options.pid),
+        pid=enum_name(api.NamespaceMode, context.namespace_options.pid, "the mode of a namespace"),
         target=context.namespace_options.target_id,
     )
 
@@ -75,7 +76,7 @@ def _signal(number: api.Signal) -> str:
     """Return the name of a stop signal, '' for the image's."""
     if not number:
         return ""
-    name = api.Signal.Name(number).removeprefix("SIGNAL_")
+    name = enum_name(api.Signal, number, "the stop signal").removeprefix("SIGNAL_")
     return name.replace("PLUS", "+").replace("MINUS", "-")
 
 
@@ -99,11 +100,8 @@ def _user(context: api.LinuxContainerSecurityContext) -> str:
 
 
 def _host_config(config: api.ContainerConfig) -> HostConfig:
+    """Return the limits, mounts and confinement. Without lists of paths the default ones count."""
     context, limits = config.linux.security_context, config.linux.resources
-    masked, readonly = tuple(context.masked_paths), tuple(context.readonly_paths)
-    options = tuple(security.options(context))
-    if context.no_new_privs:
-        options += ("no-new-privileges",)
     return HostConfig(
         profile=PROFILE,
         mounts=tuple(_mount(mount) for mount in config.mounts),
@@ -120,7 +118,7 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
         cap_drop=tuple(context.capabilities.drop_capabilities),
         group_add=tuple(str(group) for group in context.supplemental_groups),
         readonly_rootfs=context.readonly_rootfs,
-        security_opt=options,
+        security_opt=tuple(security.container_options(context)),
         cpu_period=limits.cpu_period,
         cpu_quota=limits.cpu_quota,
         cpu_shares=limits.cpu_shares,
@@ -130,12 +128,13 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
         memory_swap=limits.memory_swap_limit_in_bytes or limits.memory_limit_in_bytes,
         oom_score_adj=limits.oom_score_adj,
         pids_limit=_NO_LIMIT,  # the kubelet limits the pod's cgroup
-        masked_paths=None if context.privileged else masked,
-        readonly_paths=None if context.privileged else readonly,
+        masked_paths=tuple(context.masked_paths) or None,
+        readonly_paths=tuple(context.readonly_paths) or None,
     )
 
 
 def _mount(mount: api.Mount) -> MountSpec:
+    mode = enum_name(api.MountPropagation, mount.propagation, "a mount's propagation")
     if mount.HasField("image") and mount.image.image:
         return MountSpec(
             type="image",
@@ -149,7 +148,7 @@ def _mount(mount: api.Mount) -> MountSpec:
         target=mount.container_path,
         read_only=mount.readonly,
         bind_options=BindOptions(
-            propagation=_PROPAGATION[mount.propagation],
+            propagation=_PROPAGATION[mode],
             create_mountpoint=True,
             read_only_non_recursive=mount.readonly and not mount.recursive_read_only,
             read_only_force_recursive=mount.recursive_read_only,

@@ -1,8 +1,9 @@
-"""A PodSandboxConfig as a request to the engine. Pure, but for a seccomp profile of the host."""
+"""A PodSandboxConfig as a request to the engine. Pure."""
 
 from __future__ import annotations
 
 from jaula.cri import security
+from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
@@ -41,7 +42,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         dns_options=tuple(config.dns_config.options),
         readonly_rootfs=True,
         cap_drop=("ALL",),
-        security_opt=("no-new-privileges", *security.options(context)),
+        security_opt=("no-new-privileges", *security.sandbox_options(context)),
         oom_score_adj=_OOM_SCORE,
         cpu_shares=_CPU_SHARES,
         log_config=LogConfig(type="none"),
@@ -59,7 +60,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
             PodPort(
                 port.host_port,
                 port.container_port,
-                api.Protocol.Name(port.protocol).lower(),
+                enum_name(api.Protocol, port.protocol, "a port's protocol").lower(),
                 port.host_ip,
             )
             for port in config.port_mappings

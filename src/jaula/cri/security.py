@@ -4,40 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula import trusted_file
 from jaula.cri.proto import api_pb2 as api
 from jaula.errors import InvalidRequest
 
-RUNTIME_DEFAULT = api.SecurityProfile.RuntimeDefault
-UNCONFINED = api.SecurityProfile.Unconfined
-LOCALHOST = api.SecurityProfile.Localhost
+_PROFILE_LIMIT = 1 << 20  # bytes
 
 
-def options(
+def container_options(context: api.LinuxContainerSecurityContext) -> Iterator[str]:
+    """Yield the security options of a container.
+
+    Without a seccomp profile it has the default one. The kubelet always sends one.
+
+    :raises InvalidRequest: when a profile has no name, or cannot be read.
+    """
+    if context.privileged:
+        yield "seccomp=unconfined"
+    elif context.HasField("seccomp"):
+        match context.seccomp.profile_type:
+            case api.SecurityProfile.Unconfined:
+                yield "seccomp=unconfined"
+            case api.SecurityProfile.Localhost:
+                yield f"seccomp={_read_profile(context.seccomp.localhost_ref)}"
+    yield from sandbox_options(context)
+    if context.no_new_privs:
+        yield "no-new-privileges"
+
+
+def sandbox_options(
     context: api.LinuxContainerSecurityContext | api.LinuxSandboxSecurityContext,
 ) -> Iterator[str]:
-    """Yield the security options that a context asks for: seccomp, AppArmor, SELinux.
+    """Yield the options of AppArmor and SELinux, which a sandbox has as well.
 
     :raises InvalidRequest: when a profile has no name.
     """
-    yield from _seccomp(context)
     yield from _apparmor(context)
     selinux = context.selinux_options
     for field in ("user", "role", "type", "level"):
         if value := getattr(selinux, field):
             yield f"label={field}:{value}"
-
-
-def _seccomp(
-    context: api.LinuxContainerSecurityContext | api.LinuxSandboxSecurityContext,
-) -> Iterator[str]:
-    if context.privileged or not context.HasField("seccomp"):
-        yield "seccomp=unconfined"
-        return
-    match context.seccomp.profile_type:
-        case api.SecurityProfile.Unconfined:
-            yield "seccomp=unconfined"
-        case api.SecurityProfile.Localhost:
-            yield f"seccomp={read_profile(context.seccomp.localhost_ref)}"
 
 
 def _apparmor(
@@ -55,21 +60,19 @@ def _apparmor(
             yield f"apparmor={name}"
 
 
-def read_profile(path: str) -> str:
+def _read_profile(path: str) -> str:
     """Return the seccomp profile in a file of the host.
 
-    :raises InvalidRequest: when it cannot be read.
+    :raises InvalidRequest: when it cannot be read, or other users may write it.
     """
     name = path.removeprefix("localhost/")
     if not name.startswith("/"):
         raise InvalidRequest(
             f"the seccomp profile {path[:200]!r} of type Localhost must be an absolute path"
         )
+    data = trusted_file.read(name, _PROFILE_LIMIT, "the seccomp profile", required=True)
+    assert data is not None
     try:
-        with open(name, encoding="utf-8") as file:
-            return file.read(_PROFILE_LIMIT)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the seccomp profile {name}: {error}") from None
-
-
-_PROFILE_LIMIT = 1 << 20  # bytes
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the seccomp profile {name} is not UTF-8: {error}") from None

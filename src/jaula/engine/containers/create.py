@@ -45,6 +45,7 @@ from jaula.state.records import ContainerRecord, ResolvedRequest
 
 if TYPE_CHECKING:
     from jaula.images.store.catalog import Image
+    from jaula.spec.pod import PodContainerRequest
 
 _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
@@ -80,6 +81,7 @@ async def create(
     owner: tuple[str, int] = ("0", 0),
     authorize: Authorize = allow_all,
     log: LogConfig | None = None,
+    pod: PodContainerRequest | None = None,
 ) -> ContainerCreated:
     """Create a container that is ready to start.
 
@@ -87,7 +89,7 @@ async def create(
     created, and before an absent image, container or secret is reported: a client that may not have
     the container learns nothing of them, and is not told to pull the image. Nothing is awaited from
     there on until all names are ids. ``owner`` is the client, with its group. ``log`` is the log of
-    a pod's container, in place of the request's.
+    a container of a pod, in place of the request's, and ``pod`` is its request.
 
     :raises NotFound: when there is no such image.
     :raises Conflict: when the name is in use.
@@ -147,6 +149,7 @@ async def create(
             owner_gid=owner[1],
             beneath=bounds.mount_prefixes,
             outside_log=bounds.outside_log,
+            pod=pod,
             engine_socket=bounds.engine_socket,
             level=selinux.take_level(services, container_id, resolved),
             resolved_request=resolved,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
+    from jaula.spec.pod import PodContainerRequest
     from jaula.storage.path_resolve import PathStat
 
 log = logging.getLogger("jaula.containers")
@@ -108,10 +109,11 @@ class Containers(ContainerQueries):
         owner: tuple[str, int] = ("0", 0),
         authorize: Authorize = container_create.allow_all,
         log: LogConfig | None = None,
+        pod: PodContainerRequest | None = None,
     ) -> ContainerCreated:
         """Create a container; see :func:`jaula.engine.containers.create.create`."""
         return await container_create.create(
-            self.services, body, name, platform, owner=owner, authorize=authorize, log=log
+            self.services, body, name, platform, owner=owner, authorize=authorize, log=log, pod=pod
         )
 
     async def start(self, ref: str) -> None:

@@ -10,6 +10,7 @@ Source: ``k8s.io/cri-api`` runtime.v1, RuntimeService.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import logging
 import os
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.pods")
 _STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
 _CONNECT_SECONDS = 10.0
+_CONTAINER_NAME_LIMIT, _KEPT = 255, 180  # characters
 _NAME_LIMIT = 253  # characters of a name of Kubernetes
 
 
@@ -290,11 +292,9 @@ class Pods:
             owner=owner,
             authorize=authorize,
             log=log,
+            pod=request,
         )
-        container = self._services.container_store.find(created.id)
-        container.change(pod=request)
-        self._services.container_store.save(container)
-        return container
+        return self._services.container_store.find(created.id)
 
     def _host_config(self, sandbox: Container, request: PodContainerRequest) -> HostConfig:
         """Return the host configuration of a container with the namespaces of its pod."""
@@ -452,5 +452,9 @@ def container_name(metadata: PodMetadata, request: PodContainerRequest) -> str:
 
 
 def _joined(name: str, metadata: PodMetadata, attempt: int) -> str:
+    """Return a name of at most 255 characters that no other container of a pod has."""
     parts = (name, metadata.name, metadata.namespace, metadata.uid, str(attempt))
-    return "k8s_" + "_".join(part.replace("_", "-") for part in parts)
+    joined = "k8s_" + "_".join(part.replace("_", "-") for part in parts)
+    if len(joined) <= _CONTAINER_NAME_LIMIT:
+        return joined
+    return f"{joined[:_KEPT]}_{hashlib.sha256(joined.encode()).hexdigest()}"

@@ -1,0 +1,217 @@
+"""Configurations of CRI as requests to the engine, and records as statuses of CRI."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaula.cri.container_config import container_request, container_update
+from jaula.cri.proto import api_pb2 as api
+from jaula.cri.sandbox_config import sandbox_request
+from jaula.engine.pods.pause import layer, program
+from jaula.engine.pods.service import container_name, sandbox_name
+from jaula.errors import InvalidRequest, Unsupported
+from jaula.spec.pod import PodContainerRequest, PodMetadata
+
+
+def sandbox(**context: Any) -> api.PodSandboxConfig:
+    config = api.PodSandboxConfig(
+        metadata=api.PodSandboxMetadata(name="web", uid="1", namespace="default", attempt=2)
+    )
+    for name, value in context.items():
+        setattr(config.linux.security_context.namespace_options, name, value)
+    return config
+
+
+def container(**fields: Any) -> api.ContainerConfig:
+    return api.ContainerConfig(
+        metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="app"), **fields
+    )
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        ({}, ("none", "shareable", "", True)),
+        ({"network": api.NODE}, ("host", "shareable", "", True)),
+        ({"ipc": api.NODE, "pid": api.CONTAINER}, ("none", "host", "", False)),
+        ({"pid": api.NODE}, ("none", "shareable", "host", False)),
+    ],
+)
+def test_namespaces_of_a_sandbox(modes: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    request = sandbox_request(sandbox(**modes), "")
+    host = request.body.host_config
+    assert (host.network_mode, host.ipc_mode, host.pid_mode, request.shared_pid) == expected
+    assert host.userns_mode == "host"
+    assert request.metadata == PodMetadata("web", "1", "default", 2)
+
+
+def test_a_sandbox_is_confined_whatever_its_pod_asks_for() -> None:
+    config = sandbox()
+    config.linux.security_context.privileged = True
+    config.linux.security_context.seccomp.profile_type = api.SecurityProfile.Unconfined
+    host = sandbox_request(config, "").body.host_config
+    assert (host.cap_drop, host.readonly_rootfs, host.privileged) == (("ALL",), True, False)
+    assert host.security_opt == ("no-new-privileges",)
+
+
+def test_only_ports_of_the_host_are_forwarded() -> None:
+    config = sandbox()
+    config.port_mappings.add(container_port=80)
+    config.port_mappings.add(
+        container_port=53, host_port=5353, protocol=api.UDP, host_ip="10.0.0.1"
+    )
+    (port,) = sandbox_request(config, "").ports
+    assert (port.host_port, port.container_port, port.protocol, port.host_ip) == (
+        *(5353, 53, "udp"),
+        "10.0.0.1",
+    )
+
+
+def test_a_sandbox_without_metadata_or_with_mappings_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="no metadata"):
+        sandbox_request(api.PodSandboxConfig(), "")
+    config = sandbox()
+    options = config.linux.security_context.namespace_options.userns_options
+    options.mode = api.POD
+    options.uids.add(host_id=65536, container_id=0, length=65536)
+    with pytest.raises(Unsupported, match="user namespaces"):
+        sandbox_request(config, "")
+
+
+def test_the_security_context_of_a_container(tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW"}))
+    profile.chmod(0o600)
+    config = container()
+    context = config.linux.security_context
+    assert container_request("s", config).body.host_config.security_opt == ()
+    context.no_new_privs = True
+    context.seccomp.profile_type = api.SecurityProfile.Localhost
+    context.seccomp.localhost_ref = f"localhost/{profile}"
+    context.selinux_options.level = "s0:c1,c2"
+    context.capabilities.add_capabilities.append("NET_ADMIN")
+    context.run_as_user.value, context.run_as_group.value = 1000, 2000
+    context.supplemental_groups.append(3000)
+    request = container_request("s", config)
+    host = request.body.host_config
+    assert host.security_opt == (
+        'seccomp={"defaultAction": "SCMP_ACT_ALLOW"}',
+        "label=level:s0:c1,c2",
+        "no-new-privileges",
+    )
+    assert (request.body.user, host.group_add, host.cap_add) == (
+        "1000:2000",
+        ("3000",),
+        ("NET_ADMIN",),
+    )
+    assert (host.masked_paths, host.readonly_paths) == (None, None)
+    context.masked_paths.append("/proc/kcore")
+    assert container_request("s", config).body.host_config.masked_paths == ("/proc/kcore",)
+
+
+@pytest.mark.parametrize(
+    ("ref", "text"),
+    [("relative.json", "absolute"), ("/absent", "No such file"), ("/dev/null", "not a regular")],
+)
+def test_a_seccomp_profile_must_be_a_file(ref: str, text: str) -> None:
+    config = container()
+    config.linux.security_context.seccomp.profile_type = api.SecurityProfile.Localhost
+    config.linux.security_context.seccomp.localhost_ref = ref
+    with pytest.raises(InvalidRequest, match=text):
+        container_request("s", config)
+
+
+def test_mounts_and_the_stop_signal_of_a_container() -> None:
+    config = container(stop_signal=api.SIGNAL_SIGRTMINPLUS3)
+    config.mounts.add(
+        container_path="/data",
+        host_path="/srv",
+        readonly=True,
+        propagation=api.PROPAGATION_BIDIRECTIONAL,
+    )
+    config.mounts.add(
+        container_path="/img", image=api.ImageSpec(image="data:1"), image_sub_path="a"
+    )
+    body = container_request("s", config).body
+    bind, image = body.host_config.mounts
+    assert (bind.type, bind.source, bind.target, bind.read_only) == ("bind", "/srv", "/data", True)
+    assert bind.bind_options is not None
+    assert (bind.bind_options.propagation, bind.bind_options.create_mountpoint) == ("rshared", True)
+    assert (image.type, image.source, image.target) == ("image", "data:1", "/img")
+    assert image.image_options is not None and image.image_options.subpath == "a"
+    assert body.stop_signal == "SIGRTMIN+3"
+
+
+def test_a_group_without_a_user_is_refused() -> None:
+    config = container()
+    config.linux.security_context.run_as_group.value = 5
+    with pytest.raises(InvalidRequest, match="run_as_group"):
+        container_request("s", config)
+
+
+def test_an_update_changes_swap_with_memory() -> None:
+    update = container_update(api.LinuxContainerResources(memory_limit_in_bytes=1 << 26))
+    assert (update.memory, update.memory_swap) == (1 << 26, 1 << 26)
+
+
+@given(st.binary(max_size=400))
+def test_any_message_is_a_request_or_one_error(data: bytes) -> None:
+    for kind, work in (
+        (api.PodSandboxConfig, lambda m: sandbox_request(m, "")),
+        (api.ContainerConfig, lambda m: container_request("s", m)),
+    ):
+        message = kind()
+        try:
+            message.ParseFromString(data)
+        except Exception:  # noqa: BLE001 - the transport refuses it
+            continue
+        with contextlib.suppress(InvalidRequest, Unsupported):
+            work(message)
+
+
+@pytest.mark.parametrize("path", ["pid", "signal", "propagation", "protocol"])
+def test_an_unknown_value_of_an_enumeration_is_refused(path: str) -> None:
+    pod, config = sandbox(), container()
+    if path == "pid":
+        config.linux.security_context.namespace_options.pid = 99  # type: ignore[assignment]
+    elif path == "signal":
+        config.stop_signal = 99  # type: ignore[assignment]
+    elif path == "propagation":
+        config.mounts.add(propagation=99)
+    else:
+        pod.port_mappings.add(protocol=99, host_port=1)
+    requests: list[Callable[[], object]] = [
+        lambda: sandbox_request(pod, ""),
+        lambda: container_request("s", config),
+    ]
+    with pytest.raises(InvalidRequest, match="99"):
+        [request() for request in requests]
+
+
+def test_names_of_containers_fit_and_differ() -> None:
+    metadata = PodMetadata("web", "u", "default")
+    request = PodContainerRequest(
+        sandbox="s", name="main", body=container_request("s", container()).body
+    )
+    assert container_name(metadata, request) == "k8s_main_web_default_u_0"
+    assert sandbox_name(metadata) == "k8s_POD_web_default_u_0"
+    long = [sandbox_name(PodMetadata("n" * 253, "u" * 36, "d" * 60, n)) for n in (0, 1)]
+    assert len(set(long)) == 2
+    assert all(len(name) <= 255 for name in long)
+
+
+def test_the_program_of_a_sandbox_is_a_small_elf_file_for_known_machines() -> None:
+    for machine, number in (("x86_64", 62), ("aarch64", 183)):
+        content = program(machine)
+        assert content[:4] == b"\x7fELF" and content[18] == number and len(content) < 400
+    with pytest.raises(Unsupported, match="riscv64"):
+        program("riscv64")
+    assert layer() == layer()
