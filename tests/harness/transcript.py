@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+SETTLE_TIMEOUT = 30.0  # seconds; a machine with other work is slow
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 MASKS: tuple[tuple[str, str], ...] = (
@@ -44,6 +46,7 @@ class Step:
     but: tuple[tuple[str, str, str], ...] = ()  # pattern, replacement, reason
     differs: str = ""  # why everything but the exit status may differ
     status: bool = True  # whether the exit status is the same
+    until: str = ""  # the command is repeated until its output contains this text
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,24 @@ def masked(text: str, step: Step) -> str:
     return text
 
 
+def _settled(
+    run: Run, step: Step, words: Sequence[str], options: dict[str, Any]
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line; repeat it until the output contains ``step.until``.
+
+    :raises AssertionError: when it does not within :data:`SETTLE_TIMEOUT`.
+    """
+    deadline = time.monotonic() + SETTLE_TIMEOUT
+    while True:
+        done = run(*words, **options)
+        if step.until in done.stdout:
+            return done
+        assert time.monotonic() < deadline, (
+            f"no {step.until!r} in the output of {' '.join(words)}: {done.stdout}{done.stderr}"
+        )
+        time.sleep(0.2)
+
+
 def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...]]) -> list[Result]:
     """Return the result of every step on one engine; ``clean`` are command lines for the end."""
     for name, text in scene.files.items():
@@ -83,12 +104,12 @@ def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...
         for step in scene.steps:
             options: dict[str, Any] = {} if step.input is None else {"input": step.input}
             words = [word.replace("{here}", str(directory)) for word in step.words]
-            done = run(*words, **options)
+            done = _settled(run, step, words, options)
             here = (str(directory), "HERE")
             out, err = (masked(text.replace(*here), step) for text in (done.stdout, done.stderr))
             status = done.returncode if step.status else 0
             output.append(Result(status, *(("", "") if step.differs else (out, err))))
     finally:
         for words in clean:
-            run(*words)
+            run(*(word.replace("{here}", str(directory)) for word in words))
     return output

@@ -39,7 +39,7 @@ class IPAMPool(Document, frozen=True, kw_only=True):
 
 class IPAM(Document, frozen=True, kw_only=True):
     driver: str = ""
-    options: dict[str, str] = {}
+    options: dict[str, str] | None = None
     config: tuple[IPAMPool, ...] = ()
 
 

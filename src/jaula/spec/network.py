@@ -68,7 +68,7 @@ class NetworkRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     mode: str = ""  # macvlan_mode, ipvlan_mode
     flag: str = ""  # ipvlan_flag
     driver_options: dict[str, str] = {}
-    ipam_options: dict[str, str] = {}  # for inspect; the only IPAM driver has none
+    ipam_options: dict[str, str] | None = None  # for inspect; the only IPAM driver has none
     labels: dict[str, str] = {}
     config_only: bool = False
     config_from: str = ""

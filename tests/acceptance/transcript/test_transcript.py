@@ -22,7 +22,7 @@ def test_the_output_is_the_same(
     theirs = _play(
         lambda *words, **more: dockerd(*words, expect=None, **more), scene, tmp_path / "b"
     )
-    _compare(scene, ours, theirs)
+    compare(scene, ours, theirs)
 
 
 # With 1.24 the docker command waits for ever where a container did not start.
@@ -54,10 +54,10 @@ def test_the_output_is_the_same_for_an_older_client(
         scene,
         tmp_path / "b",
     )
-    _compare(scene, ours, theirs)
+    compare(scene, ours, theirs)
 
 
-def _compare(scene: Scene, ours: list[Result], theirs: list[Result]) -> None:
+def compare(scene: Scene, ours: list[Result], theirs: list[Result]) -> None:
     different = [
         _shown(step.words, mine, other)
         for step, mine, other in zip(scene.steps, ours, theirs, strict=True)

@@ -117,6 +117,9 @@ async def create(
     bounds = authorize(resolved)
     _check_containers(services, resolved)
     resolved, merged = mount.resolve_references(services, resolved, merged)
+    if joined := resolved.namespaces.net.container:
+        domain = services.container_store.find(joined).record.body.domainname
+        merged = msgspec.structs.replace(merged, domainname=domain)
     if name:
         name = check_name(name)
         services.container_store.check_free(name)
@@ -389,9 +392,11 @@ def _networks(services: Services, body: ContainerCreate) -> endpoints.NetworkEnd
 def _hostname(
     services: Services, body: ContainerCreate, resolved: ResolvedRequest, container_id: str
 ) -> str:
-    name = body.hostname
+    name, modes = body.hostname, resolved.namespaces
+    if joined := modes.uts.container or modes.net.container:
+        return services.container_store.find(joined).record.hostname
     if not name:
-        if resolved.namespaces.net.host or resolved.namespaces.uts.host:
+        if modes.net.host or modes.uts.host:
             return services.host.hostname
         return short(container_id)
     if not _is_host_name(name):

@@ -332,7 +332,7 @@ class Starter:
         inputs = SpecInputs(
             container_id=record.id,
             cgroup_path=cgroup_path(services, record),
-            hostname=self._hostname(record),
+            hostname=record.hostname,
             host=host.refresh(services.host),
             user=user,
             mappings=uids,
@@ -383,12 +383,6 @@ class Starter:
             runtime=runtime,
             host_mounts=modes.user.host and any(m.shared for m in record.mounts),
         )
-
-    def _hostname(self, record: ContainerRecord) -> str:
-        modes = record.resolved.namespaces
-        if ref := modes.uts.container or modes.net.container:
-            return self._services.container_store.find(ref).record.hostname
-        return record.hostname
 
     def _shared_shm(self, record: ContainerRecord) -> str | None:
         resolved = record.resolved

@@ -46,6 +46,7 @@ async def top(services: Services, container: Container, ps_args: str) -> dict[st
         raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
     with open_cgroup(services, container.record) as cgroup:
         pids = set(cgroup.pids()) or _namespace_pids(container.record.pid)
+    ids = user_ids(pids)  # of processes that exit while ps runs, too
     # Without -q, words such as ``-o pid,cmd`` select the processes of this terminal only. Some
     # words cannot be combined with -q.
     status, output, errors = await _ps((*words, "-q", ",".join(map(str, sorted(pids))) or "0"))
@@ -56,7 +57,7 @@ async def top(services: Services, container: Container, ps_args: str) -> dict[st
     document = parse(output.decode(errors="replace"), pids)
     if not container.record.resolved.namespaces.user.host:
         numeric = not any(word[0] == "-" and {"f", "F"} & set(word) for word in words)
-        name_users(document, user_ids(pids), _names(container), numeric=numeric)
+        name_users(document, ids | user_ids(pids), _names(container), numeric=numeric)
     return document
 
 

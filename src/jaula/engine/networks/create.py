@@ -128,7 +128,7 @@ def network(body: NetworkCreate, identity: str) -> NetworkRecord:
         attachable=body.attachable,
         mtu=_mtu(options.get(MTU_OPTION, "")),
         driver_options=options,
-        ipam_options=body.ipam.options if body.ipam else {},
+        ipam_options=body.ipam.options if body.ipam else None,
         labels=body.labels,
         config_from=config_only.config_from(body),
     )

@@ -79,7 +79,7 @@ def write(
             path = directory / name
             _write(str(path), text)
             files[f"/etc/{name}"] = str(path)
-    if host.init:
+    if spec.runs_init(host, modes):
         files[spec.INIT_PATH] = init_program()
         if services.host.selinux:  # a copy can have the container's label
             files[spec.INIT_PATH] = _copy(init_program(), services, record)

@@ -23,7 +23,7 @@ def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document
         "EnableIPv6": network.ipv6,
         "IPAM": {
             "Driver": "default",
-            "Options": None if network.name in PREDEFINED else dict(network.ipam_options),
+            "Options": network.ipam_options,
             "Config": _pools(network),
         },
         "Internal": network.internal,

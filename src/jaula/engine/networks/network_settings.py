@@ -21,14 +21,14 @@ def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
 
     ``id_of`` returns the id of a network by name. Those members are the default network's.
     """
-    endpoint = record.endpoint
+    endpoint, joined = record.endpoint, record.resolved.namespaces.net.container
     addresses = _addresses(next((e for e in record.endpoints if e.network == DEFAULT), None))
     if _is_new(record) and (settings := network_endpoints.settings_of(record).get(DEFAULT)):
         addresses["MacAddress"] = _requested_mac(record, DEFAULT, settings)
     return {
         "Bridge": "",
         "SandboxID": endpoint.container_id if endpoint else "",
-        "SandboxKey": f"/proc/{record.pid}/ns/net" if record.pid else "",
+        "SandboxKey": f"/proc/{record.pid}/ns/net" if record.pid and not joined else "",
         "Ports": ports(record),
         "HairpinMode": False,
         "LinkLocalIPv6Address": "",
@@ -121,12 +121,9 @@ def _addresses(endpoint: Endpoint | None) -> dict[str, Any]:
 
 def ports(record: ContainerRecord) -> dict[str, Any]:
     """Return the port map of a running container: exposed ports, null if not published."""
-    if not record.pid:
-        return {}
-    bindings: dict[str, Any] = {}
-    for text in record.body.exposed_ports:
-        number, protocol = parse_port(text)
-        bindings[f"{number}/{protocol}"] = None
+    bindings: dict[str, Any] = {
+        f"{number}/{protocol}": None for number, protocol in _exposed_ports(record)
+    }
     for port in record.ports:
         key = f"{port.container_port}/{port.protocol}"
         binding = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
@@ -147,9 +144,17 @@ def listed_ports(record: ContainerRecord) -> list[dict[str, Any]]:
                 "Type": port.protocol,
             }
         )
-    if record.pid:
-        for text in record.body.exposed_ports:
-            number, protocol = parse_port(text)
-            if (number, protocol) not in published:
-                bindings.append({"PrivatePort": number, "Type": protocol})
+    for number, protocol in _exposed_ports(record):
+        if (number, protocol) not in published:
+            bindings.append({"PrivatePort": number, "Type": protocol})
     return bindings
+
+
+def _exposed_ports(record: ContainerRecord) -> list[tuple[int, str]]:
+    """Return the exposed ports of a running container that has a network for published ports.
+
+    As in Docker, an internal network, macvlan, ipvlan, ``host`` and ``none`` expose no port.
+    """
+    if not record.pid or not any(e.publishes and not e.internal for e in record.endpoints):
+        return []
+    return [parse_port(text) for text in record.body.exposed_ports]

@@ -26,7 +26,7 @@ from jaula.spec.annotations import (
     encode_destinations,
     path_below,
 )
-from jaula.spec.api import ContainerCreate, DeviceMapping
+from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
 from jaula.spec.runtime import (
     Box,
     Device,
@@ -38,7 +38,7 @@ from jaula.spec.runtime import (
     Spec,
     User,
 )
-from jaula.state.records import ResolvedRequest
+from jaula.state.records import Namespaces, ResolvedRequest
 
 INIT_PATH = mounts.INIT_PATH
 
@@ -145,6 +145,15 @@ def _modules(
     )
 
 
+def runs_init(host: HostConfig, namespaces: Namespaces) -> bool:
+    """Return whether an init program is the container's first process.
+
+    It reaps orphans as process 1, so it has no purpose in a shared pid namespace. Docker leaves it
+    out there too.
+    """
+    return bool(host.init) and namespaces.pid.private
+
+
 def process_section(
     body: ContainerCreate,
     resolved: ResolvedRequest,
@@ -154,7 +163,7 @@ def process_section(
     """Return the process section."""
     host = body.host_config
     argv = arguments(body)
-    if host.init:
+    if runs_init(host, resolved.namespaces):
         argv = (INIT_PATH, "--", *argv)
     rows, columns = host.console_size
     return Process(

@@ -11,11 +11,13 @@ from jaula.engine.oci_spec.spec import (
     arguments,
     environment,
     merge_environment,
+    runs_init,
     working_directory,
 )
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.image import ImageConfig
+from jaula.state.records import NamespaceKind, NamespaceMode, Namespaces
 
 IMAGE = ImageConfig(
     env=("PATH=/bin", "X=1"), cmd=("sh",), entrypoint=("/init",), user="app", labels={"a": "image"}
@@ -90,3 +92,20 @@ def test_a_working_directory_that_leads_out_is_refused(text: str) -> None:
         text = text.removesuffix("/..")
     with pytest.raises(InvalidRequest):
         working_directory(text)
+
+
+@pytest.mark.parametrize(
+    ("init", "kind", "runs"),
+    [
+        (True, NamespaceKind.PRIVATE, True),
+        (True, NamespaceKind.HOST, False),
+        (True, NamespaceKind.CONTAINER, False),
+        (False, NamespaceKind.PRIVATE, False),
+        (None, NamespaceKind.PRIVATE, False),
+    ],
+)
+def test_an_init_program_needs_a_pid_namespace_of_its_own(
+    init: bool | None, kind: NamespaceKind, runs: bool
+) -> None:
+    namespaces = Namespaces(pid=NamespaceMode(kind))
+    assert runs_init(HostConfig(init=init), namespaces) is runs
