@@ -252,7 +252,7 @@ services:
       - inline
     secrets: [key, {source: token, target: api_token, mode: 0400}]
     networks:
-      outer: {ipv4_address: 10.231.9.9, aliases: [www], priority: 100}
+      outer: {ipv4_address: "${SUBNET}.9", aliases: [www], priority: 100}
       inner: {}
     extra_hosts: ["db.local:10.0.0.5", "gw:host-gateway"]
     dns_search: [example.test]
@@ -283,7 +283,7 @@ networks:
   outer:
     driver: bridge
     driver_opts: {com.docker.network.bridge.enable_icc: "true"}
-    ipam: {config: [{subnet: 10.231.9.0/24, gateway: 10.231.9.1}]}
+    ipam: {config: [{subnet: "${SUBNET}.0/24", gateway: "${SUBNET}.1"}]}
     labels: {zone: outer}
   inner: {internal: true, attachable: true}
 """,
@@ -627,7 +627,7 @@ options = Scene(
               "tr-options-the-box")),
         compose("logs quiet"),
         compose("logs --no-log-prefix local"),
-        top("", (r"(?m)^.*sleep 0\.1.*\n", "", "may have ended")),
+        top("", (r"(?m)^.* TIME sleep 0\.1.*\n", "", "may have ended")),
         compose("port box 80"),
         compose("images", columns=True),
         changes("kill -s USR1 box"),

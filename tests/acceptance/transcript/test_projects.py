@@ -22,6 +22,7 @@ from harness.engine import PrivateEngine
 from harness.transcript import Run, Scene, play
 
 pytestmark = [
+    pytest.mark.client(name="docker compose"),
     pytest.mark.needs("dockerd"),
     pytest.mark.needs("docker-compose"),
     pytest.mark.xdist_group("transcript"),
@@ -32,8 +33,8 @@ POLICY = """
 [container."label=role=proxy"]
 access = "read"
 """
+TIMEOUT = 120.0  # seconds of one command, on a machine with other work
 FOLLOWED = 20.0  # seconds; commands of another client happen meanwhile
-VARIABLES = {"API_TOKEN": "t0ken", "SITE": "shop"}
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +50,19 @@ def granting(
         yield private
 
 
-def here(engine: PrivateEngine) -> Run:
-    """Return the docker command as a client of this engine."""
-    variables = engine.environment() | VARIABLES | {"ENGINE_SOCKET": str(engine.socket)}
-    return partial(engine.cli, "docker", env=variables)
+def clients(engine: PrivateEngine, dockerd: BridgedDockerd) -> tuple[Run, Run]:
+    """Return the docker command as a client of this engine and of dockerd.
 
-
-def with_docker(dockerd: BridgedDockerd) -> Run:
-    """Return the docker command as a client of dockerd."""
+    The projects have variables. The subnet is one that no other engine uses.
+    """
+    common = {"API_TOKEN": "t0ken", "SITE": "shop", "SUBNET": f"10.193.{engine.index}"}
+    here = engine.environment() | common | {"ENGINE_SOCKET": str(engine.socket)}
     socket = dockerd.address.removeprefix("unix://")
-    variables = dockerd.environment() | VARIABLES | {"ENGINE_SOCKET": socket}
-    return partial(dockerd, expect=None, env=variables)
+    there = dockerd.environment() | common | {"ENGINE_SOCKET": socket}
+    return (
+        partial(engine.cli, "docker", env=here, timeout=TIMEOUT),
+        partial(dockerd, expect=None, env=there, timeout=TIMEOUT),
+    )
 
 
 @pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
@@ -70,7 +73,7 @@ def test_the_output_is_the_same(
         ("compose", "--project-directory", "{here}", "--profile", "*", "down", "-v", "-t", "1")
     ]
     results = []
-    for run, side in ((here(granting), "a"), (with_docker(dockerd), "b")):
+    for run, side in zip(clients(granting, dockerd), ("a", "b"), strict=True):
         directory = tmp_path / side / f"tr-{project.name}"  # its name is the project's
         directory.mkdir(parents=True)
         results.append(play(run, project, directory, clean))
@@ -84,7 +87,7 @@ def test_compose_events_follows_a_project(
         "services: {one: {image: busybox, command: sleep 600, stop_signal: KILL, init: true}}\n"
     )
     project = ("compose", "-p", "tr-followed", "--project-directory", str(tmp_path))
-    reported = [_followed(run, project) for run in (here(granting), with_docker(dockerd))]
+    reported = [_followed(run, project) for run in clients(granting, dockerd)]
     assert reported[0] == reported[1]
     actions = {(line["service"], line["action"]) for line in reported[0]}
     assert {("one", "create"), ("one", "pause"), ("one", "destroy")} <= actions

@@ -32,11 +32,12 @@ def run(options: Options) -> int:
         "Attachable": options.on("attachable"),
         "Options": pairs(options.texts("opt"), "opt"),
         "Labels": pairs(options.texts("label"), "label"),
+        "IPAM": {
+            "Driver": options.text("ipam-driver", "default"),
+            "Options": pairs(options.texts("ipam-opt"), "ipam-opt"),
+            "Config": _pools(options),
+        },
     }
-    pools, driver = _pools(options), options.text("ipam-driver", "default")
-    if pools or options.is_set("ipam-driver") or options.is_set("ipam-opt"):
-        choices = pairs(options.texts("ipam-opt"), "ipam-opt")
-        body["IPAM"] = {"Driver": driver, "Options": choices, "Config": pools}
     print(Client(Settings.host).document("POST", "/networks/create", (), body)["Id"])
     return 0
 

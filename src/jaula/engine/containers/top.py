@@ -142,12 +142,26 @@ def _namespace_pids(init: int) -> set[int]:
     return pids
 
 
+def ps_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables for ``ps``: those of the search path, the time zone and the language.
+
+    ``ps`` reads many others. With ``COLUMNS`` it cuts lines, with ``PS_FORMAT`` it has other
+    columns. Pure.
+    """
+    return {
+        name: value
+        for name, value in variables.items()
+        if name in ("PATH", "TZ", "LANG") or name.startswith("LC_")
+    }
+
+
 async def _ps(words: Sequence[str]) -> tuple[int | None, bytes, bytes]:
     """Return exit status, standard output and standard error of ``ps``."""
     try:
         ps = await asyncio.create_subprocess_exec(
             "ps",
             *words,
+            env=ps_environment(os.environ),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -79,6 +79,7 @@ def config_record(body: NetworkCreate, identity: str) -> NetworkRecord:
         ipv4=body.enable_ipv4 is not False,
         ipv6=bool(body.enable_ipv6),
         driver_options=body.options,
+        ipam_options=body.ipam.options if body.ipam else None,
         labels=body.labels,
         config_only=True,
     )
@@ -104,7 +105,7 @@ def apply_config(body: NetworkCreate, config: NetworkRecord | None) -> NetworkCr
         body,
         enable_ipv4=config.ipv4,
         enable_ipv6=config.ipv6,
-        ipam=IPAM(config=pools),
+        ipam=IPAM(config=pools, options=config.ipam_options),
         options=config.driver_options,
         labels=config.labels,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.engine.containers.top import name_users, parse, user_ids
+from jaula.engine.containers.top import name_users, parse, ps_environment, user_ids
 from jaula.errors import InvalidRequest
 
 
@@ -51,3 +51,9 @@ def test_ids_are_mapped_as_the_process_sees_them(tmp_path: Path) -> None:
     (process / "status").write_text("Name:\tx\nUid:\t1000033\t1000000\t5\t1000033\n")
     (process / "uid_map").write_text("         0    1000000      65536\n")
     assert user_ids([10, 11], str(tmp_path)) == {10: (33, 0, 65534, 33)}
+
+
+def test_variables_that_change_the_columns_do_not_reach_ps() -> None:
+    kept = {"PATH": "/bin", "LANG": "C", "LC_TIME": "C", "TZ": "UTC"}
+    changing = {"COLUMNS": "80", "LINES": "24", "PS_FORMAT": "pid", "PS_PERSONALITY": "bsd"}
+    assert ps_environment(kept | changing) == kept
