@@ -13,7 +13,6 @@ A run that is not selected keeps its row in the table. The exit status is 0 if n
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
 import re
 import shlex
@@ -25,9 +24,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import result_table
+
 ROOT = Path(__file__).resolve().parent.parent
-BEGIN, END = "<!-- vm runs: begin -->", "<!-- vm runs: end -->"
-HEAD = "| run | machine | tests | outcome | date |\n| --- | --- | --- | --- | --- |"
 PACKAGES, MODULE = "runc crun tini", "packaging/selinux/jaula.cil"
 LIMIT = 5400  # seconds of one run; emulation on a busy machine is slow
 SUMMARY = re.compile(r"^=* ?((?:\d+ \w+,? ?)+) in [\d.]+s")
@@ -82,6 +81,11 @@ RUNS = (
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
 )  # fmt: skip
+TABLE = result_table.Table(
+    "vm runs",
+    ("run", "machine", "tests", "outcome", "date"),
+    tuple(run.name for run in RUNS),
+)
 
 
 class Outcome(NamedTuple):
@@ -120,32 +124,10 @@ def outcome(status: int, output: str) -> Outcome:
     return Outcome(status, machine[1].strip() if machine else "did not start", summary, output)
 
 
-def rows(text: str) -> dict[str, str]:
-    """Return the rows of a table by the name of their run."""
-    return {
-        line.split("|")[1].strip(): line for line in text.splitlines()[2:] if line.startswith("| ")
-    }
-
-
 def row(run: Run, result: Outcome, date: str) -> str:
     """Return one row of the table."""
     tests = ", ".join(name.removeprefix("tests/") for name in run.tests)
-    return f"| {run.name} | {result.machine} | {tests} | {result.summary} | {date} |"
-
-
-def replace(path: Path, new: dict[str, str]) -> None:
-    """Replace rows of the document's table.
-
-    :raises SystemExit: when the document lacks the two markers of the table
-    """
-    head, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    table, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"vm-runs: {path} has no table between {BEGIN} and {END}")
-    merged = rows(table.strip()) | new
-    lines = [merged[run.name] for run in RUNS if run.name in merged]
-    text = "\n".join([HEAD, *lines])
-    path.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+    return TABLE.row(run.name, result.machine, tests, result.summary, date)
 
 
 def report(text: str) -> None:
@@ -157,13 +139,13 @@ def report(text: str) -> None:
 def main(words: Sequence[str]) -> int:
     """Run the selected runs, and return the exit status."""
     parser = argparse.ArgumentParser(prog="./test --vm-all", description=__doc__)
-    names = [run.name for run in RUNS]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    names = ", ".join(TABLE.keys)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {names}")
     parser.add_argument("--write", type=Path, help="document to update the table in")
     parser.add_argument("--logs", type=Path, help="directory for the output of each run")
     options = parser.parse_args(words)
-    if unknown := set(options.names) - set(names):
-        parser.error(f"unknown run {', '.join(sorted(unknown))}: must be one of {', '.join(names)}")
+    if unknown := result_table.unknown(options.names, TABLE.keys):
+        parser.error(unknown)
     failed = False
     with tempfile.TemporaryDirectory(prefix="vm-runs-") as scratch:
         logs = options.logs or Path(scratch)
@@ -178,8 +160,8 @@ def main(words: Sequence[str]) -> int:
                 failed = True
                 report("\n".join(result.output.splitlines()[-60:]))
             if options.write is not None:
-                today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-                replace(options.write, {run.name: row(run, result, today)})
+                rows = {run.name: row(run, result, result_table.today())}
+                TABLE.replace(options.write, rows)
     return int(failed)
 
 

@@ -15,7 +15,7 @@ import pytest
 from harness.containers import eventually, unique
 from harness.engine import PrivateEngine
 
-pytestmark = pytest.mark.needs("docker-compose")
+pytestmark = [pytest.mark.client(name="docker compose"), pytest.mark.needs("docker-compose")]
 
 FILE = """
 services:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.engine import PROJECT
 
-pytestmark = pytest.mark.needs("docker")
+pytestmark = [pytest.mark.client(name="docker command"), pytest.mark.needs("docker")]
 
 NOT_HERE = {
     "checkpoint": "no checkpoints of Docker's kind",

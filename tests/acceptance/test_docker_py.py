@@ -17,7 +17,10 @@ from docker.errors import APIError, ContainerError, ImageNotFound, NotFound
 from harness.engine import PrivateEngine
 
 # The SDK's own sockets and responses complain when they are collected after their connection.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.client(name="docker (PyPI)"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 TICKS = ["sh", "-c", "while :; do echo tick; echo tock >&2; sleep 0.1; done"]
 

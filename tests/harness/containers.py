@@ -133,3 +133,15 @@ def events(engine: PrivateEngine, since: float, **filters: str) -> list[dict[str
 def cgroups(process: int) -> tuple[tuple[str, str], ...]:
     """Return (controllers, path) of each hierarchy of a process."""
     return parse_cgroups(Path(f"/proc/{process}/cgroup").read_text())
+
+
+def left_by_testcontainers(engine: PrivateEngine) -> list[Any]:
+    """Return the containers, labelled networks, volumes and images of sessions of testcontainers.
+
+    The engine has no other containers and volumes.
+    """
+    found: list[Any] = engine.request("GET", "/containers/json?all=1").json()
+    found += [n for n in engine.request("GET", "/networks").json() if n["Labels"]]
+    found += engine.request("GET", "/volumes").json()["Volumes"]
+    images = engine.request("GET", "/images/json").json()
+    return found + [i for i in images if "org.testcontainers" in (i["Labels"] or {})]

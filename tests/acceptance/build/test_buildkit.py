@@ -21,7 +21,11 @@ from harness.engine import PrivateEngine
 from harness.registry import PASSWORD, USER, Registry, basic_auth
 
 PLUGIN = "/usr/libexec/docker/cli-plugins/docker-buildx"
-pytestmark = [pytest.mark.needs(PLUGIN), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.client(name="buildx"),
+    pytest.mark.needs(PLUGIN),
+    pytest.mark.timeout(240),
+]
 
 Docker = Callable[..., "CompletedProcess[str]"]
 

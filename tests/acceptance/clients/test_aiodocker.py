@@ -11,6 +11,8 @@ from aiodocker.exceptions import DockerError
 
 from harness.engine import PrivateEngine
 
+pytestmark = pytest.mark.client(name="aiodocker")
+
 
 def with_client(engine: PrivateEngine, script: Any) -> Any:
     """Run ``script(client)`` to completion on an event loop."""

@@ -6,7 +6,6 @@ of an exec, events, and images that it builds.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -17,10 +16,15 @@ from typing import Any
 
 import pytest
 
-from harness.engine import PROJECT, PrivateEngine
+from harness import client_packages
+from harness.engine import PrivateEngine
 from harness.terminal import Terminal
 
-pytestmark = [pytest.mark.needs("npm"), pytest.mark.needs("docker")]
+pytestmark = [
+    pytest.mark.client(name="@devcontainers/cli"),
+    pytest.mark.needs("npm"),
+    pytest.mark.needs("docker"),
+]
 
 PACKAGE = "@devcontainers/cli@0.89.0"
 DOCKERFILE = """\
@@ -35,16 +39,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def program() -> Path:
-    """Return the command, installed once for this clone; no script of its package runs."""
-    place = PROJECT / ".venv" / "node-devcontainers"
-    place.mkdir(exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        result = place / "node_modules" / ".bin" / "devcontainer"
-        if not result.exists():
-            quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
-            subprocess.run(["npm", "install", *quiet, PACKAGE], cwd=place, check=True, timeout=300)
-    return result
+    return client_packages.npm("node-devcontainers", PACKAGE) / ".bin" / "devcontainer"
 
 
 @pytest.fixture

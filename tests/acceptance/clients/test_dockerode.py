@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
@@ -10,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine import PROJECT, PrivateEngine
+from harness import client_packages
+from harness.engine import PrivateEngine
 
-pytestmark = pytest.mark.needs("npm")
+pytestmark = [pytest.mark.client(name="dockerode"), pytest.mark.needs("npm")]
 
 SCRIPT = Path(__file__).with_name("script.js")
 PACKAGE = "dockerode@5.0.1"
@@ -20,15 +20,7 @@ PACKAGE = "dockerode@5.0.1"
 
 @pytest.fixture(scope="session")
 def modules() -> Path:
-    """Return a directory with the package, installed once for this clone; no script of it runs."""
-    place = PROJECT / ".venv" / "node"
-    place.mkdir(exist_ok=True)
-    with (place / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (place / "node_modules" / "dockerode").exists():
-            quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
-            subprocess.run(["npm", "install", *quiet, PACKAGE], cwd=place, check=True, timeout=300)
-    return place / "node_modules"
+    return client_packages.npm("node", PACKAGE)
 
 
 def test_a_dockerode_script_prints_the_expected_output(

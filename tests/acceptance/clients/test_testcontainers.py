@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tarfile
 import urllib.request
 from collections.abc import Iterator
@@ -15,9 +17,11 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import ExecWaitStrategy, LogMessageWaitStrategy
 
+from harness.containers import eventually, left_by_testcontainers
 from harness.engine import PrivateEngine
 
 pytestmark = [
+    pytest.mark.client(name="testcontainers (PyPI)"),
     pytest.mark.xdist_group("testcontainers"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -131,3 +135,33 @@ def test_redis_is_reached_from_another_container(redis: str, network: Any) -> No
         with client as other:
             result = other.exec(["redis-cli", "-h", "store", "get", "k"])
             assert result.output == b"v\n"
+
+
+SESSION = """
+import os
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+
+network = Network().create()
+one = DockerContainer("busybox").with_command("sleep 600").with_network(network).start()
+wrapped = one.get_wrapped_container()
+wrapped.reload()
+print(wrapped.status, flush=True)
+os._exit(0)  # without the end of a session
+"""
+
+
+def test_ryuk_removes_what_an_interrupted_session_leaves(
+    ryuk_engine: PrivateEngine, ryuk: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SESSION],
+        env=ryuk,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "running\n"), done.stderr
+    eventually(lambda: not left_by_testcontainers(ryuk_engine), "Ryuk has removed everything", 30)

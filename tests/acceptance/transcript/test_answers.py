@@ -15,7 +15,11 @@ from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
 from harness.transcript import Step, masked
 
-pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
+pytestmark = [
+    pytest.mark.client(name="docker command"),
+    pytest.mark.needs("dockerd"),
+    pytest.mark.xdist_group("transcript"),
+]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,11 @@ import pytest
 from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
 
-pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
+pytestmark = [
+    pytest.mark.client(name="docker command"),
+    pytest.mark.needs("dockerd"),
+    pytest.mark.xdist_group("transcript"),
+]
 
 Ask = Callable[[str], Any]
 

@@ -11,7 +11,11 @@ from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
 from harness.transcript import Result, Run, Scene, play
 
-pytestmark = [pytest.mark.needs("dockerd"), pytest.mark.xdist_group("transcript")]
+pytestmark = [
+    pytest.mark.client(name="docker command"),
+    pytest.mark.needs("dockerd"),
+    pytest.mark.xdist_group("transcript"),
+]
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)

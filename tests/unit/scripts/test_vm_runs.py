@@ -1,25 +1,18 @@
-"""The table of results in virtual machines: parsing an output, and keeping rows of other runs."""
+"""The results in virtual machines: parsing an output, and the table."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "scripts/vm_runs.py"
+from harness.engine import PROJECT as ROOT
+from harness.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def vm_runs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("vm_runs", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["vm_runs"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("vm_runs")
 
 
 @pytest.mark.parametrize(
@@ -44,35 +37,20 @@ def test_a_machine_that_did_not_start_is_reported(vm_runs: ModuleType) -> None:
     assert (result.machine, result.summary) == ("did not start", "no summary of pytest: status 125")
 
 
-def test_rows_of_other_runs_are_kept_in_their_order(vm_runs: ModuleType, tmp_path: Path) -> None:
-    names = [run.name for run in vm_runs.RUNS]
-    document = tmp_path / "document.md"
-    document.write_text(f"before\n{vm_runs.BEGIN}\n{vm_runs.END}\nafter\n")
-    for name, text in ((names[2], "old"), (names[0], "first"), (names[2], "new")):
-        run = next(run for run in vm_runs.RUNS if run.name == name)
-        result = vm_runs.Outcome(0, "a machine", text, "")
-        vm_runs.replace(document, {name: vm_runs.row(run, result, "2026-01-02")})
-    lines = document.read_text().splitlines()
-    assert [line for line in lines if "machine |" in line and "2026" in line] == [
-        line for line in lines if line.startswith((f"| {names[0]} |", f"| {names[2]} |"))
-    ]
-    table = "\n".join(lines)
-    assert table.index("first") < table.index("new") and "old" not in table
-    assert table.startswith("before") and table.endswith("after")
-    (tmp_path / "none.md").write_text("no place")
-    with pytest.raises(SystemExit):
-        vm_runs.replace(tmp_path / "none.md", {})
-
-
 def test_every_path_of_a_run_exists(vm_runs: ModuleType) -> None:
     for run in vm_runs.RUNS:
         for path in run.tests:
-            assert (SCRIPT.parents[1] / path).exists(), path
+            assert (ROOT / path).exists(), path
 
 
 def test_the_page_of_results_has_a_table_of_known_runs(vm_runs: ModuleType) -> None:
-    text = (SCRIPT.parents[1] / "docs/vm-results.md").read_text()
-    _, begin, rest = text.partition(vm_runs.BEGIN)
-    table, end, _ = rest.partition(vm_runs.END)
-    assert begin and end
-    assert set(vm_runs.rows(table.strip())) <= {run.name for run in vm_runs.RUNS}
+    rows = vm_runs.TABLE.read((ROOT / "docs/vm-results.md").read_text())
+    assert rows
+    assert set(rows) <= {run.name for run in vm_runs.RUNS}
+
+
+def test_a_row_names_the_tests_of_the_run(vm_runs: ModuleType) -> None:
+    run = vm_runs.Run("one", (), ("tests/security", "tests/unit/x.py"))
+    result = vm_runs.Outcome(0, "a machine", "7 passed", "")
+    text = vm_runs.row(run, result, "2026-01-02")
+    assert text == "| one | a machine | security, unit/x.py | 7 passed | 2026-01-02 |"
