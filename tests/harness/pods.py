@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,6 +28,19 @@ class Cri:
         request = getattr(api, f"{method}Request")(**fields)
         response = getattr(api, f"{method}Response")
         return await self._channel.unary(RUNTIME + method, request, response.FromString, TIMEOUT)
+
+    async def stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
+        """Yield the responses of a streaming method."""
+        name = "ContainerEvent" if method == "GetContainerEvents" else method
+        response = getattr(api, f"{name}Response")
+        stream = self._channel.open(RUNTIME + method)
+        try:
+            await stream.send(request.SerializeToString())
+            stream.end()
+            while (data := await stream.receive()) is not None:
+                yield response.FromString(data)
+        finally:
+            stream.close()
 
     async def run_pod(self, name: str, **options: Any) -> str:
         """Run a sandbox on the host's network and return its id."""

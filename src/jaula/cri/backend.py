@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.images.service import StoredImage
     from jaula.engine.pods.exec_sync import ExecResult
-    from jaula.engine.pods.stats import ContainerUsage
+    from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
     from jaula.engine.system.disk_usage import StorageUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.api import ContainerUpdate, ExecCreate, RegistryAuth
@@ -50,6 +50,7 @@ class Pods(Protocol):
     def container(self, ref: str) -> ContainerRecord: ...
     def containers(self) -> list[ContainerRecord]: ...
     async def connect(self, ref: str, port: int) -> socket.socket: ...
+    async def sandbox_usage(self, ref: str) -> SandboxUsage: ...
     async def usage(self, ref: str) -> ContainerUsage: ...
     async def exec_sync(
         self, ref: str, command: tuple[str, ...], seconds: float | None
@@ -110,6 +111,9 @@ class System(Protocol):
     """The engine as a whole."""
 
     async def storage(self) -> StorageUsage: ...
+    def events(
+        self, since: float | None, until: float | None, filters: dict[str, list[str]]
+    ) -> AsyncIterator[Document]: ...
 
 
 class Backend(Protocol):

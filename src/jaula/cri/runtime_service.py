@@ -5,7 +5,7 @@ Source: ``k8s.io/cri-api`` runtime.v1.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
@@ -17,8 +17,9 @@ from jaula.cri.streaming.backend import AttachRequest, ExecRequest, PortForwardR
 from jaula.cri.streams import EngineStreams
 from jaula.errors import InvalidRequest, NotFound
 from jaula.grpc.errors import Code, GrpcError
-from jaula.grpc.server import Call, Method, Unary
+from jaula.grpc.server import Call, Method, Streaming, Unary
 from jaula.spec.protobuf import decoder
+from jaula.state.records import SANDBOX_ATTRIBUTE
 
 if TYPE_CHECKING:
     from jaula.cri.backend import Backend
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
 _API_VERSION = "v1"
+_PART = 256  # items of one message of a stream
+_EVENTS = {
+    "create": api.CONTAINER_CREATED_EVENT,
+    "start": api.CONTAINER_STARTED_EVENT,
+    "die": api.CONTAINER_STOPPED_EVENT,
+    "destroy": api.CONTAINER_DELETED_EVENT,
+}
+
+Document = dict[str, Any]
 
 
 class RuntimeService:
@@ -62,14 +72,32 @@ class RuntimeService:
             ),
             "ContainerStats": (api.ContainerStatsRequest, self.container_stats),
             "ListContainerStats": (api.ListContainerStatsRequest, self.list_container_stats),
+            "PodSandboxStats": (api.PodSandboxStatsRequest, self.pod_sandbox_stats),
+            "ListPodSandboxStats": (api.ListPodSandboxStatsRequest, self.list_pod_sandbox_stats),
             "Exec": (api.ExecRequest, self.exec),
             "Attach": (api.AttachRequest, self.attach),
             "PortForward": (api.PortForwardRequest, self.port_forward),
             "ExecSync": (api.ExecSyncRequest, self.exec_sync),
         }
+        streaming: dict[str, tuple[Any, Callable[[Any], AsyncIterator[Any]]]] = {
+            "StreamPodSandboxes": (api.StreamPodSandboxesRequest, self.stream_pod_sandboxes),
+            "StreamContainers": (api.StreamContainersRequest, self.stream_containers),
+            "StreamContainerStats": (api.StreamContainerStatsRequest, self.stream_container_stats),
+            "StreamPodSandboxStats": (
+                api.StreamPodSandboxStatsRequest,
+                self.stream_pod_sandbox_stats,
+            ),
+            "GetContainerEvents": (api.GetEventsRequest, self.get_container_events),
+        }
         return {
-            SERVICE + name: Method(decoder(kind), unary=_unary(handler))
-            for name, (kind, handler) in unary.items()
+            **{
+                SERVICE + name: Method(decoder(kind), unary=_unary(handler))
+                for name, (kind, handler) in unary.items()
+            },
+            **{
+                SERVICE + name: Method(decoder(kind), streaming=_streaming(stream))
+                for name, (kind, stream) in streaming.items()
+            },
         }
 
     # -- the runtime -----------------------------------------------------------------------------
@@ -228,6 +256,101 @@ class RuntimeService:
                 made.append(stats.container_stats(usage, root))
         return api.ListContainerStatsResponse(stats=made)
 
+    async def pod_sandbox_stats(
+        self, request: api.PodSandboxStatsRequest
+    ) -> api.PodSandboxStatsResponse:
+        usage = await self._engine.pods.sandbox_usage(request.pod_sandbox_id)
+        root = (await self._engine.system.storage()).path
+        return api.PodSandboxStatsResponse(stats=stats.sandbox_stats(usage, root))
+
+    async def list_pod_sandbox_stats(
+        self, request: api.ListPodSandboxStatsRequest
+    ) -> api.ListPodSandboxStatsResponse:
+        root = (await self._engine.system.storage()).path
+        made = []
+        for record in self._engine.pods.sandboxes():
+            if not stats.matches_sandbox(request.filter, record):
+                continue
+            try:
+                usage = await self._engine.pods.sandbox_usage(record.id)
+            except NotFound:
+                continue  # it was removed meanwhile
+            made.append(stats.sandbox_stats(usage, root))
+        return api.ListPodSandboxStatsResponse(stats=made)
+
+    # -- streams of lists, and events ------------------------------------------------------------
+
+    async def stream_pod_sandboxes(
+        self, request: api.StreamPodSandboxesRequest
+    ) -> AsyncIterator[api.StreamPodSandboxesResponse]:
+        listed = await self.list_pod_sandbox(api.ListPodSandboxRequest(filter=request.filter))
+        for part in _parts(listed.items):
+            yield api.StreamPodSandboxesResponse(pod_sandboxes=part)
+
+    async def stream_containers(
+        self, request: api.StreamContainersRequest
+    ) -> AsyncIterator[api.StreamContainersResponse]:
+        listed = await self.list_containers(api.ListContainersRequest(filter=request.filter))
+        for part in _parts(listed.containers):
+            yield api.StreamContainersResponse(containers=part)
+
+    async def stream_container_stats(
+        self, request: api.StreamContainerStatsRequest
+    ) -> AsyncIterator[api.StreamContainerStatsResponse]:
+        listed = await self.list_container_stats(
+            api.ListContainerStatsRequest(filter=request.filter)
+        )
+        for part in _parts(listed.stats):
+            yield api.StreamContainerStatsResponse(container_stats=part)
+
+    async def stream_pod_sandbox_stats(
+        self, request: api.StreamPodSandboxStatsRequest
+    ) -> AsyncIterator[api.StreamPodSandboxStatsResponse]:
+        listed = await self.list_pod_sandbox_stats(
+            api.ListPodSandboxStatsRequest(filter=request.filter)
+        )
+        for part in _parts(listed.stats):
+            yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=part)
+
+    async def get_container_events(
+        self, request: api.GetEventsRequest
+    ) -> AsyncIterator[api.ContainerEventResponse]:
+        events = self._engine.system.events(None, None, {"type": ["container"]})
+        try:
+            async for event in events:
+                kind = _EVENTS.get(event["Action"])
+                response = None if kind is None else self._event(event, kind)
+                if response is not None:
+                    yield response
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+    def _event(
+        self, event: Document, kind: api.ContainerEventType
+    ) -> api.ContainerEventResponse | None:
+        """Return the event with the statuses of its pod; None if the container is of no pod.
+
+        The attributes name the sandbox, since the record of a removed container is gone.
+        """
+        id = event["Actor"]["ID"]
+        sandbox_id = event["Actor"]["Attributes"].get(SANDBOX_ATTRIBUTE, "")
+        if not sandbox_id:
+            return None
+        response = api.ContainerEventResponse(
+            container_id=id, container_event_type=kind, created_at=event["timeNano"]
+        )
+        try:
+            sandbox = self._engine.pods.sandbox(sandbox_id)
+        except NotFound:
+            return response
+        response.pod_sandbox_status.CopyFrom(status.sandbox_status(sandbox))
+        response.containers_statuses.extend(
+            status.container_status(record, sandbox)
+            for record in self._engine.pods.containers()
+            if record.pod is not None and record.pod.sandbox == sandbox_id
+        )
+        return response
+
     async def exec(self, request: api.ExecRequest) -> api.ExecResponse:
         stream = ExecRequest(
             container_id=self._engine.pods.container(request.container_id).id,
@@ -269,6 +392,24 @@ class RuntimeService:
         except TimeoutError as error:
             raise GrpcError(Code.DEADLINE_EXCEEDED, str(error)) from None
         return api.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=code)
+
+
+def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield the items of a list in messages of a bounded size; an empty list has one."""
+    for start in range(0, max(len(items), 1), _PART):
+        yield items[start : start + _PART]
+
+
+def _streaming(stream: Callable[[Any], AsyncIterator[Any]]) -> Streaming:
+    async def answer(call: Call) -> AsyncIterator[Any]:
+        responses = stream(await call.request())
+        try:
+            async for response in responses:
+                yield response
+        finally:
+            await responses.aclose()  # type: ignore[attr-defined]
+
+    return answer
 
 
 def _unary(handler: Callable[[Any], Awaitable[Any]]) -> Unary:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from jaula.cri import status
 from jaula.cri.proto import api_pb2 as api
-from jaula.engine.pods.stats import ContainerUsage
+
+if TYPE_CHECKING:
+    from jaula.cgroups.protocol import Stats
+    from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
+    from jaula.state.records import ContainerRecord
+
+_DEFAULT_INTERFACE = "eth0"
 
 
 def container_stats(usage: ContainerUsage, root: str) -> api.ContainerStats:
@@ -19,25 +28,70 @@ def container_stats(usage: ContainerUsage, root: str) -> api.ContainerStats:
         )
     )
     if usage.stats is not None:
-        cpu, memory = usage.stats.cpu, usage.stats.memory
-        made.cpu.timestamp = made.memory.timestamp = usage.moment
-        made.cpu.usage_core_nano_seconds.value = cpu.usage
-        made.memory.usage_bytes.value = memory.usage
-        made.memory.working_set_bytes.value = max(memory.usage - memory.inactive_file, 0)
-        if memory.limit is not None:
-            made.memory.available_bytes.value = max(
-                memory.limit - made.memory.working_set_bytes.value, 0
-            )
-        details = memory.details
-        made.memory.rss_bytes.value = details.get("anon", details.get("rss", 0))
-        made.memory.page_faults.value = details.get("pgfault", 0)
-        made.memory.major_page_faults.value = details.get("pgmajfault", 0)
+        _set_usage(made, usage.stats, usage.moment)
     if usage.layer is not None:
         made.writable_layer.timestamp = usage.moment
         made.writable_layer.fs_id.mountpoint = root
         made.writable_layer.used_bytes.value = usage.layer.size
         made.writable_layer.inodes_used.value = usage.layer.inodes
     return made
+
+
+def sandbox_stats(usage: SandboxUsage, root: str) -> api.PodSandboxStats:
+    """Return the statistics of a pod, with those of its containers."""
+    record = usage.record
+    assert record.sandbox is not None
+    request = record.sandbox.request
+    made = api.PodSandboxStats(
+        attributes=api.PodSandboxAttributes(
+            id=record.id,
+            metadata=status.sandbox(record).metadata,
+            labels=request.labels,
+            annotations=request.annotations,
+        )
+    )
+    linux = made.linux
+    linux.containers.extend(container_stats(member, root) for member in usage.containers)
+    if usage.stats is not None:
+        _set_usage(linux, usage.stats, usage.moment)
+        linux.process.timestamp = usage.moment
+        linux.process.process_count.value = usage.stats.pids.current
+    if usage.networks:
+        linux.network.timestamp = usage.moment
+        for name, counters in usage.networks.items():
+            interface = api.NetworkInterfaceUsage(name=name)
+            for field in ("rx_bytes", "rx_errors", "tx_bytes", "tx_errors"):
+                getattr(interface, field).value = counters[field]
+            if name == _DEFAULT_INTERFACE:
+                linux.network.default_interface.CopyFrom(interface)
+            linux.network.interfaces.append(interface)
+    return made
+
+
+def matches_sandbox(filter: api.PodSandboxStatsFilter, record: ContainerRecord) -> bool:
+    """Return whether a pod is selected. The id may be a prefix."""
+    assert record.sandbox is not None
+    labels = record.sandbox.request.labels
+    return record.id.startswith(filter.id) and all(
+        labels.get(key) == value for key, value in filter.label_selector.items()
+    )
+
+
+def _set_usage(
+    made: api.ContainerStats | api.LinuxPodSandboxStats, stats: Stats, moment: int
+) -> None:
+    cpu, memory = stats.cpu, stats.memory
+    made.cpu.timestamp = made.memory.timestamp = moment
+    made.cpu.usage_core_nano_seconds.value = cpu.usage
+    made.memory.usage_bytes.value = memory.usage
+    working_set = max(memory.usage - memory.inactive_file, 0)
+    made.memory.working_set_bytes.value = working_set
+    if memory.limit is not None:
+        made.memory.available_bytes.value = max(memory.limit - working_set, 0)
+    details = memory.details
+    made.memory.rss_bytes.value = details.get("anon", details.get("rss", 0))
+    made.memory.page_faults.value = details.get("pgfault", 0)
+    made.memory.major_page_faults.value = details.get("pgmajfault", 0)
 
 
 def matches(filter: api.ContainerStatsFilter, usage: ContainerUsage) -> bool:

@@ -295,6 +295,10 @@ class StartIntent(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[PublishedPort, ...] = ()
 
 
+SANDBOX_ATTRIBUTE = "io.jaula.pod-sandbox"
+"""The attribute of events of a pod's containers: the id of the sandbox."""
+
+
 class PodSandboxRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What makes a container the sandbox of a pod.
 
@@ -410,7 +414,10 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def event_attributes(self) -> dict[str, str]:
         """What every event of the container says about it: its labels, image and name."""
-        return {**self.body.labels, "image": self.body.image, "name": self.name}
+        attributes = {**self.body.labels, "image": self.body.image, "name": self.name}
+        if self.in_pod:
+            attributes[SANDBOX_ATTRIBUTE] = self.pod.sandbox if self.pod else self.id
+        return attributes
 
 
 class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):

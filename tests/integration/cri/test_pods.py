@@ -298,6 +298,10 @@ def test_limits_are_set_changed_and_reported_with_the_usage(node: PrivateEngine)
         assert 0 < stats.memory.working_set_bytes.value < 96 << 20
         assert stats.memory.available_bytes.value < 96 << 20
         assert stats.writable_layer.used_bytes.value == 5
+        (pod_stats,) = (await cri.call("ListPodSandboxStats")).stats
+        assert pod_stats.attributes.metadata.name == "limits"
+        assert pod_stats.linux.process.process_count.value > 0
+        assert [c.attributes.id for c in pod_stats.linux.containers] == [id]
         one = (await cri.call("ContainerStats", container_id=id)).stats
         assert one.writable_layer.fs_id.mountpoint == str(node.root / "lib")
 
@@ -357,5 +361,54 @@ def test_port_forward_reaches_the_loopback_interface_of_a_pod(node: PrivateEngin
                 assert not client.received.get(error)
             finally:
                 client.close()
+
+    calls(node, work)
+
+
+def test_events_have_the_statuses_of_their_pod(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        async with connected(node) as listener:
+            events = listener.stream("GetContainerEvents", api.GetEventsRequest())
+            first = asyncio.ensure_future(anext(events))
+            await until(lambda: node.request("GET", "/info").json()["NEventsListener"] > 0)
+            pod = await cri.run_pod("events")
+            id = await cri.run_container(pod, "main", "sh", "-c", "exit 4")
+            seen = [await first]
+            while seen[-1].container_event_type != api.CONTAINER_STOPPED_EVENT:
+                seen.append(await anext(events))
+            await cri.call("RemovePodSandbox", pod_sandbox_id=pod)
+            while (seen[-1].container_id, seen[-1].container_event_type) != (
+                pod,
+                api.CONTAINER_DELETED_EVENT,
+            ):
+                seen.append(await anext(events))
+            kinds = [event.container_event_type for event in seen if event.container_id == id]
+            assert kinds == [
+                *(api.CONTAINER_CREATED_EVENT, api.CONTAINER_STARTED_EVENT),
+                *(api.CONTAINER_STOPPED_EVENT, api.CONTAINER_DELETED_EVENT),
+            ]
+            stopped = next(e for e in seen if e.container_event_type == api.CONTAINER_STOPPED_EVENT)
+            assert stopped.pod_sandbox_status.id == pod
+            (status,) = stopped.containers_statuses
+            assert (status.id, status.exit_code) == (id, 4)
+            await events.aclose()
+
+    calls(node, work)
+
+
+def test_lists_are_streamed_as_well(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("streamed")
+        id = await cri.run_container(pod, "main", "sleep", "100")
+        for method, message, field in (
+            ("StreamPodSandboxes", api.StreamPodSandboxesRequest(), "pod_sandboxes"),
+            ("StreamContainers", api.StreamContainersRequest(), "containers"),
+            ("StreamContainerStats", api.StreamContainerStatsRequest(), "container_stats"),
+            ("StreamPodSandboxStats", api.StreamPodSandboxStatsRequest(), "pod_sandbox_stats"),
+        ):
+            (part,) = [part async for part in cri.stream(method, message)]
+            (item,) = getattr(part, field)
+            attributes = getattr(item, "attributes", item)
+            assert attributes.id == (pod if "Sandbox" in method else id)
 
     calls(node, work)

@@ -82,7 +82,7 @@ def sample(services: Services, container: Container) -> dict[str, Any]:
     if stats.pids.limit is not None:
         document["pids_stats"]["limit"] = stats.pids.limit
     document["blkio_stats"] = _blkio(stats.blkio)
-    if networks := _networks(record.pid):
+    if networks := interface_counters(record.pid):
         document["networks"] = networks
     return document
 
@@ -161,7 +161,8 @@ def _blkio(blkio: BlkioStats | None) -> dict[str, Any]:
     }
 
 
-def _networks(pid: int) -> dict[str, dict[str, int]]:
+def interface_counters(pid: int) -> dict[str, dict[str, int]]:
+    """Return the counters of the interfaces that a process sees; none if it has exited."""
     try:
         with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
             return parse_net_dev(file.read())

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.pods.exec_sync import ExecResult
     from jaula.engine.pods.network import PodNetwork
-    from jaula.engine.pods.stats import ContainerUsage
+    from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 
@@ -361,6 +361,13 @@ class Pods:
         from jaula.engine.pods.stats import usage_of
 
         return await usage_of(self._services, self.container(ref))
+
+    async def sandbox_usage(self, ref: str) -> SandboxUsage:
+        """Return what a pod uses."""
+        from jaula.engine.pods.stats import sandbox_usage_of
+
+        sandbox = self.sandbox(ref)
+        return await sandbox_usage_of(self._services, sandbox, self.members(sandbox.id))
 
     async def stop_container(self, ref: str, seconds: int) -> None:
         """Stop a container; kill it after ``seconds``. One that is stopped stays so.

@@ -6,10 +6,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.engine.containers.start import open_cgroup
+from jaula.engine.containers.start import cgroup_path, open_cgroup
+from jaula.engine.containers.stats import interface_counters
 from jaula.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from jaula.cgroups.protocol import Stats
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
@@ -27,6 +30,38 @@ class ContainerUsage(NamedTuple):
     moment: int
     stats: Stats | None
     layer: SnapshotUsage | None
+
+
+class SandboxUsage(NamedTuple):
+    """The usage of a pod at a moment, in nanoseconds since the epoch.
+
+    ``stats`` is of the pod's cgroup, or of the sandbox alone if the pod has none. ``networks`` has
+    the counters of each interface.
+    """
+
+    record: ContainerRecord
+    moment: int
+    stats: Stats | None
+    networks: Mapping[str, Mapping[str, int]]
+    containers: Sequence[ContainerUsage]
+
+
+async def sandbox_usage_of(
+    services: Services, sandbox: Container, members: Sequence[Container]
+) -> SandboxUsage:
+    """Return the usage of a pod."""
+    containers = [await usage_of(services, member) for member in members]
+    stats, networks = None, {}
+    if sandbox.live:
+        record = sandbox.record
+        path = record.resolved.resources.cgroup_parent or cgroup_path(services, record)
+        try:
+            with services.cgroups.open(f"/{path.strip('/')}") as cgroup:
+                stats = cgroup.stats()
+        except NotFound:
+            pass  # it has just exited
+        networks = interface_counters(record.pid)
+    return SandboxUsage(sandbox.record, time.time_ns(), stats, networks, containers)
 
 
 async def usage_of(services: Services, container: Container) -> ContainerUsage:

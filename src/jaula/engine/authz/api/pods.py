@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.pods.exec_sync import ExecResult
-    from jaula.engine.pods.stats import ContainerUsage
+    from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
     from jaula.state.records import ContainerRecord, ResolvedRequest
@@ -115,6 +115,10 @@ class PodsApi:
     async def usage(self, ref: str) -> ContainerUsage:
         self._session.require_container_read(self._service.container(ref).id)
         return await self._service.usage(ref)
+
+    async def sandbox_usage(self, ref: str) -> SandboxUsage:
+        self._session.require_container_read(self._service.sandbox(ref).id)
+        return await self._service.sandbox_usage(ref)
 
     async def remove_container(self, ref: str) -> None:
         with self._session.begin("container remove", ref, revokes=True) as action:
