@@ -14,6 +14,7 @@ import hashlib
 import io
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -224,8 +225,6 @@ class Pods:
         await self._remove(container.id)
 
     def _remove_files(self, container_id: str) -> None:
-        import shutil
-
         try:
             self._services.snapshots.remove(container_id)
         except JaulaError:
