@@ -22,10 +22,12 @@ from jaula.images.platform import format_platform, host, normalize, parse_platfo
 from jaula.images.reference import parse
 from jaula.spec.api import HostConfig, Ulimit
 from jaula.spec.build import (
+    Annotation,
     BuildExport,
     BuildOptions,
     CacheExport,
     ClientCache,
+    LayerCompression,
     LocalDirectories,
     is_builtin_frontend,
 )
@@ -38,6 +40,14 @@ _MAX_OPTIONS = 10_000
 _MAX_NAMES = 128
 _MAX_PLATFORMS = 32
 _MAX_PREFIX = 200  # characters
+_MAX_ANNOTATIONS = 1 << 20  # bytes of keys and values; a manifest has at most 4 MiB
+_ANNOTATION = re.compile(
+    r"annotation(?:-(?P<kind>[a-z-]+))?(?:\[(?P<platform>[A-Za-z0-9_/-]+)\])?\.(?P<key>\S+)",
+    re.ASCII,
+)
+_ANNOTATION_KINDS = frozenset({"manifest", "manifest-descriptor", "index", "index-descriptor"})
+_IMAGE_KINDS = frozenset({"moby", "image", "oci", "docker"})
+_GZIP_LEVELS = range(-1, 10)
 
 
 class FrontendRequest(msgspec.Struct, frozen=True):
@@ -236,9 +246,10 @@ def _ulimits(text: str) -> Iterable[Ulimit]:
 
 
 def build_export(number: int, kind: str, attributes: Mapping[str, str]) -> BuildExport:
-    """Return one output of a build.
+    """Return one output of a build. Attributes that BuildKit does not know are ignored, as there.
 
-    :raises InvalidRequest: when a name is not valid.
+    :raises InvalidRequest: when a name or a value is not valid.
+    :raises Unsupported: when a value is valid but not supported.
     """
     names = tuple(name for name in attributes.get("name", "").split(",") if name)
     if len(names) > _MAX_NAMES:
@@ -251,15 +262,123 @@ def build_export(number: int, kind: str, attributes: Mapping[str, str]) -> Build
         raise InvalidRequest(f"non-bool value for platform-split: {split[:64]!r}")
     if "/" in prefix or "\0" in prefix or len(prefix) > _MAX_PREFIX:
         raise InvalidRequest(f"the attestation-prefix {prefix[:64]!r} is not the start of a name")
-    return BuildExport(
+    if kind not in _IMAGE_KINDS:
+        _check_mode(attributes.get("mode", ""))
+        return BuildExport(
+            kind=kind,
+            id=number,
+            names=names,
+            split=is_true(split) if split else None,
+            attestation_prefix=prefix,
+        )
+    compression = _compression(attributes)
+    export = BuildExport(
         kind="image" if kind == "moby" else kind,
         id=number,
         names=names,
-        push=is_true(attributes.get("push", "")),
-        artifact=attributes.get("oci-artifact", "") not in FALSE,
-        split=is_true(split) if split else None,
-        attestation_prefix=prefix,
+        push=kind in ("moby", "image") and _flag(attributes, "push", default=False),
+        artifact=_flag(attributes, "oci-artifact", default=True),
+        annotations=_annotations(attributes),
+        compression=compression,
+        oci_types=_flag(attributes, "oci-mediatypes", default=True),
+        tar=_flag(attributes, "tar", default=True),
     )
+    if export.oci_types:
+        return export
+    if compression is not None and compression.kind == "zstd":
+        raise Unsupported(
+            'exporter option "compression=zstd" conflicts with "oci-mediatypes=false"',
+            hint="must be gzip or uncompressed",
+        )
+    if is_true(attributes.get("oci-artifact", "")):
+        raise InvalidRequest(
+            'exporter option "oci-artifact=true" conflicts with "oci-mediatypes=false"'
+        )
+    return export
+
+
+def _flag(attributes: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Return a Boolean attribute. One without a value is true.
+
+    :raises InvalidRequest: when the value is not one of Go's words.
+    """
+    text = attributes.get(name)
+    if text is None:
+        return default
+    if text and text not in TRUE | FALSE:
+        raise InvalidRequest(f"non-bool value specified for {name}: {text[:64]!r}")
+    return not text or is_true(text)
+
+
+def _check_mode(text: str) -> None:
+    """Check the attribute ``mode`` of an output of files."""
+    mode = text.strip().lower()
+    if mode == "delete":
+        raise Unsupported(
+            "mode=delete of an output is not supported",
+            hint="remove the directory before the build",
+        )
+    if mode not in ("", "copy"):
+        raise InvalidRequest(f"invalid local exporter mode {text[:64]!r}", hint="must be copy")
+
+
+def _compression(attributes: Mapping[str, str]) -> LayerCompression | None:
+    """Return the compression of an output, None if no attribute is about it.
+
+    :raises InvalidRequest: when a value is not valid.
+    :raises Unsupported: when the type is not supported.
+    """
+    kind, level = attributes.get("compression"), attributes.get("compression-level")
+    force = _flag(attributes, "force-compression", default=False)
+    if kind is None and level is None and not force:
+        return None
+    kind = "gzip" if kind is None else kind
+    if kind == "estargz":
+        raise Unsupported(
+            "compression=estargz is not supported", hint="must be gzip, zstd or uncompressed"
+        )
+    if kind not in ("gzip", "zstd", "uncompressed"):
+        raise InvalidRequest(
+            f"unsupported compression type {kind[:64]!r}", hint="must be gzip, zstd or uncompressed"
+        )
+    number = None
+    if level is not None:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", level, re.ASCII):
+            raise InvalidRequest(
+                f"non-integer value {level[:64]!r} specified for compression-level"
+            )
+        number = int(level)
+        if kind == "gzip" and number not in _GZIP_LEVELS:
+            raise InvalidRequest(
+                f"gzip: invalid compression level: {number}", hint="must be 0 to 9"
+            )
+    return LayerCompression(kind, number, force)
+
+
+def _annotations(attributes: Mapping[str, str]) -> tuple[Annotation, ...]:
+    """Return the annotations of an output, sorted.
+
+    :raises InvalidRequest: when a type or a platform is not valid, or they are too long.
+    """
+    annotations = []
+    size = 0
+    for name, value in attributes.items():
+        if (found := _ANNOTATION.fullmatch(name)) is None:
+            continue  # as BuildKit: not an annotation
+        kind = found["kind"] or "manifest"
+        if kind not in _ANNOTATION_KINDS:
+            raise InvalidRequest(
+                f"unrecognized annotation type {kind[:64]}",
+                hint=f"must be one of {', '.join(sorted(_ANNOTATION_KINDS))}",
+            )
+        platform = ""
+        if found["platform"] and (parsed := parse_platform(found["platform"])):
+            platform = format_platform(normalize(parsed))
+        size += len(found["key"].encode()) + len(value.encode())
+        annotations.append(Annotation(kind, found["key"], value, platform))
+    if size > _MAX_ANNOTATIONS:
+        raise InvalidRequest(f"{size} bytes of annotations exceed the limit of {_MAX_ANNOTATIONS}")
+    return tuple(sorted(annotations, key=lambda a: (a.kind, a.platform, a.key)))
 
 
 def cache_exports(entries: Iterable[CacheOptionsEntry]) -> tuple[CacheExport, ...]:

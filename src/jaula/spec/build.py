@@ -24,11 +24,37 @@ class LocalDirectories(msgspec.Struct, frozen=True):
     dockerfile: str = ""
 
 
+class Annotation(msgspec.Struct, frozen=True):
+    """An annotation of an output (``--annotation``).
+
+    ``kind`` is ``manifest``, ``manifest-descriptor``, ``index`` or ``index-descriptor``.
+    ``platform`` is in Docker's notation, '' for all.
+    """
+
+    kind: str
+    key: str
+    value: str
+    platform: str = ""
+
+
+class LayerCompression(msgspec.Struct, frozen=True):
+    """Compression of the layers of an output: ``kind`` is ``gzip``, ``zstd`` or ``uncompressed``.
+
+    Without a ``level`` it is the compressor's own. ``force`` converts layers of base images too.
+    """
+
+    kind: str = "gzip"
+    level: int | None = None
+    force: bool = False
+
+
 class BuildExport(msgspec.Struct, frozen=True, kw_only=True):
     """One output of a build. ``id`` is its number at the client.
 
     ``kind`` is ``image``, ``local``, ``tar``, ``oci`` or ``docker``. ``push`` pushes an image.
     ``artifact`` selects the form of an attestation: an OCI artifact, or an image as before OCI 1.1.
+    ``compression`` is None if the client does not request one. ``oci_types`` selects OCI's media
+    types, else Docker's. ``tar`` is whether an archive is one file, else a directory of the client.
 
     The others are for files. ``split`` is whether each platform has a directory of its own, None
     for the default: if there are several. ``attestation_prefix`` begins the names of attestations.
@@ -39,6 +65,10 @@ class BuildExport(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     push: bool = False
     artifact: bool = True
+    annotations: tuple[Annotation, ...] = ()
+    compression: LayerCompression | None = None
+    oci_types: bool = True
+    tar: bool = True
     split: bool | None = None
     attestation_prefix: str = ""
 

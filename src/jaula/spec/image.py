@@ -70,12 +70,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     media_type: str = MANIFEST
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET  # absent if empty
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     schema_version: int = 2
     media_type: str = INDEX
     manifests: tuple[Descriptor, ...] = ()
+    annotations: dict[str, str] | msgspec.UnsetType = msgspec.UNSET  # absent if empty
 
 
 class Layout(msgspec.Struct, frozen=True):

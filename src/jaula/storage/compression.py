@@ -157,7 +157,7 @@ def _decompressor(kind: Compression) -> tuple[Callable[[], _Decompressor], type[
 
         return _gzip, cast(type[Exception], igzip_lib.error)
     if kind is Compression.ZSTD:
-        return _zstd, _zstd_module().ZstdError
+        return _zstd, zstd_module().ZstdError
     if kind is Compression.BZIP2:
         import bz2
 
@@ -173,7 +173,7 @@ def _gzip() -> _Decompressor:
     return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
 
-def _zstd_module() -> Any:
+def zstd_module() -> Any:
     """Return the zstd module, which is in the standard library from Python 3.14 on."""
     if sys.version_info >= (3, 14):
         return importlib.import_module("compression.zstd")
@@ -181,7 +181,7 @@ def _zstd_module() -> Any:
 
 
 def _zstd() -> _Decompressor:
-    module = _zstd_module()
+    module = zstd_module()
     options = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
     return cast(_Decompressor, module.ZstdDecompressor(options=options))
 

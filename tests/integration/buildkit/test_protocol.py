@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import json
@@ -378,6 +379,60 @@ def test_several_platforms_are_not_a_docker_archive(engine: PrivateEngine) -> No
                 await solved(channel, request)
 
     run(work)
+
+
+@pytest.mark.parametrize("kind", ["oci", "docker"])
+def test_an_archive_is_written_into_a_store_of_the_client(engine: PrivateEngine, kind: str) -> None:
+    service = ContentService({"export": {}})
+    files = {"Dockerfile": b"FROM scratch\nCOPY a /a\n", "a": secrets.token_bytes(8)}
+    methods = {SYNC: directory(files), **service.methods()}
+    attributes = {"tar": "false", "name": "a:1", "annotation-manifest-descriptor.x": "y"}
+    export = control.Exporter(Type=kind, Attrs=attributes)
+    responses = []
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            responses.append(await solved(channel, solve(id, Exporters=[export])))
+        service.stores.clear()  # a client that offers no store
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            with pytest.raises(GrpcError, match="unknown store"):
+                await solved(channel, solve(id, Exporters=[export]))
+
+    store = service.stores["export"]
+    run(work)
+    descriptor = json.loads(base64.b64decode(responses[0]["containerimage.descriptor"]))
+    assert descriptor["annotations"] == {"x": "y"}
+    assert responses[0]["containerimage.digest"] == descriptor["digest"]
+    assert responses[0]["image.name"] == "docker.io/library/a:1"
+    manifest = json.loads(store[descriptor["digest"]])
+    parts = [descriptor, manifest["config"], *manifest["layers"]]
+    assert {part["digest"]: part["size"] for part in parts} == {
+        digest: len(data) for digest, data in store.items()
+    }
+    assert all(digest_of(data) == digest for digest, data in store.items())
+
+
+def test_an_annotation_does_not_disguise_an_image_as_an_attestation(
+    engine: PrivateEngine,
+) -> None:
+    methods = {SYNC: directory({"Dockerfile": b"FROM scratch\nCOPY a /a\n", "a": b"x"})}
+    attributes = {
+        "name": "disguised:1",
+        "annotation-manifest-descriptor.vnd.docker.reference.type": "attestation-manifest",
+        "annotation-manifest-descriptor.vnd.docker.reference.digest": "sha256:" + "0" * 64,
+    }
+    before = engine.request("GET", "/images/json?all=1").json()
+
+    async def work() -> None:
+        async with control_channel(engine) as channel, session(engine, methods) as id:
+            export = control.Exporter(Type="image", Attrs=attributes)
+            request = solve(id, Exporters=[export])
+            request.FrontendAttrs["platform"] = "linux/amd64,linux/arm64"
+            with pytest.raises(GrpcError, match="reserved for attestations"):
+                await solved(channel, request)
+
+    run(work)
+    assert engine.request("GET", "/images/json?all=1").json() == before
 
 
 def stat(path: bytes, mode: int = 0o644, **more: Any) -> pb.Packet:

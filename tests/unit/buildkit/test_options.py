@@ -19,10 +19,12 @@ from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.spec.api import Ulimit
 from jaula.spec.build import (
+    Annotation,
     BuildExport,
     BuildOptions,
     CacheExport,
     ClientCache,
+    LayerCompression,
     LocalDirectories,
 )
 
@@ -219,10 +221,80 @@ def test_attestations_are_part_of_the_request() -> None:
 
 def test_the_attributes_of_an_output() -> None:
     made = build_export(
-        0, "local", {"platform-split": "false", "attestation-prefix": "x-", "oci-artifact": "0"}
+        0, "local", {"platform-split": "false", "attestation-prefix": "x-", "mode": " Copy"}
     )
-    assert (made.split, made.attestation_prefix, made.artifact) == (False, "x-", False)
+    assert (made.split, made.attestation_prefix) == (False, "x-")
+    assert not build_export(0, "oci", {"oci-artifact": "0"}).artifact
     assert build_export(0, "moby", {"push": "true"}) == BuildExport(kind="image", push=True)
     for attributes in ({"platform-split": "x"}, {"attestation-prefix": "../x"}):
         with pytest.raises(InvalidRequest):
             build_export(0, "local", attributes)
+
+
+def test_the_annotations_of_an_output() -> None:
+    made = build_export(
+        0,
+        "oci",
+        {
+            "annotation.a": "1",
+            "annotation-manifest[linux/arm64/v8].b.c": "x=y",
+            "annotation-manifest-descriptor[linux/x86_64].d": "",
+            "annotation-index.e": "5",
+            "annotation-index-descriptor.f": "6",
+            "annotation[].g": "not an annotation",
+            "annotation.": "nor this",
+            "annotation.h i": "nor this",
+            "annotation[linux$].j": "nor this",
+        },
+    )
+    assert made.annotations == (
+        Annotation("index", "e", "5"),
+        Annotation("index-descriptor", "f", "6"),
+        Annotation("manifest", "a", "1"),
+        Annotation("manifest", "b.c", "x=y", "linux/arm64"),
+        Annotation("manifest-descriptor", "d", "", "linux/amd64"),
+    )
+    assert build_export(0, "local", {"annotation-index.a": "b"}).annotations == ()
+
+
+def test_the_compression_of_an_output() -> None:
+    assert build_export(0, "image", {}).compression is None
+    assert build_export(0, "image", {"force-compression": "false"}).compression is None
+    made = build_export(0, "oci", {"compression-level": "-1", "force-compression": ""})
+    assert made.compression == LayerCompression("gzip", -1, force=True)
+    made = build_export(0, "oci", {"compression": "zstd", "compression-level": "999"})
+    assert made.compression == LayerCompression("zstd", 999)
+    made = build_export(0, "docker", {"tar": "false", "oci-mediatypes": "0"})
+    assert (made.tar, made.oci_types) == (False, False)
+    assert build_export(0, "oci", {"tar": "", "unknown": "x"}) == BuildExport(kind="oci")
+    assert build_export(0, "image", {"push": ""}).push
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("image", {"compression": ""}),
+        ("image", {"compression": "GZIP"}),
+        ("image", {"compression": "estargz"}),
+        ("image", {"compression-level": ""}),
+        ("image", {"compression-level": "1.5"}),
+        ("image", {"compression-level": "9" * 5000}),
+        ("image", {"compression-level": "١"}),
+        ("image", {"compression-level": "10"}),
+        ("image", {"compression": "zstd", "oci-mediatypes": "false"}),
+        ("image", {"oci-artifact": "true", "oci-mediatypes": "false"}),
+        ("image", {"push": "yes"}),
+        ("oci", {"tar": "no"}),
+        ("oci", {"force-compression": "2"}),
+        ("oci", {"annotation-.a": "b", "annotation-x.a": "b"}),
+        ("oci", {"annotation[a/b/c/d].k": "v"}),
+        ("oci", {"annotation.a": "x" * (1 << 20)}),
+        ("local", {"mode": "delete"}),
+        ("tar", {"mode": "Delete "}),
+        ("local", {"mode": "move"}),
+    ],
+)
+def test_attributes_without_effect_are_refused(kind: str, attributes: dict[str, str]) -> None:
+    with pytest.raises((InvalidRequest, Unsupported)) as caught:
+        build_export(0, kind, attributes)
+    assert len(str(caught.value)) < 400

@@ -411,7 +411,10 @@ class Build:
             image = images.resolve("sha256:" + hashlib.sha256(config).hexdigest())
             if not set(names) <= set(image.names):
                 return None
-            targets = [images.resolve(name).target for name in names]
+            named = [images.resolve(name) for name in names]
+            if any(images.manifest(each).annotations for each in named or [image]):
+                return None
+            targets = [each.target for each in named]
         except NotFound:
             return None
         return image if all(images.index(target) is None for target in targets) else None

@@ -20,7 +20,14 @@ import msgspec
 
 from jaula.engine.builder import copy
 from jaula.engine.builder.attestations import file_subjects
-from jaula.engine.builder.image_index import BuiltIndex, IndexedImage, store_index, write_index
+from jaula.engine.builder.image_index import (
+    IndexedImage,
+    StoredExport,
+    check_annotations,
+    store_export,
+    write_index,
+    write_manifest,
+)
 from jaula.engine.builder.image_state import ImageState, SourceDateEpoch
 from jaula.engine.builder.local_context import ended, started
 from jaula.engine.builder.session import FILE_MODE, ExtraFile
@@ -31,6 +38,7 @@ from jaula.images.archive.write import ArchivedIndex, write_archive
 from jaula.images.attestation.statement import SPDX, UNKNOWN, Predicate, statement
 from jaula.images.platform import format_platform, normalize
 from jaula.images.reference import familiar, parse
+from jaula.spec.image import Descriptor
 from jaula.storage.tar.entry import DIRECTORY
 from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
 
@@ -47,6 +55,7 @@ if TYPE_CHECKING:
 _CONFIG_DIGEST, _DIGEST = "containerimage.config.digest", "containerimage.digest"
 _DESCRIPTOR = "containerimage.descriptor"
 _NAME = "image.name"
+_STORE = "export"  # the content store of a client that takes an archive as a directory
 _TITLES = {
     "image": "exporting to image",
     "local": "exporting to client directory",
@@ -151,7 +160,30 @@ class Exporter:
             return True
         if provenance is None:
             return False
-        return not provenance.inline_only or (export.kind == "image" and export.push)
+        if not provenance.inline_only:
+            return True
+        annotated = any(each.kind.startswith("index") for each in export.annotations)
+        return export.kind == "image" and (export.push or annotated)
+
+    def _has_manifest(self, export: BuildExport) -> bool:
+        """Return whether an output needs a manifest other than that of the layers as they are."""
+        requested = export.annotations or export.compression is not None
+        return bool(requested) or not export.oci_types or not export.tar
+
+    def _check(self, export: BuildExport) -> None:
+        """Check that an output can have the form that is requested.
+
+        :raises InvalidRequest: when it cannot.
+        """
+        index = self._has_index(export)
+        platforms = [result.state.platform for result in self._results]
+        check_annotations(export, platforms, index=index)
+        attested = self._options.sbom or self._options.provenance is not None
+        if index and attested and not export.oci_types:
+            raise InvalidRequest(
+                'cannot export attestations with "oci-mediatypes=false"',
+                hint="use --provenance=false",
+            )
 
     def _predicates(self, result: PlatformResult) -> list[Predicate]:
         """Return the attestations of a result; they are made once for all outputs. Blocks."""
@@ -162,13 +194,16 @@ class Exporter:
     # -- images ----------------------------------------------------------------------------------
 
     async def _image(self, export: BuildExport, title: str, response: dict[str, str]) -> Image:
+        self._check(export)
         await self._step(title, "exporting layers")
-        if self._has_index(export):
+        index = self._has_index(export)
+        if index or (self._has_manifest(export) and export.names):
             names = [str(parse(name)) for name in export.names]
-            index = await self._index(export, title, response)
-            image = await in_thread(store_index, self._services.images, index, names, self._quota)
+            stored = await self._write_blobs(export, title, response)
+            image = await in_thread(store_export, self._services.images, stored, names, self._quota)
         else:
             image = await self._store(export.names)
+        if not index:
             await self._step(title, f"writing image {image.id}")
             response[_CONFIG_DIGEST] = response[_DIGEST] = image.id
         if export.names:
@@ -179,41 +214,42 @@ class Exporter:
             await self._push(export, title, response)
         return image
 
-    async def _index(self, export: BuildExport, title: str, response: dict[str, str]) -> BuiltIndex:
-        """Store the blobs of an index."""
+    async def _write_blobs(
+        self, export: BuildExport, title: str, response: dict[str, str]
+    ) -> StoredExport:
+        """Store the blobs of an index, or of one image without one."""
         images = [
             IndexedImage(r.state.platform, r.state, r.config, partial(self._predicates, r))
             for r in self._results
         ]
         provenance = self._options.provenance
         default = provenance is not None and provenance.inline_only and not self._options.sbom
-        index = await shielded(
-            in_own_thread(  # compression and scans take long
-                partial(
-                    write_index,
-                    self._services.images,
-                    self._sources.lease,
-                    images,
-                    export.names,
-                    self._sources.cancellation,
-                    artifact=export.artifact,
-                    keep=default and export.kind == "image",
-                )
-            )
-        )
-        for entry in index.manifests:
+        store, lease = self._services.images, self._sources.lease
+        cancellation = self._sources.cancellation
+        work: Callable[[], StoredExport]
+        if self._has_index(export):
+            keep = default and export.kind == "image"
+            work = partial(write_index, store, lease, images, export, cancellation, keep=keep)
+        else:
+            work = partial(write_manifest, store, lease, images[0], export, cancellation)
+        stored = await shielded(in_own_thread(work))  # compression and scans take long
+        for entry in stored.manifests:
             is_image = entry.platform != UNKNOWN
             kind = "manifest" if is_image else "attestation manifest"
             await self._step(title, f"exporting {kind} {entry.digest}")
-        await self._step(title, f"exporting manifest list {index.descriptor.digest}")
-        descriptor = base64.b64encode(msgspec.json.encode(index.descriptor)).decode()
-        response[_DIGEST], response[_DESCRIPTOR] = index.descriptor.digest, descriptor
+        kind = "manifest list" if stored.manifests else "manifest"
+        await self._step(title, f"exporting {kind} {stored.descriptor.digest}")
+        descriptor = base64.b64encode(msgspec.json.encode(stored.descriptor)).decode()
+        response[_DIGEST], response[_DESCRIPTOR] = stored.descriptor.digest, descriptor
         response.pop(_CONFIG_DIGEST, None)
-        return index
+        if not stored.manifests:
+            response[_CONFIG_DIGEST] = stored.config
+        return stored
 
     async def _push(self, export: BuildExport, title: str, response: dict[str, str]) -> None:
+        unchanged = export.compression is not None
         for name in export.names:
-            async for message in self._sources.push(name):
+            async for message in self._sources.push(name, unchanged=unchanged):
                 await self._report({"internal": title, **message})
                 digest = message.get("aux", {}).get("Digest")
                 if digest:
@@ -228,23 +264,46 @@ class Exporter:
                 "docker exporter does not currently support exporting manifest lists",
                 hint="use the oci exporter",
             )
+        self._check(export)
         metadata: dict[str, str] = {}
-        if self._has_index(export):
-            index = await self._index(export, title, metadata)
+        if self._has_index(export) or self._has_manifest(export):
+            stored = await self._write_blobs(export, title, metadata)
             response.pop(_CONFIG_DIGEST, None)
         else:
             digest = "sha256:" + hashlib.sha256(self._results[0].config).hexdigest()
-            index, metadata = None, {_CONFIG_DIGEST: digest, _DIGEST: digest}
+            stored, metadata = None, {_CONFIG_DIGEST: digest, _DIGEST: digest}
         if export.names:
             metadata[_NAME] = ",".join(parse(name).canonical for name in export.names)
         response.update(metadata)
         names = [text for name in export.names if (text := familiar(name))]
-        archive = self._image_archive(names) if index is None else self._index_archive(index, names)
+        if stored is None:
+            archive = self._image_archive(names)
+        elif export.tar:
+            archive = self._stored_archive(stored, names)
+        else:
+            await self._send_blobs(stored, title)
+            return
         await self._session.send_file(export.id, metadata, archive)
 
-    def _index_archive(self, index: BuiltIndex, names: list[str]) -> AsyncIterator[bytes]:
+    async def _send_blobs(self, stored: StoredExport, title: str) -> None:
+        """Write blobs into the client's directory, which is an OCI layout."""
+        store = self._session.content_store(_STORE)
+        for digest, size in stored.blobs:
+            # The client verifies size and digest only, so the media type is of no use to it.
+            blob = Descriptor("application/octet-stream", digest, size)
+            await store.write(blob, self._blob(digest))
+            await self._step(title, f"copying {digest}")
+
+    def _blob(self, digest: str) -> AsyncIterator[bytes]:
+        def work(emit: Callable[[bytes], None]) -> None:
+            for chunk in blob_chunks(self._services.images, digest):
+                emit(chunk)
+
+        return produce(work)
+
+    def _stored_archive(self, stored: StoredExport, names: list[str]) -> AsyncIterator[bytes]:
         archived = ArchivedIndex(
-            index.descriptor, index.blobs, index.config, index.layers, tuple(names)
+            stored.descriptor, stored.blobs, stored.config, stored.layers, tuple(names)
         )
 
         def work(emit: Callable[[Any], None]) -> None:

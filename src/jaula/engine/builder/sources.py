@@ -194,10 +194,15 @@ class BuildSources:
             auth = await self.local.session.credentials(domain)
         return auth
 
-    async def push(self, name: str) -> AsyncIterator[dict[str, Any]]:
-        """Push a name with the client's credentials; yield Docker's messages."""
+    async def push(self, name: str, *, unchanged: bool = False) -> AsyncIterator[dict[str, Any]]:
+        """Push a name with the client's credentials; yield Docker's messages.
+
+        With ``unchanged``, plain layers are not compressed.
+        """
         auth = await self._auth(parse(name).domain)
-        async for message in self._distribution.push(str(parse(name)), "", auth, self._quota):
+        async for message in self._distribution.push(
+            str(parse(name)), "", auth, self._quota, unchanged=unchanged
+        ):
             yield message
 
     async def push_image(self, name: str, image: Image) -> AsyncIterator[dict[str, Any]]:

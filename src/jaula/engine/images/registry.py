@@ -97,10 +97,13 @@ class RegistryService:
         auth: RegistryAuth | None,
         quota: Quota,
         platform: Platform | None = None,
+        *,
+        unchanged: bool = False,
     ) -> AsyncIterator[Document]:
         """Push an image, or every tag of a repository; yield Docker's messages.
 
-        Of an index it is the image for ``platform``, or the whole index if it is stored.
+        Of an index it is the image for ``platform``, or the whole index if it is stored. With
+        ``unchanged``, plain layers are not compressed.
 
         :raises InvalidRequest: when the reference has a digest.
         """
@@ -117,7 +120,10 @@ class RegistryService:
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
-                push(PushRequest(client, reference, credentials, emit, cancel, quota), platform)
+                request = PushRequest(
+                    client, reference, credentials, emit, cancel, quota, unchanged
+                )
+                push(request, platform)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message

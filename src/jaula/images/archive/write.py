@@ -93,10 +93,11 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 class ArchivedIndex(msgspec.Struct, frozen=True):
-    """An index to write unchanged, with blobs that are written as they are stored.
+    """An index or a manifest to write unchanged, with blobs that are written as they are stored.
 
-    ``blobs`` are digests and sizes in bytes, the index among them. ``config`` and ``layers`` are
-    the blobs of the image that stands for it in Docker's format, which has one image for a name.
+    ``blobs`` are digests and sizes in bytes, the index or manifest among them. ``config`` and
+    ``layers`` are the blobs of the image that stands for it in Docker's format, which has one image
+    for a name.
     """
 
     descriptor: Descriptor
@@ -137,7 +138,10 @@ def _named(descriptor: Descriptor, names: Sequence[str]) -> list[Descriptor]:
         {REF_NAME: name.tag or "", "io.containerd.image.name": name.canonical}
         for name in map(parse, names)
     ]
-    return [msgspec.structs.replace(descriptor, annotations=each) for each in annotations or [{}]]
+    return [
+        msgspec.structs.replace(descriptor, annotations={**descriptor.annotations, **each})
+        for each in annotations or [{}]
+    ]
 
 
 def _listed(config: str, names: Sequence[str], layers: Sequence[str]) -> ArchiveImage:

@@ -36,6 +36,7 @@ class PushRequest:
     """The name that a client pushes to, and the means. ``emit`` gets the messages.
 
     ``quota`` is for an image that another client removes meanwhile, since the push names it again.
+    With ``unchanged``, plain layers are not compressed.
     """
 
     client: RegistryClient
@@ -44,6 +45,7 @@ class PushRequest:
     emit: Emit
     cancel: Cancellation
     quota: Quota | None = None
+    unchanged: bool = False
 
     def repository(self) -> Repository:
         """Return the repository at the registry."""
@@ -129,7 +131,8 @@ def _push(request: PushRequest, target: Repository, tag: str, image: Image) -> U
     for layer in dict.fromkeys(reversed(image.layers)):
         request.emit(status("Preparing", short(layer)))
     manifest = store.manifest(image)
-    if is_plain(manifest) and not image.digests and store.index(image.target) is None:
+    compress = not request.unchanged and not image.digests and store.index(image.target) is None
+    if compress and is_plain(manifest):
         image = compress_layers(store, image, cancel, request.quota)
         manifest = store.manifest(image)
     with store.lease((image.manifest, *(layer.digest for layer in manifest.layers))):

@@ -443,18 +443,28 @@ class ImageStore:
         manifest = encode(
             Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
         )
-        new = digest_of(manifest)
+        new, names = digest_of(manifest), tuple(names)
+        find = self._without_annotations if names else self._catalog.manifests_of
         with self.lease((id, new)):
             self.blobs.put(config)
-            if not self._catalog.manifests_of(id):
+            if not find(id):
                 self.blobs.put(manifest)
             self.sync()
             with self._lock:
-                existing = self._catalog.manifests_of(id)
+                existing = find(id)
                 digest = existing[-1] if existing else self.blobs.put(manifest)
                 self._name(digest, self.blobs.size(digest) or 0, names, quota=quota)
                 self._catalog.remove_unnamed(id)  # such as an index that had one of the names
                 return self._catalog.image(digest)
+
+    def _without_annotations(self, id: str) -> tuple[str, ...]:
+        """Return the intact manifests of an image without annotations: those are of one build."""
+        found = []
+        for digest in self._catalog.manifests_of(id):
+            with suppress(NotFound, CorruptState, InvalidRequest):  # a damaged one is not reused
+                if not self._catalog.manifest(digest).annotations:
+                    found.append(digest)
+        return tuple(found)
 
     def adopt(
         self, manifest: bytes, media_type: str, names: Iterable[str], quota: Quota | None = None
