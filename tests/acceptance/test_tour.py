@@ -127,7 +127,9 @@ def test_inspect_returns_dockers_document(engine: PrivateEngine, busybox: str) -
     with running(engine, busybox) as name:
         document = json.loads(engine.cli("docker", "inspect", name).stdout)[0]
         own = json.loads(engine.cli("jaula", "inspect", name).stdout)[0]
-    assert own == document
+        same_version = engine.request("GET", f"/v1.45/containers/{name}/json").json()
+    assert same_version == document
+    assert own.keys() == document.keys() | {"ImageManifestDescriptor"}  # of a newer version
     for key in ("Id", "Created", "Path", "Args", "State", "Image", "Name", "Driver", "Mounts"):
         assert key in document
     for key in ("HostConfig", "Config", "NetworkSettings", "LogPath", "RestartCount"):

@@ -144,7 +144,7 @@ class Starter:
             status=running_status,
             pid=shim.pid,
             shim_pid=shim.shim_pid,
-            **running_fields(intent),
+            **running_fields(intent) | {"oom_killed": container.record.oom_killed},
         )
         self._save(container)
         if record.started_at:  # on its first start no container can be linked to it yet
@@ -197,6 +197,8 @@ class Starter:
             more_endpoints=tuple(endpoints[1:]),
             ports=tuple(port for endpoint in endpoints for port in endpoint.ports),
         )
+        # Before the runtime is asked: it may report exhausted memory at once.
+        container.change(oom_killed=False)
         if not container.record.build:
             container.change(start_intent=intent)
             self._services.container_store.save(container)

@@ -98,6 +98,7 @@ class Shim:
         self.started_at = 0.0
         self.oom_kills_seen = 0
         self.oom_fd: int | None = None
+        self.early_oom = False  # a process was killed before ``oom_fd`` was watched
         self.init: ProcessHandle
         self.pidfd = -1
         self.cgroup: Cgroup
@@ -225,6 +226,8 @@ class Shim:
         self.oom_fd = self.cgroup.oom_fd()
         if self.oom_fd is not None:
             self.event_loop.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
+            is_reported = bool(select.select([self.oom_fd], [], [], 0)[0])
+            self.early_oom = not is_reported and self.cgroup.oom_kills() > 0
 
     # requests of engines
 
@@ -398,9 +401,12 @@ class Shim:
         if self.exit_record is not None:
             self.event_loop.forget(self.oom_fd)
         elif self.cgroup.is_oom(self.oom_kills_seen):
-            self.oom_kills_seen = max(self.oom_kills_seen + 1, self.cgroup.oom_kills())
-            peak, limit = self._memory()
-            self.engines.notify(OutOfMemory(peak, limit))
+            self._report_oom()
+
+    def _report_oom(self) -> None:
+        self.oom_kills_seen = max(self.oom_kills_seen + 1, self.cgroup.oom_kills())
+        peak, limit = self._memory()
+        self.engines.notify(OutOfMemory(peak, limit))
 
     def _memory(self) -> tuple[int, int]:
         return self.cgroup.peak_memory(), self.init.memory_limit
@@ -451,6 +457,8 @@ class Shim:
     def run(self) -> None:
         """Serve until the container has exited and its clients have read all output."""
         self._after_reply()
+        if self.early_oom:
+            self._report_oom()
         while self.exit_record is None:
             self._run_once()
         self.engines.stop_listening()

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from harness.cgroup_hierarchies import mounted_v1
+from harness.containers import eventually
 from harness.engine import PrivateEngine
 
 GROW = 'BEGIN { s = "xxxxxxxx"; while (1) s = s s }'
@@ -43,3 +44,28 @@ def test_exhausted_memory_is_reported_while_the_container_runs(
         assert (state["OOMKilled"], state["Status"]) == (True, "running")
     finally:
         engine.cli("docker", "rm", "-f", ref, check=True)
+
+
+def test_memory_that_is_exhausted_at_once_is_reported(engine: PrivateEngine, busybox: str) -> None:
+    """The program runs before its shim watches the cgroup."""
+    body = {
+        "Image": busybox,
+        "Cmd": ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=100M count=1; sleep 99"],
+        "HostConfig": {"Memory": 8 << 20, "MemorySwap": 8 << 20, "NetworkMode": "none"},
+    }
+    refs = []
+    try:
+        for _ in range(10):
+            refs.append(engine.request("POST", "/containers/create", body).json()["Id"])
+            assert engine.request("POST", f"/containers/{refs[-1]}/start").status == 204
+        for ref in refs:
+
+            def is_reported(ref: str = ref) -> bool:
+                state = engine.request("GET", f"/containers/{ref}/json").json()["State"]
+                assert state["Status"] == "running"
+                return bool(state["OOMKilled"])
+
+            eventually(is_reported, "the state says that memory was exhausted")
+    finally:
+        for ref in refs:
+            engine.request("DELETE", f"/containers/{ref}?force=1")
