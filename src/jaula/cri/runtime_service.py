@@ -29,6 +29,7 @@ SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
 _API_VERSION = "v1"
 _PART = 256  # items of one message of a stream
+_FEATURES = api.RuntimeHandlerFeatures(recursive_read_only_mounts=True)
 _EVENTS = {
     "create": api.CONTAINER_CREATED_EVENT,
     "start": api.CONTAINER_STARTED_EVENT,
@@ -124,7 +125,10 @@ class RuntimeService:
                     ),
                 )
             ),
-            runtime_handlers=(api.RuntimeHandler(name=""),),
+            runtime_handlers=[
+                api.RuntimeHandler(name=name, features=_FEATURES)
+                for name in self._engine.pods.runtime_handlers()
+            ],
         )
 
     async def runtime_config(self, request: api.RuntimeConfigRequest) -> api.RuntimeConfigResponse:
@@ -140,11 +144,6 @@ class RuntimeService:
     # -- sandboxes -------------------------------------------------------------------------------
 
     async def run_pod_sandbox(self, request: api.RunPodSandboxRequest) -> api.RunPodSandboxResponse:
-        if request.runtime_handler:
-            raise NotFound(
-                f"the runtime handler {request.runtime_handler[:80]!r} does not exist",
-                hint="a pod without runtimeClassName has the default one",
-            )
         id = await self._engine.pods.run(sandbox_request(request.config, request.runtime_handler))
         return api.RunPodSandboxResponse(pod_sandbox_id=id)
 
@@ -239,13 +238,11 @@ class RuntimeService:
         self, request: api.ContainerStatsRequest
     ) -> api.ContainerStatsResponse:
         usage = await self._engine.pods.usage(request.container_id)
-        root = (await self._engine.system.storage()).path
-        return api.ContainerStatsResponse(stats=stats.container_stats(usage, root))
+        return api.ContainerStatsResponse(stats=stats.container_stats(usage))
 
     async def list_container_stats(
         self, request: api.ListContainerStatsRequest
     ) -> api.ListContainerStatsResponse:
-        root = (await self._engine.system.storage()).path
         made = []
         for record in self._engine.pods.containers():
             try:
@@ -253,20 +250,18 @@ class RuntimeService:
             except NotFound:
                 continue  # it was removed meanwhile
             if stats.matches(request.filter, usage):
-                made.append(stats.container_stats(usage, root))
+                made.append(stats.container_stats(usage))
         return api.ListContainerStatsResponse(stats=made)
 
     async def pod_sandbox_stats(
         self, request: api.PodSandboxStatsRequest
     ) -> api.PodSandboxStatsResponse:
         usage = await self._engine.pods.sandbox_usage(request.pod_sandbox_id)
-        root = (await self._engine.system.storage()).path
-        return api.PodSandboxStatsResponse(stats=stats.sandbox_stats(usage, root))
+        return api.PodSandboxStatsResponse(stats=stats.sandbox_stats(usage))
 
     async def list_pod_sandbox_stats(
         self, request: api.ListPodSandboxStatsRequest
     ) -> api.ListPodSandboxStatsResponse:
-        root = (await self._engine.system.storage()).path
         made = []
         for record in self._engine.pods.sandboxes():
             if not stats.matches_sandbox(request.filter, record):
@@ -275,7 +270,7 @@ class RuntimeService:
                 usage = await self._engine.pods.sandbox_usage(record.id)
             except NotFound:
                 continue  # it was removed meanwhile
-            made.append(stats.sandbox_stats(usage, root))
+            made.append(stats.sandbox_stats(usage))
         return api.ListPodSandboxStatsResponse(stats=made)
 
     # -- streams of lists, and events ------------------------------------------------------------

@@ -7,7 +7,7 @@ from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
-from jaula.spec.pod import PodMetadata, PodPort, PodSandboxRequest
+from jaula.spec.pod import USERNS_HANDLER, PodMetadata, PodPort, PodSandboxRequest
 
 _OOM_SCORE = -998  # as the kubelet's other processes: the containers of a pod are killed first
 _CPU_SHARES = 2
@@ -34,7 +34,8 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         uts_mode="host" if host_network else "",
         ipc_mode="host" if modes.ipc == api.NODE else "shareable",
         pid_mode="host" if modes.pid == api.NODE else "",
-        userns_mode="host",
+        userns_mode="" if runtime_handler == USERNS_HANDLER else "host",
+        runtime="" if runtime_handler == USERNS_HANDLER else runtime_handler,
         cgroup_parent=config.linux.cgroup_parent,
         sysctls=dict(config.linux.sysctls),
         dns=tuple(config.dns_config.servers),

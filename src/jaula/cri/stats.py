@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 _DEFAULT_INTERFACE = "eth0"
 
 
-def container_stats(usage: ContainerUsage, root: str) -> api.ContainerStats:
-    """Return the statistics of a container. ``root`` is the directory of the engine's storage."""
+def container_stats(usage: ContainerUsage) -> api.ContainerStats:
+    """Return the statistics of a container."""
     record = usage.record
     assert record.pod is not None
     made = api.ContainerStats(
@@ -31,13 +31,13 @@ def container_stats(usage: ContainerUsage, root: str) -> api.ContainerStats:
         _set_usage(made, usage.stats, usage.moment)
     if usage.layer is not None:
         made.writable_layer.timestamp = usage.moment
-        made.writable_layer.fs_id.mountpoint = root
+        made.writable_layer.fs_id.mountpoint = usage.directory
         made.writable_layer.used_bytes.value = usage.layer.size
         made.writable_layer.inodes_used.value = usage.layer.inodes
     return made
 
 
-def sandbox_stats(usage: SandboxUsage, root: str) -> api.PodSandboxStats:
+def sandbox_stats(usage: SandboxUsage) -> api.PodSandboxStats:
     """Return the statistics of a pod, with those of its containers."""
     record = usage.record
     assert record.sandbox is not None
@@ -51,7 +51,7 @@ def sandbox_stats(usage: SandboxUsage, root: str) -> api.PodSandboxStats:
         )
     )
     linux = made.linux
-    linux.containers.extend(container_stats(member, root) for member in usage.containers)
+    linux.containers.extend(container_stats(member) for member in usage.containers)
     if usage.stats is not None:
         _set_usage(linux, usage.stats, usage.moment)
         linux.process.timestamp = usage.moment

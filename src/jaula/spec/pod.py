@@ -9,6 +9,9 @@ import msgspec
 
 from jaula.spec.api import ContainerCreate
 
+USERNS_HANDLER = "jaula-userns"
+"""The runtime handler that gives a pod a user namespace of its own."""
+
 
 class PodMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """The identity of a sandbox, which is unique among the sandboxes of an engine."""

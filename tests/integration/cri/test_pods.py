@@ -412,3 +412,41 @@ def test_lists_are_streamed_as_well(node: PrivateEngine) -> None:
             assert attributes.id == (pod if "Sandbox" in method else id)
 
     calls(node, work)
+
+
+def test_a_handler_gives_a_pod_a_user_namespace_of_its_own(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        handlers = {h.name for h in (await cri.call("Status")).runtime_handlers}
+        assert handlers >= {"", "jaula-userns"}
+        call = {"config": sandbox_config("mapped"), "runtime_handler": "jaula-userns"}
+        pod = (await cri.call("RunPodSandbox", **call)).pod_sandbox_id
+        assert (await cri.call("ListPodSandbox")).items[0].runtime_handler == "jaula-userns"
+        one = await cri.run_container(pod, "one", "sleep", "100")
+        two = await cri.run_container(pod, "two", "sleep", "100")
+        row = (await cri.run(one, "cat", "/proc/self/uid_map")).split()
+        assert row[0] == "0" and int(row[1]) > 100_000 and int(row[2]) == 65536
+        link = ("readlink", "/proc/self/ns/user")
+        assert await cri.run(one, *link) == await cri.run(two, *link)
+        assert (await cri.run(one, *link)).strip() != os.readlink("/proc/self/ns/user")
+        await cri.run(one, "sh", "-c", "echo shared > /dev/shm/file")
+        assert await cri.run(two, "cat", "/dev/shm/file") == "shared\n"
+
+    calls(node, work)
+
+
+@pytest.mark.needs("runc")
+def test_a_handler_is_a_runtime_of_the_configuration(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    engine = new_engine("--cri", "--add-runtime", "other=runc")
+    load_image(engine, "busybox")
+
+    async def work(cri: Cri) -> None:
+        call = {"config": sandbox_config("other"), "runtime_handler": "other"}
+        pod = (await cri.call("RunPodSandbox", **call)).pod_sandbox_id
+        id = await cri.run_container(pod, "main", "sleep", "100")
+        document = engine.request("GET", f"/containers/{id}/json").json()
+        assert document["HostConfig"]["Runtime"] == "other"
+        assert await cri.run(id, "echo", "inside") == "inside\n"
+
+    calls(engine, work)

@@ -33,6 +33,7 @@ from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, Unavailable
 from jaula.kernel.netlink import in_netns
 from jaula.spec.api import HostConfig, LogConfig
+from jaula.spec.pod import USERNS_HANDLER
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Pods:
         await network.open()
         self.network = network
         await network.collect(lambda: [c.id for c in self.sandboxes()])
+
+    def runtime_handlers(self) -> tuple[str, ...]:
+        """Return the names of the runtime handlers; the default one has none."""
+        runtimes = (runtime.name for runtime in self._services.config.runtimes)
+        return ("", USERNS_HANDLER, *runtimes)
 
     def network_state(self) -> NetworkState:
         """Return whether pods can have a network.
@@ -128,10 +134,16 @@ class Pods:
         """Create and start a sandbox. Nothing of it is left when that fails.
 
         :raises Conflict: when a sandbox with this metadata exists.
+        :raises NotFound: when there is no such runtime handler.
         :raises InvalidRequest: when the request is not valid.
         """
         services = self._services
         check_metadata(request.metadata)
+        if request.runtime_handler not in self.runtime_handlers():
+            raise NotFound(
+                f"the runtime handler {request.runtime_handler[:80]!r} does not exist",
+                hint=f"it must be one of {', '.join(self.runtime_handlers()[1:])}, or none",
+            )
         name = sandbox_name(request.metadata)
         body = msgspec.structs.replace(
             request.body,
@@ -139,7 +151,10 @@ class Pods:
             cmd=(pause.PROGRAM,),
             env=("PATH=/",),
             working_dir="/",
-            host_config=_with_permitted_score(request.body.host_config),
+            host_config=msgspec.structs.replace(
+                _with_permitted_score(request.body.host_config),
+                runtime=services.runtime_table.choose(request.body.host_config.runtime),
+            ),
         )
         if self.network is not None and body.host_config.network_mode != "host":
             self.network.check()
@@ -321,6 +336,7 @@ class Pods:
             uts_mode="host" if modes.uts.host else joined,
             userns_mode="host" if modes.user.host else joined,
             pid_mode=pid,
+            runtime=sandbox.record.resolved.runtime,
             cgroup_parent=sandbox.record.body.host_config.cgroup_parent,
         )
 

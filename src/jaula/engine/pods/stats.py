@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 class ContainerUsage(NamedTuple):
     """The usage of one container at a moment, in nanoseconds since the epoch.
 
-    ``stats`` is None if it does not run, ``layer`` if it is being removed.
+    ``stats`` is None if it does not run, ``layer`` if it is being removed. ``directory`` is that of
+    the engine's files, among them the writable layer.
     """
 
     record: ContainerRecord
     moment: int
     stats: Stats | None
     layer: SnapshotUsage | None
+    directory: str
 
 
 class SandboxUsage(NamedTuple):
@@ -77,4 +79,5 @@ async def usage_of(services: Services, container: Container) -> ContainerUsage:
         layer = await asyncio.to_thread(services.snapshots.usage, container.id)
     except NotFound:
         layer = None
-    return ContainerUsage(container.record, time.time_ns(), stats, layer)
+    directory = str(services.config.paths.root)
+    return ContainerUsage(container.record, time.time_ns(), stats, layer, directory)

@@ -43,6 +43,10 @@ class PodsApi:
 
         return authorize
 
+    def runtime_handlers(self) -> tuple[str, ...]:
+        self._session.require_read()
+        return self._service.runtime_handlers()
+
     def network_state(self) -> NetworkState:
         self._session.require_read()
         return self._service.network_state()
