@@ -1,0 +1,26 @@
+"""What the commands of the group ``cri`` have in common: configuration files of the host."""
+
+from __future__ import annotations
+
+import os
+
+from jaula.cli.errors import CliError
+
+
+def write_new(path: str, content: bytes, *, force: bool) -> None:
+    """Write a file of mode 0644 by a rename and print its path; make its directory.
+
+    :raises CliError: when it exists and ``force`` is not set, or cannot be written.
+    """
+    if os.path.lexists(path) and not force:
+        raise CliError(f"jaula: {path} exists already (--force replaces it)")
+    temporary = f"{path}.{os.getpid()}.new"
+    try:
+        os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o644), "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CliError(f"jaula: cannot write {path}: {error.strerror}") from None
+    print(path)
