@@ -6,12 +6,13 @@ from jaula.cri import security
 from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import PROFILE
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, Unsupported
 from jaula.spec.api import (
     BindOptions,
     ContainerCreate,
     ContainerUpdate,
     DeviceMapping,
+    DeviceRequest,
     HostConfig,
     ImageOptions,
 )
@@ -30,10 +31,16 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
     """Return the request for a container in a sandbox.
 
     :raises InvalidRequest: when the configuration is not valid.
+    :raises Unsupported: when it asks for groups without those of the image.
     """
     if not config.metadata.name:
         raise InvalidRequest("the configuration of a container has no name")
     context = config.linux.security_context
+    if context.supplemental_groups_policy == api.Strict:
+        raise Unsupported(
+            "supplementalGroupsPolicy Strict is not supported",
+            hint="with Merge the groups of the user in the image's /etc/group are added",
+        )
     return PodContainerRequest(
         sandbox=sandbox,
         name=config.metadata.name,
@@ -112,6 +119,9 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
                 cgroup_permissions=device.permissions,
             )
             for device in config.devices
+        ),
+        device_requests=tuple(
+            DeviceRequest(driver="cdi", device_ids=(device.name,)) for device in config.CDI_devices
         ),
         privileged=context.privileged,
         cap_add=tuple(context.capabilities.add_capabilities),

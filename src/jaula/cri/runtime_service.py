@@ -29,7 +29,7 @@ SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
 _API_VERSION = "v1"
 _PART = 256  # items of one message of a stream
-_FEATURES = api.RuntimeHandlerFeatures(recursive_read_only_mounts=True)
+_FEATURES = api.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=True)
 _EVENTS = {
     "create": api.CONTAINER_CREATED_EVENT,
     "start": api.CONTAINER_STARTED_EVENT,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from jaula.cri import security
 from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
-from jaula.errors import InvalidRequest, Unsupported
+from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
-from jaula.spec.pod import USERNS_HANDLER, PodMetadata, PodPort, PodSandboxRequest
+from jaula.spec.pod import USERNS_HANDLER, PodIds, PodMetadata, PodPort, PodSandboxRequest
 
 _OOM_SCORE = -998  # as the kubelet's other processes: the containers of a pod are killed first
 _CPU_SHARES = 2
+_FIRST_ID, _LAST_ID = 65536, (1 << 32) - 2  # below are the users of the host
 PROFILE = "docker"
 """The preset of pods: what Kubernetes leaves open has the defaults of its other runtimes."""
 
@@ -19,14 +20,12 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
     """Return the request for a sandbox.
 
     :raises InvalidRequest: when the configuration is not valid.
-    :raises Unsupported: when it asks for a user namespace with the kubelet's own mappings.
     """
     if not config.HasField("metadata"):
         raise InvalidRequest("the configuration of a pod sandbox has no metadata")
     context = config.linux.security_context
     modes = context.namespace_options
-    if modes.userns_options.mode == api.POD and modes.userns_options.uids:
-        raise Unsupported("user namespaces of pods with mappings of the kubelet are not supported")
+    ids = _ids(modes.userns_options) if modes.HasField("userns_options") else None
     host_network = modes.network == api.NODE
     host = HostConfig(
         profile=PROFILE,
@@ -34,7 +33,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         uts_mode="host" if host_network else "",
         ipc_mode="host" if modes.ipc == api.NODE else "shareable",
         pid_mode="host" if modes.pid == api.NODE else "",
-        userns_mode="" if runtime_handler == USERNS_HANDLER else "host",
+        userns_mode="" if ids is not None or runtime_handler == USERNS_HANDLER else "host",
         runtime="" if runtime_handler == USERNS_HANDLER else runtime_handler,
         cgroup_parent=config.linux.cgroup_parent,
         sysctls=dict(config.linux.sysctls),
@@ -57,6 +56,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         log_directory=config.log_directory,
         runtime_handler=runtime_handler,
         shared_pid=modes.pid == api.POD,
+        ids=ids,
         ports=tuple(
             PodPort(
                 port.host_port,
@@ -68,3 +68,32 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
             if port.host_port
         ),
     )
+
+
+def _ids(options: api.UserNamespace) -> PodIds | None:
+    """Return the ids of a pod's user namespace; None if the pod is in the host's.
+
+    The kubelet maps one range, the same for users and groups.
+
+    :raises InvalidRequest: when the mappings are others, or have ids of the host's own users.
+    """
+    if options.mode == api.NODE:
+        return None
+    if options.mode != api.POD:
+        raise InvalidRequest("the mode of a pod's user namespace must be POD or NODE")
+    rows = [
+        [(row.container_id, row.host_id, row.length) for row in mappings]
+        for mappings in (options.uids, options.gids)
+    ]
+    if rows[0] != rows[1] or len(rows[0]) != 1 or rows[0][0][0] != 0:
+        raise InvalidRequest(
+            "the user namespace of a pod needs one mapping, from id 0 on, the same for users and"
+            " groups"
+        )
+    _, start, count = rows[0][0]
+    if start < _FIRST_ID or not 0 < count <= _LAST_ID - start:
+        raise InvalidRequest(
+            f"the user namespace of a pod cannot have {count} ids from {start} on",
+            hint=f"ids begin at {_FIRST_ID} and end at {_LAST_ID}",
+        )
+    return PodIds(start, count)

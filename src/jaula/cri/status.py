@@ -7,6 +7,7 @@ import posixpath
 import msgspec
 
 from jaula.cri.proto import api_pb2 as api
+from jaula.spec.pod import PodIds
 from jaula.state.records import ContainerRecord, NamespaceKind, NamespaceMode, Status
 
 _LIVE = (Status.RUNNING, Status.PAUSED)
@@ -49,6 +50,7 @@ def sandbox_status(record: ContainerRecord) -> api.PodSandboxStatus:
                 options=api.NamespaceOption(
                     network=_mode(modes.net),
                     ipc=_mode(modes.ipc),
+                    userns_options=_userns(request.ids),
                     pid=api.NODE if modes.pid.host else pid,
                 )
             )
@@ -57,6 +59,13 @@ def sandbox_status(record: ContainerRecord) -> api.PodSandboxStatus:
         annotations=request.annotations,
         runtime_handler=request.runtime_handler,
     )
+
+
+def _userns(ids: PodIds | None) -> api.UserNamespace | None:
+    if ids is None:
+        return None
+    row = api.IDMapping(container_id=0, host_id=ids.start, length=ids.count)
+    return api.UserNamespace(mode=api.POD, uids=[row], gids=[row])
 
 
 def _mode(mode: NamespaceMode) -> api.NamespaceMode:

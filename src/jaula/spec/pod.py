@@ -31,12 +31,20 @@ class PodPort(msgspec.Struct, frozen=True, omit_defaults=True):
     host_ip: str = ""
 
 
+class PodIds(msgspec.Struct, frozen=True):
+    """The ids of the host that are 0 to ``count`` - 1 in a pod's user namespace."""
+
+    start: int
+    count: int
+
+
 class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A sandbox: the namespaces and limits that the containers of a pod have in common.
 
     ``body`` is the sandbox as a container: its namespaces, sysctls, resolver and cgroup parent.
     ``shared_pid`` gives the pod one process namespace, whose first process is the sandbox's.
-    ``log_directory`` is the host's directory of the pod's logs, '' if there is none.
+    ``log_directory`` is the host's directory of the pod's logs, '' if there is none. ``ids`` are
+    those that the client has chosen for its user namespace; None for a range of the engine's.
     """
 
     metadata: PodMetadata
@@ -47,6 +55,7 @@ class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     runtime_handler: str = ""
     shared_pid: bool = False
     ports: tuple[PodPort, ...] = ()
+    ids: PodIds | None = None
 
 
 class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -434,6 +434,24 @@ def test_a_handler_gives_a_pod_a_user_namespace_of_its_own(node: PrivateEngine) 
     calls(node, work)
 
 
+def test_the_kubelet_chooses_the_ids_of_a_pod(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        config = sandbox_config("chosen")
+        options = config.linux.security_context.namespace_options.userns_options
+        options.mode = api.POD
+        for mappings in (options.uids, options.gids):
+            mappings.add(container_id=0, host_id=1_900_000_000, length=65536)
+        pod = (await cri.call("RunPodSandbox", config=config)).pod_sandbox_id
+        id = await cri.run_container(pod, "main", "sleep", "100")
+        row = (await cri.run(id, "cat", "/proc/self/uid_map")).split()
+        assert row == ["0", "1900000000", "65536"]
+        status = (await cri.call("PodSandboxStatus", pod_sandbox_id=pod)).status
+        shown = status.linux.namespaces.options.userns_options
+        assert (shown.mode, shown.uids[0].host_id) == (api.POD, 1_900_000_000)
+
+    calls(node, work)
+
+
 @pytest.mark.needs("runc")
 def test_a_handler_is_a_runtime_of_the_configuration(
     new_engine: Callable[..., PrivateEngine],

@@ -18,7 +18,7 @@ from jaula.cri.sandbox_config import sandbox_request
 from jaula.engine.pods.pause import layer, program
 from jaula.engine.pods.service import container_name, sandbox_name
 from jaula.errors import InvalidRequest, Unsupported
-from jaula.spec.pod import PodContainerRequest, PodMetadata
+from jaula.spec.pod import PodContainerRequest, PodIds, PodMetadata
 
 
 def sandbox(**context: Any) -> api.PodSandboxConfig:
@@ -75,14 +75,42 @@ def test_only_ports_of_the_host_are_forwarded() -> None:
     )
 
 
-def test_a_sandbox_without_metadata_or_with_mappings_is_refused() -> None:
+def test_a_sandbox_without_metadata_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="no metadata"):
         sandbox_request(api.PodSandboxConfig(), "")
+
+
+def mapped(*rows: tuple[int, int, int], gids: bool = True) -> api.PodSandboxConfig:
     config = sandbox()
     options = config.linux.security_context.namespace_options.userns_options
     options.mode = api.POD
-    options.uids.add(host_id=65536, container_id=0, length=65536)
-    with pytest.raises(Unsupported, match="user namespaces"):
+    for container_id, host_id, length in rows:
+        for mappings in (options.uids, options.gids)[: 2 if gids else 1]:
+            mappings.add(container_id=container_id, host_id=host_id, length=length)
+    return config
+
+
+def test_a_pod_has_the_ids_that_the_kubelet_has_chosen() -> None:
+    request = sandbox_request(mapped((0, 131072, 65536)), "")
+    assert request.ids == PodIds(131072, 65536)
+    assert request.body.host_config.userns_mode == ""
+    assert sandbox_request(sandbox(), "jaula-userns").body.host_config.userns_mode == ""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        mapped(),
+        mapped((0, 0, 65536)),
+        mapped((0, 131072, 0)),
+        mapped((0, 4294967000, 65536)),
+        mapped((1, 131072, 65536)),
+        mapped((0, 131072, 10), (10, 262144, 10)),
+        mapped((0, 131072, 65536), gids=False),
+    ],
+)
+def test_other_mappings_of_a_pod_are_refused(config: api.PodSandboxConfig) -> None:
+    with pytest.raises(InvalidRequest, match="user namespace of a pod"):
         sandbox_request(config, "")
 
 
@@ -148,6 +176,16 @@ def test_mounts_and_the_stop_signal_of_a_container() -> None:
     assert (image.type, image.source, image.target) == ("image", "data:1", "/img")
     assert image.image_options is not None and image.image_options.subpath == "a"
     assert body.stop_signal == "SIGRTMIN+3"
+
+
+def test_devices_of_cdi_and_strict_groups() -> None:
+    config = container()
+    config.CDI_devices.add(name="vendor.com/gpu=0")
+    (request,) = container_request("s", config).body.host_config.device_requests
+    assert (request.driver, request.device_ids) == ("cdi", ("vendor.com/gpu=0",))
+    config.linux.security_context.supplemental_groups_policy = api.Strict
+    with pytest.raises(Unsupported, match="Strict"):
+        container_request("s", config)
 
 
 def test_a_group_without_a_user_is_refused() -> None:

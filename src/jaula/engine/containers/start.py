@@ -279,13 +279,21 @@ class Starter:
                 record, networks, resources, lambda ids: keep_id_maps(record, ids)
             )
         elif owner is None and not modes.user.host:
-            resources.reserved = self._services.id_ranges.take()
+            resources.reserved = self._take_ids(record)
         if owner is not None:
             resources.ids = resources.shared_ids = self.ids_of(owner)
             if resources.shared_ids is not None:
                 self._services.id_ranges.share(resources.shared_ids.start)
         elif not modes.user.host:
             resources.ids = resources.reserved
+
+    def _take_ids(self, record: ContainerRecord) -> IdRange:
+        """Return a range that no other container has, or the one that a pod's client has chosen."""
+        chosen = record.sandbox.request.ids if record.sandbox is not None else None
+        if chosen is None:
+            return self._services.id_ranges.take()
+        self._services.id_ranges.share(chosen.start)
+        return IdRange(chosen.start, chosen.count)
 
     def ids_of(self, container: Container) -> IdRange | None:
         """Return the ids that a running container uses, its own or those of the one it joined."""
