@@ -167,12 +167,6 @@ def row(client: Client, result: Outcome, date: str) -> str:
     return TABLE.row(client.name, version, result.passed, len(result.failed), result.skipped, date)
 
 
-def report(text: str) -> None:
-    """Print one line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def main(words: Sequence[str]) -> int:
     """Run the selected clients, print the table, and return the exit status."""
     parser = argparse.ArgumentParser(
@@ -209,7 +203,7 @@ def main(words: Sequence[str]) -> int:
                 sys.stderr.write("\n".join([*tail, *result.failed, ""]))
             if options.write is not None:
                 TABLE.replace(options.write, {client.name: rows[client.name]})
-    report(TABLE.text(rows))
+    result_table.report(TABLE.text(rows))
     return int(failed)
 
 

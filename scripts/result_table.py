@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -71,3 +72,9 @@ def unknown(selected: Sequence[str], keys: Sequence[str]) -> str:
     """Return an error about selected keys that do not exist, '' if all do."""
     absent = sorted(set(selected) - set(keys))
     return f"unknown name {', '.join(absent)}: must be one of {', '.join(keys)}" if absent else ""
+
+
+def report(text: str) -> None:
+    """Print one line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

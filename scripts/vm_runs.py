@@ -130,12 +130,6 @@ def row(run: Run, result: Outcome, date: str) -> str:
     return TABLE.row(run.name, result.machine, tests, result.summary, date)
 
 
-def report(text: str) -> None:
-    """Print one line at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def main(words: Sequence[str]) -> int:
     """Run the selected runs, and return the exit status."""
     parser = argparse.ArgumentParser(prog="./test --vm-all", description=__doc__)
@@ -155,10 +149,10 @@ def main(words: Sequence[str]) -> int:
                 continue
             start = time.monotonic()
             result = execute(run, logs / f"{run.name}.log")
-            report(f"{run.name}: {result.summary} ({time.monotonic() - start:.0f} s)")
+            result_table.report(f"{run.name}: {result.summary} ({time.monotonic() - start:.0f} s)")
             if result.status:
                 failed = True
-                report("\n".join(result.output.splitlines()[-60:]))
+                result_table.report("\n".join(result.output.splitlines()[-60:]))
             if options.write is not None:
                 rows = {run.name: row(run, result, result_table.today())}
                 TABLE.replace(options.write, rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaula.cri import security
 from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
@@ -68,15 +70,20 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
 
 def container_update(limits: api.LinuxContainerResources) -> ContainerUpdate:
     """Return the update of a container's limits; 0 and '' leave a limit unchanged."""
-    return ContainerUpdate(
-        cpu_period=limits.cpu_period,
-        cpu_quota=limits.cpu_quota,
-        cpu_shares=limits.cpu_shares,
-        cpuset_cpus=limits.cpuset_cpus,
-        cpuset_mems=limits.cpuset_mems,
-        memory=limits.memory_limit_in_bytes,
-        memory_swap=limits.memory_swap_limit_in_bytes or limits.memory_limit_in_bytes,
-    )
+    return ContainerUpdate(**_limits(limits))
+
+
+def _limits(limits: api.LinuxContainerResources) -> dict[str, Any]:
+    """Return the limits by the names that a container's creation and its update share."""
+    return {
+        "cpu_period": limits.cpu_period,
+        "cpu_quota": limits.cpu_quota,
+        "cpu_shares": limits.cpu_shares,
+        "cpuset_cpus": limits.cpuset_cpus,
+        "cpuset_mems": limits.cpuset_mems,
+        "memory": limits.memory_limit_in_bytes,
+        "memory_swap": limits.memory_swap_limit_in_bytes or limits.memory_limit_in_bytes,
+    }
 
 
 def _signal(number: api.Signal) -> str:
@@ -129,13 +136,7 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
         group_add=tuple(str(group) for group in context.supplemental_groups),
         readonly_rootfs=context.readonly_rootfs,
         security_opt=tuple(security.container_options(context)),
-        cpu_period=limits.cpu_period,
-        cpu_quota=limits.cpu_quota,
-        cpu_shares=limits.cpu_shares,
-        cpuset_cpus=limits.cpuset_cpus,
-        cpuset_mems=limits.cpuset_mems,
-        memory=limits.memory_limit_in_bytes,
-        memory_swap=limits.memory_swap_limit_in_bytes or limits.memory_limit_in_bytes,
+        **_limits(limits),
         oom_score_adj=limits.oom_score_adj,
         pids_limit=_NO_LIMIT,  # the kubelet limits the pod's cgroup
         masked_paths=tuple(context.masked_paths) or None,

@@ -163,7 +163,7 @@ class RuntimeService:
         self, request: api.PodSandboxStatusRequest
     ) -> api.PodSandboxStatusResponse:
         record = self._engine.pods.sandbox(request.pod_sandbox_id)
-        info = {"info": status.sandbox_info(record)} if request.verbose else {}
+        info = {"info": status.info(record)} if request.verbose else {}
         return api.PodSandboxStatusResponse(status=status.sandbox_status(record), info=info)
 
     async def list_pod_sandbox(
@@ -214,7 +214,7 @@ class RuntimeService:
     ) -> api.ContainerStatusResponse:
         record = self._engine.pods.container(request.container_id)
         sandbox = self._engine.pods.sandbox(record.pod.sandbox) if record.pod else None
-        info = {"info": status.container_info(record)} if request.verbose else {}
+        info = {"info": status.info(record)} if request.verbose else {}
         return api.ContainerStatusResponse(
             status=status.container_status(record, sandbox), info=info
         )

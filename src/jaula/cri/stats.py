@@ -71,9 +71,8 @@ def sandbox_stats(usage: SandboxUsage) -> api.PodSandboxStats:
 def matches_sandbox(filter: api.PodSandboxStatsFilter, record: ContainerRecord) -> bool:
     """Return whether a pod is selected. The id may be a prefix."""
     assert record.sandbox is not None
-    labels = record.sandbox.request.labels
-    return record.id.startswith(filter.id) and all(
-        labels.get(key) == value for key, value in filter.label_selector.items()
+    return record.id.startswith(filter.id) and status.has_labels(
+        record.sandbox.request.labels, filter.label_selector
     )
 
 
@@ -101,5 +100,5 @@ def matches(filter: api.ContainerStatsFilter, usage: ContainerUsage) -> bool:
         pod is not None
         and usage.record.id.startswith(filter.id)
         and pod.sandbox.startswith(filter.pod_sandbox_id)
-        and all(pod.labels.get(key) == value for key, value in filter.label_selector.items())
+        and status.has_labels(pod.labels, filter.label_selector)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Mapping
 
 import msgspec
 
@@ -87,17 +88,12 @@ def _sandbox_state(record: ContainerRecord) -> api.PodSandboxState:
     return api.SANDBOX_READY if record.status in _LIVE else api.SANDBOX_NOTREADY
 
 
-def sandbox_info(record: ContainerRecord) -> str:
-    """Return what a verbose status adds, as JSON."""
-    return _info(record)
-
-
 def matches_sandbox(filter: api.PodSandboxFilter, item: api.PodSandbox) -> bool:
     """Return whether a sandbox is selected. An id may be a prefix."""
     return (
         item.id.startswith(filter.id)
         and (not filter.HasField("state") or filter.state.state == item.state)
-        and all(item.labels.get(key) == value for key, value in filter.label_selector.items())
+        and has_labels(item.labels, filter.label_selector)
     )
 
 
@@ -190,21 +186,22 @@ def _resources(record: ContainerRecord) -> api.LinuxContainerResources:
     )
 
 
-def container_info(record: ContainerRecord) -> str:
-    """Return what a verbose status adds, as JSON."""
-    return _info(record)
-
-
 def matches_container(filter: api.ContainerFilter, item: api.Container) -> bool:
     """Return whether a container is selected. Ids may be prefixes."""
     return (
         item.id.startswith(filter.id)
         and item.pod_sandbox_id.startswith(filter.pod_sandbox_id)
         and (not filter.HasField("state") or filter.state.state == item.state)
-        and all(item.labels.get(key) == value for key, value in filter.label_selector.items())
+        and has_labels(item.labels, filter.label_selector)
     )
 
 
-def _info(record: ContainerRecord) -> str:
+def has_labels(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """Return whether there is every label of a selector, with its value."""
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def info(record: ContainerRecord) -> str:
+    """Return what a verbose status adds, as JSON."""
     document = {"pid": record.pid, "sandboxID": record.pod.sandbox if record.pod else record.id}
     return msgspec.json.encode(document).decode()

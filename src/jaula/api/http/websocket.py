@@ -8,34 +8,15 @@ a data frame as it arrives, so a frame of any length needs no memory. A control 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import codecs
 import socket
 
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import generate_accept_token
-
-from jaula.errors import InvalidRequest
 
 _CHUNK = 1 << 16  # bytes
 _CLOSE_TIMEOUT = 1.0  # seconds for the client's answer to a close frame
-
-
-def accept(key: str) -> bytes:
-    """Return the value of ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key`` (section 4.2.2).
-
-    :raises InvalidRequest: when the key is not 16 bytes in base64, which wsproto does not check.
-    """
-    try:
-        nonce = base64.b64decode(key, validate=True)
-    except (binascii.Error, ValueError):
-        nonce = b""
-    if len(nonce) != 16:
-        raise InvalidRequest("Sec-WebSocket-Key is not 16 bytes in base64")
-    return generate_accept_token(key.encode())
 
 
 def close_frame(reason: str) -> bytes:

@@ -24,6 +24,7 @@ _BINARY_SINCE = (1, 28)
 async def attach(request: Request) -> Answer:
     """Attach over a WebSocket (RFC 6455, section 4.2), until one side closes."""
     from jaula.api.http import websocket
+    from jaula.spec.websocket import accept_token
 
     engine, ref = request.engine.containers, request.name
     engine.tty(ref, control=True)
@@ -34,7 +35,7 @@ async def attach(request: Request) -> Answer:
     origin = request.header(b"origin")
     if origin and origin.partition("://")[2] != request.header(b"host"):
         raise NotAuthorized(f"a page of {origin[:80]} may not attach to containers")
-    proof = websocket.accept(request.header(b"sec-websocket-key"))
+    proof = accept_token(request.header(b"sec-websocket-key"))
     options = structs.replace(attach_options(request.query), framed=False)
     binary = request.version >= _BINARY_SINCE
 

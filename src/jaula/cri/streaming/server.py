@@ -34,6 +34,7 @@ from jaula.cri.streaming.backend import (
 )
 from jaula.cri.streaming.transport import SocketTransport, Timeouts
 from jaula.errors import InvalidRequest, JaulaError, NotFound, TooManyRequests, Unavailable
+from jaula.spec.websocket import accept_token
 from jaula.tasks import BackgroundTasks
 
 TOKEN_SIZE = 16  # random bytes
@@ -61,7 +62,7 @@ _KINDS = {ExecRequest: "exec", AttachRequest: "attach", PortForwardRequest: "por
 _log = logging.getLogger("jaula.cri")
 
 
-class Grant(NamedTuple):
+class CachedRequest(NamedTuple):
     """A request, and the engine as its caller may use it."""
 
     request: Request
@@ -73,9 +74,10 @@ class RequestCache:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._requests: dict[str, tuple[Grant, float]] = {}  # oldest first, with their expiry
+        # Oldest first, with their expiry.
+        self._requests: dict[str, tuple[CachedRequest, float]] = {}
 
-    def insert(self, grant: Grant) -> str:
+    def insert(self, cached: CachedRequest) -> str:
         """Return a new token for a request.
 
         :raises TooManyRequests: when there are too many unused tokens.
@@ -89,13 +91,13 @@ class RequestCache:
         if len(self._requests) >= MAX_REQUESTS:
             raise TooManyRequests("maximum number of in-flight requests exceeded")
         token = secrets.token_urlsafe(TOKEN_SIZE)
-        self._requests[token] = grant, now + TOKEN_SECONDS
+        self._requests[token] = cached, now + TOKEN_SECONDS
         return token
 
-    def consume(self, token: str) -> Grant | None:
+    def consume(self, token: str) -> CachedRequest | None:
         """Return the request of a token, which is not valid any more, or None."""
-        grant, expiry = self._requests.pop(token, (None, 0.0))
-        return grant if expiry > self._clock() else None
+        cached, expiry = self._requests.pop(token, (None, 0.0))
+        return cached if expiry > self._clock() else None
 
 
 # -- the head of a request ---------------------------------------------------------------------
@@ -178,14 +180,13 @@ def plan_upgrade(head: Head, request: Request) -> Upgrade:
 
 
 def _plan_websocket(head: Head, request: Request, accepted: Sequence[str]) -> Upgrade:
-    from jaula.cri.streaming import websocket
 
     if head.method != "GET":
         raise HttpError("unable to upgrade: a WebSocket needs the method GET", 405)
     if head.value("sec-websocket-version") != "13":
         version = (b"Sec-WebSocket-Version", b"13")
         raise HttpError("unable to upgrade: Sec-WebSocket-Version must be 13", 400, (version,))
-    token = websocket.accept_token(head.value("sec-websocket-key"))
+    token = accept_token(head.value("sec-websocket-key"))
     offered = head.values("sec-websocket-protocol")
     protocol = _negotiate(offered, accepted) if offered else ""
     if protocol is None:
@@ -280,7 +281,8 @@ class StreamServer:
 
         :raises TooManyRequests: when there are too many URLs that no client has used.
         """
-        return f"{self._base}/{_KINDS[type(request)]}/{self._cache.insert(Grant(request, backend))}"
+        token = self._cache.insert(CachedRequest(request, backend))
+        return f"{self._base}/{_KINDS[type(request)]}/{token}"
 
     async def close(self) -> None:
         """Stop listening and end all sessions."""
@@ -338,7 +340,7 @@ class StreamServer:
                 self._sessions -= 1
                 transport.close()
 
-    async def _upgrade(self, transport: SocketTransport) -> tuple[Grant, Upgrade] | None:
+    async def _upgrade(self, transport: SocketTransport) -> tuple[CachedRequest, Upgrade] | None:
         """Read the head and answer it; return the upgrade, or None after an error.
 
         :raises ClientGone: when the client is gone.
@@ -346,8 +348,8 @@ class StreamServer:
         parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         try:
             head = await _read_head(transport, parser)
-            grant = self._find(head)
-            upgrade = plan_upgrade(head, grant.request)
+            cached = self._find(head)
+            upgrade = plan_upgrade(head, cached.request)
             if self._sessions >= MAX_SESSIONS:
                 raise Unavailable(f"{MAX_SESSIONS} sessions are open")
         except JaulaError as error:
@@ -358,9 +360,9 @@ class StreamServer:
         )
         transport.write(parser.send(answer) or b"")
         transport.unread(parser.trailing_data[0])
-        return grant, upgrade
+        return cached, upgrade
 
-    def _find(self, head: Head) -> Grant:
+    def _find(self, head: Head) -> CachedRequest:
         """Return the request of the token, which is used up.
 
         :raises NotFound: when there is none.
@@ -368,13 +370,15 @@ class StreamServer:
         kind, token = parse_path(head.path)
         if head.method not in ("GET", "POST"):
             raise HttpError("the method must be one of GET and POST", 405)
-        grant = self._cache.consume(token)
-        if grant is None or _KINDS[type(grant.request)] != kind:
+        cached = self._cache.consume(token)
+        if cached is None or _KINDS[type(cached.request)] != kind:
             raise NotFound("the URL is not valid; it can be used once, within a minute")
-        return grant
+        return cached
 
-    async def _session(self, transport: SocketTransport, grant: Grant, upgrade: Upgrade) -> None:
-        request, args = grant.request, (upgrade.protocol, grant.backend, self._timeouts)
+    async def _session(
+        self, transport: SocketTransport, cached: CachedRequest, upgrade: Upgrade
+    ) -> None:
+        request, args = cached.request, (upgrade.protocol, cached.backend, self._timeouts)
         if isinstance(request, PortForwardRequest):
             if upgrade.websocket:
                 await portforward.serve_websocket(transport, request, *args)

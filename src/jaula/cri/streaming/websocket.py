@@ -21,7 +21,6 @@ from wsproto.connection import Connection as Frames
 from wsproto.connection import ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
-from wsproto.utilities import generate_accept_token
 
 from jaula.cri.streaming.backend import ClientGone
 from jaula.cri.streaming.transport import (
@@ -32,26 +31,11 @@ from jaula.cri.streaming.transport import (
     ReceiveBuffer,
     Transport,
 )
-from jaula.errors import InvalidRequest
 
 _CLOSE_CHANNEL = 255
 _ZERO = ord("0")
 
 _log = logging.getLogger("jaula.cri")
-
-
-def accept_token(key: str) -> bytes:
-    """Return the value of ``Sec-WebSocket-Accept`` for a ``Sec-WebSocket-Key``.
-
-    :raises InvalidRequest: when the key is not 16 bytes in base64, which wsproto does not check.
-    """
-    try:
-        nonce = base64.b64decode(key, validate=True)
-    except (binascii.Error, ValueError):
-        nonce = b""
-    if len(nonce) != 16:
-        raise InvalidRequest("Sec-WebSocket-Key is not 16 bytes in base64")
-    return generate_accept_token(key.encode())
 
 
 class Part(NamedTuple):

@@ -177,7 +177,7 @@ async def create(
     except BaseException as error:
         services.container_store.release(unique_name, container_id)
         services.container_store.free_level(container_id)
-        await asyncio.to_thread(_undo, services, container_id)
+        await asyncio.to_thread(remove_files, services, container_id)
         mounter.undo()
         if isinstance(error, OSError):
             what = f"cannot create the container's directory {directory}"
@@ -410,7 +410,8 @@ def _is_host_name(name: str) -> bool:
     return len(name) <= _HOSTNAME_LIMIT and plain.isascii() and plain.isalnum()
 
 
-def _undo(services: Services, container_id: str) -> None:
+def remove_files(services: Services, container_id: str) -> None:
+    """Remove what a create that failed has made of a container's files."""
     try:
         services.snapshots.remove(container_id)
     except (JaulaError, FileNotFoundError):

@@ -7,9 +7,17 @@ process while a member lives (proc_pid_stat(5), field 6; credentials(7)).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
+from jaula.engine.containers.start import open_cgroup
+from jaula.errors import JaulaError
 from jaula.kernel import process
+
+if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
 
 _ROUNDS = 8  # a member may fork while the others are being killed
 
@@ -46,3 +54,23 @@ def kill_session(session: int, pids: Callable[[], Iterable[int]]) -> int:
             process.kill_if(pid, lambda pid: bool(members(session, (pid,)))) for pid in alive
         )
     return killed
+
+
+async def kill_in_container(services: Services, container: Container, session: int) -> None:
+    """Kill the members of a session of a running container; 0 is no session.
+
+    :raises JaulaError: when that fails, unless the container has exited.
+    """
+    if not session or not container.live:
+        return
+
+    def work() -> None:
+        try:
+            with open_cgroup(services, container.record) as cgroup:
+                # Without a cgroup only the leader of the session is known.
+                kill_session(session, lambda: cgroup.pids() or (session,))
+        except JaulaError:
+            if container.live:
+                raise
+
+    await asyncio.to_thread(work)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.containers import exec_session, health
 from jaula.engine.containers.health import Probe
-from jaula.engine.containers.start import open_cgroup
 from jaula.engine.model.container_store import new_id
 from jaula.errors import JaulaError
 from jaula.spec.api import ExecCreate
@@ -166,19 +165,10 @@ class HealthMonitor:
 
     async def _kill_session(self, container: Container, session: int) -> None:
         """Kill a probe, or the processes that it left behind."""
-        if not session or not container.live:
-            return
-
-        def work() -> None:
-            try:
-                with open_cgroup(self._services, container.record) as cgroup:
-                    # Without a cgroup only the leader of the session is known.
-                    exec_session.kill_session(session, lambda: cgroup.pids() or (session,))
-            except JaulaError as error:
-                if container.live:
-                    log.warning("container %s: probe: %s", container.name, error)
-
-        await asyncio.to_thread(work)
+        try:
+            await exec_session.kill_in_container(self._services, container, session)
+        except JaulaError as error:
+            log.warning("container %s: probe: %s", container.name, error)
 
     async def _kill_orphans(self, container: Container) -> None:
         """Kill probes that a previous engine began."""

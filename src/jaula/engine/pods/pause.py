@@ -11,6 +11,7 @@ Calls of the program, in order: ``rt_sigprocmask(SIG_SETMASK, all)``; in a loop
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -70,6 +71,7 @@ def program(architecture: str) -> bytes:
     return header + load + stack + code
 
 
+@functools.cache
 def layer() -> tuple[str, bytes]:
     """Return the diff id and the tar of the root file system for this machine.
 

@@ -14,7 +14,6 @@ import hashlib
 import io
 import logging
 import os
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine.containers import selinux
-from jaula.engine.containers.create import Authorize, allow_all, check
+from jaula.engine.containers.create import Authorize, allow_all, check, remove_files
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
@@ -168,7 +167,8 @@ class Pods:
         try:
             if request.log_directory:
                 os.makedirs(request.log_directory, mode=0o755, exist_ok=True)
-            await in_thread(services.layers.extract, io.BytesIO(tar), diff_id)
+            if not services.layers.is_intact(diff_id):
+                await in_thread(services.layers.extract, io.BytesIO(tar), diff_id)
             os.makedirs(services.config.paths.container(container_id), mode=0o710, exist_ok=True)
             await in_thread(services.snapshots.create, container_id, (diff_id,))
             record = ContainerRecord(
@@ -195,7 +195,7 @@ class Pods:
         except BaseException:
             services.container_store.release(name, container_id)
             services.container_store.free_level(container_id)
-            await asyncio.to_thread(self._remove_files, container_id)
+            await asyncio.to_thread(remove_files, services, container_id)
             raise
         finally:
             lease.close()
@@ -238,13 +238,6 @@ class Pods:
         except JaulaError as error:
             log.warning("sandbox %s stays attached: %s", container.name, error)
         await self._remove(container.id)
-
-    def _remove_files(self, container_id: str) -> None:
-        try:
-            self._services.snapshots.remove(container_id)
-        except JaulaError:
-            pass  # it was not created; the first error is the one to report
-        shutil.rmtree(self._services.config.paths.container(container_id), ignore_errors=True)
 
     async def stop(self, ref: str) -> None:
         """Stop a sandbox and every container of its pod. One that is stopped stays so.

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jaula.api.http import websocket
 from jaula.errors import InvalidRequest
+from jaula.spec.websocket import accept_token
 
 CLOSED = b"\x88\x02\x03\xe8"  # a close frame with code 1000
 
@@ -83,13 +84,13 @@ def bridged(
 
 
 def test_the_key_of_the_standard_has_its_answer() -> None:
-    assert websocket.accept("dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+    assert accept_token("dGhlIHNhbXBsZSBub25jZQ==") == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 @pytest.mark.parametrize("key", ["", "x", "dGhlIHNhbXBsZQ==", "dGhlIHNhbXBsZSBub25jZQ==\n"])
 def test_an_invalid_key_is_rejected(key: str) -> None:
     with pytest.raises(InvalidRequest):
-        websocket.accept(key)
+        accept_token(key)
 
 
 @pytest.mark.parametrize(

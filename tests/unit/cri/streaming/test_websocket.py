@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.stream_client import message
-from jaula.cri.streaming import websocket
 from jaula.cri.streaming.transport import STREAM_BUFFER, ProtocolError
 from jaula.cri.streaming.websocket import Connection, MessageParser, Part, WebSocket
 from jaula.errors import InvalidRequest
+from jaula.spec.websocket import accept_token
 from unit.event_loop import idle
 
 
@@ -152,4 +152,4 @@ def test_a_channel_that_is_not_read_stops_the_client() -> None:
 @pytest.mark.parametrize("key", ["", "x", "dGhlIHNhbXBsZSBub25jZQ", "dGhlIHNhbXBsZSBub25jZQ==!"])
 def test_an_invalid_key_is_refused(key: str) -> None:
     with pytest.raises(InvalidRequest, match="16 bytes in base64"):
-        websocket.accept_token(key)
+        accept_token(key)
