@@ -53,6 +53,21 @@ def test_a_container_and_its_log_continue_without_the_engine(crashing: PrivateEn
     assert inspect(crashing, "tt")["State"]["Running"] is False
 
 
+def test_shared_memory_can_be_joined_after_two_engines_were_killed(
+    crashing: PrivateEngine,
+) -> None:
+    words = ("run", "-d", "--name", "tt", "--ipc", "shareable", "busybox", "sleep", "1000")
+    assert crashing.cli("jaula", *words).returncode == 0
+    for number in range(2):
+        crashing.kill()
+        crashing.start()
+        write = ("sh", "-c", f"echo {number} >> /dev/shm/file; cat /dev/shm/file")
+        done = crashing.cli("jaula", "run", "--rm", "--ipc", "container:tt", "busybox", *write)
+        assert done.stdout.split() == [str(n) for n in range(number + 1)], done.stderr
+    assert crashing.cli("jaula", "rm", "-f", "tt").returncode == 0
+    assert not leaks.of_containers(crashing)
+
+
 def test_the_next_engine_reads_the_exit_status(crashing: PrivateEngine) -> None:
     crashing.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sh", "-c", "sleep 1; exit 42")
     process = containers.pid(crashing, "tt")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 import struct
 import zlib
@@ -38,12 +39,21 @@ async def request(
     method: str = "POST",
     context: ssl.SSLContext | None = None,
     early: bytes = b"",
+    sock: socket.socket | None = None,
 ) -> tuple[Answer, asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connect and send a request, with ``early`` bytes after it. Return what was answered."""
+    """Connect and send a request, with ``early`` bytes after it. Return what was answered.
+
+    ``sock``: a connected socket, for a server in another network namespace.
+    """
     parts = urlsplit(url)
     assert parts.hostname is not None
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
-    lines = [f"{method} {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
+    if sock is None:
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, ssl=context)
+    else:
+        name = parts.hostname if context else None
+        reader, writer = await asyncio.open_connection(sock=sock, ssl=context, server_hostname=name)
+    target = parts._replace(scheme="", netloc="").geturl()
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{name}: {value}" for name, value in headers]
     writer.write("\r\n".join([*lines, "", ""]).encode() + early)
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -120,9 +130,15 @@ class SpdyClient:
 
     @classmethod
     async def connect(
-        cls, url: str, protocol: str, context: ssl.SSLContext | None = None
+        cls,
+        url: str,
+        protocol: str,
+        context: ssl.SSLContext | None = None,
+        sock: socket.socket | None = None,
     ) -> SpdyClient:
-        answer, reader, writer = await request(url, spdy_headers(protocol), context=context)
+        answer, reader, writer = await request(
+            url, spdy_headers(protocol), context=context, sock=sock
+        )
         assert answer.status == 101, answer
         assert answer.headers["upgrade"] == "SPDY/3.1"
         assert answer.headers["x-stream-protocol-version"] == protocol
@@ -150,6 +166,11 @@ class SpdyClient:
             await self.writer.drain()
         if fin:
             self.writer.write(data(stream_id, b"", FIN))
+
+    def reset(self, stream_id: int) -> None:
+        """Reset a stream, as client-go does when its connection is closed."""
+        cancel = 5
+        self.writer.write(control(RST_STREAM, struct.pack(">II", stream_id, cancel)))
 
     async def frame(self) -> bool:
         """Process one frame; return False at the end of the connection."""
@@ -223,9 +244,17 @@ class WebSocketClient:
         self.close_code: int | None = None
 
     @classmethod
-    async def connect(cls, url: str, protocol: str = "") -> WebSocketClient:
+    async def connect(
+        cls,
+        url: str,
+        protocol: str = "",
+        context: ssl.SSLContext | None = None,
+        sock: socket.socket | None = None,
+    ) -> WebSocketClient:
         offers = [protocol] if protocol else []
-        answer, reader, writer = await request(url, websocket_headers(*offers), method="GET")
+        answer, reader, writer = await request(
+            url, websocket_headers(*offers), method="GET", context=context, sock=sock
+        )
         assert answer.status == 101, answer
         assert answer.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
         assert answer.headers.get("sec-websocket-protocol", "") == protocol

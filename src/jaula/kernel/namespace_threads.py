@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from jaula.kernel import mounts
 from jaula.kernel.namespaces import CLONE, KINDS, open_namespace, setns, unshare
 
 Result = TypeVar("Result")
@@ -56,3 +57,24 @@ def join_namespaces(pid: int, kinds: Sequence[str]) -> None:
     finally:
         for fd, _ in fds:
             os.close(fd)
+
+
+def clone_tree_of(pid: int, path: str) -> int:
+    """Return a copy of the mount at ``path`` in a process's mount namespace, -1 if there is none.
+
+    A mount can be cloned only in its own namespace, so a thread enters that.
+    """
+
+    def clone() -> int:
+        unshare(CLONE.FS)
+        try:
+            namespace = open_namespace(pid, "mnt")
+        except OSError:
+            return -1  # it has just exited
+        try:
+            setns(namespace, CLONE.NEWNS)
+        finally:
+            os.close(namespace)
+        return mounts.clone_tree(path) if mounts.is_mount_point(path) else -1
+
+    return in_unshared_thread(clone)

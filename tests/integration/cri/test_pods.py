@@ -196,6 +196,9 @@ def test_pods_outlive_the_engine(node: PrivateEngine) -> None:
         assert (pod.id, pod.state) == (ids[0], api.SANDBOX_READY)
         assert (await cri.container(ids[1])).state == api.CONTAINER_RUNNING
         assert await cri.run(ids[1], "echo", "alive") == "alive\n"
+        late = await cri.run_container(ids[0], "late", "sleep", "100")
+        await cri.run(ids[1], "touch", "/dev/shm/file")
+        assert await cri.run(late, "ls", "/dev/shm") == "file\n"
 
     calls(node, work)
 

@@ -400,10 +400,7 @@ class Starter:
             owner = self._services.container_store.find(resolved.namespaces.ipc.container)
             path = str(self._services.config.paths.container_run(owner.id) / "shm")
             if not os.path.ismount(path):
-                raise Conflict(
-                    f"/dev/shm of container {owner.name} can no longer be shared",
-                    hint="a previous engine created it; restart that container",
-                )
+                _fetch_shm(owner, path)
             return path
         if not resolved.namespaces.shareable_ipc:
             return None
@@ -419,6 +416,23 @@ class Starter:
             context = f',context="{label}"' if label else ""
             mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
         return path
+
+
+def _fetch_shm(owner: Container, path: str) -> None:
+    """Mount the /dev/shm that a previous engine made, which the shim of its container still has.
+
+    :raises Conflict: when the container does not run.
+    """
+    from jaula.kernel import mounts
+    from jaula.kernel.namespace_threads import clone_tree_of
+
+    tree = clone_tree_of(owner.record.shim_pid, path) if owner.live else -1
+    if tree < 0:
+        raise Conflict(f"/dev/shm of container {owner.name} cannot be shared: it does not run")
+    try:
+        mounts.move_mount(tree, path)
+    finally:
+        os.close(tree)
 
 
 def running_fields(intent: StartIntent) -> dict[str, Any]:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from jaula.engine.volumes.create import mount_data, parse_driver_options, server_name
 from jaula.errors import InvalidRequest, NotFound, Unavailable
-from jaula.kernel import mounts, namespaces
+from jaula.kernel import mounts
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
-from jaula.kernel.namespace_threads import in_unshared_thread
-from jaula.kernel.namespaces import CLONE
+from jaula.kernel.namespace_threads import clone_tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +108,7 @@ def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
     tree = -1
     try:
         if holder:
-            tree = in_unshared_thread(lambda: _fetch(holder, volume.path))
+            tree = clone_tree_of(holder, volume.path)
         if tree < 0:
             tree = _bind(source) if source.options.bind else _file_system(source)
         mounts.move_mount(tree, volume.path)
@@ -118,20 +117,6 @@ def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
     finally:
         if tree >= 0:
             os.close(tree)
-
-
-def _fetch(pid: int, path: str) -> int:
-    """Return a copy of the mount at ``path`` in a shim's namespace, or -1 if there is none."""
-    namespaces.unshare(CLONE.FS)
-    try:
-        namespace = namespaces.open_namespace(pid, "mnt")
-    except OSError:
-        return -1  # it has just exited
-    try:
-        namespaces.setns(namespace, CLONE.NEWNS)
-    finally:
-        os.close(namespace)
-    return mounts.clone_tree(path) if mounts.is_mount_point(path) else -1
 
 
 def _bind(source: VolumeSource) -> int:
