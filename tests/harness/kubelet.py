@@ -235,8 +235,14 @@ class Kubelet:
             raise Pending(f"containers of the pod {name} still run")
 
     def pods(self) -> list[dict[str, Any]]:
-        """Return the pods of the node, without status conditions that no API server stored."""
-        return list(self.request("GET", "/pods").json()["items"] or [])
+        """Return the pods of the node.
+
+        :raises Pending: when the kubelet does not answer.
+        """
+        reply = self.request("GET", "/pods")
+        if reply.status != 200:
+            raise Pending(f"the kubelet does not list pods: {reply.status} {reply.body!r}")
+        return list(reply.json()["items"] or [])
 
     def pod(self, name: str) -> dict[str, Any]:
         """Return a pod.
@@ -391,7 +397,7 @@ def _processes(name: str) -> set[int]:
     found = set()
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / name):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # ENOENT and ENODEV: it was removed
                 found |= set(map(int, (Path(directory) / "cgroup.procs").read_text().split()))
     return found
 

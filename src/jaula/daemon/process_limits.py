@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-_M_ARENA_MAX = -8  # malloc.h
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h
+_MAPPED = 512 * 1024  # bytes of an allocation that has a mapping of its own
 
 
 NEEDED_FILES = 20_000
@@ -54,13 +55,17 @@ def trim_heap() -> None:
         trim(0)
 
 
-def use_one_arena() -> None:
-    """Share one heap between all threads: they are few, and an arena of each costs megabytes.
+def set_heap_options() -> None:
+    """Set up the heap of the C library (mallopt(3)) for a process that runs for months.
 
-    mallopt(3), ``M_ARENA_MAX``.
+    All threads share one heap (``M_ARENA_MAX``): they are few, and an arena of each costs
+    megabytes. Buffers of transfers have mappings of their own (``M_MMAP_THRESHOLD``). Otherwise the
+    library raises the threshold at the first one that is freed, and small objects that live long
+    take the place of the next ones, so that the heap grows.
     """
     import ctypes
 
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_ARENA_MAX, 1)
+        set_option(_M_MMAP_THRESHOLD, _MAPPED)

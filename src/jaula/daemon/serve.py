@@ -49,7 +49,7 @@ def run(
     import logging
 
     gc.disable()  # what an engine loads at its start stays; see _settle
-    process_limits.use_one_arena()
+    process_limits.set_heap_options()
     logging.basicConfig(
         level=logging.DEBUG if config.debug else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -37,5 +37,9 @@ def shared_node(worker_index: int) -> Iterator[Kubelet]:
 @pytest.fixture
 def node(shared_node: Kubelet) -> Iterator[Kubelet]:
     yield shared_node
+    if shared_node.engine.process is None:  # a test failed in between
+        shared_node.start_engine()
+    if shared_node.process is None:
+        shared_node.start()
     for path in shared_node.manifests.glob("*.json"):
         shared_node.delete(path.stem)
