@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaula.spec.api import ContainerUpdate, ExecCreate, RegistryAuth
     from jaula.spec.api_params import AttachOptions
     from jaula.spec.image import Platform
-    from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
+    from jaula.spec.pod import PodContainerRequest, PodSandboxRequest, RuntimeHandler
     from jaula.state.records import ContainerRecord
 
 Document = dict[str, Any]
@@ -36,7 +36,7 @@ class Access(Protocol):
 class Pods(Protocol):
     """Pods and their containers."""
 
-    def runtime_handlers(self) -> tuple[str, ...]: ...
+    async def runtime_handlers(self) -> tuple[RuntimeHandler, ...]: ...
     def network_state(self) -> NetworkState: ...
     async def run(self, request: PodSandboxRequest) -> str: ...
     async def stop(self, ref: str) -> None: ...

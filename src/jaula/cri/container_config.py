@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaula.cri import security
+from jaula.cri import security, stop_signal
 from jaula.cri.enums import enum_name
+from jaula.cri.mounts import mount_spec, pod_mount
 from jaula.cri.proto import api_pb2 as api
-from jaula.cri.sandbox_config import PROFILE
-from jaula.errors import InvalidRequest, Unsupported
+from jaula.cri.sandbox_config import PROFILE, pod_ids
+from jaula.errors import InvalidRequest
 from jaula.spec.api import (
-    BindOptions,
     ContainerCreate,
     ContainerUpdate,
     DeviceMapping,
     DeviceRequest,
     HostConfig,
-    ImageOptions,
 )
-from jaula.spec.api import Mount as MountSpec
 from jaula.spec.pod import PodContainerRequest
 
-_PROPAGATION = {
-    "PROPAGATION_PRIVATE": "rprivate",
-    "PROPAGATION_HOST_TO_CONTAINER": "rslave",
-    "PROPAGATION_BIDIRECTIONAL": "rshared",
-}
+_CDI_ANNOTATION = "cdi.k8s.io/"
 _NO_LIMIT = -1
 
 
@@ -33,16 +27,10 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
     """Return the request for a container in a sandbox.
 
     :raises InvalidRequest: when the configuration is not valid.
-    :raises Unsupported: when it asks for groups without those of the image.
     """
     if not config.metadata.name:
         raise InvalidRequest("the configuration of a container has no name")
     context = config.linux.security_context
-    if context.supplemental_groups_policy == api.Strict:
-        raise Unsupported(
-            "supplementalGroupsPolicy Strict is not supported",
-            hint="with Merge the groups of the user in the image's /etc/group are added",
-        )
     return PodContainerRequest(
         sandbox=sandbox,
         name=config.metadata.name,
@@ -57,7 +45,7 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
             tty=config.tty,
             open_stdin=config.stdin,
             stdin_once=config.stdin_once,
-            stop_signal=_signal(config.stop_signal),
+            stop_signal=stop_signal.name_of(config.stop_signal),
             host_config=_host_config(config),
         ),
         labels=dict(config.labels),
@@ -65,6 +53,14 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
         log_path=config.log_path,
         pid=enum_name(api.NamespaceMode, context.namespace_options.pid, "the mode of a namespace"),
         target=context.namespace_options.target_id,
+        ids=pod_ids(context.namespace_options),
+        mounts=tuple(pod_mount(mount) for mount in config.mounts),
+        user_specified_image=config.image.user_specified_image,
+        groups_policy=enum_name(
+            api.SupplementalGroupsPolicy,
+            context.supplemental_groups_policy,
+            "the policy of supplemental groups",
+        ),
     )
 
 
@@ -86,14 +82,6 @@ def _limits(limits: api.LinuxContainerResources) -> dict[str, Any]:
     }
 
 
-def _signal(number: api.Signal) -> str:
-    """Return the name of a stop signal, '' for the image's."""
-    if not number:
-        return ""
-    name = enum_name(api.Signal, number, "the stop signal").removeprefix("SIGNAL_")
-    return name.replace("PLUS", "+").replace("MINUS", "-")
-
-
 def _variable(pair: api.KeyValue) -> str:
     return f"{pair.key}={pair.value.decode('utf-8', 'surrogateescape')}"
 
@@ -104,6 +92,8 @@ def _user(context: api.LinuxContainerSecurityContext) -> str:
     :raises InvalidRequest: when there is a group without a user.
     """
     user = context.run_as_username
+    if ":" in user:
+        raise InvalidRequest(f"run_as_username {user[:80]!r} is not a name")
     if context.HasField("run_as_user"):
         user = str(context.run_as_user.value)
     if not context.HasField("run_as_group"):
@@ -113,12 +103,25 @@ def _user(context: api.LinuxContainerSecurityContext) -> str:
     return f"{user}:{context.run_as_group.value}"
 
 
+def _cdi_devices(config: api.ContainerConfig) -> tuple[str, ...]:
+    """Return the names of CDI devices; older kubelets have them in annotations only."""
+    if config.CDI_devices:
+        return tuple(device.name for device in config.CDI_devices)
+    return tuple(
+        name
+        for key, value in config.annotations.items()
+        if key.startswith(_CDI_ANNOTATION)
+        for name in value.split(",")
+    )
+
+
 def _host_config(config: api.ContainerConfig) -> HostConfig:
     """Return the limits, mounts and confinement. Without lists of paths the default ones count."""
     context, limits = config.linux.security_context, config.linux.resources
+    cap_add, cap_drop = security.capability_changes(context.capabilities)
     return HostConfig(
         profile=PROFILE,
-        mounts=tuple(_mount(mount) for mount in config.mounts),
+        mounts=tuple(mount_spec(mount, privileged=context.privileged) for mount in config.mounts),
         devices=tuple(
             DeviceMapping(
                 path_on_host=device.host_path,
@@ -128,11 +131,11 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
             for device in config.devices
         ),
         device_requests=tuple(
-            DeviceRequest(driver="cdi", device_ids=(device.name,)) for device in config.CDI_devices
+            DeviceRequest(driver="cdi", device_ids=(name,)) for name in _cdi_devices(config)
         ),
         privileged=context.privileged,
-        cap_add=tuple(context.capabilities.add_capabilities),
-        cap_drop=tuple(context.capabilities.drop_capabilities),
+        cap_add=cap_add,
+        cap_drop=cap_drop,
         group_add=tuple(str(group) for group in context.supplemental_groups),
         readonly_rootfs=context.readonly_rootfs,
         security_opt=tuple(security.container_options(context)),
@@ -141,27 +144,4 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
         pids_limit=_NO_LIMIT,  # the kubelet limits the pod's cgroup
         masked_paths=tuple(context.masked_paths) or None,
         readonly_paths=tuple(context.readonly_paths) or None,
-    )
-
-
-def _mount(mount: api.Mount) -> MountSpec:
-    mode = enum_name(api.MountPropagation, mount.propagation, "a mount's propagation")
-    if mount.HasField("image") and mount.image.image:
-        return MountSpec(
-            type="image",
-            source=mount.image.image,
-            target=mount.container_path,
-            image_options=ImageOptions(subpath=mount.image_sub_path),
-        )
-    return MountSpec(
-        type="bind",
-        source=mount.host_path,
-        target=mount.container_path,
-        read_only=mount.readonly,
-        bind_options=BindOptions(
-            propagation=_PROPAGATION[mode],
-            create_mountpoint=True,
-            read_only_non_recursive=mount.readonly and not mount.recursive_read_only,
-            read_only_force_recursive=mount.recursive_read_only,
-        ),
     )

@@ -29,7 +29,6 @@ SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
 _API_VERSION = "v1"
 _PART = 256  # items of one message of a stream
-_FEATURES = api.RuntimeHandlerFeatures(recursive_read_only_mounts=True, user_namespaces=True)
 _EVENTS = {
     "create": api.CONTAINER_CREATED_EVENT,
     "start": api.CONTAINER_STARTED_EVENT,
@@ -113,6 +112,7 @@ class RuntimeService:
 
     async def status(self, request: api.StatusRequest) -> api.StatusResponse:
         network = self._engine.pods.network_state()
+        handlers = await self._engine.pods.runtime_handlers()
         return api.StatusResponse(
             status=api.RuntimeStatus(
                 conditions=(
@@ -125,10 +125,8 @@ class RuntimeService:
                     ),
                 )
             ),
-            runtime_handlers=[
-                api.RuntimeHandler(name=name, features=_FEATURES)
-                for name in self._engine.pods.runtime_handlers()
-            ],
+            runtime_handlers=[status.runtime_handler(handler) for handler in handlers],
+            features=status.runtime_features(handlers),
         )
 
     async def runtime_config(self, request: api.RuntimeConfigRequest) -> api.RuntimeConfigResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from jaula.cri import security
 from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
@@ -25,7 +27,9 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         raise InvalidRequest("the configuration of a pod sandbox has no metadata")
     context = config.linux.security_context
     modes = context.namespace_options
-    ids = _ids(modes.userns_options) if modes.HasField("userns_options") else None
+    ids = pod_ids(modes)
+    if modes.pid == api.TARGET:
+        raise InvalidRequest("a pod sandbox has no target for its process namespace")
     host_network = modes.network == api.NODE
     host = HostConfig(
         profile=PROFILE,
@@ -56,6 +60,7 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         log_directory=config.log_directory,
         runtime_handler=runtime_handler,
         shared_pid=modes.pid == api.POD,
+        privileged=context.privileged,
         ids=ids,
         ports=tuple(
             PodPort(
@@ -70,20 +75,27 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
     )
 
 
-def _ids(options: api.UserNamespace) -> PodIds | None:
+def pod_ids(modes: api.NamespaceOption) -> PodIds | None:
     """Return the ids of a pod's user namespace; None if the pod is in the host's.
 
-    The kubelet maps one range, the same for users and groups.
-
-    :raises InvalidRequest: when the mappings are others, or have ids of the host's own users.
+    :raises InvalidRequest: when the mappings are not one range for users and groups.
     """
-    if options.mode == api.NODE:
+    options = modes.userns_options
+    if not modes.HasField("userns_options") or options.mode == api.NODE:
         return None
     if options.mode != api.POD:
         raise InvalidRequest("the mode of a pod's user namespace must be POD or NODE")
+    return id_mapping(options.uids, options.gids)
+
+
+def id_mapping(uids: Iterable[api.IDMapping], gids: Iterable[api.IDMapping]) -> PodIds:
+    """Return the range of an id map. The kubelet maps one, the same for users and groups.
+
+    :raises InvalidRequest: when the mappings are others, or have ids of the host's own users.
+    """
     rows = [
         [(row.container_id, row.host_id, row.length) for row in mappings]
-        for mappings in (options.uids, options.gids)
+        for mappings in (uids, gids)
     ]
     if rows[0] != rows[1] or len(rows[0]) != 1 or rows[0][0][0] != 0:
         raise InvalidRequest(

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from jaula.cri import stop_signal
+from jaula.cri.mounts import mount_status
 from jaula.cri.proto import api_pb2 as api
-from jaula.spec.pod import PodIds
+from jaula.spec.pod import PodIds, RuntimeHandler
 from jaula.state.records import ContainerRecord, NamespaceKind, NamespaceMode, Status
 
 _LIVE = (Status.RUNNING, Status.PAUSED)
+
+
+# -- the runtime ---------------------------------------------------------------------------------
+
+
+def runtime_handler(handler: RuntimeHandler) -> api.RuntimeHandler:
+    """Return a runtime handler with its features."""
+    return api.RuntimeHandler(
+        name=handler.name,
+        features=api.RuntimeHandlerFeatures(
+            recursive_read_only_mounts=handler.recursive_read_only,
+            user_namespaces=handler.user_namespaces,
+        ),
+    )
+
+
+def runtime_features(handlers: Sequence[RuntimeHandler]) -> api.RuntimeFeatures:
+    """Return the features of the runtime as a whole.
+
+    A pod with a user namespace can be on the host's network with every handler that has user
+    namespaces. The options of ``Mount.mount_options`` are not served.
+    """
+    return api.RuntimeFeatures(
+        supplemental_groups_policy=True,
+        user_namespaces_host_network=any(handler.user_namespaces for handler in handlers),
+    )
 
 
 # -- sandboxes -----------------------------------------------------------------------------------
@@ -133,23 +161,33 @@ def container_status(
         started_at=record.started_at,
         finished_at=record.finished_at if exited else 0,
         exit_code=record.exit_code if exited else 0,
-        image=api.ImageSpec(image=record.body.image),
+        image=api.ImageSpec(
+            image=record.pod.user_specified_image or record.body.image,
+            user_specified_image=record.pod.user_specified_image,
+        ),
         image_ref=record.image,
         image_id=record.image,
         reason=_reason(record) if exited else "",
         message=record.error,
         labels=record.pod.labels,
         annotations=record.pod.annotations,
-        mounts=[
-            api.Mount(
-                container_path=mount.destination,
-                host_path=mount.source,
-                readonly=mount.read_only,
-            )
-            for mount in record.mounts
-        ],
+        mounts=[mount_status(mount) for mount in record.mounts],
         log_path=posixpath.join(directory, record.pod.log_path) if record.pod.log_path else "",
         resources=api.ContainerResources(linux=_resources(record)),
+        user=_user(record),
+        stop_signal=stop_signal.value_of(record.body.stop_signal),
+    )
+
+
+def _user(record: ContainerRecord) -> api.ContainerUser | None:
+    """Return the ids of the first process inside the container, whatever it has set since."""
+    user = record.user
+    if user is None:
+        return None
+    return api.ContainerUser(
+        linux=api.LinuxContainerUser(
+            uid=user.uid, gid=user.gid, supplemental_groups=user.additional_gids
+        )
     )
 
 

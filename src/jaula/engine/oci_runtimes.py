@@ -44,11 +44,32 @@ _FEATURES_SIZE = 1 << 20  # bytes
 _DEFAULT_VERSION = "1.0.2"  # the spec's version before runtimes had features documents
 
 
+class LinuxFeatures(msgspec.Struct, frozen=True):
+    """The used part of the member ``linux`` of the features document. None means unknown."""
+
+    namespaces: tuple[str, ...] | None = None
+
+
 class RuntimeFeatures(msgspec.Struct, frozen=True):
-    """The used part of the features document."""
+    """The used part of the features document. None means unknown."""
 
     oci_version_max: str = msgspec.field(name="ociVersionMax", default=_DEFAULT_VERSION)
+    mount_options: tuple[str, ...] | None = msgspec.field(name="mountOptions", default=None)
+    linux: LinuxFeatures | None = None
 
+    @property
+    def recursive_read_only(self) -> bool:
+        """Whether it can make a mount read-only with every mount below it."""
+        return "rro" in (self.mount_options or ())
+
+    @property
+    def user_namespaces(self) -> bool:
+        """Whether it can create containers in a user namespace."""
+        return self.linux is not None and "user" in (self.linux.namespaces or ())
+
+
+OWN_FEATURES = RuntimeFeatures(mount_options=("rro",), linux=LinuxFeatures(namespaces=("user",)))
+"""The used features of jaula's own runtime: every supported kernel has mount_setattr(2)."""
 
 _decode_features = msgspec.json.Decoder(RuntimeFeatures).decode
 
@@ -125,6 +146,18 @@ class RuntimeTable:
         return (
             _decode_features(document).oci_version_max if document is not None else _DEFAULT_VERSION
         )
+
+    async def features(self, name: str) -> RuntimeFeatures | None:
+        """Return what a runtime reports about itself; None if it reports nothing.
+
+        :raises InvalidRequest: when there is none of that name.
+        """
+        if self.choose(name or OWN_RUNTIME) == OWN_RUNTIME:
+            return OWN_FEATURES
+        if (task := self._probing.get(name)) is not None:
+            await asyncio.wait((task,))
+        document = self._documents.get(name)
+        return None if document is None else _decode_features(document)
 
     async def _probe(self, name: str) -> None:
         """Ask one runtime for its features; older runtimes have no such command."""

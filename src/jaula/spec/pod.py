@@ -13,6 +13,18 @@ USERNS_HANDLER = "jaula-userns"
 """The runtime handler that gives a pod a user namespace of its own."""
 
 
+class RuntimeHandler(msgspec.Struct, frozen=True):
+    """A runtime handler, and what pods of it can ask for. The default one has no name.
+
+    ``recursive_read_only``: mounts that are read-only with every mount below them.
+    ``user_namespaces``: a user namespace with the ids that the kubelet has chosen.
+    """
+
+    name: str
+    recursive_read_only: bool
+    user_namespaces: bool
+
+
 class PodMetadata(msgspec.Struct, frozen=True, omit_defaults=True):
     """The identity of a sandbox, which is unique among the sandboxes of an engine."""
 
@@ -45,6 +57,7 @@ class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     ``shared_pid`` gives the pod one process namespace, whose first process is the sandbox's.
     ``log_directory`` is the host's directory of the pod's logs, '' if there is none. ``ids`` are
     those that the client has chosen for its user namespace; None for a range of the engine's.
+    ``privileged`` permits privileged containers in the pod.
     """
 
     metadata: PodMetadata
@@ -56,13 +69,30 @@ class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     shared_pid: bool = False
     ports: tuple[PodPort, ...] = ()
     ids: PodIds | None = None
+    privileged: bool = False
+
+
+class PodMount(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a mount of a container has beyond the API's mount with the same target.
+
+    ``options`` are further mount options. ``relabel`` gives its files the container's SELinux
+    label. ``ids`` is the id map that the mount must have; None for the one that the host allows.
+    """
+
+    target: str
+    options: tuple[str, ...] = ()
+    relabel: bool = False
+    ids: PodIds | None = None
 
 
 class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A container of a pod. ``body`` has no namespace modes: the sandbox and ``pid`` decide them.
 
     ``pid`` is POD, CONTAINER, NODE or TARGET, for TARGET with ``target``, a container of the pod.
-    ``log_path`` is relative to the pod's log directory.
+    ``log_path`` is relative to the pod's log directory. ``groups_policy`` is Merge or Strict: with
+    Merge the user's groups in the image are added to the requested ones. ``ids`` are those of the
+    user namespace that the client expects the pod to have; None for no expectation.
+    ``user_specified_image`` is the image as the pod names it, '' if unknown.
     """
 
     sandbox: str
@@ -74,3 +104,7 @@ class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     log_path: str = ""
     pid: str = "POD"
     target: str = ""
+    groups_policy: str = "Merge"
+    ids: PodIds | None = None
+    mounts: tuple[PodMount, ...] = ()
+    user_specified_image: str = ""

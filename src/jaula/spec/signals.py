@@ -23,7 +23,7 @@ def parse(text: str) -> int:
         minus = ""
         if not plus:
             base, minus, offset = name.partition("-")
-        known = {s.name.removeprefix("SIG"): int(s) for s in signal.Signals}
+        known = {n.removeprefix("SIG"): int(s) for n, s in signal.Signals.__members__.items()}
         if base in known and not (plus or minus):
             return known[base]
         if base in ("RTMIN", "RTMAX") and offset.isascii() and offset.isdigit():

@@ -57,6 +57,7 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     no_copy: bool = False
     subpath: str = ""  # in the volume, without following symbolic links; in the image
     mapped: bool = False  # the mount's owners are ids of the container already
+    map_required: bool = False  # never mount it without an id map, if the container has one
     image: str = ""  # id
     layers: tuple[str, ...] = ()  # diff ids of the image's layers, base first
 
@@ -295,6 +296,18 @@ class StartIntent(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[PublishedPort, ...] = ()
 
 
+class UserFacts(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The user of the program, looked up in the container's own passwd and group files.
+
+    Ids are those inside the container. ``additional_gids`` has the primary group as well.
+    """
+
+    uid: int = 0
+    gid: int = 0
+    additional_gids: tuple[int, ...] = ()
+    home: str = "/"
+
+
 SANDBOX_ATTRIBUTE = "io.jaula.pod-sandbox"
 """The attribute of events of a pod's containers: the id of the sandbox."""
 
@@ -369,6 +382,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     build: str = ""  # the build that it is a step of; such a container is never listed
     sandbox: PodSandboxRecord | None = None  # None: it is not the sandbox of a pod
     pod: PodContainerRequest | None = None  # None: it is not a container of a pod
+    user: UserFacts | None = None  # decided at the creation, of a pod's container only
     start_intent: StartIntent | None = None  # None: no start is in progress
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 

@@ -41,7 +41,7 @@ from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_params import ContainerCreated
 from jaula.spec.decode import Empty
 from jaula.spec.image import ImageConfig, Platform
-from jaula.state.records import ContainerRecord, ResolvedRequest
+from jaula.state.records import ContainerRecord, ResolvedRequest, UserFacts
 
 if TYPE_CHECKING:
     from jaula.images.store.catalog import Image
@@ -82,6 +82,7 @@ async def create(
     authorize: Authorize = allow_all,
     log: LogConfig | None = None,
     pod: PodContainerRequest | None = None,
+    user_of: Callable[[ContainerRecord], UserFacts] | None = None,
 ) -> ContainerCreated:
     """Create a container that is ready to start.
 
@@ -89,7 +90,8 @@ async def create(
     created, and before an absent image, container or secret is reported: a client that may not have
     the container learns nothing of them, and is not told to pull the image. Nothing is awaited from
     there on until all names are ids. ``owner`` is the client, with its group. ``log`` is the log of
-    a container of a pod, in place of the request's, and ``pod`` is its request.
+    a container of a pod, in place of the request's, and ``pod`` is its request. ``user_of`` looks
+    its user up.
 
     :raises NotFound: when there is no such image.
     :raises Conflict: when the name is in use.
@@ -114,6 +116,9 @@ async def create(
     )
     if log is not None:
         resolved = msgspec.structs.replace(resolved, log=log)
+    if pod is not None:
+        requests = mount_spec.with_pod_mounts(resolved.mounts, pod.mounts)
+        resolved = msgspec.structs.replace(resolved, mounts=requests)
     bounds = authorize(resolved)
     _check_containers(services, resolved)
     resolved, merged = mount.resolve_references(services, resolved, merged)
@@ -157,6 +162,8 @@ async def create(
             level=selinux.take_level(services, container_id, resolved),
             resolved_request=resolved,
         )
+        if user_of is not None:
+            record = msgspec.structs.replace(record, user=user_of(record))
         os.makedirs(directory, mode=0o710, exist_ok=True)
         size = size_limit(merged.host_config.storage_opt)
         if services.snapshots.instant:

@@ -166,9 +166,12 @@ class Execs:
         path = self._services.config.paths.container(record.id) / "config.json"
         base = decode(path.read_bytes()).process
         assert base is not None
-        user = self._users.inside(
-            container, body.user or record.body.user, record.body.host_config.group_add
-        )
+        if record.user is not None and not body.user:
+            user = record.user
+        else:
+            user = self._users.inside(
+                container, body.user or record.body.user, record.body.host_config.group_add
+            )
         capabilities = base.capabilities
         if body.privileged:
             capabilities = security.capability_sets(

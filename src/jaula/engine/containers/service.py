@@ -60,6 +60,7 @@ class Containers(ContainerQueries):
 
     def __init__(self, services: Services, users: UserLookup) -> None:
         super().__init__(services)
+        self._users = users
         self.exit_handler = ExitHandler(services, self._start)
         self._process_control = ProcessControl(services, self._emit, self.exit_handler.save)
         self.starter = Starter(
@@ -113,7 +114,15 @@ class Containers(ContainerQueries):
     ) -> ContainerCreated:
         """Create a container; see :func:`jaula.engine.containers.create.create`."""
         return await container_create.create(
-            self.services, body, name, platform, owner=owner, authorize=authorize, log=log, pod=pod
+            self.services,
+            body,
+            name,
+            platform,
+            owner=owner,
+            authorize=authorize,
+            log=log,
+            pod=pod,
+            user_of=self._users.of if pod is not None else None,
         )
 
     async def start(self, ref: str) -> None:

@@ -54,7 +54,7 @@ from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord, StartIntent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from jaula.cgroups.protocol import Cgroup
     from jaula.engine.containers.user_lookup import UserLookup
@@ -254,15 +254,45 @@ class Starter:
             if modes.user.host:
                 continue
             if not other_modes.user.host:
-                paths["user"] = f"/proc/{pid}/ns/user"
+                paths.setdefault("user", f"/proc/{pid}/ns/user")
             elif kind == "user":
                 raise InvalidRequest(
                     f"container {other.name} has no user namespace of its own to join",
                     hint="it was created with --userns=host",
                 )
-        if (owner := self._namespace_owner(modes)) is not None:
-            resources.joined_fds = join.open_namespaces(owner, paths)
+        owners: dict[str, list[str]] = {}
+        for kind, ref in modes.containers().items():
+            owners.setdefault(ref, []).append(kind)
+        if "user" in paths and not modes.user.container:
+            owners[next(iter(owners))].append("user")
+        for ref, kinds in owners.items():
+            other = self._services.container_store.find(ref)
+            resources.joined_fds |= join.open_namespaces(other, kinds)
+        if len(owners) > 1 and not modes.user.host:
+            self._check_user_namespace(owners, resources.joined_fds.get("user"))
         return paths
+
+    def _check_user_namespace(self, owners: Iterable[str], user_fd: int | None) -> None:
+        """Check that containers whose namespaces are joined are in one user namespace.
+
+        ``user_fd`` is that of the first one, None if it is the host's.
+
+        :raises InvalidRequest: when one is in another.
+        """
+        first, *others = (self._services.container_store.find(ref) for ref in owners)
+        for other in others:
+            fds = join.open_namespaces(other, ("user",))
+            try:
+                same = user_fd is not None and os.path.samestat(
+                    os.fstat(fds["user"]), os.fstat(user_fd)
+                )
+            finally:
+                os.close(fds["user"])
+            if not same:
+                raise InvalidRequest(
+                    f"containers {first.name} and {other.name} are in different user namespaces",
+                    hint="a container can join namespaces of one user namespace only",
+                )
 
     def _namespace_owner(self, modes: Namespaces) -> Container | None:
         for ref in modes.containers().values():
@@ -337,7 +367,7 @@ class Starter:
         paths = services.config.paths
         uids, gids = self._maps(record, resources)
         run_dir = paths.container_run(record.id)
-        user = self._users.of(record)
+        user = record.user or self._users.of(record)
         requests = resolved.resources.device_requests
         inputs = SpecInputs(
             container_id=record.id,

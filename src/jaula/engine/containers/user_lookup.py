@@ -6,6 +6,9 @@ the user are added. Statement I8: the files belong to the container, so they are
 opened inside its root, never through a link or as anything but a regular file, and read up to a
 limit. A line that does not follow the grammar is skipped (where C would read 0, which is root).
 
+A container of a pod has Kubernetes' rule instead (KEP-3619). With the policy Merge the groups that
+list the user are added with a group as well, with Strict never.
+
 The primary group is always among the additional ones, since a group that is only primary could be
 dropped to evade a mode that denies the group (CVE-2022-2990).
 
@@ -23,17 +26,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.oci_spec.inputs import UserFacts
 from jaula.engine.userns import join
 from jaula.errors import InvalidRequest
 from jaula.kernel.paths import open_in_root
-from jaula.state.records import ContainerRecord
+from jaula.state.records import ContainerRecord, UserFacts
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
 _CACHE_SIZE = 512  # users
+_Key = tuple[str, str, tuple[str, ...], str]
 
 
 class UserLookup:
@@ -41,7 +44,7 @@ class UserLookup:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._cache: OrderedDict[tuple[str, str, tuple[str, ...]], UserFacts] = OrderedDict()
+        self._cache: OrderedDict[_Key, UserFacts] = OrderedDict()
 
     def of(self, record: ContainerRecord) -> UserFacts:
         """Return the user of a container that does not run.
@@ -49,12 +52,13 @@ class UserLookup:
         :raises InvalidRequest: when the user does not follow the grammar or is not in the files.
         """
         user, groups = record.body.user, record.body.host_config.group_add
+        policy = record.pod.groups_policy if record.pod else DOCKER
         if record.started_at or any(m.destination.startswith("/etc") for m in record.mounts):
-            return self._look(record, user, groups)
-        key = (record.image, user, groups)
+            return self._look(record, user, groups, policy)
+        key = (record.image, user, groups, policy)
         user_facts = self._cache.get(key)
         if user_facts is None:
-            user_facts = self._cache[key] = self._look(record, user, groups)
+            user_facts = self._cache[key] = self._look(record, user, groups, policy)
             if len(self._cache) > _CACHE_SIZE:
                 self._cache.popitem(last=False)
         return user_facts
@@ -70,13 +74,15 @@ class UserLookup:
         finally:
             os.close(root)
 
-    def _look(self, record: ContainerRecord, user: str, groups: tuple[str, ...]) -> UserFacts:
+    def _look(
+        self, record: ContainerRecord, user: str, groups: tuple[str, ...], policy: str
+    ) -> UserFacts:
         from jaula.storage.drivers.driver import open_root
 
         snapshots = self._services.snapshots
         source = snapshots.root(record.id) if record.started_at else snapshots.view(record.layers)
         with open_root(source) as root:
-            return _facts(resolve_user(root, user, groups))
+            return _facts(resolve_user(root, user, groups, policy))
 
 
 def _facts(resolved: ResolvedUser) -> UserFacts:
@@ -92,6 +98,8 @@ MAX_GROUPS = 65536
 """NGROUPS_MAX (linux/limits.h)."""
 
 _NAME_LIMIT = 256  # characters
+DOCKER, MERGE, STRICT = "", "Merge", "Strict"
+"""Whether the groups that list the user are added: without a group, always, never."""
 
 
 class ResolvedUser(msgspec.Struct, frozen=True):
@@ -121,7 +129,9 @@ class GroupEntry(msgspec.Struct, frozen=True):
     members: tuple[str, ...]
 
 
-def resolve_user(root_fd: int, user: str, groups: Sequence[str] = ()) -> ResolvedUser:
+def resolve_user(
+    root_fd: int, user: str, groups: Sequence[str] = (), policy: str = DOCKER
+) -> ResolvedUser:
     """Look up a user below ``root_fd``; an empty ``user`` is root.
 
     :raises InvalidRequest: when the text does not follow the grammar or is not in the files, or a
@@ -147,7 +157,7 @@ def resolve_user(root_fd: int, user: str, groups: Sequence[str] = ()) -> Resolve
         listed = list(parse_group(read_user_file(root_fd, "etc/group")))
         if group:
             gid = _gid(listed, group, wanted_gid)
-        elif name:
+        if name and (policy == MERGE or (policy == DOCKER and not group)):
             additional += [row.gid for row in listed if name in row.members]
         additional += [_gid(listed, text, number) for text, number in extra]
     gids = tuple(dict.fromkeys([gid, *additional]))

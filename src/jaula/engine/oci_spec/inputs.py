@@ -8,7 +8,7 @@ import msgspec
 
 from jaula.security.lsm.selinux import Types
 from jaula.spec.runtime import IDMapping
-from jaula.state.records import MountRecord
+from jaula.state.records import MountRecord, UserFacts
 
 if TYPE_CHECKING:
     from jaula.security.cdi import ContainerEdits
@@ -37,15 +37,6 @@ class HostFacts(msgspec.Struct, frozen=True):
     time_namespaces: bool = False  # the kernel has them (Linux 5.6)
     rootless: bool = False  # the engine runs as an ordinary user, in a user namespace
     warnings: tuple[str, ...] = ()  # for the operator
-
-
-class UserFacts(msgspec.Struct, frozen=True):
-    """The user of the program, looked up in the container's own passwd and group files."""
-
-    uid: int = 0
-    gid: int = 0
-    additional_gids: tuple[int, ...] = ()
-    home: str = "/"
 
 
 class SpecInputs(msgspec.Struct, frozen=True):

@@ -4,10 +4,12 @@ Source: Docker's ``--userns --pid --ipc --uts --cgroupns --network``.
 
 Facts about joining: a process may only use a namespace in which it has capabilities, and those come
 from the user namespace that owns it. So a container that joins a namespace of another container
-also joins that one's user namespace; two different ones cannot be joined at a time. The initial
-user namespace owns the host's namespaces, and those of a container with ``--userns=host``. From its
-own user namespace a container can see such a namespace but not change it, so sharing it is safe.
-With ``--userns=host`` it can change every namespace that it joins.
+also joins that one's user namespace; two different ones cannot be joined at a time. Containers in
+one user namespace can give a namespace each: the request names the user namespace then, and the
+start checks that they share it. The initial user namespace owns the host's namespaces, and those of
+a container with ``--userns=host``. From its own user namespace a container can see such a namespace
+but not change it, so sharing it is safe. With ``--userns=host`` it can change every namespace that
+it joins.
 """
 
 from __future__ import annotations
@@ -39,10 +41,11 @@ def decide(host: HostConfig) -> Namespaces:
         keep_id=host.userns_mode == "keep-id",
     )
     joined = set(decided.containers().values())
-    if len(joined) > 1:
+    if len(joined) > 1 and decided.user.private:
         raise InvalidRequest(
             f"namespaces of {len(joined)} containers were requested: {', '.join(sorted(joined))}",
-            hint="each container has a user namespace of its own; join only one of them",
+            hint="each container has a user namespace of its own; join only one of them, or name"
+            " the user namespace that they share with --userns=container:NAME",
         )
     if joined and host.userns_mode == "keep-id":
         raise InvalidRequest(

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 
 from jaula.engine.oci_spec import mounts, namespaces, resources
-from jaula.engine.oci_spec.inputs import SpecInputs, UserFacts
+from jaula.engine.oci_spec.inputs import SpecInputs
 from jaula.engine.oci_spec.security import SecurityConfig
 from jaula.errors import InvalidRequest
 from jaula.security import devices as devices_table
@@ -38,7 +38,7 @@ from jaula.spec.runtime import (
     Spec,
     User,
 )
-from jaula.state.records import Namespaces, ResolvedRequest
+from jaula.state.records import Namespaces, ResolvedRequest, UserFacts
 
 INIT_PATH = mounts.INIT_PATH
 
@@ -123,7 +123,11 @@ def _optional_id_maps(inputs: SpecInputs) -> dict[str, str]:
 
     Without a map, the container's root is a user of the host without rights of its own there.
     """
-    binds = tuple(m.destination for m in inputs.mounts if m.type == "bind" and not m.mapped)
+    binds = tuple(
+        mount.destination
+        for mount in inputs.mounts
+        if mount.type == "bind" and not mount.mapped and not mount.map_required
+    )
     if not inputs.id_mapped or not binds:
         return {}
     return {IDMAP_OPTIONAL_ANNOTATION: encode_destinations(binds)}

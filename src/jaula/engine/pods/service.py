@@ -16,11 +16,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.config import OWN_RUNTIME
 from jaula.engine.containers import selinux
 from jaula.engine.containers.create import Authorize, allow_all, check, remove_files
 from jaula.engine.containers.log_config import pod_log_config
@@ -29,10 +30,18 @@ from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
 from jaula.engine.pods import oom_score, pause
 from jaula.engine.threads import in_thread, shielded
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, NotModified, Unavailable
+from jaula.errors import (
+    Conflict,
+    InvalidRequest,
+    JaulaError,
+    NotFound,
+    NotModified,
+    Unavailable,
+    Unsupported,
+)
 from jaula.kernel.netlink import in_netns
 from jaula.spec.api import HostConfig, LogConfig
-from jaula.spec.pod import USERNS_HANDLER
+from jaula.spec.pod import USERNS_HANDLER, RuntimeHandler
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
 
 if TYPE_CHECKING:
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
     from jaula.engine.pods.network import PodNetwork
     from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
+    from jaula.spec.api import Mount
     from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 
 log = logging.getLogger("jaula.pods")
@@ -71,10 +81,29 @@ class Pods:
         self.network = network
         await network.collect(lambda: [c.id for c in self.sandboxes()])
 
-    def runtime_handlers(self) -> tuple[str, ...]:
-        """Return the names of the runtime handlers; the default one has none."""
+    def _handler_names(self) -> tuple[str, ...]:
         runtimes = (runtime.name for runtime in self._services.config.runtimes)
-        return ("", USERNS_HANDLER, *runtimes)
+        return ("", USERNS_HANDLER, OWN_RUNTIME, *runtimes)
+
+    async def runtime_handlers(self) -> tuple[RuntimeHandler, ...]:
+        """Return the runtime handlers; the default one is the first."""
+        return tuple([await self._handler(name) for name in self._handler_names()])
+
+    async def _handler(self, name: str) -> RuntimeHandler:
+        """Return a handler with its features: those of its runtime, within what the engine can do.
+
+        The engine makes the mounts and their id maps for every runtime (docs/runtimes.md).
+        """
+        table = self._services.runtime_table
+        runtime = table.choose("" if name == USERNS_HANDLER else name)
+        features = await table.features(runtime)
+        return RuntimeHandler(
+            name,
+            recursive_read_only=features is not None and features.recursive_read_only,
+            user_namespaces=features is not None
+            and features.user_namespaces
+            and not self._services.host.rootless,
+        )
 
     def network_state(self) -> NetworkState:
         """Return whether pods can have a network.
@@ -138,10 +167,16 @@ class Pods:
         """
         services = self._services
         check_metadata(request.metadata)
-        if request.runtime_handler not in self.runtime_handlers():
+        if request.runtime_handler not in self._handler_names():
             raise NotFound(
                 f"the runtime handler {request.runtime_handler[:80]!r} does not exist",
-                hint=f"it must be one of {', '.join(self.runtime_handlers()[1:])}, or none",
+                hint=f"it must be one of {', '.join(self._handler_names()[1:])}, or none",
+            )
+        handler = await self._handler(request.runtime_handler)
+        if request.ids is not None and not handler.user_namespaces:
+            raise Unsupported(
+                f"the runtime handler {handler.name!r} has no user namespaces",
+                hint="Status lists the features of each handler",
             )
         name = sandbox_name(request.metadata)
         body = msgspec.structs.replace(
@@ -286,6 +321,8 @@ class Pods:
             )
         assert sandbox.record.sandbox is not None
         pod = sandbox.record.sandbox.request
+        _check_container(request, pod)
+        await self._check_mounts(request.body.host_config.mounts, pod.runtime_handler)
         request = msgspec.structs.replace(request, sandbox=sandbox.id)
         log = LogConfig(type="none")
         if pod.log_directory and request.log_path:
@@ -303,6 +340,23 @@ class Pods:
         )
         return self._services.container_store.find(created.id)
 
+    async def _check_mounts(self, mounts: Iterable[Mount], handler: str) -> None:
+        """Check that a handler can make mounts.
+
+        The text begins with the name of the error in k8s.io/cri-api, package errors.
+
+        :raises Unsupported: when it cannot.
+        """
+        for mount in mounts:
+            options = mount.bind_options
+            if options is None or not options.read_only_force_recursive:
+                continue
+            if not (await self._handler(handler)).recursive_read_only:
+                raise Unsupported(
+                    f"RROUnsupported: the mount at {mount.target} cannot be read-only recursively:"
+                    f" the runtime handler {handler!r} does not report the option rro"
+                )
+
     def _host_config(self, sandbox: Container, request: PodContainerRequest) -> HostConfig:
         """Return the host configuration of a container with the namespaces of its pod."""
         modes = sandbox.record.resolved.namespaces
@@ -316,14 +370,17 @@ class Pods:
             case "NODE":
                 pid = "host"
             case "TARGET":
-                pid = f"container:{self.container(request.target).id}"
+                pid = self._pid_of_target(sandbox, request.target)
             case other:
                 raise InvalidRequest(
                     f"the mode {other!r} of the process namespace must be one of POD, CONTAINER,"
                     " NODE, TARGET"
                 )
+        host = _with_resolver(_with_permitted_score(request.body.host_config), sandbox)
+        if not modes.user.host:
+            host = _without_default_paths(host)
         return msgspec.structs.replace(
-            _with_permitted_score(request.body.host_config),
+            host,
             network_mode="host" if modes.net.host else joined,
             ipc_mode="host" if modes.ipc.host else joined,
             uts_mode="host" if modes.uts.host else joined,
@@ -332,6 +389,31 @@ class Pods:
             runtime=sandbox.record.resolved.runtime,
             cgroup_parent=sandbox.record.body.host_config.cgroup_parent,
         )
+
+    def _pid_of_target(self, sandbox: Container, ref: str) -> str:
+        """Return the pid mode of a container that is in the pid namespace of another one.
+
+        :raises InvalidRequest: when the request names none, or one of another pod.
+        :raises NotFound: when it does not exist.
+        :raises Conflict: when it does not run.
+        """
+        if not ref:
+            raise InvalidRequest("the mode TARGET of the process namespace needs a target_id")
+        target = self.container(ref)
+        assert target.record.pod is not None
+        if target.record.pod.sandbox != sandbox.id:
+            raise InvalidRequest(
+                f"the target container {target.id[:12]} is not of the pod {sandbox.id[:12]}",
+                hint="the process namespace of a container of the same pod can be joined",
+            )
+        if not target.live:
+            raise Conflict(
+                f"the target container {target.id[:12]} does not run, it is {target.record.status}"
+            )
+        mode = target.record.resolved.namespaces.pid
+        if mode.host:
+            return "host"
+        return f"container:{mode.container or target.id}"
 
     async def start_container(self, ref: str) -> None:
         """Start a container.
@@ -435,6 +517,53 @@ def _connect(pid: int, port: int) -> socket.socket:
 def _with_permitted_score(host: HostConfig) -> HostConfig:
     score = oom_score.permitted(host.oom_score_adj)
     return msgspec.structs.replace(host, oom_score_adj=score)
+
+
+def _with_resolver(host: HostConfig, sandbox: Container) -> HostConfig:
+    """Return the host configuration with the pod's resolver, if the pod is on the host's network.
+
+    In the other pods a container shares the files of the sandbox.
+    """
+    if not sandbox.record.resolved.namespaces.net.host:
+        return host
+    pod = sandbox.record.body.host_config
+    return msgspec.structs.replace(
+        host, dns=pod.dns, dns_search=pod.dns_search, dns_options=pod.dns_options
+    )
+
+
+def _without_default_paths(host: HostConfig) -> HostConfig:
+    """Return the host configuration of a pod with a user namespace of its own.
+
+    The kubelet sends the lists of masked and read-only paths for each container, and none of them
+    for ``procMount: Unmasked``, which needs ``hostUsers: false``. So an absent list is an empty one
+    here, and the default one in the host's user namespace.
+    """
+    return msgspec.structs.replace(
+        host, masked_paths=host.masked_paths or (), readonly_paths=host.readonly_paths or ()
+    )
+
+
+def _check_container(request: PodContainerRequest, pod: PodSandboxRequest) -> None:
+    """Check that a container asks for nothing that its pod does not have.
+
+    :raises InvalidRequest: when it does.
+    """
+    if request.body.host_config.privileged and not pod.privileged:
+        raise InvalidRequest(
+            f"the pod {pod.metadata.name} permits no privileged container",
+            hint="set privileged in the security context of the sandbox",
+        )
+    for what, ids in (
+        ("the container", request.ids),
+        *((f"the mount at {mount.target}", mount.ids) for mount in request.mounts),
+    ):
+        if ids is not None and ids != pod.ids:
+            own = f"{pod.ids.count} ids from {pod.ids.start} on" if pod.ids else "no such map"
+            raise InvalidRequest(
+                f"the id map of {what} is not that of the pod, which has {own}",
+                hint="a pod has one user namespace, and its mounts have the same map",
+            )
 
 
 def _exists(find: Callable[[str], Container], ref: str) -> bool:

@@ -7,11 +7,17 @@ notation ``source:destination:options`` and for what is refused.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, Mount
 from jaula.state.records import ENGINE_SOCKET, IMAGE_MOUNT, MountRecord, MountRequest
+
+if TYPE_CHECKING:
+    from jaula.spec.pod import PodMount
 
 ENGINE_SOCKET_TARGET = "/var/run/docker.sock"
 """The path of an engine socket whose mount has no target."""
@@ -78,6 +84,44 @@ def mount_requests(
                 )
             )
     return tuple(requests.values())
+
+
+def with_pod_mounts(
+    requests: tuple[MountRequest, ...], mounts: Iterable[PodMount]
+) -> tuple[MountRequest, ...]:
+    """Return the mounts of a pod's container with what the API's mounts cannot have.
+
+    :raises InvalidRequest: when an option is requested for a mount that cannot have it.
+    """
+    more = {destination(mount.target): mount for mount in mounts}
+    return tuple(
+        _with_pod_mount(request, more[request.mount.destination])
+        if request.mount.destination in more
+        else request
+        for request in requests
+    )
+
+
+def _with_pod_mount(request: MountRequest, pod: PodMount) -> MountRequest:
+    mount = request.mount
+    if mount.type == IMAGE_MOUNT:  # always labelled and mapped
+        options = tuple(option for option in pod.options if option not in mount.options)
+        return structs.replace(
+            request, mount=structs.replace(mount, options=(*mount.options, *options))
+        )
+    if mount.type != "bind":
+        if pod.options:
+            raise InvalidRequest(f"the mount at {mount.destination} has no mount options")
+        return request
+    return structs.replace(
+        request,
+        mount=structs.replace(
+            mount,
+            options=(*mount.options, *pod.options),
+            mode="Z" if pod.relabel else mount.mode,
+            map_required=pod.ids is not None,
+        ),
+    )
 
 
 def check_propagation(mount: MountRecord, *, own_userns: bool, external: bool) -> None:

@@ -30,7 +30,7 @@ from jaula.engine.model.events import EventBus
 from jaula.engine.networks import links, port_bindings
 from jaula.engine.oci_runtimes import RuntimeTable
 from jaula.engine.oci_spec import namespaces, security
-from jaula.engine.oci_spec.inputs import HostFacts, UserFacts
+from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.relaxations import Privilege
 from jaula.engine.userns.id_ranges import IdRanges
 from jaula.engine.volumes import mount_spec
@@ -49,6 +49,7 @@ from jaula.state.records import (
     NamespaceMode,
     PortMapping,
     ResolvedRequest,
+    UserFacts,
     VolumesFrom,
 )
 

@@ -62,6 +62,14 @@ def test_a_container_in_the_hosts_user_namespace_joins_without_that_of_the_other
     assert "user" not in {entry.type for entry in listed}
 
 
+@pytest.mark.parametrize("user", ["host", "container:a"])
+def test_containers_of_one_user_namespace_give_a_namespace_each(user: str) -> None:
+    decided = namespaces.decide(
+        HostConfig(pid_mode="container:b", ipc_mode="container:a", userns_mode=user)
+    )
+    assert (decided.pid.container, decided.ipc.container) == ("b", "a")
+
+
 @pytest.mark.parametrize(
     "modes",
     [
@@ -72,7 +80,6 @@ def test_a_container_in_the_hosts_user_namespace_joins_without_that_of_the_other
         {"userns_mode": "keep-ids"},
         {"userns_mode": "container:"},
         {"pid_mode": "container:a", "userns_mode": "keep-id"},
-        {"pid_mode": "container:a", "userns_mode": "container:b"},
         {"network_mode": "container:"},
         {"pid_mode": "container:a", "ipc_mode": "container:b"},
     ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from jaula.engine.containers.create import merge_image_config
-from jaula.engine.oci_spec.inputs import UserFacts
 from jaula.engine.oci_spec.spec import (
     DEFAULT_PATH,
     arguments,
@@ -17,7 +16,7 @@ from jaula.engine.oci_spec.spec import (
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.image import ImageConfig
-from jaula.state.records import NamespaceKind, NamespaceMode, Namespaces
+from jaula.state.records import NamespaceKind, NamespaceMode, Namespaces, UserFacts
 
 IMAGE = ImageConfig(
     env=("PATH=/bin", "X=1"), cmd=("sh",), entrypoint=("/init",), user="app", labels={"a": "image"}

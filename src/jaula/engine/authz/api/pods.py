@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaula.engine.pods.exec_sync import ExecResult
     from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
-    from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
+    from jaula.spec.pod import PodContainerRequest, PodSandboxRequest, RuntimeHandler
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
 
@@ -43,9 +43,9 @@ class PodsApi:
 
         return authorize
 
-    def runtime_handlers(self) -> tuple[str, ...]:
+    async def runtime_handlers(self) -> tuple[RuntimeHandler, ...]:
         self._session.require_read()
-        return self._service.runtime_handlers()
+        return await self._service.runtime_handlers()
 
     def network_state(self) -> NetworkState:
         self._session.require_read()
