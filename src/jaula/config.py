@@ -105,6 +105,17 @@ class TlsConfig:
     key: str
 
 
+@dataclass(frozen=True)
+class StreamConfig:
+    """The server of exec, attach and port-forward for pods. Empty files: without TLS."""
+
+    address: str = "127.0.0.1"
+    port: int = 0  # 0: a free one
+    idle_timeout: int = 4 * 3600  # seconds without a byte in either direction
+    certificate: str = ""  # PEM files
+    key: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """Settings of ``jaula daemon``. Every field is a flag of that command."""
@@ -115,6 +126,7 @@ class EngineConfig:
     tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on as well
     tls: TlsConfig | None = None  # of these sockets; None: clients are not authenticated
     cri: bool = False  # serve Kubernetes' CRI as well
+    streams: StreamConfig = field(default_factory=StreamConfig)
     cni_conf_dir: str = "/etc/cni/net.d"
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
     storage_driver: str | None = None  # None: probe

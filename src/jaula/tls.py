@@ -25,7 +25,7 @@ CHUNK_SIZE = 1 << 16  # bytes of one read or write
 
 
 class TlsFiles(NamedTuple):
-    """Paths of PEM files: the trusted CA, our certificate and our key."""
+    """Paths of PEM files: the trusted CA, our certificate and our key. An empty CA: none."""
 
     authority: str
     certificate: str
@@ -33,7 +33,7 @@ class TlsFiles(NamedTuple):
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
-    """Return the context of a server that requires client certificates.
+    """Return the context of a server that requires client certificates, if there is a CA for them.
 
     Sessions are never resumed, since a resumed session would skip the verification of the
     certificate.
@@ -44,7 +44,8 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.num_tickets = 0
-    context.verify_mode = ssl.CERT_REQUIRED
+    if files.authority:
+        context.verify_mode = ssl.CERT_REQUIRED
     _refuse_world_readable(files.key)
     _load(context, files)
     return context

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from jaula.cri.image_service import ImageService
 from jaula.cri.runtime_service import RuntimeService
-from jaula.cri.streaming.server import StreamServer, bind
 from jaula.engine.authz.peer import peer_process
 from jaula.grpc.connection import Limits
 from jaula.grpc.server import Server as GrpcServer
@@ -19,6 +18,7 @@ from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.cri.backend import Backend
+    from jaula.cri.streaming.server import StreamServer
 
 _log = logging.getLogger("jaula.cri")
 _MAX_CONNECTIONS = 64
@@ -32,12 +32,12 @@ Enter = Callable[[Peer], "Backend"]
 class Server:
     """A listening socket and its connections."""
 
-    def __init__(self, sock: socket.socket, enter: Enter) -> None:
+    def __init__(self, sock: socket.socket, enter: Enter, streams: StreamServer) -> None:
+        """``streams`` serves exec, attach and port-forward; the server closes it."""
         self._sock = sock
         self._enter = enter
         self._clients: set[socket.socket] = set()
-        self._streams = StreamServer()
-        self._streams.listen(bind())
+        self._streams = streams
         self._tasks = BackgroundTasks(_log, "a connection of CRI failed")
         self._accepting = self._tasks.spawn(self._accept())
 

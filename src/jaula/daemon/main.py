@@ -53,7 +53,7 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
         lock = _lock_root(config)
         network = sockets.listen_tcp(config)
         listening = inherited or [sockets.listen_unix(config.socket, config.socket_group)]
-        cri = sockets.listen_unix(config.paths.cri_socket) if config.cri else None
+        cri = sockets.listen_cri(config) if config.cri else None
     except BaseException:
         runtime.close()
         raise

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from jaula.api.http.server import Server
     from jaula.api.http.tls_listener import TlsListener
-    from jaula.config import EngineConfig
+    from jaula.config import EngineConfig, StreamConfig
     from jaula.cri.server import Server as CriServer
+    from jaula.daemon.sockets import CriSockets
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.authz.head_log import HeadLog
     from jaula.runtime.client import Runtime
@@ -35,7 +36,7 @@ def run(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
-    cri_socket: socket.socket | None,
+    cri_sockets: CriSockets | None,
     read_config: ReadConfig,
 ) -> None:
     """Serve on unix and TCP sockets until SIGTERM or SIGINT; CRI on its own, if there is one.
@@ -56,7 +57,7 @@ def run(
         stream=sys.stderr,
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    asyncio.run(_serve(config, runtime, unix_sockets, tcp_sockets, cri_socket, read_config))
+    asyncio.run(_serve(config, runtime, unix_sockets, tcp_sockets, cri_sockets, read_config))
 
 
 async def _serve(
@@ -64,7 +65,7 @@ async def _serve(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
-    cri_socket: socket.socket | None,
+    cri_sockets: CriSockets | None,
     read_config: ReadConfig,
 ) -> None:
     import asyncio
@@ -83,6 +84,7 @@ async def _serve(
         log_config.check(config)
         policy = daemon_policy.load_policy(config)
         context = _context(config)
+        stream_context = _stream_context(config.streams)
         engine = new_engine(config, runtime)
         gateway = Gateway(
             engine,
@@ -115,7 +117,9 @@ async def _serve(
     log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
     reloader.tls_listeners = await _open(server, tcp_sockets, context)
-    cri = None if cri_socket is None else _open_cri(cri_socket, gateway)
+    cri = None
+    if cri_sockets is not None:
+        cri = _open_cri(cri_sockets, gateway, config.streams, stream_context)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     gateway.start()
     _notify("READY=1")
@@ -184,15 +188,37 @@ async def _open(
     return listeners
 
 
-def _open_cri(sock: socket.socket, gateway: Gateway) -> CriServer:
+def _open_cri(
+    sockets: CriSockets, gateway: Gateway, streams: StreamConfig, context: SSLContext | None
+) -> CriServer:
     """Serve CRI. Its package and protobuf are loaded here only."""
     import logging
 
     from jaula.cri.server import Server
+    from jaula.cri.streaming.server import StreamServer
+    from jaula.cri.streaming.transport import Timeouts
 
-    sock.setblocking(False)
-    logging.getLogger("jaula.engine").info("engine serves CRI on %s", sock.getsockname())
-    return Server(sock, gateway.enter)
+    sockets.services.setblocking(False)
+    stream_server = StreamServer(tls=context, timeouts=Timeouts(idle=float(streams.idle_timeout)))
+    stream_server.listen(sockets.streams)
+    logging.getLogger("jaula.engine").info(
+        "engine serves CRI on %s, streams on %s port %d",
+        sockets.services.getsockname(),
+        *sockets.streams.getsockname()[:2],
+    )
+    return Server(sockets.services, gateway.enter, stream_server)
+
+
+def _stream_context(streams: StreamConfig) -> SSLContext | None:
+    """Return the TLS context of the streams of pods.
+
+    :raises InvalidRequest: when a file is missing or invalid.
+    """
+    if not streams.certificate:
+        return None
+    from jaula import tls
+
+    return tls.server_context(tls.TlsFiles("", streams.certificate, streams.key))
 
 
 def _context(config: EngineConfig) -> SSLContext | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from jaula.config import EngineConfig
@@ -85,13 +86,40 @@ def listen_unix(path: Path, group: str | None = None) -> socket.socket:
     return sock
 
 
+class CriSockets(NamedTuple):
+    """The sockets of CRI: the unix socket of its services, and the TCP socket of its streams."""
+
+    services: socket.socket
+    streams: socket.socket
+
+
+def listen_cri(config: EngineConfig) -> CriSockets:
+    """Open the sockets of CRI.
+
+    :raises Conflict: when another engine listens on the unix socket.
+    :raises Unavailable: when a socket cannot be opened.
+    """
+    services = listen_unix(config.paths.cri_socket)
+    try:
+        (streams,) = _listen_tcp([(config.streams.address, config.streams.port)])
+    except BaseException:
+        services.close()
+        unlink(config.paths.cri_socket)
+        raise
+    return CriSockets(services, streams)
+
+
 def listen_tcp(config: EngineConfig) -> list[socket.socket]:
     """Open the TCP sockets: all of them before a client can connect to one.
 
     :raises Unavailable: when a socket cannot be opened.
     """
+    return _listen_tcp(config.tcp)
+
+
+def _listen_tcp(addresses: Iterable[tuple[str, int]]) -> list[socket.socket]:
     tcp_sockets: list[socket.socket] = []
-    for host, port in config.tcp:
+    for host, port in addresses:
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             sock = socket.socket(family, socket.SOCK_STREAM)

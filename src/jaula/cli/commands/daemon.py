@@ -47,7 +47,7 @@ def _config(options: Options) -> EngineConfig:
     from pathlib import Path
 
     from jaula.config import EngineConfig, Paths
-    from jaula.daemon.config import daemon_json, hosts, logging, network, registry
+    from jaula.daemon.config import daemon_json, hosts, logging, network, registry, streams
     from jaula.errors import InvalidRequest
     from jaula.rootless import paths as rootless_paths
 
@@ -94,9 +94,15 @@ def _config(options: Options) -> EngineConfig:
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
     registry_config = registry.pop_registry_config(settings)
+    stream_config = streams.pop_stream_config(settings)
     network.normalize(settings)
     logging.normalize(settings)
-    config = EngineConfig(paths=paths, registry=registry_config, **settings)  # type: ignore[arg-type]
+    config = EngineConfig(
+        paths=paths,
+        registry=registry_config,
+        streams=stream_config,
+        **settings,  # type: ignore[arg-type]
+    )
     daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config
 
@@ -222,6 +228,29 @@ FLAGS = (
         completes="file",
     ),
     Flag("cni-bin-dir", "", "list", "CNI plugin directories to use"),
+    Flag(
+        "stream-server-address",
+        "",
+        "string",
+        "Address of the server for exec, attach and port-forward of pods",
+        default="127.0.0.1",
+    ),
+    Flag("stream-server-port", "", "int", "Port of that server (0: a free one)", default="0"),
+    Flag(
+        "stream-idle-timeout",
+        "",
+        "int",
+        "Time without data after which a stream of a pod is closed (seconds)",
+        default="14400",
+    ),
+    Flag(
+        "stream-tls-cert",
+        "",
+        "string",
+        "Path to the TLS certificate file of that server",
+        completes="file",
+    ),
+    Flag("stream-tls-key", "", "string", "Path to its TLS key file", completes="file"),
     Flag(
         "storage-driver",
         "",

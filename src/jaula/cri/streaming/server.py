@@ -217,24 +217,6 @@ def _no_common(offered: Sequence[str], accepted: Sequence[str]) -> str:
 # -- the server --------------------------------------------------------------------------------
 
 
-def bind(address: str = "127.0.0.1", port: int = 0) -> socket.socket:
-    """Return a bound TCP socket for :meth:`StreamServer.listen`.
-
-    :raises InvalidRequest: when the address cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((address, port))
-    except OSError as error:
-        sock.close()
-        raise InvalidRequest(
-            f"cannot listen for streams on {address} port {port}: {error.strerror}"
-        ) from None
-    return sock
-
-
 class StreamServer:
     """Serves the streams of the requests for which URLs were given."""
 

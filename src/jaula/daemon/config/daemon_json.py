@@ -4,8 +4,9 @@ Source: docker docs, "dockerd", section "Daemon configuration file". Docker's ke
 where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
 ``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``durability``,
 ``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``, ``insecure-tcp``,
-``audit-head``, ``audit-head-interval`` and ``publish-past-firewall``. As in dockerd, an unknown key
-is an error, and so is a setting that is also set by a flag.
+``audit-head``, ``audit-head-interval``, ``publish-past-firewall``, ``cri``, ``cni-*`` and
+``stream-*``. As in dockerd, an unknown key is an error, and so is a setting that is also set by a
+flag.
 """
 
 from __future__ import annotations
@@ -225,6 +226,11 @@ SETTINGS: dict[str, Setting] = {
     "cri": Setting(("cri",), _flag),
     "cni-conf-dir": Setting(("cni-conf-dir",), _text("cni_conf_dir")),
     "cni-bin-dirs": Setting(("cni-bin-dir",), _directories("cni_bin_dirs")),
+    "stream-server-address": Setting(("stream-server-address",), _text("stream_server_address")),
+    "stream-server-port": Setting(("stream-server-port",), _number("stream_server_port")),
+    "stream-idle-timeout": Setting(("stream-idle-timeout",), _number("stream_idle_timeout")),
+    "stream-tls-cert": Setting(("stream-tls-cert",), _text("stream_tls_cert")),
+    "stream-tls-key": Setting(("stream-tls-key",), _text("stream_tls_key")),
     "storage-driver": Setting(("storage-driver",), _text("storage_driver")),
     "bridge": Setting(("bridge",), _text("bridge")),
     "bip": Setting(("bridge-subnet",), _bip),
