@@ -15,7 +15,7 @@ from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import sandbox_request
 from jaula.cri.streaming.backend import AttachRequest, ExecRequest, PortForwardRequest, Request
 from jaula.cri.streams import EngineStreams
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import InvalidRequest, NotFound, Unsupported
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Streaming, Unary
 from jaula.spec.protobuf import decoder
@@ -78,6 +78,7 @@ class RuntimeService:
             "Attach": (api.AttachRequest, self.attach),
             "PortForward": (api.PortForwardRequest, self.port_forward),
             "ExecSync": (api.ExecSyncRequest, self.exec_sync),
+            "CheckpointContainer": (api.CheckpointContainerRequest, self.checkpoint_container),
         }
         streaming: dict[str, tuple[Any, Callable[[Any], AsyncIterator[Any]]]] = {
             "StreamPodSandboxes": (api.StreamPodSandboxesRequest, self.stream_pod_sandboxes),
@@ -385,6 +386,12 @@ class RuntimeService:
         except TimeoutError as error:
             raise GrpcError(Code.DEADLINE_EXCEEDED, str(error)) from None
         return api.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=code)
+
+    async def checkpoint_container(
+        self, request: api.CheckpointContainerRequest
+    ) -> api.CheckpointContainerResponse:
+        id = self._engine.pods.container(request.container_id).id
+        raise Unsupported(f"container {id[:12]} cannot be checkpointed: the engine has no CRIU")
 
 
 def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,394 @@ def test_a_target_must_be_a_running_container_of_the_pod(node: PrivateEngine) ->
         assert len((await cri.call("ListContainers")).containers) == 2
 
     calls(node, work)
+
+
+HANDLERS = [
+    "",
+    pytest.param("runc", marks=pytest.mark.needs("runc")),
+    pytest.param(
+        "crun",
+        marks=[
+            pytest.mark.needs("crun"),
+            pytest.mark.skipif(
+                not os.path.exists("/sys/fs/cgroup/cgroup.controllers"),
+                reason="crun refuses hosts with cgroup v1 hierarchies",
+            ),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+def test_what_a_handler_reports_works(
+    new_engine: Callable[..., PrivateEngine], handler: str, tmp_path: Path
+) -> None:
+    """User namespaces with id-mapped mounts, also on the host's network, and recursive ro."""
+    flags = ("--add-runtime", f"{handler}x={handler}") if handler else ()
+    name = f"{handler}x" if handler else ""
+    engine = new_engine("--cri", *flags, "--add-runtime", "old=/bin/false")
+    load_image(engine, "busybox")
+    (tmp_path / "sub").mkdir()
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("data")
+
+    async def work(cri: Cri) -> None:
+        status = await cri.call("Status")
+        assert status.features.user_namespaces_host_network
+        features = {h.name: h.features for h in status.runtime_handlers}
+        assert features[name].recursive_read_only_mounts and features[name].user_namespaces
+        assert not features["old"].recursive_read_only_mounts
+        assert not features["old"].user_namespaces
+        sandbox = mapped_sandbox("mapped", pid=api.CONTAINER)
+        call = {"config": sandbox, "runtime_handler": name}
+        pod = str((await cri.call("RunPodSandbox", **call)).pod_sandbox_id)
+        config = container_config("main", "sleep", "100")
+        config.linux.security_context.namespace_options.pid = api.CONTAINER
+        config.mounts.add(
+            container_path="/ro", host_path=str(tmp_path), readonly=True, recursive_read_only=True
+        )
+        config.mounts.add(container_path="/rw", host_path=str(tmp_path))
+        for mount in config.mounts:
+            for rows in (mount.uidMappings, mount.gidMappings):
+                rows.add(container_id=0, host_id=_FIRST_ID, length=_COUNT)
+        id = await start(cri, pod, config)
+        row = (await cri.run(id, "cat", "/proc/self/uid_map")).split()
+        assert row == ["0", str(_FIRST_ID), str(_COUNT)]
+        pid = host_pid(engine, id)
+        assert namespace(pid, "net") == namespace(os.getpid(), "net")
+        assert await cri.run(id, "stat", "-c", "%u", "/rw/file") == "0\n"
+        await cri.run(id, "touch", "/rw/new")
+        assert (tmp_path / "new").stat().st_uid == 0
+        done = await cri.call("ExecSync", container_id=id, cmd=["touch", "/ro/sub/x"])
+        assert b"Read-only" in done.stderr
+        mounts = {m.container_path: m for m in (await cri.container(id)).mounts}
+        assert mounts["/ro"].recursive_read_only and not mounts["/rw"].recursive_read_only
+        debug = container_config("debugger", "sleep", "100")
+        options = debug.linux.security_context.namespace_options
+        options.pid, options.target_id = api.TARGET, id
+        id = await start(cri, pod, debug)
+        assert namespace(host_pid(engine, id), "pid") == namespace(pid, "pid")
+        assert "sleep" in await cri.run(id, "cat", "/proc/1/comm")
+
+    calls(engine, work)
+
+
+def test_a_handler_without_a_feature_refuses_it(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path
+) -> None:
+    engine = new_engine("--cri", "--add-runtime", "old=/bin/false")
+    load_image(engine, "busybox")
+
+    async def work(cri: Cri) -> None:
+        call = {"config": mapped_sandbox("mapped"), "runtime_handler": "old"}
+        error = await refused(cri.call("RunPodSandbox", **call))
+        assert (error.code, "'old' has no user namespaces" in str(error)) == (
+            Code.UNIMPLEMENTED,
+            True,
+        )
+        assert not (await cri.call("ListPodSandbox")).items
+
+    calls(engine, work)
+
+
+# -- confinement ---------------------------------------------------------------------------------
+
+
+def test_absent_lists_of_paths_unmask_proc_in_a_user_namespace_only(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        for name, make, masked in (("host", sandbox_config, True), ("own", mapped_sandbox, False)):
+            pod = await run_pod(cri, make(name))
+            config = container_config("main", "sleep", "100")
+            config.linux.security_context.capabilities.add_capabilities.append("SYS_ADMIN")
+            config.linux.security_context.seccomp.profile_type = api.SecurityProfile.Unconfined
+            id = await start(cri, pod, config)
+            table = await cri.run(id, "cat", "/proc/self/mountinfo")
+            covered = {line.split()[4] for line in table.splitlines()}
+            assert ("/proc/sys" in covered, "/proc/keys" in covered) == (masked, masked)
+            if not masked:  # a nested container can mount its own
+                nested = ("unshare", "-Urpfm", "sh", "-c", "mount -t proc proc /proc && echo $$")
+                assert await cri.run(id, *nested) == "1\n"
+        context = config.linux.security_context
+        context.masked_paths.append("/proc/keys")
+        config.metadata.name = "masked"
+        id = await start(cri, pod, config)
+        assert "/proc/keys" in await cri.run(id, "cat", "/proc/self/mountinfo")
+
+    calls(node, work)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_privileged_container_needs_a_privileged_pod(node: PrivateEngine, mapped: bool) -> None:
+    async def work(cri: Cri) -> None:
+        config = (mapped_sandbox if mapped else sandbox_config)("plain")
+        privileged = container_config("main", "sleep", "100")
+        privileged.linux.security_context.privileged = True
+        pod = await run_pod(cri, config)
+        error = await refused(create(cri, pod, privileged))
+        assert (error.code, "no privileged container" in str(error)) == (
+            Code.INVALID_ARGUMENT,
+            True,
+        )
+        config.metadata.name = "privileged"
+        config.linux.security_context.privileged = True
+        pod = await run_pod(cri, config)
+        id = await start(cri, pod, privileged)
+        status = Path(f"/proc/{host_pid(node, id)}/status").read_text()
+        assert "Seccomp:\t0" in status
+        effective = int(status.partition("CapEff:\t")[2].split()[0], 16)
+        assert effective & 1 << 21  # SYS_ADMIN
+        names = set((await cri.run(id, "ls", "/dev")).split())
+        assert ("kmsg" in names) is (not mapped and os.path.exists("/dev/kmsg"))
+        table = await cri.run(id, "cat", "/proc/self/mountinfo")
+        assert "/proc/keys" not in table
+
+    calls(node, work)
+
+
+def test_flags_and_capabilities_of_a_context(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("flags")
+        config = container_config("strict", "sleep", "100")
+        context = config.linux.security_context
+        context.readonly_rootfs = context.no_new_privs = True
+        context.capabilities.drop_capabilities.append("ALL")
+        context.capabilities.add_capabilities.append("CHOWN")
+        strict = await start(cri, pod, config)
+        config = container_config("all", "sleep", "100")
+        capabilities = config.linux.security_context.capabilities
+        capabilities.add_capabilities.extend(("ALL", "SYS_TIME"))
+        capabilities.drop_capabilities.append("SYS_TIME")
+        everything = await start(cri, pod, config)
+        found = {}
+        for id in (strict, everything):
+            status = Path(f"/proc/{host_pid(node, id)}/status").read_text()
+            lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+            found[id] = (int(lines["CapEff"], 16), lines["NoNewPrivs"], int(lines["CapAmb"], 16))
+        assert found[strict] == (1, "1", 0)
+        effective, no_new_privs, ambient = found[everything]
+        assert (no_new_privs, ambient) == ("0", 0)
+        assert effective & 1 << 21 and not effective & 1 << 25
+        for path in ("/x", "/etc/hosts", "/etc/resolv.conf"):
+            done = await cri.call(
+                "ExecSync", container_id=strict, cmd=["sh", "-c", f"echo >> {path}"]
+            )
+            assert b"Read-only" in done.stderr, path
+        config.metadata.name = "ambient"
+        capabilities.add_ambient_capabilities.append("NET_ADMIN")
+        error = await refused(create(cri, pod, config))
+        assert (error.code, "ambient" in str(error)) == (Code.UNIMPLEMENTED, True)
+
+    calls(node, work)
+
+
+def test_sysctls_are_those_of_the_pod_s_own_namespaces(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        config = sandbox_config("sysctls")
+        config.linux.sysctls["kernel.msgmax"] = "4096"
+        pod = await run_pod(cri, config)
+        id = await cri.run_container(pod, "main", "sleep", "100")
+        assert await cri.run(id, "cat", "/proc/sys/kernel/msgmax") == "4096\n"
+        for name, value, ipc in (
+            ("vm.swappiness", "1", api.POD),
+            ("net.core.somaxconn", "1", api.POD),  # the pod is on the host's network
+            ("kernel.msgmax", "1", api.NODE),
+        ):
+            config = sandbox_config("refused")
+            config.linux.security_context.namespace_options.ipc = ipc
+            config.linux.sysctls[name] = value
+            error = await refused(cri.call("RunPodSandbox", config=config))
+            assert (error.code, name in str(error)) == (Code.INVALID_ARGUMENT, True), error
+        assert len((await cri.call("ListPodSandbox")).items) == 1
+
+    calls(node, work)
+
+
+def test_a_checkpoint_is_one_clear_error(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        id = await cri.run_container(await cri.run_pod("kept"), "main", "sleep", "100")
+        error = await refused(
+            cri.call("CheckpointContainer", container_id=id, location="/absent/checkpoint.tar")
+        )
+        assert (error.code, "cannot be checkpointed" in str(error)) == (Code.UNIMPLEMENTED, True)
+        assert (await cri.container(id)).state == api.CONTAINER_RUNNING
+        error = await refused(cri.call("CheckpointContainer", container_id="absent"))
+        assert error.code is Code.NOT_FOUND
+
+    calls(node, work)
+
+
+# -- files and mounts ----------------------------------------------------------------------------
+
+
+def test_the_resolver_of_a_pod_counts_on_the_host_s_network_as_well(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        config = sandbox_config("resolver")
+        config.dns_config.servers.append("192.0.2.7")
+        config.dns_config.searches.append("svc.cluster.example")
+        config.dns_config.options.append("ndots:5")
+        id = await cri.run_container(await run_pod(cri, config), "main", "sleep", "100")
+        text = await cri.run(id, "cat", "/etc/resolv.conf")
+        for line in ("nameserver 192.0.2.7", "search svc.cluster.example", "options ndots:5"):
+            assert line in text.splitlines()
+        assert len([line for line in text.splitlines() if line.startswith("nameserver")]) == 1
+
+    calls(node, work)
+
+
+def test_sources_of_mounts_are_links_and_missing_directories(
+    node: PrivateEngine, tmp_path: Path
+) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/file").write_text("data")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+
+    async def work(cri: Cri) -> None:
+        config = container_config("main", "sleep", "100", stop_signal=api.SIGNAL_SIGPOLL)
+        config.image.user_specified_image = "registry.example/busybox:1"
+        config.mounts.add(container_path="/link", host_path=str(tmp_path / "link"))
+        config.mounts.add(container_path="/new", host_path=str(tmp_path / "made/here"))
+        config.mounts.add(
+            container_path="/noexec",
+            host_path=str(tmp_path / "real"),
+            mount_options=("noexec", "nodev", "nosuid"),
+        )
+        pod = await cri.run_pod("mounts")
+        id = await start(cri, pod, config)
+        assert await cri.run(id, "cat", "/link/file") == "data"
+        assert (tmp_path / "made/here").is_dir()
+        table = {
+            line.split()[4]: line.split()[5]
+            for line in (await cri.run(id, "cat", "/proc/self/mountinfo")).splitlines()
+        }
+        assert {"noexec", "nodev", "nosuid"} <= set(table["/noexec"].split(","))
+        assert "noexec" not in table["/link"]
+        status = await cri.container(id)
+        mounts = {m.container_path: m for m in status.mounts}
+        assert list(mounts["/noexec"].mount_options) == ["noexec", "nodev", "nosuid"]
+        assert status.stop_signal == api.SIGNAL_SIGIO  # the same number
+        assert status.image.image == "registry.example/busybox:1"
+
+    calls(node, work)
+
+
+def test_the_id_map_of_a_mount_is_that_of_its_pod(node: PrivateEngine, tmp_path: Path) -> None:
+    async def work(cri: Cri) -> None:
+        config = container_config("main", "true")
+        mount = config.mounts.add(container_path="/data", host_path=str(tmp_path))
+        for rows in (mount.uidMappings, mount.gidMappings):
+            rows.add(container_id=0, host_id=_FIRST_ID, length=_COUNT)
+        error = await refused(create(cri, await cri.run_pod("host"), config))
+        assert (error.code, "/data" in str(error)) == (Code.INVALID_ARGUMENT, True)
+        pod = await run_pod(cri, mapped_sandbox("own"))
+        mount.host_path = "/sys/kernel"  # no id map is possible there
+        id = await create(cri, pod, config)
+        error = await refused(cri.call("StartContainer", container_id=id))
+        assert "/sys/kernel" in str(error)
+        config.metadata.name = "other"
+        _map(config.linux.security_context.namespace_options)
+        config.linux.security_context.namespace_options.userns_options.uids[0].length = 10
+        config.linux.security_context.namespace_options.userns_options.gids[0].length = 10
+        error = await refused(create(cri, pod, config))
+        assert (error.code, "the container" in str(error)) == (Code.INVALID_ARGUMENT, True)
+
+    calls(node, work)
+
+
+def test_mounts_with_contradictory_fields_are_refused(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("bad")
+        for fields, text in (
+            ({"host_path": "/srv", "recursive_read_only": True}, "not readonly"),
+            (
+                {
+                    "host_path": "/srv",
+                    "readonly": True,
+                    "recursive_read_only": True,
+                    "propagation": api.PROPAGATION_HOST_TO_CONTAINER,
+                },
+                "not private",
+            ),
+            (
+                {"host_path": "/srv", "propagation": api.PROPAGATION_BIDIRECTIONAL},
+                "only a privileged container",
+            ),
+            ({"host_path": "/srv", "image": api.ImageSpec(image="busybox")}, "both"),
+            ({"host_path": "/srv", "image_sub_path": "bin"}, "no image"),
+            ({"host_path": "/srv", "mount_options": ["dev"]}, "'dev'"),
+            ({"host_path": "relative"}, "absolute"),
+            ({}, "Source"),
+        ):
+            config = container_config("main", "true")
+            config.mounts.add(container_path="/data", **fields)
+            error = await refused(create(cri, pod, config))
+            assert (error.code, text in str(error)) == (Code.INVALID_ARGUMENT, True), error
+        assert not (await cri.call("ListContainers")).containers
+
+    calls(node, work)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_an_image_volume_has_a_path_of_the_image(node: PrivateEngine, mapped: bool) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await run_pod(cri, (mapped_sandbox if mapped else sandbox_config)("volume"))
+        config = container_config("main", "sleep", "100")
+        config.mounts.add(
+            container_path="/etc-of-image",
+            image=api.ImageSpec(image="groups"),
+            image_sub_path="etc",
+            mount_options=("noexec",),
+        )
+        id = await start(cri, pod, config)
+        assert "extra" in await cri.run(id, "cat", "/etc-of-image/group")
+        done = await cri.call("ExecSync", container_id=id, cmd=["touch", "/etc-of-image/x"])
+        assert b"Read-only" in done.stderr
+        assert "noexec" in next(
+            line.split()[5]
+            for line in (await cri.run(id, "cat", "/proc/self/mountinfo")).splitlines()
+            if line.split()[4] == "/etc-of-image"
+        )
+        (mount,) = (await cri.container(id)).mounts
+        assert (mount.image.image, mount.image_sub_path, mount.host_path) == ("groups", "etc", "")
+        assert mount.image.image_ref.startswith("sha256:")
+        config.metadata.name = "absent"
+        config.mounts[0].image_sub_path = "absent"
+        id = await create(cri, pod, config)
+        error = await refused(cri.call("StartContainer", container_id=id))
+        assert "absent" in str(error)
+
+    calls(node, work)
+
+
+@pytest.mark.parametrize("mode", [api.PROPAGATION_HOST_TO_CONTAINER, api.PROPAGATION_BIDIRECTIONAL])
+def test_mounts_propagate_between_host_and_container(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path, mode: Any
+) -> None:
+    place = tmp_path / "shared"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True)
+    subprocess.run(["mount", "--make-shared", str(place)], check=True)
+    (place / "a").mkdir()
+    (place / "b").mkdir()
+    engine = new_engine("--cri")
+    load_image(engine, "busybox")
+
+    async def work(cri: Cri) -> None:
+        config = sandbox_config("propagation")
+        config.linux.security_context.privileged = True
+        pod = await run_pod(cri, config)
+        both = container_config("main", "sleep", "100")
+        both.linux.security_context.privileged = True
+        both.mounts.add(container_path="/shared", host_path=str(place), propagation=mode)
+        id = await start(cri, pod, both)
+        mount = ["mount", "-t", "tmpfs", "of-host", str(place / "a")]
+        await asyncio.to_thread(subprocess.run, mount, check=True)
+        assert "of-host" in await cri.run(id, "cat", "/proc/self/mountinfo")
+        await cri.run(id, "mount", "-t", "tmpfs", "of-container", "/shared/b")
+        arrived = "of-container" in Path("/proc/self/mountinfo").read_text()
+        assert arrived is (mode == api.PROPAGATION_BIDIRECTIONAL)
+        assert (await cri.container(id)).mounts[0].propagation == mode
+
+    try:
+        calls(engine, work)
+    finally:
+        subprocess.run(["umount", "-R", str(place)], check=True)

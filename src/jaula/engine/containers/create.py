@@ -252,7 +252,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     size_limit(host.storage_opt)
     if parent := resolved.resources.cgroup_parent:
         cgroup_paths.relative("/" + parent.strip("/"))
-    if body.domainname and not _is_host_name(body.domainname):
+    if body.domainname and not is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
     if not -1000 <= resolved.oom_score_adj <= 1000:
         raise InvalidRequest(
@@ -406,15 +406,15 @@ def _hostname(
         if modes.net.host or modes.uts.host:
             return services.host.hostname
         return short(container_id)
-    if not _is_host_name(name):
+    if not is_host_name(name):
         raise InvalidRequest(f"invalid hostname format: {name}")
     return name
 
 
-def _is_host_name(name: str) -> bool:
+def is_host_name(name: str, limit: int = _HOSTNAME_LIMIT) -> bool:
     """Return whether a name has only letters, digits and ``-._``; ``hosts`` gets it as a line."""
     plain = name.replace("-", "").replace(".", "").replace("_", "")
-    return len(name) <= _HOSTNAME_LIMIT and plain.isascii() and plain.isalnum()
+    return len(name) <= limit and plain.isascii() and plain.isalnum()
 
 
 def remove_files(services: Services, container_id: str) -> None:

@@ -73,7 +73,9 @@ def _standard(
     else:
         proc = Mount("/proc", "proc", "proc", (*_RESTRICTED, *proc_options))
     if own_userns and modes.net.host:
-        sys = Mount("/sys", "/sys", "bind", ("rbind", "rprivate", *_RESTRICTED, "rro"))
+        # runc would take the cgroup mounts of a recursive bind for those of the host.
+        depth = ("bind", "ro") if inputs.external else ("rbind", "rro")
+        sys = Mount("/sys", "/sys", "bind", (depth[0], "rprivate", *_RESTRICTED, depth[1]))
     else:
         sys = Mount("/sys", "sysfs", "sysfs", (*_RESTRICTED, *writable))
     dev = Mount("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k"))

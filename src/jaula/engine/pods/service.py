@@ -23,7 +23,13 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.engine.containers import selinux
-from jaula.engine.containers.create import Authorize, allow_all, check, remove_files
+from jaula.engine.containers.create import (
+    Authorize,
+    allow_all,
+    check,
+    is_host_name,
+    remove_files,
+)
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
@@ -60,6 +66,7 @@ _STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
 _CONNECT_SECONDS = 10.0
 _CONTAINER_NAME_LIMIT, _KEPT = 255, 180  # characters
 _NAME_LIMIT = 253  # characters of a name of Kubernetes
+_HOSTNAME_LIMIT = 64  # of sethostname(2), and of the kubelet with setHostnameAsFQDN
 
 
 class Pods:
@@ -167,6 +174,8 @@ class Pods:
         """
         services = self._services
         check_metadata(request.metadata)
+        if (name := request.body.hostname) and not is_host_name(name, _HOSTNAME_LIMIT):
+            raise InvalidRequest(f"invalid hostname format: {name[:80]!r}")
         if request.runtime_handler not in self._handler_names():
             raise NotFound(
                 f"the runtime handler {request.runtime_handler[:80]!r} does not exist",
