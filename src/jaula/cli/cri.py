@@ -6,14 +6,27 @@ import os
 
 from jaula.cli.errors import CliError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def refuse_existing(paths: Iterable[str], *, force: bool) -> None:
+    """Check that none of the files exists, or that ``force`` is set.
+
+    :raises CliError: when one exists.
+    """
+    for path in paths:
+        if os.path.lexists(path) and not force:
+            raise CliError(f"jaula: {path} exists already (--force replaces it)")
+
 
 def write_new(path: str, content: bytes, *, force: bool) -> None:
     """Write a file of mode 0644 by a rename and print its path; make its directory.
 
     :raises CliError: when it exists and ``force`` is not set, or cannot be written.
     """
-    if os.path.lexists(path) and not force:
-        raise CliError(f"jaula: {path} exists already (--force replaces it)")
+    refuse_existing((path,), force=force)
     temporary = f"{path}.{os.getpid()}.new"
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o755, exist_ok=True)

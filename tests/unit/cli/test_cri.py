@@ -33,6 +33,27 @@ def test_setup_writes_a_file_for_crictl_and_replaces_none(
     assert [entry.name for entry in path.parent.iterdir()] == ["crictl.yaml"]
 
 
+def test_setup_adds_the_flag_to_the_command_of_the_unit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crictl, units = tmp_path / "crictl.yaml", tmp_path / "units"
+    arguments = ("--output", str(crictl), "--unit-dir", f"{units}/")
+    run("cri setup", *arguments)
+    drop_in = units / "jaula.service.d/cri.conf"
+    assert capsys.readouterr().out == f"{crictl}\n{drop_in}\n"
+    unit = (Path(__file__).parents[3] / "packaging/jaula.service").read_text().splitlines()
+    (command,) = [line for line in unit if line.startswith("ExecStart=")]
+    lines = drop_in.read_text().splitlines()
+    assert [line for line in lines if line.startswith("ExecStart=")] == [
+        "ExecStart=",  # a list: the drop-in would add a second command
+        f"{command} --cri",
+    ]
+    crictl.unlink()
+    with pytest.raises(CliError, match=r"cri\.conf exists already"):
+        run("cri setup", *arguments)
+    assert not crictl.exists()  # nothing half-made
+
+
 def test_cni_install_writes_a_bridge_for_both_families(tmp_path: Path) -> None:
     directory = tmp_path / "net.d"
     cidrs = "10.9.0.0/24,fd00:9::/64"
