@@ -34,11 +34,12 @@ def runtime_features(handlers: Sequence[RuntimeHandler]) -> api.RuntimeFeatures:
     """Return the features of the runtime as a whole.
 
     A pod with a user namespace can be on the host's network with every handler that has user
-    namespaces. The options of ``Mount.mount_options`` are not served.
+    namespaces.
     """
     return api.RuntimeFeatures(
         supplemental_groups_policy=True,
         user_namespaces_host_network=any(handler.user_namespaces for handler in handlers),
+        mount_options=True,
     )
 
 

@@ -259,7 +259,7 @@ def test_what_a_handler_reports_works(
 
     async def work(cri: Cri) -> None:
         status = await cri.call("Status")
-        assert status.features.user_namespaces_host_network
+        assert status.features.user_namespaces_host_network and status.features.mount_options
         features = {h.name: h.features for h in status.runtime_handlers}
         assert features[name].recursive_read_only_mounts and features[name].user_namespaces
         assert not features["old"].recursive_read_only_mounts

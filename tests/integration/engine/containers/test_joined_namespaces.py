@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from harness import containers
 from harness.engine import PrivateEngine
 
@@ -31,3 +33,26 @@ def test_an_init_program_runs_only_in_a_pid_namespace_of_its_own(
         assert done.returncode == 3
         assert "No such file" in done.stderr
         assert "tini" not in done.stdout + done.stderr
+
+
+def test_namespaces_of_several_containers_are_joined_in_one_user_namespace(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with (
+        containers.running(engine, busybox) as owner,
+        containers.running(engine, busybox, flags=("--network", f"container:{owner}")) as side,
+        containers.running(engine, busybox) as stranger,
+    ):
+        network = ("--network", f"container:{owner}")
+        flags = ("--userns", f"container:{owner}", *network)
+        link = ("sh", "-c", "for kind in pid net user; do readlink /proc/self/ns/$kind; done")
+        run = ("jaula", "run", "--rm")
+        done = engine.cli(*run, *flags, "--pid", f"container:{side}", busybox, *link)
+        pid, net, user = done.stdout.split()
+        for ref, kind, expected in ((side, "pid", pid), (owner, "net", net), (owner, "user", user)):
+            process = containers.inspect(engine, ref)["State"]["Pid"]
+            assert os.readlink(f"/proc/{process}/ns/{kind}") == expected
+        done = engine.cli(*run, *flags, "--pid", f"container:{stranger}", busybox, "true")
+        assert (done.returncode, "different user namespaces" in done.stderr) == (125, True)
+        done = engine.cli(*run, *network, "--pid", f"container:{side}", busybox, "true")
+        assert (done.returncode, "--userns=container:NAME" in done.stderr) == (125, True)

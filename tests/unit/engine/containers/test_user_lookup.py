@@ -86,6 +86,30 @@ def test_a_user_is_resolved(
 
 
 @pytest.mark.parametrize(
+    ("user", "policy", "gids"),
+    [
+        ("alice", "Merge", (1001, 4, 27, 777)),
+        ("alice:27", "Merge", (27, 4, 777)),
+        ("1000:4444", "Merge", (4444, 4, 27, 777)),
+        ("4321:4", "Merge", (4, 777)),
+        ("", "Merge", (0, 10, 777)),
+        ("alice", "Strict", (1001, 777)),
+        ("1000:27", "Strict", (27, 777)),
+        ("", "Strict", (0, 777)),
+    ],
+)
+def test_the_groups_of_a_pod_s_user_follow_its_policy(
+    root: Path, user: str, policy: str, gids: tuple[int, ...]
+) -> None:
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        resolved = resolve_user(fd, user, ("777",), policy)
+    finally:
+        os.close(fd)
+    assert (resolved.gid, resolved.additional_gids) == (gids[0], gids)
+
+
+@pytest.mark.parametrize(
     ("user", "message"),
     [
         ("nobody", "unable to find user nobody: no matching entries in passwd file"),

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 
-from jaula.engine.volumes.mount_spec import check_propagation, mount_requests
+from jaula.engine.volumes.mount_spec import check_propagation, mount_requests, with_pod_mounts
 from jaula.errors import InvalidRequest
 from jaula.spec.api import (
     BindOptions,
@@ -17,6 +17,7 @@ from jaula.spec.api import (
     VolumeOptions,
 )
 from jaula.spec.decode import Empty
+from jaula.spec.pod import PodIds, PodMount
 from jaula.state.records import MountRequest
 
 
@@ -54,6 +55,20 @@ def test_requested_mounts_replace_volumes_of_the_image() -> None:
     found = {wish.mount.destination: wish.mount for wish in mount_requests(body)}
     assert found["/a"].name == "x"
     assert found["/b"].anonymous
+
+
+def test_a_mount_of_a_pod_has_options_a_label_and_a_required_id_map() -> None:
+    requests = read(mounts=(Mount(type="bind", source="/s", target="/t"),), binds=("x:/v",))
+    ids = PodIds(70000, 9)
+    pod = PodMount(target="/t/", options=("noexec",), relabel=True, ids=ids)
+    volume, bind = with_pod_mounts(requests, (pod, PodMount(target="/absent")))
+    assert volume == requests[0]
+    assert bind.mount.options == ("rbind", "rprivate", "noexec")
+    assert (bind.mount.mode, bind.mount.map_required) == ("Z", True)
+    (plain,) = with_pod_mounts(requests[1:], (PodMount(target="/t"),))
+    assert plain == requests[1]
+    with pytest.raises(InvalidRequest, match="no mount options"):
+        with_pod_mounts(requests, (PodMount(target="/v", options=("noexec",)),))
 
 
 def test_a_missing_source_of_a_mount_is_not_created() -> None:
