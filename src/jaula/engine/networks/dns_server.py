@@ -94,8 +94,7 @@ class UpstreamServers:
             status = os.stat(self._path)
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp != self._stamp:
-                with open(self._path, encoding="utf-8", errors="replace") as file:
-                    self._servers = etc_files.name_servers(file.read(1 << 20))
+                self._servers = etc_files.name_servers(etc_files.read_text(self._path))
                 self._stamp = stamp
         except OSError:
             self._servers, self._stamp = (), None

@@ -24,6 +24,7 @@ log = logging.getLogger("jaula.network")
 
 _NAMES = ("hosts", "hostname", "resolv.conf")
 _HOSTS_LIMIT = 1 << 20  # bytes; the container can write the file
+_FILE_LIMIT = 1 << 20  # bytes of a file of the host
 _INIT = "init-program"
 _INITS = (
     "/usr/bin/docker-init",
@@ -196,10 +197,20 @@ def init_program() -> str:
     )
 
 
+def read_text(path: str) -> str:
+    """Return at most 1 MiB of a regular file of the host.
+
+    A read allocates what it may return, so it asks for the size of the file.
+
+    :raises OSError: when it cannot be read.
+    """
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(min(_FILE_LIMIT, os.fstat(file.fileno()).st_size + 1))
+
+
 def _read(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
+        return read_text(path)
     except FileNotFoundError:
         return ""
 
