@@ -8,7 +8,8 @@ shows ``?``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -62,11 +63,19 @@ def _read(proc_root: str, pid: int) -> ProcessEntry:
     return ProcessEntry(pid, int(tail.split()[1]), clean, namespaces if readable else None)
 
 
-def build(entries: Mapping[int, ProcessEntry], roots: Sequence[int] = ()) -> tuple[Node, ...]:
+def build(
+    entries: Mapping[int, ProcessEntry],
+    roots: Sequence[int] = (),
+    groups: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> tuple[Node, ...]:
     """Return the trees to draw: all below process 1, or ``roots`` with ancestors and descendants.
 
-    A root that does not exist gives no node.
+    A root that does not exist gives no node. ``groups`` has the first processes of containers by
+    the name of their pod: the parents of these processes, the shims, are drawn below that name.
     """
+    shims = {
+        entries[pid].parent: name for name, pids in groups.items() for pid in pids if pid in entries
+    }
     children: dict[int, list[int]] = {}
     for entry in entries.values():
         children.setdefault(entry.parent, []).append(entry.pid)
@@ -84,7 +93,7 @@ def build(entries: Mapping[int, ProcessEntry], roots: Sequence[int] = ()) -> tup
     )
     if selected is None:
         tops = [pid for pid in tops if entries[pid].name != "kthreadd"]
-    return tuple(_node(entries, children, selected, top) for top in tops)
+    return tuple(_grouped(entries, children, selected, shims, tops))
 
 
 def _ancestors(entries: Mapping[int, ProcessEntry], pid: int) -> Iterable[int]:
@@ -109,15 +118,38 @@ def _node(
     entries: Mapping[int, ProcessEntry],
     children: Mapping[int, Sequence[int]],
     selected: set[int] | None,
+    shims: Mapping[int, str],
     pid: int,
 ) -> Node:
     entry = entries[pid]
-    child_nodes = tuple(
-        _node(entries, children, selected, child)
+    below = [
+        child
         for child in sorted(children.get(pid, ()), key=lambda c: (entries[c].name, c))
         if (selected is None or child in selected) and child != pid
+    ]
+    return Node(
+        f"{entry.name}({','.join((str(pid), *changes(entries, entry)))})",
+        tuple(_grouped(entries, children, selected, shims, below)),
     )
-    return Node(f"{entry.name}({','.join((str(pid), *changes(entries, entry)))})", child_nodes)
+
+
+def _grouped(
+    entries: Mapping[int, ProcessEntry],
+    children: Mapping[int, Sequence[int]],
+    selected: set[int] | None,
+    shims: Mapping[int, str],
+    pids: Sequence[int],
+) -> Iterator[Node]:
+    """Yield the nodes of processes with one parent: those of a pod below its name, at the end."""
+    pods: dict[str, list[Node]] = {}
+    for pid in pids:
+        node = _node(entries, children, selected, shims, pid)
+        if (name := shims.get(pid)) is None:
+            yield node
+        else:
+            pods.setdefault(name, []).append(node)
+    for name in sorted(pods):
+        yield Node("".join(c if c.isprintable() else "?" for c in name), tuple(pods[name]))
 
 
 def changes(entries: Mapping[int, ProcessEntry], entry: ProcessEntry) -> tuple[str, ...]:
@@ -158,7 +190,11 @@ def draw(node: Node) -> list[str]:
     return lines
 
 
-def render(roots: Sequence[int] = (), proc_root: str = "/proc") -> str:
-    """Return the tree as text; :func:`build` describes ``roots``."""
-    nodes = build(processes(proc_root), roots)
+def render(
+    roots: Sequence[int] = (),
+    proc_root: str = "/proc",
+    groups: Mapping[str, Sequence[int]] = MappingProxyType({}),
+) -> str:
+    """Return the tree as text; :func:`build` describes ``roots`` and ``groups``."""
+    nodes = build(processes(proc_root), roots, groups)
     return "\n".join(line for node in nodes for line in draw(node))

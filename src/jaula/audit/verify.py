@@ -29,16 +29,18 @@ def verify(
     proc_root: str = "/proc",
     snapshot: HostSnapshot | None = None,
     execs: Sequence[Mapping[str, Any]] = (),
+    others: Sequence[AuditedContainer] = (),
 ) -> list[Result]:
     """Return every row of the report on a running container.
 
     ``inspect`` is the engine's inspect document and ``spec`` the spec that the runtime received;
     :mod:`jaula.audit.model.container` lists what is used of them. ``execs`` are the documents of
-    its exec sessions. ``snapshot`` is shared by the containers of one report.
+    its exec sessions. ``snapshot`` is shared by the containers of one report. ``others`` are the
+    other running containers of its pod.
 
     :raises Conflict: when the container is not running, or exits during verification.
     """
-    container = AuditedContainer(inspect, spec, proc_root, snapshot, execs)
+    container = AuditedContainer(inspect, spec, proc_root, snapshot, execs, others)
     rows: list[Result] = []
     try:
         started = container.started()

@@ -50,6 +50,28 @@ class PodIds(msgspec.Struct, frozen=True):
     count: int
 
 
+class PodInterface(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A network interface. ``mac`` is '' if the plugin did not report it."""
+
+    name: str
+    mac: str = ""
+
+
+class PodAttachment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The network of a pod, as the CNI plugins have reported it.
+
+    ``interfaces`` are in the pod, ``host_interfaces`` are names on the host: bridges and the other
+    ends. ``addresses`` are ``ADDRESS/LENGTH``, ``gateways`` addresses, and ``destinations``
+    prefixes of routes.
+    """
+
+    interfaces: tuple[PodInterface, ...] = ()
+    host_interfaces: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    destinations: tuple[str, ...] = ()
+
+
 class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A sandbox: the namespaces and limits that the containers of a pod have in common.
 

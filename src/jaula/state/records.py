@@ -15,7 +15,7 @@ from jaula.errors import CorruptState
 from jaula.spec.api import ContainerCreate, LogConfig, Resources, SecretReference
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import Endpoint, PublishedPort
-from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
+from jaula.spec.pod import PodAttachment, PodContainerRequest, PodSandboxRequest
 
 
 class Status(StrEnum):
@@ -315,13 +315,15 @@ SANDBOX_ATTRIBUTE = "io.jaula.pod-sandbox"
 class PodSandboxRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What makes a container the sandbox of a pod.
 
-    ``addresses`` are those of the pod. ``networked`` says that the network plugins have to remove
-    what they added; it is set before they are called.
+    ``addresses`` are those of the pod, ``attachment`` is everything that the network plugins have
+    reported. ``networked`` says that they have to remove what they added; it is set before they are
+    called.
     """
 
     request: PodSandboxRequest
     addresses: tuple[str, ...] = ()
     networked: bool = False
+    attachment: PodAttachment | None = None
 
 
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -60,7 +60,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 
 def _flag(container: AuditedContainer) -> str:
     return (
-        "--privileged"
+        container.flag("--privileged")
         if container.privileged
         else "--cap-add " + ",".join(container.names("CapAdd"))
     )

@@ -104,6 +104,45 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     yield _shares(container, groups)
     yield _cpuset(container, groups)
     yield _pids(container, groups)
+    if container.is_sandbox and container.text("CgroupParent"):
+        yield _pod_cgroup(container, groups)
+
+
+def _pod_cgroup(container: AuditedContainer, groups: CgroupDirs) -> Result:
+    """Return a row on the cgroup of a pod, whose limits the kubelet sets: that it is the parent.
+
+    The limits are in the row as they are. The engine does not know what the kubelet asked for.
+    """
+    path = os.path.dirname(container.linux.cgroups_path or "")
+    wrong = [
+        other.pod_name
+        for other in (container, *container.others)
+        if os.path.dirname(other.linux.cgroups_path or "") != path
+    ]
+    limits = []
+    for name, controller, v1, v2 in (
+        ("memory", "memory", "memory.limit_in_bytes", "memory.max"),
+        ("pids", "pids", "pids.max", "pids.max"),
+        ("cpu quota", "cpu", "cpu.cfs_quota_us", "cpu.max"),
+    ):
+        directory = groups.legacy(controller) or groups.unified()
+        file = v1 if groups.legacy(controller) is not None else v2
+        if directory is None:
+            continue
+        try:
+            with open(f"{os.path.dirname(directory)}/{file}", encoding="ascii") as opened:
+                first = opened.read().split()[0]
+        except FileNotFoundError:
+            continue
+        value = byte_limit(first)
+        limits.append(f"{name} {'unlimited' if value is None else value}")
+    effective = f"{path}: {', '.join(limits) or 'no controller'}"
+    if wrong:
+        effective += f"; not in it: {', '.join(wrong)}"
+    return Result(
+        "pod cgroup", "cgroups", f"{container.text('CgroupParent')}, with the kubelet's limits",
+        effective, container.path("cgroup"), verdict_of(not wrong, None),
+    )  # fmt: skip
 
 
 def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
@@ -131,7 +170,7 @@ def _tree(container: AuditedContainer) -> Result:
     """Check that the container has its cgroup tree read-only."""
     mounts = [m for m in container.mounts if m.fstype in ("cgroup", "cgroup2")]
     writable = [m.target for m in mounts if "ro" not in m.options.union(m.super_options)]
-    by = "--privileged" if container.privileged else None
+    by = container.flag("--privileged") if container.privileged else None
     effective = f"writable: {', '.join(writable)}" if writable else f"{len(mounts)} read-only"
     return Result("cgroup tree", "cgroups", f"writable ({by})" if by else "read-only", effective,
                container.path("mountinfo"), verdict_of(bool(by) or not writable, by))  # fmt: skip
@@ -258,7 +297,7 @@ def _pids(container: AuditedContainer, groups: CgroupDirs) -> Result:
         requested_limit = resources.pids.limit
     limit_file = groups.read("pids", "pids.max", "pids.max")
     unlimited = requested_limit is not None and int(requested_limit) <= 0
-    by = f"--pids-limit={requested_limit}" if unlimited else None
+    by = container.flag(f"--pids-limit={requested_limit}") if unlimited else None
     requested = f"no limit ({by})" if by else str(requested_limit or "a limit")
     if limit_file is None:
         return Result("pids limit", "cgroups", requested, "no pids controller", "",

@@ -72,7 +72,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 def _flags(container: AuditedContainer) -> list[str]:
     flags = []
     if container.privileged and container.text("UsernsMode") == "host":
-        flags.append("--privileged")
+        flags.append(container.flag("--privileged"))
     flags += [f"--device {d.get('PathOnHost')}" for d in container.host_config.get("Devices") or ()]
     for request in container.host_config.get("DeviceRequests") or ():
         names = request.get("DeviceIDs") or ["gpu"]

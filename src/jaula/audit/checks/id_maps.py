@@ -37,6 +37,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     if not host and container.rootless is not None:
         yield from _rootless(container, container.rootless)
         return
+    by: str | None
     for name, mappings in (
         ("uid_map", container.linux.uid_mappings),
         ("gid_map", container.linux.gid_mappings),
@@ -44,7 +45,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         actual = parse(container.read(name))
         identity = any(outside == 0 for _, outside, _ in actual)
         if host:
-            requested, holds, by = "the host's ids (--userns=host)", identity, "--userns=host"
+            by = container.flag("--userns=host")
+            requested, holds = f"the host's ids ({by})", identity
         else:
             requested = _text(_map(mappings)) if mappings else "host ids other than 0"
             holds, by = not identity and bool(actual), None
@@ -61,8 +63,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     uids, gids = container.status("Uid").split(), container.status("Gid").split()
     effective = f"uid {uids[1]}, gid {gids[1]}"
     if host:
-        yield Result("host user", "users", "--userns=host", effective, container.path("status"),
-                  Verdict.RELAXED)  # fmt: skip
+        yield Result("host user", "users", container.flag("--userns=host"), effective,
+                     container.path("status"), Verdict.RELAXED)  # fmt: skip
         return
     yield Result(
         "host user", "users", "not root of the host", effective, container.path("status"),

@@ -49,7 +49,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     elif parsed.off:
         by = "landlock=off"
     elif not expected and container.privileged:
-        by = "--privileged"
+        by = container.flag("--privileged")
     elif not expected and module.abi >= DEFAULT_FROM:
         by = default_off_reason(bare, abi=module.abi)
     if not module.enabled():

@@ -46,7 +46,7 @@ INFO = CheckInfo(
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield rows for links, routes, settings and translations; none for a shared network."""
     mode = container.text("NetworkMode") or "bridge"
-    if mode == "host" or mode.startswith("container:"):
+    if mode == "host" or mode.startswith("container:") or container.on_pod_network:
         return
     networks = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     endpoints = {name: e for name, e in networks.items() if addresses_of(e)}
@@ -64,11 +64,11 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         verdict_of(not wrong, None),
     )  # fmt: skip
     extra = [
-        _route_text(route) for route in container.network.routes if not _expected(route, endpoints)
+        route_text(route) for route in container.network.routes if not _expected(route, endpoints)
     ]
-    yield _changeable("routes", f"those of {quantity(len(endpoints), 'network')}", ", ".join(extra),
+    yield changeable("routes", f"those of {quantity(len(endpoints), 'network')}", ", ".join(extra),
                       quantity(len(container.network.routes), "route"), by)  # fmt: skip
-    yield _settings(container, by)
+    yield settings(container, by)
     yield _translations(container, endpoints)
 
 
@@ -77,7 +77,7 @@ def _flag(container: AuditedContainer) -> str | None:
     return "CAP_NET_ADMIN" if "CAP_NET_ADMIN" in container.capabilities.bounding else None
 
 
-def _changeable(name: str, requested: str, wrong: str, fine: str, by: str | None) -> Result:
+def changeable(name: str, requested: str, wrong: str, fine: str, by: str | None) -> Result:
     """Return a row on what a program with CAP_NET_ADMIN may change itself."""
     by = by if wrong else None
     return Result(
@@ -135,12 +135,14 @@ def _expected(route: Route, endpoints: Mapping[str, Mapping[str, Any]]) -> bool:
     return not route.gateway and destination in subnets
 
 
-def _route_text(route: Route) -> str:
+def route_text(route: Route) -> str:
+    """Return a route in words."""
     target = f"{route.destination}/{route.prefix}" if route.destination else "default"
     return f"{target} via {route.gateway or f'interface {route.index}'} (table {route.table})"
 
 
-def _settings(container: AuditedContainer, by: str | None) -> Result:
+def settings(container: AuditedContainer, by: str | None) -> Result:
+    """Return the row on settings that let in packets; ``by`` is what may change them."""
     requested = {normalize(name) for name in container.host_config.get("Sysctls") or {}}
     wrong = [
         f"{name} = {value}"
@@ -148,7 +150,7 @@ def _settings(container: AuditedContainer, by: str | None) -> Result:
         if value not in ("0", "?") and name not in requested
     ]
     count = len(container.network.settings)
-    return _changeable("network settings", f"{', '.join(SETTINGS)} off", ", ".join(wrong),
+    return changeable("network settings", f"{', '.join(SETTINGS)} off", ", ".join(wrong),
                        f"{count} off", by)  # fmt: skip
 
 

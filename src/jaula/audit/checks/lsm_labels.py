@@ -65,7 +65,7 @@ def selinux_disabled_by(container: AuditedContainer) -> str | None:
     if options:
         return None  # an explicit label
     if container.privileged:
-        return "--privileged"
+        return container.flag("--privileged")
     shared = [flag for flag, key in _SHARED_NAMESPACES if container.text(key) == "host"]
     return f"{shared[0]} host" if shared else None
 
@@ -105,4 +105,4 @@ def apparmor_disabled_by(container: AuditedContainer) -> str | None:
     options = container.security_option("apparmor")
     if "unconfined" in options:
         return "apparmor=unconfined"
-    return "--privileged" if container.privileged and not options else None
+    return container.flag("--privileged") if container.privileged and not options else None

@@ -51,7 +51,7 @@ def _row(
 ) -> Result:
     by = None
     if container.privileged:
-        by = "--privileged"
+        by = container.flag("--privileged")
     elif "unconfined" in container.security_option("systempaths"):
         by = "systempaths=unconfined"
     listed = container.host_config.get(key)

@@ -3,7 +3,8 @@
 Evidence: /proc/<pid>/cgroup and ns of every process of the host. A process outside its cgroup has
 no limits; one in a namespace of the host is not isolated. A process of the host in the container's
 cgroup uses its limits and is killed with it; one that holds a namespace of the container can
-change it. Another container may share a namespace: its own report names the flag.
+change it. Another container may share a namespace: its own report names the flag. Of a pod, only
+its own containers may.
 """
 
 from __future__ import annotations
@@ -109,7 +110,11 @@ def _holders(container: AuditedContainer, cgroups: dict[str, str], evidence: str
     for process, kinds in held.values():
         if container.is_runtime(process):
             continue
-        other = _container_of(process, parents)
+        member = container.other_of(process)
+        if member is not None:
+            sharing.add(member.pod_name)
+            continue
+        other = None if container.pod else _container_of(process, parents)
         if other is not None:
             sharing.add(other[:12])
         else:

@@ -61,14 +61,19 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         shares_host = mode == "host"
         joins = mode.startswith("container:")
         if shares_host:
-            requested, relaxed_by = f"the host's ({flag}=host)", f"{flag}=host"
+            relaxed_by = container.flag(f"{flag}=host")
+            requested = f"the host's ({relaxed_by})"
             holds = actual == host and entry is None
         elif joins or (entry is not None and entry.path):
-            requested = f"{mode or 'joined'} ({flag})" if joins else "of a joined container"
+            shared = container.shared_with(mode)
+            requested = f"that of {shared}" if container.pod else f"{mode or 'joined'} ({flag})"
+            requested = requested if joins else "of a joined container"
             relaxed_by = f"{flag}={mode}" if joins else "joining a container"
             holds = actual != host and entry is not None and bool(entry.path)
             if holds and entry is not None and entry.path and os.path.exists(entry.path):
                 holds = os.stat(entry.path).st_ino == int(actual.rpartition("[")[2].rstrip("]"))
+            if holds and (owner := container.joined(mode)) is not None:
+                holds = actual == owner.namespaces[kind]
             if not joins and not any(
                 container.text(k).startswith("container:") for _, _, k, _ in KINDS if k
             ):

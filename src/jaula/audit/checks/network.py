@@ -23,7 +23,12 @@ INFO = CheckInfo(
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """Yield a row for the interfaces and one for the addresses that the engine assigned."""
+    """Yield a row for the interfaces and one for the addresses that the engine assigned.
+
+    The network that CNI plugins have given to a pod has checks of its own.
+    """
+    if container.on_pod_network:
+        return
     mode = container.text("NetworkMode") or "bridge"
     settings = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     members = [
@@ -32,11 +37,13 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         if each.get("IPAddress") or each.get("GlobalIPv6Address")
     ]
     names = interfaces(container.read("net/dev"))
-    external = [name for name in names if name != "lo" and not _tunnel(name)]
+    external = [name for name in names if name != "lo" and not is_tunnel(name)]
     evidence = container.path("net/dev")
     shared = mode == "host" or mode.startswith("container:")
     if shared:
-        by = f"--network={mode}"
+        by = container.flag(f"--network={mode}")
+        if container.pod and mode != "host":
+            by = f"with {container.shared_with(mode)}"
         requested, holds = f"shared ({by})", True
     elif not members:  # also if it was disconnected from its networks
         by, requested, holds = None, "loopback only", not external
@@ -81,7 +88,7 @@ def addresses(text: str) -> set[str]:
     return result
 
 
-def _tunnel(name: str) -> bool:
+def is_tunnel(name: str) -> bool:
     """Return whether the kernel creates this device in every namespace with a tunnel module."""
     return name in (
         "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"

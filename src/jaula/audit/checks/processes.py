@@ -41,7 +41,9 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield a row for the privileges of all processes, and one for their tracers."""
     allowed = mask(container.capabilities.bounding)
     filtered = container.linux.seccomp is not None
-    thread_count, wrong, excused, tracers = 0, [], [], []
+    thread_count, wrong, excused = 0, [], []
+    tracers: list[str] = []
+    in_pod: list[str] = []
     filters = _Filters(container)
     pids = {process.pid for process in container.members}
     for process in container.members:
@@ -65,7 +67,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
                 wrong.append(named + excess)
             tracer = int(_value(status, "TracerPid"))
             if tracer and tracer not in pids:
-                tracers.append(f"{named}traced by {tracer}")
+                _tracer(container, tracer, named, tracers, in_pod)
     by = "exec --privileged" if excused else None
     listed = "; ".join(dict.fromkeys([*wrong, *excused]))
     effective = listed or f"{thread_count} other threads, none has more"
@@ -73,16 +75,27 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     evidence = f"{container.proc_root}/*/task/*/status"
     yield Result("processes", "capabilities", requested, effective, evidence,
                  verdict_of(not wrong, by))  # fmt: skip
-    if status_of_init := _tracer_of_init(container, pids):
-        tracers.insert(0, status_of_init)
-    yield Result("tracers", "capabilities", "none from outside",
-                 "; ".join(dict.fromkeys(tracers)) or "none", evidence,
-                 verdict_of(not tracers, None))  # fmt: skip
-
-
-def _tracer_of_init(container: AuditedContainer, pids: set[int]) -> str:
     tracer = int(container.status("TracerPid"))
-    return f"init: traced by {tracer}" if tracer and tracer not in pids else ""
+    if tracer and tracer not in pids:
+        _tracer(container, tracer, "init: ", tracers, in_pod)
+    by = "shareProcessNamespace" if in_pod else None
+    yield Result("tracers", "capabilities", f"of the pod ({by})" if by else "none from outside",
+                 "; ".join(dict.fromkeys([*tracers, *in_pod])) or "none", evidence,
+                 verdict_of(not tracers, by))  # fmt: skip
+
+
+def _tracer(
+    container: AuditedContainer, tracer: int, traced: str, outside: list[str], in_pod: list[str]
+) -> None:
+    """Append a tracer to the list of its kind; one of the pod may trace in a shared namespace."""
+    process = container.snapshot.processes.get(tracer)
+    other = container.other_of(process) if process is not None else None
+    if other is None or process is None:
+        outside.append(f"{traced}traced by {tracer}")
+    elif process.namespaces["pid"] == container.namespaces["pid"]:
+        in_pod.append(f"{traced}traced by {tracer} of container {other.pod_name}")
+    else:
+        outside.append(f"{traced}traced by {tracer} of container {other.pod_name}")
 
 
 class _Filters:

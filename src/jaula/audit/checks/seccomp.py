@@ -49,7 +49,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     if options and options[-1] == "unconfined":
         by = "seccomp=unconfined"
     elif container.privileged and not options:
-        by = "--privileged"
+        by = container.flag("--privileged")
     mode = container.status("Seccomp")
     try:
         filters = int(container.status("Seccomp_filters"))

@@ -63,6 +63,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     if (
         mode == "host"
         or mode.startswith("container:")
+        or container.on_pod_network
         or any("ipv6" in name for name in requested_values)
     ):
         return

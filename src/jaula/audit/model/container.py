@@ -4,7 +4,7 @@ The request comes from two documents. Of the engine's inspect document only thes
 ``Id``; ``Image``; ``PauseRequested``; ``RequestSeal``; ``ResolvConfPath``; ``State.Pid``;
 ``GraphDriver``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
 ``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress, EndpointID, Gateway) and
-``NetworkSettings.Ports``; and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt,
+``NetworkSettings.Ports``; ``Pod``; and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt,
 UsernsMode, PidMode, IpcMode, UTSMode, CgroupnsMode, NetworkMode, ReadonlyRootfs, MaskedPaths,
 ReadonlyPaths, Runtime, Devices, DeviceCgroupRules, DeviceRequests, Memory, MemorySwap,
 MemoryReservation, MemorySwappiness, OomKillDisable, NanoCpus, CpuQuota, CpuPeriod, CpuShares,
@@ -46,6 +46,17 @@ READ_LIMIT = 1 << 20  # bytes of a /proc file
 OCI_NAMES = {"mnt": "mount", "net": "network"}
 """The spec's names of entries of /proc/<pid>/ns, where they differ."""
 
+POD_FIELDS = {
+    "--userns=host": "hostUsers",
+    "--pid=host": "hostPID",
+    "--ipc=host": "hostIPC",
+    "--network=host": "hostNetwork",
+    "--uts=host": "hostNetwork",
+    "--privileged": "privileged",
+    "--pids-limit=-1": "the pod's cgroup has the limit",
+}
+"""What asks for the effect of a flag of ``jaula run`` in Kubernetes: fields of a pod."""
+
 
 class AuditedContainer:
     """Request and kernel state of one container; methods that read the kernel raise ``OSError``."""
@@ -57,8 +68,11 @@ class AuditedContainer:
         proc_root: str = "/proc",
         snapshot: HostSnapshot | None = None,
         execs: Sequence[Mapping[str, Any]] = (),
+        others: Sequence[AuditedContainer] = (),
     ) -> None:
+        """``others`` are the other running containers of its pod, the sandbox among them."""
         self.inspect = inspect
+        self.others = others
         self.execs = execs
         self.snapshot = snapshot or HostSnapshot(proc_root)
         self.spec = spec
@@ -82,6 +96,42 @@ class AuditedContainer:
         path = str(self.inspect.get("ResolvConfPath") or "")
         own = f"/containers/{self.container_id}/resolv.conf"
         return os.path.realpath(path.removesuffix(own)) if path.endswith(own) else None
+
+    @property
+    def pod(self) -> Mapping[str, Any]:
+        """The pod of a container of Kubernetes; empty for another container."""
+        return self.inspect.get("Pod") or {}
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether it is the sandbox of a pod."""
+        return bool(self.pod) and self.pod.get("Sandbox") == self.container_id
+
+    @property
+    def pod_name(self) -> str:
+        """The name of the container in its pod; ``sandbox`` for the sandbox."""
+        return str(self.pod.get("Container") or "sandbox")
+
+    @property
+    def on_pod_network(self) -> bool:
+        """Whether CNI plugins connect its network namespace: it is a sandbox with its own."""
+        return self.is_sandbox and self.text("NetworkMode") == "none"
+
+    def flag(self, name: str) -> str:
+        """Return a flag of ``jaula run``, or the field of a pod that has its effect."""
+        return POD_FIELDS.get(name, name) if self.pod else name
+
+    def joined(self, mode: str) -> AuditedContainer | None:
+        """Return the container of the pod in ``container:ID``, or None."""
+        id = mode.removeprefix("container:")
+        return next((other for other in self.others if other.container_id == id), None)
+
+    def shared_with(self, mode: str) -> str:
+        """Return the container in ``container:ID`` as a report names it."""
+        if self.pod and mode == f"container:{self.pod.get('Sandbox')}":
+            return "the pod"
+        other = self.joined(mode)
+        return mode if other is None else f"container {other.pod_name} of the pod"
 
     @property
     def privileged(self) -> bool:
@@ -138,7 +188,10 @@ class AuditedContainer:
 
     @property
     def own_pids(self) -> bool:
-        """Whether the request gives the container its own pid namespace."""
+        """Whether the request gives the container its own pid namespace.
+
+        Other containers of its pod may share it.
+        """
         return self.text("PidMode") in ("", "private")
 
     @cached_property
@@ -301,7 +354,7 @@ class AuditedContainer:
 
         A process is inside if it has the mount namespace, or the pid namespace with the user
         namespace of the container or the reader. Processes of the runtime that are about to execute
-        a program inside are left out.
+        a program inside are left out, and so are those of the other containers of its pod.
         """
         own, reader = self.namespaces, self.reader_namespaces["user"]
         index = self.snapshot.by_namespace
@@ -315,10 +368,27 @@ class AuditedContainer:
                     process.namespaces["pid"] == own["pid"]
                     and self.own_pids
                     and process.namespaces["user"] in (own["user"], reader)
+                    and self.other_of(process) is None
                 )
             )
             and not self.is_runtime(process)
         )
+
+    def other_of(self, process: HostProcess) -> AuditedContainer | None:
+        """Return the other container of the pod that a process is in, or None.
+
+        It has the mount namespace of that container. The report on that container says whether it
+        has its cgroup and no more than its privileges.
+        """
+        for other in self.others:
+            try:
+                if process.namespaces["mnt"] == other.namespaces["mnt"] or other.is_runtime(
+                    process
+                ):
+                    return other
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has exited
+        return None
 
     @cached_property
     def shim(self) -> int:

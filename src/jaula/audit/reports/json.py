@@ -19,6 +19,7 @@ def _row(report: Report, row: Result) -> dict[str, Any]:
     return {
         "subject": report.name,
         "kind": report.kind,
+        **({"pod": report.pod} if report.pod else {}),
         "check": row.check,
         "id": row.id,
         "layer": row.layer,

@@ -24,12 +24,16 @@ _ORDER = (Verdict.FAILS, Verdict.UNKNOWN, Verdict.RELAXED, Verdict.HOLDS)
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A report; ``kind`` is ``container`` or ``host``, ``timestamp`` is RFC 3339 in UTC."""
+    """A report; ``kind`` is ``container`` or ``host``, ``timestamp`` is RFC 3339 in UTC.
+
+    ``pod`` is ``NAMESPACE/NAME`` of the pod of a container, '' without one.
+    """
 
     name: str
     kind: str
     timestamp: str
     rows: tuple[Result, ...]
+    pod: str = ""
 
     @property
     def passed(self) -> bool:

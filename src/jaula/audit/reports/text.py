@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jaula.audit.model.result import Verdict
+from jaula.audit.model.result import Verdict, plain
 from jaula.audit.reports.report import Report, check_info
 from jaula.audit.verify import render as table
 
@@ -13,7 +13,8 @@ def render(reports: Sequence[Report]) -> str:
     """Return a table for each report; with several, headings and a summary."""
     parts = []
     for report in reports:
-        heading = f"{report.name}:\n" if len(reports) > 1 else ""
+        of_pod = f" of pod {plain(report.pod)}" if report.pod else ""
+        heading = f"{report.name}{of_pod}:\n" if len(reports) > 1 else ""
         parts.append(heading + table(report.rows) + _advice(report))
     if len(reports) > 1:
         broken = [report.name for report in reports if not report.passed]

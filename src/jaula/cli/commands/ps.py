@@ -30,7 +30,8 @@ def run(options: Options) -> int:
     columns = container_columns.columns(no_trunc=options.on("no-trunc"))
     if options.on("quiet") and output_format in ("", "table"):
         output_format = "{{.ID}}"
-    default = container_columns.DEFAULT + ("\t{{.Size}}" if options.on("size") else "")
+    default = container_columns.DEFAULT + (container_columns.PODS if options.on("pods") else "")
+    default += "\t{{.Size}}" if options.on("size") else ""
     output_list.show(containers, columns, default, output_format)
     return 0
 

@@ -7,17 +7,20 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import pods
 from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from jaula.audit.model.container import AuditedContainer
     from jaula.audit.model.host_snapshot import HostSnapshot
     from jaula.audit.model.result import Result
     from jaula.audit.reports.report import Report
+    from jaula.spec.runtime import Spec
 
 POLICY = "/jaula/policy/images"
 FORMATS = ("table", "json", "sarif", "html")
@@ -31,7 +34,8 @@ def run(options: Options) -> int:
             f'invalid argument "{output_format}" for "--format": '
             f"must be one of {', '.join(FORMATS)}"
         )
-    selected = bool(options.arguments) or options.on("all") or options.on("host")
+    named = bool(options.arguments) or bool(options.texts("pod"))
+    selected = named or options.on("all") or options.on("host")
     if options.on("watch") and (
         any(options.on(name) for name in ("contents", "host", "probe"))
         or output_format not in ("table", "json")
@@ -40,7 +44,7 @@ def run(options: Options) -> int:
             "--watch needs no --contents, --host, --probe or --format sarif or html.", status=1
         )
     if not selected and not options.on("list"):
-        raise UsageError('"jaula verify" requires a container, --all or --host.', status=1)
+        raise UsageError('"jaula verify" requires a container, --pod, --all or --host.', status=1)
 
     from jaula.cli import site_packages
 
@@ -59,7 +63,7 @@ def run(options: Options) -> int:
     # Before _enter_namespaces: the host's own namespaces.
     host = [_host(client)] if options.on("host") else []
     reports = []
-    if options.arguments or options.on("all"):
+    if named or options.on("all"):
         if os.geteuid() != 0:
             _enter_namespaces(client)
         reports = _containers(client, options)
@@ -96,38 +100,134 @@ def _snapshot(client: Client, options: Options) -> HostSnapshot:
     return snapshot
 
 
+class _Documents:
+    """The engine's documents of running containers, each requested once."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._listed: list[dict[str, Any]] | None = None
+        self._inspected: dict[str, dict[str, Any]] = {}
+        self._specs: dict[str, Spec] = {}
+
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """The running containers, those of pods included."""
+        if self._listed is None:
+            self._listed = self._client.get("/containers/json", (("pods", True),)) or []
+        return self._listed
+
+    def inspect(self, ref: str) -> dict[str, Any]:
+        """Return the document of a container."""
+        if ref not in self._inspected:
+            document = self._client.get(f"/containers/{quote(ref)}/json")
+            self._inspected[ref] = self._inspected[document["Id"]] = document
+        return self._inspected[ref]
+
+    def spec(self, id: str) -> Spec:
+        """Return the spec that the runtime received.
+
+        :raises CliError: when the engine does not return it.
+        """
+        from jaula.spec import runtime
+
+        if id not in self._specs:
+            try:
+                text = self._client.request("GET", f"/jaula/containers/{id}/spec")
+            except EngineError as error:
+                raise CliError(
+                    f"the engine does not return the container's spec: {error.reason}"
+                ) from None
+            self._specs[id] = runtime.decode(text)
+        return self._specs[id]
+
+    def others(self, document: Mapping[str, Any], snapshot: HostSnapshot) -> list[AuditedContainer]:
+        """Return the other running containers of the pod of a container; nothing without a pod."""
+        from jaula.audit.model.container import AuditedContainer
+
+        pod = document.get("Pod")
+        others = []
+        for entry in self.listed if pod else ():
+            same = (entry.get("Pod") or {}).get("Sandbox") == (pod or {}).get("Sandbox")
+            if not same or entry["Id"] == document["Id"]:
+                continue
+            try:
+                other = self.inspect(entry["Id"])
+                if other["State"]["Pid"]:
+                    spec = self.spec(entry["Id"])
+                    others.append(AuditedContainer(other, spec, snapshot=snapshot))
+            except EngineError:
+                continue  # it was removed since it was listed
+        return others
+
+
 def _containers(client: Client, options: Options) -> list[Report]:
     from jaula.audit.reports.report import Report
 
-    snapshot = _snapshot(client, options)
-    names = list(options.arguments)
+    snapshot, documents = _snapshot(client, options), _Documents(client)
+    selected = list(_selected(documents, options))
     if options.on("all"):
-        running = client.get("/containers/json")
-        names += [entry["Id"] for entry in running if entry["Id"] not in names]
+        selected += [e["Id"] for e in documents.listed if e["Id"] not in selected]
     reports = []
-    for name in names:
-        document = client.get(f"/containers/{quote(name)}/json")
+    for name in selected:
+        try:
+            document = documents.inspect(name)
+        except EngineError:
+            if name in options.arguments:
+                raise
+            continue  # removed since it was listed
         if not document["State"]["Running"]:
             if name not in options.arguments:
                 continue  # exited since it was listed
             raise CliError(f"container {name} is not running: nothing is in effect to verify")
-        rows = _rows(client, document, snapshot, probe=options.on("probe"))
-        reports.append(Report(document["Name"].lstrip("/"), "container", _now(), tuple(rows)))
+        rows = _rows(client, document, snapshot, documents, probe=options.on("probe"))
+        pod = document.get("Pod") or {}
+        name = document["Name"].lstrip("/")
+        reports.append(
+            Report(name, "container", _now(), tuple(rows), pod=pods.title(pod) if pod else "")
+        )
     return reports
 
 
-def _rows(client: Client, document: Any, snapshot: HostSnapshot, *, probe: bool) -> list[Result]:
+def _selected(documents: _Documents, options: Options) -> dict[str, None]:
+    """Return the containers that the arguments name, once each.
+
+    The sandbox of a pod stands for its containers.
+
+    :raises CliError: when there is no such pod.
+    """
+    refs: dict[str, None] = {}
+    for name in options.arguments:
+        document = documents.inspect(name)
+        refs[name] = None
+        if (document.get("Pod") or {}).get("Sandbox") == document["Id"]:
+            members = pods.select(documents.listed, document["Id"])
+            refs |= dict.fromkeys(e["Id"] for e in members if e["Id"] != document["Id"])
+    for ref in options.texts("pod"):
+        members = pods.select(documents.listed, ref)
+        if not members:
+            raise CliError(
+                f"no running pod {ref}: list them with jaula ps --pods, or name the sandbox by id"
+            )
+        refs |= dict.fromkeys(entry["Id"] for entry in members)
+    return refs
+
+
+def _rows(
+    client: Client,
+    document: Any,
+    snapshot: HostSnapshot,
+    documents: _Documents,
+    *,
+    probe: bool,
+) -> list[Result]:
     from jaula.audit import verify
     from jaula.errors import JaulaError
-    from jaula.spec import runtime
 
-    try:
-        spec = runtime.decode(client.request("GET", f"/jaula/containers/{document['Id']}/spec"))
-    except EngineError as error:
-        raise CliError(f"the engine does not return the container's spec: {error.reason}") from None
+    spec = documents.spec(document["Id"])
     execs = [_exec(client, exec_id) for exec_id in document.get("ExecIDs") or ()]
+    others = documents.others(document, snapshot)
     try:
-        rows = verify.verify(document, spec, snapshot=snapshot, execs=execs)
+        rows = verify.verify(document, spec, snapshot=snapshot, execs=execs, others=others)
         if probe:
             from jaula.audit.escape import twin
 
@@ -151,7 +251,6 @@ def _watch(options: Options, output_format: str) -> int:
     from jaula.audit.model.container import AuditedContainer
     from jaula.audit.watch import Watch
     from jaula.errors import JaulaError
-    from jaula.spec import runtime
 
     client = Client(Settings.host)
     if os.geteuid() != 0:
@@ -161,36 +260,32 @@ def _watch(options: Options, output_format: str) -> int:
 
     def running() -> list[str]:
         try:
-            listed = {entry["Id"]: entry for entry in client.get("/containers/json")}
+            entries = _Documents(client).listed
+            listed = {e["Id"]: e for e in entries if options.on("all") or _is_named(e, options)}
+            for ref in options.texts("pod"):
+                listed |= {entry["Id"]: entry for entry in pods.select(entries, ref)}
         except CliError as error:
             print(f"jaula: {error}", file=sys.stderr)  # until the engine answers again
             return list(names)
-        if not options.on("all"):
-            wanted = set(options.arguments)
-            listed = {
-                key: entry
-                for key, entry in listed.items()
-                if wanted & {key, key[:12], *(name.lstrip("/") for name in entry["Names"])}
-            }
         names.clear()
         names.update({key: entry["Names"][0].lstrip("/") for key, entry in listed.items()})
         return list(listed)
 
     def open_container(key: str) -> AuditedContainer:
         try:
-            document = client.get(f"/containers/{key}/json")
-            spec = client.request("GET", f"/jaula/containers/{key}/spec")
-            return AuditedContainer(document, runtime.decode(spec))
+            documents = _Documents(client)
+            return AuditedContainer(documents.inspect(key), documents.spec(key))
         except (CliError, JaulaError) as error:
             raise LookupError(str(error)) from None
 
     def verify(keys: Sequence[str]) -> dict[str, list[Result]]:
         snapshots[0] = snapshots[0].renewed()
+        documents = _Documents(client)
         result = {}
         for key in keys:
             try:
-                document = client.get(f"/containers/{key}/json")
-                result[key] = _rows(client, document, snapshots[0], probe=False)
+                document = documents.inspect(key)
+                result[key] = _rows(client, document, snapshots[0], documents, probe=False)
             except CliError:
                 continue  # it has exited, or the engine does not answer
         return result
@@ -206,6 +301,14 @@ def _watch(options: Options, output_format: str) -> int:
 
     Watch(running, open_container, verify, report).run()
     return 0
+
+
+def _is_named(entry: Mapping[str, Any], options: Options) -> bool:
+    """Return whether the arguments name a listed container, or the sandbox of its pod."""
+    pod = (entry.get("Pod") or {}).get("Sandbox", "")
+    ids = [id for id in (entry["Id"], pod) if id]
+    own = {*ids, *(id[:12] for id in ids), *(name.lstrip("/") for name in entry["Names"])}
+    return bool(own & set(options.arguments))
 
 
 def _changed_row(name: str, row: Result, output_format: str) -> str:
@@ -265,6 +368,7 @@ COMMAND = Command(
         Flag("host", "", "bool", "Verify the host: kernel, sysctls, the engine's directories"),
         Flag("list", "l", "bool", "List the checks with reason and evidence"),
         Flag("no-trace", "", "bool", "Do not stop a process briefly to read its seccomp filter"),
+        Flag("pod", "", "list", "Verify the containers of a pod (NAME, NAMESPACE/NAME, UID or id)"),
         Flag(
             "probe", "", "bool", "Start a copy of the container that attempts forbidden operations"
         ),
@@ -277,7 +381,8 @@ COMMAND = Command(
         "verdict: holds, relaxed (requested to be weaker than the default), FAILS or unknown. "
         "Only the requested values come from the engine; the values in effect are read from "
         "/proc, the cgroups and the packet filter. To read the seccomp filter, the init process "
-        "of the container is stopped for less than a millisecond, as a debugger does. With "
+        "of the container is stopped for less than a millisecond, as a debugger does. A pod is "
+        "verified as its sandbox and its containers: by --pod, or by the id of the sandbox. With "
         "--contents, each layer is unpacked to a temporary directory and compared, as by image "
         "verify, once for all containers. With --probe, a copy of the container, with read-only "
         "volumes and a writable layer of its own, runs a small program that attempts forbidden "
@@ -288,6 +393,7 @@ COMMAND = Command(
     ),
     examples=(
         ("Verify a container", "jaula verify web"),
+        ("Verify a pod", "jaula verify --pod kube-system/coredns-0"),
         ("List relaxed checks", "jaula verify web | grep relaxed"),
         ("Compare the files of all images", "jaula verify --contents --all"),
         ("Attempt forbidden operations", "jaula verify --probe web"),

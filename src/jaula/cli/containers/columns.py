@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
+PODS = "\t{{.Namespace}}\t{{.Pod}}"
+
 
 def columns(*, no_trunc: bool) -> dict[str, Column]:
     """Return the columns; ``no_trunc`` is the flag ``--no-trunc``."""
@@ -36,6 +38,8 @@ def columns(*, no_trunc: bool) -> dict[str, Column]:
         "Command": ("COMMAND", command),
         "CreatedAt": ("CREATED AT", lambda item: times.local(item["Created"])),
         "RunningFor": ("CREATED", lambda item: times.ago(item["Created"])),
+        "Pod": ("POD", lambda item: (item.get("Pod") or {}).get("Name", "")),
+        "Namespace": ("NAMESPACE", lambda item: (item.get("Pod") or {}).get("Namespace", "")),
         "Ports": ("PORTS", lambda item: ports(item.get("Ports") or [])),
         "State": ("STATE", lambda item: item["State"]),
         "Status": ("STATUS", lambda item: item["Status"]),

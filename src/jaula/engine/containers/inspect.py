@@ -104,7 +104,47 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Mounts": mounts(record, {} if services.host.rootless else _id_mapped(container)),
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
+        **pod(services, record),
     }
+
+
+def pod(services: Services, record: ContainerRecord) -> dict[str, Any]:
+    """Return the member ``Pod`` of a container of Kubernetes; nothing for another container.
+
+    ``Sandbox`` is the id of the sandbox, ``Container`` the name in the pod, '' for the sandbox.
+    ``Network`` is what the CNI plugins have reported, None without them.
+    """
+    if not record.in_pod:
+        return {}
+    sandbox_id = record.pod.sandbox if record.pod else record.id
+    document: dict[str, Any] = {
+        "Sandbox": sandbox_id,
+        "Container": record.pod.name if record.pod else "",
+    }
+    sandbox = services.container_store.get(sandbox_id)
+    if sandbox is not None and (pod_sandbox := sandbox.record.sandbox) is not None:
+        request = pod_sandbox.request
+        document |= {
+            "Name": request.metadata.name,
+            "Namespace": request.metadata.namespace,
+            "UID": request.metadata.uid,
+            "SharedPID": request.shared_pid,
+            "Addresses": list(pod_sandbox.addresses),
+            "HostPorts": [f"{p.host_port}->{p.container_port}/{p.protocol}" for p in request.ports],
+            "Network": None
+            if pod_sandbox.attachment is None
+            else {
+                "Interfaces": [
+                    {"Name": interface.name, "MacAddress": interface.mac}
+                    for interface in pod_sandbox.attachment.interfaces
+                ],
+                "HostInterfaces": list(pod_sandbox.attachment.host_interfaces),
+                "Addresses": list(pod_sandbox.attachment.addresses),
+                "Gateways": list(pod_sandbox.attachment.gateways),
+                "Destinations": list(pod_sandbox.attachment.destinations),
+            },
+        }
+    return {"Pod": document}
 
 
 def manifest_descriptor(services: Services, container: Container) -> dict[str, Any] | None:

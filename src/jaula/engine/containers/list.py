@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaula.engine.containers.inspect import manifest_descriptor, mounts
+from jaula.engine.containers.inspect import manifest_descriptor, mounts, pod
 from jaula.engine.networks import network_settings
 from jaula.errors import CorruptState, NotFound
 from jaula.spec.units import human_duration
@@ -52,6 +52,7 @@ def summary(
             "Status": "none" if health is None else str(health.status),
             "FailingStreak": 0 if health is None else health.failing_streak,
         },
+        **pod(services, record),
     }
 
 

@@ -14,10 +14,12 @@ from jaula.network.cni.conf_monitor import ConfMonitor, NetworkState
 from jaula.network.cni.network_list import Attachment, NetworkList
 from jaula.network.cni.plugin import PluginExec
 from jaula.network.cni.runtime_config import CapabilityArgs, DNSConfig, PortMapping
+from jaula.spec.pod import PodAttachment, PodInterface
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.model.container import Container
+    from jaula.network.cni.result import Result
     from jaula.spec.pod import PodSandboxRequest
 
 _IFNAME = "eth0"
@@ -76,8 +78,10 @@ class PodNetwork:
                 hint="install CNI plugins and a configuration, or run the pod with hostNetwork",
             )
 
-    async def attach(self, sandbox: Container, request: PodSandboxRequest) -> tuple[str, ...]:
-        """Attach a running sandbox; return its addresses, the first one is the pod's.
+    async def attach(
+        self, sandbox: Container, request: PodSandboxRequest
+    ) -> tuple[tuple[str, ...], PodAttachment]:
+        """Attach a running sandbox; return its addresses, the first one is the pod's, and the rest.
 
         :raises Unavailable: when there is no configuration.
         :raises JaulaError: when a plugin fails. What it had added is removed.
@@ -92,7 +96,8 @@ class PodNetwork:
             capability_args=_capability_args(request),
         )
         result = await self._networks.add(self.state.config, attachment)
-        return tuple(address.partition("/")[0] for address in result.addresses(_IFNAME))
+        addresses = tuple(address.partition("/")[0] for address in result.addresses(_IFNAME))
+        return addresses, attachment_of(result, _IFNAME)
 
     async def detach(self, sandbox: Container) -> None:
         """Remove what the plugins have added. Nothing happens if they added nothing.
@@ -106,6 +111,29 @@ class PodNetwork:
 
 def _namespace(sandbox: Container) -> str:
     return f"/proc/{sandbox.record.pid}/ns/net"
+
+
+def attachment_of(result: Result, ifname: str) -> PodAttachment:
+    """Return what a result says about the pod. Pure.
+
+    An address that names no interface is the pod's, and so is ``ifname`` in a result without
+    interfaces.
+    """
+    inside = [bool(interface.sandbox) for interface in result.interfaces]
+    own = [ip for ip in result.ips if ip.interface is None or inside[ip.interface]]
+    gateways = (*(ip.gateway for ip in own), *(route.gw for route in result.routes))
+    return PodAttachment(
+        interfaces=tuple(
+            PodInterface(interface.name, interface.mac.lower())
+            for interface in result.interfaces
+            if interface.sandbox
+        )
+        or (PodInterface(ifname),),
+        host_interfaces=tuple(i.name for i in result.interfaces if not i.sandbox),
+        addresses=tuple(ip.address for ip in own),
+        gateways=tuple(dict.fromkeys(filter(None, gateways))),
+        destinations=tuple(dict.fromkeys(route.dst for route in result.routes)),
+    )
 
 
 def _arguments(sandbox_id: str, request: PodSandboxRequest) -> tuple[tuple[str, str], ...]:

@@ -255,8 +255,8 @@ class Pods:
         if container.record.resolved.namespaces.net.host or self.network is None:
             return
         self._change(container, networked=True)  # so that a next engine detaches it
-        addresses = await self.network.attach(container, request)
-        self._change(container, addresses=addresses)
+        addresses, attachment = await self.network.attach(container, request)
+        self._change(container, addresses=addresses, attachment=attachment)
 
     async def _detach(self, container: Container) -> None:
         assert container.record.sandbox is not None
