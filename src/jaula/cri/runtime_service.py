@@ -138,6 +138,7 @@ class RuntimeService:
     async def update_runtime_config(
         self, request: api.UpdateRuntimeConfigRequest
     ) -> api.UpdateRuntimeConfigResponse:
+        self._engine.pods.update_runtime_config(request.runtime_config.network_config.pod_cidr)
         return api.UpdateRuntimeConfigResponse()
 
     # -- sandboxes -------------------------------------------------------------------------------
@@ -347,7 +348,7 @@ class RuntimeService:
 
     async def exec(self, request: api.ExecRequest) -> api.ExecResponse:
         stream = ExecRequest(
-            container_id=self._engine.pods.container(request.container_id).id,
+            container_id=self._engine.pods.request_exec(request.container_id, tuple(request.cmd)),
             command=tuple(request.cmd),
             tty=request.tty,
             stdin=request.stdin,
@@ -357,7 +358,7 @@ class RuntimeService:
         return api.ExecResponse(url=self._url(stream))
 
     async def attach(self, request: api.AttachRequest) -> api.AttachResponse:
-        record = self._engine.pods.container(request.container_id)
+        record = self._engine.pods.request_attach(request.container_id)
         stream = AttachRequest(
             container_id=record.id,
             tty=record.body.tty,
@@ -369,7 +370,9 @@ class RuntimeService:
 
     async def port_forward(self, request: api.PortForwardRequest) -> api.PortForwardResponse:
         stream = PortForwardRequest(
-            sandbox_id=self._engine.pods.sandbox(request.pod_sandbox_id).id,
+            sandbox_id=self._engine.pods.request_port_forward(
+                request.pod_sandbox_id, tuple(request.port)
+            ),
             ports=tuple(request.port),
         )
         return api.PortForwardResponse(url=self._url(stream))

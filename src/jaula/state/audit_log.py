@@ -51,6 +51,9 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first words are kept; ``argv_cut`` and ``asks_cut`` have the number of all words and the SHA-256
     of the words, each followed by a zero byte.
 
+    ``pod`` is ``NAMESPACE/NAME`` of the pod that the object is or belongs to, and ``pod_uid`` its
+    UID.
+
     ``seal`` is the hash of a container's request after a creation or an update. ``spec_seal`` is
     the hash of the spec that the engine has written for a start.
     """
@@ -67,6 +70,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     object: str = ""
     name: str = ""
     image: str = ""
+    pod: str = ""
+    pod_uid: str = ""
     asks: tuple[str, ...] = ()
     asks_cut: str = ""
     argv: tuple[str, ...] = ()
@@ -98,6 +103,8 @@ def _bounded(entry: AuditEntry) -> AuditEntry:
         object=_text(entry.object),
         name=_text(entry.name),
         image=_text(entry.image),
+        pod=_text(entry.pod),
+        pod_uid=_text(entry.pod_uid),
         error=_text(entry.error),
         asks=asks,
         asks_cut=asks_cut,

@@ -9,6 +9,11 @@ entry of one that was carried out.
 that follow within a minute are counted. They are one line with their ``count`` and the last object,
 at the end of the minute or of the engine. A killed engine loses these counts, and no first line.
 
+**Repeated requests.** A client may repeat a request for hours: the kubelet runs the command of a
+probe each second. The first one of a caller with an object, arguments and status is a line at once.
+Those that follow within an hour are one line with their ``count``. A killed engine loses these
+counts.
+
 **Share.** Each caller but root has a budget of bytes, which refills with time. When it is used up,
 its requests are refused until it refills. Requests that stop or remove something stay possible and
 are counted as above. So a caller alone needs more than a day to fill the files that are kept.
@@ -19,6 +24,7 @@ on them. Their bytes are spent of the share of the caller that caused them.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +39,8 @@ REFUSED = "refused"
 """The directory of the log of refused requests."""
 WINDOW = 60.0  # seconds in which equal lines are counted
 CLIENT_CLOSED = 499  # the client left; what it asked for may have been done
+REPEAT_WINDOW = 3600.0  # seconds in which repeated requests are counted
+_REPEATED_SIZE = 4096  # bytes of arguments; a request with more is not counted, but a line
 _REFUSED_FILES = 8
 _MAX_WINDOWS = 4096
 _MAX_BUDGETS = 4096
@@ -80,6 +88,16 @@ class Budgets:
         return self.left(caller) <= 0
 
 
+class _Key(NamedTuple):
+    """What equal requests have in common. ``identity`` is '' for refused ones."""
+
+    log: AuditLog
+    caller: str
+    action: str
+    status: int
+    identity: str = ""
+
+
 class _Window:
     """Equal requests of one caller that are counted."""
 
@@ -108,7 +126,7 @@ class AuditTrail:
             self._refused: Budgets(refused_share, clock),
         }
         self._clock = clock
-        self._windows: dict[tuple[AuditLog, str, str, int], _Window] = {}
+        self._windows: dict[_Key, _Window] = {}
         self.on_counted: Callable[[], None] = lambda: None
 
     @property
@@ -135,24 +153,29 @@ class AuditTrail:
                 hint=f"try again in {budgets.wait(caller)} seconds",
             )
 
-    def append(self, entry: AuditEntry, caller: str = "") -> None:
-        """Write an entry, or count it. An empty caller has no share."""
+    def append(self, entry: AuditEntry, caller: str = "", *, repeated: bool = False) -> None:
+        """Write an entry, or count it. An empty caller has no share.
+
+        ``repeated`` says that clients repeat such a request, so that equal ones are counted.
+        """
         refused = 300 <= entry.status < CLIENT_CLOSED
         log = self._refused if refused else self._done
         used = bool(caller) and self._budgets[log].used(caller)
-        if not refused and not used:
+        repeated = repeated and not refused and sum(map(len, entry.argv)) <= _REPEATED_SIZE
+        if not refused and not used and not repeated:
             self._write(log, entry, caller)
             return
-        key = (log, caller, entry.action, entry.status)
+        key = _Key(log, caller, entry.action, entry.status, _identity(entry) if repeated else "")
         if refused and used:
-            key, entry = (log, caller, _MANY, 0), msgspec.structs.replace(entry, action=_MANY)
+            key, entry = _Key(log, caller, _MANY, 0), msgspec.structs.replace(entry, action=_MANY)
         now = self._clock()
         window = self._windows.get(key)
         if window is not None and now >= window.ends:
             self._close((key,))
             window = None
         if window is None:
-            window = self._windows[key] = _Window(log, now + WINDOW)
+            seconds = REPEAT_WINDOW if repeated else WINDOW
+            window = self._windows[key] = _Window(log, now + seconds)
             if len(self._windows) > _MAX_WINDOWS:
                 self._close((next(iter(self._windows)),))
             if not used:
@@ -178,12 +201,12 @@ class AuditTrail:
         self._close([key for key, window in self._windows.items() if now >= window.ends])
         return any(window.count for window in self._windows.values())
 
-    def _close(self, keys: Iterable[tuple[AuditLog, str, str, int]]) -> None:
+    def _close(self, keys: Iterable[_Key]) -> None:
         for key in tuple(keys):
             window = self._windows.pop(key)
             if window.last is not None:
                 entry = msgspec.structs.replace(window.last, count=window.count)
-                self._write(window.log, entry, key[1])
+                self._write(window.log, entry, key.caller)
 
     def syncer(self) -> Callable[[], None]:
         """Return a function that syncs everything written so far; any thread may call it."""
@@ -200,3 +223,9 @@ class AuditTrail:
         self._close(self._windows)
         for log in self._budgets:
             log.close()
+
+
+def _identity(entry: AuditEntry) -> str:
+    """Return a digest of who repeats what: every member but the process and the outcome. Pure."""
+    same = msgspec.structs.replace(entry, pid=0, status=0, error="")
+    return hashlib.sha256(repr(same).encode()).hexdigest()  # repr escapes what is not Unicode

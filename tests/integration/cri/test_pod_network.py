@@ -3,90 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from conftest import load_image
-from harness import leaks
-from harness.engine import PrivateEngine
+from harness.pod_node import CIDRS, Node, running_node
 from harness.pods import Cri, connected, sandbox_config
-from integration.network.conftest import new_namespace
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import GrpcError
-from jaula.kernel.netlink import in_netns
-from jaula.network.cni.bridge_config import bridge_conflist
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge")
-CIDRS = ("10.231.0.0/24", "fd00:231::/64")
-
-
-class Node(NamedTuple):
-    """An engine, its configuration of the network and the addresses in use.
-
-    ``netns`` is the network namespace in which the engine runs.
-    """
-
-    engine: PrivateEngine
-    netns: int
-    config: Path
-    addresses: Path
-
-    def start(self) -> None:
-        with in_netns(self.netns):
-            self.engine.start()
-
-    def used(self) -> set[str]:
-        return {path.name for path in self.addresses.rglob("10.*")}
 
 
 @pytest.fixture(scope="module")
 def node(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     directory = tmp_path_factory.mktemp("cni")
-    document = json.loads(bridge_conflist(CIDRS, bridge="jltcni0"))
-    document["plugins"][0]["ipam"]["dataDir"] = str(directory / "addresses")
-    config = directory / "net.d" / "10-test.conflist"
-    config.parent.mkdir()
-    config.write_text(json.dumps(document))
-    engine = PrivateEngine(
-        (worker_index + 59) % 250 + 1,
-        extra_flags=(
-            "--cri",
-            "--cni-conf-dir",
-            str(config.parent),
-            "--cni-bin-dir",
-            "/usr/lib/cni",
-        ),
-    )
-    made = Node(engine, new_namespace(), config, directory / "addresses")
-    try:
-        made.start()
-        load_image(engine, "busybox")
+    with running_node((worker_index + 59) % 250 + 1, directory) as made:
         yield made
-        engine.discard()
-        assert not leaks.of_engine(engine)
-    finally:
-        if engine.process is not None:
-            engine.kill()
-        os.close(made.netns)
-        leaks.clean_up(engine)
-        engine.delete_directories()
 
 
 def calls(node: Node, work: Callable[[Cri], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with connected(node.engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
+    node.calls(work)
 
 
 def networked(name: str) -> api.PodSandboxConfig:

@@ -189,6 +189,7 @@ class Gateway:
 
     def _record_spec(self, record: ContainerRecord, seal: str) -> None:
         """Log the seal of a spec. A restart by policy has no caller, so the engine logs it."""
+        pod = self._engine.services.container_store.pod_of(record)
         self._audit_trail.append_own(
             AuditEntry(
                 uid=os.getuid(),
@@ -197,6 +198,8 @@ class Gateway:
                 action="container spec",
                 object=record.id,
                 name=record.name,
+                pod=f"{pod.namespace}/{pod.name}" if pod else "",
+                pod_uid=pod.uid if pod else "",
                 status=DONE,
                 spec_seal=seal,
             ),

@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_params import Origin
     from jaula.spec.network import NetworkRecord
+    from jaula.spec.pod import PodMetadata
     from jaula.state.audit_trail import AuditTrail
     from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest
     from jaula.storage.volumes import Volume
 
-DONE, FAILED, CLIENT_CLOSED = 200, 500, 499  # statuses; nginx uses 499 for a client that left
+DONE, FAILED, TIMED_OUT = 200, 500, 504  # statuses
+CLIENT_CLOSED = 499  # as nginx has it for a client that left
 _VISIBLE_EVENTS = (
     *("create", "start", "pause", "unpause", "restart", "stop", "kill", "oom", "die"),
     *("rename", "update", "destroy"),
@@ -538,12 +540,14 @@ class Session:
         argv: tuple[str, ...] = (),
         image: str = "",
         revokes: bool = False,
+        repeated: bool = False,
     ) -> AuditedAction:
         """Begin an action on ``subject``. With ``revokes`` it only stops or removes things.
 
-        Such an action is possible even if the audit log cannot be written.
+        Such an action is possible even if the audit log cannot be written. With ``repeated`` equal
+        actions are counted, since clients repeat them for hours.
         """
-        return AuditedAction(self, action, subject, argv, image, revokes)
+        return AuditedAction(self, action, subject, argv, image, revokes, repeated)
 
 
 class AuditedAction:
@@ -557,8 +561,10 @@ class AuditedAction:
         argv: tuple[str, ...],
         image: str,
         revokes: bool,
+        repeated: bool = False,
     ) -> None:
         self._session = session
+        self._repeated = repeated
         self._action = action
         self._argv = argv
         self._image = image
@@ -569,6 +575,7 @@ class AuditedAction:
         self._reserved: Counter[tuple[Share, str]] = Counter()
         self.object = subject
         self.seal = ""
+        self.pod: PodMetadata | None = None
 
     def __enter__(self) -> AuditedAction:
         if not self._revokes:
@@ -624,8 +631,13 @@ class AuditedAction:
         :raises NotAuthorized: when it may not.
         """
         container = self._session.require_control(ref)
-        self.object, self._name = container.id, container.name
+        self.describe(container)
         return container
+
+    def describe(self, container: Container) -> None:
+        """Record the container as the object of this action, with its name and pod."""
+        self.object, self._name = container.id, container.name
+        self.pod = self._session.services.container_store.pod_of(container.record)
 
     def require_enter(self, ref: str) -> Container:
         """Return the container of this action, in which the caller may run and feed programs.
@@ -642,7 +654,7 @@ class AuditedAction:
         :raises NotAuthorized: when it may not.
         """
         container = self._session.require_remove(ref)
-        self.object, self._name = container.id, container.name
+        self.describe(container)
         return container
 
     def may_remove(self, labels: Callable[[], Mapping[str, str] | None]) -> bool:
@@ -728,6 +740,8 @@ class AuditedAction:
                 object=self.object,
                 name=self._name,
                 image=self._image,
+                pod=f"{self.pod.namespace}/{self.pod.name}" if self.pod else "",
+                pod_uid=self.pod.uid if self.pod else "",
                 asks=tuple(str(privilege) for privilege in self._privileges),
                 argv=self._argv,
                 status=status,
@@ -735,12 +749,15 @@ class AuditedAction:
                 seal=self.seal,
             ),
             session.share_key,
+            repeated=self._repeated,
         )
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:
     if isinstance(error, JaulaError):
         return error.status, error.message
+    if isinstance(error, TimeoutError):
+        return TIMED_OUT, str(error)
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return CLIENT_CLOSED, "the client went away"
     return FAILED, type(error).__name__

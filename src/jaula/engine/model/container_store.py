@@ -19,6 +19,7 @@ from jaula.engine.model.container import Container
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.security.lsm.selinux_mcs import choose, level, pair
 from jaula.spec.api import ContainerCreate
+from jaula.spec.pod import PodMetadata
 from jaula.state.database import Database
 from jaula.state.records import ContainerRecord, ResolvedRequest
 
@@ -87,6 +88,15 @@ class ContainerStore:
     def get(self, container_id: str) -> Container | None:
         """Return the container with a full id, or None."""
         return self._by_id.get(container_id)
+
+    def pod_of(self, record: ContainerRecord) -> PodMetadata | None:
+        """Return the identity of the pod of a container; None without one, or without a sandbox."""
+        sandbox = record if record.pod is None else None
+        if record.pod is not None and (container := self.get(record.pod.sandbox)) is not None:
+            sandbox = container.record
+        if sandbox is None or sandbox.sandbox is None:
+            return None
+        return sandbox.sandbox.request.metadata
 
     def find(self, ref: str) -> Container:
         """Return the container for ``ref`` (name, id or unique id prefix).

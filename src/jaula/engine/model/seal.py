@@ -19,7 +19,7 @@ import msgspec
 from jaula.state.records import ContainerRecord
 
 _SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
-           "engine_socket", "resolved_request")  # fmt: skip
+           "engine_socket", "pod", "resolved_request")  # fmt: skip
 """Members of a record that only a creation or an update sets."""
 
 
@@ -27,9 +27,12 @@ def request_seal(record: ContainerRecord) -> str:
     """Return the SHA-256 of a record's request, in hexadecimal.
 
     Members without a value are left out, so that a later engine with more members gives the same
-    seal. Legacy links are left out, since the removal of a link changes them. Pure.
+    seal. Legacy links are left out, since the removal of a link changes them. Of a sandbox the
+    request counts, not what the plugins have reported. Pure.
     """
     members = {name: msgspec.to_builtins(getattr(record, name)) for name in _SEALED}
+    if record.sandbox is not None:
+        members["sandbox"] = msgspec.to_builtins(record.sandbox.request)
     text = msgspec.json.encode(_without_defaults(members), order="deterministic")
     return hashlib.sha256(text).hexdigest()
 

@@ -25,7 +25,7 @@ class Log:
     def check(self, caller: str) -> None:
         return
 
-    def append(self, entry: Any, caller: str) -> None:
+    def append(self, entry: Any, caller: str, *, repeated: bool = False) -> None:
         self.entries.append(entry)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jaula.engine import relaxations
 from jaula.engine.authz.limits import Share
+from jaula.engine.model.seal import request_seal
 from jaula.spec.api import ExecCreate
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class PodsApi:
 
     async def run(self, request: PodSandboxRequest) -> str:
         with self._session.begin("pod run", request.metadata.name) as action:
+            action.pod = request.metadata
             container = await self._service.run(
                 request, owner=self._session.owner, authorize=self._authorize(action)
             )
-            action.object = container.id
+            action.describe(container)
+            action.seal = request_seal(container.record)
             return container.id
 
     async def stop(self, ref: str) -> None:
@@ -88,11 +91,13 @@ class PodsApi:
         with self._session.begin(
             "container create", request.name, image=request.body.image
         ) as action:
-            action.require_control(self._service.sandbox(request.sandbox).id)
+            sandbox = self._session.require_control(self._service.sandbox(request.sandbox).id)
+            action.pod = self._session.services.container_store.pod_of(sandbox.record)
             container = await self._service.create_container(
                 request, owner=self._session.owner, authorize=self._authorize(action)
             )
-            action.object = container.id
+            action.describe(container)
+            action.seal = request_seal(container.record)
             return container.id
 
     async def start_container(self, ref: str) -> None:
@@ -112,7 +117,9 @@ class PodsApi:
             await self._service.reopen_log(ref)
 
     async def connect(self, ref: str, port: int) -> socket.socket:
-        with self._session.begin("pod port-forward", ref) as action:
+        with self._session.begin(
+            "pod port-forward", ref, argv=(str(port),), repeated=True
+        ) as action:
             action.require_enter(self._service.sandbox(ref).id)
             return await self._service.connect(ref, port)
 
@@ -141,7 +148,31 @@ class PodsApi:
     async def exec_sync(
         self, ref: str, command: tuple[str, ...], seconds: float | None
     ) -> ExecResult:
-        with self._session.begin("exec", ref, argv=command) as action:
+        with self._session.begin("exec", ref, argv=command, repeated=True) as action:
             action.require_enter(self._service.container(ref).id)
             action.authorize(relaxations.of_exec(ExecCreate(cmd=command)))
             return await self._service.exec_sync(ref, command, seconds)
+
+    def request_exec(self, ref: str, command: tuple[str, ...]) -> str:
+        """Check an exec before it has a URL; return the id of the container."""
+        with self._session.begin("exec request", ref, argv=command) as action:
+            container = action.require_enter(self._service.container(ref).id)
+            action.authorize(relaxations.of_exec(ExecCreate(cmd=command)))
+            return container.id
+
+    def request_attach(self, ref: str) -> ContainerRecord:
+        """Check an attach before it has a URL; return the record of the container."""
+        with self._session.begin("attach request", ref) as action:
+            return action.require_enter(self._service.container(ref).id).record
+
+    def request_port_forward(self, ref: str, ports: tuple[int, ...]) -> str:
+        """Check a port-forward before it has a URL; return the id of the sandbox."""
+        with self._session.begin(
+            "port-forward request", ref, argv=tuple(map(str, ports))
+        ) as action:
+            return action.require_enter(self._service.sandbox(ref).id).id
+
+    def update_runtime_config(self, pod_cidr: str) -> None:
+        """Record the addresses of pods that the kubelet announces; CNI plugins have their own."""
+        with self._session.begin("runtime update", pod_cidr) as action:
+            action.require_run()
