@@ -126,6 +126,7 @@ class EngineConfig:
     tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on as well
     tls: TlsConfig | None = None  # of these sockets; None: clients are not authenticated
     cri: bool = False  # serve Kubernetes' CRI as well
+    cri_socket_group: str | None = None  # may connect to it; the policy decides what it may do
     streams: StreamConfig = field(default_factory=StreamConfig)
     cni_conf_dir: str = "/etc/cni/net.d"
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")

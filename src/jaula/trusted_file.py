@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import stat
 
 from jaula.errors import InvalidRequest
@@ -39,3 +40,31 @@ def read(path: str, limit: int, description: str, *, required: bool) -> bytes | 
     if len(data) > limit:
         raise InvalidRequest(f"{description} {path} has more than {limit} bytes")
     return data
+
+
+def check_path(path: str, description: str) -> None:
+    """Check that only the engine's user can change where an absolute path leads.
+
+    Each directory of the path that exists belongs to this user, is not writable by others and is
+    not a symbolic link. What is absent would be created by the engine.
+
+    :raises InvalidRequest: when a component is not so.
+    """
+    if not path.startswith("/") or posixpath.normpath(path) != path.rstrip("/") or "\0" in path:
+        raise InvalidRequest(
+            f"{description} {path[:200]!r} must be an absolute path without '.' and '..'"
+        )
+    parts = path.strip("/").split("/")
+    for count in range(len(parts) + 1):
+        part = "/" + "/".join(parts[:count])
+        try:
+            status = os.lstat(part)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InvalidRequest(f"{description} {path[:200]!r}: {error.strerror}") from None
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022 or stat.S_ISLNK(status.st_mode):
+            raise InvalidRequest(
+                f"{description} {path[:200]!r}: another user could change {part[:200]!r}",
+                hint="each directory of it must belong to root, and not be writable by others",
+            )

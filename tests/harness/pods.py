@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
+from harness.api_user import acting_as
 from harness.engine import PrivateEngine
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.client import Channel
@@ -86,11 +87,14 @@ def container_config(name: str, *command: str, **fields: Any) -> api.ContainerCo
 
 
 @asynccontextmanager
-async def connected(engine: PrivateEngine) -> AsyncIterator[Cri]:
-    """Connect to the CRI socket of an engine."""
+async def connected(
+    engine: PrivateEngine, uid: int = 0, gid: int = 0, groups: tuple[int, ...] = ()
+) -> AsyncIterator[Cri]:
+    """Connect to the CRI socket of an engine, as another user if ids are given."""
     with socket.socket(socket.AF_UNIX) as sock:
+        with acting_as(uid, gid, groups) if uid else nullcontext():
+            sock.connect(str(engine.run / "cri.sock"))
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, str(engine.run / "cri.sock"))
         channel = Channel(Limits())
         running = asyncio.ensure_future(channel.run(sock))
         try:

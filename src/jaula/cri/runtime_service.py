@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
-from jaula.cri import stats, status
+from jaula.cri import security, stats, status
 from jaula.cri.container_config import container_request, container_update
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import sandbox_request
@@ -181,6 +181,8 @@ class RuntimeService:
     ) -> api.CreateContainerResponse:
         if not request.pod_sandbox_id:
             raise InvalidRequest("the request names no pod sandbox")
+        if path := security.profile_path(request.config.linux.security_context):
+            self._engine.pods.require_host_file(path, "the seccomp profile")
         id = await self._engine.pods.create_container(
             container_request(request.pod_sandbox_id, request.config)
         )

@@ -34,6 +34,14 @@ def container_options(context: api.LinuxContainerSecurityContext) -> Iterator[st
         yield "no-new-privileges"
 
 
+def profile_path(context: api.LinuxContainerSecurityContext) -> str:
+    """Return the seccomp profile of the host that a container has, '' if it has none."""
+    seccomp = context.seccomp
+    if context.privileged or seccomp.profile_type != api.SecurityProfile.Localhost:
+        return ""
+    return seccomp.localhost_ref.removeprefix("localhost/")
+
+
 def sandbox_options(
     context: api.LinuxContainerSecurityContext | api.LinuxSandboxSecurityContext,
 ) -> Iterator[str]:

@@ -99,7 +99,7 @@ def listen_cri(config: EngineConfig) -> CriSockets:
     :raises Conflict: when another engine listens on the unix socket.
     :raises Unavailable: when a socket cannot be opened.
     """
-    services = listen_unix(config.paths.cri_socket)
+    services = listen_unix(config.paths.cri_socket, config.cri_socket_group)
     try:
         (streams,) = _listen_tcp([(config.streams.address, config.streams.port)])
     except BaseException:

@@ -24,6 +24,7 @@ from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ExecCreate, Resources
 from jaula.spec.api_networks import NetworkCreate
+from jaula.spec.pod import PodSandboxRequest
 from jaula.state.records import (
     ENGINE_SOCKET,
     ContainerRecord,
@@ -91,6 +92,20 @@ def of_request(resolved: ResolvedRequest, engine_socket: str = "") -> tuple[Priv
         *_logging(resolved),
         *_engine_socket(resolved, engine_socket),
     )
+
+
+def of_sandbox(request: PodSandboxRequest, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
+    """Return everything that a pod asks for beyond the defaults.
+
+    The engine itself sets the OOM score of a sandbox. A range of ids that the client chooses may
+    be that of another user. The directory of the logs is created and written as root.
+    """
+    privileges = of_request(msgspec.structs.replace(resolved, oom_score_adj=0))
+    if request.ids is not None:
+        privileges += (Privilege(Relaxation.HOST_NAMESPACE, "user"),)
+    if request.log_directory:
+        privileges += (Privilege(Relaxation.HOST_MOUNT, request.log_directory),)
+    return privileges
 
 
 def of_record(record: ContainerRecord) -> tuple[Privilege, ...]:

@@ -11,7 +11,7 @@ import pytest
 from jaula.errors import TooManyRequests
 from jaula.state import audit_log
 from jaula.state.audit_log import AuditEntry
-from jaula.state.audit_trail import WINDOW, AuditTrail, Share
+from jaula.state.audit_trail import REPEAT_WINDOW, WINDOW, AuditTrail, Share
 
 
 class Clock:
@@ -138,3 +138,75 @@ def test_refusals_beyond_the_share_are_one_line_a_minute(tmp_path: Path, clock: 
         403,
     )
     trail.close()
+
+
+def probe(**fields: Any) -> AuditEntry:
+    known = {"uid": 0, "action": "exec", "status": 200, "object": "x", "argv": ("true",)}
+    return AuditEntry(**(known | fields))
+
+
+def test_a_probe_is_two_lines_an_hour(tmp_path: Path, clock: Clock) -> None:
+    trail = AuditTrail(tmp_path, clock=clock)
+    for second in range(7200):
+        trail.append(probe(pid=second), repeated=True)
+        clock.now += 1
+    trail.close()
+    written = lines(tmp_path)
+    assert [line.get("count", 1) for line in written] == [1, 3599, 1, 3599]
+    assert [line["pid"] for line in written if "pid" in line] == [3599, 3600, 7199]
+    assert audit_log.verify(tmp_path).errors == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"argv": ("true", "more")},
+        {"object": "y"},
+        {"uid": 5},
+        {"login_uid": 1000},
+        {"container": "z"},
+        {"status": 504},
+        {"pod": "default/web"},
+        {"argv": ("\udc80",)},
+    ],
+)
+def test_another_request_is_not_counted_as_the_repeated_one(
+    tmp_path: Path, clock: Clock, other: dict[str, Any]
+) -> None:
+    trail = AuditTrail(tmp_path, clock=clock)
+    for _ in range(3):
+        trail.append(probe(), repeated=True)
+        trail.append(probe(**other), repeated=True)
+    assert len(lines(tmp_path)) == 2
+    trail.close()
+    assert sorted(line.get("count", 1) for line in lines(tmp_path)) == [1, 1, 2, 2]
+
+
+def test_a_request_with_long_arguments_is_a_line_each_time(tmp_path: Path, clock: Clock) -> None:
+    trail = AuditTrail(tmp_path, clock=clock)
+    for _ in range(3):
+        trail.append(probe(argv=("x" * 5000,)), repeated=True)
+    assert len(lines(tmp_path)) == 3
+    trail.close()
+
+
+def test_counts_are_written_by_a_flush_after_the_hour(tmp_path: Path, clock: Clock) -> None:
+    trail = AuditTrail(tmp_path, clock=clock)
+    for _ in range(5):
+        trail.append(probe(), repeated=True)
+    clock.now += WINDOW
+    assert trail.flush()
+    assert len(lines(tmp_path)) == 1
+    clock.now += REPEAT_WINDOW
+    assert not trail.flush()
+    assert [line.get("count", 1) for line in lines(tmp_path)] == [1, 4]
+    trail.close()
+
+
+def test_refused_probes_are_counted_by_the_minute(tmp_path: Path, clock: Clock) -> None:
+    trail = AuditTrail(tmp_path, clock=clock)
+    for _ in range(120):
+        trail.append(probe(status=409), repeated=True)
+        clock.now += 1
+    trail.close()
+    assert [line.get("count", 1) for line in lines(tmp_path / "refused")] == [1, 59, 1, 59]

@@ -40,7 +40,7 @@ INFO = CheckInfo(
     title="Network of a pod",
     reason="An interface, address or route that the plugins did not add reaches a network without "
     "their rules, or is taken for another pod.",
-    references=("I18", "CVE-2020-10749", "CNI 1.1", "network_namespaces(7)", "rtnetlink(7)"),
+    references=("I18", "CVE-2020-10749", "network_namespaces(7)", "rtnetlink(7)"),
     evidence="the stored result of the CNI plugins, rtnetlink of both network namespaces, "
     "/proc/<pid>/net, nft -j list ruleset",
     advice="find the program that joined the pod's network namespace; delete the pod",

@@ -220,6 +220,9 @@ FLAGS = (
     Flag("insecure-tcp", "", "bool", "Allow TCP without TLS, on the loopback interface only"),
     Flag("cri", "", "bool", "Serve Kubernetes' CRI on RUN/cri.sock"),
     Flag(
+        "cri-socket-group", "", "string", "Group for the socket of CRI; the policy has its rights"
+    ),
+    Flag(
         "cni-conf-dir",
         "",
         "string",

@@ -224,6 +224,7 @@ SETTINGS: dict[str, Setting] = {
     "insecure-tcp": Setting(("insecure-tcp",), _flag),
     "group": Setting(("socket-group",), _text("socket_group")),
     "cri": Setting(("cri",), _flag),
+    "cri-group": Setting(("cri-socket-group",), _text("cri_socket_group")),
     "cni-conf-dir": Setting(("cni-conf-dir",), _text("cni_conf_dir")),
     "cni-bin-dirs": Setting(("cni-bin-dir",), _directories("cni_bin_dirs")),
     "stream-server-address": Setting(("stream-server-address",), _text("stream_server_address")),

@@ -17,6 +17,7 @@ import msgspec
 from jaula.network.port_mapper import DYNAMIC_PORTS
 from jaula.spec import units
 from jaula.spec.api import Resources
+from jaula.spec.pod import PodSandboxRequest
 from jaula.state.records import ResolvedRequest
 
 UNLIMITED: Final = 1 << 64
@@ -45,6 +46,7 @@ class Bound(StrEnum):
     HOST_PORT = "host-port"
 
 
+_MIB = 1 << 20
 _SIZES = (Bound.MEMORY, Bound.MEMORY_SWAP, Bound.SHM_SIZE)
 
 
@@ -146,6 +148,25 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
         flag = f"--{demand.bound}" + (f" {demand.name}=" if demand.name else " ")
         return f"the most is {most}: {flag}{most}"
 
+    def line(self, demand: Demand) -> str:
+        """Return the line of the policy that allows a denied demand."""
+        amount, unlimited = demand.amount, demand.amount >= UNLIMITED
+        match demand.bound:
+            case Bound.OOM_KILL_DISABLE:
+                return f"{demand.bound} = true"
+            case Bound.HOST_PORT:
+                ranges = (*self.host_ports, (demand.first, amount))
+                listed = ", ".join(f'"{_ports(each)}"' for each in ranges)
+                return f"host-ports = [{listed}]"
+            case Bound.ULIMIT:
+                return f'ulimits = ["{demand.name}{"" if unlimited else f"={amount}"}"]'
+            case Bound.PIDS:
+                return 'max-pids = "unlimited"' if unlimited else f"max-pids = {amount}"
+            case Bound.MEMORY_SWAP:
+                amount = -(-amount // 2)
+        key = "max-shm-size" if demand.bound is Bound.SHM_SIZE else "max-memory"
+        return f'{key} = "{"unlimited" if unlimited else f"{-(-amount // _MIB)}m"}"'
+
 
 def union(ceilings: tuple[Ceilings, ...]) -> Ceilings:
     """Return the ceilings of a user in several groups: the highest of each."""
@@ -166,6 +187,17 @@ def of_request(resolved: ResolvedRequest, default_pids: int) -> tuple[Demand, ..
         *of_resources(resolved.resources, default_pids),
         Demand(Bound.SHM_SIZE, shm),
         *_host_ports(resolved),
+    )
+
+
+def of_sandbox(request: PodSandboxRequest, resolved: ResolvedRequest) -> tuple[Demand, ...]:
+    """Return the demands of a pod: shared memory, and ports of the host.
+
+    The program of a sandbox is the engine's own, so its memory and processes need no ceiling.
+    """
+    return (
+        Demand(Bound.SHM_SIZE, resolved.shm_size or DEFAULT_SHM),
+        *(Demand(Bound.HOST_PORT, port.host_port, first=port.host_port) for port in request.ports),
     )
 
 

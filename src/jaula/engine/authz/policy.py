@@ -230,21 +230,83 @@ def union(rules: tuple[PolicyRule, ...]) -> PolicyRule:
     )
 
 
-def denial(caller: Caller, rule: PolicyRule, action: str, advice: str) -> NotAuthorized:
-    """Return the error of a denied action: the caller, the action, the rule and the remedy."""
+def denial(
+    caller: Caller, rule: PolicyRule, action: str, advice: str, line: str = "", file: str = ""
+) -> NotAuthorized:
+    """Return the error of a denied action: the caller, the action, the rule and the remedy.
+
+    ``line`` of the policy would allow the action, and ``file`` is the policy's.
+    """
+    if line:
+        advice += f"; the line {line} below {_title(caller, rule)} in {file} allows it"
     return NotAuthorized(
         f"{caller} may not {action}: rule {rule.name} does not allow it", hint=advice
     )
 
 
-def privilege_denial(caller: Caller, rule: PolicyRule, privilege: Privilege) -> NotAuthorized:
+def privilege_denial(
+    caller: Caller, rule: PolicyRule, privilege: Privilege, file: str
+) -> NotAuthorized:
     """Return the error for a privilege that a rule does not grant."""
-    return denial(caller, rule, f"ask for {privilege}", _advice(privilege, rule))
+    line = privilege_line(privilege, rule)
+    return denial(caller, rule, f"ask for {privilege}", _advice(privilege, rule), line, file)
 
 
-def demand_denial(caller: Caller, rule: PolicyRule, demand: Demand) -> NotAuthorized:
+def demand_denial(caller: Caller, rule: PolicyRule, demand: Demand, file: str) -> NotAuthorized:
     """Return the error for a demand above a rule's ceiling."""
-    return denial(caller, rule, f"ask for {demand}", rule.ceilings.advice(demand))
+    advice, line = rule.ceilings.advice(demand), rule.ceilings.line(demand)
+    return denial(caller, rule, f"ask for {demand}", advice, line, file)
+
+
+def _title(caller: Caller, rule: PolicyRule) -> str:
+    """Return the heading of the table of the policy that a line for the caller belongs to.
+
+    It is that of its rule, if the file has it, since another rule would replace that one. The rule
+    of every user is no place for the right of one.
+    """
+    name = rule.name.partition(" + ")[0]
+    if caller.container:
+        return entry_title(caller.entry)
+    if name.startswith("[") and not name.endswith(" (built in)") and name != DEFAULT_RULE.name:
+        return name
+    if caller.uid is not None:
+        return f"[user.{_toml_key(caller.name or str(caller.uid))}]"
+    return f"[certificate.{_toml_key(caller.certificate)}]"
+
+
+def _toml_key(text: str) -> str:
+    plain = text.isascii() and all(c.isalnum() or c in "-_" for c in text)
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def privilege_line(privilege: Privilege, rule: PolicyRule) -> str:
+    """Return the line of the policy that grants a privilege in addition to a rule's; '' if none."""
+    match privilege.kind:
+        case Relaxation.HOST_MOUNT:
+            if privilege.foreign:
+                return ""
+            own = HostMount(privilege.value, privilege.writable)
+            return _line("host-mounts", [*map(str, rule.host_mounts), str(own)])
+        case Relaxation.PRIVILEGED | Relaxation.OOM_SCORE:
+            return f"{privilege.kind} = true"
+        case Relaxation.OTHER_CONTAINERS:
+            return 'others = "control"'
+        case Relaxation.ENGINE_SOCKET:
+            return ""  # the session names the entry
+    values = sorted(_granted_values(rule, privilege.kind))
+    key = _FIELDS[privilege.kind].replace("_", "-")
+    return _line(key, [*values, privilege.value])
+
+
+def _line(key: str, values: list[str]) -> str:
+    """Return a line with the values that a rule has and the one that it lacks; with many, this."""
+    text = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    if len(text) > _LONGEST_LINE:
+        text = f"..., {json.dumps(values[-1], ensure_ascii=False)}"
+    return f"{key} = [{text}]"
+
+
+_LONGEST_LINE = 200  # characters
 
 
 _SETS = (

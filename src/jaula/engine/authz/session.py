@@ -102,9 +102,10 @@ class Session:
         """The key of the caller's share of the audit log, empty if it has no limit."""
         return "" if self.is_admin else self.caller.key
 
-    def denial(self, action: str, advice: str = _OPERATOR) -> NotAuthorized:
-        """Return the error for an action that the rule does not allow."""
-        return policy.denial(self._named_caller(), self.rule, action, advice)
+    def denial(self, action: str, advice: str = _OPERATOR, line: str = "") -> NotAuthorized:
+        """Return the error for an action that the rule does not allow; ``line`` would allow it."""
+        file = self._policy_file() if line else ""
+        return policy.denial(self._named_caller(), self.rule, action, advice, line, file)
 
     def _named_caller(self) -> Caller:
         if self.caller.container:
@@ -127,7 +128,7 @@ class Session:
         :raises NotAuthorized: when it may not.
         """
         if self.rule.access < AccessLevel.READ:
-            raise self.denial("use this engine")
+            raise self.denial("use this engine", line='access = "read"')
 
     def can_access(self, container: Container, level: ContainerAccess) -> bool:
         """Return whether the caller owns a container, or its rule grants this access to it."""
@@ -171,7 +172,8 @@ class Session:
         if not self.can_access(container, level):
             raise self.denial(
                 f"{verb} container {container.name} of {_owner_name(container.record.owner)}",
-                f'that owner may, or the operator grants others = "{level.name.lower()}"',
+                "that owner may",
+                f'others = "{level.name.lower()}"',
             )
 
     async def visible_events(self, events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[Any]:
@@ -200,7 +202,8 @@ class Session:
         :raises NotAuthorized: when it may not.
         """
         if self.rule.access < AccessLevel.RUN:
-            raise self.denial("change anything" if self.rule.access else "use this engine")
+            action = "change anything" if self.rule.access else "use this engine"
+            raise self.denial(action, line='access = "run"')
 
     def authorize(self, privileges: tuple[Privilege, ...]) -> None:
         """Check that every privilege is granted.
@@ -221,7 +224,9 @@ class Session:
                 self._require_engine_socket(privilege.value)
                 continue
             if not self.rule.allows(privilege):
-                raise policy.privilege_denial(self._named_caller(), self.rule, privilege)
+                raise policy.privilege_denial(
+                    self._named_caller(), self.rule, privilege, self._policy_file()
+                )
             if privilege.kind is Relaxation.HOST_MOUNT and not self._is_host_user():
                 advice = "mounts need a user of this host; use a volume"
                 raise self.denial(f"ask for {privilege}", advice)
@@ -235,7 +240,9 @@ class Session:
             return
         for demand in demands:
             if not self.rule.ceilings.allow(demand):
-                raise policy.demand_denial(self._named_caller(), self.rule, demand)
+                raise policy.demand_denial(
+                    self._named_caller(), self.rule, demand, self._policy_file()
+                )
 
     def check_request(self, resolved: ResolvedRequest) -> None:
         """Check the ceilings for everything that a container requests.
@@ -413,7 +420,7 @@ class Session:
         """
         self.require_run()
         if not self.is_admin and not self.rule.images:
-            raise self.denial("change images or use registries")
+            raise self.denial("change images or use registries", line="images = true")
 
     def require_volumes(self) -> None:
         """Check that the caller may create, change and remove volumes.
@@ -422,7 +429,7 @@ class Session:
         """
         self.require_run()
         if not self.is_admin and not self.rule.volumes:
-            raise self.denial("change volumes")
+            raise self.denial("change volumes", line="volumes = true")
 
     def authorize_volumes(self, resolved: ResolvedRequest) -> int:
         """Check that the caller may use the volumes of a new container, and create absent ones.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaula import trusted_file
 from jaula.engine import relaxations
+from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
 from jaula.engine.model.seal import request_seal
+from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.spec.api import ExecCreate
 
 if TYPE_CHECKING:
@@ -30,19 +33,47 @@ class PodsApi:
         self._service = engine.pods
         self._session = session
 
-    def _authorize(self, action: AuditedAction) -> Authorize:
+    def _authorize(
+        self, action: AuditedAction, sandbox: PodSandboxRequest | None = None
+    ) -> Authorize:
+        """Return what authorizes a container of a pod, or ``sandbox``."""
         session = self._session
 
         def authorize(resolved: ResolvedRequest) -> Bounds:
-            privileges = action.authorize(
-                (*relaxations.of_request(resolved, ""), *session.inherited_mounts(resolved))
-            )
-            session.check_request(resolved)
+            own = relaxations.of_request(resolved, "")
+            if sandbox is None:
+                action.authorize((*own, *session.inherited_mounts(resolved)))
+                session.check_request(resolved)
+            else:
+                action.authorize(relaxations.of_sandbox(sandbox, resolved))
+                session.check_ceilings(limits.of_sandbox(sandbox, resolved))
+                self._check_path(sandbox.log_directory, "the log directory")
             action.reserve(Share.CONTAINERS)
             action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-            return session.bounds(resolved, privileges, "")
+            return session.bounds(resolved, own, "")
 
         return authorize
+
+    def _check_path(self, path: str, description: str) -> None:
+        """Check a path that the engine follows as root for a caller that is not root's equal.
+
+        :raises InvalidRequest: when another user could make it lead elsewhere.
+        """
+        if path and not self._session.is_admin:
+            trusted_file.check_path(path, description)
+
+    def require_host_file(self, path: str, description: str) -> None:
+        """Check that the caller may have a file of the host read as root; a refusal is logged.
+
+        :raises NotAuthorized: when it may not.
+        :raises InvalidRequest: when another user could make the path lead elsewhere.
+        """
+        if self._session.is_admin:
+            return
+        with self._session.begin("host file", path) as action:
+            privilege = Privilege(Relaxation.HOST_MOUNT, path, writable=False)
+            action.authorize((privilege,))
+            self._check_path(path, description)
 
     async def runtime_handlers(self) -> tuple[RuntimeHandler, ...]:
         self._session.require_read()
@@ -56,7 +87,7 @@ class PodsApi:
         with self._session.begin("pod run", request.metadata.name) as action:
             action.pod = request.metadata
             container = await self._service.run(
-                request, owner=self._session.owner, authorize=self._authorize(action)
+                request, owner=self._session.owner, authorize=self._authorize(action, request)
             )
             action.describe(container)
             action.seal = request_seal(container.record)
