@@ -22,7 +22,7 @@ def test_verify_lists_every_check_without_an_engine(jaula) -> None:  # type: ign
 @pytest.mark.parametrize(
     ("words", "status", "output"),
     [
-        ((), 1, "requires a container, --all or --host"),
+        ((), 1, "requires a container, --pod, --all or --host"),
         (("--format", "xml", "x"), 125, "one of table, json, sarif, html"),
         (("nobody",), 1, "No such container"),
     ],

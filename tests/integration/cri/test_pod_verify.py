@@ -460,15 +460,17 @@ def test_a_change_in_a_pod_is_reported_and_emitted(node: Node) -> None:
             line = json.loads(watch.stdout.readline())
             assert (line["row"], line["verdict"]) == ("mount inventory", "FAILS")
             assert line["container"].startswith("k8s_main_changed")
+            containers.eventually(lambda: emitted() == [pod.main], "the event is emitted")
         finally:
             watch.terminate()
             watch.wait()
             if watch.stdout:
                 watch.stdout.close()
+
+    def emitted() -> list[str]:
         done = jaula(node, "events", "--since", "1", "--until", str(int(time.time()) + 1),
                      "--format", "{{json .}}", "--filter", "event=isolation-changed")  # fmt: skip
-        (event,) = map(json.loads, done.stdout.splitlines())
-        assert event["Actor"]["ID"] == pod.main
+        return [json.loads(line)["Actor"]["ID"] for line in done.stdout.splitlines()]
 
     with_pod(node, test)
 

@@ -61,3 +61,23 @@ def test_the_host_is_read_with_this_process_in_it() -> None:
     result = processes()
     assert result[os.getpid()].parent == os.getppid()
     assert f"({os.getpid()})" in render([os.getpid()])
+
+
+def test_the_shims_of_a_pod_are_below_its_name() -> None:
+    tree = entries(
+        ProcessEntry(1, 0, "init", HOST),
+        ProcessEntry(10, 1, "shim", HOST),
+        ProcessEntry(11, 10, "pause", OWN),
+        ProcessEntry(20, 1, "shim", HOST),
+        ProcessEntry(21, 20, "sh", OWN),
+        ProcessEntry(30, 1, "shim", HOST),
+        ProcessEntry(31, 30, "other", OWN),
+    )
+    groups = {"pod default/web\x1b": (11, 21, 99)}
+    assert [line for node in build(tree, (), groups) for line in draw(node)] == [
+        "init(1)-+-shim(30)---other(31,net,pid,user)",
+        "        `-pod default/web?-+-shim(10)---pause(11,net,pid,user)",
+        "                           `-shim(20)---sh(21,net,pid,user)",
+    ]
+    drawn_pod = [line for node in build(tree, (11, 21), groups) for line in draw(node)]
+    assert drawn_pod[0] == "init(1)---pod default/web?-+-shim(10)---pause(11,net,pid,user)"

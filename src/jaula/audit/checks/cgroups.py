@@ -109,15 +109,16 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 
 
 def _pod_cgroup(container: AuditedContainer, groups: CgroupDirs) -> Result:
-    """Return a row on the cgroup of a pod, whose limits the kubelet sets: that it is the parent.
+    """Return a row on the cgroup of a pod: its containers are in it, with the kubelet's limits.
 
     The limits are in the row as they are. The engine does not know what the kubelet asked for.
     """
-    path = os.path.dirname(container.linux.cgroups_path or "")
+    parent = container.text("CgroupParent")
     wrong = [
         other.pod_name
         for other in (container, *container.others)
-        if os.path.dirname(other.linux.cgroups_path or "") != path
+        if os.path.basename(_pod_directory(CgroupDirs(other), "memory"))
+        != os.path.basename(parent.rstrip("/"))
     ]
     limits = []
     for name, controller, v1, v2 in (
@@ -125,24 +126,25 @@ def _pod_cgroup(container: AuditedContainer, groups: CgroupDirs) -> Result:
         ("pids", "pids", "pids.max", "pids.max"),
         ("cpu quota", "cpu", "cpu.cfs_quota_us", "cpu.max"),
     ):
-        directory = groups.legacy(controller) or groups.unified()
         file = v1 if groups.legacy(controller) is not None else v2
-        if directory is None:
-            continue
         try:
-            with open(f"{os.path.dirname(directory)}/{file}", encoding="ascii") as opened:
-                first = opened.read().split()[0]
+            with open(f"{_pod_directory(groups, controller)}/{file}", encoding="ascii") as opened:
+                value = byte_limit(opened.read().split()[0])
         except FileNotFoundError:
-            continue
-        value = byte_limit(first)
+            continue  # the parent does not have the controller
         limits.append(f"{name} {'unlimited' if value is None else value}")
-    effective = f"{path}: {', '.join(limits) or 'no controller'}"
+    effective = f"{quantity(1 + len(container.others), 'container')}, {', '.join(limits)}"
     if wrong:
         effective += f"; not in it: {', '.join(wrong)}"
     return Result(
-        "pod cgroup", "cgroups", f"{container.text('CgroupParent')}, with the kubelet's limits",
-        effective, container.path("cgroup"), verdict_of(not wrong, None),
+        "pod cgroup", "cgroups", f"{parent}, with the kubelet's limits", effective,
+        _pod_directory(groups, "memory"), verdict_of(not wrong, None),
     )  # fmt: skip
+
+
+def _pod_directory(groups: CgroupDirs, controller: str) -> str:
+    """Return the directory above that of a container in the hierarchy of a controller."""
+    return os.path.dirname(groups.legacy(controller) or groups.unified() or "")
 
 
 def _membership(container: AuditedContainer, groups: CgroupDirs) -> Result:
