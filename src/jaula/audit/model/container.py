@@ -382,9 +382,10 @@ class AuditedContainer:
         """
         for other in self.others:
             try:
-                if process.namespaces["mnt"] == other.namespaces["mnt"] or other.is_runtime(
-                    process
-                ):
+                mounts = other.namespaces["mnt"]
+                if mounts == self.reader_namespaces["mnt"]:
+                    continue  # it has exited, and another process has its number
+                if process.namespaces["mnt"] == mounts or other.is_runtime(process):
                     return other
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it has exited
