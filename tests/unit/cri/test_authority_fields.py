@@ -184,6 +184,10 @@ def mount(**fields: Any) -> Callable[[api.ContainerConfig], None]:
     return lambda config: config.mounts.add(container_path="/x", **fields) and None
 
 
+def privileged(change: Callable[[api.ContainerConfig], object]) -> Callable[[Any], object]:
+    return lambda config: (setattr(context(config), "privileged", True), change(config))
+
+
 def no_paths(field: str) -> Callable[[Any], object]:
     return lambda config: getattr(context(config), field).append("/proc/kcore")
 
@@ -192,8 +196,8 @@ def no_paths(field: str) -> Callable[[Any], object]:
     ("row", "asked", "change"),
     [
         (("Mount", "host_path"), {"host-mounts"}, mount(host_path="/etc")),
-        (("Mount", "propagation"), {"host-mounts", "security-options"},
-         mount(host_path="/etc", propagation=api.PROPAGATION_BIDIRECTIONAL)),
+        (("Mount", "propagation"), {"host-mounts", "privileged", "security-options"},
+         privileged(mount(host_path="/etc", propagation=api.PROPAGATION_BIDIRECTIONAL))),
         (("Mount", "image"), set(), mount(image=api.ImageSpec(image="busybox"))),
         (("Device", "host_path"), {"devices"},
          lambda c: c.devices.add(host_path="/dev/x", container_path="/dev/x", permissions="r")),

@@ -16,6 +16,7 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jaula.engine.networks.etc_files import read_text
 from jaula.network import etc_files
 from jaula.network.dns import message, names, resolver_sockets
 from jaula.network.networks import BRIDGE
@@ -94,7 +95,7 @@ class UpstreamServers:
             status = os.stat(self._path)
             stamp = (status.st_mtime_ns, status.st_ino)
             if stamp != self._stamp:
-                self._servers = etc_files.name_servers(etc_files.read_text(self._path))
+                self._servers = etc_files.name_servers(read_text(self._path))
                 self._stamp = stamp
         except OSError:
             self._servers, self._stamp = (), None
