@@ -5,11 +5,12 @@ Source: ``k8s.io/cri-api`` runtime.v1.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
-from jaula.cri import security, stats, status
+from jaula.cri import metrics, security, stats, status
 from jaula.cri.container_config import container_request, container_update
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import sandbox_request
@@ -29,6 +30,7 @@ SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
 _API_VERSION = "v1"
 _PART = 256  # items of one message of a stream
+_BATCH = 16  # pods or containers whose files are read at a time
 _EVENTS = {
     "create": api.CONTAINER_CREATED_EVENT,
     "start": api.CONTAINER_STARTED_EVENT,
@@ -74,6 +76,14 @@ class RuntimeService:
             "ListContainerStats": (api.ListContainerStatsRequest, self.list_container_stats),
             "PodSandboxStats": (api.PodSandboxStatsRequest, self.pod_sandbox_stats),
             "ListPodSandboxStats": (api.ListPodSandboxStatsRequest, self.list_pod_sandbox_stats),
+            "ListMetricDescriptors": (
+                api.ListMetricDescriptorsRequest,
+                self.list_metric_descriptors,
+            ),
+            "ListPodSandboxMetrics": (
+                api.ListPodSandboxMetricsRequest,
+                self.list_pod_sandbox_metrics,
+            ),
             "Exec": (api.ExecRequest, self.exec),
             "Attach": (api.AttachRequest, self.attach),
             "PortForward": (api.PortForwardRequest, self.port_forward),
@@ -87,6 +97,10 @@ class RuntimeService:
             "StreamPodSandboxStats": (
                 api.StreamPodSandboxStatsRequest,
                 self.stream_pod_sandbox_stats,
+            ),
+            "StreamPodSandboxMetrics": (
+                api.StreamPodSandboxMetricsRequest,
+                self.stream_pod_sandbox_metrics,
             ),
             "GetContainerEvents": (api.GetEventsRequest, self.get_container_events),
         }
@@ -245,15 +259,17 @@ class RuntimeService:
     async def list_container_stats(
         self, request: api.ListContainerStatsRequest
     ) -> api.ListContainerStatsResponse:
-        made = []
-        for record in self._engine.pods.containers():
-            try:
-                usage = await self._engine.pods.usage(record.id)
-            except NotFound:
-                continue  # it was removed meanwhile
-            if stats.matches(request.filter, usage):
-                made.append(stats.container_stats(usage))
+        made = [item async for part in self._container_stats(request.filter) for item in part]
         return api.ListContainerStatsResponse(stats=made)
+
+    async def _container_stats(
+        self, filter: api.ContainerStatsFilter
+    ) -> AsyncIterator[list[api.ContainerStats]]:
+        """Yield the statistics of the selected containers that still exist, in batches."""
+        records = self._engine.pods.containers()
+        ids = [record.id for record in records if stats.matches(filter, record)]
+        for part in _parts(ids, _BATCH):
+            yield [stats.container_stats(usage) for usage in await self._engine.pods.usages(part)]
 
     async def pod_sandbox_stats(
         self, request: api.PodSandboxStatsRequest
@@ -264,16 +280,39 @@ class RuntimeService:
     async def list_pod_sandbox_stats(
         self, request: api.ListPodSandboxStatsRequest
     ) -> api.ListPodSandboxStatsResponse:
-        made = []
-        for record in self._engine.pods.sandboxes():
-            if not stats.matches_sandbox(request.filter, record):
-                continue
-            try:
-                usage = await self._engine.pods.sandbox_usage(record.id)
-            except NotFound:
-                continue  # it was removed meanwhile
-            made.append(stats.sandbox_stats(usage))
+        made = [item async for part in self._sandbox_stats(request.filter) for item in part]
         return api.ListPodSandboxStatsResponse(stats=made)
+
+    async def _sandbox_stats(
+        self, filter: api.PodSandboxStatsFilter
+    ) -> AsyncIterator[list[api.PodSandboxStats]]:
+        """Yield the statistics of the selected pods that still exist, in batches."""
+        records = self._engine.pods.sandboxes()
+        ids = [record.id for record in records if stats.matches_sandbox(filter, record)]
+        for part in _parts(ids, _BATCH):
+            usages = await self._engine.pods.sandbox_usages(part)
+            yield [stats.sandbox_stats(usage) for usage in usages]
+
+    async def list_metric_descriptors(
+        self, request: api.ListMetricDescriptorsRequest
+    ) -> api.ListMetricDescriptorsResponse:
+        return api.ListMetricDescriptorsResponse(descriptors=metrics.descriptors())
+
+    async def list_pod_sandbox_metrics(
+        self, request: api.ListPodSandboxMetricsRequest
+    ) -> api.ListPodSandboxMetricsResponse:
+        made = [item async for part in self._metrics() for item in part]
+        return api.ListPodSandboxMetricsResponse(pod_metrics=made)
+
+    async def _metrics(self) -> AsyncIterator[list[api.PodSandboxMetrics]]:
+        """Yield the metrics of the pods that run, in batches.
+
+        They are encoded in a thread as well: those of a batch are thousands of messages.
+        """
+        ids = [record.id for record in self._engine.pods.sandboxes()]
+        for part in _parts(ids, _BATCH):
+            samples = await self._engine.pods.samples(part)
+            yield await asyncio.to_thread(metrics.encode, samples)
 
     # -- streams of lists, and events ------------------------------------------------------------
 
@@ -294,20 +333,20 @@ class RuntimeService:
     async def stream_container_stats(
         self, request: api.StreamContainerStatsRequest
     ) -> AsyncIterator[api.StreamContainerStatsResponse]:
-        listed = await self.list_container_stats(
-            api.ListContainerStatsRequest(filter=request.filter)
-        )
-        for part in _parts(listed.stats):
+        async for part in self._container_stats(request.filter):
             yield api.StreamContainerStatsResponse(container_stats=part)
 
     async def stream_pod_sandbox_stats(
         self, request: api.StreamPodSandboxStatsRequest
     ) -> AsyncIterator[api.StreamPodSandboxStatsResponse]:
-        listed = await self.list_pod_sandbox_stats(
-            api.ListPodSandboxStatsRequest(filter=request.filter)
-        )
-        for part in _parts(listed.stats):
+        async for part in self._sandbox_stats(request.filter):
             yield api.StreamPodSandboxStatsResponse(pod_sandbox_stats=part)
+
+    async def stream_pod_sandbox_metrics(
+        self, request: api.StreamPodSandboxMetricsRequest
+    ) -> AsyncIterator[api.StreamPodSandboxMetricsResponse]:
+        async for part in self._metrics():
+            yield api.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=part)
 
     async def get_container_events(
         self, request: api.GetEventsRequest
@@ -343,8 +382,7 @@ class RuntimeService:
         response.pod_sandbox_status.CopyFrom(status.sandbox_status(sandbox))
         response.containers_statuses.extend(
             status.container_status(record, sandbox)
-            for record in self._engine.pods.containers()
-            if record.pod is not None and record.pod.sandbox == sandbox_id
+            for record in self._engine.pods.members(sandbox.id)
         )
         return response
 
@@ -399,10 +437,10 @@ class RuntimeService:
         raise Unsupported(f"container {id[:12]} cannot be checkpointed: the engine has no CRIU")
 
 
-def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Yield the items of a list in messages of a bounded size; an empty list has one."""
-    for start in range(0, max(len(items), 1), _PART):
-        yield items[start : start + _PART]
+def _parts(items: Sequence[Any], size: int = _PART) -> Iterator[Sequence[Any]]:
+    """Yield the items of a list in parts of a bounded size; an empty list has one."""
+    for start in range(0, max(len(items), 1), size):
+        yield items[start : start + size]
 
 
 def _streaming(stream: Callable[[Any], AsyncIterator[Any]]) -> Streaming:

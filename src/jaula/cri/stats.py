@@ -8,9 +8,9 @@ from jaula.cri import status
 from jaula.cri.proto import api_pb2 as api
 
 if TYPE_CHECKING:
-    from jaula.cgroups.protocol import Stats
-    from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
-    from jaula.state.records import ContainerRecord
+    from jaula.cgroups.protocol import MemoryStats, Pressure
+    from jaula.engine.pods.stats import CgroupUsage, ContainerUsage, SandboxUsage
+    from jaula.state.records import ContainerRecord, ResourceLimits
 
 _DEFAULT_INTERFACE = "eth0"
 
@@ -27,13 +27,18 @@ def container_stats(usage: ContainerUsage) -> api.ContainerStats:
             annotations=record.pod.annotations,
         )
     )
-    if usage.stats is not None:
-        _set_usage(made, usage.stats, usage.moment)
+    if usage.cgroup is not None:
+        _set_usage(made, usage.cgroup, usage.cpu_rate)
+        made.swap.timestamp = usage.cgroup.moment
+        swap = usage.cgroup.stats.memory.swap
+        made.swap.swap_usage_bytes.value = swap
+        if (limit := swap_limit(record.resolved.resources)) is not None:
+            made.swap.swap_available_bytes.value = max(limit - swap, 0)
     if usage.layer is not None:
-        made.writable_layer.timestamp = usage.moment
+        made.writable_layer.timestamp = usage.layer.moment
         made.writable_layer.fs_id.mountpoint = usage.directory
-        made.writable_layer.used_bytes.value = usage.layer.size
-        made.writable_layer.inodes_used.value = usage.layer.inodes
+        made.writable_layer.used_bytes.value = usage.layer.usage.size
+        made.writable_layer.inodes_used.value = usage.layer.usage.inodes
     return made
 
 
@@ -52,19 +57,19 @@ def sandbox_stats(usage: SandboxUsage) -> api.PodSandboxStats:
     )
     linux = made.linux
     linux.containers.extend(container_stats(member) for member in usage.containers)
-    if usage.stats is not None:
-        _set_usage(linux, usage.stats, usage.moment)
-        linux.process.timestamp = usage.moment
-        linux.process.process_count.value = usage.stats.pids.current
+    if usage.cgroup is not None:
+        _set_usage(linux, usage.cgroup, usage.cpu_rate)
+        linux.process.timestamp = usage.cgroup.moment
+        linux.process.process_count.value = usage.cgroup.stats.pids.current
     if usage.networks:
         linux.network.timestamp = usage.moment
         for name, counters in usage.networks.items():
-            interface = api.NetworkInterfaceUsage(name=name)
+            interface = linux.network.interfaces.add(name=name)
             for field in ("rx_bytes", "rx_errors", "tx_bytes", "tx_errors"):
                 getattr(interface, field).value = counters[field]
-            if name == _DEFAULT_INTERFACE:
-                linux.network.default_interface.CopyFrom(interface)
-            linux.network.interfaces.append(interface)
+        # A kubelet dereferences the default interface of each network without a check.
+        default = [i for i in linux.network.interfaces if i.name == _DEFAULT_INTERFACE]
+        linux.network.default_interface.CopyFrom((default or linux.network.interfaces)[0])
     return made
 
 
@@ -77,28 +82,65 @@ def matches_sandbox(filter: api.PodSandboxStatsFilter, record: ContainerRecord) 
 
 
 def _set_usage(
-    made: api.ContainerStats | api.LinuxPodSandboxStats, stats: Stats, moment: int
+    made: api.ContainerStats | api.LinuxPodSandboxStats, cgroup: CgroupUsage, cpu_rate: int | None
 ) -> None:
-    cpu, memory = stats.cpu, stats.memory
-    made.cpu.timestamp = made.memory.timestamp = moment
+    cpu, memory = cgroup.stats.cpu, cgroup.stats.memory
+    made.cpu.timestamp = made.memory.timestamp = cgroup.moment
     made.cpu.usage_core_nano_seconds.value = cpu.usage
+    if cpu_rate is not None:
+        made.cpu.usage_nano_cores.value = cpu_rate
     made.memory.usage_bytes.value = memory.usage
-    working_set = max(memory.usage - memory.inactive_file, 0)
-    made.memory.working_set_bytes.value = working_set
+    made.memory.working_set_bytes.value = working_set(memory)
     if memory.limit is not None:
-        made.memory.available_bytes.value = max(memory.limit - working_set, 0)
-    details = memory.details
-    made.memory.rss_bytes.value = details.get("anon", details.get("rss", 0))
-    made.memory.page_faults.value = details.get("pgfault", 0)
-    made.memory.major_page_faults.value = details.get("pgmajfault", 0)
+        made.memory.available_bytes.value = max(memory.limit - working_set(memory), 0)
+    made.memory.rss_bytes.value = rss(memory)
+    made.memory.page_faults.value = hierarchical(memory, "pgfault")
+    made.memory.major_page_faults.value = hierarchical(memory, "pgmajfault")
+    if cpu.pressure is not None:
+        _set_pressure(made.cpu.psi, cpu.pressure)
+    if memory.pressure is not None:
+        _set_pressure(made.memory.psi, memory.pressure)
+    if (pressure := cgroup.stats.blkio.pressure) is not None:
+        made.io.timestamp = cgroup.moment
+        _set_pressure(made.io.psi, pressure)
 
 
-def matches(filter: api.ContainerStatsFilter, usage: ContainerUsage) -> bool:
+def _set_pressure(made: api.PsiStats, pressure: Pressure) -> None:
+    for data, line in ((made.Full, pressure.full), (made.Some, pressure.some)):
+        data.Total = line.total * 1000  # nanoseconds
+        data.Avg10, data.Avg60, data.Avg300 = line.avg10, line.avg60, line.avg300
+
+
+def working_set(memory: MemoryStats) -> int:
+    """Return the bytes that the kernel does not reclaim first, as cadvisor counts them."""
+    return max(memory.usage - memory.inactive_file, 0)
+
+
+def rss(memory: MemoryStats) -> int:
+    """Return the bytes of anonymous memory."""
+    return memory.details.get("anon", hierarchical(memory, "rss"))
+
+
+def hierarchical(memory: MemoryStats, key: str) -> int:
+    """Return a value of ``memory.stat`` with the cgroups below; v1 has two keys for it."""
+    return memory.details.get(f"total_{key}", memory.details.get(key, 0))
+
+
+def swap_limit(limits: ResourceLimits) -> int | None:
+    """Return the bytes of swap that a container may use; None without a limit.
+
+    The limit of a request is that of memory and swap together. Without one it is twice the memory.
+    """
+    if limits.memory <= 0 or limits.memory_swap < 0:
+        return None
+    return max((limits.memory_swap or 2 * limits.memory) - limits.memory, 0)
+
+
+def matches(filter: api.ContainerStatsFilter, record: ContainerRecord) -> bool:
     """Return whether a container is selected. Ids may be prefixes."""
-    pod = usage.record.pod
     return (
-        pod is not None
-        and usage.record.id.startswith(filter.id)
-        and pod.sandbox.startswith(filter.pod_sandbox_id)
-        and status.has_labels(pod.labels, filter.label_selector)
+        record.pod is not None
+        and record.id.startswith(filter.id)
+        and record.pod.sandbox.startswith(filter.pod_sandbox_id)
+        and status.has_labels(record.pod.labels, filter.label_selector)
     )

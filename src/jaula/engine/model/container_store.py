@@ -35,6 +35,7 @@ class ContainerStore:
         self.names: dict[str, str] = {}
         self._steps: dict[str, Container] = {}
         self._levels: dict[str, tuple[int, int]] = {}
+        self._members: dict[str, dict[str, Container]] = {}  # by sandbox, then by id
 
     def load(self, resolve: Callable[[ContainerCreate], ResolvedRequest]) -> None:
         """Read every record.
@@ -52,7 +53,7 @@ class ContainerStore:
             if record.build:
                 self._steps[record.id] = Container(record)
                 continue
-            self._by_id[record.id] = Container(record)
+            self._insert(Container(record))
             self.names[record.name] = record.id
             if (categories := pair(record.level)) is not None:
                 self._levels[record.id] = categories
@@ -97,6 +98,10 @@ class ContainerStore:
         if sandbox is None or sandbox.sandbox is None:
             return None
         return sandbox.sandbox.request.metadata
+
+    def members(self, sandbox_id: str) -> list[Container]:
+        """Return the containers of a pod without its sandbox."""
+        return list(self._members.get(sandbox_id, {}).values())
 
     def find(self, ref: str) -> Container:
         """Return the container for ``ref`` (name, id or unique id prefix).
@@ -164,7 +169,12 @@ class ContainerStore:
     def add(self, container: Container) -> None:
         """Write a new container, whose name was reserved."""
         self.save(container)
+        self._insert(container)
+
+    def _insert(self, container: Container) -> None:
         self._by_id[container.id] = container
+        if (pod := container.record.pod) is not None:
+            self._members.setdefault(pod.sandbox, {})[container.id] = container
 
     def add_step(self, container: Container) -> None:
         """Write a build step: no list shows it, and the next engine kills it."""
@@ -186,6 +196,11 @@ class ContainerStore:
         self._database.delete(TABLE, container.id, durable=durable)
         self._by_id.pop(container.id, None)
         self._steps.pop(container.id, None)
+        if (pod := container.record.pod) is not None:
+            members = self._members.get(pod.sandbox, {})
+            members.pop(container.id, None)
+            if not members:
+                self._members.pop(pod.sandbox, None)
         self.free_level(container.id)
         self.release(container.name, container.id)
 

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -55,8 +55,9 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.engine.pods.metrics import SandboxSample
     from jaula.engine.pods.network import PodNetwork
-    from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
+    from jaula.engine.pods.stats import ContainerUsage, PodStats, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.api import Mount
     from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
@@ -78,6 +79,7 @@ class Pods:
         self._execs = execs
         self.network: PodNetwork | None = None
         """The pods' network; None if the engine serves no CRI."""
+        self._pod_stats: PodStats | None = None
 
     async def open_network(self, network: PodNetwork) -> None:
         """Use the network configuration of this node from now on.
@@ -307,7 +309,7 @@ class Pods:
 
     def members(self, sandbox_id: str) -> list[Container]:
         """Return the containers of a pod."""
-        return [c for c in self.containers() if c.record.pod and c.record.pod.sandbox == sandbox_id]
+        return self._services.container_store.members(sandbox_id)
 
     # -- containers ------------------------------------------------------------------------------
 
@@ -455,18 +457,30 @@ class Pods:
             raise Conflict(f"the sandbox {sandbox.id[:12]} does not run")
         return await asyncio.to_thread(_connect, sandbox.record.pid, port)
 
-    async def usage(self, ref: str) -> ContainerUsage:
-        """Return what a container uses."""
-        from jaula.engine.pods.stats import usage_of
+    async def usages(self, containers: Sequence[Container]) -> list[ContainerUsage]:
+        """Return the usage of containers of pods, read in one thread."""
+        stats = self._stats()
+        return await in_thread(lambda: [stats.container(c) for c in containers])
 
-        return await usage_of(self._services, self.container(ref))
+    async def sandbox_usages(self, sandboxes: Sequence[Container]) -> list[SandboxUsage]:
+        """Return the usage of pods, read in one thread."""
+        stats, pods = self._stats(), [(s, self.members(s.id)) for s in sandboxes]
+        return await in_thread(lambda: [stats.sandbox(*pod) for pod in pods])
 
-    async def sandbox_usage(self, ref: str) -> SandboxUsage:
-        """Return what a pod uses."""
-        from jaula.engine.pods.stats import sandbox_usage_of
+    async def samples(self, sandboxes: Sequence[Container]) -> list[SandboxSample]:
+        """Return samples for the metrics of those pods that run, read in one thread."""
+        from jaula.engine.pods.metrics import collect
 
-        sandbox = self.sandbox(ref)
-        return await sandbox_usage_of(self._services, sandbox, self.members(sandbox.id))
+        pods = [(s, self.members(s.id)) for s in sandboxes]
+        root = str(self._services.config.paths.root)
+        return await in_thread(collect, self._stats(), pods, root)
+
+    def _stats(self) -> PodStats:
+        if self._pod_stats is None:
+            from jaula.engine.pods.stats import PodStats
+
+            self._pod_stats = PodStats(self._services)
+        return self._pod_stats
 
     async def stop_container(self, ref: str, seconds: int) -> None:
         """Stop a container; kill it after ``seconds``. One that is stopped stays so.

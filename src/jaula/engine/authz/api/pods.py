@@ -10,16 +10,19 @@ from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
 from jaula.engine.model.seal import request_seal
 from jaula.engine.relaxations import Privilege, Relaxation
+from jaula.errors import NotFound
 from jaula.spec.api import ExecCreate
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable, Sequence
 
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize, Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.engine.pods.exec_sync import ExecResult
+    from jaula.engine.pods.metrics import SandboxSample
     from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest, RuntimeHandler
@@ -155,12 +158,40 @@ class PodsApi:
             return await self._service.connect(ref, port)
 
     async def usage(self, ref: str) -> ContainerUsage:
-        self._session.require_container_read(self._service.container(ref).id)
-        return await self._service.usage(ref)
+        container = self._service.container(ref)
+        self._session.require_container_read(container.id)
+        return (await self._service.usages([container]))[0]
+
+    async def usages(self, refs: Sequence[str]) -> list[ContainerUsage]:
+        """Skip containers that were removed meanwhile."""
+        self._session.require_read()
+        return await self._service.usages(self._present(self._service.container, refs))
 
     async def sandbox_usage(self, ref: str) -> SandboxUsage:
-        self._session.require_container_read(self._service.sandbox(ref).id)
-        return await self._service.sandbox_usage(ref)
+        sandbox = self._service.sandbox(ref)
+        self._session.require_container_read(sandbox.id)
+        return (await self._service.sandbox_usages([sandbox]))[0]
+
+    async def sandbox_usages(self, refs: Sequence[str]) -> list[SandboxUsage]:
+        """Skip pods that were removed meanwhile."""
+        self._session.require_read()
+        return await self._service.sandbox_usages(self._present(self._service.sandbox, refs))
+
+    async def samples(self, refs: Sequence[str]) -> list[SandboxSample]:
+        """Skip pods that were removed meanwhile."""
+        self._session.require_read()
+        return await self._service.samples(self._present(self._service.sandbox, refs))
+
+    def _present(self, find: Callable[[str], Container], refs: Sequence[str]) -> list[Container]:
+        found = []
+        for ref in refs:
+            try:
+                container = find(ref)
+            except NotFound:
+                continue
+            if self._readable(container):
+                found.append(container)
+        return found
 
     async def remove_container(self, ref: str) -> None:
         with self._session.begin("container remove", ref, revokes=True) as action:
@@ -175,6 +206,10 @@ class PodsApi:
     def containers(self) -> list[ContainerRecord]:
         self._session.require_read()
         return [c.record for c in self._service.containers() if self._readable(c)]
+
+    def members(self, sandbox_id: str) -> list[ContainerRecord]:
+        self._session.require_read()
+        return [c.record for c in self._service.members(sandbox_id) if self._readable(c)]
 
     async def exec_sync(
         self, ref: str, command: tuple[str, ...], seconds: float | None
