@@ -30,7 +30,7 @@ SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
 _API_VERSION = "v1"
 _PART = 256  # items of one message of a stream
-_BATCH = 16  # pods or containers whose files are read at a time
+_BATCH = 4  # pods or containers whose files are read at a time; other calls wait for 10 ms
 _EVENTS = {
     "create": api.CONTAINER_CREATED_EVENT,
     "start": api.CONTAINER_STARTED_EVENT,

@@ -56,6 +56,7 @@ def sandbox_stats(usage: SandboxUsage) -> api.PodSandboxStats:
         )
     )
     linux = made.linux
+    linux.SetInParent()  # a kubelet dereferences it without a check
     linux.containers.extend(container_stats(member) for member in usage.containers)
     if usage.cgroup is not None:
         _set_usage(linux, usage.cgroup, usage.cpu_rate)

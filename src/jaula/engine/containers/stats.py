@@ -164,21 +164,26 @@ def _blkio(blkio: BlkioStats | None) -> dict[str, Any]:
 def interface_counters(pid: int) -> dict[str, dict[str, int]]:
     """Return the counters of the interfaces that a process sees; none if it has exited."""
     try:
-        with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
+        # A container with CAP_NET_ADMIN can give an interface a name that is not UTF-8.
+        path = f"/proc/{pid}/net/dev"
+        with open(path, encoding="utf-8", errors="backslashreplace") as file:
             return parse_net_dev(file.read())
-    except (FileNotFoundError, ProcessLookupError, OSError):
+    except OSError:
         return {}  # it has just exited
 
 
 def parse_net_dev(text: str) -> dict[str, dict[str, int]]:
-    """Return the counters of each interface but loopback (proc(5), ``/proc/net/dev``)."""
+    """Return the counters of each interface but loopback (proc(5), ``/proc/net/dev``).
+
+    A name may have any character but ``/``, ``:`` and those that the C locale counts as space.
+    """
     interfaces = {}
-    for line in text.splitlines()[2:]:
-        name, colon, rest = line.partition(":")
-        values = [int(field) for field in rest.split()]
-        if not colon or len(values) < 16 or name.strip() == "lo":
+    for line in text.split("\n")[2:]:
+        padded, colon, rest = line.partition(":")
+        name, values = padded.strip(" "), [int(field) for field in rest.split()]
+        if not colon or len(values) < 16 or name == "lo":
             continue
-        interfaces[name.strip()] = {
+        interfaces[name] = {
             "rx_bytes": values[0],
             "rx_packets": values[1],
             "rx_errors": values[2],

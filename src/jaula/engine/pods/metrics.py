@@ -133,7 +133,7 @@ def open_files(pids: Collection[int], limit: int = _DESCRIPTORS) -> OpenFiles | 
                     if descriptors > limit:
                         return None
                     sockets += _is_socket(directory, entry.name)
-        except ProcessLookupError:
+        except OSError:
             continue  # it has just exited
         finally:
             os.close(directory)
@@ -160,15 +160,13 @@ def files_limit(pid: int) -> int | None:
 
 def device_name(major: int, minor: int) -> str:
     """Return the path of a block device; its numbers if sysfs does not know it."""
+    numbers = f"{major}:{minor}"
     try:
-        with open(f"/sys/dev/block/{major}:{minor}/uevent", encoding="utf-8") as file:
-            for line in file:
-                key, _, value = line.strip().partition("=")
-                if key == "DEVNAME" and value:
-                    return f"/dev/{value}"
+        with open(f"/sys/dev/block/{numbers}/uevent", encoding="utf-8") as file:
+            pairs = dict(line.strip().partition("=")[::2] for line in file)
     except OSError:
-        pass  # a device that was removed, or that has no node
-    return f"{major}:{minor}"
+        return numbers  # it was removed, or it is a network file system
+    return f"/dev/{pairs['DEVNAME']}" if "DEVNAME" in pairs else numbers
 
 
 def read_file_system(directory: str) -> FileSystem:
@@ -179,7 +177,7 @@ def read_file_system(directory: str) -> FileSystem:
     status = os.statvfs(directory)
     number = os.stat(directory).st_dev
     device = f"{os.major(number)}:{os.minor(number)}"
-    for mount in mountinfo.read():
+    for mount in mountinfo.read(errors="backslashreplace"):
         if mount.device == device and mount.source.startswith("/"):
             device = mount.source
             break

@@ -11,6 +11,7 @@ has no usage.
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.cgroups.protocol import CpuStats, MemoryStats, PidsStats, Stats
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 _NANOSECONDS = 1_000_000_000
 _RATE_INTERVAL = 1_000_000_000  # nanoseconds; a shorter one gives a rate that jumps
-_LAYER_PAUSE = 10  # times the duration of a walk
+_INTERFACES = 64
+_LAYER_PAUSE = 10  # times the CPU time of a walk
 
 
 class CpuSample(NamedTuple):
@@ -44,11 +46,11 @@ class CpuSample(NamedTuple):
 
 
 class LayerSample(NamedTuple):
-    """The usage of a writable layer at a moment, and the duration of its walk, in nanoseconds."""
+    """The usage of a writable layer at a moment, and the CPU time of its walk, in nanoseconds."""
 
     usage: SnapshotUsage
     moment: int
-    duration: int
+    cost: int
 
 
 class CgroupUsage(NamedTuple):
@@ -148,27 +150,29 @@ class PodStats:
         return CgroupUsage(stats, moment, pids) if pids else None
 
     def networks(self, sandbox: Container) -> Mapping[str, Mapping[str, int]]:
-        """Return the counters of a pod's interfaces; none if it has the host's."""
+        """Return the counters of a pod's first interfaces; none if it has the host's.
+
+        A pod with CAP_NET_ADMIN can make any number of them, and a kubelet refuses long answers.
+        """
         record = sandbox.record
         if not sandbox.live or record.resolved.namespaces.net.host:
             return {}
-        return interface_counters(record.pid)
+        return dict(islice(interface_counters(record.pid).items(), _INTERFACES))
 
     def layer(self, container: Container) -> LayerSample | None:
         """Return the usage of a writable layer; None if it is being removed.
 
-        A layer is walked again after ten times the duration of the last walk, so that a container
-        with millions of files does not occupy a processor.
+        A layer with millions of files is not walked at each call, see :func:`is_current`.
         """
-        last, start = self._layers.get(container), time.time_ns()
-        if last is not None and 0 <= start - last.moment < _LAYER_PAUSE * last.duration:
+        last = self._layers.get(container)
+        if last is not None and is_current(last, time.time_ns()):
             return last
+        start = time.thread_time_ns()
         try:
             usage = self._services.snapshots.usage(container.id)
         except NotFound:
             return None
-        end = time.time_ns()
-        sample = LayerSample(usage, end, end - start)
+        sample = LayerSample(usage, time.time_ns(), time.thread_time_ns() - start)
         self._layers[container] = sample
         return sample
 
@@ -193,6 +197,15 @@ def next_sample(last: CpuSample | None, usage: int, moment: int) -> CpuSample:
     if interval < _RATE_INTERVAL:
         return last
     return CpuSample(usage, moment, (usage - last.usage) * _NANOSECONDS // interval)
+
+
+def is_current(sample: LayerSample, now: int) -> bool:
+    """Return whether a layer is not walked again yet. Pure.
+
+    The pause is ten times the CPU time of the last walk, so a container with millions of files
+    takes a tenth of a processor at most.
+    """
+    return 0 <= now - sample.moment < _LAYER_PAUSE * sample.cost
 
 
 def total(parts: Sequence[CgroupUsage | None]) -> CgroupUsage | None:

@@ -164,6 +164,12 @@ def test_interface_counters_are_read_without_loopback() -> None:
     assert parse_net_dev("") == {}
 
 
+@pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "\x1ca", "eth0\x1f", "\\xff", "é"])
+def test_an_interface_keeps_a_name_that_python_would_split(name: str) -> None:
+    row = "1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0"
+    assert list(parse_net_dev(f"h\nh\n{name:>6}: {row}\n  eth0: {row}\n")) == [name, "eth0"]
+
+
 def test_a_container_is_found_by_id_name_and_id_prefix(tmp_path: Path) -> None:
     registry = ContainerStore(Database(tmp_path / "db"))
     for number, key in ((1, "ab1" + "0" * 61), (2, "ab2" + "0" * 61)):

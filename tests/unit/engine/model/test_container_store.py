@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore, check_name, new_id, random_name
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig
+from jaula.spec.pod import PodContainerRequest
 from jaula.state.database import Database
 from jaula.state.records import ContainerRecord
 
@@ -59,4 +61,35 @@ def test_no_client_waits_for_the_record_of_a_container_that_a_power_failure_remo
     store.save(container)
     store.forget(container)
     assert database.changes == before + waited
+    database.close()
+
+
+def test_the_containers_of_a_pod_are_found_also_by_the_next_engine(tmp_path: Path) -> None:
+    database = Database(tmp_path / "jaula.db")
+    store = ContainerStore(database)
+    body = ContainerCreate(image="box")
+
+    def add(id: str, sandbox: str | None) -> Container:
+        pod = None if sandbox is None else PodContainerRequest(sandbox=sandbox, name=id, body=body)
+        resolved = resolve(body)
+        record = ContainerRecord(id, id, 1, body, "sha256:00", pod=pod, resolved_request=resolved)
+        container = Container(record)
+        store.reserve(id, id)
+        store.add(container)
+        return container
+
+    one, two = add("one", "s1"), add("two", "s1")
+    add("other", "s2")
+    add("plain", None)
+    assert store.members("s1") == [one, two]
+    restarted = ContainerStore(database)
+    restarted.load(resolve)
+    assert {c.id for c in restarted.members("s1")} == {"one", "two"}
+    assert [c.id for c in restarted.members("s2")] == ["other"]
+    assert restarted.members("plain") == restarted.members("") == []
+    for container in (one, two):
+        store.forget(container)
+    assert store.members("s1") == []
+    store.forget(one)
+    assert [c.id for c in store.members("s2")] == ["other"]
     database.close()
