@@ -25,10 +25,11 @@ class Cri:
         self._channel = channel
 
     async def call(self, method: str, **fields: Any) -> Any:
-        """Call a method of RuntimeService, whose request has these fields."""
+        """Call a method of RuntimeService, or ImageFsInfo; its request has these fields."""
         request = getattr(api, f"{method}Request")(**fields)
         response = getattr(api, f"{method}Response")
-        return await self._channel.unary(RUNTIME + method, request, response.FromString, TIMEOUT)
+        service = IMAGE if method == "ImageFsInfo" else RUNTIME
+        return await self._channel.unary(service + method, request, response.FromString, TIMEOUT)
 
     async def stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
         """Yield the responses of a streaming method."""
