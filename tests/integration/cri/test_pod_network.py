@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
@@ -63,6 +64,36 @@ def test_pods_reach_each_other_by_both_families(node: Node) -> None:
 
     calls(node, work)
     assert not node.used()
+
+
+def test_statistics_and_metrics_have_every_interface_of_a_pod(node: Node) -> None:
+    async def work(cri: Cri) -> None:
+        pod, _addresses = await run_pod(cri, "one")
+        host = await cri.run_pod("host")
+        id = (await run_pod(cri, "two"))[0]
+        await cri.call("StopPodSandbox", pod_sandbox_id=id)
+        pid = node.engine.request("GET", f"/containers/{pod}/json").json()["State"]["Pid"]
+        link = ("ip", "link", "add", b"net\xff", "type", "veth", "peer", "name", "net2")
+        enter = ("nsenter", "-t", str(pid), "-n", *link)
+        await asyncio.to_thread(subprocess.run, enter, check=True, timeout=60)
+        listed = (await cri.call("ListPodSandboxStats")).stats
+        networks = {s.attributes.id: s.linux.network for s in listed}
+        assert [i.name for i in networks[pod].interfaces] == ["eth0", "net2", "net\\xff"]
+        assert networks[pod].default_interface == networks[pod].interfaces[0]
+        assert networks[pod].default_interface.tx_bytes.value > 0
+        assert not networks[host].interfaces and not networks[id].interfaces
+        metrics = (await cri.call("ListPodSandboxMetrics")).pod_metrics
+        assert {m.pod_sandbox_id for m in metrics} == {pod, host}
+        (samples,) = (m.metrics for m in metrics if m.pod_sandbox_id == pod)
+        sent = {
+            m.label_values[5]: m.value.value
+            for m in samples
+            if m.name == "container_network_transmit_bytes_total"
+        }
+        assert sent.keys() == {"eth0", "net2", "net\\xff"} and sent["eth0"] > 0
+        assert {tuple(m.label_values[:5]) for m in samples} == {("one", "default", "", pod, "")}
+
+    calls(node, work)
 
 
 def test_addresses_are_returned_also_after_the_engine_or_the_sandbox_was_killed(node: Node) -> None:
