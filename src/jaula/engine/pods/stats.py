@@ -118,8 +118,8 @@ class PodStats:
         containers = [self.container(member) for member in members]
         cgroup = None
         if sandbox.live:
-            if parent := record.resolved.resources.cgroup_parent:
-                cgroup = self._read(f"/{parent.strip('/')}")
+            if record.resolved.resources.cgroup_parent:
+                cgroup = self._read(cgroup_path(self._services, record).rpartition("/")[0])
             else:
                 parts = (self.cgroup(sandbox), *(member.cgroup for member in containers))
                 cgroup = total(parts)
