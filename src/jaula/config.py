@@ -89,6 +89,7 @@ class RegistryConfig:
     mirrors: tuple[str, ...] = ()  # URLs, tried first for images of docker.io
     realms: tuple[str, ...] = ()  # REGISTRY=HOST of a token server that may see credentials
     certificates: tuple[str, ...] = ("/etc/jaula/certs.d", "/etc/docker/certs.d")
+    hosts: tuple[str, ...] = certificates  # directories whose hosts.toml are read
     http_proxy: str = ""
     https_proxy: str = ""
     no_proxy: str = ""

@@ -352,7 +352,7 @@ def test_plain_http_is_for_loopback_and_configured_registries() -> None:
     assert schemes("r.example.com:5000") == ["https", "http"]
     for name in ("docker.io", "r.example.com", "10.2.0.1", "localhost.example.com", "quay.io"):
         assert schemes(name) == ["https"]
-        assert hosts.endpoint(name).verify
+        assert hosts.endpoint(name).security.verify
 
 
 def test_a_mirror_gets_no_credentials(tmp_path: Path) -> None:

@@ -45,15 +45,17 @@ def pop_registry_config(settings: dict[str, object]) -> RegistryConfig:
     }
     is_set = bool(fields)
     if "certificates" in fields:
-        fields["certificates"] = (str(fields["certificates"]),)
+        fields["certificates"] = fields["hosts"] = (str(fields["certificates"]),)
     elif paths.rootless_uid() is not None:
-        fields["certificates"] = (*_user_certificates(), *RegistryConfig().certificates)
+        # The engine cannot tell root's files from those of other users.
+        fields["hosts"] = _user_certificates()
+        fields["certificates"] = (*fields["hosts"], *RegistryConfig().certificates)
     config = RegistryConfig(**fields)
     if is_set:
         from jaula.images.registry import hosts
         from jaula.images.registry.http import proxy
 
-        hosts.Hosts(config).endpoints("docker.io")
+        hosts.Hosts(config)
         proxy.configured_proxies(config.http_proxy, config.https_proxy, config.no_proxy, {})
     return config
 

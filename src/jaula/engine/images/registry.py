@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.client import RegistryClient
     from jaula.images.registry.repository import Repository
+    from jaula.images.registry.sources import Sources
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.image import Platform
@@ -163,8 +164,14 @@ class RegistryService:
         client = self.client
 
         def work(cancel: Cancellation) -> str:
-            session = Session(client.transport, client.hosts.endpoint(domain), credentials, cancel)
-            return session.login(cancel)
+            endpoint = client.hosts.endpoint(domain)
+            if endpoint.mirror:
+                raise InvalidRequest(
+                    f"credentials for {domain} are not sent to {endpoint.name}, the server of all"
+                    " registries",
+                    hint=f"see {endpoint.source}",
+                )
+            return Session(client.transport, endpoint, credentials, cancel).login(cancel)
 
         token = await in_cancellable_thread(work)
         return {"IdentityToken": token, "Status": "Login Succeeded"}
@@ -178,6 +185,7 @@ class RegistryService:
         return await in_cancellable_thread(
             lambda cancel: _from_any(
                 client.sources(reference, credentials, cancel),
+                reference,
                 lambda source: describe(source, reference, cancel),
             )
         )
@@ -191,6 +199,7 @@ class RegistryService:
         return await in_cancellable_thread(
             lambda cancel: _from_any(
                 client.sources(reference, credentials, cancel),
+                reference,
                 lambda source: details(source, reference, cancel),
             )
         )
@@ -275,14 +284,14 @@ class _HubHint:
             )
 
 
-def _from_any(sources: list[Repository], work: Callable[[Repository], _Result]) -> _Result:
+def _from_any(
+    sources: Sources, reference: Reference, work: Callable[[Repository], _Result]
+) -> _Result:
     """Return the result of the first source that has one: mirrors, then the registry itself."""
-    for mirror in sources[:-1]:
-        try:
-            return work(mirror)
-        except JaulaError:
-            continue  # the registry itself has all images, or the error to report
-    return work(sources[-1])
+    try:
+        return sources.first(work, resolve=reference.digest is None)
+    except JaulaError as error:
+        raise sources.explain(error) from None
 
 
 async def in_cancellable_thread(work: Callable[[Cancellation], _Result]) -> _Result:

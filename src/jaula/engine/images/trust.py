@@ -85,7 +85,7 @@ class TrustService:
         claim = simple_signing.read(body.payload)
 
         def work(cancel: Cancellation) -> Document:
-            source, manifest = self._manifest(name, auth, cancel)
+            source, manifest = self._manifest(name, auth, cancel, push=True)
             if claim.digest != manifest.digest:
                 raise InvalidRequest(
                     f"the signature is for {claim.digest}, but {name} is {manifest.digest}",
@@ -100,14 +100,14 @@ class TrustService:
         return await in_cancellable_thread(work)
 
     def _manifest(
-        self, name: str, auth: RegistryAuth | None, cancel: Cancellation
+        self, name: str, auth: RegistryAuth | None, cancel: Cancellation, *, push: bool = False
     ) -> tuple[Repository, Manifest]:
         from jaula.images.registry import errors
 
         reference = references.parse(name)
         credentials = credentials_for(auth, reference.domain)
         source = self._distribution.client.repository(
-            reference.domain, reference.path, credentials, cancel
+            reference.domain, reference.path, credentials, cancel, push=push
         )
         try:
             return source, source.manifest(reference.digest or reference.tag or "", cancel)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from jaula.images.reference import Reference
@@ -19,7 +19,7 @@ class Admission(Protocol):
 
     def check_pull(
         self,
-        sources: Sequence[Repository],
+        sources: Iterable[Repository],
         reference: Reference,
         named: Document,
         manifest: Document,
@@ -27,7 +27,7 @@ class Admission(Protocol):
     ) -> Callable[[], None]:
         """Check an image that is to be pulled and return the action for when it is stored.
 
-        ``sources`` are the repository that the image is fetched from and the alternatives after it.
+        ``sources`` are the server that has named the image, and the others that may have it.
         ``named`` is the document that the name resolves to, ``manifest`` the image's: the same
         document, or one that the index lists. Raise an error if the image is refused.
         """

@@ -9,20 +9,18 @@ from jaula.config import RegistryConfig
 from jaula.images.reference import Reference
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import NoCredentials, RegistryError, Unreachable
 from jaula.images.registry.hosts import Hosts
 from jaula.images.registry.http import proxy
 from jaula.images.registry.http.transport import Transport
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.session import Session
+from jaula.images.registry.sources import Sources
 from jaula.images.registry.timeouts import Timeouts
 from jaula.images.registry.transfers import Transfers
 from jaula.images.store.store import ImageStore
 
 if TYPE_CHECKING:
     from jaula.images.registry.admission import Admission
-
-_MIRROR_ERRORS = (Unreachable, RegistryError, NoCredentials)
 
 
 class RegistryClient:
@@ -49,35 +47,27 @@ class RegistryClient:
         return self.transport.hosts
 
     def repository(
-        self, domain: str, path: str, credentials: Credentials, cancel: Cancellation
+        self,
+        domain: str,
+        path: str,
+        credentials: Credentials,
+        cancel: Cancellation,
+        *,
+        push: bool = False,
     ) -> Repository:
-        """Return a repository at the registry itself."""
-        session = Session(self.transport, self.hosts.endpoint(domain), credentials, cancel)
-        return Repository(session, path)
+        """Return a repository at the registry itself, with ``push`` where images are pushed to.
+
+        :raises Unreachable: if the server is not reachable.
+        """
+        endpoint = self.hosts.push_endpoint(domain) if push else self.hosts.endpoint(domain)
+        return Repository(Session(self.transport, endpoint, credentials, cancel), path)
 
     def sources(
         self, reference: Reference, credentials: Credentials, cancel: Cancellation
-    ) -> list[Repository]:
-        """Return the repositories to pull an image from: reachable mirrors, then the registry.
-
-        :raises Unreachable: if neither a mirror nor the registry is reachable.
-        """
-        sources: list[Repository] = []
-        *mirrors, registry = self.hosts.endpoints(reference.domain)
-        for endpoint in mirrors:
-            try:
-                session = Session(self.transport, endpoint, Credentials(), cancel)
-            except _MIRROR_ERRORS:
-                continue  # the registry itself has all images
-            sources.append(Repository(session, reference.path))
-        try:
-            session = Session(self.transport, registry, credentials, cancel)
-        except Unreachable:
-            if not sources:
-                raise
-        else:
-            sources.append(Repository(session, reference.path))
-        return sources
+    ) -> Sources:
+        """Return the servers to pull an image from: mirrors, then the registry."""
+        endpoints = self.hosts.endpoints(reference.domain)
+        return Sources(self.transport, endpoints, reference.path, credentials, cancel)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -1,6 +1,7 @@
 """Pull one image: manifest, configuration, layers, name.
 
-1. Resolve the reference to a manifest for this platform; an index is followed
+1. Resolve the reference to a manifest for this platform, at the first server that has it; an index
+   is followed
    (:func:`jaula.images.registry.manifest`). The image policy admits it by name and signature. Its
    owner must be allowed to have it, by the sizes that the manifest states.
 2. Fetch the configuration, which lists the diff ids of the layers.
@@ -18,12 +19,12 @@ measured at version 26.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 import msgspec
 
-from jaula.errors import CorruptState, InvalidRequest, NotFound, Unsupported
+from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.images.platform import check_platform
 from jaula.images.reference import Reference
 from jaula.images.registry import errors
@@ -40,6 +41,7 @@ from jaula.images.registry.errors import (
 from jaula.images.registry.manifest import Document
 from jaula.images.registry.progress import Message, ProgressBoard, status
 from jaula.images.registry.repository import Repository
+from jaula.images.registry.sources import Sources
 from jaula.images.registry.transfers import Transfer, as_jaula_error
 from jaula.images.store.index import walk
 from jaula.images.store.quota import Quota, footprint
@@ -48,6 +50,9 @@ from jaula.spec.image import Descriptor, Manifest, Platform, decode
 
 Emit = Callable[[Message], None]
 
+_SOURCE_ERRORS = (RegistryError, Unreachable, NoCredentials, ConnectionLost, InvalidRequest)
+"""Errors after which the content may come from the next server."""
+
 _WAKE = 0.5  # seconds between two checks for cancellation
 _ATTESTATIONS_LIMIT = 4  # of one image
 _STATEMENTS_LIMIT = 16  # of one attestation
@@ -55,13 +60,9 @@ _log = logging.getLogger("jaula.images")
 
 
 class _RemoteImage(msgspec.Struct, frozen=True):
-    """The document that a name resolves to, and the image's manifest.
-
-    ``alternatives`` are the sources that would have been tried next.
-    """
+    """The document that a name resolves to, and the image's manifest, from ``source``."""
 
     source: Repository
-    alternatives: tuple[Repository, ...]
     named: Document
     manifest: Document
 
@@ -86,7 +87,8 @@ def pull(
     """
     if client.admission is not None:
         client.admission.check_name(reference)
-    remote = _resolve(client, reference, platform, credentials, cancel)
+    sources = client.sources(reference, credentials, cancel)
+    remote = _resolve(sources, reference, platform, cancel)
     if remote.named.is_index:  # one that exceeds the limits is refused before a layer is fetched
         walk(remote.named.data, remote.named.digest, lambda descriptor: None)
     name = str(reference)
@@ -98,9 +100,10 @@ def pull(
     on_stored: Callable[[], None] | None = None
     if client.admission is not None:
         on_stored = client.admission.check_pull(
-            (remote.source, *remote.alternatives), reference, remote.named, remote.manifest, cancel
+            _from(remote.source, sources), reference, remote.named, remote.manifest, cancel
         )
-    config = _config(client.store, remote.source, manifest.config, cancel)
+    content = _Content(sources)
+    config = _config(client.store, content, manifest.config, cancel)
     document = check_document(config, manifest.config.digest)
     actual = Platform(document.architecture, document.os or "linux", document.variant)
     check_platform(platform, actual, name)
@@ -115,7 +118,7 @@ def pull(
     names = {f"{reference.repository}@{remote.named.digest}", name}
     before = _stored(client.store, name)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
-    image = _fetch(client, remote, config, pairs, names, emit, cancel, quota)
+    image = _fetch(client, remote, content, config, pairs, names, emit, cancel, quota)
     if on_stored is not None:
         on_stored()
     emit(status(f"Digest: {remote.named.digest}"))
@@ -140,7 +143,7 @@ def pull_all(
     """Fetch every tag of a repository. The tag of ``reference`` is ignored."""
     if client.admission is not None:
         client.admission.check_name(reference)
-    source = client.sources(reference, credentials, cancel)[-1]
+    source = client.repository(reference.domain, reference.path, credentials, cancel)
     try:
         tags = list(source.tags(cancel))
     except RegistryError as error:
@@ -162,32 +165,26 @@ def pull_all(
 
 
 def _resolve(
-    client: RegistryClient,
-    reference: Reference,
-    platform: Platform | None,
-    credentials: Credentials,
-    cancel: Cancellation,
+    sources: Sources, reference: Reference, platform: Platform | None, cancel: Cancellation
 ) -> _RemoteImage:
-    sources = client.sources(reference, credentials, cancel)
-    for number, source in enumerate(sources, 1):
-        try:
-            named = source.manifest(reference.digest or reference.tag or "", cancel)
-            manifest = named
-            if named.is_index:
-                entry = registry_manifest.select_manifest(named, platform)
-                manifest = source.manifest(entry.digest, cancel)
-                if len(manifest.data) != entry.size or manifest.media_type != entry.media_type:
-                    raise InvalidRequest(
-                        f"manifest {entry.digest} does not match its entry in the index"
-                    )
-        except (RegistryError, Unreachable, NoCredentials, ConnectionLost) as error:
-            if source.session.endpoint.mirror and source is not sources[-1]:
-                continue
-            if isinstance(error, RegistryError):
-                raise errors.pull_error(error, reference.repository, str(reference)) from None
-            raise
-        return _RemoteImage(source, tuple(sources[number:]), named, manifest)
-    raise AssertionError("the last source responds or raises")
+    def fetch(source: Repository) -> _RemoteImage:
+        named = source.manifest(reference.digest or reference.tag or "", cancel)
+        manifest = named
+        if named.is_index:
+            entry = registry_manifest.select_manifest(named, platform)
+            manifest = source.manifest(entry.digest, cancel)
+            if len(manifest.data) != entry.size or manifest.media_type != entry.media_type:
+                raise InvalidRequest(
+                    f"manifest {entry.digest} does not match its entry in the index"
+                )
+        return _RemoteImage(source, named, manifest)
+
+    try:
+        return sources.first(fetch, resolve=reference.digest is None)
+    except JaulaError as error:
+        if isinstance(error, RegistryError):
+            error = errors.pull_error(error, reference.repository, str(reference))
+        raise sources.explain(error) from None
 
 
 def _stored(store: ImageStore, name: str) -> set[tuple[str, str]]:
@@ -198,18 +195,52 @@ def _stored(store: ImageStore, name: str) -> set[tuple[str, str]]:
         return set()
 
 
+class _Content:
+    """The servers for content with a known digest; each is contacted when it is needed."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._following = sources.content()
+        self._known: list[Repository] = []
+
+    def source(self, number: int) -> Repository | None:
+        """Return a server by its number in the order of trial; None after the last."""
+        while len(self._known) <= number:
+            following = next(self._following, None)
+            if following is None:
+                return None
+            self._known.append(following)
+        return self._known[number]
+
+
+def _from(source: Repository, sources: Sources) -> Iterator[Repository]:
+    """Yield ``source``, then the others."""
+    yield source
+    yield from (other for other in sources.content() if other is not source)
+
+
 def _config(
-    store: ImageStore, source: Repository, config: Descriptor, cancel: Cancellation
+    store: ImageStore, content: _Content, config: Descriptor, cancel: Cancellation
 ) -> bytes:
     # A damaged configuration is fetched again, and one that is removed meanwhile.
     with suppress(CorruptState, NotFound):
         return store.blobs.document(config.digest, config.size)
-    return source.config(config, cancel)
+    number = 0
+    while True:
+        source = content.source(number)
+        assert source is not None, "there is a server: it has sent the manifest"
+        number += 1
+        try:
+            return source.config(config, cancel)
+        except _SOURCE_ERRORS:
+            if content.source(number) is None:
+                raise
 
 
 def _fetch(
     client: RegistryClient,
     remote: _RemoteImage,
+    content: _Content,
     config: bytes,
     pairs: list[tuple[Descriptor, str]],
     names: set[str],
@@ -224,13 +255,13 @@ def _fetch(
     try:
         with store.lease(pins):
             with store.early_writeback():
-                _Layers(client, remote.source, pairs, emit, cancel).fetch()
+                _Layers(client, content, pairs, emit, cancel).fetch()
             store.blobs.put(config)
             if not named.is_index:
                 return store.adopt(manifest.data, manifest.media_type, names, quota)
             store.blobs.put(manifest.data)
             with store.lease() as lease:
-                attestations = _attestations(store, remote, lease, cancel)
+                attestations = _attestations(store, remote, content, lease, cancel)
                 held = (manifest.digest, *attestations)
                 store.adopt_index(named.data, named.media_type, held, names, quota)
             return store.resolve(manifest.digest)
@@ -239,7 +270,11 @@ def _fetch(
 
 
 def _attestations(
-    store: ImageStore, remote: _RemoteImage, lease: Lease, cancel: Cancellation
+    store: ImageStore,
+    remote: _RemoteImage,
+    content: _Content,
+    lease: Lease,
+    cancel: Cancellation,
 ) -> list[str]:
     """Fetch the attestations of an image that its index lists, and return their digests.
 
@@ -255,7 +290,7 @@ def _attestations(
             parts = (manifest.config, *manifest.layers[:_STATEMENTS_LIMIT])
             lease.pin(descriptor.digest, *(part.digest for part in parts))
             for part in parts:
-                store.blobs.put(_config(store, remote.source, part, cancel))
+                store.blobs.put(_config(store, content, part, cancel))
             if len(parts) == 1 + len(manifest.layers):
                 fetched.append(store.blobs.put(document.data))
         except (RegistryError, InvalidRequest, Unsupported) as error:
@@ -269,17 +304,17 @@ class _Layers:
     def __init__(
         self,
         client: RegistryClient,
-        source: Repository,
+        content: _Content,
         pairs: list[tuple[Descriptor, str]],
         emit: Emit,
         cancel: Cancellation,
     ) -> None:
         self._client = client
-        self._source = source
+        self._content = content
         self._emit = emit
         self._cancel = cancel
         self._board = ProgressBoard()
-        self._running: list[tuple[Transfer, bool]] = []
+        self._running: list[tuple[Transfer, bool, int]] = []
         self._complete = _has_image_with(client.store, pairs)
         self._pairs = pairs
 
@@ -308,28 +343,35 @@ class _Layers:
             for message in self._board.take(0):
                 self._emit(message)
 
-    def _begin(self, layer: Descriptor, diff_id: str) -> None:
-        joined = self._client.transfers.join(self._source, layer, diff_id, self._board)
-        self._running.append(joined)
+    def _begin(self, layer: Descriptor, diff_id: str, number: int = 0) -> None:
+        """Begin or join the transfer of a layer from server ``number``."""
+        source = self._content.source(number)
+        assert source is not None, "a server exists: it was asked for before"
+        joined = self._client.transfers.join(source, layer, diff_id, self._board)
+        self._running.append((*joined, number))
 
     def _reap(self) -> None:
         """Handle the transfers that have ended.
 
         Retry a failed transfer that another pull started: the failure may be due to its registry.
+        Retry one that a server failed with the next server.
         """
-        for transfer, own in [pair for pair in self._running if pair[0].done]:
-            self._running.remove((transfer, own))
+        for transfer, own, number in [item for item in self._running if item[0].done]:
+            self._running.remove((transfer, own, number))
             self._client.transfers.leave(transfer, self._board)
             if transfer.error is None:
                 continue
             if own:
-                raise as_jaula_error(transfer.error)
-            self._begin(transfer.layer, transfer.diff_id)
+                number += 1
+                failed = isinstance(transfer.error, _SOURCE_ERRORS)
+                if not failed or self._content.source(number) is None:
+                    raise as_jaula_error(transfer.error)
+            self._begin(transfer.layer, transfer.diff_id, number)
 
     def _leave(self) -> None:
-        for transfer, _ in self._running:
+        for transfer, *_ in self._running:
             self._client.transfers.leave(transfer, self._board)
-        for transfer, _ in self._running:
+        for transfer, *_ in self._running:
             transfer.wait_if_cancelled()
         self._running.clear()
 

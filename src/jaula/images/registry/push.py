@@ -50,7 +50,9 @@ class PushRequest:
     def repository(self) -> Repository:
         """Return the repository at the registry."""
         name = self.reference
-        return self.client.repository(name.domain, name.path, self.credentials, self.cancel)
+        return self.client.repository(
+            name.domain, name.path, self.credentials, self.cancel, push=True
+        )
 
 
 def push(request: PushRequest, platform: Platform | None = None) -> list[UploadResult]:

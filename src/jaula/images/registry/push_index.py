@@ -47,7 +47,7 @@ def push_list(
                 "cannot use source images from a different registry than the target image: "
                 f"{member.domain} != {reference.domain}"
             )
-    target = client.repository(reference.domain, reference.path, credentials, cancel)
+    target = client.repository(reference.domain, reference.path, credentials, cancel, push=True)
     upload = Upload(target, client.store.blobs, cancel)
     for member in members:
         if member.path != reference.path:

@@ -49,7 +49,7 @@ class Repository:
         """Return the manifest or index of a tag or digest, verified."""
 
         def fetch() -> Document:
-            target = f"/v2/{self.path}/manifests/{reference}"
+            target = f"/{self.path}/manifests/{reference}"
             headers = {"Accept": registry_manifest.ACCEPTED}
             response = self.session.request(
                 "GET", target, self.scopes, cancel=cancel, headers=headers
@@ -95,7 +95,7 @@ class Repository:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         response = self.session.request(
             "GET",
-            f"/v2/{self.path}/blobs/{digest}",
+            f"/{self.path}/blobs/{digest}",
             self.scopes,
             cancel=cancel,
             headers=headers,
@@ -108,7 +108,7 @@ class Repository:
 
         :raises InvalidRequest: if the list is not valid or has too many pages.
         """
-        url = self.session.base.at(f"/v2/{self.path}/tags/list")
+        url = self.session.url(f"/{self.path}/tags/list")
         count = 0
         for _ in range(_PAGES_LIMIT):
             response = self.session.request("GET", url, self.scopes, cancel=cancel)

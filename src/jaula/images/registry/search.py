@@ -84,7 +84,7 @@ def _request(
     cancel: Cancellation,
 ) -> HttpResponse:
     headers = {"Accept": "application/json"}
-    if credentials.user:
+    if credentials.user and not endpoint.mirror:
         headers["Authorization"] = credentials.basic
     *preferred, fallback = endpoint.urls
     for url in preferred:

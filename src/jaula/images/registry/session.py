@@ -6,6 +6,7 @@ Source: distribution-spec 1.1, "Determining Support". Docker's client requests `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlencode
 
 from jaula.errors import InvalidRequest
 from jaula.images.registry import errors
@@ -51,12 +52,21 @@ class Session:
 
     def _ping(self, url: Url, cancel: Cancellation) -> Url:
         with self.transport.request(
-            "GET", url.at("/v2/"), {}, cancel=cancel, endpoint=self.endpoint
+            "GET", self._target(url, "/"), {}, cancel=cancel, endpoint=self.endpoint
         ) as response:
             response.document(ERROR_LIMIT, "the registry's response")
             if response.status == 401 and not response.redirected:
                 self._set_challenge(response)
         return url
+
+    def url(self, path: str) -> Url:
+        """Return the URL of a path below the root of the API."""
+        return self._target(self.base, path)
+
+    def _target(self, base: Url, path: str) -> Url:
+        url = base.at(self.endpoint.root + path)
+        name = self.endpoint.namespace
+        return url.with_query(urlencode({"ns": name}, safe=":")) if name else url
 
     def _set_challenge(self, response: HttpResponse) -> None:
         challenges = www_authenticate.parse(response.headers("WWW-Authenticate"))
@@ -75,13 +85,13 @@ class Session:
     ) -> HttpResponse:
         """Send an authenticated request. Retry once with a new token after 401.
 
-        ``target`` is a path, or a URL of this server.
+        ``target`` is a path below the root of the API, or a URL of this server.
 
         :raises NoCredentials: if the server requires credentials and there are none.
         :raises RegistryError: if the credentials are refused.
         """
         scopes = tuple(scopes)
-        url = target if isinstance(target, Url) else self.base.at(target)
+        url = target if isinstance(target, Url) else self.url(target)
         if url.origin != self.base.origin:
             raise InvalidRequest(
                 f"the registry {self.endpoint.name} refers to another server, {url.authority}"
@@ -124,7 +134,7 @@ class Session:
         authorization = self._authorizer.header((), cancel, offline=True)
         if authorization is not None:
             headers["Authorization"] = authorization
-        url = self.base.at("/v2/")
+        url = self.url("/")
         with self.transport.request(
             "GET", url, headers, cancel=cancel, endpoint=self.endpoint
         ) as response:

@@ -62,7 +62,7 @@ class Upload:
         def ask() -> bool:
             response = self._session.request(
                 "HEAD",
-                f"/v2/{self._target.path}/blobs/{digest}",
+                f"/{self._target.path}/blobs/{digest}",
                 self._scopes,
                 cancel=self._cancel,
             )
@@ -101,7 +101,7 @@ class Upload:
         def ask() -> bool:
             response = self._session.request(
                 "PUT",
-                f"/v2/{self._target.path}/manifests/{reference}",
+                f"/{self._target.path}/manifests/{reference}",
                 self._scopes,
                 cancel=self._cancel,
                 headers={"Content-Type": media_type, "Content-Length": str(len(data))},
@@ -145,7 +145,7 @@ class Upload:
 
     def _begin(self, digest: str, mount: str | None) -> Url | None:
         """Start an upload and return its URL, or None if the blob was mounted from ``mount``."""
-        url = self._session.base.at(f"/v2/{self._target.path}/blobs/uploads/")
+        url = self._session.url(f"/{self._target.path}/blobs/uploads/")
         scopes: tuple[str, ...] = self._scopes
         if mount is not None:
             url = url.with_query(f"mount={digest}&from={mount}")

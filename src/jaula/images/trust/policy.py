@@ -30,10 +30,9 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from hashlib import sha256
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -374,7 +373,7 @@ class ImagePolicy:
 
     def check_pull(
         self,
-        sources: Sequence[Repository],
+        sources: Iterable[Repository],
         reference: Reference,
         named: Document,
         manifest: Document,
@@ -386,19 +385,26 @@ class ImagePolicy:
         ``manifest``. The action stores the signatures.
 
         :raises ImageRefused: if the policy refuses the image.
+        :raises RegistryError: if no server sends its signatures.
         """
         rule = self.rules().of(reference)
         if rule.verdict is Verdict.ACCEPT:
             return _nothing
         if rule.verdict is Verdict.REJECT:
             raise refusal(str(reference), rule)
+        from jaula.images.registry.errors import RegistryError
         from jaula.images.trust import referrers
 
         tag = None if reference.digest else reference.tag
         documents = (manifest,) if named.digest == manifest.digest else (named, manifest)
-        reasons = []
-        for source, document in product(sources, documents):
-            fetched = tuple(referrers.find(source, document.digest, cancel))
+        reasons: list[str] = []
+        failure: RegistryError | None = None
+        for source, document in ((source, each) for source in sources for each in documents):
+            try:
+                fetched = tuple(referrers.find(source, document.digest, cancel))
+            except RegistryError as error:
+                failure = error  # the next server may have the signatures
+                continue
             index = document.data if document.is_index else b""
             stored = StoredSignature(f"{reference.domain}/{reference.path}", fetched, index)
             try:
@@ -409,6 +415,8 @@ class ImagePolicy:
                 reasons.append(error.message)
                 continue
             return lambda: self._keep(manifest.digest, stored)
+        if failure is not None and not reasons:
+            raise failure
         raise refusal(str(reference), rule, "; ".join(dict.fromkeys(reasons)))
 
     def fetch_signatures(

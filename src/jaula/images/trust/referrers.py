@@ -161,7 +161,7 @@ def _referrers(
     source: Repository, digest: str, cancel: Cancellation
 ) -> list[cosign_manifest.Referrer]:
     """Return the referrers of an image, from the registry's API or from the list under the tag."""
-    target = f"/v2/{source.path}/referrers/{digest}"
+    target = f"/{source.path}/referrers/{digest}"
     what = f"the list of referrers of {digest}"
 
     def ask() -> bytes | None:

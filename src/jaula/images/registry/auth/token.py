@@ -188,7 +188,10 @@ class Authorizer:
         self._transport.check_reference(origin, realm)
         if realm.scheme == "http" and (
             origin.scheme == "https"
-            or not self._transport.hosts.is_insecure(realm.host, realm.port)
+            or not (
+                realm.origin == origin.origin
+                or self._transport.hosts.is_insecure(realm.host, realm.port)
+            )
         ):
             raise NotAuthorized(
                 f"the registry {self._endpoint.name} uses a token server without encryption, "

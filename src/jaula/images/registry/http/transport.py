@@ -20,6 +20,8 @@ from contextlib import ExitStack
 from time import monotonic
 from types import TracebackType
 
+import msgspec
+
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import ConnectionLost, unreachable
@@ -159,7 +161,7 @@ class Transport:
                 return response
             response.drop()
             target = http_url.parse(location, url)
-            self._check_redirect(url, target)
+            self._check_redirect(url, target, endpoint)
             self.check_reference(first_url, target)
             if target.origin != url.origin:
                 request_headers.pop("Authorization", None)
@@ -187,8 +189,10 @@ class Transport:
             return False  # a connection fails too
         return any(is_host_address(str(address[4][0])) for address in found)
 
-    def _check_redirect(self, source: Url, target: Url) -> None:
+    def _check_redirect(self, source: Url, target: Url, endpoint: Endpoint | None) -> None:
         if target.scheme == "https":
+            return
+        if source.origin == target.origin and endpoint is not None and endpoint.serves(target):
             return
         if source.scheme == "https":
             raise InvalidRequest(
@@ -228,13 +232,13 @@ class Transport:
                         method,
                         connection.target() + url.target,
                         body=body() if body is not None else None,
-                        headers={
-                            "Host": url.authority,
-                            "User-Agent": "jaula",
-                            "Accept-Encoding": "identity",
-                            **headers,
-                            **connection.proxy_headers(),
-                        },
+                        headers=_merge(
+                            {"User-Agent": "jaula"},
+                            dict(endpoint.headers) if endpoint and endpoint.serves(url) else {},
+                            headers,
+                            {"Host": url.authority, "Accept-Encoding": "identity"},
+                            connection.proxy_headers(),
+                        ),
                     )
                 except (BrokenPipeError, ConnectionResetError):
                     if body is None:
@@ -271,20 +275,22 @@ class Transport:
         self, url: Url, endpoint: Endpoint | None
     ) -> tuple[tuple[object, ...], Callable[[], Connection]]:
         """Return the pool key for ``url``, and a function that makes a connection."""
-        verify, name = True, url.authority
-        if endpoint is not None and any(url.origin == u.origin for u in endpoint.urls):
-            verify, name = endpoint.verify, endpoint.name
-        elif self.hosts.is_insecure(url.host, url.port) and not self.hosts.has_certificates(name):
-            verify = False
+        timeouts = self.timeouts
+        if endpoint is not None and endpoint.serves(url):
+            security = endpoint.security
+            if endpoint.dial_timeout:
+                timeouts = msgspec.structs.replace(timeouts, connect=endpoint.dial_timeout)
+        else:
+            security = self.hosts.security(url.host, url.port, url.authority)
         proxy = self._proxies.of(url)
 
         def make() -> Connection:
             tls = None
             if url.scheme == "https":
-                tls = tls_context(self.hosts.certificate_directories(name), verify=verify)
-            return Connection(url, proxy, tls, self.timeouts)
+                tls = tls_context(security.certificates, verify=security.verify)
+            return Connection(url, proxy, tls, timeouts)
 
-        return (url.origin, name, verify, proxy), make
+        return (url.origin, security, proxy), make
 
     def _take(self, key: tuple[object, ...]) -> Connection | None:
         now = monotonic()
@@ -311,6 +317,14 @@ class Transport:
             for _, connection in self._idle:
                 connection.end()
             self._idle.clear()
+
+
+def _merge(*headers: Mapping[str, str]) -> dict[str, str]:
+    """Return all headers; of one with several values the last. Names have no case."""
+    merged: dict[str, tuple[str, str]] = {}
+    for each in headers:
+        merged.update({name.lower(): (name, value) for name, value in each.items()})
+    return dict(merged.values())
 
 
 def _reason(error: Exception) -> str:
