@@ -55,9 +55,13 @@ class Paths:
     def seccomp_cache(self) -> Path:
         return self.root / "seccomp"
 
+    @property
+    def containers(self) -> Path:
+        return self.root / "containers"
+
     def container(self, container_id: str) -> Path:
         """Return the persistent directory of a container: upper, work, config.json, logs."""
-        return self.root / "containers" / container_id
+        return self.containers / container_id
 
     def container_run(self, container_id: str) -> Path:
         """Return the volatile directory: bundle/config.json, shim.sock, exit.json."""
@@ -129,6 +133,7 @@ class EngineConfig:
     cri: bool = False  # serve Kubernetes' CRI as well
     cri_socket_group: str | None = None  # may connect to it; the policy decides what it may do
     streams: StreamConfig = field(default_factory=StreamConfig)
+    cri_pinned_images: tuple[str, ...] = ()  # names, or beginnings of full names and '*'
     cni_conf_dir: str = "/etc/cni/net.d"
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
     storage_driver: str | None = None  # None: probe

@@ -97,6 +97,10 @@ class RuntimeFailure(JaulaError):
         self.status = 503 if errno else 400 if exit_code in (126, 127) else 500
 
 
+class ImageMountFailed(InvalidRequest):
+    """An image, or a part of it, cannot be mounted in a container."""
+
+
 class StepFailed(JaulaError):
     """A program of a build exited with the status ``exit_code``, which is not 0.
 

@@ -31,6 +31,12 @@ class Cri:
         service = IMAGE if method == "ImageFsInfo" else RUNTIME
         return await self._channel.unary(service + method, request, response.FromString, TIMEOUT)
 
+    async def image(self, method: str, **fields: Any) -> Any:
+        """Call a method of ImageService, whose request has these fields."""
+        request = getattr(api, f"{method}Request")(**fields)
+        response = getattr(api, f"{method}Response")
+        return await self._channel.unary(IMAGE + method, request, response.FromString, TIMEOUT)
+
     async def stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
         """Yield the responses of a streaming method."""
         name = "ContainerEvent" if method == "GetContainerEvents" else method

@@ -13,8 +13,6 @@ Facts about the clients:
 * kubelet refuses an image without a size, and takes an absent image for one that it has to pull.
 * kubelet removes by id, and crictl prints each name of an image that it removed. So an image is
   removed with all of its names.
-* kubelet knows two errors of a pull by the beginning of their text, and sees it only with the
-  status UNKNOWN: ``RegistryUnavailable`` and ``SignatureValidationFailed``.
 * kubelet compares the usage of images with that of containers. Equal numbers mean that both are on
   one file system.
 """
@@ -23,16 +21,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.cri import image_errors
 from jaula.cri.proto import api_pb2 as pb
 from jaula.errors import CorruptState, JaulaError, NotFound
-from jaula.grpc.errors import Code, GrpcError
-from jaula.grpc.server import Call, Method, Unary, as_grpc_error
+from jaula.grpc.server import Call, Method, Unary
 from jaula.images import reference as references
 from jaula.spec.api import RegistryAuth
 from jaula.spec.protobuf import decoder
@@ -40,6 +37,7 @@ from jaula.spec.protobuf import decoder
 if TYPE_CHECKING:
     from jaula.cri.backend import Backend
     from jaula.engine.images.service import StoredImage
+    from jaula.engine.system.disk_usage import StorageUsage
 
 _SERVICE = "/runtime.v1.ImageService/"
 _STREAM_LENGTH = 256  # images of one message of a stream
@@ -112,12 +110,16 @@ class ImageService:
         return response
 
     async def pull_image(self, call: Call, request: pb.PullImageRequest) -> pb.PullImageResponse:
-        """Pull an image for this machine; return its id.
+        """Pull an image for this machine; return its id. All runtime handlers use one store.
 
-        All runtime handlers use one store, so the handler of the request has no effect.
+        A client that cancels the call cancels the pull.
 
+        :raises NotFound: when there is no such runtime handler.
         :raises GrpcError: when the registry does not have the image or refuses it.
         """
+        handler = request.image.runtime_handler
+        if handler not in self._engine.pods.handler_names():
+            raise NotFound(f"the runtime handler {handler[:80]!r} does not exist")
         reference = references.parse(request.image.image)
         try:
             async for _ in self._engine.distribution.pull(
@@ -125,7 +127,7 @@ class ImageService:
             ):
                 pass
         except JaulaError as error:
-            raise pull_error(error) from error
+            raise image_errors.pull_error(error) from error
         name = str(reference)
         if reference.digest is not None:
             name = f"{reference.repository}@{reference.digest}"
@@ -150,22 +152,28 @@ class ImageService:
     async def image_fs_info(
         self, call: Call, request: pb.ImageFsInfoRequest
     ) -> pb.ImageFsInfoResponse:
-        """Return the usage of the one file system of images and containers."""
+        """Return the usage of the file systems of images and of containers."""
         storage = await self._engine.system.storage()
-        usage = pb.FilesystemUsage(
-            timestamp=time.time_ns(),
-            fs_id=pb.FilesystemIdentifier(mountpoint=storage.path),
-            used_bytes=pb.UInt64Value(value=storage.size),
-            inodes_used=pb.UInt64Value(value=storage.inodes),
+        return pb.ImageFsInfoResponse(
+            image_filesystems=[_usage(storage.images)],
+            container_filesystems=[_usage(storage.containers)],
         )
-        return pb.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[usage])
+
+
+def _usage(usage: StorageUsage) -> pb.FilesystemUsage:
+    return pb.FilesystemUsage(
+        timestamp=usage.moment,
+        fs_id=pb.FilesystemIdentifier(mountpoint=usage.path),
+        used_bytes=pb.UInt64Value(value=usage.size),
+        inodes_used=pb.UInt64Value(value=usage.inodes),
+    )
 
 
 def encode_image(stored: StoredImage) -> pb.Image:
     """Return an image as a message. Pure.
 
     kubelet's garbage collection leaves a pinned image alone. Containers of Docker's API, which
-    kubelet does not know, pin theirs in this way.
+    kubelet does not know, pin theirs in this way. The sandbox has no image that could be pinned.
     """
     image = stored.image
     message = pb.Image(
@@ -173,7 +181,7 @@ def encode_image(stored: StoredImage) -> pb.Image:
         repo_tags=[full_name(name) for name in image.names],
         repo_digests=[full_name(name) for name in image.digests],
         size=stored.size,
-        pinned=stored.in_use,
+        pinned=stored.pinned,
     )
     user = image.config.user.partition(":")[0]
     if _NUMBER.fullmatch(user) and int(user) in _INT64:
@@ -223,26 +231,3 @@ def decode_auth(request: pb.PullImageRequest) -> RegistryAuth | None:
         identity_token=auth.identity_token,
         registry_token=auth.registry_token,
     )
-
-
-def pull_error(error: JaulaError) -> GrpcError:
-    """Return the error of a pull with the status and the words that kubelet knows."""
-    # A pull that failed has loaded these modules.
-    from jaula.images.registry.errors import (
-        ConnectionLost,
-        NoCredentials,
-        RegistryError,
-        Unreachable,
-    )
-    from jaula.images.trust.policy import ImageRefused
-
-    match error:
-        case ImageRefused():
-            return GrpcError(Code.UNKNOWN, f"SignatureValidationFailed: {error}")
-        case NoCredentials():
-            return GrpcError(Code.UNAUTHENTICATED, str(error))
-        case Unreachable() | ConnectionLost():
-            return GrpcError(Code.UNKNOWN, f"RegistryUnavailable: {error}")
-        case RegistryError() if error.is_temporary:
-            return GrpcError(Code.UNKNOWN, f"RegistryUnavailable: {error}")
-    return as_grpc_error(error)

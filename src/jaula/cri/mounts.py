@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import id_mapping
-from jaula.errors import InvalidRequest
+from jaula.errors import ImageMountFailed, InvalidRequest
 from jaula.spec.api import BindOptions, ImageOptions
 from jaula.spec.api import Mount as MountSpec
 from jaula.spec.pod import PodMount
@@ -32,11 +32,11 @@ def mount_spec(mount: api.Mount, *, privileged: bool) -> MountSpec:
     """Return a mount as the engine's API has it.
 
     :raises InvalidRequest: when its fields exclude each other.
+    :raises ImageMountFailed: when those of an image do.
     """
     mode = enum_name(api.MountPropagation, mount.propagation, "a mount's propagation")
     if mount.HasField("image") and mount.image.image:
-        if mount.host_path:
-            raise _invalid(mount, "has both an image and a host_path")
+        _check_image(mount)
         return MountSpec(
             type=IMAGE_MOUNT,
             source=mount.image.image,
@@ -65,6 +65,17 @@ def mount_spec(mount: api.Mount, *, privileged: bool) -> MountSpec:
     )
 
 
+def _check_image(mount: api.Mount) -> None:
+    title = f"the image {mount.image.image} at {mount.container_path}"
+    if mount.host_path:
+        raise ImageMountFailed(f"{title} has a path of the host, {mount.host_path}")
+    if not mount.readonly:
+        raise ImageMountFailed(f"{title} must be read-only")
+    path = mount.image_sub_path
+    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise ImageMountFailed(f"{path!r} must be a path within {title}, without '..'")
+
+
 def pod_mount(mount: api.Mount) -> PodMount:
     """Return what a mount has beyond the engine's API.
 
@@ -91,8 +102,8 @@ def _invalid(mount: api.Mount, what: str) -> InvalidRequest:
     return InvalidRequest(f"the mount at {mount.container_path[:200]!r} {what}")
 
 
-def mount_status(record: MountRecord) -> api.Mount:
-    """Return a mount of a container as its status shows it."""
+def mount_status(record: MountRecord, image_ref: str) -> api.Mount:
+    """Return a mount of a container as its status shows it, with its image if it has one."""
     mount = api.Mount(
         container_path=record.destination,
         readonly=record.read_only,
@@ -104,7 +115,7 @@ def mount_status(record: MountRecord) -> api.Mount:
         else [],
     )
     if record.type == IMAGE_MOUNT:
-        mount.image.image, mount.image.image_ref = record.source, record.image
+        mount.image.image, mount.image.image_ref = record.source, image_ref
         mount.image_sub_path = record.subpath
     else:
         mount.host_path = record.source

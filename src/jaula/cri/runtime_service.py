@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
-from jaula.cri import metrics, security, stats, status
+from jaula.cri import image_errors, metrics, security, stats, status
 from jaula.cri.container_config import container_request, container_update
+from jaula.cri.image_service import full_name
 from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import sandbox_request
+from jaula.cri.status import ImageNames
 from jaula.cri.streaming.backend import AttachRequest, ExecRequest, PortForwardRequest, Request
 from jaula.cri.streams import EngineStreams
-from jaula.errors import InvalidRequest, NotFound, Unsupported
+from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Streaming, Unary
 from jaula.spec.protobuf import decoder
@@ -25,6 +27,7 @@ from jaula.state.records import SANDBOX_ATTRIBUTE
 if TYPE_CHECKING:
     from jaula.cri.backend import Backend
     from jaula.cri.streaming.server import StreamServer
+    from jaula.state.records import ContainerRecord
 
 SERVICE = "/runtime.v1.RuntimeService/"
 RUNTIME = "jaula"
@@ -197,15 +200,21 @@ class RuntimeService:
             raise InvalidRequest("the request names no pod sandbox")
         if path := security.profile_path(request.config.linux.security_context):
             self._engine.pods.require_host_file(path, "the seccomp profile")
-        id = await self._engine.pods.create_container(
-            container_request(request.pod_sandbox_id, request.config)
-        )
+        try:
+            id = await self._engine.pods.create_container(
+                container_request(request.pod_sandbox_id, request.config)
+            )
+        except JaulaError as error:
+            raise image_errors.container_error(error) from error
         return api.CreateContainerResponse(container_id=id)
 
     async def start_container(
         self, request: api.StartContainerRequest
     ) -> api.StartContainerResponse:
-        await self._engine.pods.start_container(request.container_id)
+        try:
+            await self._engine.pods.start_container(request.container_id)
+        except JaulaError as error:
+            raise image_errors.container_error(error) from error
         return api.StartContainerResponse()
 
     async def stop_container(self, request: api.StopContainerRequest) -> api.StopContainerResponse:
@@ -232,8 +241,19 @@ class RuntimeService:
         sandbox = self._engine.pods.sandbox(record.pod.sandbox) if record.pod else None
         info = {"info": status.info(record)} if request.verbose else {}
         return api.ContainerStatusResponse(
-            status=status.container_status(record, sandbox), info=info
+            status=status.container_status(record, sandbox, self._image_names(record)), info=info
         )
+
+    def _image_names(self, record: ContainerRecord) -> dict[str, ImageNames]:
+        """Return the names of the images of a container by their ids, without removed ones."""
+        names = {}
+        for id in record.images:
+            try:
+                tags, digests = self._engine.images.names(id)
+            except (NotFound, CorruptState):
+                continue
+            names[id] = ImageNames(tuple(map(full_name, tags)), tuple(map(full_name, digests)))
+        return names
 
     async def list_containers(
         self, request: api.ListContainersRequest
@@ -381,7 +401,7 @@ class RuntimeService:
             return response
         response.pod_sandbox_status.CopyFrom(status.sandbox_status(sandbox))
         response.containers_statuses.extend(
-            status.container_status(record, sandbox)
+            status.container_status(record, sandbox, self._image_names(record))
             for record in self._engine.pods.members(sandbox.id)
         )
         return response

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from jaula.cri import stop_signal
 from jaula.cri.mounts import mount_status
 from jaula.cri.proto import api_pb2 as api
+from jaula.images.reference import index_name, parse
 from jaula.spec.pod import PodIds, RuntimeHandler
 from jaula.state.records import ContainerRecord, NamespaceKind, NamespaceMode, Status
 
+
+class ImageNames(NamedTuple):
+    """The full names of an image: those with a tag, and those with its digest at a registry."""
+
+    tags: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+
+
+_NO_NAMES = ImageNames()
 _LIVE = (Status.RUNNING, Status.PAUSED)
 
 
@@ -147,9 +158,15 @@ def container(record: ContainerRecord) -> api.Container:
 
 
 def container_status(
-    record: ContainerRecord, sandbox: ContainerRecord | None
+    record: ContainerRecord,
+    sandbox: ContainerRecord | None,
+    images: Mapping[str, ImageNames] = {},
 ) -> api.ContainerStatus:
-    """Return the status of a container. ``sandbox`` is the record of its sandbox."""
+    """Return the status of a container.
+
+    ``sandbox`` is the record of its sandbox. ``images`` are the names of its images by their ids;
+    one that has been removed has none.
+    """
     assert record.pod is not None
     directory = sandbox.sandbox.request.log_directory if sandbox and sandbox.sandbox else ""
     state = _container_state(record)
@@ -163,16 +180,19 @@ def container_status(
         finished_at=record.finished_at if exited else 0,
         exit_code=record.exit_code if exited else 0,
         image=api.ImageSpec(
-            image=record.pod.user_specified_image or record.body.image,
+            image=_name(images, record.image, record.asked_image),
             user_specified_image=record.pod.user_specified_image,
         ),
-        image_ref=record.image,
+        image_ref=_reference(images, record.image),
         image_id=record.image,
         reason=_reason(record) if exited else "",
         message=record.error,
         labels=record.pod.labels,
         annotations=record.pod.annotations,
-        mounts=[mount_status(mount) for mount in record.mounts],
+        mounts=[
+            mount_status(mount, _reference(images, mount.image) if mount.image else "")
+            for mount in record.mounts
+        ],
         log_path=posixpath.join(directory, record.pod.log_path) if record.pod.log_path else "",
         resources=api.ContainerResources(linux=_resources(record)),
         user=_user(record),
@@ -190,6 +210,18 @@ def _user(record: ContainerRecord) -> api.ContainerUser | None:
             uid=user.uid, gid=user.gid, supplemental_groups=user.additional_gids
         )
     )
+
+
+def _name(images: Mapping[str, ImageNames], id: str, asked: str) -> str:
+    """Return the name of an image for users: the one that they have asked for, or the first."""
+    tags = images.get(id, _NO_NAMES).tags
+    full = index_name(asked)
+    return asked if not tags or (full and parse(full).canonical in tags) else tags[0]
+
+
+def _reference(images: Mapping[str, ImageNames], id: str) -> str:
+    """Return the name of an image with its digest at the registry; its id if it has none."""
+    return next(iter(images.get(id, _NO_NAMES).digests), id)
 
 
 def _container_state(record: ContainerRecord) -> api.ContainerState:

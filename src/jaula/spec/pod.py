@@ -114,7 +114,8 @@ class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     ``log_path`` is relative to the pod's log directory. ``groups_policy`` is Merge or Strict: with
     Merge the user's groups in the image are added to the requested ones. ``ids`` are those of the
     user namespace that the client expects the pod to have; None for no expectation.
-    ``user_specified_image`` is the image as the pod names it, '' if unknown.
+    ``user_specified_image`` is the image as the pod names it, '' if unknown: ``body`` has the id
+    that the pull returned.
     """
 
     sandbox: str

@@ -389,6 +389,11 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 
     @property
+    def asked_image(self) -> str:
+        """The image that the user has asked for: a name, a digest or an id."""
+        return (self.pod.user_specified_image if self.pod is not None else "") or self.body.image
+
+    @property
     def in_pod(self) -> bool:
         """Whether it is the sandbox or a container of a pod; Docker's lists leave these out."""
         return self.sandbox is not None or self.pod is not None

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -373,9 +374,8 @@ def test_a_caller_that_may_only_read_changes_nothing(host: Host) -> None:
         refused(Code.PERMISSION_DENIED, host.call, method, request, response, unknown)
 
 
-def test_a_client_that_leaves_ends_its_pull(host: Host) -> None:
-    import threading
-
+@pytest.mark.parametrize("end", ["call", "connection"])
+def test_a_client_that_leaves_ends_its_pull(host: Host, end: str) -> None:
     begun, go_on = threading.Event(), threading.Event()
     data = layer("x", 1 << 20)
     with ScriptedRegistry(data) as registry:
@@ -393,7 +393,10 @@ def test_a_client_that_leaves_ends_its_pull(host: Host) -> None:
         async def leave(client: Client) -> None:
             call = asyncio.ensure_future(client.call("PullImage", request, pb.PullImageResponse))
             assert await asyncio.to_thread(begun.wait, 20)
-            call.cancel()
+            if end == "call":
+                call.cancel()
+            else:
+                client.channel.close()
             await asyncio.wait((call,))
 
         try:
@@ -402,3 +405,30 @@ def test_a_client_that_leaves_ends_its_pull(host: Host) -> None:
             go_on.set()
     assert host.images() == []
     assert host.engine.services.images.candidates() == ([], [])
+
+
+def test_pulls_of_one_image_at_one_time_are_one_transfer(host: Host) -> None:
+    data = layer("x", 1 << 20)
+    second = threading.Event()
+    with ScriptedRegistry(data) as registry:
+
+        def answer_manifest(request: Any) -> None:
+            if len(registry.asked("/manifests/")) == 2:
+                second.set()
+            registry.honest(request)
+
+        def answer_layer(request: Any) -> None:
+            assert second.wait(20)
+            registry.honest(request)
+
+        registry.scripts[registry.manifest_path] = answer_manifest
+        registry.scripts[registry.blob_path(data)] = answer_layer
+        request = pb.PullImageRequest(image=spec(f"{registry.name}/box:1"))
+
+        async def pull_twice(client: Client) -> list[Any]:
+            calls = (client.call("PullImage", request, pb.PullImageResponse) for _ in range(2))
+            return await asyncio.gather(*calls)
+
+        one, other = host.use(pull_twice)
+        assert one.image_ref == other.image_ref == host.images()[0].id
+        assert len(registry.asked(digest(data))) == 1

@@ -17,7 +17,7 @@ from jaula.cri.proto import api_pb2 as api
 from jaula.cri.sandbox_config import sandbox_request
 from jaula.engine.pods.pause import layer, program
 from jaula.engine.pods.service import container_name, sandbox_name
-from jaula.errors import InvalidRequest, Unsupported
+from jaula.errors import ImageMountFailed, InvalidRequest, Unsupported
 from jaula.spec.pod import PodContainerRequest, PodIds, PodMetadata
 
 
@@ -166,7 +166,10 @@ def test_mounts_and_the_stop_signal_of_a_container() -> None:
         propagation=api.PROPAGATION_BIDIRECTIONAL,
     )
     config.mounts.add(
-        container_path="/img", image=api.ImageSpec(image="data:1"), image_sub_path="a"
+        container_path="/img",
+        image=api.ImageSpec(image="data:1"),
+        image_sub_path="a",
+        readonly=True,
     )
     config.linux.security_context.privileged = True
     body = container_request("s", config).body
@@ -177,6 +180,27 @@ def test_mounts_and_the_stop_signal_of_a_container() -> None:
     assert (image.type, image.source, image.target) == ("image", "data:1", "/img")
     assert image.image_options is not None and image.image_options.subpath == "a"
     assert body.stop_signal == "SIGRTMIN+3"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"readonly": False}, "must be read-only"),
+        ({"host_path": "/etc"}, "has a path of the host, /etc"),
+        ({"image_sub_path": "/etc"}, "must be a path within"),
+        ({"image_sub_path": "a/../b"}, "must be a path within"),
+        ({"image_sub_path": ".."}, "must be a path within"),
+        ({"image_sub_path": "a\0b"}, "must be a path within"),
+    ],
+)
+def test_an_image_is_mounted_read_only_and_within_itself(
+    fields: dict[str, Any], message: str
+) -> None:
+    config = container()
+    mount = {"container_path": "/img", "image": api.ImageSpec(image="data:1"), "readonly": True}
+    config.mounts.add(**(mount | fields))
+    with pytest.raises(ImageMountFailed, match=message):
+        container_request("s", config)
 
 
 def test_devices_of_cdi_and_the_policy_of_groups() -> None:

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cri import IMAGES, serve
+from jaula.cri.image_errors import container_error
 from jaula.cri.image_service import ImageService, chain_id, decode_auth, encode_image, verbose_info
 from jaula.cri.proto import api_pb2 as pb
-from jaula.engine.images.service import StoredImage
-from jaula.engine.system.disk_usage import StorageUsage
+from jaula.engine.images.service import StoredImage, is_pinned
+from jaula.engine.system.disk_usage import Storage, StorageUsage
 from jaula.errors import (
     Conflict,
     CorruptState,
+    ImageMountFailed,
     InvalidRequest,
     JaulaError,
     NotAuthorized,
@@ -46,7 +48,7 @@ LAYERS = ("sha256:" + "a" * 64, "sha256:" + "b" * 64)
 NAMES = ("busybox:1", "localhost:5000/team/app:v2")
 
 
-def stored(user: str = "", *, in_use: bool = False, names: Sequence[str] = NAMES) -> StoredImage:
+def stored(user: str = "", *, pinned: bool = False, names: Sequence[str] = NAMES) -> StoredImage:
     image = Image(
         id=ID,
         names=tuple(names),
@@ -57,7 +59,7 @@ def stored(user: str = "", *, in_use: bool = False, names: Sequence[str] = NAMES
         size=10,
         document=ImageDocument(config=ImageConfig(user=user)),
     )
-    return StoredImage(image, 4321, in_use)
+    return StoredImage(image, 4321, pinned)
 
 
 class Engine:
@@ -71,6 +73,7 @@ class Engine:
         self.images: Any = self
         self.distribution: Any = SimpleNamespace(pull=self.pull)
         self.system: Any = self
+        self.pods: Any = self
 
     async def stored(self) -> Sequence[StoredImage]:
         return self.all
@@ -103,8 +106,13 @@ class Engine:
             raise self.error
         return [{"Deleted": ID}]
 
-    async def storage(self) -> StorageUsage:
-        return StorageUsage("/var/lib/jaula", 1 << 40, 77)
+    async def storage(self) -> Storage:
+        return Storage(
+            StorageUsage("/var/lib/jaula", 1 << 40, 77, 5), StorageUsage("/data", 3, 2, 4)
+        )
+
+    def handler_names(self) -> tuple[str, ...]:
+        return ("", "jaula-userns")
 
 
 def spec(image: str) -> pb.ImageSpec:
@@ -134,7 +142,7 @@ def test_an_image_has_its_full_names_as_with_containerd() -> None:
     assert list(message.repo_tags) == ["docker.io/library/busybox:1", NAMES[1]]
     assert list(message.repo_digests) == [f"docker.io/library/busybox@{MANIFEST}"]
     assert (message.id, message.size, message.pinned) == (ID, 4321, False)
-    assert encode_image(stored(in_use=True)).pinned
+    assert encode_image(stored(pinned=True)).pinned
 
 
 @pytest.mark.parametrize(
@@ -291,13 +299,66 @@ def test_a_removal_takes_all_names_and_can_be_repeated() -> None:
     assert raised.value.code is Code.FAILED_PRECONDITION
 
 
-def test_images_and_containers_are_on_one_file_system() -> None:
+def test_the_usage_of_both_file_systems_has_its_moment() -> None:
     reply = call(Engine(), "ImageFsInfo", pb.ImageFsInfoRequest(), pb.ImageFsInfoResponse)
     [images], [containers] = reply.image_filesystems, reply.container_filesystems
-    assert images == containers
     assert images.fs_id.mountpoint == "/var/lib/jaula"
     assert (images.used_bytes.value, images.inodes_used.value) == (1 << 40, 77)
-    assert images.timestamp > 1e18  # nanoseconds
+    assert (containers.fs_id.mountpoint, containers.used_bytes.value) == ("/data", 3)
+    assert (images.timestamp, containers.timestamp) == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("handler", "known"), [("", True), ("jaula-userns", True), ("kata", False)]
+)
+def test_an_image_is_pulled_for_a_known_handler_only(handler: str, known: bool) -> None:
+    engine = Engine(stored())
+    request = pb.PullImageRequest(image=pb.ImageSpec(image="busybox:1", runtime_handler=handler))
+    if known:
+        assert call(engine, "PullImage", request, pb.PullImageResponse).image_ref == ID
+        return
+    with pytest.raises(GrpcError, match="the runtime handler 'kata' does not exist") as raised:
+        call(engine, "PullImage", request, pb.PullImageResponse)
+    assert raised.value.code is Code.NOT_FOUND
+    assert engine.pulls == []
+
+
+@pytest.mark.parametrize(
+    ("patterns", "pinned"),
+    [
+        ((), False),
+        (("busybox:1",), True),
+        (("docker.io/library/busybox:1",), True),
+        (("busybox:2", "busybox"), False),
+        (("docker.io/library/*",), True),
+        (("busybox*",), False),  # the beginning of a full name
+        (("localhost:5000/team/*",), True),
+        (("localhost:5000/team/other*",), False),
+        (("*",), True),
+        ((f"busybox@{MANIFEST}",), True),
+    ],
+)
+def test_a_pinned_image_is_named_in_the_configuration(
+    patterns: tuple[str, ...], pinned: bool
+) -> None:
+    assert is_pinned((*NAMES, f"busybox@{MANIFEST}"), patterns) is pinned
+    assert not is_pinned((), patterns)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "begin"),
+    [
+        (ImageRefused("unsigned"), Code.UNKNOWN, "SignatureValidationFailed: unsigned"),
+        (ImageMountFailed("no path"), Code.UNKNOWN, "ImageVolumeMountFailed: no path"),
+        (InvalidRequest("bad"), Code.INVALID_ARGUMENT, "bad"),
+        (NotAuthorized("no"), Code.PERMISSION_DENIED, "no"),
+    ],
+)
+def test_a_container_without_its_images_has_the_error_that_kubelet_knows(
+    error: JaulaError, code: Code, begin: str
+) -> None:
+    failure = container_error(error)
+    assert (failure.code, failure.message) == (code, begin)
 
 
 # -- hostile messages ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ _FIELDS = {
     "host": "hosts",
     "cdi-spec-dir": "cdi_spec_dirs",
     "cni-bin-dir": "cni_bin_dirs",
+    "cri-pinned-image": "cri_pinned_images",
 }
 """Settings whose flag has another name."""
 
@@ -103,6 +104,7 @@ def _config(options: Options) -> EngineConfig:
         streams=stream_config,
         **settings,  # type: ignore[arg-type]
     )
+    daemon_json.check_image_names("cri-pinned-images", config.cri_pinned_images)
     daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config
 
@@ -219,6 +221,7 @@ FLAGS = (
     Flag("tls", "", "bool", "Use TLS; refused without --tlsverify, since any client could connect"),
     Flag("insecure-tcp", "", "bool", "Allow TCP without TLS, on the loopback interface only"),
     Flag("cri", "", "bool", "Serve Kubernetes' CRI on RUN/cri.sock"),
+    Flag("cri-pinned-image", "", "list", "Image that a kubelet never removes (NAME or BEGINNING*)"),
     Flag(
         "cri-socket-group", "", "string", "Group for the socket of CRI; the policy has its rights"
     ),

@@ -26,7 +26,7 @@ from jaula.daemon.config.setting import (
 from jaula.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 MAX_SIZE = 1 << 20  # bytes
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -157,6 +157,22 @@ def _directories(field: str) -> Callable[[str, Any], dict[str, object]]:
     return read
 
 
+def _names(field: str) -> Callable[[str, Any], dict[str, object]]:
+    return lambda key, value: {field: tuple(read_strings(key, value))}
+
+
+def check_image_names(key: str, names: Sequence[str]) -> None:
+    """Check names of images, which may be the beginning of a full name and ``*``.
+
+    :raises InvalidRequest: when one cannot be a name.
+    """
+    from jaula.images.reference import familiar
+
+    for name in names:
+        if name != "*" and familiar(name.removesuffix("*").rstrip("/:") or "*") is None:
+            raise type_error(key, "names of images", name)
+
+
 def _flag(key: str, value: object) -> dict[str, object]:
     if not isinstance(value, bool):
         raise type_error(key, "true or false", value)
@@ -225,6 +241,7 @@ SETTINGS: dict[str, Setting] = {
     "group": Setting(("socket-group",), _text("socket_group")),
     "cri": Setting(("cri",), _flag),
     "cri-group": Setting(("cri-socket-group",), _text("cri_socket_group")),
+    "cri-pinned-images": Setting(("cri-pinned-image",), _names("cri_pinned_images")),
     "cni-conf-dir": Setting(("cni-conf-dir",), _text("cni_conf_dir")),
     "cni-bin-dirs": Setting(("cni-bin-dir",), _directories("cni_bin_dirs")),
     "stream-server-address": Setting(("stream-server-address",), _text("stream_server_address")),

@@ -35,6 +35,7 @@ from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
 from jaula.images import platform as platforms
+from jaula.images.reference import index_name
 from jaula.network import etc_files
 from jaula.spec import signals, units
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
@@ -130,7 +131,14 @@ async def create(
         services.container_store.check_free(name)
     if isinstance(image, NotFound):
         raise image
-    services.image_policy.check_run(image, body.image)
+    if pod is not None and index_name(pod.user_specified_image) not in (
+        *image.names,
+        *image.digests,
+    ):
+        pod = msgspec.structs.replace(
+            pod, user_specified_image=""
+        )  # its rule would be another image's
+    services.image_policy.check_run(image, (pod.user_specified_image if pod else "") or body.image)
     networks = _networks(services, merged)
     container_id = new_id()
     warnings = (*_platform_warnings(image, requested), *check(services, merged, resolved))

@@ -103,8 +103,9 @@ class Starter:
         container.exited.clear()
         images: StagedMounts | None = None
         try:
-            if not record.build:  # the policy decided on a step's base image when the build began
-                self._services.image_policy.check_start(record.image, record.body.image)
+            # The policy decided on the image of a build when it began. A sandbox has no image.
+            if not record.build and record.sandbox is None:
+                self._services.image_policy.check_start(record.image, record.asked_image)
             resolved = record.resolved
             joined = self._joined_paths(resolved.namespaces, resources)
             await self._take(record, resources)

@@ -19,6 +19,7 @@ from jaula.engine.model.filters import (
 )
 from jaula.engine.threads import consume, produce
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
+from jaula.images import reference as references
 from jaula.spec import units
 from jaula.state.records import Status
 
@@ -34,11 +35,14 @@ Documents = list[Document]
 
 
 class StoredImage(NamedTuple):
-    """An image with its bytes on the disk, and whether a container uses it or its index."""
+    """An image with its bytes on the disk.
+
+    It is ``pinned`` if a container uses it or its index, or by the configuration.
+    """
 
     image: Image
     size: int
-    in_use: bool
+    pinned: bool
 
 
 class Images:
@@ -195,18 +199,28 @@ class Images:
 
     async def _describe(self, images: Sequence[Image]) -> Sequence[StoredImage]:
         store, used = self._services.images, self._users().keys()
+        patterns = self._services.config.cri_pinned_images
 
         def describe() -> Sequence[StoredImage]:
             return [
                 StoredImage(
                     image,
                     store.disk_size(image),
-                    in_use=not used.isdisjoint(store.ids_with(image.id)),
+                    pinned=not used.isdisjoint(store.ids_with(image.id))
+                    or is_pinned((*image.names, *image.digests), patterns),
                 )
                 for image in images
             ]
 
         return await asyncio.to_thread(describe)
+
+    def names(self, id: str) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the names of an image with a tag, and those with a digest.
+
+        :raises NotFound: when there is no such image.
+        """
+        image = self._services.images.resolve(id)
+        return image.names, image.digests
 
     async def configuration(self, ref: str) -> bytes:
         """Return the configuration of an image as it was received: JSON of the OCI or Docker.
@@ -434,6 +448,18 @@ _ABSENT_FIELDS: Document = {
     **dict.fromkeys(("Env", "Cmd", "Entrypoint", "Volumes", "OnBuild", "Labels"), None),
 }
 """Docker's values of the fields that only containers have."""
+
+
+def is_pinned(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    """Return whether a pattern of the setting ``cri-pinned-images`` selects one of these names.
+
+    Pure. A pattern is a name, or the beginning of full names and ``*``.
+    """
+    prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+    exact = {references.index_name(pattern) for pattern in patterns}
+    return any(
+        name in exact or references.parse(name).canonical.startswith(prefixes) for name in names
+    )
 
 
 def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:

@@ -90,13 +90,14 @@ class Pods:
         self.network = network
         await network.collect(lambda: [c.id for c in self.sandboxes()])
 
-    def _handler_names(self) -> tuple[str, ...]:
+    def handler_names(self) -> tuple[str, ...]:
+        """Return the names of the runtime handlers; that of the default one is ''."""
         runtimes = (runtime.name for runtime in self._services.config.runtimes)
         return ("", USERNS_HANDLER, OWN_RUNTIME, *runtimes)
 
     async def runtime_handlers(self) -> tuple[RuntimeHandler, ...]:
         """Return the runtime handlers; the default one is the first."""
-        return tuple([await self._handler(name) for name in self._handler_names()])
+        return tuple([await self._handler(name) for name in self.handler_names()])
 
     async def _handler(self, name: str) -> RuntimeHandler:
         """Return a handler with its features: those of its runtime, within what the engine can do.
@@ -178,10 +179,10 @@ class Pods:
         check_metadata(request.metadata)
         if (name := request.body.hostname) and not is_host_name(name, _HOSTNAME_LIMIT):
             raise InvalidRequest(f"invalid hostname format: {name[:80]!r}")
-        if request.runtime_handler not in self._handler_names():
+        if request.runtime_handler not in self.handler_names():
             raise NotFound(
                 f"the runtime handler {request.runtime_handler[:80]!r} does not exist",
-                hint=f"it must be one of {', '.join(self._handler_names()[1:])}, or none",
+                hint=f"it must be one of {', '.join(self.handler_names()[1:])}, or none",
             )
         handler = await self._handler(request.runtime_handler)
         if request.ids is not None and not handler.user_namespaces:

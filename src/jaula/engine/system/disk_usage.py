@@ -8,9 +8,13 @@ cache keeps is listed there.
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaula.errors import NotFound
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from jaula.images.store.store import Image, ImageStore
 
 Document = dict[str, Any]
+_WRITABLE_AGE = 10.0  # seconds; the age that containerd's values have at most
+_WRITABLE_SHARE = 20  # measurements take at most this part of the time
 _ACTIVE_STATES = ("running", "paused", "restarting")
 
 
@@ -75,15 +81,23 @@ class ImageUsage:
 
 
 class StorageUsage(NamedTuple):
-    """The bytes and inodes of all layers, blobs and writable layers below ``path``."""
+    """The bytes and inodes below ``path`` at ``moment``, in nanoseconds since the epoch."""
 
     path: str
     size: int
     inodes: int
+    moment: int
+
+
+class Storage(NamedTuple):
+    """The usage of images and of writable layers. It is one value if they share a file system."""
+
+    images: StorageUsage
+    containers: StorageUsage
 
 
 class DiskUsage:
-    """The disk usage of an engine, computed for each request; it reads every file it counts."""
+    """The disk usage of an engine. All but :meth:`storage` read every file that they count."""
 
     def __init__(
         self,
@@ -98,23 +112,48 @@ class DiskUsage:
         self._images = images
         self._volumes = volumes
         self._builds = builds
+        self._lock = threading.Lock()
+        self._writable: StorageUsage | None = None
+        self._expiry = 0.0
 
-    def storage(self) -> StorageUsage:
+    def storage(self) -> Storage:
         """Return what images, the build cache and the writable layers of containers use.
 
-        Only the writable layers are read each time.
+        The sizes of layers are stored. The writable layers are read, but not for each request: a
+        kubelet asks every few seconds. Containers of a removed snapshot are left out.
         """
-        services = self._services
+        services, paths = self._services, self._services.config.paths
+        with self._lock:  # requests at one time share the result
+            if self._writable is None or monotonic() >= self._expiry:
+                began = monotonic()
+                self._writable = self._measure_writable()
+                ended = monotonic()
+                self._expiry = ended + max(_WRITABLE_AGE, _WRITABLE_SHARE * (ended - began))
+            containers = self._writable
         layers, blobs = services.images.candidates()
         size = sum(services.layers.size(layer) for layer in layers)
         size += sum(services.images.blobs.size(blob) or 0 for blob in blobs)
         inodes = len(blobs) + sum(services.layers.inodes(layer) for layer in layers)
+        images = StorageUsage(str(paths.layers), size, inodes, time.time_ns())
+        if _device(images.path) != _device(containers.path):
+            return Storage(images, containers)
+        both = StorageUsage(
+            str(paths.root),
+            images.size + containers.size,
+            images.inodes + containers.inodes,
+            containers.moment,
+        )
+        return Storage(both, both)
+
+    def _measure_writable(self) -> StorageUsage:
+        services = self._services
+        moment, size, inodes = time.time_ns(), 0, 0
         for container in list(services.container_store):
             with suppress(NotFound):  # it has been removed meanwhile, or its snapshot is gone
                 usage = services.snapshots.usage(container.id)
                 size += usage.size
                 inodes += usage.inodes
-        return StorageUsage(str(services.config.paths.root), size, inodes)
+        return StorageUsage(str(services.config.paths.containers), size, inodes, moment)
 
     def document(self) -> Document:
         """Return Docker's disk usage document, and how much of the images no container uses."""
@@ -152,6 +191,14 @@ class DiskUsage:
                 cache, *_totals(cache, "Size", lambda step: step["InUse"] or step["Shared"])
             ),
         }
+
+
+def _device(path: str) -> int:
+    """Return the device of a directory, or of the one in which it will be created."""
+    try:
+        return os.stat(path).st_dev
+    except FileNotFoundError:
+        return os.stat(os.path.dirname(path)).st_dev
 
 
 def _usage(items: list[Document], active: int, size: int, reclaimable: int) -> Document:

@@ -25,7 +25,7 @@ from jaula.state.records import EngineIdentity, Status
 if TYPE_CHECKING:
     from jaula.config import RegistryConfig
     from jaula.engine.model.services import Services
-    from jaula.engine.system.disk_usage import DiskUsage, StorageUsage
+    from jaula.engine.system.disk_usage import DiskUsage, Storage
 
 API_VERSION = "1.55"
 MINIMUM_API_VERSION = "1.24"
@@ -188,8 +188,8 @@ class System:
         """Return Docker's disk usage document."""
         return await asyncio.to_thread(self._disk_usage.document)
 
-    async def storage(self) -> StorageUsage:
-        """Return what the engine stores on the file system of its images and containers."""
+    async def storage(self) -> Storage:
+        """Return what images and the writable layers of containers use."""
         return await asyncio.to_thread(self._disk_usage.storage)
 
     def events(

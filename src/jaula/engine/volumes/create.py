@@ -67,6 +67,8 @@ class VolumeMounter:
                 mount = await self._volume(record, request)
             elif mount.type == IMAGE_MOUNT:
                 mount = image_mount.resolve_image(self._services, lease, mount)
+                if record.pod is not None:  # the kubelet expects the error before the start
+                    await asyncio.to_thread(image_mount.check_directory, self._services, mount)
             elif mount.type == ENGINE_SOCKET:
                 path = engine_socket.path(self._services.config.paths, record.id)
                 mount = msgspec.structs.replace(mount, source=path)

@@ -7,6 +7,8 @@ namespace and bound by the runtime (:mod:`jaula.engine.volumes.staged_mounts`).
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +16,8 @@ import msgspec
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_own_thread
 from jaula.engine.volumes.staged_mounts import StagedMounts, mount_layers, user_namespace
-from jaula.errors import InvalidRequest, NotFound
+from jaula.errors import ImageMountFailed, NotFound
+from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime.create import id_maps
 from jaula.spec.rootfs import OverlayRoot
 from jaula.state.records import IMAGE_MOUNT, MountRecord
@@ -32,17 +35,40 @@ _DIRECTORY = "images"
 def resolve_image(services: Services, lease: Lease, mount: MountRecord) -> MountRecord:
     """Return the mount with the image's id and layers, which ``lease`` pins.
 
-    :raises InvalidRequest: when there is no such image. 404 would make the docker command look for
-        the container's image at a registry.
+    :raises ImageMountFailed: when there is no such image. 404 would make the docker command look
+        for the container's image at a registry.
     """
     try:
         image = services.images.pin(lease, services.images.resolve(mount.source).id)
     except NotFound as error:
-        raise InvalidRequest(
+        raise ImageMountFailed(
             f'invalid mount config for type "image": {error.message}', hint="pull the image first"
         ) from None
     services.image_policy.check_run(image, mount.source)
     return msgspec.structs.replace(mount, image=image.id, layers=tuple(image.layers))
+
+
+def check_directory(services: Services, mount: MountRecord) -> None:
+    """Check that the path of a resolved mount is a directory in the image. Blocking.
+
+    A link in the path may not lead out of the image.
+
+    :raises ImageMountFailed: when it is not.
+    """
+    title = f"image {mount.source}"
+    try:
+        root = mount_layers(services.snapshots.view(mount.layers), None, (0, 0), None)
+        try:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+            resolve = RESOLVE.BENEATH | RESOLVE.NO_MAGICLINKS
+            os.close(openat2(root, mount.subpath or ".", flags, resolve=resolve))
+        finally:
+            os.close(root)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        if error.errno == errno.EXDEV:
+            reason = "a link in it leads out of the image"
+        raise ImageMountFailed(f"{mount.subpath!r} is not in {title}: {reason}") from error
 
 
 async def mount_images(
@@ -52,7 +78,7 @@ async def mount_images(
 
     The caller detaches the result when the runtime has bound it.
 
-    :raises InvalidRequest: when an image does not have the path.
+    :raises ImageMountFailed: when an image does not have the path.
     :raises NotAuthorized: when the image policy does not allow an image any more.
     """
     images = [mount for mount in record.mounts if mount.type == IMAGE_MOUNT]
@@ -102,7 +128,7 @@ class _Attach:
         try:
             tree = mount_layers(root, self._user_fd, self._owner, self._label)
         except OSError as error:
-            raise InvalidRequest(
+            raise ImageMountFailed(
                 f"image {mount.source} cannot be mounted: {error.strerror}"
             ) from error
         source = self._staged.move_part(tree, number, mount.subpath, f"image {mount.source}")

@@ -89,6 +89,10 @@ class ImagesApi:
         self._session.require_read()
         return await self._service.find_stored(ref)
 
+    def names(self, id: str) -> tuple[Sequence[str], Sequence[str]]:
+        self._session.require_read()
+        return self._service.names(id)
+
     async def configuration(self, ref: str) -> bytes:
         self._session.require_read()
         return await self._service.configuration(ref)

@@ -78,6 +78,10 @@ class PodsApi:
             action.authorize((privilege,))
             self._check_path(path, description)
 
+    def handler_names(self) -> tuple[str, ...]:
+        self._session.require_read()
+        return self._service.handler_names()
+
     async def runtime_handlers(self) -> tuple[RuntimeHandler, ...]:
         self._session.require_read()
         return await self._service.runtime_handlers()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
-    from jaula.engine.system.disk_usage import StorageUsage
+    from jaula.engine.system.disk_usage import Storage
 
 Document = dict[str, Any]
 
@@ -34,7 +34,7 @@ class SystemApi:
         self._session.require_read()
         return await self._service.df()
 
-    async def storage(self) -> StorageUsage:
+    async def storage(self) -> Storage:
         self._session.require_read()
         return await self._service.storage()
 

@@ -78,6 +78,7 @@ def credentials(auth: RegistryAuth | None) -> Credentials:
     if auth.auth and not user:
         try:
             user, _, password = b64decode(auth.auth, validate=True).decode().partition(":")
+            password = password.strip("\0")  # some clients pad it, and Docker removes this
         except ValueError:
             raise InvalidRequest("the credentials for the registry cannot be read") from None
     for value in (auth.identity_token, auth.registry_token):
