@@ -370,7 +370,7 @@ FLAGS = (
         "registry-certs",
         "",
         "string",
-        "Directory with one directory of certificates per "
+        "Directory with one directory of certificates or hosts.toml per "
         "registry (default /etc/jaula/certs.d and /etc/docker/certs.d)",
         completes="file",
     ),

@@ -23,6 +23,7 @@ from jaula.images.registry.session import Session, check
 from jaula.images.registry.timeouts import Timeouts
 from jaula.spec.image import DOCUMENT_LIMIT, Descriptor
 
+_ATTEMPTS = 2  # at a server before the next one is asked
 _TAGS_LIMIT = 20_000
 _PAGES_LIMIT = 400
 
@@ -34,16 +35,24 @@ class _Tags(msgspec.Struct, frozen=True):
 
 
 class Repository:
-    """``path`` is the name within the registry: ``library/busybox``."""
+    """``path`` is the name within the registry: ``library/busybox``.
 
-    def __init__(self, session: Session, path: str) -> None:
+    With ``alternatives``, other servers may have the content, so fewer attempts are made.
+    """
+
+    def __init__(self, session: Session, path: str, *, alternatives: bool = False) -> None:
         self.session = session
         self.path = path
+        self._alternatives = alternatives
         self.scopes: tuple[str, ...] = (f"repository:{path}:pull",)
 
     @property
     def timeouts(self) -> Timeouts:
-        return self.session.transport.timeouts
+        timeouts = self.session.transport.timeouts
+        if not self._alternatives:
+            return timeouts
+        attempts = min(timeouts.attempts, _ATTEMPTS)
+        return msgspec.structs.replace(timeouts, attempts=attempts)
 
     def manifest(self, reference: str, cancel: Cancellation) -> Document:
         """Return the manifest or index of a tag or digest, verified."""

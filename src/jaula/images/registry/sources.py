@@ -88,5 +88,7 @@ class Sources:
         repository = self._opened.get(endpoint)
         if repository is None:
             session = Session(self._transport, endpoint, self._credentials, self._cancel)
-            repository = self._opened[endpoint] = Repository(session, self._path)
+            repository = self._opened[endpoint] = Repository(
+                session, self._path, alternatives=endpoint is not self._endpoints[-1]
+            )
         return repository

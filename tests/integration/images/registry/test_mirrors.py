@@ -146,6 +146,18 @@ def test_a_layer_that_a_mirror_lacks_comes_from_the_registry(
     assert [path for _, path, _ in registry.seen if "/v2/box" in path] == [registry.blob_path(data)]
 
 
+@pytest.mark.parametrize("what", ["manifest", "layer"])
+def test_a_busy_mirror_is_asked_twice(
+    node: Node, mirror: ScriptedRegistry, registry: ScriptedRegistry, what: str
+) -> None:
+    path = mirror.manifest_path if what == "manifest" else mirror.blob_path(mirror.layers[0])
+    mirror.scripts[path] = lambda request: request.answer(503)
+    node.write(registry.name, f'[host."{mirror.url}"]')
+    node.puller.pull(f"{registry.name}/box:1")
+    assert len(mirror.asked(path)) == 2
+    assert len(registry.asked(path)) == 1
+
+
 def test_a_configuration_that_a_mirror_lacks_comes_from_the_registry(
     node: Node, mirror: ScriptedRegistry, registry: ScriptedRegistry
 ) -> None:
