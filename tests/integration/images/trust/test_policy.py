@@ -496,6 +496,10 @@ def test_without_signatures_at_a_mirror_the_registry_is_queried(
         signed.tag(made)
         signed.puller.pull("x/box:1")
         assert mirror.asked("/blobs/")
+        mirror_tag = f"/v2/box/manifests/{cosign_manifest.signature_tag(digest(mirror.manifest))}"
+        mirror.scripts[f"GET {mirror_tag}"] = lambda request: request.answer(403)
+        signed.puller.pull("x/box:1")
+        assert len(mirror.asked(".sig")) == 3
         assert [h for h in registry.asked("/blobs/") if h] == registry.asked(digest(made.payload))
 
 

@@ -271,7 +271,39 @@ def test_a_users_certificates_are_in_the_home_directory(
         "/home/m/.config/jaula/certs.d",
         "/home/m/.config/docker/certs.d",
     )
-    assert registry.pop_registry_config({"registry_certs": "/x"}).certificates == ("/x",)
+    # of hosts.toml a rootless engine reads those of its user
+    assert registry.pop_registry_config({}).hosts == (
+        "/home/m/.config/jaula/certs.d",
+        "/home/m/.config/docker/certs.d",
+    )
+    given = registry.pop_registry_config({"registry_certs": "/x"})
+    assert (given.certificates, given.hosts) == (("/x",), ("/x",))
+
+
+@pytest.mark.parametrize(
+    ("name", "valid"),
+    [
+        ("busybox", True),
+        ("registry.example:5000/system/*", True),
+        ("docker.io*", True),
+        ("*", True),
+        ("Not A Name", False),
+        ("", False),
+        ("**", False),
+    ],
+)
+def test_pinned_images_are_names_or_their_beginning(name: str, valid: bool) -> None:
+    def read() -> object:
+        settings, _ = daemon_json.parse(json.dumps({"cri-pinned-images": [name]}).encode())
+        names: Any = settings["cri_pinned_images"]
+        daemon_json.check_image_names("cri-pinned-images", names)
+        return names
+
+    if valid:
+        assert read() == (name,)
+        return
+    with pytest.raises(InvalidRequest, match="cri-pinned-images"):
+        read()
 
 
 def test_the_settings_page_documents_exactly_the_supported_keys() -> None:
