@@ -102,8 +102,11 @@ def _invalid(mount: api.Mount, what: str) -> InvalidRequest:
     return InvalidRequest(f"the mount at {mount.container_path[:200]!r} {what}")
 
 
-def mount_status(record: MountRecord, image_ref: str) -> api.Mount:
-    """Return a mount of a container as its status shows it, with its image if it has one."""
+def mount_status(record: MountRecord) -> api.Mount:
+    """Return a mount of a container as its status shows it.
+
+    The reference of an image is the id that its pull returned.
+    """
     mount = api.Mount(
         container_path=record.destination,
         readonly=record.read_only,
@@ -115,7 +118,7 @@ def mount_status(record: MountRecord, image_ref: str) -> api.Mount:
         else [],
     )
     if record.type == IMAGE_MOUNT:
-        mount.image.image, mount.image.image_ref = record.source, image_ref
+        mount.image.image, mount.image.image_ref = record.source, record.image
         mount.image_sub_path = record.subpath
     else:
         mount.host_path = record.source

@@ -244,16 +244,13 @@ class RuntimeService:
             status=status.container_status(record, sandbox, self._image_names(record)), info=info
         )
 
-    def _image_names(self, record: ContainerRecord) -> dict[str, ImageNames]:
-        """Return the names of the images of a container by their ids, without removed ones."""
-        names = {}
-        for id in record.images:
-            try:
-                tags, digests = self._engine.images.names(id)
-            except (NotFound, CorruptState):
-                continue
-            names[id] = ImageNames(tuple(map(full_name, tags)), tuple(map(full_name, digests)))
-        return names
+    def _image_names(self, record: ContainerRecord) -> ImageNames:
+        """Return the names of the image of a container; none if it has been removed."""
+        try:
+            tags, digests = self._engine.images.names(record.image)
+        except (NotFound, CorruptState):
+            return ImageNames()
+        return ImageNames(tuple(map(full_name, tags)), tuple(map(full_name, digests)))
 
     async def list_containers(
         self, request: api.ListContainersRequest

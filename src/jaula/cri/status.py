@@ -160,12 +160,12 @@ def container(record: ContainerRecord) -> api.Container:
 def container_status(
     record: ContainerRecord,
     sandbox: ContainerRecord | None,
-    images: Mapping[str, ImageNames] = {},
+    names: ImageNames = _NO_NAMES,
 ) -> api.ContainerStatus:
     """Return the status of a container.
 
-    ``sandbox`` is the record of its sandbox. ``images`` are the names of its images by their ids;
-    one that has been removed has none.
+    ``sandbox`` is the record of its sandbox. ``names`` are those of its image; one that has been
+    removed has none.
     """
     assert record.pod is not None
     directory = sandbox.sandbox.request.log_directory if sandbox and sandbox.sandbox else ""
@@ -180,19 +180,16 @@ def container_status(
         finished_at=record.finished_at if exited else 0,
         exit_code=record.exit_code if exited else 0,
         image=api.ImageSpec(
-            image=_name(images, record.image, record.asked_image),
+            image=_name(names, record.asked_image),
             user_specified_image=record.pod.user_specified_image,
         ),
-        image_ref=_reference(images, record.image),
+        image_ref=next(iter(names.digests), record.image),
         image_id=record.image,
         reason=_reason(record) if exited else "",
         message=record.error,
         labels=record.pod.labels,
         annotations=record.pod.annotations,
-        mounts=[
-            mount_status(mount, _reference(images, mount.image) if mount.image else "")
-            for mount in record.mounts
-        ],
+        mounts=[mount_status(mount) for mount in record.mounts],
         log_path=posixpath.join(directory, record.pod.log_path) if record.pod.log_path else "",
         resources=api.ContainerResources(linux=_resources(record)),
         user=_user(record),
@@ -212,16 +209,12 @@ def _user(record: ContainerRecord) -> api.ContainerUser | None:
     )
 
 
-def _name(images: Mapping[str, ImageNames], id: str, asked: str) -> str:
+def _name(names: ImageNames, asked: str) -> str:
     """Return the name of an image for users: the one that they have asked for, or the first."""
-    tags = images.get(id, _NO_NAMES).tags
     full = index_name(asked)
-    return asked if not tags or (full and parse(full).canonical in tags) else tags[0]
-
-
-def _reference(images: Mapping[str, ImageNames], id: str) -> str:
-    """Return the name of an image with its digest at the registry; its id if it has none."""
-    return next(iter(images.get(id, _NO_NAMES).digests), id)
+    if not names.tags or (full and parse(full).canonical in names.tags):
+        return asked
+    return names.tags[0]
 
 
 def _container_state(record: ContainerRecord) -> api.ContainerState:
