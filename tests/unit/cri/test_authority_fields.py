@@ -198,7 +198,7 @@ def no_paths(field: str) -> Callable[[Any], object]:
         (("Mount", "host_path"), {"host-mounts"}, mount(host_path="/etc")),
         (("Mount", "propagation"), {"host-mounts", "privileged", "security-options"},
          privileged(mount(host_path="/etc", propagation=api.PROPAGATION_BIDIRECTIONAL))),
-        (("Mount", "image"), set(), mount(image=api.ImageSpec(image="busybox"))),
+        (("Mount", "image"), set(), mount(image=api.ImageSpec(image="busybox"), readonly=True)),
         (("Device", "host_path"), {"devices"},
          lambda c: c.devices.add(host_path="/dev/x", container_path="/dev/x", permissions="r")),
         (("CDIDevice", "name"), {"devices"}, lambda c: c.CDI_devices.add(name="v/c=d")),

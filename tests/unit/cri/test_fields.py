@@ -249,7 +249,9 @@ CONTAINER: dict[str, Entry] = {
         bind("read_only_force_recursive"),
         True,
     ),
-    "mounts.image.image": Served('mounts { image { image: "i" } }', mount("type"), "image"),
+    "mounts.image.image": Served(
+        'mounts { readonly: true image { image: "i" } }', mount("type"), "image"
+    ),
     "mounts.image.annotations": Ignored(
         'mounts { image { annotations { key: "k" value: "v" } } }', "the engine reads none"
     ),
@@ -263,7 +265,7 @@ CONTAINER: dict[str, Entry] = {
         'mounts { image { image_ref: "x" } }', "it is a member of answers"
     ),
     "mounts.image_sub_path": Served(
-        'mounts { image { image: "i" } image_sub_path: "a" }',
+        'mounts { readonly: true image { image: "i" } image_sub_path: "a" }',
         lambda request: request.body.host_config.mounts[0].image_options.subpath,
         "a",
     ),
