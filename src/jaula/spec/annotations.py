@@ -1,4 +1,4 @@
-"""jaula's annotations in an OCI spec: Landlock rules, roots of bind sources, optional id maps.
+"""jaula's annotations in an OCI spec: Landlock rules, and how bind mounts are made.
 
 The OCI runtime specification has no fields for them. The component that creates the spec decides
 their content; the runtime applies it.
@@ -13,6 +13,10 @@ below the directory without following links.
 
 ``io.jaula.idmap-optional`` lists the destinations of bind mounts that are mounted without an id map
 where their file system cannot have one.
+
+``io.jaula.host-binds`` lists the destinations of bind mounts whose sources are opened in the host's
+mount namespace. It is set if mounts of the host do not propagate into the engine's: a source may be
+on a mount that was made after the engine's start.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from jaula.errors import InvalidRequest
 LANDLOCK_ANNOTATION = "io.jaula.landlock"
 BIND_ROOT_ANNOTATION = "io.jaula.beneath"
 IDMAP_OPTIONAL_ANNOTATION = "io.jaula.idmap-optional"
+HOST_BINDS_ANNOTATION = "io.jaula.host-binds"
 
 
 class _Document(

@@ -422,7 +422,8 @@ class Starter:
             console=body.host_config.console_size,
             seccomp_cache=str(paths.seccomp_cache),
             runtime=runtime,
-            host_mounts=modes.user.host and any(m.shared for m in record.mounts),
+            host_mounts=bool(spec.host_binds(mounts, inputs.host))
+            or (modes.user.host and any(m.shared for m in record.mounts)),
         )
 
     def _shared_shm(self, record: ContainerRecord) -> str | None:

@@ -35,6 +35,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard; the most that the engine may grant
     pids_limit: int = 4096
     time_namespaces: bool = False  # the kernel has them (Linux 5.6)
+    private_mounts: bool = False  # new mounts of the host do not appear in the engine's namespace
     rootless: bool = False  # the engine runs as an ordinary user, in a user namespace
     warnings: tuple[str, ...] = ()  # for the operator
 

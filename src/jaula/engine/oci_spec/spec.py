@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 
 from jaula.engine.oci_spec import mounts, namespaces, resources
-from jaula.engine.oci_spec.inputs import SpecInputs
+from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.engine.oci_spec.security import SecurityConfig
 from jaula.errors import InvalidRequest
 from jaula.security import devices as devices_table
@@ -21,6 +21,7 @@ from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.lsm.selinux import SELinux
 from jaula.spec.annotations import (
     BIND_ROOT_ANNOTATION,
+    HOST_BINDS_ANNOTATION,
     IDMAP_OPTIONAL_ANNOTATION,
     encode_bind_roots,
     encode_destinations,
@@ -38,7 +39,7 @@ from jaula.spec.runtime import (
     Spec,
     User,
 )
-from jaula.state.records import Namespaces, ResolvedRequest, UserFacts
+from jaula.state.records import MountRecord, Namespaces, ResolvedRequest, UserFacts
 
 INIT_PATH = mounts.INIT_PATH
 
@@ -72,7 +73,12 @@ def build(
             read_only=resolved.security.readonly_rootfs,
             proc=confinement.proc,
         ),
-        annotations={**resolved.annotations, **_bounds(inputs), **_optional_id_maps(inputs)},
+        annotations={
+            **resolved.annotations,
+            **_bounds(inputs),
+            **_optional_id_maps(inputs),
+            **_host_binds(inputs),
+        },
         linux=Linux(
             namespaces=namespaces.namespaces(
                 modes, inputs.joined, time=inputs.host.time_namespaces and not inputs.external
@@ -131,6 +137,18 @@ def _optional_id_maps(inputs: SpecInputs) -> dict[str, str]:
     if not inputs.id_mapped or not binds:
         return {}
     return {IDMAP_OPTIONAL_ANNOTATION: encode_destinations(binds)}
+
+
+def host_binds(mounts: Iterable[MountRecord], host: HostFacts) -> tuple[str, ...]:
+    """Return the destinations of the host directories to open in the host's mount namespace."""
+    if not host.private_mounts:
+        return ()
+    return tuple(m.destination for m in mounts if m.type == "bind" and not m.mapped)
+
+
+def _host_binds(inputs: SpecInputs) -> dict[str, str]:
+    binds = host_binds(inputs.mounts, inputs.host)
+    return {HOST_BINDS_ANNOTATION: encode_destinations(binds)} if binds else {}
 
 
 def _modules(

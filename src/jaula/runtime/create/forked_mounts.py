@@ -100,6 +100,19 @@ def shared_with_namespace(namespace: int, source: str, clone: Callable[[], int])
     return tree_from_child(make)
 
 
+def tree_of_namespace(namespace: int, clone: Callable[[], int]) -> int:
+    """Return the detached mount that ``clone`` makes in a mount namespace.
+
+    :raises OSError: when ``clone`` does.
+    """
+
+    def make() -> int:
+        namespaces.setns(namespace, CLONE.NEWNS)
+        return clone()
+
+    return tree_from_child(make)
+
+
 def _check_shared(source: str) -> None:
     fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
     try:

@@ -183,7 +183,8 @@ def prepare_mounts(
     Relative sources are relative to ``bundle``. ``inside`` are the binds that init makes itself.
     ``unprivileged`` says that this process is in the container's own user and mount namespace.
     ``foreign`` are descriptors of joined namespaces, by type, that another user namespace owns.
-    ``host_mounts`` is a mount namespace in which shared binds are made, -1 for this process's own.
+    ``host_mounts`` is a mount namespace in which shared binds, and those that an annotation lists,
+    are made; -1 for this process's own.
 
     :raises RuntimeFailure: when a mount cannot be created.
     :raises InvalidRequest: when a mount of the spec is invalid.
@@ -198,6 +199,9 @@ def prepare_mounts(
     )
     optional = spec_annotations.decode_destinations(
         spec.annotations.get(spec_annotations.IDMAP_OPTIONAL_ANNOTATION, "")
+    )
+    of_host = spec_annotations.decode_destinations(
+        spec.annotations.get(spec_annotations.HOST_BINDS_ANNOTATION, "")
     )
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
@@ -223,6 +227,8 @@ def prepare_mounts(
                 )
                 if options.shared and host_mounts >= 0 and user_fd is None:
                     tree = forked_mounts.shared_with_namespace(host_mounts, source, clone)
+                elif host_mounts >= 0 and mount.destination in of_host:
+                    tree = forked_mounts.tree_of_namespace(host_mounts, clone)
                 else:
                     tree = clone()
                 is_optional = mount.destination in optional

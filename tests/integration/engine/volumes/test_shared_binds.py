@@ -117,3 +117,20 @@ def test_a_container_with_its_own_user_namespace_is_refused(
         f" namespace cannot reach the host (use --userns=host, or {slave} to receive the host's"
         " mounts only)"
     ) in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--userns", "host")])
+@pytest.mark.parametrize("directory", ["private", "shared"])
+def test_a_mount_that_is_newer_than_the_engine_can_be_bound(
+    engine: PrivateEngine,
+    busybox: str,
+    request: pytest.FixtureRequest,
+    directory: str,
+    flags: tuple[str, ...],
+) -> None:
+    path: Path = request.getfixturevalue(directory)
+    path.chmod(0o777)
+    words = ("run", "--rm", *flags, "-v", f"{path}:/m", "-v", f"{path}/sub:/sub:ro", busybox)
+    done = engine.cli("jaula", *words, "sh", "-c", "echo data > /m/file && stat -f -c %T /sub")
+    assert (done.returncode, done.stdout) == (0, "tmpfs\n"), done.stderr
+    assert (path / "file").read_text() == "data\n"

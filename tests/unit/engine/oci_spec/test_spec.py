@@ -228,3 +228,17 @@ def test_a_device_rule_is_read(rule: str) -> None:
 def test_an_invalid_device_rule_is_refused(rule: str) -> None:
     with pytest.raises(InvalidRequest):
         oci_spec_spec.cgroup_rule(rule)
+
+
+def test_host_directories_are_opened_in_the_host_s_namespace_if_its_mounts_are_private() -> None:
+    mounts = (
+        MountRecord("bind", "/host", source="/s"),
+        MountRecord("bind", "/secret", source="/run/s", mapped=True),
+        MountRecord("volume", "/volume", source="/v"),
+        MountRecord("tmpfs", "/tmp"),
+    )
+    assert oci_spec_spec.host_binds(mounts, HOST) == ()
+    facts = msgspec.structs.replace(HOST, private_mounts=True)
+    assert oci_spec_spec.host_binds(mounts, facts) == ("/host",)
+    inputs = SpecInputs("c", "/c", "c", host=facts, mounts=mounts)
+    assert spec(facts=inputs).annotations["io.jaula.host-binds"] == "/host"
