@@ -13,7 +13,7 @@ from jaula.spec.pod import USERNS_HANDLER, PodIds, PodMetadata, PodPort, PodSand
 
 _OOM_SCORE = -998  # as the kubelet's other processes: the containers of a pod are killed first
 _CPU_SHARES = 2
-_FIRST_ID, _LAST_ID = 65536, (1 << 32) - 2  # below are the users of the host
+_LAST_ID = (1 << 32) - 2
 PROFILE = "docker"
 """The preset of pods: what Kubernetes leaves open has the defaults of its other runtimes."""
 
@@ -78,6 +78,9 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
 def pod_ids(modes: api.NamespaceOption) -> PodIds | None:
     """Return the ids of a pod's user namespace; None if the pod is in the host's.
 
+    A kubelet's ranges begin at 65536 at least. Other clients may choose ids of the host's users,
+    but not those of root.
+
     :raises InvalidRequest: when the mappings are not one range for users and groups.
     """
     options = modes.userns_options
@@ -103,9 +106,9 @@ def id_mapping(uids: Iterable[api.IDMapping], gids: Iterable[api.IDMapping]) -> 
             " groups"
         )
     _, start, count = rows[0][0]
-    if start < _FIRST_ID or not 0 < count <= _LAST_ID - start:
+    if start < 1 or not 0 < count <= _LAST_ID - start:
         raise InvalidRequest(
             f"the user namespace of a pod cannot have {count} ids from {start} on",
-            hint=f"ids begin at {_FIRST_ID} and end at {_LAST_ID}",
+            hint=f"ids begin at 1 and end at {_LAST_ID}",
         )
     return PodIds(start, count)

@@ -16,30 +16,37 @@ _LOCALHOST = "localhost/"
 def container_options(context: api.LinuxContainerSecurityContext) -> Iterator[str]:
     """Yield the security options of a container.
 
-    Without a seccomp profile it has the default one. The kubelet always sends one.
+    CRI defines that an absent seccomp profile is ``Unconfined``. The kubelet always sends one.
 
     :raises InvalidRequest: when a profile has no name, or cannot be read.
     """
-    seccomp = _profile(context, "seccomp", "seccomp_profile_path")
-    if context.privileged:
-        yield "seccomp=unconfined"
-    elif seccomp is not None:
-        match seccomp.profile_type:
-            case api.SecurityProfile.Unconfined:
-                yield "seccomp=unconfined"
-            case api.SecurityProfile.Localhost:
-                yield f"seccomp={_read_profile(seccomp.localhost_ref)}"
+    seccomp = _seccomp(context)
+    match seccomp.profile_type:
+        case api.SecurityProfile.Unconfined:
+            yield "seccomp=unconfined"
+        case api.SecurityProfile.Localhost:
+            yield f"seccomp={_read_profile(seccomp.localhost_ref)}"
     yield from sandbox_options(context)
     if context.no_new_privs:
         yield "no-new-privileges"
 
 
 def profile_path(context: api.LinuxContainerSecurityContext) -> str:
-    """Return the seccomp profile of the host that a container has, '' if it has none."""
-    seccomp = context.seccomp
-    if context.privileged or seccomp.profile_type != api.SecurityProfile.Localhost:
+    """Return the seccomp profile of the host that a container has, '' if it has none.
+
+    :raises InvalidRequest: when the profile is of an unknown type.
+    """
+    seccomp = _seccomp(context)
+    if seccomp.profile_type != api.SecurityProfile.Localhost:
         return ""
-    return seccomp.localhost_ref.removeprefix("localhost/")
+    return seccomp.localhost_ref.removeprefix(_LOCALHOST)
+
+
+def _seccomp(context: api.LinuxContainerSecurityContext) -> api.SecurityProfile:
+    profile = _profile(context, "seccomp", "seccomp_profile_path")
+    if context.privileged or profile is None:
+        return api.SecurityProfile(profile_type=api.SecurityProfile.Unconfined)
+    return profile
 
 
 def sandbox_options(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jaula.cri.streaming.server import StreamServer
 
 _log = logging.getLogger("jaula.cri")
-_MAX_CONNECTIONS = 64
+_MAX_CONNECTIONS = 1024  # a client that opens one for each call keeps hundreds
 _MAX_MESSAGE = 16 << 20  # bytes, as of the kubelet's client
 _GRACE_SECONDS = 5.0  # for calls that run when the server closes
 
@@ -38,6 +38,7 @@ class Server:
         self._enter = enter
         self._clients: set[socket.socket] = set()
         self._streams = streams
+        self._full = False
         self._tasks = BackgroundTasks(_log, "a connection of CRI failed")
         self._accepting = self._tasks.spawn(self._accept())
 
@@ -47,7 +48,11 @@ class Server:
             client, _ = await loop.sock_accept(self._sock)
             if len(self._clients) >= _MAX_CONNECTIONS:
                 client.close()
+                if not self._full:
+                    _log.warning("CRI connections are refused: %d are open", _MAX_CONNECTIONS)
+                self._full = True
                 continue
+            self._full = False
             self._clients.add(client)
             self._tasks.spawn(self._serve(client))
 

@@ -115,6 +115,8 @@ def asked_by_container(change: Callable[[api.ContainerConfig], object]) -> set[s
     config = api.ContainerConfig(
         metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="busybox")
     )
+    default = api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
+    context(config).seccomp.CopyFrom(default)
     before = asked(config)
     change(config)
     after = asked(config)

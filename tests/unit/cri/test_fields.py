@@ -413,9 +413,13 @@ def sandbox(text: str) -> PodSandboxRequest:
 
 
 def container(text: str) -> PodContainerRequest:
+    """Return the request for a container that names a seccomp profile, as the kubelet does."""
     config = api.ContainerConfig(
         metadata=api.ContainerMetadata(name="main"), image=api.ImageSpec(image="app")
     )
+    if "seccomp_profile_path" not in text:
+        default = api.SecurityProfile(profile_type=api.SecurityProfile.RuntimeDefault)
+        config.linux.security_context.seccomp.CopyFrom(default)
     config.MergeFrom(text_format.Parse(text, api.ContainerConfig()))
     return container_request("s", config)
 

@@ -51,6 +51,7 @@ async def exec_sync(
             done, _ = await asyncio.wait((finished,), timeout=seconds)
             if not done:
                 await exec_session.kill_in_container(services, container, execs.find(exec_id).pid)
+                await asyncio.wait((finished,), timeout=_END_SECONDS)  # no zombie is left
                 raise TimeoutError(f"the command {command[0]!r} did not end in {seconds:g} s")
             await asyncio.wait((output,), timeout=_END_SECONDS)
             if not output.done():  # a process that the command left has the streams
