@@ -13,11 +13,20 @@ What a peer can make the engine hold is bounded: ``Limits.window`` bytes of one 
 received and not consumed, about ``Limits.held`` bytes of all streams together, and the bytes that
 wait to be sent. Messages wait while :data:`HIGH_WATER` bytes are unsent. At four times as many,
 nothing is read: a peer that makes us answer (PING, SETTINGS, resets) has to read the answers.
-Messages alone do not reach that mark, so two such peers do not wait for each other.
+Messages alone do not reach that mark, so two such peers do not wait for each other. A
+:class:`jaula.caller_quota.CallerShare` bounds what all connections of a caller hold together.
+
+What a peer can make the engine do is bounded too. Frames that carry no message are counted against
+those that do, and a connection with too many of them ends. Other tasks run every
+:data:`_SLICE_SECONDS`, since a peer that sends faster than its frames are handled would otherwise
+keep the event loop.
+
+Facts about asyncio: ``sock_recv`` does not suspend its task while the socket has data.
 
 Source: RFC 9113 (6.1 DATA, 6.5.2 settings, 6.9 flow control), grpc/grpc ``doc/PROTOCOL-HTTP2.md``.
-CVE-2023-44487 (streams that are opened and reset) is why resets have a rate; CVE-2019-9518 (empty
-DATA frames) is why these are counted.
+CVE-2023-44487 (streams that are opened and reset) and CVE-2025-8671 (streams that the server is
+made to reset) are why resets have a rate. CVE-2019-9512, 9515, 9518 (floods of PING, SETTINGS and
+empty DATA frames) are why frames without a message are counted.
 """
 
 from __future__ import annotations
@@ -37,6 +46,7 @@ import msgspec
 from h2.config import H2Configuration
 from h2.settings import SettingCodes
 
+from jaula.caller_quota import CallerShare
 from jaula.grpc.errors import Code, GrpcError, decode_message, parse_code
 
 HIGH_WATER = 1 << 20  # bytes that wait to be sent
@@ -47,10 +57,14 @@ _BUSY_READS = 128  # reads without a pause after one that took too long
 _FRAME_HEADER = 9  # bytes
 _MAX_FRAME = 16384  # bytes of payload: the default of SETTINGS_MAX_FRAME_SIZE, which is not raised
 _MESSAGE_HEADER = 5  # bytes
-_DATA, _WINDOW_UPDATE = 0, 8  # frame types
+_DATA, _HEADERS, _SETTINGS, _WINDOW_UPDATE = 0, 1, 4, 8  # frame types
+_SETTING = 6  # bytes of one parameter of a SETTINGS frame
+_SLICE_SECONDS = 0.005  # in which frames are handled before other tasks run
+_SPARE_FRAMES = 10_000  # frames without a message that a peer may send before others
+_SPARE_PER_SECOND, _SPARE_PER_DATA = 100, 2  # by which the number grows again, up to that
+_FRAGMENT = 128  # bytes; DATA frames with fewer count as such if they complete no message
 _END_STREAM = 1
 _PREFACE = 24  # bytes that a client sends first
-_MAX_EMPTY = 1000  # DATA frames without payload
 _RESETS, _RESET_SECONDS = 200, 30.0  # resets that a peer may send in this time
 _DEFAULT_WINDOW = 65535  # bytes
 _CLOSE_SECONDS = 0.5  # for the peer to read what was sent last
@@ -66,7 +80,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     since the last quarter may be consumed already and not yet announced. ``held`` is the number of
     unconsumed bytes of all streams at which the connection's window stops, ``partial`` that of
     incomplete messages at which the connection ends. ``headers`` is the size of one list of
-    headers. ``streams`` are open at once.
+    headers. ``streams`` are open at once. ``requests`` is the number of messages that the peer may
+    send in one call, None for any number. ``stall`` is the time in which the peer has to read a
+    part of an answer, None for any time.
     """
 
     streams: int = 100
@@ -75,6 +91,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     message: int = 4 << 20  # bytes
     held: int = 16 << 20  # bytes
     partial: int = 12 << 20  # bytes
+    requests: int | None = None
+    stall: float | None = None  # seconds
 
 
 class ConnectionLost(GrpcError):
@@ -94,14 +112,17 @@ class Stream:
         self.remote_open = True
         self.window: int = connection.limits.window  # bytes that the peer may still send
         self.held = 0  # bytes that were received and not consumed
+        self.taken = 0  # bytes of the caller's share
         self.task: asyncio.Task[None] | None = None  # answers the call
         self._connection = connection
         self._messages: deque[bytes] = deque()
+        self._received = 0  # messages
         self._partial = bytearray()
         self._consumed = 0  # bytes, not yet told to the peer
         self._changed = asyncio.Event()
         self._can_send = asyncio.Event()
         self._reset: GrpcError | None = None
+        self._refusal: GrpcError | None = None  # of what the peer has sent
 
     # -- receiving -------------------------------------------------------------------------------
 
@@ -135,6 +156,8 @@ class Stream:
         """Wait for a change; return False at the end."""
         if self._reset is not None:
             raise self._reset
+        if self._refusal is not None:
+            raise self._refusal
         if not self.remote_open:
             if self.status is not None and self.status.code is not Code.OK:
                 raise self.status
@@ -153,10 +176,10 @@ class Stream:
             self._consumed = 0
         self._connection.consume(size)
 
-    def add(self, data: bytes | memoryview) -> None:
-        """Take payload that has arrived.
+    def add(self, data: bytes | memoryview) -> bool:
+        """Take payload that has arrived; return whether it completes a message.
 
-        :raises GrpcError: when a message is too large or compressed.
+        :raises GrpcError: when a message is too large, compressed or one too many.
         """
         partial = self._partial
         before = len(partial)
@@ -174,22 +197,39 @@ class Stream:
             end = start + _MESSAGE_HEADER + size
             if end > len(partial):
                 break
+            self._received += 1
+            if self._received > (self._connection.limits.requests or self._received):
+                raise GrpcError(Code.INVALID_ARGUMENT, "the call has too many requests")
             self._messages.append(bytes(partial[start + _MESSAGE_HEADER : end]))
             start = end
         if start:
             del partial[:start]
             self._changed.set()
         self._connection.partial += len(partial) - before
+        return start > 0
 
     # -- sending ---------------------------------------------------------------------------------
 
     async def send(self, message: bytes) -> None:
         """Send one message; wait for the peer's window.
 
-        :raises GrpcError: when the call has ended or the connection is lost.
+        :raises GrpcError: when the call has ended or the connection is lost, the peer does not read
+            the message, or the caller has used up its share of memory.
         """
-        data = memoryview(struct.pack("!BI", 0, len(message)) + message)
-        while data:
+        share = self._connection.share
+        if share is not None and not share.take(len(message)):
+            raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many answers wait to be read")
+        try:
+            await self._send(message)
+        except TimeoutError:
+            raise GrpcError(Code.CANCELLED, "the peer does not read the answer") from None
+        finally:
+            if share is not None:
+                share.give_back(len(message))
+
+    async def _send(self, message: bytes) -> None:
+        head, data = struct.pack("!BI", 0, len(message)), memoryview(message)
+        while head or data:
             await self._connection.drain()
             self.check()
             if self.status is not None:  # the peer has ended the call before it read all
@@ -200,10 +240,13 @@ class Stream:
             if not room:
                 self._can_send.clear()
                 if not self._connection.room(self.id):
-                    await self._can_send.wait()
+                    async with asyncio.timeout(self._connection.limits.stall):
+                        await self._can_send.wait()
                 continue
-            self._connection.send_data(self.id, bytes(data[:room]))
-            data = data[room:]
+            part = head[:room]
+            size = room - len(part)
+            self._connection.send_data(self.id, part + data[:size])
+            head, data = head[room:], data[size:]
 
     def end(self) -> None:
         """Declare that no more messages follow, in a call that we made."""
@@ -234,13 +277,24 @@ class Stream:
         self._changed.set()
         self._can_send.set()
 
-    def fail(self, error: GrpcError) -> None:
-        """End the stream with an error."""
-        if self._reset is None:
-            self._reset = error
+    def refuse(self, error: GrpcError) -> None:
+        """Drop what the peer sends from now on; :meth:`receive` raises the error."""
+        self._refusal = error
         self.remote_open = False
+        self._messages.clear()
+        self._drop_partial()
+        self._changed.set()
+
+    def _drop_partial(self) -> None:
         self._connection.partial -= len(self._partial)
         self._partial.clear()
+
+    def fail(self, error: GrpcError) -> None:
+        """End the stream with an error."""
+        if self._reset is None and (self.remote_open or self.status is None):
+            self._reset = error  # of a call that has not ended before
+        self.remote_open = False
+        self._drop_partial()
         self._changed.set()
         self._can_send.set()
         if self.task is not None:
@@ -248,15 +302,25 @@ class Stream:
 
 
 class Connection:
-    """The frames of one socket. ``accept`` gets the calls of the peer; None in a client."""
+    """The frames of one socket. ``accept`` gets the calls of the peer; None in a client.
 
-    def __init__(self, limits: Limits, accept: Callable[[Stream], None] | None = None) -> None:
+    ``share`` is the memory of the peer's requests, each until its call ends, and of its answers.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        accept: Callable[[Stream], None] | None = None,
+        share: CallerShare | None = None,
+    ) -> None:
         self.limits = limits
+        self.share = share
         self.streams: dict[int, Stream] = {}
         self.partial = 0  # bytes of incomplete messages
         self.closed: asyncio.Event = asyncio.Event()
+        self.refusing = False  # calls that the peer begins are refused; it may make them elsewhere
         self._accept = accept
-        config = H2Configuration(client_side=accept is None, header_encoding="utf-8")
+        config = H2Configuration(client_side=accept is None, header_encoding=None)
         self._h2 = h2.connection.H2Connection(config)
         self._window = limits.window  # bytes that the peer may still send
         self._held = 0  # bytes that were received and not consumed
@@ -265,11 +329,13 @@ class Connection:
         self._preface = 0 if accept is None else _PREFACE
         self._out = bytearray()
         self._unsent = 0  # bytes, those that are being sent included
+        self._written = 0  # bytes
         self._writable = asyncio.Event()  # bytes wait to be sent
         self._last = asyncio.Event()  # nothing more will be sent
         self._drained = asyncio.Event()
         self._drained.set()
-        self._empty = 0
+        self._spare = float(_SPARE_FRAMES)
+        self._spare_at = time.monotonic()
         self._busy_reads = 0
         self._resets: deque[float] = deque(maxlen=_RESETS)
         self._error: GrpcError | None = None
@@ -326,12 +392,16 @@ class Connection:
         try:
             while self._error is None:
                 if data:
-                    self._receive(data)
+                    await self._receive(data)
                     self._flush()
                     if self._unsent >= 4 * HIGH_WATER:
                         await self.drain()
+                    if self.closed.is_set():
+                        return
                 if _FEW <= size < _MANY:
                     await self._gather()
+                else:
+                    await asyncio.sleep(0)
                 size = await loop.sock_recv_into(sock, buffer)
                 if not size:
                     return
@@ -366,8 +436,11 @@ class Connection:
                 self._writable.clear()
                 while self._out:
                     out, self._out = self._out, bytearray()
-                    await loop.sock_sendall(sock, out)
-                    self._unsent -= len(out)
+                    for start in range(0, len(out), _CHUNK):
+                        part = memoryview(out)[start : start + _CHUNK]
+                        await loop.sock_sendall(sock, part)
+                        self._unsent -= len(part)
+                        self._written += len(part)
                     if self._unsent < HIGH_WATER:
                         self._drained.set()
                 if self._last.is_set():
@@ -378,8 +451,8 @@ class Connection:
 
     # -- frames that arrive ----------------------------------------------------------------------
 
-    def _receive(self, data: bytes | memoryview) -> None:
-        """Take the bytes of whole frames; keep an incomplete one.
+    async def _receive(self, data: bytes | memoryview) -> None:
+        """Take the bytes of whole frames; keep an incomplete one. Let other tasks run meanwhile.
 
         :raises ProtocolError: when the peer violates HTTP/2.
         :raises GrpcError: when it exceeds a limit.
@@ -392,19 +465,43 @@ class Connection:
             self._preface -= start
         end = len(pending)
         view = memoryview(pending)
-        while end - start >= _FRAME_HEADER:
+        until = time.monotonic() + _SLICE_SECONDS
+        while end - start >= _FRAME_HEADER and self._error is None:
+            if time.monotonic() > until:
+                self._flush()
+                await asyncio.sleep(0)
+                until = time.monotonic() + _SLICE_SECONDS
             size = int.from_bytes(view[start : start + 3])
             if size > _MAX_FRAME:
                 raise h2.exceptions.FrameTooLargeError(f"a frame of {size} bytes")
             after = start + _FRAME_HEADER + size
             if after > end:
                 break
-            if view[start + 3] == _DATA:
+            kind = view[start + 3]
+            if kind == _DATA:
                 self._receive_data(view[start:after])
             else:
+                if kind != _HEADERS:
+                    self._count_spare(1 + size // _SETTING if kind == _SETTINGS else 1)
                 self._handle(self._h2.receive_data(pending[start:after]))
             start = after
         self._pending = pending[start:]
+
+    def _count_spare(self, cost: int = 1) -> None:
+        """Count a frame that carries no message.
+
+        :raises GrpcError: when there are too many.
+        """
+        self._spare -= cost
+        if self._spare < 0:
+            now = time.monotonic()
+            self._spare = min((now - self._spare_at) * _SPARE_PER_SECOND, _SPARE_FRAMES) - cost
+            self._spare_at = now
+            if self._spare < 0:
+                raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many frames without a message")
+
+    def _count_data(self) -> None:
+        self._spare = min(self._spare + _SPARE_PER_DATA, _SPARE_FRAMES)
 
     def _receive_data(self, frame: memoryview) -> None:
         flags = frame[4]
@@ -417,11 +514,8 @@ class Connection:
             raise h2.exceptions.FlowControlError("the window of the connection is exceeded")
         self._held += size
         self._unannounced += size
-        if not size and not flags:
-            self._empty += 1
-            if self._empty > _MAX_EMPTY:
-                raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many empty frames")
         stream = self.streams.get(id)
+        complete = bool(flags)
         if stream is None or not stream.remote_open:
             self.consume(size)  # of a stream that we have closed
         else:
@@ -430,16 +524,37 @@ class Connection:
                 raise h2.exceptions.FlowControlError("the window of a stream is exceeded")
             stream.held += size
             try:
-                stream.add(frame[_FRAME_HEADER:])
+                self._take(stream, size)
+                complete |= stream.add(frame[_FRAME_HEADER:])
             except GrpcError as error:
-                self._reset(id, h2.errors.ErrorCodes.CANCEL)
-                stream.fail(error)
+                if self._accept is not None:
+                    stream.refuse(error)  # its handler answers with the status
+                else:
+                    self._reset(id, h2.errors.ErrorCodes.CANCEL)
+                    stream.fail(error)
             self.consume(0)
             if self.partial > self.limits.partial:
                 raise GrpcError(Code.RESOURCE_EXHAUSTED, "too many incomplete messages")
+        if size >= _FRAGMENT:
+            self._count_data()
+        elif not complete:
+            self._count_spare()
         if flags & _END_STREAM:
             end = b"\0\0\0\0\x01" + bytes(frame[5:9])
             self._handle(self._h2.receive_data(end))
+
+    def _take(self, stream: Stream, size: int) -> None:
+        """Take the memory of a part of a request.
+
+        :raises GrpcError: when the caller has used up its share.
+        """
+        if self.share is None or not size:
+            return
+        if not self.share.take(size):
+            raise GrpcError(
+                Code.RESOURCE_EXHAUSTED, "the requests of this client have too many bytes"
+            )
+        stream.taken += size
 
     def _handle(self, events: list[h2.events.Event]) -> None:
         for event in events:
@@ -457,7 +572,8 @@ class Connection:
                                 f"the peer answered status {stream.headers.get(':status')}",
                             )
                 case h2.events.TrailersReceived():
-                    if (stream := self.streams.get(event.stream_id)) is not None:
+                    stream = self.streams.get(event.stream_id)
+                    if stream is not None and self._accept is None:  # a client's mean nothing
                         stream.status = _status(_decode(event.headers))
                 case h2.events.StreamEnded():
                     if (stream := self.streams.get(event.stream_id)) is not None:
@@ -478,7 +594,7 @@ class Connection:
     def _open(self, event: h2.events.RequestReceived) -> None:
         assert self._accept is not None
         id = event.stream_id
-        if len(self.streams) >= self.limits.streams:
+        if self.refusing or len(self.streams) >= self.limits.streams:
             self._reset(id, h2.errors.ErrorCodes.REFUSED_STREAM)
             self._note_reset()
             return
@@ -532,6 +648,7 @@ class Connection:
 
         :raises GrpcError: when the stream has ended or the connection is lost.
         """
+        self._count_data()
         self._try(lambda: self._h2.send_data(id, data))
 
     def end_stream(self, id: int) -> None:
@@ -558,6 +675,9 @@ class Connection:
         if self.streams.pop(stream.id, None) is None:
             return
         stream.task = None  # it may be the caller
+        if self.share is not None and stream.taken:
+            self.share.give_back(stream.taken)
+            stream.taken = 0
         stream.fail(GrpcError(Code.CANCELLED, "the call has ended"))
         self.consume(stream.held)
         stream.held = 0
@@ -565,11 +685,18 @@ class Connection:
         self._reset(stream.id, codes.CANCEL if self._accept is None else codes.NO_ERROR)
 
     async def drain(self) -> None:
-        """Wait until the peer has read enough.
+        """Wait until the peer has read enough. One that reads nothing for a while is disconnected.
 
         :raises GrpcError: when the connection is lost.
         """
-        await self._drained.wait()
+        while not self._drained.is_set():
+            before = self._written
+            try:
+                async with asyncio.timeout(self.limits.stall):
+                    await self._drained.wait()
+            except TimeoutError:
+                if self._written == before:
+                    self._fail(ConnectionLost("the peer does not read its answers"))
         if self._error is not None:
             raise self._error
 
@@ -625,9 +752,11 @@ def _reset_error(code: int | None) -> GrpcError:
     return GrpcError(Code.CANCELLED, f"the peer has reset the call ({name})")
 
 
-def _decode(headers: Sequence[tuple[object, object]]) -> dict[str, str]:
+def _decode(headers: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return headers as a dictionary; of repeated ones the last, for which gRPC has no use."""
-    return {str(name): str(value) for name, value in headers}
+    return {
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in headers
+    }
 
 
 def _status(trailers: dict[str, str]) -> GrpcError:

@@ -13,14 +13,17 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from jaula.errors import JaulaError
+from jaula.caller_quota import CallerShare
+from jaula.errors import CorruptState, JaulaError
 from jaula.grpc.connection import Connection, Limits, Stream
 from jaula.grpc.errors import Code, GrpcError, encode_message
 from jaula.tasks import BackgroundTasks
 
 CONTENT_TYPE = "application/grpc"
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}  # seconds
+# As containerd's errgrpc has them. Errors of the kernel and of programs are UNKNOWN there too.
 _CODES = {
+    304: Code.FAILED_PRECONDITION,
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
     403: Code.PERMISSION_DENIED,
@@ -87,6 +90,7 @@ class Method:
         self, decode: Decode, *, unary: Unary | None = None, streaming: Streaming | None = None
     ) -> None:
         self.decode = decode
+        self.is_unary = unary is not None
         self._unary = unary
         self._streaming = streaming
 
@@ -104,7 +108,9 @@ class Server:
     """The calls of one connection. ``methods`` has the handlers by path.
 
     ``check`` is called with the path of each call before its request is read; it raises an error
-    of the engine if the caller may not make it.
+    of the engine if the caller may not make it. ``share`` is the memory of the caller's requests
+    and answers. ``turn`` is common to the connections of a caller: in one turn of the event loop at
+    most one of its calls begins, so that hundreds of them do not keep the loop.
     """
 
     def __init__(
@@ -112,11 +118,16 @@ class Server:
         methods: Mapping[str, Method],
         limits: Limits,
         check: Callable[[str], None] = lambda path: None,
+        share: CallerShare | None = None,
+        turn: asyncio.Lock | None = None,
     ) -> None:
         self._methods = methods
         self._check = check
+        self._turn = turn
         self._tasks = BackgroundTasks(_log, "a call failed")
-        self._connection = Connection(limits, self._accept)
+        self._connection = Connection(limits, self._accept, share)
+        self._unary: set[Stream] = set()  # running calls with one answer
+        self._stopping = False
 
     async def serve(self, sock: socket.socket, early: bytes = b"") -> None:
         """Answer calls until the client leaves; end those that run then."""
@@ -124,6 +135,18 @@ class Server:
             await self._connection.run(sock, early)
         finally:
             await self._tasks.close()
+
+    def stop(self) -> None:
+        """Refuse further calls, and end streams; close the connection after the calls that run."""
+        self._stopping = self._connection.refusing = True
+        for stream in tuple(self._connection.streams.values()):
+            if stream not in self._unary and stream.task is not None:
+                stream.task.cancel()
+        self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._stopping and not self._unary:
+            self._connection.close()
 
     def _accept(self, stream: Stream) -> None:
         stream.task = self._tasks.spawn(self._answer(stream))
@@ -133,6 +156,11 @@ class Server:
         begun = False
         try:
             method = self._find(stream)
+            if method.is_unary:
+                self._unary.add(stream)
+            if self._turn is not None:
+                async with self._turn:
+                    await asyncio.sleep(0)
             async with asyncio.timeout(_timeout(stream.headers)):
                 responses = method.responses(Call(stream, method.decode))
                 try:
@@ -140,9 +168,14 @@ class Server:
                         if not begun:
                             begun = True
                             self._connection.send_headers(stream.id, _HEAD)
-                        await stream.send(message.SerializeToString())
+                        data = message.SerializeToString()
+                        del message  # it needs more memory, while the client reads
+                        await stream.send(data)
                 finally:
                     await responses.aclose()  # type: ignore[attr-defined]
+        except asyncio.CancelledError:
+            error = GrpcError(Code.UNAVAILABLE, "the server ends the call")
+            raise
         except TimeoutError:
             error = GrpcError(Code.DEADLINE_EXCEEDED, "the deadline of the call has passed")
         except GrpcError as failure:
@@ -154,6 +187,8 @@ class Server:
             error = GrpcError(Code.INTERNAL, "internal error, see the log of the engine")
         finally:
             self._end(stream, error, begun=begun)
+            self._unary.discard(stream)
+            self._close_if_idle()
 
     def _end(self, stream: Stream, error: GrpcError | None, *, begun: bool) -> None:
         trailers = [] if begun else list(_HEAD)
@@ -189,7 +224,8 @@ _HEAD = ((":status", "200"), ("content-type", CONTENT_TYPE))
 
 def as_grpc_error(error: JaulaError) -> GrpcError:
     """Return an error of the engine as the failure of a call. Pure."""
-    return GrpcError(_CODES.get(error.status, Code.UNKNOWN), str(error))
+    code = Code.DATA_LOSS if isinstance(error, CorruptState) else _CODES.get(error.status)
+    return GrpcError(Code.UNKNOWN if code is None else code, str(error))
 
 
 def _timeout(headers: Mapping[str, str]) -> float | None:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from jaula.api.http.listener import DescriptorReserve, Listener
 from jaula.api.http.protocol import peer_of
+from jaula.listener import DescriptorReserve, Listener
 from jaula.spec.api_params import ContainerPeer, Peer
 
 Adopt = Callable[[socket.socket, ContainerPeer], None]

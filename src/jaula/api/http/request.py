@@ -13,9 +13,9 @@ from typing import TypeVar
 import msgspec
 
 from jaula.api.backend import Backend
-from jaula.api.http.caller_quota import CallerQuota
 from jaula.api.http.errors import Busy, TooLarge
 from jaula.api.http.response import Answer
+from jaula.caller_quota import CallerQuota
 from jaula.errors import InvalidRequest
 from jaula.spec.api_params import Origin
 from jaula.spec.decode import decode

@@ -9,14 +9,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula.api.backend import Backend
-from jaula.api.http.caller_quota import CallerQuota
 from jaula.api.http.container_listener import ContainerListener
 from jaula.api.http.http_session import HttpSession
-from jaula.api.http.listener import DescriptorReserve, Listener
 from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
 from jaula.api.http.request import Limits
 from jaula.api.http.router import Router
 from jaula.api.routes import ROUTES
+from jaula.caller_quota import CallerQuota
+from jaula.listener import DescriptorReserve, Listener
 from jaula.spec.api_params import ContainerPeer, Origin, Remote
 from jaula.tasks import BackgroundTasks
 

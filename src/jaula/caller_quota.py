@@ -35,3 +35,19 @@ class CallerQuota:
         held = self._held.pop(caller, 0) - amount
         if held:
             self._held[caller] = held
+
+
+class CallerShare:
+    """What one caller may hold of a quota."""
+
+    def __init__(self, quota: CallerQuota, caller: str) -> None:
+        self._quota = quota
+        self._caller = caller
+
+    def take(self, amount: int) -> bool:
+        """Take an amount; return False, and take nothing, if that is too much."""
+        return self._quota.take(self._caller, amount, root=False)
+
+    def give_back(self, amount: int) -> None:
+        """Return an amount that was taken."""
+        self._quota.give_back(self._caller, amount)

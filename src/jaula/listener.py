@@ -19,7 +19,7 @@ PAUSE_SECONDS = 1.0
 _BATCH = 64  # clients that are accepted in one turn of the event loop
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-_log = logging.getLogger("jaula.api")
+_log = logging.getLogger("jaula.engine")
 
 
 class DescriptorReserve:

@@ -10,8 +10,8 @@ import socket
 
 import pytest
 
-from jaula.api.http import listener as module
-from jaula.api.http.listener import DescriptorReserve, Listener
+from jaula import listener as module
+from jaula.listener import DescriptorReserve, Listener
 
 
 class ShortSocket(socket.socket):
@@ -33,7 +33,7 @@ def test_a_shortage_is_logged_once_and_the_reserve_serves_clients(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fills: bool
 ) -> None:
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
-    caplog.set_level(logging.INFO, "jaula.api")
+    caplog.set_level(logging.INFO, "jaula.engine")
 
     async def test() -> None:
         loop = asyncio.get_running_loop()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.api.http.caller_quota import CallerQuota
+from jaula.caller_quota import CallerQuota
 
 
 def fill(quota: CallerQuota, caller: str) -> int:
