@@ -20,6 +20,8 @@ def read(path: str, limit: int, description: str, *, required: bool) -> bytes | 
     :raises InvalidRequest: when it is absent, not a regular file, too large, or writable by other
         users.
     """
+    if "\0" in path:
+        raise InvalidRequest(f"{description} {path[:200]!r} contains a NUL byte")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:

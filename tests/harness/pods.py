@@ -22,26 +22,26 @@ class Cri:
     """Calls on one connection: ``await cri.call("Version", ...)``."""
 
     def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+        self.channel = channel
 
     async def call(self, method: str, **fields: Any) -> Any:
         """Call a method of RuntimeService, or ImageFsInfo; its request has these fields."""
         request = getattr(api, f"{method}Request")(**fields)
         response = getattr(api, f"{method}Response")
         service = IMAGE if method == "ImageFsInfo" else RUNTIME
-        return await self._channel.unary(service + method, request, response.FromString, TIMEOUT)
+        return await self.channel.unary(service + method, request, response.FromString, TIMEOUT)
 
     async def image(self, method: str, **fields: Any) -> Any:
         """Call a method of ImageService, whose request has these fields."""
         request = getattr(api, f"{method}Request")(**fields)
         response = getattr(api, f"{method}Response")
-        return await self._channel.unary(IMAGE + method, request, response.FromString, TIMEOUT)
+        return await self.channel.unary(IMAGE + method, request, response.FromString, TIMEOUT)
 
     async def stream(self, method: str, request: Any) -> AsyncGenerator[Any, None]:
         """Yield the responses of a streaming method."""
         name = "ContainerEvent" if method == "GetContainerEvents" else method
         response = getattr(api, f"{name}Response")
-        stream = self._channel.open(RUNTIME + method)
+        stream = self.channel.open(RUNTIME + method)
         try:
             await stream.send(request.SerializeToString())
             stream.end()

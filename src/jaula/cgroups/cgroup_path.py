@@ -107,6 +107,7 @@ def _unit_path(cgroups_path: str, container: str, rootless: bool) -> str:
 
 
 _NAME_MAX = 255  # bytes
+_PATH_MAX = 2048  # characters: half of the kernel's PATH_MAX, for what is above and below
 
 
 def relative(path: str) -> str:
@@ -115,6 +116,8 @@ def relative(path: str) -> str:
     :raises InvalidRequest: when a component is empty, a dot, not printable ASCII, too long, or
         reads as an interface file.
     """
+    if len(path) > _PATH_MAX:
+        raise InvalidRequest(f"bad cgroup path: it is longer than {_PATH_MAX} characters")
     parts = path.removeprefix("/").split("/")
     for part in parts:
         if not part or part in (".", ".."):

@@ -18,6 +18,7 @@ from jaula.cri.sandbox_config import sandbox_request
 from jaula.cri.status import ImageNames
 from jaula.cri.streaming.backend import AttachRequest, ExecRequest, PortForwardRequest, Request
 from jaula.cri.streams import EngineStreams
+from jaula.engine.pods.validation import check_command
 from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Streaming, Unary
@@ -404,6 +405,7 @@ class RuntimeService:
         return response
 
     async def exec(self, request: api.ExecRequest) -> api.ExecResponse:
+        check_command(request.cmd)
         stream = ExecRequest(
             container_id=self._engine.pods.request_exec(request.container_id, tuple(request.cmd)),
             command=tuple(request.cmd),
@@ -438,6 +440,7 @@ class RuntimeService:
         return self._streams.get_url(request, EngineStreams(self._engine))
 
     async def exec_sync(self, request: api.ExecSyncRequest) -> api.ExecSyncResponse:
+        check_command(request.cmd)
         seconds = request.timeout if request.timeout > 0 else None
         try:
             stdout, stderr, code = await self._engine.pods.exec_sync(

@@ -47,6 +47,7 @@ class Engine:
         self.containers = Containers(services, users)
         self.execs = Execs(services, users)
         self.containers.on_exec = self.execs.ended
+        self.containers.exit_handler.end_execs = self.execs.container_exited
         self.containers.health = HealthMonitor(
             services,
             self.containers.exit_handler,
@@ -147,8 +148,7 @@ class Engine:
     async def close(self) -> None:
         """Stop the engine and leave every container running."""
         await self.builds.close()
-        if self.pods.network is not None:
-            await self.pods.network.close()
+        await self.pods.close()
         for container in self.services.container_store:
             if container.restart is not None:
                 container.restart.cancel()

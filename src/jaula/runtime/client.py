@@ -7,6 +7,7 @@ a running event loop.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import select
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.errors import RuntimeFailure, Unavailable
+from jaula.errors import InvalidRequest, RuntimeFailure, Unavailable
 from jaula.kernel import process
 from jaula.runtime import protocol, seqpacket, zygote
 from jaula.runtime.interfaces import Interfaces
@@ -294,6 +295,11 @@ class Shim:
             seqpacket.send(self._sock, protocol.encode(request), fds)
         except OSError as error:
             self._pending.pop(request.number, None)
+            if error.errno == errno.EMSGSIZE:
+                raise InvalidRequest(
+                    "the command and its variables are too large for the container's shim",
+                    hint="put them into a file of the container",
+                ) from None
             raise Unavailable(f"the container's shim does not answer: {error}") from error
         answer = await self._answer(future, request.number, timeout)
         if answer.error:

@@ -317,13 +317,15 @@ class PodSandboxRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``addresses`` are those of the pod, ``attachment`` is everything that the network plugins have
     reported. ``networked`` says that they have to remove what they added; it is set before they are
-    called.
+    called. ``starting`` says that no client was told of the sandbox yet: the next engine removes
+    it.
     """
 
     request: PodSandboxRequest
     addresses: tuple[str, ...] = ()
     networked: bool = False
     attachment: PodAttachment | None = None
+    starting: bool = False
 
 
 class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):

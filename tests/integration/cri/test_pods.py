@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -196,9 +197,48 @@ def test_pods_outlive_the_engine(node: PrivateEngine) -> None:
         assert (pod.id, pod.state) == (ids[0], api.SANDBOX_READY)
         assert (await cri.container(ids[1])).state == api.CONTAINER_RUNNING
         assert await cri.run(ids[1], "echo", "alive") == "alive\n"
-        late = await cri.run_container(ids[0], "late", "sleep", "100")
-        await cri.run(ids[1], "touch", "/dev/shm/file")
-        assert await cri.run(late, "ls", "/dev/shm") == "file\n"
+        await cri.run(ids[1], "sh", "-c", "echo shared > /dev/shm/file")
+        second = await cri.run_container(ids[0], "second", "sleep", "100")
+        assert await cri.run(second, "cat", "/dev/shm/file") == "shared\n"
+        options = await cri.run(second, "grep", " /dev/shm ", "/proc/mounts")
+        assert {"nosuid", "nodev", "noexec"} <= set(options.split()[3].split(","))
+
+    calls(node, work)
+
+
+def test_a_call_of_exec_ends_when_the_shim_is_killed(node: PrivateEngine) -> None:
+    async def work(cri: Cri) -> None:
+        id = await cri.run_container(await cri.run_pod("killed"), "main", "sleep", "100")
+        call = cri.call("ExecSync", container_id=id, cmd=["sh", "-c", "echo out; sleep 98"])
+        running = asyncio.ensure_future(call)
+        top = f"/containers/{id}/top"
+        await until(lambda: b"sleep 98" in node.request("GET", top).body)
+        pid = node.request("GET", f"/containers/{id}/json").json()["State"]["Pid"]
+        parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        os.kill(int(parent), 9)
+        done = await asyncio.wait_for(running, 20)
+        assert (done.stdout, done.exit_code) == (b"out\n", 137)
+
+    calls(node, work)
+
+
+def test_a_client_that_leaves_does_not_undo_a_start(node: PrivateEngine, tmp_path: Path) -> None:
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("left")
+        config = container_config("main", "sh", "-c", "echo run >> /out/runs; sleep 100")
+        config.mounts.add(host_path=str(tmp_path), container_path="/out")
+        created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
+        async with connected(node) as other:
+            start = other.call("StartContainer", container_id=created.container_id)
+            starting = asyncio.ensure_future(start)
+            await asyncio.sleep(0.03)
+        with contextlib.suppress(GrpcError):
+            await starting
+        await until((tmp_path / "runs").exists)
+        await asyncio.sleep(0.3)
+        if (await cri.container(created.container_id)).state == api.CONTAINER_CREATED:
+            await cri.call("StartContainer", container_id=created.container_id)
+        assert (tmp_path / "runs").read_text() == "run\n"
 
     calls(node, work)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NOT_STARTED = 126
 """Exit status of an exec whose start failed; Docker has no 125 for it."""
+_KILLED = 128 + 9  # exit status
 _RETENTION = 300  # seconds for which an ended exec can be inspected, as with Docker
 
 
@@ -221,6 +222,13 @@ class Execs:
         container.execs.discard(exec_id)
         self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
         asyncio.get_running_loop().call_later(_RETENTION, self._execs.pop, exec_id, None)
+
+    def container_exited(self, container: Container) -> None:
+        """Record the end of the processes of which a shim that was killed has not reported it."""
+        for exec_id in tuple(container.execs):
+            execed = self._execs.get(exec_id)
+            if execed is not None and execed.started:
+                self.ended(exec_id, _KILLED)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         """Return Docker's document of an exec."""

@@ -52,6 +52,7 @@ class ExitHandler:
         self._services = services
         self._start = start
         self._connector = NetworkConnector(services)
+        self.end_execs: Callable[[Container], None] = lambda container: None
         self.tasks = BackgroundTasks(log)
         self.cgroup_reaper = CgroupReaper(services, self.tasks)
 
@@ -63,6 +64,7 @@ class ExitHandler:
         if container.shim is not None:
             container.shim.close()
             container.shim = None
+        self.end_execs(container)
         started = end.started_at or record.started_at / 1e9
         ran_for = max(0.0, (end.finished_at or time.time()) - started)
         unhealthy = record.renewing and not record.manually_stopped

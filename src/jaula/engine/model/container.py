@@ -59,6 +59,7 @@ class Container:
         self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
         self.removing = False
+        self.answered = False  # a client of this engine knows how the last request for it ended
         self.image_manifest: dict[str, Any] | None = None
         self._waiters: list[tuple[str, asyncio.Future[WaitResult]]] = []
 

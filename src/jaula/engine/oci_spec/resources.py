@@ -28,6 +28,7 @@ _Limit = TypeVar("_Limit", api.WeightDevice, api.ThrottleDevice)
 
 MINIMUM_MEMORY = 6 * 1024 * 1024  # bytes
 MINIMUM_SHARES, MAXIMUM_SHARES = 2, 262_144  # the kernel's, which would change other values
+_MAXIMUM_QUOTA = (1 << 44) - 1  # microseconds: MAX_BW of kernel/sched/core.c
 PERIOD = 100_000  # microseconds; the kernel's default
 
 _RLIMIT_WORDS = """
@@ -107,6 +108,8 @@ def _check_cpu(limits: api.Resources, host: HostFacts) -> list[str]:
         )
     if 0 < limits.cpu_quota < 1_000:
         raise InvalidRequest("CPU cfs quota can not be less than 1ms (i.e. 1000)")
+    if limits.cpu_quota > _MAXIMUM_QUOTA:
+        raise InvalidRequest(f"the maximum allowed CPU cfs quota is {_MAXIMUM_QUOTA}")
     _check_set("CPUs", limits.cpuset_cpus, host.online_cpus)
     _check_set("memory nodes", limits.cpuset_mems, host.memory_nodes)
     if limits.cpu_realtime_period or limits.cpu_realtime_runtime:

@@ -27,14 +27,13 @@ from jaula.engine.containers.create import (
     Authorize,
     allow_all,
     check,
-    is_host_name,
     remove_files,
 )
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
-from jaula.engine.pods import oom_score, pause
+from jaula.engine.pods import oom_score, pause, validation
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import (
     Conflict,
@@ -49,6 +48,7 @@ from jaula.kernel.netlink import in_netns
 from jaula.spec.api import HostConfig, LogConfig
 from jaula.spec.pod import USERNS_HANDLER, RuntimeHandler
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.engine.containers.exec import Execs
@@ -66,8 +66,6 @@ log = logging.getLogger("jaula.pods")
 _STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
 _CONNECT_SECONDS = 10.0
 _CONTAINER_NAME_LIMIT, _KEPT = 255, 180  # characters
-_NAME_LIMIT = 253  # characters of a name of Kubernetes
-_HOSTNAME_LIMIT = 64  # of sethostname(2), and of the kubelet with setHostnameAsFQDN
 
 
 class Pods:
@@ -80,6 +78,8 @@ class Pods:
         self.network: PodNetwork | None = None
         """The pods' network; None if the engine serves no CRI."""
         self._pod_stats: PodStats | None = None
+        self._removals: dict[str, asyncio.Task[None]] = {}  # of interrupted sandboxes, by name
+        self._tasks = BackgroundTasks(log, "an interrupted sandbox stays")
 
     async def open_network(self, network: PodNetwork) -> None:
         """Use the network configuration of this node from now on.
@@ -89,6 +89,16 @@ class Pods:
         await network.open()
         self.network = network
         await network.collect(lambda: [c.id for c in self.sandboxes()])
+        for sandbox in self.sandboxes():
+            if sandbox.record.sandbox is not None and sandbox.record.sandbox.starting:
+                log.info("the start of sandbox %s was interrupted and is undone", sandbox.name)
+                self._removals[sandbox.name] = self._tasks.spawn(self._undo(sandbox))
+
+    async def close(self) -> None:
+        """Stop to follow the network configuration. Pods stay as they are."""
+        await self._tasks.close()
+        if self.network is not None:
+            await self.network.close()
 
     def handler_names(self) -> tuple[str, ...]:
         """Return the names of the runtime handlers; that of the default one is ''."""
@@ -171,14 +181,15 @@ class Pods:
     ) -> Container:
         """Create and start a sandbox. Nothing of it is left when that fails.
 
+        An engine that was killed may have run the sandbox without an answer. The same request then
+        returns that sandbox, if it has no container yet.
+
         :raises Conflict: when a sandbox with this metadata exists.
         :raises NotFound: when there is no such runtime handler.
         :raises InvalidRequest: when the request is not valid.
         """
         services = self._services
-        check_metadata(request.metadata)
-        if (name := request.body.hostname) and not is_host_name(name, _HOSTNAME_LIMIT):
-            raise InvalidRequest(f"invalid hostname format: {name[:80]!r}")
+        validation.check_sandbox(request)
         if request.runtime_handler not in self.handler_names():
             raise NotFound(
                 f"the runtime handler {request.runtime_handler[:80]!r} does not exist",
@@ -207,13 +218,19 @@ class Pods:
         resolved = resolve(body)
         bounds = authorize(resolved)
         warnings = check(services, body, resolved)
+        if (removal := self._removals.pop(name, None)) is not None:
+            await asyncio.wait((removal,))
+        if (former := self._unanswered_sandbox(name, request, owner)) is not None:
+            former.answered = True
+            return former
         container_id = new_id()
         services.container_store.reserve(name, container_id)
+        made_directory = False
         diff_id, tar = pause.layer()
         lease = services.images.lease((diff_id,))
         try:
             if request.log_directory:
-                os.makedirs(request.log_directory, mode=0o755, exist_ok=True)
+                made_directory = validation.make_log_directory(request.log_directory)
             if not services.layers.is_intact(diff_id):
                 await in_thread(services.layers.extract, io.BytesIO(tar), diff_id)
             os.makedirs(services.config.paths.container(container_id), mode=0o710, exist_ok=True)
@@ -235,7 +252,7 @@ class Pods:
                 beneath=bounds.mount_prefixes,
                 level=selinux.take_level(services, container_id, resolved),
                 resolved_request=resolved,
-                sandbox=PodSandboxRecord(request),
+                sandbox=PodSandboxRecord(request, starting=True),
             )
             container = Container(record)
             services.container_store.add(container)
@@ -243,16 +260,33 @@ class Pods:
             services.container_store.release(name, container_id)
             services.container_store.free_level(container_id)
             await asyncio.to_thread(remove_files, services, container_id)
+            if made_directory:
+                validation.remove_log_directory(request.log_directory)
             raise
         finally:
             lease.close()
         try:
             await self._containers.start(container_id)
             await self._attach(container, request)
+            self._change(container, starting=False)
         except BaseException:
             await shielded(self._undo(container))
+            if made_directory:
+                validation.remove_log_directory(request.log_directory)
             raise
+        container.answered = True
         return container
+
+    def _unanswered_sandbox(
+        self, name: str, request: PodSandboxRequest, owner: tuple[str, int]
+    ) -> Container | None:
+        """Return the sandbox that an earlier engine has run for the same request, or None."""
+        store = self._services.container_store
+        former = store.get(store.names.get(name, ""))
+        if former is None or former.answered or former.record.sandbox is None:
+            return None
+        same = former.record.sandbox.request == request and former.record.owner == owner[0]
+        return former if same and former.live and not self.members(former.id) else None
 
     async def _attach(self, container: Container, request: PodSandboxRequest) -> None:
         if container.record.resolved.namespaces.net.host or self.network is None:
@@ -323,9 +357,13 @@ class Pods:
     ) -> Container:
         """Create a container in a running sandbox.
 
+        An engine that was killed may have created the container without an answer. The same request
+        then returns that container.
+
         :raises NotFound: when the sandbox or the image does not exist.
         :raises Conflict: when the sandbox does not run, or the pod has this container.
         """
+        validation.check_container(request)
         sandbox = self.sandbox(request.sandbox)
         if not sandbox.live:
             raise Conflict(
@@ -341,16 +379,33 @@ class Pods:
             log = pod_log_config(pod.log_directory, request.log_path)
         host = self._host_config(sandbox, request)
         body = msgspec.structs.replace(request.body, host_config=host)
+        name = container_name(pod.metadata, request)
+        if (former := self._unanswered_container(name, request, owner)) is not None:
+            former.answered = True
+            return former
         created = await self._containers.create(
             body,
-            container_name(pod.metadata, request),
+            name,
             None,
             owner=owner,
             authorize=authorize,
             log=log,
             pod=request,
         )
-        return self._services.container_store.find(created.id)
+        container = self._services.container_store.find(created.id)
+        container.answered = True
+        return container
+
+    def _unanswered_container(
+        self, name: str, request: PodContainerRequest, owner: tuple[str, int]
+    ) -> Container | None:
+        """Return the container that an earlier engine has created for the same request, or None."""
+        store = self._services.container_store
+        former = store.get(store.names.get(name, ""))
+        if former is None or former.answered or former.record.pod != request:
+            return None
+        created = former.record.status is Status.CREATED and former.record.owner == owner[0]
+        return former if created else None
 
     async def _check_mounts(self, mounts: Iterable[Mount], handler: str) -> None:
         """Check that a handler can make mounts.
@@ -430,15 +485,24 @@ class Pods:
     async def start_container(self, ref: str) -> None:
         """Start a container.
 
+        An engine that was killed may have started the container without an answer. The start then
+        succeeds once more, and nothing is run.
+
         :raises Conflict: when it was started before.
         """
         container = self.container(ref)
         if container.record.status is not Status.CREATED:
+            started = container.record.status in (Status.RUNNING, Status.EXITED)
+            if started and not container.answered:
+                container.answered = True
+                return
             raise Conflict(
                 f"container {container.id[:12]} is {container.record.status}",
                 hint="a container of a pod is started once",
             )
-        await self._containers.start(container.id)
+        # To its end, also without a client: undoing it could not undo what the program has done.
+        await shielded(self._containers.start(container.id))
+        container.answered = True
 
     async def reopen_log(self, ref: str) -> None:
         """Open the log of a running container again, after its file was renamed.
@@ -456,7 +520,7 @@ class Pods:
         sandbox = self.sandbox(ref)
         if not sandbox.live:
             raise Conflict(f"the sandbox {sandbox.id[:12]} does not run")
-        return await asyncio.to_thread(_connect, sandbox.record.pid, port)
+        return await _connect(sandbox.record.pid, port)
 
     async def usages(self, containers: Sequence[Container]) -> list[ContainerUsage]:
         """Return the usage of containers of pods, read in one thread."""
@@ -516,26 +580,46 @@ class Pods:
         await self._containers.remove(container_id, force=True, volumes=True)
 
 
-def _connect(pid: int, port: int) -> socket.socket:
-    """Connect in the network namespace of a process, first by IPv4. Call it in a thread.
+async def _connect(pid: int, port: int) -> socket.socket:
+    """Connect in the network namespace of a process, first by IPv4; the socket does not block.
+
+    No thread waits for the connection: a program of the pod decides how long that takes.
 
     :raises Unavailable: when that is not possible.
     """
+    loop = asyncio.get_running_loop()
     error: OSError | None = None
-    try:
-        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
-            with in_netns(netns):
-                for address in ("127.0.0.1", "::1"):
-                    try:
-                        return socket.create_connection((address, port), _CONNECT_SECONDS)
-                    except OSError as failure:
-                        error = error or failure
-        finally:
-            os.close(netns)
-    except OSError as failure:
-        error = failure
-    raise Unavailable(f"cannot connect to port {port} of the pod: {error}")
+            sock = await asyncio.to_thread(_new_socket, pid, family)
+        except OSError as failure:
+            error = error or failure
+            continue
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await loop.sock_connect(sock, (address, port))
+        except OSError as failure:  # a timeout too
+            error = error or failure
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    reason = "no answer in time" if isinstance(error, TimeoutError) else error
+    raise Unavailable(f"cannot connect to port {port} of the pod: {reason}")
+
+
+def _new_socket(pid: int, family: int) -> socket.socket:
+    """Return a socket of the network namespace of a process. Call it in a thread."""
+    netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with in_netns(netns):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+    finally:
+        os.close(netns)
+    sock.setblocking(False)
+    return sock
 
 
 def _with_permitted_score(host: HostConfig) -> HostConfig:
@@ -596,17 +680,6 @@ def _exists(find: Callable[[str], Container], ref: str) -> bool:
     except NotFound:
         return False
     return True
-
-
-def check_metadata(metadata: PodMetadata) -> None:
-    """Check the identity of a sandbox.
-
-    :raises InvalidRequest: when a part is missing or too long.
-    """
-    for field in ("name", "uid", "namespace"):
-        value = getattr(metadata, field)
-        if not value or len(value) > _NAME_LIMIT or "/" in value or "\0" in value:
-            raise InvalidRequest(f"the {field} {value[:80]!r} of a pod is not valid")
 
 
 def sandbox_name(metadata: PodMetadata) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ENGINE_SOCKET_TARGET = "/var/run/docker.sock"
 """The path of an engine socket whose mount has no target."""
 
+_PATH_LIMIT = 4095  # bytes: PATH_MAX without the final zero
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _BIND_OPTIONS = {
     "access": ("ro", "rw"),
@@ -157,6 +158,10 @@ def destination(path: str) -> str:
     if "\0" in path or not path.startswith("/"):
         raise InvalidRequest(f"invalid mount path: '{path}' mount path must be absolute")
     plain = "/" + posixpath.normpath(path).lstrip("/")
+    if len(plain.encode("utf-8", "surrogatepass")) > _PATH_LIMIT:
+        raise InvalidRequest(
+            f"invalid mount path: '{plain[:80]}...' has more than {_PATH_LIMIT} bytes"
+        )
     if plain == "/":
         raise InvalidRequest("invalid specification: destination can't be '/'")
     if (plain == "/proc" or plain.startswith("/proc/")) and plain not in _PROC_FILES:
