@@ -13,9 +13,8 @@ from collections import Counter
 from chaos import power
 from chaos.campaign import Campaign
 from chaos.churn import churn
-from chaos.operations import OPERATIONS
-from chaos.sweep import run_point, sweep
-from chaos.target import Fault, target
+from chaos.sweep import OPERATIONS, run_point, sweep
+from chaos.target import Fault, Target, target
 from harness.recorded_disk import NotPossible
 
 NOT_POSSIBLE = 77  # exit status
@@ -28,7 +27,9 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--churn", type=float, metavar="HOURS", help="work without kills")
     parser.add_argument("--keep-going", action="store_true", help="go on after a fault")
-    parser.add_argument("--sweep", metavar="OPERATION", help=f"{', '.join(OPERATIONS)} or all")
+    parser.add_argument(
+        "--sweep", metavar="OPERATION", help=f"{', '.join(OPERATIONS)}, pods or all"
+    )
     parser.add_argument("--role", help="sweep only this role")
     parser.add_argument("--every", type=int, default=1, help="sweep every k-th point")
     parser.add_argument("--first", type=int, default=1, help="the first point of the sweep")
@@ -46,13 +47,14 @@ def main() -> int:
             return power.campaign(
                 options.power, options.rounds, seed, options.file_system, options.durability
             )
-        with target(index) as made:
+        if options.sweep:
+            return _sweep(index, options)
+        operation = (options.point or "").partition("/")[0]
+        with target(index, pods=bool(operation) and OPERATIONS[operation].pods) as made:
             if options.point:
                 result = run_point(made, *options.point.split("/"))
                 print(f"{result.point} ({result.call}): {result.fault or 'holds'}")
                 return 1 if result.fault else 0
-            if options.sweep:
-                return _sweep(made, options)
             if options.churn is not None:
                 return churn(made, seed, options.clients, options.churn * 3600)
             campaign = Campaign(
@@ -72,11 +74,31 @@ def main() -> int:
         return NOT_POSSIBLE
 
 
-def _sweep(made: object, options: argparse.Namespace) -> int:
-    names = list(OPERATIONS) if options.sweep == "all" else [options.sweep]
+def _sweep(index: int, options: argparse.Namespace) -> int:
+    names = list(OPERATIONS) if options.sweep in ("all", "pods") else [options.sweep]
     faults: list[str] = []
     points: Counter[str] = Counter()
     started = time.monotonic()
+    for pods in (False, True):
+        chosen = [name for name in names if OPERATIONS[name].pods is pods]
+        if chosen and (pods or options.sweep != "pods"):
+            with target(index, pods=pods) as made:
+                _sweep_target(made, chosen, options, faults, points)
+    print(f"{points.total()} points in {time.monotonic() - started:.0f} s, {len(faults)} faults")
+    for role, number in points.items():
+        failed = sum(text.startswith(f"{role}/") for text in faults)
+        print(f"  {role}: {number} points, {failed} faults")
+    return 1 if faults else 0
+
+
+def _sweep_target(
+    made: Target,
+    names: list[str],
+    options: argparse.Namespace,
+    faults: list[str],
+    points: Counter[str],
+) -> None:
+    """Sweep operations on one target; add to ``faults`` and ``points``."""
     for name in names:
         chosen = (options.role,) if options.role else OPERATIONS[name].roles
         for result in sweep(made, name, chosen, options.every, options.first):
@@ -87,11 +109,6 @@ def _sweep(made: object, options: argparse.Namespace) -> int:
             if result.fault:
                 faults.append(f"{result.point} ({result.call}): {result.fault}")
                 print(faults[-1][:1000], flush=True)
-    print(f"{points.total()} points in {time.monotonic() - started:.0f} s, {len(faults)} faults")
-    for role, number in points.items():
-        failed = sum(text.startswith(f"{role}/") for text in faults)
-        print(f"  {role}: {number} points, {failed} faults")
-    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Operation:
     killed: str = ""  # the role of the killed process
     answer: Reply | None = None
     roles: ClassVar[tuple[str, ...]] = ("engine",)
+    pods: ClassVar[bool] = False  # whether it needs a target with pods
 
     def prepare(self) -> None:
         """Make what the request needs."""

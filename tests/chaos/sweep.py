@@ -19,9 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from chaos import roles
-from chaos.operations import OPERATIONS, Operation
+from chaos.operations import OPERATIONS as CONTAINER_OPERATIONS
+from chaos.operations import Operation
+from chaos.pod_operations import POD_OPERATIONS
 from chaos.target import LIMIT, Fault, Gone, Target
 from harness.engine import PROJECT
+
+OPERATIONS: dict[str, type[Operation]] = {**CONTAINER_OPERATIONS, **POD_OPERATIONS}
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,13 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import SLOW, PrivateEngine, Reply
 from harness.registry import Registry
+from integration.network.conftest import new_namespace
+from jaula.kernel.netlink import in_netns
+from jaula.network.cni.bridge_config import bridge_conflist
 
 LIMIT = 20.0 * SLOW  # seconds until an answer counts as missing
 SETTLE = 10.0 * SLOW  # seconds until what is left counts as a leak
+POD_SUBNET = "10.232.0.0/16"  # in a network namespace of its own
 Gone = (ConnectionError, FileNotFoundError, http.client.HTTPException)
 """Errors of a client whose engine has ended. A timeout is not one."""
 
@@ -34,24 +38,42 @@ class Fault(Exception):
 class Target:
     """The engine under test. ``ledger`` is a directory of the host in which programs write.
 
-    ``limit`` and ``settle`` are LIMIT and SETTLE; a test of a missing answer shortens them.
+    ``limit`` and ``settle`` are LIMIT and SETTLE; a test of a missing answer shortens them. With
+    ``pods`` the engine serves CRI, in the network namespace ``netns``. ``addresses`` is the
+    directory of the addresses that CNI has given to its pods.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, pods: bool = False) -> None:
         self.index = index
+        self.pods = pods
+        self.netns = new_namespace() if pods else os.open("/proc/self/ns/net", os.O_RDONLY)
         self.limit, self.settle = LIMIT, SETTLE
         self.directory = Path(tempfile.mkdtemp(prefix="jlc"))
         self.ledger = self.directory / "ledger"
         self.ledger.mkdir(mode=0o777)
         self.ledger.chmod(0o777)
+        self.addresses = self.directory / "addresses"
         self.registry: Registry | None = None
         self.engine: PrivateEngine
         self.new_engine()
 
     def new_engine(self) -> None:
-        self.engine = PrivateEngine(self.index)
-        self.engine.start()
+        self.engine = PrivateEngine(self.index, extra_flags=self._pod_flags() if self.pods else ())
+        self._start()
         load_image(self.engine, "busybox")
+
+    def _pod_flags(self) -> tuple[str, ...]:
+        """Write the configuration of the pods' network; return the flags that name it."""
+        document = json.loads(bridge_conflist((POD_SUBNET,), bridge="jlc-pods"))
+        document["plugins"][0]["ipam"]["dataDir"] = str(self.addresses)
+        directory = self.directory / "net.d"
+        directory.mkdir(exist_ok=True)
+        (directory / "10-chaos.conflist").write_text(json.dumps(document))
+        return ("--cri", "--cni-conf-dir", str(directory), "--cni-bin-dir", "/usr/lib/cni")
+
+    def _start(self) -> None:
+        with in_netns(self.netns):
+            self.engine.start()
 
     def remote_image(self) -> str:
         """Return an image of the registry, which is started and filled at the first use."""
@@ -128,7 +150,7 @@ class Target:
             self.engine.process.wait(self.limit)
             self.engine.process = None
         try:
-            self.engine.start()
+            self._start()
         except AssertionError as error:
             raise Fault(f"the next engine does not serve: {error}") from error
 
@@ -158,6 +180,7 @@ class Target:
         if registry is not None:
             registry.stop()
             shutil.rmtree(registry.directory)
+        shutil.rmtree(self.addresses, ignore_errors=True)
         self.new_engine()
 
     def _destroy(self) -> None:
@@ -197,6 +220,7 @@ class Target:
             if self.registry is not None:
                 self.registry.stop()
             self._destroy()
+            os.close(self.netns)
             shutil.rmtree(self.directory, ignore_errors=True)
         return left
 
@@ -212,12 +236,12 @@ def _thaw(engine: PrivateEngine) -> None:
 
 
 @contextlib.contextmanager
-def target(index: int) -> Iterator[Target]:
+def target(index: int, *, pods: bool = False) -> Iterator[Target]:
     """Yield a target, and close it.
 
     :raises Fault: when its engine leaves something behind.
     """
-    made = Target(index)
+    made = Target(index, pods=pods)
     try:
         yield made
     except BaseException:

@@ -65,6 +65,27 @@ HOLDS = (
 )
 
 
+POD_HOLDS = (
+    "run-pod/engine/300",
+    "run-pod/engine/540",
+    "stop-pod/engine/250",
+    "rm-pod/engine/400",
+    "create-container/engine/70",
+    "start-container/engine/150",
+    "reopen-log/engine/10",
+)
+
+
+@pytest.fixture(scope="module")
+def pod_target(worker_index: int) -> Iterator[Target]:
+    made = Target((worker_index + 79) % 250 + 1, pods=True)
+    try:
+        yield made
+    finally:
+        left = made.close()
+    assert not left, f"left behind by the engine: {left}"
+
+
 def hold(target: Target, point: str) -> None:
     result = run_point(target, *point.split("/"))
     if result.fault is not None:
@@ -78,3 +99,10 @@ def test_a_kill_at_a_system_call_loses_nothing_and_leaves_nothing(
     target: Target, point: str
 ) -> None:
     hold(target, point)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("/usr/lib/cni/bridge")
+@pytest.mark.parametrize("point", POD_HOLDS)
+def test_a_call_of_cri_succeeds_again_after_a_kill(pod_target: Target, point: str) -> None:
+    hold(pod_target, point)
