@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from jaula.cri import security, stop_signal
+from jaula.cri import resources, security, stop_signal
 from jaula.cri.enums import enum_name
 from jaula.cri.mounts import mount_spec, pod_mount
 from jaula.cri.proto import api_pb2 as api
@@ -12,7 +10,6 @@ from jaula.cri.sandbox_config import PROFILE, pod_ids
 from jaula.errors import InvalidRequest
 from jaula.spec.api import (
     ContainerCreate,
-    ContainerUpdate,
     DeviceMapping,
     DeviceRequest,
     HostConfig,
@@ -61,25 +58,9 @@ def container_request(sandbox: str, config: api.ContainerConfig) -> PodContainer
             context.supplemental_groups_policy,
             "the policy of supplemental groups",
         ),
+        unified=dict(config.linux.resources.unified),
+        hugepage_limits=resources.hugepage_limits(config.linux.resources),
     )
-
-
-def container_update(limits: api.LinuxContainerResources) -> ContainerUpdate:
-    """Return the update of a container's limits; 0 and '' leave a limit unchanged."""
-    return ContainerUpdate(**_limits(limits))
-
-
-def _limits(limits: api.LinuxContainerResources) -> dict[str, Any]:
-    """Return the limits by the names that a container's creation and its update share."""
-    return {
-        "cpu_period": limits.cpu_period,
-        "cpu_quota": limits.cpu_quota,
-        "cpu_shares": limits.cpu_shares,
-        "cpuset_cpus": limits.cpuset_cpus,
-        "cpuset_mems": limits.cpuset_mems,
-        "memory": limits.memory_limit_in_bytes,
-        "memory_swap": limits.memory_swap_limit_in_bytes or limits.memory_limit_in_bytes,
-    }
 
 
 def _variable(pair: api.KeyValue) -> str:
@@ -139,7 +120,7 @@ def _host_config(config: api.ContainerConfig) -> HostConfig:
         group_add=tuple(str(group) for group in context.supplemental_groups),
         readonly_rootfs=context.readonly_rootfs,
         security_opt=tuple(security.container_options(context)),
-        **_limits(limits),
+        **resources.container_limits(limits),
         oom_score_adj=limits.oom_score_adj,
         pids_limit=_NO_LIMIT,  # the kubelet limits the pod's cgroup
         masked_paths=tuple(context.masked_paths) or None,

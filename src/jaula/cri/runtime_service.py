@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
 from jaula.cri import image_errors, metrics, security, stats, status
-from jaula.cri.container_config import container_request, container_update
+from jaula.cri.container_config import container_request
 from jaula.cri.image_service import full_name
 from jaula.cri.proto import api_pb2 as api
+from jaula.cri.resources import container_update, pod_limits
 from jaula.cri.sandbox_config import sandbox_request
 from jaula.cri.status import ImageNames
 from jaula.cri.streaming.backend import AttachRequest, ExecRequest, PortForwardRequest, Request
@@ -63,6 +64,10 @@ class RuntimeService:
             "RunPodSandbox": (api.RunPodSandboxRequest, self.run_pod_sandbox),
             "StopPodSandbox": (api.StopPodSandboxRequest, self.stop_pod_sandbox),
             "RemovePodSandbox": (api.RemovePodSandboxRequest, self.remove_pod_sandbox),
+            "UpdatePodSandboxResources": (
+                api.UpdatePodSandboxResourcesRequest,
+                self.update_pod_sandbox_resources,
+            ),
             "PodSandboxStatus": (api.PodSandboxStatusRequest, self.pod_sandbox_status),
             "ListPodSandbox": (api.ListPodSandboxRequest, self.list_pod_sandbox),
             "CreateContainer": (api.CreateContainerRequest, self.create_container),
@@ -176,6 +181,16 @@ class RuntimeService:
     ) -> api.RemovePodSandboxResponse:
         await self._engine.pods.remove(request.pod_sandbox_id)
         return api.RemovePodSandboxResponse()
+
+    async def update_pod_sandbox_resources(
+        self, request: api.UpdatePodSandboxResourcesRequest
+    ) -> api.UpdatePodSandboxResourcesResponse:
+        await self._engine.pods.update(
+            request.pod_sandbox_id,
+            pod_limits(request, "resources"),
+            pod_limits(request, "overhead"),
+        )
+        return api.UpdatePodSandboxResourcesResponse()
 
     async def pod_sandbox_status(
         self, request: api.PodSandboxStatusRequest

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from jaula.cri import security
 from jaula.cri.enums import enum_name
 from jaula.cri.proto import api_pb2 as api
+from jaula.cri.resources import pod_limits
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.pod import USERNS_HANDLER, PodIds, PodMetadata, PodPort, PodSandboxRequest
@@ -62,6 +63,8 @@ def sandbox_request(config: api.PodSandboxConfig, runtime_handler: str) -> PodSa
         shared_pid=modes.pid == api.POD,
         privileged=context.privileged,
         ids=ids,
+        resources=pod_limits(config.linux, "resources"),
+        overhead=pod_limits(config.linux, "overhead"),
         ports=tuple(
             PodPort(
                 port.host_port,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from jaula.cri import stop_signal
+from jaula.cri import resources, stop_signal
 from jaula.cri.mounts import mount_status
 from jaula.cri.proto import api_pb2 as api
 from jaula.images.reference import index_name, parse
@@ -191,7 +191,7 @@ def container_status(
         annotations=record.pod.annotations,
         mounts=[mount_status(mount) for mount in record.mounts],
         log_path=posixpath.join(directory, record.pod.log_path) if record.pod.log_path else "",
-        resources=api.ContainerResources(linux=_resources(record)),
+        resources=api.ContainerResources(linux=resources.reported(record.resolved)),
         user=_user(record),
         stop_signal=stop_signal.value_of(record.body.stop_signal),
     )
@@ -236,20 +236,6 @@ def _reason(record: ContainerRecord) -> str:
     return "Error" if record.exit_code else "Completed"
 
 
-def _resources(record: ContainerRecord) -> api.LinuxContainerResources:
-    limits = record.resolved.resources
-    return api.LinuxContainerResources(
-        cpu_period=limits.cpu_period,
-        cpu_quota=limits.cpu_quota,
-        cpu_shares=limits.cpu_shares,
-        memory_limit_in_bytes=limits.memory,
-        memory_swap_limit_in_bytes=limits.memory_swap,
-        cpuset_cpus=limits.cpuset_cpus,
-        cpuset_mems=limits.cpuset_mems,
-        oom_score_adj=record.resolved.oom_score_adj,
-    )
-
-
 def matches_container(filter: api.ContainerFilter, item: api.Container) -> bool:
     """Return whether a container is selected. Ids may be prefixes."""
     return (
@@ -267,5 +253,11 @@ def has_labels(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
 
 def info(record: ContainerRecord) -> str:
     """Return what a verbose status adds, as JSON."""
-    document = {"pid": record.pid, "sandboxID": record.pod.sandbox if record.pod else record.id}
+    document: dict[str, Any] = {
+        "pid": record.pid,
+        "sandboxID": record.pod.sandbox if record.pod else record.id,
+    }
+    if record.sandbox is not None:
+        request = record.sandbox.request
+        document |= {"resources": request.resources, "overhead": request.overhead}
     return msgspec.json.encode(document).decode()

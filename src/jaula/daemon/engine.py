@@ -89,6 +89,8 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
                 config.nofile,
                 config.pids_limit,
                 driver.features(),
+                cgroup_version=driver.version,
+                controllers=driver.controllers(),
                 container_type=config.selinux_type,
                 file_type=config.selinux_file_type,
                 rootless=rootless,

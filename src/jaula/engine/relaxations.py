@@ -24,7 +24,7 @@ from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor_profile
 from jaula.spec.api import ExecCreate, Resources
 from jaula.spec.api_networks import NetworkCreate
-from jaula.spec.pod import PodSandboxRequest
+from jaula.spec.pod import PodContainerUpdate, PodSandboxRequest
 from jaula.state.records import (
     ENGINE_SOCKET,
     ContainerRecord,
@@ -147,8 +147,13 @@ def _bind(mount: MountRecord, *, foreign: bool, read_only: bool = False) -> Iter
 
 
 def of_update(body: Resources) -> tuple[Privilege, ...]:
-    """Return the privileges of an update: devices and the cgroup parent are more than limits."""
-    return (*_devices(body), *_cgroup_parent(body.cgroup_parent))
+    """Return the privileges of an update: what is more than a limit."""
+    score = (body.oom_score_adj or 0) if isinstance(body, PodContainerUpdate) else 0
+    return (*_devices(body), *_cgroup_parent(body.cgroup_parent), *_oom_score(score))
+
+
+def _oom_score(score: int) -> tuple[Privilege, ...]:
+    return (Privilege(Relaxation.OOM_SCORE, str(score)),) if score < 0 else ()
 
 
 def _cgroup_parent(path: str) -> tuple[Privilege, ...]:
@@ -300,8 +305,7 @@ def _engine_socket(resolved: ResolvedRequest, entry: str) -> Iterator[Privilege]
 
 def _placement(resolved: ResolvedRequest) -> Iterator[Privilege]:
     yield from _cgroup_parent(resolved.resources.cgroup_parent)
-    if resolved.oom_score_adj < 0:
-        yield Privilege(Relaxation.OOM_SCORE, str(resolved.oom_score_adj))
+    yield from _oom_score(resolved.oom_score_adj)
     for name in resolved.annotations:
         if resolved.external_runtime or name.startswith(_INTERPRETED):
             yield Privilege(Relaxation.ANNOTATION, name)

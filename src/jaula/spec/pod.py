@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api import ContainerCreate, ContainerUpdate
 
 USERNS_HANDLER = "jaula-userns"
 """The runtime handler that gives a pod a user namespace of its own."""
@@ -72,6 +72,25 @@ class PodAttachment(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     destinations: tuple[str, ...] = ()
 
 
+class PodLimits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Limits of a whole pod, as the client states them; 0 and "" are not set.
+
+    The client owns the pod's cgroup and writes them there. Memory and huge pages are in bytes, the
+    latter by page size such as ``2MB``.
+    """
+
+    cpu_period: int = 0  # microseconds
+    cpu_quota: int = 0  # microseconds
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory: int = 0
+    memory_swap: int = 0  # memory plus swap; -1: no limit
+    oom_score_adj: int = 0
+    hugepage_limits: dict[str, int] = {}
+    unified: dict[str, str] = {}
+
+
 class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A sandbox: the namespaces and limits that the containers of a pod have in common.
 
@@ -79,6 +98,7 @@ class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     ``shared_pid`` gives the pod one process namespace, whose first process is the sandbox's.
     ``log_directory`` is the host's directory of the pod's logs, '' if there is none. ``ids`` are
     those that the client has chosen for its user namespace; None for a range of the engine's.
+    ``resources`` are the limits of the pod without ``overhead``, the part of the sandbox.
     ``privileged`` permits privileged containers in the pod.
     """
 
@@ -91,6 +111,8 @@ class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
     shared_pid: bool = False
     ports: tuple[PodPort, ...] = ()
     ids: PodIds | None = None
+    resources: PodLimits | None = None
+    overhead: PodLimits | None = None
     privileged: bool = False
 
 
@@ -115,7 +137,8 @@ class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     Merge the user's groups in the image are added to the requested ones. ``ids`` are those of the
     user namespace that the client expects the pod to have; None for no expectation.
     ``user_specified_image`` is the image as the pod names it, '' if unknown: ``body`` has the id
-    that the pull returned.
+    that the pull returned. Docker's API lacks these limits: ``unified`` has values of cgroup v2
+    files by name, ``hugepage_limits`` bytes by page size such as ``2MB``.
     """
 
     sandbox: str
@@ -131,3 +154,17 @@ class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     ids: PodIds | None = None
     mounts: tuple[PodMount, ...] = ()
     user_specified_image: str = ""
+    unified: dict[str, str] = {}
+    hugepage_limits: dict[str, int] = {}
+
+
+class PodContainerUpdate(ContainerUpdate, frozen=True, kw_only=True):
+    """New limits of a container of a pod, with those that Docker's API lacks.
+
+    ``unified`` and ``hugepage_limits`` change only the limits that they name; None leaves
+    ``oom_score_adj`` unchanged.
+    """
+
+    unified: dict[str, str] = {}
+    hugepage_limits: dict[str, int] = {}
+    oom_score_adj: int | None = None

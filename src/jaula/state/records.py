@@ -213,8 +213,13 @@ class Security(msgspec.Struct, frozen=True, omit_defaults=True):
 class ResourceLimits(Resources, frozen=True, kw_only=True, omit_defaults=True):
     """``Resources`` of a request, limits and devices; only what differs from the default is stored.
 
-    ``docker update`` replaces this part of a resolved request and no other.
+    ``docker update`` replaces this part of a resolved request and no other. ``unified`` has values
+    of cgroup v2 files by name, ``hugepage_limits`` bytes by page size such as ``2MB``; only
+    containers of pods have these.
     """
+
+    unified: dict[str, str] = {}
+    hugepage_limits: dict[str, int] = {}
 
 
 class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cri.container_config import container_request, container_update
+from jaula.cri.container_config import container_request
 from jaula.cri.proto import api_pb2 as api
+from jaula.cri.resources import container_update
 from jaula.cri.sandbox_config import sandbox_request
 from jaula.engine.pods.pause import layer, program
 from jaula.engine.pods.service import container_name, sandbox_name

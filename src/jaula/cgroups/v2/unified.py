@@ -25,7 +25,7 @@ def decide(
     """
     steps: list[Step] = []
     for name, value in resources.items():
-        _check(name, value, controllers)
+        check(name, value, controllers)
         if current(name) is None and not _is_write_only(name):
             raise Unsupported(
                 f"unified resource {name!r} can't be set: this kernel has no such limit"
@@ -34,7 +34,12 @@ def decide(
     return tuple(steps)
 
 
-def _check(name: str, value: str, controllers: Collection[str]) -> None:
+def check(name: str, value: str, controllers: Collection[str]) -> None:
+    """Check a name and the form of its value; the kernel checks the value itself.
+
+    :raises InvalidRequest: when they are not valid.
+    :raises Unsupported: when the controller is not one of ``controllers``.
+    """
     if "/" in name:
         raise InvalidRequest(f"unified resource {name!r} must be a file name (no slashes)")
     controller, dot, rest = name.partition(".")

@@ -120,6 +120,8 @@ async def create(
     if pod is not None:
         requests = mount_spec.with_pod_mounts(resolved.mounts, pod.mounts)
         resolved = msgspec.structs.replace(resolved, mounts=requests)
+        limits = resources.with_pod_limits(resolved.resources, pod, services.host)
+        resolved = msgspec.structs.replace(resolved, resources=limits)
     bounds = authorize(resolved)
     _check_containers(services, resolved)
     resolved, merged = mount.resolve_references(services, resolved, merged)
@@ -262,10 +264,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         cgroup_paths.relative("/" + parent.strip("/"))
     if body.domainname and not is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
-    if not -1000 <= resolved.oom_score_adj <= 1000:
-        raise InvalidRequest(
-            f"Invalid value {resolved.oom_score_adj}, range for oom score adj is [-1000, 1000]"
-        )
+    resources.check_oom_score(resolved.oom_score_adj)
     if resolved.shm_size < 0:
         raise InvalidRequest("SHM size can not be less than 0")
     if body.stop_signal:

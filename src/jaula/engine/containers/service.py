@@ -10,10 +10,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import create as container_create
-from jaula.engine.containers import restart_policy
+from jaula.engine.containers import oom_score, restart_policy
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
@@ -25,6 +27,7 @@ from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import LIVE, Container
 from jaula.engine.model.container_store import check_name
 from jaula.engine.networks import links
+from jaula.engine.threads import in_thread
 from jaula.errors import (
     Conflict,
     InvalidRequest,
@@ -38,6 +41,7 @@ from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutO
 from jaula.spec import signals
 from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange, LogConfig
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
+from jaula.spec.pod import PodContainerUpdate
 from jaula.state.records import Status
 
 if TYPE_CHECKING:
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
     from jaula.spec.pod import PodContainerRequest
+    from jaula.spec.runtime import Resources
     from jaula.storage.path_resolve import PathStat
 
 log = logging.getLogger("jaula.containers")
@@ -500,6 +505,9 @@ class Containers(ContainerQueries):
             if policy_of.name:
                 auto = container.record.body.host_config.auto_remove
                 restart_policy.check(policy_of, auto_remove=auto)
+            if isinstance(body, PodContainerUpdate) and body.oom_score_adj is not None:
+                score = oom_score.permitted(body.oom_score_adj)
+                body = msgspec.structs.replace(body, oom_score_adj=score)
             updated = merge_limits(container.record, body, self.services.host)
             resources, warnings = updated.limits, updated.warnings
             other = (
@@ -507,14 +515,16 @@ class Containers(ContainerQueries):
                 if container.live
                 else None
             )
-            if container.live and resources is not None:
+            if container.live and updated.changes_processes:
                 shim = container.shim
                 try:
-                    if other is not None:
+                    if other is not None and resources is not None:
                         await other.update(resources)
-                    else:
-                        with open_cgroup(self.services, container.record) as cgroup:
-                            warnings = (*warnings, *cgroup.apply(resources))
+                        resources = None
+                    warnings = (
+                        *warnings,
+                        *await in_thread(self._apply, container, resources, updated.oom_score_adj),
+                    )
                 except (JaulaError, OSError):
                     if not await has_exited(container, shim):
                         raise
@@ -522,6 +532,16 @@ class Containers(ContainerQueries):
             container.change(body=updated.body, resolved_request=updated.resolved)
             self.services.container_store.save(container)
         self._emit(container, "update")
+        return warnings
+
+    def _apply(
+        self, container: Container, limits: Resources | None, score: int | None
+    ) -> tuple[str, ...]:
+        """Write limits and the OOM score of a running container; return warnings."""
+        with open_cgroup(self.services, container.record) as cgroup:
+            warnings = cgroup.apply(limits) if limits is not None else ()
+            if score is not None:
+                oom_score.write(cgroup.pids, score)
         return warnings
 
     async def prune(self, filters: dict[str, list[str]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict
 from jaula.spec import api
 from jaula.spec.api import ContainerCreate, ContainerUpdate
+from jaula.spec.pod import PodContainerUpdate
 from jaula.spec.runtime import Resources
 from jaula.state.records import ContainerRecord, ResolvedRequest, ResourceLimits
 
@@ -22,6 +23,12 @@ class Update(NamedTuple):
     resolved: ResolvedRequest
     limits: Resources | None
     warnings: tuple[str, ...]
+    oom_score_adj: int | None  # for the processes of the container; None for no change
+
+    @property
+    def changes_processes(self) -> bool:
+        """Whether a running container has other limits or another OOM score than before."""
+        return self.limits is not None or self.oom_score_adj is not None
 
 
 def updated_resources(old: ResourceLimits, update: ContainerUpdate) -> ResourceLimits:
@@ -88,14 +95,22 @@ def merge_limits(record: ContainerRecord, update: ContainerUpdate, host: HostFac
     if update.memory > 0 and not update.memory_swap and not old.memory_swap and old.memory > 0:
         changed["memory_swap"] = old.memory * 2  # the limit that is in effect stays
     merged = msgspec.structs.replace(old, **changed)
+    score = record.resolved.oom_score_adj
+    if isinstance(update, PodContainerUpdate):
+        merged = resources.with_pod_limits(merged, update, host)
+        score = score if update.oom_score_adj is None else update.oom_score_adj
+        resources.check_oom_score(score)
     host_config = msgspec.structs.replace(record.body.host_config, **changed)
     if update.restart_policy.name:
         host_config = msgspec.structs.replace(host_config, restart_policy=update.restart_policy)
+    if score != record.resolved.oom_score_adj:
+        host_config = msgspec.structs.replace(host_config, oom_score_adj=score)
     warnings = resources.check(merged, host)
     limits = resources.change(update, old, merged, host)
     return Update(
         msgspec.structs.replace(record.body, host_config=host_config),
-        msgspec.structs.replace(record.resolved, resources=merged),
+        msgspec.structs.replace(record.resolved, resources=merged, oom_score_adj=score),
         None if limits == Resources() else limits,
         warnings,
+        score if score != record.resolved.oom_score_adj else None,
     )

@@ -22,6 +22,8 @@ def read(
     pids_limit: int,
     features: Collection[str],
     *,
+    cgroup_version: int = 2,
+    controllers: frozenset[str] = frozenset(),
     container_type: str = "",
     file_type: str = "",
     rootless: bool = False,
@@ -29,9 +31,9 @@ def read(
 ) -> HostFacts:
     """Return the facts of this host.
 
-    ``features`` are those of the cgroup driver. The types are SELinux's, if not the usual ones.
-    ``warnings`` are added to those found here. A rootless engine without cgroups has no default
-    limit of processes, since nothing could enforce it.
+    ``features``, ``cgroup_version`` and ``controllers`` are those of the cgroup driver. The types
+    are SELinux's, if not the usual ones. ``warnings`` are added to those found here. A rootless
+    engine without cgroups has no default limit of processes, since nothing could enforce it.
     """
     policy = selinux_policy.read(process=container_type, file=file_type)
     nodes = _set("/sys/devices/system/node/online")
@@ -42,6 +44,8 @@ def read(
         total_memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         swap_accounting="swap" in features,
         io_weights="io.weight" in features,
+        cgroup_version=cgroup_version,
+        controllers=controllers,
         selinux=policy.active,
         selinux_types=policy.types,
         selinux_spc=policy.spc,

@@ -7,15 +7,21 @@ is refused and what is only warned about; runtime-spec ``config-linux.md``, "Con
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+import msgspec
+
+from jaula.cgroups import hugetlb_page_size
+from jaula.cgroups.v2 import unified
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
 from jaula.spec import api, cpuset
+from jaula.spec.pod import PodContainerRequest, PodContainerUpdate
 from jaula.spec.runtime import (
     CPU,
     BlockIO,
+    HugepageLimit,
     Memory,
     Pids,
     Resources,
@@ -23,6 +29,7 @@ from jaula.spec.runtime import (
     ThrottleDevice,
     WeightDevice,
 )
+from jaula.state.records import ResourceLimits
 
 _Limit = TypeVar("_Limit", api.WeightDevice, api.ThrottleDevice)
 
@@ -38,12 +45,23 @@ stack
 _RLIMITS = frozenset(_RLIMIT_WORDS.split())
 
 
-def check(limits: api.Resources, host: HostFacts) -> tuple[str, ...]:
+def check(limits: ResourceLimits, host: HostFacts) -> tuple[str, ...]:
     """Check the limits; return warnings for those that will have no effect.
 
     :raises InvalidRequest: when a value is out of range or a combination is not valid.
+    :raises Unsupported: when a value of ``unified`` needs a controller that the host lacks.
     """
+    _check_unified(limits.unified, host)
     return (*_check_memory(limits, host), *_check_cpu(limits, host), *_check_others(limits, host))
+
+
+def _check_unified(values: Mapping[str, str], host: HostFacts) -> None:
+    if values and host.cgroup_version == 1:
+        raise InvalidRequest(
+            f"unified resources need cgroup v2, this host has v1: {', '.join(sorted(values))}"
+        )
+    for name, value in values.items():
+        unified.check(name, value, host.controllers)
 
 
 def _check_memory(limits: api.Resources, host: HostFacts) -> list[str]:
@@ -130,6 +148,15 @@ def check_cpu_time(limits: api.Resources) -> None:
         raise InvalidRequest(f"Conflicting options: Nano CPUs and {option} cannot both be set")
 
 
+def check_oom_score(score: int) -> None:
+    """Check the adjustment of the OOM score.
+
+    :raises InvalidRequest: when it is out of range.
+    """
+    if not -1000 <= score <= 1000:
+        raise InvalidRequest(f"Invalid value {score}, range for oom score adj is [-1000, 1000]")
+
+
 def _check_set(what: str, text: str, available: frozenset[int]) -> None:
     if not text:
         return
@@ -169,7 +196,29 @@ def _check_others(limits: api.Resources, host: HostFacts) -> list[str]:
     return []
 
 
-def decide(limits: api.Resources, host: HostFacts) -> Resources:
+def with_pod_limits(
+    limits: ResourceLimits, pod: PodContainerRequest | PodContainerUpdate, host: HostFacts
+) -> ResourceLimits:
+    """Return the limits with those that a container of a pod has beyond Docker's API.
+
+    Limits of huge pages are left out on a host without their controller: the kubelet sends one of 0
+    for each page size, to every container.
+
+    :raises InvalidRequest: when a limit of huge pages is not valid.
+    """
+    for page_size, size in pod.hugepage_limits.items():
+        hugetlb_page_size.validate(page_size)
+        if size < 0:
+            raise InvalidRequest(f"invalid limit {size} of huge pages of {page_size}")
+    pages = pod.hugepage_limits if "hugetlb" in host.controllers else {}
+    return msgspec.structs.replace(
+        limits,
+        unified=limits.unified | pod.unified,
+        hugepage_limits=limits.hugepage_limits | pages,
+    )
+
+
+def decide(limits: ResourceLimits, host: HostFacts) -> Resources:
     """Return the limits of a container; device rules are decided elsewhere."""
     pids = host.pids_limit if limits.pids_limit is None else limits.pids_limit
     return Resources(
@@ -177,11 +226,13 @@ def decide(limits: api.Resources, host: HostFacts) -> Resources:
         cpu=_cpu(limits),
         pids=Pids(pids) if pids > 0 else None,
         block_io=_block_io(limits),
+        hugepage_limits=_hugepages(limits.hugepage_limits),
+        unified=limits.unified,
     )
 
 
 def change(
-    limits: api.ContainerUpdate, old: api.Resources, merged: api.Resources, host: HostFacts
+    limits: api.ContainerUpdate, old: api.Resources, merged: ResourceLimits, host: HostFacts
 ) -> Resources:
     """Return the limits that an update names, computed from the ``merged`` configuration.
 
@@ -198,12 +249,29 @@ def change(
         or limits.cpuset_mems
     )
     pids = whole.pids or Pids(-1)
+    values, pages = {}, {}
+    if isinstance(limits, PodContainerUpdate):
+        values, pages = limits.unified, limits.hugepage_limits
+    # ``unified`` takes precedence over the other limits, so it is written again after them.
+    again = tuple(prefix for prefix, is_set in (("memory.", memory), ("cpu", cpu)) if is_set)
     return Resources(
         memory=whole.memory if memory else None,
         cpu=whole.cpu if cpu else None,
         pids=pids if limits.pids_limit is not None else None,
         block_io=_changed_block_io(limits, old),
+        hugepage_limits=_hugepages(
+            {size: limit for size, limit in merged.hugepage_limits.items() if size in pages}
+        ),
+        unified={
+            name: value
+            for name, value in merged.unified.items()
+            if name in values or name.startswith(again)
+        },
     )
+
+
+def _hugepages(limits: Mapping[str, int]) -> tuple[HugepageLimit, ...]:
+    return tuple(HugepageLimit(page_size=size, limit=limit) for size, limit in limits.items())
 
 
 def _changed_block_io(limits: api.ContainerUpdate, old: api.Resources) -> BlockIO | None:

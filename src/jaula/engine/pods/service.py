@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.engine.containers import selinux
+from jaula.engine.containers import oom_score, selinux
 from jaula.engine.containers.create import (
     Authorize,
     allow_all,
@@ -33,7 +33,7 @@ from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
-from jaula.engine.pods import oom_score, pause, validation
+from jaula.engine.pods import pause, validation
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import (
     Conflict,
@@ -60,7 +60,12 @@ if TYPE_CHECKING:
     from jaula.engine.pods.stats import ContainerUsage, PodStats, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
     from jaula.spec.api import Mount
-    from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
+    from jaula.spec.pod import (
+        PodContainerRequest,
+        PodLimits,
+        PodMetadata,
+        PodSandboxRequest,
+    )
 
 log = logging.getLogger("jaula.pods")
 _STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
@@ -319,6 +324,27 @@ class Pods:
         except JaulaError as error:
             log.warning("sandbox %s stays attached: %s", container.name, error)
         await self._remove(container.id)
+
+    async def update(
+        self, ref: str, resources: PodLimits | None, overhead: PodLimits | None
+    ) -> None:
+        """Record new limits of a pod; None leaves those of a kind as they are.
+
+        The kubelet owns the cgroup of the pod and writes the limits there itself. Runtimes whose
+        sandbox is a virtual machine resize it at this call.
+
+        :raises NotFound: when there is no such sandbox.
+        """
+        sandbox = self.sandbox(ref)
+        async with sandbox.lock:
+            assert sandbox.record.sandbox is not None
+            request = sandbox.record.sandbox.request
+            request = msgspec.structs.replace(
+                request,
+                resources=resources or request.resources,
+                overhead=overhead or request.overhead,
+            )
+            self._change(sandbox, request=request)
 
     async def stop(self, ref: str) -> None:
         """Stop a sandbox and every container of its pod. One that is stopped stays so.

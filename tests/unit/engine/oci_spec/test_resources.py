@@ -9,17 +9,22 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.update import merge_limits
 from jaula.engine.oci_spec import resources
 from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.errors import Conflict, InvalidRequest
-from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Resources, Ulimit
-from jaula.spec.runtime import CPU, Memory, Pids, Rlimit
-from jaula.state.records import ContainerRecord
+from jaula.errors import Conflict, InvalidRequest, JaulaError, Unsupported
+from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Ulimit
+from jaula.spec.pod import PodContainerUpdate
+from jaula.spec.runtime import CPU, HugepageLimit, Memory, Pids, Rlimit
+from jaula.state.records import ContainerRecord, ResourceLimits
 
 HOST = HostFacts(online_cpus=frozenset({0, 1}), pids_limit=4096)
 MIB = 1 << 20
 
 
-def limits(**fields: object) -> Resources:
-    return Resources(**fields)  # type: ignore[arg-type]
+V1 = msgspec.structs.replace(HOST, cgroup_version=1, controllers=frozenset({"cpu", "memory"}))
+V2 = msgspec.structs.replace(HOST, controllers=frozenset({"cpu", "memory", "hugetlb"}))
+
+
+def limits(**fields: object) -> ResourceLimits:
+    return ResourceLimits(**fields)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def record(**fields: object) -> ContainerRecord:
 def test_an_update_changes_only_the_limits_that_it_names() -> None:
     old = record(memory=64 * MIB, nano_cpus=10**9, pids_limit=7, privileged=True)
     update = ContainerUpdate(memory=100 * MIB)
-    body, resolved, written, _ = merge_limits(old, update, HOST)
+    body, resolved, written, *_ = merge_limits(old, update, HOST)
     for limits in (body.host_config, resolved.resources):
         assert limits.memory == 100 * MIB
         assert limits.nano_cpus == 10**9
@@ -122,3 +127,83 @@ def test_an_update_can_lift_the_limit_of_processes() -> None:
     written = merge_limits(record(pids_limit=7), ContainerUpdate(pids_limit=-1), HOST).limits
     assert written is not None
     assert written.pids == Pids(-1)
+
+
+def test_limits_of_pods_become_those_of_the_spec() -> None:
+    asked = limits(unified={"memory.high": "1000000"}, hugepage_limits={"2MB": 4 * MIB, "1GB": 0})
+    resources.check(asked, V2)
+    found = resources.decide(asked, V2)
+    assert found.unified == {"memory.high": "1000000"}
+    assert found.hugepage_limits == (HugepageLimit("2MB", 4 * MIB), HugepageLimit("1GB", 0))
+
+
+@pytest.mark.parametrize(
+    ("host", "unified", "kind", "words"),
+    [
+        (V1, {"memory.high": "1"}, InvalidRequest, "need cgroup v2, this host has v1: memory.high"),
+        (V2, {"memory": "1"}, InvalidRequest, "CONTROLLER.PARAMETER"),
+        (V2, {"../memory.high": "1"}, InvalidRequest, "no slashes"),
+        (V2, {"cgroup.procs": "1"}, InvalidRequest, "may not be set"),
+        (V2, {"memory.high": ""}, InvalidRequest, "no value"),
+        (V2, {"memory.high": "1\0"}, InvalidRequest, "may not be set"),
+        (V2, {"pids.max": "1"}, Unsupported, "controller 'pids' not available"),
+    ],
+)
+def test_values_that_no_cgroup_file_can_have_are_refused(
+    host: HostFacts, unified: dict[str, str], kind: type[JaulaError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        resources.check(limits(unified=unified), host)
+
+
+@pytest.mark.parametrize("host", [V1, V2])
+@pytest.mark.parametrize(("size", "limit"), [("2M", 1), ("", 1), ("2MB", -1)])
+def test_limits_of_huge_pages_that_do_not_exist_are_refused(
+    size: str, limit: int, host: HostFacts
+) -> None:
+    update = PodContainerUpdate(hugepage_limits={size: limit})
+    with pytest.raises(InvalidRequest, match="huge page"):
+        resources.with_pod_limits(limits(), update, host)
+
+
+def test_limits_of_huge_pages_are_left_out_without_their_controller() -> None:
+    update = PodContainerUpdate(hugepage_limits={"2MB": 0})
+    assert resources.with_pod_limits(limits(), update, V1) == limits()
+    assert resources.with_pod_limits(limits(), update, V2).hugepage_limits == {"2MB": 0}
+
+
+def test_an_update_of_a_pod_adds_its_values_and_changes_the_oom_score() -> None:
+    old = merge_limits(
+        record(memory=64 * MIB, memory_swap=64 * MIB, oom_score_adj=5),
+        PodContainerUpdate(unified={"memory.swap.max": "100", "cpu.weight": "7"}),
+        V2,
+    )
+    assert old.limits is not None
+    assert old.limits.unified == {"memory.swap.max": "100", "cpu.weight": "7"}
+    assert old.oom_score_adj is None
+    before = msgspec.structs.replace(
+        record(oom_score_adj=5), body=old.body, resolved_request=old.resolved
+    )
+    update = PodContainerUpdate(
+        memory=80 * MIB, memory_swap=80 * MIB, oom_score_adj=9, hugepage_limits={"2MB": 0}
+    )
+    new = merge_limits(before, update, V2)
+    assert new.limits is not None
+    assert new.limits.unified == {"memory.swap.max": "100"}  # again, after that of the memory
+    assert new.limits.hugepage_limits == (HugepageLimit("2MB", 0),)
+    assert (new.oom_score_adj, new.resolved.oom_score_adj) == (9, 9)
+    assert new.body.host_config.oom_score_adj == 9
+    assert new.resolved.resources.unified == {"memory.swap.max": "100", "cpu.weight": "7"}
+    assert new.changes_processes
+
+
+def test_an_update_of_a_pod_without_values_changes_nothing() -> None:
+    old = record(memory=64 * MIB, oom_score_adj=5)
+    new = merge_limits(old, PodContainerUpdate(), V2)
+    assert (new.body, new.resolved, new.limits) == (old.body, old.resolved, None)
+    assert not new.changes_processes
+
+
+def test_an_oom_score_out_of_range_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="range for oom score adj"):
+        merge_limits(record(), PodContainerUpdate(oom_score_adj=1001), V2)

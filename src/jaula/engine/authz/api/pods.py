@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jaula.engine.pods.metrics import SandboxSample
     from jaula.engine.pods.stats import ContainerUsage, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
-    from jaula.spec.pod import PodContainerRequest, PodSandboxRequest, RuntimeHandler
+    from jaula.spec.pod import PodContainerRequest, PodLimits, PodSandboxRequest, RuntimeHandler
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
 
@@ -99,6 +99,13 @@ class PodsApi:
             action.describe(container)
             action.seal = request_seal(container.record)
             return container.id
+
+    async def update(
+        self, ref: str, resources: PodLimits | None, overhead: PodLimits | None
+    ) -> None:
+        with self._session.begin("pod update", ref) as action:
+            action.require_control(self._service.sandbox(ref).id)
+            await self._service.update(ref, resources, overhead)
 
     async def stop(self, ref: str) -> None:
         with self._session.begin("pod stop", ref, revokes=True) as action:

@@ -8,6 +8,9 @@ user namespace (proc_pid_oom_score_adj(5)). A node in a container lacks it, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
 from jaula.kernel import capabilities
 
 _SYS_RESOURCE = 1 << 24
@@ -19,3 +22,22 @@ def permitted(requested: int) -> int:
         return requested
     with open("/proc/self/oom_score_adj", encoding="ascii") as file:
         return max(requested, int(file.read()))
+
+
+def write(read_pids: Callable[[], Iterable[int]], score: int) -> None:
+    """Set the adjustment of every process of a container, those included that it creates meanwhile.
+
+    A new process has the adjustment of its parent (fork(2)), so it is complete when the list of
+    processes has no new one.
+
+    :raises OSError: when the kernel refuses the value.
+    """
+    done: set[int] = set()
+    while new := set(read_pids()) - done:
+        for pid in new:
+            with (
+                suppress(FileNotFoundError, ProcessLookupError),  # it has exited
+                open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file,
+            ):
+                file.write(str(score))
+        done |= new
