@@ -69,12 +69,14 @@ RUNS = (
     Run(
         "systemd",
         ("--init", "systemd"),
-        ("tests/integration/cgroups/test_systemd.py", "tests/integration/oci/test_resources.py"),
+        ("tests/integration/cgroups/test_systemd.py", "tests/integration/oci/test_resources.py",
+         "tests/integration/cri/test_systemd.py"),
     ),
     Run(
         "cgroup2",
         (),
-        ("tests/integration/cgroups", "tests/integration/runtime", "tests/integration/security",
+        ("tests/integration/cgroups", "tests/integration/cri/test_resources.py",
+         "tests/integration/runtime", "tests/integration/security",
          "tests/integration/audit", "tests/integration/engine/test_profiles.py",
          "tests/integration/engine/test_audit_log.py"),
     ),

@@ -147,7 +147,8 @@ class EngineConfig:
     publish_past_firewall: bool = False  # published ports bypass the host's input rules
     subid_start: int = 1_000_000_000
     subid_count: int = 1_000_000_000
-    cgroup_parent: str = "jaula"
+    cgroup_driver: str = "cgroupfs"  # or "systemd"
+    cgroup_parent: str = "jaula"  # a slice with the driver systemd
     log_driver: str = "json-file"
     log_max_size: int = 10_000_000  # bytes; Docker's unit suffixes are decimal for logs
     log_max_file: int = 3
@@ -168,6 +169,11 @@ class EngineConfig:
     default_profile: str = "default"  # of containers without --profile
     policy: str = ""  # path of the authorisation policy; empty: the default path, if it exists
     debug: bool = False
+
+    @property
+    def systemd_cgroups(self) -> bool:
+        """Whether the cgroups of containers are scopes of systemd."""
+        return self.cgroup_driver == "systemd"
 
     @property
     def durable(self) -> bool:

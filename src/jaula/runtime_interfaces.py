@@ -11,18 +11,21 @@ from typing import cast
 from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 
-def runtime_interfaces(no_cgroup: str = "") -> Interfaces:
+def runtime_interfaces(no_cgroup: str = "", *, systemd_cgroups: bool = False) -> Interfaces:
     """Return the runtime's dependencies on this host.
 
     Imports here what a shim must not import later. ``no_cgroup`` is the reason why a rootless
-    engine has no cgroup, or ''.
+    engine has no cgroup, or ''. With ``systemd_cgroups`` containers are scopes of systemd.
     """
     from jaula import cgroups
     from jaula.logs import open_writer
     from jaula.rootless import paths
     from jaula.security.seccomp.seccomp import program
 
-    driver = cgroups.detect() if paths.rootless_uid() is None else cgroups.delegated(no_cgroup)
+    if paths.rootless_uid() is None:
+        driver = cgroups.detect(systemd=systemd_cgroups)
+    else:
+        driver = cgroups.delegated(no_cgroup)
     return Interfaces(cast(CgroupDriver, driver), open_writer, program, _follow_logs)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "detect",
     "driver",
     "enter",
+    "has_systemd",
     "select",
     "unified_mount",
 ]
@@ -42,12 +43,25 @@ ENGINE_LEAF = "engine"
 """The leaf cgroup of a rootless engine, in the cgroup that is delegated to it."""
 
 
-def detect() -> CgroupDriver:
-    """Return the driver for this host.
+def detect(*, systemd: bool = False) -> CgroupDriver:
+    """Return the driver for this host; with ``systemd`` scopes are created by systemd.
 
     :raises Unsupported: when no cgroup hierarchy is mounted.
     """
-    return driver(_hierarchies())
+    mounts = _hierarchies()
+    if not systemd:
+        return driver(mounts)
+    from jaula.cgroups.systemd.engine_driver import EngineDriver  # costs 15 ms
+
+    return EngineDriver(_cgroupfs_driver(mounts, rootless=False, named=()))
+
+
+def has_systemd() -> bool:
+    """Return whether systemd manages the cgroups of this host, and these are v2.
+
+    Source: sd_booted(3).
+    """
+    return unified_mount() is not None and os.path.isdir("/run/systemd/system")
 
 
 def delegated(reason: str = "") -> CgroupDriver:

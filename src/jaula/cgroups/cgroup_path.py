@@ -21,7 +21,9 @@ BASE = "/jaula-runtime"
 PREFIX = "jaula"
 """Name prefix of a container's scope if the spec sets none: ``jaula-ID.scope``."""
 
+SCOPE = ".scope"
 _SLICE = ".slice"
+_ID_LENGTH = 64  # digits
 
 
 def resolve(
@@ -40,6 +42,44 @@ def resolve(
     name = relative(cgroups_path or container)
     base = _parent_of_own(own) if rootless else BASE
     return f"{base}/{name}"
+
+
+def parent_path(parent: str, *, systemd: bool) -> str:
+    """Return the path of the parent of containers' cgroups; "" is the root.
+
+    With systemd the parent is a slice. It is named alone, or with the slices above it as the
+    kubelet does.
+
+    :raises InvalidRequest: when the parent is not valid.
+    """
+    if not systemd:
+        return "/" + relative(parent.strip("/"))
+    above, _, name = parent.strip("/").rpartition("/")
+    if not name.endswith(_SLICE):
+        raise InvalidRequest(
+            'cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice",'
+            f" not {parent[:200]!r}"
+        )
+    path = expand_slice(name)
+    if above and path != f"/{above}/{name}":
+        place = path.rpartition("/")[0] or "-.slice"
+        raise InvalidRequest(f"slice {name} is in {place}, not in {above[:200]}")
+    return path
+
+
+def container_path(parent: str, container: str, *, systemd: bool) -> str:
+    """Return the path of a container's cgroup below a parent: with systemd a scope in its slice.
+
+    :raises InvalidRequest: when the parent is not valid.
+    """
+    name = f"{PREFIX}-{container}{SCOPE}" if systemd else container
+    return f"{parent_path(parent, systemd=systemd)}/{name}"
+
+
+def container_id(name: str) -> str:
+    """Return the id of the container whose cgroup has a name, '' if it is not a container's."""
+    id = name.removeprefix(f"{PREFIX}-").removesuffix(SCOPE) if name.endswith(SCOPE) else name
+    return id if len(id) == _ID_LENGTH and not id.strip("0123456789abcdef") else ""
 
 
 def expand_slice(slice_name: str) -> str:
@@ -100,7 +140,7 @@ def _unit_path(cgroups_path: str, container: str, rootless: bool) -> str:
             raise InvalidRequest(f"slice {name} is in {parent or '-.slice'}, not in {slice_name}")
         return path
     parent = expand_slice(slice_name or ("user.slice" if rootless else "system.slice"))
-    unit = f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+    unit = f"{prefix}-{name}{SCOPE}" if prefix else f"{name}{SCOPE}"
     if "/" in unit:
         raise InvalidRequest(f'bad unit name "{unit}": it has a slash')
     return "/" + relative(f"{parent}/{unit}")

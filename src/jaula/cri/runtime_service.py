@@ -154,9 +154,8 @@ class RuntimeService:
         )
 
     async def runtime_config(self, request: api.RuntimeConfigRequest) -> api.RuntimeConfigResponse:
-        return api.RuntimeConfigResponse(
-            linux=api.LinuxRuntimeConfiguration(cgroup_driver=api.CGROUPFS)
-        )
+        driver = api.SYSTEMD if self._engine.pods.systemd_cgroups() else api.CGROUPFS
+        return api.RuntimeConfigResponse(linux=api.LinuxRuntimeConfiguration(cgroup_driver=driver))
 
     async def update_runtime_config(
         self, request: api.UpdateRuntimeConfigRequest

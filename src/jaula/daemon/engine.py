@@ -67,7 +67,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
         reason = state.cgroup_error(str(paths.run))
         driver, warnings = cgroups.delegated(reason), _lacking(str(paths.run), reason)
     else:
-        driver = cgroups.detect()
+        driver = cgroups.detect(systemd=config.systemd_cgroups)
     warnings += (*_unproven(config), *process_limits.file_limit_warnings())
     layers = LayerStore(paths)
     images = ImageStore(paths, layers, durable=config.durable)

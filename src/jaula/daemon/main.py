@@ -130,7 +130,7 @@ def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
 
     def load() -> Interfaces:
         if paths.rootless_uid() is None:
-            return runtime_interfaces()
+            return runtime_interfaces(systemd_cgroups=config.systemd_cgroups)
         run = str(config.paths.run)
         state.open_keepalive(run)  # every shim inherits it and so keeps the holder running
         return runtime_interfaces(state.cgroup_error(run))

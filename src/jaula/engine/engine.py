@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.cgroups.cgroup_path import parent_path
 from jaula.engine.builder.service import Builds
 from jaula.engine.containers import restore
 from jaula.engine.containers.exec import Execs
@@ -126,18 +127,22 @@ class Engine:
         asyncio.get_running_loop().add_reader(network.watch().fileno(), repair)
 
     def _remove_cgroup_parent(self) -> None:
-        """Remove the parent directory of all containers' cgroups if it is empty."""
+        """Remove the parent directory of all containers' cgroups if it is empty.
+
+        systemd removes a slice itself.
+        """
+        config = self.services.config
+        if config.systemd_cgroups:
+            return
         try:
             with self.services.cgroups.open(
-                f"/{self.services.config.cgroup_parent.strip('/')}"
+                parent_path(config.cgroup_parent, systemd=False)
             ) as parent:
                 directories = set(parent.locations().values())
         except NotFound:
             directories = set()
-        if self.services.config.runtimes:
-            directories |= set(
-                cgroup_cleanup.cgroup_directories(self.services.config.cgroup_parent)
-            )
+        if config.runtimes:
+            directories |= set(cgroup_cleanup.cgroup_directories(config.cgroup_parent))
         for directory in directories:
             try:
                 os.rmdir(directory)

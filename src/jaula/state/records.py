@@ -388,6 +388,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     engine_socket: str = ""  # entry of the policy for its engine socket; empty: it has none
     health: HealthRecord | None = None  # None: it has no check, or never ran
     level: str = ""  # its unique SELinux level; empty: none was allocated
+    cgroup: str = ""  # path of its cgroup; empty: below the parent that the engine has now
     build: str = ""  # the build that it is a step of; such a container is never listed
     sandbox: PodSandboxRecord | None = None  # None: it is not the sandbox of a pod
     pod: PodContainerRequest | None = None  # None: it is not a container of a pod

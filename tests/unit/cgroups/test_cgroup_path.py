@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.cgroups import cgroup_path
-from jaula.cgroups.cgroup_path import expand_slice, own_cgroup, resolve
+from jaula.cgroups.cgroup_path import (
+    container_id,
+    container_path,
+    expand_slice,
+    own_cgroup,
+    parent_path,
+    resolve,
+)
 from jaula.cgroups.v2 import driver as v2driver
 from jaula.errors import InvalidRequest, Unsupported
 
@@ -139,3 +148,63 @@ def test_common_ancestor() -> None:
     assert v2driver.common_ancestor("/a/b", "/a/b/c") == "/a/b"
     assert v2driver.common_ancestor("/", "/a") == ""
     assert v2driver.common_ancestor("/ab", "/a") == ""
+
+
+ID = "0123456789abcdef" * 4
+KUBELET = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"
+
+
+@pytest.mark.parametrize(
+    ("parent", "found"),
+    [
+        ("jaula.slice", f"/jaula.slice/jaula-{ID}.scope"),
+        ("a-b.slice", f"/a.slice/a-b.slice/jaula-{ID}.scope"),
+        ("/a.slice/a-b.slice", f"/a.slice/a-b.slice/jaula-{ID}.scope"),
+        ("/a.slice/a-b.slice/", f"/a.slice/a-b.slice/jaula-{ID}.scope"),
+        ("-.slice", f"/jaula-{ID}.scope"),
+        (KUBELET, f"{KUBELET}/jaula-{ID}.scope"),
+    ],
+)
+def test_with_systemd_a_container_is_a_scope_in_a_slice(parent: str, found: str) -> None:
+    assert container_path(parent, ID, systemd=True) == found
+    assert container_id(found.rpartition("/")[2]) == ID
+
+
+def test_without_systemd_a_parent_is_a_directory_whatever_its_name() -> None:
+    assert container_path("jaula", ID, systemd=False) == f"/jaula/{ID}"
+    assert container_path("/a/b/", ID, systemd=False) == f"/a/b/{ID}"
+    assert container_path("a-b.slice", ID, systemd=False) == f"/a-b.slice/{ID}"
+    assert container_id(ID) == ID
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        *("", "jaula", "/kubepods/pod1", "a.slice/b", ".slice", "a--b.slice", "-a.slice"),
+        *("/x.slice/a-b.slice", "../a.slice", "/a.slice/../a-b.slice", "a\n.slice", "\xe4.slice"),
+        "/" + "a" * 300 + ".slice",
+    ],
+)
+def test_a_parent_that_is_not_a_slice_is_refused(parent: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parent_path(parent, systemd=True)
+
+
+@pytest.mark.parametrize("parent", ["", "/", "..", "a/../b", "cgroup.procs", "a//b"])
+def test_a_parent_that_is_not_a_directory_is_refused(parent: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parent_path(parent, systemd=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x", ID[1:], ID.upper(), f"jaula-{ID}.slice", f"docker-{ID}.scope", f"{ID}.x"]
+)
+def test_another_name_is_not_that_of_a_container(name: str) -> None:
+    assert container_id(name) == ""
+
+
+@given(st.text(max_size=40), st.booleans())
+def test_any_parent_gives_a_path_of_valid_parts_or_an_error(parent: str, systemd: bool) -> None:
+    with contextlib.suppress(InvalidRequest):
+        parts = parent_path(parent, systemd=systemd).split("/")[1:]
+        assert all(part and part not in (".", "..") for part in parts)

@@ -35,7 +35,7 @@ REPOSITORY_PATH = re.compile(
 DOTTED_NAME = re.compile(r"(?<![\w./-])jaula(?:\.\w+)+")
 # `ResolvedRequest`, `TABLE`, `check(container)`
 IDENTIFIER = re.compile(r"(?:\w+\.)*([A-Z]\w*[a-z]\w*|[A-Z_]{4,})|([a-z_]+)\([a-z_, ]*\)")
-FILE_SUFFIXES = ("db", "sock", "cil", "service", "socket")
+FILE_SUFFIXES = ("db", "sock", "cil", "service", "socket", "slice")
 STANDARD_LIBRARY = frozenset({"SysLogHandler"})
 
 

@@ -47,8 +47,17 @@ def _config(options: Options) -> EngineConfig:
     """
     from pathlib import Path
 
+    from jaula import cgroups
     from jaula.config import EngineConfig, Paths
-    from jaula.daemon.config import daemon_json, hosts, logging, network, registry, streams
+    from jaula.daemon.config import (
+        cgroup,
+        daemon_json,
+        hosts,
+        logging,
+        network,
+        registry,
+        streams,
+    )
     from jaula.errors import InvalidRequest
     from jaula.rootless import paths as rootless_paths
 
@@ -98,6 +107,11 @@ def _config(options: Options) -> EngineConfig:
     stream_config = streams.pop_stream_config(settings)
     network.normalize(settings)
     logging.normalize(settings)
+    cgroup.normalize(
+        settings,
+        has_systemd=cgroups.has_systemd(),
+        rootless=rootless_paths.rootless_uid() is not None,
+    )
     config = EngineConfig(
         paths=paths,
         registry=registry_config,
@@ -272,6 +286,7 @@ FLAGS = (
     Flag("subid-count", "", "int", "Number of ids of that range", default="1000000000"),
     Flag("userns-remap", "", "string", "User whose ranges in /etc/subuid and /etc/subgid to use"),
     Flag("cgroup-parent", "", "string", "Set parent cgroup for all containers", default="jaula"),
+    Flag("exec-opt", "", "list", "Runtime execution options (native.cgroupdriver=DRIVER)"),
     Flag("pids-limit", "", "int", "Default pids limit of containers", default="4096"),
     Flag(
         "nofile", "", "string", "Default limit of open files (soft[:hard])", default="1024:524288"

@@ -21,6 +21,7 @@ from jaula.cgroups import cgroup_path as cgroup_paths
 from jaula.engine.containers import health, presets, restart_policy, selinux
 from jaula.engine.containers.log_config import log_options, requested_options
 from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.containers.start import new_cgroup_path
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import check_name, new_id, random_name, short
 from jaula.engine.model.services import Services
@@ -170,6 +171,7 @@ async def create(
             pod=pod,
             engine_socket=bounds.engine_socket,
             level=selinux.take_level(services, container_id, resolved),
+            cgroup=new_cgroup_path(services.config, resolved.resources.cgroup_parent, container_id),
             resolved_request=resolved,
         )
         if user_of is not None:
@@ -261,7 +263,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         )
     size_limit(host.storage_opt)
     if parent := resolved.resources.cgroup_parent:
-        cgroup_paths.relative("/" + parent.strip("/"))
+        cgroup_paths.parent_path(parent, systemd=services.config.systemd_cgroups)
     if body.domainname and not is_host_name(body.domainname):
         raise InvalidRequest(f"invalid domain name: {body.domainname!r}")
     resources.check_oom_score(resolved.oom_score_adj)

@@ -23,6 +23,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
+from jaula.cgroups.cgroup_path import container_id, parent_path
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
 from jaula.engine.containers.start import cgroup_path, running_fields
@@ -403,7 +404,8 @@ def _sweep_cgroups(services: Services) -> list[str]:
     Below the engine's own parent this is every cgroup of a container. Below a parent that a request
     named it is the cgroups of containers with a record.
     """
-    parent = f"/{services.config.cgroup_parent.strip('/')}"
+    config = services.config
+    parent = parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
     directories: set[str] = set()
     with contextlib.suppress(NotFound), services.cgroups.open(parent) as cgroup:
         directories = set(cgroup.locations().values())
@@ -434,4 +436,4 @@ def _children(directory: str) -> list[str]:
         names = os.listdir(directory)
     except FileNotFoundError:
         return []
-    return [n for n in names if len(n) == 64 and not n.strip("0123456789abcdef")]
+    return [name for name in names if container_id(name)]

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, selinux
 from jaula.engine.containers.log_config import log_options, with_identity
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from jaula.cgroups.protocol import Cgroup
+    from jaula.config import EngineConfig
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.engine.volumes.staged_mounts import StagedMounts
@@ -498,9 +500,22 @@ def _device_edits(
 
 
 def cgroup_path(services: Services, record: ContainerRecord) -> str:
-    """Return the cgroup of a container, below the engine's parent or the requested one."""
-    parent = record.resolved.resources.cgroup_parent or services.config.cgroup_parent
-    return f"/{parent.strip('/')}/{record.id}"
+    """Return the cgroup of a container.
+
+    It was decided when the container was created; a record without it is of a former engine, or of
+    a build.
+    """
+    parent = record.resolved.resources.cgroup_parent
+    return record.cgroup or new_cgroup_path(services.config, parent, record.id)
+
+
+def new_cgroup_path(config: EngineConfig, parent: str, container_id: str) -> str:
+    """Return the cgroup of a new container, below the requested parent or the engine's. Pure.
+
+    :raises InvalidRequest: when the parent is not valid.
+    """
+    parent = parent or config.cgroup_parent
+    return container_path(parent, container_id, systemd=config.systemd_cgroups)
 
 
 def open_cgroup(services: Services, record: ContainerRecord) -> Cgroup:

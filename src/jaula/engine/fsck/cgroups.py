@@ -6,11 +6,10 @@ import os
 from collections.abc import Iterator
 from functools import partial
 
+from jaula.cgroups import cgroup_path as cgroup_paths
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.errors import NotFound
-
-_ID_LENGTH = 64  # digits
 
 
 def check(inputs: FsckInputs) -> Iterator[Problem]:
@@ -29,12 +28,14 @@ def check(inputs: FsckInputs) -> Iterator[Problem]:
 def _cgroups(inputs: FsckInputs) -> Iterator[tuple[str, str]]:
     """Yield the container id and the path of each cgroup of a container."""
     services = inputs.services
-    parent = f"/{services.config.cgroup_parent.strip('/')}"
-    for name in {name for directory in _locations(inputs, parent) for name in _children(directory)}:
-        yield name, f"{parent}/{name}"
+    config = services.config
+    parent = cgroup_paths.parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
+    for name in {name for directory in _locations(inputs, parent) for name in _names(directory)}:
+        if id := cgroup_paths.container_id(name):
+            yield id, f"{parent}/{name}"
     for record in inputs.records:
         path = cgroup_path(services, record)
-        if not path.startswith(f"{parent}/{record.id}") and _locations(inputs, path):
+        if path.rpartition("/")[0] != parent and _locations(inputs, path):
             yield record.id, path
 
 
@@ -56,11 +57,8 @@ def _remove(inputs: FsckInputs, path: str) -> None:
         return  # removed in the meantime
 
 
-def _children(directory: str) -> list[str]:
+def _names(directory: str) -> list[str]:
     try:
-        names = os.listdir(directory)
+        return os.listdir(directory)
     except FileNotFoundError:
         return []
-    return [
-        name for name in names if len(name) == _ID_LENGTH and not name.strip("0123456789abcdef")
-    ]

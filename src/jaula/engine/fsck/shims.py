@@ -12,12 +12,13 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from jaula.cgroups.cgroup_path import PREFIX, parent_path
 from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.kernel import process
 from jaula.runtime.client import is_shim
 from jaula.runtime.shim.stdio_relay import DRAIN_TIMEOUT
 
-_ID = re.compile(r"[0-9a-f]{64}")
+_ID = re.compile(rf"(?:{PREFIX}-)?([0-9a-f]{{64}})")  # of a directory, or of a scope
 
 
 def check(inputs: FsckInputs) -> Iterator[Problem]:
@@ -40,11 +41,12 @@ def _shims(inputs: FsckInputs) -> Iterator[tuple[str, str]]:
 
 def _container_of(inputs: FsckInputs, pid: str) -> str:
     """Return the id of the container whose shim a process is, or ''."""
-    paths = inputs.services.config.paths
+    config = inputs.services.config
+    paths = config.paths
     parents = (
         f"{paths.root}/containers/",
         f"{paths.run}/containers/",
-        f"/{inputs.services.config.cgroup_parent.strip('/')}/",
+        f"{parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)}/",
     )
     try:
         if not is_shim(int(pid)):
@@ -54,7 +56,7 @@ def _container_of(inputs: FsckInputs, pid: str) -> str:
             for parent in parents:
                 _, separator, rest = name.partition(parent)
                 if separator and (match := _ID.match(rest)):
-                    return match[0]
+                    return match[1]
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""  # it has exited, or is another user's
     return ""

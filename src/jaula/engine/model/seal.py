@@ -19,7 +19,7 @@ import msgspec
 from jaula.state.records import ContainerRecord
 
 _SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
-           "engine_socket", "pod", "resolved_request")  # fmt: skip
+           "engine_socket", "pod", "resolved_request", "cgroup")  # fmt: skip
 """Members of a record that only a creation or an update sets."""
 
 

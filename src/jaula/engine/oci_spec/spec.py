@@ -9,6 +9,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from jaula.engine.oci_spec import mounts, namespaces, resources
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.engine.oci_spec.security import SecurityConfig
@@ -34,7 +36,6 @@ from jaula.spec.runtime import (
     DeviceCgroup,
     Linux,
     Process,
-    Resources,
     Root,
     Spec,
     User,
@@ -87,13 +88,7 @@ def build(
             gid_mappings=inputs.gid_mappings or inputs.mappings,
             devices=devices,
             cgroups_path=inputs.cgroup_path,
-            resources=Resources(
-                devices=rules,
-                memory=limits.memory,
-                cpu=limits.cpu,
-                pids=limits.pids,
-                block_io=limits.block_io,
-            ),
+            resources=msgspec.structs.replace(limits, devices=rules),
             rootfs_propagation="private",
             seccomp=confinement.seccomp,
             sysctl=_sysctls(resolved, inputs),

@@ -31,6 +31,7 @@ from jaula.engine.containers.create import (
 )
 from jaula.engine.containers.log_config import pod_log_config
 from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.containers.start import new_cgroup_path
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
 from jaula.engine.pods import pause, validation
@@ -129,6 +130,10 @@ class Pods:
             and features.user_namespaces
             and not self._services.host.rootless,
         )
+
+    def systemd_cgroups(self) -> bool:
+        """Return whether the cgroups of containers are scopes in slices of systemd."""
+        return self._services.config.systemd_cgroups
 
     def network_state(self) -> NetworkState:
         """Return whether pods can have a network.
@@ -256,6 +261,9 @@ class Pods:
                 owner_gid=owner[1],
                 beneath=bounds.mount_prefixes,
                 level=selinux.take_level(services, container_id, resolved),
+                cgroup=new_cgroup_path(
+                    services.config, resolved.resources.cgroup_parent, container_id
+                ),
                 resolved_request=resolved,
                 sandbox=PodSandboxRecord(request, starting=True),
             )

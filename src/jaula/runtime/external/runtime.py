@@ -31,7 +31,7 @@ from jaula.runtime.create.id_maps import host_id
 from jaula.runtime.create.process import FdStack, ProcessHandle, Stdio, memory_limit, stdio_pipes
 from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.external import cgroup_cleanup, command_line
-from jaula.runtime.external.spec import extra_devices, is_bind, translate
+from jaula.runtime.external.spec import extra_devices, is_bind, systemd_path, translate
 from jaula.runtime.external.staging_mount import StagingMount
 from jaula.runtime.init import lsm_labels
 from jaula.runtime.protocol import ExternalRuntime
@@ -61,6 +61,9 @@ def start(
     linux, process_spec = spec.linux, spec.process
     if linux is None or process_spec is None:
         raise RuntimeFailure("the spec has no linux or no process section")
+    if systemd_path(linux.cgroups_path or ""):
+        arguments = (*runtime.arguments, "--systemd-cgroup")
+        runtime = msgspec.structs.replace(runtime, arguments=arguments)
     fd_stack = FdStack()
     try:
         ns = namespaces.plan(linux, options.sandbox, fd_stack, namespace_fds=options.namespace_fds)

@@ -39,6 +39,18 @@ def extra_devices(linux: Linux) -> tuple[Device, ...]:
     return tuple(device for device in linux.devices if device.path not in _RUNTIME_DEVICES)
 
 
+def systemd_path(cgroup: str) -> str:
+    """Return the ``cgroupsPath`` of a scope as ``slice:prefix:name``, '' for another cgroup.
+
+    Runtimes read it so with their option ``--systemd-cgroup``.
+    """
+    above, _, unit = cgroup.rpartition("/")
+    prefix, dash, name = unit.removesuffix(".scope").partition("-")
+    if not unit.endswith(".scope") or not dash:
+        return ""
+    return f"{above.rpartition('/')[2] or '-.slice'}:{prefix}:{name}"
+
+
 def translate(
     spec: Spec,
     *,
@@ -84,6 +96,7 @@ def translate(
         mounts=tuple(mounts),
         linux=structs.replace(
             linux,
+            cgroups_path=systemd_path(linux.cgroups_path or "") or linux.cgroups_path,
             namespaces=tuple(
                 structs.replace(entry, path=namespaces.get(entry.type, entry.path))
                 for entry in _with_sandbox(linux.namespaces, namespaces)

@@ -114,3 +114,17 @@ def test_mqueue_is_left_out_if_it_cannot_be_labelled() -> None:
     labelled = structs.replace(with_queues, linux=linux)
     assert queues not in translated(labelled).mounts
     assert queues in translated(labelled, namespaces={}).mounts
+
+
+def test_a_scope_of_systemd_is_named_as_runtimes_read_it() -> None:
+    assert SPEC.linux is not None
+    for path, expected in (
+        ("/a.slice/a-b.slice/jaula-0123.scope", "a-b.slice:jaula:0123"),
+        ("/jaula-0123.scope", "-.slice:jaula:0123"),
+        ("/jaula/0123", "/jaula/0123"),
+        ("/a.slice/0123.scope", "/a.slice/0123.scope"),
+    ):
+        linux = structs.replace(SPEC.linux, cgroups_path=path)
+        result = translated(structs.replace(SPEC, linux=linux)).linux
+        assert result is not None
+        assert result.cgroups_path == expected

@@ -86,6 +86,10 @@ class PodsApi:
         self._session.require_read()
         return await self._service.runtime_handlers()
 
+    def systemd_cgroups(self) -> bool:
+        self._session.require_read()
+        return self._service.systemd_cgroups()
+
     def network_state(self) -> NetworkState:
         self._session.require_read()
         return self._service.network_state()
