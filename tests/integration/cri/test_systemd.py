@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import signal
 import subprocess
@@ -115,11 +116,11 @@ def test_the_kubelet_is_told_the_driver(node: SliceEngine) -> None:
     calls(node, work)
 
 
-@pytest.mark.parametrize("handler", ["", "runc"])
+@pytest.mark.parametrize("handler", ["", "jaula-userns", "runc"])
 def test_a_container_is_a_delegated_scope_in_the_slice_of_its_pod(
     node: SliceEngine, handler: str
 ) -> None:
-    if handler and not shutil.which(handler):
+    if handler == "runc" and not shutil.which(handler):
         pytest.skip("runc is not installed")
 
     async def work(cri: Cri) -> None:
@@ -140,6 +141,7 @@ def test_a_container_is_a_delegated_scope_in_the_slice_of_its_pod(
         assert (directory / "memory.max").read_text() == f"{64 * MIB}\n"
         assert (directory / "memory.swap.max").read_text() == "0\n"
         assert (directory / "cpu.max").read_text() == "50000 100000\n"
+        assert await cri.run(id, "cat", "/proc/self/cgroup") == "0::/\n"
         usage = (await cri.call("ContainerStats", container_id=id)).stats
         assert usage.memory.working_set_bytes.value > 0
         (stats,) = (await cri.call("ListPodSandboxStats")).stats
@@ -238,6 +240,10 @@ def test_other_containers_are_scopes_in_the_slice_of_the_engine(node: SliceEngin
         assert cgroup_of(node, id) == f"/{node.tag}.slice/jaula-{id}.scope"
         assert node.request("POST", f"/containers/{id}/pause").status == 204
         assert node.request("POST", f"/containers/{id}/unpause").status == 204
+        done = node.cli("jaula", "verify", "--format", "json", id)
+        rows = [row for row in json.loads(done.stdout) if "/sys/fs/cgroup" in row["evidence"]]
+        assert len(rows) > 2
+        assert [row for row in rows if row["verdict"] not in ("holds", "relaxed")] == []
         update = {"Memory": 80 * MIB, "MemorySwap": 80 * MIB}
         assert node.request("POST", f"/containers/{id}/update", update).status == 200
         assert shown(f"jaula-{id}.scope", "MemoryMax") == {"MemoryMax": str(80 * MIB)}

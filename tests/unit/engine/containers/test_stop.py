@@ -68,7 +68,7 @@ class Host:
         self.events: list[str] = []
         paths = SimpleNamespace(container_run=lambda container_id: run)
         services = SimpleNamespace(
-            config=SimpleNamespace(paths=paths, cgroup_parent="jaula"),
+            config=SimpleNamespace(paths=paths, cgroup_parent="jaula", systemd_cgroups=False),
             cgroups=self.freezer,
             container_store=SimpleNamespace(save=self.save),
         )

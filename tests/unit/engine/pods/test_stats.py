@@ -123,7 +123,9 @@ def test_a_cgroup_without_processes_has_no_usage() -> None:
             return pids.pop(0)
 
     cgroups = SimpleNamespace(version=1, open=lambda path: Cgroup())
-    services: Any = SimpleNamespace(cgroups=cgroups, config=SimpleNamespace(cgroup_parent="parent"))
+    services: Any = SimpleNamespace(
+        cgroups=cgroups, config=SimpleNamespace(cgroup_parent="parent", systemd_cgroups=False)
+    )
     body = ContainerCreate()
     record = ContainerRecord(
         "1" * 64, "web", 1, body, "", status=Status.RUNNING, resolved_request=resolve(body)
