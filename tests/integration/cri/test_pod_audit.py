@@ -106,7 +106,7 @@ def test_failures_are_entries_of_bounded_length(node: PrivateEngine) -> None:
         main = await cri.run_container(pod, "main", "sleep", "100")
         with pytest.raises(GrpcError):
             await cri.call("ExecSync", container_id=main, cmd=["sleep", "9"], timeout=1)
-        config = container_config("x" * 5000, "true")
+        config = container_config("x" * 250, "true")
         config.image.image = "absent:1"
         with pytest.raises(GrpcError):
             await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
