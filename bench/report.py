@@ -73,7 +73,7 @@ def ratios(
     lines = _head(*others, "jaula", *(f"jaula / {name}" for name in others))
     for key, title in titles.items():
         medians = {name: statistics.median(v) for name, v in results[key].items() if v}
-        cells = [f"{medians[n]:.0f}" if n in medians else "" for n in (*others, "jaula")]
+        cells = [_short(medians.get(name)) for name in (*others, "jaula")]
         cells += [
             f"{medians['jaula'] / medians[n]:.2f}" if {n, "jaula"} <= set(medians) else ""
             for n in others
@@ -94,6 +94,13 @@ def _with_baseline(results: Mapping[str, object], *others: str) -> tuple[str, ..
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.1f}"
+
+
+def _short(value: float | None) -> str:
+    """Return a number with at least three digits."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _ratio(other: float | None, own: float | None, key: str) -> str:
