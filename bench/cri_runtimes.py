@@ -32,6 +32,10 @@ from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.kernel.netlink import in_netns
 from jaula.network.cni.bridge_config import bridge_conflist
+from jaula.network.cni.cache import ResultCache
+from jaula.network.cni.config import parse_list
+from jaula.network.cni.network_list import Attachment, NetworkList
+from jaula.network.cni.plugin import PluginExec
 
 PLUGINS = "/usr/lib/cni"
 PAUSE_IMAGE = "bench-pause:latest"
@@ -67,6 +71,21 @@ class Client:
         return (time.perf_counter() - start) * 1e3, response
 
 
+def _accounting() -> Path:
+    """Return the hierarchy of cgroups that counts processor time."""
+    path = Path("/sys/fs/cgroup/cpuacct")
+    return path if path.is_dir() else Path("/sys/fs/cgroup")
+
+
+def _processor_seconds(group: Path) -> float:
+    if not group.exists():  # no pod was started
+        return 0.0
+    if (usage := group / "cpuacct.usage").exists():
+        return int(usage.read_text()) / 1e9
+    words = (group / "cpu.stat").read_text().split()
+    return int(words[words.index("usage_usec") + 1]) / 1e6
+
+
 @contextlib.asynccontextmanager
 async def connected(path: Path) -> AsyncIterator[Client]:
     with socket.socket(socket.AF_UNIX) as sock:
@@ -90,6 +109,40 @@ class Processes:
     pauses: tuple[int, ...]
 
 
+def _network_configuration(base: Path, bridge: str, subnet: str) -> bytes:
+    """Return a list of bridge (with host-local) and portmap; addresses are stored in ``base``."""
+    document = json.loads(bridge_conflist([subnet], name="bench", bridge=bridge))
+    document["plugins"][0]["ipam"]["dataDir"] = str(base / "addresses")
+    document["cniVersion"] = "1.0.0"
+    del document["cniVersions"]
+    return json.dumps(document).encode()
+
+
+class Plugins:
+    """The plugins of CNI alone, executed in this program's network namespace."""
+
+    def __init__(self, base: Path) -> None:
+        base.mkdir()
+        cache = ResultCache(base)
+        cache.prepare()
+        data = _network_configuration(base, "cnibench3", "10.198.28.0/22")
+        self._config = parse_list(data, "bench")
+        self._networks = NetworkList(PluginExec((PLUGINS,)), cache)
+
+    async def cycle(self, number: int) -> tuple[float, float]:
+        """Attach and detach a new network namespace; return the milliseconds of each."""
+        netns = new_namespace()
+        path, container = f"/proc/{os.getpid()}/fd/{netns}", f"plugins-{number}"
+        try:
+            begin = time.perf_counter()
+            await self._networks.add(self._config, Attachment(container_id=container, netns=path))
+            added = time.perf_counter()
+            await self._networks.delete(container, namespace=path)
+            return (added - begin) * 1e3, (time.perf_counter() - added) * 1e3
+        finally:
+            os.close(netns)
+
+
 class PodRuntime(Engine):
     """A runtime of pods under measurement."""
 
@@ -99,12 +152,9 @@ class PodRuntime(Engine):
         super().__init__(base)
         self.netns = new_namespace()
         self.cgroup = f"jb{os.getpid()}{self.name}-pods"
-        document = json.loads(bridge_conflist(self.bridge[1:], name="bench", bridge=self.bridge[0]))
-        document["plugins"][0]["ipam"]["dataDir"] = str(base / "addresses")
-        document["cniVersion"] = "1.0.0"
-        del document["cniVersions"]
         (base / "net.d").mkdir()
-        (base / "net.d/10-bench.conflist").write_text(json.dumps(document))
+        configuration = _network_configuration(base, *self.bridge)
+        (base / "net.d/10-bench.conflist").write_bytes(configuration)
         for name in ("hosts", "termination-log"):  # files that the kubelet mounts
             (base / name).touch()
 
@@ -115,6 +165,19 @@ class PodRuntime(Engine):
     def spawn(self, words: list[str]) -> None:
         with in_netns(self.netns):
             super().spawn(words)
+        assert self.process is not None
+        group = _accounting() / self._group
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.procs").write_text(str(self.process.pid))
+
+    @property
+    def _group(self) -> str:
+        """Return the cgroup of the daemon, of its shims and of the plugins."""
+        return f"{self.cgroup}-runtime"
+
+    def processor_seconds(self) -> float:
+        """Return the time of all processes of the runtime and of its pods, past ones included."""
+        return sum(_processor_seconds(_accounting() / name) for name in (self._group, self.cgroup))
 
     def load(self, archive: Path) -> None:
         """Load an image of docker's format."""
@@ -131,6 +194,9 @@ class PodRuntime(Engine):
             for top in Path("/sys/fs/cgroup").glob(f"**/{self.cgroup}"):
                 for directory, _, _ in top.walk(top_down=False):
                     directory.rmdir()
+            if (group := _accounting() / self._group).exists():
+                wait_for(lambda: not (group / "cgroup.procs").read_text(), "end of all shims")
+                group.rmdir()
 
     def _terminate(self) -> None:
         if self.process is None:

@@ -12,8 +12,9 @@ import time
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
-from cri_runtimes import CNI, HOST, PUBLISHED, Client, PodRuntime, Processes, connected
+from cri_runtimes import CNI, HOST, PUBLISHED, Client, Plugins, PodRuntime, Processes, connected
 from engines import pss_bytes, status_bytes
 
 Results = dict[str, dict[str, list[float]]]
@@ -67,8 +68,11 @@ async def cycles(runtimes: Sequence[PodRuntime], options: Namespace) -> Results:
     async with AsyncExitStack() as stack:
         clients = [(r, await stack.enter_async_context(connected(r.cri_socket))) for r in runtimes]
         for network in _NETWORKS:
+            before: dict[str, float] = {}
             for number in range(options.rounds + 1):  # the first one is not counted
                 for runtime, client in clients if number % 2 else reversed(clients):
+                    if number == 1:
+                        before[runtime.name] = runtime.processor_seconds()
                     name = f"{network}-{number}"
                     pod, _, start = await start_pod(client, runtime, name, network)
                     end = await end_pod(client, pod)
@@ -78,6 +82,9 @@ async def cycles(runtimes: Sequence[PodRuntime], options: Namespace) -> Results:
                     samples.add(f"end {network}", runtime, sum(end))
                     for method, value in zip((*_START, *_END), start + end, strict=True):
                         samples.add(f"{method} {network}", runtime, value)
+            for runtime in runtimes:
+                used = runtime.processor_seconds() - before[runtime.name]
+                samples.add(f"processor {network}", runtime, used / options.rounds * 1e3)
     return samples.results
 
 
@@ -189,6 +196,14 @@ async def _end_all(runtime: PodRuntime, pods: Sequence[str]) -> None:
             await end_pod(client, pod)
 
 
+async def plugins_alone(base: Path, rounds: int) -> Results:
+    """Attach and detach network namespaces alone: what every runtime waits for."""
+    plugins = Plugins(base)
+    times = [await plugins.cycle(number) for number in range(rounds + 1)]
+    add, delete = zip(*times[1:], strict=True)
+    return {"plugins": {"ADD": list(add), "DEL": list(delete)}}
+
+
 ALL: dict[str, Callable[[Sequence[PodRuntime], Namespace], Awaitable[Results]]] = {
     "cycles": cycles,
     "full_node": full_node,
@@ -204,6 +219,7 @@ def titles(pods: int, clients: int) -> dict[str, str]:
         rows |= {f"{method} {network}": f"· {method} (ms)" for method in _START}
         rows[f"end {network}"] = f"end of a pod, {text} (ms)"
         rows |= {f"{method} {network}": f"· {method} (ms)" for method in _END}
+        rows[f"processor {network}"] = f"processor time of a start and an end, {text} (ms)"
     return rows | {
         "total 1": f"start of {pods} pods, CNI, one client (s)",
         "first starts": f"· the first {GROUP} of them, each (ms)",
