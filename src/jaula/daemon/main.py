@@ -129,6 +129,8 @@ def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
     from jaula.runtime_interfaces import runtime_interfaces
 
     def load() -> Interfaces:
+        if config.cri:  # once, and not in the shim of each container of a pod
+            import jaula.logs.drivers.cri  # noqa: F401
         if paths.rootless_uid() is None:
             return runtime_interfaces(systemd_cgroups=config.systemd_cgroups)
         run = str(config.paths.run)

@@ -72,6 +72,26 @@ def test_a_sandbox_has_one_small_process_named_pause(node: PrivateEngine) -> Non
     calls(node, work)
 
 
+def test_the_shim_of_a_container_with_a_log_imports_nothing(
+    node: PrivateEngine, tmp_path: Path
+) -> None:
+    def private_memory(container: str) -> int:
+        """Return kB that the container's shim shares with no other process."""
+        pid = node.request("GET", f"/containers/{container}/json").json()["State"]["Pid"]
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        shim = stat.rpartition(")")[2].split()[1]
+        memory = Path(f"/proc/{shim}/smaps_rollup").read_text()
+        return int(memory.partition("Private_Dirty:")[2].split()[0])
+
+    async def work(cri: Cri) -> None:
+        pod = await cri.run_pod("web", log_directory=str(tmp_path))
+        container = await cri.run_container(pod, "main", "sleep", "1000", log_path="main.log")
+        await asyncio.sleep(1)  # the helper of the start has exited
+        assert private_memory(container) < private_memory(pod) + 1000
+
+    calls(node, work)
+
+
 def test_a_container_runs_is_stopped_and_keeps_its_status(node: PrivateEngine) -> None:
     async def work(cri: Cri) -> None:
         pod = await cri.run_pod("web")
