@@ -500,11 +500,12 @@ class Runtime:
     ) -> Shim:
         """Create and start a container; the program runs when this returns.
 
-        ``namespace_fds`` are descriptors by namespace type. The container joins them where the spec
-        names a path for that type. The descriptors of ``attachments`` are closed here in every
-        case. The sandbox and the namespace descriptors stay open: the caller owns them.
-        ``on_request`` gets the connection when the request was sent: its ``kill`` ends the start.
-        The shim holds a duplicate of ``engine_socket`` as long as the container runs.
+        ``namespace_fds`` are descriptors by namespace type. The container joins them, whether the
+        spec names a path for that type or asks for a new one. The descriptors of ``attachments``
+        are closed here in every case. The sandbox and the namespace descriptors stay open: the
+        caller owns them. ``on_request`` gets the connection when the request was sent: its ``kill``
+        ends the start. The shim holds a duplicate of ``engine_socket`` as long as the container
+        runs.
 
         :raises RuntimeFailure: with Docker's exit code; nothing of the container is left then.
         :raises ShimLost: when the shim was killed, or did not answer and was killed. No process

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.needs("/usr/lib/cni/bridge")
 @pytest.fixture(scope="module")
 def node(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     directory = tmp_path_factory.mktemp("cni")
-    with running_node((worker_index + 59) % 250 + 1, directory) as made:
+    flags = ("--add-runtime", "other=runc")
+    with running_node((worker_index + 59) % 250 + 1, directory, *flags) as made:
         yield made
 
 
@@ -143,6 +144,47 @@ def test_the_network_is_ready_as_long_as_there_is_a_configuration(node: Node) ->
         await becomes(cri, True)
 
     calls(node, work)
+
+
+@pytest.mark.parametrize(
+    "handler", ["jaula-userns", pytest.param("other", marks=pytest.mark.needs("runc"))]
+)
+def test_pods_of_every_runtime_handler_are_attached(node: Node, handler: str) -> None:
+    async def work(cri: Cri) -> None:
+        call = {"config": networked("handled"), "runtime_handler": handler}
+        pod = (await cri.call("RunPodSandbox", **call)).pod_sandbox_id
+        network = (await cri.call("PodSandboxStatus", pod_sandbox_id=pod)).status.network
+        container = await cri.run_container(pod, "main", "sleep", "100")
+        assert network.ip in await cri.run(container, "ip", "addr", "show", "eth0")
+        assert "UP" in (await cri.run(container, "ip", "link", "show", "lo")).split("<")[1]
+
+    calls(node, work)
+    assert not node.used()
+
+
+def test_a_sysctl_of_the_pods_interface_is_set_after_the_plugins(node: Node) -> None:
+    async def work(cri: Cri) -> None:
+        config = networked("tuned")
+        config.linux.sysctls["net.ipv4.conf.eth0.arp_filter"] = "1"
+        pod = (await cri.call("RunPodSandbox", config=config)).pod_sandbox_id
+        container = await cri.run_container(pod, "main", "sleep", "100")
+        setting = "/proc/sys/net/ipv4/conf/eth0/arp_filter"
+        assert await cri.run(container, "cat", setting) == "1\n"
+
+    calls(node, work)
+
+
+def test_a_sandbox_that_cannot_start_is_detached(node: Node) -> None:
+    async def work(cri: Cri) -> None:
+        config = networked("broken")
+        config.hostname = "h" * 65  # of at most 64 characters, which the kernel checks
+        with pytest.raises(GrpcError) as caught:
+            await cri.call("RunPodSandbox", config=config)
+        assert "hostname" in str(caught.value)
+        assert not (await cri.call("ListPodSandbox")).items
+
+    calls(node, work)
+    assert not node.used()
 
 
 def test_a_plugin_that_fails_leaves_no_sandbox(node: Node) -> None:

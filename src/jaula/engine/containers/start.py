@@ -110,6 +110,8 @@ class Starter:
                 self._services.image_policy.check_start(record.image, record.asked_image)
             resolved = record.resolved
             joined = self._joined_paths(resolved.namespaces, resources)
+            if container.netns >= 0:
+                resources.joined_fds["network"] = os.dup(container.netns)
             await self._take(record, resources)
             if container.prepare is not None:
                 await container.prepare(self._maps(record, resources))

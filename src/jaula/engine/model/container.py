@@ -41,6 +41,7 @@ class Container:
     ``prepare`` once the container's ids are known; it may change the mounts. ``transient_env`` are
     environment variables that are never stored in the database; the spec is then written to
     ``bundle``. ``starting`` is the shim that creates the container; a removal by force kills it.
+    ``netns`` is a network namespace that a start gives to a sandbox, -1 if the runtime creates it.
     ``image_manifest`` is the OCI descriptor of its image's manifest, None until it is read.
     """
 
@@ -58,6 +59,7 @@ class Container:
         self.prepare: Callable[[IdMaps], Awaitable[None]] | None = None
         self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
+        self.netns = -1
         self.removing = False
         self.answered = False  # a client of this engine knows how the last request for it ended
         self.image_manifest: dict[str, Any] | None = None

@@ -391,7 +391,7 @@ class StartResources:
     ``ids`` are those of the container's user namespace, None if that is the host's. ``reserved`` is
     the range to release at the end. They differ if a container joins a user namespace but has a
     network of its own; ``shared_ids`` then counts one more container. ``joined_fds`` are
-    descriptors of another container's namespaces, by OCI type.
+    descriptors of another container's namespaces, or of one that was created before, by OCI type.
     """
 
     def __init__(self, services: Services) -> None:

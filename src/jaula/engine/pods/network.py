@@ -79,9 +79,11 @@ class PodNetwork:
             )
 
     async def attach(
-        self, sandbox: Container, request: PodSandboxRequest
+        self, sandbox: Container, request: PodSandboxRequest, namespace: str = ""
     ) -> tuple[tuple[str, ...], PodAttachment]:
-        """Attach a running sandbox; return its addresses, the first one is the pod's, and the rest.
+        """Attach a sandbox; return its addresses, the first one is the pod's, and the rest.
+
+        ``namespace`` is the path of its network namespace, '' if it runs.
 
         :raises Unavailable: when there is no configuration.
         :raises JaulaError: when a plugin fails. What it had added is removed.
@@ -90,7 +92,7 @@ class PodNetwork:
         assert self.state.config is not None
         attachment = Attachment(
             container_id=sandbox.id,
-            netns=_namespace(sandbox),
+            netns=namespace or _namespace(sandbox),
             ifname=_IFNAME,
             args=_arguments(sandbox.id, request),
             capability_args=_capability_args(request),

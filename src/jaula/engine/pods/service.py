@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,6 +46,7 @@ from jaula.errors import (
     Unsupported,
 )
 from jaula.kernel.netlink import in_netns
+from jaula.network.cni import netns
 from jaula.spec.api import HostConfig, LogConfig
 from jaula.spec.pod import USERNS_HANDLER, RuntimeHandler
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
@@ -279,8 +280,7 @@ class Pods:
         finally:
             lease.close()
         try:
-            await self._containers.start(container_id)
-            await self._attach(container, request)
+            await self._start(container, request)
             self._change(container, starting=False)
         except BaseException:
             await shielded(self._undo(container))
@@ -301,11 +301,40 @@ class Pods:
         same = former.record.sandbox.request == request and former.record.owner == owner[0]
         return former if same and former.live and not self.members(former.id) else None
 
-    async def _attach(self, container: Container, request: PodSandboxRequest) -> None:
-        if container.record.resolved.namespaces.net.host or self.network is None:
+    async def _start(self, container: Container, request: PodSandboxRequest) -> None:
+        """Start a sandbox and attach it to the network of the node.
+
+        The plugins and the runtime work at the same time if neither sees what the other does. An
+        external runtime may read the interfaces of the namespace, and a sysctl may be about them:
+        the plugins come first then.
+        """
+        resolved = container.record.resolved
+        if self.network is None or resolved.namespaces.net.host:
+            await self._containers.start(container.id)
             return
+        if not resolved.namespaces.user.host:  # that namespace owns the network namespace
+            await self._containers.start(container.id)
+            await self._attach(container, request)
+            return
+        container.netns = await in_thread(netns.create)
+        try:
+            attach = self._attach(container, request, f"/proc/{os.getpid()}/fd/{container.netns}")
+            sysctls = container.record.body.host_config.sysctls
+            if resolved.runtime != OWN_RUNTIME or any(name.startswith("net") for name in sysctls):
+                await attach
+                await self._containers.start(container.id)
+            else:
+                await _both(attach, self._containers.start(container.id))
+        finally:
+            os.close(container.netns)
+            container.netns = -1
+
+    async def _attach(
+        self, container: Container, request: PodSandboxRequest, namespace: str = ""
+    ) -> None:
+        assert self.network is not None
         self._change(container, networked=True)  # so that a next engine detaches it
-        addresses, attachment = await self.network.attach(container, request)
+        addresses, attachment = await self.network.attach(container, request, namespace)
         self._change(container, addresses=addresses, attachment=attachment)
 
     async def _detach(self, container: Container) -> None:
@@ -612,6 +641,16 @@ class Pods:
 
     async def _remove(self, container_id: str) -> None:
         await self._containers.remove(container_id, force=True, volumes=True)
+
+
+async def _both(*works: Coroutine[Any, Any, None]) -> None:
+    """Wait for all; one that fails cancels the others, and its error is raised at their end."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 async def _connect(pid: int, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ import os
 
 from jaula.errors import InvalidRequest
 from jaula.kernel import namespaces
+from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.rtnetlink import Rtnetlink, set_link
 
@@ -38,6 +39,16 @@ def identity(path: str) -> str | None:
         return f"{st.st_dev}:{st.st_ino}"
     finally:
         os.close(fd)
+
+
+def create() -> int:
+    """Create a network namespace that the caller's user namespace owns; return its descriptor."""
+
+    def enter() -> int:
+        namespaces.unshare(CLONE.NEWNET)
+        return namespaces.open_namespace("thread-self", "net")
+
+    return in_unshared_thread(enter)
 
 
 def set_loopback_up(path: str) -> None:

@@ -47,7 +47,7 @@ class CreateOptions(msgspec.Struct, frozen=True):
     mount_point: str  # an existing directory to attach the root to
     cgroup: str  # path below each hierarchy's mount point
     sandbox: tuple[int, int] | None = None  # prepared user and network namespace
-    namespace_fds: dict[str, int] = {}  # by type; joined where the spec names a path
+    namespace_fds: dict[str, int] = {}  # by type; joined instead of a path or a new one
     host_mounts: int = -1  # mount namespace in which shared binds are made; -1: this process's
     stdio: Stdio | None = None  # the caller's descriptors; None: create pipes
     stdin_open: bool = False

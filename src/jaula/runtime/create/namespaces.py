@@ -64,8 +64,9 @@ def plan(
     """Open and create the namespaces of a spec; ``fd_stack`` owns the descriptors.
 
     ``sandbox`` is a prepared pair of user and network namespace, joined where the spec asks for new
-    ones. ``namespace_fds`` are descriptors of namespaces for which the spec names paths. A path
-    below /proc/PID may meanwhile lead to another process; a descriptor cannot.
+    ones. ``namespace_fds`` are descriptors of namespaces that are joined: those for which the spec
+    names paths, and prepared ones. A path below /proc/PID may meanwhile lead to another process; a
+    descriptor cannot.
 
     :raises InvalidRequest: when the spec is invalid.
     :raises RuntimeFailure: when a namespace cannot be opened or created.
@@ -126,10 +127,10 @@ def _owns(user_fd: int, fd: int) -> bool:
 
 def _joined(entry: Namespace, namespace_fds: dict[str, int], fd_stack: FdStack) -> int:
     """Return a descriptor of an existing namespace; -1 if a new one is requested."""
-    if not entry.path:
-        return -1
     if entry.type in namespace_fds:
         return namespace_fds[entry.type]
+    if not entry.path:
+        return -1
     return fd_stack.add(_open(entry.type, entry.path))
 
 
