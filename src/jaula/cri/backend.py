@@ -136,6 +136,7 @@ class System(Protocol):
 class Backend(Protocol):
     """The functions of the engine that the services call."""
 
+    async def sync(self) -> None: ...
     @property
     def access(self) -> Access: ...
     @property

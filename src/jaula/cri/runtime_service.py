@@ -115,7 +115,7 @@ class RuntimeService:
         }
         return {
             **{
-                SERVICE + name: Method(decoder(kind), unary=_unary(handler))
+                SERVICE + name: Method(decoder(kind), unary=self._unary(handler))
                 for name, (kind, handler) in unary.items()
             },
             **{
@@ -123,6 +123,14 @@ class RuntimeService:
                 for name, (kind, stream) in streaming.items()
             },
         }
+
+    def _unary(self, handler: Callable[[Any], Awaitable[Any]]) -> Unary:
+        async def answer(call: Call, request: Any) -> Any:
+            response = await handler(request)
+            await self._engine.sync()
+            return response
+
+        return answer
 
     # -- the runtime -----------------------------------------------------------------------------
 
@@ -485,12 +493,5 @@ def _streaming(stream: Callable[[Any], AsyncIterator[Any]]) -> Streaming:
                 yield response
         finally:
             await responses.aclose()  # type: ignore[attr-defined]
-
-    return answer
-
-
-def _unary(handler: Callable[[Any], Awaitable[Any]]) -> Unary:
-    async def answer(call: Call, request: Any) -> Any:
-        return await handler(request)
 
     return answer
