@@ -16,7 +16,6 @@ import hashlib
 import io
 import os
 import struct
-import tarfile
 
 from jaula.errors import Unsupported
 
@@ -77,6 +76,8 @@ def layer() -> tuple[str, bytes]:
 
     :raises Unsupported: when this machine has no program.
     """
+    import tarfile  # an engine without pods does not need it
+
     content = program(os.uname().machine)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
