@@ -147,6 +147,12 @@ def _running(engine: Engine, count: int, clients: int) -> Iterator[list[str]]:
         engine.remove(*names[first : first + 20])
 
 
+def engine_start(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Start of an engine without containers, until it answers (ms)"""
+    serving = [engine for engine in engines if engine.socket]
+    return _alternate(serving, options.rounds, lambda engine: engine.restart() * 1e3)
+
+
 def restart(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
     """Kill of an engine with 500 running containers, until the next one answers (ms)"""
     samples: Samples = {}
@@ -278,6 +284,7 @@ def phases(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Sam
 
 
 ALL: dict[str, Measure] = {
+    "engine_start": engine_start,
     "engine_memory": engine_memory,
     "all_memory": all_memory,
     "run_command": run_command,
