@@ -223,3 +223,14 @@ class PrivateEngine:
         if "input" not in options and "stdin" not in options:
             settings["stdin"] = subprocess.DEVNULL
         return subprocess.run([*first, *words], **(settings | options))
+
+
+@dataclass
+class SliceEngine(PrivateEngine):
+    """An engine whose parent of containers is a slice, or a directory with ``directory``."""
+
+    directory: bool = False
+
+    @property
+    def cgroup_parent(self) -> str:
+        return self.tag if self.directory else f"{self.tag}.slice"

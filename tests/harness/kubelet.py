@@ -31,6 +31,7 @@ from jaula.kernel.netlink import in_netns
 from jaula.network.cni.bridge_config import bridge_conflist
 
 PORT = 10250
+SYSTEMD = Path("/run/systemd/system").exists()
 POD_CIDR = "10.232.0.0/24"
 NODE = "node"
 TIMEOUT = 90.0 * SLOW  # seconds
@@ -129,8 +130,12 @@ class Kubelet:
 
     @property
     def cgroup(self) -> str:
-        """The name of the cgroup of the node's pods."""
+        """The name of the cgroup of the node's pods, as the kubelet has it."""
         return f"{self.engine.tag}k"
+
+    @property
+    def cgroup_directory(self) -> str:
+        return f"{self.cgroup}.slice" if SYSTEMD else self.cgroup
 
     def stop(self) -> None:
         """End the kubelet; its pods go on."""
@@ -153,13 +158,13 @@ class Kubelet:
         """End what a node loses when it starts again: processes, mounts, cgroups, /run."""
         self.stop()
         self.engine.kill()
-        _kill_processes(self.cgroup)
+        _kill_processes(self.cgroup_directory)
         leaks.clean_up(self.engine)
         _unmount(self.directory / "root")
         shutil.rmtree(self.engine.run)
         self.engine.run.mkdir()
-        _remove_cgroups(self.cgroup)
-        _make_cgroups(self.cgroup)
+        _remove_cgroups(self.cgroup_directory)
+        _make_cgroups(self.cgroup_directory)
 
     def addresses(self) -> list[str]:
         """Return the addresses that pods have by the plugin host-local."""
@@ -336,7 +341,7 @@ def node(engine: PrivateEngine, netns: int, program: str) -> Iterator[Kubelet]:
     _run("mount", "--bind", str(directory), str(directory))
     try:
         _run("mount", "--make-rshared", str(directory))
-        _make_cgroups(kubelet.cgroup)
+        _make_cgroups(kubelet.cgroup_directory)
         with in_netns(netns):
             _run("ip", "link", "add", "node0", "type", "veth", "peer", "name", "peer0")
             _run("ip", "address", "add", "10.233.0.1/24", "dev", "node0")
@@ -358,7 +363,7 @@ def node(engine: PrivateEngine, netns: int, program: str) -> Iterator[Kubelet]:
         if engine.process is not None:
             engine.kill()
         leaks.clean_up(engine)
-        _remove_cgroups(kubelet.cgroup)
+        _remove_cgroups(kubelet.cgroup_directory)
         _unmount(directory)
         engine.delete_directories()
         shutil.rmtree(directory)
@@ -385,6 +390,9 @@ def _hierarchies() -> list[Path]:
 
 def _make_cgroups(name: str) -> None:
     """Make the cgroup of the node's pods: the kubelet asks that it exists."""
+    if SYSTEMD:
+        _run("systemctl", "start", name)
+        return
     for hierarchy in _hierarchies():
         group = hierarchy / name
         group.mkdir()
@@ -415,6 +423,8 @@ def _kill_processes(name: str) -> None:
 
 def _remove_cgroups(name: str) -> None:
     _kill_processes(name)
+    if SYSTEMD:
+        _run("systemctl", "stop", name)
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / name, topdown=False):
             with contextlib.suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ import pytest
 
 from conftest import load_image
 from harness import kubelet
-from harness.engine import PrivateEngine
+from harness.engine import PrivateEngine, SliceEngine
 from harness.kubelet import Kubelet
 from integration.network.conftest import new_namespace
 
@@ -27,7 +27,8 @@ def shared_node(worker_index: int) -> Iterator[Kubelet]:
     assert program is not None, "KUBELET names no kubelet"
     netns = new_namespace()
     try:
-        with kubelet.node(PrivateEngine((worker_index + 61) % 250 + 1), netns, program) as made:
+        kind = SliceEngine if kubelet.SYSTEMD else PrivateEngine
+        with kubelet.node(kind((worker_index + 61) % 250 + 1), netns, program) as made:
             load_image(made.engine, "busybox")
             yield made
     finally:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 
 from conftest import load_image
 from harness import leaks
-from harness.engine import PrivateEngine
+from harness.engine import PrivateEngine, SliceEngine
 from harness.pods import Cri, connected, container_config, sandbox_config
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
@@ -26,17 +25,6 @@ pytestmark = [pytest.mark.vm, pytest.mark.needs("/run/systemd/system")]
 
 MIB = 1 << 20
 TREE = Path("/sys/fs/cgroup")
-
-
-@dataclass
-class SliceEngine(PrivateEngine):
-    """An engine whose parent of containers is a slice, or a directory with ``directory``."""
-
-    directory: bool = False
-
-    @property
-    def cgroup_parent(self) -> str:
-        return self.tag if self.directory else f"{self.tag}.slice"
 
 
 @pytest.fixture(scope="module")
