@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -193,6 +194,22 @@ def test_usage_grows_with_the_written_data(
     with open_root(snapshots.root(ID)) as root:
         write(root, "big", "x" * 10_000)
     assert snapshots.usage(ID) == (before.size + 10_000, before.inodes + 1)
+
+
+def test_usage_of_a_snapshot_that_is_removed_meanwhile_is_an_error_or_a_number(
+    snapshots: SnapshotDriver, image: tuple[str, ...]
+) -> None:
+    for _ in range(10):
+        snapshots.create(ID, image)
+        with open_root(snapshots.root(ID)) as root:
+            for number in range(20):
+                write(root, f"file{number}", "x")
+        removal = threading.Thread(target=snapshots.remove, args=(ID,))
+        removal.start()
+        with pytest.raises(NotFound):  # noqa: PT012 - each call may be the one that fails
+            while True:
+                assert snapshots.usage(ID).size >= 0
+        removal.join()
 
 
 def test_a_removed_snapshot_leaves_nothing(

@@ -94,7 +94,10 @@ class SnapshotDriver(Protocol):
         """
 
     def usage(self, id: str) -> SnapshotUsage:
-        """Return the bytes and inodes that the snapshot has beyond its layers."""
+        """Return the bytes and inodes that the snapshot has beyond its layers.
+
+        :raises NotFound: when it does not exist, or is removed meanwhile.
+        """
 
     def leftovers(self) -> list[str]:
         """Return the paths that belong to no snapshot and that :meth:`sweep` removes."""

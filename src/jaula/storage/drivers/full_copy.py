@@ -216,12 +216,17 @@ class FullCopyDriver(ABC):
     @contextmanager
     def _tree_and_base(self, id: str) -> Iterator[tuple[int, int]]:
         """Yield descriptors of a container's tree and of the merged tree it was copied from."""
-        chain = self._chain(id)
-        with (
-            open_directory(self._paths.container(id) / "rootfs") as tree,
-            open_directory(self._merged / chain) as base,
-        ):
-            yield tree, base
+        try:
+            chain = self._chain(id)
+            with (
+                open_directory(self._paths.container(id) / "rootfs") as tree,
+                open_directory(self._merged / chain) as base,
+            ):
+                yield tree, base
+        except (FileNotFoundError, CorruptState):
+            if self.exists(id):
+                raise
+            raise NotFound(f"snapshot {id} does not exist") from None  # it was removed meanwhile
 
 
 def chain_name(layers: Sequence[str]) -> str:

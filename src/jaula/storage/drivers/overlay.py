@@ -176,8 +176,11 @@ class OverlayDriver:
         return bool(differences)
 
     def usage(self, id: str) -> SnapshotUsage:
-        with open_directory(self._upper(id)) as upper:
-            return SnapshotUsage(*tree_usage(upper))
+        try:
+            with open_directory(self._upper(id)) as upper:
+                return SnapshotUsage(*tree_usage(upper))
+        except FileNotFoundError:
+            raise NotFound(f"snapshot {id} does not exist") from None
 
     def status(self) -> list[tuple[str, str]]:
         return [
