@@ -331,7 +331,10 @@ def node(engine: PrivateEngine, netns: int, program: str) -> Iterator[Kubelet]:
     for name in ("manifests", "net.d", "root", "plugins"):
         (directory / name).mkdir(parents=True)
     document = json.loads(bridge_conflist((POD_CIDR,), bridge="jltkube0"))
-    document["plugins"][0]["ipam"]["dataDir"] = str(directory / "addresses")
+    bridge = document["plugins"][0]
+    bridge["ipam"]["dataDir"] = str(directory / "addresses")
+    if not _translates():
+        bridge["ipMasq"] = False
     (directory / "net.d" / "10-test.conflist").write_text(json.dumps(document))
     engine.extra_flags += (
         *("--cri", "--cni-conf-dir", str(directory / "net.d")),
@@ -367,6 +370,12 @@ def node(engine: PrivateEngine, netns: int, program: str) -> Iterator[Kubelet]:
         _unmount(directory)
         engine.delete_directories()
         shutil.rmtree(directory)
+
+
+def _translates() -> bool:
+    """Return whether the kernel translates addresses, which the one of a virtual machine may not."""
+    listed = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, check=False)
+    return listed.returncode == 0
 
 
 def _unmount(directory: Path) -> None:
