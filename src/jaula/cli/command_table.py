@@ -56,6 +56,8 @@ COMMANDS = {
     "check": "check",
     "doctor": "doctor",
     "verify": "verify",
+    "audit": "audit",
+    "audit diff": "audit_diff",
     "tree": "tree",
     "caps": "caps",
     "demo": "demo",

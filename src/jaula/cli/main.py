@@ -106,6 +106,8 @@ def _dispatch(words: list[str]) -> int:
     name, rest = rest[0], rest[1:]
     if name in command_table.GROUPS:
         return _group(name, rest)
+    if rest and f"{name} {rest[0]}" in command_table.COMMANDS:  # `audit` and `audit diff`
+        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in command_table.COMMANDS:
         raise CliError(
             f"jaula: '{name}' is not a jaula command.{_suggestion(name)}\nSee 'jaula --help'"

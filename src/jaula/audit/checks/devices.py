@@ -47,16 +47,16 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     requested_nodes = {(d.type, d.major, d.minor) for d in container.linux.devices}
     default = {(d.type, d.major, d.minor) for d in DEFAULT_DEVICES}
     terminals = {("c", major, minor) for major in range(136, 144) for minor in (-1,)}
-    nodes = list(_nodes(container))
+    present = list(nodes(container))
     extra = [
         path
-        for path, node in nodes
+        for path, node in present
         if node not in requested_nodes | default
         and (node[0], node[1], -1) not in terminals
         and node != ("c", 5, 2)
     ]
     unrequested = requested_nodes - default if not flags else set()
-    effective = quantity(len(nodes), "node")
+    effective = quantity(len(present), "node")
     if extra:
         effective += f"; not requested: {', '.join(extra)}"
     if unrequested:
@@ -81,7 +81,7 @@ def _flags(container: AuditedContainer) -> list[str]:
     return flags
 
 
-def _nodes(container: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int]]]:
+def nodes(container: AuditedContainer) -> Iterator[tuple[str, tuple[str, int, int]]]:
     """Yield every device node below /dev, except terminals, shared memory and message queues."""
     top = open_in_root(container.root, "/dev", os.O_RDONLY | os.O_DIRECTORY)
     count = 0

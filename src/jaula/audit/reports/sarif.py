@@ -44,7 +44,7 @@ def document(reports: Sequence[Report]) -> dict[str, Any]:
                     "driver": {
                         "name": "jaula verify",
                         "version": __version__,
-                        "semanticVersion": _semantic(__version__),
+                        "semanticVersion": semantic_version(__version__),
                         "rules": [_rule(info) for info in rules],
                     }
                 },
@@ -105,17 +105,17 @@ def _result(report: Report, row: Result, number: int) -> dict[str, Any]:
         "level": level,
         "message": {"text": text},
         "locations": [location],
-        "partialFingerprints": {"subjectAndRow/v1": _fingerprint(report.name, row.id)},
+        "partialFingerprints": {"subjectAndRow/v1": fingerprint(report.name, row.id)},
         "properties": {"verdict": str(row.verdict), "evidence": row.evidence},
     }
 
 
-def _fingerprint(*words: str) -> str:
+def fingerprint(*words: str) -> str:
     """Return a fingerprint of a row that is equal in every report on the same container."""
     return sha256("\n".join(words).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _semantic(version: str) -> str:
+def semantic_version(version: str) -> str:
     """Return a version as three numbers (semver.org)."""
     head = version.split("+")[0].split(".")
     numbers = [part for part in head if part.isdigit()][:3]

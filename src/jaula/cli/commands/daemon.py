@@ -29,18 +29,18 @@ def run(options: Options) -> int:
     from jaula.errors import JaulaError
 
     try:
-        config = _config(options)
+        config = read_config(options)
         if os.geteuid() != 0:
             from jaula.rootless import enter
 
             enter.enter(str(config.paths.root), str(config.paths.run))
-        main.main(config, lambda: _config(options))
+        main.main(config, lambda: read_config(options))
     except JaulaError as error:
         raise CliError(f"jaula: {error}", status=error.exit_code) from None
     return 0
 
 
-def _config(options: Options) -> EngineConfig:
+def read_config(options: Options) -> EngineConfig:
     """Return the configuration: defaults, the configuration file and the flags.
 
     :raises InvalidRequest: when a setting is invalid, or is in the file and also a flag.

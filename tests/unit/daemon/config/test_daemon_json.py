@@ -24,7 +24,7 @@ def read(document: Any) -> dict[str, object]:
 
 
 def config(*words: str) -> EngineConfig:
-    return daemon._config(command.parse(daemon.COMMAND, words))
+    return daemon.read_config(command.parse(daemon.COMMAND, words))
 
 
 @pytest.mark.parametrize("empty", [b"", b"  \n", b"{}", b"\xef\xbb\xbf{}"])

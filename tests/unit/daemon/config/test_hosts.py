@@ -67,7 +67,7 @@ def test_unsafe_settings_are_refused(settings: dict[str, Any], message: str) -> 
 
 
 def config(*words: str) -> EngineConfig:
-    return daemon._config(command.parse(daemon.COMMAND, ("--config-file", "/dev/null", *words)))
+    return daemon.read_config(command.parse(daemon.COMMAND, ("--config-file", "/dev/null", *words)))
 
 
 def test_flags_are_converted_to_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,127 @@
+"""Controls of the CIS Docker Benchmark, and the values that they give.
+
+Source of numbers, levels and subjects: CIS Docker Benchmark 1.6.0. Titles are this project's own.
+Section 7 is about swarm mode, which the engine does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+BENCHMARK = "CIS Docker Benchmark 1.6.0"
+
+
+class State(StrEnum):
+    """State of a control for a subject, or of all its subjects together."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    EXCEPTED = "excepted"  # it fails, and an exception accepts that
+    MANUAL = "manual"  # a person decides
+    UNKNOWN = "unknown"  # the evidence cannot be read
+    NOT_APPLICABLE = "not-applicable"  # the host or the engine has no such thing
+
+
+class Scope(StrEnum):
+    """A part of the report; the flags of ``jaula audit`` have these names."""
+
+    HOST = "host"
+    ENGINE = "engine"
+    IMAGES = "images"
+    CONTAINERS = "containers"
+
+
+class Kind(StrEnum):
+    """Kind of a subject."""
+
+    HOST = "host"
+    ENGINE = "engine"
+    ENGINE_FILES = "engine files"
+    IMAGE = "image"
+    CONTAINER = "container"
+
+
+class FileFix(msgspec.Struct, frozen=True, tag="file"):
+    """A change of owner or mode of a path; a member that is None stays as it is."""
+
+    path: str
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+
+
+class AuditRuleFix(msgspec.Struct, frozen=True, tag="audit-rule"):
+    """A path to be recorded by the kernel's audit subsystem.
+
+    ``volatile``: the path is below a directory that does not exist at boot.
+    """
+
+    path: str
+    volatile: bool = False
+
+
+Fix = FileFix | AuditRuleFix
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """What a control gives for one subject; ``evidence`` has the fact and where it was read.
+
+    ``mend`` tells a person what to do. ``fixes`` are what ``--fix`` does.
+    """
+
+    state: State
+    evidence: str
+    mend: str = ""
+    fixes: tuple[Fix, ...] = ()
+
+
+Judge = Callable[[Any], Judgement]
+
+
+class Control(msgspec.Struct, frozen=True):
+    """A control; ``judges`` has a pure function for each kind of subject."""
+
+    id: str
+    level: int
+    scopes: tuple[Scope, ...]
+    title: str
+    judges: Mapping[Kind, Judge]
+
+    @property
+    def section(self) -> int:
+        """Return the number of the section."""
+        return int(self.id.partition(".")[0])
+
+
+def passes(evidence: str) -> Judgement:
+    """Return a judgement that holds."""
+    return Judgement(State.PASS, evidence)
+
+
+def fails(evidence: str, mend: str, *fixes: Fix) -> Judgement:
+    """Return a judgement that fails."""
+    return Judgement(State.FAIL, evidence, mend, fixes)
+
+
+def judged(holds: bool, evidence: str, mend: str) -> Judgement:
+    """Return a judgement that passes or fails; ``mend`` is for the latter."""
+    return passes(evidence) if holds else fails(evidence, mend)
+
+
+def manual(evidence: str, mend: str) -> Judgement:
+    """Return a judgement that a person makes from the evidence."""
+    return Judgement(State.MANUAL, evidence, mend)
+
+
+def unknown(evidence: str) -> Judgement:
+    """Return a judgement without evidence."""
+    return Judgement(State.UNKNOWN, evidence)
+
+
+def not_applicable(evidence: str) -> Judgement:
+    """Return a judgement about something that does not exist."""
+    return Judgement(State.NOT_APPLICABLE, evidence)

@@ -1,0 +1,16 @@
+"""Report formats of ``jaula audit``: a table, JSON, SARIF 2.1.0, JUnit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaula.audit.benchmark.assessment import Assessment
+from jaula.audit.benchmark.reports import json, junit, sarif, text
+
+FORMATS: dict[str, Callable[[Assessment], str]] = {
+    "table": text.render,
+    "json": json.render,
+    "sarif": sarif.render,
+    "junit": junit.render,
+}
+"""Formats by the value of ``--format``."""
