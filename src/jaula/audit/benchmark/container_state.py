@@ -16,7 +16,6 @@ from jaula.audit.checks import devices
 from jaula.audit.checks.bind_sources import SECRETS, SYSTEM, exposes_socket
 from jaula.audit.checks.cgroups import CgroupDirs, byte_limit
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.host_process import HostProcess
 from jaula.audit.model.host_snapshot import HostSnapshot
 from jaula.errors import JaulaError
 from jaula.kernel.capabilities import NAMES
@@ -194,7 +193,7 @@ def _read(
     exec_pids = {int(e.get("Pid") or 0) for e in container.execs if e.get("Running")}
     own = container.namespaces
     shared = frozenset(k for k in NAMESPACES if own[k] == container.reader_namespaces[k])
-    init = _process(container, container.pid, "", exec_pids)
+    init = _process(container, container.pid, exec_pids)
     mounts = container.mounts
     root = container.mount_at("/")
     binds = tuple(_binds(container, engine_root, shared))
@@ -240,9 +239,7 @@ def _read(
     )
 
 
-def _process(
-    container: AuditedContainer, pid: int, name: str, exec_pids: set[int]
-) -> ContainerProcess:
+def _process(container: AuditedContainer, pid: int, exec_pids: set[int]) -> ContainerProcess:
     """Return a process of the container.
 
     :raises OSError: when it has exited.
@@ -255,7 +252,8 @@ def _process(
     mask = 0
     for each in CAPABILITY_SETS:
         mask |= capabilities.parse_mask(rows[each])
-    return ContainerProcess(pid, name or rows["Name"].strip(), uid, mask, pid in exec_pids)
+    name = _program(path, rows["Name"].strip())
+    return ContainerProcess(pid, name, uid, mask, pid in exec_pids)
 
 
 def _others(container: AuditedContainer, exec_pids: set[int]) -> Iterable[ContainerProcess]:
@@ -263,18 +261,18 @@ def _others(container: AuditedContainer, exec_pids: set[int]) -> Iterable[Contai
         if member.pid == container.pid:
             continue
         try:
-            yield _process(container, member.pid, _program(container, member), exec_pids)
+            yield _process(container, member.pid, exec_pids)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has exited
 
 
-def _program(container: AuditedContainer, process: HostProcess) -> str:
-    """Return the name of the file that a process executes, or its own name for itself."""
+def _program(path: str, name: str) -> str:
+    """Return the name of a process, with that of the file that it executes if that differs."""
     try:
-        target = os.readlink(f"{container.proc_root}/{process.pid}/exe")
+        executable = os.path.basename(os.readlink(f"{path}/exe"))
     except OSError:
-        return process.name
-    return f"{process.name} ({os.path.basename(target)})"
+        return name
+    return name if executable == name else f"{name} ({executable})"
 
 
 def _attribute(container: AuditedContainer, name: str) -> str:

@@ -5,6 +5,7 @@ Evidence: :mod:`jaula.audit.benchmark.container_state`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from jaula.audit.benchmark.container_state import ContainerState, names_of
@@ -29,6 +30,7 @@ ANYWHERE = ("0.0.0.0", "::")
 SSH_SERVERS = frozenset({"sshd", "sshd-session", "dropbear", "dropbearmulti"})
 MAX_RESTARTS = 5
 MAX_OPEN_FILES = 1 << 20
+_WORD = re.compile(r"[\w-]+")
 _MIN_ALL = len(NAMES) - 3  # capabilities that an older kernel may lack
 
 
@@ -77,7 +79,7 @@ def _ssh(state: ContainerState) -> Judgement:
     servers = [
         process.name
         for process in (state.init, *state.others)
-        if SSH_SERVERS & set(process.name.replace("(", "").replace(")", "").split())
+        if SSH_SERVERS & set(_WORD.findall(process.name))
     ]
     return judged(not servers, f"ssh servers: {', '.join(servers) or 'none'} of "
                   f"{1 + len(state.others)} processes",

@@ -38,6 +38,7 @@ CENTRAL_LOGS = ("syslog", "journald", "gelf", "fluentd")
 PROXIES = ("docker-proxy", "rootlessport")
 SWARM_PORTS = (2377, 7946)
 TIMEOUT = 2.0  # seconds for a connection to a TCP socket of the engine
+_API_HEADER = b"api-version:"
 _LISTEN = "0A"  # state in /proc/net/tcp
 
 
@@ -196,7 +197,10 @@ def _children(proc: str, pid: int) -> Iterator[str]:
 
 
 def answer_of(address: str, port: int) -> str:
-    """Return what a client without a certificate gets from ``/_ping``: ``plain``, ``tls`` or ''."""
+    """Return how the API answers a client without a certificate: ``plain``, ``tls`` or ''.
+
+    A refusal by the policy is an answer. The server of pods' streams has no API.
+    """
     import ssl
 
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
@@ -209,7 +213,7 @@ def answer_of(address: str, port: int) -> str:
                 with stream:
                     stream.settimeout(TIMEOUT)
                     stream.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                    if stream.recv(64).startswith(b"HTTP/1.1 200"):
+                    if _API_HEADER in stream.recv(4096).lower():
                         return name
         except OSError:
             continue  # it is refused: ssl.SSLError is an OSError
