@@ -1,1 +1,1 @@
-"""Audit of isolation: ``jaula verify``, ``jaula check`` and ``jaula tree``."""
+"""Audit: ``jaula verify``, ``jaula audit``, ``jaula check`` and ``jaula tree``."""

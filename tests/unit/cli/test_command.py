@@ -144,9 +144,9 @@ def test_every_command_is_complete(words: str) -> None:
 
 def test_every_alias_names_a_command() -> None:
     assert set(command_table.ALIASES.values()) <= set(command_table.COMMANDS)
-    assert {words.split()[0] for words in command_table.COMMANDS if " " in words} == set(
-        command_table.GROUPS
-    )
+    firsts = {words.split()[0] for words in command_table.COMMANDS if " " in words}
+    commands = {words for words in command_table.COMMANDS if " " not in words}
+    assert firsts - commands == set(command_table.GROUPS), "a group, or a command as audit is"
 
 
 def test_a_wrong_number_of_arguments_is_refused() -> None:

@@ -428,6 +428,7 @@ COMMAND = Command(
         Flag("no-history", "", "bool", "Do not keep the report for the trend"),
     ),
     max_args=0,
+    completes=("diff",),
     description=(
         "Judges the 108 controls of sections 1 to 6 by what is in effect: the kernel's state of "
         "processes, mounts and cgroups, files, sockets, the packet filter. Without --host, "

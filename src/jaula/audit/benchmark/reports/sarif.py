@@ -93,7 +93,5 @@ def _result(control: Control, finding: Finding, number: int) -> dict[str, Any]:
         "properties": {"state": str(finding.state), "mend": finding.mend},
     }
     if finding.state is State.EXCEPTED:
-        result["suppressions"] = [
-            {"kind": "external", "status": "accepted", "justification": finding.note}
-        ]
+        result["suppressions"] = [{"kind": "external", "justification": finding.note}]
     return result
