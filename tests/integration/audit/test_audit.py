@@ -422,6 +422,18 @@ def test_bad_input_is_one_clear_error(
     assert (done.returncode, message in done.stderr) == (status, True), done.stderr
 
 
+def test_an_engine_of_another_host_is_refused(engine: PrivateEngine) -> None:
+    for address in ("tcp://127.0.0.1:1", "ssh://nowhere.invalid"):
+        done = engine.cli("jaula", "--host", address, "audit", "--no-history")
+        assert done.returncode == 1
+        assert "may be another one: run it on the engine's host" in done.stderr, done.stderr
+
+
+def test_another_user_is_refused(engine: PrivateEngine) -> None:
+    done = engine.cli("jaula", "audit", user=65534)
+    assert done.returncode == 1 and "run it as root" in done.stderr, done.stderr
+
+
 def test_the_host_is_audited_without_an_engine(jaula: Any, tmp_path: Path) -> None:
     done = jaula("--host", f"unix://{tmp_path}/none.sock", "audit", "--host", "--no-history")
     assert "1.2.1" in done.stdout, done.stderr

@@ -32,7 +32,7 @@ class Finding(msgspec.Struct, frozen=True):
     kind: Kind
     state: State
     evidence: str
-    mend: str = ""
+    remediation: str = ""
     note: str = ""
     fixes: tuple[Fix, ...] = ()
 
@@ -115,7 +115,7 @@ def _finding(
         else:
             state, note = State.EXCEPTED, f"until {exemption.until}: {exemption.reason}"
     return Finding(
-        subject.name, subject.kind, state, judgement.evidence, judgement.mend, note,
+        subject.name, subject.kind, state, judgement.evidence, judgement.remediation, note,
         judgement.fixes,
     )  # fmt: skip
 

@@ -70,12 +70,12 @@ Fix = FileFix | AuditRuleFix
 class Judgement(msgspec.Struct, frozen=True):
     """What a control gives for one subject; ``evidence`` has the fact and where it was read.
 
-    ``mend`` tells a person what to do. ``fixes`` are what ``--fix`` does.
+    ``remediation`` tells a person what to do. ``fixes`` are what ``--fix`` does.
     """
 
     state: State
     evidence: str
-    mend: str = ""
+    remediation: str = ""
     fixes: tuple[Fix, ...] = ()
 
 
@@ -102,19 +102,19 @@ def passes(evidence: str) -> Judgement:
     return Judgement(State.PASS, evidence)
 
 
-def fails(evidence: str, mend: str, *fixes: Fix) -> Judgement:
+def fails(evidence: str, remediation: str, *fixes: Fix) -> Judgement:
     """Return a judgement that fails."""
-    return Judgement(State.FAIL, evidence, mend, fixes)
+    return Judgement(State.FAIL, evidence, remediation, fixes)
 
 
-def judged(holds: bool, evidence: str, mend: str) -> Judgement:
-    """Return a judgement that passes or fails; ``mend`` is for the latter."""
-    return passes(evidence) if holds else fails(evidence, mend)
+def judged(holds: bool, evidence: str, remediation: str) -> Judgement:
+    """Return a judgement that passes or fails; ``remediation`` is for the latter."""
+    return passes(evidence) if holds else fails(evidence, remediation)
 
 
-def manual(evidence: str, mend: str) -> Judgement:
+def manual(evidence: str, remediation: str) -> Judgement:
     """Return a judgement that a person makes from the evidence."""
-    return Judgement(State.MANUAL, evidence, mend)
+    return Judgement(State.MANUAL, evidence, remediation)
 
 
 def unknown(evidence: str) -> Judgement:

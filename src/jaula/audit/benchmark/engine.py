@@ -252,11 +252,13 @@ def _unprivileged(state: EngineState) -> Judgement:
 def _traffic(state: EngineState) -> Judgement:
     bridge = state.bridge
     evidence = f"{bridge.isolated} of {bridge.ports} ports of {bridge.name} are isolated"
-    mend = "give containers networks of their own, each with the option enable_icc=false"
+    remediation = "give containers networks of their own, each with the option enable_icc=false"
     if not bridge.ports:
         option = "enabled" if bridge.icc else "disabled"
-        return judged(not bridge.icc, f"icc of {bridge.name} is {option}; it has no ports", mend)
-    return judged(bridge.isolated == bridge.ports, evidence, mend)
+        return judged(
+            not bridge.icc, f"icc of {bridge.name} is {option}; it has no ports", remediation
+        )
+    return judged(bridge.isolated == bridge.ports, evidence, remediation)
 
 
 def _log_level(state: EngineState) -> Judgement:

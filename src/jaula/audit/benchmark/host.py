@@ -184,14 +184,14 @@ def _recorded(member: str, what: str) -> Judge:
             return not_applicable(f"{path} does not exist")
         volatile = path != state.layout.run and (path + "/").startswith(state.layout.run + "/")
         fix = AuditRuleFix(path, volatile)
-        mend = "jaula audit --fix writes the rule; auditd loads it"
+        remediation = "jaula audit --fix writes the rule; auditd loads it"
         if state.rules is None and state.rules_supported:
             return unknown(f"the rules of audit cannot be read: {state.rules_error}")
         if state.rules is None:
-            return fails("this kernel has no audit subsystem", mend, fix)
+            return fails("this kernel has no audit subsystem", remediation, fix)
         rule = covering_rule(path, state.rules)
         if rule is None:
-            return fails(f"no loaded audit rule has {path}", mend, fix)
+            return fails(f"no loaded audit rule has {path}", remediation, fix)
         if not state.recording:
             return fails(
                 f"a rule has {path}, but audit is disabled", "auditctl -e 1, or run auditd"
@@ -207,11 +207,11 @@ def _recorded(member: str, what: str) -> Judge:
 
 def _partition(state: HostState) -> Judgement:
     mount, root = state.data_mount, state.layout.root
-    mend = f"mount a file system of its own at {root}"
+    remediation = f"mount a file system of its own at {root}"
     if mount is None:
         return unknown(f"no mount of the host contains {root}")
     evidence = f"{root} is on {mount.target} ({mount.source}, {mount.fstype})"
-    return fails(evidence, mend) if mount.target == "/" else passes(evidence)
+    return fails(evidence, remediation) if mount.target == "/" else passes(evidence)
 
 
 def _users(state: HostState) -> Judgement:

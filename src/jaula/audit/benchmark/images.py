@@ -199,17 +199,17 @@ def _add(state: ImageState) -> Judgement:
 
 
 def _secrets(state: ImageState) -> Judgement:
-    found = [v.partition("=")[0] for v in state.environment if is_secret(v)]
-    found += [
+    names = [v.partition("=")[0] for v in state.environment if is_secret(v)]
+    names += [
         match[1]
         for step in state.steps
         for match in _ASSIGNMENT.finditer(step)
         if is_secret(match[0])
     ]
     if any(_SECRET_VALUE.search(text) for text in (*state.steps, *state.environment)):
-        found.append("a key or token")
-    if found:
-        return fails(f"secrets by their names or form: {', '.join(dict.fromkeys(found))}",
+        names.append("a key or token")
+    if names:
+        return fails(f"secrets by their names or form: {', '.join(dict.fromkeys(names))}",
                      "use RUN --mount=type=secret, and change these secrets")  # fmt: skip
     return manual("no variable or step has the name or form of a secret", "read its files")
 
@@ -242,8 +242,10 @@ def _policy(strict: str, otherwise: Callable[[str, str], Judgement]) -> Judge:
         if not state.image_policy:
             return unknown(f"the image policy {state.image_policy_path} cannot be read")
         evidence = f"the general rule of {state.image_policy_path} is {state.image_policy}"
-        mend = f"{strict}: set the rule * of [images] in the policy (docs/trust.md)"
-        return passes(evidence) if state.image_policy != "accept" else otherwise(evidence, mend)
+        remediation = f"{strict}: set the rule * of [images] in the policy (docs/trust.md)"
+        return (
+            passes(evidence) if state.image_policy != "accept" else otherwise(evidence, remediation)
+        )
 
     return judge
 

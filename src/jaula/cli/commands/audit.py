@@ -53,6 +53,12 @@ def run(options: Options) -> int:
     from jaula.audit.benchmark.reports import FORMATS as FORMS
     from jaula.errors import JaulaError
 
+    address = Client(Settings.host).address.text
+    if not address.startswith("unix://"):
+        raise CliError(
+            f"jaula audit reads the kernel of this host, and {address} may be another one: "
+            "run it on the engine's host"
+        )
     try:
         exemptions = _exemptions(options.text("exceptions"))
         audit = _Audit(Client(Settings.host), options)

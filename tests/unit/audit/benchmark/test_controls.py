@@ -317,7 +317,7 @@ def test_a_control_judges_the_evidence(
     assert judgement.state is state, judgement.evidence
     assert judgement.evidence
     if state in (State.FAIL, State.MANUAL):
-        assert judgement.mend, "what to do"
+        assert judgement.remediation, "what to do"
 
 
 def test_every_control_has_a_case_that_holds_and_one_that_does_not() -> None:

@@ -28,7 +28,7 @@ def control(id: str, level: int = 1, **judges: Any) -> Control:
 
 
 CONTROLS = (
-    control("5.2", container=lambda bad: judged(not bad, f"is {bad}{HOSTILE}", "mend")),
+    control("5.2", container=lambda bad: judged(not bad, f"is {bad}{HOSTILE}", "remediation")),
     control("5.3", 2, container=lambda _: manual(HOSTILE, HOSTILE)),
     control("5.4", host=lambda _: fails("x", "y")),
     control("5.5", 2, container=lambda _: judged(True, "good", "")),

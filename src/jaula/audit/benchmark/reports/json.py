@@ -42,7 +42,7 @@ def _control(outcome: Outcome) -> dict[str, Any]:
                 "kind": str(finding.kind),
                 "state": str(finding.state),
                 "evidence": finding.evidence,
-                "mend": finding.mend,
+                "remediation": finding.remediation,
                 "note": finding.note,
             }
             for finding in outcome.findings

@@ -63,7 +63,7 @@ def _case(outcome: Outcome, finding: Finding) -> str:
     class_name = _attribute(f"cis.{finding.kind}.{finding.subject}")
     head = f'    <testcase name={name} classname={class_name} time="0"'
     message = _attribute(finding.note or finding.evidence)
-    body = escape(_valid(f"{finding.evidence}\n{finding.mend}\n{finding.note}".strip()))
+    body = escape(_valid(f"{finding.evidence}\n{finding.remediation}\n{finding.note}".strip()))
     if finding.state is State.FAIL:
         return f'{head}><failure message={message} type="fail">{body}</failure></testcase>'
     if finding.state is State.UNKNOWN:

@@ -90,7 +90,7 @@ def _result(control: Control, finding: Finding, number: int) -> dict[str, Any]:
         "partialFingerprints": {
             "subjectAndControl/v1": fingerprint(str(finding.kind), finding.subject, control.id)
         },
-        "properties": {"state": str(finding.state), "mend": finding.mend},
+        "properties": {"state": str(finding.state), "remediation": finding.remediation},
     }
     if finding.state is State.EXCEPTED:
         result["suppressions"] = [{"kind": "external", "justification": finding.note}]

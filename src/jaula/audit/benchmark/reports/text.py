@@ -6,7 +6,7 @@ from jaula.audit.benchmark.assessment import Assessment, Finding, Outcome, count
 from jaula.audit.benchmark.control import BENCHMARK, State
 from jaula.audit.model.result import plain, quantity, table
 
-SHOWN = 10  # findings of a control in the table; the other formats have all
+MAX_FINDINGS = 10  # findings of a control in the table; the other formats have all
 _DETAILED = (State.FAIL, State.UNKNOWN, State.MANUAL, State.EXCEPTED)
 
 
@@ -40,12 +40,12 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
 def _details(outcome: Outcome) -> list[str]:
     findings = [f for f in outcome.findings if f.state in _DETAILED]
     lines = [f"{outcome.control.id} {outcome.control.title}"]
-    for finding in findings[:SHOWN]:
+    for finding in findings[:MAX_FINDINGS]:
         lines.append(f"    {plain(_detail(finding))}")
-        if finding.mend:
-            lines.append(f"        mend: {plain(finding.mend)}")
-    if len(findings) > SHOWN:
-        lines.append(f"    and {quantity(len(findings) - SHOWN, 'subject')} more")
+        if finding.remediation:
+            lines.append(f"        remediation: {plain(finding.remediation)}")
+    if len(findings) > MAX_FINDINGS:
+        lines.append(f"    and {quantity(len(findings) - MAX_FINDINGS, 'subject')} more")
     return lines
 
 
