@@ -407,7 +407,7 @@ def test_the_difference_of_two_reports(engine: PrivateEngine, busybox: str, tmp_
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
-        (("--format", "xml"), 125, "must be one of table, json, sarif, junit"),
+        (("--format", "xml"), 125, "must be one of table, json, sarif, junit, html"),
         (("--dry-run",), 1, "--dry-run needs --fix"),
         (("--exceptions", "/nonexistent/file"), 1, "No such file"),
         (("extra",), 1, "accepts no arguments"),

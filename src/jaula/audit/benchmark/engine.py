@@ -347,7 +347,7 @@ def _cgroup_parent(state: EngineState) -> Judgement:
     outside = [
         c.name
         for c in state.containers
-        if not c.cgroup_parent and parent.strip("/") not in c.cgroup.split("/")
+        if not c.cgroup_parent and f"/{parent.strip('/')}/" not in c.cgroup
     ]
     return judged(
         not outside,

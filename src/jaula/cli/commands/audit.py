@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from jaula.audit.benchmark.host import HostState, Layout
     from jaula.audit.model.host_snapshot import HostSnapshot
 
-FORMATS = ("table", "json", "sarif", "junit")
+FORMATS = ("table", "json", "sarif", "junit", "html")
 SCOPES = ("host", "engine", "images", "containers")
 POLICY = "/jaula/policy/images"
 
@@ -425,7 +425,7 @@ COMMAND = Command(
             "format",
             "",
             "string",
-            "Format of the report (table, json, sarif or junit)",
+            "Format of the report (table, json, sarif, junit or html)",
             completes=FORMATS,
         ),
         Flag("host", "", "bool", "Audit the host (section 1)"),

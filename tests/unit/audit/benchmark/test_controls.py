@@ -127,6 +127,7 @@ ENGINE_CASES: list[tuple[str, dict[str, Any], State]] = [
         {"containers": (ContainerState(name="x", cgroup="/e/x", cgroup_parent="/e"),)},
         State.PASS,
     ),
+    ("2.10", {"containers": (ContainerState(name="x", cgroup="/jaulax/x"),)}, State.FAIL),
     ("2.10", {"settings": None}, State.UNKNOWN),
     ("2.11", {}, State.PASS),
     ("2.11", info(Driver="devicemapper"), State.FAIL),

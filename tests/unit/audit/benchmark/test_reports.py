@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sysconfig
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -121,6 +122,33 @@ def test_junit_counts_what_it_has() -> None:
         assert int(element.attrib["failures"]) == len(list(tree.iter("failure"))) == 2
         assert int(element.attrib["skipped"]) == len(list(tree.iter("skipped"))) == 3
         assert int(element.attrib["errors"]) == len(list(tree.iter("error"))) == 0
+
+
+class Tags(HTMLParser):
+    """Parser of a page whose tags must close."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_has_no_scripts_and_all_findings() -> None:
+    text = FORMATS["html"](assessment())
+    tags = Tags(text)
+    assert tags.open == []
+    assert not {"script", "link", "img", "iframe", "b", "c"} & set(tags.names)
+    assert "\x1b" not in text and "default-src 'none'" in text
+    assert tags.names.count("tr") == 1 + 9 + 1, "a head, the findings, a control without any"
 
 
 def test_json_has_every_finding() -> None:

@@ -1,16 +1,17 @@
-"""Report formats of ``jaula audit``: a table, JSON, SARIF 2.1.0, JUnit."""
+"""Report formats of ``jaula audit``: a table, JSON, SARIF 2.1.0, JUnit, one HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from jaula.audit.benchmark.assessment import Assessment
-from jaula.audit.benchmark.reports import json, junit, sarif, text
+from jaula.audit.benchmark.reports import html, json, junit, sarif, text
 
 FORMATS: dict[str, Callable[[Assessment], str]] = {
     "table": text.render,
     "json": json.render,
     "sarif": sarif.render,
     "junit": junit.render,
+    "html": html.render,
 }
 """Formats by the value of ``--format``."""
