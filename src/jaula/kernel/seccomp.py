@@ -175,6 +175,8 @@ def filter_flag_available(flag: int) -> bool:
 
 
 _library: ctypes.CDLL | None = None
+_free = ctypes.CDLL(None).free
+_free.argtypes, _free.restype = (ctypes.c_void_p,), None
 
 
 def library() -> ctypes.CDLL:
@@ -190,6 +192,8 @@ def library() -> ctypes.CDLL:
             ctypes.c_char_p,
         )
         library_handle.seccomp_syscall_resolve_name_arch.restype = ctypes.c_int
+        library_handle.seccomp_syscall_resolve_num_arch.argtypes = (ctypes.c_uint32, ctypes.c_int)
+        library_handle.seccomp_syscall_resolve_num_arch.restype = ctypes.c_void_p
         _library = library_handle
     return _library
 
@@ -207,3 +211,18 @@ def resolve(name: str, architecture: str) -> int | None:
     token = ARCHITECTURES[architecture]
     number: int = library().seccomp_syscall_resolve_name_arch(token, name.encode("ascii"))
     return number if number >= 0 else None
+
+
+def name_of(number: int, architecture: str) -> str | None:
+    """Return the name of a system call, or None if libseccomp does not know it.
+
+    ``architecture`` is a key of :data:`ARCHITECTURES`.
+
+    :raises OSError: when libseccomp is not installed.
+    """
+    text = library().seccomp_syscall_resolve_num_arch(ARCHITECTURES[architecture], number)
+    if not text:
+        return None
+    name = ctypes.string_at(text).decode("ascii")
+    _free(text)  # the caller owns it: seccomp_syscall_resolve_num_arch(3)
+    return name

@@ -342,3 +342,17 @@ def test_unknown_names_are_skipped() -> None:
         "SCMP_ACT_ERRNO", syscalls=(Syscall(("no_such_call", "read"), "SCMP_ACT_ALLOW"),)
     )
     assert ask(seccomp.build(spec), NATIVE, "read") == ALLOW
+
+
+@pytest.mark.parametrize(
+    ("number", "abi", "name"),
+    [
+        (0, "SCMP_ARCH_X86_64", "read"),
+        (257, "SCMP_ARCH_X86_64", "openat"),
+        (5, "SCMP_ARCH_X86", "open"),
+        (0x40000000, "SCMP_ARCH_X32", "read"),
+        (99999, "SCMP_ARCH_X86_64", None),
+    ],
+)
+def test_a_number_has_the_name_of_its_architecture(number: int, abi: str, name: str | None) -> None:
+    assert kernel.name_of(number, abi) == name
