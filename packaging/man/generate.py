@@ -216,6 +216,7 @@ def command_page(words: str, command: Command) -> str:
         section("NAME", _name([page_name(path) for path in paths], command.summary)),
         section("SYNOPSIS", _synopsis(paths, command.usage)),
         section("DESCRIPTION", paragraphs(command.description)),
+        *([section("COMMANDS", _commands(_group_paths(words)))] if _group_paths(words) else []),
         *_options(command.flags),
         section("EXAMPLES", examples(command.examples)),
     ]
@@ -226,9 +227,13 @@ def command_page(words: str, command: Command) -> str:
     return "\n".join(parts) + "\n"
 
 
+def _group_paths(group: str) -> list[str]:
+    return sorted(path for path in command_table.COMMANDS if path.startswith(group + " "))
+
+
 def group_page(group: str) -> str:
     """Return the page of a group of commands."""
-    paths = sorted(path for path in command_table.COMMANDS if path.startswith(group + " "))
+    paths = _group_paths(group)
     summary = command_table.GROUPS[group]
     return (
         "\n".join(

@@ -76,6 +76,7 @@ def _bash() -> str:
     groups = "\n".join(
         f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in command_table.GROUPS
     )
+    both = [name for name in command_table.GROUPS if name in command_table.COMMANDS]
     root = " ".join(
         word for flag in (*command_table.ROOT.flags, cli_command.HELP) for word in _spellings(flag)
     )
@@ -98,6 +99,7 @@ _jaula_values() {{
 _jaula() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD - 1]}}
     local path='' words='' flags='' takes='' index=1 candidates='' word
+    local both={_quoted(" ".join(both))}  # groups that are commands as well
     COMPREPLY=()
     while ((index < COMP_CWORD)); do
         word=${{COMP_WORDS[index]}}
@@ -118,9 +120,12 @@ _jaula() {{
     if [[ -n $words ]]; then
         if ((index >= COMP_CWORD)); then
             COMPREPLY=($(compgen -W "$words" -- "$current"))
-            return
+            if ((${{#COMPREPLY[@]}})) || [[ " $both " != *" $path "* ]]; then
+                return
+            fi
+        elif [[ " $both " != *" $path "* || " $words " == *" ${{COMP_WORDS[index]}} "* ]]; then
+            path="$path ${{COMP_WORDS[index]}}"
         fi
-        path="$path ${{COMP_WORDS[index]}}"
     fi
     _jaula_flags "$path"
     if [[ " $takes " == *" $previous "* ]]; then

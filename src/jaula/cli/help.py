@@ -14,6 +14,8 @@ def page(command: cli_command.Command) -> str:
     parts = [f"Usage:  jaula {command.path} {command.usage}".rstrip(), command.summary]
     if command.description:
         parts.append("\n\n".join(_wrapped(text) for text in command.description.split("\n\n")))
+    if command.path in command_table.GROUPS:  # record, beside record show
+        parts.append("Commands:\n" + _summaries(_group_paths(command.path)))
     parts += _options(command.flags)
     if command.examples:
         lines = ["Examples:"]
@@ -53,7 +55,7 @@ def overview() -> str:
 
 def group(name: str) -> str:
     """Return the help page of a group of commands."""
-    names = sorted(words for words in command_table.COMMANDS if words.startswith(name + " "))
+    names = _group_paths(name)
     return "\n\n".join(
         [
             f"Usage:  jaula {name} COMMAND",
@@ -62,6 +64,10 @@ def group(name: str) -> str:
             f"Run 'jaula {name} COMMAND --help' for more information on a command.\n",
         ]
     )
+
+
+def _group_paths(name: str) -> list[str]:
+    return sorted(words for words in command_table.COMMANDS if words.startswith(name + " "))
 
 
 def _summaries(names: list[str]) -> str:
