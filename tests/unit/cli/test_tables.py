@@ -197,3 +197,23 @@ def test_options_of_a_list_command_do_not_leak_between_runs() -> None:
     second: Options = parse(command_table.load("ps"), [])
     assert first.on("all")
     assert not second.on("all")
+
+
+def test_bash_completes_a_group_that_is_a_command_as_well(tmp_path: Path) -> None:
+    script = tmp_path / "completion"
+    script.write_text(completion.script("bash"))
+
+    def candidates(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in words)
+        code = (
+            f". {script}; jaula() {{ echo showcase; echo web; }};"
+            f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _jaula; echo ${{COMPREPLY[@]}}"
+        )
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    assert candidates("jaula", "record", "s") == ["show"]
+    assert candidates("jaula", "record", "w") == ["web"]
+    assert candidates("jaula", "record", "web", "--f") == ["--for"]
+    assert candidates("jaula", "record", "show", "--f") == ["--format"]
+    assert candidates("jaula", "container", "zz") == []

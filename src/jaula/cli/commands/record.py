@@ -1,0 +1,148 @@
+"""``jaula record``: what a container does, as evidence from the kernel."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
+from jaula.cli.main import Settings
+from jaula.cli.signals import ENDING, SignalHandler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.record.document import End
+
+
+def run(options: Options) -> int:
+    """Record until the time is over, the container exits or a signal arrives."""
+    from jaula.spec import units
+
+    seconds = None
+    if options.is_set("for"):
+        try:
+            seconds = units.nanoseconds(options.text("for")) / 1e9
+        except ValueError as error:
+            raise UsageError(
+                f'invalid argument "{options.text("for")}" for "--for" flag: {error}'
+            ) from None
+        if seconds <= 0:
+            raise UsageError('invalid argument for "--for" flag: it must be positive')
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.errors import JaulaError
+
+    client = Client(Settings.host)
+    ref = options.arguments[0]
+    document = client.get(f"/containers/{quote(ref)}/json")
+    if not document["State"]["Running"]:
+        raise CliError(f"container {ref} is not running: it does nothing to record")
+    try:
+        end = _record(client, document, options.text("output"), seconds)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
+    for table, loss in end.losses.items():
+        print(
+            f"jaula: lost in {table}: {loss.occurrences} occurrences, {loss.texts} texts, "
+            f"{loss.entries} entries; {loss.events} entries were written late",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _record(client: Client, document: dict[str, Any], output: str, seconds: float | None) -> End:
+    """Write the record of a container.
+
+    :raises JaulaError: when this host cannot record, or the file cannot be written.
+    """
+    from time import gmtime, strftime
+
+    from jaula.errors import Conflict
+    from jaula.kernel.process import pidfd_open
+    from jaula.record import cgroup, recorder
+    from jaula.record.document import Container
+    from jaula.record.writer import RecordWriter
+
+    container_id, pid = document["Id"], document["State"]["Pid"]
+    name = document["Name"].lstrip("/")
+    path = output or f"{name}-{strftime('%Y%m%dT%H%M%SZ', gmtime())}.record"
+    if os.geteuid() != 0:
+        raise CliError("a record needs root: run the command with sudo")
+    try:
+        exit_fd = pidfd_open(pid)
+    except OSError:
+        raise Conflict(f"container {name} has exited") from None
+    try:
+        found, cgroup_id = cgroup.find(pid, container_id)
+        state = client.get(f"/containers/{container_id}/json")["State"]
+        if not state["Running"] or state["Pid"] != pid:  # the pid is another process by now
+            raise Conflict(f"container {name} has exited")
+        writer = RecordWriter(path)
+        complete = False
+        try:
+            with SignalHandler(ENDING) as signals:
+                end = recorder.record(
+                    Container(
+                        id=container_id,
+                        name=name,
+                        image=document["Config"]["Image"],
+                        image_id=document["Image"],
+                    ),
+                    found,
+                    cgroup_id,
+                    writer,
+                    exit_fd=exit_fd,
+                    stop_fd=signals.fileno(),
+                    seconds=seconds,
+                    started=lambda: _print_started(name, path),
+                )
+            complete = True
+        finally:
+            writer.close()
+            if not complete and not os.path.getsize(path):
+                os.unlink(path)  # nothing was recorded
+    finally:
+        os.close(exit_fd)
+    print(f"{path}: {writer.head.n} lines, head {writer.head.hash} ({end.reason})")
+    return end
+
+
+def _print_started(name: str, path: str) -> None:
+    print(f"jaula: recording {name} to {path}; ^C ends the record", file=sys.stderr, flush=True)
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER",
+    "Record what a container does, as evidence from the kernel",
+    run,
+    flags=(
+        Flag("for", "", "string", "End after this time (10m, 1h30m)", metavar="DURATION"),
+        Flag("output", "o", "string", "New file for the record (default NAME-TIME.record)",
+             metavar="FILE", completes="file"),
+    ),
+    min_args=1,
+    max_args=1,
+    description=(
+        "Records system calls with their results, opened files, executed programs, sockets and "
+        "addresses, mounts, capabilities and signals of all processes of a container, by program. "
+        "eBPF programs count them in the kernel. The record ends at ^C, after --for, or when the "
+        "container exits. The file has JSON lines in a hash chain; its last line says what was "
+        "lost. Needs root, on the engine's host.\n\nThe commands show, diff and verify read "
+        "records. To record a container of such a name, write jaula record -- show."
+    ),
+    examples=(
+        ("Record a container for ten minutes", "sudo jaula record --for 10m -o web.record web"),
+        ("Show what was recorded", "jaula record show web.record"),
+    ),
+    exit_status=(
+        ("0", "the record is complete"),
+        ("1", "the container is not running, or this host cannot record"),
+    ),
+    see_also=("record show", "record diff", "record verify", "verify"),
+    completes="container",
+)  # fmt: skip

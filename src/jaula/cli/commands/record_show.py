@@ -1,0 +1,100 @@
+"""``jaula record show``: the entries of a record."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.record.reader import Record
+
+FORMATS = ("table", "json")
+_HEADINGS = ("KIND", "COUNT", "FIRST", "LAST", "PROGRAM", "SUBJECT")
+
+
+def run(options: Options) -> int:
+    """Print the entries; 1 if the record is not intact."""
+    output_format = options.text("format", "table")
+    if output_format not in FORMATS:
+        raise UsageError(
+            f'invalid argument "{output_format}" for "--format": '
+            f"must be one of {', '.join(FORMATS)}"
+        )
+    from jaula.cli.containers.records import open_record
+
+    record = open_record(options.arguments[0])
+    if output_format == "json":
+        _print_json(record)
+    else:
+        _print_table(record)
+    for error in record.errors:
+        print(f"jaula: {error}", file=sys.stderr)
+    return 1 if record.errors else 0
+
+
+def _print_json(record: Record) -> None:
+    import msgspec
+
+    from jaula.record.diff import document_of
+
+    for n in record.entries:
+        print(msgspec.json.encode(document_of(record, n)).decode())
+
+
+def _print_table(record: Record) -> None:
+    from jaula.cli.containers.records import printable, program_name, subject
+    from jaula.cli.output import table
+
+    if record.header is not None:
+        header = record.header
+        rows = {
+            "Container": f"{header.container.name} ({header.container.id[:12]})",
+            "Image": f"{header.container.image} ({header.container.image_id})",
+            "Kernel": f"{header.kernel.release} {header.kernel.machine}",
+            "Mechanism": f"{header.mechanism}: {', '.join(header.sources)}",
+            "Started": header.time,
+        }
+        if record.end is not None:
+            rows["Ended"] = f"after {record.end.duration / 1e6:.3f} s: {record.end.reason}"
+            for name, loss in record.end.losses.items():
+                rows[f"Lost in {name}"] = (
+                    f"{loss.occurrences} occurrences, {loss.texts} texts, {loss.entries} entries"
+                )
+        for title, value in rows.items():
+            print(f"{title}: {printable(value)}")
+        print()
+    lines = ["\t".join(_HEADINGS)]
+    for entry in record.entries.values():
+        cells = (
+            entry.kind,
+            str(entry.count),
+            f"{entry.first / 1e6:.3f}",
+            f"{entry.last / 1e6:.3f}",
+            program_name(record, entry.program),
+            subject(record, entry),
+        )
+        lines.append("\t".join(printable(cell) for cell in cells))
+    print(table.aligned(lines), end="")
+
+
+COMMAND = Command(
+    "[OPTIONS] FILE",
+    "Show the entries of a record",
+    run,
+    flags=(Flag("format", "", "string", 'Format of the output: "table" or "json" (JSON lines)',
+                completes=FORMATS),),
+    min_args=1,
+    max_args=1,
+    description=(
+        "Prints one line for each entry: what a program did, how often, and the seconds after "
+        "the start of the record when it did it first and last. Control characters in names are "
+        "printed as escapes."
+    ),
+    examples=(("Print the entries as JSON lines", "jaula record show --format json web.record"),),
+    exit_status=(("0", "the record is intact"), ("1", "it is not, or it has no end")),
+    see_also=("record", "record diff", "record verify"),
+    completes="file",
+)  # fmt: skip

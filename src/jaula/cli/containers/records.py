@@ -1,0 +1,76 @@
+"""Records on the terminal: what the commands of ``jaula record`` share."""
+
+from __future__ import annotations
+
+from jaula.cli.errors import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.record.document import Entry
+    from jaula.record.reader import Record
+
+
+def open_record(path: str) -> Record:
+    """Return the record of a file.
+
+    :raises CliError: when it cannot be read, or exceeds a limit.
+    """
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.errors import JaulaError
+    from jaula.record import reader
+
+    try:
+        return reader.read(path)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters are escapes: a container chooses its names."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def program_name(record: Record, number: int) -> str:
+    """Return a program as ``PATH (NAME)``, or ``(unknown)``."""
+    from jaula.record.diff import program_of
+
+    path, name = program_of(record, number)
+    if not path:
+        return f"({name or 'unknown'})"
+    return f"{path} ({name})" if name else path
+
+
+def subject(record: Record, entry: Entry) -> str:
+    """Return what an entry is about, in one line."""
+    call = entry.syscall + (f" ({entry.abi})" if entry.abi else "")
+    if entry.lost_text:
+        words = ["(text lost)"]
+    elif entry.kind == "syscall":
+        words = [call]
+    elif entry.kind == "exec":
+        words = [program_name(record, entry.executed)]
+    elif entry.kind in ("file", "file-refused"):
+        words = [entry.path, entry.mode]
+    elif entry.kind == "socket":
+        words = [entry.family, entry.socket_type, entry.protocol]
+    elif entry.kind in ("capability", "capability-refused"):
+        words = [entry.capability, f"for {call}", f"in the {entry.namespace}'s user namespace"]
+    elif entry.kind in ("mount", "unmount"):
+        words = [entry.path, entry.filesystem, f"from {entry.device}" if entry.device else ""]
+    elif entry.kind == "signal":
+        receiver = entry.receiver
+        if receiver == "container":
+            receiver = program_name(record, entry.receiver_program)
+        words = [entry.signal, f"to {receiver}"]
+    else:
+        address = f"[{entry.address}]" if ":" in entry.address else entry.address
+        words = [entry.family, f"{address}:{entry.port}" if entry.port else entry.address]
+        words += [entry.protocol, f"(from the {entry.source})"]
+    marks = [name for name in ("truncated", "detached") if getattr(entry, name)]
+    return " ".join(word for word in (*words, *marks, entry.errno) if word)

@@ -1,0 +1,165 @@
+"""The recorder's mechanism: eBPF programs at raw tracepoints.
+
+They work on cgroup v1 and v2 and need BTF (/sys/kernel/btf/vmlinux), root and Linux 6.1. The
+programs count in tables of the kernel and send each key once, with its text, when it first occurs.
+A container that does something a million times causes one event.
+
+``bpf/record.bpf.o`` is compiled from ``bpf/record.bpf.c`` by ``scripts/bpf``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+from collections.abc import Callable, Iterator
+from importlib import resources
+
+from jaula.errors import JaulaError, NotAuthorized, Unsupported
+from jaula.record import ebpf_events as events
+from jaula.record.cgroup import Cgroup
+from jaula.record.ebpf_events import Counts, Event, Key
+from jaula.record.libbpf import BpfObject, RingBuffer
+
+NAME = "ebpf-tracepoints"
+BTF = "/sys/kernel/btf/vmlinux"
+_MACHINES = ("x86_64",)
+_ITERATOR = "mark_processes"
+_SOURCES = {  # program: what the header calls it
+    "fork": "sched_process_fork",
+    "exec": "sched_process_exec",
+    "sys_exit": "sys_exit",
+    "socket_state": "inet_sock_set_state",
+    "signal_generate": "signal_generate",
+    "capable": "cap_capable",
+}
+_OPTIONAL = ("capable",)  # Linux 6.14
+
+
+class EbpfTracer:
+    """The loaded programs. ``sources`` are the events that this kernel has."""
+
+    def __init__(self, cgroup: Cgroup, cgroup_id: int, receive: Callable[[Event], None]) -> None:
+        """Load the programs, and attach none yet.
+
+        :raises Unsupported: when this host cannot run them.
+        :raises NotAuthorized: when the user is not root.
+        """
+        if os.geteuid() != 0:
+            raise NotAuthorized("a record needs root", hint="run the command with sudo")
+        if platform.machine() not in _MACHINES:
+            raise Unsupported(f"no records on {platform.machine()}, only on {_MACHINES[0]}")
+        if not os.path.exists(BTF):
+            raise Unsupported(f"this kernel has no {BTF}", hint="it needs CONFIG_DEBUG_INFO_BTF")
+        data = resources.files("jaula.record").joinpath("bpf/record.bpf.o").read_bytes()
+        config = events.CONFIG.pack(
+            cgroup_id,
+            int.from_bytes(os.urandom(8), "little"),
+            int.from_bytes(os.urandom(8), "little"),
+            cgroup.hierarchy,
+            0,
+        )
+        try:
+            self._object = self._load(data, config, _OPTIONAL)
+            self.sources = tuple(_SOURCES.values())
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+                raise _unsupported(error) from error
+            try:
+                self._object = self._load(data, config, ())
+            except OSError as second:
+                raise _unsupported(second) from second
+            self.sources = tuple(
+                name for program, name in _SOURCES.items() if program not in _OPTIONAL
+            )
+        try:
+            self._ring = RingBuffer(
+                self._object.maps["events"], lambda each: receive(events.decode_event(each))
+            )
+        except OSError as error:
+            self._object.close()
+            raise _unsupported(error) from error
+
+    @staticmethod
+    def _load(data: bytes, config: bytes, optional: tuple[str, ...]) -> BpfObject:
+        bpf = BpfObject(data)
+        try:
+            bpf.set_constants(".rodata.config", config)
+            for name in optional:
+                bpf.enable(name)
+            bpf.load()
+        except OSError:
+            bpf.close()
+            raise
+        return bpf
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while events wait."""
+        return self._ring.fileno()
+
+    def attach(self) -> None:
+        """Start to record. Processes that exist are marked after the programs are attached.
+
+        :raises Unsupported: when the kernel refuses.
+        """
+        try:
+            for program, name in _SOURCES.items():
+                if name in self.sources:
+                    self._object.attach(program)
+            self._object.iterate(self._object.attach(_ITERATOR))
+        except OSError as error:
+            raise _unsupported(error) from error
+
+    def consume(self) -> None:
+        """Receive the waiting events.
+
+        :raises JaulaError: when they cannot be read.
+        """
+        try:
+            self._ring.consume()
+        except OSError as error:
+            raise JaulaError(str(error.strerror)) from error
+
+    def detach(self) -> None:
+        """Stop to record. The tables stay."""
+        self._object.detach()
+
+    def counts(self) -> Iterator[tuple[Key, Counts]]:
+        """Yield the numbers of every key.
+
+        :raises JaulaError: when they cannot be read.
+        """
+        try:
+            for table in dict.fromkeys(events.TABLES.values()):
+                for key, value in self._object.maps[table].items():
+                    yield events.decode_key(key), events.decode_counts(value)
+        except OSError as error:
+            raise JaulaError(str(error.strerror)) from error
+
+    def losses(self) -> dict[int, tuple[int, int, int]]:
+        """Return lost occurrences, events and texts by kind.
+
+        :raises JaulaError: when they cannot be read.
+        """
+        try:
+            table = self._object.maps["losses"]
+            found = {
+                kind: table.lookup(kind.to_bytes(4, "little")) or bytes(24)
+                for kind in events.TABLES
+            }
+        except OSError as error:
+            raise JaulaError(str(error.strerror)) from error
+        return {kind: events.decode_losses(value) for kind, value in found.items()}
+
+    def close(self) -> None:
+        """Unload everything."""
+        self._object.detach()
+        self._ring.close()
+        self._object.close()
+
+
+def _unsupported(error: OSError) -> Unsupported:
+    return Unsupported(
+        f"this kernel does not run the recorder's eBPF programs: {error.strerror}",
+        hint="it needs root, BTF and Linux 6.1",
+    )

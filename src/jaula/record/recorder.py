@@ -1,0 +1,288 @@
+"""The recorder: turns events of the kernel into lines of a record until it is stopped.
+
+Memory and file are bounded: the kernel's tables have a fixed size, a key is known here at most
+once, and the lines of each table have a limit. What does not fit is counted in the last line.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import msgspec
+
+from jaula import __version__
+from jaula.errors import Unsupported
+from jaula.kernel import seccomp
+from jaula.record import ebpf, ebpf_events
+from jaula.record.cgroup import Cgroup
+from jaula.record.document import (
+    UNKNOWN,
+    UNLISTED,
+    VERSION,
+    Container,
+    End,
+    Header,
+    Kernel,
+    Loss,
+    Program,
+    Total,
+)
+from jaula.record.ebpf_events import Counts, Event, Key
+from jaula.record.writer import RecordWriter
+
+FLUSH = 1.0  # seconds between two writes
+_ABIS = {"": "SCMP_ARCH_X86_64", "i386": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32"}
+_MAX_NAMES = 4096  # names of system calls that are cached
+
+
+class Ledger:
+    """The entries of one record: which keys have a line, and which wait for a program's line.
+
+    ``start`` is in nanoseconds since boot. Pure except for the writer.
+    """
+
+    def __init__(
+        self, writer: RecordWriter, start: int, syscall_name: Callable[[int, str], str]
+    ) -> None:
+        self._writer = writer
+        self._start = start
+        self._syscall_name = syscall_name
+        self._programs: dict[int, int] = {
+            ebpf_events.UNKNOWN_PROGRAM: UNKNOWN,
+            ebpf_events.UNLISTED_PROGRAM: UNLISTED,
+        }
+        self._lines: dict[Program, int] = {}
+        self._entries: dict[Key, int] = {}  # 0: left out, its group is full
+        self._waiting: dict[Key, Event] = {}
+        self.omitted: dict[int, int] = {}  # entries by kind
+        self.omitted_occurrences: dict[int, int] = {}
+
+    def receive(self, event: Event) -> None:
+        """Write the line of a first occurrence. An event may arrive twice."""
+        key = event.key
+        if key.kind == ebpf_events.PROGRAM:
+            self._add_program(key, event.text)
+        elif key.kind in ebpf_events.TABLES and key not in self._entries:
+            if all(number in self._programs for number in _programs_of(key)):
+                self._add(key, event.text, event.time)
+            else:  # the event of the program was lost, and will be sent again
+                self._waiting[key] = event
+
+    def _add_program(self, key: Key, text: bytes) -> None:
+        if key.subject in self._programs:
+            return
+        program = ebpf_events.program(key, text)
+        if program not in self._lines:
+            self._lines[program] = self._writer.append(program, _group(key)) or UNLISTED
+        self._programs[key.subject] = self._lines[program]
+        ready = [
+            event
+            for event in self._waiting.values()
+            if all(number in self._programs for number in _programs_of(event.key))
+        ]
+        for event in ready:
+            del self._waiting[event.key]
+            self._add(event.key, event.text, event.time)
+
+    def _add(self, key: Key, text: bytes | None, first: int) -> None:
+        entry = ebpf_events.entry(
+            key,
+            text,
+            syscall_name=self._syscall_name,
+            line_of=lambda number: self._programs.get(number, UNLISTED),
+        )
+        moment = self._time(first)
+        n = self._writer.append(
+            msgspec.structs.replace(entry, first=moment, last=moment), _group(key)
+        )
+        self._entries[key] = n
+        if not n:
+            self.omitted[key.kind] = self.omitted.get(key.kind, 0) + 1
+
+    def _time(self, nanoseconds: int) -> int:
+        return max(0, nanoseconds - self._start) // 1000
+
+    def finish(self, counts: Iterator[tuple[Key, Counts]]) -> None:
+        """Write the final numbers. Keys whose event was lost get their line now."""
+        totals = []
+        for key, numbers in counts:
+            if key.kind == ebpf_events.PROGRAM:
+                continue
+            if key not in self._entries:
+                waiting = self._waiting.pop(key, None)
+                self._add(key, waiting.text if waiting else None, numbers.first)
+            if not self._entries[key]:
+                omitted = self.omitted_occurrences
+                omitted[key.kind] = omitted.get(key.kind, 0) + numbers.occurrences
+            else:
+                totals.append((self._entries[key], numbers))
+        for n, numbers in sorted(totals):
+            if numbers.occurrences > 1:
+                self._writer.append(
+                    Total(
+                        entry=n,
+                        count=numbers.occurrences,
+                        first=self._time(numbers.first),
+                        last=max(self._time(numbers.first), self._time(numbers.last)),
+                    )
+                )
+
+
+def _group(key: Key) -> str:
+    return ebpf_events.LOSSES[key.kind]
+
+
+def _programs_of(key: Key) -> tuple[int, ...]:
+    if key.kind in (ebpf_events.EXEC, ebpf_events.SIGNAL):
+        return key.program, key.subject
+    return (key.program,)
+
+
+def record(
+    container: Container,
+    cgroup: Cgroup,
+    cgroup_id: int,
+    writer: RecordWriter,
+    *,
+    exit_fd: int,
+    stop_fd: int,
+    seconds: float | None,
+    started: Callable[[], None],
+) -> End:
+    """Record until the time is over or a descriptor is readable, and return the last line.
+
+    ``exit_fd`` is a pidfd of the container's first process, ``stop_fd`` is readable when the user
+    ends the record. ``started`` is called when the programs are attached.
+
+    :raises JaulaError: when this host cannot record, or the file cannot be written.
+    """
+    events: list[Event] = []
+    with closing(ebpf.EbpfTracer(cgroup, cgroup_id, events.append)) as tracer:
+        start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        writer.append(_header(container, cgroup, tracer.sources))
+        ledger = Ledger(writer, start, SyscallNames())
+        tracer.attach()
+        started()
+        reason = _follow(tracer, ledger, events, writer, start, exit_fd, stop_fd, seconds)
+        tracer.detach()
+        tracer.consume()
+        _drain(events, ledger)
+        ledger.finish(tracer.counts())
+        end = End(
+            reason=reason,
+            duration=(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) // 1000,
+            losses=_losses(tracer.losses(), ledger),
+        )
+    writer.append(end)
+    writer.flush()
+    return end
+
+
+def _follow(
+    tracer: ebpf.EbpfTracer,
+    ledger: Ledger,
+    events: list[Event],
+    writer: RecordWriter,
+    start: int,
+    exit_fd: int,
+    stop_fd: int,
+    seconds: float | None,
+) -> str:
+    poller = select.poll()
+    for descriptor in (tracer.fileno(), exit_fd, stop_fd):
+        poller.register(descriptor, select.POLLIN)
+    deadline = None if seconds is None else start / 1e9 + seconds
+    flush = 0.0
+    while True:
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if deadline is not None and now >= deadline:
+            return "duration"
+        wait = FLUSH if deadline is None else min(FLUSH, deadline - now)
+        ready = {descriptor for descriptor, _ in poller.poll(max(1, wait * 1000))}
+        tracer.consume()
+        _drain(events, ledger)
+        if now - flush >= FLUSH:
+            flush = now
+            writer.flush()
+        if stop_fd in ready:
+            return "signal"
+        if exit_fd in ready:
+            return "container exited"
+
+
+def _drain(events: list[Event], ledger: Ledger) -> None:
+    for event in events:
+        ledger.receive(event)
+    events.clear()
+
+
+def _losses(lost: dict[int, tuple[int, int, int]], ledger: Ledger) -> dict[str, Loss]:
+    result: dict[str, Loss] = {}
+    for kind, (occurrences, events, texts) in lost.items():
+        occurrences += ledger.omitted_occurrences.get(kind, 0)
+        entries = ledger.omitted.get(kind, 0)
+        if occurrences or events or texts or entries:
+            name = ebpf_events.LOSSES[kind]
+            before = result.get(name, Loss())
+            result[name] = Loss(
+                occurrences=before.occurrences + occurrences,
+                events=before.events + events,
+                texts=before.texts + texts,
+                entries=before.entries + entries,
+            )
+    return result
+
+
+def _header(container: Container, cgroup: Cgroup, sources: tuple[str, ...]) -> Header:
+    host = os.uname()
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            boot_id = file.read().strip()
+    except OSError:
+        boot_id = ""
+    now, rest = divmod(time.time_ns(), 1_000_000_000)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+    return Header(
+        version=VERSION,
+        time=f"{moment}.{rest // 1000:06d}Z",
+        recorder=f"jaula {__version__}",
+        kernel=Kernel(
+            release=host.release, version=host.version, machine=host.machine, boot_id=boot_id
+        ),
+        container=container,
+        mechanism=ebpf.NAME,
+        sources=sources,
+        cgroup=f"{cgroup.controller or 'unified'}:{cgroup.path}",
+    )
+
+
+class SyscallNames:
+    """Names of system calls; a number without a name is its own."""
+
+    def __init__(self) -> None:
+        """Load libseccomp.
+
+        :raises Unsupported: when it is not installed.
+        """
+        self._names: dict[tuple[int, str], str] = {}
+        try:
+            seccomp.library()
+        except OSError as error:
+            raise Unsupported(
+                f"libseccomp.so.2 cannot be loaded: {error}",
+                hint="install libseccomp2 (Debian), libseccomp (Fedora, Alpine)",
+            ) from None
+
+    def __call__(self, number: int, abi: str) -> str:
+        name = self._names.get((number, abi))
+        if name is None:
+            signed = number - (1 << 32) if number >= 1 << 31 else number
+            name = seccomp.name_of(signed, _ABIS[abi]) if signed >= 0 else None
+            name = name or str(number)
+            if len(self._names) < _MAX_NAMES:
+                self._names[(number, abi)] = name
+        return name
