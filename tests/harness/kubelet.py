@@ -373,7 +373,7 @@ def node(engine: PrivateEngine, netns: int, program: str) -> Iterator[Kubelet]:
 
 
 def _translates() -> bool:
-    """Return whether the kernel translates addresses, which the one of a virtual machine may not."""
+    """Return whether the kernel translates addresses; that of a virtual machine may not."""
     listed = subprocess.run(["iptables", "-t", "nat", "-S"], capture_output=True, check=False)
     return listed.returncode == 0
 

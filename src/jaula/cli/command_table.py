@@ -180,6 +180,7 @@ ALIASES = {
 }
 
 GROUPS = {
+    "audit": "Compare reports of audits",
     "builder": "Build images",
     "container": "Manage containers",
     "config": "Manage configs (read-only files for containers)",

@@ -107,10 +107,8 @@ def _dispatch(words: list[str]) -> int:
     if name in command_table.GROUPS and (
         name not in command_table.COMMANDS
         or f"{name} {' '.join(rest[:1])}" in command_table.COMMANDS
-    ):  # record is both: `record web`, `record show FILE`
+    ):  # record and audit are both: `record web`, `record show FILE`
         return _group(name, rest)
-    if rest and f"{name} {rest[0]}" in command_table.COMMANDS:  # `audit` and `audit diff`
-        name, rest = f"{name} {rest[0]}", rest[1:]
     if name not in command_table.COMMANDS:
         raise CliError(
             f"jaula: '{name}' is not a jaula command.{_suggestion(name)}\nSee 'jaula --help'"
