@@ -223,6 +223,9 @@ enum address_use { CONNECT, BIND, SEND, TCP_CONNECT, LISTEN };
 #define PATH_DETACHED 128 /* the mount is in no namespace */
 
 #define CAPABILITY_REFUSED 256 /* bit of `detail` */
+#define SI_USER 0              /* include/uapi/asm-generic/siginfo.h */
+#define SI_QUEUE -1
+#define SI_TKILL -6
 #define OUTSIDE 256            /* bit of `detail` of a signal: the receiver is not in the container */
 
 struct key {
@@ -1039,10 +1042,14 @@ int BPF_PROG(signal_generate, int number, struct kernel_siginfo *info, struct ta
 	struct task_struct *task = bpf_get_current_task_btf(), *leader = receiver->group_leader;
 	struct process *process = process_of(task->group_leader), *other;
 	struct key key = { .kind = SIGNAL };
+	int code;
 
-	/* SEND_SIG_NOINFO and SEND_SIG_PRIV are 0 and 1; positive codes are the kernel's own. */
-	if (!process || leader == task->group_leader || (u64)info <= 1 ||
-	    BPF_CORE_READ(info, si_code) > 0)
+	/* SEND_SIG_NOINFO and SEND_SIG_PRIV are 0 and 1. */
+	if (!process || leader == task->group_leader || (u64)info <= 1)
+		return 0;
+	/* Other codes are the kernel's own. A timer of any process may end while this one runs. */
+	code = BPF_CORE_READ(info, si_code);
+	if (code != SI_USER && code != SI_QUEUE && code != SI_TKILL)
 		return 0;
 	key.program = program_of(task, process);
 	other = process_of(leader);
