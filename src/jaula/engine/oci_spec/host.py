@@ -56,7 +56,7 @@ def read(
         kernel=os.uname().release,
         capabilities=bounding,
         mqueue=os.path.ismount("/dev/mqueue"),
-        private_mounts=_has_private_mounts(),
+        private_mounts=not rootless and _has_private_mounts(),  # only root can enter the host's
         time_namespaces=os.path.exists("/proc/self/ns/time"),
         nofile=_grantable(nofile),
         pids_limit=pids_limit if not rootless or "pids" in features else 0,
