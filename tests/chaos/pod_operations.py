@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from chaos.operations import DIED, START_ROLES, STATUS, Operation
 from chaos.target import Fault
+from harness import builds
 from harness.engine import Reply
 from harness.pods import Cri, connected, container_config, sandbox_config
 from harness.stream_client import SpdyClient
@@ -63,10 +64,14 @@ class PodOperation(Operation):
     def ask_for(self, method: str, **fields: Any) -> Reply:
         """Make a call; the status of the reply is 200 or that of a failure."""
         try:
-            response = self.calls(lambda cri: cri.call(method, **fields))
+            response = self.calls(lambda cri: self.call(cri, method, **fields))
         except GrpcError as error:
             return Reply(FAILED, {}, f"{error.code.name}: {error.message}".encode())
         return Reply(200, {}, response.SerializeToString())
+
+    def call(self, cri: Cri, method: str, **fields: Any) -> Awaitable[Any]:
+        """Make a call of RuntimeService; another service overrides this."""
+        return cri.call(method, **fields)
 
     def must_call(self, method: str, **fields: Any) -> Any:
         """Make a call that has to succeed.
@@ -74,7 +79,7 @@ class PodOperation(Operation):
         :raises Fault: when it fails.
         """
         try:
-            return self.calls(lambda cri: cri.call(method, **fields))
+            return self.calls(lambda cri: self.call(cri, method, **fields))
         except (GrpcError, OSError) as error:
             raise Fault(f"{method}: {error!r}") from error
 
@@ -357,6 +362,39 @@ class Streams(ExecSync):
         return reply
 
 
+class Attach(Streams):
+    """``Attach``, with its stream: the container runs on, and can be attached to again."""
+
+    roles = ("engine",)
+
+    def prepare(self) -> None:
+        self.pod = self.run_pod()
+        fields = self.container("while :; do echo tick; sleep 0.05; done")
+        self.id = self.must_call("CreateContainer", **fields).container_id
+        self.must_call("StartContainer", container_id=self.id)
+
+    def perform(self) -> Reply:
+        async def work(cri: Cri) -> Reply:
+            url = (await cri.call("Attach", container_id=self.id, stdout=True)).url
+            client = await SpdyClient.connect(url, "v4.channel.k8s.io")
+            try:
+                ids = await client.open_all("error", "stdout")
+                while b"tick\n" not in client.received[ids["stdout"]]:
+                    assert await client.frame(), "the server closed"
+                return Reply(200, {}, bytes(client.received[ids["stdout"]]))
+            finally:
+                client.close()
+
+        return self.stream(work)
+
+    def verify(self) -> None:
+        if self.killed == "" and (self.answer is None or self.answer.status != 200):
+            raise Fault(f"Attach answered {self.answer}")
+        if self.perform().status != 200:
+            raise Fault("the container cannot be attached to again")
+        self.answers_exec(self.id)
+
+
 class PortForward(Streams):
     """``PortForward``, with its stream: the bytes of a server in the pod."""
 
@@ -439,6 +477,64 @@ class ReopenLog(StopContainer):
             raise Fault(f"lines of the log are lost: {numbers}")
 
 
+class ImageOperation(PodOperation):
+    """A call of ImageService."""
+
+    def call(self, cri: Cri, method: str, **fields: Any) -> Awaitable[Any]:
+        return cri.image(method, **fields)
+
+    def clean_up(self) -> None:
+        self.must("DELETE", f"/images/{self.image}?force=1", None, 200, 404)
+
+    @property
+    def image(self) -> str:
+        return self.name
+
+    def spec(self) -> api.ImageSpec:
+        return api.ImageSpec(image=self.image)
+
+
+class PullImage(ImageOperation):
+    """``PullImage``: the image is whole, at the latest when it is asked again."""
+
+    @property
+    def image(self) -> str:
+        return self.target.remote_image()
+
+    def prepare(self) -> None:
+        self.clean_up()
+
+    def perform(self) -> Reply:
+        return self.ask_for("PullImage", image=self.spec())
+
+    def verify(self) -> None:
+        self.target.images_are_whole()
+        id = self.answered("PullImage", image=self.spec()).image_ref
+        if self.must_call("ImageStatus", image=self.spec()).image.id != id:
+            raise Fault(f"the image {id} was pulled, and is absent")
+        self.target.images_are_whole()
+
+
+class RemoveImage(ImageOperation):
+    """``RemoveImage``: the image is absent, and the others are whole."""
+
+    def prepare(self) -> None:
+        files = {"file": self.name}
+        path = f"/images/create?fromSrc=-&repo={self.name}&tag=latest"
+        head = {"Content-Type": "application/x-tar"}
+        if self.ask("POST", path, builds.context(files), headers=head).status != 200:
+            raise Fault("the image cannot be imported")
+
+    def perform(self) -> Reply:
+        return self.ask_for("RemoveImage", image=self.spec())
+
+    def verify(self) -> None:
+        self.answered("RemoveImage", image=self.spec())
+        if self.must_call("ImageStatus", image=self.spec()).HasField("image"):
+            raise Fault("the image is removed, and is there")
+        self.target.images_are_whole()
+
+
 POD_OPERATIONS: dict[str, type[PodOperation]] = {
     "run-pod": RunPod,
     "stop-pod": StopPod,
@@ -449,7 +545,10 @@ POD_OPERATIONS: dict[str, type[PodOperation]] = {
     "rm-container": RemoveContainer,
     "exec-sync": ExecSync,
     "exec-stream": Streams,
+    "attach": Attach,
     "port-forward": PortForward,
     "update-resources": UpdateResources,
     "reopen-log": ReopenLog,
+    "pull-image": PullImage,
+    "rm-image": RemoveImage,
 }

@@ -78,7 +78,8 @@ class Target:
     def remote_image(self) -> str:
         """Return an image of the registry, which is started and filled at the first use."""
         if self.registry is None:
-            self.registry = Registry(self.directory / "registry").start()
+            with in_netns(self.netns):
+                self.registry = Registry(self.directory / "registry").start()
             name = f"{self.registry.name}/chaos"
             self.must("POST", f"/images/busybox/tag?repo={name}&tag=latest", None, 201)
             head = {"X-Registry-Auth": "e30="}
