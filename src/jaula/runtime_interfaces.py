@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from typing import cast
 
-from jaula.runtime.interfaces import CgroupDriver, Interfaces
+from jaula.runtime.interfaces import Cgroup, CgroupDriver, Interfaces
 
 
 def runtime_interfaces(no_cgroup: str = "", *, systemd_cgroups: bool = False) -> Interfaces:
@@ -26,7 +26,15 @@ def runtime_interfaces(no_cgroup: str = "", *, systemd_cgroups: bool = False) ->
         driver = cgroups.detect(systemd=systemd_cgroups)
     else:
         driver = cgroups.delegated(no_cgroup)
-    return Interfaces(cast(CgroupDriver, driver), open_writer, program, _follow_logs)
+    return Interfaces(
+        cast(CgroupDriver, driver), _absent_cgroup, open_writer, program, _follow_logs
+    )
+
+
+def _absent_cgroup(path: str) -> Cgroup:
+    from jaula.cgroups.null_driver import NullCgroup
+
+    return cast(Cgroup, NullCgroup(path))
 
 
 def _follow_logs(engine: socket.socket) -> None:

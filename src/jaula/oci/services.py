@@ -22,7 +22,19 @@ def load(settings: Settings, annotations: Mapping[str, str] | None = None) -> In
 
     :raises Unsupported: when the host has no usable cgroups.
     """
-    return Interfaces(cgroup_driver(settings, annotations), _no_log, seccomp_program, _no_followers)
+    return Interfaces(
+        cgroup_driver(settings, annotations),
+        _absent_cgroup,
+        _no_log,
+        seccomp_program,
+        _no_followers,
+    )
+
+
+def _absent_cgroup(path: str) -> Cgroup:
+    from jaula.cgroups.null_driver import NullCgroup
+
+    return cast("Cgroup", NullCgroup(path))
 
 
 def cgroup_driver(settings: Settings, annotations: Mapping[str, str] | None = None) -> CgroupDriver:

@@ -62,6 +62,12 @@ class LogWriter(Protocol):
     def close(self) -> None: ...
 
 
+class AbsentCgroup(Protocol):
+    """Return a cgroup that is gone: it has no processes and counts nothing."""
+
+    def __call__(self, path: str, /) -> Cgroup: ...
+
+
 class OpenLog(Protocol):
     """Open a log writer by driver name."""
 
@@ -84,6 +90,7 @@ class Interfaces(msgspec.Struct, frozen=True):
     """The implementations that the runtime works with."""
 
     cgroups: CgroupDriver
+    absent_cgroup: AbsentCgroup
     open_log: OpenLog
     seccomp_program: SeccompProgram
     follow_logs: FollowLogs

@@ -104,6 +104,22 @@ def test_the_kubelet_is_told_the_driver(node: SliceEngine) -> None:
     calls(node, work)
 
 
+def test_a_program_that_ends_at_once_has_its_exit_status(node: SliceEngine) -> None:
+    """systemd removes a scope without processes, before the shim has opened it at times."""
+
+    async def work(cri: Cri) -> None:
+        pod = (await cri.call("RunPodSandbox", config=pod_in(node, "short"))).pod_sandbox_id
+        for number in range(20):
+            id = await cri.run_container(pod, f"n{number}", "sh", "-c", "exit 3")
+            deadline = time.monotonic() + 60
+            while (status := await cri.container(id)).state != api.CONTAINER_EXITED:
+                assert time.monotonic() < deadline, status
+                await asyncio.sleep(0.05)
+            assert (status.exit_code, status.reason) == (3, "Error"), status
+
+    calls(node, work)
+
+
 @pytest.mark.parametrize("handler", ["", "jaula-userns", "runc"])
 def test_a_container_is_a_delegated_scope_in_the_slice_of_its_pod(
     node: SliceEngine, handler: str

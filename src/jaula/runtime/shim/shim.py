@@ -209,7 +209,7 @@ class Shim:
         """Open pidfd and cgroup of init, relay its stdio, and watch for exit and OOM events."""
         request, init = self.request, self.init
         self.pidfd = process.pidfd_open(init.pid)
-        self.cgroup = self.interfaces.cgroups.open(init.cgroup)
+        self.cgroup = self._open_cgroup()
         self.stdio = StdioRelay(
             self.event_loop,
             master=init.master,
@@ -228,6 +228,16 @@ class Shim:
             self.event_loop.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
             is_reported = bool(select.select([self.oom_fd], [], [], 0)[0])
             self.early_oom = not is_reported and self.cgroup.oom_kills() > 0
+
+    def _open_cgroup(self) -> Cgroup:
+        """Open the cgroup of init. If its program has ended, systemd may have removed it."""
+        path = self.init.cgroup
+        try:
+            return self.interfaces.cgroups.open(path)
+        except NotFound:
+            if not select.select([self.pidfd], [], [], 0)[0]:
+                raise
+            return self.interfaces.absent_cgroup(path)
 
     # requests of engines
 
