@@ -86,10 +86,14 @@ class PodOperation(Operation):
     def answered(self, method: str, **fields: Any) -> Any:
         """Return the response to :meth:`perform`; make the call again if there was none.
 
-        An answer that is an error is a fault unless a process of the container was killed.
+        An answer that is an error is a fault unless a process of the container was killed, or the
+        zygote, without which an engine ends.
         """
         if self.answer is not None and self.answer.status == 200:
             return getattr(api, f"{method}Response").FromString(self.answer.body)
+        ending = self.killed == "zygote" and self.answer is not None
+        if ending and self.answer.body.startswith(b"UNAVAILABLE: "):
+            return self.must_call(method, **fields)
         if self.answer is not None and self.killed in ("", "engine", "zygote"):
             raise Fault(f"{method} answered {self.answer.body!r}")
         return self.must_call(method, **fields)
