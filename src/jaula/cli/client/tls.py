@@ -10,7 +10,7 @@ import _socket
 from _thread import start_new_thread
 from errno import EPROTO
 from select import POLLERR, POLLHUP, POLLIN, POLLOUT, poll
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaula.cli.errors import Unreachable
 from jaula.errors import JaulaError
@@ -32,7 +32,8 @@ class TlsOptions(NamedTuple):
 class TlsSocket(_socket.socket):
     """The near end of the socket pair.
 
-    After all data was read, ``recv`` raises a failure of the connection as ``OSError``.
+    After all data was read, ``recv`` raises a failure of the connection as ``OSError``. So does
+    ``sendall``, instead of the broken pipe to the thread.
     """
 
     failure = ""
@@ -42,6 +43,14 @@ class TlsSocket(_socket.socket):
         if not data and self.failure:
             raise OSError(EPROTO, self.failure)
         return data
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        try:
+            super().sendall(data, flags)
+        except OSError:
+            if self.failure:
+                raise OSError(EPROTO, self.failure) from None
+            raise
 
 
 def connect(network: _socket.socket, host: str, security: TlsOptions) -> TlsSocket:
@@ -106,10 +115,21 @@ class _TlsPump:
         except TlsError as error:
             self._near.failure = str(error)
         except OSError as error:
-            self._near.failure = error.strerror or str(error)
+            self._near.failure = self._alert() or error.strerror or str(error)
         finally:
             self._plain.close()
             self._network.close()
+
+    def _alert(self) -> str:
+        """Return the reason that the engine gave before it closed the connection, '' for none."""
+        try:
+            self._codec.feed(self._network.recv(CHUNK_SIZE))
+            self._codec.read()
+        except TlsError as error:
+            return str(error)
+        except OSError:
+            return ""  # it gave none
+        return ""
 
     def _turn(self) -> bool:
         """Wait for one of the sockets and move the available bytes. Return False at the end."""
