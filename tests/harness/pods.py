@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
+
+import pytest
 
 from harness.api_user import acting_as
 from harness.engine import PrivateEngine
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
+from jaula.grpc.errors import GrpcError
 
 RUNTIME, IMAGE = "/runtime.v1.RuntimeService/", "/runtime.v1.ImageService/"
 TIMEOUT = 60.0  # seconds
@@ -109,3 +112,33 @@ async def connected(
         finally:
             channel.close()
             await running
+
+
+def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
+    """Run ``work`` with a connection, then remove every pod."""
+
+    async def run() -> None:
+        async with connected(engine) as cri:
+            try:
+                await work(cri)
+            finally:
+                for pod in (await cri.call("ListPodSandbox")).items:
+                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
+
+    asyncio.run(run())
+
+
+async def refused(call: Awaitable[object]) -> GrpcError:
+    """Return the error of a call that has to fail."""
+    with pytest.raises(GrpcError) as caught:
+        await call
+    return caught.value
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is true."""
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the condition does not become true")

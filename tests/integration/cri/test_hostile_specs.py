@@ -7,7 +7,6 @@ log paths below a directory that a pod may have mounted, sysctls, resolver entri
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
-from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.pods import Cri, calls, container_config, sandbox_config
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
@@ -47,18 +46,6 @@ def canary(tmp_path: Path) -> Iterator[Path]:
     assert file.read_text() == "unchanged"
     assert file.stat().st_mtime_ns == before.st_mtime_ns
     assert sorted(os.listdir(directory)) == ["file"]
-
-
-def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with connected(engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
 
 
 async def refused(call: Awaitable[object]) -> GrpcError:

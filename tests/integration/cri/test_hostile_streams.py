@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import SLOW, PrivateEngine
-from harness.pods import Cri, connected
+from harness.pods import Cri, calls
 from harness.stream_client import SpdyClient, request, spdy_headers
 from jaula.grpc.errors import Code, GrpcError
 
@@ -28,18 +28,6 @@ def node(worker_index: int) -> Iterator[PrivateEngine]:
         load_image(private, "busybox")
         yield private
         assert "Traceback" not in private.log.read_text(errors="replace")
-
-
-def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with connected(engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
 
 
 async def exec_url(cri: Cri, container: str, *command: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
-from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.pods import Cri, calls, connected, container_config, sandbox_config
 from jaula import cgroups
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
@@ -45,20 +45,6 @@ def node(worker_index: int) -> Iterator[PrivateEngine]:
     with leaks.nothing_left(private):
         load_image(private, "busybox")
         yield private
-
-
-def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
-    """Run ``work`` with a connection, then remove every pod."""
-
-    async def run() -> None:
-        async with connected(engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
 
 
 def values(made: api.ContainerMetrics) -> dict[tuple[str, ...], int]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +13,11 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.images import directory, file, import_image, link
-from harness.pods import Cri, connected, container_config
+from harness.pods import Cri, calls, container_config, refused
 from harness.registry import Registry
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.errors import Code
 
 pytestmark = pytest.mark.needs("docker-registry")
 
@@ -82,26 +81,6 @@ def no_rules(node: Node) -> Iterator[None]:
     node.policy.write_text("")
 
 
-def calls(node: Node, work: Callable[[Cri], Awaitable[None]]) -> None:
-    """Run ``work`` with a connection, then remove every pod."""
-
-    async def run() -> None:
-        async with connected(node.engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
-
-
-async def refused(call: Awaitable[object]) -> GrpcError:
-    with pytest.raises(GrpcError) as caught:
-        await call
-    return caught.value
-
-
 async def pull(cri: Cri, name: str) -> str:
     reply = await cri.image("PullImage", image=api.ImageSpec(image=name))
     return str(reply.image_ref)
@@ -139,7 +118,7 @@ def test_a_pull_needs_the_signature_that_the_policy_requires(node: Node) -> None
         pod = await cri.run_pod("signed")
         await create(cri, pod, config_of(id, node.name("signed:latest")))
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 def test_the_policy_of_the_moment_decides_at_creation_and_at_start(node: Node) -> None:
@@ -159,7 +138,7 @@ def test_the_policy_of_the_moment_decides_at_creation_and_at_start(node: Node) -
             assert error.message.startswith("SignatureValidationFailed: image ")
         assert [c.id for c in (await cri.call("ListContainers")).containers] == [container]
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 def test_the_name_of_another_image_does_not_change_the_rule(node: Node) -> None:
@@ -171,7 +150,7 @@ def test_the_name_of_another_image_does_not_change_the_rule(node: Node) -> None:
             error = await refused(create(cri, pod, config_of(id, name)))
             assert error.message.startswith("SignatureValidationFailed: image "), name
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 def test_a_status_has_the_name_and_the_digest_of_the_image(node: Node) -> None:
@@ -188,7 +167,7 @@ def test_a_status_has_the_name_and_the_digest_of_the_image(node: Node) -> None:
         assert status.image_ref == f"{node.registry.name}/signed@{digest}"
         node.cli("rmi", "another:1")
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 # -- image volumes -------------------------------------------------------------------------------
@@ -224,7 +203,7 @@ def test_an_image_volume_is_read_only_and_reported_with_its_digest(
         assert (mount.image.image, mount.image.image_ref) == (name, image.id)
         assert mount.image_sub_path == path.rstrip("/")
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 def test_an_image_volume_is_reported_with_what_its_pull_returned(node: Node) -> None:
@@ -235,7 +214,7 @@ def test_an_image_volume_is_reported_with_what_its_pull_returned(node: Node) -> 
         [mount] = (await cri.container(container)).mounts
         assert mount.image.image_ref == id
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +243,7 @@ def test_a_bad_image_volume_is_refused_at_creation(
         assert message in error.message
         assert not (await cri.call("ListContainers")).containers
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 def test_an_image_volume_is_subject_to_the_policy(node: Node) -> None:
@@ -280,7 +259,7 @@ def test_an_image_volume_is_subject_to_the_policy(node: Node) -> None:
         error = await refused(cri.call("StartContainer", container_id=container))
         assert error.message.startswith("SignatureValidationFailed: image ")
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 def test_an_image_stays_as_long_as_it_is_used_or_mounted(node: Node) -> None:
@@ -303,7 +282,7 @@ def test_an_image_stays_as_long_as_it_is_used_or_mounted(node: Node) -> None:
             await cri.image("RemoveImage", image=spec)
         assert not (await cri.image("ImageStatus", image=spec)).HasField("image")
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 def test_an_image_is_pinned_by_the_configuration(node: Node) -> None:
@@ -312,7 +291,7 @@ def test_an_image_is_pinned_by_the_configuration(node: Node) -> None:
         assert images["docker.io/library/pod-tool:latest"]
         assert not images["docker.io/library/busybox:latest"]
 
-    calls(node, work)
+    calls(node.engine, work)
 
 
 # -- mirrors -------------------------------------------------------------------------------------
@@ -344,4 +323,4 @@ def test_a_mirror_serves_pods_and_docker_s_clients(node: Node) -> None:
         hosts.unlink()
         hosts.parent.rmdir()
 
-    calls(node, work)
+    calls(node.engine, work)

@@ -70,11 +70,11 @@ def main_config(name: str = "main", pid: Any = api.CONTAINER) -> api.ContainerCo
 
 
 async def start(
-    cri: Cri, pod: api.PodSandboxConfig, *wanted: api.ContainerConfig
+    cri: Cri, pod: api.PodSandboxConfig, *configs: api.ContainerConfig
 ) -> tuple[str, list[str]]:
     id = (await cri.call("RunPodSandbox", config=pod)).pod_sandbox_id
     ids = []
-    for config in wanted:
+    for config in configs:
         created = await cri.call("CreateContainer", pod_sandbox_id=id, config=config)
         await cri.call("StartContainer", container_id=created.container_id)
         ids.append(created.container_id)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
-from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.pods import Cri, calls, connected, container_config, refused, sandbox_config, until
 from harness.stream_client import SpdyClient, request, spdy_headers
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
@@ -27,34 +27,6 @@ def node(worker_index: int) -> Iterator[PrivateEngine]:
     with leaks.nothing_left(private):
         load_image(private, "busybox")
         yield private
-
-
-def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
-    """Run ``work`` with a connection, then remove every pod."""
-
-    async def run() -> None:
-        async with connected(engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the condition does not become true")
-
-
-async def refused(call: Awaitable[object]) -> GrpcError:
-    with pytest.raises(GrpcError) as caught:
-        await call
-    return caught.value
 
 
 def test_a_sandbox_has_one_small_process_named_pause(node: PrivateEngine) -> None:

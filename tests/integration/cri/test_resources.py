@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
-from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.pods import Cri, calls, container_config, sandbox_config, until
 from jaula import cgroups
 from jaula.cgroups.hugetlb_page_size import host_sizes
 from jaula.cri.proto import api_pb2 as api
@@ -31,28 +30,6 @@ def node(worker_index: int) -> Iterator[PrivateEngine]:
     with leaks.nothing_left(private):
         load_image(private, "busybox")
         yield private
-
-
-def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
-    """Run ``work`` with a connection, then remove every pod."""
-
-    async def run() -> None:
-        async with connected(engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the condition does not become true")
 
 
 async def limited(cri: Cri, *command: str, **limits: Any) -> str:

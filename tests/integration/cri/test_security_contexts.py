@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
-from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.pods import Cri, calls, container_config, refused, sandbox_config
 from jaula.cri.proto import api_pb2 as api
-from jaula.grpc.errors import Code, GrpcError
+from jaula.grpc.errors import Code
 
 _FIRST_ID = 1_950_000_000
 _COUNT = 65536
@@ -37,26 +37,6 @@ def node(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         built = private.cli("jaula", "build", "-t", "groups", str(context))
         assert built.returncode == 0, built.stderr
         yield private
-
-
-def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
-    """Run ``work`` with a connection, then remove every pod."""
-
-    async def run() -> None:
-        async with connected(engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
-
-
-async def refused(call: Awaitable[object]) -> GrpcError:
-    with pytest.raises(GrpcError) as caught:
-        await call
-    return caught.value
 
 
 def mapped_sandbox(name: str, **fields: Any) -> api.PodSandboxConfig:

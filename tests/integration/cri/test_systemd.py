@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine, SliceEngine
-from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.pods import Cri, calls, connected, container_config, sandbox_config
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
@@ -37,20 +37,6 @@ def node(worker_index: int) -> Iterator[SliceEngine]:
         yield private
     for name in (f"{private.tag}.slice", f"{private.tag}k.slice"):
         systemctl("stop", name)
-
-
-def calls(engine: PrivateEngine, work: Callable[[Cri], Awaitable[None]]) -> None:
-    """Run ``work`` with a connection, then remove every pod."""
-
-    async def run() -> None:
-        async with connected(engine) as cri:
-            try:
-                await work(cri)
-            finally:
-                for pod in (await cri.call("ListPodSandbox")).items:
-                    await cri.call("RemovePodSandbox", pod_sandbox_id=pod.id)
-
-    asyncio.run(run())
 
 
 def pod_in(node: PrivateEngine, name: str) -> api.PodSandboxConfig:
