@@ -134,6 +134,17 @@ class Options:
         """Return the value of a string flag."""
         return str(self._values.get(name, default))
 
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """Return the value of a string flag that has one of ``choices``, the first by default.
+
+        :raises UsageError: when it has another value.
+        """
+        value = self.text(name, choices[0])
+        if value not in choices:
+            joined = ", ".join(choices)
+            raise UsageError(f'invalid argument "{value}" for "--{name}": must be one of {joined}')
+        return value
+
     def texts(self, name: str) -> list[str]:
         """Return the values of a repeatable flag, in the order of the command line."""
         return list(self._values.get(name, ()))

@@ -31,12 +31,7 @@ POLICY = "/jaula/policy/images"
 
 def run(options: Options) -> int:
     """Print the report; 1 if a control without an exception fails or is unknown."""
-    output_format = options.text("format", "table")
-    if output_format not in FORMATS:
-        raise UsageError(
-            f'invalid argument "{output_format}" for "--format": '
-            f"must be one of {', '.join(FORMATS)}"
-        )
+    output_format = options.choice("format", FORMATS)
     if options.on("dry-run") and not options.on("fix"):
         raise UsageError("--dry-run needs --fix.", status=1)
     from jaula.cli import site_packages

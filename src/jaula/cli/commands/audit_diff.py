@@ -16,12 +16,7 @@ FORMATS = ("table", "json")
 
 def run(options: Options) -> int:
     """Print the changes; 1 if a control or subject fails that did not."""
-    output_format = options.text("format", "table")
-    if output_format not in FORMATS:
-        raise UsageError(
-            f'invalid argument "{output_format}" for "--format": '
-            f"must be one of {', '.join(FORMATS)}"
-        )
+    output_format = options.choice("format", FORMATS)
     if len(options.arguments) == 1:
         raise UsageError('"jaula audit diff" requires two reports, or none.', status=1)
     from jaula.cli import site_packages

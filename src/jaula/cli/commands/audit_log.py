@@ -26,12 +26,7 @@ _HEADINGS = ("TIME", "USER", "PROCESS", "ACTION", "OBJECT", "STATUS", "RELAXED")
 
 def run(options: Options) -> int:
     """Print log entries, or verify the log; 1 if the log is not intact."""
-    output_format = options.text("format", "table")
-    if output_format not in FORMATS:
-        raise UsageError(
-            f'invalid argument "{output_format}" for "--format": '
-            f"must be one of {', '.join(FORMATS)}"
-        )
+    output_format = options.choice("format", FORMATS)
     since, until = (times.timestamp(options.text(name)) for name in ("since", "until"))
     from jaula.cli import site_packages
 

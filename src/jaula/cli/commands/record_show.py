@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,12 +16,7 @@ _HEADINGS = ("KIND", "COUNT", "FIRST", "LAST", "PROGRAM", "SUBJECT")
 
 def run(options: Options) -> int:
     """Print the entries; 1 if the record is not intact."""
-    output_format = options.text("format", "table")
-    if output_format not in FORMATS:
-        raise UsageError(
-            f'invalid argument "{output_format}" for "--format": '
-            f"must be one of {', '.join(FORMATS)}"
-        )
+    output_format = options.choice("format", FORMATS)
     from jaula.cli.containers.records import open_record
 
     record = open_record(options.arguments[0])

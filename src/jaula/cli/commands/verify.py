@@ -28,12 +28,7 @@ FORMATS = ("table", "json", "sarif", "html")
 
 def run(options: Options) -> int:
     """Print the report of each container; 1 if a check fails."""
-    output_format = options.text("format", "table")
-    if output_format not in FORMATS:
-        raise UsageError(
-            f'invalid argument "{output_format}" for "--format": '
-            f"must be one of {', '.join(FORMATS)}"
-        )
+    output_format = options.choice("format", FORMATS)
     named = bool(options.arguments) or bool(options.texts("pod"))
     selected = named or options.on("all") or options.on("host")
     if options.on("watch") and (
