@@ -1,0 +1,139 @@
+"""The profile of a container: a TOML document that says the least that it needs. Pure.
+
+Everything that a profile does not name is refused: capabilities, system calls, files to write,
+programs to execute, addresses to connect to, devices. Lists are sorted and without duplicates, so
+two profiles of the same needs are the same text.
+
+The table ``evidence`` has, by section and item, how often a record has it and by which programs. It
+does not change what a profile allows; a reader of the file sees it as comments of the items too.
+
+Facts about paths: those of ``files`` are absolute, normalized paths inside the container. A path
+that ends with ``/`` includes everything below it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Annotated, Literal
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+
+VERSION = 1
+MAX_SIZE = 1 << 20  # bytes
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
+Path = Annotated[str, msgspec.Meta(pattern=r"^/", max_length=4096)]
+Architecture = Literal["x86_64", "x86", "x32", "aarch64"]
+
+
+class _Struct(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True,
+    rename="kebab",
+):  # fmt: skip
+    pass
+
+
+class Source(_Struct, frozen=True, kw_only=True):
+    """A record that the profile was made from. ``head`` is the hash of its last line."""
+
+    head: str
+    container: str
+    image_id: str
+    time: str  # RFC 3339, of the record's start
+    duration: float = 0.0  # seconds
+    mechanism: str = ""
+
+
+class Process(_Struct, frozen=True, kw_only=True):
+    """The process: the user as in ``docker run --user``, '' for that of the image."""
+
+    user: str = ""
+    no_new_privileges: bool = True
+
+
+class Seccomp(_Struct, frozen=True, kw_only=True):
+    """Allowed system calls by architecture; all others fail with EPERM."""
+
+    syscalls: dict[Architecture, tuple[str, ...]] = {}
+
+
+class Files(_Struct, frozen=True, kw_only=True):
+    """Files: the root, writable mounts, and the paths that Landlock allows.
+
+    With an empty ``read`` and ``execute`` the whole root may be read and executed.
+    """
+
+    read_only_root: bool = True
+    tmpfs: dict[Path, str] = {}  # options of the mount, as in --tmpfs
+    volumes: tuple[Path, ...] = ()
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    execute: tuple[Path, ...] = ()
+    masked: tuple[Path, ...] = ()  # in addition to the engine's list
+
+
+class Network(_Struct, frozen=True, kw_only=True):
+    """The network. Items are ``tcp:ADDRESS:PORT`` or ``udp:NAME:PORT``; a network for ADDRESS too.
+
+    ``egress`` is None if connections to the outside are not restricted.
+    """
+
+    mode: Literal["", "none"] = ""
+    listen: tuple[str, ...] = ()  # tcp:PORT, udp:PORT
+    egress: tuple[str, ...] | None = None
+
+
+class Limits(_Struct, frozen=True, kw_only=True):
+    """Ceilings: the peaks of the records with a margin. 0 is the engine's default."""
+
+    pids: Annotated[int, msgspec.Meta(ge=0, le=1 << 22)] = 0
+    memory: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] = 0  # bytes
+    cpus: Annotated[float, msgspec.Meta(ge=0, le=65536)] = 0.0
+
+
+class Evidence(_Struct, frozen=True, kw_only=True):
+    """Where an item comes from: how often, in how many records, by which programs."""
+
+    count: Annotated[int, msgspec.Meta(ge=0)] = 0
+    records: Annotated[int, msgspec.Meta(ge=0)] = 0
+    programs: tuple[str, ...] = ()
+    reason: str = ""  # a system call, a path, the margin of a limit, the library that imports it
+
+
+class Profile(_Struct, frozen=True, kw_only=True):
+    """The least that a container needs.
+
+    ``guessed``: it comes from the files of the image, without a record.
+    """
+
+    version: Literal[1] = 1
+    name: Name
+    image: str = ""
+    guessed: bool = False
+    sources: tuple[Source, ...] = ()
+    process: Process = Process()
+    capabilities: tuple[str, ...] = ()  # without CAP_
+    seccomp: Seccomp = Seccomp()
+    files: Files = Files()
+    network: Network = Network()
+    limits: Limits = Limits()
+    devices: tuple[str, ...] = ()
+    evidence: dict[str, dict[str, Evidence]] = {}
+
+
+def load(data: bytes, name: str) -> Profile:
+    """Return the profile of a TOML file; ``name`` is the file's name for errors.
+
+    :raises InvalidRequest: when it is too large, not TOML, or not a profile.
+    """
+    if len(data) > MAX_SIZE:
+        raise InvalidRequest(
+            f"profile {name} has {len(data)} bytes; at most {MAX_SIZE} are allowed"
+        )
+    try:
+        return msgspec.convert(tomllib.loads(data.decode("utf-8-sig")), Profile)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError,
+            RecursionError) as error:  # fmt: skip
+        raise InvalidRequest(f"profile {name}: {error}") from None
