@@ -26,7 +26,7 @@ from chaos.target import LIMIT, Fault, Gone, Target
 from harness import builds
 from harness.engine import UnixConnection
 
-WEIGHTS = {"engine": 3, "zygote": 1, "shim": 3, "helper": 1, "stage": 1, "init": 3}
+WEIGHTS = {"engine": 3, "zygote": 1, "spare": 1, "shim": 3, "helper": 1, "stage": 1, "init": 3}
 KEPT_ACTIONS = 50
 MEMORY = 100_000  # actions that are remembered for the description of a fault
 DIED = (137, 143, 255, 125, 126, 127)  # exit statuses of a container whose process was killed

@@ -1,4 +1,4 @@
-"""The processes of one engine by role: engine, zygote, shim, helper, stage and init.
+"""The processes of one engine by role: engine, zygote, spare shim, shim, helper, stage and init.
 
 Facts about names: zygote, shim, helper and stage are forks of the engine's command, so their
 command line names the engine's directories; ``comm`` says which. A process of a container has the
@@ -69,6 +69,13 @@ def zygote(engine: PrivateEngine) -> int:
     return next((pid for pid, name in names if name == "jaula-zygote"), 0)
 
 
+def role_in_start(process: Process) -> str:
+    """Return the role in the next start of a (spare) shim or its helper; '' for others."""
+    if process.role == "spare":
+        return "shim" if children(process.pid) else "helper"
+    return "shim" if process.role == "shim" else ""
+
+
 def processes(engine: PrivateEngine) -> list[Process]:
     """Return every process of the engine and of its containers."""
     marks = (str(engine.root).encode(), str(engine.run).encode())
@@ -88,8 +95,10 @@ def processes(engine: PrivateEngine) -> list[Process]:
         above = found.get(parent, (0, "", False))
         if pid == main:
             role = "engine"
-        elif name == "jaula-zygote":
+        elif name == "jaula-zygote" and parent == main:
             role = "zygote"
+        elif name == "jaula-zygote" and above[1] == "jaula-zygote":
+            role = "spare"  # or its helper
         elif name == "jaula-shim" and inside:
             role = "stage"  # or init before its program
         elif name == "jaula-shim" and above[1] == "jaula-shim":

@@ -44,7 +44,11 @@ class Tracer:
     def __init__(self, target: Target, role: str, step: str) -> None:
         assert target.engine.process is not None
         targets = [f"engine:{target.engine.process.pid}", f"zygote:{roles.zygote(target.engine)}"]
-        targets += [f"shim:{p.pid}" for p in roles.processes(target.engine) if p.role == "shim"]
+        targets += [
+            f"{in_start}:{p.pid}"
+            for p in roles.processes(target.engine)
+            if (in_start := roles.role_in_start(p))
+        ]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "chaos.tracer", role, step, *targets],
             stdout=subprocess.PIPE,

@@ -159,7 +159,7 @@ class Target:
         """Return what is left while no container exists."""
         left = [f"{kind}: {rows}" for kind, rows in leaks.of_containers(self.engine).items()]
         for process in roles.processes(self.engine):
-            if process.role not in ("engine", "zygote"):
+            if process.role not in ("engine", "zygote", "spare"):
                 left.append(f"process {process}")
         return left
 

@@ -82,12 +82,17 @@ class Point:
                 time.sleep(_PAUSE)
 
     def forks(self) -> set[int]:
-        """Return the forks of this process that share the point and have not exited."""
+        """Return the forks of this process that share the point and have not exited.
+
+        A zygote and its spare shim are left out.
+        """
         own = Path("/proc/self/cmdline").read_bytes()
         pids = set()
         for directory in Path("/proc").glob("[0-9]*"):
             try:
-                if (directory / "cmdline").read_bytes() == own and self._is_mapped(directory):
+                if (directory / "cmdline").read_bytes() != own or not self._is_mapped(directory):
+                    continue
+                if (directory / "comm").read_text() != "jaula-zygote\n":
                     pids.add(int(directory.name))
             except (FileNotFoundError, ProcessLookupError):
                 continue
@@ -114,9 +119,9 @@ def install(monkeypatch: Any) -> Point:
 def processes(zygote: int) -> dict[str, int]:
     """Return the processes of the one start of a zygote by their role."""
     roles: dict[str, int] = {}
-    (roles["shim"],) = children(zygote)
+    (roles["shim"],) = (pid for pid in children(zygote) if _is_shim(pid))  # not a spare one
     for helper in children(roles["shim"]):
-        if Path(f"/proc/{helper}/comm").read_text() != "jaula-shim\n":
+        if not _is_shim(helper):
             continue  # the program of a container in which an exec begins
         roles["helper"] = helper
         for pid in children(helper):
@@ -130,6 +135,10 @@ def children(pid: int) -> list[int]:
     except FileNotFoundError:
         return []
     return [int(word) for word in words]
+
+
+def _is_shim(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text() == "jaula-shim\n"
 
 
 def _in_new_pid_namespace(pid: int) -> bool:

@@ -134,11 +134,17 @@ def replace_all() -> None:
     def helper_begins(*_: Any) -> None:
         _pids["helper"] = os.getpid()
 
+    def creation_begins(*_: Any) -> None:
+        if "shim" not in _pids:  # the helper of a spare shim
+            _pids["shim"] = os.getppid()
+            read_fault()
+
     replace(zygote.shim, "main", first=shim_begins, before="shim begins")
     replace(ControlSockets, "listen", after="shim listens")
-    replace(shim.SpawnHelper, "run", after="shim has the process")
+    replace(shim.SpawnHelper, "create", after="shim has the process")
     replace(ControlSockets, "serve", after="shim has answered")
     replace(shim, "_run_helper", first=helper_begins)
+    replace(shim, "create_container", first=creation_begins)
     replace(create, "start", before="helper begins", after="helper has created")
     replace(create, "_create_init", before="helper has the cgroup")
     replace(create, "mount_root", after="helper has the root")

@@ -151,12 +151,16 @@ def bounding() -> int:
 def drop_bounding(mask_to_keep: int) -> None:
     """Remove every capability outside ``mask_to_keep`` from the bounding set.
 
-    Needs CAP_SETPCAP in the caller's user namespace. Absent capabilities are skipped, so a mask
-    that keeps the whole set needs no capability.
+    Needs CAP_SETPCAP in the caller's user namespace, unless every one of them is absent already.
     """
     for number in range(last_cap() + 1):
-        if not mask_to_keep >> number & 1 and prctl(PR_CAPBSET_READ, number):
+        if mask_to_keep >> number & 1:
+            continue
+        try:
             prctl(PR_CAPBSET_DROP, number)
+        except PermissionError:
+            if prctl(PR_CAPBSET_READ, number):
+                raise
 
 
 def clear_ambient() -> None:

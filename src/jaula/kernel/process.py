@@ -7,6 +7,7 @@ clears it before it closes descriptors, and a zombie keeps it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -254,12 +255,12 @@ def run_and_exit(name: str, function: Callable[[], object]) -> NoReturn:
 
 
 def reset_signals() -> None:
-    """Set every signal to its default disposition and empty the mask, as a new program expects."""
+    """Set every signal to its default disposition and empty the mask, as a new program expects.
+
+    The interpreter knows the dispositions: those that it inherited, and those that it has set.
+    """
     for number in range(1, signal.NSIG):
-        if number in (signal.SIGKILL, signal.SIGSTOP):
-            continue
-        try:
-            signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):  # signals that glibc reserves
-            continue
+        if signal.getsignal(number) is not signal.SIG_DFL:
+            with contextlib.suppress(OSError, ValueError):  # signals that glibc reserves
+                signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

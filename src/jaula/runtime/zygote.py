@@ -2,12 +2,20 @@
 
 It has one thread and no event loop, and exits with the engine. Everything that a shim or an init
 needs is imported here once. ``gc.freeze`` keeps those pages shared after the fork.
+
+Facts about time: a fork copies the page tables of the zygote, and both processes then copy each
+page that they write. That is a tenth of a start. So an idle zygote forks the next shim, with its
+spawn helper, before there is a request. This spare shim has the name of the zygote, and of
+descriptors only its end of a socket pair. It gets one request, and exits with the zygote. A request
+for which there is no spare shim, or one that was killed, is served by a fork.
 """
 
 from __future__ import annotations
 
+import _socket
 import gc
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -15,7 +23,7 @@ from typing import NoReturn
 
 import msgspec
 
-from jaula.kernel import namespaces, process
+from jaula.kernel import capabilities, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.create.id_maps import rows
@@ -25,6 +33,9 @@ from jaula.runtime.init import (
 from jaula.runtime.interfaces import Interfaces
 from jaula.runtime.protocol import LogFollowersRequest, SandboxRequest, StartRequest
 from jaula.runtime.shim import shim
+
+_IDLE = 0.02
+"""Seconds without a request after which the next shim is forked."""
 
 
 def main(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> NoReturn:
@@ -39,14 +50,17 @@ def _run(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> No
     os.chdir("/")
     process.close_fds_except((engine.fileno(),))  # drop the engine's lock and sockets
     interfaces = load_interfaces()
+    capabilities.last_cap()  # known to all processes that are forked
     gc.collect()
     gc.freeze()
     gc.disable()
-    while _serve(engine, interfaces):
-        pass
+    spare = SpareShim(engine, interfaces)
+    while _serve(engine, interfaces, spare):
+        if not spare and not select.select([engine], [], [], _IDLE)[0]:
+            spare.fork()
 
 
-def _serve(engine: socket.socket, interfaces: Interfaces) -> bool:
+def _serve(engine: socket.socket, interfaces: Interfaces, spare: SpareShim) -> bool:
     """Handle one request; return False when the engine has disconnected."""
     try:
         data, fds = seqpacket.receive(engine)
@@ -60,8 +74,8 @@ def _serve(engine: socket.socket, interfaces: Interfaces) -> bool:
         if isinstance(request, SandboxRequest):
             _sandbox(request, fds)
         elif isinstance(request, LogFollowersRequest):
-            _follow_logs(fds, engine, interfaces)
-        else:
+            _follow_logs(fds, engine, interfaces, spare)
+        elif not spare.start(data, fds):
             _start(request, fds, engine, interfaces)
     except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
         _log_error(error)
@@ -106,18 +120,80 @@ def _start(
     if os.fork():
         return
     engine.close()
+    _leave_zygote()
+    shim.main(request, list(fds), interfaces, shim.SpawnHelper())
+
+
+def _leave_zygote() -> None:
+    """Set the signals and the session of a shim."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    engine_sock = socket.socket(fileno=fds.pop(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    shim.main(request, engine_sock, list(fds), interfaces)
+    os.setsid()
 
 
-def _follow_logs(fds: list[int], engine: socket.socket, interfaces: Interfaces) -> None:
+class SpareShim:
+    """A shim that is forked before there is a request for it; false if there is none."""
+
+    def __init__(self, engine: socket.socket, interfaces: Interfaces) -> None:
+        self._engine = engine
+        self._interfaces = interfaces
+        self._sock: _socket.socket | None = None
+
+    def __bool__(self) -> bool:
+        return self._sock is not None
+
+    def fork(self) -> None:
+        """Fork the shim. The zygote returns at once; the shim never does."""
+        sock, shim_sock = seqpacket.pair()
+        if os.fork() == 0:
+            self._engine.close()
+            sock.close()
+            process.run_and_exit("jaula-zygote", lambda: _wait(shim_sock, self._interfaces))
+        shim_sock.close()
+        self._sock = sock
+
+    def start(self, data: bytes, fds: list[int]) -> bool:
+        """Pass a request to the shim; return False if there is none, or it was killed."""
+        if self._sock is None:
+            return False
+        try:
+            seqpacket.send(self._sock, data, fds)
+        except OSError:
+            return False
+        finally:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """Close the socket; a shim without a request exits."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
+    """Wait for a request, and become its shim. Return if the zygote has ended."""
+    _leave_zygote()
+    spawn_helper = shim.SpawnHelper()
+    spawn_helper.prepare(interfaces, sock)
+    data, fds = seqpacket.receive(sock)
+    sock.close()
+    if not data:
+        return
+    request = protocol.decode_zygote(data)
+    assert isinstance(request, StartRequest)
+    shim.main(request, fds, interfaces, spawn_helper)
+
+
+def _follow_logs(
+    fds: list[int], engine: socket.socket, interfaces: Interfaces, spare: SpareShim
+) -> None:
     """Fork the process that follows logs, which has an event loop."""
     if os.fork():
         return
     engine.close()
+    spare.close()
     process.run_and_exit("jaula-logs", lambda: _run_followers(fds.pop(0), interfaces))
 
 

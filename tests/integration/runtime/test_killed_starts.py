@@ -20,7 +20,7 @@ from harness import birth, deep_directory
 from harness.birth import Point, Unreached
 from harness.container_runner import ContainerRunner, make_spec
 from jaula.errors import NotFound, RuntimeFailure, Unavailable
-from jaula.runtime import client, protocol
+from jaula.runtime import client, protocol, zygote
 from jaula.runtime.client import Runtime, ShimLost
 from jaula.runtime.init import sync
 from jaula.runtime_interfaces import runtime_interfaces
@@ -37,11 +37,12 @@ class Start(NamedTuple):
     point: Point
 
 
-@pytest.fixture(scope="module")
-def stopping(runner: ContainerRunner) -> Iterator[Start]:
+@pytest.fixture(scope="module", params=["spare shim", "fork"])
+def stopping(runner: ContainerRunner, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts with short limits, which wait at a point."""
     assert sync.SYNC_TIMEOUT < protocol.helper_timeout(None) < protocol.start_timeout(None)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zygote, "_IDLE", 0.0 if request.param == "spare shim" else None)
         patch.setattr(sync, "SYNC_TIMEOUT", 1.0)
         patch.setattr(protocol, "_HELPER_TIMEOUT", 2.0)
         patch.setattr(protocol, "_REPORT_TIMEOUT", 4.0)

@@ -82,12 +82,17 @@ class Shim:
     """State of one container while its init lives."""
 
     def __init__(
-        self, request: StartRequest, interfaces: Interfaces, held: tuple[int, ...] = ()
+        self,
+        request: StartRequest,
+        interfaces: Interfaces,
+        spawn_helper: SpawnHelper,
+        held: tuple[int, ...] = (),
     ) -> None:
         self.request = request
         self.interfaces = interfaces
         self.event_loop = EventLoop()
-        self.spawn_helper = SpawnHelper(protocol.helper_timeout(request.runtime))
+        self.spawn_helper = spawn_helper
+        spawn_helper.timeout = protocol.helper_timeout(request.runtime)
         self.engines = ControlSockets(
             self.event_loop, request.run_dir, self._handle_request, self._after_reply, held
         )
@@ -106,29 +111,21 @@ class Shim:
 
     # start
 
-    def start(
-        self,
-        sandbox: tuple[int, int] | None,
-        namespace_fds: dict[str, int],
-        host_mounts: int,
-        clients: list[int],
-    ) -> None:
-        """Create the container. ``host_mounts`` is -1 without the host's mount namespace.
+    def start(self, fds: list[int], clients: tuple[int, ...]) -> None:
+        """Create the container. ``fds`` are the descriptors of the request.
 
         :raises RuntimeFailure: when it cannot be created; nothing of it is left then.
         """
         request = self.request
         log = self.interfaces.open_log(request.log.driver, request.log.options, request.log.path)
-        mount_point = f"{request.run_dir}/rootfs"
+        mount_point = _mount_point(request)
         # Not makedirs: an engine that undoes a start of its predecessor removes the run directory,
         # and a request that the zygote received before must fail then.
         if not os.path.isdir(mount_point):
             os.mkdir(mount_point, 0o711)
         try:
             self.engines.listen()
-            self.init = self.spawn_helper.run(
-                lambda: self._make_container(sandbox, namespace_fds, host_mounts, mount_point)
-            )
+            self.init = self.spawn_helper.create(request, fds, self.interfaces)
         except BaseException as error:
             log.close()
             self._delete_partial(killed=isinstance(error, HelperKilled))
@@ -141,32 +138,6 @@ class Shim:
             self._destroy()
             self.engines.stop_listening()
             raise
-
-    def _make_container(
-        self,
-        sandbox: tuple[int, int] | None,
-        namespace_fds: dict[str, int],
-        host_mounts: int,
-        mount_point: str,
-    ) -> ProcessHandle:
-        """Create the container with our own or an external runtime. Runs in the helper."""
-        request = self.request
-        spec = _read_spec(request.bundle)
-        options = create.CreateOptions(
-            state=self._state(spec, "creating"),
-            root=request.root,
-            mount_point=mount_point,
-            cgroup=(spec.linux.cgroups_path if spec.linux else None) or UNNAMED,
-            sandbox=sandbox,
-            namespace_fds=namespace_fds,
-            host_mounts=host_mounts,
-            console=request.console,
-            stdin_open=request.stdin_open,
-            seccomp_cache=request.seccomp_cache,
-        )
-        if request.runtime is not None:
-            return external_runtime.start(spec, options, request.runtime, request.run_dir)
-        return create.start(spec, options, self.interfaces)
 
     def _delete_partial(self, *, killed: bool = False) -> None:
         """Remove what an external runtime has created so far, or a helper that was ``killed``.
@@ -190,11 +161,6 @@ class Shim:
             request.runtime, request.run_dir, request.container_id, cgroup, self.interfaces
         )
 
-    def _state(self, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
-        """Return the OCI state document of the container."""
-        request = self.request
-        return oci.State(request.container_id, status, request.bundle, pid, spec.annotations)
-
     def _destroy(self) -> None:
         """Kill and remove a container that cannot be supervised."""
         if self.request.runtime is not None:
@@ -205,7 +171,7 @@ class Shim:
             cgroup.kill()
             cgroup.destroy()
 
-    def _supervise(self, log: LogWriter, clients: list[int]) -> None:
+    def _supervise(self, log: LogWriter, clients: tuple[int, ...]) -> None:
         """Open pidfd and cgroup of init, relay its stdio, and watch for exit and OOM events."""
         request, init = self.request, self.init
         self.pidfd = process.pidfd_open(init.pid)
@@ -360,7 +326,7 @@ class Shim:
             config = init_exec.prepare(
                 process_spec,
                 linux,
-                self._state(spec, "running", self.init.pid),
+                _state(self.request, spec, "running", self.init.pid),
                 self.interfaces,
                 fd_stack,
                 seccomp_cache=self.request.seccomp_cache,
@@ -518,41 +484,92 @@ def _is_cancelled(engine: socket.socket) -> bool:
         return False
 
 
+class StartFds(NamedTuple):
+    """The descriptors of a start request, after the socket of the engine."""
+
+    sandbox: tuple[int, int] | None
+    namespaces: dict[str, int]  # by type
+    host_mounts: int  # mount namespace of the host, or -1
+    engine_sockets: tuple[int, ...]  # the listening engine socket of the container, if it has one
+    clients: tuple[int, ...]
+
+    @classmethod
+    def of(cls, request: StartRequest, fds: list[int]) -> StartFds:
+        """Return the descriptors by their use."""
+        rest = iter(fds[1:])
+        sandbox = (next(rest), next(rest)) if request.sandbox else None
+        namespaces = {kind: next(rest) for kind in request.namespace_types}
+        host_mounts = next(rest) if request.host_mounts else -1
+        engine_sockets = (next(rest),) if request.engine_socket else ()
+        return cls(sandbox, namespaces, host_mounts, engine_sockets, tuple(rest))
+
+    def close_namespaces(self) -> None:
+        """Close the descriptors that only the creation needs."""
+        host_mounts = (self.host_mounts,) if self.host_mounts >= 0 else ()
+        for fd in (*(self.sandbox or ()), *self.namespaces.values(), *host_mounts):
+            os.close(fd)
+
+
+def _mount_point(request: StartRequest) -> str:
+    return f"{request.run_dir}/rootfs"
+
+
+def _state(request: StartRequest, spec: oci.Spec, status: str, pid: int = 0) -> oci.State:
+    """Return the OCI state document of the container."""
+    return oci.State(request.container_id, status, request.bundle, pid, spec.annotations)
+
+
+def create_container(
+    request: StartRequest, fds: list[int], interfaces: Interfaces
+) -> ProcessHandle:
+    """Create the container with our own or an external runtime. Runs in the helper."""
+    start_fds = StartFds.of(request, fds)
+    spec = _read_spec(request.bundle)
+    options = create.CreateOptions(
+        state=_state(request, spec, "creating"),
+        root=request.root,
+        mount_point=_mount_point(request),
+        cgroup=(spec.linux.cgroups_path if spec.linux else None) or UNNAMED,
+        sandbox=start_fds.sandbox,
+        namespace_fds=start_fds.namespaces,
+        host_mounts=start_fds.host_mounts,
+        console=request.console,
+        stdin_open=request.stdin_open,
+        seccomp_cache=request.seccomp_cache,
+    )
+    if request.runtime is not None:
+        return external_runtime.start(spec, options, request.runtime, request.run_dir)
+    return create.start(spec, options, interfaces)
+
+
 def main(
-    request: StartRequest, engine: socket.socket, fds: list[int], interfaces: Interfaces
+    request: StartRequest, fds: list[int], interfaces: Interfaces, spawn_helper: SpawnHelper
 ) -> NoReturn:
-    """Run a shim process from fork to exit."""
+    """Run a shim process, the leader of a session, until its container exits.
+
+    ``fds`` are the descriptors of the request; the first is the socket of the engine.
+    """
     process.run_and_exit(
-        f"{COMM} {request.container_id}", lambda: _run(request, engine, fds, interfaces)
+        f"{COMM} {request.container_id}", lambda: _run(request, fds, interfaces, spawn_helper)
     )
 
 
 def _run(
-    request: StartRequest, engine: socket.socket, fds: list[int], interfaces: Interfaces
+    request: StartRequest, fds: list[int], interfaces: Interfaces, spawn_helper: SpawnHelper
 ) -> None:
-    os.setsid()
     os.chdir("/")
     process.set_name(COMM)
+    engine = socket.socket(fileno=fds[0])
     if _is_cancelled(engine):  # the container must not run
         return
-    sandbox = (fds[0], fds[1]) if request.sandbox else None
-    rest = fds[2:] if request.sandbox else fds
-    namespace_fds = dict(zip(request.namespace_types, rest, strict=False))
-    rest = rest[len(namespace_fds) :]
-    host_mounts = rest.pop(0) if request.host_mounts else -1
-    held = tuple(rest[:1]) if request.engine_socket else ()
-    clients = rest[len(held) :]
-    shim = Shim(request, interfaces, held)
+    start_fds = StartFds.of(request, fds)
+    shim = Shim(request, interfaces, spawn_helper, start_fds.engine_sockets)
     try:
-        shim.start(sandbox, namespace_fds, host_mounts, clients)
+        shim.start(fds, start_fds.clients)
     except (JaulaError, OSError) as error:
         _report_failure(request.run_dir, engine, error)
         return
-    if sandbox is not None:
-        os.close(sandbox[0])
-        os.close(sandbox[1])
-    for fd in (*namespace_fds.values(), *((host_mounts,) if host_mounts >= 0 else ())):
-        os.close(fd)
+    start_fds.close_namespaces()
     try:
         seqpacket.send(engine, protocol.encode(Answer(0, pid=shim.init.pid, shim_pid=os.getpid())))
         shim.engines.serve(engine)
@@ -606,9 +623,39 @@ class SpawnHelper:
     its pidfd, and not from the socket.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self) -> None:
+        self.timeout = 0.0  # seconds that a helper has
         self._helper = 0
-        self._timeout = timeout
+        self._prepared: _socket.socket | None = None
+
+    def prepare(self, interfaces: Interfaces, zygote: _socket.socket) -> None:
+        """Fork the helper of :meth:`create` ahead. It closes the socket ``zygote`` of its shim."""
+
+        def work(sock: _socket.socket) -> ProcessHandle:
+            zygote.close()
+            data, fds = seqpacket.receive(sock)
+            if not data:
+                raise RuntimeFailure("the shim has ended")
+            process.set_name(COMM)
+            request = protocol.decode_zygote(data)
+            assert isinstance(request, StartRequest)
+            return create_container(request, fds, interfaces)
+
+        self._prepared = self._fork(work)
+
+    def create(
+        self, request: StartRequest, fds: list[int], interfaces: Interfaces
+    ) -> ProcessHandle:
+        """Create the container of a request in a helper; raises as :meth:`run`."""
+        if self._prepared is not None:
+            sock, self._prepared = self._prepared, None
+            try:
+                seqpacket.send(sock, protocol.encode(request), fds)
+            except BrokenPipeError:  # it was killed before there was a request
+                sock.close()
+            else:
+                return self._receive(sock)
+        return self.run(lambda: create_container(request, fds, interfaces))
 
     def run(self, work: Callable[[], ProcessHandle]) -> ProcessHandle:
         """Run ``work`` in a helper; after :meth:`wait` the process that it created is our child.
@@ -617,6 +664,10 @@ class SpawnHelper:
         :raises HelperKilled: when the helper died, or did not report within the timeout.
         """
         self.wait()
+        return self._receive(self._fork(lambda _: work()))
+
+    def _fork(self, work: Callable[[_socket.socket], ProcessHandle]) -> _socket.socket:
+        """Fork a helper, and return the socket on which it reports."""
         parent_sock, helper_sock = seqpacket.pair()
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
         shim_pid = os.getpid()
@@ -624,8 +675,12 @@ class SpawnHelper:
         if self._helper == 0:
             process.die_with_parent(shim_pid)
             parent_sock.close()
-            _run_helper(work, helper_sock)
+            _run_helper(lambda: work(helper_sock), helper_sock)
         helper_sock.close()
+        return parent_sock
+
+    def _receive(self, parent_sock: _socket.socket) -> ProcessHandle:
+        """Wait for the report of the helper, close the socket, and return what it created."""
         try:
             self._wait_for_report(parent_sock)
             data, fds = seqpacket.receive(parent_sock)
@@ -654,13 +709,13 @@ class SpawnHelper:
         pidfd = process.pidfd_open(self._helper)
         try:
             poll.register(pidfd, select.POLLIN)
-            ready = dict(poll.poll(self._timeout * 1000))
+            ready = dict(poll.poll(self.timeout * 1000))
             poll.unregister(pidfd)
         finally:
             os.close(pidfd)
         if not ready:
             raise HelperKilled(
-                f"the helper that creates processes did not report in {self._timeout:.0f} seconds"
+                f"the helper that creates processes did not report in {self.timeout:.0f} seconds"
             )
         if sock.fileno() not in ready and not poll.poll(0):  # it may have reported meanwhile
             raise HelperKilled("the helper that creates processes died")

@@ -1,0 +1,102 @@
+"""The spare shim of an idle zygote: it becomes a shim, and its loss costs no start."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import birth
+from harness.container_runner import ContainerRunner
+from jaula.runtime.client import Runtime
+from jaula.runtime_interfaces import runtime_interfaces
+
+LIMIT = 10.0  # seconds
+
+
+@pytest.fixture
+def zygote(runner: ContainerRunner) -> Iterator[ContainerRunner]:
+    """A zygote of the test's own, which has served a request."""
+    runtime = Runtime.launch(runtime_interfaces)
+    own = ContainerRunner(runner.base, runtime)
+    asyncio.run(run_true(own))
+    try:
+        yield own
+    finally:
+        runtime.close()
+
+
+async def run_true(runner: ContainerRunner) -> int:
+    """Run a container to its end, and return the pid of its shim."""
+    box = await runner.start("true", sandbox=False)
+    pid = box.shim.shim_pid
+    assert (await box.ended).exit_code == 0
+    return pid
+
+
+def spare_of(runner: ContainerRunner) -> tuple[int, int]:
+    """Wait for the spare shim of an idle zygote; return its pid and that of its helper."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        for pid in birth.children(runner.runtime.zygote_pid):
+            helpers = birth.children(pid)
+            if Path(f"/proc/{pid}/comm").read_text() == "jaula-zygote\n" and helpers:
+                return pid, helpers[0]
+        time.sleep(0.01)
+    raise AssertionError("no spare shim")
+
+
+def wait_until_exited(pidfd: int) -> None:
+    assert select.select([pidfd], [], [], LIMIT)[0]
+    os.close(pidfd)
+
+
+def test_a_spare_shim_becomes_the_shim_of_the_next_container(zygote: ContainerRunner) -> None:
+    pid, _ = spare_of(zygote)
+    assert asyncio.run(run_true(zygote)) == pid
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["shim", "helper"])
+def test_a_start_needs_no_spare_shim(zygote: ContainerRunner, number: int) -> None:
+    victim = spare_of(zygote)[number]
+    pidfd = os.pidfd_open(victim)
+    os.kill(victim, signal.SIGKILL)
+    wait_until_exited(pidfd)
+    assert asyncio.run(run_true(zygote))
+
+
+def test_a_spare_shim_exits_with_its_zygote(zygote: ContainerRunner) -> None:
+    pidfds = [os.pidfd_open(pid) for pid in spare_of(zygote)]
+    os.kill(zygote.runtime.zygote_pid, signal.SIGKILL)
+    for pidfd in pidfds:
+        wait_until_exited(pidfd)
+
+
+def test_a_spare_shim_has_no_descriptor_of_its_zygote_or_of_another_container(
+    zygote: ContainerRunner,
+) -> None:
+    async def scene() -> list[set[str]]:
+        box = await zygote.start("sleep", "60", sandbox=False)
+        targets = [descriptors(pid) for pid in spare_of(zygote)]
+        await box.shim.signal(signal.SIGKILL)
+        await box.ended
+        return targets
+
+    zygote_targets = descriptors(zygote.runtime.zygote_pid)
+    shim, helper = asyncio.run(scene())
+    assert not shim & zygote_targets
+    assert not helper & zygote_targets
+    assert len(shim) == 2  # to the zygote, to the helper
+    assert len(helper) == 1
+
+
+def descriptors(pid: int) -> set[str]:
+    """Return the sockets of a process."""
+    names = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+    return {name for name in names if name.startswith("socket:")}
