@@ -50,8 +50,10 @@ def select(text: str, container: str) -> Cgroup | None:
     return unified
 
 
-def find(pid: int, container: str) -> tuple[Cgroup, int]:
-    """Return the cgroup of a container and its id. ``pid`` is the container's first process.
+def find(pid: int, container: str) -> tuple[Cgroup, int, str]:
+    """Return the cgroup of a container, its id, and the text of /proc/PID/cgroup.
+
+    ``pid`` is the container's first process.
 
     :raises Conflict: when the process has exited.
     :raises Unsupported: when it is not in a cgroup of the container on this host.
@@ -73,10 +75,66 @@ def find(pid: int, container: str) -> tuple[Cgroup, int]:
     try:
         if mount is None:
             raise FileNotFoundError
-        return cgroup, os.stat(mount + cgroup.path).st_ino
+        return cgroup, os.stat(mount + cgroup.path).st_ino, text
     except FileNotFoundError:
         name = cgroup.controller or "v2"
         raise Unsupported(
             f"the cgroup {cgroup.path} of the container is not mounted here ({name})",
             hint="run the command on the engine's host",
         ) from None
+
+
+def expected() -> Cgroup:
+    """Return the hierarchy in which this host has the cgroup of a container, without a path.
+
+    :raises Unsupported: when it has none.
+    """
+    mounts = hierarchies.find(mountinfo.read())
+    for name, number in CONTROLLERS.items():
+        if name in mounts.legacy:
+            return Cgroup(number, name, "")
+    if mounts.unified is None:
+        raise Unsupported("this host has no cgroups, which tell the processes of a container")
+    return Cgroup(UNIFIED, "", "")
+
+
+def directories(text: str, container: str) -> dict[str, str]:
+    """Return the directories of a container's cgroups by controller; ``unified`` is that of v2.
+
+    ``text`` is that of /proc/PID/cgroup.
+    """
+    mounts = hierarchies.find(mountinfo.read())
+    result: dict[str, str] = {}
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if container not in path or not path.startswith("/") or "/.." in path:
+            continue
+        if not names and mounts.unified is not None:
+            result["unified"] = mounts.unified + path
+        for name in names.split(","):
+            if name in mounts.legacy:
+                result[name] = mounts.legacy[name] + path
+    return result
+
+
+def search(cgroup: Cgroup, container: str) -> dict[str, str]:
+    """Return as :func:`directories` those of a container whose processes are not known.
+
+    It has the same path in each hierarchy. Empty: it has no cgroup yet, or not any more.
+    """
+    mounts = hierarchies.find(mountinfo.read())
+    root = mounts.legacy.get(cgroup.controller) if cgroup.controller else mounts.unified
+    if root is None:
+        return {}
+    for parent, names, _ in os.walk(root):
+        for name in names:
+            if container in name:
+                path = os.path.join(parent, name)[len(root) :]
+                found = {"unified": mounts.unified or ""} | mounts.legacy
+                return {
+                    each: mount + path
+                    for each, mount in found.items()
+                    if mount and os.path.isdir(mount + path)
+                }
+    return {}

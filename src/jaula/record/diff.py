@@ -1,7 +1,7 @@
 """The difference of two records: what a program did in one and not in the other. Pure.
 
-Counts and times are no difference: they depend on the load. A program is compared by its path and
-name, not by the number of its line.
+Counts, times and resources are not compared: they depend on the load. A program is compared by its
+path and name, not by the number of its line.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def compare(before: Record, after: Record) -> Difference:
 def _subjects(record: Record) -> dict[tuple[object, ...], int]:
     result: dict[tuple[object, ...], int] = {}
     for n, entry in record.entries.items():
+        if entry.kind == "resource":
+            continue
         subject = tuple(
             program_of(record, getattr(entry, name))
             if name in _REFERENCES
@@ -62,6 +64,8 @@ def document_of(record: Record, n: int) -> dict[str, object]:
     document.pop("type", None)
     document = {"kind": entry.kind, "count": entry.count, "first": entry.first} | document
     document["last"] = entry.last
+    if entry.kind == "resource":
+        document["value"] = entry.value
     for name in _REFERENCES:
         number = getattr(entry, name)
         if number != UNKNOWN or name == "program":

@@ -46,6 +46,11 @@ Kind = Literal[
     "signal",
     "mount",
     "unmount",
+    "accept",
+    "dns",
+    "device",
+    "io-uring",
+    "resource",
 ]
 
 
@@ -115,7 +120,7 @@ class Entry(_Struct, frozen=True, kw_only=True, tag_field="type", tag="entry"):
     path: str = ""
     mode: str = ""
     filesystem: str = ""  # of a mount, its type
-    device: str = ""  # of a mount, its source
+    device: str = ""  # of a mount, its source; of a device TYPE MAJOR:MINOR
     detached: bool = False
     truncated: bool = False
     executed: Reference = UNKNOWN
@@ -131,6 +136,15 @@ class Entry(_Struct, frozen=True, kw_only=True, tag_field="type", tag="entry"):
     receiver: str = ""  # container, outside
     receiver_program: Reference = UNKNOWN
     lost_text: bool = False
+    layer: str = ""  # that refused a system call: seccomp, capability, read-only, ...
+    name: str = ""  # of a DNS query
+    query_type: str = ""
+    malformed: bool = False  # a DNS query without a name
+    operation: str = ""  # of io_uring
+    resource: str = ""
+    value: Count = 0  # of a resource
+    limit: Count = 0  # of a resource, 0: none
+    unit: str = ""
 
 
 class Total(_Struct, frozen=True, kw_only=True, tag_field="type", tag="total"):

@@ -9,7 +9,6 @@ A container that does something a million times causes one event.
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -28,19 +27,36 @@ _ITERATOR = "mark_processes"
 _SOURCES = {  # program: what the header calls it
     "fork": "sched_process_fork",
     "exec": "sched_process_exec",
+    "sys_enter": "sys_enter",
     "sys_exit": "sys_exit",
     "socket_state": "inet_sock_set_state",
     "signal_generate": "signal_generate",
     "capable": "cap_capable",
+    "sent": "sock_send_length",
+    "ring_submit": "io_uring_submit_req",
 }
-_OPTIONAL = ("capable",)  # Linux 6.14
+_OPTIONAL = {  # events that not every kernel has, by the name of their type in BTF
+    "capable": b"btf_trace_cap_capable",  # Linux 6.14
+    "sent": b"btf_trace_sock_send_length",  # Linux 6.3
+    "ring_submit": b"btf_trace_io_uring_submit_req",  # Linux 6.3
+}
 
 
 class EbpfTracer:
     """The loaded programs. ``sources`` are the events that this kernel has."""
 
-    def __init__(self, cgroup: Cgroup, cgroup_id: int, receive: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        cgroup: Cgroup,
+        cgroup_id: int,
+        receive: Callable[[Event], None],
+        *,
+        container: str = "",
+    ) -> None:
         """Load the programs, and attach none yet.
+
+        If ``cgroup_id`` is 0, the first cgroup with the id ``container`` in its name is recorded:
+        a container that is not started has none.
 
         :raises Unsupported: when this host cannot run them.
         :raises NotAuthorized: when the user is not root.
@@ -52,26 +68,24 @@ class EbpfTracer:
         if not os.path.exists(BTF):
             raise Unsupported(f"this kernel has no {BTF}", hint="it needs CONFIG_DEBUG_INFO_BTF")
         data = resources.files("jaula.record").joinpath("bpf/record.bpf.o").read_bytes()
+        optional = _supported()
         config = events.CONFIG.pack(
             cgroup_id,
             int.from_bytes(os.urandom(8), "little"),
             int.from_bytes(os.urandom(8), "little"),
             cgroup.hierarchy,
-            0,
+            "sent" in optional,
+            container.encode(),
         )
         try:
-            self._object = self._load(data, config, _OPTIONAL)
-            self.sources = tuple(_SOURCES.values())
+            self._object = self._load(data, config, optional)
         except OSError as error:
-            if error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
-                raise _unsupported(error) from error
-            try:
-                self._object = self._load(data, config, ())
-            except OSError as second:
-                raise _unsupported(second) from second
-            self.sources = tuple(
-                name for program, name in _SOURCES.items() if program not in _OPTIONAL
-            )
+            raise _unsupported(error) from error
+        self.sources = tuple(
+            name
+            for program, name in _SOURCES.items()
+            if program not in _OPTIONAL or program in optional
+        )
         try:
             self._ring = RingBuffer(
                 self._object.maps["events"], lambda each: receive(events.decode_event(each))
@@ -156,6 +170,13 @@ class EbpfTracer:
         self._object.detach()
         self._ring.close()
         self._object.close()
+
+
+def _supported() -> tuple[str, ...]:
+    """Return the optional programs whose events this kernel has."""
+    with open(BTF, "rb") as file:
+        data = file.read()
+    return tuple(name for name, event in _OPTIONAL.items() if b"\0" + event + b"\0" in data)
 
 
 def _unsupported(error: OSError) -> Unsupported:

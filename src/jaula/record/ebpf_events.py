@@ -19,7 +19,8 @@ from jaula.record.document import Entry, Program, text_of
 
 (
     SYSCALL, PROGRAM, EXEC, FILE_OPEN, OPEN_REFUSED, SOCKET, ADDRESS, CAPABILITY, SIGNAL, MOUNT,
-) = range(10)  # fmt: skip
+    ACCEPT, DNS, DEVICE, RING, RING_OPEN,
+) = range(15)  # fmt: skip
 TABLES = {
     SYSCALL: "syscalls",
     PROGRAM: "programs",
@@ -31,16 +32,22 @@ TABLES = {
     CAPABILITY: "capabilities",
     SIGNAL: "signals",
     MOUNT: "mounts",
+    ACCEPT: "accepts",
+    DNS: "names",
+    DEVICE: "devices",
+    RING: "rings",
+    RING_OPEN: "rings",
 }
 LOSSES = {number: TABLES[number] for number in TABLES}
-WITH_TEXT = frozenset({PROGRAM, FILE_OPEN, OPEN_REFUSED, ADDRESS, MOUNT})
+WITH_TEXT = frozenset({PROGRAM, FILE_OPEN, OPEN_REFUSED, ADDRESS, MOUNT, ACCEPT, DNS, RING_OPEN})
 UNKNOWN_PROGRAM, UNLISTED_PROGRAM = 0, 1
 
 _KEY = struct.Struct("=QQII")
 _EVENT = struct.Struct("=QQIIQII")
 _VALUE = struct.Struct("=QQQQ")
 _LOSS = struct.Struct("=QQQ")
-CONFIG = struct.Struct("=QQQII")  # cgroup, two words of the hash key, hierarchy, padding
+# cgroup, two words of the hash key, hierarchy, whether sock_send_length is attached, container
+CONFIG = struct.Struct("=QQQII64s")
 
 _PATH_TRUNCATED, _PATH_DETACHED = 64, 128
 _MODES = (
@@ -56,6 +63,41 @@ _FROM_KERNEL = 3  # uses from this one on
 _MOUNTS = ("mount", "mount", "unmount")
 _REFUSED = 256  # of a capability
 _OUTSIDE = 256  # of a signal
+_LAYER, _LAYER_CAPABILITY, _SECCOMP, _CAPABILITY = 12, 16, 1, 2
+_DNS_MALFORMED, _DNS_TCP = 1, 2
+_QUERY_TYPES = {
+    1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV",
+    35: "NAPTR", 43: "DS", 48: "DNSKEY", 64: "SVCB", 65: "HTTPS", 255: "ANY", 257: "CAA",
+}  # fmt: skip
+_OPERATIONS = (  # enum io_uring_op, include/uapi/linux/io_uring.h
+    "nop", "readv", "writev", "fsync", "read_fixed", "write_fixed", "poll_add", "poll_remove",
+    "sync_file_range", "sendmsg", "recvmsg", "timeout", "timeout_remove", "accept",
+    "async_cancel", "link_timeout", "connect", "fallocate", "openat", "close", "files_update",
+    "statx", "read", "write", "fadvise", "madvise", "send", "recv", "openat2", "epoll_ctl",
+    "splice", "provide_buffers", "remove_buffers", "tee", "shutdown", "renameat", "unlinkat",
+    "mkdirat", "symlinkat", "linkat", "msg_ring", "fsetxattr", "setxattr", "fgetxattr",
+    "getxattr", "socket", "uring_cmd", "send_zc", "sendmsg_zc", "read_multishot", "waitid",
+    "futex_wait", "futex_wake", "futex_waitv", "fixed_fd_install", "ftruncate", "bind", "listen",
+    "recv_zc", "epoll_wait", "readv_fixed", "writev_fixed", "pipe",
+)  # fmt: skip
+_UNMAPPED_CALLS = frozenset(  # EINVAL: an id that the user namespace does not map
+    [
+        "chown",
+        "fchown",
+        "fchownat",
+        "lchown",
+        "setfsgid",
+        "setfsuid",
+        "setgid",
+        "setgroups",
+        "setregid",
+        "setresgid",
+        "setresuid",
+        "setreuid",
+        "setuid",
+    ]
+)
+_FORKS = frozenset({"clone", "clone3", "fork", "vfork"})
 _RESTARTS = {  # include/linux/errno.h: the kernel's own, which restart the call
     512: "ERESTARTSYS",
     513: "ERESTARTNOINTR",
@@ -155,8 +197,8 @@ def entry(
     if text is None and key.kind in WITH_TEXT:
         fields["lost_text"] = True
     if key.kind == SYSCALL:
-        fields |= {"kind": "syscall", "errno": errno_name(detail)}
-        fields |= _syscall(key.subject, syscall_name)
+        fields |= {"kind": "syscall"} | _syscall(key.subject, syscall_name)
+        fields |= refusal(detail, fields["syscall"])
     elif key.kind == EXEC:
         fields |= {"kind": "exec", "executed": line_of(key.subject)}
     elif key.kind == FILE_OPEN:
@@ -169,7 +211,7 @@ def entry(
         }
     elif key.kind == OPEN_REFUSED:
         fields |= {"kind": "file-refused", "path": text_of(text or b""), "source": "process"}
-        fields["errno"] = errno_name(detail)
+        fields |= refusal(detail, "open")
     elif key.kind == SOCKET:
         fields |= {
             "kind": "socket",
@@ -205,6 +247,38 @@ def entry(
             "errno": errno_name(detail & 0xFFF),
             "source": "process",
         }
+    elif key.kind == ACCEPT:
+        fields |= {
+            "kind": "accept",
+            "source": "kernel",
+            "protocol": _named(_PROTOCOLS, detail, zero=""),
+        }
+        fields |= socket_address(text) if text is not None else {}
+    elif key.kind == DNS:
+        fields |= {
+            "kind": "dns",
+            "source": "process",
+            "protocol": "tcp" if detail & _DNS_TCP else "udp",
+        }
+        if detail & _DNS_MALFORMED:
+            fields |= {"lost_text": False, "malformed": True}
+        elif text is not None:
+            fields |= question(text)
+    elif key.kind == DEVICE:
+        number = key.subject & 0xFFFFFFFF
+        fields |= {
+            "kind": "device",
+            "device": f"{'b' if key.subject >> 32 else 'c'} {number >> 20}:{number & 0xFFFFF}",
+            "mode": ",".join(name for bit, name in _MODES if detail & 7 & bit),
+            "source": "kernel",
+        }
+    elif key.kind in (RING, RING_OPEN):
+        fields |= {
+            "kind": "io-uring",
+            "operation": _OPERATIONS[detail] if detail < len(_OPERATIONS) else str(detail),
+            "path": text_of(text or b""),
+            "source": "kernel",
+        }
     else:
         fields |= {
             "kind": "signal",
@@ -237,6 +311,45 @@ def socket_address(data: bytes) -> dict[str, Any]:
     return fields
 
 
+def question(data: bytes) -> dict[str, Any]:
+    """Return name and type of the question of a DNS query.
+
+    A dot inside a label is ``\\x2e``, so no two questions have one name.
+    """
+    labels, position = [], 0
+    while position < len(data) and (size := data[position]):
+        labels.append(text_of(data[position + 1 : position + 1 + size]).replace(".", "\\x2e"))
+        position += 1 + size
+    kind = int.from_bytes(data[position + 1 : position + 3], "big")
+    return {
+        "name": ".".join(labels) or ".",
+        "query_type": _QUERY_TYPES.get(kind, f"TYPE{kind}"),
+    }
+
+
+def refusal(detail: int, call: str) -> dict[str, str]:
+    """Return error, layer and capability of a system call that the kernel refused.
+
+    The layer is empty if nothing tells it: the permissions of a file without a check of a
+    capability, Landlock, AppArmor, SELinux, the device cgroup and flags of a mount look alike.
+    """
+    number, layer = detail & 0xFFF, detail >> _LAYER & 15
+    if layer == _SECCOMP:
+        return {"errno": errno_name(number) or "SIGSYS", "layer": "seccomp"}
+    if layer == _CAPABILITY:
+        capability = _capability((detail >> _LAYER_CAPABILITY & 0xFF) - 1)
+        return {"errno": errno_name(number), "layer": "capability", "capability": capability}
+    name = errno_name(number)
+    fields = {"errno": name}
+    if name == "EROFS":
+        fields["layer"] = "read-only"
+    elif name == "EOVERFLOW" or (name == "EINVAL" and call in _UNMAPPED_CALLS):
+        fields["layer"] = "unmapped-id"
+    elif name == "EAGAIN" and call in _FORKS:
+        fields["layer"] = "process-limit"
+    return fields
+
+
 def errno_name(number: int) -> str:
     """Return the name of an error, '' for 0."""
     if not number:
@@ -259,7 +372,7 @@ def _named(names: dict[int, str], number: int, *, zero: str = "0") -> str:
 
 
 def _capability(number: int) -> str:
-    return NAMES[number] if number < len(NAMES) else str(number)
+    return NAMES[number] if 0 <= number < len(NAMES) else str(number)
 
 
 def _signal(number: int) -> str:

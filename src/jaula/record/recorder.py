@@ -25,6 +25,7 @@ from jaula.record.document import (
     VERSION,
     Container,
     End,
+    Entry,
     Header,
     Kernel,
     Loss,
@@ -32,9 +33,11 @@ from jaula.record.document import (
     Total,
 )
 from jaula.record.ebpf_events import Counts, Event, Key
+from jaula.record.resource import ResourceSampler
 from jaula.record.writer import RecordWriter
 
 FLUSH = 1.0  # seconds between two writes
+SAMPLE = 0.25  # seconds between two samples of the cgroup's files
 _ABIS = {"": "SCMP_ARCH_X86_64", "i386": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32"}
 _MAX_NAMES = 4096  # names of system calls that are cached
 
@@ -60,10 +63,12 @@ class Ledger:
         self._waiting: dict[Key, Event] = {}
         self.omitted: dict[int, int] = {}  # entries by kind
         self.omitted_occurrences: dict[int, int] = {}
+        self.begun = False  # a process of the container was seen
 
     def receive(self, event: Event) -> None:
         """Write the line of a first occurrence. An event may arrive twice."""
         key = event.key
+        self.begun = True
         if key.kind == ebpf_events.PROGRAM:
             self._add_program(key, event.text)
         elif key.kind in ebpf_events.TABLES and key not in self._entries:
@@ -152,34 +157,62 @@ def record(
     stop_fd: int,
     seconds: float | None,
     started: Callable[[], None],
+    directories: Callable[[], dict[str, str]],
 ) -> End:
     """Record until the time is over or a descriptor is readable, and return the last line.
 
-    ``exit_fd`` is a pidfd of the container's first process, ``stop_fd`` is readable when the user
-    ends the record. ``started`` is called when the programs are attached.
+    ``exit_fd`` is readable when the container has exited: a pidfd of its first process, or the
+    answer of a wait request. ``stop_fd`` is readable when the user ends the record. ``started`` is
+    called when the programs are attached. ``directories`` returns those of the container's cgroup
+    by controller. If ``cgroup_id`` is 0 the container is not started yet.
 
     :raises JaulaError: when this host cannot record, or the file cannot be written.
     """
     events: list[Event] = []
-    with closing(ebpf.EbpfTracer(cgroup, cgroup_id, events.append)) as tracer:
+    tracer = ebpf.EbpfTracer(cgroup, cgroup_id, events.append, container=container.id)
+    with closing(tracer):
         start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         writer.append(_header(container, cgroup, tracer.sources))
         ledger = Ledger(writer, start, SyscallNames())
+        resources = _Resources(directories, ledger, new=not cgroup_id)
         tracer.attach()
         started()
-        reason = _follow(tracer, ledger, events, writer, start, exit_fd, stop_fd, seconds)
+        reason = _follow(
+            tracer, ledger, events, writer, resources, start, exit_fd, stop_fd, seconds
+        )
         tracer.detach()
         tracer.consume()
         _drain(events, ledger)
         ledger.finish(tracer.counts())
-        end = End(
-            reason=reason,
-            duration=(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) // 1000,
-            losses=_losses(tracer.losses(), ledger),
-        )
+        duration = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) // 1000
+        for entry in resources.entries(duration):
+            writer.append(entry)
+        end = End(reason=reason, duration=duration, losses=_losses(tracer.losses(), ledger))
     writer.append(end)
     writer.flush()
     return end
+
+
+class _Resources:
+    """The figures of the container's cgroup, which may not exist yet."""
+
+    def __init__(
+        self, directories: Callable[[], dict[str, str]], ledger: Ledger, *, new: bool
+    ) -> None:
+        self._directories = directories
+        self._ledger = ledger
+        self._new = new
+        self._sampler: ResourceSampler | None = None
+
+    def sample(self, now: int) -> None:
+        if self._sampler is None and (not self._new or self._ledger.begun):
+            found = self._directories()
+            self._sampler = ResourceSampler(found, new=self._new) if found else None
+        if self._sampler is not None:
+            self._sampler.sample(now)
+
+    def entries(self, duration: int) -> list[Entry]:
+        return [] if self._sampler is None else self._sampler.entries(0, duration)
 
 
 def _follow(
@@ -187,6 +220,7 @@ def _follow(
     ledger: Ledger,
     events: list[Event],
     writer: RecordWriter,
+    resources: _Resources,
     start: int,
     exit_fd: int,
     stop_fd: int,
@@ -195,17 +229,23 @@ def _follow(
     poller = select.poll()
     for descriptor in (tracer.fileno(), exit_fd, stop_fd):
         poller.register(descriptor, select.POLLIN)
-    deadline = None if seconds is None else start / 1e9 + seconds
-    flush = 0.0
+    deadline = None if seconds is None else start + int(seconds * 1e9)
+    flush = sample = 0
     while True:
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         if deadline is not None and now >= deadline:
+            resources.sample(now)
             return "duration"
-        wait = FLUSH if deadline is None else min(FLUSH, deadline - now)
+        wait = SAMPLE if deadline is None else min(SAMPLE, (deadline - now) / 1e9)
         ready = {descriptor for descriptor, _ in poller.poll(max(1, wait * 1000))}
+        begun = ledger.begun
         tracer.consume()
         _drain(events, ledger)
-        if now - flush >= FLUSH:
+        ended = exit_fd in ready or stop_fd in ready
+        if ended or begun != ledger.begun or now - sample >= SAMPLE * 1e9:
+            sample = now
+            resources.sample(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        if now - flush >= FLUSH * 1e9:
             flush = now
             writer.flush()
         if stop_fd in ready:

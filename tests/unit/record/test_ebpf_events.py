@@ -60,6 +60,39 @@ def test_paths_arrive_with_their_last_component_first() -> None:
     assert (program.path, program.name) == ("/bin/busybox", "cat")
 
 
+def test_the_question_of_a_dns_query_is_decoded() -> None:
+    data = b"\3www\4a.b\\\2\xff\0\0\0\x1c\0\1"
+    assert ebpf_events.question(data) == {
+        "name": "www.a\\x2eb\\\\.\\xff\0",
+        "query_type": "AAAA",
+    }
+    assert ebpf_events.question(b"\0\0\x02\0\1") == {"name": ".", "query_type": "NS"}
+
+
+@given(st.binary(max_size=300))
+def test_every_question_has_a_name(data: bytes) -> None:
+    assert ebpf_events.question(data)["name"]
+
+
+@pytest.mark.parametrize(
+    ("detail", "call", "expected"),
+    [
+        (1 | 1 << 12, "mount", ("EPERM", "seccomp", "")),
+        (1 << 12, "mount", ("SIGSYS", "seccomp", "")),
+        (1 | 2 << 12 | 22 << 16, "mount", ("EPERM", "capability", "CAP_SYS_ADMIN")),
+        (30, "openat", ("EROFS", "read-only", "")),
+        (22, "chown", ("EINVAL", "unmapped-id", "")),
+        (22, "read", ("EINVAL", "", "")),
+        (11, "clone3", ("EAGAIN", "process-limit", "")),
+        (13, "openat", ("EACCES", "", "")),
+        (0, "openat", ("", "", "")),
+    ],
+)
+def test_the_layer_of_a_refusal(detail: int, call: str, expected: tuple[str, str, str]) -> None:
+    found = ebpf_events.refusal(detail, call)
+    assert tuple(found.get(name, "") for name in ("errno", "layer", "capability")) == expected
+
+
 def test_errors_that_restart_a_call_have_the_names_of_the_kernel() -> None:
     assert ebpf_events.errno_name(1) == "EPERM"
     assert ebpf_events.errno_name(512) == "ERESTARTSYS"

@@ -78,7 +78,7 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
     except OSError:
         raise Conflict(f"container {name} has exited") from None
     try:
-        found, cgroup_id = cgroup.find(pid, container_id)
+        found, cgroup_id, text = cgroup.find(pid, container_id)
         state = client.get(f"/containers/{container_id}/json")["State"]
         if not state["Running"] or state["Pid"] != pid:  # the pid is another process by now
             raise Conflict(f"container {name} has exited")
@@ -100,6 +100,7 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
                     stop_fd=signals.fileno(),
                     seconds=seconds,
                     started=lambda: _print_started(name, path),
+                    directories=lambda: cgroup.directories(text, container_id),
                 )
             complete = True
         finally:

@@ -53,10 +53,30 @@ def subject(record: Record, entry: Entry) -> str:
         words = ["(text lost)"]
     elif entry.kind == "syscall":
         words = [call]
+        if entry.layer:
+            words.append(f"(refused by {entry.layer}{_capability(entry)})")
     elif entry.kind == "exec":
         words = [program_name(record, entry.executed)]
     elif entry.kind in ("file", "file-refused"):
         words = [entry.path, entry.mode]
+        if entry.layer:
+            words.append(f"(refused by {entry.layer}{_capability(entry)})")
+    elif entry.kind == "device":
+        words = [entry.device, entry.mode]
+    elif entry.kind == "dns":
+        words = ["(malformed)" if entry.malformed else entry.name, entry.query_type]
+        words.append(entry.protocol)
+    elif entry.kind == "io-uring":
+        words = [entry.operation, entry.path]
+    elif entry.kind == "resource":
+        words = [entry.resource, str(entry.value), entry.unit, f"({entry.source})"]
+        words += [f"limit {entry.limit}"] if entry.limit else []
+    elif entry.kind == "accept":
+        words = [entry.family, entry.protocol]
+        if entry.port:
+            words += [f"port {entry.port}", f"from {entry.address}"]
+        else:
+            words.append(entry.address)
     elif entry.kind == "socket":
         words = [entry.family, entry.socket_type, entry.protocol]
     elif entry.kind in ("capability", "capability-refused"):
@@ -74,3 +94,7 @@ def subject(record: Record, entry: Entry) -> str:
         words += [entry.protocol, f"(from the {entry.source})"]
     marks = [name for name in ("truncated", "detached") if getattr(entry, name)]
     return " ".join(word for word in (*words, *marks, entry.errno) if word)
+
+
+def _capability(entry: Entry) -> str:
+    return f": {entry.capability}" if entry.capability else ""

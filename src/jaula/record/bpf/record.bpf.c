@@ -13,6 +13,8 @@
  * - A tracepoint can be hit by two processes on one processor, if the first one is preempted. A
  *   buffer for each processor would be overwritten, so a buffer is claimed (`claim`).
  * - bpf_d_path() is not available to tracepoints. `walk` reads the same structures.
+ * - The verifier follows a static function at each call, and a global one once. So functions with
+ *   loops are global.
  * - Registers keep the arguments of a system call until its exit. The memory that they point to may
  *   have been changed by another thread.
  */
@@ -25,15 +27,23 @@
 #define EEXIST 17
 #define ENOTSOCK 88
 #define EBADF 9
+#define EPERM 1
+#define EACCES 13
 #define MAX_ERRNO 4095
 #define FMODE_PATH 0x4000
 #define TS_COMPAT 2
 #define X32_BIT 0x40000000
+#define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
 #define TCP_SYN_SENT 2
 #define TCP_LISTEN 10
 #define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define DNS_PORT 53
+#define S_IFMT 0170000
+#define S_IFCHR 0020000
+#define S_IFBLK 0060000
 
 #define PATH_SIZE 4096 /* bytes, PATH_MAX */
 #define NAME_SIZE 256  /* bytes of the name in execve(2), and of a component of a path */
@@ -41,6 +51,9 @@
 #define ADDRESS_SIZE 128 /* bytes, sizeof(struct sockaddr_storage) */
 #define SLOTS 256
 #define LEVELS 32 /* depth of cgroups that is searched */
+#define ID_SIZE 64 /* bytes, digits of a container's id */
+#define MESSAGES 64 /* of one sendmmsg(2) that are read */
+#define QUERY_SIZE 288 /* bytes of a DNS query that are read: header, name, type */
 
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -77,8 +90,14 @@ struct path {
 	struct dentry *dentry;
 } RELOCATED;
 
+struct inode {
+	u16 i_mode;
+	u32 i_rdev;
+} RELOCATED;
+
 struct file {
 	struct path f_path;
+	struct inode *f_inode;
 	u32 f_mode;
 	u32 f_flags;
 	void *private_data;
@@ -103,6 +122,7 @@ struct linux_binprm {
 
 struct kernfs_node {
 	u64 id;
+	const char *name;
 } RELOCATED;
 
 struct cgroup {
@@ -144,7 +164,7 @@ struct task_struct {
 } RELOCATED;
 
 struct pt_regs {
-	unsigned long r10, r9, r8, dx, si, di, cx, bx, orig_ax;
+	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax;
 } RELOCATED;
 
 struct user_namespace {
@@ -171,9 +191,43 @@ struct socket {
 } RELOCATED;
 
 struct user_msghdr { /* include/linux/socket.h */
-	void *msg_name;
-	int msg_namelen;
+	u64 msg_name;
+	u32 msg_namelen;
+	u32 pad;
+	u64 msg_iov;
+	u64 msg_iovlen;
+	u64 rest[3];
 };
+
+struct compat_msghdr { /* include/net/compat.h */
+	u32 msg_name, msg_namelen, msg_iov, msg_iovlen, rest[3];
+};
+
+struct sockaddr_un {
+	u16 sun_family;
+	char sun_path[108];
+};
+
+struct unix_address {
+	int len;
+	struct sockaddr_un name[1];
+} RELOCATED;
+
+struct unix_sock {
+	struct unix_address *addr;
+} RELOCATED;
+
+struct filename {
+	const char *name;
+} RELOCATED;
+
+struct io_open { /* io_uring/openclose.c */
+	struct filename *filename;
+} RELOCATED;
+
+struct io_kiocb {
+	u8 opcode;
+} RELOCATED;
 
 struct kernel_siginfo {
 	int si_signo;
@@ -196,13 +250,16 @@ const volatile struct {
 	u64 cgroup;      /* id of the container's cgroup */
 	u64 hash_key[2]; /* random: a container cannot compute two paths with one hash */
 	u32 hierarchy;   /* enum hierarchy, the one that `cgroup` belongs to */
-	u32 pad;
+	u32 sends;       /* sock_send_length is attached: data of connected sockets is read there */
+	u8 id[ID_SIZE];  /* if `cgroup` is 0: the container, whose cgroup does not exist yet */
 } config SEC(".rodata.config");
+
+u64 started_cgroup; /* id of the cgroup that has the id of the container in its name */
 
 /* PROGRAM gives a number in `subject` its path; it is not an entry of the record. */
 enum kind {
 	SYSCALL, PROGRAM, EXEC, FILE_OPEN, OPEN_REFUSED, SOCKET, ADDRESS, CAPABILITY, SIGNAL, MOUNT,
-	KINDS,
+	ACCEPT, DNS, DEVICE, RING, RING_OPEN, KINDS,
 };
 
 /* LISTEN and TCP_CONNECT are read from the kernel's socket, the others from the process. */
@@ -222,10 +279,21 @@ enum address_use { CONNECT, BIND, SEND, TCP_CONNECT, LISTEN };
 #define PATH_TRUNCATED 64
 #define PATH_DETACHED 128 /* the mount is in no namespace */
 
+/* Layers that refused a system call: `detail` is the error, the layer and a capability + 1. */
+#define LAYER_SHIFT 12
+#define LAYER_SECCOMP 1
+#define LAYER_CAPABILITY 2
+#define LAYER_CAPABILITY_SHIFT 16
+
+#define DNS_MALFORMED 1 /* bits of `detail` of a query */
+#define DNS_TCP 2
+
 #define CAPABILITY_REFUSED 256 /* bit of `detail` */
 #define SI_USER 0              /* include/uapi/asm-generic/siginfo.h */
 #define SI_QUEUE -1
 #define SI_TKILL -6
+#define SIGSYS 31
+#define SYS_SECCOMP 1
 #define OUTSIDE 256            /* bit of `detail` of a signal: the receiver is not in the container */
 
 struct key {
@@ -284,6 +352,10 @@ TABLE(sockets, 8192);
 TABLE(capabilities, 8192);
 TABLE(signals, 8192);
 TABLE(mounts, 4096);
+TABLE(accepts, 8192);
+TABLE(names, 8192);
+TABLE(devices, 1024);
+TABLE(rings, 4096);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -301,12 +373,11 @@ struct {
 
 struct process {
 	u64 program;
+	u32 entered; /* the kernel's implementation of the current system call has begun */
+	u32 refused; /* last capability that the kernel refused in the current system call, + 1 */
 };
 
-/*
- * Threads of the container. The leader of a thread group has the program of the process. A thread
- * that executes a program becomes the leader, so each one is marked.
- */
+/* Threads of the container, each with the program of its process. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -346,11 +417,28 @@ static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
 	return BPF_CORE_READ(state, cgroup);
 }
 
+/* Return whether a cgroup is ID or PREFIX-ID.scope of the container. The id is random. */
+static __noinline int has_name(struct cgroup *cgroup)
+{
+	const char *name = BPF_CORE_READ(cgroup, kn, name);
+	u8 text[ID_SIZE + 64];
+	long size = bpf_probe_read_kernel_str(text, sizeof(text), name) - 1;
+	u32 start = size > ID_SIZE + 6 ? size - ID_SIZE - 6 : 0; /* .scope */
+
+	if (size < ID_SIZE || bpf_probe_read_kernel(text, ID_SIZE, name + start))
+		return 0;
+	for (u32 i = 0; i < ID_SIZE; i++)
+		if (text[i] != config.id[i])
+			return 0;
+	return 1;
+}
+
 /* Return whether the cgroup of a task is the container's or is below it. */
 static __noinline int in_container(struct task_struct *task)
 {
 	struct cgroup *cgroup = cgroup_of(task), *ancestor;
 	int level = BPF_CORE_READ(cgroup, level);
+	u64 known = config.cgroup ? config.cgroup : started_cgroup, id;
 
 	for (int i = 0; i < LEVELS; i++) {
 		if (i > level)
@@ -360,8 +448,12 @@ static __noinline int in_container(struct task_struct *task)
 				      (void *)cgroup +
 					      bpf_core_field_offset(struct cgroup, ancestors) +
 					      i * sizeof(void *));
-		if (BPF_CORE_READ(ancestor, kn, id) == config.cgroup)
+		id = BPF_CORE_READ(ancestor, kn, id);
+		if (known ? id == known : has_name(ancestor)) {
+			if (!known)
+				__sync_val_compare_and_swap(&started_cgroup, 0, id);
 			return 1;
+		}
 	}
 	return 0;
 }
@@ -380,15 +472,26 @@ static __always_inline void lose(u32 kind, u32 reason)
 		__sync_fetch_and_add(&loss->texts, 1);
 }
 
-static __always_inline struct process *process_of(struct task_struct *leader)
+static __always_inline struct process *process_of(struct task_struct *task)
 {
-	return bpf_task_storage_get(&processes, leader, 0, 0);
+	return bpf_task_storage_get(&processes, task, 0, 0);
 }
 
-static __always_inline struct process *mark(struct task_struct *leader, u64 program)
+/* As `process_of`. A thread of io_uring is not marked; the leader of its group is. */
+static __always_inline struct process *group_of(struct task_struct *task)
 {
-	struct process process = { .program = program };
-	struct process *stored = bpf_task_storage_get(&processes, leader, &process,
+	struct process *process = process_of(task);
+
+	if (!process && task->group_leader != task)
+		process = process_of(task->group_leader);
+	return process;
+}
+
+/* A thread may be in a system call whose begin was not seen, so the first one counts as begun. */
+static __always_inline struct process *mark(struct task_struct *task, u64 program)
+{
+	struct process process = { .program = program, .entered = 1 };
+	struct process *stored = bpf_task_storage_get(&processes, task, &process,
 						      BPF_LOCAL_STORAGE_GET_F_CREATE);
 
 	if (!stored)
@@ -428,15 +531,18 @@ static __always_inline void release(struct slot *slot)
 	} while (0)
 
 /* Return SipHash-1-3 of the first `size` bytes of a buffer. */
-static __noinline u64 siphash(struct slot *slot, u32 size)
+__noinline u64 siphash(struct slot *slot, u32 size)
 {
 	u64 v0 = config.hash_key[0] ^ 0x736f6d6570736575ull;
 	u64 v1 = config.hash_key[1] ^ 0x646f72616e646f6dull;
 	u64 v2 = config.hash_key[0] ^ 0x6c7967656e657261ull;
 	u64 v3 = config.hash_key[1] ^ 0x7465646279746573ull;
-	u64 *words = (u64 *)slot->event.data;
-	u64 word = 0;
+	u64 *words, word;
 	u32 whole = size / 8;
+
+	if (!slot)
+		return 0;
+	words = (u64 *)slot->event.data;
 
 	for (u32 i = 0; i < TEXT_SIZE / 8; i++) {
 		if (i >= whole)
@@ -447,6 +553,7 @@ static __noinline u64 siphash(struct slot *slot, u32 size)
 		v0 ^= word;
 	}
 	word = 0;
+	asm volatile("" : "+r"(whole)); /* the comparison has to be with this register */
 	if (whole < TEXT_SIZE / 8 && size % 8)
 		word = words[whole] & ((1ull << (8 * (size % 8))) - 1);
 	word |= (u64)size << 56;
@@ -639,7 +746,7 @@ static __noinline u64 read_program(struct task_struct *task, const char *name)
 	return program;
 }
 
-/* Return the program of the current process; one that is older than the record is read now. */
+/* Return the program of the current thread; one that is older than the record is read now. */
 static __always_inline u64 program_of(struct task_struct *current, struct process *process)
 {
 	if (!process->program)
@@ -661,7 +768,7 @@ int mark_processes(struct bpf_iter__task *context)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(fork, struct task_struct *parent, struct task_struct *child)
 {
-	struct process *process = process_of(parent->group_leader);
+	struct process *process = group_of(parent);
 
 	if (process)
 		mark(child, program_of(parent, process));
@@ -672,13 +779,13 @@ int BPF_PROG(fork, struct task_struct *parent, struct task_struct *child)
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
 {
-	struct process *process = process_of(task->group_leader);
+	struct process *process = process_of(task);
 	struct key key = { .kind = EXEC };
 
 	if (!process) {
 		if (!in_container(task))
 			return 0;
-		process = mark(task->group_leader, UNKNOWN_PROGRAM);
+		process = mark(task, UNKNOWN_PROGRAM);
 		if (!process)
 			return 0;
 	}
@@ -706,6 +813,8 @@ static __noinline int note_open(struct task_struct *task, u64 program, u32 descr
 {
 	struct key key = { .program = program, .kind = FILE_OPEN };
 	struct file *file = file_of(task, descriptor);
+	struct inode *inode;
+	u32 type;
 	struct slot *slot;
 	u32 size, mode, path_flags = 0;
 
@@ -726,12 +835,20 @@ static __noinline int note_open(struct task_struct *task, u64 program, u32 descr
 	key.subject = siphash(slot, size);
 	note_text(&files, &key, slot, size);
 	release(slot);
+	inode = BPF_CORE_READ(file, f_inode);
+	type = BPF_CORE_READ(inode, i_mode) & S_IFMT;
+	if (type == S_IFCHR || type == S_IFBLK) {
+		key.kind = DEVICE;
+		key.subject = (type == S_IFBLK ? 1ull << 32 : 0) | BPF_CORE_READ(inode, i_rdev);
+		key.detail &= 7;
+		note(&devices, &key);
+	}
 	return 0;
 }
 
-static __noinline int note_open_refused(u64 program, u64 path, u32 error)
+__noinline int note_open_refused(u64 program, u64 path, u32 detail)
 {
-	struct key key = { .program = program, .kind = OPEN_REFUSED, .detail = error };
+	struct key key = { .program = program, .kind = OPEN_REFUSED, .detail = detail };
 	struct slot *slot = claim();
 	long size;
 
@@ -758,7 +875,7 @@ static __always_inline u32 open_flags(u64 flags)
 }
 
 /* Note the address of connect, bind or send, as it is in the memory of the process. */
-static __noinline int note_address(u64 program, u32 descriptor, u64 address, u32 length, u32 detail)
+__noinline int note_address(u64 program, u32 descriptor, u64 address, u32 length, u32 detail)
 {
 	struct key key = { .program = program, .kind = ADDRESS };
 	struct slot *slot;
@@ -805,7 +922,7 @@ static __always_inline u32 append(struct slot *slot, u32 size, u64 address)
 }
 
 /* Note target, type and source of a mount, as they are in the memory of the process. */
-static __noinline int note_mount(u64 program, u64 target, u64 type, u64 source, u32 use_and_error)
+__noinline int note_mount(u64 program, u64 target, u64 type, u64 source, u32 use_and_error)
 {
 	struct key key = { .program = program, .kind = MOUNT, .detail = use_and_error };
 	struct slot *slot = claim();
@@ -837,117 +954,659 @@ static __always_inline void note_socket(u64 program, u64 family, u64 type, u64 p
 	note(&sockets, &key);
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
+static __always_inline struct sock *sock_of(struct task_struct *task, u32 descriptor)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct process *process = process_of(task->group_leader);
-	struct key key = { .kind = SYSCALL };
-	struct user_msghdr message = {};
-	u32 number, error = 0;
-	u64 program;
+	struct socket *socket = BPF_CORE_READ(file_of(task, descriptor), private_data);
 
-	if (!process)
-		return 0;
-	program = program_of(task, process);
-	number = regs->orig_ax;
-	/* -1: rt_sigreturn(2), which has no result of its own */
-	if (result < 0 && result >= -MAX_ERRNO && number != (u32)-1)
-		error = -result;
-	key.program = program;
-	key.subject = number;
-	key.detail = error;
-	if (task->thread_info.status & TS_COMPAT) {
-		key.subject |= 1ull << 32;
-		note(&syscalls, &key);
-		switch (number) { /* arch/x86/entry/syscalls/syscall_32.tbl */
-		case 5: /* open */
-			if (error)
-				note_open_refused(program, (u32)regs->bx, error);
-			else
-				note_open(task, program, result, open_flags(regs->cx));
-			return 0;
-		case 8: /* creat */
-			if (error)
-				note_open_refused(program, (u32)regs->bx, error);
-			else
-				note_open(task, program, result, OPEN_CREAT | OPEN_TRUNC);
-			return 0;
-		case 295: /* openat */
-		case 437: /* openat2 */
-			if (error)
-				note_open_refused(program, (u32)regs->cx, error);
-			else
-				note_open(task, program, result,
-					  number == 295 ? open_flags(regs->dx) : 0);
-			return 0;
-		case 342: /* open_by_handle_at */
-			if (!error)
-				note_open(task, program, result, 0);
-			return 0;
-		case 359: /* socket */
-			note_socket(program, regs->bx, regs->cx, regs->dx, error);
-			return 0;
-		}
+	return BPF_CORE_READ(socket, sk);
+}
+
+/* Write the address of the kernel's socket: struct sockaddr_in or sockaddr_in6. Returns its size. */
+static __always_inline u32 write_address(struct slot *slot, struct sock *sock, u16 port, int peer)
+{
+	u16 family = BPF_CORE_READ(sock, __sk_common.skc_family);
+
+	*(u16 *)&slot->event.data[0] = family;
+	*(u16 *)&slot->event.data[2] = port;
+	*(u64 *)&slot->event.data[8] = 0;
+	if (family == AF_INET6) {
+		*(u32 *)&slot->event.data[4] = 0;
+		*(u32 *)&slot->event.data[24] = 0;
+		if (peer)
+			BPF_CORE_READ_INTO(&slot->event.data[8], sock, __sk_common.skc_v6_daddr);
+		else
+			BPF_CORE_READ_INTO(&slot->event.data[8], sock, __sk_common.skc_v6_rcv_saddr);
+		return 28;
+	}
+	*(u32 *)&slot->event.data[4] = peer ? BPF_CORE_READ(sock, __sk_common.skc_daddr) :
+					      BPF_CORE_READ(sock, __sk_common.skc_rcv_saddr);
+	return 16;
+}
+
+/* Note the peer of an accepted socket, and the local address. The peer's port is not a key. */
+static __noinline int note_accept(struct task_struct *task, u64 program, u32 descriptor)
+{
+	struct key key = { .program = program, .kind = ACCEPT };
+	struct sock *sock = sock_of(task, descriptor);
+	struct unix_address *address;
+	struct slot *slot;
+	u32 size = 0, length;
+	u16 family;
+
+	if (!sock) {
+		lose(ACCEPT, 2); /* another thread has closed it */
 		return 0;
 	}
-	note(&syscalls, &key);
-	switch (number & ~X32_BIT) { /* arch/x86/entry/syscalls/syscall_64.tbl */
+	slot = claim();
+	if (!slot) {
+		lose(ACCEPT, 2);
+		return 0;
+	}
+	family = BPF_CORE_READ(sock, __sk_common.skc_family);
+	key.detail = BPF_CORE_READ(sock, sk_protocol);
+	if (family == AF_INET || family == AF_INET6) {
+		/* The local port, then the peer's address: `port` in the record is the local one. */
+		size = write_address(slot, sock,
+				     __builtin_bswap16(BPF_CORE_READ(sock, __sk_common.skc_num)), 1);
+	} else {
+		*(u16 *)&slot->event.data[0] = family;
+		size = 2;
+		if (family == AF_UNIX) {
+			address = BPF_CORE_READ((struct unix_sock *)sock, addr);
+			length = BPF_CORE_READ(address, len);
+			if (length > 2 && length <= ADDRESS_SIZE &&
+			    !bpf_probe_read_kernel(slot->event.data, length & 127,
+						   (void *)address +
+							   bpf_core_field_offset(
+								   struct unix_address, name)))
+				size = length & 127;
+		}
+	}
+	key.subject = siphash(slot, size);
+	note_text(&accepts, &key, slot, size);
+	release(slot);
+	return 0;
+}
+
+struct query {
+	u64 program;
+	u64 buffer; /* of the process */
+	u64 length;
+	u32 tcp;
+};
+
+/*
+ * Note the question of a DNS query, as it is in the memory of the process. Its id and additional
+ * data are no part of the key.
+ */
+__noinline int note_query(struct query *query)
+{
+	struct key key = { .kind = DNS };
+	u32 start = 12, end = 0, size = QUERY_SIZE;
+	struct slot *slot;
+
+	if (!query || query->length < 12)
+		return 0; /* the length before a query of TCP */
+	slot = claim();
+	if (!slot) {
+		lose(DNS, 2);
+		return 0;
+	}
+	if (query->length < QUERY_SIZE)
+		size = query->length;
+	key.program = query->program;
+	if (query->tcp) {
+		key.detail = DNS_TCP;
+		query->buffer += 2;
+		size -= 2;
+	}
+	asm volatile("%0 &= 511" : "+r"(size));
+	if (bpf_probe_read_user(slot->event.data, size, (void *)query->buffer)) {
+		lose(DNS, 2);
+		release(slot);
+		return 0;
+	}
+	/* a query (QR is 0) with a question, in one part */
+	if (size > 16 && !(slot->event.data[2] & 0x80) && slot->event.data[5]) {
+		for (u32 i = 0; i < 128; i++) {
+			u32 label;
+
+			if (start + 5 > size || start >= QUERY_SIZE)
+				break;
+			label = slot->event.data[start];
+			if (!label) {
+				end = start + 5;
+				break;
+			}
+			if (label > 63)
+				break;
+			start += label + 1;
+		}
+	}
+	if (!end) {
+		key.detail |= DNS_MALFORMED;
+		note(&names, &key);
+	} else {
+		/* The question goes to the begin of the buffer. */
+		for (u32 i = 0; i < QUERY_SIZE - 12; i++) {
+			if (i + 12 >= end)
+				break;
+			slot->event.data[i] = slot->event.data[i + 12];
+		}
+		end -= 12;
+		asm volatile("%0 &= 511" : "+r"(end));
+		key.subject = siphash(slot, end);
+		note_text(&names, &key, slot, end);
+	}
+	release(slot);
+	return 0;
+}
+
+static __always_inline int is_dns(u32 family, u16 port)
+{
+	return port == __builtin_bswap16(DNS_PORT) && (family == AF_INET || family == AF_INET6);
+}
+
+/* A call that sends, or its message: registers of the 64-bit or of the i386 ABI. */
+struct sending {
+	u64 program;
+	u64 vector; /* of sendmmsg(2) */
+	u64 address;
+	u64 buffer; /* the first part of the data */
+	u64 length;
+	u32 address_length;
+	u32 descriptor;
+	u32 error;
+	u32 compat;
+};
+
+/* Note address and DNS query of one message. */
+__noinline int note_send(struct sending *sending)
+{
+	struct query query = {};
+	struct sock *sock;
+	u16 head[2] = {};
+
+	if (!sending)
+		return 0;
+	query.program = sending->program;
+	query.buffer = sending->buffer;
+	query.length = sending->length;
+	if (sending->address && sending->address_length) {
+		note_address(sending->program, sending->descriptor, sending->address,
+			     sending->address_length, SEND << 12 | sending->error);
+		if (sending->error ||
+		    bpf_probe_read_user(head, sizeof(head), (void *)sending->address))
+			return 0;
+		if (is_dns(head[0], head[1]))
+			note_query(&query);
+		return 0;
+	}
+	if (sending->error)
+		return 0;
+	sock = sock_of(bpf_get_current_task_btf(), sending->descriptor);
+	if (is_dns(BPF_CORE_READ(sock, __sk_common.skc_family),
+		   BPF_CORE_READ(sock, __sk_common.skc_dport))) {
+		query.tcp = BPF_CORE_READ(sock, sk_protocol) == IPPROTO_TCP;
+		note_query(&query);
+	}
+	return 0;
+}
+
+/* Read the message header at `address` and the first part of its data. Returns 0 if it cannot. */
+static __always_inline int read_message(struct sending *sending, u64 address)
+{
+	struct user_msghdr message = {};
+	struct compat_msghdr compat = {};
+	u64 part[2] = {};
+	u32 compat_part[2] = {};
+
+	if (sending->compat) {
+		if (bpf_probe_read_user(&compat, sizeof(compat), (void *)address))
+			return 0;
+		sending->address = compat.msg_name;
+		sending->address_length = compat.msg_namelen;
+		if (!compat.msg_iovlen ||
+		    bpf_probe_read_user(compat_part, sizeof(compat_part), (void *)(u64)compat.msg_iov))
+			compat_part[0] = compat_part[1] = 0;
+		sending->buffer = compat_part[0];
+		sending->length = compat_part[1];
+		return 1;
+	}
+	if (bpf_probe_read_user(&message, sizeof(message), (void *)address))
+		return 0;
+	sending->address = message.msg_name;
+	sending->address_length = message.msg_namelen;
+	if (!message.msg_iovlen ||
+	    bpf_probe_read_user(part, sizeof(part), (void *)message.msg_iov))
+		part[0] = part[1] = 0;
+	sending->buffer = part[0];
+	sending->length = part[1];
+	return 1;
+}
+
+static __always_inline void note_message(struct sending *sending, u64 address)
+{
+	if (read_message(sending, address))
+		note_send(sending);
+	else
+		lose(ADDRESS, 2);
+}
+
+static long each_message(u32 index, struct sending *sending)
+{
+	note_message(sending, sending->vector + (u64)index * (sending->compat ? 32 : 64));
+	return 0;
+}
+
+/* Calls of sockets, with the numbers of socketcall(2). */
+enum socket_call {
+	CALL_SOCKET = 1, CALL_BIND = 2, CALL_CONNECT = 3, CALL_ACCEPT = 5, CALL_SEND = 9,
+	CALL_SENDTO = 11, CALL_SENDMSG = 16, CALL_ACCEPT4 = 18, CALL_SENDMMSG = 20,
+};
+
+struct socket_arguments {
+	u64 word[6];
+	u64 program;
+	long result;
+	u32 error;
+	u32 compat;
+};
+
+__noinline int note_socket_call(struct socket_arguments *arguments, u32 call)
+{
+	struct sending sending = {};
+	u32 error, number;
+
+	if (!arguments)
+		return 0;
+	error = arguments->error;
+	sending.program = arguments->program;
+	sending.descriptor = arguments->word[0];
+	sending.error = error;
+	sending.compat = arguments->compat;
+	if (call == CALL_SOCKET) {
+		note_socket(arguments->program, arguments->word[0], arguments->word[1],
+			    arguments->word[2], error);
+		return 0;
+	}
+	if (error == EBADF || error == ENOTSOCK)
+		return 0;
+	switch (call) {
+	case CALL_BIND:
+	case CALL_CONNECT:
+		note_address(arguments->program, arguments->word[0], arguments->word[1],
+			     arguments->word[2],
+			     (call == CALL_BIND ? BIND : CONNECT) << 12 | error);
+		return 0;
+	case CALL_ACCEPT:
+	case CALL_ACCEPT4:
+		if (!error)
+			note_accept(bpf_get_current_task_btf(), arguments->program,
+				    arguments->result);
+		return 0;
+	case CALL_SEND:
+	case CALL_SENDTO:
+		if (call == CALL_SENDTO) {
+			sending.address = arguments->word[4];
+			sending.address_length = arguments->word[5];
+		}
+		if (config.sends && !sending.address)
+			return 0;
+		sending.buffer = arguments->word[1];
+		sending.length = arguments->word[2];
+		note_send(&sending);
+		return 0;
+	case CALL_SENDMSG:
+		if (!read_message(&sending, arguments->word[1]))
+			lose(ADDRESS, 2);
+		else if (!config.sends || sending.address)
+			note_send(&sending);
+		return 0;
+	case CALL_SENDMMSG:
+		sending.vector = arguments->word[1];
+		if (error) {
+			note_message(&sending, sending.vector);
+			return 0;
+		}
+		number = arguments->result;
+		if (number > MESSAGES) {
+			lose(ADDRESS, 2);
+			number = MESSAGES;
+		}
+		bpf_loop(number, each_message, &sending, 0);
+		return 0;
+	}
+	return 0;
+}
+
+/* Read the arguments of socketcall(2). Returns 0 if it cannot. */
+static __always_inline int read_socketcall(struct socket_arguments *arguments, u32 call, u32 address)
+{
+	u32 words[6] = {};
+	u32 size = sizeof(words);
+
+	/* The array may end at a page: net/socket.c reads as many words as the call has. */
+	if (call == CALL_SEND || call == CALL_ACCEPT4 || call == CALL_SENDMMSG)
+		size = 16;
+	else if (call != CALL_SENDTO)
+		size = 12;
+	if (bpf_probe_read_user(words, size, (void *)(u64)address)) {
+		lose(ADDRESS, 2);
+		return 0;
+	}
+	for (u32 i = 0; i < 6; i++)
+		arguments->word[i] = words[i];
+	return 1;
+}
+
+/* Note open(2) and its like: `flags` are bits of `detail`. */
+static __always_inline void note_opened(struct task_struct *task, u64 program, long result,
+					u64 path, u32 flags, u32 refusal)
+{
+	if (refusal)
+		note_open_refused(program, path, refusal);
+	else
+		note_open(task, program, result, flags);
+}
+
+/* Return the flags of openat2(2), from the memory of the process. */
+static __always_inline u32 flags_of_how(u64 how)
+{
+	u64 flags = 0;
+
+	bpf_probe_read_user(&flags, sizeof(flags), (void *)how);
+	return open_flags(flags);
+}
+
+static __noinline int note_compat(struct task_struct *task, struct pt_regs *regs, u64 program,
+				  long result, u32 refusal)
+{
+	struct socket_arguments arguments = { .program = program, .result = result, .compat = 1 };
+	u32 error = refusal & 0xfff, call = 0;
+
+	switch ((u32)BPF_CORE_READ(regs, orig_ax)) { /* arch/x86/entry/syscalls/syscall_32.tbl */
+	case 5: /* open */
+		note_opened(task, program, result, (u32)BPF_CORE_READ(regs, bx),
+			    open_flags(BPF_CORE_READ(regs, cx)), refusal);
+		return 0;
+	case 8: /* creat */
+		note_opened(task, program, result, (u32)BPF_CORE_READ(regs, bx),
+			    OPEN_CREAT | OPEN_TRUNC, refusal);
+		return 0;
+	case 295: /* openat */
+		note_opened(task, program, result, (u32)BPF_CORE_READ(regs, cx),
+			    open_flags(BPF_CORE_READ(regs, dx)), refusal);
+		return 0;
+	case 437: /* openat2 */
+		note_opened(task, program, result, (u32)BPF_CORE_READ(regs, cx),
+			    flags_of_how((u32)BPF_CORE_READ(regs, dx)), refusal);
+		return 0;
+	case 342: /* open_by_handle_at */
+		if (!error)
+			note_open(task, program, result, 0);
+		return 0;
+	case 21: /* mount */
+		note_mount(program, (u32)BPF_CORE_READ(regs, cx), (u32)BPF_CORE_READ(regs, dx),
+			   (u32)BPF_CORE_READ(regs, bx), MOUNT_NEW << 12 | error);
+		return 0;
+	case 22: /* umount */
+	case 52: /* umount2 */
+		note_mount(program, (u32)BPF_CORE_READ(regs, bx), 0, 0, UNMOUNT << 12 | error);
+		return 0;
+	case 429: /* move_mount */
+		note_mount(program, (u32)BPF_CORE_READ(regs, si), 0, (u32)BPF_CORE_READ(regs, cx),
+			   MOUNT_MOVE << 12 | error);
+		return 0;
+	case 102: /* socketcall */
+		arguments.error = error;
+		call = BPF_CORE_READ(regs, bx);
+		if (read_socketcall(&arguments, call, BPF_CORE_READ(regs, cx)))
+			note_socket_call(&arguments, call);
+		return 0;
+	case 359:
+		call = CALL_SOCKET;
+		break;
+	case 361:
+		call = CALL_BIND;
+		break;
+	case 362:
+		call = CALL_CONNECT;
+		break;
+	case 364:
+		call = CALL_ACCEPT4;
+		break;
+	case 345:
+		call = CALL_SENDMMSG;
+		break;
+	case 369:
+		call = CALL_SENDTO;
+		break;
+	case 370:
+		call = CALL_SENDMSG;
+		break;
+	default:
+		return 0;
+	}
+	arguments.error = error;
+	arguments.word[0] = (u32)BPF_CORE_READ(regs, bx);
+	arguments.word[1] = (u32)BPF_CORE_READ(regs, cx);
+	arguments.word[2] = (u32)BPF_CORE_READ(regs, dx);
+	arguments.word[4] = (u32)BPF_CORE_READ(regs, di);
+	arguments.word[5] = (u32)BPF_CORE_READ(regs, bp);
+	note_socket_call(&arguments, call);
+	return 0;
+}
+
+/* Note what a system call of the 64-bit ABI names: a file, an address, a mount. */
+static __noinline int note_arguments(struct task_struct *task, struct pt_regs *regs, u64 program,
+				     long result, u32 refusal)
+{
+	struct socket_arguments arguments = { .program = program, .result = result };
+	u32 error = refusal & 0xfff, call = 0;
+	u64 di = BPF_CORE_READ(regs, di), si = BPF_CORE_READ(regs, si), dx = BPF_CORE_READ(regs, dx);
+
+	switch ((u32)BPF_CORE_READ(regs, orig_ax) & ~X32_BIT) { /* .../syscall_64.tbl */
 	case 2: /* open */
-		if (error)
-			note_open_refused(program, regs->di, error);
-		else
-			note_open(task, program, result, open_flags(regs->si));
+		note_opened(task, program, result, di, open_flags(si), refusal);
 		return 0;
 	case 85: /* creat */
-		if (error)
-			note_open_refused(program, regs->di, error);
-		else
-			note_open(task, program, result, OPEN_CREAT | OPEN_TRUNC);
+		note_opened(task, program, result, di, OPEN_CREAT | OPEN_TRUNC, refusal);
 		return 0;
 	case 257: /* openat */
+		note_opened(task, program, result, si, open_flags(dx), refusal);
+		return 0;
 	case 437: /* openat2 */
-		if (error)
-			note_open_refused(program, regs->si, error);
-		else
-			note_open(task, program, result,
-				  (number & ~X32_BIT) == 257 ? open_flags(regs->dx) : 0);
+		note_opened(task, program, result, si, flags_of_how(dx), refusal);
 		return 0;
 	case 304: /* open_by_handle_at */
 		if (!error)
 			note_open(task, program, result, 0);
 		return 0;
-	case 41: /* socket */
-		note_socket(program, regs->di, regs->si, regs->dx, error);
-		return 0;
-	case 42: /* connect */
-	case 49: /* bind */
-		if (error != EBADF && error != ENOTSOCK)
-			note_address(program, regs->di, regs->si, regs->dx,
-				     ((number & ~X32_BIT) == 49 ? BIND : CONNECT) << 12 | error);
-		return 0;
-	case 44: /* sendto */
-		if (error != EBADF && error != ENOTSOCK)
-			note_address(program, regs->di, regs->r8, regs->r9,
-				     SEND << 12 | error);
-		return 0;
 	case 165: /* mount */
-		note_mount(program, regs->si, regs->dx, regs->di, MOUNT_NEW << 12 | error);
+		note_mount(program, si, dx, di, MOUNT_NEW << 12 | error);
 		return 0;
 	case 166: /* umount2 */
-		note_mount(program, regs->di, 0, 0, UNMOUNT << 12 | error);
+		note_mount(program, di, 0, 0, UNMOUNT << 12 | error);
 		return 0;
 	case 429: /* move_mount */
-		note_mount(program, regs->r10, 0, regs->si, MOUNT_MOVE << 12 | error);
+		note_mount(program, BPF_CORE_READ(regs, r10), 0, si, MOUNT_MOVE << 12 | error);
 		return 0;
-	case 46: /* sendmsg */
-		if (error == EBADF || error == ENOTSOCK)
-			return 0;
-		if (!bpf_probe_read_user(&message, sizeof(message), (void *)regs->si))
-			note_address(program, regs->di, (u64)message.msg_name,
-				     message.msg_namelen, SEND << 12);
+	case 41:
+		call = CALL_SOCKET;
+		break;
+	case 42:
+		call = CALL_CONNECT;
+		break;
+	case 43:
+	case 288:
+		call = CALL_ACCEPT4;
+		break;
+	case 44:
+		call = CALL_SENDTO;
+		break;
+	case 46:
+		call = CALL_SENDMSG;
+		break;
+	case 49:
+		call = CALL_BIND;
+		break;
+	case 307:
+		call = CALL_SENDMMSG;
+		break;
+	default:
 		return 0;
 	}
+	arguments.error = error;
+	arguments.word[0] = di;
+	arguments.word[1] = si;
+	arguments.word[2] = dx;
+	arguments.word[4] = BPF_CORE_READ(regs, r8);
+	arguments.word[5] = BPF_CORE_READ(regs, r9);
+	note_socket_call(&arguments, call);
+	return 0;
+}
+
+/* Bits of the calls of the 64-bit ABI below 512 that `note_arguments` knows. */
+static const u64 with_arguments[8] = {
+	1ull << 2 | 1ull << 41 | 1ull << 42 | 1ull << 43 | 1ull << 44 | 1ull << 46 | 1ull << 49,
+	1ull << (85 - 64),
+	1ull << (165 - 128) | 1ull << (166 - 128),
+	0,
+	1ull << (257 - 256) | 1ull << (288 - 256) | 1ull << (304 - 256) | 1ull << (307 - 256),
+	0,
+	1ull << (429 - 384) | 1ull << (437 - 384),
+	0,
+};
+
+/* After seccomp: a call without this event was answered by a filter. */
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long number)
+{
+	struct process *process = process_of(bpf_get_current_task_btf());
+
+	if (process)
+		process->entered = 1;
+	return 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct process *process = process_of(task);
+	struct key key = { .kind = SYSCALL };
+	u32 number, detail = 0, compat;
+
+	if (!process)
+		return 0;
+	key.program = program_of(task, process);
+	number = regs->orig_ax;
+	/* -1: rt_sigreturn(2), which has no result of its own */
+	if (result < 0 && result >= -MAX_ERRNO && number != (u32)-1) {
+		detail = -result;
+		if (!process->entered)
+			detail |= LAYER_SECCOMP << LAYER_SHIFT;
+		else if (process->refused && (detail == EPERM || detail == EACCES))
+			detail |= LAYER_CAPABILITY << LAYER_SHIFT |
+				  (process->refused & 0xff) << LAYER_CAPABILITY_SHIFT;
+	}
+	process->entered = 0;
+	process->refused = 0;
+	key.subject = number;
+	key.detail = detail;
+	compat = task->thread_info.status & TS_COMPAT;
+	if (compat)
+		key.subject |= 1ull << 32;
+	note(&syscalls, &key);
+	if (compat)
+		note_compat(task, regs, key.program, result, detail);
+	else if (with_arguments[number >> 6 & 7] & 1ull << (number & 63))
+		note_arguments(task, regs, key.program, result, detail);
+	return 0;
+}
+
+/*
+ * Data of a connected socket, in the context of the call. Linux 6.3. Messages of sendmmsg(2) are
+ * read when it returns: which one this is cannot be told.
+ */
+SEC("?tp_btf/sock_send_length")
+int BPF_PROG(sent, struct sock *sock, int size, int flags)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct sending sending = {};
+	struct process *process;
+	struct query query = {};
+	struct pt_regs *regs;
+	u64 vector = 0, part[2] = {};
+	u32 compat_part[2] = {};
+	u32 number;
+
+	if (!is_dns(sock->__sk_common.skc_family, sock->__sk_common.skc_dport) || size < 0)
+		return 0;
+	process = process_of(task);
+	if (!process)
+		return 0;
+	regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	number = BPF_CORE_READ(regs, orig_ax);
+	query.program = program_of(task, process);
+	query.tcp = sock->sk_protocol == IPPROTO_TCP;
+	if (task->thread_info.status & TS_COMPAT) {
+		sending.compat = 1;
+		switch (number) {
+		case 4:   /* write */
+		case 369: /* sendto */
+			query.buffer = (u32)BPF_CORE_READ(regs, cx);
+			query.length = (u32)BPF_CORE_READ(regs, dx);
+			break;
+		case 146: /* writev */
+			vector = (u32)BPF_CORE_READ(regs, cx);
+			break;
+		case 370: /* sendmsg */
+			read_message(&sending, (u32)BPF_CORE_READ(regs, cx));
+			query.buffer = sending.buffer;
+			query.length = sending.length;
+			break;
+		case 102: /* socketcall */
+			if (bpf_probe_read_user(part, sizeof(part),
+						(void *)(u64)(u32)BPF_CORE_READ(regs, cx)))
+				return 0;
+			number = BPF_CORE_READ(regs, bx);
+			if (number == CALL_SENDMSG) {
+				read_message(&sending, part[0] >> 32);
+				query.buffer = sending.buffer;
+				query.length = sending.length;
+			} else if (number != CALL_SENDMMSG) {
+				query.buffer = part[0] >> 32;
+				query.length = (u32)part[1];
+			}
+		}
+		if (vector && !bpf_probe_read_user(compat_part, sizeof(compat_part), (void *)vector)) {
+			query.buffer = compat_part[0];
+			query.length = compat_part[1];
+		}
+	} else {
+		switch (number & ~X32_BIT) {
+		case 1:  /* write */
+		case 44: /* sendto */
+			query.buffer = BPF_CORE_READ(regs, si);
+			query.length = BPF_CORE_READ(regs, dx);
+			break;
+		case 20: /* writev */
+			vector = BPF_CORE_READ(regs, si);
+			break;
+		case 46: /* sendmsg */
+			read_message(&sending, BPF_CORE_READ(regs, si));
+			query.buffer = sending.buffer;
+			query.length = sending.length;
+		}
+		if (vector && !bpf_probe_read_user(part, sizeof(part), (void *)vector)) {
+			query.buffer = part[0];
+			query.length = part[1];
+		}
+	}
+	if (query.buffer)
+		note_query(&query);
 	return 0;
 }
 
@@ -961,12 +1620,12 @@ int BPF_PROG(socket_state, struct sock *sock, int old_state, int new_state)
 	struct process *process;
 	struct key key = { .kind = ADDRESS };
 	struct slot *slot;
-	u16 family, port;
+	u16 port;
 	u32 size;
 
 	if (sock->sk_protocol != IPPROTO_TCP || (new_state != TCP_SYN_SENT && new_state != TCP_LISTEN))
 		return 0;
-	process = process_of(task->group_leader);
+	process = group_of(task);
 	if (!process)
 		return 0;
 	key.program = program_of(task, process);
@@ -976,29 +1635,11 @@ int BPF_PROG(socket_state, struct sock *sock, int old_state, int new_state)
 		lose(ADDRESS, 2);
 		return 0;
 	}
-	/* struct sockaddr_in or sockaddr_in6 */
-	family = BPF_CORE_READ(sock, __sk_common.skc_family);
 	if (new_state == TCP_LISTEN)
 		port = __builtin_bswap16(BPF_CORE_READ(sock, __sk_common.skc_num));
 	else
 		port = BPF_CORE_READ(sock, __sk_common.skc_dport);
-	*(u16 *)&slot->event.data[0] = family;
-	*(u16 *)&slot->event.data[2] = port;
-	if (family == AF_INET6) {
-		size = 28;
-		*(u32 *)&slot->event.data[4] = 0;
-		*(u32 *)&slot->event.data[24] = 0;
-		if (new_state == TCP_LISTEN)
-			BPF_CORE_READ_INTO(&slot->event.data[8], sock, __sk_common.skc_v6_rcv_saddr);
-		else
-			BPF_CORE_READ_INTO(&slot->event.data[8], sock, __sk_common.skc_v6_daddr);
-	} else {
-		size = 16;
-		*(u64 *)&slot->event.data[8] = 0;
-		*(u32 *)&slot->event.data[4] =
-			new_state == TCP_LISTEN ? BPF_CORE_READ(sock, __sk_common.skc_rcv_saddr) :
-						  BPF_CORE_READ(sock, __sk_common.skc_daddr);
-	}
+	size = write_address(slot, sock, port, new_state != TCP_LISTEN);
 	key.subject = siphash(slot, size);
 	note_text(&sockets, &key, slot, size);
 	release(slot);
@@ -1016,7 +1657,7 @@ int BPF_PROG(capable, const struct cred *cred, struct user_namespace *target,
 	     const struct user_namespace *capable_namespace, int capability, int result)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct process *process = process_of(task->group_leader);
+	struct process *process = group_of(task);
 	struct key key = { .kind = CAPABILITY };
 	struct pt_regs *regs;
 
@@ -1029,23 +1670,44 @@ int BPF_PROG(capable, const struct cred *cred, struct user_namespace *target,
 		key.subject |= 1ull << 32;
 	key.detail = (capability & 0xff) | (result ? CAPABILITY_REFUSED : 0) |
 		     (BPF_CORE_READ(target, level) & 0xff) << 16;
+	if (result)
+		process->refused = capability + 1;
 	note(&capabilities, &key);
 	return 0;
 }
 
 /* --- signals ------------------------------------------------------------------------------------ */
 
+/* Count a system call that a seccomp filter ends by SIGSYS. */
+static __always_inline void note_killed(struct task_struct *task, struct process *process)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct key key = { .kind = SYSCALL, .detail = LAYER_SECCOMP << LAYER_SHIFT };
+
+	key.program = program_of(task, process);
+	key.subject = (u32)BPF_CORE_READ(regs, orig_ax);
+	if (task->thread_info.status & TS_COMPAT)
+		key.subject |= 1ull << 32;
+	note(&syscalls, &key);
+}
+
 SEC("tp_btf/signal_generate")
 int BPF_PROG(signal_generate, int number, struct kernel_siginfo *info, struct task_struct *receiver,
 	     int group, int result)
 {
 	struct task_struct *task = bpf_get_current_task_btf(), *leader = receiver->group_leader;
-	struct process *process = process_of(task->group_leader), *other;
+	struct process *process = group_of(task), *other;
 	struct key key = { .kind = SIGNAL };
 	int code;
 
 	/* SEND_SIG_NOINFO and SEND_SIG_PRIV are 0 and 1. */
-	if (!process || leader == task->group_leader || (u64)info <= 1)
+	if (!process || (u64)info <= 1)
+		return 0;
+	if (number == SIGSYS && receiver == task && BPF_CORE_READ(info, si_code) == SYS_SECCOMP) {
+		note_killed(task, process);
+		return 0;
+	}
+	if (leader == task->group_leader)
 		return 0;
 	/* Other codes are the kernel's own. A timer of any process may end while this one runs. */
 	code = BPF_CORE_READ(info, si_code);
@@ -1057,6 +1719,53 @@ int BPF_PROG(signal_generate, int number, struct kernel_siginfo *info, struct ta
 		key.subject = other->program;
 	key.detail = (number & 0xff) | (other ? 0 : OUTSIDE);
 	note(&signals, &key);
+	return 0;
+}
+
+/* --- io_uring ----------------------------------------------------------------------------------- */
+
+#define IORING_OP_OPENAT 18 /* include/uapi/linux/io_uring.h */
+#define IORING_OP_OPENAT2 28
+
+/*
+ * In the context of io_uring_enter(2), or of the thread that polls the ring. The name of an opened
+ * file was copied by the kernel, so the process cannot change it. The result is not seen.
+ */
+SEC("?tp_btf/io_uring_submit_req")
+int BPF_PROG(ring_submit, struct io_kiocb *request)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct process *process = group_of(task);
+	struct io_open *open = (void *)request;
+	struct key key = { .kind = RING };
+	u32 operation = BPF_CORE_READ(request, opcode);
+	struct slot *slot;
+	long size;
+
+	if (!process)
+		return 0;
+	key.program = program_of(task, process);
+	key.detail = operation;
+	if (operation != IORING_OP_OPENAT && operation != IORING_OP_OPENAT2) {
+		note(&rings, &key);
+		return 0;
+	}
+	key.kind = RING_OPEN;
+	slot = claim();
+	if (!slot) {
+		lose(RING_OPEN, 2);
+		return 0;
+	}
+	size = bpf_probe_read_kernel_str(slot->event.data, PATH_SIZE,
+					 BPF_CORE_READ(open, filename, name));
+	if (size <= 0 || size > PATH_SIZE) {
+		lose(RING_OPEN, 2);
+	} else {
+		size--;
+		key.subject = siphash(slot, size);
+		note_text(&rings, &key, slot, size);
+	}
+	release(slot);
 	return 0;
 }
 
