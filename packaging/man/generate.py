@@ -329,6 +329,8 @@ def option(flag: Flag) -> str:
     short = f"\\fB\\-{flag.short}\\fP, " if flag.short else ""
     kind = flag.metavar or METAVARS.get(flag.kind, flag.kind)
     value = "" if flag.kind == "bool" else f" \\fI{literal(kind)}\\fP"
+    if flag.implied:
+        value = f"[=\\fI{literal(kind)}\\fP]"
     return f"{short}\\fB\\-\\-{literal(flag.name)}\\fP{value}"
 
 

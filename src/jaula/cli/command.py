@@ -26,10 +26,13 @@ class Flag:
 
     ``kind`` is the type of the value: ``bool``, ``string``, ``list`` (may be repeated), ``int``,
     ``size`` (bytes, ``64mb``), ``seconds`` or ``decimal``. ``completes`` is what a shell offers for
-    the value: ``container``, ``image``, ``file`` or a list of words.
+    the value: ``container``, ``image``, ``file`` or a list of words. ``implied`` is the value of a
+    flag whose value may be absent; it is then given by ``--name=value`` only.
     """
 
-    __slots__ = ("completes", "default", "group", "help", "kind", "metavar", "name", "short")
+    __slots__ = (
+        "completes", "default", "group", "help", "implied", "kind", "metavar", "name", "short",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Flag:
         group: str = "",
         default: str = "",
         completes: str | tuple[str, ...] = "",
+        implied: str = "",
     ) -> None:
         self.name = name
         self.short = short
@@ -51,6 +55,7 @@ class Flag:
         self.group = group
         self.default = default
         self.completes = completes
+        self.implied = implied
 
     @property
     def label(self) -> str:
@@ -228,6 +233,8 @@ def _long(
         options.set(flag, value)
     elif flag.kind == "bool":
         options.set(flag, "true")
+    elif flag.implied:
+        options.set(flag, flag.implied)
     elif position < len(words):
         options.set(flag, words[position])
         position += 1

@@ -64,7 +64,10 @@ def _bash() -> str:
     for path, command in _commands():
         words = " ".join(sorted(word for flag in _all(command) for word in _spellings(flag)))
         takes = " ".join(
-            word for flag in command.flags if flag.kind != "bool" for word in _spellings(flag)
+            word
+            for flag in command.flags
+            if flag.kind != "bool" and not flag.implied
+            for word in _spellings(flag)
         )
         cases.append(f"    {_quoted(path)}) flags={_quoted(words)} takes={_quoted(takes)} ;;")
         for flag in command.flags:
@@ -245,7 +248,9 @@ def _summary(name: str) -> str:
 def _zsh_flag(flag: cli_command.Flag) -> str:
     text = flag.help.replace("[", "(").replace("]", ")").replace(":", "\\:")
     repeated = "*" if flag.kind == "list" else ""
-    value = "" if flag.kind == "bool" else f":{flag.name}:{_zsh_action(flag.completes)}"
+    value = (
+        "" if flag.kind == "bool" or flag.implied else f":{flag.name}:{_zsh_action(flag.completes)}"
+    )
     specs = [
         _quoted(f"{repeated}{word}{'=' if value and word.startswith('--') else ''}[{text}]{value}")
         for word in _spellings(flag)

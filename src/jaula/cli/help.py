@@ -92,6 +92,8 @@ def _options(all_flags: tuple[cli_command.Flag, ...], title: str = "Options") ->
 def _head(flag: cli_command.Flag) -> str:
     short = f"-{flag.short}, " if flag.short else "    "
     kind = flag.metavar or {"size": "bytes", "seconds": "int"}.get(flag.kind, flag.kind)
+    if flag.implied:
+        return f"  {short}--{flag.name}[={kind}]"
     return f"  {short}--{flag.name}" + ("" if flag.kind == "bool" else f" {kind}")
 
 

@@ -50,10 +50,8 @@ def select(text: str, container: str) -> Cgroup | None:
     return unified
 
 
-def find(pid: int, container: str) -> tuple[Cgroup, int, str]:
-    """Return the cgroup of a container, its id, and the text of /proc/PID/cgroup.
-
-    ``pid`` is the container's first process.
+def find(pid: int, container: str) -> tuple[Cgroup, int]:
+    """Return the cgroup of a container and its id. ``pid`` is the container's first process.
 
     :raises Conflict: when the process has exited.
     :raises Unsupported: when it is not in a cgroup of the container on this host.
@@ -75,7 +73,7 @@ def find(pid: int, container: str) -> tuple[Cgroup, int, str]:
     try:
         if mount is None:
             raise FileNotFoundError
-        return cgroup, os.stat(mount + cgroup.path).st_ino, text
+        return cgroup, os.stat(mount + cgroup.path).st_ino
     except FileNotFoundError:
         name = cgroup.controller or "v2"
         raise Unsupported(
@@ -98,11 +96,16 @@ def expected() -> Cgroup:
     return Cgroup(UNIFIED, "", "")
 
 
-def directories(text: str, container: str) -> dict[str, str]:
+def directories(pid: int, container: str) -> dict[str, str]:
     """Return the directories of a container's cgroups by controller; ``unified`` is that of v2.
 
-    ``text`` is that of /proc/PID/cgroup.
+    Empty: the process has exited, or is not one of the container.
     """
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            text = file.read()
+    except OSError:
+        return {}
     mounts = hierarchies.find(mountinfo.read())
     result: dict[str, str] = {}
     for line in text.splitlines():
@@ -116,25 +119,3 @@ def directories(text: str, container: str) -> dict[str, str]:
             if name in mounts.legacy:
                 result[name] = mounts.legacy[name] + path
     return result
-
-
-def search(cgroup: Cgroup, container: str) -> dict[str, str]:
-    """Return as :func:`directories` those of a container whose processes are not known.
-
-    It has the same path in each hierarchy. Empty: it has no cgroup yet, or not any more.
-    """
-    mounts = hierarchies.find(mountinfo.read())
-    root = mounts.legacy.get(cgroup.controller) if cgroup.controller else mounts.unified
-    if root is None:
-        return {}
-    for parent, names, _ in os.walk(root):
-        for name in names:
-            if container in name:
-                path = os.path.join(parent, name)[len(root) :]
-                found = {"unified": mounts.unified or ""} | mounts.legacy
-                return {
-                    each: mount + path
-                    for each, mount in found.items()
-                    if mount and os.path.isdir(mount + path)
-                }
-    return {}

@@ -111,6 +111,17 @@ class EbpfTracer:
         """Return a descriptor that is readable while events wait."""
         return self._ring.fileno()
 
+    def started_process(self) -> int:
+        """Return the pid of the first process of a container that had no cgroup, 0: none yet.
+
+        :raises JaulaError: when it cannot be read.
+        """
+        try:
+            value = self._object.maps[".data.started"].lookup(bytes(4)) or b""
+        except OSError as error:
+            raise JaulaError(str(error.strerror)) from error
+        return events.decode_started(value)
+
     def attach(self) -> None:
         """Start to record. Processes that exist are marked after the programs are attached.
 

@@ -46,6 +46,7 @@ _KEY = struct.Struct("=QQII")
 _EVENT = struct.Struct("=QQIIQII")
 _VALUE = struct.Struct("=QQQQ")
 _LOSS = struct.Struct("=QQQ")
+_STARTED = struct.Struct("=QQ")
 # cgroup, two words of the hash key, hierarchy, whether sock_send_length is attached, container
 CONFIG = struct.Struct("=QQQII64s")
 
@@ -155,6 +156,12 @@ def decode_event(data: bytes) -> Event:
 def decode_counts(data: bytes) -> Counts:
     """Return a value of a table."""
     return Counts(*_VALUE.unpack(data)[:3])
+
+
+def decode_started(data: bytes) -> int:
+    """Return the pid of the first process of a container, 0 if it is not started."""
+    _, process = _STARTED.unpack(data)
+    return int(process)
 
 
 def decode_losses(data: bytes) -> tuple[int, int, int]:

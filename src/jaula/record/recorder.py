@@ -17,8 +17,9 @@ import msgspec
 from jaula import __version__
 from jaula.errors import Unsupported
 from jaula.kernel import seccomp
+from jaula.kernel.process import pidfd_open
 from jaula.record import ebpf, ebpf_events
-from jaula.record.cgroup import Cgroup
+from jaula.record.cgroup import Cgroup, directories
 from jaula.record.document import (
     UNKNOWN,
     UNLISTED,
@@ -63,12 +64,10 @@ class Ledger:
         self._waiting: dict[Key, Event] = {}
         self.omitted: dict[int, int] = {}  # entries by kind
         self.omitted_occurrences: dict[int, int] = {}
-        self.begun = False  # a process of the container was seen
 
     def receive(self, event: Event) -> None:
         """Write the line of a first occurrence. An event may arrive twice."""
         key = event.key
-        self.begun = True
         if key.kind == ebpf_events.PROGRAM:
             self._add_program(key, event.text)
         elif key.kind in ebpf_events.TABLES and key not in self._entries:
@@ -153,39 +152,36 @@ def record(
     cgroup_id: int,
     writer: RecordWriter,
     *,
+    pid: int,
     exit_fd: int,
     stop_fd: int,
     seconds: float | None,
     started: Callable[[], None],
-    directories: Callable[[], dict[str, str]],
 ) -> End:
     """Record until the time is over or a descriptor is readable, and return the last line.
 
-    ``exit_fd`` is readable when the container has exited: a pidfd of its first process, or the
-    answer of a wait request. ``stop_fd`` is readable when the user ends the record. ``started`` is
-    called when the programs are attached. ``directories`` returns those of the container's cgroup
-    by controller. If ``cgroup_id`` is 0 the container is not started yet.
+    ``exit_fd`` is a pidfd of the container's first process ``pid``. If both ``cgroup_id`` and
+    ``pid`` are 0, the container is not started yet, and ``exit_fd`` is readable when it is removed
+    without a start. ``stop_fd`` is readable when the user ends the record. ``started`` is called
+    when the programs are attached.
 
     :raises JaulaError: when this host cannot record, or the file cannot be written.
     """
     events: list[Event] = []
     tracer = ebpf.EbpfTracer(cgroup, cgroup_id, events.append, container=container.id)
-    with closing(tracer):
+    with closing(tracer), closing(_Process(container.id, pid, exit_fd)) as process:
         start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         writer.append(_header(container, cgroup, tracer.sources))
         ledger = Ledger(writer, start, SyscallNames())
-        resources = _Resources(directories, ledger, new=not cgroup_id)
         tracer.attach()
         started()
-        reason = _follow(
-            tracer, ledger, events, writer, resources, start, exit_fd, stop_fd, seconds
-        )
+        reason = _follow(tracer, ledger, events, writer, process, start, stop_fd, seconds)
         tracer.detach()
         tracer.consume()
         _drain(events, ledger)
         ledger.finish(tracer.counts())
         duration = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start) // 1000
-        for entry in resources.entries(duration):
+        for entry in process.resources(duration):
             writer.append(entry)
         end = End(reason=reason, duration=duration, losses=_losses(tracer.losses(), ledger))
     writer.append(end)
@@ -193,26 +189,52 @@ def record(
     return end
 
 
-class _Resources:
-    """The figures of the container's cgroup, which may not exist yet."""
+class _Process:
+    """The first process of the container: its exit, and the figures of its cgroup."""
 
-    def __init__(
-        self, directories: Callable[[], dict[str, str]], ledger: Ledger, *, new: bool
-    ) -> None:
-        self._directories = directories
-        self._ledger = ledger
-        self._new = new
+    def __init__(self, container: str, pid: int, exit_fd: int) -> None:
+        self._container = container
+        self._new = pid == 0
+        self._pid = pid
         self._sampler: ResourceSampler | None = None
+        self._pidfd = -1
+        self.exit_fd = exit_fd
+        self.reason = "container exited" if pid else "container removed before its start"
+
+    @property
+    def begun(self) -> bool:
+        """Return whether the container has started."""
+        return self._pid != 0
+
+    def begin(self, pid: int) -> bool:
+        """Take the process of a container that has started; False if it has exited already."""
+        self._pid = pid
+        self.reason = "container exited"
+        try:
+            self._pidfd = pidfd_open(pid)
+        except OSError:
+            return False
+        self.exit_fd = self._pidfd
+        self.sample(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        return self._sampler is not None  # otherwise the pid is that of another process
 
     def sample(self, now: int) -> None:
-        if self._sampler is None and (not self._new or self._ledger.begun):
-            found = self._directories()
+        """Read the figures; ``now`` is in nanoseconds since boot."""
+        if self._sampler is None and self._pid:
+            found = directories(self._pid, self._container)
             self._sampler = ResourceSampler(found, new=self._new) if found else None
         if self._sampler is not None:
             self._sampler.sample(now)
 
-    def entries(self, duration: int) -> list[Entry]:
+    def resources(self, duration: int) -> list[Entry]:
+        """Return the entries of the figures."""
         return [] if self._sampler is None else self._sampler.entries(0, duration)
+
+    def close(self) -> None:
+        """Close the descriptor of the process."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
 
 
 def _follow(
@@ -220,38 +242,41 @@ def _follow(
     ledger: Ledger,
     events: list[Event],
     writer: RecordWriter,
-    resources: _Resources,
+    process: _Process,
     start: int,
-    exit_fd: int,
     stop_fd: int,
     seconds: float | None,
 ) -> str:
     poller = select.poll()
-    for descriptor in (tracer.fileno(), exit_fd, stop_fd):
+    for descriptor in (tracer.fileno(), process.exit_fd, stop_fd):
         poller.register(descriptor, select.POLLIN)
     deadline = None if seconds is None else start + int(seconds * 1e9)
-    flush = sample = 0
+    flush = sample = start
+    process.sample(start)
     while True:
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         if deadline is not None and now >= deadline:
-            resources.sample(now)
+            process.sample(now)
             return "duration"
         wait = SAMPLE if deadline is None else min(SAMPLE, (deadline - now) / 1e9)
         ready = {descriptor for descriptor, _ in poller.poll(max(1, wait * 1000))}
-        begun = ledger.begun
-        tracer.consume()
-        _drain(events, ledger)
-        ended = exit_fd in ready or stop_fd in ready
-        if ended or begun != ledger.begun or now - sample >= SAMPLE * 1e9:
+        if stop_fd in ready or process.exit_fd in ready or now - sample >= SAMPLE * 1e9:
             sample = now
-            resources.sample(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+            process.sample(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        tracer.consume()
+        if events and not process.begun:
+            poller.unregister(process.exit_fd)
+            if not process.begin(tracer.started_process()):
+                return process.reason
+            poller.register(process.exit_fd, select.POLLIN)
+        _drain(events, ledger)
         if now - flush >= FLUSH * 1e9:
             flush = now
             writer.flush()
         if stop_fd in ready:
             return "signal"
-        if exit_fd in ready:
-            return "container exited"
+        if process.exit_fd in ready:
+            return process.reason
 
 
 def _drain(events: list[Event], ledger: Ledger) -> None:

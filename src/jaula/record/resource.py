@@ -111,7 +111,7 @@ class _Series:
         self.last_peak: int | None = None
         self.limit: int | None = None
         self.window: tuple[int, int] | None = None  # nanoseconds, number
-        self.rate = 0
+        self.rate: int | None = None
 
 
 class ResourceSampler:
@@ -184,7 +184,7 @@ class ResourceSampler:
             if figure.peak[0]:
                 value, source = _peak_of(series)
             rows = [(figure.resource, max(0, value), figure.unit, source)]
-            if figure.rate:
+            if figure.rate and series.rate is not None:
                 rows.append((figure.rate, series.rate, figure.rate_unit, "sampled"))
             result += [
                 Entry(
@@ -210,7 +210,7 @@ def _add_rate(series: _Series, now: int, value: int, figure: Figure) -> None:
     start, before = series.window
     if now - start >= WINDOW:
         scale = 1_000_000 if figure.rate_unit == "millicpus" else 1_000_000_000
-        series.rate = max(series.rate, (value - before) * scale // (now - start))
+        series.rate = max(series.rate or 0, (value - before) * scale // (now - start))
         series.window = now, value
 
 

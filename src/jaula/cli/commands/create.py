@@ -11,8 +11,18 @@ from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
-    """Create the container and print its id."""
-    print(create(Client(Settings.host), options, container_options.document(options)))
+    """Create the container and print its id; with ``--record``, start its recorder."""
+    client = Client(Settings.host)
+    body = container_options.document(options)
+    if not options.is_set("record"):
+        print(create(client, options, body))
+        return 0
+    from jaula.cli.containers import record_process
+
+    record_process.check(client, options)
+    container = create(client, options, body)
+    record_process.start(client, container, options).print_started()
+    print(container)
     return 0
 
 

@@ -46,12 +46,10 @@ def run(options: Options) -> int:
         end = _record(client, document, options.text("output"), seconds)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
-    for table, loss in end.losses.items():
-        print(
-            f"jaula: lost in {table}: {loss.occurrences} occurrences, {loss.texts} texts, "
-            f"{loss.entries} entries; {loss.events} entries were written late",
-            file=sys.stderr,
-        )
+    from jaula.cli.containers.records import loss_lines
+
+    for line in loss_lines(end):
+        print(line, file=sys.stderr)
     return 0
 
 
@@ -78,7 +76,7 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
     except OSError:
         raise Conflict(f"container {name} has exited") from None
     try:
-        found, cgroup_id, text = cgroup.find(pid, container_id)
+        found, cgroup_id = cgroup.find(pid, container_id)
         state = client.get(f"/containers/{container_id}/json")["State"]
         if not state["Running"] or state["Pid"] != pid:  # the pid is another process by now
             raise Conflict(f"container {name} has exited")
@@ -100,7 +98,7 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
                     stop_fd=signals.fileno(),
                     seconds=seconds,
                     started=lambda: _print_started(name, path),
-                    directories=lambda: cgroup.directories(text, container_id),
+                    pid=pid,
                 )
             complete = True
         finally:

@@ -14,6 +14,7 @@ from jaula.cli.main import Settings
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.cli.client.detach_keys import DetachKeys
+    from jaula.cli.containers.record_process import RecordProcess
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 # Parts of the engine's error message that determine the status, as in Docker's command line.
@@ -52,20 +53,38 @@ def _run(client: Client, options: Options) -> int:
     if tty:
         _console_size(body)
     keys = detach_keys_of(options, tty=tty, stdin=stdin)
+    if options.is_set("record"):
+        from jaula.cli.containers import record_process
+
+        record_process.check(client, options)
     container = create(client, options, body)
-    if detach:
-        try:
-            client.request("POST", f"/containers/{container}/start")
-        except EngineError as error:
-            raise _start_failure(error) from None
-        print(container)
-        return 0
+    recorder = None
+    if options.is_set("record"):
+        recorder = record_process.start(client, container, options)
     try:
-        return _attached(client, options, container, body, keys)
+        if detach:
+            _start(client, container, recorder)
+            if recorder is not None:
+                recorder.print_started()
+            print(container)
+            return 0
+        status = _attached(client, options, container, body, keys, recorder)
     except KeyboardInterrupt:
         if options.on("rm"):
             client.request("DELETE", f"/containers/{container}", (("force", True),))
         raise
+    if recorder is not None:
+        recorder.finish()
+    return status
+
+
+def _start(client: Client, container: str, recorder: RecordProcess | None) -> None:
+    try:
+        client.request("POST", f"/containers/{container}/start")
+    except EngineError as error:
+        if recorder is not None:
+            recorder.discard()
+        raise _start_failure(error) from None
 
 
 def _attached(
@@ -74,18 +93,13 @@ def _attached(
     container: str,
     body: dict[str, object],
     keys: DetachKeys | None,
+    recorder: RecordProcess | None,
 ) -> int:
-    def start() -> None:
-        try:
-            client.request("POST", f"/containers/{container}/start")
-        except EngineError as error:
-            raise _start_failure(error) from None
-
     return start_attached(
         client,
         container,
         options,
-        start,
+        lambda: _start(client, container, recorder),
         tty=options.on("tty"),
         stdin=bool(body.get("AttachStdin")),
         stdout=bool(body.get("AttachStdout")),

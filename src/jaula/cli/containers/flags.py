@@ -363,6 +363,16 @@ FLAGS = (
         group=FILESYSTEM,
     ),
     Flag(
+        "record",
+        "",
+        "string",
+        "Record what the container does from its first instruction on (default file "
+        "NAME-TIME.record; needs root)",
+        metavar="FILE",
+        completes="file",
+        implied="*",
+    ),
+    Flag(
         "restart",
         "",
         "string",

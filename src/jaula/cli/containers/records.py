@@ -6,7 +6,7 @@ from jaula.cli.errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.record.document import Entry
+    from jaula.record.document import End, Entry
     from jaula.record.reader import Record
 
 
@@ -25,6 +25,15 @@ def open_record(path: str) -> Record:
         return reader.read(path)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
+
+
+def loss_lines(end: End) -> list[str]:
+    """Return a line for each table that lost something."""
+    return [
+        f"jaula: lost in {table}: {loss.occurrences} occurrences, {loss.texts} texts, "
+        f"{loss.entries} entries; {loss.events} entries were written late"
+        for table, loss in end.losses.items()
+    ]
 
 
 def printable(text: str) -> str:

@@ -254,7 +254,10 @@ const volatile struct {
 	u8 id[ID_SIZE];  /* if `cgroup` is 0: the container, whose cgroup does not exist yet */
 } config SEC(".rodata.config");
 
-u64 started_cgroup; /* id of the cgroup that has the id of the container in its name */
+struct {
+	u64 cgroup; /* the one that has the id of the container in its name */
+	u64 process; /* the first one that executed a program in it */
+} started SEC(".data.started");
 
 /* PROGRAM gives a number in `subject` its path; it is not an entry of the record. */
 enum kind {
@@ -438,7 +441,7 @@ static __noinline int in_container(struct task_struct *task)
 {
 	struct cgroup *cgroup = cgroup_of(task), *ancestor;
 	int level = BPF_CORE_READ(cgroup, level);
-	u64 known = config.cgroup ? config.cgroup : started_cgroup, id;
+	u64 known = config.cgroup ? config.cgroup : started.cgroup, id;
 
 	for (int i = 0; i < LEVELS; i++) {
 		if (i > level)
@@ -450,8 +453,8 @@ static __noinline int in_container(struct task_struct *task)
 					      i * sizeof(void *));
 		id = BPF_CORE_READ(ancestor, kn, id);
 		if (known ? id == known : has_name(ancestor)) {
-			if (!known)
-				__sync_val_compare_and_swap(&started_cgroup, 0, id);
+			if (!known && !__sync_val_compare_and_swap(&started.cgroup, 0, id))
+				started.process = bpf_get_current_pid_tgid() >> 32;
 			return 1;
 		}
 	}
