@@ -36,7 +36,11 @@ class _Struct(
 
 
 class Source(_Struct, frozen=True, kw_only=True):
-    """A record that the profile was made from. ``head`` is the hash of its last line."""
+    """A record that the profile was made from. ``head`` is the hash of its last line.
+
+    ``start_recorded``: the record has the first program of the container from its execve(2) on.
+    ``losses`` is what the record lacks, by table: occurrences, entries and texts.
+    """
 
     head: str
     container: str
@@ -44,6 +48,8 @@ class Source(_Struct, frozen=True, kw_only=True):
     time: str  # RFC 3339, of the record's start
     duration: float = 0.0  # seconds
     mechanism: str = ""
+    start_recorded: bool = True
+    losses: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
 
 
 class Process(_Struct, frozen=True, kw_only=True):
@@ -54,15 +60,21 @@ class Process(_Struct, frozen=True, kw_only=True):
 
 
 class Seccomp(_Struct, frozen=True, kw_only=True):
-    """Allowed system calls by architecture; all others fail with EPERM."""
+    """Allowed system calls by architecture; all others fail with EPERM.
+
+    Those of ``unavailable`` fail with ENOSYS, as they did in the records: a C library then uses an
+    older call (clone3), and for EPERM it would not.
+    """
 
     syscalls: dict[Architecture, tuple[str, ...]] = {}
+    unavailable: dict[Architecture, tuple[str, ...]] = {}
 
 
 class Files(_Struct, frozen=True, kw_only=True):
     """Files: the root, writable mounts, and the paths that Landlock allows.
 
-    With an empty ``read`` and ``execute`` the whole root may be read and executed.
+    With an empty ``read`` and ``execute`` the whole root may be read and executed. ``write``
+    includes reading, and in a directory making and removing files; ``execute`` includes reading.
     """
 
     read_only_root: bool = True
@@ -81,7 +93,7 @@ class Network(_Struct, frozen=True, kw_only=True):
     """
 
     mode: Literal["", "none"] = ""
-    listen: tuple[str, ...] = ()  # tcp:PORT, udp:PORT
+    listen: tuple[str, ...] = ()  # tcp:PORT, udp:PORT; port 0 is any that the kernel selects
     egress: tuple[str, ...] | None = None
 
 
