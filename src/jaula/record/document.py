@@ -68,12 +68,17 @@ class Kernel(_Struct, frozen=True, kw_only=True):
 
 
 class Container(_Struct, frozen=True, kw_only=True):
-    """The container, as the engine names it when the recorder starts."""
+    """The container, as the engine names it when the recorder starts.
+
+    ``mounts`` are the targets of its volumes, bind mounts and tmpfs.
+    """
 
     id: str
     name: str
     image: str
     image_id: str
+    user: str = ""
+    mounts: tuple[str, ...] = ()
 
 
 class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header"):

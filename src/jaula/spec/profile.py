@@ -117,7 +117,8 @@ class Evidence(_Struct, frozen=True, kw_only=True):
 class Profile(_Struct, frozen=True, kw_only=True):
     """The least that a container needs.
 
-    ``guessed``: it comes from the files of the image, without a record.
+    ``guessed``: it comes from the files of the image, without a record. ``notes`` are facts that a
+    reader has to know and that no item says, such as a path that the records lack.
     """
 
     version: Literal[1] = 1
@@ -132,6 +133,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
     network: Network = Network()
     limits: Limits = Limits()
     devices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     evidence: dict[str, dict[str, Evidence]] = {}
 
 

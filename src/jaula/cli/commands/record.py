@@ -90,6 +90,8 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
                         name=name,
                         image=document["Config"]["Image"],
                         image_id=document["Image"],
+                        user=document["Config"].get("User") or "",
+                        mounts=_mounts(document),
                     ),
                     found,
                     cgroup_id,
@@ -109,6 +111,13 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
         os.close(exit_fd)
     print(f"{path}: {writer.head.n} lines, head {writer.head.hash} ({end.reason})")
     return end
+
+
+def _mounts(document: dict[str, Any]) -> tuple[str, ...]:
+    """Return the targets of the mounts of a container."""
+    targets = {each["Destination"] for each in document.get("Mounts") or ()}
+    targets |= (document["HostConfig"].get("Tmpfs") or {}).keys()
+    return tuple(sorted(targets))
 
 
 def _print_started(name: str, path: str) -> None:
