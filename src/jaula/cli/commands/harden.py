@@ -1,0 +1,179 @@
+"""``jaula harden``: the least that a container needs, as a profile."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.record.reader import Record
+    from jaula.spec.profile import Profile
+
+FORMATS = ("toml",)
+
+
+def run(options: Options) -> int:
+    """Write the profile that records give, or another form of a profile."""
+    output_format = options.choice("format", FORMATS)
+    margin = _margin(options)
+    paths, profiles = options.texts("record"), options.text("profile")
+    if profiles and (paths or options.is_set("margin")):
+        raise UsageError("--profile is not combined with --record or --margin", status=1)
+    if not options.arguments and not paths and not profiles:
+        raise UsageError('"jaula harden" requires a container, --record or --profile.', status=1)
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.errors import JaulaError
+
+    try:
+        if profiles:
+            profile = _load(profiles)
+        else:
+            profile = _derive(options.arguments[0] if options.arguments else "", paths, margin)
+        text = _text(profile, output_format)
+        if output := options.text("output"):
+            _write(output, text)
+        else:
+            sys.stdout.write(text)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
+    return 0
+
+
+def _margin(options: Options) -> float:
+    text = options.text("margin", "1.5")
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = 0.0
+    if not 1.0 <= margin <= 100.0:
+        raise UsageError(
+            f'invalid argument "{text}" for "--margin" flag: must be a number from 1 to 100'
+        )
+    return margin
+
+
+def _derive(name: str, paths: list[str], margin: float) -> Profile:
+    """Return the profile of records: those given, otherwise those of a container in this directory.
+
+    :raises JaulaError: when a record cannot be read or is not intact.
+    """
+    from jaula.errors import InvalidRequest
+    from jaula.harden import derive
+    from jaula.record import reader
+
+    if not paths:
+        paths = _records_of(name)
+    records = []
+    for path in paths:
+        record = reader.read(path)
+        if record.errors or record.header is None:
+            raise InvalidRequest(
+                f"{path} is not an intact record: {(record.errors or ['no header'])[0]}",
+                hint=f"jaula record verify {path} lists what is wrong",
+            )
+        records.append(record)
+    _check_containers(paths, records, name)
+    for path in paths:
+        print(f"jaula: using {path}", file=sys.stderr)
+    first = records[0].header
+    return derive.derive(records, name or (first.container.name if first else ""), margin=margin)
+
+
+def _records_of(name: str) -> list[str]:
+    """Return the records of a container in the working directory, as ``jaula record`` names them.
+
+    :raises CliError: when there is none.
+    """
+    found = sorted(
+        each
+        for each in os.listdir(".")
+        if each == f"{name}.record" or (each.startswith(f"{name}-") and each.endswith(".record"))
+    )
+    from jaula.record import reader
+
+    matching = []
+    for path in found:
+        header = reader.read(path).header
+        if header is None or header.container.name == name:  # an invalid one is an error later
+            matching.append(path)
+    if not matching:
+        raise CliError(
+            f"jaula: no record of {name} in this directory ({name}.record, {name}-*.record); "
+            f"make one with jaula record {name}, or name it with --record FILE"
+        )
+    return matching
+
+
+def _check_containers(paths: list[str], records: list[Record], name: str) -> None:
+    """Refuse records of several containers, unless ``name`` says what the profile is of."""
+    names = {record.header.container.name for record in records if record.header}
+    if not name and len(names) > 1:
+        raise CliError(
+            f"jaula: {', '.join(paths)} are records of {', '.join(sorted(names))}; "
+            "name the profile: jaula harden NAME --record FILE --record FILE"
+        )
+
+
+def _load(path: str) -> Profile:
+    from jaula.cli.containers.profiles import open_profile
+
+    return open_profile(path)
+
+
+def _text(profile: Profile, output_format: str) -> str:
+    from jaula.harden import toml
+
+    del output_format
+    return toml.dumps(profile)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file, which must not exist.
+
+    :raises CliError: when it does, or cannot be written.
+    """
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise CliError(f"jaula: {path} exists; remove it or name another file") from None
+    except OSError as error:
+        raise CliError(f"jaula: cannot write {path}: {error.strerror}") from None
+
+
+COMMAND = Command(
+    "[OPTIONS] [NAME]",
+    "Make a profile, the least that a container needs, from records of it",
+    run,
+    flags=(
+        Flag("record", "", "list", "Record of the container (default NAME.record, NAME-*.record)",
+             metavar="FILE", completes="file"),
+        Flag("profile", "", "string", "Print another form of a profile, instead of making one",
+             metavar="FILE", completes="file"),
+        Flag("output", "o", "string", "New file for the profile", metavar="FILE",
+             completes="file"),
+        Flag("format", "", "string", f"Format of the output: {', '.join(FORMATS)}",
+             completes=FORMATS),
+        Flag("margin", "", "string", "Factor from a recorded peak to its limit (default 1.5)",
+             metavar="NUMBER"),
+    ),
+    max_args=1,
+    description=(
+        "A profile names the capabilities, system calls, files, destinations and limits that the "
+        "records of a container have, with the evidence for each. All else is refused when a "
+        "container runs with it: jaula run --profile FILE. Several records are joined. A record "
+        "that is not intact is refused, and what records lost is in the profile's header."
+    ),
+    examples=(
+        ("Make a profile of two records", "jaula harden web --record a.record --record b.record"),
+        ("Write it to a file", "jaula harden web -o web.toml"),
+    ),
+    see_also=("record", "harden diff", "run"),
+    completes="container",
+)  # fmt: skip

@@ -1,0 +1,29 @@
+"""Profiles in files: what the commands of ``jaula harden`` share."""
+
+from __future__ import annotations
+
+from jaula.cli.errors import CliError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.profile import Profile
+
+
+def open_profile(path: str) -> Profile:
+    """Return the profile of a file.
+
+    :raises CliError: when it cannot be read, or is not a profile.
+    """
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.errors import JaulaError
+    from jaula.spec import profile
+
+    try:
+        with open(path, "rb") as file:
+            return profile.load(file.read(profile.MAX_SIZE + 1), path)
+    except OSError as error:
+        raise CliError(f"jaula: cannot read {path}: {error.strerror}") from None
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None

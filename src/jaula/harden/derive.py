@@ -1,0 +1,153 @@
+"""The profile of a container, derived from records of what it does. Pure.
+
+Several records are joined: an item that one of them has is in the profile. What the records cannot
+say is a note of the profile, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from jaula.errors import InvalidRequest
+from jaula.harden import files, network, syscalls
+from jaula.harden.tally import Observation, Tallies, observations, words
+from jaula.record.diff import program_of
+from jaula.record.reader import Record
+from jaula.spec.profile import Evidence, Limits, Process, Profile, Seccomp, Source
+
+DEFAULT_MARGIN = 1.5
+_MAX_NOTES = 32
+_SETUID = frozenset(
+    words(
+        """at chage chfn chsh crontab doas expiry fusermount fusermount3 gpasswd mount newgidmap
+        newgrp newuidmap passwd ping pkexec sg su sudo sudoedit umount unix_chkpwd"""
+    )
+)
+"""Programs that distributions install setuid."""
+
+
+def derive(
+    records: Sequence[Record],
+    name: str,
+    *,
+    margin: float = DEFAULT_MARGIN,
+) -> Profile:
+    """Return the least that the container of these records needs.
+
+    ``margin`` is the factor from a recorded peak to its ceiling.
+
+    :raises InvalidRequest: when a record is not intact, or they are of different images.
+    """
+    if not records:
+        raise InvalidRequest("a profile needs a record")
+    containers = []
+    for record in records:
+        if record.errors or record.header is None or record.end is None:
+            raise InvalidRequest(
+                f"a record is not intact: {(record.errors or ['no end'])[0]}",
+                hint="jaula record verify FILE lists what is wrong",
+            )
+        containers.append(record.header.container)
+    sources = tuple(_source(record) for record in records)
+    images = sorted({source.image_id for source in sources})
+    if len(images) > 1:
+        raise InvalidRequest(
+            f"the records are of different images: {', '.join(image[:19] for image in images)}",
+            hint="make a profile for each image",
+        )
+    entries = list(observations(records))
+    started = all(source.start_recorded for source in sources)
+    lost = {table for source in sources for table in source.losses}
+    notes = list(_source_notes(sources))
+    evidence: dict[str, dict[str, Evidence]] = {}
+    process, evidence["process"] = _process(entries, containers[-1].user, notes)
+    capabilities, evidence["capabilities"] = syscalls.capabilities(entries, notes)
+    seccomp = Seccomp()
+    if not lost & {"syscalls", "programs"}:
+        seccomp = syscalls.seccomp(entries, evidence, notes, started=started)
+    complete = started and not lost & {"files", "execs", "programs"}
+    mounts = sorted({mount for container in containers for mount in container.mounts})
+    file_access = files.files(entries, mounts, evidence, notes, complete=complete)
+    network_access = network.network(entries, evidence, notes, complete="sockets" not in lost)
+    devices, evidence["devices"] = network.devices(entries)
+    limits, evidence["limits"] = _limits(records, margin)
+    return Profile(
+        name=name,
+        image=containers[-1].image,
+        sources=sources,
+        process=process,
+        capabilities=capabilities,
+        seccomp=seccomp,
+        files=file_access,
+        network=network_access,
+        limits=limits,
+        devices=devices,
+        notes=tuple(notes[:_MAX_NOTES]),
+        evidence={section: items for section, items in evidence.items() if items},
+    )
+
+
+def _source(record: Record) -> Source:
+    header, end = record.header, record.end
+    if header is None or end is None:
+        raise AssertionError("an intact record has a header and an end")
+    losses = {
+        table: loss.occurrences + loss.entries + loss.texts
+        for table, loss in sorted(end.losses.items())
+    }
+    return Source(
+        head=record.head.hash,
+        container=header.container.name,
+        image_id=header.container.image_id,
+        time=header.time,
+        duration=end.duration / 1e6,
+        mechanism=header.mechanism,
+        start_recorded=any(
+            entry.kind == "exec" and not program_of(record, entry.program)[0]
+            for entry in record.entries.values()
+        ),
+        losses={table: number for table, number in losses.items() if number},
+    )
+
+
+def _source_notes(sources: Sequence[Source]) -> Iterator[str]:
+    late = [source for source in sources if not source.start_recorded]
+    if late:
+        yield (
+            f"{len(late)} of {len(sources)} records lack the start of the container: files read "
+            "and executed are not restricted, and the system calls of a start are added"
+        )
+    for source in sources:
+        if source.losses:
+            lost = ", ".join(f"{number} in {table}" for table, number in source.losses.items())
+            restricted = {
+                "system calls": {"syscalls", "programs"},
+                "files": {"files", "execs", "programs"},
+                "egress": {"sockets"},
+            }
+            free = [name for name, tables in restricted.items() if tables & source.losses.keys()]
+            yield f"the record of {source.time} lost {lost}" + (
+                f": not restricted are {' and '.join(free)}" if free else ""
+            )
+
+
+def _process(
+    observations: Sequence[Observation], user: str, notes: list[str]
+) -> tuple[Process, dict[str, Evidence]]:
+    gained = Tallies()
+    root = user.partition(":")[0] in ("", "0", "root")
+    if not root:
+        for number, program, entry, _ in observations:
+            base = program.rpartition("/")[2]
+            if entry.kind == "capability" and base in _SETUID:
+                gained["no-new-privileges"].add(
+                    number, program, entry.count, f"{program} gained {entry.capability}"
+                )
+    elif not any(o.entry.kind == "capability" for o in observations):
+        notes.append("it runs as root and used no capability: another user may suffice (--user)")
+    return Process(user=user, no_new_privileges=not gained), gained.evidence()
+
+
+def _limits(records: Sequence[Record], margin: float) -> tuple[Limits, dict[str, Evidence]]:
+    """Return the peaks with the margin; a limit without a peak in the records stays open."""
+    return Limits(), {}

@@ -1,0 +1,246 @@
+"""Files of a profile: paths that are read, written and executed, and the mounts for writing. Pure.
+
+A written file has a place: the mount of the container that it is in, a tmpfs for what does not
+outlive the container (/tmp, /run, /var/cache), otherwise a volume. Only a file in the root, or
+directly in a directory such as /etc, makes the root writable.
+
+Facts about Landlock: a rule is for a file or for a directory with everything below it, and the
+kernel checks the file, not the symbolic link that led to it. To start a program it checks the
+program, the script, and the loader that the program names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from jaula.harden import paths
+from jaula.harden.tally import UNKNOWN, Observation, Tallies, Tally, path_of, text, words
+from jaula.spec.profile import Evidence, Files
+
+RUNTIME = "the runtime"  # executes the first program, and those of exec
+TMPFS_SIZE = "64m"
+_LIBRARIES = {
+    "libc.so.6": "/lib64/ld-linux-x86-64.so.2",
+    "ld-musl-x86_64.so.1": "/lib/ld-musl-x86_64.so.1",
+}
+_LOADER_REASON = "loader of dynamic programs"
+_ENGINE_FILES = frozenset({"/etc/hostname", "/etc/hosts", "/etc/resolv.conf"})
+_SYSTEM = frozenset({"bin", "boot", "etc", "lib", "lib32", "lib64", "libx32", "sbin", "usr"})
+_UNRECORDED_PATHS = frozenset(
+    words(
+        """mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink
+        symlinkat mknod mknodat truncate"""
+    )
+)
+MASKABLE = words(
+    """/proc/buddyinfo /proc/diskstats /proc/iomem /proc/ioports /proc/kallsyms /proc/modules
+    /proc/pagetypeinfo /proc/partitions /proc/slabinfo /proc/softirqs /proc/vmstat /proc/zoneinfo
+    /sys/hypervisor /sys/kernel /sys/module /sys/power"""
+)
+"""Paths that tell about the host, and that few programs read."""
+
+
+def files(
+    observations: Sequence[Observation],
+    mounts: Sequence[str],
+    evidence: dict[str, dict[str, Evidence]],
+    notes: list[str],
+    *,
+    complete: bool,
+) -> Files:
+    """Return the files and mounts.
+
+    ``mounts`` are the targets of the container's volumes and bind mounts. ``complete``: the records
+    have the start of the container, and lost no file or program.
+    """
+    read, written, created = Tallies(), Tallies(), Tallies()
+    touched: set[str] = set()
+    unusable = 0
+    for number, program, entry, _ in observations:
+        if entry.kind not in ("file", "file-refused"):
+            continue
+        path = path_of(entry)
+        if path is None:
+            unusable += entry.kind == "file"
+            continue
+        touched.add(path)
+        if entry.kind == "file":
+            modes = entry.mode.split(",")
+            tally = (
+                created if "create" in modes and "write" in modes
+                else written if "write" in modes else read
+            )  # fmt: skip
+            tally[path].add(number, program, entry.count)
+    if unusable:
+        notes.append(f"{unusable} files have no path in the records, or one that is not UTF-8")
+    places = _Places(mounts)
+    write = Tallies()
+    for path, occurrences in (*created.items(), *written.items()):
+        write[places.add(path, occurrences)].merge(occurrences)
+    executed, unnamed = _executed(observations, read)
+    if unnamed:
+        notes.append(f"{unnamed} executed programs have no path in the records")
+    for path in sorted(executed):
+        if any(paths.covers(item, path) for item in write if item.endswith("/")):
+            notes.append(f"it executes {path}, which it may write")
+    notes += _change_notes(observations)
+    evidence["files.read-only-root"] = places.root.evidence()
+    evidence["files.tmpfs"] = places.tmpfs.evidence()
+    evidence["files.volumes"] = places.volumes.evidence()
+    write_items = _generalize(write, notes, "written files") or Tallies()
+    evidence["files.write"] = write_items.evidence()
+    read_items = execute_items = Tallies()
+    if complete:
+        if "/" in read:
+            notes.append("it lists /, which no item can allow alone")
+        read_items = _generalize(read, notes, "files read") or Tallies()
+        execute_items = executed if len(executed) <= paths.LIMIT else Tallies()
+        others = (*write_items, *execute_items)
+        for item in [
+            item for item in read_items if any(paths.covers(each, item) for each in others)
+        ]:
+            del read_items[item]
+        if not read_items or not execute_items:
+            read_items = execute_items = Tallies()
+    evidence["files.read"] = read_items.evidence()
+    evidence["files.execute"] = execute_items.evidence()
+    masked = _masked(touched) if complete else ()
+    return Files(
+        read_only_root=not places.root,
+        tmpfs={
+            path: _tmpfs_options(path, executed) for path in sorted(places.tmpfs)
+        },
+        volumes=tuple(sorted(places.volumes)),
+        read=tuple(sorted(read_items)),
+        write=tuple(sorted(write_items)),
+        execute=tuple(sorted(execute_items)),
+        masked=masked,
+    )  # fmt: skip
+
+
+def _generalize(tallies: Tallies, notes: list[str], title: str) -> Tallies | None:
+    """Return the items of paths; None if they are too many."""
+    items = paths.generalize(tallies)
+    if items is None:
+        notes.append(f"{title}: {len(tallies)} are too many for a list, so none is restricted")
+        return None
+    result = Tallies()
+    below: dict[str, set[str]] = defaultdict(set)
+    for path, item in items.items():
+        result[item].merge(tallies[path])
+        if item != path:
+            below[item].add(path)
+    for item in list(result):  # a directory that another one includes
+        above = next((each for each in _ancestors(item) if each in result), None)
+        if above is not None:
+            result[above].merge(result.pop(item))
+            below[above] |= below.pop(item, set()) or {item}
+    for item, each in below.items():
+        result[item].reasons.clear()
+        result[item].reasons[f"{len(each)} file{'' if len(each) == 1 else 's'}"] = 1
+    return result
+
+
+def _ancestors(item: str) -> Iterator[str]:
+    """Yield the directories that include an item, the highest one first."""
+    parts = item.rstrip("/").split("/")
+    for number in range(2, len(parts) + 1):
+        directory = "/".join(parts[:number]) + "/"
+        if directory != item:
+            yield directory
+
+
+def _masked(touched: set[str]) -> tuple[str, ...]:
+    return tuple(
+        path for path in MASKABLE if not any(paths.covers(path + "/", each) for each in touched)
+    )
+
+
+class _Places:
+    """The places where files are written: tmpfs, volumes, the root."""
+
+    def __init__(self, mounts: Sequence[str]) -> None:
+        self._mounts = [mount.rstrip("/") + "/" for mount in mounts]
+        self.tmpfs, self.volumes, self.root = Tallies(), Tallies(), Tallies()
+
+    def add(self, path: str, tally: Tally) -> str:
+        """Add the place of a written file, and return its item among the written files."""
+        if path.startswith(("/dev/", "/proc/", "/sys/")) or path in _ENGINE_FILES:
+            return path
+        for mount in self._mounts:
+            if path.startswith(mount) or path + "/" == mount:
+                self.volumes[mount.rstrip("/")].merge(tally)
+                return mount
+        place, transient = _place(path)
+        if place == "":
+            self.root["read-only-root"].merge(tally)
+            self.root["read-only-root"].reasons[path] += tally.count
+            return path
+        (self.tmpfs if transient else self.volumes)[place].merge(tally)
+        return place + "/"
+
+
+def _place(path: str) -> tuple[str, bool]:
+    """Return the directory that is mounted so that a file can be written, and whether a tmpfs.
+
+    '' if no directory can be: the file is in the root or directly in a directory of the system.
+    """
+    parts = path.split("/")[1:]
+    directory = parts[:-1]
+    if not directory:
+        return "", False
+    if directory[0] == "tmp" or directory[:2] == ["var", "tmp"]:
+        return "/" + "/".join(directory[: 1 if directory[0] == "tmp" else 2]), True
+    if directory[0] == "run" or directory[:2] in (["var", "run"], ["var", "lock"]):
+        size = 1 if directory[0] == "run" else 2
+        return "/" + "/".join(directory[: size + 1]), True
+    if directory[:2] == ["var", "cache"]:
+        return "/" + "/".join(directory[:3]), True
+    if directory[0] in _SYSTEM:
+        if len(directory) == 1:
+            return "", False
+        return "/" + "/".join(directory[:3]), False
+    size = {"var": 3, "home": 2, "opt": 2, "srv": 2}.get(directory[0], 1)
+    return "/" + "/".join(directory[:size]), False
+
+
+def _tmpfs_options(path: str, executed: Iterable[str]) -> str:
+    options = [f"size={TMPFS_SIZE}"]
+    if path in ("/tmp", "/var/tmp"):
+        options.append("mode=1777")
+    if any(program.startswith(path + "/") for program in executed):
+        options.append("exec")
+    return ",".join(options)
+
+
+def _executed(observations: Sequence[Observation], read: Tallies) -> tuple[Tallies, int]:
+    """Return the executed files and the loaders of dynamic programs, and how many have no path."""
+    result = Tallies()
+    unnamed = 0
+    for number, program, entry, executed in observations:
+        if entry.kind != "exec" or executed is None:
+            continue
+        names = [text(executed.path), text(executed.name)]
+        if executed.truncated or executed.detached or names[0] is None:
+            unnamed += 1
+            continue
+        for name in names:  # the second one is a script, or a symbolic link
+            if name and name.startswith("/") and not name.startswith("/proc/"):
+                result[name].add(number, RUNTIME if program == UNKNOWN else program, entry.count)
+    for path, tally in read.items():
+        if loader := _LIBRARIES.get(path.rpartition("/")[2]):
+            result[loader].merge(tally)
+            result[loader].reasons[_LOADER_REASON] += tally.count
+    return result, unnamed
+
+
+def _change_notes(observations: Sequence[Observation]) -> list[str]:
+    calls = Tallies()
+    for number, program, entry, _ in observations:
+        if entry.kind == "syscall" and not entry.errno and entry.syscall in _UNRECORDED_PATHS:
+            calls[program].add(number, program, entry.count, entry.syscall)
+    return [
+        f"the records lack the paths of {', '.join(sorted(tally.reasons))} by {program}"
+        for program, tally in sorted(calls.items())
+    ]

@@ -1,0 +1,101 @@
+"""Network and devices of a profile. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from jaula.harden.tally import Observation, Tallies, path_of, words
+from jaula.record.document import Entry
+from jaula.spec.profile import Evidence, Network
+
+RESOLVERS = frozenset({"10.255.255.53", "127.0.0.11"})  # of the engine, and of Docker
+MAX_EGRESS = 1024
+_ROUTED = frozenset(words("inet inet6 packet vsock netlink can tipc bluetooth"))
+_DNS_NAME = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?){1,127}")
+_EPHEMERAL = 32768  # first port of net.ipv4.ip_local_port_range
+_UNREACHABLE = frozenset({"ENETUNREACH", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EINVAL"})
+_DEVICES = frozenset(
+    f"/dev/{name}"
+    for name in words(
+        """null zero full random urandom tty console ptmx pts shm mqueue fd stdin stdout stderr
+        core"""
+    )
+)
+
+
+def network(
+    observations: Sequence[Observation],
+    evidence: dict[str, dict[str, Evidence]],
+    notes: list[str],
+    *,
+    complete: bool,
+) -> Network:
+    """Return ports that it listens on and destinations; ``complete``: no socket was lost."""
+    families, listen, egress = Tallies(), Tallies(), Tallies()
+    chosen = {  # ports that programs named, by protocol
+        (o.entry.protocol, o.entry.port) for o in observations if o.entry.kind == "bind"
+    }
+    for number, program, entry, _ in observations:
+        if entry.kind == "socket" and entry.family != "unix":
+            families[entry.family].add(number, program, entry.count)
+        elif entry.kind == "listen" and entry.port:
+            port = entry.port
+            if port >= _EPHEMERAL and ("tcp", port) not in chosen:
+                port = 0
+            listen[f"tcp:{port}"].add(number, program, entry.count, f"on {entry.address}")
+        elif entry.kind == "bind" and entry.protocol == "udp" and not entry.errno and entry.port:
+            listen[f"udp:{entry.port}"].add(number, program, entry.count, f"on {entry.address}")
+        elif item := _destination(entry):
+            reason = entry.errno if entry.errno != "EINPROGRESS" else ""
+            egress[item].add(number, program, entry.count, reason)
+    if len(egress) > MAX_EGRESS:
+        notes.append(f"{len(egress)} destinations are too many for a list: egress is unrestricted")
+    restricted = complete and len(egress) <= MAX_EGRESS
+    evidence["network.listen"] = listen.evidence()
+    evidence["network.egress"] = egress.evidence() if restricted else {}
+    if complete and not any(
+        o.entry.kind == "socket" and o.entry.family in _ROUTED for o in observations
+    ):
+        return Network(mode="none", egress=())
+    if "packet" in families or "raw" in {o.entry.socket_type for o in observations}:
+        notes.append("it uses raw sockets, whose destinations the records lack")
+    return Network(
+        listen=tuple(sorted(listen)), egress=tuple(sorted(egress)) if restricted else None
+    )
+
+
+def _destination(entry: Entry) -> str:
+    """Return where an entry connects or sends to, '' for the container itself or another family."""
+    if entry.kind not in ("connect", "send") or entry.errno in _UNREACHABLE or not entry.port:
+        return ""
+    if entry.family not in ("inet", "inet6"):
+        return ""
+    if entry.protocol not in ("tcp", "udp", "mptcp"):
+        return ""
+    try:
+        address = ip_address(entry.address)
+    except ValueError:
+        return ""
+    if mapped := getattr(address, "ipv4_mapped", None):
+        address = mapped
+    if address.is_loopback or address.is_unspecified or str(address) in RESOLVERS:
+        return ""
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"{'udp' if entry.protocol == 'udp' else 'tcp'}:{host}:{entry.port}"
+
+
+def devices(
+    observations: Sequence[Observation],
+) -> tuple[tuple[str, ...], dict[str, Evidence]]:
+    """Return the devices that it opened, besides those of each container."""
+    devices = Tallies()
+    for number, program, entry, _ in observations:
+        path = path_of(entry) if entry.kind == "file" else None
+        if path is None or not path.startswith("/dev/") or path in _DEVICES:
+            continue
+        if path.startswith(("/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/fd/")):
+            continue
+        devices[path].add(number, program, entry.count, entry.mode)
+    return tuple(sorted(devices)), devices.evidence()

@@ -1,0 +1,275 @@
+"""A profile has what its records have, and nothing that the kernel merely asked for."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.container_record import IMAGE, record
+from jaula.errors import InvalidRequest
+from jaula.harden import toml
+from jaula.harden.derive import derive
+from jaula.record.document import Loss, text_of
+from jaula.spec import profile as document
+from jaula.spec.profile import Profile
+
+WEB = "/usr/sbin/web"
+
+
+def of(*entries: tuple[str, dict[str, Any]], **fields: Any) -> Profile:
+    """Return the profile of one record of one program."""
+    return derive([record(*((kind, WEB, each) for kind, each in entries), **fields)], "web")
+
+
+def call(name: str, errno: str = "", **fields: Any) -> tuple[str, dict[str, Any]]:
+    return "syscall", {"syscall": name, "errno": errno} | fields
+
+
+def file(path: str, mode: str = "read", **fields: Any) -> tuple[str, dict[str, Any]]:
+    return "file", {"path": path, "mode": mode} | fields
+
+
+# --- capabilities ---------------------------------------------------------------------------------
+
+
+def test_used_capabilities_are_in_it_with_their_evidence() -> None:
+    made = of(
+        ("capability", {"capability": "CAP_SETUID", "syscall": "setuid", "count": 3}),
+        ("capability", {"capability": "CAP_SYS_ADMIN", "syscall": "brk"}),
+        ("capability-refused", {"capability": "CAP_NET_RAW", "syscall": "socket"}),
+    )
+    assert made.capabilities == ("SETUID",)
+    assert toml.evidence_text(made.evidence["capabilities"]["SETUID"]) == (
+        f"3 times by {WEB}: setuid"
+    )
+    assert any("CAP_SYS_ADMIN" in note for note in made.notes)
+
+
+def test_a_capability_with_one_real_use_stays() -> None:
+    made = of(
+        ("capability", {"capability": "CAP_SYS_ADMIN", "syscall": "brk"}),
+        ("capability", {"capability": "CAP_SYS_ADMIN", "syscall": "mount"}),
+    )
+    assert made.capabilities == ("SYS_ADMIN",)
+
+
+def test_a_setuid_program_that_gains_keeps_new_privileges() -> None:
+    gain = ("capability", "/usr/bin/sudo", {"capability": "CAP_SETUID", "syscall": "setuid"})
+    assert not derive([record(gain, user="1000")], "web").process.no_new_privileges
+    assert derive([record(gain, user="")], "web").process.no_new_privileges
+    assert derive([record(gain, user="1000")], "web").process.user == "1000"
+
+
+# --- system calls ---------------------------------------------------------------------------------
+
+
+def test_system_calls_are_listed_by_architecture() -> None:
+    made = of(call("openat"), call("open", abi="i386"), call("setsid"))
+    assert {"openat", "setsid", "execve", "exit_group"} <= set(made.seccomp.syscalls["x86_64"])
+    assert "open" not in made.seccomp.syscalls["x86_64"]
+    assert {"open", "sigreturn"} <= set(made.seccomp.syscalls["x86"])
+
+
+def test_a_call_that_always_fails_so_is_not_needed() -> None:
+    made = of(call("mount", "EPERM"), call("clone3", "ENOSYS"), call("1000", "ENOSYS"))
+    assert not {"mount", "clone3", "1000"} & set(made.seccomp.syscalls["x86_64"])
+    assert made.seccomp.unavailable["x86_64"] == ("clone3",)
+    assert any("mount" in note for note in made.notes)
+
+
+def test_a_call_that_failed_once_is_needed() -> None:
+    made = of(call("kill", "EPERM"), call("kill", "ESRCH"))
+    assert "kill" in made.seccomp.syscalls["x86_64"]
+
+
+def test_waits_for_connections_need_a_socket() -> None:
+    assert "accept" not in of(call("read")).seccomp.syscalls["x86_64"]
+    assert "accept" in of(call("listen")).seccomp.syscalls["x86_64"]
+
+
+def test_lost_system_calls_leave_the_list_out() -> None:
+    made = of(call("read"), losses={"syscalls": Loss(occurrences=3)})
+    assert made.seccomp.syscalls == {}
+    assert "lost 3 in syscalls" in made.notes[0]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def test_files_are_read_and_programs_executed() -> None:
+    made = of(file("/etc/web.conf"), ("exec", {"executed": "/bin/true"}))
+    assert made.files.read == ("/etc/web.conf",)
+    assert made.files.execute == ("/bin/true", WEB)
+    assert made.files.read_only_root
+
+
+def test_a_dynamic_program_needs_its_loader() -> None:
+    made = of(file("/usr/lib/x86_64-linux-gnu/libc.so.6"))
+    assert "/lib64/ld-linux-x86-64.so.2" in made.files.execute
+    assert made.files.read == ("/usr/lib/x86_64-linux-gnu/",)
+
+
+def test_without_the_start_files_are_not_restricted() -> None:
+    made = of(file("/etc/web.conf"), call("read"), started=False)
+    assert made.files.read == made.files.execute == ()
+    assert "lack the start" in made.notes[0]
+    assert "mmap" in made.seccomp.syscalls["x86_64"]
+
+
+@pytest.mark.parametrize(
+    ("path", "tmpfs", "volumes"),
+    [
+        ("/tmp/x", ["/tmp"], ()),
+        ("/run/web/web.pid", ["/run/web"], ()),
+        ("/run/web.pid", ["/run"], ()),
+        ("/var/cache/web/a/b", ["/var/cache/web"], ()),
+        ("/var/lib/web/a/b/c", [], ("/var/lib/web",)),
+        ("/data/a/b", [], ("/data",)),
+        ("/srv/site/a", [], ("/srv/site",)),
+        ("/etc/web/conf.d/x", [], ("/etc/web/conf.d",)),
+        ("/etc/hosts", [], ()),
+        ("/dev/null", [], ()),
+        ("/proc/self/oom_score_adj", [], ()),
+    ],
+)
+def test_written_files_have_a_place(path: str, tmpfs: list[str], volumes: tuple[str, ...]) -> None:
+    files = of(file(path, "write,create")).files
+    assert (list(files.tmpfs), files.volumes) == (tmpfs, volumes)
+    assert files.read_only_root
+    assert any(path.startswith(item.rstrip("/")) for item in files.write)
+
+
+@pytest.mark.parametrize("path", ["/x", "/etc/passwd", "/usr/x"])
+def test_a_file_of_the_system_makes_the_root_writable(path: str) -> None:
+    made = of(file(path, "write"))
+    assert not made.files.read_only_root
+    assert path in made.evidence["files.read-only-root"]["read-only-root"].reason
+
+
+def test_an_existing_mount_keeps_its_files() -> None:
+    files = of(file("/var/lib/web/a/b", "write"), mounts=("/var/lib/web/a", "/unused")).files
+    assert files.volumes == ("/var/lib/web/a",)
+
+
+def test_a_written_program_is_a_note() -> None:
+    made = of(file("/tmp/x", "write,create"), ("exec", {"executed": "/tmp/x"}))
+    assert "exec" in made.files.tmpfs["/tmp"]
+    assert "it executes /tmp/x, which it may write" in made.notes
+
+
+def test_paths_that_are_read_are_not_masked() -> None:
+    made = of(file("/proc/modules"), ("file-refused", {"path": "/sys/kernel/x"}))
+    assert "/proc/modules" not in made.files.masked
+    assert "/sys/kernel" not in made.files.masked
+    assert "/proc/kallsyms" in made.files.masked
+
+
+def test_calls_whose_paths_are_not_recorded_are_a_note() -> None:
+    assert any("mkdir" in note and WEB in note for note in of(call("mkdir")).notes)
+
+
+# --- network and devices --------------------------------------------------------------------------
+
+
+def test_without_a_socket_there_is_no_network() -> None:
+    assert of(call("read"), ("socket", {"family": "unix"})).network.mode == "none"
+    assert of(("socket", {"family": "inet"})).network.mode == ""
+
+
+def test_ports_and_destinations_are_listed() -> None:
+    made = of(
+        ("socket", {"family": "inet"}),
+        ("listen", {"family": "inet6", "protocol": "tcp", "address": "::", "port": 80}),
+        ("listen", {"family": "inet", "protocol": "tcp", "address": "::1", "port": 40123}),
+        ("bind", {"family": "inet", "protocol": "udp", "address": "0.0.0.0", "port": 53}),
+        ("connect", {"family": "inet", "protocol": "tcp", "address": "192.0.2.1", "port": 443}),
+        ("connect", {"family": "inet", "protocol": "tcp", "address": "127.0.0.1", "port": 80}),
+        ("send", {"family": "inet6", "protocol": "udp", "address": "2001:db8::1", "port": 123}),
+        ("connect", {"family": "inet6", "protocol": "tcp", "address": "::ffff:192.0.2.1",
+                     "port": 443, "errno": "EINPROGRESS"}),
+        ("connect", {"family": "inet", "protocol": "tcp", "address": "192.0.2.9", "port": 1,
+                     "errno": "ENETUNREACH"}),
+    )  # fmt: skip
+    assert made.network.listen == ("tcp:0", "tcp:80", "udp:53")
+    assert made.network.egress == ("tcp:192.0.2.1:443", "udp:[2001:db8::1]:123")
+    assert made.evidence["network.egress"]["tcp:192.0.2.1:443"].count == 2
+
+
+def test_devices_besides_those_of_each_container_are_listed() -> None:
+    made = of(file("/dev/null"), file("/dev/fuse", "read,write"), file("/dev/pts/0"))
+    assert made.devices == ("/dev/fuse",)
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+def test_records_are_joined() -> None:
+    first = record(("file", WEB, {"path": "/etc/a", "mode": "read"}))
+    second = record(("file", WEB, {"path": "/etc/b", "mode": "read"}))
+    made = derive([first, second], "web")
+    assert made.files.read == ("/etc/a", "/etc/b")
+    assert made.evidence["files.execute"][WEB].records == 2
+    assert derive([second, first], "web").files == made.files
+
+
+def test_a_record_that_is_not_intact_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="not intact: no end"):
+        derive([record(end=False)], "web")
+    with pytest.raises(InvalidRequest, match="needs a record"):
+        derive([], "web")
+
+
+def test_records_of_two_images_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="different images"):
+        derive([record(), record(image_id=IMAGE[:-1] + "1")], "web")
+
+
+BYTES = st.binary(min_size=1, max_size=12).map(lambda data: "/" + text_of(data))
+ENTRIES = st.one_of(
+    st.tuples(
+        st.just("file"),
+        st.fixed_dictionaries({
+            "path": BYTES,
+            "mode": st.sampled_from(["read", "write", "write,create", "path", ""]),
+            "count": st.integers(1, 1 << 62),
+        }),
+    ),
+    st.tuples(
+        st.just("syscall"),
+        st.fixed_dictionaries({
+            "syscall": st.sampled_from(["read", "mount", "clone3", "548"]),
+            "errno": st.sampled_from(["", "EPERM", "ENOSYS", "512"]),
+            "abi": st.sampled_from(["", "i386", "x32"]),
+        }),
+    ),
+    st.tuples(
+        st.sampled_from(["connect", "listen", "bind", "send"]),
+        st.fixed_dictionaries({
+            "family": st.sampled_from(["inet", "inet6", "unix", "2"]),
+            "protocol": st.sampled_from(["tcp", "udp", ""]),
+            "address": st.one_of(
+                st.ip_addresses().map(str), st.text(max_size=8), BYTES,
+            ),
+            "port": st.integers(0, 65535),
+        }),
+    ),
+    st.tuples(st.just("capability"), st.fixed_dictionaries({
+        "capability": st.sampled_from(["CAP_CHOWN", "99", "CAP_SYS_ADMIN"]),
+        "syscall": st.sampled_from(["brk", "chown"]),
+    })),
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(ENTRIES, max_size=20), BYTES, st.booleans())
+def test_any_record_gives_a_profile_that_reads_back(
+    entries: list[tuple[str, dict[str, Any]]], program: str, started: bool
+) -> None:
+    made = derive([record(*((k, program, f) for k, f in entries), started=started)], "web")
+    text = toml.dumps(made)
+    assert document.load(text.encode(), "web.toml") == made
+    assert toml.dumps(document.load(text.encode(), "web.toml")) == text
+    assert all(line.isprintable() for line in text.splitlines())
+    for items in (made.files.read, made.files.write, made.files.execute, made.network.listen):
+        assert list(items) == sorted(set(items))
