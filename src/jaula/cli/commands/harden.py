@@ -10,10 +10,12 @@ from jaula.cli.errors import CliError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.record.reader import Record
     from jaula.spec.profile import Profile
 
-FORMATS = ("toml",)
+FORMATS = ("toml", "docker", "compose", "kubernetes", "quadlet", "apparmor", "seccomp")
 
 
 def run(options: Options) -> int:
@@ -127,10 +129,14 @@ def _load(path: str) -> Profile:
 
 
 def _text(profile: Profile, output_format: str) -> str:
+    from importlib import import_module
+
     from jaula.harden import toml
 
-    del output_format
-    return toml.dumps(profile)
+    if output_format == "toml":
+        return toml.dumps(profile)
+    render: Callable[[Profile], str] = import_module(f"jaula.harden.formats.{output_format}").render
+    return render(profile)
 
 
 def _write(path: str, text: str) -> None:
