@@ -57,6 +57,7 @@ def lines(
             mechanism="ebpf-tracepoints",
             sources=("sys_exit",),
             cgroup="unified:/",
+            from_start=started,
         )
     ]
     programs: dict[str, int] = {"": 0}

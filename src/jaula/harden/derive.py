@@ -6,17 +6,27 @@ say is a note of the profile, never a guess.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 from jaula.errors import InvalidRequest
 from jaula.harden import files, network, syscalls
 from jaula.harden.tally import Observation, Tallies, observations, words
-from jaula.record.diff import program_of
 from jaula.record.reader import Record
 from jaula.spec.profile import Evidence, Limits, Process, Profile, Seccomp, Source
 
 DEFAULT_MARGIN = 1.5
 _MAX_NOTES = 32
+_MEMORY_STEP = 1 << 20  # bytes
+_LEAST_MEMORY = 6 << 20  # bytes: the engine's least limit
+_CPU_STEP = 50  # thousandths of a processor
+_REFUSALS = {"memory-refused": "memory", "oom-kills": "memory", "pids-refused": "processes"}
+_UNITS: dict[str, tuple[str, Callable[[int], str]]] = {
+    "pids": ("pids", str),
+    "memory": ("memory", lambda value: f"{value / (1 << 20):.1f} MiB"),
+    "cpu": ("cpus", lambda value: f"{value / 1000:g}"),
+}
+"""The limit of each peak, and how its value is written."""
 _SETUID = frozenset(
     words(
         """at chage chfn chsh crontab doas expiry fusermount fusermount3 gpasswd mount newgidmap
@@ -56,7 +66,7 @@ def derive(
             hint="make a profile for each image",
         )
     entries = list(observations(records))
-    started = all(source.start_recorded for source in sources)
+    started = any(source.start_recorded for source in sources)
     lost = {table for source in sources for table in source.losses}
     notes = list(_source_notes(sources))
     evidence: dict[str, dict[str, Evidence]] = {}
@@ -70,7 +80,7 @@ def derive(
     file_access = files.files(entries, mounts, evidence, notes, complete=complete)
     network_access = network.network(entries, evidence, notes, complete="sockets" not in lost)
     devices, evidence["devices"] = network.devices(entries)
-    limits, evidence["limits"] = _limits(records, margin)
+    limits, evidence["limits"] = _limits(entries, margin, notes)
     return Profile(
         name=name,
         image=containers[-1].image,
@@ -102,20 +112,16 @@ def _source(record: Record) -> Source:
         time=header.time,
         duration=end.duration / 1e6,
         mechanism=header.mechanism,
-        start_recorded=any(
-            entry.kind == "exec" and not program_of(record, entry.program)[0]
-            for entry in record.entries.values()
-        ),
+        start_recorded=header.from_start,
         losses={table: number for table, number in losses.items() if number},
     )
 
 
 def _source_notes(sources: Sequence[Source]) -> Iterator[str]:
-    late = [source for source in sources if not source.start_recorded]
-    if late:
+    if not any(source.start_recorded for source in sources):
         yield (
-            f"{len(late)} of {len(sources)} records lack the start of the container: files read "
-            "and executed are not restricted, and the system calls of a start are added"
+            "no record has the start of the container (jaula run --record): files read and "
+            "executed are not restricted, and the system calls of a start are added"
         )
     for source in sources:
         if source.losses:
@@ -148,6 +154,39 @@ def _process(
     return Process(user=user, no_new_privileges=not gained), gained.evidence()
 
 
-def _limits(records: Sequence[Record], margin: float) -> tuple[Limits, dict[str, Evidence]]:
+def _limits(
+    entries: Sequence[Observation], margin: float, notes: list[str]
+) -> tuple[Limits, dict[str, Evidence]]:
     """Return the peaks with the margin; a limit without a peak in the records stays open."""
-    return Limits(), {}
+    peaks: dict[str, int] = {}
+    records: dict[str, set[int]] = {}
+    refused: set[str] = set()
+    for number, _, entry, _ in entries:
+        if entry.kind != "resource":
+            continue
+        if entry.resource in _REFUSALS and entry.value:
+            refused.add(_REFUSALS[entry.resource])
+        elif entry.resource in _UNITS:
+            peaks[entry.resource] = max(entry.value, peaks.get(entry.resource, 0))
+            records.setdefault(entry.resource, set()).add(number)
+    notes += [f"it reached its limit of {name} in the records" for name in sorted(refused)]
+    values = {
+        "pids": math.ceil(peaks.get("pids", 0) * margin),
+        "memory": _round_up(math.ceil(peaks.get("memory", 0) * margin), _MEMORY_STEP),
+        "cpus": math.ceil(peaks.get("cpu", 0) * margin / _CPU_STEP) * _CPU_STEP / 1000,
+    }
+    if values["memory"]:
+        values["memory"] = max(values["memory"], _LEAST_MEMORY)
+    evidence = {}
+    for resource, (limit, unit) in _UNITS.items():
+        if resource in peaks:
+            evidence[limit] = Evidence(
+                records=len(records[resource]), reason=f"peak {unit(peaks[resource])} x {margin:g}"
+            )
+    return Limits(
+        pids=int(values["pids"]), memory=int(values["memory"]), cpus=float(values["cpus"])
+    ), evidence
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step

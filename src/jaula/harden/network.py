@@ -13,7 +13,7 @@ from jaula.spec.profile import Evidence, Network
 RESOLVERS = frozenset({"10.255.255.53", "127.0.0.11"})  # of the engine, and of Docker
 MAX_EGRESS = 1024
 _ROUTED = frozenset(words("inet inet6 packet vsock netlink can tipc bluetooth"))
-_DNS_NAME = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.?){1,127}")
+_DNS_NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.){0,127}[a-z0-9_-]{1,63}")
 _EPHEMERAL = 32768  # first port of net.ipv4.ip_local_port_range
 _UNREACHABLE = frozenset({"ENETUNREACH", "EADDRNOTAVAIL", "EAFNOSUPPORT", "EINVAL"})
 _DEVICES = frozenset(
@@ -33,7 +33,7 @@ def network(
     complete: bool,
 ) -> Network:
     """Return ports that it listens on and destinations; ``complete``: no socket was lost."""
-    families, listen, egress = Tallies(), Tallies(), Tallies()
+    families, listen, egress, names = Tallies(), Tallies(), Tallies(), Tallies()
     chosen = {  # ports that programs named, by protocol
         (o.entry.protocol, o.entry.port) for o in observations if o.entry.kind == "bind"
     }
@@ -47,9 +47,23 @@ def network(
             listen[f"tcp:{port}"].add(number, program, entry.count, f"on {entry.address}")
         elif entry.kind == "bind" and entry.protocol == "udp" and not entry.errno and entry.port:
             listen[f"udp:{entry.port}"].add(number, program, entry.count, f"on {entry.address}")
+        elif entry.kind == "dns" and entry.query_type in ("A", "AAAA"):
+            name = entry.name.lower().rstrip(".")
+            if _DNS_NAME.fullmatch(name) and not name.rpartition(".")[2].isdigit():
+                names[name].add(number, program, entry.count)
         elif item := _destination(entry):
             reason = entry.errno if entry.errno != "EINPROGRESS" else ""
             egress[item].add(number, program, entry.count, reason)
+    services = {
+        (item.partition(":")[0], item.rpartition(":")[2])
+        for item in egress
+        if not item.endswith(":53")
+    }
+    for name, occurrences in names.items():
+        for protocol, service in services:
+            tally = egress[f"{protocol}:{name}:{service}"]
+            tally.merge(occurrences)
+            tally.reasons["a name that it asked for, with a port that it connected to"] += 1
     if len(egress) > MAX_EGRESS:
         notes.append(f"{len(egress)} destinations are too many for a list: egress is unrestricted")
     restricted = complete and len(egress) <= MAX_EGRESS

@@ -82,7 +82,10 @@ class Container(_Struct, frozen=True, kw_only=True):
 
 
 class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header"):
-    """The first line. ``sources`` are the events of the kernel that are recorded."""
+    """The first line. ``sources`` are the events of the kernel that are recorded.
+
+    ``from_start``: the recorder was attached before the container had a process.
+    """
 
     version: int
     time: str  # RFC 3339, of the moment that times are relative to
@@ -92,6 +95,7 @@ class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header")
     mechanism: str
     sources: tuple[str, ...]
     cgroup: str  # hierarchy and path
+    from_start: bool = False
 
 
 class Program(_Struct, frozen=True, kw_only=True, tag_field="type", tag="program"):

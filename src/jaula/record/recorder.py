@@ -171,7 +171,7 @@ def record(
     tracer = ebpf.EbpfTracer(cgroup, cgroup_id, events.append, container=container.id)
     with closing(tracer), closing(_Process(container.id, pid, exit_fd)) as process:
         start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        writer.append(_header(container, cgroup, tracer.sources))
+        writer.append(_header(container, cgroup, tracer.sources, from_start=not cgroup_id))
         ledger = Ledger(writer, start, SyscallNames())
         tracer.attach()
         started()
@@ -302,7 +302,9 @@ def _losses(lost: dict[int, tuple[int, int, int]], ledger: Ledger) -> dict[str, 
     return result
 
 
-def _header(container: Container, cgroup: Cgroup, sources: tuple[str, ...]) -> Header:
+def _header(
+    container: Container, cgroup: Cgroup, sources: tuple[str, ...], *, from_start: bool
+) -> Header:
     host = os.uname()
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -322,6 +324,7 @@ def _header(container: Container, cgroup: Cgroup, sources: tuple[str, ...]) -> H
         mechanism=ebpf.NAME,
         sources=sources,
         cgroup=f"{cgroup.controller or 'unified'}:{cgroup.path}",
+        from_start=from_start,
     )
 
 

@@ -113,7 +113,7 @@ def test_a_dynamic_program_needs_its_loader() -> None:
 def test_without_the_start_files_are_not_restricted() -> None:
     made = of(file("/etc/web.conf"), call("read"), started=False)
     assert made.files.read == made.files.execute == ()
-    assert "lack the start" in made.notes[0]
+    assert "has the start" in made.notes[0]
     assert "mmap" in made.seccomp.syscalls["x86_64"]
 
 

@@ -60,10 +60,10 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
     """
     from time import gmtime, strftime
 
+    from jaula.cli.containers.records import container_of
     from jaula.errors import Conflict
     from jaula.kernel.process import pidfd_open
     from jaula.record import cgroup, recorder
-    from jaula.record.document import Container
     from jaula.record.writer import RecordWriter
 
     container_id, pid = document["Id"], document["State"]["Pid"]
@@ -85,14 +85,7 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
         try:
             with SignalHandler(ENDING) as signals:
                 end = recorder.record(
-                    Container(
-                        id=container_id,
-                        name=name,
-                        image=document["Config"]["Image"],
-                        image_id=document["Image"],
-                        user=document["Config"].get("User") or "",
-                        mounts=_mounts(document),
-                    ),
+                    container_of(document),
                     found,
                     cgroup_id,
                     writer,
@@ -111,13 +104,6 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
         os.close(exit_fd)
     print(f"{path}: {writer.head.n} lines, head {writer.head.hash} ({end.reason})")
     return end
-
-
-def _mounts(document: dict[str, Any]) -> tuple[str, ...]:
-    """Return the targets of the mounts of a container."""
-    targets = {each["Destination"] for each in document.get("Mounts") or ()}
-    targets |= (document["HostConfig"].get("Tmpfs") or {}).keys()
-    return tuple(sorted(targets))
 
 
 def _print_started(name: str, path: str) -> None:

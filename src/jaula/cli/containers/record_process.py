@@ -150,10 +150,9 @@ def _record(document: dict[str, Any], path: str, status: int) -> int:
 
     site_packages.enable()
     from jaula.cli.containers.attach import send_wait
-    from jaula.cli.containers.records import loss_lines
+    from jaula.cli.containers.records import container_of, loss_lines
     from jaula.errors import JaulaError
     from jaula.record import cgroup, recorder
-    from jaula.record.document import Container
     from jaula.record.writer import RecordWriter
 
     def report(text: str) -> None:
@@ -180,12 +179,7 @@ def _record(document: dict[str, Any], path: str, status: int) -> int:
     try:
         with SignalHandler(ENDING) as signals:
             end = recorder.record(
-                Container(
-                    id=document["Id"],
-                    name=document["Name"].lstrip("/"),
-                    image=document["Config"]["Image"],
-                    image_id=document["Image"],
-                ),
+                container_of(document),
                 cgroup.expected(),
                 0,
                 writer,

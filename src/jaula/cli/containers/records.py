@@ -6,7 +6,9 @@ from jaula.cli.errors import CliError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from jaula.record.document import End, Entry
+    from typing import Any
+
+    from jaula.record.document import Container, End, Entry
     from jaula.record.reader import Record
 
 
@@ -34,6 +36,22 @@ def loss_lines(end: End) -> list[str]:
         f"{loss.entries} entries; {loss.events} entries were written late"
         for table, loss in end.losses.items()
     ]
+
+
+def container_of(document: dict[str, Any]) -> Container:
+    """Return the container of an inspect document, for the header of a record."""
+    from jaula.record.document import Container
+
+    targets = {each["Destination"] for each in document.get("Mounts") or ()}
+    targets |= (document["HostConfig"].get("Tmpfs") or {}).keys()
+    return Container(
+        id=document["Id"],
+        name=document["Name"].lstrip("/"),
+        image=document["Config"]["Image"],
+        image_id=document["Image"],
+        user=document["Config"].get("User") or "",
+        mounts=tuple(sorted(targets)),
+    )
 
 
 def printable(text: str) -> str:
