@@ -36,6 +36,7 @@ Kind = Literal[
     "exec",
     "file",
     "file-refused",
+    "change",
     "socket",
     "connect",
     "bind",

@@ -7,6 +7,7 @@ chooses names, addresses and numbers: anything can be in them.
 from __future__ import annotations
 
 import errno
+import posixpath
 import signal
 import socket
 import struct
@@ -19,8 +20,8 @@ from jaula.record.document import Entry, Program, text_of
 
 (
     SYSCALL, PROGRAM, EXEC, FILE_OPEN, OPEN_REFUSED, SOCKET, ADDRESS, CAPABILITY, SIGNAL, MOUNT,
-    ACCEPT, DNS, DEVICE, RING, RING_OPEN,
-) = range(15)  # fmt: skip
+    ACCEPT, DNS, DEVICE, RING, RING_OPEN, CHANGE,
+) = range(16)  # fmt: skip
 TABLES = {
     SYSCALL: "syscalls",
     PROGRAM: "programs",
@@ -37,9 +38,12 @@ TABLES = {
     DEVICE: "devices",
     RING: "rings",
     RING_OPEN: "rings",
+    CHANGE: "changes",
 }
 LOSSES = {number: TABLES[number] for number in TABLES}
-WITH_TEXT = frozenset({PROGRAM, FILE_OPEN, OPEN_REFUSED, ADDRESS, MOUNT, ACCEPT, DNS, RING_OPEN})
+WITH_TEXT = frozenset(
+    {PROGRAM, FILE_OPEN, OPEN_REFUSED, ADDRESS, MOUNT, ACCEPT, DNS, RING_OPEN, CHANGE}
+)
 UNKNOWN_PROGRAM, UNLISTED_PROGRAM = 0, 1
 
 _KEY = struct.Struct("=QQII")
@@ -219,6 +223,15 @@ def entry(
     elif key.kind == OPEN_REFUSED:
         fields |= {"kind": "file-refused", "path": text_of(text or b""), "source": "process"}
         fields |= refusal(detail, "open")
+    elif key.kind == CHANGE:
+        fields |= {
+            "kind": "change",
+            "path": text_of(changed_path(text)) if text is not None else "",
+            "source": "process",
+            "truncated": bool(detail & _PATH_TRUNCATED),
+            "detached": bool(detail & _PATH_DETACHED),
+        }
+        fields |= _syscall(detail >> 8, syscall_name)
     elif key.kind == SOCKET:
         fields |= {
             "kind": "socket",
@@ -294,6 +307,17 @@ def entry(
             "receiver_program": line_of(key.subject),
         }
     return Entry(**fields)
+
+
+def changed_path(data: bytes) -> bytes:
+    """Return the absolute path of a name and, if it is relative, the components of its directory.
+
+    ``.`` and ``..`` are removed without regard to symbolic links.
+    """
+    name, _, components = data.partition(b"\0")
+    if not name.startswith(b"/"):
+        name = path_of(components) + b"/" + name
+    return b"/" + posixpath.normpath(name).lstrip(b"/")
 
 
 def socket_address(data: bytes) -> dict[str, Any]:

@@ -161,3 +161,21 @@ ID = "a" * 64
 )
 def test_the_cgroup_is_one_of_the_container(text: str, chosen: tuple[int, str, str] | None) -> None:
     assert cgroup.select(text, ID) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (b"/run/web\0", "/run/web"),
+        (b"/run/../tmp//x/\0", "/tmp/x"),
+        (b"//x\0", "/x"),
+        (b"web\0lib\0var\0", "/var/lib/web"),
+        (b"../x\0lib\0var\0", "/var/x"),
+        (b"x\0", "/x"),
+        (b"../..\0a\0", "/"),
+    ],
+)
+def test_a_changed_path_is_absolute(text: bytes, path: str) -> None:
+    key = Key(0, 0, ebpf_events.CHANGE, 83 << 8)
+    entry = ebpf_events.entry(key, text, syscall_name=lambda n, _: f"call {n}", line_of=lambda _: 0)
+    assert (entry.kind, entry.path, entry.syscall) == ("change", path, "call 83")

@@ -84,6 +84,8 @@ def subject(record: Record, entry: Entry) -> str:
             words.append(f"(refused by {entry.layer}{_capability(entry)})")
     elif entry.kind == "exec":
         words = [program_name(record, entry.executed)]
+    elif entry.kind == "change":
+        words = [entry.path, f"by {call}"]
     elif entry.kind in ("file", "file-refused"):
         words = [entry.path, entry.mode]
         if entry.layer:

@@ -108,6 +108,10 @@ struct fdtable {
 	struct file **fd;
 } RELOCATED;
 
+struct fs_struct {
+	struct path pwd;
+} RELOCATED;
+
 struct files_struct {
 	struct fdtable *fdt;
 } RELOCATED;
@@ -160,6 +164,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	struct css_set *cgroups;
 	struct files_struct *files;
+	struct fs_struct *fs;
 	struct mm_struct *mm;
 } RELOCATED;
 
@@ -262,7 +267,7 @@ struct {
 /* PROGRAM gives a number in `subject` its path; it is not an entry of the record. */
 enum kind {
 	SYSCALL, PROGRAM, EXEC, FILE_OPEN, OPEN_REFUSED, SOCKET, ADDRESS, CAPABILITY, SIGNAL, MOUNT,
-	ACCEPT, DNS, DEVICE, RING, RING_OPEN, KINDS,
+	ACCEPT, DNS, DEVICE, RING, RING_OPEN, CHANGE, KINDS,
 };
 
 /* LISTEN and TCP_CONNECT are read from the kernel's socket, the others from the process. */
@@ -287,6 +292,8 @@ enum address_use { CONNECT, BIND, SEND, TCP_CONNECT, LISTEN };
 #define LAYER_SECCOMP 1
 #define LAYER_CAPABILITY 2
 #define LAYER_CAPABILITY_SHIFT 16
+
+#define CHANGE_SHIFT 8 /* `detail` of a change: the number of the call, above the bits of a path */
 
 #define DNS_MALFORMED 1 /* bits of `detail` of a query */
 #define DNS_TCP 2
@@ -359,6 +366,7 @@ TABLE(accepts, 8192);
 TABLE(names, 8192);
 TABLE(devices, 1024);
 TABLE(rings, 4096);
+TABLE(changes, 16384);
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -694,21 +702,26 @@ static long step(u32 index, struct walk *walk)
 }
 
 /*
- * Append the path of a file to the `size` bytes of a buffer, up to the root of its mount namespace:
- * chroot(2) does not shorten it. Returns the new size; `*flags` are bits of `detail`.
+ * Append the path of a directory entry to the `size` bytes of a buffer, up to the root of its mount
+ * namespace: chroot(2) does not shorten it. Returns the new size; `*flags` are bits of `detail`.
  */
-static __noinline u32 path_of(struct slot *slot, struct file *file, u32 size, u32 *flags)
+static __noinline u32 path_at(struct slot *slot, struct dentry *dentry, struct vfsmount *mount,
+			      u32 size, u32 *flags)
 {
-	struct walk walk = { .slot = slot, .size = size };
-	struct vfsmount *mount = BPF_CORE_READ(file, f_path.mnt);
+	struct walk walk = { .slot = slot, .size = size, .dentry = dentry };
 
 	if (!slot || !flags)
 		return 0;
-	walk.dentry = BPF_CORE_READ(file, f_path.dentry);
 	walk.mount = (void *)mount - bpf_core_field_offset(struct mount, mnt);
 	bpf_loop(PATH_SIZE, step, &walk, 0);
 	*flags = walk.flags;
 	return walk.size;
+}
+
+static __always_inline u32 path_of(struct slot *slot, struct file *file, u32 size, u32 *flags)
+{
+	return path_at(slot, BPF_CORE_READ(file, f_path.dentry), BPF_CORE_READ(file, f_path.mnt), size,
+		       flags);
 }
 
 /* --- processes ---------------------------------------------------------------------------------- */
@@ -1401,6 +1414,118 @@ static __noinline int note_compat(struct task_struct *task, struct pt_regs *regs
 	return 0;
 }
 
+#define CHANGE_NAME_SIZE 2048 /* bytes */
+#define AT_FDCWD -100
+
+/*
+ * Note the name of a file that a call has made, removed or changed, as it is in the memory of the
+ * process. The directory that a relative name begins at is read from the kernel, and follows it.
+ */
+__noinline int note_change(u64 program, u64 name, u32 directory, u32 call)
+{
+	struct key key = { .program = program, .kind = CHANGE, .detail = call << CHANGE_SHIFT };
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct slot *slot;
+	struct file *file;
+	u32 size, flags = 0;
+	long length;
+
+	if (!name)
+		return 0; /* the file is that of the descriptor */
+	slot = claim();
+	if (!slot) {
+		lose(CHANGE, 2);
+		return 0;
+	}
+	length = bpf_probe_read_user_str(slot->event.data, CHANGE_NAME_SIZE, (void *)name);
+	if (length <= 1 || length > CHANGE_NAME_SIZE) {
+		if (length != 1)
+			lose(CHANGE, 2);
+		release(slot);
+		return 0;
+	}
+	size = length;
+	if (slot->event.data[0] != '/') {
+		if ((int)directory == AT_FDCWD) {
+			size = path_at(slot, BPF_CORE_READ(task, fs, pwd.dentry),
+				       BPF_CORE_READ(task, fs, pwd.mnt), size, &flags);
+		} else {
+			file = file_of(task, directory);
+			if (!file) {
+				lose(CHANGE, 2);
+				release(slot);
+				return 0;
+			}
+			size = path_of(slot, file, size, &flags);
+		}
+	}
+	if (size > TEXT_SIZE)
+		size = TEXT_SIZE;
+	key.detail |= flags;
+	key.subject = siphash(slot, size);
+	note_text(&changes, &key, slot, size);
+	release(slot);
+	return 0;
+}
+
+/* Note what a successful call of the 64-bit ABI makes, removes or changes. */
+static __noinline int note_changes(struct pt_regs *regs, u64 program)
+{
+	u64 di = BPF_CORE_READ(regs, di), si = BPF_CORE_READ(regs, si), dx = BPF_CORE_READ(regs, dx);
+	u32 call = (u32)BPF_CORE_READ(regs, orig_ax) & ~X32_BIT;
+
+	switch (call) { /* arch/x86/entry/syscalls/syscall_64.tbl */
+	case 82: /* rename */
+		note_change(program, di, AT_FDCWD, call);
+		note_change(program, si, AT_FDCWD, call);
+		return 0;
+	case 264: /* renameat */
+	case 316: /* renameat2 */
+		note_change(program, si, di, call);
+		note_change(program, BPF_CORE_READ(regs, r10), dx, call);
+		return 0;
+	case 86: /* link */
+	case 88: /* symlink */
+		note_change(program, si, AT_FDCWD, call);
+		return 0;
+	case 265: /* linkat */
+		note_change(program, BPF_CORE_READ(regs, r10), dx, call);
+		return 0;
+	case 266: /* symlinkat */
+		note_change(program, dx, si, call);
+		return 0;
+	case 258: /* mkdirat */
+	case 259: /* mknodat */
+	case 260: /* fchownat */
+	case 261: /* futimesat */
+	case 263: /* unlinkat */
+	case 268: /* fchmodat */
+	case 280: /* utimensat */
+	case 452: /* fchmodat2 */
+		note_change(program, si, di, call);
+		return 0;
+	default:
+		note_change(program, di, AT_FDCWD, call);
+		return 0;
+	}
+}
+
+/* Bits of the calls of the 64-bit ABI below 512 that `note_changes` knows. */
+static const u64 with_changes[8] = {
+	0,
+	1ull << (76 - 64) | 1ull << (82 - 64) | 1ull << (83 - 64) | 1ull << (84 - 64) |
+		1ull << (86 - 64) | 1ull << (87 - 64) | 1ull << (88 - 64) | 1ull << (90 - 64) |
+		1ull << (92 - 64) | 1ull << (94 - 64),
+	1ull << (132 - 128) | 1ull << (133 - 128) | 1ull << (188 - 128) | 1ull << (189 - 128),
+	1ull << (197 - 192) | 1ull << (198 - 192) | 1ull << (235 - 192),
+	1ull << (258 - 256) | 1ull << (259 - 256) | 1ull << (260 - 256) | 1ull << (261 - 256) |
+		1ull << (263 - 256) | 1ull << (264 - 256) | 1ull << (265 - 256) |
+		1ull << (266 - 256) | 1ull << (268 - 256) | 1ull << (280 - 256) | 1ull << (316 - 256),
+	0,
+	0,
+	1ull << (452 - 448),
+};
+
 /* Note what a system call of the 64-bit ABI names: a file, an address, a mount. */
 static __noinline int note_arguments(struct task_struct *task, struct pt_regs *regs, u64 program,
 				     long result, u32 refusal)
@@ -1526,6 +1651,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 		note_compat(task, regs, key.program, result, detail);
 	else if (with_arguments[number >> 6 & 7] & 1ull << (number & 63))
 		note_arguments(task, regs, key.program, result, detail);
+	else if (!detail && with_changes[number >> 6 & 7] & 1ull << (number & 63))
+		note_changes(regs, key.program);
 	return 0;
 }
 
