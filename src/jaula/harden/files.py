@@ -58,11 +58,19 @@ def files(
     touched: set[str] = set()
     unusable = 0
     for number, program, entry, _ in observations:
-        if entry.kind not in ("file", "file-refused"):
+        if entry.kind == "bind" and entry.family == "unix" and not entry.errno:
+            path = text(entry.address)
+            if path and path.startswith("/"):
+                created[path].add(number, program, entry.count, "unix socket")
+            continue
+        if entry.kind not in ("file", "file-refused", "change"):
             continue
         path = path_of(entry)
         if path is None:
-            unusable += entry.kind == "file"
+            unusable += entry.kind != "file-refused" and not entry.detached
+            continue
+        if entry.kind == "change":
+            created[_resolved(path)].add(number, program, entry.count, entry.syscall)
             continue
         touched.add(path)
         if entry.kind == "file":
@@ -73,7 +81,7 @@ def files(
             )  # fmt: skip
             tally[path].add(number, program, entry.count)
     if unusable:
-        notes.append(f"{unusable} files have no path in the records, or one that is not UTF-8")
+        notes.append(f"the records lack a usable path for {unusable} files")
     places = _Places(mounts)
     write = Tallies()
     for path, occurrences in (*created.items(), *written.items()):
@@ -235,9 +243,20 @@ def _executed(observations: Sequence[Observation], read: Tallies) -> tuple[Talli
     return result, unnamed
 
 
+def _resolved(path: str) -> str:
+    """Return a path without the links of the FHS; a change has the name that the process used."""
+    for link, target in (("/var/run/", "/run/"), ("/var/lock/", "/run/lock/")):
+        if path.startswith(link):
+            return target + path.removeprefix(link)
+    return path
+
+
 def _change_notes(observations: Sequence[Observation]) -> list[str]:
     calls = Tallies()
+    recorded = {(o.program, o.entry.syscall) for o in observations if o.entry.kind == "change"}
     for number, program, entry, _ in observations:
+        if (program, entry.syscall) in recorded:
+            continue
         if entry.kind == "syscall" and not entry.errno and entry.syscall in _UNRECORDED_PATHS:
             calls[program].add(number, program, entry.count, entry.syscall)
     return [

@@ -169,6 +169,16 @@ def test_calls_whose_paths_are_not_recorded_are_a_note() -> None:
     assert any("mkdir" in note and WEB in note for note in of(call("mkdir")).notes)
 
 
+def test_changed_paths_have_a_place_too() -> None:
+    change = ("change", {"path": "/var/lib/web/a", "syscall": "mkdir"})
+    socket = ("bind", {"family": "unix", "address": "/run/web/socket"})
+    made = of(call("mkdir"), change, socket)
+    assert made.files.volumes == ("/var/lib/web",)
+    assert list(made.files.tmpfs) == ["/run/web"]
+    assert not any("mkdir" in note for note in made.notes)
+    assert list(of(("change", {"path": "/var/run/x", "syscall": "mkdir"})).files.tmpfs) == ["/run"]
+
+
 # --- network and devices --------------------------------------------------------------------------
 
 
