@@ -23,6 +23,17 @@ The default is off where a Landlock domain would break a container:
   domains with the same rules cannot access each other, so ``echo x > /proc/1/fd/1``, jcmd or strace
   in an exec shell would fail. Without a domain they can access init's processes, not the reverse.
 * Before version 2 Landlock refuses renames and links between directories, so the default is off.
+
+Lists of paths (``read=PATH``, ``write=PATH``, ``execute=PATH``) replace the rule for the root. A
+list restricts its own kind of access only; without one, that access stays as above. Executing
+includes reading, since an interpreter reads its script; writing includes reading, but not
+executing. /proc, /sys, the devices below /dev, and the files of the engine in /etc stay accessible.
+
+Facts about execution: the kernel checks EXECUTE of the program and of its ELF interpreter, not of
+libraries, which the interpreter only reads (landlock(7)). So a list of programs needs the loader.
+
+Facts about files that do not exist at the start: a rule marks an inode, so the rights go to the
+directory. A program that replaces a file by rename needs a rule for the directory.
 """
 
 from __future__ import annotations
@@ -58,8 +69,37 @@ _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TR
 _SCOPES = {"scope-abstract": SCOPE.ABSTRACT_UNIX_SOCKET, "scope-signal": SCOPE.SIGNAL}
 _USAGE = (
     "landlock=off, on, exec, tcp-bind=PORT, tcp-connect=PORT (or none), scope-abstract,"
-    " scope-signal; several with commas"
+    " scope-signal; several with commas; or one of read=PATH, write=PATH, execute=PATH"
 )
+_KINDS = ("read", "write", "execute")
+MAX_PATHS = 4096  # of one container
+_SHOWN = 8  # paths in a description
+_READ = FS.READ_FILE | FS.READ_DIR | FS.IOCTL_DEV
+_WRITE = (
+    FS.WRITE_FILE
+    | FS.TRUNCATE
+    | FS.REMOVE_DIR
+    | FS.REMOVE_FILE
+    | FS.MAKE_CHAR
+    | FS.MAKE_DIR
+    | FS.MAKE_REG
+    | FS.MAKE_SOCK
+    | FS.MAKE_FIFO
+    | FS.MAKE_BLOCK
+    | FS.MAKE_SYM
+    | FS.REFER
+)
+# What the C library, terminals and the resolver of names need.
+_BASICS = (
+    ("/proc", _READ | _WRITE),
+    ("/sys", _READ),
+    ("/dev", _READ | FS.WRITE_FILE | FS.TRUNCATE),
+    (QUEUES, _READ | _WRITE),
+    ("/etc/hosts", _READ),
+    ("/etc/hostname", _READ),
+    ("/etc/resolv.conf", _READ),
+)
+_INIT = "/sbin/docker-init"  # of --init
 
 
 class Options(NamedTuple):
@@ -71,18 +111,24 @@ class Options(NamedTuple):
     bind: frozenset[int] | None = None
     connect: frozenset[int] | None = None
     scoped: int = 0
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    execute: tuple[str, ...] = ()
 
 
 def parse(values: Sequence[str]) -> Options:
     """Parse the values of the option.
 
-    Rules for ports and scopes apply to exec processes too, because those could bypass them.
+    Rules for paths, ports and scopes apply to exec processes too, because those could bypass them.
 
     :raises InvalidRequest: when a value is not valid.
     """
     options = Options()
-    for item in (item for value in values for item in value.split(",")):
+    for item in (item for value in values for item in _items(value)):
         key, equals, port = item.partition("=")
+        if key in _KINDS and equals:
+            options = _with_path(options, key, _path(port))
+            continue
         if item in _OFF:
             options = options._replace(off=True)
             continue
@@ -100,11 +146,43 @@ def parse(values: Sequence[str]) -> Options:
             options = options._replace(joined=True, connect=connect)
         elif item != "on":
             raise InvalidRequest(f'invalid --security-opt: "landlock={item}"', hint=_USAGE)
+    if len(options.read) + len(options.write) + len(options.execute) > MAX_PATHS:
+        raise InvalidRequest(f"--security-opt landlock: more than {MAX_PATHS} paths")
     if options.off and options.asked:
         raise InvalidRequest(
             "--security-opt landlock=off cannot be combined with other values", hint=_USAGE
         )
     return options
+
+
+def _with_path(options: Options, kind: str, path: str) -> Options:
+    options = options._replace(asked=True, joined=True)
+    if kind == "read":
+        return options._replace(read=(*options.read, path))
+    if kind == "write":
+        return options._replace(write=(*options.write, path))
+    return options._replace(execute=(*options.execute, path))
+
+
+def _items(value: str) -> list[str]:
+    """Return the parts of a value; a path may have commas."""
+    return [value] if value.partition("=")[0] in _KINDS else value.split(",")
+
+
+def _path(text: str) -> str:
+    """Return an absolute, normalised path; a final slash stays.
+
+    :raises InvalidRequest: when it is not.
+    """
+    parts = text.removesuffix("/").split("/")
+    if text != "/" and (parts[0] or not parts[1:] or {"", ".", ".."} & set(parts[1:])):
+        raise InvalidRequest(
+            f"--security-opt landlock: {text[:80]!r} is not a normalised absolute path",
+            hint="read=/etc/ssl/certs/ or execute=/usr/bin/env",
+        )
+    if "\0" in text or len(text) > 4096:
+        raise InvalidRequest("--security-opt landlock: a path is too long or has a NUL byte")
+    return text
 
 
 def _ports(text: str) -> frozenset[int]:
@@ -164,7 +242,7 @@ def decide(mounts: Sequence[Mount], *, root_readonly: bool, options: Options, ab
         handled_access_fs=supported.access_fs,
         handled_access_net=int(net),
         scoped=options.scoped,
-        paths=_paths(mounts, root_readonly, supported.access_fs),
+        paths=_path_rules(mounts, root_readonly, options, supported.access_fs),
         ports=tuple(PortRule(port, int(ports[port])) for port in sorted(ports)),
         joined=options.joined,
     )
@@ -174,6 +252,40 @@ def _too_old(what: str, needed: int, linux: str, abi: int) -> str:
     return (
         f"--security-opt landlock: {what} need version {needed} of Landlock (Linux {linux}),"
         f" this kernel has {abi}"
+    )
+
+
+def _path_rules(
+    mounts: Sequence[Mount], root_readonly: bool, options: Options, all_access: int
+) -> tuple[PathRule, ...]:
+    """Return the rules for paths: the defaults, with the lists of the options in their place."""
+    if not (options.read or options.write or options.execute):
+        return _paths(mounts, root_readonly, all_access)
+    rules: dict[str, tuple[int, int]] = {}
+
+    def add(path: str, access: int, create: int = 0) -> None:
+        before = rules.get(path, (0, 0))
+        rules[path] = (before[0] | access & all_access, before[1] | create & all_access)
+
+    add("/", (0 if options.read else _READ) | (0 if options.execute else FS.EXECUTE))
+    if not options.write:
+        if not root_readonly:
+            add("/", _WRITE)
+        for mount in mounts:
+            if _writable(mount):
+                add(mount.destination, _READ | _WRITE)
+    for path, access in _BASICS:
+        add(path, access)
+    for path in options.read:
+        add(path, _READ)
+    for path in options.execute:
+        add(path, _READ | FS.EXECUTE)
+    for path in options.write:
+        add(path, _READ | _WRITE, _READ | _WRITE)
+    if any(mount.destination == _INIT for mount in mounts):
+        add(_INIT, _READ | FS.EXECUTE)
+    return tuple(
+        PathRule(path, access, create) for path, (access, create) in rules.items() if access
     )
 
 
@@ -204,7 +316,9 @@ def _writable(mount: Mount) -> bool:
 
 def describe(ruleset: Ruleset) -> str:
     """Format a ruleset for display: ``/ rwx, tcp-bind 80, tcp-connect none, exec too``."""
-    parts = [f"{rule.path} {_letters(rule.access)}" for rule in ruleset.paths]
+    parts = [f"{rule.path} {_letters(rule.access)}" for rule in ruleset.paths[:_SHOWN]]
+    if len(ruleset.paths) > _SHOWN:
+        parts.append(f"and {len(ruleset.paths) - _SHOWN} more paths")
     for name, access in (("tcp-bind", NET.BIND_TCP), ("tcp-connect", NET.CONNECT_TCP)):
         if ruleset.handled_access_net & access:
             ports = [str(rule.port) for rule in ruleset.ports if rule.access & access]

@@ -38,10 +38,15 @@ class _Document(
 
 
 class PathRule(_Document, frozen=True):
-    """Rights beneath an absolute path in the container, or on a file at that path."""
+    """Rights beneath an absolute path in the container, or on a file at that path.
+
+    ``create``: rights on the nearest directory above, except the root, that exists when the process
+    starts. They apply if the path does not exist, or is a socket or fifo, which programs replace.
+    """
 
     path: str
     access: int
+    create: int = 0
 
 
 class PortRule(_Document, frozen=True):
@@ -77,7 +82,10 @@ def decode_ruleset(text: str) -> Ruleset:
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"annotation {LANDLOCK_ANNOTATION}: {error}") from None
     bits = (ruleset.handled_access_fs, ruleset.handled_access_net, ruleset.scoped)
-    allowed = (*(r.access for r in ruleset.paths), *(r.access for r in ruleset.ports))
+    allowed = (
+        *(n for r in ruleset.paths for n in (r.access, r.create)),
+        *(r.access for r in ruleset.ports),
+    )
     if not any(bits) or not all(0 <= n < 1 << 64 for n in (*bits, *allowed)):
         raise InvalidRequest(
             f"annotation {LANDLOCK_ANNOTATION}: it handles no rights, or has invalid rights"

@@ -212,8 +212,10 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     secrets: tuple[SecretReference, ...] = ()
     configs: tuple[SecretReference, ...] = ()
     # Our own, see jaula.engine.containers.presets.
-    profile: str = ""  # default, strict or docker; empty: the engine's default
+    profile: str = ""  # a preset, a document or its name; empty: the engine's default
     profile_keeps: tuple[str, ...] = ()  # members that are meant although 0, false or empty
+    # Our own, see jaula.spec.egress.
+    egress: tuple[str, ...] | None = None  # None: any destination
 
 
 class ContainerCreate(Document, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The profile of a container: a TOML document that says the least that it needs. Pure.
+"""The profile of a container: a TOML document that says the least that it needs.
 
 Everything that a profile does not name is refused: capabilities, system calls, files to write,
 programs to execute, addresses to connect to, devices. Lists are sorted and without duplicates, so
@@ -13,7 +13,9 @@ that ends with ``/`` includes everything below it.
 
 from __future__ import annotations
 
+import os
 import tomllib
+from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
@@ -151,3 +153,40 @@ def load(data: bytes, name: str) -> Profile:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError,
             RecursionError) as error:  # fmt: skip
         raise InvalidRequest(f"profile {name}: {error}") from None
+
+
+# -- documents in requests -------------------------------------------------------------------------
+
+_PACKAGED = os.path.join(os.path.dirname(__file__), "profiles")
+
+
+def is_document(text: str) -> bool:
+    """Return whether a value of ``HostConfig.Profile`` is a document; otherwise it is a name."""
+    return "\n" in text or "=" in text
+
+
+def digest(text: str) -> str:
+    """Return the digest of a document, by which ``inspect`` identifies it."""
+    return f"sha256:{sha256(text.encode()).hexdigest()}"
+
+
+def packaged_names() -> tuple[str, ...]:
+    """Return the names of the documents that are part of the package."""
+    names = os.listdir(_PACKAGED) if os.path.isdir(_PACKAGED) else []
+    return tuple(sorted(name.removesuffix(".toml") for name in names if name.endswith(".toml")))
+
+
+def packaged(name: str, others: tuple[str, ...] = ()) -> str:
+    """Return the document of a name. ``others`` are further valid names, for the error.
+
+    :raises InvalidRequest: when there is no such document.
+    """
+    names = packaged_names()
+    if name not in names:
+        raise InvalidRequest(
+            f"unknown profile {name[:64]!r}",
+            hint=f"must be one of {', '.join((*others, *names))}, or a file: a path with a slash"
+            " or the ending .toml",
+        )
+    with open(os.path.join(_PACKAGED, f"{name}.toml"), encoding="utf-8") as file:
+        return file.read()

@@ -180,6 +180,7 @@ class SecurityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parsed ``--security-opt``. ``seccomp`` is the JSON of a profile, or a word."""
 
     seccomp: str = ""
+    seccomp_allow: tuple[str, ...] = ()  # names that stay allowed; empty: all of the profile's
     apparmor: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     landlock: tuple[str, ...] = ()
@@ -248,6 +249,7 @@ class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     oom_score_adj: int = 0
     shm_size: int = 0  # bytes; 0: 64 MiB
     network_disabled: bool = False
+    egress: tuple[str, ...] | None = None
     log: LogConfig = LogConfig()
 
     @property

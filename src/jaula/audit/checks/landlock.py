@@ -40,8 +40,9 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     is_external = runtime not in ("", OWN_RUNTIME)
     options = ("off",) if is_external else container.security_option("landlock")
     request = LabelRequest(options, container.privileged)
-    expected = module.requested(module.confine(bare, request))
-    actual = module.requested(container.spec)
+    confined = module.confine(bare, request)
+    expected, actual = module.requested(confined), module.requested(container.spec)
+    same = _rules(confined) == _rules(container.spec)
     parsed = parse(request.options)
     by = None
     if is_external:
@@ -61,8 +62,12 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     requested = expected or f"none ({by or default_off_reason(bare, abi=module.abi)})"
     yield Result(
         "landlock", "lsm", requested, effective,
-        "landlock_create_ruleset(2), config.json", verdict_of(actual == expected, by),
+        "landlock_create_ruleset(2), config.json", verdict_of(same, by),
     )  # fmt: skip
+
+
+def _rules(spec: Spec) -> str | None:
+    return spec.annotations.get(LANDLOCK_ANNOTATION)
 
 
 def _without(spec: Spec) -> Spec:

@@ -15,7 +15,7 @@ from jaula.audit.model.result import Result, verdict_of
 INFO = CheckInfo(
     id="profile",
     layer="profile",
-    title="Preset and relaxations",
+    title="Profile and relaxations",
     reason="Each relaxation of the defaults weakens isolation and should be known.",
     references=("I16",),
     evidence="the request",
@@ -25,9 +25,12 @@ INFO = CheckInfo(
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield one row."""
+    requested = container.text("Profile") or "default"
+    if digest := container.text("ProfileDigest"):
+        requested = f"{container.text('ProfileName')} ({digest[:19]})"
     relaxations = tuple(str(name) for name in container.inspect.get("Relaxations") or ())
     yield Result(
-        "relaxations", "profile", container.text("Profile") or "default",
+        "relaxations", "profile", requested,
         ", ".join(relaxations) or "none", "the request, in inspect",
         verdict_of(True, "the request" if relaxations else None),
     )  # fmt: skip

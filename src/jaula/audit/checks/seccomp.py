@@ -62,6 +62,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     else:
         own = options and options[-1] not in ("", "builtin", "default")
         requested = "own profile" if own else "default profile"
+        if names := container.security_option("seccomp-allow"):
+            requested += f", of it {len(','.join(names).split(','))} calls"
         holds = mode == "2" and filters >= 1 and profile is not None
         if profile is None:
             effective += "; the spec has no profile"

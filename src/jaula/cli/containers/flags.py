@@ -143,6 +143,13 @@ FLAGS = (
     Flag("dns-option", "", "list", "Set DNS options", group=NETWORK),
     Flag("dns-search", "", "list", "Set custom DNS search domains", group=NETWORK),
     Flag("domainname", "", "string", "Container NIS domain name", group=NETWORK),
+    Flag(
+        "egress",
+        "",
+        "list",
+        "Allow connections to these destinations only (tcp:HOST:PORT, udp:HOST:PORT, or none)",
+        group=NETWORK,
+    ),
     Flag("entrypoint", "", "string", "Overwrite the default ENTRYPOINT of the image"),
     Flag(
         "env", "e", "list", "Set environment variables (NAME=value, or NAME to pass its value on)"
@@ -334,7 +341,7 @@ FLAGS = (
         "profile",
         "",
         "string",
-        "Security profile (default, strict or docker)",
+        "Security profile: default, strict, docker, the name of a packaged profile, or a file",
         group=SECURITY,
         completes=("default", "strict", "docker"),
     ),

@@ -115,7 +115,7 @@ def _host(options: Options) -> dict[str, Any]:
         "CpusetCpus": text("cpuset-cpus"),
         "CpusetMems": text("cpuset-mems"),
         "Runtime": text("runtime"),
-        "Profile": text("profile"),
+        "Profile": _profile(text("profile")),
         "ProfileKeeps": _profile_keeps(options),
     }
     if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
@@ -130,6 +130,10 @@ def _host(options: Options) -> dict[str, Any]:
         host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
     if options.is_set("init"):
         host["Init"] = on("init")
+    if options.is_set("egress"):
+        host["Egress"] = [
+            item for word in texts("egress") if word != "none" for item in word.split(",")
+        ]
     if options.is_set("annotation"):
         host["Annotations"] = pairs(texts("annotation"), "annotation")
     if options.is_set("security-opt"):
@@ -155,6 +159,32 @@ def _host(options: Options) -> dict[str, Any]:
         if cdi:
             host["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": cdi}]
     return host
+
+
+_MAX_PROFILE = 1 << 20  # bytes; the engine's limit
+
+
+def _profile(value: str) -> str:
+    """Return the text of a profile's file; a name stays as it is.
+
+    :raises UsageError: when the file cannot be read or is too large.
+    """
+    if "/" not in value and not value.endswith(".toml"):
+        return value
+    try:
+        with open(value, "rb") as file:
+            data = file.read(_MAX_PROFILE + 1)
+    except OSError as error:
+        raise UsageError(f"opening profile ({value}) failed: {error.strerror}") from None
+    if len(data) > _MAX_PROFILE:
+        raise UsageError(f"profile {value} is larger than {_MAX_PROFILE} bytes")
+    try:
+        document = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"profile {value} is not UTF-8 text: {error}") from None
+    if "=" not in document:
+        raise UsageError(f"profile {value} is not a TOML document with a profile")
+    return document
 
 
 def _profile_keeps(options: Options) -> list[str]:

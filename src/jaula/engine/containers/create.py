@@ -236,6 +236,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     ]
     if host.profile == presets.STRICT and not services.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
+    warnings += presets.warnings(host)
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
     if resolved.ports and modes.net.host:

@@ -23,6 +23,7 @@ from jaula.logs import timestamp
 from jaula.security import landlock
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 from jaula.spec.api import Resources
+from jaula.spec.profile import digest
 from jaula.state.records import (
     ContainerRecord,
     HealthRecord,
@@ -295,6 +296,11 @@ def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
         ],
         "MemorySwappiness": None if host.memory_swappiness == -1 else host.memory_swappiness,
     }
+    if (document := presets.document(host)) is not None:
+        echo["ProfileName"] = document.name
+        echo["ProfileDigest"] = digest(host.profile)
+    if host.egress is None:
+        del echo["Egress"]
     del echo["ProfileKeeps"]  # its effect is in the members that it names
     for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts", "Links"):
         echo[name] = echo[name] or None  # Docker's null for an absent option

@@ -1,8 +1,10 @@
-"""Presets of confinement: ``--profile default``, ``strict`` and ``docker``. Pure.
+"""Presets of confinement: ``--profile default``, ``strict`` and ``docker``, and profile documents.
 
 A preset fills in what a request leaves open; explicit options stay. The completed request is
 authorized, recorded and shown, so ``inspect`` and ``verify`` need not know presets. Completing a
-request twice changes nothing.
+request twice changes nothing. A document (:mod:`jaula.engine.containers.profile`) is the text
+itself, or the name of one that is part of the package. The completed request has the text, as
+Docker's has the text of a seccomp profile, so a client can create a container from ``inspect``.
 
 Facts about requests: Docker's clients send every member, so ``false``, ``0`` and ``""`` do not tell
 whether the user set them. ``ProfileKeeps`` lists members that the user set to such a value; our own
@@ -17,10 +19,12 @@ from typing import Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
+from jaula.engine.containers import profile
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkingConfig
+from jaula.spec.profile import Profile, is_document, load, packaged
 
 DEFAULT, STRICT, DOCKER = "default", "strict", "docker"
 NAMES = (DEFAULT, STRICT, DOCKER)
@@ -82,9 +86,11 @@ def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate
     annotated = annotations.pop(ANNOTATION, "")
     if annotated and host.profile and annotated != host.profile:
         raise InvalidRequest(
-            f"profile {host.profile} and annotation {ANNOTATION}={annotated[:64]} contradict"
+            f"profile {host.profile[:64]} and annotation {ANNOTATION}={annotated[:64]} contradict"
         )
-    name = check_name(host.profile or annotated or default)
+    name = host.profile or annotated or default
+    if name not in NAMES:
+        return _with_document(body, name, annotations, landlock)
     changes: dict[str, Any] = {"profile": name, "annotations": annotations}
     networking = body.networking_config
     if name == STRICT:
@@ -100,9 +106,25 @@ def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate
     )
 
 
-def _has(host: HostConfig, option: str) -> bool:
-    """Return whether a security option is set, whatever its value."""
-    return any(text.replace("=", ":").partition(":")[0] == option for text in host.security_opt)
+def _with_document(
+    body: ContainerCreate, text: str, annotations: dict[str, str], landlock: int
+) -> ContainerCreate:
+    """Return the request that a document completes; ``text`` is the document or its name."""
+    if not is_document(text):
+        text = packaged(text, NAMES)
+    host = msgspec.structs.replace(body.host_config, profile=text, annotations=annotations)
+    body = msgspec.structs.replace(body, host_config=host)
+    changes = profile.complete(body, load(text.encode(), "of the request"), landlock)
+    if "network_mode" in changes:
+        body = msgspec.structs.replace(body, networking_config=NetworkingConfig())
+    return profile.replace(body, changes)
+
+
+def document(host: HostConfig) -> Profile | None:
+    """Return the document of a completed request, None for a preset."""
+    if not is_document(host.profile):
+        return None
+    return load(host.profile.encode(), "of the container")
 
 
 def _strict(body: ContainerCreate, landlock: int) -> Iterator[tuple[str, Any]]:
@@ -110,11 +132,9 @@ def _strict(body: ContainerCreate, landlock: int) -> Iterator[tuple[str, Any]]:
     if "ALL" not in (name.upper() for name in host.cap_drop):
         yield "cap_drop", ("ALL", *host.cap_drop)
     options = host.security_opt
-    if not _has(host, "no-new-privileges"):
+    if not profile.has_option(host, "no-new-privileges"):
         options = (*options, "no-new-privileges")
-    own = host.runtime in ("", OWN_RUNTIME)
-    applicable = landlock and own and not host.privileged and not host.pid_mode
-    if applicable and not _has(host, "landlock"):
+    if profile.landlock_applies(host, landlock) and not profile.has_option(host, "landlock"):
         options = (*options, "landlock=exec")
     yield "security_opt", options
     if "ReadonlyRootfs" not in keeps:
@@ -144,9 +164,9 @@ def _docker(host: HostConfig) -> Iterator[tuple[str, Any]]:
     if host.log_config.type in ("", "json-file") and "max-size" not in host.log_config.config:
         config = {**host.log_config.config, "max-size": _UNBOUNDED_LOG}
         yield "log_config", LogConfig(type="json-file", config=config)
-    if not _has(host, "landlock") and host.runtime in ("", OWN_RUNTIME):
+    if not profile.has_option(host, "landlock") and host.runtime in ("", OWN_RUNTIME):
         yield "security_opt", (*host.security_opt, "landlock=off")
-    if not host.privileged and not _has(host, "systempaths"):
+    if not host.privileged and not profile.has_option(host, "systempaths"):
         if host.masked_paths is None:
             yield "masked_paths", DOCKER_MASKED
         if host.readonly_paths is None:
@@ -154,7 +174,9 @@ def _docker(host: HostConfig) -> Iterator[tuple[str, Any]]:
 
 
 def deviations(host: HostConfig) -> tuple[str, ...]:
-    """Return what a container of the profile ``strict`` lacks because the request was explicit."""
+    """Return what a container lacks of its document or of ``strict``: the request was explicit."""
+    if (own := document(host)) is not None:
+        return profile.deviations(host, own)
     if host.profile != STRICT:
         return ()
     weakened = [f"cap-add={name}" for name in host.cap_add]
@@ -175,3 +197,14 @@ def deviations(host: HostConfig) -> tuple[str, ...]:
     elif host.memory_swap != host.memory:
         weakened.append(f"memory-swap={host.memory_swap}")
     return tuple(weakened)
+
+
+def warnings(host: HostConfig) -> Iterator[str]:
+    """Yield the warnings of a completed request with a document."""
+    own = document(host)
+    if own is None:
+        return
+    if weaker := profile.deviations(host, own):
+        yield f"Explicit options weaken the profile {own.name}: {', '.join(weaker)}"
+    if own.guessed:
+        yield f"The profile {own.name} was guessed from an image; no record confirms it"

@@ -56,6 +56,7 @@ def resolve(
         oom_score_adj=host.oom_score_adj,
         shm_size=host.shm_size,
         network_disabled=body.network_disabled,
+        egress=host.egress,
         log=host.log_config,
     )
 

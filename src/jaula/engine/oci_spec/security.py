@@ -2,7 +2,8 @@
 
 Source: Docker's ``--security-opt`` (``seccomp=``, ``no-new-privileges``, ``label=``,
 ``apparmor=``, ``systempaths=``), ``--cap-add``, ``--cap-drop``, ``--privileged``; podman's
-``mask=``, ``unmask=`` and ``proc-opts=``; ``landlock=`` is our own. The API's ``MaskedPaths`` and
+``mask=``, ``unmask=`` and ``proc-opts=``; ``landlock=`` and ``seccomp-allow=`` are our own. The
+API's ``MaskedPaths`` and
 ``ReadonlyPaths`` replace our lists; ``unmask`` removes paths from them, ``mask`` adds any path and
 wins. proc(5) has the options of /proc.
 
@@ -70,6 +71,8 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
             return {"no_new_privileges": value.lower() in ("true", "1", "t")}
         case "seccomp":
             return {"seccomp": value}
+        case "seccomp-allow":
+            return {"seccomp_allow": (*parsed.seccomp_allow, *_syscall_names(value))}
         case "apparmor":
             return {"apparmor": (*parsed.apparmor, value)}
         case "label":
@@ -86,9 +89,31 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
             return {"proc": proc_options(value)}
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
-        hint="must be one of seccomp=, no-new-privileges, label=, apparmor=, landlock=,"
-        " systempaths=unconfined, mask=, unmask=, proc-opts=",
+        hint="must be one of seccomp=, seccomp-allow=, no-new-privileges, label=, apparmor=,"
+        " landlock=, systempaths=unconfined, mask=, unmask=, proc-opts=",
     )
+
+
+_MAX_SYSCALLS = 1024  # of one request
+
+
+def _syscall_names(value: str) -> tuple[str, ...]:
+    """Return names of system calls that are separated by commas.
+
+    :raises InvalidRequest: when one is not a name, or there are too many.
+    """
+    names = tuple(value.split(","))
+    for name in names:
+        if not (name.isascii() and name.replace("_", "a").isalnum() and len(name) <= 64):
+            raise InvalidRequest(
+                f"--security-opt seccomp-allow: {name[:64]!r} is not the name of a system call",
+                hint="seccomp-allow=read,write,openat",
+            )
+    if len(names) > _MAX_SYSCALLS:
+        raise InvalidRequest(
+            f"--security-opt seccomp-allow: more than {_MAX_SYSCALLS} system calls"
+        )
+    return names
 
 
 def resolve(host_config: HostConfig) -> Security:
@@ -113,16 +138,25 @@ def check(resolved: ResolvedRequest, host: HostFacts) -> tuple[str, ...]:
     :raises InvalidRequest: when a capability or option is unknown, a profile does not parse, or the
         kernel does not have a module.
     """
-    decide(resolved, host, external=resolved.external_runtime)
+    confinement = decide(resolved, host, external=resolved.external_runtime)
     for name in resolved.annotations:
         if name.startswith(_RESERVED):
             raise InvalidRequest(
                 f"annotation {name}: names with this prefix are reserved for the engine"
             )
+    warnings = []
     labels = resolved.security.options.labels
     if labels and labels != ("disable",) and not host.selinux:
-        return ("SELinux is not enabled on this host. --security-opt label is discarded.",)
-    return ()
+        warnings.append("SELinux is not enabled on this host. --security-opt label is discarded.")
+    names = resolved.security.options.seccomp_allow
+    if names and confinement.seccomp is not None:
+        refused = set(seccomp.refused_names(confinement.seccomp, names)) - {"clone3"}
+        if refused:
+            warnings.append(
+                "seccomp-allow only narrows the seccomp profile, which refuses"
+                f" {', '.join(sorted(refused))}"
+            )
+    return tuple(warnings)
 
 
 def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False) -> SecurityConfig:
@@ -142,7 +176,7 @@ def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False
         )
     return SecurityConfig(
         capabilities=sets,
-        seccomp=_seccomp(options.seccomp, sets, host, privileged=privileged),
+        seccomp=_seccomp(options, sets, host, privileged=privileged),
         masked=masked,
         readonly=readonly,
         proc=options.proc,
@@ -185,13 +219,21 @@ def capability_sets(
 
 
 def _seccomp(
-    requested: str, sets: Capabilities, host: HostFacts, *, privileged: bool
+    options: SecurityOptions, sets: Capabilities, host: HostFacts, *, privileged: bool
 ) -> Seccomp | None:
-    if requested == UNCONFINED or (privileged and not requested):
+    requested, names = options.seccomp, options.seccomp_allow
+    if requested == UNCONFINED and names:
+        raise InvalidRequest(
+            "--security-opt seccomp=unconfined and seccomp-allow exclude each other",
+            hint="leave one of the two out",
+        )
+    if requested == UNCONFINED or (privileged and not requested and not names):
         return None
     if requested in _BUILTIN:
-        return seccomp.default_profile(sets)
-    return seccomp.from_docker(requested.encode(), sets, host.kernel)
+        filtered = seccomp.default_profile(sets)
+    else:
+        filtered = seccomp.from_docker(requested.encode(), sets, host.kernel)
+    return seccomp.narrow(filtered, names) if names else filtered
 
 
 def _apparmor(

@@ -53,7 +53,7 @@ class CompiledLandlock(NamedTuple):
     handled_access_net: int
     scoped: int
     flags: int
-    paths: tuple[tuple[bytes, int], ...]
+    paths: tuple[tuple[bytes, int, int], ...]  # path, rights, rights to create it
     ports: tuple[tuple[int, int], ...]
 
     def enter(self) -> None:
@@ -94,7 +94,7 @@ def prepare(annotations: Mapping[str, str], *, for_exec: bool = False) -> Compil
         rules.handled_access_net,
         rules.scoped,
         _LOG_FLAGS & supported.restrict_self,
-        tuple((os.fsencode(rule.path), rule.access) for rule in rules.paths),
+        tuple((os.fsencode(rule.path), rule.access, rule.create) for rule in rules.paths),
         tuple((rule.port, rule.access) for rule in rules.ports),
     )
 
@@ -112,25 +112,8 @@ def open_rules(prepared: CompiledLandlock) -> int:
     )
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for path, access in prepared.paths:
-            try:
-                path_fd = openat2(
-                    root,
-                    path.lstrip(b"/") or b".",
-                    os.O_PATH | os.O_CLOEXEC,
-                    resolve=RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS,
-                )
-            except OSError as error:
-                if error.errno in _UNREACHABLE:
-                    continue
-                raise
-            try:
-                if not stat.S_ISDIR(os.fstat(path_fd).st_mode):
-                    access &= FILE_RIGHTS
-                if access:
-                    landlock.add_path_beneath(rules, path_fd, access)
-            finally:
-                os.close(path_fd)
+        for path, access, create in prepared.paths:
+            _add_path(rules, root, path, access, create)
         if prepared.handled_access_fs:
             for fd in (0, 1, 2):
                 _allow_reopen(rules, fd, prepared.handled_access_fs)
@@ -143,6 +126,50 @@ def open_rules(prepared: CompiledLandlock) -> int:
     finally:
         os.close(root)
     return rules
+
+
+def _add_path(rules: int, root: int, path: bytes, access: int, create: int) -> None:
+    """Add one rule; ``create`` goes to the nearest existing directory above, never to the root."""
+    path_fd = _open_path(root, path)
+    if path_fd is not None:
+        try:
+            mode = os.fstat(path_fd).st_mode
+            if not stat.S_ISDIR(mode):
+                access &= FILE_RIGHTS
+            if access:
+                landlock.add_path_beneath(rules, path_fd, access)
+        finally:
+            os.close(path_fd)
+        if not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
+            return
+    while create and (path := path.rstrip(b"/").rpartition(b"/")[0]):
+        path_fd = _open_path(root, path)
+        if path_fd is None:
+            continue
+        try:
+            if stat.S_ISDIR(os.fstat(path_fd).st_mode):
+                landlock.add_path_beneath(rules, path_fd, create)
+        finally:
+            os.close(path_fd)
+        return
+
+
+def _open_path(root: int, path: bytes) -> int | None:
+    """Return a descriptor of a path below the root, None if it cannot be reached.
+
+    :raises OSError: when the kernel refuses for another reason.
+    """
+    try:
+        return openat2(
+            root,
+            path.lstrip(b"/") or b".",
+            os.O_PATH | os.O_CLOEXEC,
+            resolve=RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS,
+        )
+    except OSError as error:
+        if error.errno in _UNREACHABLE:
+            return None
+        raise
 
 
 def _allow_reopen(rules: int, fd: int, handled: int) -> None:

@@ -101,6 +101,45 @@ def default_profile(capabilities: Capabilities | Collection[str]) -> Seccomp:
     )
 
 
+ALWAYS_ALLOWED = frozenset(
+    ("execve", "exit", "exit_group", "rt_sigreturn", "sigreturn", "restart_syscall")
+)
+"""Calls without which no program starts, returns from a signal handler or ends."""
+_PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
+
+
+def narrow(seccomp: Seccomp, names: Collection[str]) -> Seccomp:
+    """Return the filter without the calls that are not in ``names``.
+
+    The result allows nothing that ``seccomp`` refuses: its rules on arguments stay.
+
+    :raises InvalidRequest: when ``seccomp`` allows calls by default, so a list cannot narrow it.
+    """
+    if seccomp.default_action in _PERMISSIVE:
+        raise InvalidRequest(
+            "seccomp-allow: the seccomp profile allows system calls by default",
+            hint="leave seccomp= out, or use a profile with defaultAction SCMP_ACT_ERRNO",
+        )
+    kept = ALWAYS_ALLOWED | set(names)
+    rules = []
+    for rule in seccomp.syscalls:
+        if rule.action in _PERMISSIVE:
+            allowed = tuple(name for name in rule.names if name in kept)
+            if not allowed:
+                continue
+            rule = msgspec.structs.replace(rule, names=allowed)
+        rules.append(rule)
+    return msgspec.structs.replace(seccomp, syscalls=tuple(rules))
+
+
+def refused_names(seccomp: Seccomp, names: Collection[str]) -> tuple[str, ...]:
+    """Return the names that no rule of the filter allows."""
+    allowed = {
+        name for rule in seccomp.syscalls if rule.action in _PERMISSIVE for name in rule.names
+    }
+    return tuple(sorted(set(names) - allowed))
+
+
 def build(seccomp: Seccomp) -> bytes:
     """Return the BPF program of a spec's filter.
 
