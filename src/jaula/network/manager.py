@@ -24,6 +24,7 @@ from jaula.network.config import default_bridge_plan
 from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
+from jaula.network.firewall.egress import Refused
 from jaula.network.firewall.nftables import FirewallMonitor, Nft, open_nft
 from jaula.network.ipam import Addresses, AddressUsage, Subnet, parse_pools
 from jaula.network.network import EndpointRequest
@@ -173,12 +174,15 @@ class NetworkManager:
         default_route: bool = True,
         names: tuple[str, ...] = (),
         links: dict[str, str] | None = None,
+        egress: tuple[str, ...] | None = None,
     ) -> Endpoint:
         """Create an interface on the network in a network namespace, with addresses and routes.
 
         Also sets the namespace's loopback interface up. Nothing is left after a failure.
+        ``egress`` are the allowed destinations (:mod:`jaula.spec.egress`), None for any.
 
-        :raises InvalidRequest: when the MAC or IP address is malformed or outside the subnet.
+        :raises InvalidRequest: when the MAC or IP address is malformed or outside the subnet, or
+            the network cannot enforce ``egress``.
         :raises NotAuthorized: when the IP address is in use, or the container has an endpoint in
             the network (Docker's status).
         :raises NotFound: when no network of that name is defined.
@@ -205,6 +209,7 @@ class NetworkManager:
                 default_route,
                 names,
                 links or {},
+                egress,
             )
             return net.connect(request, netns_fd)
 
@@ -285,6 +290,30 @@ class NetworkManager:
                 for endpoint in net.endpoints.values()
             )
 
+    # -- egress lists ------------------------------------------------------------------------
+
+    def allow_name(self, container_id: str, name: str, addresses: dict[str, int]) -> None:
+        """Allow a container to connect to the addresses of a name, if its egress list has it.
+
+        ``addresses`` are those of an answer, each with its seconds.
+
+        :raises JaulaError: when the firewall refuses.
+        """
+        with self._lock:
+            for net in self._networks.bridge_networks():
+                if (endpoint := net.endpoints.get(container_id)) is not None:
+                    self._networks.egress.admit(endpoint, name, addresses)
+
+    def refused_egress(self, container_id: str) -> list[Refused]:
+        """Return the destinations that a container's egress list refused, most packets first."""
+        with self._lock:
+            return [
+                row
+                for net in self._networks.bridge_networks()
+                if (endpoint := net.endpoints.get(container_id)) is not None
+                for row in self._networks.egress.refused(endpoint)
+            ]
+
     # -- published ports ---------------------------------------------------------------------
 
     def publish(
@@ -357,7 +386,11 @@ class NetworkManager:
                 for row in rows:
                     self._networks.find(row.network).endpoints[container_id] = row
             self._port_mapper.release_others(self.endpoints())
-            self._networks.kept_tables = ""
+            listing, self._networks.kept_tables = self._networks.kept_tables, ""
+            try:
+                self._networks.egress.restore(listing)
+            except JaulaError as exc:
+                problems.append(f"egress lists: {exc.message}")
             self._networks.antispoof.load()
             for bridge in self._networks.bridge_networks():
                 bridge.load_firewall()
@@ -379,6 +412,8 @@ class NetworkManager:
             antispoof = self._networks.antispoof
             damaged = [s for s in self._networks.bridge_networks() if s.is_missing(listing)]
             antispoof_missing = antispoof.is_missing(listing)
+            if egress_missing := self._networks.egress.is_missing(listing):
+                self._networks.egress.load()
             if antispoof_missing:
                 antispoof.load()
             for net in damaged:
@@ -387,7 +422,7 @@ class NetworkManager:
                     self._port_mapper.delete_udp_flows(
                         endpoint.ports
                     )  # tracked without translation
-            return antispoof_missing or bool(damaged)
+            return antispoof_missing or egress_missing or bool(damaged)
 
     def sweep(self, live: Collection[str]) -> list[str]:
         """Remove what containers that are not in ``live`` left behind.

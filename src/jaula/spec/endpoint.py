@@ -50,6 +50,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     internal: bool = False  # the network has no route to the outside
     on_link: bool = False  # every address is on-link, without a gateway
     publishes: bool = True  # ports of the host can be published to it
+    egress: tuple[str, ...] | None = None  # destinations; None: any (jaula.spec.egress)
 
     @property
     def routes_ipv4(self) -> bool:

@@ -38,7 +38,7 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, reso
 from jaula.images import platform as platforms
 from jaula.images.reference import index_name
 from jaula.network import etc_files
-from jaula.spec import signals, units
+from jaula.spec import egress, signals, units
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_params import ContainerCreated
 from jaula.spec.decode import Empty
@@ -237,6 +237,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     if host.profile == presets.STRICT and not services.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     warnings += presets.warnings(host)
+    _check_egress(resolved)
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
     if resolved.ports and modes.net.host:
@@ -282,6 +283,23 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         etc_files.parse_extra_host(entry)
     etc_files.resolv_conf("", dns=host.dns, search=host.dns_search, options=host.dns_options)
     return tuple(warnings)
+
+
+def _check_egress(resolved: ResolvedRequest) -> None:
+    """Check the egress list.
+
+    :raises InvalidRequest: when an item is malformed, or the container shares its network.
+    """
+    if resolved.egress is None:
+        return
+    egress.parse(resolved.egress)
+    net = resolved.namespaces.net
+    if net.host or net.container:
+        other = "the host" if net.host else "another container"
+        raise InvalidRequest(
+            f"conflicting options: an egress list and the network of {other}",
+            hint="the list restricts a network of the container's own",
+        )
 
 
 def _without_zeros(body: ContainerCreate) -> ContainerCreate:

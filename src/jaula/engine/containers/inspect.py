@@ -105,8 +105,18 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Mounts": mounts(record, {} if services.host.rootless else _id_mapped(container)),
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
+        **_egress(services, record),
         **pod(services, record),
     }
+
+
+def _egress(services: Services, record: ContainerRecord) -> dict[str, Any]:
+    """Return the member ``EgressRefused`` of a container with an egress list."""
+    if record.resolved.egress is None:
+        return {}
+    refused = services.network_manager.refused_egress(record.id)
+    rows = [{"Destination": row.destination, "Packets": row.packets} for row in refused]
+    return {"EgressRefused": rows}
 
 
 def pod(services: Services, record: ContainerRecord) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def _changes(body: ContainerCreate, profile: Profile, landlock: int) -> Iterator
         and "NetworkMode" not in keeps
     ):
         yield "network_mode", "none"
-    if host.egress is None and profile.network.egress is not None:
+    shared = host.network_mode.partition(":")[0] in ("host", "container")
+    if host.egress is None and profile.network.egress is not None and not shared:
         yield "egress", profile.network.egress
     yield from _limits(host, profile)
     present = {mapping.path_on_host for mapping in host.devices}

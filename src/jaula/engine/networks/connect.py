@@ -87,7 +87,8 @@ class NetworkConnector:
         if resources.sandbox is None:
             mac = record.body.mac_address or mac
             default_maps = user_fd is None and not record.resolved.namespaces.keep_id
-            if name == DEFAULT and default_maps and not (ip or mac):
+            pooled = default_maps and record.resolved.egress is None
+            if name == DEFAULT and pooled and not (ip or mac):
                 prepared = await sandboxes.take()
                 resources.reserved, resources.sandbox = prepared.ids, prepared.sandbox
                 resources.endpoints.append(prepared.endpoint)
@@ -112,6 +113,7 @@ class NetworkConnector:
                 default_route=alone,
                 names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
                 links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
+                egress=record.resolved.egress,
             )
         )
 
@@ -170,7 +172,7 @@ class NetworkConnector:
         *,
         new: bool = False,
     ) -> None:
-        if any(endpoint.network != DEFAULT for endpoint in endpoints):
+        if network_endpoints.needs_resolver(endpoints):
             servers = record.body.host_config.dns
             await self._services.dns_servers.open(record.id, net_fd, servers, new=new)
 
@@ -277,6 +279,7 @@ class NetworkConnector:
             default_route=False,
             names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
             links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
+            egress=record.resolved.egress,
         )
 
     async def disconnect(self, container: Container, name: str) -> None:
@@ -301,7 +304,7 @@ class NetworkConnector:
         net_fd = fds["network"]
         try:
             services.network_manager.detach(removed, delete_interface=True, netns_fd=net_fd)
-            if all(e.network == DEFAULT for e in remaining):
+            if not network_endpoints.needs_resolver(remaining):
                 services.dns_servers.close_one(record.id)
             self.emit(record, (removed,), "disconnect")
             try:

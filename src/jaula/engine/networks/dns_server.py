@@ -2,8 +2,9 @@
 
 The sockets are in the containers' namespaces (:mod:`jaula.network.dns.resolver_sockets`); the
 engine's event loop serves them. Other names are forwarded, from the host, to the host's name
-servers or to those of ``--dns``. Everything that a container can make grow has a limit: pending
-queries, connections, and the time for both.
+servers or to those of ``--dns``. For a container with an egress list, the firewall learns the
+addresses of an answer before the container does. Everything that a container can make grow has a
+limit: pending queries, connections, and the time for both.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaula.engine.networks.etc_files import read_text
+from jaula.errors import JaulaError
 from jaula.network import etc_files
 from jaula.network.dns import message, names, resolver_sockets
 from jaula.network.networks import BRIDGE
@@ -176,6 +178,7 @@ class DnsServer:
                 continue
             answer = self._answer(query, query.size)
             if answer is not None:
+                self._allow(query, answer)
                 self._send(answer, source)
             elif not self._may_forward():
                 self._send(message.failure(query, message.SERVFAIL), source)
@@ -196,6 +199,7 @@ class DnsServer:
         self, query: message.Query, data: bytes, source: tuple[str, int]
     ) -> None:
         answer = await self._forward(query, data, tcp=False)
+        self._allow(query, answer)
         if self._udp.fileno() >= 0:
             self._send(answer, source)
 
@@ -235,6 +239,7 @@ class DnsServer:
                 answer = message.failure(query, message.SERVFAIL)
             if answer is None:
                 answer = await self._forward(query, data, tcp=True)
+            self._allow(query, answer)
             writer.write(len(answer).to_bytes(2, "big") + answer)
             async with asyncio.timeout(IDLE):
                 await writer.drain()
@@ -247,6 +252,18 @@ class DnsServer:
     def _answer(self, query: message.Query, limit: int) -> bytes | None:
         named = [endpoint for endpoint in self._own() if endpoint.network != BRIDGE]
         return names.answer(query, named, self._network.endpoints, limit=limit)
+
+    def _allow(self, query: message.Query, answer: bytes) -> None:
+        """Open the addresses of an answer for a container with an egress list."""
+        if all(endpoint.egress is None for endpoint in self._own()):
+            return
+        addresses = names.connectable(message.parse_addresses(answer))
+        if not addresses:
+            return
+        try:
+            self._network.allow_name(self._id, query.name, addresses)
+        except JaulaError as error:
+            log.warning("container %s: egress to %s: %s", self._id[:12], query.name, error)
 
     def _may_forward(self) -> bool:
         return self._pending < PENDING_LIMIT and names.may_forward(self._own())

@@ -200,6 +200,15 @@ def _resolver_name(ref: str) -> str:
     return short(ref) if whole else ref
 
 
+def needs_resolver(endpoints: Iterable[Endpoint]) -> bool:
+    """Return whether the engine serves DNS to a container with these endpoints.
+
+    The default network has no names. A container with an egress list needs the server there too,
+    because it opens the addresses of names.
+    """
+    return any(e.network != DEFAULT or e.egress is not None for e in endpoints)
+
+
 def free_interface(taken: Iterable[str]) -> str:
     """Return the first of eth0, eth1 and so on that is not in use."""
     used = set(taken)

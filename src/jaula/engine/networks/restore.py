@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from jaula.engine.networks.endpoints import DEFAULT, gateways, settings_of
+from jaula.engine.networks.endpoints import gateways, needs_resolver, settings_of
 from jaula.engine.userns import join
 from jaula.errors import JaulaError
 
@@ -43,7 +43,7 @@ async def restore_resolvers(services: Services, containers: Iterable[Container])
     """
     for container in containers:
         record = container.record
-        if all(endpoint.network == DEFAULT for endpoint in record.endpoints):
+        if not needs_resolver(record.endpoints):
             continue
         try:
             fds = join.open_namespaces(container, ("network",))

@@ -1,7 +1,7 @@
 """DNS messages of a container's resolver: parse queries, build answers (RFC 1035, RFC 6891). Pure.
 
 Only queries with one question, and answers of types A, AAAA and PTR. Answers of other servers are
-forwarded unread, so there is no parser for answers.
+forwarded unchanged; of theirs, only the addresses are read, for containers with an egress list.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 
 TTL = 5
 """Seconds for which a client may cache an answer. It is short, since containers come and go."""
+
+ADDRESS_LIMIT = 64
+"""Addresses that are read from one answer."""
 
 PLAIN_SIZE = 512
 """Bytes of a datagram that every client accepts."""
@@ -154,6 +157,45 @@ def _message(query: Query, code: int, records: Sequence[bytes], limit: int) -> b
     counts = (1 if query.question else 0, len(fitting), 0, 1 if options else 0)
     header = _header.pack(query.id, flags, *counts)
     return header + query.question + b"".join(fitting) + options
+
+
+def parse_addresses(data: bytes) -> dict[str, int]:
+    """Return the addresses in the answer section of a message, with their TTL in seconds.
+
+    All records count, whatever their owner: a name may be an alias. What follows a malformed record
+    is ignored. At most ``ADDRESS_LIMIT`` addresses are returned.
+    """
+    found: dict[str, int] = {}
+    try:
+        _, _, questions, answers, _, _ = _header.unpack_from(data)
+        offset = _header.size
+        for _ in range(questions):
+            offset = _skip_name(data, offset) + 4
+        for _ in range(answers):
+            offset = _skip_name(data, offset)
+            type_, class_, ttl, length = struct.unpack_from(">HHIH", data, offset)
+            offset += 10
+            payload = data[offset : offset + length]
+            offset += length
+            if len(payload) == length and class_ == IN and (type_, length) in ((A, 4), (AAAA, 16)):
+                found[str(ip_address(payload))] = ttl if ttl < 1 << 31 else 0  # RFC 2181, 8
+            if len(found) >= ADDRESS_LIMIT:
+                break
+    except (IndexError, struct.error):
+        pass
+    return found
+
+
+def _skip_name(data: bytes, offset: int) -> int:
+    """Return the offset after a name, which may end with a pointer.
+
+    :raises IndexError: when the name exceeds the message.
+    """
+    while length := data[offset]:
+        if length >= 0xC0:
+            return offset + 2
+        offset += 1 + length
+    return offset + 1
 
 
 def with_id(data: bytes, message_id: int) -> bytes:

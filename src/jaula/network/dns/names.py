@@ -71,6 +71,35 @@ def may_forward(own_endpoints: Sequence[Endpoint]) -> bool:
     return any(not endpoint.internal for endpoint in own_endpoints)
 
 
+LEAST_TIME, MOST_TIME = 300, 24 * 3600  # seconds
+
+
+def connectable(addresses: dict[str, int]) -> dict[str, int]:
+    """Return the addresses that the name of an egress list may open, with a bounded time.
+
+    A name's owner chooses its addresses. Those of the container itself and of its link are never
+    opened: cloud hosts serve credentials on link-local addresses. Many programs keep an address
+    longer than its TTL, so the time is at least ``LEAST_TIME``.
+    """
+    return {
+        text: min(max(seconds, LEAST_TIME), MOST_TIME)
+        for text, seconds in addresses.items()
+        if _is_connectable(text)
+    }
+
+
+def _is_connectable(text: str) -> bool:
+    address = ip_address(text)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return False
+    return not (
+        address.is_loopback
+        or address.is_unspecified
+        or address.is_multicast
+        or address.is_link_local
+    )
+
+
 def is_usable_server(server: str) -> bool:
     """Return whether the engine may query a server of ``--dns``: not on loopback, however written.
 

@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import msgspec
 
-from jaula.errors import Conflict, InvalidRequest, JaulaError
+from jaula.errors import Conflict, InvalidRequest, JaulaError, Unsupported
 from jaula.kernel.rtnetlink import (
     IF_OPER_UP,
     Rtnetlink,
@@ -35,6 +35,7 @@ from jaula.network import endpoint_config, host_routes
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import OPEN, Limits
+from jaula.network.firewall.egress import EgressFirewall
 from jaula.network.firewall.nftables import FirewallError, Nft
 from jaula.network.ipam import Addresses, IpamPlan, mac_from_address
 from jaula.network.network import PORT_PREFIX, Network
@@ -305,6 +306,7 @@ class BridgeNetwork(Network):
     """The bridge driver: a bridge with its addresses, endpoints and firewall tables."""
 
     publishes = True
+    restricts_egress = True
 
     def __init__(
         self,
@@ -312,6 +314,7 @@ class BridgeNetwork(Network):
         bridge: Bridge,
         nft: Nft,
         antispoof: AntiSpoof,
+        egress: EgressFirewall,
         kept_tables: Callable[[], str],
         *,
         limits: Limits = OPEN,
@@ -321,6 +324,7 @@ class BridgeNetwork(Network):
         self.bridge = bridge
         self._nft = nft
         self._antispoof = antispoof
+        self._egress = egress
         self._kept_tables = kept_tables
         self._limits = limits
 
@@ -376,16 +380,28 @@ class BridgeNetwork(Network):
     def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
         try:
             self.bridge.connect(endpoint, netns_fd, default_route=default_route)
+            self._restrict(endpoint)
             if self._antispoof.allow(endpoint):
                 self.load_firewall()
         except (OSError, JaulaError):
             self.bridge.delete(endpoint.host_interface)
+            self._egress.remove(endpoint)
             raise
         return endpoint
+
+    def _restrict(self, endpoint: Endpoint) -> None:
+        """Enforce the egress list, before the anti-spoofing rules let the endpoint send."""
+        if endpoint.egress is not None and not self._antispoof.supported:
+            raise Unsupported(
+                f"the egress list of {endpoint.container_name} cannot be enforced: this kernel has"
+                " no nftables for bridges, so containers can use each other's addresses"
+            )
+        self._egress.add(endpoint)
 
     def _dismiss(self, endpoint: Endpoint) -> None:
         if self._antispoof.revoke(endpoint):
             self.load_firewall()
+        self._egress.remove(endpoint)
 
     def delete_interface(self, endpoint: Endpoint, netns_fd: int | None) -> None:
         """Delete both ends of the veth pair."""

@@ -45,6 +45,11 @@ class AntiSpoof:
         self._loaded = False
         self._supported = True
 
+    @property
+    def supported(self) -> bool:
+        """Whether this kernel can enforce the rules, as far as known."""
+        return self._supported
+
     def ensure(self) -> None:
         """Load the table unless it is loaded, or a former engine's table is kept for now."""
         if not self._loaded:

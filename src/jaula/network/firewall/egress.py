@@ -1,0 +1,446 @@
+"""Egress lists: the destinations that a container on a bridge may connect to.
+
+Two tables of the engine's own hold the rules of all containers with a list. Each container has one
+chain, found by a map, so other containers pay for one lookup a packet. A change is one transaction.
+The tables exist only while a container has a list.
+
+* The table of the family inet sees what the host routes or receives: to the outside, to the host,
+  to other bridges. It runs after connection tracking and before any translation, so the list names
+  the destinations that the container itself uses. Replies and related errors pass.
+* The table of the family bridge sees what stays on one bridge, in its hook ``forward``.
+
+Source addresses identify a container: :mod:`jaula.network.firewall.antispoof` drops others.
+
+Facts about the family bridge: connection tracking there is an option of the kernel
+(CONFIG_NF_CONNTRACK_BRIDGE) that hosts lack. So the rules have no state for TCP: only a segment
+that opens a connection is judged. For UDP a set has the flows that another container began, for
+``REPLY`` seconds after their last datagram. A reject is not available in ``forward``; with the
+sysctl bridge-nf-call-iptables the inet table judges bridged packets first and rejects them.
+
+The addresses of names come from the engine's DNS server, which adds them before it answers. They
+are elements with a timeout in one set for each protocol and range of ports.
+
+Refused destinations are elements of a set with a counter, which :func:`parse_refused` reads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jaula.errors import JaulaError, Unsupported
+from jaula.network.firewall.bridge_rules import set_elements, table_name
+from jaula.network.firewall.nftables import FirewallError, Nft
+from jaula.network.ipam import link_local_address
+from jaula.spec import egress
+from jaula.spec.egress import Destination
+from jaula.spec.endpoint import Endpoint
+
+REPLY = 120  # seconds
+NAMES = 4096  # addresses of names in one set
+SEEN = 65536  # flows of UDP
+REFUSED = 256  # destinations that are remembered for one container
+REFUSED_FOR = 24 * 3600  # seconds
+
+Addresses = dict[str, dict[str, int]]
+"""The addresses of names with their remaining seconds, by set."""
+
+
+class Refused(NamedTuple):
+    """A destination that a container was refused."""
+
+    destination: str  # as an item of the list; ``icmp:ADDRESS`` for other protocols
+    packets: int
+
+
+class _Family(NamedTuple):
+    name: str  # of nftables
+    key: str  # type of an address
+    version: int
+
+
+_FAMILIES = (_Family("ip", "ipv4_addr", 4), _Family("ip6", "ipv6_addr", 6))
+
+
+class EgressFirewall:
+    """The tables of one engine. ``endpoints`` returns the current bridge endpoints.
+
+    Not thread safe: the caller holds the manager's lock.
+    """
+
+    def __init__(
+        self, bridge: str, nft: Callable[[], Nft], endpoints: Callable[[], Iterable[Endpoint]]
+    ) -> None:
+        self._bridge = bridge
+        self._nft = nft
+        self._endpoints = endpoints
+        self._loaded: set[str] = set()  # endpoint ids
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Restrict an endpoint, before it can send.
+
+        :raises Unsupported: when this kernel cannot enforce the list.
+        """
+        if endpoint.egress is None:
+            return
+        commands = chain(self._bridge, endpoint)
+        try:
+            try:
+                self._nft().run(self._new_tables() + commands)
+            except FirewallError:
+                self.load((*self._restricted(), endpoint))
+        except FirewallError as exc:
+            raise Unsupported(
+                f"the egress list of {endpoint.container_name} cannot be enforced: {exc.message}",
+                hint="the kernel needs nftables with the families inet and bridge (Linux 5.9)",
+            ) from exc
+        self._loaded.add(endpoint.endpoint_id)
+
+    def _new_tables(self) -> str:
+        """Return commands that create the tables for the first endpoint."""
+        return "" if self._loaded else delete(self._bridge) + tables(self._bridge)
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Remove the rules of an endpoint that cannot send any more."""
+        if endpoint.endpoint_id not in self._loaded:
+            return
+        self._loaded.discard(endpoint.endpoint_id)
+        if not self._loaded:
+            self._nft().run(delete(self._bridge))
+            return
+        try:
+            self._nft().run(delete_chain(self._bridge, endpoint))
+        except FirewallError:
+            self.load()
+
+    def load(self, endpoints: Iterable[Endpoint] | None = None) -> None:
+        """Replace the tables with the rules of the endpoints; addresses of names stay.
+
+        :raises FirewallError: when the kernel refuses.
+        """
+        rows = tuple(self._restricted() if endpoints is None else endpoints)
+        addresses = self._addresses() if rows else {}
+        text = delete(self._bridge)
+        if rows:
+            text += tables(self._bridge) + "".join(
+                chain(self._bridge, row, addresses) for row in rows
+            )
+        self._nft().run(text)
+        self._loaded = {row.endpoint_id for row in rows}
+
+    def restore(self, listing: str) -> None:
+        """Load the rules of a former engine's endpoints; remove its tables if none has a list.
+
+        ``listing`` is ``nft list tables`` output.
+
+        :raises FirewallError: when the kernel refuses.
+        """
+        if any(self._restricted()) or _table(self._bridge) in listing:
+            self.load()
+
+    def is_missing(self, listing: str) -> bool:
+        """Return whether a loaded table is missing in ``nft list tables`` output."""
+        lines = listing.splitlines()
+        return bool(self._loaded) and not all(
+            f"table {family} {_table(self._bridge)}" in lines for family in ("inet", "bridge")
+        )
+
+    def admit(self, endpoint: Endpoint, name: str, addresses: dict[str, int]) -> None:
+        """Allow the addresses of a name, with the seconds of each, if the list has the name."""
+        if endpoint.endpoint_id not in self._loaded:
+            return
+        commands = name_elements(self._bridge, endpoint, name, addresses)
+        if commands:
+            self._nft().run(commands)
+
+    def refused(self, endpoint: Endpoint) -> list[Refused]:
+        """Return the destinations that an endpoint was refused, most packets first."""
+        if endpoint.endpoint_id not in self._loaded:
+            return []
+        return parse_refused(self._sets(), endpoint)
+
+    def _restricted(self) -> Iterator[Endpoint]:
+        return (endpoint for endpoint in self._endpoints() if endpoint.egress is not None)
+
+    def _sets(self) -> list[dict[str, Any]]:
+        """Return the sets of both tables with their elements; none if a table is absent."""
+        found = []
+        for family in ("inet", "bridge"):
+            try:
+                text = self._nft().run(f"list table {family} {_table(self._bridge)}", json=True)
+            except FirewallError:
+                continue
+            found += [row["set"] for row in json.loads(text)["nftables"] if "set" in row]
+        return found
+
+    def _addresses(self) -> Addresses:
+        return parse_addresses(self._sets())
+
+
+# -- rules ----------------------------------------------------------------------------------------
+
+
+def _table(bridge: str) -> str:
+    return f"{table_name(bridge)}_egress"
+
+
+def _id(endpoint: Endpoint) -> str:
+    return endpoint.endpoint_id[:16]
+
+
+def tables(bridge: str) -> str:
+    """Return commands that create the tables without containers. Pure."""
+    name = _table(bridge)
+    maps = "".join(
+        f"\n  map chains{f.version} {{\n    type {f.key} : verdict\n  }}" for f in _FAMILIES
+    )
+    seen = "".join(
+        f"\n  set seen{f.version} {{\n    type {f.key} . inet_service . {f.key} . inet_service"
+        f"\n    size {SEEN}\n    flags dynamic, timeout\n  }}"
+        for f in _FAMILIES
+    )
+    learn = "".join(
+        f"\n    oifname @limited {f.name} {'protocol' if f.version == 4 else 'nexthdr'} udp"
+        f" update @seen{f.version} {{ {f.name} daddr . udp dport . {f.name} saddr . udp sport"
+        f" timeout {REPLY}s }}"
+        for f in _FAMILIES
+    )
+    return f"""
+table inet {name} {{{maps}
+  chain prerouting {{
+    type filter hook prerouting priority mangle; policy accept;
+    iif "lo" accept
+    ip saddr vmap @chains4
+    ip6 saddr vmap @chains6
+  }}
+}}
+table bridge {name} {{
+  map chains {{
+    type ifname : verdict
+  }}
+  set limited {{
+    type ifname
+  }}{seen}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;{learn}
+    iifname vmap @chains
+  }}
+}}
+"""
+
+
+def delete(bridge: str) -> str:
+    """Return commands that remove the tables, present or not. Pure."""
+    name = _table(bridge)
+    return "".join(
+        f"table {family} {name} {{ }}\ndelete table {family} {name}\n"
+        for family in ("inet", "bridge")
+    )
+
+
+def chain(bridge: str, endpoint: Endpoint, addresses: Addresses | None = None) -> str:
+    """Return commands that add the chains, sets and map elements of an endpoint. Pure.
+
+    ``addresses`` are those of names, by set, that a former table had.
+    """
+    name, own = _table(bridge), _id(endpoint)
+    destinations = egress.parse(endpoint.egress or ())
+    text = []
+    for family in ("inet", "bridge"):
+        text.append(f"table {family} {name} {{{_sets(destinations, own, addresses or {})}")
+        text.append(f"  chain c_{own} {{")
+        rules = _inet_rules if family == "inet" else _bridge_rules
+        text += [f"    {rule}" for rule in rules(destinations, own)]
+        text.append("  }\n}")
+    text += [
+        f"add element {family} {name} {where} {{ {row} }}"
+        for family, where, row in _elements(endpoint)
+    ]
+    return "\n".join(text) + "\n"
+
+
+def delete_chain(bridge: str, endpoint: Endpoint) -> str:
+    """Return commands that remove what :func:`chain` added. Pure."""
+    name, own = _table(bridge), _id(endpoint)
+    text = [
+        f"delete element {family} {name} {where} {{ {row.partition(' :')[0]} }}"
+        for family, where, row in _elements(endpoint)
+    ]
+    destinations = egress.parse(endpoint.egress or ())
+    for table in (f"inet {name}", f"bridge {name}"):
+        text.append(f"flush chain {table} c_{own}")
+        text.append(f"delete chain {table} c_{own}")
+        text += [f"delete set {table} {row}" for row in _set_names(destinations, own)]
+    return "\n".join(text) + "\n"
+
+
+def _elements(endpoint: Endpoint) -> Iterator[tuple[str, str, str]]:
+    """Yield family, set and element for each key of an endpoint."""
+    target = f"jump c_{_id(endpoint)}"
+    if endpoint.ipv4:
+        yield "inet", "chains4", f"{endpoint.ipv4} : {target}"
+    if endpoint.ipv6:
+        yield "inet", "chains6", f"{endpoint.ipv6} : {target}"
+        yield "inet", "chains6", f"{link_local_address(endpoint.mac)} : {target}"
+    yield "bridge", "chains", f'"{endpoint.host_interface}" : {target}'
+    yield "bridge", "limited", f'"{endpoint.host_interface}"'
+
+
+def _groups(destinations: Sequence[Destination]) -> dict[tuple[str, int, int], str]:
+    """Return a number for each protocol and range of ports of the names."""
+    keys = sorted({(d.protocol, d.first, d.last) for d in destinations if d.name})
+    return {key: str(number) for number, key in enumerate(keys)}
+
+
+def _set_names(destinations: Sequence[Destination], own: str) -> Iterator[str]:
+    for family in _FAMILIES:
+        for number in _groups(destinations).values():
+            yield f"n{family.version}_{own}_{number}"
+        yield f"r{family.version}_{own}"
+
+
+def _sets(destinations: Sequence[Destination], own: str, addresses: Addresses) -> str:
+    text = []
+    for family in _FAMILIES:
+        for number in _groups(destinations).values():
+            name = f"n{family.version}_{own}_{number}"
+            rows = [
+                f"{address} timeout {time}s" for address, time in addresses.get(name, {}).items()
+            ]
+            text.append(
+                f"\n  set {name} {{\n    type {family.key}\n    size {NAMES}\n    flags timeout"
+                f"{set_elements(rows)}\n  }}"
+            )
+        text.append(
+            f"\n  set r{family.version}_{own} {{\n    type {family.key} . inet_proto ."
+            f" inet_service\n    size {REFUSED}\n    flags dynamic, timeout\n    counter\n  }}"
+        )
+    return "".join(text) + "\n"
+
+
+def _allowed(destinations: Sequence[Destination], own: str) -> Iterator[str]:
+    """Yield the rules that accept the destinations of a list."""
+    for destination in destinations:
+        if destination.network is not None:
+            where = "ip" if destination.network.version == 4 else "ip6"
+            yield f"{where} daddr {destination.network} {_ports(destination)} accept"
+    for (protocol, first, last), number in _groups(destinations).items():
+        ports = _ports(Destination(protocol, None, "", first, last))
+        for family in _FAMILIES:
+            name = f"n{family.version}_{own}_{number}"
+            yield f"{family.name} daddr @{name} {ports} accept"
+
+
+def _ports(destination: Destination) -> str:
+    if (destination.first, destination.last) == (0, 65535):
+        return f"meta l4proto {destination.protocol}"
+    if destination.first == destination.last:
+        return f"{destination.protocol} dport {destination.first}"
+    return f"{destination.protocol} dport {destination.first}-{destination.last}"
+
+
+def _remember(own: str) -> Iterator[str]:
+    """Yield the rules that note a refused destination; the port of other protocols is 0."""
+    for family in _FAMILIES:
+        place, time = f"@r{family.version}_{own}", f"timeout {REFUSED_FOR}s"
+        yield (
+            f"meta l4proto {{ tcp, udp }} update {place}"
+            f" {{ {family.name} daddr . meta l4proto . th dport {time} }}"
+        )
+
+
+_NEIGHBOURS = (
+    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit,"
+    " mld-listener-report, mld2-listener-report } accept"
+)
+
+
+def _inet_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
+    yield "ct state established,related accept"
+    yield _NEIGHBOURS
+    yield from _allowed(destinations, own)
+    yield from _remember(own)
+    yield "meta l4proto tcp counter reject with tcp reset"
+    yield "counter reject with icmpx type admin-prohibited"
+
+
+def _bridge_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
+    yield "ether type arp accept"
+    yield _NEIGHBOURS
+    yield "tcp flags & (fin | syn | rst | ack) != syn accept"
+    for family in _FAMILIES:
+        yield (
+            f"{family.name} saddr . udp sport . {family.name} daddr . udp dport"
+            f" @seen{family.version} accept"
+        )
+    yield "icmp type { echo-reply, destination-unreachable, time-exceeded } accept"
+    yield (
+        "icmpv6 type { echo-reply, destination-unreachable, packet-too-big, time-exceeded,"
+        " parameter-problem } accept"
+    )
+    yield from _allowed(destinations, own)
+    yield from _remember(own)
+    yield "counter drop"
+
+
+# -- names and refused destinations ---------------------------------------------------------------
+
+
+def name_elements(bridge: str, endpoint: Endpoint, name: str, addresses: dict[str, int]) -> str:
+    """Return commands that allow the addresses of a name, '' if the list lacks the name. Pure.
+
+    An element is added, deleted and added in one transaction, because the kernel renews no timeout
+    of an element that exists.
+    """
+    destinations = egress.parse(endpoint.egress or ())
+    groups = _groups(destinations)
+    numbers = {groups[d.protocol, d.first, d.last] for d in destinations if d.name == name}
+    text = []
+    for number in sorted(numbers):
+        for address, seconds in addresses.items():
+            version = 6 if ":" in address else 4
+            place = f"{_table(bridge)} n{version}_{_id(endpoint)}_{number}"
+            for family in ("inet", "bridge"):
+                row = f"{{ {address} timeout {seconds}s }}"
+                text.append(f"add element {family} {place} {row}")
+                text.append(f"delete element {family} {place} {{ {address} }}")
+                text.append(f"add element {family} {place} {row}")
+    return "\n".join(text) + "\n" if text else ""
+
+
+def parse_addresses(sets: Iterable[dict[str, Any]]) -> Addresses:
+    """Return the addresses of names in ``nft -j list table`` output, with their seconds left."""
+    found: Addresses = {}
+    for row in sets:
+        if not row["name"].startswith("n"):
+            continue
+        for element in row.get("elem", ()):
+            inner = element.get("elem", {}) if isinstance(element, dict) else {}
+            if isinstance(inner.get("val"), str) and inner.get("expires", 0) > 0:
+                found.setdefault(row["name"], {})[inner["val"]] = int(inner["expires"])
+    return found
+
+
+def parse_refused(sets: Iterable[dict[str, Any]], endpoint: Endpoint) -> list[Refused]:
+    """Return the refused destinations of an endpoint, most packets first.
+
+    :raises JaulaError: when the output has another form.
+    """
+    counts: dict[str, int] = {}
+    names = {f"r{family.version}_{_id(endpoint)}" for family in _FAMILIES}
+    for row in sets:
+        if row["name"] not in names:
+            continue
+        for element in row.get("elem", ()):
+            try:
+                address, protocol, port = element["elem"]["val"]["concat"]
+                packets = int(element["elem"]["counter"]["packets"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise JaulaError(
+                    f"nft printed an unknown form of a set's element: {error}"
+                ) from None
+            host = f"[{address}]" if ":" in str(address) else address
+            text = f"{protocol}:{host}:{port}"
+            counts[text] = counts.get(text, 0) + packets
+    return [Refused(*item) for item in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
