@@ -67,6 +67,8 @@ def parse_item(item: str) -> Destination:
         host = address + prefix
     host = host.lower()
     try:
+        if "%" in host:  # a zone: arbitrary text after an address
+            raise ValueError(host)
         return Destination(protocol, ip_network(host, strict=False), "", first, last)
     except ValueError:
         name = host.removesuffix(".")

@@ -355,3 +355,86 @@ def test_programs_run_and_their_descriptors_stay_open(root: Path) -> None:
         assert ctypes.get_errno() == errno.EACCES
 
     child(act)
+
+
+def test_lists_of_paths_restrict_reads_writes_and_programs(root: Path) -> None:
+    (root / "bin").mkdir()
+    for name in ("listed", "other"):
+        (root / "bin" / name).write_text("#!/bin/none\n")
+        (root / "bin" / name).chmod(0o755)
+
+    def act() -> None:
+        pivot(root)
+        enter(rules("read=/etc/passwd", "execute=/bin/listed", "write=/data/", "write=/tmp/pid"))
+        assert read("/etc/passwd") == b"inside"
+        refused(errno.EACCES, lambda: read("/bin/other"))
+        refused(errno.EACCES, lambda: os.listdir("/etc"))
+        refused(errno.EACCES, lambda: os.execv("/bin/other", ["x"]))
+        refused(errno.ENOENT, lambda: os.execv("/bin/listed", ["x"]))  # its interpreter is absent
+        refused(errno.EACCES, lambda: write("/etc/passwd"))
+        refused(errno.EACCES, lambda: write("/bin/new"))
+        write("/data/new")
+        assert read("/data/new") == b""
+        os.rename("/data/new", "/data/moved")
+        os.mkdir("/data/directory")
+        write("/tmp/pid")  # it did not exist at the start
+        assert read("/proc/self/comm")
+
+    child(act)
+
+
+def test_a_file_that_exists_is_written_alone(root: Path) -> None:
+    (root / "tmp/pid").write_text("1")
+
+    def act() -> None:
+        pivot(root)
+        enter(rules("write=/tmp/pid"))
+        write("/tmp/pid")
+        os.truncate("/tmp/pid", 0)
+        refused(errno.EACCES, lambda: write("/tmp/other"))
+        refused(errno.EACCES, lambda: os.unlink("/tmp/pid"))
+
+    child(act)
+
+
+def test_a_socket_that_exists_can_be_replaced(root: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        here = os.getcwd()
+        os.chdir(root / "tmp")
+        try:
+            made.bind("socket")
+        finally:
+            os.chdir(here)
+
+    def act() -> None:
+        pivot(root)
+        enter(rules("write=/tmp/socket"))
+        os.unlink("/tmp/socket")
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("/tmp/socket")
+
+    child(act)
+
+
+def test_a_missing_path_opens_no_directory_that_it_should_not(root: Path) -> None:
+    os.symlink("/etc", root / "tmp/link")
+
+    def act() -> None:
+        pivot(root)
+        enter(rules("write=/missing/file", "write=/etc/passwd/x", "read=/nothing"))
+        for path in ("/new", "/etc/new", "/tmp/new"):
+            refused(errno.EACCES, lambda path=path: write(path))
+
+    child(act)
+
+
+def test_a_missing_path_behind_a_link_stays_in_the_root(root: Path) -> None:
+    os.symlink(str(root.parent / "host"), root / "tmp/outside")
+
+    def act() -> None:
+        leaked = os.open(root.parent / "host", os.O_PATH | os.O_DIRECTORY)
+        pivot(root)
+        enter(rules("write=/tmp/outside/etc/new"))
+        refused(errno.EACCES, lambda: write("etc/new", leaked))
+
+    child(act)

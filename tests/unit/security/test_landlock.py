@@ -20,7 +20,13 @@ from jaula.security.landlock import (
 )
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
 from jaula.security.seccomp import seccomp
-from jaula.spec.annotations import LANDLOCK_ANNOTATION, PathRule, PortRule, decode_ruleset
+from jaula.spec.annotations import (
+    LANDLOCK_ANNOTATION,
+    PathRule,
+    PortRule,
+    Ruleset,
+    decode_ruleset,
+)
 from jaula.spec.runtime import Linux, Mount, Namespace, Process, Root, Seccomp, Spec, Syscall
 
 ALL = supported_rights(7).access_fs
@@ -201,3 +207,70 @@ def test_message_queues_have_a_rule_since_theirs_is_a_mount_of_the_kernel(readon
     queues = Mount("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev"))
     rules = decide((*MOUNTS, queues), root_readonly=readonly, options=Options(), abi=7)
     assert PathRule("/dev/mqueue", ALL) in rules.paths
+
+
+def access(rules: Ruleset, path: str) -> str:
+    """Return the rights of the rule for a path, as ls prints them."""
+    rule = next((rule for rule in rules.paths if rule.path == path), None)
+    bits = ((FS.READ_FILE, "r"), (FS.WRITE_FILE, "w"), (FS.EXECUTE, "x"))
+    return "".join(letter for bit, letter in bits if rule is not None and rule.access & bit)
+
+
+def listed(*words: str, readonly: bool = True, mounts: tuple[Mount, ...] = MOUNTS) -> Ruleset:
+    return decide(mounts, root_readonly=readonly, options=parse(words), abi=7)
+
+
+def test_a_list_of_paths_restricts_its_own_kind_of_access_only() -> None:
+    read = listed("read=/etc/app/")
+    assert (access(read, "/"), access(read, "/etc/app/"), access(read, "/data")) == ("x", "r", "rw")
+    execute = listed("execute=/bin/sh")
+    assert (access(execute, "/"), access(execute, "/bin/sh")) == ("r", "rx")
+    write = listed("write=/data/log")
+    assert (access(write, "/"), access(write, "/data/log"), access(write, "/data")) == (
+        "rx",
+        "rw",
+        "",
+    )
+    assert access(listed("read=/etc/", readonly=False), "/") == "wx"
+
+
+def test_every_list_together_leaves_the_basics() -> None:
+    rules = listed("read=/a", "execute=/b", "write=/c/", "execute=/a")
+    assert access(rules, "/") == ""
+    assert [access(rules, path) for path in ("/a", "/b", "/c/")] == ["rx", "rx", "rw"]
+    assert [access(rules, path) for path in ("/proc", "/dev", "/sys", "/etc/hosts")] == [
+        "rw",
+        "rw",
+        "r",
+        "r",
+    ]
+    assert rules.joined
+    assert {rule.path for rule in rules.paths if rule.create} == {"/c/"}
+
+
+def test_the_init_program_of_the_engine_can_be_executed() -> None:
+    init = Mount("/sbin/docker-init", "bind", "/usr/bin/tini", ("bind", "ro"))
+    assert access(listed("execute=/b", mounts=(*MOUNTS, init)), init.destination) == "rx"
+
+
+def test_a_path_may_have_commas_and_equal_signs() -> None:
+    assert parse(("read=/a,b=c", "on,tcp-bind=80")).read == ("/a,b=c",)
+
+
+@pytest.mark.parametrize(
+    "path", ["", "a", "//", "/a//b", "/a/../b", "/./a", "/a/..", "/a\0b", "/" + "a" * 4096, "a/b"]
+)
+def test_a_path_that_is_not_normalised_is_refused(path: str) -> None:
+    with pytest.raises(InvalidRequest):
+        parse((f"read={path}",))
+
+
+def test_the_number_of_paths_has_a_limit() -> None:
+    with pytest.raises(InvalidRequest, match="more than 4096 paths"):
+        parse([f"read=/{n}" for n in range(4097)])
+
+
+def test_an_old_kernel_has_the_rights_that_it_supports() -> None:
+    rules = decide((), root_readonly=True, options=parse(("write=/c",)), abi=2)
+    assert all(not rule.access & ~supported_rights(2).access_fs for rule in rules.paths)
+    assert all(not rule.create & ~supported_rights(2).access_fs for rule in rules.paths)

@@ -255,7 +255,7 @@ def chain(bridge: str, endpoint: Endpoint, addresses: Addresses | None = None) -
         text.append("  }\n}")
     text += [
         f"add element {family} {name} {where} {{ {row} }}"
-        for family, where, row in _elements(endpoint)
+        for family, where, row in elements(endpoint)
     ]
     return "\n".join(text) + "\n"
 
@@ -265,7 +265,7 @@ def delete_chain(bridge: str, endpoint: Endpoint) -> str:
     name, own = _table(bridge), _id(endpoint)
     text = [
         f"delete element {family} {name} {where} {{ {row.partition(' :')[0]} }}"
-        for family, where, row in _elements(endpoint)
+        for family, where, row in elements(endpoint)
     ]
     destinations = egress.parse(endpoint.egress or ())
     for table in (f"inet {name}", f"bridge {name}"):
@@ -275,7 +275,7 @@ def delete_chain(bridge: str, endpoint: Endpoint) -> str:
     return "\n".join(text) + "\n"
 
 
-def _elements(endpoint: Endpoint) -> Iterator[tuple[str, str, str]]:
+def elements(endpoint: Endpoint) -> Iterator[tuple[str, str, str]]:
     """Yield family, set and element for each key of an endpoint."""
     target = f"jump c_{_id(endpoint)}"
     if endpoint.ipv4:
@@ -361,8 +361,8 @@ def _inet_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
     yield _NEIGHBOURS
     yield from _allowed(destinations, own)
     yield from _remember(own)
-    yield "meta l4proto tcp counter reject with tcp reset"
-    yield "counter reject with icmpx type admin-prohibited"
+    yield "meta l4proto tcp reject with tcp reset"
+    yield "reject with icmpx type admin-prohibited"
 
 
 def _bridge_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
@@ -381,7 +381,7 @@ def _bridge_rules(destinations: Sequence[Destination], own: str) -> Iterator[str
     )
     yield from _allowed(destinations, own)
     yield from _remember(own)
-    yield "counter drop"
+    yield "drop"
 
 
 # -- names and refused destinations ---------------------------------------------------------------

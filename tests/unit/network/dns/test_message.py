@@ -264,3 +264,64 @@ def test_queries_are_forwarded_only_if_a_network_is_not_internal() -> None:
 )
 def test_the_hosts_loopback_is_never_queried_in_any_notation(server: str, asked: bool) -> None:
     assert dns_names.is_usable_server(server) is asked
+
+
+def response(*records: tuple[int, int, bytes], name: bytes = b"\xc0\x0c") -> bytes:
+    """Return an answer with (type, TTL, payload) records."""
+    data = bytearray(ask("example.org"))
+    data[2:4], data[6:8] = b"\x81\x80", len(records).to_bytes(2, "big")
+    for kind, ttl, payload in records:
+        data += name + struct.pack(">HHIH", kind, 1, ttl, len(payload)) + payload
+    return bytes(data)
+
+
+def test_the_addresses_of_an_answer_are_read_with_their_ttl() -> None:
+    six = bytes.fromhex("20010db8" + "0" * 23 + "1")
+    data = response(
+        (5, 60, labels("alias.example.org")), (message.A, 30, b"\xc0\0\2\1"), (message.AAAA, 9, six)
+    )
+    assert message.parse_addresses(data) == {"192.0.2.1": 30, "2001:db8::1": 9}
+    own = message.answer(message.parse(ask("db")), ["10.0.0.2"])
+    assert message.parse_addresses(own) == {"10.0.0.2": message.TTL}
+    assert message.parse_addresses(response((message.A, 1 << 31, b"\1\2\3\4"))) == {"1.2.3.4": 0}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 11,
+        response()[:-3],
+        response((message.A, 1, b"\1\2\3")),
+        response((message.A, 1, b"\1\2\3\4\5")),
+        response((message.AAAA, 1, b"\1\2\3\4")),
+        response((message.A, 1, b"\1\2\3\4"))[:-1],
+        response((message.A, 1, b"\1\2\3\4"), name=b"\x3fshort"),
+        struct.pack(">HHHHHH", 7, 0x8180, 65535, 65535, 0, 0),
+        struct.pack(">HHHHHH", 7, 0x8180, 0, 1, 0, 0) + b"\xc0",
+    ],
+)
+def test_a_malformed_answer_has_no_addresses(data: bytes) -> None:
+    assert message.parse_addresses(data) == {}
+
+
+@given(st.binary(max_size=200))
+def test_no_answer_raises(data: bytes) -> None:
+    message.parse_addresses(response() + data)
+    message.parse_addresses(data)
+
+
+def test_one_answer_has_a_limit_of_addresses() -> None:
+    rows = [(message.A, 1, n.to_bytes(4, "big")) for n in range(1, 200)]
+    assert len(message.parse_addresses(response(*rows))) == message.ADDRESS_LIMIT
+
+
+def test_a_name_opens_no_address_of_the_container_or_its_link() -> None:
+    hostile = ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "::1", "::", "fe80::1"]
+    hostile += ["::ffff:127.0.0.1", "ff02::1"]
+    assert dns_names.connectable(dict.fromkeys(hostile, 60)) == {}
+    assert dns_names.connectable({"10.0.0.1": 1, "2001:db8::1": 10**9, "192.0.2.1": 900}) == {
+        "10.0.0.1": dns_names.LEAST_TIME,
+        "2001:db8::1": dns_names.MOST_TIME,
+        "192.0.2.1": 900,
+    }

@@ -356,3 +356,30 @@ def test_unknown_names_are_skipped() -> None:
 )
 def test_a_number_has_the_name_of_its_architecture(number: int, abi: str, name: str | None) -> None:
     assert kernel.name_of(number, abi) == name
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_a_narrowed_filter_allows_the_named_calls_only(abi: str) -> None:
+    narrow = seccomp.build(seccomp.narrow(seccomp.default_profile(DEFAULT), ("read", "socket")))
+    assert ask(narrow, abi, "read") == ALLOW
+    assert ask(narrow, abi, "execve") == ALLOW
+    assert ask(narrow, abi, "exit_group") == ALLOW
+    assert ask(narrow, abi, "write") == EPERM
+    assert ask(narrow, abi, "openat") == EPERM
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_a_narrowed_filter_is_never_wider(code: bytes, abi: str) -> None:
+    names = ("mount", "bpf", "io_uring_setup", "socket", "clone", "clone3", "ioctl", "keyctl")
+    narrow = seccomp.build(seccomp.narrow(seccomp.default_profile(DEFAULT), names))
+    for name in names:
+        for args in ((), (1,), (16,), (40,), (0x10000000,), (0, 0x5412)):
+            before, after = ask(code, abi, name, *args), ask(narrow, abi, name, *args)
+            assert before == ALLOW or after == before
+    refused = seccomp.refused_names(seccomp.default_profile(DEFAULT), names)
+    assert refused == ("bpf", "clone3", "io_uring_setup", "keyctl", "mount")
+
+
+def test_a_filter_that_allows_by_default_cannot_be_narrowed() -> None:
+    with pytest.raises(InvalidRequest, match="allows system calls by default"):
+        seccomp.narrow(Seccomp(default_action="SCMP_ACT_ALLOW"), ("read",))
