@@ -115,7 +115,7 @@ def _host(options: Options) -> dict[str, Any]:
         "CpusetCpus": text("cpuset-cpus"),
         "CpusetMems": text("cpuset-mems"),
         "Runtime": text("runtime"),
-        "Profile": _profile(text("profile")),
+        "Profile": profile_text(text("profile")),
         "ProfileKeeps": _profile_keeps(options),
     }
     if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
@@ -164,7 +164,7 @@ def _host(options: Options) -> dict[str, Any]:
 _MAX_PROFILE = 1 << 20  # bytes; the engine's limit
 
 
-def _profile(value: str) -> str:
+def profile_text(value: str) -> str:
     """Return the text of a profile's file; a name stays as it is.
 
     :raises UsageError: when the file cannot be read or is too large.

@@ -1,0 +1,152 @@
+"""``jaula harden apply``: create a container again under a profile."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, EngineError, UsageError
+from jaula.cli.main import Settings
+from jaula.spec import fast_json as documents
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.harden.apply import Query
+    from jaula.spec.profile import Profile
+
+TIMEOUT = 60.0  # seconds
+
+
+def run(options: Options) -> int:
+    """Apply the profile and print the id of the new container."""
+    file, ref = options.arguments
+    apply_profile(ref, file, seconds(options, "timeout", TIMEOUT))
+    return 0
+
+
+def apply_profile(ref: str, file: str, timeout: float) -> None:
+    """Apply the profile of a file, or a packaged one, to a container.
+
+    :raises CliError: when it cannot be applied; the container is as before.
+    """
+    text, profile = load(file)
+    from jaula.errors import JaulaError
+    from jaula.harden.apply import apply
+
+    try:
+        done = apply(
+            EngineApi(Client(Settings.host)),
+            quote(ref),
+            text,
+            profile,
+            timeout=timeout,
+            report=lambda line: print(f"jaula: {line}", file=sys.stderr, flush=True),
+        )
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
+    for warning in done.warnings:
+        print(f"WARNING: {warning}", file=sys.stderr)
+    if done.kept:
+        print(
+            f"jaula: the writable layer of the old container has changed files, so it is kept as"
+            f" {done.kept}; jaula rm {done.kept} removes it",
+            file=sys.stderr,
+        )
+    print(done.id)
+
+
+class EngineApi:
+    """The client with the errors of :mod:`jaula.errors`: an :class:`jaula.harden.apply.Api`."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def request(self, method: str, path: str, query: Query = (), body: object = None) -> bytes:
+        """Send a request and return the body.
+
+        :raises JaulaError: when the engine refuses or does not answer.
+        """
+        from jaula.errors import JaulaError
+
+        try:
+            return self.client.request(method, path, query, body)
+        except EngineError as error:
+            raise JaulaError(error.reason) from None
+        except CliError as error:
+            raise JaulaError(str(error)) from None
+
+    def document(self, method: str, path: str, query: Query = (), body: object = None) -> Any:
+        """Send a request and return the JSON document, None without a body.
+
+        :raises JaulaError: when the engine refuses or does not answer.
+        """
+        content = self.request(method, path, query, body)
+        return documents.decode(content) if content.strip() else None
+
+
+def load(file: str) -> tuple[str, Profile]:
+    """Return the text and the document of a profile: a file, or the name of a packaged one.
+
+    :raises CliError: when there is none, or it is not valid.
+    """
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.cli.containers.options import profile_text
+    from jaula.errors import JaulaError
+    from jaula.spec import profile
+
+    text = profile_text(file)
+    try:
+        if not profile.is_document(text):
+            text = profile.packaged(text)
+        return text, profile.load(text.encode(), file)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
+
+
+def seconds(options: Options, flag: str, default: float) -> float:
+    """Return the value of a flag with a duration, in seconds.
+
+    :raises UsageError: when it is not a positive duration.
+    """
+    from jaula.spec import units
+
+    if not options.is_set(flag):
+        return default
+    text = options.text(flag)
+    try:
+        value = units.nanoseconds(text) / 1e9
+    except ValueError as error:
+        raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from None
+    if value <= 0:
+        raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: it must be positive')
+    return value
+
+
+COMMAND = Command(
+    "[OPTIONS] FILE CONTAINER",
+    "Create a container again under a profile",
+    run,
+    flags=(
+        Flag("timeout", "", "string", "Time for the health check of the new container (default 1m)",
+             metavar="DURATION"),
+    ),
+    min_args=2,
+    max_args=2,
+    description=(
+        "Creates the container again with the same options, volumes and networks, and with the "
+        "profile. The new container is created before the old one is stopped, so a request that "
+        "the engine refuses changes nothing. If the new container exits, restarts, is unhealthy, "
+        "or is not healthy in time, it is removed and the old one runs again. Without a health "
+        "check it must run for 5 seconds.\n\nThe old container is removed after that, without its "
+        "volumes. If files in its writable layer were changed, it is kept, stopped, and its name "
+        "is printed: its layer is not part of the new container."
+    ),
+    examples=(("Apply a profile", "jaula harden apply web.toml web"),),
+    see_also=("run",),
+    completes="container",
+)  # fmt: skip
