@@ -17,6 +17,7 @@ import msgspec
 from jaula.spec.api import (
     ContainerCreate,
     ContainerUpdate,
+    Drift,
     ExecCreate,
     IsolationChange,
     ManifestListAdd,
@@ -110,6 +111,7 @@ class Containers(Protocol):
     async def prune(self, filters: Filters) -> Document: ...
     def spec(self, ref: str) -> bytes: ...
     def isolation_changed(self, ref: str, change: IsolationChange) -> None: ...
+    def drift(self, ref: str, report: Drift) -> None: ...
 
 
 class Execs(Protocol):

@@ -45,6 +45,9 @@ _OPTIONAL = {  # events that not every kernel has, by the name of their type in 
 class EbpfTracer:
     """The loaded programs. ``sources`` are the events that this kernel has."""
 
+    name = NAME
+    not_recorded: tuple[str, ...] = ()
+
     def __init__(
         self,
         cgroup: Cgroup,

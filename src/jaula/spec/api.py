@@ -303,6 +303,16 @@ class IsolationChange(Document, frozen=True, kw_only=True):
     effective: str = ""
 
 
+class Drift(Document, frozen=True, kw_only=True):
+    """``POST /jaula/containers/{id}/drift``: a deviation that ``record --drift`` has found."""
+
+    kind: str = ""
+    subject: str = ""
+    program: str = ""
+    detail: str = ""
+    digest: str = ""
+
+
 # -- exec -------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ from jaula.spec.api import (
     ContainerCreate,
     ContainerCreateBody,
     ContainerUpdate,
+    Drift,
     IsolationChange,
 )
 from jaula.spec.api_params import CommitOptions
@@ -238,6 +239,13 @@ async def isolation_changed(request: Request) -> Answer:
     return response.NO_CONTENT
 
 
+async def drift(request: Request) -> Answer:
+    """Emit the event ``drift`` of a container. For root and administrators."""
+    report = await request.document(Drift, required=True)
+    request.engine.containers.drift(request.name, report)
+    return response.NO_CONTENT
+
+
 ROUTES: Routes = (
     ("POST", "/containers/create", create),
     ("GET", "/containers/json", list_),
@@ -261,4 +269,5 @@ ROUTES: Routes = (
     ("POST", "/containers/{id}/checkpoints", checkpoints),
     ("GET", "/jaula/containers/{id}/spec", spec),
     ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
+    ("POST", "/jaula/containers/{id}/drift", drift),
 )

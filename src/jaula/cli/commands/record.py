@@ -35,13 +35,18 @@ def run(options: Options) -> int:
     from jaula.cli import site_packages
 
     site_packages.enable()
+    from jaula.cli.containers import drift
     from jaula.errors import JaulaError
 
+    drift.check_flags(options)
     client = Client(Settings.host)
     ref = options.arguments[0]
     document = client.get(f"/containers/{quote(ref)}/json")
     if not document["State"]["Running"]:
-        raise CliError(f"container {ref} is not running: it does nothing to record")
+        status = drift.ERROR if options.on("drift") else 1
+        raise CliError(f"container {ref} is not running: it does nothing to record", status=status)
+    if options.on("drift"):
+        return drift.run(options, client, document, seconds)
     try:
         end = _record(client, document, options.text("output"), seconds)
     except JaulaError as error:
@@ -115,6 +120,16 @@ COMMAND = Command(
     "Record what a container does, as evidence from the kernel",
     run,
     flags=(
+        Flag("baseline", "", "list", "With --drift, a record of what is expected", metavar="FILE",
+             completes="file"),
+        Flag("drift", "", "bool",
+             "Write no record, report what deviates from the records or the image"),
+        Flag("format", "", "string", 'With --drift, "table" or "json"',
+             completes=("table", "json")),
+        Flag("mechanism", "", "string", "Mechanism of the kernel", metavar="NAME"),
+        Flag("on-drift", "", "string",
+             'With --drift, "event", or in addition "stop", "pause" or "kill" the container',
+             metavar="ACTION", completes=("event", "stop", "pause", "kill")),
         Flag("for", "", "string", "End after this time (10m, 1h30m)", metavar="DURATION"),
         Flag("output", "o", "string", "New file for the record (default NAME-TIME.record)",
              metavar="FILE", completes="file"),

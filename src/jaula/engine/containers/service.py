@@ -39,7 +39,7 @@ from jaula.errors import (
 )
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
-from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange, LogConfig
+from jaula.spec.api import ContainerCreate, ContainerUpdate, Drift, IsolationChange, LogConfig
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.spec.pod import PodContainerUpdate
 from jaula.state.records import Status
@@ -324,6 +324,20 @@ class Containers(ContainerQueries):
             for name in ("row", "verdict", "requested", "effective")
         }
         self._emit(self.find(ref), "isolation-changed", attributes)
+
+    def drift(self, ref: str, report: Drift) -> None:
+        """Emit the event of a deviation that ``record --drift`` has found.
+
+        :raises InvalidRequest: when it has no kind or no subject.
+        """
+        if not report.kind or not report.subject:
+            raise InvalidRequest("a drift needs Kind and Subject")
+        attributes = {
+            name: getattr(report, name)[:_MAX_REPORT]
+            for name in ("kind", "subject", "program", "detail", "digest")
+            if getattr(report, name)
+        }
+        self._emit(self.find(ref), "drift", attributes)
 
     def refresh_status(self, container: Container) -> None:
         """Set the status of a running container, paused or not, to the state of its freezer."""

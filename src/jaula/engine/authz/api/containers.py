@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.create import Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
-    from jaula.spec.api import ContainerCreate, ContainerUpdate, IsolationChange
+    from jaula.spec.api import ContainerCreate, ContainerUpdate, Drift, IsolationChange
     from jaula.spec.api_params import (
         AttachOptions,
         CommitOptions,
@@ -254,6 +254,11 @@ class ContainersApi:
         if not self._session.is_admin:
             raise self._session.denial("report a change of isolation")
         self._service.isolation_changed(ref, change)
+
+    def drift(self, ref: str, report: Drift) -> None:
+        if not self._session.is_admin:
+            raise self._session.denial("report a drift")
+        self._service.drift(ref, report)
 
     def spec(self, ref: str) -> bytes:
         self._session.require_container_read(ref)
