@@ -55,9 +55,7 @@ def open_tracer(name: str, target: Target, receive: Callable[[Event], None]) -> 
     """
     if name not in NAMES:
         raise Unsupported(f"no mechanism {name}", hint="must be one of " + ", ".join(NAMES))
-    return ebpf.EbpfTracer(
-        target.cgroup, target.cgroup_id, receive, container=target.container
-    )
+    return ebpf.EbpfTracer(target.cgroup, target.cgroup_id, receive, container=target.container)
 
 
 def drift_kinds(header: Header) -> frozenset[str]:
