@@ -25,8 +25,13 @@ def run(options: Options) -> int:
     paths, profiles = options.texts("record"), options.text("profile")
     if profiles and (paths or options.is_set("margin")):
         raise UsageError("--profile is not combined with --record or --margin", status=1)
-    if not options.arguments and not paths and not profiles:
-        raise UsageError('"jaula harden" requires a container, --record or --profile.', status=1)
+    image = options.text("image")
+    if image and (paths or profiles or options.is_set("margin")):
+        raise UsageError("--image is not combined with --record, --profile or --margin", status=1)
+    if not options.arguments and not paths and not profiles and not image:
+        raise UsageError(
+            '"jaula harden" requires a container, --record, --image or --profile.', status=1
+        )
     from jaula.cli import site_packages
 
     site_packages.enable()
@@ -35,6 +40,10 @@ def run(options: Options) -> int:
     try:
         if profiles:
             profile = _load(profiles)
+        elif image:
+            from jaula.cli.images.guess import guess_profile
+
+            profile = guess_profile(image, options.arguments[0] if options.arguments else "")
         else:
             profile = _derive(options.arguments[0] if options.arguments else "", paths, margin)
         text = _text(profile, output_format)
@@ -160,6 +169,8 @@ COMMAND = Command(
     flags=(
         Flag("record", "", "list", "Record of the container (default NAME.record, NAME-*.record)",
              metavar="FILE", completes="file"),
+        Flag("image", "", "string", "Guess the profile from the files of an image, not a record",
+             metavar="IMAGE", completes="image"),
         Flag("profile", "", "string", "Print another form of a profile, instead of making one",
              metavar="FILE", completes="file"),
         Flag("output", "o", "string", "New file for the profile", metavar="FILE",
@@ -178,6 +189,7 @@ COMMAND = Command(
     ),
     examples=(
         ("Make a profile of two records", "jaula harden web --record a.record --record b.record"),
+        ("Guess a profile from an image", "jaula harden --image nginx"),
         ("Write it to a file", "jaula harden web -o web.toml"),
     ),
     see_also=("record", "harden diff", "run"),
