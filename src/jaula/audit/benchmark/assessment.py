@@ -9,7 +9,16 @@ from typing import Any
 import msgspec
 
 from jaula.audit.benchmark import exceptions
-from jaula.audit.benchmark.control import Control, Fix, Judgement, Kind, Scope, State, unknown
+from jaula.audit.benchmark.control import (
+    Control,
+    Fix,
+    Judgement,
+    Kind,
+    Profile,
+    Scope,
+    State,
+    unknown,
+)
 from jaula.audit.benchmark.exceptions import Exemption
 
 ORDER = (State.FAIL, State.UNKNOWN, State.MANUAL, State.EXCEPTED, State.PASS, State.NOT_APPLICABLE)
@@ -51,13 +60,15 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Assessment(msgspec.Struct, frozen=True):
-    """The result of ``jaula audit``; ``time`` is RFC 3339 in UTC, ``engine`` its id or ''."""
+    """The result of ``command``; ``time`` is RFC 3339 in UTC, ``engine`` its id or ''."""
 
     time: str
     host: str
     engine: str
     scopes: tuple[Scope, ...]
     outcomes: tuple[Outcome, ...]
+    profile: Profile
+    command: str = "jaula audit"
 
     @property
     def passed(self) -> bool:

@@ -6,7 +6,10 @@ is read from /proc, the cgroup files, the mount table and nft.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,9 +20,12 @@ from jaula.audit.checks.bind_sources import SECRETS, SYSTEM, exposes_socket
 from jaula.audit.checks.cgroups import CgroupDirs, byte_limit
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import HostSnapshot
+from jaula.audit.model.result import Result
 from jaula.errors import JaulaError
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.mountinfo import MountInfo
+from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
+from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.security import capabilities
 from jaula.security.devices import DEFAULT_DEVICES
 from jaula.security.lsm import detect
@@ -30,6 +36,7 @@ DEFAULT_SHARES, DEFAULT_WEIGHT = 1024, 100  # of cgroup v1 and v2
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NAMESPACES = ("user", "pid", "net", "ipc", "uts")
 OWN_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
+_KUBELET = re.compile(r"/pods/[0-9a-f-]{32,36}/(?:volumes|volume-subpaths|containers|etc-hosts)")
 MAPS = {"ip": "0.0.0.0", "ip6": "::"}
 
 
@@ -92,6 +99,12 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0  # maximum of on-failure
     health: str = "healthy"
     on_default_bridge: bool = False
+    pod: str = ""  # NAMESPACE/NAME
+    groups: frozenset[int] = frozenset()  # of the first process, inside
+    host_paths: tuple[tuple[str, str], ...] = ()  # binds that the kubelet does not own
+    tokens: tuple[str, ...] = ()  # where tokens of service accounts are mounted
+    environment: tuple[str, ...] | None = ()  # of the first process; None if it has none
+    rows: tuple[Result, ...] = ()  # of jaula verify, for the profile jaula
 
 
 # -- pure parts -------------------------------------------------------------------------------
@@ -155,6 +168,37 @@ def published(objects: Iterable[Mapping[str, Any]], addresses: Iterable[str]) ->
     return tuple(sorted(ports, key=str))
 
 
+def translated(text: str, addresses: Iterable[str]) -> tuple[Port, ...]:
+    """Return the ports that rules of iptables translate to one of the addresses. Pure.
+
+    ``text`` is the output of ``iptables-save -t nat``: dockerd and the CNI plugin portmap write
+    such rules.
+    """
+    own, ports = set(addresses), set()
+    for line in text.splitlines():
+        words = line.split()
+        if "DNAT" not in words or "--to-destination" not in words or "!" in words[:2]:
+            continue
+        options = dict(itertools.pairwise(words))
+        target = options["--to-destination"].rpartition(":")[0] or options["--to-destination"]
+        port = options.get("--dport", "")
+        if target.strip("[]") not in own or not (port.isascii() and port.isdigit()):
+            continue
+        address = options.get("-d", "0.0.0.0/0").partition("/")[0]
+        ports.add(Port(address, int(port), options.get("-p", "tcp")))
+    return tuple(sorted(ports, key=str))
+
+
+def is_kubelet_path(path: str) -> bool:
+    """Return whether a path of the host is a pod's own: below ``pods/UID`` of the kubelet. Pure."""
+    return _KUBELET.search(path) is not None
+
+
+def is_token(path: str, target: str) -> bool:
+    """Return whether a mount has the token of a service account. Pure."""
+    return target.endswith("/secrets/kubernetes.io/serviceaccount") or "/kube-api-access-" in path
+
+
 # -- reading ----------------------------------------------------------------------------------
 
 
@@ -164,10 +208,12 @@ def read(
     execs: Sequence[Mapping[str, Any]] = (),
     image_ids: Mapping[str, str] | None = None,
     engine_root: str = "",
+    translations: str = "",
 ) -> ContainerState:
     """Read a running container.
 
-    ``image_ids`` has the image of each name now; ``engine_root`` is the data directory.
+    ``image_ids`` has the image of each name now; ``engine_root`` is the data directory;
+    ``translations`` is the output of ``iptables-save -t nat``.
 
     :raises OSError: when a file of the kernel cannot be read.
     :raises Conflict: when the container has exited.
@@ -175,7 +221,7 @@ def read(
     container = AuditedContainer(inspect, Spec(), snapshot=snapshot, execs=execs)
     try:
         started = container.started()
-        state = _read(container, image_ids or {}, engine_root)
+        state = _read(container, image_ids or {}, engine_root, translations)
         if container.started() != started:
             raise ProcessLookupError(3, "the container exited while it was read")
         return state
@@ -183,8 +229,19 @@ def read(
         container.close()
 
 
+def read_translations() -> str:
+    """Return the output of ``iptables-save -t nat``; '' if it is not installed or fails."""
+    try:
+        done = subprocess.run(
+            ("iptables-save", "-t", "nat"), capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
 def _read(
-    container: AuditedContainer, image_ids: Mapping[str, str], engine_root: str
+    container: AuditedContainer, image_ids: Mapping[str, str], engine_root: str, translations: str
 ) -> ContainerState:
     inspect, snapshot = container.inspect, container.snapshot
     config, host = inspect.get("Config") or {}, container.host_config
@@ -200,13 +257,15 @@ def _read(
     groups = CgroupDirs(container)
     addresses = [str(n[k]) for n in networks.values()
                  for k in ("IPAddress", "GlobalIPv6Address") if n.get(k)]  # fmt: skip
+    if container.pod and "net" not in shared:
+        addresses = _addresses(container)
+    pod = _pod_title(container.pod)
     image = str(config.get("Image") or "")
     restart = host.get("RestartPolicy") or {}
     health = (inspect.get("State") or {}).get("Health") or {}
-    memory = groups.read("memory", "memory.limit_in_bytes", "memory.max")
-    pids = groups.read("pids", "pids.max", "pids.max")
+    ports = {*published(snapshot.packet_filter, addresses), *translated(translations, addresses)}
     return ContainerState(
-        name=str(inspect.get("Name") or "").lstrip("/"),
+        name=f"{pod}/{container.pod_name}" if pod else str(inspect.get("Name") or "").lstrip("/"),
         id=container.container_id,
         image=image,
         image_id=str(inspect.get("Image") or ""),
@@ -225,18 +284,77 @@ def _read(
         engine_socket=_engine_socket(inspect),
         shared_mounts=tuple(_shared(mounts, snapshot.mounts)),
         devices=tuple(_devices(container)),
-        memory=byte_limit(memory[0]) if memory else None,
-        cpu=_cpu(groups),
-        pids=byte_limit(pids[0]) if pids else None,
+        memory=_least(groups, bool(pod), "memory", "memory.limit_in_bytes", "memory.max"),
+        cpu=_cpu(groups, bool(pod)),
+        pids=_least(groups, bool(pod), "pids", "pids.max", "pids.max"),
         nofile=_hard_limit(container.read("limits"), "Max open files"),
         cgroup=_cgroup(groups),
         cgroup_parent=container.text("CgroupParent"),
-        ports=published(snapshot.packet_filter, addresses),
+        ports=tuple(sorted(ports, key=str)),
         restart_policy=str(restart.get("Name") or "no"),
         restarts=int(restart.get("MaximumRetryCount") or 0),
         health=str(health.get("Status") or ""),
         on_default_bridge="bridge" in networks,
+        pod=pod,
+        groups=_groups(container),
+        host_paths=tuple(b for b in binds if not _is_own(b[0], container, engine_root)),
+        tokens=tuple(target for path, target in binds if is_token(path, target)),
+        environment=_environment(container),
     )
+
+
+def _pod_title(pod: Mapping[str, Any]) -> str:
+    """Return ``NAMESPACE/NAME``, the id of the sandbox without a name, '' without a pod."""
+    if not pod:
+        return ""
+    name = pod.get("Name")
+    return f"{pod.get('Namespace', '')}/{name}" if name else str(pod.get("Sandbox", ""))[:12]
+
+
+def _is_own(path: str, container: AuditedContainer, engine_root: str) -> bool:
+    """Return whether a path is a file of the container's own, of its pod, or a default device."""
+    top = os.path.realpath(engine_root) if engine_root else ""
+    sandbox = str(container.pod.get("Sandbox") or "")
+    if top and sandbox and _within(path, f"{top}/containers/{sandbox}"):
+        return True
+    return is_kubelet_path(path) or path in {device.path for device in DEFAULT_DEVICES}
+
+
+def _groups(container: AuditedContainer) -> frozenset[int]:
+    outside = {int(container.status("Gid").split()[1])}
+    outside |= {int(word) for word in container.status("Groups").split()}
+    text = container.read("gid_map")
+    return frozenset(inside_id(gid, text) for gid in outside)
+
+
+def _addresses(container: AuditedContainer) -> list[str]:
+    """Return the addresses in the network namespace: CNI plugins give those of pods."""
+
+    def read() -> list[str]:
+        join_namespaces(container.pid, ("net",))
+        with Rtnetlink() as netlink:
+            return [address.address for address in netlink.addresses()]
+
+    return in_unshared_thread(read)
+
+
+def _environment(container: AuditedContainer) -> tuple[str, ...] | None:
+    """Return the variables of the first process as it was started; None without any."""
+    text = container.read("environ")
+    return tuple(text.rstrip("\0").split("\0")) if text.strip("\0") else None
+
+
+def _limits(groups: CgroupDirs, in_pod: bool, controller: str, v1: str, v2: str) -> Iterable[str]:
+    """Yield the texts of a limit file: of the cgroup, then of the pod's cgroup above it."""
+    own = groups.read(controller, v1, v2)
+    above = groups.read_above(controller, v1, v2) if in_pod else None
+    return (each[0] for each in (own, above) if each)
+
+
+def _least(groups: CgroupDirs, in_pod: bool, controller: str, v1: str, v2: str) -> int | None:
+    """Return the lower limit of a cgroup and its pod's, None if there is none."""
+    limits = [byte_limit(text) for text in _limits(groups, in_pod, controller, v1, v2)]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _process(container: AuditedContainer, pid: int, exec_pids: set[int]) -> ContainerProcess:
@@ -320,12 +438,12 @@ def _devices(container: AuditedContainer) -> Iterable[str]:
             yield path
 
 
-def _cpu(groups: CgroupDirs) -> str:
+def _cpu(groups: CgroupDirs, in_pod: bool) -> str:
     """Return what limits the processor time: a quota, or a share other than the default."""
     legacy = groups.legacy("cpu") is not None
-    quota = groups.read("cpu", "cpu.cfs_quota_us", "cpu.max")
-    if quota and quota[0].split()[0] not in ("-1", "max"):
-        return f"quota {quota[0]}"
+    for text in _limits(groups, in_pod, "cpu", "cpu.cfs_quota_us", "cpu.max"):
+        if text.split()[0] not in ("-1", "max"):
+            return f"quota {text}"
     share = groups.read("cpu", "cpu.shares", "cpu.weight")
     if share and int(share[0]) != (DEFAULT_SHARES if legacy else DEFAULT_WEIGHT):
         return f"{'shares' if legacy else 'weight'} {share[0]}"

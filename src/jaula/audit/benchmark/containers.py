@@ -34,14 +34,16 @@ _WORD = re.compile(r"[\w-]+")
 _MIN_ALL = len(NAMES) - 3  # capabilities that an older kernel may lack
 
 
-def _apparmor(state: ContainerState) -> Judgement:
+def apparmor_in_force(state: ContainerState) -> Judgement:
+    """Judge the AppArmor profile (5.2)."""
     if state.profile is None:
         return not_applicable("AppArmor is not active on this host")
     holds = "enforce" in state.profile and not state.profile.startswith("unconfined")
     return judged(holds, f"profile {state.profile}", "start it without apparmor=unconfined")
 
 
-def _selinux(state: ContainerState) -> Judgement:
+def selinux_in_force(state: ContainerState) -> Judgement:
+    """Judge the SELinux label (5.3)."""
     if state.label is None:
         return not_applicable("SELinux is not active on this host")
     kind = [*state.label.split(":"), "", "", ""][2]
@@ -58,7 +60,8 @@ def _capabilities(state: ContainerState) -> Judgement:
     return passes(f"{count} of the {ALLOWED.bit_count()} default ones, no other")
 
 
-def _privileged(state: ContainerState) -> Judgement:
+def not_privileged(state: ContainerState) -> Judgement:
+    """Judge capabilities together with masked files (5.5)."""
     every = state.init.capabilities.bit_count() >= _MIN_ALL
     return judged(
         not (every and not state.masked),
@@ -104,7 +107,9 @@ def _bound_ports(state: ContainerState) -> Judgement:
                   "publish it with an address: -p ADDRESS:PORT:PORT")  # fmt: skip
 
 
-def _own_namespace(kind: str, flag: str) -> Judge:
+def own_namespace(kind: str, flag: str) -> Judge:
+    """Return the judge of one kind of namespace; ``flag`` shares it with the host."""
+
     def judge(state: ContainerState) -> Judgement:
         shared = kind in state.host_namespaces
         return judged(not shared, f"/proc/{state.init.pid}/ns/{kind} is "
@@ -114,22 +119,27 @@ def _own_namespace(kind: str, flag: str) -> Judge:
     return judge
 
 
-def _memory(state: ContainerState) -> Judgement:
+def limited_memory(state: ContainerState) -> Judgement:
+    """Judge the limit of memory (5.11)."""
     limit = "no limit" if state.memory is None else f"{state.memory} bytes"
     return judged(state.memory is not None, limit, "jaula update --memory SIZE")
 
 
-def _cpu(state: ContainerState) -> Judgement:
+def limited_cpu(state: ContainerState) -> Judgement:
+    """Judge the limit of processor time (5.12)."""
     return judged(bool(state.cpu), state.cpu or "default share, no quota",
                   "jaula update --cpus NUMBER, or --cpu-shares NUMBER")  # fmt: skip
 
 
-def _read_only(state: ContainerState) -> Judgement:
+def read_only_root(state: ContainerState) -> Judgement:
+    """Judge the mount of the root (5.13)."""
     return judged(state.read_only, f"/ is mounted {'ro' if state.read_only else 'rw'}",
                   "start it with --read-only, and --tmpfs for what it writes")  # fmt: skip
 
 
 def _restarts(state: ContainerState) -> Judgement:
+    if state.pod:
+        return not_applicable("the kubelet restarts containers of pods, with growing delays")
     policy = state.restart_policy
     bounded = policy == "on-failure" and 0 < state.restarts <= MAX_RESTARTS
     number = f":{state.restarts}" if policy == "on-failure" else ""
@@ -137,7 +147,8 @@ def _restarts(state: ContainerState) -> Judgement:
                   "jaula update --restart on-failure:5")  # fmt: skip
 
 
-def _devices(state: ContainerState) -> Judgement:
+def no_devices(state: ContainerState) -> Judgement:
+    """Judge the device nodes (5.18)."""
     return judged(not state.devices, f"nodes beyond the default ones: "
                   f"{', '.join(state.devices[:10]) or 'none'}",
                   "start it without --device and --privileged")  # fmt: skip
@@ -156,7 +167,8 @@ def _propagation(state: ContainerState) -> Judgement:
                   "mount it without shared and rshared")  # fmt: skip
 
 
-def _seccomp(state: ContainerState) -> Judgement:
+def seccomp_in_force(state: ContainerState) -> Judgement:
+    """Judge the seccomp filter (5.22)."""
     return judged(state.seccomp == 2, f"Seccomp: {state.seccomp} in /proc/{state.init.pid}/status",
                   "start it without seccomp=unconfined and --privileged")  # fmt: skip
 
@@ -181,18 +193,21 @@ def _root_exec(state: ContainerState) -> Judgement:
 def _cgroup(state: ContainerState) -> Judgement:
     if state.id and state.id not in state.cgroup:
         return fails(f"its cgroup is {state.cgroup}", "restart it; find what moved it")
-    if state.cgroup_parent:
+    if state.cgroup_parent and not state.pod:
         return manual(f"its cgroup is {state.cgroup}, by --cgroup-parent",
                       "confirm that this parent has the intended limits")  # fmt: skip
     return passes(f"its cgroup is {state.cgroup}")
 
 
-def _new_privileges(state: ContainerState) -> Judgement:
+def no_new_privileges(state: ContainerState) -> Judgement:
+    """Judge no_new_privs (5.26)."""
     return judged(state.no_new_privs, f"NoNewPrivs: {int(state.no_new_privs)}",
                   "start it with --security-opt no-new-privileges")  # fmt: skip
 
 
 def _health(state: ContainerState) -> Judgement:
+    if state.pod:
+        return not_applicable("the kubelet probes containers of pods")
     return judged(state.health in ("healthy", "starting"), state.health or "no health check",
                   "start it with --health-cmd, or add HEALTHCHECK to its image")  # fmt: skip
 
@@ -203,7 +218,8 @@ def _latest_image(state: ContainerState) -> Judgement:
     return manual(f"{state.image} is still this image here", "pull it, and see if it changes")
 
 
-def _pids(state: ContainerState) -> Judgement:
+def limited_pids(state: ContainerState) -> Judgement:
+    """Judge the limit of processes (5.29)."""
     return judged(state.pids is not None, "no limit" if state.pids is None else str(state.pids),
                   "jaula update --pids-limit NUMBER")  # fmt: skip
 
@@ -214,7 +230,8 @@ def _default_bridge(state: ContainerState) -> Judgement:
                   "create a network and start it with --network NAME")  # fmt: skip
 
 
-def _socket(state: ContainerState) -> Judgement:
+def no_engine_socket(state: ContainerState) -> Judgement:
+    """Judge the sockets of engines (5.32)."""
     if state.control_sockets:
         return fails(f"control sockets of the host at {', '.join(state.control_sockets)}",
                      "do not bind an engine's socket")  # fmt: skip
@@ -231,35 +248,35 @@ def _control(
 
 
 CONTROLS: tuple[Control, ...] = (
-    _control("5.2", 1, "An AppArmor profile is in force", _apparmor),
-    _control("5.3", 2, "An SELinux label confines the container", _selinux),
+    _control("5.2", 1, "An AppArmor profile is in force", apparmor_in_force),
+    _control("5.3", 2, "An SELinux label confines the container", selinux_in_force),
     _control("5.4", 1, "No capability beyond the default ones", _capabilities),
-    _control("5.5", 1, "The container is not privileged", _privileged),
+    _control("5.5", 1, "The container is not privileged", not_privileged),
     _control("5.6", 1, "No system directory of the host is mounted", _host_directories),
     _control("5.7", 1, "No ssh server runs inside", _ssh),
     _control("5.8", 1, "No privileged port of the host is published", _privileged_ports),
     _control("5.9", 1, "Only needed ports are published", _needed_ports),
-    _control("5.10", 1, "Own network namespace", _own_namespace("net", "--network host")),
-    _control("5.11", 1, "Memory is limited", _memory),
-    _control("5.12", 1, "Processor time is limited", _cpu),
-    _control("5.13", 1, "The root file system is read-only", _read_only),
+    _control("5.10", 1, "Own network namespace", own_namespace("net", "--network host")),
+    _control("5.11", 1, "Memory is limited", limited_memory),
+    _control("5.12", 1, "Processor time is limited", limited_cpu),
+    _control("5.13", 1, "The root file system is read-only", read_only_root),
     _control("5.14", 1, "Ports are published at one address", _bound_ports),
     _control("5.15", 1, "Restarts after failures are bounded", _restarts),
-    _control("5.16", 1, "Own pid namespace", _own_namespace("pid", "--pid host")),
-    _control("5.17", 1, "Own ipc namespace", _own_namespace("ipc", "--ipc host")),
-    _control("5.18", 1, "No device of the host inside", _devices),
+    _control("5.16", 1, "Own pid namespace", own_namespace("pid", "--pid host")),
+    _control("5.17", 1, "Own ipc namespace", own_namespace("ipc", "--ipc host")),
+    _control("5.18", 1, "No device of the host inside", no_devices),
     _control("5.19", 1, "Open files are limited", _ulimits),
     _control("5.20", 1, "Mounts do not propagate to the host", _propagation),
-    _control("5.21", 1, "Own uts namespace", _own_namespace("uts", "--uts host")),
-    _control("5.22", 1, "A seccomp filter is in force", _seccomp),
+    _control("5.21", 1, "Own uts namespace", own_namespace("uts", "--uts host")),
+    _control("5.22", 1, "A seccomp filter is in force", seccomp_in_force),
     _control("5.23", 2, "No privileged exec session", _privileged_exec),
     _control("5.24", 2, "No exec session of root", _root_exec),
     _control("5.25", 1, "The container is in its cgroup", _cgroup),
-    _control("5.26", 1, "Processes gain no privileges", _new_privileges),
+    _control("5.26", 1, "Processes gain no privileges", no_new_privileges),
     _control("5.27", 1, "Health is checked", _health),
     _control("5.28", 1, "The image is the latest of its name", _latest_image),
-    _control("5.29", 1, "The number of processes is limited", _pids),
+    _control("5.29", 1, "The number of processes is limited", limited_pids),
     _control("5.30", 2, "The default bridge is not used", _default_bridge),
-    _control("5.31", 1, "Own user namespace", _own_namespace("user", "--userns host")),
-    _control("5.32", 1, "No engine's socket is mounted", _socket),
+    _control("5.31", 1, "Own user namespace", own_namespace("user", "--userns host")),
+    _control("5.32", 1, "No engine's socket is mounted", no_engine_socket),
 )

@@ -1,8 +1,4 @@
-"""Controls of the CIS Docker Benchmark, and the values that they give.
-
-Source of numbers, levels and subjects: CIS Docker Benchmark 1.6.0. Titles are this project's own.
-Section 7 is about swarm mode, which the engine does not have.
-"""
+"""Controls of a benchmark, the profile that has them, and the values that they give."""
 
 from __future__ import annotations
 
@@ -11,8 +7,6 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-
-BENCHMARK = "CIS Docker Benchmark 1.6.0"
 
 
 class State(StrEnum):
@@ -83,18 +77,30 @@ Judge = Callable[[Any], Judgement]
 
 
 class Control(msgspec.Struct, frozen=True):
-    """A control; ``judges`` has a pure function for each kind of subject."""
+    """A control; ``judges`` has a pure function for each kind of subject.
+
+    ``section`` is a key of the profile's sections.
+    """
 
     id: str
     level: int
     scopes: tuple[Scope, ...]
     title: str
     judges: Mapping[Kind, Judge]
+    section: str = ""
 
-    @property
-    def section(self) -> int:
-        """Return the number of the section."""
-        return int(self.id.partition(".")[0])
+
+class Profile(msgspec.Struct, frozen=True):
+    """A benchmark: its controls in the order of the report, and the titles of its sections.
+
+    ``pods_only``: it judges the containers of pods and no other.
+    """
+
+    name: str
+    title: str
+    sections: Mapping[str, str]
+    controls: tuple[Control, ...]
+    pods_only: bool = False
 
 
 def passes(evidence: str) -> Judgement:

@@ -105,6 +105,7 @@ class EngineState(msgspec.Struct, frozen=True):
     images: int = 0
     unused_images: int = 0
     stopped_containers: int = 0
+    audit_log: tuple[str, ...] | None = None  # errors of its chain; None if it is not read
 
 
 # -- reading ----------------------------------------------------------------------------------
@@ -268,7 +269,8 @@ def _log_level(state: EngineState) -> Judgement:
     )
 
 
-def _firewall(state: EngineState) -> Judgement:
+def firewall_loaded(state: EngineState) -> Judgement:
+    """Judge the tables of nft (2.4)."""
     if state.tables is None:
         return unknown("nft cannot list the tables")
     table = table_name(state.bridge.name)
@@ -302,7 +304,8 @@ def _aufs(state: EngineState) -> Judgement:
     )  # fmt: skip
 
 
-def _tls(state: EngineState) -> Judgement:
+def tls_required(state: EngineState) -> Judgement:
+    """Judge the TCP sockets (2.7)."""
     if state.process is None:
         return unknown("the engine's process was not found in /proc")
     if not state.process.listeners:
@@ -316,7 +319,8 @@ def _tls(state: EngineState) -> Judgement:
     return passes(f"{number} TCP sockets answer no client without a certificate")
 
 
-def _ulimits(state: EngineState) -> Judgement:
+def default_limits(state: EngineState) -> Judgement:
+    """Judge the default limits (2.8)."""
     if state.settings is None:
         return unknown("the engine's settings cannot be read")
     soft, hard = state.settings.nofile
@@ -329,7 +333,8 @@ def _ulimits(state: EngineState) -> Judgement:
     return judged(holds, evidence, "set --nofile and --pids-limit")
 
 
-def _user_namespaces(state: EngineState) -> Judgement:
+def user_namespaces(state: EngineState) -> Judgement:
+    """Judge the default user namespace (2.9)."""
     options = state.info.get("SecurityOptions") or ()
     own = sum("user" not in c.host_namespaces for c in state.containers)
     return judged(
@@ -409,7 +414,8 @@ def _proxy(state: EngineState) -> Judgement:
     )  # fmt: skip
 
 
-def _seccomp(state: EngineState) -> Judgement:
+def seccomp_in_force(state: EngineState) -> Judgement:
+    """Judge the default seccomp profile (2.17)."""
     options = [str(o) for o in state.info.get("SecurityOptions") or ()]
     profile = next((o for o in options if o.startswith("name=seccomp")), "")
     number = sum(c.seccomp == 2 for c in state.containers)
@@ -448,12 +454,12 @@ CONTROLS: tuple[Control, ...] = (
     _control("2.1", 1, "The engine runs without root, if possible", _unprivileged),
     _control("2.2", 1, "Containers of the default bridge cannot reach each other", _traffic),
     _control("2.3", 1, "The log level is info", _log_level),
-    _control("2.4", 1, "The engine maintains the packet filter", _firewall),
+    _control("2.4", 1, "The engine maintains the packet filter", firewall_loaded),
     _control("2.5", 1, "No insecure registry is used", _registries),
     _control("2.6", 1, "The storage driver is not aufs", _aufs),
-    _control("2.7", 1, "TCP sockets require TLS and client certificates", _tls),
-    _control("2.8", 1, "Default ulimits are set", _ulimits),
-    _control("2.9", 2, "Containers have user namespaces", _user_namespaces),
+    _control("2.7", 1, "TCP sockets require TLS and client certificates", tls_required),
+    _control("2.8", 1, "Default ulimits are set", default_limits),
+    _control("2.9", 2, "Containers have user namespaces", user_namespaces),
     _control("2.10", 2, "Containers are in the engine's cgroup", _cgroup_parent),
     _control("2.11", 2, "The size of the base device is unchanged", _base_device),
     _control("2.12", 2, "Requests of clients are authorized", _authorization),
@@ -461,7 +467,7 @@ CONTROLS: tuple[Control, ...] = (
     _control("2.14", 1, "Containers gain no privileges by default", _new_privileges),
     _control("2.15", 1, "Containers outlive a restart of the engine", _live_restore),
     _control("2.16", 1, "No proxy in user space carries published ports", _proxy),
-    _control("2.17", 2, "A seccomp profile is the default", _seccomp),
+    _control("2.17", 2, "A seccomp profile is the default", seccomp_in_force),
     _control("2.18", 1, "Experimental features are off", _experimental),
     _control("5.1", 1, "Swarm mode is off", _swarm),
 )

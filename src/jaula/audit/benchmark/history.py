@@ -39,6 +39,7 @@ class Entry(msgspec.Struct, frozen=True):
     states: dict[str, str]
     scopes: tuple[str, ...] = ()
     findings: dict[str, str] = {}
+    profile: str = "cis"
 
 
 _decoder = msgspec.json.Decoder(Entry)
@@ -81,6 +82,7 @@ def entry(document: Mapping[str, Any]) -> Entry:
             {str(control["id"]): str(control["state"]) for control in controls},
             tuple(map(str, document["scopes"])),
             dict(list(findings.items())[:MAX_FINDINGS]),
+            str(document.get("profile", "cis")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidRequest(
@@ -155,7 +157,7 @@ class History:
 def diff(before: Entry, after: Entry) -> list[Change]:
     """Return the controls and findings with another state, in the order of the benchmark. Pure."""
     changes = []
-    for id in sorted({*before.states, *after.states}, key=_order):
+    for id in sorted({*before.states, *after.states}, key=lambda id: (_order(id), id)):
         first, second = before.states.get(id, ""), after.states.get(id, "")
         if first != second:
             changes.append(Change(id, "", first, second))
@@ -164,7 +166,7 @@ def diff(before: Entry, after: Entry) -> list[Change]:
         if first != second:
             id, _, subject = key.partition(" ")
             changes.append(Change(id, subject, first, second))
-    return sorted(changes, key=lambda change: (_order(change.id), change.subject))
+    return sorted(changes, key=lambda change: (_order(change.id), change.id, change.subject))
 
 
 def _order(key: str) -> list[int]:
@@ -172,10 +174,14 @@ def _order(key: str) -> list[int]:
 
 
 def comparable(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries with the scopes of the last one, oldest first. Pure."""
-    return [each for each in entries if each.scopes == entries[-1].scopes]
+    """Return the entries with the profile and scopes of the last one, oldest first. Pure."""
+    return [
+        each
+        for each in entries
+        if (each.profile, each.scopes) == (entries[-1].profile, entries[-1].scopes)
+    ]
 
 
 def trend(entries: Sequence[Entry]) -> str:
-    """Return the last scores of the same scopes, oldest first: ``70/90, 72/90``. Pure."""
+    """Return the last scores of the same parts, oldest first: ``70/90, 72/90``. Pure."""
     return ", ".join(f"{each.holding}/{each.applicable}" for each in comparable(entries)[-5:])

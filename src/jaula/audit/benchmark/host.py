@@ -32,7 +32,7 @@ from jaula.audit.benchmark.control import (
 from jaula.audit.benchmark.file_status import FileStatus
 from jaula.audit.host import kernel_version, sysctls
 from jaula.audit.host.host import Host
-from jaula.audit.model.result import Verdict
+from jaula.audit.model.result import Result, Verdict
 from jaula.kernel import audit
 from jaula.kernel.audit import AUDIT_PERM_ATTR, AUDIT_PERM_WRITE, AuditRule
 from jaula.kernel.mountinfo import MountInfo
@@ -82,10 +82,11 @@ class HostState(msgspec.Struct, frozen=True):
     cves: str = ""  # of this kernel
     weak_sysctls: tuple[str, ...] = ()
     version: str = __version__
+    rows: tuple[Result, ...] = ()  # of jaula verify --host, for the profile jaula
 
 
-def read(host: Host, layout: Layout) -> HostState:
-    """Read the state of the host.
+def read(host: Host, layout: Layout, rows: tuple[Result, ...] = ()) -> HostState:
+    """Read the state of the host; ``rows`` are those of ``jaula verify --host``.
 
     :raises OSError: when a file of it cannot be read.
     """
@@ -112,6 +113,7 @@ def read(host: Host, layout: Layout) -> HostState:
         absent=frozenset(path for path in paths if not os.path.lexists(path)),
         cves=kernel.effective if kernel.verdict is Verdict.FAILS else "",
         weak_sysctls=tuple(row.id for row in sysctls.check(host) if row.verdict is Verdict.RELAXED),
+        rows=rows,
     )
 
 

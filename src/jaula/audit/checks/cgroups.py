@@ -73,6 +73,20 @@ class CgroupDirs:
         except FileNotFoundError:
             return None
 
+    def read_above(self, controller: str, v1: str, v2: str) -> tuple[str, str] | None:
+        """Return (text, path) of a limit file in the cgroup above, or None."""
+        if (directory := self.legacy(controller)) is not None:
+            path = f"{os.path.dirname(directory)}/{v1}"
+        elif (directory := self.unified()) is not None and v2:
+            path = f"{os.path.dirname(directory)}/{v2}"
+        else:
+            return None
+        try:
+            with open(path, encoding="ascii") as file:
+                return file.read().strip(), path
+        except FileNotFoundError:
+            return None
+
 
 def _join(target: str, root: str, path: str) -> str:
     below = path.removeprefix(root) if root != "/" and path.startswith(root) else path

@@ -1,4 +1,4 @@
-"""``jaula audit``: the CIS Docker Benchmark, judged by what is in effect."""
+"""``jaula audit``: a benchmark, judged by what is in effect."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.commands import verify
 from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.main import Settings
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from jaula.audit.benchmark.assessment import Assessment, Subject
     from jaula.audit.benchmark.container_state import ContainerState
-    from jaula.audit.benchmark.control import Fix
+    from jaula.audit.benchmark.control import Fix, Profile
     from jaula.audit.benchmark.engine import EngineProcess, EngineSettings, EngineState
     from jaula.audit.benchmark.exceptions import Exemption
     from jaula.audit.benchmark.fix import Plan
@@ -26,19 +27,24 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "json", "sarif", "junit", "html")
 SCOPES = ("host", "engine", "images", "containers")
+PROFILES = ("cis", "jaula", "nsa-k8s")
 POLICY = "/jaula/policy/images"
 
 
 def run(options: Options) -> int:
     """Print the report; 1 if a control without an exception fails or is unknown."""
     output_format = options.choice("format", FORMATS)
+    profile_name = options.choice("profile", PROFILES)
     if options.on("dry-run") and not options.on("fix"):
         raise UsageError("--dry-run needs --fix.", status=1)
     from jaula.cli import site_packages
 
     site_packages.enable()
+    from jaula.audit.benchmark.catalog import PROFILES as profiles
+
+    profile = profiles[profile_name]
     if options.on("list"):
-        _list()
+        _list(profile)
         return 0
     if os.geteuid() != 0:
         raise CliError(
@@ -56,7 +62,7 @@ def run(options: Options) -> int:
         )
     try:
         exemptions = _exemptions(options.text("exceptions"))
-        audit = _Audit(Client(Settings.host), options)
+        audit = _Audit(Client(Settings.host), options, profile)
         assessment = audit.assess(exemptions)
         failures: list[str] = []
         if options.on("fix"):
@@ -66,7 +72,7 @@ def run(options: Options) -> int:
                 from jaula.audit.benchmark import fix
 
                 failures = fix.apply(plan)
-                audit = _Audit(Client(Settings.host), options)
+                audit = _Audit(Client(Settings.host), options, profile)
                 assessment = audit.assess(exemptions)
         trend = "" if options.on("no-history") else _record(assessment)
     except JaulaError as error:
@@ -79,12 +85,11 @@ def run(options: Options) -> int:
     return 0 if assessment.passed and not failures else 1
 
 
-def _list() -> None:
-    from jaula.audit.benchmark.catalog import CONTROLS
-
-    for control in CONTROLS:
+def _list(profile: Profile) -> None:
+    width = max(len(control.id) for control in profile.controls) + 2
+    for control in profile.controls:
         scopes = ", ".join(control.scopes)
-        print(f"{control.id:8}level {control.level}  {control.title} ({scopes})")
+        print(f"{control.id:{width}}level {control.level}  {control.title} ({scopes})")
 
 
 def _exemptions(path: str) -> tuple[Exemption, ...]:
@@ -93,7 +98,7 @@ def _exemptions(path: str) -> tuple[Exemption, ...]:
     :raises InvalidRequest: when the file is not valid.
     """
     from jaula.audit.benchmark import exceptions
-    from jaula.audit.benchmark.catalog import BY_ID
+    from jaula.audit.benchmark.catalog import IDS
 
     if not path:
         return ()
@@ -102,7 +107,7 @@ def _exemptions(path: str) -> tuple[Exemption, ...]:
             data = file.read(exceptions.LIMIT + 1)
     except OSError as error:
         raise CliError(f"exceptions {path}: {error.strerror}") from None
-    return exceptions.parse(data, BY_ID.keys(), path)
+    return exceptions.parse(data, IDS, path)
 
 
 def _print_plan(plan: Plan, *, done: bool) -> None:
@@ -141,29 +146,31 @@ def _record(assessment: Assessment) -> str:
 class _Audit:
     """The evidence of one report, each part of which is read once."""
 
-    def __init__(self, client: Client, options: Options) -> None:
+    def __init__(self, client: Client, options: Options, profile: Profile) -> None:
         from jaula.audit.benchmark.control import Scope
+
+        self._profile = profile
 
         chosen = [name for name in SCOPES if options.on(name)] or list(SCOPES)
         self.scopes = tuple(Scope(name) for name in chosen)
         self._client = client
         self._host: HostState | None = None
         self._info: Mapping[str, Any] = {}
-        self._layout: Layout | None = None
 
     def assess(self, exemptions: Sequence[Exemption]) -> Assessment:
         """Read the evidence and return the assessment."""
         import datetime
 
         from jaula.audit.benchmark import assessment
-        from jaula.audit.benchmark.catalog import CONTROLS
 
         now = datetime.datetime.now(datetime.UTC)
         subjects = self._subjects()
-        outcomes = assessment.assess(CONTROLS, self.scopes, subjects, exemptions, now.date())
+        outcomes = assessment.assess(
+            self._profile.controls, self.scopes, subjects, exemptions, now.date()
+        )
         return assessment.Assessment(
             now.strftime("%Y-%m-%dT%H:%M:%SZ"), os.uname().nodename,
-            str(self._info.get("ID") or ""), self.scopes, outcomes,
+            str(self._info.get("ID") or ""), self.scopes, outcomes, self._profile,
         )  # fmt: skip
 
     def plan(self, assessment: Assessment) -> Plan:
@@ -203,7 +210,8 @@ class _Audit:
         subjects = []
         if Scope.HOST in self.scopes:
             try:
-                self._host = host.read(report, layout)
+                rows = audit_host.verify(report) if self._profile.name == "jaula" else ()
+                self._host = host.read(report, layout, tuple(rows))
                 subjects.append(Subject(Kind.HOST, report.name, self._host))
             except OSError as error:
                 subjects.append(Subject(Kind.HOST, report.name, None, _reason(error)))
@@ -214,7 +222,7 @@ class _Audit:
             images = self._images(root)
         subjects += [*images, *containers]
         states = tuple(s.evidence for s in containers if not s.error)
-        state = self._engine(process, settings, states)
+        state = self._engine(process, settings, states, root)
         subjects.append(Subject(Kind.ENGINE, "engine", state))
         try:
             files = engine_files.read(layout, settings, os.geteuid(), os.getegid())
@@ -224,10 +232,12 @@ class _Audit:
         return subjects
 
     def _containers(self, root: str) -> list[Subject]:
-        """Read the running containers; those of pods have a profile of their own."""
+        """Read the running containers and those of pods, without the pods' sandboxes."""
+        import msgspec
+
         from jaula.audit.benchmark import container_state
         from jaula.audit.benchmark.assessment import Subject
-        from jaula.audit.benchmark.control import Kind
+        from jaula.audit.benchmark.control import Kind, Scope
         from jaula.audit.model.host_snapshot import HostSnapshot
         from jaula.errors import JaulaError
 
@@ -239,14 +249,22 @@ class _Audit:
             for tag in image.get("RepoTags") or ()
             for name in (tag, tag.removesuffix(":latest"))
         }
+        rows = {}
+        if self._profile.name == "jaula" and Scope.CONTAINERS in self.scopes:
+            rows = verify.rows_of_containers(self._client)
         subjects = []
-        for entry in self._client.get("/containers/json") or ():
+        translations = container_state.read_translations()
+        for entry in self._client.get("/containers/json", (("pods", True),)) or ():
             name = entry["Names"][0].lstrip("/")
             try:
                 document = self._client.get(f"/containers/{entry['Id']}/json")
+                pod = document.get("Pod") or {}
+                if pod.get("Sandbox") == entry["Id"] or (not pod and self._profile.pods_only):
+                    continue
                 execs = [self._exec(id) for id in document.get("ExecIDs") or ()]
-                state = container_state.read(document, snapshot, execs, names, root)
-                subjects.append(Subject(Kind.CONTAINER, name, state))
+                state = container_state.read(document, snapshot, execs, names, root, translations)
+                state = msgspec.structs.replace(state, rows=tuple(rows.get(state.id, ())))
+                subjects.append(Subject(Kind.CONTAINER, state.name, state))
             except (OSError, ValueError, KeyError, JaulaError) as error:
                 if self._is_running(entry["Id"]):
                     subjects.append(Subject(Kind.CONTAINER, name, None, _reason(error)))
@@ -295,6 +313,7 @@ class _Audit:
         process: EngineProcess | None,
         settings: EngineSettings | None,
         containers: tuple[ContainerState, ...],
+        root: str,
     ) -> EngineState:
         from jaula.audit.benchmark import engine, images
         from jaula.audit.image_policy import ImagePolicyReader
@@ -306,7 +325,7 @@ class _Audit:
             general = str(reader.rules.general.verdict)
         except JaulaError:
             general = ""
-        every = self._client.get("/containers/json", (("all", True),)) or []
+        every = self._client.get("/containers/json", (("all", True), ("pods", True))) or []
         return engine.EngineState(
             info=self._info,
             version=self._client.get("/version"),
@@ -323,12 +342,25 @@ class _Audit:
             unused_images=images.count_unused(
                 (image["Id"] for image in self._listed), (c["ImageID"] for c in every)
             ),
-            stopped_containers=sum(c["State"] != "running" for c in every),
+            stopped_containers=sum(c["State"] != "running" for c in every if not c.get("Pod")),
+            audit_log=_audit_log(root) if self._profile.name == "jaula" else None,
         )
 
 
 def _reason(error: Exception) -> str:
     return f"it cannot be read: {error}"
+
+
+def _audit_log(root: str) -> tuple[str, ...] | None:
+    """Return the errors in the chain of the engine's audit log; None if it cannot be read."""
+    from pathlib import Path
+
+    from jaula.state import audit_log
+
+    try:
+        return tuple(error.text for error in audit_log.verify(Path(root, "audit")).errors)
+    except OSError:
+        return None
 
 
 def _tables(snapshot: HostSnapshot) -> frozenset[str] | None:
@@ -427,6 +459,14 @@ COMMAND = Command(
         Flag("images", "", "bool", "Audit images and the image policy (section 4)"),
         Flag("list", "l", "bool", "List the controls"),
         Flag("no-history", "", "bool", "Do not keep the report for the trend"),
+        Flag(
+            "profile",
+            "",
+            "string",
+            "Benchmark (cis, jaula or nsa-k8s)",
+            default="cis",
+            completes=PROFILES,
+        ),
     ),
     max_args=0,
     completes=("diff",),

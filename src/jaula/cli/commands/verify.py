@@ -232,6 +232,28 @@ def _rows(
     return rows
 
 
+def rows_of_containers(client: Client) -> dict[str, list[Result]]:
+    """Return the rows of every running container by its id, for ``jaula audit``.
+
+    A container that exits meanwhile is left out.
+    """
+    from jaula.audit.image_policy import ImagePolicyReader
+    from jaula.audit.model.host_snapshot import HostSnapshot
+
+    snapshot, documents = HostSnapshot(), _Documents(client)
+    snapshot.networks = client.get("/networks")
+    snapshot.cdi_directories = client.get("/info")["CDISpecDirs"]
+    snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
+    result = {}
+    for entry in documents.listed:
+        try:
+            document = documents.inspect(entry["Id"])
+            result[entry["Id"]] = _rows(client, document, snapshot, documents, probe=False)
+        except CliError:
+            continue  # it has exited
+    return result
+
+
 def _exec(client: Client, exec_id: str) -> dict[str, Any]:
     """Return the document of an exec session; an empty one if it has ended."""
     try:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.audit.benchmark import container_state, engine, exceptions, file_status, fix, history
-from jaula.audit.benchmark.catalog import BY_ID
+from jaula.audit.benchmark.catalog import IDS
 from jaula.audit.benchmark.container_state import Port, host_path, inside_id, is_sensitive
 from jaula.audit.benchmark.control import AuditRuleFix, FileFix
 from jaula.audit.benchmark.history import Entry, History
@@ -168,7 +168,7 @@ ENTRY = '[[exception]]\nid = "5.13"\nreason = "r"\nuntil = 2026-06-01\n'
 
 def test_an_exception_holds_until_its_day_and_for_its_subject() -> None:
     text = ENTRY + '[[exception]]\nid = "5.13"\nsubject = "db"\nreason = "x"\nuntil = 2020-01-01\n'
-    found = exceptions.parse(text.encode(), BY_ID.keys(), "f")
+    found = exceptions.parse(text.encode(), IDS, "f")
     general = exceptions.select(found, "5.13", "web", TODAY)
     assert general is not None and not general.expired(TODAY)
     assert general.expired(TODAY + datetime.timedelta(days=1))
@@ -193,7 +193,7 @@ def test_an_exception_holds_until_its_day_and_for_its_subject() -> None:
 )
 def test_invalid_exceptions_are_one_clear_error(text: str, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        exceptions.parse(text.encode("utf-8", "surrogatepass"), BY_ID.keys(), "f")
+        exceptions.parse(text.encode("utf-8", "surrogatepass"), IDS, "f")
 
 
 # -- history ----------------------------------------------------------------------------------

@@ -14,7 +14,17 @@ import pytest
 from jsonschema import Draft4Validator
 
 from jaula.audit.benchmark.assessment import Assessment, Score, Subject, assess, counts, score
-from jaula.audit.benchmark.control import Control, Kind, Scope, State, fails, judged, manual
+from jaula.audit.benchmark.catalog import SECTIONS
+from jaula.audit.benchmark.control import (
+    Control,
+    Kind,
+    Profile,
+    Scope,
+    State,
+    fails,
+    judged,
+    manual,
+)
 from jaula.audit.benchmark.exceptions import Exemption
 from jaula.audit.benchmark.reports import FORMATS, sarif
 
@@ -25,7 +35,7 @@ SCHEMA = json.loads(Path(sysconfig.get_path("purelib"), "sarif-schema.json").rea
 
 def control(id: str, level: int = 1, **judges: Any) -> Control:
     by_kind = {Kind(kind): judge for kind, judge in judges.items()}
-    return Control(id, level, (Scope.CONTAINERS,), f"control {id}", by_kind)
+    return Control(id, level, (Scope.CONTAINERS,), f"control {id}", by_kind, "5")
 
 
 CONTROLS = (
@@ -34,6 +44,7 @@ CONTROLS = (
     control("5.4", host=lambda _: fails("x", "y")),
     control("5.5", 2, container=lambda _: judged(True, "good", "")),
 )
+PROFILE = Profile("cis", "CIS Docker Benchmark 1.6.0", SECTIONS, CONTROLS)
 
 
 def subjects(**bad: bool) -> list[Subject]:
@@ -43,7 +54,7 @@ def subjects(**bad: bool) -> list[Subject]:
 def assessment(*exemptions: Exemption, extra: tuple[Subject, ...] = ()) -> Assessment:
     everything = [*subjects(web=False, db=True), Subject(Kind.CONTAINER, HOSTILE, True), *extra]
     outcomes = assess(CONTROLS, [Scope.CONTAINERS], everything, exemptions, TODAY)
-    return Assessment("2026-06-01T00:00:00Z", "host", "id", (Scope.CONTAINERS,), outcomes)
+    return Assessment("2026-06-01T00:00:00Z", "host", "id", (Scope.CONTAINERS,), outcomes, PROFILE)
 
 
 def test_a_control_has_the_worst_state_of_its_subjects() -> None:

@@ -1,4 +1,4 @@
-"""Report formats of ``jaula audit``: a table, JSON, SARIF 2.1.0, JUnit, one HTML page."""
+"""Report formats of both audits: a table, JSON, SARIF 2.1.0, JUnit, one HTML page."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from jaula import __version__
 from jaula.audit.benchmark.assessment import Assessment, Outcome, score
-from jaula.audit.benchmark.control import BENCHMARK
 
 
 def document(assessment: Assessment) -> dict[str, Any]:
@@ -18,7 +17,8 @@ def document(assessment: Assessment) -> dict[str, Any]:
         for s in (score(assessment.outcomes, level),)
     }
     return {
-        "benchmark": BENCHMARK,
+        "benchmark": assessment.profile.title,
+        "profile": assessment.profile.name,
         "version": __version__,
         "time": assessment.time,
         "host": assessment.host,

@@ -16,8 +16,6 @@ from xml.sax.saxutils import escape, quoteattr
 from jaula.audit.benchmark.assessment import Assessment, Finding, Outcome
 from jaula.audit.benchmark.control import State
 
-SECTIONS = {1: "host", 2: "engine", 3: "engine files", 4: "images", 5: "containers",
-            6: "operations"}  # fmt: skip
 _INVALID = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SKIPPED = (State.MANUAL, State.EXCEPTED, State.NOT_APPLICABLE)
 
@@ -25,15 +23,16 @@ _SKIPPED = (State.MANUAL, State.EXCEPTED, State.NOT_APPLICABLE)
 def render(assessment: Assessment) -> str:
     """Return the document, without a final newline."""
     suites = []
-    for section, name in SECTIONS.items():
+    for section, name in assessment.profile.sections.items():
         outcomes = [o for o in assessment.outcomes if o.control.section == section]
         if outcomes:
-            suites.append(_suite(f"{section} {name}", assessment.time, outcomes))
+            title = f"{section} {name}" if section.isdigit() else name
+            suites.append(_suite(title, assessment, outcomes))
     total = _counts(f for o in assessment.outcomes for f in o.findings)
     return "\n".join(
         (
             '<?xml version="1.0" encoding="UTF-8"?>',
-            f'<testsuites name="jaula audit" {total}>',
+            f'<testsuites name="{assessment.command}" {total}>',
             *suites,
             "</testsuites>",
         )
@@ -49,18 +48,21 @@ def _counts(findings: Iterable[Finding]) -> str:
     )
 
 
-def _suite(name: str, time: str, outcomes: list[Outcome]) -> str:
-    cases = [_case(outcome, finding) for outcome in outcomes for finding in outcome.findings]
+def _suite(name: str, assessment: Assessment, outcomes: list[Outcome]) -> str:
+    profile = assessment.profile.name
+    cases = [
+        _case(profile, outcome, finding) for outcome in outcomes for finding in outcome.findings
+    ]
     counts = _counts(finding for outcome in outcomes for finding in outcome.findings)
-    timestamp = time.rstrip("Z")
+    timestamp = assessment.time.rstrip("Z")
     head = f'  <testsuite name={quoteattr(name)} timestamp="{timestamp}" time="0" {counts}>'
     return "\n".join((head, *cases, "  </testsuite>"))
 
 
-def _case(outcome: Outcome, finding: Finding) -> str:
+def _case(profile: str, outcome: Outcome, finding: Finding) -> str:
     control = outcome.control
     name = _attribute(f"{control.id} {control.title}: {finding.subject}")
-    class_name = _attribute(f"cis.{finding.kind}.{finding.subject}")
+    class_name = _attribute(f"{profile}.{finding.kind}.{finding.subject}")
     head = f'    <testcase name={name} classname={class_name} time="0"'
     message = _attribute(finding.note or finding.evidence)
     body = escape(_valid(f"{finding.evidence}\n{finding.remediation}\n{finding.note}".strip()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.audit.benchmark.assessment import Assessment, Finding, Outcome, counts, score
-from jaula.audit.benchmark.control import BENCHMARK, State
+from jaula.audit.benchmark.control import State
 from jaula.audit.model.result import plain, quantity, table
 
 MAX_FINDINGS = 10  # findings of a control in the table; the other formats have all
@@ -25,7 +25,7 @@ def score_line(assessment: Assessment) -> str:
     outcomes = assessment.outcomes
     states = ", ".join(f"{count} {state}" for state, count in counts(outcomes).items())
     return (
-        f"{BENCHMARK}: {score(outcomes)} applicable controls hold "
+        f"{assessment.profile.title}: {score(outcomes)} applicable controls hold "
         f"(level 1: {score(outcomes, 1)}, level 2: {score(outcomes, 2)}); {states}"
     )
 
