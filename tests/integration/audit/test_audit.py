@@ -410,7 +410,7 @@ def test_the_difference_of_two_reports(engine: PrivateEngine, busybox: str, tmp_
         (("--format", "xml"), 125, "must be one of table, json, sarif, junit, html"),
         (("--dry-run",), 1, "--dry-run needs --fix"),
         (("--exceptions", "/nonexistent/file"), 1, "No such file"),
-        (("extra",), 1, "accepts no arguments"),
+        (("extra",), 1, "takes a HOST with --docker only"),
         (("diff", "one"), 1, "requires two reports, or none"),
         (("diff", "/dev/null", "/dev/null"), 1, "is not JSON"),
     ],

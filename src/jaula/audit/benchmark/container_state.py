@@ -6,7 +6,6 @@ is read from /proc, the cgroup files, the mount table and nft.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import subprocess
@@ -99,6 +98,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0  # maximum of on-failure
     health: str = "healthy"
     on_default_bridge: bool = False
+    unlisted: bool = False  # whether the engine's API does not have it
     pod: str = ""  # NAMESPACE/NAME
     groups: frozenset[int] = frozenset()  # of the first process, inside
     host_paths: tuple[tuple[str, str], ...] = ()  # binds that the kubelet does not own
@@ -177,10 +177,14 @@ def translated(text: str, addresses: Iterable[str]) -> tuple[Port, ...]:
     own, ports = set(addresses), set()
     for line in text.splitlines():
         words = line.split()
-        if "DNAT" not in words or "--to-destination" not in words or "!" in words[:2]:
+        if words[-2:-1] != ["--to-destination"]:
             continue
-        options = dict(itertools.pairwise(words))
-        target = options["--to-destination"].rpartition(":")[0] or options["--to-destination"]
+        options = {
+            name: value
+            for before, name, value in zip(words, words[1:], words[2:], strict=False)
+            if name.startswith("-") and before != "!"
+        }
+        target = words[-1].rpartition(":")[0] or words[-1]
         port = options.get("--dport", "")
         if target.strip("[]") not in own or not (port.isascii() and port.isdigit()):
             continue

@@ -125,8 +125,14 @@ def find_process(socket_path: str, proc: str = "/proc") -> EngineProcess | None:
             holder = pid
             if pid != 1:
                 break
-    if holder is None:
-        return None
+    return None if holder is None else read_process(holder, proc)
+
+
+def read_process(holder: int, proc: str = "/proc") -> EngineProcess:
+    """Return the process of an engine. Its TCP sockets are asked in the caller's network.
+
+    :raises OSError: when it cannot be read.
+    """
     uid = Path(proc, str(holder)).stat().st_uid
     words = Path(proc, str(holder), "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
     own = _sockets(proc, holder)
@@ -186,15 +192,28 @@ def _sockets(proc: str, pid: int) -> set[int]:
     return inodes
 
 
+def child_pids(pid: int, proc: str = "/proc") -> Iterator[int]:
+    """Yield the child processes of a process."""
+    for other, parent, _ in _stats(proc):
+        if parent == pid:
+            yield other
+
+
 def _children(proc: str, pid: int) -> Iterator[str]:
-    for other in _pids(proc):
+    for _, parent, name in _stats(proc):
+        if parent == pid:
+            yield name
+
+
+def _stats(proc: str) -> Iterator[tuple[int, int, str]]:
+    """Yield pid, parent and name of each process."""
+    for pid in _pids(proc):
         try:
-            text = Path(proc, str(other), "stat").read_text(errors="replace")
+            text = Path(proc, str(pid), "stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
         name, _, fields = text.partition("(")[2].rpartition(") ")
-        if int(fields.split(" ", 2)[1]) == pid:
-            yield name
+        yield pid, int(fields.split(" ", 2)[1]), name
 
 
 def answer_of(address: str, port: int) -> str:

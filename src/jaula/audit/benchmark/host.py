@@ -65,7 +65,8 @@ class Layout(msgspec.Struct, frozen=True):
 class HostState(msgspec.Struct, frozen=True):
     """The host as its controls need it.
 
-    ``data_mount`` is the mount that the data directory is on. ``rules`` is None if they cannot be
+    ``data_mount`` is the mount that the data directory is on; an engine may bind its directory
+    at itself, so the device counts. ``rules`` is None if they cannot be
     read, with the reason in ``rules_error``. ``absent`` are paths to record that do not exist.
     ``socket_users`` are the members of the socket's group, without root.
     """
@@ -82,6 +83,7 @@ class HostState(msgspec.Struct, frozen=True):
     cves: str = ""  # of this kernel
     weak_sysctls: tuple[str, ...] = ()
     version: str = __version__
+    root_device: str = ""  # of the mount at /
     rows: tuple[Result, ...] = ()  # of jaula verify --host, for the profile jaula
 
 
@@ -104,6 +106,7 @@ def read(host: Host, layout: Layout, rows: tuple[Result, ...] = ()) -> HostState
     return HostState(
         layout=layout,
         data_mount=mount_of(os.path.realpath(layout.root), host.mounts),
+        root_device=getattr(mount_of("/", host.mounts), "device", ""),
         socket=socket,
         socket_users=group_users(socket.gid) if socket else (),
         rules=rules,
@@ -213,7 +216,11 @@ def _partition(state: HostState) -> Judgement:
     if mount is None:
         return unknown(f"no mount of the host contains {root}")
     evidence = f"{root} is on {mount.target} ({mount.source}, {mount.fstype})"
-    return fails(evidence, remediation) if mount.target == "/" else passes(evidence)
+    if mount.target == "/":
+        return fails(evidence, remediation)
+    if mount.device == state.root_device:
+        return fails(f"{evidence}, which is the file system of /", remediation)
+    return passes(evidence)
 
 
 def _users(state: HostState) -> Judgement:

@@ -83,14 +83,19 @@ class LayerScan:
         self._layers = layers
         self._files: dict[str, tuple[str, ...]] = {}
 
-    def read(self, diff_ids: Sequence[str]) -> tuple[str, ...] | None:
+    def trees(self, diff_ids: Iterable[str]) -> list[str]:
+        """Return the directories of layers, in the same order."""
+        return [f"{self._layers}/{id.removeprefix('sha256:')}/fs" for id in diff_ids]
+
+    def read(self, trees: Sequence[str]) -> tuple[str, ...] | None:
         """Return the files that an image has; None if a layer is not unpacked there.
+
+        ``trees`` are the directories of its layers, lowest first.
 
         :raises OSError: when a layer cannot be read.
         :raises ValueError: when a layer has more than 200,000 files.
         """
-        trees = [f"{self._layers}/{id.removeprefix('sha256:')}/fs" for id in diff_ids]
-        if not all(os.path.isdir(tree) for tree in trees):
+        if not trees or not all(os.path.isdir(tree) for tree in trees):
             return None
         result: set[str] = set()
         for number, tree in enumerate(trees):
@@ -127,13 +132,21 @@ def hides(layer: str, path: str) -> bool:
 
 
 def read(
-    inspect: Mapping[str, Any], history: Sequence[Mapping[str, Any]], scan: LayerScan
+    inspect: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    scan: LayerScan,
+    trees: Sequence[str] | None = None,
 ) -> ImageState:
-    """Return the state of an image from its two documents and its layers."""
+    """Return the state of an image from its two documents and its layers.
+
+    ``trees`` are the directories of its layers, if they are not those of this engine.
+    """
     config = inspect.get("Config") or {}
     tags = inspect.get("RepoTags") or ()
     try:
-        files = scan.read([str(id) for id in (inspect.get("RootFS") or {}).get("Layers") or ()])
+        if trees is None:
+            trees = scan.trees(map(str, (inspect.get("RootFS") or {}).get("Layers") or ()))
+        files = scan.read(trees)
     except (OSError, ValueError):
         files = None
     check = (config.get("Healthcheck") or {}).get("Test") or ()

@@ -43,6 +43,7 @@ def run(options: Options) -> int:
     from jaula.audit.benchmark.catalog import PROFILES as profiles
 
     profile = profiles[profile_name]
+    docker = _docker_socket(options)
     if options.on("list"):
         _list(profile)
         return 0
@@ -54,7 +55,7 @@ def run(options: Options) -> int:
     from jaula.audit.benchmark.reports import FORMATS as FORMS
     from jaula.errors import JaulaError
 
-    address = Client(Settings.host).address.text
+    address = f"unix://{docker}" if docker else Client(Settings.host).address.text
     if not address.startswith("unix://"):
         raise CliError(
             f"jaula audit reads the kernel of this host, and {address} may be another one: "
@@ -62,7 +63,11 @@ def run(options: Options) -> int:
         )
     try:
         exemptions = _exemptions(options.text("exceptions"))
-        audit = _Audit(Client(Settings.host), options, profile)
+        audit: _Audit = (
+            _DockerAudit(docker, options)
+            if docker
+            else _EngineAudit(Client(Settings.host), options, profile)
+        )
         assessment = audit.assess(exemptions)
         failures: list[str] = []
         if options.on("fix"):
@@ -72,7 +77,7 @@ def run(options: Options) -> int:
                 from jaula.audit.benchmark import fix
 
                 failures = fix.apply(plan)
-                audit = _Audit(Client(Settings.host), options, profile)
+                audit = _EngineAudit(Client(Settings.host), options, profile)
                 assessment = audit.assess(exemptions)
         trend = "" if options.on("no-history") else _record(assessment)
     except JaulaError as error:
@@ -83,6 +88,26 @@ def run(options: Options) -> int:
     for failure in failures:
         print(f"jaula: not done: {failure}", file=sys.stderr)
     return 0 if assessment.passed and not failures else 1
+
+
+def _docker_socket(options: Options) -> str:
+    """Return the path of dockerd's socket with --docker, '' without.
+
+    :raises UsageError: when the command line has another address, or flags of this engine.
+    """
+    from jaula.audit.benchmark import docker
+
+    if not options.on("docker"):
+        if options.arguments:
+            raise UsageError('"jaula audit" takes a HOST with --docker only.', status=1)
+        return ""
+    if options.on("fix") or options.choice("profile", PROFILES) != PROFILES[0]:
+        raise UsageError("--docker needs no --fix and no --profile other than cis.", status=1)
+    host = options.arguments[0] if options.arguments else f"unix://{docker.DEFAULT_SOCKET}"
+    if not host.startswith(("unix://", "/")):
+        raise UsageError(f'"{host}" is not a unix socket of this host: must be unix:///PATH.',
+                         status=1)  # fmt: skip
+    return host.removeprefix("unix://")
 
 
 def _list(profile: Profile) -> None:
@@ -146,14 +171,12 @@ def _record(assessment: Assessment) -> str:
 class _Audit:
     """The evidence of one report, each part of which is read once."""
 
-    def __init__(self, client: Client, options: Options, profile: Profile) -> None:
+    def __init__(self, options: Options, profile: Profile) -> None:
         from jaula.audit.benchmark.control import Scope
-
-        self._profile = profile
 
         chosen = [name for name in SCOPES if options.on(name)] or list(SCOPES)
         self.scopes = tuple(Scope(name) for name in chosen)
-        self._client = client
+        self._profile = profile
         self._host: HostState | None = None
         self._info: Mapping[str, Any] = {}
 
@@ -173,6 +196,9 @@ class _Audit:
             str(self._info.get("ID") or ""), self.scopes, outcomes, self._profile,
         )  # fmt: skip
 
+    def _subjects(self) -> list[Subject]:
+        raise NotImplementedError
+
     def plan(self, assessment: Assessment) -> Plan:
         """Return what --fix does about failing controls; exceptions are left as they are."""
         from jaula.audit.benchmark import fix, host
@@ -187,6 +213,30 @@ class _Audit:
         ]
         recorded = host.rules_of_file(self._host).values() if self._host else ()
         return fix.plan(fixes, recorded, fix.RULES_DIRECTORY)
+
+
+class _DockerAudit(_Audit):
+    """The evidence about a foreign dockerd."""
+
+    def __init__(self, socket: str, options: Options) -> None:
+        from jaula.audit.benchmark import docker
+
+        super().__init__(options, docker.PROFILE)
+        self._socket = socket
+
+    def _subjects(self) -> list[Subject]:
+        from jaula.audit.benchmark import docker
+
+        subjects, self._info = docker.subjects(docker.DockerHost(self._socket), self.scopes)
+        return subjects
+
+
+class _EngineAudit(_Audit):
+    """The evidence about this engine."""
+
+    def __init__(self, client: Client, options: Options, profile: Profile) -> None:
+        super().__init__(options, profile)
+        self._client = client
 
     def _subjects(self) -> list[Subject]:
         from jaula.audit import host as audit_host
@@ -439,11 +489,12 @@ def _layout(
 
 
 COMMAND = Command(
-    "[OPTIONS]",
+    "[OPTIONS] [HOST]",
     "Audit host, engine, images and containers by the CIS Docker Benchmark",
     run,
     flags=(
         Flag("containers", "", "bool", "Audit running containers (section 5)"),
+        Flag("docker", "", "bool", "Audit dockerd at HOST (default: unix:///run/docker.sock)"),
         Flag("dry-run", "", "bool", "With --fix: print what would be done"),
         Flag("engine", "", "bool", "Audit the engine and its files (sections 2 and 3)"),
         Flag("exceptions", "", "string", "File of controls that may fail (TOML)", completes="file"),
@@ -468,7 +519,7 @@ COMMAND = Command(
             completes=PROFILES,
         ),
     ),
-    max_args=0,
+    max_args=1,
     completes=("diff",),
     description=(
         "Judges the 108 controls of sections 1 to 6 by what is in effect: the kernel's state of "

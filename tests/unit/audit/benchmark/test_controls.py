@@ -69,6 +69,7 @@ HOST_CASES: list[tuple[str, dict[str, Any], State]] = [
     ("1.1.1", {}, State.PASS),
     ("1.1.1", {"data_mount": mount("/")}, State.FAIL),
     ("1.1.1", {"data_mount": None}, State.UNKNOWN),
+    ("1.1.1", {"root_device": "8:1"}, State.FAIL),  # bound at itself
     ("1.1.2", {}, State.PASS),
     ("1.1.2", {"socket": FileStatus("/s", 0, 5, 0o660), "socket_users": ("bob",)}, State.MANUAL),
     ("1.1.2", {"socket": FileStatus("/s", 0, 5, 0o600), "socket_users": ("bob",)}, State.PASS),

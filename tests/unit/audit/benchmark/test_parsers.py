@@ -328,6 +328,6 @@ def test_a_file_that_a_higher_layer_replaces_does_not_count(tmp_path: Path) -> N
     replaced.write_text("")
     (tmp_path / "b/fs/opt").write_text("a file in place of the directory")
     scan = LayerScan(str(tmp_path))
-    assert scan.read(["sha256:a", "sha256:b"]) == ("/bin/su", "/bin/z")
-    assert scan.read(["sha256:a"]) == ("/bin/su", "/bin/x", "/opt/y")
-    assert scan.read(["sha256:a", "sha256:absent"]) is None
+    assert scan.read(scan.trees(["sha256:a", "sha256:b"])) == ("/bin/su", "/bin/z")
+    assert scan.read(scan.trees(["sha256:a"])) == ("/bin/su", "/bin/x", "/opt/y")
+    assert scan.read(scan.trees(["sha256:a", "sha256:absent"])) is None
