@@ -109,6 +109,7 @@ COMMANDS = {
     "cri setup": "cri_setup",
     "harden diff": "harden_diff",
     "harden apply": "harden_apply",
+    "image audit": "image_audit",
     "image bootstrap": "image_bootstrap",
     "image build": "build",
     "image history": "history",

@@ -44,6 +44,7 @@ class Finding(msgspec.Struct, frozen=True):
     remediation: str = ""
     note: str = ""
     fixes: tuple[Fix, ...] = ()
+    details: tuple[str, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -127,7 +128,7 @@ def _finding(
             state, note = State.EXCEPTED, f"until {exemption.until}: {exemption.reason}"
     return Finding(
         subject.name, subject.kind, state, judgement.evidence, judgement.remediation, note,
-        judgement.fixes,
+        judgement.fixes, judgement.details,
     )  # fmt: skip
 
 

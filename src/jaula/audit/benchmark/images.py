@@ -29,6 +29,7 @@ from jaula.audit.benchmark.control import (
 )
 from jaula.audit.benchmark.engine import EngineState
 from jaula.audit.checks.set_user_id import privileged_files
+from jaula.audit.image import secrets
 
 ROOT_USERS = ("", "0", "root")
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
@@ -47,16 +48,6 @@ _UNVERIFIED = re.compile(
     r"--allow-unauthenticated|--allow-untrusted|--force-yes|--nogpgcheck|--no-gpg-checks"
     r"|trusted=yes|\b(?:curl|wget)\b[^|;&]*\|\s*(?:sudo\s+)?(?:ba|da|a|z)?sh\b"
 )
-_SECRET_NAME = re.compile(
-    r"(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY"
-    r"|CREDENTIALS)(?:_|$)",
-    re.IGNORECASE,
-)
-_SECRET_VALUE = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b"
-    r"|\bglpat-[A-Za-z0-9_-]{20}\b"
-)
-_ASSIGNMENT = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]{0,63})=(\S+)")
 
 
 class ImageState(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,7 +156,8 @@ def read(
 # -- judges of an image -----------------------------------------------------------------------
 
 
-def _user(state: ImageState) -> Judgement:
+def other_user(state: ImageState) -> Judgement:
+    """Judge the user of an image (4.1)."""
     root = state.user.partition(":")[0] in ROOT_USERS
     return judged(not root, f"USER {state.user or 'is not set'}",
                   "add USER with another user than root to its Dockerfile")  # fmt: skip
@@ -185,12 +177,14 @@ def _patches(state: ImageState) -> Judgement:
                   "scan its packages, and build it anew")  # fmt: skip
 
 
-def _health_check(state: ImageState) -> Judgement:
+def health_checked(state: ImageState) -> Judgement:
+    """Judge the health check (4.6)."""
     return judged(state.health_check, f"{'a' if state.health_check else 'no'} HEALTHCHECK",
                   "add HEALTHCHECK to its Dockerfile")  # fmt: skip
 
 
-def _updates(state: ImageState) -> Judgement:
+def no_lone_update(state: ImageState) -> Judgement:
+    """Judge steps that only update (4.7)."""
     alone = [step for step in state.steps if _UPDATE.search(step) and not _INSTALL.search(step)]
     return judged(not alone, f"steps that only update: {excerpt(alone)}",
                   "update and install in one RUN")  # fmt: skip
@@ -205,35 +199,24 @@ def _set_user_id(state: ImageState) -> Judgement:
                   "remove the bits: RUN chmod a-s FILE")  # fmt: skip
 
 
-def _add(state: ImageState) -> Judgement:
+def without_add(state: ImageState) -> Judgement:
+    """Judge steps with ADD (4.9)."""
     # The oldest step is the root file system of the base image.
     added = [step for step in state.steps[:-1] if re.match(r"(?:/bin/sh -c #\(nop\) )?ADD ", step)]
     return judged(not added, f"steps with ADD: {excerpt(added)}", "use COPY")
 
 
 def _secrets(state: ImageState) -> Judgement:
-    names = [v.partition("=")[0] for v in state.environment if is_secret(v)]
-    names += [
-        match[1]
-        for step in state.steps
-        for match in _ASSIGNMENT.finditer(step)
-        if is_secret(match[0])
-    ]
-    if any(_SECRET_VALUE.search(text) for text in (*state.steps, *state.environment)):
-        names.append("a key or token")
+    names = [*secrets.of_variables(state.environment), *secrets.of_steps(state.steps)]
     if names:
         return fails(f"secrets by their names or form: {', '.join(dict.fromkeys(names))}",
                      "use RUN --mount=type=secret, and change these secrets")  # fmt: skip
-    return manual("no variable or step has the name or form of a secret", "read its files")
+    return manual("no variable or step has the name or form of a secret",
+                  "read its files: jaula image audit")  # fmt: skip
 
 
-def is_secret(assignment: str) -> bool:
-    """Return whether ``NAME=VALUE`` has the name of a secret and a value of its own. Pure."""
-    name, _, value = assignment.partition("=")
-    return bool(_SECRET_NAME.search(name)) and value.strip("\"'")[:1] not in ("", "$", "/")
-
-
-def _verified(state: ImageState) -> Judgement:
+def verified_packages(state: ImageState) -> Judgement:
+    """Judge steps without verification (4.11)."""
     unverified = [step for step in state.steps if _UNVERIFIED.search(step)]
     if unverified:
         return fails(f"steps without verification: {excerpt(unverified)}",
@@ -273,19 +256,19 @@ def _policy_control(id: str, title: str, judge: Judge, level: int = 2) -> Contro
 
 CONTROLS: tuple[Control, ...] = (
     Control("4.1", 1, (Scope.IMAGES, Scope.CONTAINERS), "Programs do not run as root",
-            {Kind.IMAGE: _user, Kind.CONTAINER: _container_user}),
+            {Kind.IMAGE: other_user, Kind.CONTAINER: _container_user}),
     _policy_control("4.2", "Only trusted base images are used",
                     _policy("reject images of other sources", manual), level=1),
     _image_control("4.3", 1, "The image has no unneeded packages", _packages),
     _image_control("4.4", 1, "The image is scanned and has all patches", _patches),
     _policy_control("4.5", "Images without a signature are refused",
                     _policy("require signatures", fails)),
-    _image_control("4.6", 1, "The image has a health check", _health_check),
-    _image_control("4.7", 1, "No step only updates the list of packages", _updates),
+    _image_control("4.6", 1, "The image has a health check", health_checked),
+    _image_control("4.7", 1, "No step only updates the list of packages", no_lone_update),
     _image_control("4.8", 2, "The image has no set-user-ID programs", _set_user_id),
-    _image_control("4.9", 1, "The image is built with COPY, not ADD", _add),
+    _image_control("4.9", 1, "The image is built with COPY, not ADD", without_add),
     _image_control("4.10", 1, "The image has no secrets", _secrets),
-    _image_control("4.11", 2, "Packages are verified", _verified),
+    _image_control("4.11", 2, "Packages are verified", verified_packages),
     _policy_control("4.12", "Signatures of artifacts are verified",
                     _policy("require signatures", manual)),
 )  # fmt: skip

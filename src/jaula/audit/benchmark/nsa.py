@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.audit.benchmark import containers, images
+from jaula.audit.benchmark import containers
 from jaula.audit.benchmark.container_state import ContainerState, names_of
 from jaula.audit.benchmark.control import (
     Control,
@@ -28,6 +28,7 @@ from jaula.audit.benchmark.control import (
     passes,
 )
 from jaula.audit.benchmark.engine import EngineState
+from jaula.audit.image import secrets
 from jaula.kernel.capabilities import NAMES
 
 NET_BIND_SERVICE = 1 << NAMES.index("CAP_NET_BIND_SERVICE")
@@ -86,9 +87,8 @@ def _tokens(state: ContainerState) -> Judgement:
 def _environment(state: ContainerState) -> Judgement:
     if state.environment is None:
         return not_applicable("its environment cannot be read: the first process has changed it")
-    secrets = [variable for variable in state.environment if images.is_secret(variable)]
-    names = ", ".join(variable.partition("=")[0] for variable in secrets[:10])
-    return judged(not secrets, f"variables with the name of a secret: {names or 'none'}",
+    names = secrets.of_variables(state.environment)
+    return judged(not names, f"variables with a secret: {', '.join(names[:10]) or 'none'}",
                   "mount the Secret as a volume")  # fmt: skip
 
 

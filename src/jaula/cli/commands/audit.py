@@ -13,7 +13,7 @@ from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any
 
     from jaula.audit.benchmark.assessment import Assessment, Subject
@@ -40,12 +40,13 @@ def run(options: Options) -> int:
     from jaula.cli import site_packages
 
     site_packages.enable()
+    from jaula.audit.benchmark.catalog import IDS
     from jaula.audit.benchmark.catalog import PROFILES as profiles
 
     profile = profiles[profile_name]
     docker = _docker_socket(options)
     if options.on("list"):
-        _list(profile)
+        print_controls(profile)
         return 0
     if os.geteuid() != 0:
         raise CliError(
@@ -62,7 +63,7 @@ def run(options: Options) -> int:
             "run it on the engine's host"
         )
     try:
-        exemptions = _exemptions(options.text("exceptions"))
+        exemptions = exemptions_of(options.text("exceptions"), IDS)
         audit: _Audit = (
             _DockerAudit(docker, options)
             if docker
@@ -110,20 +111,20 @@ def _docker_socket(options: Options) -> str:
     return host.removeprefix("unix://")
 
 
-def _list(profile: Profile) -> None:
+def print_controls(profile: Profile) -> None:
+    """Print the controls of a profile: ``--list``."""
     width = max(len(control.id) for control in profile.controls) + 2
     for control in profile.controls:
         scopes = ", ".join(control.scopes)
         print(f"{control.id:{width}}level {control.level}  {control.title} ({scopes})")
 
 
-def _exemptions(path: str) -> tuple[Exemption, ...]:
-    """Return the exceptions in a file; none without a path.
+def exemptions_of(path: str, ids: Collection[str]) -> tuple[Exemption, ...]:
+    """Return the exceptions in a file; none without a path. ``ids`` are those of all controls.
 
     :raises InvalidRequest: when the file is not valid.
     """
     from jaula.audit.benchmark import exceptions
-    from jaula.audit.benchmark.catalog import IDS
 
     if not path:
         return ()
@@ -132,7 +133,7 @@ def _exemptions(path: str) -> tuple[Exemption, ...]:
             data = file.read(exceptions.LIMIT + 1)
     except OSError as error:
         raise CliError(f"exceptions {path}: {error.strerror}") from None
-    return exceptions.parse(data, IDS, path)
+    return exceptions.parse(data, ids, path)
 
 
 def _print_plan(plan: Plan, *, done: bool) -> None:

@@ -43,6 +43,7 @@ def _parse(data: bytes, path: str, *, all_installed: bool) -> Iterator[Package]:
             version=version,
             architecture=text(stanza.get("architecture")),
             source=text(source[1]) if source else "",
+            source_version=text(source[2]) if source else "",
             supplier=text(stanza.get("maintainer")),
             homepage=text(stanza.get("homepage")),
             path=path,

@@ -30,6 +30,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str = ""
     epoch: str = ""
     source: str = ""  # the source package, if its name differs
+    source_version: str = ""  # of the source package, if it differs
     licence: str = ""  # as stated by the package, often not an SPDX expression
     supplier: str = ""
     homepage: str = ""

@@ -108,6 +108,7 @@ def test_installed_packages_of_dpkg_are_found(root: Path) -> None:
         version="2.41-12+deb13u1",
         architecture="amd64",
         source="glibc",
+        source_version="2.41-12",
         supplier="GNU Libc Maintainers <debian-glibc@lists.debian.org>",
         homepage="https://www.gnu.org/software/libc/libc.html",
         path="var/lib/dpkg/status",

@@ -60,6 +60,7 @@ def _row(outcome: Outcome, finding: Finding | None) -> tuple[html_page.Cell, ...
     control = outcome.control
     state = finding.state if finding else outcome.state
     lines = [finding.evidence, finding.remediation, finding.note] if finding else []
+    lines += finding.details if finding else ()
     return (
         ("", f"{escape(control.id)} {escape(control.title)}"),
         ("", str(control.level)),

@@ -44,6 +44,7 @@ def _control(outcome: Outcome) -> dict[str, Any]:
                 "evidence": finding.evidence,
                 "remediation": finding.remediation,
                 "note": finding.note,
+                **({"details": list(finding.details)} if finding.details else {}),
             }
             for finding in outcome.findings
         ],

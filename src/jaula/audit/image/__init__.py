@@ -1,0 +1,1 @@
+"""``jaula image audit``: files, secrets and packages of images."""
