@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sysconfig
@@ -335,9 +336,13 @@ def test_audit_rules_are_written_to_one_file(engine: PrivateEngine, tmp_path: Pa
         env=engine.environment(), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 1, "the kernel has not loaded them"
-    written = [path for path in (tmp_path / "upper").rglob("*") if path.is_file()]
-    assert written == [tmp_path / "upper/audit/rules.d/70-jaula.rules"], done.stderr
-    lines = written[0].read_text().splitlines()
+    written = {path for path in (tmp_path / "upper").rglob("*") if path.is_file()}
+    rules, tmpfiles = (tmp_path / "upper/audit/rules.d/70-jaula.rules",
+                       tmp_path / "upper/tmpfiles.d/jaula.conf")  # fmt: skip
+    assert written == {rules, tmpfiles} if shutil.which("systemd-tmpfiles") else {rules}
+    if tmpfiles in written:
+        assert tmpfiles.read_text().splitlines()[-1] == f"d {engine.run} 0700 0 0 -"
+    lines = rules.read_text().splitlines()
     assert f"-w {engine.root}/lib -p wa -k jaula" in lines
     assert lines[-1] == f"-w {engine.socket} -p wa -k jaula"
     for line in lines:

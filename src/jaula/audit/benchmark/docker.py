@@ -591,11 +591,20 @@ def _manual_images(state: DockerState) -> Judgement:
     return manual("dockerd has no policy on images", "list the sources of the images")
 
 
+def _cgroup_parent(state: DockerState) -> Judgement:
+    parent = state.options.get("cgroup-parent")
+    if parent:
+        return manual(f"cgroup-parent is {parent}",
+                      "confirm that this parent has the intended limits")  # fmt: skip
+    return engine.in_cgroup_parent(state)
+
+
 JUDGES: Mapping[str, Callable[[DockerState], Judgement]] = {
     "2.2": _traffic,
     "2.3": _log_level,
     "2.4": _firewall,
     "2.8": _ulimits,
+    "2.10": _cgroup_parent,
     "2.12": _authorization,
     "2.14": _new_privileges,
     "2.16": _proxy,

@@ -364,7 +364,8 @@ def user_namespaces(state: EngineState) -> Judgement:
     )
 
 
-def _cgroup_parent(state: EngineState) -> Judgement:
+def in_cgroup_parent(state: EngineState) -> Judgement:
+    """Judge the cgroups of containers (2.10)."""
     if state.settings is None:
         return unknown("the engine's settings cannot be read")
     parent = state.settings.cgroup_parent
@@ -479,7 +480,7 @@ CONTROLS: tuple[Control, ...] = (
     _control("2.7", 1, "TCP sockets require TLS and client certificates", tls_required),
     _control("2.8", 1, "Default ulimits are set", default_limits),
     _control("2.9", 2, "Containers have user namespaces", user_namespaces),
-    _control("2.10", 2, "Containers are in the engine's cgroup", _cgroup_parent),
+    _control("2.10", 2, "Containers are in the engine's cgroup", in_cgroup_parent),
     _control("2.11", 2, "The size of the base device is unchanged", _base_device),
     _control("2.12", 2, "Requests of clients are authorized", _authorization),
     _control("2.13", 2, "Logs go to a central service", _central_log),

@@ -1,4 +1,4 @@
-"""Repairs of ``jaula audit --fix``: owners and modes of files, and one file of audit rules.
+"""Repairs of ``jaula audit --fix``: owners and modes of files, and a file of audit rules.
 
 A plan is a value that is shown before it is carried out. A file is opened without following a link.
 """
@@ -22,30 +22,47 @@ from jaula.errors import InvalidRequest
 
 RULES_DIRECTORY = "/etc/audit/rules.d"
 RULES_FILE = "70-jaula.rules"
+TMPFILES = "/etc/tmpfiles.d/jaula.conf"
+TMPFILES_COMMAND = "systemd-tmpfiles"
 LOADER = "augenrules"
 LOADER_TIMEOUT = 30  # seconds
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is done: changes of files, then the text of the rules file, '' if it stays."""
+    """What is done: changes of files, then the text of the rules file, '' if it stays.
+
+    ``tmpfiles`` is the text of a file of tmpfiles.d(5), '' if none is written.
+    """
 
     files: tuple[FileFix, ...] = ()
     rules_path: str = ""
     rules: str = ""
     load: bool = False  # whether augenrules is called
+    tmpfiles_path: str = ""
+    tmpfiles: str = ""
 
     def lines(self) -> list[str]:
         """Return the plan for a person, as shell commands and the content of the file."""
         lines = [command(each) for each in self.files]
-        if self.rules:
-            lines += [f"write {self.rules_path}:", *(f"    {r}" for r in self.rules.splitlines())]
+        for path, text in self.texts():
+            lines += [f"write {path}:", *(f"    {line}" for line in text.splitlines())]
         if self.load:
             lines.append(f"{LOADER} --load")
         return lines
 
+    def texts(self) -> list[tuple[str, str]]:
+        """Return the files that are written, in their order: (path, content)."""
+        files = ((self.tmpfiles_path, self.tmpfiles), (self.rules_path, self.rules))
+        return [(path, text) for path, text in files if text]
 
-def plan(fixes: Iterable[Fix], recorded: Iterable[AuditRuleFix], directory: str) -> Plan:
-    """Return the plan for fixes.
+
+def plan(
+    fixes: Iterable[Fix],
+    recorded: Iterable[AuditRuleFix],
+    directory: str,
+    tmpfiles: str = "",
+) -> Plan:
+    """Return the plan for fixes; ``tmpfiles`` is written with the rules, on a host with systemd.
 
     ``recorded`` are all paths that the rules file shall have, since it is written as a whole; it
     is written only if one of ``fixes`` needs it.
@@ -64,7 +81,12 @@ def plan(fixes: Iterable[Fix], recorded: Iterable[AuditRuleFix], directory: str)
                 hint="use a path of printable ASCII characters without blanks",
             )
     text = audit_rules_text(rules)
-    return Plan(files, os.path.join(directory, RULES_FILE), text, shutil.which(LOADER) is not None)
+    if shutil.which(TMPFILES_COMMAND) is None:
+        tmpfiles = ""
+    return Plan(
+        files, os.path.join(directory, RULES_FILE), text, shutil.which(LOADER) is not None,
+        TMPFILES if tmpfiles else "", tmpfiles,
+    )  # fmt: skip
 
 
 def _merge(fixes: Iterable[FileFix]) -> tuple[FileFix, ...]:
@@ -89,11 +111,11 @@ def apply(plan: Plan) -> list[str]:
             change_file(fix)
         except OSError as error:
             errors.append(f"{fix.path}: {error.strerror}")
-    if plan.rules:
+    for path, text in plan.texts():
         try:
-            write_rules(Path(plan.rules_path), plan.rules)
+            write_text(Path(path), text, 0o640 if path == plan.rules_path else 0o644)
         except OSError as error:
-            return [*errors, f"{plan.rules_path}: {error.strerror}"]
+            return [*errors, f"{path}: {error.strerror}"]
     if plan.load and (failure := _load()):
         errors.append(failure)
     return errors
@@ -117,8 +139,8 @@ def change_file(fix: FileFix) -> None:
         os.close(fd)
 
 
-def write_rules(path: Path, text: str) -> None:
-    """Replace the file of rules in one step; it is readable by root only.
+def write_text(path: Path, text: str, mode: int) -> None:
+    """Replace a file in one step.
 
     :raises OSError: when the directory is not writable.
     """
@@ -126,7 +148,7 @@ def write_rules(path: Path, text: str) -> None:
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=".jaula")
     try:
         with open(fd, "w", encoding="ascii") as file:
-            os.fchmod(fd, 0o640)
+            os.fchmod(fd, mode)
             file.write(text)
             file.flush()
             os.fsync(fd)

@@ -84,6 +84,8 @@ class HostState(msgspec.Struct, frozen=True):
     weak_sysctls: tuple[str, ...] = ()
     version: str = __version__
     root_device: str = ""  # of the mount at /
+    directories: frozenset[str] = frozenset()  # of the recorded paths
+    run_status: FileStatus | None = None  # of the runtime directory
     rows: tuple[Result, ...] = ()  # of jaula verify --host, for the profile jaula
 
 
@@ -102,7 +104,7 @@ def read(host: Host, layout: Layout, rows: tuple[Result, ...] = ()) -> HostState
         error = failure.strerror or str(failure)
     socket = file_status.read(layout.socket) if layout.socket else None
     kernel = next(iter(kernel_version.check(host)))
-    paths = (path for path in recorded_paths(layout).values() if path)
+    paths = [path for path in recorded_paths(layout).values() if path]
     return HostState(
         layout=layout,
         data_mount=mount_of(os.path.realpath(layout.root), host.mounts),
@@ -117,6 +119,8 @@ def read(host: Host, layout: Layout, rows: tuple[Result, ...] = ()) -> HostState
         cves=kernel.effective if kernel.verdict is Verdict.FAILS else "",
         weak_sysctls=tuple(row.id for row in sysctls.check(host) if row.verdict is Verdict.RELAXED),
         rows=rows,
+        directories=frozenset(path for path in paths if os.path.isdir(path)),
+        run_status=file_status.read(layout.run) if layout.run else None,
     )
 
 
@@ -149,7 +153,7 @@ RECORDED: tuple[tuple[str, int, str, str], ...] = (
     ("1.1.4", 1, "the runtime directory", "run"),
     ("1.1.5", 1, "the data directory", "root"),
     ("1.1.6", 1, "the directory of settings", "config_directory"),
-    ("1.1.7", 1, "the service unit", "service_unit"),
+    ("1.1.7", 2, "the service unit", "service_unit"),
     ("1.1.8", 2, "the socket of CRI", "cri_socket"),
     ("1.1.9", 2, "the API socket", "socket"),
     ("1.1.10", 2, "the environment of the service (Debian)", "environment_file"),
@@ -162,7 +166,10 @@ RECORDED: tuple[tuple[str, int, str, str], ...] = (
     ("1.1.17", 2, "the command jaula-runtime", "own_runtime"),
     ("1.1.18", 2, "another OCI runtime", "other_runtime"),
 )
-"""Number, level, what is recorded, and the member of :class:`Layout` with its path."""
+"""Number, level, what is recorded, and the member of :class:`Layout` with its path.
+
+Of these, 1.1.3 to 1.1.6 are of level 1 in the benchmark.
+"""
 
 
 def recorded_paths(layout: Layout) -> dict[str, str]:
@@ -170,12 +177,19 @@ def recorded_paths(layout: Layout) -> dict[str, str]:
     return {id: getattr(layout, member) for id, _, _, member in RECORDED}
 
 
-def covering_rule(path: str, rules: tuple[AuditRule, ...]) -> AuditRule | None:
-    """Return a rule that records writes and changes of attributes of a path, or None. Pure."""
+def covering_rule(
+    path: str, rules: tuple[AuditRule, ...], *, directory: bool = False
+) -> AuditRule | None:
+    """Return a rule that records writes and changes of attributes of a path, or None. Pure.
+
+    A rule for a file (``path``) that was loaded before the directory existed records changes of
+    the directory alone, and not those below it.
+    """
     needed = AUDIT_PERM_WRITE | AUDIT_PERM_ATTR
     for rule in rules:
         below = rule.directory and (path + "/").startswith(rule.directory.rstrip("/") + "/")
-        if rule.records and rule.permissions & needed == needed and (rule.path == path or below):
+        same = rule.path == path and not directory
+        if rule.records and rule.permissions & needed == needed and (same or below):
             return rule
     return None
 
@@ -194,7 +208,7 @@ def _recorded(member: str, what: str) -> Judge:
             return unknown(f"the rules of audit cannot be read: {state.rules_error}")
         if state.rules is None:
             return fails("this kernel has no audit subsystem", remediation, fix)
-        rule = covering_rule(path, state.rules)
+        rule = covering_rule(path, state.rules, directory=path in state.directories)
         if rule is None:
             return fails(f"no loaded audit rule has {path}", remediation, fix)
         if not state.recording:
@@ -280,7 +294,7 @@ def rules_of_file(state: HostState) -> dict[str, AuditRuleFix]:
     for path in recorded_paths(state.layout).values():
         if not path or path in state.absent:
             continue
-        rule = covering_rule(path, state.rules or ())
+        rule = covering_rule(path, state.rules or (), directory=path in state.directories)
         if rule is None or rule.key == AUDIT_KEY:
             volatile = path != state.layout.run and (path + "/").startswith(state.layout.run + "/")
             fixes[path] = AuditRuleFix(path, volatile)
@@ -291,12 +305,27 @@ def audit_rules_text(fixes: Mapping[str, AuditRuleFix]) -> str:
     """Return the rules of paths as a file of /etc/audit/rules.d. Pure.
 
     A line that names a path below an absent directory would end the loading, so volatile paths
-    come last, after ``-c``, which continues.
+    come last, after ``-c``, which continues. :func:`tmpfiles_text` creates that directory before.
     """
     lines = ["# Written by jaula audit --fix: changes of the engine's files are recorded."]
     ordered = sorted(fixes.values(), key=lambda fix: (fix.volatile, fix.path))
     for number, fix in enumerate(ordered):
         if fix.volatile and (number == 0 or not ordered[number - 1].volatile):
-            lines += ["# Absent until the engine runs: continue if a rule cannot be loaded.", "-c"]
+            lines += ["# Absent without the engine: continue if a rule cannot be loaded.", "-c"]
         lines.append(f"-w {fix.path} -p wa -k {AUDIT_KEY}")
     return "\n".join(lines) + "\n"
+
+
+def tmpfiles_text(state: HostState) -> str:
+    """Return an entry of tmpfiles.d(5) for the runtime directory, '' if it is not below /run. Pure.
+
+    /run is empty at boot. The rules are loaded after systemd-tmpfiles-setup.service, so its
+    directory exists, and a rule for it has everything below it.
+    """
+    status = state.run_status
+    if status is None or not (status.path + "/").startswith("/run/") or " " in status.path:
+        return ""
+    return (
+        "# Written by jaula audit --fix: audit rules need this directory at boot.\n"
+        f"d {status.path} {status.mode:04o} {status.uid} {status.gid} -\n"
+    )

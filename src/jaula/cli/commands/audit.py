@@ -213,7 +213,8 @@ class _Audit:
             for each in finding.fixes
         ]
         recorded = host.rules_of_file(self._host).values() if self._host else ()
-        return fix.plan(fixes, recorded, fix.RULES_DIRECTORY)
+        tmpfiles = host.tmpfiles_text(self._host) if self._host else ""
+        return fix.plan(fixes, recorded, fix.RULES_DIRECTORY, tmpfiles)
 
 
 class _DockerAudit(_Audit):

@@ -21,7 +21,7 @@ from jaula.audit.benchmark.engine import (
 )
 from jaula.audit.benchmark.engine_files import FILES, EngineFiles
 from jaula.audit.benchmark.file_status import FileStatus
-from jaula.audit.benchmark.host import RECORDED, HostState, Layout, rules_of_file
+from jaula.audit.benchmark.host import RECORDED, HostState, Layout, rules_of_file, tmpfiles_text
 from jaula.audit.benchmark.images import ImageState
 from jaula.kernel.audit import AuditRule
 from jaula.kernel.mountinfo import MountInfo
@@ -370,6 +370,27 @@ def test_a_rule_for_a_directory_above_records_a_file() -> None:
     ):
         state = msgspec.structs.replace(HOST, rules=(weak,))
         assert BY_ID["1.1.9"].judges[Kind.HOST](state).state is State.FAIL
+
+
+def test_a_rule_for_a_file_does_not_record_what_is_below_a_directory() -> None:
+    """The kernel keeps a rule as one for a file if its path was absent when it was loaded."""
+    rule = AuditRule("/run/jaula", "", 15, "jaula", True)
+    directories = frozenset({"/run/jaula"})
+    state = msgspec.structs.replace(HOST, rules=(rule,), directories=directories)
+    assert BY_ID["1.1.4"].judges[Kind.HOST](state).state is State.FAIL
+    rule = msgspec.structs.replace(rule, path="", directory="/run/jaula")
+    state = msgspec.structs.replace(state, rules=(rule,))
+    assert BY_ID["1.1.4"].judges[Kind.HOST](state).state is State.PASS
+
+
+def test_the_runtime_directory_exists_when_rules_are_loaded() -> None:
+    status = FileStatus("/run/jaula", 0, 0, 0o711, is_directory=True)
+    text = tmpfiles_text(msgspec.structs.replace(HOST, run_status=status))
+    assert text.splitlines()[-1] == "d /run/jaula 0711 0 0 -"
+    for path in ("/srv/jaula", "/run/a b"):
+        elsewhere = msgspec.structs.replace(status, path=path)
+        assert tmpfiles_text(msgspec.structs.replace(HOST, run_status=elsewhere)) == ""
+    assert tmpfiles_text(HOST) == ""
 
 
 def test_the_file_of_rules_leaves_out_what_another_file_records() -> None:

@@ -104,6 +104,8 @@ def test_layers_are_listed_from_the_lowest() -> None:
         ("2.8", {}, State.MANUAL),
         ("2.8", {"options": {"default-ulimit": "nofile=1:2"}}, State.PASS),
         ("2.8", {"containers": (ContainerState(name="c", nofile=None),)}, State.FAIL),
+        ("2.10", {}, State.PASS),
+        ("2.10", {"options": {"cgroup-parent": "/x"}}, State.MANUAL),
         ("2.12", {}, State.FAIL),
         ("2.12", {"info": {"Plugins": {"Authorization": ["opa"]}}}, State.PASS),
         ("2.14", {}, State.FAIL),
