@@ -33,6 +33,7 @@ COMMANDS = {
     "cgtop": "cgtop",
     "record": "record",
     "harden": "harden",
+    "why": "why",
     "diff": "diff",
     "cp": "cp",
     "commit": "commit",

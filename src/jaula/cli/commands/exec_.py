@@ -6,6 +6,7 @@ from jaula.cli.client.client import Client, quote
 from jaula.cli.client.hijack import check_hijacked
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.attach import AttachLoop, detach_keys_of
+from jaula.cli.containers.hint import print_hint
 from jaula.cli.containers.options import environment
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
@@ -61,7 +62,9 @@ def run(options: Options) -> int:
     connection = check_hijacked(client.send_hijack(path + "/start", (), start_config))
     if loop.run(connection):
         return 0
-    return _status(client, path)
+    status = _status(client, path)
+    print_hint(status, f"jaula why {name} -- {words[0]} ...")
+    return status
 
 
 def _status(client: Client, path: str) -> int:
@@ -114,6 +117,6 @@ COMMAND = Command(
         ("127", "the command was not found"),
         ("1", "the engine refused"),
     ),
-    see_also=("run", "attach", "top"),
+    see_also=("run", "attach", "top", "why"),
     completes="container",
 )

@@ -8,6 +8,7 @@ from jaula.cli.containers import flags
 from jaula.cli.containers import options as container_options
 from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, detach_keys_of, start_attached
 from jaula.cli.containers.create import create
+from jaula.cli.containers.hint import print_hint
 from jaula.cli.errors import CliError, EngineError, NotATerminal
 from jaula.cli.main import Settings
 
@@ -57,6 +58,15 @@ def _run(client: Client, options: Options) -> int:
         from jaula.cli.containers import record_process
 
         record_process.check(client, options)
+    if options.on("why"):
+        from jaula.cli.containers.why import run_explained
+
+        return run_explained(
+            client,
+            options,
+            body,
+            lambda container: _attached(client, options, container, body, keys, None),
+        )
     container = create(client, options, body)
     recorder = None
     if options.is_set("record"):
@@ -69,12 +79,17 @@ def _run(client: Client, options: Options) -> int:
             print(container)
             return 0
         status = _attached(client, options, container, body, keys, recorder)
+    except CliError as failure:
+        if not options.on("rm"):
+            print_hint(failure.status, _why(options, container))
+        raise
     except KeyboardInterrupt:
         if options.on("rm"):
             client.request("DELETE", f"/containers/{container}", (("force", True),))
         raise
     if recorder is not None:
         recorder.finish()
+    print_hint(status, _why(options, container))
     return status
 
 
@@ -105,8 +120,15 @@ def _attached(
         stdout=bool(body.get("AttachStdout")),
         stderr=bool(body.get("AttachStderr")),
         keys=keys,
-        removed=options.on("rm"),
+        removed=options.on("rm") and not options.on("why"),
     )
+
+
+def _why(options: Options, container: str) -> str:
+    """Return the command that explains the container's failure."""
+    if options.on("rm"):
+        return f"jaula run --why --rm {options.arguments[0]} ..."
+    return f"jaula why {options.text('name') or container[:12]}"
 
 
 def _console_size(body: dict[str, object]) -> None:
@@ -133,6 +155,7 @@ COMMAND = Command(
         Flag("detach", "d", "bool", "Run container in background and print container ID"),
         DETACH_KEYS,
         SIG_PROXY,
+        Flag("why", "", "bool", "Explain at the end which layers refused operations"),
     ),
     min_args=1,
     interspersed=False,
@@ -162,6 +185,6 @@ COMMAND = Command(
         ("127", "the program was not found"),
         ("128+N", "the program was terminated by signal N"),
     ),
-    see_also=("create", "exec", "attach", "verify"),
+    see_also=("create", "exec", "attach", "why", "verify"),
     completes="image",
 )

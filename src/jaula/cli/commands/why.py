@@ -1,0 +1,157 @@
+"""``jaula why``: which layer of a container refused an operation."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import why
+from jaula.cli.errors import CliError, UsageError
+from jaula.cli.main import Settings
+from jaula.cli.signals import ENDING, SignalHandler
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaula.why.diagnosis import Report
+
+FORMATS = ("text", "json")
+
+
+def run(options: Options) -> int:
+    """Explain the refusals of a command in a container, of a running or of an exited container."""
+    output_format = options.choice("format", FORMATS)
+    seconds = _seconds(options)
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.errors import JaulaError
+
+    client = Client(Settings.host)
+    ref, *words = options.arguments
+    if words[:1] == ["--"]:
+        words = words[1:]
+    document = why.inspect(client, ref)
+    running = bool(document["State"]["Running"])
+    if words and not running:
+        raise CliError(
+            f"container {ref} is not running: start it, or use jaula run --why IMAGE COMMAND"
+        )
+    try:
+        if words:
+            report = _command(client, options, document, words)
+        elif running:
+            report = _running(client, document, seconds)
+        else:
+            report = why.exited_report(client, document)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
+    _print(report, output_format, options)
+    return 0
+
+
+def _seconds(options: Options) -> float | None:
+    from jaula.spec import units
+
+    if not options.is_set("for"):
+        return None
+    try:
+        seconds: float = units.nanoseconds(options.text("for")) / 1e9
+    except ValueError as error:
+        raise UsageError(
+            f'invalid argument "{options.text("for")}" for "--for" flag: {error}'
+        ) from None
+    if seconds <= 0:
+        raise UsageError('invalid argument for "--for" flag: it must be positive')
+    return seconds
+
+
+def _print(report: Report, output_format: str, options: Options) -> None:
+    from jaula.why.report import to_json, to_text
+
+    if output_format == "json":
+        print(to_json(report))
+    else:
+        print(to_text(report, with_harmless=options.on("all")))
+
+
+def _command(
+    client: Client, options: Options, document: dict[str, Any], words: list[str]
+) -> Report:
+    """Run a command in the container; its output goes to standard error."""
+    confinement = why.confinement_of(client, document)
+    session = why.open_session(document["Id"])
+    try:
+        session.start(document["State"]["Pid"])
+        status, reason = why.execute(client, document["Id"], words, options.text("user"))
+        trace = session.finish()
+    finally:
+        session.close()
+    from jaula.why.oom import status_text
+
+    failure = why.start_failure(client, document, words, reason) if reason else ()
+    state = f"{' '.join(words)} ended with status {status_text(status)}"
+    return why.traced_report(document, confinement, trace, state, failure)
+
+
+def _running(client: Client, document: dict[str, Any], seconds: float | None) -> Report:
+    import os
+    import select
+
+    from jaula.kernel.process import pidfd_open
+
+    name, pid = document["Name"].lstrip("/"), document["State"]["Pid"]
+    confinement = why.confinement_of(client, document)
+    try:
+        exit_fd = pidfd_open(pid)
+    except OSError:
+        raise CliError(f"container {name} has exited; ask again") from None
+    session = why.open_session(document["Id"])
+    try:
+        with SignalHandler(ENDING) as signals:
+            session.start(pid)
+            print(f"jaula: tracing {name}; ^C ends it", file=sys.stderr, flush=True)
+            select.select([exit_fd, signals.fileno()], [], [], seconds)
+        trace = session.finish()
+    finally:
+        session.close()
+        os.close(exit_fd)
+    state = why.state_text(why.inspect(client, document["Id"]))
+    return why.traced_report(document, confinement, trace, state)
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER [-- COMMAND [ARG...]]",
+    "Explain which layer of a container refused an operation",
+    run,
+    flags=(
+        Flag("all", "a", "bool", "Show refusals that programs expect, too"),
+        Flag("for", "", "string", "End after this time (10m, 1h30m)", metavar="DURATION"),
+        Flag("format", "", "string", "Format of the report (text, json)", default="text"),
+        Flag("user", "u", "string", "User of COMMAND (format: <name|uid>[:<group|gid>])"),
+    ),
+    min_args=1,
+    interspersed=False,
+    description=(
+        "For each refused operation it says which layer refused, what proves that, the smallest "
+        "flag that allows it, and what that flag gives away.\n\nWith COMMAND it runs the command "
+        "in the running container, as exec does; its output goes to standard error. Without one it "
+        "follows a running container until ^C, --for or its exit, and explains the end of an "
+        "exited one. jaula run --why does it for the first process of a new container, from its "
+        "first instruction. Tracing needs root, on the engine's host."
+    ),
+    examples=(
+        ("Explain why a command fails", "sudo jaula why web -- ping -c 1 10.0.0.1"),
+        ("Follow a container for a minute", "sudo jaula why --for 1m web"),
+        ("Explain why a container ended", "jaula why web"),
+        ("Explain a container's start", "sudo jaula run --rm --why debian apt-get update"),
+    ),
+    exit_status=(
+        ("0", "the report is complete"),
+        ("1", "the container is unknown, or this host cannot trace"),
+    ),
+    see_also=("run", "exec", "record", "verify"),
+    completes="container",
+)  # fmt: skip

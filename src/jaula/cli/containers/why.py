@@ -1,0 +1,311 @@
+"""Explanations of refusals, for ``jaula why`` and ``run --why``.
+
+Documents of the engine become a confinement, a session becomes a report.
+"""
+
+from __future__ import annotations
+
+import os
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.errors import CliError, EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from jaula.cli.command import Options
+    from jaula.why.confinement import Confinement
+    from jaula.why.diagnosis import Diagnosis, Report
+    from jaula.why.exec_errors import Lookup, ProgramFile
+    from jaula.why.session import Session, Trace
+
+_POLLS, _POLL_INTERVAL = 200, 0.01  # of an exec whose streams have ended; seconds
+_LOG_LINES = 10
+_MESSAGE = 4096  # bytes of output that may be the engine's reason
+
+
+def check_root() -> None:
+    """Check that the caller may trace.
+
+    :raises CliError: when it may not.
+    """
+    if os.geteuid() != 0:
+        raise CliError("an explanation needs root: run the command with sudo")
+
+
+def open_session(container: str) -> Session:
+    """Return a session that traces a container.
+
+    :raises CliError: when this host cannot trace.
+    """
+    from jaula.errors import JaulaError
+    from jaula.why.session import Session
+
+    check_root()
+    try:
+        return Session(container)
+    except JaulaError as error:
+        raise CliError(str(error)) from None
+
+
+def confinement_of(client: Client, document: dict[str, Any]) -> Confinement:
+    """Return what confines a container.
+
+    :raises CliError: when the engine does not return the container's spec.
+    """
+    from jaula.spec import runtime
+    from jaula.why.confinement import confinement, read_mounts
+
+    try:
+        text = client.request("GET", f"/jaula/containers/{document['Id']}/spec")
+    except EngineError as error:
+        raise CliError(f"the engine does not return the container's spec: {error.reason}") from None
+    pid = document["State"]["Pid"]
+    return confinement(
+        document,
+        runtime.decode(text),
+        mounts=read_mounts(pid) if pid else (),
+        networks=client.get("/networks"),
+    )
+
+
+def traced_report(
+    document: dict[str, Any],
+    confinement: Confinement,
+    trace: Trace,
+    state: str,
+    more: tuple[Diagnosis, ...] = (),
+) -> Report:
+    """Return the report of a session; ``more`` are diagnoses of another source."""
+    from jaula.why.diagnosis import Report, diagnoses
+
+    found = diagnoses(trace, confinement) + more
+    notes = []
+    if trace.lost:
+        notes.append(f"{trace.lost} events were lost: more than the tables hold")
+    return Report(
+        container=document["Name"].lstrip("/"),
+        state=state,
+        diagnoses=tuple(each for each in found if not each.explanation.harmless),
+        harmless=tuple(each for each in found if each.explanation.harmless),
+        notes=tuple(notes),
+    )
+
+
+def inspect(client: Client, ref: str) -> dict[str, Any]:
+    """Return the engine's document of a container."""
+    document: dict[str, Any] = client.get(f"/containers/{quote(ref)}/json")
+    return document
+
+
+def execute(client: Client, container: str, words: list[str], user: str) -> tuple[int, str]:
+    """Run a command in a container, copy its output to standard error.
+
+    Return its exit status, and the engine's reason if it could not be started.
+    """
+    from time import sleep
+
+    from jaula.cli.client.stdcopy import STDERR, write_all
+    from jaula.spec.stdcopy import StdcopyReader
+
+    body: dict[str, Any] = {"AttachStdout": True, "AttachStderr": True, "Cmd": words}
+    if user:
+        body["User"] = user
+    created = client.document("POST", f"/containers/{container}/exec", (), body)
+    path = f"/exec/{created['Id']}"
+    try:
+        response = client.open("POST", path + "/start", (), {"Detach": False, "Tty": False})
+    except EngineError as error:
+        return 126, error.reason
+    output = b""
+    frames = StdcopyReader()
+    for chunk in response.chunks():
+        for _, payload in frames.feed(chunk):
+            write_all(STDERR, payload)
+            output = (output + payload)[-_MESSAGE:]
+    for _ in range(_POLLS):
+        document = client.get(path + "/json")
+        if not document["Running"]:
+            status = int(document["ExitCode"] or 0)
+            return status, output.decode("utf-8", "replace") if status in (126, 127) else ""
+        sleep(_POLL_INTERVAL)
+    raise CliError("the program closed its streams and is still running")
+
+
+def start_failure(
+    client: Client, document: dict[str, Any], words: list[str], reason: str
+) -> tuple[Diagnosis, ...]:
+    """Return the diagnosis on a first program that could not be executed.
+
+    ``words`` are the command; ``reason`` is the engine's error.
+    """
+    import platform
+
+    from jaula.why.diagnosis import start_failure as diagnosis
+    from jaula.why.exec_errors import diagnose, search
+
+    lookup = _lookup(client, document)
+    environment = document["Config"].get("Env") or []
+    path = search(words[0] if words else "", environment, lookup)
+    return diagnosis(words, reason, diagnose(path, lookup, platform.machine()))
+
+
+def _lookup(client: Client, document: dict[str, Any]) -> Lookup:
+    """Return a reader of files: the root of a running container, the archive API of another."""
+    from jaula.why.files import ContainerFiles
+
+    if document["State"]["Pid"]:
+        try:
+            return ContainerFiles(document["State"]["Pid"]).lookup
+        except OSError:
+            pass  # it has exited; the engine reads the files
+    seen: dict[str, ProgramFile | None] = {}
+
+    def lookup(path: str) -> ProgramFile | None:
+        if path not in seen:
+            seen[path] = _archived(client, document["Id"], path)
+        return seen[path]
+
+    return lookup
+
+
+def _archived(client: Client, container: str, path: str, links: int = 8) -> ProgramFile | None:
+    """Return a file of a container with its first bytes, by the archive API."""
+    import stat
+    import tarfile
+
+    from jaula.why.exec_errors import HEAD, ProgramFile
+
+    try:
+        response = client.open("GET", f"/containers/{container}/archive", (("path", path),))
+    except EngineError:
+        return None
+    data = b""
+    for chunk in response.chunks():  # read to the end: the connection is used again
+        data = (data + chunk)[: 512 + HEAD]
+    try:
+        entry = tarfile.TarInfo.frombuf(data[:512], "utf-8", "surrogateescape")
+    except tarfile.TarError:
+        return None
+    if entry.issym() and links:
+        target = os.path.join(os.path.dirname(path), entry.linkname)
+        return _archived(client, container, os.path.normpath(target), links - 1)
+    kind = stat.S_IFDIR if entry.isdir() else stat.S_IFREG if entry.isreg() else 0
+    return ProgramFile(path, kind | entry.mode, data[512 : 512 + min(entry.size, HEAD)])
+
+
+def state_text(document: dict[str, Any]) -> str:
+    """Return the state of a container in words."""
+    from jaula.why.oom import status_text
+
+    state = document["State"]
+    if state["Running"]:
+        return "running"
+    if not state.get("StartedAt") or state["StartedAt"].startswith("0001"):
+        return "not started"
+    return f"exited, status {status_text(int(state['ExitCode']))}"
+
+
+def exited_report(client: Client, document: dict[str, Any]) -> Report:
+    """Return the report on a container that does not run: its state, and the end of its log."""
+    from jaula.why.diagnosis import Report, ended
+    from jaula.why.oom import is_refused
+
+    state = document["State"]
+    confinement = None
+    try:
+        confinement = confinement_of(client, document)
+    except CliError:
+        pass  # a container that was never started has no spec
+    code, reason = int(state["ExitCode"]), str(state.get("Error") or "")
+    found: tuple[Diagnosis, ...] = ()
+    if reason and (code in (126, 127) or "exec" in reason):
+        words = [document["Path"], *document["Args"]] if document["Path"] else document["Args"]
+        found = start_failure(client, document, words, reason)
+    else:
+        found = ended(document, confinement)
+    notes = []
+    if not found and not is_refused(code) and code:
+        notes.append(
+            "the program ended itself; to see what it was refused: jaula run --why IMAGE COMMAND"
+        )
+    return Report(
+        container=document["Name"].lstrip("/"),
+        state=state_text(document) + (f"; {reason}" if reason else ""),
+        diagnoses=found,
+        notes=tuple(notes),
+        log=_log_tail(client, document) if code and not found else "",
+    )
+
+
+def _log_tail(client: Client, document: dict[str, Any]) -> str:
+    from jaula.spec.stdcopy import StdcopyReader
+
+    query = (("stdout", True), ("stderr", True), ("tail", _LOG_LINES))
+    try:
+        data = client.request("GET", f"/containers/{document['Id']}/logs", query)
+    except EngineError:
+        return ""  # a log driver that cannot be read
+    if not document["Config"]["Tty"]:
+        data = b"".join(payload for _, payload in StdcopyReader().feed(data))
+    return data.decode("utf-8", "replace").rstrip("\n")
+
+
+def run_explained(
+    client: Client, options: Options, body: dict[str, Any], attached: Callable[[str], int]
+) -> int:
+    """Create a container, trace it from its first instruction, and print the report at its end.
+
+    ``attached`` starts the container, copies its streams and returns its status. The report goes to
+    standard error. The container is removed here, because the report needs it after its exit.
+
+    :raises CliError: when the container cannot be created, started or traced.
+    """
+    import sys
+
+    from jaula.cli import site_packages
+    from jaula.cli.containers.create import create
+
+    if options.on("detach"):
+        raise CliError("--why needs an attached container; without -d, or jaula why NAME")
+    check_root()
+    site_packages.enable()
+    from jaula.errors import JaulaError
+    from jaula.why.report import to_text
+
+    removed = options.on("rm")
+    if removed:
+        body["HostConfig"]["AutoRemove"] = False
+    container = create(client, options, body)
+    try:
+        session = open_session(container)
+        failure: CliError | None = None
+        status = 0
+        try:
+            session.start()
+            try:
+                status = attached(container)
+            except CliError as error:
+                failure = error
+            trace = session.finish()
+        except JaulaError as error:
+            raise CliError(str(error)) from None
+        finally:
+            session.close()
+        document = inspect(client, container)
+        found: tuple[Diagnosis, ...] = ()
+        if failure is not None:
+            words = [document["Path"], *document["Args"]]
+            found = start_failure(client, document, words, failure.message)
+        report = traced_report(
+            document, confinement_of(client, document), trace, state_text(document), found
+        )
+        print(to_text(report), file=sys.stderr)
+        if failure is not None:
+            raise failure
+        return status
+    finally:
+        if removed:
+            client.request("DELETE", f"/containers/{container}", (("force", True), ("v", True)))

@@ -1,0 +1,244 @@
+"""The diagnoses of a session: one for each distinct refusal, with its explanation. Pure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from jaula.record.document import text_of
+from jaula.record.ebpf_events import socket_address
+from jaula.why import oom
+from jaula.why.confinement import Confinement, Usage
+from jaula.why.exec_errors import ExecError
+from jaula.why.explain import EXECS, OPENS, FileFacts, explain
+from jaula.why.layers import Explanation, Layer
+from jaula.why.refusal import Event, OutOfMemory, Refusal, Signal
+from jaula.why.session import Trace
+
+_WITH_ADDRESS = frozenset({"connect", "bind", "sendto"})
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was refused: the call with its object, the error, the program, and how often."""
+
+    call: str
+    object: str
+    errno: str
+    program: str
+    count: int = 1
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """A reason, and the operations that it refused."""
+
+    explanation: Explanation
+    operations: tuple[Operation, ...]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The diagnoses on one container. ``notes`` say what is not known."""
+
+    container: str
+    state: str
+    diagnoses: tuple[Diagnosis, ...]
+    harmless: tuple[Diagnosis, ...] = ()
+    notes: tuple[str, ...] = ()
+    log: str = ""
+
+
+def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
+    """Return the diagnoses of a trace, in the order of their first occurrence."""
+    confined = msgspec.structs.replace(
+        confinement,
+        mounts=trace.mounts or confinement.mounts,
+        pids=trace.pids if trace.pids.limit > 0 else confinement.pids,
+        memory=trace.memory if trace.memory.peak else confinement.memory,
+    )
+    explained: list[tuple[Explanation, Operation]] = []
+    searched = _searched(trace.events)
+    victims = [event for event in trace.events if isinstance(event, OutOfMemory)]
+    killed = {victim.pid for victim in victims}
+    if victims:
+        reason = oom.out_of_memory(victims, trace.events, confined.memory)
+        explained += (
+            (reason, Operation(call="OOM kill", object="", errno="SIGKILL", program=victim.name))
+            for victim in victims
+        )
+    for event, facts in _pairs(trace.events, trace.facts):
+        if isinstance(event, Refusal) and not _is_search(event, trace.events):
+            explained.append((_explained(event, confined, facts, searched), _operation(event)))
+        elif isinstance(event, Signal) and event.pid not in killed and not _is_stop(event):
+            explained.append(
+                (
+                    oom.ended_by(event, confined),
+                    Operation(
+                        call="end by signal", object="", errno=event.signal, program=event.receiver
+                    ),
+                )
+            )
+    return grouped(explained)
+
+
+def _pairs(
+    events: Sequence[Event], facts: Sequence[FileFacts | None]
+) -> Iterable[tuple[Event, FileFacts | None]]:
+    return zip(events, (*facts, *(None,) * (len(events) - len(facts))), strict=True)
+
+
+def _is_search(event: Refusal, events: Sequence[Event]) -> bool:
+    """Return whether a call is a program's execution, or a step of the search of PATH for it."""
+    if event.syscall not in EXECS:
+        return False
+    if not event.errno:
+        return True
+    if event.errno not in ("ENOENT", "EACCES", "ENOTDIR"):
+        return False
+    name = os.path.basename(event.text)
+    return any(
+        isinstance(other, Refusal)
+        and other.syscall in EXECS
+        and not other.errno
+        and os.path.basename(os.fsencode(other.program)) == name
+        for other in events
+    )
+
+
+def _searched(events: Sequence[Event]) -> frozenset[bytes]:
+    """Return the names of programs that were searched in several directories."""
+    names = [
+        os.path.basename(event.text)
+        for event in events
+        if isinstance(event, Refusal) and event.syscall in EXECS and event.errno == "ENOENT"
+    ]
+    return frozenset(name for name in names if names.count(name) > 1)
+
+
+def _explained(
+    event: Refusal, confinement: Confinement, facts: FileFacts | None, searched: frozenset[bytes]
+) -> Explanation:
+    name = os.path.basename(event.text)
+    if event.syscall in EXECS and event.errno == "ENOENT" and name in searched:
+        return Explanation(
+            layer=Layer.PROGRAM,
+            rule=f"{text_of(name)} is in no directory of PATH",
+            proof="execve returned ENOENT in each directory",
+            advice="install it in the image",
+        )
+    return explain(event, confinement, facts)
+
+
+def _is_stop(event: Signal) -> bool:
+    """Return whether a signal is the normal end of a container or of a background process."""
+    return event.signal == "SIGTERM"
+
+
+def _operation(event: Refusal) -> Operation:
+    text = event.path
+    if event.syscall in _WITH_ADDRESS and event.text:
+        fields = socket_address(event.text)
+        text = str(fields.get("address", ""))
+        if "port" in fields:
+            text = f"[{text}]:{fields['port']}" if ":" in text else f"{text}:{fields['port']}"
+    elif event.filesystem and text:
+        text = f"{text} ({event.filesystem})"
+    return Operation(
+        call=event.syscall + (f" ({event.abi})" if event.abi else ""),
+        object=text,
+        errno=event.errno or ("no data" if event.syscall in OPENS else "in the answer"),
+        program=_program(event.program, event.name),
+        count=event.count,
+    )
+
+
+def _program(program: str, name: str) -> str:
+    """Return the program's path, or the thread's name if the path says nothing."""
+    return name if not program or program.startswith(("/proc/self/", "/dev/fd/")) else program
+
+
+def grouped(explained: Sequence[tuple[Explanation, Operation]]) -> tuple[Diagnosis, ...]:
+    """Return one diagnosis for each distinct explanation."""
+    groups: dict[Explanation, dict[Operation, int]] = {}
+    for explanation, operation in explained:
+        operations = groups.setdefault(explanation, {})
+        one = msgspec.structs.replace(operation, count=0)
+        operations[one] = operations.get(one, 0) + operation.count
+    return tuple(
+        Diagnosis(
+            explanation=explanation,
+            operations=tuple(
+                msgspec.structs.replace(operation, count=count)
+                for operation, count in operations.items()
+            ),
+        )
+        for explanation, operations in groups.items()
+    )
+
+
+def start_failure(words: Sequence[str], reason: str, error: ExecError) -> tuple[Diagnosis, ...]:
+    """Return the diagnosis on a first program that could not be executed.
+
+    ``reason`` is the engine's, ``error`` what the file shows.
+    """
+    text = " ".join(reason.split()).removeprefix("Error response from daemon: ")
+    missing = bool(words) and "/" not in words[0] and "does not exist" in error.reason
+    explanation = Explanation(
+        layer=Layer.PROGRAM,
+        rule=f"{words[0]} is in no directory of PATH" if missing else error.reason or text,
+        proof=f"the runtime: {text}",
+        advice=error.advice,
+    )
+    operation = Operation(
+        call="execve", object=words[0] if words else "", errno=_errno(text), program="the runtime"
+    )
+    return (Diagnosis(explanation=explanation, operations=(operation,)),)
+
+
+def _errno(reason: str) -> str:
+    for words, name in (
+        ("not found", "ENOENT"),
+        ("no such file", "ENOENT"),
+        ("permission denied", "EACCES"),
+        ("exec format", "ENOEXEC"),
+        ("is a directory", "EISDIR"),
+    ):
+        if words in reason.lower():
+            return name
+    return "error"
+
+
+def ended(document: Mapping[str, Any], confinement: Confinement | None) -> tuple[Diagnosis, ...]:
+    """Return the diagnosis on the end of an exited container: memory, or a signal.
+
+    ``document`` is the engine's.
+    """
+    state = document["State"]
+    code = int(state["ExitCode"])
+    program = str(document.get("Path") or "")
+    if state.get("OOMKilled"):
+        memory = confinement.memory if confinement else Usage()
+        reason = oom.out_of_memory((), (), memory)
+        return (
+            Diagnosis(
+                explanation=msgspec.structs.replace(
+                    reason,
+                    proof="State.OOMKilled: the engine read the cgroup's OOM kills at the exit",
+                ),
+                operations=(
+                    Operation(call="OOM kill", object="", errno="SIGKILL", program=program),
+                ),
+            ),
+        )
+    if explanation := oom.exit_signal(code):
+        name = oom.status_text(code).rpartition(" ")[2]
+        return (
+            Diagnosis(
+                explanation=explanation,
+                operations=(
+                    Operation(call="end by signal", object="", errno=name, program=program),
+                ),
+            ),
+        )
+    return ()

@@ -1,0 +1,81 @@
+"""The report of ``jaula why``: text or JSON. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+
+import msgspec
+
+from jaula.why.diagnosis import Diagnosis, Operation, Report
+from jaula.why.layers import Explanation
+
+_OPERATIONS = 4  # operations of one diagnosis that the text names
+_OBJECT = 60  # characters
+_WIDTH = 96
+_LABEL = 12
+
+
+def to_json(report: Report) -> str:
+    """Return the document of a report."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+
+
+def to_text(report: Report, *, with_harmless: bool = False) -> str:
+    """Return a report for people: one block for each distinct refusal."""
+    lines = [plain(f"{report.container}: {report.state}")]
+    shown = report.diagnoses + (report.harmless if with_harmless else ())
+    for diagnosis in shown:
+        lines += ["", *_block(diagnosis)]
+    if not shown:
+        lines += ["", "  nothing was refused"]
+    if report.log:
+        lines += ["", "last lines of the log:"]
+        lines += ["  " + plain(line) for line in report.log.splitlines()]
+    notes = list(report.notes)
+    if report.harmless and not with_harmless:
+        number = sum(each.count for f in report.harmless for each in f.operations)
+        notes.append(f"{number} refusals that programs expect are not shown (--all)")
+    if notes:
+        lines += ["", *(f"note: {plain(note)}" for note in notes)]
+    return "\n".join(lines)
+
+
+def _block(diagnosis: Diagnosis) -> list[str]:
+    explanation = diagnosis.explanation
+    lines = [f"  {_operation(each)}" for each in diagnosis.operations[:_OPERATIONS]]
+    if len(diagnosis.operations) > _OPERATIONS:
+        lines.append(f"  and {len(diagnosis.operations) - _OPERATIONS} other operations")
+    for label, text in _rows(explanation):
+        wrapped = textwrap.wrap(
+            plain(text), _WIDTH - 4 - _LABEL, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+        lines.append(f"    {label:<{_LABEL}}{wrapped[0]}")
+        lines += [" " * (4 + _LABEL) + each for each in wrapped[1:]]
+    return lines
+
+
+def _rows(explanation: Explanation) -> list[tuple[str, str]]:
+    rows = [
+        ("refused by", f"{explanation.layer}: {explanation.rule}"),
+        ("proof", explanation.proof),
+    ]
+    if explanation.flag:
+        rows.append(("allow with", explanation.flag))
+        rows.append(("gives away", explanation.gives_away))
+    if explanation.advice:
+        rows.append(("advice" if not explanation.flag else "instead", explanation.advice))
+    return rows
+
+
+def _operation(operation: Operation) -> str:
+    name = operation.object
+    if len(name) > _OBJECT:
+        name = name[: _OBJECT - 1] + "…"
+    call = f"{operation.call} {name}".strip()
+    times = f", {operation.count} times" if operation.count > 1 else ""
+    return plain(f"{call}: {operation.errno} ({operation.program}{times})")
+
+
+def plain(text: str) -> str:
+    """Return a text whose control characters are escapes."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -1,0 +1,152 @@
+"""A session: traces one container in a thread, and keeps what is gone when it exits.
+
+The thread reads events, the numbers of the cgroups, the mount table, and the status of each file
+that a refused call names. The decision is made at the end (:mod:`jaula.why.diagnosis`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+
+import msgspec
+
+from jaula.kernel.mountinfo import MountInfo
+from jaula.why.confinement import CgroupUsage, Usage, read_mounts
+from jaula.why.explain import EXECS, OPENS, FileFacts
+from jaula.why.files import ContainerFiles
+from jaula.why.refusal import Event, Refusal
+from jaula.why.tracer import RefusalTracer
+
+_INTERVAL = 200  # milliseconds between two readings of the numbers
+_WITH_FILE = OPENS | EXECS | {
+    "access", "faccessat", "faccessat2", "chmod", "fchmodat", "chown", "lchown", "fchownat",
+    "unlink", "unlinkat", "rename", "renameat", "mkdir", "mkdirat", "truncate", "chdir",
+    "utimensat", "setxattr", "stat", "lstat", "newfstatat",
+}  # fmt: skip
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session has received. ``facts`` are those of the event of the same position."""
+
+    events: tuple[Event, ...]
+    facts: tuple[FileFacts | None, ...]
+    mounts: tuple[MountInfo, ...]
+    pids: Usage
+    memory: Usage
+    lost: int = 0
+
+
+class Session:
+    """One traced container. Use :meth:`start`, then :meth:`finish`, and :meth:`close` always."""
+
+    def __init__(self, container_id: str) -> None:
+        """Load and attach the programs.
+
+        :raises JaulaError: when this host cannot trace.
+        """
+        self._tracer = RefusalTracer(container_id)
+        self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._run, name="why", daemon=True)
+        self._facts: list[FileFacts | None] = []
+        self._files: ContainerFiles | None = None
+        self._usage: CgroupUsage | None = None
+        self._mounts: tuple[MountInfo, ...] = ()
+        self._failure: Exception | None = None
+
+    def start(self, pid: int = 0) -> None:
+        """Start to trace. ``pid`` is the container's first process, 0 if it does not run yet.
+
+        :raises JaulaError: when the kernel refuses.
+        """
+        self._tracer.attach()
+        if pid:
+            self._open(pid)
+        self._thread.start()
+
+    def _open(self, pid: int) -> None:
+        """Open what belongs to the container, through one of its processes."""
+        try:
+            self._files = ContainerFiles(pid)
+        except OSError:
+            return  # it has exited; another event follows
+        self._usage = CgroupUsage(pid)
+        self._mounts = read_mounts(pid)
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._tracer.fileno(), select.POLLIN)
+        poller.register(self._stop_read, select.POLLIN)
+        try:
+            while True:
+                ready = {descriptor for descriptor, _ in poller.poll(_INTERVAL)}
+                self._receive()
+                if self._stop_read in ready:
+                    return
+        except Exception as error:  # noqa: BLE001 - raised by finish
+            self._failure = error
+
+    def _receive(self) -> None:
+        self._tracer.consume()
+        events = self._tracer.events
+        for event in events[len(self._facts) :]:
+            if self._files is None:
+                self._open(event.pid)
+            self._facts.append(self._facts_of(event))
+        if self._usage is not None:
+            self._usage.read()
+
+    def _facts_of(self, event: Event) -> FileFacts | None:
+        if (
+            self._files is None
+            or not isinstance(event, Refusal)
+            or event.syscall not in _WITH_FILE
+            or not event.text
+            or not (event.errno or event.syscall in OPENS)
+        ):
+            return None
+        path = os.fsdecode(event.text)
+        if not path.startswith("/"):
+            try:
+                path = os.path.join(os.readlink(f"/proc/{event.pid}/cwd"), path)
+            except OSError:
+                return None
+        return self._files.facts(path, execute=event.syscall in EXECS)
+
+    def finish(self) -> Trace:
+        """Stop to trace and return what was received.
+
+        :raises JaulaError: when the events could not be read.
+        """
+        self._tracer.detach()
+        os.write(self._stop_write, b"\0")
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+        self._receive()
+        counts = self._tracer.counts()
+        return Trace(
+            events=tuple(
+                msgspec.structs.replace(event, count=counts.of(event))
+                if isinstance(event, Refusal)
+                else event
+                for event in self._tracer.events
+            ),
+            facts=tuple(self._facts),
+            mounts=self._mounts,
+            pids=self._usage.pids if self._usage else Usage(),
+            memory=self._usage.memory if self._usage else Usage(),
+            lost=self._tracer.lost(),
+        )
+
+    def close(self) -> None:
+        """Unload the programs and close all descriptors."""
+        if self._thread.is_alive():
+            os.write(self._stop_write, b"\0")
+            self._thread.join()
+        self._tracer.close()
+        if self._files is not None:
+            self._files.close()
+        os.close(self._stop_read)
+        os.close(self._stop_write)
