@@ -195,7 +195,6 @@ GROUPS = {
     "image": "Manage images",
     "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
-    "harden": "Compare profiles of containers",
     "record": "Show, compare and verify records of containers",
     "secret": "Manage secrets (files on a tmpfs, readable by the container only)",
     "system": "Manage the engine",

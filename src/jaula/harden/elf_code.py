@@ -261,9 +261,7 @@ def _transfer_x86(name: str, operands: str, place: Place) -> tuple[Place | _Cons
     return (None,)
 
 
-def _transfer_arm(
-    name: str, operands: str, place: Place
-) -> tuple[Place | _Constant | None, ...]:
+def _transfer_arm(name: str, operands: str, place: Place) -> tuple[Place | _Constant | None, ...]:
     parts = operands.split(", ")
     stack = _ARM_STACK.search(operands)
     if isinstance(place, int):
