@@ -34,6 +34,8 @@ class TourRunner:
         self._host = ["--host", host] if host else []
         self._containers: list[str] = []
         self._images: list[str] = []
+        self._networks: list[str] = []
+        self._volumes: list[str] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="jaula-demo-")
         self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
@@ -114,14 +116,24 @@ class TourRunner:
 
     def name(self, word: str) -> str:
         """Return a name for a container, which is removed at the end of the tour."""
-        name = f"demo-{word}-{os.getpid()}"
-        self._containers.append(name)
-        return name
+        return self._own(self._containers, word)
 
     def own_image(self, word: str) -> str:
         """Return a name for an image, which is removed at the end of the tour."""
-        name = f"demo-{word}-{os.getpid()}:tour"
-        self._images.append(name)
+        return self._own(self._images, word, ":tour")
+
+    def network(self, word: str) -> str:
+        """Return a name for a network, which is removed at the end of the tour."""
+        return self._own(self._networks, word)
+
+    def volume(self, word: str) -> str:
+        """Return a name for a volume, which is removed at the end of the tour."""
+        return self._own(self._volumes, word)
+
+    def _own(self, names: list[str], word: str, end: str = "") -> str:
+        name = f"demo-{word}-{os.getpid()}{end}"
+        if name not in names:
+            names.append(name)
         return name
 
     def start(self, word: str, *words: str, image: str = "") -> str:
@@ -148,12 +160,16 @@ class TourRunner:
         return int(result.output)
 
     def clean(self) -> None:
-        """Remove all containers, images and files of the tour."""
+        """Remove all containers, images, networks, volumes and files of the tour."""
         if self._containers:
             self.jaula("rm", "-f", "-v", *self._containers, echo=False)
         if self._images:
             self.jaula("rmi", "-f", *self._images, echo=False)
-        self._containers, self._images = [], []
+        if self._networks:
+            self.jaula("network", "rm", *self._networks, echo=False)
+        if self._volumes:
+            self.jaula("volume", "rm", "-f", *self._volumes, echo=False)
+        self._containers, self._images, self._networks, self._volumes = [], [], [], []
         self._scratch.cleanup()
 
 

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from jaula.demo.method import Method
 from jaula.demo.runner import StepFailed, TourRunner
 from jaula.demo.steps import (
     archives,
@@ -32,16 +33,18 @@ STEPS: tuple[tuple[str, Callable[[TourRunner], None]], ...] = (
 )
 
 
-def run(host_address: str, *, quick: bool, only: list[int]) -> int:
+def run(host_address: str, *, quick: bool, method: bool, only: list[int]) -> int:
     """Run the steps and return the exit status.
 
-    ``only`` are the numbers of the steps to run; empty for all.
+    ``method`` selects the tour of the method. ``only`` are the numbers of the steps to run; empty
+    for all.
     """
     runner = TourRunner(host_address, quick=quick)
     start = time.monotonic()
     try:
         _images(runner)
-        for number, (title, step) in enumerate(STEPS, 1):
+        steps = Method(runner).steps() if method else STEPS
+        for number, (title, step) in enumerate(steps, 1):
             if only and number not in only:
                 continue
             runner.title(number, title)

@@ -11,7 +11,9 @@ def run(options: Options) -> int:
     from jaula.demo import tour
 
     only = [int(number) for word in options.texts("step") for number in word.split(",")]
-    return tour.run(Settings.host, quick=options.on("quick"), only=only)
+    return tour.run(
+        Settings.host, quick=options.on("quick"), method=options.on("method"), only=only
+    )
 
 
 COMMAND = Command(
@@ -19,6 +21,9 @@ COMMAND = Command(
     "Run a guided tour with real containers",
     run,
     flags=(
+        Flag(
+            "method", "", "bool", "Configure, record, harden, prove and audit one service instead"
+        ),
         Flag("quick", "q", "bool", "Use the busybox image only, which is built in seconds"),
         Flag("step", "s", "list", "Run only these steps (1 to 9)"),
     ),
@@ -27,9 +32,14 @@ COMMAND = Command(
         "Nine steps: the host, a shell in a container, namespaces, users, cgroups, "
         "capabilities, copy on write, archives, and the proof of isolation. Each step prints "
         "what it does, the command to type, and the kernel's evidence. Missing images are built "
-        "from the host's package mirror. The containers of the tour are removed at its end."
+        "from the host's package mirror. The containers of the tour are removed at its end.\n\n"
+        "With --method, eight steps lead a guestbook (a Python program and PostgreSQL) from its "
+        "defaults to a profile of what it needs, and to the proof that all else is refused."
     ),
-    examples=(("Run the short tour", "jaula demo --quick"),),
+    examples=(
+        ("Run the short tour", "jaula demo --quick"),
+        ("Harden a service step by step", "sudo jaula demo --method"),
+    ),
     exit_status=(("0", "every check passed"), ("1", "a check failed")),
     see_also=("check", "verify", "image bootstrap"),
 )
