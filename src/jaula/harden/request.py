@@ -14,7 +14,7 @@ from jaula.errors import Conflict
 from jaula.spec.profile import Profile, is_document, load
 
 _MODES_OF_OTHERS = ("host", "container:")
-_FROM_PROFILES = ("seccomp-allow", "landlock", "no-new-privileges")
+_FROM_PROFILES = ("seccomp-allow", "seccomp-enosys", "landlock", "no-new-privileges")
 
 
 def check(inspect: Mapping[str, Any]) -> None:

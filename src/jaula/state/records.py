@@ -181,6 +181,7 @@ class SecurityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
 
     seccomp: str = ""
     seccomp_allow: tuple[str, ...] = ()  # names that stay allowed; empty: all of the profile's
+    seccomp_enosys: tuple[str, ...] = ()  # names that fail with ENOSYS in place of EPERM
     apparmor: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     landlock: tuple[str, ...] = ()

@@ -147,6 +147,6 @@ COMMAND = Command(
         "is printed: its layer is not part of the new container."
     ),
     examples=(("Apply a profile", "jaula harden apply web.toml web"),),
-    see_also=("run",),
+    see_also=("harden check", "run"),
     completes="container",
 )  # fmt: skip

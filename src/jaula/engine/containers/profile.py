@@ -101,9 +101,12 @@ def _capabilities(host: HostConfig, profile: Profile) -> Iterator[tuple[str, Any
 def _security_options(host: HostConfig, profile: Profile, landlock: int) -> Iterator[str]:
     if profile.process.no_new_privileges and not has_option(host, "no-new-privileges"):
         yield "no-new-privileges"
-    names = seccomp_names(profile)
-    if names and not has_option(host, "seccomp") and not has_option(host, "seccomp-allow"):
-        yield f"seccomp-allow={','.join(names)}"
+    if not has_option(host, "seccomp"):
+        yield from (
+            option
+            for option in _seccomp_options(profile)
+            if not has_option(host, option.partition("=")[0])
+        )
     if landlock_applies(host, landlock) and not has_option(host, "landlock"):
         yield "landlock=exec"
         yield from (f"landlock={text}" for text in _landlock_rules(profile))
@@ -114,6 +117,14 @@ def _security_options(host: HostConfig, profile: Profile, landlock: int) -> Iter
 def seccomp_names(profile: Profile) -> tuple[str, ...]:
     """Return the allowed system calls of all architectures; a filter has one list for them."""
     return tuple(sorted({name for names in profile.seccomp.syscalls.values() for name in names}))
+
+
+def _seccomp_options(profile: Profile) -> Iterator[str]:
+    if names := seccomp_names(profile):
+        yield f"seccomp-allow={','.join(names)}"
+    absent = {name for names in profile.seccomp.unavailable.values() for name in names}
+    if absent := absent - set(names):
+        yield f"seccomp-enosys={','.join(sorted(absent))}"
 
 
 def _landlock_rules(profile: Profile) -> Iterator[str]:
@@ -168,8 +179,7 @@ def deviations(host: HostConfig, profile: Profile) -> tuple[str, ...]:
     options = host.security_opt
     if profile.process.no_new_privileges and "no-new-privileges" not in options:
         weaker.append("new privileges")
-    names = seccomp_names(profile)
-    if names and f"seccomp-allow={','.join(names)}" not in options:
+    if not set(_seccomp_options(profile)) <= set(options):
         weaker.append("other seccomp filter")
     rules = {f"landlock={text}" for text in ("exec", *_landlock_rules(profile))}
     if not rules <= set(options):

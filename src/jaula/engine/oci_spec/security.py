@@ -2,10 +2,10 @@
 
 Source: Docker's ``--security-opt`` (``seccomp=``, ``no-new-privileges``, ``label=``,
 ``apparmor=``, ``systempaths=``), ``--cap-add``, ``--cap-drop``, ``--privileged``; podman's
-``mask=``, ``unmask=`` and ``proc-opts=``; ``landlock=`` and ``seccomp-allow=`` are our own. The
-API's ``MaskedPaths`` and
-``ReadonlyPaths`` replace our lists; ``unmask`` removes paths from them, ``mask`` adds any path and
-wins. proc(5) has the options of /proc.
+``mask=``, ``unmask=`` and ``proc-opts=``. ``landlock=``, ``seccomp-allow=`` and
+``seccomp-enosys=`` are our own. The API's ``MaskedPaths`` and ``ReadonlyPaths`` replace our lists;
+``unmask`` removes paths from them, ``mask`` adds any path and wins. proc(5) has the options of
+/proc.
 
 ``--privileged`` grants all capabilities and lifts seccomp and the masks. In a user namespace of its
 own this power ends at the container's boundary. So host devices come only with ``--userns=host``: a
@@ -72,7 +72,9 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
         case "seccomp":
             return {"seccomp": value}
         case "seccomp-allow":
-            return {"seccomp_allow": (*parsed.seccomp_allow, *_syscall_names(value))}
+            return {"seccomp_allow": (*parsed.seccomp_allow, *_syscall_names(key, value))}
+        case "seccomp-enosys":
+            return {"seccomp_enosys": (*parsed.seccomp_enosys, *_syscall_names(key, value))}
         case "apparmor":
             return {"apparmor": (*parsed.apparmor, value)}
         case "label":
@@ -89,15 +91,15 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
             return {"proc": proc_options(value)}
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
-        hint="must be one of seccomp=, seccomp-allow=, no-new-privileges, label=, apparmor=,"
-        " landlock=, systempaths=unconfined, mask=, unmask=, proc-opts=",
+        hint="must be one of seccomp=, seccomp-allow=, seccomp-enosys=, no-new-privileges,"
+        " label=, apparmor=, landlock=, systempaths=unconfined, mask=, unmask=, proc-opts=",
     )
 
 
 _MAX_SYSCALLS = 1024  # of one request
 
 
-def _syscall_names(value: str) -> tuple[str, ...]:
+def _syscall_names(option: str, value: str) -> tuple[str, ...]:
     """Return names of system calls that are separated by commas.
 
     :raises InvalidRequest: when one is not a name, or there are too many.
@@ -106,13 +108,11 @@ def _syscall_names(value: str) -> tuple[str, ...]:
     for name in names:
         if not (name.isascii() and name.replace("_", "a").isalnum() and len(name) <= 64):
             raise InvalidRequest(
-                f"--security-opt seccomp-allow: {name[:64]!r} is not the name of a system call",
-                hint="seccomp-allow=read,write,openat",
+                f"--security-opt {option}: {name[:64]!r} is not the name of a system call",
+                hint=f"{option}=read,write,openat",
             )
     if len(names) > _MAX_SYSCALLS:
-        raise InvalidRequest(
-            f"--security-opt seccomp-allow: more than {_MAX_SYSCALLS} system calls"
-        )
+        raise InvalidRequest(f"--security-opt {option}: more than {_MAX_SYSCALLS} system calls")
     return names
 
 
@@ -221,19 +221,20 @@ def capability_sets(
 def _seccomp(
     options: SecurityOptions, sets: Capabilities, host: HostFacts, *, privileged: bool
 ) -> Seccomp | None:
-    requested, names = options.seccomp, options.seccomp_allow
-    if requested == UNCONFINED and names:
+    requested, names, absent = options.seccomp, options.seccomp_allow, options.seccomp_enosys
+    narrowed = bool(names or absent)
+    if requested == UNCONFINED and narrowed:
         raise InvalidRequest(
-            "--security-opt seccomp=unconfined and seccomp-allow exclude each other",
+            "--security-opt seccomp=unconfined excludes seccomp-allow and seccomp-enosys",
             hint="leave one of the two out",
         )
-    if requested == UNCONFINED or (privileged and not requested and not names):
+    if requested == UNCONFINED or (privileged and not requested and not narrowed):
         return None
     if requested in _BUILTIN:
         filtered = seccomp.default_profile(sets)
     else:
         filtered = seccomp.from_docker(requested.encode(), sets, host.kernel)
-    return seccomp.narrow(filtered, names) if names else filtered
+    return seccomp.narrow(filtered, names, absent) if narrowed else filtered
 
 
 def _apparmor(

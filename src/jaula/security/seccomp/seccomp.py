@@ -108,10 +108,11 @@ ALWAYS_ALLOWED = frozenset(
 _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
 
 
-def narrow(seccomp: Seccomp, names: Collection[str]) -> Seccomp:
-    """Return the filter without the calls that are not in ``names``.
+def narrow(seccomp: Seccomp, names: Collection[str], unavailable: Collection[str] = ()) -> Seccomp:
+    """Return the filter without the calls that are not in ``names``; an empty list keeps all.
 
-    The result allows nothing that ``seccomp`` refuses: its rules on arguments stay.
+    The result allows nothing that ``seccomp`` refuses: its rules on arguments stay. Calls of
+    ``unavailable`` fail with ENOSYS, unless they are in ``names``: a C library then uses others.
 
     :raises InvalidRequest: when ``seccomp`` allows calls by default, so a list cannot narrow it.
     """
@@ -120,11 +121,14 @@ def narrow(seccomp: Seccomp, names: Collection[str]) -> Seccomp:
             "seccomp-allow: the seccomp profile allows system calls by default",
             hint="leave seccomp= out, or use a profile with defaultAction SCMP_ACT_ERRNO",
         )
+    absent = sorted(set(unavailable) - set(names) - ALWAYS_ALLOWED)
     kept = ALWAYS_ALLOWED | set(names)
-    rules = []
+    rules = [_refuse(*absent, number=errno.ENOSYS)] if absent else []
     for rule in seccomp.syscalls:
         if rule.action in _PERMISSIVE:
-            allowed = tuple(name for name in rule.names if name in kept)
+            allowed = tuple(
+                name for name in rule.names if name not in absent and (name in kept or not names)
+            )
             if not allowed:
                 continue
             rule = msgspec.structs.replace(rule, names=allowed)

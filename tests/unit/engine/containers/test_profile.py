@@ -25,6 +25,9 @@ user = "101:101"
 x86_64 = ["read", "write"]
 x86 = ["write", "waitpid"]
 
+[seccomp.unavailable]
+x86_64 = ["clone3", "read"]
+
 [files]
 read = ["/etc/nginx/", "/a,b=c"]
 write = ["/run/web.pid"]
@@ -72,6 +75,7 @@ def test_a_document_completes_a_request() -> None:
     assert host.security_opt == (
         "no-new-privileges",
         "seccomp-allow=read,waitpid,write",
+        "seccomp-enosys=clone3",
         *LANDLOCK,
         "mask=/etc/shadow",
     )
@@ -167,6 +171,7 @@ def test_a_kernel_without_landlock_has_the_rest() -> None:
     assert completed(landlock=0).host_config.security_opt == (
         "no-new-privileges",
         "seccomp-allow=read,waitpid,write",
+        "seccomp-enosys=clone3",
         "mask=/etc/shadow",
     )
 

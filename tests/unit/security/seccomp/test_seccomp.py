@@ -380,6 +380,20 @@ def test_a_narrowed_filter_is_never_wider(code: bytes, abi: str) -> None:
     assert refused == ("bpf", "clone3", "io_uring_setup", "keyctl", "mount")
 
 
+@pytest.mark.parametrize("abi", ABIS)
+def test_unavailable_calls_fail_with_enosys(code: bytes, abi: str) -> None:
+    default = seccomp.default_profile(DEFAULT)
+    narrow = seccomp.build(seccomp.narrow(default, ("read",), ("statx", "read", "mount")))
+    assert [ask(narrow, abi, name) for name in ("statx", "read", "mount")] == [
+        ENOSYS,
+        ALLOW,
+        ENOSYS,
+    ]
+    assert ask(narrow, abi, "write") == EPERM
+    alone = seccomp.build(seccomp.narrow(default, (), ("statx",)))
+    assert [ask(alone, abi, name) for name in ("statx", "read", "mount")] == [ENOSYS, ALLOW, EPERM]
+
+
 def test_a_filter_that_allows_by_default_cannot_be_narrowed() -> None:
     with pytest.raises(InvalidRequest, match="allows system calls by default"):
         seccomp.narrow(Seccomp(default_action="SCMP_ACT_ALLOW"), ("read",))
