@@ -1,4 +1,4 @@
-"""``jaula harden --apply``: create a container again under a profile, or keep the old one.
+"""``jaula harden apply``: create a container again under a profile, or keep the old one.
 
 The new container is created first, so a request that the engine refuses changes nothing. The old
 one is stopped and renamed. If the new one does not start, exits or becomes unhealthy, it is removed
@@ -98,7 +98,7 @@ def apply(
         if isinstance(error, JaulaError):
             raise NotApplied(
                 f"the profile was not applied to {name}: {error.message}{reason}",
-                hint=f"jaula harden --check FILE {name} says what the profile lacks",
+                hint=f"jaula harden check FILE {name} says what the profile lacks",
             ) from error
         raise
     return Applied(new, warnings, _remove_old(api, old, old_name))

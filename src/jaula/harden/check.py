@@ -1,4 +1,4 @@
-"""``jaula harden --check``: would a container still work under a profile?
+"""``jaula harden check``: would a container still work under a profile?
 
 Two twins of the container run one after the other and are recorded: one without the profile, one
 with it. A refusal that only the second one has is something that the profile lacks.
