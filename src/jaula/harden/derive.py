@@ -7,7 +7,7 @@ say is a note of the profile, never a guess.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from jaula.errors import InvalidRequest
 from jaula.harden import files, network, syscalls
@@ -21,12 +21,9 @@ _MEMORY_STEP = 1 << 20  # bytes
 _LEAST_MEMORY = 6 << 20  # bytes: the engine's least limit
 _CPU_STEP = 50  # thousandths of a processor
 _REFUSALS = {"memory-refused": "memory", "oom-kills": "memory", "pids-refused": "processes"}
-_UNITS: dict[str, tuple[str, Callable[[int], str]]] = {
-    "pids": ("pids", str),
-    "memory": ("memory", lambda value: f"{value / (1 << 20):.1f} MiB"),
-    "cpu": ("cpus", lambda value: f"{value / 1000:g}"),
-}
-"""The limit of each peak, and how its value is written."""
+_PEAKS = {"pids": "pids", "memory": "memory", "cpu": "cpus"}
+"""The limit of each peak."""
+EXEC_PIDS = 16
 _SETUID = frozenset(
     words(
         """at chage chfn chsh crontab doas expiry fusermount fusermount3 gpasswd mount newgidmap
@@ -44,7 +41,7 @@ def derive(
 ) -> Profile:
     """Return the least that the container of these records needs.
 
-    ``margin`` is the factor from a recorded peak to its ceiling.
+    ``margin`` is the factor from a recorded peak to its limit, 0 for no limits.
 
     :raises InvalidRequest: when a record is not intact, or they are of different images.
     """
@@ -157,7 +154,10 @@ def _process(
 def _limits(
     entries: Sequence[Observation], margin: float, notes: list[str]
 ) -> tuple[Limits, dict[str, Evidence]]:
-    """Return the peaks with the margin; a limit without a peak in the records stays open."""
+    """Return the peaks with the margin; a limit without a peak in the records stays open.
+
+    The number of processes has room for those that an operator starts beside the program.
+    """
     peaks: dict[str, int] = {}
     records: dict[str, set[int]] = {}
     refused: set[str] = set()
@@ -166,25 +166,31 @@ def _limits(
             continue
         if entry.resource in _REFUSALS and entry.value:
             refused.add(_REFUSALS[entry.resource])
-        elif entry.resource in _UNITS:
+        elif entry.resource in _PEAKS:
             peaks[entry.resource] = max(entry.value, peaks.get(entry.resource, 0))
             records.setdefault(entry.resource, set()).add(number)
     notes += [f"it reached its limit of {name} in the records" for name in sorted(refused)]
-    values = {
-        "pids": math.ceil(peaks.get("pids", 0) * margin),
-        "memory": _round_up(math.ceil(peaks.get("memory", 0) * margin), _MEMORY_STEP),
-        "cpus": math.ceil(peaks.get("cpu", 0) * margin / _CPU_STEP) * _CPU_STEP / 1000,
-    }
-    if values["memory"]:
-        values["memory"] = max(values["memory"], _LEAST_MEMORY)
+    if not margin:
+        return Limits(), {}
+    limits = {}
     evidence = {}
-    for resource, (limit, unit) in _UNITS.items():
-        if resource in peaks:
-            evidence[limit] = Evidence(
-                records=len(records[resource]), reason=f"peak {unit(peaks[resource])} x {margin:g}"
-            )
+    for resource, peak in peaks.items():
+        if resource == "pids":
+            limits["pids"] = math.ceil(peak * margin) + EXEC_PIDS
+            reason = f"peak {peak} x {margin:g}, and {EXEC_PIDS} for exec and health checks"
+        elif resource == "memory":
+            value = _round_up(math.ceil(peak * margin), _MEMORY_STEP)
+            limits["memory"] = max(value, _LEAST_MEMORY)
+            megabytes = limits["memory"] >> 20
+            reason = f"{megabytes} MiB: peak {peak / (1 << 20):.1f} MiB x {margin:g}"
+        else:
+            limits["cpu"] = _round_up(math.ceil(peak * margin), _CPU_STEP)
+            reason = f"peak {peak / 1000:g} x {margin:g}"
+        evidence[_PEAKS[resource]] = Evidence(records=len(records[resource]), reason=reason)
     return Limits(
-        pids=int(values["pids"]), memory=int(values["memory"]), cpus=float(values["cpus"])
+        pids=limits.get("pids", 0),
+        memory=limits.get("memory", 0),
+        cpus=limits.get("cpu", 0) / 1000,
     ), evidence
 
 

@@ -61,7 +61,7 @@ def files(
         if entry.kind == "bind" and entry.family == "unix" and not entry.errno:
             path = text(entry.address)
             if path and path.startswith("/"):
-                created[path].add(number, program, entry.count, "unix socket")
+                created[_resolved(path)].add(number, program, entry.count, "unix socket")
             continue
         if entry.kind not in ("file", "file-refused", "change"):
             continue

@@ -73,7 +73,8 @@ def network(
         o.entry.kind == "socket" and o.entry.family in _ROUTED for o in observations
     ):
         return Network(mode="none", egress=())
-    if "packet" in families or "raw" in {o.entry.socket_type for o in observations}:
+    raw = {o.entry.family for o in observations if o.entry.socket_type == "raw"}
+    if "packet" in families or raw & {"inet", "inet6"}:
         notes.append("it uses raw sockets, whose destinations the records lack")
     return Network(
         listen=tuple(sorted(listen)), egress=tuple(sorted(egress)) if restricted else None

@@ -111,7 +111,7 @@ def seccomp(
                     absent[call] = tallies[call].evidence("ENOSYS each time")
             elif errors == {"EPERM"}:
                 notes.append(
-                    f"{call} ({architecture}) failed with EPERM each time in the records, and does"
+                    f"{call} ({architecture}) is not allowed: it failed with EPERM each time"
                 )
             elif call.isdigit():
                 notes.append(f"the system call {call} ({architecture}) has no name here")

@@ -12,7 +12,7 @@ from jaula.harden import toml
 from jaula.harden.derive import derive
 from jaula.record.document import Loss, text_of
 from jaula.spec import profile as document
-from jaula.spec.profile import Profile
+from jaula.spec.profile import Limits, Profile
 
 WEB = "/usr/sbin/web"
 
@@ -283,3 +283,30 @@ def test_any_record_gives_a_profile_that_reads_back(
     assert all(line.isprintable() for line in text.splitlines())
     for items in (made.files.read, made.files.write, made.files.execute, made.network.listen):
         assert list(items) == sorted(set(items))
+
+
+def peak(resource: str, value: int) -> tuple[str, dict[str, Any]]:
+    return "resource", {"resource": resource, "value": value, "unit": ""}
+
+
+def test_limits_are_peaks_with_a_margin() -> None:
+    entries = (peak("pids", 4), peak("memory", 78 << 20), peak("cpu", 286), peak("cpu-time", 9))
+    made = derive([record(*((k, "", f) for k, f in entries))], "web")
+    assert (made.limits.pids, made.limits.memory, made.limits.cpus) == (6 + 16, 117 << 20, 0.45)
+    assert made.evidence["limits"]["memory"].reason == "117 MiB: peak 78.0 MiB x 1.5"
+    assert derive([record(*((k, "", f) for k, f in entries))], "web", margin=0).limits == Limits()
+
+
+def test_a_reached_limit_is_a_note() -> None:
+    made = derive([record(("resource", "", peak("oom-kills", 1)[1]))], "web")
+    assert made.notes[-1] == "it reached its limit of memory in the records"
+
+
+def test_names_are_destinations_with_the_ports() -> None:
+    made = of(
+        ("socket", {"family": "inet"}),
+        ("dns", {"name": "DB.example", "query_type": "A", "protocol": "udp"}),
+        ("dns", {"name": "bad name", "query_type": "A", "protocol": "udp"}),
+        ("connect", {"family": "inet", "protocol": "tcp", "address": "192.0.2.1", "port": 5432}),
+    )
+    assert made.network.egress == ("tcp:192.0.2.1:5432", "tcp:db.example:5432")

@@ -61,10 +61,10 @@ def _margin(options: Options) -> float:
     try:
         margin = float(text)
     except ValueError:
-        margin = 0.0
-    if not 1.0 <= margin <= 100.0:
+        margin = -1.0
+    if margin != 0 and not 1.0 <= margin <= 100.0:
         raise UsageError(
-            f'invalid argument "{text}" for "--margin" flag: must be a number from 1 to 100'
+            f'invalid argument "{text}" for "--margin" flag: must be 0 or a number from 1 to 100'
         )
     return margin
 
@@ -177,7 +177,8 @@ COMMAND = Command(
              completes="file"),
         Flag("format", "", "string", f"Format of the output: {', '.join(FORMATS)}",
              completes=FORMATS),
-        Flag("margin", "", "string", "Factor from a recorded peak to its limit (default 1.5)",
+        Flag("margin", "", "string",
+             "Factor from a recorded peak to its limit, 0 for no limits (default 1.5)",
              metavar="NUMBER"),
     ),
     max_args=1,
