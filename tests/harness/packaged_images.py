@@ -27,7 +27,7 @@ class Service:
 
     def __init__(self, engine: PrivateEngine, name: str) -> None:
         self._engine = engine
-        self._name = name
+        self.name = name
         form = "{{.NetworkSettings.IPAddress}}"
         self.address = self.jaula("inspect", "-f", form, name).strip()
 
@@ -39,10 +39,10 @@ class Service:
 
     def execute(self, *words: str) -> str:
         """Run a program in the container and return its output."""
-        return self.jaula("exec", self._name, *words)
+        return self.jaula("exec", self.name, *words)
 
     def logs(self) -> str:
-        return self._engine.cli("jaula", "logs", self._name).stderr[-3000:]
+        return self._engine.cli("jaula", "logs", self.name).stderr[-3000:]
 
     def get(self, port: int, path: str = "/") -> str:
         """Return the body of a page, as soon as the container serves it."""
