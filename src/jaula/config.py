@@ -52,6 +52,11 @@ class Paths:
         return self.root / "audit"
 
     @property
+    def honeypots(self) -> Path:
+        """``NAME-TIME`` for each run of a honeypot; accessible by root only."""
+        return self.root / "honeypots"
+
+    @property
     def seccomp_cache(self) -> Path:
         return self.root / "seccomp"
 

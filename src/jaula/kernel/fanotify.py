@@ -23,6 +23,7 @@ from typing import NamedTuple
 from jaula.kernel.libc import function
 
 FAN_CLOEXEC, FAN_NONBLOCK, FAN_CLASS_NOTIF = 0x1, 0x2, 0x0
+FAN_UNLIMITED_QUEUE = 0x10
 FAN_REPORT_PIDFD = 0x80  # Linux 5.15
 FAN_MARK_ADD, FAN_MARK_MOUNT, FAN_MARK_FILESYSTEM = 0x1, 0x10, 0x100
 FAN_CLOSE_WRITE, FAN_OPEN, FAN_OPEN_EXEC, FAN_Q_OVERFLOW = 0x8, 0x20, 0x1000, 0x4000
@@ -56,12 +57,15 @@ class Event(NamedTuple):
                 os.close(fd)
 
 
-def create() -> int:
+def create(*, unlimited: bool = False) -> int:
     """Return a non-blocking group, close-on-exec, whose events have a descriptor and a pidfd.
+
+    An ``unlimited`` group has no limit of waiting events.
 
     :raises OSError: EPERM without CAP_SYS_ADMIN, ENOSYS without fanotify.
     """
     flags = FAN_CLOEXEC | FAN_NONBLOCK | FAN_CLASS_NOTIF
+    flags |= FAN_UNLIMITED_QUEUE if unlimited else 0
     descriptors = os.O_RDONLY | os.O_CLOEXEC | os.O_NOATIME | os.O_NONBLOCK
     try:
         return _init(flags | FAN_REPORT_PIDFD, descriptors)

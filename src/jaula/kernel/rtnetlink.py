@@ -32,8 +32,8 @@ IFLA_MACVLAN_MODE, IFLA_VLAN_ID = 1, 1
 IFLA_IPVLAN_MODE, IFLA_IPVLAN_FLAGS = 1, 2
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_F_NODAD = 1, 2, 4, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
-RT_TABLE_MAIN, RT_TABLE_LOCAL, RTPROT_BOOT, RTN_UNICAST = 254, 255, 3, 1
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
+RT_TABLE_MAIN, RT_TABLE_LOCAL, RTPROT_BOOT, RTN_UNICAST, RTN_LOCAL = 254, 255, 3, 1, 2
+RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST = 0, 253, 254
 IFF_UP = 1
 IF_OPER_UP = 6  # RFC 2863
 
@@ -279,6 +279,27 @@ def _default_route(family: int, scope: int, hop: bytes, description: str, replac
     flags = NLM_F.CREATE | (NLM_F.REPLACE if replace else NLM_F.EXCL)
     verb = "replace" if replace else "add"
     return Request(RTM_NEWROUTE, flags, body, f"{verb} default route {description}")
+
+
+def add_local_routes(loopback: int, index: int, neighbour: str) -> tuple[Request, Request]:
+    """Make every address of a family local, except ``neighbour``, which is on the link ``index``.
+
+    ``loopback`` is the index of that interface. Both routes are in the table ``local``, in which
+    the longer prefix wins.
+    """
+    family = socket.AF_INET6 if ":" in neighbour else socket.AF_INET
+    bits, flags = 128 if family == socket.AF_INET6 else 32, NLM_F.CREATE | NLM_F.EXCL
+    table = (RT_TABLE_LOCAL, RTPROT_BOOT)
+    host = rtmsg.pack(family, bits, 0, 0, *table, RT_SCOPE_LINK, RTN_UNICAST, 0)
+    host += attribute(RTA_DST, socket.inet_pton(family, neighbour)) + attribute(
+        RTA_OIF, _u32(index)
+    )
+    all_ = rtmsg.pack(family, 0, 0, 0, *table, RT_SCOPE_HOST, RTN_LOCAL, 0)
+    all_ += attribute(RTA_OIF, _u32(loopback))
+    return (
+        Request(RTM_NEWROUTE, flags, host, f"add route to {neighbour}"),
+        Request(RTM_NEWROUTE, flags, all_, "make all addresses local"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

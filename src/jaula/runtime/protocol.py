@@ -91,6 +91,7 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     namespace_types: tuple[str, ...] = ()  # of the descriptors that follow the sandbox's
     host_mounts: bool = False  # shared bind mounts are made in the host's mount namespace
     engine_socket: bool = False
+    sessions: str = ""  # directory in which stdio is recorded as asciicast; '': it is not
     attachments: tuple[AttachStream, ...] = ()
 
 

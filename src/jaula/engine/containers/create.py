@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.cgroups import cgroup_path as cgroup_paths
-from jaula.engine.containers import health, presets, restart_policy, selinux
+from jaula.engine.containers import health, honeypot, presets, restart_policy, selinux
 from jaula.engine.containers.log_config import log_options, requested_options
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import new_cgroup_path
@@ -238,6 +238,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     warnings += presets.warnings(host)
     _check_egress(resolved)
+    honeypot.check(host, resolved.ports, rootless=services.host.rootless)
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
     if resolved.ports and modes.net.host:

@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import health, restart_policy
+from jaula.engine.containers import health, honeypot, restart_policy
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
 from jaula.engine.containers.start import cgroup_path, open_cgroup
 from jaula.engine.model.container import Container, StateAction, next_status
@@ -241,6 +241,9 @@ class ExitHandler:
         container.close_pending()
         try:
             await self._remove_leftovers(container)
+            if record.body.host_config.profile == honeypot.NAME:
+                runs = services.config.paths.honeypots
+                await asyncio.to_thread(honeypot.wait, runs, record.id)
             await asyncio.to_thread(self._remove_files, container.id)
         except (OSError, JaulaError) as error:
             container.change(

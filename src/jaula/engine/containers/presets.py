@@ -1,4 +1,4 @@
-"""Presets of confinement: ``--profile default``, ``strict`` and ``docker``, and profile documents.
+"""Presets of confinement (default, strict, docker, honeypot), and profile documents.
 
 A preset fills in what a request leaves open; explicit options stay. The completed request is
 authorized, recorded and shown, so ``inspect`` and ``verify`` need not know presets. Completing a
@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.engine.containers import profile
+from jaula.engine.containers import honeypot, profile
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
@@ -27,7 +27,8 @@ from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.profile import Profile, is_document, load, packaged
 
 DEFAULT, STRICT, DOCKER = "default", "strict", "docker"
-NAMES = (DEFAULT, STRICT, DOCKER)
+HONEYPOT = honeypot.NAME
+NAMES = (DEFAULT, STRICT, DOCKER, HONEYPOT)
 ANNOTATION = "io.jaula.profile"
 """The preset, for clients that can send an annotation but no member of their own."""
 
@@ -99,6 +100,9 @@ def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate
             networking = NetworkingConfig()
     elif name == DOCKER:
         changes |= dict(_docker(host))
+    elif name == HONEYPOT:
+        changes |= dict(honeypot.complete(body))
+        networking = NetworkingConfig()
     return msgspec.structs.replace(
         body,
         host_config=msgspec.structs.replace(host, **changes),

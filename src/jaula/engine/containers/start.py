@@ -32,7 +32,7 @@ import msgspec
 
 from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import engine_socket, selinux
+from jaula.engine.containers import engine_socket, honeypot, selinux
 from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.model.seal import spec_seal
@@ -50,6 +50,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, r
 from jaula.runtime import client
 from jaula.runtime.create import id_maps
 from jaula.runtime.protocol import LogSetup, StartRequest
+from jaula.spec.honeypot import SESSIONS
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord, StartIntent
@@ -200,7 +201,9 @@ class Starter:
             borrowed_size=shared.size if shared else 0,
             endpoint=endpoints[0] if endpoints else None,
             more_endpoints=tuple(endpoints[1:]),
-            ports=tuple(port for endpoint in endpoints for port in endpoint.ports),
+            ports=honeypot.ports(container.record.resolved.ports)
+            if container.record.body.host_config.profile == honeypot.NAME
+            else tuple(port for endpoint in endpoints for port in endpoint.ports),
         )
         # Before the runtime is asked: it may report exhausted memory at once.
         container.change(oom_killed=False)
@@ -225,6 +228,8 @@ class Starter:
         self._services.volume_mounts.leave(container)
         self._services.engine_sockets.close(container.id)
         resources.release()
+        if container.record.body.host_config.profile == honeypot.NAME:
+            honeypot.discard(self._services.config.paths.honeypots, container.id)
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
         container.change(
@@ -398,7 +403,12 @@ class Starter:
             edits=_device_edits(services.config.cdi_spec_dirs, requests) if requests else (),
         )
         confinement = security.decide(resolved, inputs.host, external=runtime is not None)
-        document = encode(spec.build(body, resolved, inputs, confinement))
+        built, run = spec.build(body, resolved, inputs, confinement), ""
+        if body.host_config.profile == honeypot.NAME:
+            root = _root(services, record)
+            run = honeypot.new_run(paths.honeypots, record, root, f"{run_dir}/rootfs")
+            built = honeypot.supervised(built, run)
+        document = encode(built)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
         client.remove_shim_files(str(run_dir))
         owner = id_maps.host_id(uids, user.uid), id_maps.host_id(gids or uids, 0)
@@ -428,6 +438,7 @@ class Starter:
             runtime=runtime,
             host_mounts=bool(spec.host_binds(mounts, inputs.host))
             or (modes.user.host and any(m.shared for m in record.mounts)),
+            sessions=f"{run}/{SESSIONS}" if run else "",
         )
 
     def _shared_shm(self, record: ContainerRecord) -> str | None:

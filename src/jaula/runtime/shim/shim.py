@@ -64,6 +64,7 @@ from jaula.runtime.shim.engine_connections import ControlSockets
 from jaula.runtime.shim.event_loop import EventLoop
 from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
 from jaula.spec import runtime as oci
+from jaula.spec.asciicast import SUFFIX, CastWriter
 
 EXIT_NAME = "exit.json"
 COMM = "jaula-shim"  # name of the processes of a shim (proc_pid_comm(5))
@@ -185,6 +186,7 @@ class Shim:
             log=log,
             stdin_once=request.stdin_once,
             on_detach=lambda: self.engines.notify(Detached("")),
+            recording=self._recording("main", request.console),
         )
         for fd, stream in zip(clients, request.attachments, strict=True):
             self.stdio.attach(socket.socket(fileno=fd), stream)
@@ -194,6 +196,23 @@ class Shim:
             self.event_loop.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
             is_reported = bool(select.select([self.oom_fd], [], [], 0)[0])
             self.early_oom = not is_reported and self.cgroup.oom_kills() > 0
+
+    def _recording(self, name: str, console: tuple[int, int]) -> CastWriter | None:
+        """Return the writer of a session's recording; None if sessions are not recorded.
+
+        :raises OSError: when the file cannot be created.
+        """
+        directory = self.request.sessions
+        if not directory:
+            return None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+
+        def open_part(number: int) -> int:
+            part = "" if number == 1 else f".{number}"
+            return os.open(f"{directory}/{name}{part}{SUFFIX}", flags, 0o600)
+
+        rows, columns = console
+        return CastWriter(open_part, f"{self.request.container_id[:12]} {name}", columns, rows)
 
     def _open_cgroup(self) -> Cgroup:
         """Open the cgroup of init. If its program has ended, systemd may have removed it."""
@@ -228,6 +247,8 @@ class Shim:
             if stdio.master < 0:
                 raise RuntimeFailure("the process has no terminal to resize")
             tty.set_size(stdio.master, request.height, request.width)
+            if stdio.recording is not None:
+                stdio.recording.resize(request.width, request.height)
         elif isinstance(request, SignalRequest):
             if request.exec_id:
                 process.pidfd_send_signal(self.execs[request.exec_id].pidfd, request.signum)
@@ -277,6 +298,7 @@ class Shim:
             log=None,
             stdin_once=True,
             on_detach=lambda: self.engines.notify(Detached(request.exec_id)),
+            recording=self._recording(f"exec-{request.exec_id[:12]}", request.console),
         )
         self.execs[request.exec_id] = _ExecProcess(handle.pid, pidfd, stdio)
         if stream is not None and fds:

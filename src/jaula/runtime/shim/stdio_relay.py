@@ -20,6 +20,7 @@ from typing import Protocol
 
 from jaula.runtime.interfaces import LogWriter
 from jaula.runtime.protocol import AttachStream
+from jaula.spec.asciicast import CastWriter
 
 READ_SIZE = 1 << 16  # bytes
 DRAIN_READS = 256  # reads of READ_SIZE: more than a pipe or a terminal holds
@@ -82,7 +83,8 @@ class Client:
 class StdioRelay:
     """Connect one process to its log and its clients.
 
-    ``on_detach`` is called when a client has typed its detach keys.
+    ``on_detach`` is called when a client has typed its detach keys. ``recording`` gets output and
+    input, if the sessions of the container are recorded.
     """
 
     def __init__(
@@ -96,8 +98,10 @@ class StdioRelay:
         log: LogWriter | None,
         stdin_once: bool,
         on_detach: Callable[[], None],
+        recording: CastWriter | None = None,
     ) -> None:
         self.event_loop = event_loop
+        self.recording = recording
         self.terminal = master >= 0
         self.log = log
         self.stdin_once = stdin_once
@@ -151,6 +155,8 @@ class StdioRelay:
         """Write one chunk of output to the log and to the clients."""
         if self.log is not None:
             self.log.write(stream, data)
+        if self.recording is not None:
+            self.recording.output(data)
         if not self.clients:
             return
         framed = struct.pack(">BxxxL", _STREAM_NUMBERS[stream], len(data)) + data
@@ -273,6 +279,8 @@ class StdioRelay:
         for fd in list(self.sources):
             self._end_source(fd)
         self._close_stdin()
+        if self.recording is not None:
+            self.recording.close()
         if self.master >= 0:
             os.close(self.master)
             self.master = -1
@@ -285,6 +293,8 @@ class StdioRelay:
     def _on_input(self, client: Client, data: bytes) -> None:
         data, detached = client.scanner.feed(data)
         if data and self.stdin >= 0:
+            if self.recording is not None:
+                self.recording.input(data)
             self.stdin_pending += data
             self._write_stdin()
         if detached:
