@@ -17,8 +17,12 @@ _HEADINGS = ("KIND", "COUNT", "FIRST", "LAST", "PROGRAM", "SUBJECT")
 def run(options: Options) -> int:
     """Print the entries; 1 if the record is not intact."""
     output_format = options.choice("format", FORMATS)
+    from jaula.cli.containers import honeypot
     from jaula.cli.containers.records import open_record
 
+    if run := honeypot.find(options.arguments[0]):
+        honeypot.show(run, as_json=output_format == "json")
+        return 0
     record = open_record(options.arguments[0])
     if output_format == "json":
         _print_json(record)
@@ -75,8 +79,8 @@ def _print_table(record: Record) -> None:
 
 
 COMMAND = Command(
-    "[OPTIONS] FILE",
-    "Show the entries of a record",
+    "[OPTIONS] FILE|DIRECTORY|HONEYPOT",
+    "Show the entries of a record, or a run of a honeypot",
     run,
     flags=(Flag("format", "", "string", 'Format of the output: "table" or "json" (JSON lines)',
                 completes=FORMATS),),
@@ -85,9 +89,13 @@ COMMAND = Command(
     description=(
         "Prints one line for each entry: what a program did, how often, and the seconds after "
         "the start of the record when it did it first and last. Control characters in names are "
-        "printed as escapes."
+        "printed as escapes. For the directory of a honeypot, or the name of its container, it "
+        "prints the connections, files and sessions of that run, of a container the newest one."
     ),
-    examples=(("Print the entries as JSON lines", "jaula record show --format json web.record"),),
+    examples=(
+        ("Print the entries as JSON lines", "jaula record show --format json web.record"),
+        ("Show the newest run of a honeypot", "sudo jaula record show pot"),
+    ),
     exit_status=(("0", "the record is intact"), ("1", "it is not, or it has no end")),
     see_also=("record", "record diff", "record verify"),
     completes="file",

@@ -341,9 +341,9 @@ FLAGS = (
         "profile",
         "",
         "string",
-        "Security profile: default, strict, docker, the name of a packaged profile, or a file",
+        "Security profile: default, strict, docker, honeypot, a packaged profile, or a file",
         group=SECURITY,
-        completes=("default", "strict", "docker"),
+        completes=("default", "strict", "docker", "honeypot"),
     ),
     Flag(
         "publish",
