@@ -23,12 +23,18 @@ from jaula.kernel.rtnetlink import (
 )
 from jaula.network.endpoint_config import has_ipv6, write_sysctl
 from jaula.network.firewall.nftables import open_nft
+from jaula.spec.honeypot import (
+    ADDRESS,
+    ADDRESS6,
+    GATEWAY,
+    GATEWAY6,
+    INTERFACE,
+    PREFIX,
+    PREFIX6,
+    SINK_INTERFACE,
+)
 
-# The addresses that Docker gives to the first container of a fresh host.
-ADDRESS, GATEWAY, PREFIX = "172.17.0.2", "172.17.0.1", 16
-ADDRESS6, GATEWAY6, PREFIX6 = "fd00:17::2", "fd00:17::1", 64
 MAC = "02:42:ac:11:00:02"
-INTERFACE, SINK_INTERFACE = "eth0", "sink0"
 TCP_PORT, UDP_PORT = 65001, 65002  # of the sink's sockets
 MTU = 1500
 

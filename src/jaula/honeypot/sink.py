@@ -33,7 +33,7 @@ import msgspec
 from jaula.honeypot import answers, network
 from jaula.kernel import capabilities, mounts, process, seccomp
 from jaula.spec.asciicast import CastWriter
-from jaula.spec.honeypot import Connections
+from jaula.spec.honeypot import ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, SINK, Connections
 
 UID = 65534  # nobody
 MAX_CONNECTIONS = 256  # outgoing, at a time
@@ -417,7 +417,7 @@ class Sink:
             direction="in",
             protocol="tcp",
             source=_text(peer),
-            destination=_text((network.ADDRESS, port)),
+            destination=_text((ADDRESS, port)),
             seconds=round(time.time() - began, 3),
             **fields,
         )
@@ -425,7 +425,7 @@ class Sink:
     async def _connect(self, peer: tuple[Any, ...], port: int) -> socket.socket | None:
         """Connect to the container with the address of the client; None if it does not listen."""
         six = ":" in peer[0] and not peer[0].startswith("::ffff:")
-        own = (network.ADDRESS6, network.GATEWAY6) if six else (network.ADDRESS, network.GATEWAY)
+        own = (ADDRESS6, GATEWAY6) if six else (ADDRESS, GATEWAY)
         source = peer[0].removeprefix("::ffff:")
         address = ipaddress.ip_address(source.partition("%")[0])
         sources = [] if address.is_loopback or address.is_link_local else [str(address)]
@@ -623,7 +623,7 @@ def serve(
 ) -> NoReturn:
     """Be the sink, in the namespaces of this process, until the supervisor ends it."""
     try:
-        process.set_name("jaula-sink")
+        process.set_name(SINK)
         control.recv(16)  # the link exists
         tcp, udp = network.sockets()
         certificate("localhost")  # imports what cannot be imported later

@@ -22,6 +22,12 @@ from jaula.spec.endpoint import PublishedPort
 VERSION = 1
 INDEX, REQUEST, RECORD = "index.json", "request.json", "system.record"
 CONNECTIONS, FILE_LIST, FILES, SESSIONS = "connections.jsonl", "files.jsonl", "files", "sessions"
+NAME = "honeypot"  # of the preset
+SINK = "jaula-sink"  # name of the sink's process (proc_pid_comm(5))
+INTERFACE, SINK_INTERFACE = "eth0", "sink0"
+# The addresses that Docker gives to the first container of a fresh host.
+ADDRESS, GATEWAY, PREFIX = "172.17.0.2", "172.17.0.1", 16
+ADDRESS6, GATEWAY6, PREFIX6 = "fd00:17::2", "fd00:17::1", 64
 LOCK = "lock"
 """A file that the supervisor holds locked (flock(2)) until the index is complete."""
 

@@ -386,3 +386,22 @@ def test_a_container_that_is_removed_at_its_exit_leaves_a_complete_run(
         wait_for(lambda: not pot.processes())
     finally:
         shutil.rmtree(pot.directory)
+
+
+def test_verify_proves_that_the_sink_is_the_only_network(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with running(engine, busybox) as pot:
+        done = engine.cli("jaula", "verify", "--format", "json", pot.name)
+        assert done.returncode == 0, done.stdout
+        assert '"sink"' in done.stdout
+        sink = pot.processes()["jaula-sink"]
+        subprocess.run(
+            ("nsenter", f"--net=/proc/{sink}/ns/net", "ip", "link", "add", "way-out", "type",
+             "veth", "peer", "name", "way-out2"),
+            check=True,
+        )  # fmt: skip
+        done = engine.cli("jaula", "verify", pot.name)
+        assert done.returncode == 1
+        row = next(line for line in done.stdout.splitlines() if " sink " in line)
+        assert row.rstrip().endswith("FAILS")

@@ -46,7 +46,12 @@ INFO = CheckInfo(
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield rows for links, routes, settings and translations; none for a shared network."""
     mode = container.text("NetworkMode") or "bridge"
-    if mode == "host" or mode.startswith("container:") or container.on_pod_network:
+    if (
+        mode == "host"
+        or mode.startswith("container:")
+        or container.on_pod_network
+        or container.on_sink
+    ):
         return
     networks = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     endpoints = {name: e for name, e in networks.items() if addresses_of(e)}

@@ -27,7 +27,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
 
     The network that CNI plugins have given to a pod has checks of its own.
     """
-    if container.on_pod_network:
+    if container.on_pod_network or container.on_sink:
         return
     mode = container.text("NetworkMode") or "bridge"
     settings = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}

@@ -64,6 +64,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         mode == "host"
         or mode.startswith("container:")
         or container.on_pod_network
+        or container.on_sink
         or any("ipv6" in name for name in requested_values)
     ):
         return

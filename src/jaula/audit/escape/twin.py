@@ -26,6 +26,7 @@ from jaula.audit.model.result import Result, Verdict
 from jaula.errors import Unsupported
 from jaula.kernel.libc import MACHINE
 from jaula.security.lsm import detect
+from jaula.spec import honeypot
 from jaula.spec.runtime import Spec
 
 INSIDE = "/.jaula-probe"
@@ -138,6 +139,8 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
         "AutoRemove": False,
         "LogConfig": {"Type": "json-file", "Config": {}},
     }  # fmt: skip
+    if host.get("Profile") == honeypot.NAME:  # its values are all explicit; no sink for the twin
+        host["Profile"] = "default"
     return config | {"HostConfig": host}
 
 

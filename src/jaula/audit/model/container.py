@@ -36,6 +36,7 @@ from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.kernel.paths import open_in_root
 from jaula.rootless import paths
 from jaula.security import capabilities
+from jaula.spec import honeypot
 from jaula.spec.api import DeviceRequest
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
 
@@ -116,6 +117,11 @@ class AuditedContainer:
     def on_pod_network(self) -> bool:
         """Whether CNI plugins connect its network namespace: it is a sandbox with its own."""
         return self.is_sandbox and self.text("NetworkMode") == "none"
+
+    @property
+    def on_sink(self) -> bool:
+        """Whether its network is the sink of a honeypot."""
+        return self.text("Profile") == honeypot.NAME
 
     def flag(self, name: str) -> str:
         """Return a flag of ``jaula run``, or the field of a pod that has its effect."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from jaula.state.records import ContainerRecord, PortMapping
 
-NAME = "honeypot"
+NAME = honeypot.NAME
 # Enough for login services and shells; without raw sockets, device nodes and file capabilities.
 CAPABILITIES = (
     "CHOWN",
@@ -45,7 +45,6 @@ CAPABILITIES = (
     "SETUID",
     "SYS_CHROOT",
 )
-GATEWAY = "172.17.0.1"  # jaula.honeypot.network.GATEWAY
 MEMORY = 512 << 20  # bytes, swap included
 PIDS = 256
 CPUS = 1_000_000_000  # nanoseconds of processor time in a second
@@ -72,7 +71,7 @@ def complete(body: ContainerCreate) -> Iterator[tuple[str, Any]]:
     yield "cap_drop", ("ALL",)
     yield "cap_add", CAPABILITIES
     yield "security_opt", tuple(dict.fromkeys((*host.security_opt, "no-new-privileges")))
-    yield "dns", (GATEWAY,)
+    yield "dns", (honeypot.GATEWAY,)
     if host.pids_limit is None or not 0 < host.pids_limit <= PIDS:
         yield "pids_limit", PIDS
     memory = host.memory if 0 < host.memory <= MEMORY else MEMORY
@@ -99,7 +98,7 @@ def _problems(body: ContainerCreate) -> Iterator[str]:
         ("--device", host.devices or host.device_requests or host.device_cgroup_rules),
         ("--network", host.network_mode not in ("", "default", "none")),
         ("--network", set(body.networking_config.endpoints_config) - {"none", "default"}),
-        ("--dns", set(host.dns) - {GATEWAY}),
+        ("--dns", set(host.dns) - {honeypot.GATEWAY}),
         ("--add-host", host.extra_hosts),
         ("--link", host.links),
         ("--pid", host.pid_mode),
