@@ -61,6 +61,7 @@ COMMANDS = {
     "verify": "verify",
     "audit": "audit",
     "audit diff": "audit_diff",
+    "report": "report",
     "tree": "tree",
     "caps": "caps",
     "demo": "demo",
