@@ -16,9 +16,18 @@ MAX_LANES = 14  # programs of a timeline
 _PLAIN = frozenset({"kind", "program", "count", "first", "last", "executed", "receiver_program"})
 _NETWORK = ("connect", "accept", "bind", "listen", "send")
 _TABLES = (
-    "programs", "syscalls", "refused_syscalls", "read", "written", "refused_files", "network",
-    "capabilities", "refused_capabilities", "other",
-)  # fmt: skip
+    "programs",
+    "syscalls",
+    "refused_syscalls",
+    "read",
+    "written",
+    "refused_files",
+    "absent_files",
+    "network",
+    "capabilities",
+    "refused_capabilities",
+    "other",
+)
 
 
 class Item(NamedTuple):
@@ -48,6 +57,7 @@ class Activity(NamedTuple):
     read: tuple[Item, ...]
     written: tuple[Item, ...]
     refused_files: tuple[Item, ...]
+    absent_files: tuple[Item, ...]
     network: tuple[Item, ...]
     capabilities: tuple[Item, ...]
     refused_capabilities: tuple[Item, ...]
@@ -124,17 +134,24 @@ def _place(record: Record, entry: Entry) -> tuple[str, str, str]:
         written = "write" in modes or "create" in modes
         return ("written" if written else "read"), entry.path, entry.mode
     if kind == "file-refused":
-        return "refused_files", entry.path, entry.errno
+        absent = entry.errno in ("ENOENT", "ENOTDIR")
+        return ("absent_files" if absent else "refused_files"), entry.path, entry.errno
     if kind in _NETWORK:
         address = f"[{entry.address}]" if ":" in entry.address else entry.address
         subject = f"{address}:{entry.port}" if entry.port else address or entry.family
         words = (kind, entry.protocol, entry.errno)
         return "network", subject, " ".join(word for word in words if word)
     if kind == "capability":
-        return "capabilities", entry.capability, entry.namespace
+        return "capabilities", entry.capability, _scope(entry)
     if kind == "capability-refused":
-        return "refused_capabilities", entry.capability, entry.namespace
+        return "refused_capabilities", entry.capability, _scope(entry)
     return "other", describe(entry), kind
+
+
+def _scope(entry: Entry) -> str:
+    """Return the system call that asked for a capability, and where it would have effect."""
+    where = f"in the {entry.namespace}'s user namespace" if entry.namespace else ""
+    return f"{entry.syscall} {where}".strip()
 
 
 def describe(entry: Entry) -> str:

@@ -87,8 +87,11 @@ def foreign_records(report: ContainerReport) -> list[str]:
     ]
 
 
-def judge(report: ContainerReport) -> tuple[Standing, str]:
-    """Return the verdict and the sentence that explains it."""
+def judge(report: ContainerReport, beyond: int = 0) -> tuple[Standing, str]:
+    """Return the verdict and the sentence that explains it.
+
+    ``beyond`` is the number of permissions that were used and that the profile does not have.
+    """
     if broken := broken_records(report):
         return Standing.FAILS, f"The record {broken[0]} is not intact."
     if foreign := foreign_records(report):
@@ -108,6 +111,9 @@ def judge(report: ContainerReport) -> tuple[Standing, str]:
         words.append(f"{_rows(relaxed)} {'is' if relaxed == 1 else 'are'} relaxed by request")
     if failed:
         words.append(f"{failed} audit {'control fails' if failed == 1 else 'controls fail'}")
+    if beyond:
+        uses = "1 permission was" if beyond == 1 else f"{beyond} permissions were"
+        words.append(f"{uses} used that the profile does not have")
     if words:
         return Standing.RELAXED, f"The kernel enforces what was requested. {_join(words)}."
     return Standing.HOLDS, "The kernel enforces what was requested, without an exception."

@@ -76,6 +76,7 @@ th, td { padding: .38rem .7rem .38rem 0; text-align: left; vertical-align: top;
 thead th { border-bottom: 1.5px solid var(--soft); color: var(--soft); font-size: .82rem;
   font-weight: 600; white-space: nowrap; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td code { overflow-wrap: break-word; }
 td:last-child, th:last-child { padding-right: 0; }
 details { margin: .5rem 0; border: 1px solid var(--line); border-radius: .4rem;
   background: var(--card); }
@@ -110,6 +111,7 @@ svg .title { font-weight: 700; }
 .layers .fails rect { stroke: var(--fails); stroke-width: 4; }
 .layers .unknown rect { stroke: var(--unknown); stroke-dasharray: 2 3; }
 .layers .program rect { stroke: currentColor; }
+.timeline svg { min-width: 40rem; }
 .timeline .lane { fill: var(--fill); } .timeline .axis { stroke: var(--line); }
 .timeline text { font-size: 12px; } .timeline .soft { fill: var(--soft); }
 .timeline .exec { fill: var(--accent); } .timeline .network { fill: #8a5bc0; }
@@ -121,6 +123,7 @@ footer { margin-top: 3.5rem; padding-top: 1rem; padding-bottom: 3rem; color: var
 @media (max-width: 56rem) { .figures { grid-template-columns: 1fr 1fr; } }
 @media (max-width: 40rem) { main, header, footer { padding-left: 1rem; padding-right: 1rem; }
   header { padding-top: 1.4rem; } .verdict-box { display: block; }
+  .verdict-box strong { display: block; white-space: normal; }
   .figure .number { font-size: 2rem; } .identity { grid-template-columns: 1fr; gap: 0; }
   .identity dt { margin-top: .35rem; font-size: .82rem; }
   .wide thead { display: none; } .wide tr { display: block; padding: .45rem 0;
@@ -161,8 +164,8 @@ def join(parts: Iterable[object], separator: str = "") -> Html:
 
 
 def code(value: object) -> Html:
-    """Return a text in the font of names."""
-    return Html(f"<code>{text(value)}</code>")
+    """Return a text in the font of names; a path may be broken after each component."""
+    return Html(f"<code>{text(value).replace('/', '/<wbr>')}</code>")
 
 
 def word(value: object, kind: str) -> Html:

@@ -48,15 +48,16 @@ _STATES = {
 _SHOWN = 8  # rows of a table that is followed by a folded one with all
 
 
-def render(report: ContainerReport) -> str:
-    """Return the page."""
-    standing, sentence = judge(report)
+def render(report: ContainerReport) -> tuple[str, Standing, str]:
+    """Return the page, the verdict, and the sentence that explains it."""
     activity = (
         activities.summarize(each.record for each in report.records) if report.records else None
     )
     comparisons = compare(activity, report.profile, report.spec)
+    beyond = sum(len(each.beyond) for each in comparisons) if report.profile else 0
+    standing, sentence = judge(report, beyond)
     title = f"{report.name}: {TITLES[standing]}"
-    return (
+    page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{html.POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -65,6 +66,7 @@ def render(report: ContainerReport) -> str:
         f"{_did(report, activity)}{_may(report, comparisons)}"
         f"{_proof(report)}{_audit(report)}</main>{_footer(report)}</body></html>\n"
     )
+    return page, standing, sentence
 
 
 # -- the first screen ------------------------------------------------------------------------
@@ -83,7 +85,7 @@ def _header(
         ("Image", code(config.get("Image") or "")),
         ("Digest", join(map(code, report.digests or (inspect.get("Image") or "",)), "<br>")),
         ("Container", code(inspect.get("Id") or "")),
-        ("State", f"{state.get('Status') or 'unknown'}, created {inspect.get('Created') or ''}"),
+        ("State", f"{state.get('Status') or 'unknown'}, created {_moment(inspect.get('Created'))}"),
         ("Host", f"{report.host}, Linux {report.kernel}, read at {report.time}"),
     ]
     identity = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in rows)
@@ -104,6 +106,11 @@ def _header(
     )
 
 
+def _moment(value: object) -> str:
+    """Return a time of RFC 3339 in UTC without its fraction."""
+    return f"{str(value)[:19]}Z" if value else "at an unknown time"
+
+
 def _figure_did(report: ContainerReport, activity: Activity | None) -> Html:
     if activity is None:
         why = report.missing.get("record", "no record was given")
@@ -121,12 +128,12 @@ def _figure_may(comparisons: Sequence[Comparison]) -> Html:
         return html.figure("may", "It may use", "–", "", "no profile, and no container that runs")
     calls, capabilities = comparisons[:2]
     held = len(capabilities.allowed or ())
-    note = f"{_count(held, 'capability', 'capabilities')} of 41"
+    note = _count(held, "capability", "capabilities")
     if calls.used or capabilities.used:
         beyond = len(calls.beyond) + len(capabilities.beyond)
-        note += f"; {len(calls.unused)} calls are unused"
+        note += f", {len(calls.unused)} calls unused"
         if beyond:
-            note += f"; {beyond} used without permission"
+            note += f"; {beyond} uses without permission"
     number = "all" if calls.allowed is None else len(calls.allowed)
     return html.figure("may", "It may use", number, "system calls", note)
 
@@ -186,9 +193,10 @@ def _did(report: ContainerReport, activity: Activity | None) -> Html:
         *activity.refused_files, *activity.refused_syscalls, *activity.refused_capabilities,
     )  # fmt: skip
     parts.append(_items("Refused by the kernel", refused, "Subject", "Reason"))
-    parts.append(_items("Capabilities used", activity.capabilities, "Capability", "Namespace"))
+    parts.append(_items("Capabilities used", activity.capabilities, "Capability", "For"))
     parts.append(_items("Other", activity.other, "Subject", "Kind"))
     parts.append(_folded("Files read", activity.read, "File", "Mode"))
+    parts.append(_folded("Files not found", activity.absent_files, "File", "Reason"))
     parts.append(_folded("System calls", activity.syscalls, "System call", "ABI"))
     parts.append(_chain(report))
     return Html("".join(parts))

@@ -57,4 +57,4 @@ def _seconds(microseconds: float) -> str:
     seconds = microseconds / 1e6
     if seconds >= 120:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds:.0f} s" if seconds >= 20 else f"{seconds:.2f} s"
+    return f"{seconds:.1f} s" if seconds >= 2 else f"{seconds:.3f} s" if seconds else "0 s"

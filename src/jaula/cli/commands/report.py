@@ -36,7 +36,7 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     from jaula.report import page
-    from jaula.report.container_report import ContainerReport, Standing, judge
+    from jaula.report.container_report import ContainerReport, Standing
 
     client = Client(Settings.host)
     inspect = client.get(f"/containers/{quote(options.arguments[0])}/json")
@@ -69,8 +69,8 @@ def run(options: Options) -> int:
         outcomes=outcomes,
         missing=missing,
     )
-    _write(page.render(report), output)
-    standing, sentence = judge(report)
+    text, standing, sentence = page.render(report)
+    _write(text, output)
     if output:
         print(f"{output}: {page.TITLES[standing]}. {sentence}")
     return 1 if standing in (Standing.FAILS, Standing.UNKNOWN) else 0
