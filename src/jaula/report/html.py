@@ -66,7 +66,8 @@ a.figure:hover { border-color: var(--accent); }
 .figure .label { color: var(--soft); font-size: .84rem; }
 .figure .number { display: block; margin: .1rem 0 .15rem; font-size: 2.5rem; line-height: 1.1;
   font-weight: 300; letter-spacing: -.03em; font-variant-numeric: tabular-nums; }
-.figure .number small { font-size: 1.15rem; color: var(--soft); letter-spacing: 0; }
+.figure .number small { font-size: 1.15rem; color: var(--soft); letter-spacing: 0;
+  white-space: nowrap; }
 .figure .note { font-size: .87rem; line-height: 1.4; }
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1.3rem; margin: 1.3rem 0 0; font-size: .92rem; }
 .scroll { overflow-x: auto; }
@@ -120,7 +121,7 @@ svg .title { font-weight: 700; }
 .key .write { background: var(--relaxed); } .key .refused { background: var(--fails); }
 footer { margin-top: 3.5rem; padding-top: 1rem; padding-bottom: 3rem; color: var(--soft);
   font-size: .87rem; }
-@media (max-width: 56rem) { .figures { grid-template-columns: 1fr 1fr; } }
+@media (max-width: 64rem) { .figures { grid-template-columns: 1fr 1fr; } }
 @media (max-width: 40rem) { main, header, footer { padding-left: 1rem; padding-right: 1rem; }
   header { padding-top: 1.4rem; } .verdict-box { display: block; }
   .verdict-box strong { display: block; white-space: normal; }
