@@ -195,7 +195,8 @@ class Supervisor:
             _write_line(report, "started")
 
         try:
-            found, cgroup_id = cgroup.find(self._pid, subject.id)
+            # As of a container that is not started: the steps of its init are not its own.
+            hierarchy = cgroup.expected()
             writer = RecordWriter(f"{self._path}/{honeypot.RECORD}")
             recorder.record(
                 Container(
@@ -204,9 +205,10 @@ class Supervisor:
                     image=subject.image,
                     image_id=subject.image_id,
                 ),
-                found,
-                cgroup_id,
+                hierarchy,
+                0,
                 writer,
+                pid=0,
                 exit_fd=self._pidfd,
                 stop_fd=alive,
                 seconds=None,

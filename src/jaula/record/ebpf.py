@@ -70,6 +70,7 @@ class EbpfTracer:
             raise Unsupported(f"no records on {platform.machine()}, only on {_MACHINES[0]}")
         if not os.path.exists(BTF):
             raise Unsupported(f"this kernel has no {BTF}", hint="it needs CONFIG_DEBUG_INFO_BTF")
+        self._running = cgroup_id != 0
         data = resources.files("jaula.record").joinpath("bpf/record.bpf.o").read_bytes()
         optional = _supported()
         config = events.CONFIG.pack(
@@ -128,13 +129,17 @@ class EbpfTracer:
     def attach(self) -> None:
         """Start to record. Processes that exist are marked after the programs are attached.
 
+        In a container that is not started they are steps of the runtime, and are not marked: the
+        record begins when one of them executes the container's program.
+
         :raises Unsupported: when the kernel refuses.
         """
         try:
             for program, name in _SOURCES.items():
                 if name in self.sources:
                     self._object.attach(program)
-            self._object.iterate(self._object.attach(_ITERATOR))
+            if self._running:
+                self._object.iterate(self._object.attach(_ITERATOR))
         except OSError as error:
             raise _unsupported(error) from error
 

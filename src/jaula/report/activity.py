@@ -26,6 +26,7 @@ _TABLES = (
     "network",
     "capabilities",
     "refused_capabilities",
+    "peaks",
     "other",
 )
 
@@ -61,6 +62,7 @@ class Activity(NamedTuple):
     network: tuple[Item, ...]
     capabilities: tuple[Item, ...]
     refused_capabilities: tuple[Item, ...]
+    peaks: tuple[Item, ...]
     other: tuple[Item, ...]
     seconds: float
     lost: int
@@ -123,19 +125,28 @@ def program(record: Record, number: int) -> str:
 def _place(record: Record, entry: Entry) -> tuple[str, str, str]:
     """Return the table, subject and detail of an entry."""
     kind: str = entry.kind
+    layer = f"{entry.errno} by {entry.layer}" if entry.layer else entry.errno
     if kind == "syscall":
         call = entry.syscall + (f" ({entry.abi})" if entry.abi else "")
-        return ("refused_syscalls", call, entry.errno) if entry.errno in ("EPERM", "EACCES") else (
-            "syscalls", call, "")  # fmt: skip
+        refused = bool(entry.layer) or entry.errno in ("EPERM", "EACCES")
+        return ("refused_syscalls", call, layer) if refused else ("syscalls", call, "")
     if kind == "exec":
         return "programs", program(record, entry.executed), entry.errno
+    if kind == "change":
+        return "written", entry.path, f"by {entry.syscall} {entry.errno}".strip()
     if kind == "file":
         modes = entry.mode.split(",")
         written = "write" in modes or "create" in modes
         return ("written" if written else "read"), entry.path, entry.mode
     if kind == "file-refused":
         absent = entry.errno in ("ENOENT", "ENOTDIR")
-        return ("absent_files" if absent else "refused_files"), entry.path, entry.errno
+        return ("absent_files" if absent else "refused_files"), entry.path, layer
+    if kind == "dns":
+        words = ("name", entry.query_type, entry.protocol)
+        return "network", entry.name or "(malformed)", " ".join(word for word in words if word)
+    if kind == "resource":
+        limit = f" of {entry.limit}" if entry.limit else ""
+        return "peaks", entry.resource, f"{entry.value}{limit} {entry.unit}".strip()
     if kind in _NETWORK:
         address = f"[{entry.address}]" if ":" in entry.address else entry.address
         subject = f"{address}:{entry.port}" if entry.port else address or entry.family

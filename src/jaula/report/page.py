@@ -12,7 +12,8 @@ import msgspec
 
 from jaula import __version__
 from jaula.audit.benchmark.assessment import ORDER, Outcome, counts, score
-from jaula.audit.benchmark.control import BENCHMARK, State
+from jaula.audit.benchmark.catalog import CIS
+from jaula.audit.benchmark.control import State
 from jaula.audit.model.result import Result, Verdict
 from jaula.audit.reports import svg
 from jaula.audit.reports.report import check_info
@@ -194,6 +195,7 @@ def _did(report: ContainerReport, activity: Activity | None) -> Html:
     )  # fmt: skip
     parts.append(_items("Refused by the kernel", refused, "Subject", "Reason"))
     parts.append(_items("Capabilities used", activity.capabilities, "Capability", "For"))
+    parts.append(_peaks(activity.peaks))
     parts.append(_items("Other", activity.other, "Subject", "Kind"))
     parts.append(_folded("Files read", activity.read, "File", "Mode"))
     parts.append(_folded("Files not found", activity.absent_files, "File", "Reason"))
@@ -219,6 +221,13 @@ def _items(title: str, items: Sequence[Item], subject: str, detail: str) -> Html
         else ""
     )
     return Html(f"<h3>{text(title)}</h3>{shown}{rest}")
+
+
+def _peaks(items: Sequence[Item]) -> Html:
+    if not items:
+        return Html("")
+    rows = [(item.subject, item.detail) for item in items]
+    return Html(f"<h3>Resources</h3>{html.table(('Resource', 'Peak'), rows)}")
 
 
 def _folded(title: str, items: Sequence[Item], subject: str, detail: str) -> Html:
@@ -453,7 +462,7 @@ def _audit(report: ContainerReport) -> Html:
     result = score(report.outcomes)
     table = f"<h3>To be decided or repaired</h3>{_outcomes(open_)}" if open_ else ""
     return Html(
-        f'{head}<p class="lead">{text(BENCHMARK)}, controls of containers: {result.holding} of '
+        f'{head}<p class="lead">{text(CIS.title)}, controls of containers: {result.holding} of '
         f"{result.applicable} applicable controls pass.</p>{html.bar(parts)}{table}"
         + details("Controls that pass or are not applicable", _outcomes(rest), note=len(rest))
     )

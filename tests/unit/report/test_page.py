@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from jaula.audit.benchmark import assessment
-from jaula.audit.benchmark.catalog import CONTROLS
+from jaula.audit.benchmark.catalog import CIS
 from jaula.audit.benchmark.container_state import ContainerState
 from jaula.audit.benchmark.control import Kind, Scope
 from jaula.audit.checks import TABLE
@@ -78,7 +78,7 @@ def outcomes(**members: Any) -> tuple[assessment.Outcome, ...]:
     state = ContainerState(name="web", **members)
     subject = assessment.Subject(Kind.CONTAINER, HOSTILE, state)
     day = datetime.date(2026, 11, 29)
-    found = assessment.assess(CONTROLS, (Scope.CONTAINERS,), [subject], (), day)
+    found = assessment.assess(CIS.controls, (Scope.CONTAINERS,), [subject], (), day)
     return tuple(outcome for outcome in found if outcome.findings)
 
 

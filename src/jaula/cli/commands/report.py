@@ -180,7 +180,7 @@ def _audit(
     import datetime
 
     from jaula.audit.benchmark import assessment, container_state
-    from jaula.audit.benchmark.catalog import CONTROLS
+    from jaula.audit.benchmark.catalog import CIS
     from jaula.audit.benchmark.control import Kind, Scope
     from jaula.errors import JaulaError
 
@@ -201,7 +201,7 @@ def _audit(
         return ()
     subject = assessment.Subject(Kind.CONTAINER, inspect["Name"].lstrip("/"), state)
     outcomes = assessment.assess(
-        CONTROLS, (Scope.CONTAINERS,), [subject], (), datetime.datetime.now(datetime.UTC).date()
+        CIS.controls, (Scope.CONTAINERS,), [subject], (), datetime.datetime.now(datetime.UTC).date()
     )
     return tuple(outcome for outcome in outcomes if outcome.findings)
 
