@@ -44,6 +44,7 @@ Kind = Literal[
     "listen",
     "capability",
     "capability-refused",
+    "capability-held",
     "signal",
     "mount",
     "unmount",
@@ -86,6 +87,7 @@ class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header")
     """The first line. ``sources`` are the events of the kernel that are recorded.
 
     ``from_start``: the recorder was attached before the container had a process.
+    ``not_recorded`` is what the mechanism does not see.
     """
 
     version: int
@@ -95,6 +97,7 @@ class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header")
     container: Container
     mechanism: str
     sources: tuple[str, ...]
+    not_recorded: tuple[str, ...] = ()
     cgroup: str  # hierarchy and path
     from_start: bool = False
 

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaula.record import drift, ebpf_events, mechanism, processes
+from jaula.record import drift, ebpf_events, mechanism
 from jaula.record.document import Program, bytes_of
 from jaula.record.drift import Baseline, Drift, Observer, Reporter
 from jaula.record.ebpf_events import Event
 from jaula.record.executed_files import ExecutedFiles
+from jaula.record.fanotify_tracer import process_lister
 from jaula.record.image_files import ImageFiles
 from jaula.record.mechanism import Target
 from jaula.record.recorder import SyscallNames
@@ -59,12 +60,10 @@ class DriftMonitor:
         self._held: list[tuple[float, Drift]] = []
         self._programs: set[str] = set()  # that were reported
         self._executors: dict[str, str] = {}  # executed path: program
-        directory = processes.directory(target.cgroup)
+        list_processes = process_lister(target.pid, target.cgroup)
         self._tracer = mechanism.open_tracer(mechanism_name, target, self._events.append)
         try:
-            self._files = ExecutedFiles(
-                target.pid, image, baseline, lambda: processes.pids(directory)
-            )
+            self._files = ExecutedFiles(target.pid, image, baseline, list_processes)
         except BaseException:
             self._tracer.close()
             raise

@@ -22,6 +22,9 @@ from jaula.record.document import Entry, Program, text_of
     SYSCALL, PROGRAM, EXEC, FILE_OPEN, OPEN_REFUSED, SOCKET, ADDRESS, CAPABILITY, SIGNAL, MOUNT,
     ACCEPT, DNS, DEVICE, RING, RING_OPEN, CHANGE,
 ) = range(16)  # fmt: skip
+# Of mechanisms that run beside the container: a requested file, and a capability that is held.
+FILE_REQUEST, CAPABILITY_HELD = 64, 65
+UNKNOWN_ERRNO = 4095  # the result of a system call is not known
 TABLES = {
     SYSCALL: "syscalls",
     PROGRAM: "programs",
@@ -39,11 +42,14 @@ TABLES = {
     RING: "rings",
     RING_OPEN: "rings",
     CHANGE: "changes",
+    FILE_REQUEST: "files",
+    CAPABILITY_HELD: "capabilities",
 }
 LOSSES = {number: TABLES[number] for number in TABLES}
 WITH_TEXT = frozenset(
-    {PROGRAM, FILE_OPEN, OPEN_REFUSED, ADDRESS, MOUNT, ACCEPT, DNS, RING_OPEN, CHANGE}
-)
+    {PROGRAM, FILE_OPEN, FILE_REQUEST, OPEN_REFUSED, ADDRESS, MOUNT, ACCEPT, DNS, RING_OPEN,
+     CHANGE}
+)  # fmt: skip
 UNKNOWN_PROGRAM, UNLISTED_PROGRAM = 0, 1
 
 _KEY = struct.Struct("=QQII")
@@ -109,6 +115,7 @@ _RESTARTS = {  # include/linux/errno.h: the kernel's own, which restart the call
     514: "ERESTARTNOHAND",
     515: "ENOIOCTLCMD",
     516: "ERESTART_RESTARTBLOCK",
+    UNKNOWN_ERRNO: "unknown",
 }
 _FAMILIES = {
     number: name
@@ -232,6 +239,16 @@ def entry(
             "detached": bool(detail & _PATH_DETACHED),
         }
         fields |= _syscall(detail >> 8, syscall_name)
+    elif key.kind == FILE_REQUEST:
+        fields |= {
+            "kind": "file",
+            "path": text_of(text or b""),
+            "mode": ",".join(name for bit, name in _MODES if detail & bit),
+            "errno": errno_name(UNKNOWN_ERRNO),
+            "source": "process",
+        }
+    elif key.kind == CAPABILITY_HELD:
+        fields |= {"kind": "capability-held", "capability": _capability(detail), "source": "proc"}
     elif key.kind == SOCKET:
         fields |= {
             "kind": "socket",

@@ -118,9 +118,11 @@ class Digests:
     def of(self, fd: int) -> str | None:
         """Return the SHA-256 of an open file in hex.
 
-        None: it has more than :data:`MAX_DIGEST` bytes, or it was changed while it was read.
+        None: it has more than :data:`MAX_DIGEST` bytes, or it was changed while it was read. That a
+        name of it was removed is no change.
         """
-        before = _identity(os.fstat(fd))
+        status = os.fstat(fd)
+        before, links = _identity(status), status.st_nlink
         known = self._cache.get(before)
         if known is not None:
             self._cache.move_to_end(before)
@@ -135,9 +137,10 @@ class Digests:
             if offset > MAX_DIGEST:
                 return None
         status = os.fstat(fd)
-        if _identity(status) != before:
-            return None
         text = digest.hexdigest()
+        if _identity(status) != before:
+            unlinked = status.st_nlink < links and _identity(status)[:4] == before[:4]
+            return text if unlinked else None
         if time.time_ns() - status.st_ctime_ns > _SETTLED:
             self._cache[before] = text
             if len(self._cache) > _CACHED:

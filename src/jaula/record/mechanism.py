@@ -6,27 +6,30 @@ document whichever one is used. The header names it, and lists what it does not 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from jaula.errors import Unsupported
+from jaula.errors import JaulaError, Unsupported
 from jaula.record import ebpf
 from jaula.record.cgroup import Cgroup
 from jaula.record.document import Header
 from jaula.record.ebpf_events import Counts, Event, Key
+from jaula.record.fanotify_tracer import FANOTIFY, PROC, FanotifyTracer, ProcTracer, process_lister
 
 AUTO, EBPF = "auto", "ebpf"
-NAMES = (AUTO, EBPF)
+NAMES = (AUTO, EBPF, FANOTIFY, PROC)
 
 
 class Target(NamedTuple):
     """The container: a process of it, its cgroup with its id, and its own id.
 
-    ``pid`` and ``cgroup_id`` are 0 for a container that is not started.
+    ``pid`` and ``cgroup_id`` are 0 for a container that is not started. ``cgroup`` is None for a
+    container of a rootless engine without cgroups.
     """
 
     pid: int
-    cgroup: Cgroup
+    cgroup: Cgroup | None
     cgroup_id: int
     container: str
 
@@ -39,6 +42,7 @@ class Tracer(Protocol):
     not_recorded: tuple[str, ...]
 
     def fileno(self) -> int: ...
+    def started_process(self) -> int: ...
     def attach(self) -> None: ...
     def consume(self) -> None: ...
     def detach(self) -> None: ...
@@ -47,19 +51,72 @@ class Tracer(Protocol):
     def close(self) -> None: ...
 
 
-def open_tracer(name: str, target: Target, receive: Callable[[Event], None]) -> Tracer:
+Receiver = Callable[[Event], None]
+
+
+def open_tracer(name: str, target: Target, receive: Receiver) -> Tracer:
     """Return the mechanism ``name``; for ``auto`` the first one that this host can use.
 
     :raises Unsupported: when this host cannot use it.
     :raises NotAuthorized: when the user may not.
     """
-    if name not in NAMES:
-        raise Unsupported(f"no mechanism {name}", hint="must be one of " + ", ".join(NAMES))
+    if name != AUTO:
+        return _OPENERS[name](target, receive)
+    refusals = []
+    for each, opener in _OPENERS.items():
+        try:
+            return opener(target, receive)
+        except JaulaError as error:
+            refusals.append(f"{each}: {error.message}")
+    raise Unsupported(
+        "no mechanism can record this container: " + "; ".join(refusals),
+        hint="run the command with sudo, on the engine's host",
+    )
+
+
+def _ebpf(target: Target, receive: Receiver) -> Tracer:
+    if target.cgroup is None:
+        raise Unsupported("a container without a cgroup cannot be recorded by eBPF")
     return ebpf.EbpfTracer(target.cgroup, target.cgroup_id, receive, container=target.container)
 
 
+def _fanotify(target: Target, receive: Receiver) -> Tracer:
+    tracer = FanotifyTracer(_process(target), process_lister(target.pid, target.cgroup), receive)
+    try:
+        tracer.fileno()
+    except BaseException:
+        tracer.close()
+        raise
+    return tracer
+
+
+def _proc(target: Target, receive: Receiver) -> Tracer:
+    pid = _process(target)
+    try:
+        os.readlink(f"/proc/{pid}/exe")
+    except OSError as error:
+        raise Unsupported(f"process {pid} cannot be read: {error.strerror}") from error
+    return ProcTracer(process_lister(pid, target.cgroup), receive)
+
+
+def _process(target: Target) -> int:
+    if not target.pid:
+        raise Unsupported("a container that is not started can be recorded by eBPF or seccomp only")
+    return target.pid
+
+
+_OPENERS: dict[str, Callable[[Target, Receiver], Tracer]] = {
+    EBPF: _ebpf,
+    FANOTIFY: _fanotify,
+    PROC: _proc,
+}
+
+
 def drift_kinds(header: Header) -> frozenset[str]:
-    """Return the kinds of drift that a record of this mechanism can have. Pure."""
+    """Return the kinds of drift that a record of this mechanism can tell. Pure.
+
+    A connection between two samples is in no record, and would be a drift later.
+    """
     if header.mechanism == ebpf.NAME:
         return frozenset({"program", "connect", "listen", "capability", "set-uid"})
-    return frozenset({"program"})
+    return frozenset({"program", "listen"} if header.mechanism != PROC else ())

@@ -35,3 +35,16 @@ def _texts(path: str) -> Iterator[bytes]:
                     yield file.read(_MAX_BYTES)
             except OSError:
                 continue  # the cgroup was removed, or is threaded
+
+
+def of_namespace(link: str) -> list[int]:
+    """Return the processes of a pid namespace (``pid:[4026532000]``) that can be read."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                if os.readlink(f"/proc/{name}/ns/pid") == link:
+                    found.append(int(name))
+            except OSError:
+                continue  # it has exited, or is of another user
+    return found

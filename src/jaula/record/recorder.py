@@ -18,7 +18,7 @@ from jaula import __version__
 from jaula.errors import Unsupported
 from jaula.kernel import seccomp
 from jaula.kernel.process import pidfd_open
-from jaula.record import ebpf, ebpf_events
+from jaula.record import ebpf_events, mechanism
 from jaula.record.cgroup import Cgroup, directories
 from jaula.record.document import (
     UNKNOWN,
@@ -34,6 +34,7 @@ from jaula.record.document import (
     Total,
 )
 from jaula.record.ebpf_events import Counts, Event, Key
+from jaula.record.mechanism import Target, Tracer
 from jaula.record.resource import ResourceSampler
 from jaula.record.writer import RecordWriter
 
@@ -148,7 +149,7 @@ def _programs_of(key: Key) -> tuple[int, ...]:
 
 def record(
     container: Container,
-    cgroup: Cgroup,
+    cgroup: Cgroup | None,
     cgroup_id: int,
     writer: RecordWriter,
     *,
@@ -157,6 +158,7 @@ def record(
     stop_fd: int,
     seconds: float | None,
     started: Callable[[], None],
+    mechanism_name: str = mechanism.AUTO,
 ) -> End:
     """Record until the time is over or a descriptor is readable, and return the last line.
 
@@ -168,10 +170,11 @@ def record(
     :raises JaulaError: when this host cannot record, or the file cannot be written.
     """
     events: list[Event] = []
-    tracer = ebpf.EbpfTracer(cgroup, cgroup_id, events.append, container=container.id)
+    target = Target(pid, cgroup, cgroup_id, container.id)
+    tracer = mechanism.open_tracer(mechanism_name, target, events.append)
     with closing(tracer), closing(_Process(container.id, pid, exit_fd)) as process:
         start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        writer.append(_header(container, cgroup, tracer.sources, from_start=not cgroup_id))
+        writer.append(_header(container, cgroup, tracer, from_start=not pid))
         ledger = Ledger(writer, start, SyscallNames())
         tracer.attach()
         started()
@@ -238,7 +241,7 @@ class _Process:
 
 
 def _follow(
-    tracer: ebpf.EbpfTracer,
+    tracer: Tracer,
     ledger: Ledger,
     events: list[Event],
     writer: RecordWriter,
@@ -303,7 +306,7 @@ def _losses(lost: dict[int, tuple[int, int, int]], ledger: Ledger) -> dict[str, 
 
 
 def _header(
-    container: Container, cgroup: Cgroup, sources: tuple[str, ...], *, from_start: bool
+    container: Container, cgroup: Cgroup | None, tracer: Tracer, *, from_start: bool
 ) -> Header:
     host = os.uname()
     try:
@@ -321,9 +324,10 @@ def _header(
             release=host.release, version=host.version, machine=host.machine, boot_id=boot_id
         ),
         container=container,
-        mechanism=ebpf.NAME,
-        sources=sources,
-        cgroup=f"{cgroup.controller or 'unified'}:{cgroup.path}",
+        mechanism=tracer.name,
+        sources=tracer.sources,
+        not_recorded=tracer.not_recorded,
+        cgroup=f"{cgroup.controller or 'unified'}:{cgroup.path}" if cgroup else "",
         from_start=from_start,
     )
 

@@ -48,7 +48,9 @@ def run(options: Options) -> int:
     if options.on("drift"):
         return drift.run(options, client, document, seconds)
     try:
-        end = _record(client, document, options.text("output"), seconds)
+        end = _record(
+            client, document, options.text("output"), seconds, drift.mechanism_name(options)
+        )
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
     from jaula.cli.containers.records import loss_lines
@@ -58,7 +60,13 @@ def run(options: Options) -> int:
     return 0
 
 
-def _record(client: Client, document: dict[str, Any], output: str, seconds: float | None) -> End:
+def _record(
+    client: Client,
+    document: dict[str, Any],
+    output: str,
+    seconds: float | None,
+    mechanism_name: str,
+) -> End:
     """Write the record of a container.
 
     :raises JaulaError: when this host cannot record, or the file cannot be written.
@@ -66,7 +74,7 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
     from time import gmtime, strftime
 
     from jaula.cli.containers.records import container_of
-    from jaula.errors import Conflict
+    from jaula.errors import Conflict, Unsupported
     from jaula.kernel.process import pidfd_open
     from jaula.record import cgroup, recorder
     from jaula.record.writer import RecordWriter
@@ -74,14 +82,17 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
     container_id, pid = document["Id"], document["State"]["Pid"]
     name = document["Name"].lstrip("/")
     path = output or f"{name}-{strftime('%Y%m%dT%H%M%SZ', gmtime())}.record"
-    if os.geteuid() != 0:
-        raise CliError("a record needs root: run the command with sudo")
     try:
         exit_fd = pidfd_open(pid)
     except OSError:
         raise Conflict(f"container {name} has exited") from None
     try:
-        found, cgroup_id = cgroup.find(pid, container_id)
+        try:
+            found, cgroup_id = cgroup.find(pid, container_id)
+        except Unsupported:
+            if os.geteuid() == 0:
+                raise
+            found, cgroup_id = None, 0  # of a rootless engine without cgroups
         state = client.get(f"/containers/{container_id}/json")["State"]
         if not state["Running"] or state["Pid"] != pid:  # the pid is another process by now
             raise Conflict(f"container {name} has exited")
@@ -99,6 +110,7 @@ def _record(client: Client, document: dict[str, Any], output: str, seconds: floa
                     seconds=seconds,
                     started=lambda: _print_started(name, path),
                     pid=pid,
+                    mechanism_name=mechanism_name,
                 )
             complete = True
         finally:
@@ -126,7 +138,9 @@ COMMAND = Command(
              "Write no record, report what deviates from the records or the image"),
         Flag("format", "", "string", 'With --drift, "table" or "json"',
              completes=("table", "json")),
-        Flag("mechanism", "", "string", "Mechanism of the kernel", metavar="NAME"),
+        Flag("mechanism", "", "string",
+             '"ebpf", "fanotify" or "proc" (default "auto": the first that this host can use)',
+             metavar="NAME", completes=("auto", "ebpf", "fanotify", "proc")),
         Flag("on-drift", "", "string",
              'With --drift, "event", or in addition "stop", "pause" or "kill" the container',
              metavar="ACTION", completes=("event", "stop", "pause", "kill")),

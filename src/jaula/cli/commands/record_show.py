@@ -55,6 +55,8 @@ def _print_table(record: Record) -> None:
             "Mechanism": f"{header.mechanism}: {', '.join(header.sources)}",
             "Started": header.time,
         }
+        if header.not_recorded:
+            rows["Not recorded"] = ", ".join(header.not_recorded)
         if record.end is not None:
             rows["Ended"] = f"after {record.end.duration / 1e6:.3f} s: {record.end.reason}"
             for name, loss in record.end.losses.items():

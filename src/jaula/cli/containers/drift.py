@@ -81,7 +81,7 @@ def _run(options: Options, client: Client, document: dict[str, Any], seconds: fl
             SignalHandler(ENDING) as signals,
             closing(
                 DriftMonitor(
-                    target, image, baseline, options.choice("mechanism", _mechanisms()), reporter,
+                    target, image, baseline, mechanism_name(options), reporter,
                     _Action(client, container_id, name, action),
                 )
             ) as monitor,
@@ -106,10 +106,14 @@ def _run(options: Options, client: Client, document: dict[str, Any], seconds: fl
     return 1 if reporter.count else 0
 
 
-def _mechanisms() -> tuple[str, ...]:
+def mechanism_name(options: Options) -> str:
+    """Return the mechanism of ``--mechanism``.
+
+    :raises UsageError: when there is no such one.
+    """
     from jaula.record.mechanism import NAMES
 
-    return NAMES
+    return options.choice("mechanism", NAMES)
 
 
 def _open(client: Client, document: dict[str, Any]) -> tuple[int, Target]:

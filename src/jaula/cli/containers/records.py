@@ -108,6 +108,8 @@ def subject(record: Record, entry: Entry) -> str:
             words.append(entry.address)
     elif entry.kind == "socket":
         words = [entry.family, entry.socket_type, entry.protocol]
+    elif entry.kind == "capability-held":
+        words = [entry.capability]
     elif entry.kind in ("capability", "capability-refused"):
         words = [entry.capability, f"for {call}", f"in the {entry.namespace}'s user namespace"]
     elif entry.kind in ("mount", "unmount"):
