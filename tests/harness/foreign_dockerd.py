@@ -75,6 +75,8 @@ class ForeignDockerd:
             self("rm", "-f", *names, expect=None)
         self.daemon.terminate()
         self.daemon.wait(40)
+        if os.path.ismount(self.base / "data"):  # dockerd binds it, and keeps it with live restore
+            subprocess.run(["umount", str(self.base / "data")], check=True)
         shutil.rmtree(self.base)
         shutil.rmtree(self.state, ignore_errors=True)
         for tree in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*")):
