@@ -73,7 +73,7 @@ def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
         elif isinstance(event, Signal) and event.pid not in killed and not _is_stop(event):
             explained.append(
                 (
-                    oom.ended_by(event, confined),
+                    oom.ended_by(event),
                     Operation(
                         call="end by signal", object="", errno=event.signal, program=event.receiver
                     ),
@@ -193,6 +193,24 @@ def start_failure(words: Sequence[str], reason: str, error: ExecError) -> tuple[
     operation = Operation(
         call="execve", object=words[0] if words else "", errno=_errno(text), program="the runtime"
     )
+    return (Diagnosis(explanation=explanation, operations=(operation,)),)
+
+
+def not_found(words: Sequence[str], status: int, output: str) -> tuple[Diagnosis, ...]:
+    """Return the diagnosis on a program that a shell did not find: it executes nothing then.
+
+    ``output`` is the end of what the command wrote.
+    """
+    if status != oom.NOT_FOUND:
+        return ()
+    last = next((line for line in reversed(output.splitlines()) if "not found" in line), "")
+    explanation = Explanation(
+        layer=Layer.PROGRAM,
+        rule=f"the shell found a program in no directory of PATH: {last.strip() or words[-1]}",
+        proof="the exit status is 127, and no program was executed",
+        advice="check the spelling, and that the image has the program",
+    )
+    operation = Operation(call="execve", object="", errno="ENOENT", program=words[0])
     return (Diagnosis(explanation=explanation, operations=(operation,)),)
 
 

@@ -162,7 +162,7 @@ def _interpreter(head: bytes, *, wide: bool, order: str) -> str | None:
                 start, length = struct.unpack_from(f"{order}I8xI", head, at + 4)
             text = head[start : start + min(length, 4096)].partition(b"\0")[0]
             return text.decode("utf-8", "surrogateescape") or None
-    except struct.error:
+    except (struct.error, OverflowError):
         return None
     return None
 

@@ -63,6 +63,7 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The file that a refused call names. Ids are of the host; ``device`` is like ``c 10:200``."""
 
     mode: int
+    directory: str = ""  # the file does not exist: the facts are those of this directory
     uid: int = 0
     gid: int = 0
     device: str = ""
@@ -207,7 +208,7 @@ def _namespaces(flags: int) -> str:
 def _capability(refusal: Refusal, confinement: Confinement, facts: FileFacts | None) -> Explanation:
     refused = [each for each in refusal.refused if each != "CAP_SYS_ADMIN"] or ["CAP_SYS_ADMIN"]
     specific = [each for each in refused if each not in _DAC] or refused
-    capability = specific[-1]
+    capability = "CAP_DAC_OVERRIDE" if "CAP_DAC_OVERRIDE" in specific else specific[-1]
     where = "the host's" if refusal.level == 0 else "the container's"
     proof = (
         f"cap_capable: {capability} was refused in {where} user namespace (level {refusal.level})"
@@ -306,6 +307,8 @@ def _capability(refusal: Refusal, confinement: Confinement, facts: FileFacts | N
         host = refusal.level < refusal.own_level
         flag = f"{cap_flag(capability)} {HOST_USERS}" if host else cap_flag(capability)
         cost = GIVES_AWAY[capability] + (f"; {HOST_USERS_GIVES}" if host else "")
+        if _user(refusal, confinement):  # capabilities are of root
+            flag += " --user 0"
         return result(
             Layer.CAPABILITY,
             f"{_operation(refusal)} needs {capability} in {where} user namespace, "
@@ -371,7 +374,8 @@ def _owner(facts: FileFacts | None, confinement: Confinement) -> str:
         return "owner and mode of the file or of a directory above it refuse"
     uid = confinement.inside(facts.uid)
     owner = f"user {uid}" if uid is not None else f"user {facts.uid} of the host"
-    return f"the file has mode {stat.S_IMODE(facts.mode):04o} and belongs to {owner}"
+    name = f"the directory {facts.directory}" if facts.directory else "the file"
+    return f"{name} has mode {stat.S_IMODE(facts.mode):04o} and belongs to {owner}"
 
 
 # --- programs ------------------------------------------------------------------------------------
@@ -500,6 +504,11 @@ def _mount(
     covering = [each for each in confinement.readonly if is_within(path, each)]
     if covering:
         place = covering[-1]
+        foreign = (
+            facts is not None
+            and not confinement.host_users
+            and confinement.inside(facts.uid) is None
+        )
         sysctl = path.removeprefix("/proc/sys/").replace("/", ".")
         namespaced = path.startswith("/proc/sys/") and sysctl.startswith(
             ("net.", "fs.mqueue.", "kernel.msg", "kernel.shm", "kernel.sem")
@@ -518,10 +527,13 @@ def _mount(
             layer=Layer.READ_ONLY_PATH,
             rule=f"{place} is read-only in each container",
             proof=proof,
-            flag=f"--sysctl {sysctl}=VALUE" if namespaced else f"--security-opt unmask={place}",
+            flag=f"--sysctl {sysctl}=VALUE"
+            if namespaced
+            else f"--security-opt unmask={place}{f' {HOST_USERS}' if foreign else ''}",
             gives_away=f"nothing: {sysctl} belongs to the container's own namespace"
             if namespaced
-            else dict(READONLY).get(place, "writes there"),
+            else dict(READONLY).get(place, "writes there")
+            + (f"; {HOST_USERS_GIVES}, who owns the file" if foreign else ""),
         )
     mount = confinement.mount_of(path) if path.startswith("/") else None
     if mount is None and refusal.filesystem:
@@ -542,12 +554,12 @@ def _mount(
             gives_away="memory: files there are lost at the exit of the container",
             advice="a volume keeps them: -v NAME:" + directory,
         )
-    if mount.fstype in ("sysfs", "cgroup", "cgroup2", "proc"):
+    if is_within(mount.target, "/sys") or is_within(mount.target, "/proc"):
         return Explanation(
             layer=Layer.READ_ONLY_MOUNT,
             rule=f"{mount.target} ({mount.fstype}) is mounted read-only",
             proof=f"{proof}; mountinfo: {mount.target} {','.join(sorted(mount.options))}",
-            flag="--privileged" if mount.fstype != "cgroup2" else "--cgroupns private --privileged",
+            flag="--privileged",
             gives_away="the layers seccomp, capabilities and read-only paths within the "
             "container's user namespace",
         )
@@ -595,9 +607,9 @@ def _ids(refusal: Refusal, confinement: Confinement, facts: FileFacts | None) ->
     ):
         return Explanation(
             layer=Layer.ID_MAP,
-            rule=f"the file belongs to user {facts.uid} of the host, which the user namespace "
-            f"does not map ({_ranges(confinement)}): capabilities of the container do not hold "
-            "for it",
+            rule=f"{facts.directory or 'the file'} belongs to a user of the host that the user "
+            f"namespace does not map ({_ranges(confinement)}): capabilities of the container do "
+            "not hold for it",
             proof="the kernel asked for no capability, as it does for a file of an unmapped owner",
             flag="-v SOURCE:TARGET:U",
             gives_away="the owner of the files in the source is changed",
@@ -887,7 +899,7 @@ def _no_capability(
             advice="use the container's own user namespace, or an engine that runs as root",
         )
     path = refusal.path
-    if facts is not None and not facts.device and call in (*OPENS, *EXECS, "access", "faccessat"):
+    if facts is not None and not facts.device:
         writes = call in OPENS and stat.S_IMODE(facts.mode) & 0o222 == 0
         return Explanation(
             layer=Layer.PERMISSION,

@@ -7,7 +7,8 @@ import platform
 import stat
 
 from jaula.kernel.paths import open_in_root
-from jaula.why.exec_errors import HEAD, ProgramFile, diagnose
+from jaula.record.document import text_of
+from jaula.why.exec_errors import HEAD, ExecError, ProgramFile, diagnose
 from jaula.why.explain import FileFacts
 
 _TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
@@ -51,9 +52,7 @@ class ContainerFiles:
         try:
             found = open_in_root(self._root, path, os.O_PATH | os.O_CLOEXEC)
         except (OSError, ValueError):
-            if error is None:
-                return None
-            return FileFacts(mode=0, exec_error=error.reason, exec_advice=error.advice)
+            return self._absent(path, error)
         try:
             info = os.fstat(found)
         finally:
@@ -65,6 +64,26 @@ class ContainerFiles:
             info.st_rdev,
             exec_error=error.reason if error else "",
             exec_advice=error.advice if error else "",
+        )
+
+    def _absent(self, path: str, error: ExecError | None) -> FileFacts | None:
+        """Return the facts of a file that does not exist: those of its directory."""
+        if error is not None:
+            return FileFacts(mode=0, exec_error=error.reason, exec_advice=error.advice)
+        directory = os.path.dirname(path)
+        try:
+            found = open_in_root(self._root, directory, os.O_PATH | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            return None
+        try:
+            info = os.fstat(found)
+        finally:
+            os.close(found)
+        return FileFacts(
+            mode=info.st_mode,
+            uid=info.st_uid,
+            gid=info.st_gid,
+            directory=text_of(os.fsencode(directory)),
         )
 
 

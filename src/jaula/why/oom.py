@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from jaula.why.confinement import Confinement, Usage
+from jaula.why.confinement import Usage
 from jaula.why.layers import CALL_GIVES_AWAY, Explanation, Layer
 from jaula.why.refusal import Event, Exit, OutOfMemory, Signal
 
@@ -57,7 +57,7 @@ def _next(memory: Usage) -> str:
     return f"{max(1, memory.limit * 2 >> 20)}m" if memory.limit > 0 else "SIZE"
 
 
-def ended_by(signal_: Signal, confinement: Confinement) -> Explanation:
+def ended_by(signal_: Signal) -> Explanation:
     """Return the explanation of a fatal signal."""
     sender = f"{signal_.sender} ({signal_.sender_pid})"
     if signal_.signal == "SIGSYS":

@@ -89,9 +89,18 @@ def _command(
         trace = session.finish()
     finally:
         session.close()
+    from jaula.why.diagnosis import not_found
+    from jaula.why.explain import EXECS
     from jaula.why.oom import status_text
+    from jaula.why.refusal import Refusal
 
-    failure = why.start_failure(client, document, words, reason) if reason else ()
+    events = trace.events
+    started = any(isinstance(event, Refusal) and not event.errno for event in events)
+    failure = why.start_failure(client, document, words, reason) if reason and not started else ()
+    if started and not any(
+        isinstance(e, Refusal) and e.syscall in EXECS and e.errno for e in events
+    ):
+        failure = not_found(words, status, reason)
     state = f"{' '.join(words)} ended with status {status_text(status)}"
     return why.traced_report(document, confinement, trace, state, failure)
 
