@@ -303,6 +303,15 @@ def _capability(refusal: Refusal, confinement: Confinement, facts: FileFacts | N
             "ICMP echo, for programs that use datagram sockets",
             f"or {cap_flag(capability)}: {GIVES_AWAY[capability]}",
         )
+    if call in ("mknod", "mknodat"):
+        number = refusal.args[2 if call == "mknod" else 3]
+        device = f"{number >> 8 & 0xFFF}:{number & 0xFF | number >> 12 & 0xFFF00}"
+        return result(
+            Layer.USER_NAMESPACE if capability in confinement.bounding else Layer.CAPABILITY,
+            f"{call} of a device needs {capability} in {where} user namespace",
+            "--device PATH",
+            f"the device {device} of the host",
+        )
     if capability not in confinement.bounding:
         host = refusal.level < refusal.own_level
         flag = f"{cap_flag(capability)} {HOST_USERS}" if host else cap_flag(capability)
@@ -353,8 +362,6 @@ def _operation(refusal: Refusal) -> str:
 def _advice(refusal: Refusal, capability: str) -> str:
     if refusal.syscall in ("mount", "fsmount", "move_mount"):
         return "mount it from outside: -v, --mount or --tmpfs need no capability"
-    if capability == "CAP_MKNOD":
-        return "--device PATH makes the node from outside and needs no capability"
     if capability == "CAP_SYS_TIME":
         return "set the clock on the host"
     return ""
@@ -897,6 +904,14 @@ def _no_capability(
             "must create it",
             proof=proof,
             advice="use the container's own user namespace, or an engine that runs as root",
+        )
+    if call in ("mknod", "mknodat"):
+        return Explanation(
+            layer=Layer.DEVICE,
+            rule="no rule of the container's cgroup allows to make this device node",
+            proof=proof,
+            flag="--device PATH",
+            gives_away="that device of the host",
         )
     path = refusal.path
     if facts is not None and not facts.device:

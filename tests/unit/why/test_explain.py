@@ -97,7 +97,7 @@ def test_another_profile_is_not_explained_by_the_default_one() -> None:
 
 
 def test_a_capability_of_the_host_is_the_user_namespace() -> None:
-    answer = explain(refusal("mknod", refused=("CAP_MKNOD",), level=0, own_level=1), CONTAINER)
+    answer = explain(refusal("quotactl", refused=("CAP_CHOWN",), level=0, own_level=1), CONTAINER)
     assert answer.layer is Layer.USER_NAMESPACE
     assert answer.flag == "--userns=host"
 

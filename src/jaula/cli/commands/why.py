@@ -35,6 +35,8 @@ def run(options: Options) -> int:
         words = words[1:]
     document = why.inspect(client, ref)
     running = bool(document["State"]["Running"])
+    if options.on("twin") and not words:
+        raise UsageError("--twin needs a COMMAND to repeat", status=1)
     if words and not running:
         raise CliError(
             f"container {ref} is not running: start it, or use jaula run --why IMAGE COMMAND"
@@ -102,7 +104,10 @@ def _command(
     ):
         failure = not_found(words, status, reason)
     state = f"{' '.join(words)} ended with status {status_text(status)}"
-    return why.traced_report(document, confinement, trace, state, failure)
+    report = why.traced_report(document, confinement, trace, state, failure)
+    if options.on("twin"):
+        report = why.with_twins(client, document, report, words, options.text("user"))
+    return report
 
 
 def _running(client: Client, document: dict[str, Any], seconds: float | None) -> Report:
@@ -139,6 +144,7 @@ COMMAND = Command(
         Flag("all", "a", "bool", "Show refusals that programs expect, too"),
         Flag("for", "", "string", "End after this time (10m, 1h30m)", metavar="DURATION"),
         Flag("format", "", "string", "Format of the report (text, json)", default="text"),
+        Flag("twin", "", "bool", "Repeat COMMAND in a copy of the container with each flag"),
         Flag("user", "u", "string", "User of COMMAND (format: <name|uid>[:<group|gid>])"),
     ),
     min_args=1,
@@ -146,15 +152,18 @@ COMMAND = Command(
     description=(
         "For each refused operation it says which layer refused, what proves that, the smallest "
         "flag that allows it, and what that flag gives away.\n\nWith COMMAND it runs the command "
-        "in the running container, as exec does; its output goes to standard error. Without one it "
-        "follows a running container until ^C, --for or its exit, and explains the end of an "
-        "exited one. jaula run --why does it for the first process of a new container, from its "
-        "first instruction. Tracing needs root, on the engine's host."
+        "in the running container, as exec does; its output goes to standard error. With --twin "
+        "the command runs again in a disposable copy of the container for each flag, which proves "
+        "the flag; binds and volumes of the copy are read-only. Without a COMMAND it follows a "
+        "running container until ^C, --for or its exit, and explains the end of an exited one. "
+        "jaula run --why does it for the first process of a new container, from its first "
+        "instruction. Tracing needs root, on the engine's host."
     ),
     examples=(
         ("Explain why a command fails", "sudo jaula why web -- ping -c 1 10.0.0.1"),
         ("Follow a container for a minute", "sudo jaula why --for 1m web"),
         ("Explain why a container ended", "jaula why web"),
+        ("Prove the flag as well", "sudo jaula why --twin web -- mount -t tmpfs none /mnt"),
         ("Explain a container's start", "sudo jaula run --rm --why debian apt-get update"),
     ),
     exit_status=(

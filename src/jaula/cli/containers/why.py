@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _POLLS, _POLL_INTERVAL = 200, 0.01  # of an exec whose streams have ended; seconds
 _LOG_LINES = 10
+_TWINS, _TWIN_TIMEOUT = 8, 60.0  # copies of one report; seconds that one may run
 _MESSAGE = 4096  # bytes of output that may be the engine's reason
 
 
@@ -132,6 +133,78 @@ def execute(client: Client, container: str, words: list[str], user: str) -> tupl
             return status, output.decode("utf-8", "replace") if status in (126, 127) else ""
         sleep(_POLL_INTERVAL)
     raise CliError("the program closed its streams and is still running")
+
+
+def with_twins(
+    client: Client,
+    document: dict[str, Any],
+    report: Report,
+    words: list[str],
+    user: str,
+) -> Report:
+    """Return a report whose proofs include what a copy of the container shows for each flag.
+
+    :raises JaulaError: when this host cannot trace.
+    """
+    import msgspec
+
+    from jaula.why import twin
+
+    copy = twin.request(document, words, user)
+    results: dict[str, tuple[Diagnosis, ...] | str | None] = {}
+    proven, notes = [], list(report.notes)
+    for diagnosis in report.diagnoses:
+        flag = diagnosis.explanation.flag
+        if flag not in results:
+            lifted = twin.lift(copy, flag)
+            limited = sum(result is not None for result in results.values()) >= _TWINS
+            results[flag] = None if lifted is None or limited else _twin(client, lifted)
+            if isinstance(result := results[flag], str):
+                notes.append(f"no twin with {flag}: {result}")
+        result = results[flag]
+        proven.append(twin.proven(diagnosis, result) if isinstance(result, tuple) else diagnosis)
+    return msgspec.structs.replace(report, diagnoses=tuple(proven), notes=tuple(notes))
+
+
+def _twin(client: Client, request: dict[str, Any]) -> tuple[Diagnosis, ...] | str:
+    """Run a copy of a container and return its diagnoses, or why it could not run."""
+    from jaula.errors import JaulaError
+    from jaula.why.diagnosis import diagnoses
+
+    name = f"jaula-why-{os.urandom(6).hex()}"
+    try:
+        created = client.document("POST", "/containers/create", (("name", name),), request)
+    except EngineError as error:
+        return error.reason
+    url = f"/containers/{created['Id']}"
+    try:
+        session = open_session(created["Id"])
+        try:
+            session.start()
+            client.request("POST", f"{url}/start")
+            _wait(client, url)
+            trace = session.finish()
+        except JaulaError as error:
+            raise CliError(str(error)) from None
+        finally:
+            session.close()
+        return diagnoses(trace, confinement_of(client, inspect(client, created["Id"])))
+    except EngineError as error:
+        return error.reason
+    finally:
+        client.request("DELETE", url, (("force", True), ("v", True)))
+
+
+def _wait(client: Client, url: str) -> None:
+    """Wait until a container ends, and end it after a while."""
+    from time import monotonic, sleep
+
+    end = monotonic() + _TWIN_TIMEOUT
+    while client.get(f"{url}/json")["State"]["Running"]:
+        if monotonic() > end:
+            client.request("POST", f"{url}/kill")
+            return
+        sleep(_POLL_INTERVAL * 5)
 
 
 def start_failure(
