@@ -47,6 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     harmless: tuple[Diagnosis, ...] = ()
     notes: tuple[str, ...] = ()
     log: str = ""
+    traced: bool = True
 
 
 def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:

@@ -27,7 +27,7 @@ def to_text(report: Report, *, with_harmless: bool = False) -> str:
     for diagnosis in shown:
         lines += ["", *_block(diagnosis)]
     if not shown:
-        lines += ["", "  nothing was refused"]
+        lines += ["", "  nothing was refused" if report.traced else "  no refusal is known"]
     if report.log:
         lines += ["", "last lines of the log:"]
         lines += ["  " + plain(line) for line in report.log.splitlines()]

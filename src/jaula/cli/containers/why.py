@@ -310,6 +310,7 @@ def exited_report(client: Client, document: dict[str, Any]) -> Report:
         diagnoses=found,
         notes=tuple(notes),
         log=_log_tail(client, document) if code and not found else "",
+        traced=False,
     )
 
 

@@ -1,0 +1,193 @@
+"""``jaula why`` on running and exited containers, ``run --why``, twins, and the hint."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import containers
+from harness.engine import PROJECT, PrivateEngine
+from harness.terminal import Terminal
+
+SECONDS = 30.0
+
+
+def names(engine: PrivateEngine) -> list[str]:
+    documents = engine.request("GET", "/containers/json?all=1").json()
+    return [each["Names"][0].lstrip("/") for each in documents]
+
+
+def ask(engine: PrivateEngine, *words: str) -> dict[str, Any]:
+    done = engine.cli("jaula", "why", "--format", "json", *words)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def test_run_why_follows_the_first_process_from_its_first_instruction(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    name = containers.unique()
+    done = engine.cli(
+        "jaula", "run", "--rm", "--why", "--name", name, busybox,
+        "sh", "-c", "hostname other; echo output; exit 7",
+    )  # fmt: skip
+    assert done.returncode == 7
+    assert done.stdout == "output\n"
+    assert f"{name}: exited, status 7" in done.stderr
+    assert "sethostname" in done.stderr
+    assert "--cap-add SYS_ADMIN" in done.stderr
+    assert name not in names(engine)
+
+
+@pytest.mark.parametrize("flags", [("--rm",), ()])
+def test_run_why_explains_a_program_that_cannot_be_executed(
+    engine: PrivateEngine, busybox: str, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    script = tmp_path / "script"
+    script.write_bytes(b"#!/bin/sh\r\necho hello\r\n")
+    script.chmod(0o755)
+    name = containers.unique()
+    done = engine.cli(
+        "jaula", "run", *flags, "--why", "--name", name, "-v", f"{script}:/bin/script", busybox,
+        "script",
+    )  # fmt: skip
+    try:
+        assert done.returncode == 127, done.stderr
+        assert "CR LF" in done.stderr
+        assert (name in names(engine)) == (not flags)
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_run_why_refuses_to_detach_and_creates_nothing(engine: PrivateEngine, busybox: str) -> None:
+    name = containers.unique()
+    done = engine.cli("jaula", "run", "-d", "--why", "--name", name, busybox, "true")
+    assert done.returncode == 125
+    assert "jaula why NAME" in done.stderr
+    assert name not in names(engine)
+
+
+def test_memory_of_an_exited_container_is_explained(engine: PrivateEngine, busybox: str) -> None:
+    name = containers.unique()
+    flags = ("-m", "24m", "--memory-swap", "24m", "--name", name)
+    done = engine.cli("jaula", "run", *flags, busybox, "tail", "/dev/zero")
+    try:
+        assert done.returncode == 137
+        assert "why" not in done.stderr, "the hint is for terminals"
+        (found,) = ask(engine, name)["diagnoses"]
+        assert found["explanation"]["layer"] == "memory limit"
+        assert "limit 24 MiB" in found["explanation"]["rule"]
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_an_exit_without_a_known_refusal_shows_the_log(engine: PrivateEngine, busybox: str) -> None:
+    name = containers.unique()
+    engine.cli("jaula", "run", "--name", name, busybox, "sh", "-c", "echo reason; exit 3")
+    try:
+        done = engine.cli("jaula", "why", name)
+        assert done.returncode == 0, done.stderr
+        assert "no refusal is known" in done.stdout
+        assert "reason" in done.stdout
+        assert "run --why" in done.stdout
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_running_container_is_followed_until_a_signal(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with containers.running(engine, busybox) as name:
+        process = subprocess.Popen(
+            [str(PROJECT / "jaula"), "--host", engine.host, "why", name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=engine.environment(),
+        )
+        try:
+            assert process.stderr is not None
+            assert "tracing" in process.stderr.readline()
+            engine.cli("jaula", "exec", name, "hostname", "other")
+            with containers.running(engine, busybox, "sh", "-c", "swapoff /x; sleep 60"):
+                process.send_signal(2)
+                output, errors = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, errors
+    assert "sethostname" in output
+    assert "swapoff" not in output, "another container"
+
+
+def test_a_session_ends_after_a_time_and_with_the_container(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with containers.running(engine, busybox) as name:
+        done = engine.cli("jaula", "why", "--for", "200ms", name)
+        assert "nothing was refused" in done.stdout
+    with containers.running(engine, busybox, "sleep", "2") as name:
+        done = engine.cli("jaula", "why", name)
+        assert "exited, status 0" in done.stdout
+
+
+def test_a_twin_proves_the_flag_and_is_removed(engine: PrivateEngine, busybox: str) -> None:
+    with containers.running(engine, busybox) as name:
+        before = names(engine)
+        found = ask(engine, "--twin", name, "--", "sh", "-c",
+                    "hostname other; mount -t ext4 /dev/absent /mnt")["diagnoses"]  # fmt: skip
+        assert names(engine) == before
+    proofs = {each["operations"][0]["call"]: each["explanation"]["proof"] for each in found}
+    assert "with --cap-add SYS_ADMIN the call was not refused" in proofs["sethostname"]
+
+
+def test_a_twin_needs_a_command(engine: PrivateEngine, busybox: str) -> None:
+    with containers.running(engine, busybox) as name:
+        done = engine.cli("jaula", "why", "--twin", name)
+        assert done.returncode == 1
+        assert "--twin needs a COMMAND" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("absent-container",), "No such container"),
+        (("--for", "x", "y"), "invalid argument"),
+        (("--for", "-1s", "y"), "must be positive"),
+        (("--format", "xml", "y"), "xml"),
+        ((), "requires at least 1 argument"),
+    ],
+)
+def test_errors_are_one_line(engine: PrivateEngine, words: tuple[str, ...], message: str) -> None:
+    done = engine.cli("jaula", "why", *words)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not done.stdout
+
+
+def test_the_hint_is_printed_on_a_terminal_only(engine: PrivateEngine, busybox: str) -> None:
+    name = containers.unique()
+    words = ["run", "--name", name, busybox, "sh", "-c", "exit 126"]
+    command = [str(PROJECT / "jaula"), "--host", engine.host]
+    try:
+        with Terminal([*command, *words], engine.environment()) as terminal:
+            terminal.expect(f"jaula: to see why: jaula why {re.escape(name)}\r\n")
+            assert terminal.wait() == 126
+        done = engine.cli("jaula", "run", "--rm", busybox, "sh", "-c", "exit 126")
+        assert (done.returncode, done.stderr) == (126, "")
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+    with containers.running(engine, busybox) as running:
+        words = ["exec", running, "sh", "-c", "exit 127"]
+        with Terminal([*command, *words], engine.environment()) as terminal:
+            terminal.expect(f"jaula: to see why: jaula why {re.escape(running)} -- sh")
+            assert terminal.wait() == 127
+        with Terminal([*command, *words[:-1], "exit 1"], engine.environment()) as terminal:
+            assert terminal.wait() == 1
+            assert "why" not in terminal.seen
