@@ -17,7 +17,7 @@ from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import is_within
 from jaula.security.seccomp.seccomp import default_profile
-from jaula.spec.annotations import LANDLOCK_ANNOTATION
+from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, decode_ruleset
 from jaula.spec.runtime import Capabilities, DeviceCgroup, Linux, Process, Seccomp, Spec
 
 READ_LIMIT = 1 << 20  # bytes of /proc/PID/mountinfo
@@ -34,10 +34,11 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Network(msgspec.Struct, frozen=True):
-    """A network of the container."""
+    """A network of the engine, with its subnets."""
 
     name: str
     internal: bool = False
+    subnets: tuple[str, ...] = ()
 
 
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +50,7 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: Seccomp | None = None
     default_filter: bool = False
     no_new_privileges: bool = False
-    landlock: bool = False
+    landlock: Ruleset | None = None
     label: str = ""
     uids: tuple[tuple[int, int, int], ...] = ()
     gids: tuple[tuple[int, int, int], ...] = ()
@@ -59,7 +60,9 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     root_readonly: bool = False
     devices: tuple[DeviceCgroup, ...] = ()
     network_mode: str = ""
-    networks: tuple[Network, ...] = ()
+    networks: tuple[Network, ...] = ()  # that the container is connected to
+    other_networks: tuple[Network, ...] = ()
+    egress: tuple[str, ...] | None = None  # None: no list
     pids: Usage = Usage()
     memory: Usage = Usage()
     user: str = ""
@@ -104,7 +107,7 @@ def confinement(
     linux, process = spec.linux or Linux(), spec.process or Process(cwd="/")
     sets = process.capabilities or Capabilities()
     host_config = inspect.get("HostConfig") or {}
-    internal = {str(each.get("Name")): bool(each.get("Internal")) for each in networks}
+    known = [_network(each) for each in networks]
     connected = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
     own_users = any(each.type == "user" for each in linux.namespaces)
     resources = linux.resources
@@ -117,7 +120,9 @@ def confinement(
         seccomp=linux.seccomp,
         default_filter=linux.seccomp == default_profile(sets),
         no_new_privileges=process.no_new_privileges,
-        landlock=LANDLOCK_ANNOTATION in spec.annotations,
+        landlock=decode_ruleset(spec.annotations[LANDLOCK_ANNOTATION])
+        if LANDLOCK_ANNOTATION in spec.annotations
+        else None,
         label=process.apparmor_profile or process.selinux_label or "",
         uids=tuple((m.container_id, m.host_id, m.size) for m in linux.uid_mappings),
         gids=tuple((m.container_id, m.host_id, m.size) for m in linux.gid_mappings),
@@ -127,10 +132,21 @@ def confinement(
         root_readonly=bool(spec.root and spec.root.readonly),
         devices=resources.devices if resources else (),
         network_mode=str(host_config.get("NetworkMode") or ""),
-        networks=tuple(Network(name, internal.get(name, False)) for name in connected),
+        networks=tuple(each for each in known if each.name in connected),
+        other_networks=tuple(each for each in known if each.name not in connected),
+        egress=tuple(host_config["Egress"]) if host_config.get("Egress") is not None else None,
         pids=Usage(limit=pids.limit if pids and pids.limit > 0 else -1),
         memory=Usage(limit=memory.limit if memory and memory.limit and memory.limit > 0 else -1),
         user=str((inspect.get("Config") or {}).get("User") or ""),
+    )
+
+
+def _network(document: Mapping[str, Any]) -> Network:
+    rows = (document.get("IPAM") or {}).get("Config") or ()
+    return Network(
+        name=str(document.get("Name")),
+        internal=bool(document.get("Internal")),
+        subnets=tuple(str(row["Subnet"]) for row in rows if row.get("Subnet")),
     )
 
 

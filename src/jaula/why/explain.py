@@ -7,12 +7,14 @@ ERRORS; kernel/entry for the filter.
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import msgspec
 
+from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import is_within
 from jaula.record.ebpf_events import socket_address
@@ -25,7 +27,8 @@ from jaula.security.seccomp.default_profile import (
     PERSONALITIES,
     TERMINAL_REQUESTS,
 )
-from jaula.why.confinement import Confinement
+from jaula.spec import egress
+from jaula.why.confinement import Confinement, Network
 from jaula.why.layers import (
     CALL_GIVES_AWAY,
     GIVES_AWAY,
@@ -92,7 +95,7 @@ def explain(
         return found
     if refusal.refused and refusal.errno in ("", "EPERM", "EACCES", "EAGAIN", "ENOMEM"):
         return _capability(refusal, confinement, facts)
-    for decide in (_mount, _ids, _limit, _space, _network, _no_capability):
+    for decide in (_mount, _ids, _limit, _space, _network, _landlock, _no_capability):
         if found := decide(refusal, confinement, facts):
             return found
     return Explanation(
@@ -773,6 +776,8 @@ def _network(
     address, port = str(fields.get("address", "")), fields.get("port")
     place = f"{address}:{port}" if port is not None else address
     proof = f"{call} returned {error} for {place or 'the address'}"
+    if error == "ETIMEDOUT":
+        proof = f"the connection to {place} ended in state SYN_SENT: no packet came back"
 
     def result(
         layer: Layer, rule: str, flag: str = "", gives: str = "", advice: str = "", more: str = ""
@@ -794,6 +799,21 @@ def _network(
             "--network host",
             "the host's interfaces, ports and abstract sockets",
             "bind 0.0.0.0 in the container; -p ADDRESS:PORT:PORT selects the host's address",
+        )
+    if (
+        confinement.egress is not None
+        and error not in ("EADDRINUSE", "EADDRNOTAVAIL")
+        and call != "bind"
+        and port is not None
+        and not address.startswith(("127.", "::1"))
+        and not _is_listed(confinement.egress, address, port)
+    ):
+        return result(
+            Layer.EGRESS,
+            f"{place} is not in the container's egress list",
+            f"--egress tcp:{f'[{address}]' if ':' in address else address}:{port}",
+            "connections to that destination",
+            more="; inspect counts the packets as EgressRefused",
         )
     if error == "ECONNREFUSED":
         if fields.get("family") == "unix":
@@ -836,6 +856,14 @@ def _network(
                 "connections over IPv6",
                 "programs try IPv4 next",
             )
+        if other := _network_of(confinement.other_networks, address):
+            return result(
+                Layer.FIREWALL,
+                f"{address} is on the network {other}, which the container is not connected to: "
+                "the engine drops packets between networks",
+                f"jaula network connect {other} CONTAINER",
+                f"connections to the containers of {other}, and from them",
+            )
         if error == "ETIMEDOUT":
             return result(
                 Layer.FIREWALL,
@@ -849,7 +877,8 @@ def _network(
             advice="jaula network inspect shows the container's networks",
         )
     if error in ("EPERM", "EACCES") and not refusal.refused:
-        if confinement.landlock and fields.get("family") in ("inet", "inet6"):
+        domain = confinement.landlock
+        if domain and domain.handled_access_net and fields.get("family") in ("inet", "inet6"):
             return result(
                 Layer.LANDLOCK,
                 f"the rules of landlock do not allow TCP {call} of port {port}",
@@ -864,11 +893,94 @@ def _network(
     return None
 
 
+def _network_of(networks: tuple[Network, ...], address: str) -> str:
+    """Return the name of the network that has an address, '' if no network has it."""
+    try:
+        number = ip_address(address)
+        for each in networks:
+            if any(number in ip_network(subnet) for subnet in each.subnets):
+                return each.name
+    except ValueError:
+        return ""
+    return ""
+
+
 def _is_ipv6(address: str) -> bool:
     try:
         return ip_address(address).version == 6
     except ValueError:
         return False
+
+
+def _is_listed(items: tuple[str, ...], address: str, port: int) -> bool:
+    """Return whether an egress list names a destination; names are not looked up."""
+    try:
+        number = ip_address(address)
+    except ValueError:
+        return False
+    return any(
+        each.network is not None
+        and each.network.version == number.version
+        and number in each.network
+        and each.first <= port <= each.last
+        for each in egress.parse(items)
+    )
+
+
+# --- landlock ------------------------------------------------------------------------------------
+
+
+def _landlock(
+    refusal: Refusal, confinement: Confinement, facts: FileFacts | None
+) -> Explanation | None:
+    domain, path, call = confinement.landlock, refusal.path, refusal.syscall
+    if domain is None or refusal.errno not in ("EACCES", "EPERM", "EXDEV"):
+        return None
+
+    def result(rule: str, option: str, gives: str) -> Explanation:
+        return Explanation(
+            layer=Layer.LANDLOCK,
+            rule=rule,
+            proof="the filter let the call pass, the kernel refused no capability in it, and no "
+            "rule of the container's Landlock domain allows it",
+            flag=f"--security-opt landlock={option}",
+            gives_away=gives,
+        )
+
+    if domain.scoped and call in ("kill", "tgkill", "pidfd_send_signal"):
+        return result("the domain may not signal processes outside of it (scope-signal)",
+                      "off", "the second border around files and processes")  # fmt: skip
+    if call not in (*OPENS, *EXECS) or not path.startswith("/"):
+        return None
+    granted = 0
+    for rule in domain.paths:
+        if is_within(path, rule.path):
+            granted |= rule.access
+    for right, option in _rights(refusal):
+        if domain.handled_access_fs & right and not granted & right:
+            return result(
+                f"no rule allows to {option} {path}",
+                f"{option}={path}",
+                f"{option} access to {path}",
+            )
+    return None
+
+
+def _rights(refusal: Refusal) -> list[tuple[int, str]]:
+    """Return the rights that a call needs, with the option that gives each."""
+    if refusal.syscall in EXECS:
+        return [(int(FS.EXECUTE), "execute")]
+    flags = refusal.args[2 if refusal.syscall == "openat" else 1]
+    if refusal.syscall in ("creat", "openat2"):
+        flags = os.O_WRONLY | os.O_CREAT if refusal.syscall == "creat" else 0
+    rights = []
+    if flags & os.O_ACCMODE != os.O_WRONLY:
+        rights.append((int(FS.READ_FILE), "read"))
+    if flags & os.O_ACCMODE:
+        rights.append((int(FS.WRITE_FILE), "write"))
+    if flags & os.O_CREAT:
+        rights.append((int(FS.MAKE_REG), "write"))
+    return rights
 
 
 # --- EPERM and EACCES without a refused capability -----------------------------------------------

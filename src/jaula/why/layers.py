@@ -28,6 +28,7 @@ class Layer(StrEnum):
     RLIMIT = "rlimit"
     NETWORK = "network"
     FIREWALL = "firewall"
+    EGRESS = "egress list"
     PERMISSION = "file permission"
     PROGRAM = "program"
     SIGNAL = "signal"

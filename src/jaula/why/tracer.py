@@ -23,7 +23,8 @@ _BTF = "/sys/kernel/btf/vmlinux"
 _OPTIONAL = ("capable", "victim")  # Linux 6.14, Linux 6.9
 _ITERATOR = "mark_threads"
 _PROGRAMS = (
-    "fork", "exec", "sys_enter", "sys_exit", "signal_generate", "process_exit", *_OPTIONAL,
+    "fork", "exec", "sys_enter", "sys_exit", "signal_generate", "process_exit",
+    "socket_state", *_OPTIONAL,
 )  # fmt: skip
 MAX_EVENTS = 16384
 

@@ -160,6 +160,17 @@ QUESTIONS = (
              "--network bridge", "--network none", run="--network none"),
     Question("internal-network", "calls connect 192.0.2.1 80", "connect", "network",
              "network connect bridge", "internal", run="--network {internal}"),
+    Question("other-network", "timeout 1 calls connect {other} 80", "connect", "firewall",
+             "network connect bridge", "drops packets between networks",
+             run="--network {internal}-2"),
+    Question("egress", "calls connect 10.9.9.9 80", "connect", "egress list",
+             "--egress tcp:10.9.9.9:80", run="--egress tcp:10.1.2.3:443"),
+    Question("landlock-port", "calls connect 10.9.9.9 80", "connect", "landlock",
+             "landlock=tcp-connect=80", run="--security-opt landlock=tcp-connect=443"),
+    Question("landlock-path", "echo x > /root/x", "open", "landlock", "landlock=write=/root/x",
+             run="--security-opt landlock=exec,write=/tmp,write=/mnt"),
+    Question("landlock-mount", "calls mount /mnt", "mount", "landlock", "landlock=off",
+             run="--cap-add SYS_ADMIN --security-opt landlock=on,exec"),
     Question("localhost", "calls connect 127.0.0.1 4321", "connect", "network", "",
              "localhost is the container itself"),
     Question("address-in-use", "nc -l -p 4322 & sleep 0.3; calls bind 0.0.0.0 4322; kill $!",
@@ -269,11 +280,12 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def internal(engine: PrivateEngine) -> Iterator[str]:
-    """An internal network."""
+    """An internal network; that with ``-2`` at its end is an ordinary one."""
     name = containers.unique("why")
     assert engine.cli("jaula", "network", "create", "--internal", name).returncode == 0
+    assert engine.cli("jaula", "network", "create", f"{name}-2").returncode == 0
     yield name
-    assert engine.cli("jaula", "network", "rm", name).returncode == 0
+    assert engine.cli("jaula", "network", "rm", name, f"{name}-2").returncode == 0
 
 
 class Containers:
@@ -349,7 +361,10 @@ def test_why_names_the_layer_that_refused(
 ) -> None:
     name = table.get(question.run)
     words = (*(("--user", question.user) if question.user else ()), name, "--", "sh", "-c")
-    report = ask(engine, *words, question.command)
+    command = question.command
+    if "{other}" in command:
+        command = command.format(other=containers.address(engine, table.get("")))
+    report = ask(engine, *words, command)
     answers = [
         each["explanation"]
         for each in report["diagnoses"]

@@ -155,6 +155,22 @@ struct pt_regs {
 	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax;
 } RELOCATED;
 
+struct in6_addr {
+	u8 bytes[16];
+};
+
+struct sock_common {
+	u32 skc_daddr;
+	u16 skc_dport, skc_family;
+	struct in6_addr skc_v6_daddr;
+} RELOCATED;
+
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_protocol;
+	int sk_err;
+} RELOCATED;
+
 struct kernel_siginfo {
 	int si_signo;
 	int si_errno;
@@ -245,6 +261,8 @@ struct thread {
 	u64 refused;
 	u32 level;
 	u32 entered;
+	u32 number; /* the call that was entered last */
+	u32 pad;
 	char program[NAME_SIZE];
 };
 
@@ -412,6 +430,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long number)
 		thread->entered = 1;
 		thread->refused = 0;
 		thread->level = 0;
+		thread->number = number;
 	}
 	return 0;
 }
@@ -760,6 +779,68 @@ int BPF_PROG(capable, const struct cred *cred, struct user_namespace *target,
 		return 0;
 	thread->refused |= 1ull << (capability & 63);
 	thread->level = BPF_CORE_READ(target, level);
+	return 0;
+}
+
+/* --- connections -------------------------------------------------------------------------------- */
+
+#define CONNECT 42
+#define ETIMEDOUT 110
+#define IPPROTO_TCP 6
+#define TCP_SYN_SENT 2
+#define TCP_CLOSE 7
+#define AF_INET6 10
+
+/*
+ * A connection that does not wait returns EINPROGRESS, and fails later. When it ends before it was
+ * established, its error is that of connect(2); none means that the program gave up.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(socket_state, struct sock *sock, int old_state, int new_state)
+{
+	struct value first = { .count = 1 }, *value;
+	struct task_struct *task;
+	struct thread *thread;
+	struct event *event;
+	struct key key = {};
+	u16 family;
+
+	if (sock->sk_protocol != IPPROTO_TCP || old_state != TCP_SYN_SENT || new_state != TCP_CLOSE)
+		return 0;
+	task = bpf_get_current_task_btf();
+	thread = thread_of(task);
+	if (!thread || (thread->entered && thread->number == CONNECT))
+		return 0;
+	family = BPF_CORE_READ(sock, __sk_common.skc_family);
+	key.number = CONNECT;
+	key.error = BPF_CORE_READ(sock, sk_err);
+	if (!key.error)
+		key.error = ETIMEDOUT;
+	bpf_get_current_comm(key.name, sizeof(key.name));
+	*(u16 *)&key.text[0] = family;
+	*(u16 *)&key.text[2] = BPF_CORE_READ(sock, __sk_common.skc_dport);
+	if (family == AF_INET6)
+		bpf_core_read(&key.text[8], 16, &sock->__sk_common.skc_v6_daddr);
+	else
+		*(u32 *)&key.text[4] = BPF_CORE_READ(sock, __sk_common.skc_daddr);
+	value = bpf_map_lookup_elem(&refusals, &key);
+	if (value) {
+		__sync_fetch_and_add(&value->count, 1);
+		return 0;
+	}
+	first.sent = 1;
+	event = reserve();
+	if (!event)
+		return 0;
+	bpf_map_update_elem(&refusals, &key, &first, BPF_NOEXIST);
+	event->kind = REFUSAL;
+	event->number = CONNECT;
+	event->error = key.error;
+	__builtin_memcpy(event->program, thread->program, NAME_SIZE);
+	describe(event, task);
+	__builtin_memcpy(event->text, key.text, 28);
+	event->size = family == AF_INET6 ? 28 : 16;
+	bpf_ringbuf_submit(event, 0);
 	return 0;
 }
 
