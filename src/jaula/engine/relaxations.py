@@ -254,6 +254,8 @@ def _security(requested: Security) -> Iterator[Privilege]:
         yield Privilege(Relaxation.SECURITY_OPTION, "seccomp=unconfined")
     elif options.seccomp not in ("", "builtin", "default"):
         yield Privilege(Relaxation.SECURITY_OPTION, "seccomp=profile")
+    if options.seccomp_listener:
+        yield Privilege(Relaxation.SECURITY_OPTION, "seccomp-listener")
     for name in options.apparmor:
         if name != apparmor_profile.NAME:
             yield Privilege(Relaxation.SECURITY_OPTION, f"apparmor={name}")

@@ -16,7 +16,7 @@ from jaula.record.executed_files import ExecutedFiles
 from jaula.record.fanotify_tracer import process_lister
 from jaula.record.image_files import ImageFiles
 from jaula.record.mechanism import Target
-from jaula.record.recorder import SyscallNames
+from jaula.record.syscall_names import SyscallNames
 
 SAMPLE = 1.0  # seconds between two samples of mapped files
 _COMPARED = frozenset(

@@ -11,27 +11,32 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from jaula.errors import JaulaError, Unsupported
-from jaula.record import ebpf
+from jaula.record import cgroup, ebpf
 from jaula.record.cgroup import Cgroup
 from jaula.record.document import Header
 from jaula.record.ebpf_events import Counts, Event, Key
 from jaula.record.fanotify_tracer import FANOTIFY, PROC, FanotifyTracer, ProcTracer, process_lister
+from jaula.record.seccomp_tracer import SECCOMP, SeccompTracer
+from jaula.record.syscall_names import SyscallNames
 
 AUTO, EBPF = "auto", "ebpf"
-NAMES = (AUTO, EBPF, FANOTIFY, PROC)
+NAMES = (AUTO, EBPF, FANOTIFY, PROC)  # of a container that runs
+START_NAMES = (AUTO, EBPF, SECCOMP)  # of a container that is started for its record
 
 
 class Target(NamedTuple):
     """The container: a process of it, its cgroup with its id, and its own id.
 
     ``pid`` and ``cgroup_id`` are 0 for a container that is not started. ``cgroup`` is None for a
-    container of a rootless engine without cgroups.
+    container of a rootless engine without cgroups. ``listener`` is the path at which a container
+    that is not started will find its seccomp agent.
     """
 
     pid: int
     cgroup: Cgroup | None
     cgroup_id: int
     container: str
+    listener: str = ""
 
 
 class Tracer(Protocol):
@@ -74,10 +79,33 @@ def open_tracer(name: str, target: Target, receive: Receiver) -> Tracer:
     )
 
 
+def needs_listener(name: str) -> bool:
+    """Return whether a container has to be created with a seccomp agent for its record.
+
+    :raises JaulaError: when this host cannot record it at all.
+    """
+    if name == SECCOMP:
+        return True
+    try:
+        target = Target(0, cgroup.expected(), 0, "0" * 64)
+        _ebpf(target, lambda event: None).close()
+    except JaulaError:
+        if name == EBPF:
+            raise
+        return True
+    return False
+
+
 def _ebpf(target: Target, receive: Receiver) -> Tracer:
     if target.cgroup is None:
         raise Unsupported("a container without a cgroup cannot be recorded by eBPF")
     return ebpf.EbpfTracer(target.cgroup, target.cgroup_id, receive, container=target.container)
+
+
+def _seccomp(target: Target, receive: Receiver) -> Tracer:
+    if not target.listener:
+        raise Unsupported("only a container that is started for it can be recorded by seccomp")
+    return SeccompTracer(target.listener, target.container, receive, SyscallNames())
 
 
 def _fanotify(target: Target, receive: Receiver) -> Tracer:
@@ -107,6 +135,7 @@ def _process(target: Target) -> int:
 
 _OPENERS: dict[str, Callable[[Target, Receiver], Tracer]] = {
     EBPF: _ebpf,
+    SECCOMP: _seccomp,
     FANOTIFY: _fanotify,
     PROC: _proc,
 }

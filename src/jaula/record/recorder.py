@@ -15,8 +15,6 @@ from contextlib import closing
 import msgspec
 
 from jaula import __version__
-from jaula.errors import Unsupported
-from jaula.kernel import seccomp
 from jaula.kernel.process import pidfd_open
 from jaula.record import ebpf_events, mechanism
 from jaula.record.cgroup import Cgroup, directories
@@ -36,12 +34,11 @@ from jaula.record.document import (
 from jaula.record.ebpf_events import Counts, Event, Key
 from jaula.record.mechanism import Target, Tracer
 from jaula.record.resource import ResourceSampler
+from jaula.record.syscall_names import SyscallNames
 from jaula.record.writer import RecordWriter
 
 FLUSH = 1.0  # seconds between two writes
 SAMPLE = 0.25  # seconds between two samples of the cgroup's files
-_ABIS = {"": "SCMP_ARCH_X86_64", "i386": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32"}
-_MAX_NAMES = 4096  # names of system calls that are cached
 
 
 class Ledger:
@@ -159,20 +156,25 @@ def record(
     seconds: float | None,
     started: Callable[[], None],
     mechanism_name: str = mechanism.AUTO,
+    listener: str = "",
 ) -> End:
     """Record until the time is over or a descriptor is readable, and return the last line.
 
     ``exit_fd`` is a pidfd of the container's first process ``pid``. If both ``cgroup_id`` and
     ``pid`` are 0, the container is not started yet, and ``exit_fd`` is readable when it is removed
     without a start. ``stop_fd`` is readable when the user ends the record. ``started`` is called
-    when the programs are attached.
+    when the programs are attached. ``listener`` is the socket that a container which is not started
+    was created with.
 
     :raises JaulaError: when this host cannot record, or the file cannot be written.
     """
     events: list[Event] = []
-    target = Target(pid, cgroup, cgroup_id, container.id)
+    target = Target(pid, cgroup, cgroup_id, container.id, listener)
     tracer = mechanism.open_tracer(mechanism_name, target, events.append)
-    with closing(tracer), closing(_Process(container.id, pid, exit_fd)) as process:
+    with (
+        closing(tracer),
+        closing(_Process(container.id, pid, exit_fd, has_cgroup=cgroup is not None)) as process,
+    ):
         start = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         writer.append(_header(container, cgroup, tracer, from_start=not pid))
         ledger = Ledger(writer, start, SyscallNames())
@@ -195,7 +197,8 @@ def record(
 class _Process:
     """The first process of the container: its exit, and the figures of its cgroup."""
 
-    def __init__(self, container: str, pid: int, exit_fd: int) -> None:
+    def __init__(self, container: str, pid: int, exit_fd: int, *, has_cgroup: bool) -> None:
+        self._has_cgroup = has_cgroup
         self._container = container
         self._new = pid == 0
         self._pid = pid
@@ -219,7 +222,8 @@ class _Process:
             return False
         self.exit_fd = self._pidfd
         self.sample(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        return self._sampler is not None  # otherwise the pid is that of another process
+        # otherwise the pid is that of another process
+        return self._sampler is not None or not self._has_cgroup
 
     def sample(self, now: int) -> None:
         """Read the figures; ``now`` is in nanoseconds since boot."""
@@ -330,31 +334,3 @@ def _header(
         cgroup=f"{cgroup.controller or 'unified'}:{cgroup.path}" if cgroup else "",
         from_start=from_start,
     )
-
-
-class SyscallNames:
-    """Names of system calls; a number without a name is its own."""
-
-    def __init__(self) -> None:
-        """Load libseccomp.
-
-        :raises Unsupported: when it is not installed.
-        """
-        self._names: dict[tuple[int, str], str] = {}
-        try:
-            seccomp.library()
-        except OSError as error:
-            raise Unsupported(
-                f"libseccomp.so.2 cannot be loaded: {error}",
-                hint="install libseccomp2 (Debian), libseccomp (Fedora, Alpine)",
-            ) from None
-
-    def __call__(self, number: int, abi: str) -> str:
-        name = self._names.get((number, abi))
-        if name is None:
-            signed = number - (1 << 32) if number >= 1 << 31 else number
-            name = seccomp.name_of(signed, _ABIS[abi]) if signed >= 0 else None
-            name = name or str(number)
-            if len(self._names) < _MAX_NAMES:
-                self._names[(number, abi)] = name
-        return name

@@ -190,6 +190,7 @@ class SecurityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     mask: tuple[str, ...] = ()
     unmask: tuple[str, ...] = ()
     proc: tuple[str, ...] = ()  # mount options of /proc
+    seccomp_listener: str = ""  # socket of the agent of `run --record`
 
 
 NO_OPTIONS = SecurityOptions()

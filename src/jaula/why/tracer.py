@@ -15,7 +15,7 @@ from importlib import resources
 
 from jaula.errors import JaulaError, NotAuthorized, Unsupported
 from jaula.record.libbpf import BpfObject, RingBuffer
-from jaula.record.recorder import SyscallNames
+from jaula.record.syscall_names import SyscallNames
 from jaula.why import refusal
 from jaula.why.refusal import Event
 

@@ -20,8 +20,9 @@ def run(options: Options) -> int:
     from jaula.cli.containers import record_process
 
     record_process.check(client, options)
+    listener = record_process.listen(options, body)
     container = create(client, options, body)
-    record_process.start(client, container, options).print_started()
+    record_process.start(client, container, options, listener).print_started()
     print(container)
     return 0
 

@@ -58,6 +58,7 @@ def _run(client: Client, options: Options) -> int:
         from jaula.cli.containers import record_process
 
         record_process.check(client, options)
+        listener = record_process.listen(options, body)
     if options.on("why"):
         from jaula.cli.containers.why import run_explained
 
@@ -70,7 +71,7 @@ def _run(client: Client, options: Options) -> int:
     container = create(client, options, body)
     recorder = None
     if options.is_set("record"):
-        recorder = record_process.start(client, container, options)
+        recorder = record_process.start(client, container, options, listener)
     try:
         if detach:
             _start(client, container, recorder)

@@ -380,6 +380,14 @@ FLAGS = (
         implied="*",
     ),
     Flag(
+        "record-mechanism",
+        "",
+        "string",
+        'With --record, "ebpf" or "seccomp" (default "auto": ebpf, if this host can use it)',
+        metavar="NAME",
+        completes=("auto", "ebpf", "seccomp"),
+    ),
+    Flag(
         "restart",
         "",
         "string",

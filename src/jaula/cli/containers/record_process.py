@@ -34,8 +34,6 @@ def check(client: Client, options: Options) -> None:
     if not options.is_set("record"):
         return
     path = options.text("record")
-    if os.geteuid() != 0:
-        raise CliError("a record needs root: run the command with sudo", status=125)
     address = client.address.text
     if not address.startswith(("unix://", "/")):
         raise CliError(
@@ -49,10 +47,38 @@ def check(client: Client, options: Options) -> None:
         raise CliError(f"{path} exists, and a record is never overwritten", status=125)
 
 
-class RecordProcess:
-    """The recorder of one created container; ``path`` is its file."""
+def listen(options: Options, body: dict[str, Any]) -> str:
+    """Choose the mechanism; add a seccomp agent to the request if it is that one.
 
-    def __init__(self, client: Client, container: str, path: str) -> None:
+    Return the path at which the agent will listen, '' without one.
+
+    :raises CliError: when this host cannot record.
+    """
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.errors import JaulaError
+    from jaula.record import mechanism
+
+    name = options.choice("record-mechanism", mechanism.START_NAMES)
+    try:
+        if not mechanism.needs_listener(name):
+            return ""
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}", status=125) from None
+    directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp")
+    path = f"{directory}/jaula-record-{os.urandom(8).hex()}.sock"
+    host_config = body.setdefault("HostConfig", {})
+    host_config["SecurityOpt"] = [
+        *(host_config.get("SecurityOpt") or ()), f"seccomp-listener={path}",
+    ]  # fmt: skip
+    return path
+
+
+class RecordProcess:
+    """The recorder of one created container; ``path`` is its file, ``listener`` its agent's."""
+
+    def __init__(self, client: Client, container: str, path: str, listener: str) -> None:
         """Fork the recorder and wait until it is attached.
 
         :raises CliError: when this host cannot record, or the file cannot be created.
@@ -71,7 +97,7 @@ class RecordProcess:
         self._status, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _run(document, os.path.abspath(path), write)
+            _run(document, os.path.abspath(path), listener, write)
         os.close(write)
         output = b""
         while b"\n" not in output and (data := os.read(self._status, 4096)):
@@ -118,19 +144,19 @@ class RecordProcess:
         return bool(state["Running"])
 
 
-def start(client: Client, container: str, options: Options) -> RecordProcess:
+def start(client: Client, container: str, options: Options, listener: str) -> RecordProcess:
     """Start the recorder of a container that was created for ``--record``.
 
     :raises CliError: when it cannot; the container is removed.
     """
     try:
-        return RecordProcess(client, container, options.text("record"))
+        return RecordProcess(client, container, options.text("record"), listener)
     except CliError:
         client.request("DELETE", f"/containers/{container}", (("force", True), ("v", True)))
         raise
 
 
-def _run(document: dict[str, Any], path: str, status: int) -> None:
+def _run(document: dict[str, Any], path: str, listener: str, status: int) -> None:
     """Record in this process, which never returns; ``status`` is the pipe to the client."""
     code = 1
     try:
@@ -140,19 +166,20 @@ def _run(document: dict[str, Any], path: str, status: int) -> None:
                 os.dup2(null.fileno(), descriptor)
         os.closerange(3, status)  # connections of the client
         os.closerange(status + 1, 1 << 12)
-        code = _record(document, path, status)
+        code = _record(document, path, listener, status)
     finally:
         os._exit(code)
 
 
-def _record(document: dict[str, Any], path: str, status: int) -> int:
+def _record(document: dict[str, Any], path: str, listener: str, status: int) -> int:
     from jaula.cli import site_packages
 
     site_packages.enable()
     from jaula.cli.containers.attach import send_wait
     from jaula.cli.containers.records import container_of, loss_lines
     from jaula.errors import JaulaError
-    from jaula.record import cgroup, recorder
+    from jaula.record import cgroup, mechanism, recorder
+    from jaula.record.seccomp_tracer import SECCOMP
     from jaula.record.writer import RecordWriter
 
     def report(text: str) -> None:
@@ -180,7 +207,7 @@ def _record(document: dict[str, Any], path: str, status: int) -> int:
         with SignalHandler(ENDING) as signals:
             end = recorder.record(
                 container_of(document),
-                cgroup.expected(),
+                None if listener else cgroup.expected(),
                 0,
                 writer,
                 pid=0,
@@ -188,6 +215,8 @@ def _record(document: dict[str, Any], path: str, status: int) -> int:
                 stop_fd=signals.fileno(),
                 seconds=None,
                 started=started,
+                mechanism_name=SECCOMP if listener else mechanism.EBPF,
+                listener=listener,
             )
     except JaulaError as error:
         report(f"jaula: {error}\n")

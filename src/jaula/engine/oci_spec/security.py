@@ -23,7 +23,7 @@ from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor, interface, selinux
-from jaula.security.seccomp import seccomp
+from jaula.security.seccomp import listener, seccomp
 from jaula.spec.api import HostConfig
 from jaula.spec.runtime import Capabilities, Seccomp
 from jaula.state.records import NO_OPTIONS, ResolvedRequest, Security, SecurityOptions
@@ -75,6 +75,8 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
             return {"seccomp_allow": (*parsed.seccomp_allow, *_syscall_names(key, value))}
         case "seccomp-enosys":
             return {"seccomp_enosys": (*parsed.seccomp_enosys, *_syscall_names(key, value))}
+        case "seccomp-listener" if value.startswith("/") and "\0" not in value:
+            return {"seccomp_listener": value}
         case "apparmor":
             return {"apparmor": (*parsed.apparmor, value)}
         case "label":
@@ -91,7 +93,8 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
             return {"proc": proc_options(value)}
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
-        hint="must be one of seccomp=, seccomp-allow=, seccomp-enosys=, no-new-privileges,"
+        hint="must be one of seccomp=, seccomp-allow=, seccomp-enosys=, seccomp-listener=,"
+        " no-new-privileges,"
         " label=, apparmor=, landlock=, systempaths=unconfined, mask=, unmask=, proc-opts=",
     )
 
@@ -174,9 +177,17 @@ def decide(resolved: ResolvedRequest, host: HostFacts, *, external: bool = False
             "--security-opt proc-opts: with --pid=host /proc is the host's, with its mount options",
             hint="leave one of the two out",
         )
+    filter = _seccomp(options, sets, host, privileged=privileged)
+    if options.seccomp_listener:
+        if external:
+            raise InvalidRequest(
+                "--security-opt seccomp-listener: the requested runtime does not support it",
+                hint="use --runtime jaula",
+            )
+        filter = listener.with_listener(filter, options.seccomp_listener)
     return SecurityConfig(
         capabilities=sets,
-        seccomp=_seccomp(options, sets, host, privileged=privileged),
+        seccomp=filter,
         masked=masked,
         readonly=readonly,
         proc=options.proc,
