@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 from jaula.errors import JaulaError, Unsupported
-from jaula.record import cgroup, ebpf
+from jaula.record import ebpf, libbpf
 from jaula.record.cgroup import Cgroup
 from jaula.record.document import Header
 from jaula.record.ebpf_events import Counts, Event, Key
@@ -21,6 +21,7 @@ from jaula.record.syscall_names import SyscallNames
 
 AUTO, EBPF = "auto", "ebpf"
 NAMES = (AUTO, EBPF, FANOTIFY, PROC)  # of a container that runs
+_EBPF_KERNEL, _EBPF_MACHINE = (6, 1), "x86_64"
 START_NAMES = (AUTO, EBPF, SECCOMP)  # of a container that is started for its record
 
 
@@ -82,18 +83,21 @@ def open_tracer(name: str, target: Target, receive: Receiver) -> Tracer:
 def needs_listener(name: str) -> bool:
     """Return whether a container has to be created with a seccomp agent for its record.
 
-    :raises JaulaError: when this host cannot record it at all.
+    The programs of eBPF are not loaded for that, which takes a second: a kernel that has all they
+    need and still refuses them is an error later.
     """
-    if name == SECCOMP:
+    if name != AUTO:
+        return name == SECCOMP
+    major, _, rest = os.uname().release.partition(".")
+    minor = rest.partition(".")[0]
+    version = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+    if os.geteuid() != 0 or version < _EBPF_KERNEL or not os.path.exists(ebpf.BTF):
         return True
     try:
-        target = Target(0, cgroup.expected(), 0, "0" * 64)
-        _ebpf(target, lambda event: None).close()
-    except JaulaError:
-        if name == EBPF:
-            raise
+        libbpf.library()
+    except Unsupported:
         return True
-    return False
+    return os.uname().machine != _EBPF_MACHINE
 
 
 def _ebpf(target: Target, receive: Receiver) -> Tracer:

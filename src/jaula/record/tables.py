@@ -43,8 +43,9 @@ class Tables:
         number = self._number(ebpf_events.PROGRAM, text)
         if number is None:
             return ebpf_events.UNLISTED_PROGRAM
-        self.count(Key(0, number, ebpf_events.PROGRAM, flags), text)
-        return number
+        key = Key(0, number, ebpf_events.PROGRAM, flags)
+        self.count(key, text)
+        return number if key in self._counts else ebpf_events.UNLISTED_PROGRAM
 
     def text(self, kind: int, program: int, text: bytes, detail: int = 0) -> None:
         """Count an occurrence of what a text and ``detail`` describe."""

@@ -214,6 +214,6 @@ def test_bash_completes_a_group_that_is_a_command_as_well(tmp_path: Path) -> Non
 
     assert candidates("jaula", "record", "s") == ["show"]
     assert candidates("jaula", "record", "w") == ["web"]
-    assert candidates("jaula", "record", "web", "--f") == ["--for"]
+    assert candidates("jaula", "record", "web", "--fo") == ["--for", "--format"]
     assert candidates("jaula", "record", "show", "--f") == ["--format"]
     assert candidates("jaula", "container", "zz") == []

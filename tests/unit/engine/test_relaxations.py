@@ -47,6 +47,7 @@ def test_a_plain_container_asks_for_nothing() -> None:
     ("host", "wanted"),
     [
         ({"Binds": ["/a:/b"]}, ["host-mount=/a"]),
+        ({"SecurityOpt": ["seccomp-listener=/run/x"]}, ["security-option=seccomp-listener"]),
         ({"Binds": ["/a/../c:/b:ro"]}, ["host-mount=/c:ro"]),
         ({"Binds": ["/a:/b:ro,z"]}, ["host-mount=/a:ro", "security-option=relabel"]),
         (

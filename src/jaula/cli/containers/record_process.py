@@ -51,21 +51,17 @@ def listen(options: Options, body: dict[str, Any]) -> str:
     """Choose the mechanism; add a seccomp agent to the request if it is that one.
 
     Return the path at which the agent will listen, '' without one.
-
-    :raises CliError: when this host cannot record.
     """
     from jaula.cli import site_packages
 
     site_packages.enable()
-    from jaula.errors import JaulaError
     from jaula.record import mechanism
 
     name = options.choice("record-mechanism", mechanism.START_NAMES)
-    try:
-        if not mechanism.needs_listener(name):
-            return ""
-    except JaulaError as error:
-        raise CliError(f"jaula: {error}", status=125) from None
+    if name == mechanism.EBPF and os.geteuid() != 0:
+        raise CliError("--record-mechanism=ebpf needs root: run the command with sudo", status=125)
+    if not mechanism.needs_listener(name):
+        return ""
     directory = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR", "/tmp")
     path = f"{directory}/jaula-record-{os.urandom(8).hex()}.sock"
     host_config = body.setdefault("HostConfig", {})

@@ -8,7 +8,7 @@ before: an error has precedence over a notification.
 from __future__ import annotations
 
 from jaula.kernel import seccomp as kernel
-from jaula.kernel.seccomp import SECCOMP_FILTER_FLAG
+from jaula.kernel.seccomp import NATIVE, SECCOMP_FILTER_FLAG
 from jaula.spec.runtime import Seccomp, Syscall
 
 CALLS = (
@@ -18,6 +18,10 @@ CALLS = (
 )  # fmt: skip
 """The calls of which a record is made. ``sendmsg`` passes the listener, and cannot be one."""
 _ALLOW, _NOTIFY = "SCMP_ACT_ALLOW", "SCMP_ACT_NOTIFY"
+_ABIS = {
+    "SCMP_ARCH_X86_64": ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"),
+    "SCMP_ARCH_AARCH64": ("SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"),
+}  # a filter kills a process that uses another one
 _KILLABLE = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
 
 
@@ -27,11 +31,9 @@ def with_listener(profile: Seccomp | None, path: str) -> Seccomp:
     ``profile`` is None for a container without a filter, ``path`` the socket of the agent.
     """
     if profile is None:
-        profile = Seccomp(default_action=_ALLOW)
+        profile = Seccomp(default_action=_ALLOW, architectures=_ABIS.get(NATIVE, ()))
     rules: list[Syscall] = []
-    ruled: set[str] = set()
     for rule in profile.syscalls:
-        ruled.update(rule.names)
         if rule.action != _ALLOW:
             rules.append(rule)
             continue
@@ -42,7 +44,7 @@ def with_listener(profile: Seccomp | None, path: str) -> Seccomp:
             if names:
                 rules.append(Syscall(names, action, rule.errno_ret, rule.args))
     if profile.default_action == _ALLOW:
-        rules.append(Syscall(tuple(name for name in CALLS if name not in ruled), _NOTIFY))
+        rules.append(Syscall(CALLS, _NOTIFY))  # the most restrictive rule decides
     flags = set(profile.flags)
     if kernel.filter_flag_available(SECCOMP_FILTER_FLAG.WAIT_KILLABLE_RECV):
         flags.add(_KILLABLE)
