@@ -43,7 +43,8 @@ def derive(
 
     ``margin`` is the factor from a recorded peak to its limit, 0 for no limits.
 
-    :raises InvalidRequest: when a record is not intact, or they are of different images.
+    :raises InvalidRequest: when a record is not intact or its mechanism does not record all that
+        a profile needs, or they are of different images.
     """
     if not records:
         raise InvalidRequest("a profile needs a record")
@@ -53,6 +54,12 @@ def derive(
             raise InvalidRequest(
                 f"a record is not intact: {(record.errors or ['no end'])[0]}",
                 hint="jaula record verify FILE lists what is wrong",
+            )
+        if record.header.not_recorded:
+            raise InvalidRequest(
+                f"a record by {record.header.mechanism} lacks: "
+                f"{', '.join(record.header.not_recorded)}",
+                hint="a profile needs records by eBPF (jaula record --mechanism ebpf)",
             )
         containers.append(record.header.container)
     sources = tuple(_source(record) for record in records)

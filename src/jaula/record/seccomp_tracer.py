@@ -44,6 +44,8 @@ SECCOMP = "seccomp"
 _ABIS = {0xC000003E: "", 0x40000003: "i386"}
 _X32_BIT = 0x40000000
 _MAX_LISTENERS = 1024
+_MAX_CALLS = 1 << 17  # that wait for the recorder's thread
+_WAKE = 0.05  # seconds between two wake-ups of it
 _MAX_THREADS = 16384  # of the container, whose program is remembered
 _MAX_PATH = 4096  # bytes
 _MAX_ADDRESS = 128  # bytes
@@ -103,6 +105,8 @@ class SeccompTracer:
         self._threads: OrderedDict[int, _Thread] = OrderedDict()
         self._pending: dict[int, bytes] = {}  # thread: name in execve
         self._first = 0
+        self._dropped = 0
+        self._woken = 0.0
         self._listeners: list[int] = []
         self._workers: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -189,13 +193,23 @@ class SeccompTracer:
             try:
                 call = self._read(listener, notification)
                 if call is not None:
-                    self._calls.append(call)
-                    os.eventfd_write(self._wake, 1)
+                    self._enqueue(call)
             finally:
                 try:
                     seccomp_notify.continue_call(listener, notification.id)
                 except OSError:
                     continue  # the thread has ended
+
+    def _enqueue(self, call: Call) -> None:
+        """Pass a call to the main thread, which is woken seldom: it would hold this one up."""
+        if len(self._calls) >= _MAX_CALLS:
+            self._dropped += 1
+            return
+        self._calls.append(call)
+        now = time.monotonic()
+        if now - self._woken >= _WAKE or not self._first:
+            self._woken = now
+            os.eventfd_write(self._wake, 1)
 
     def _read(self, listener: int, notification: Notification) -> Call | None:
         """Read a call; None if its thread has ended."""
@@ -331,7 +345,11 @@ class SeccompTracer:
 
     def losses(self) -> dict[int, tuple[int, int, int]]:
         """Return lost occurrences, events and texts by kind."""
-        return self._tables.losses()
+        lost = self._tables.losses()
+        if self._dropped:
+            before = lost.get(ebpf_events.SYSCALL, (0, 0, 0))
+            lost[ebpf_events.SYSCALL] = (before[0] + self._dropped, *before[1:])
+        return lost
 
     def close(self) -> None:
         """Close the listeners: calls that another process does not answer fail from now on."""

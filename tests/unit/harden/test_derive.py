@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -310,3 +311,13 @@ def test_names_are_destinations_with_the_ports() -> None:
         ("connect", {"family": "inet", "protocol": "tcp", "address": "192.0.2.1", "port": 5432}),
     )
     assert made.network.egress == ("tcp:192.0.2.1:5432", "tcp:db.example:5432")
+
+
+def test_a_record_of_a_mechanism_without_system_calls_is_refused() -> None:
+    made = record(("syscall", WEB, {"syscall": "read"}))
+    assert made.header is not None
+    header = msgspec.structs.replace(
+        made.header, mechanism="fanotify", not_recorded=("system calls",)
+    )
+    with pytest.raises(InvalidRequest, match="a record by fanotify lacks: system calls"):
+        derive([msgspec.structs.replace(made, header=header)], "web")
