@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 
@@ -22,11 +23,13 @@ from jaula.record.libbpf import BpfObject, RingBuffer
 
 NAME = "ebpf-tracepoints"
 BTF = "/sys/kernel/btf/vmlinux"
+_MONOTONIC_COARSE = 6  # clock of include/uapi/linux/time.h; its resolution is a tick
 _MACHINES = ("x86_64",)
-_ITERATOR = "mark_processes"
+_MARK, _FLUSH = "mark_processes", "flush_processes"  # iterators
 _SOURCES = {  # program: what the header calls it
     "fork": "sched_process_fork",
     "exec": "sched_process_exec",
+    "exited": "sched_process_exit",
     "sys_enter": "sys_enter",
     "sys_exit": "sys_exit",
     "socket_state": "inet_sock_set_state",
@@ -79,6 +82,7 @@ class EbpfTracer:
             int.from_bytes(os.urandom(8), "little"),
             cgroup.hierarchy,
             "sent" in optional,
+            int(time.clock_getres(_MONOTONIC_COARSE) * 1e9),
             container.encode(),
         )
         try:
@@ -139,7 +143,7 @@ class EbpfTracer:
                 if name in self.sources:
                     self._object.attach(program)
             if self._running:
-                self._object.iterate(self._object.attach(_ITERATOR))
+                self._object.iterate(self._object.attach(_MARK))
         except OSError as error:
             raise _unsupported(error) from error
 
@@ -154,7 +158,15 @@ class EbpfTracer:
             raise JaulaError(str(error.strerror)) from error
 
     def detach(self) -> None:
-        """Stop to record. The tables stay."""
+        """Stop to record. The tables stay, with what the threads have counted.
+
+        :raises JaulaError: when they cannot be read.
+        """
+        self._object.detach()
+        try:
+            self._object.iterate(self._object.attach(_FLUSH))
+        except OSError as error:
+            raise JaulaError(str(error.strerror)) from error
         self._object.detach()
 
     def counts(self) -> Iterator[tuple[Key, Counts]]:

@@ -57,8 +57,9 @@ _EVENT = struct.Struct("=QQIIQII")
 _VALUE = struct.Struct("=QQQQ")
 _LOSS = struct.Struct("=QQQ")
 _STARTED = struct.Struct("=QQ")
-# cgroup, two words of the hash key, hierarchy, whether sock_send_length is attached, container
-CONFIG = struct.Struct("=QQQII64s")
+# cgroup, two words of the hash key, hierarchy, whether sock_send_length is attached, nanoseconds of
+# a tick, container
+CONFIG = struct.Struct("=QQQIIQ64s")
 
 _PATH_TRUNCATED, _PATH_DETACHED = 64, 128
 _MODES = (

@@ -50,6 +50,7 @@
 #define TEXT_SIZE (PATH_SIZE + NAME_SIZE)
 #define ADDRESS_SIZE 128 /* bytes, sizeof(struct sockaddr_storage) */
 #define SLOTS 256
+#define RECENT 32 /* system calls of a thread that it counts itself, a power of two */
 #define LEVELS 32 /* depth of cgroups that is searched */
 #define ID_SIZE 64 /* bytes, digits of a container's id */
 #define MESSAGES 64 /* of one sendmmsg(2) that are read */
@@ -256,6 +257,7 @@ const volatile struct {
 	u64 hash_key[2]; /* random: a container cannot compute two paths with one hash */
 	u32 hierarchy;   /* enum hierarchy, the one that `cgroup` belongs to */
 	u32 sends;       /* sock_send_length is attached: data of connected sockets is read there */
+	u64 tick;        /* nanoseconds */
 	u8 id[ID_SIZE];  /* if `cgroup` is 0: the container, whose cgroup does not exist yet */
 } config SEC(".rodata.config");
 
@@ -382,13 +384,28 @@ struct {
 	__type(value, struct slot);
 } slots SEC(".maps");
 
-struct process {
-	u64 program;
-	u32 entered; /* the kernel's implementation of the current system call has begun */
-	u32 refused; /* last capability that the kernel refused in the current system call, + 1 */
+/* One system call with its result, whose first occurrence is in the table. */
+struct recent {
+	u64 call;  /* `subject`, `detail` << 32 and RECENT_USED, or 0 */
+	u64 count; /* not in the table yet */
+	u64 last;  /* ticks since boot, which cost less than a clock */
 };
 
-/* Threads of the container, each with the program of its process. */
+#define RECENT_USED (1ull << 63)
+#define ENTERED 1 /* the kernel's implementation of a system call has begun */
+#define LEFT 2    /* the last system call has returned */
+
+struct process {
+	u64 program;
+	u32 state;   /* ENTERED, LEFT, or 0 before the first begin of a call was seen */
+	u32 refused; /* last capability that the kernel refused in the current system call, + 1 */
+	struct recent recent[RECENT];
+};
+
+/*
+ * Threads of the container, each with the program of its process. Most of the cost of a record is
+ * in system calls, so a thread counts repeated ones here, without a lock and a look-up.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -498,14 +515,14 @@ static __always_inline struct process *group_of(struct task_struct *task)
 	return process;
 }
 
-/* A thread may be in a system call whose begin was not seen, so the first one counts as begun. */
 static __always_inline struct process *mark(struct task_struct *task, u64 program)
 {
-	struct process process = { .program = program, .entered = 1 };
-	struct process *stored = bpf_task_storage_get(&processes, task, &process,
+	struct process *stored = bpf_task_storage_get(&processes, task, 0,
 						      BPF_LOCAL_STORAGE_GET_F_CREATE);
 
-	if (!stored)
+	if (stored)
+		stored->program = program;
+	else
 		lose(EXEC, 2);
 	return stored;
 }
@@ -604,8 +621,8 @@ static __always_inline struct value *count(void *table, struct key *key, u64 *ti
 	return value->sent ? 0 : value;
 }
 
-/* Count an occurrence of what `key` describes completely. */
-static __always_inline void note(void *table, struct key *key)
+/* Count an occurrence of what `key` describes completely. Returns 0 unless the table is full. */
+static __always_inline int note(void *table, struct key *key)
 {
 	struct {
 		struct key key;
@@ -617,12 +634,13 @@ static __always_inline void note(void *table, struct key *key)
 
 	value = count(table, key, &event.time, &full);
 	if (!value)
-		return;
+		return full;
 	event.key = *key;
 	if (bpf_ringbuf_output(&events, &event, sizeof(event), 0))
 		lose(key->kind, 1);
 	else
 		value->sent = 1;
+	return 0;
 }
 
 /* Count an occurrence of the text in a buffer. Returns 0 unless the table is full. */
@@ -647,6 +665,42 @@ static __always_inline int note_text(void *table, struct key *key, struct slot *
 	else
 		value->sent = 1;
 	return 0;
+}
+
+/* Add what a thread has counted of one system call to the table. */
+static __always_inline void flush(struct process *process, u32 index)
+{
+	struct recent *recent = &process->recent[index & (RECENT - 1)];
+	struct key key = { .kind = SYSCALL, .program = process->program };
+	struct losses *loss;
+	struct value *value;
+	u64 last;
+
+	if (!recent->count)
+		return;
+	key.subject = recent->call & 0xffffffff;
+	key.detail = (recent->call & ~RECENT_USED) >> 32;
+	value = bpf_map_lookup_elem(&syscalls, &key);
+	if (value) {
+		last = bpf_ktime_get_boot_ns() - (bpf_jiffies64() - recent->last) * config.tick;
+		__sync_fetch_and_add(&value->count, recent->count);
+		if (last > value->last)
+			value->last = last;
+	} else {
+		loss = bpf_map_lookup_elem(&losses, &key.kind);
+		if (loss)
+			__sync_fetch_and_add(&loss->occurrences, recent->count);
+	}
+	recent->count = 0;
+}
+
+/* Add all that a thread has counted, before its program changes or it ends. */
+static __noinline void flush_all(struct process *process)
+{
+	for (u32 i = 0; i < RECENT; i++) {
+		flush(process, i);
+		process->recent[i].call = 0;
+	}
 }
 
 /* --- paths -------------------------------------------------------------------------------------- */
@@ -781,6 +835,31 @@ int mark_processes(struct bpf_iter__task *context)
 	return 0;
 }
 
+/* Run once, after the other programs are detached. */
+SEC("iter/task")
+int flush_processes(struct bpf_iter__task *context)
+{
+	struct task_struct *task = context->task;
+	struct process *process;
+
+	if (!task)
+		return 0;
+	process = process_of(task);
+	if (process)
+		flush_all(process);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(exited, struct task_struct *task)
+{
+	struct process *process = process_of(task);
+
+	if (process)
+		flush_all(process);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(fork, struct task_struct *parent, struct task_struct *child)
 {
@@ -806,6 +885,7 @@ int BPF_PROG(exec, struct task_struct *task, int old_pid, struct linux_binprm *b
 			return 0;
 	}
 	key.program = process->program;
+	flush_all(process);
 	process->program = read_program(task, BPF_CORE_READ(bprm, filename));
 	key.subject = process->program;
 	note(&execs, &key);
@@ -1614,8 +1694,24 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long number)
 	struct process *process = process_of(bpf_get_current_task_btf());
 
 	if (process)
-		process->entered = 1;
+		process->state = ENTERED;
 	return 0;
+}
+
+/* Count a system call of the 64-bit ABI in the thread, the first one in the table. */
+static __always_inline void count_call(struct process *process, struct key *key)
+{
+	u32 index = (key->subject ^ key->detail) & (RECENT - 1);
+	struct recent *recent = &process->recent[index];
+	u64 call = key->subject | (u64)key->detail << 32 | RECENT_USED;
+
+	if (recent->call == call) {
+		recent->count++;
+		recent->last = bpf_jiffies64();
+		return;
+	}
+	flush(process, index);
+	recent->call = note(&syscalls, key) ? 0 : call;
 }
 
 SEC("tp_btf/sys_exit")
@@ -1633,20 +1729,24 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	/* -1: rt_sigreturn(2), which has no result of its own */
 	if (result < 0 && result >= -MAX_ERRNO && number != (u32)-1) {
 		detail = -result;
-		if (!process->entered)
+		if (process->state == LEFT)
 			detail |= LAYER_SECCOMP << LAYER_SHIFT;
 		else if (process->refused && (detail == EPERM || detail == EACCES))
 			detail |= LAYER_CAPABILITY << LAYER_SHIFT |
 				  (process->refused & 0xff) << LAYER_CAPABILITY_SHIFT;
 	}
-	process->entered = 0;
+	if (process->state == ENTERED)
+		process->state = LEFT;
 	process->refused = 0;
 	key.subject = number;
 	key.detail = detail;
 	compat = task->thread_info.status & TS_COMPAT;
-	if (compat)
+	if (compat) {
 		key.subject |= 1ull << 32;
-	note(&syscalls, &key);
+		note(&syscalls, &key);
+	} else {
+		count_call(process, &key);
+	}
 	if (compat)
 		note_compat(task, regs, key.program, result, detail);
 	else if (with_arguments[number >> 6 & 7] & 1ull << (number & 63))
