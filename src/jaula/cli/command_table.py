@@ -142,6 +142,7 @@ COMMANDS = {
     "network prune": "network_prune",
     "network rm": "network_rm",
     "record diff": "record_diff",
+    "record export": "record_export",
     "record show": "record_show",
     "record verify": "record_verify",
     "secret create": "secret_create",

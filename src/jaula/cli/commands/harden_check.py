@@ -87,7 +87,7 @@ def _recorded(client: Client, identity: str) -> Iterator[Callable[[], Record]]:
 
     records: list[Record] = [reader.parse(())]  # of a twin that did not start
     with tempfile.TemporaryDirectory(prefix="jaula-check-") as directory:
-        process = RecordProcess(client, identity, f"{directory}/twin.record")
+        process = RecordProcess(client, identity, f"{directory}/twin.record", "")
         started = False
         try:
             yield lambda: records[-1]

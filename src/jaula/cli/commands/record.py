@@ -155,8 +155,8 @@ COMMAND = Command(
         "addresses, mounts, capabilities and signals of all processes of a container, by program. "
         "eBPF programs count them in the kernel. The record ends at ^C, after --for, or when the "
         "container exits. The file has JSON lines in a hash chain; its last line says what was "
-        "lost. Needs root, on the engine's host.\n\nThe commands show, diff and verify read "
-        "records. To record a container of such a name, write jaula record -- show."
+        "lost. Needs root, on the engine's host.\n\nThe commands show, diff, verify and "
+        "export read records. To record a container of such a name, write jaula record -- show."
     ),
     examples=(
         ("Record a container for ten minutes", "sudo jaula record --for 10m -o web.record web"),
@@ -166,6 +166,6 @@ COMMAND = Command(
         ("0", "the record is complete"),
         ("1", "the container is not running, or this host cannot record"),
     ),
-    see_also=("record show", "record diff", "record verify", "verify"),
+    see_also=("record show", "record diff", "record verify", "record export", "verify"),
     completes="container",
 )  # fmt: skip
