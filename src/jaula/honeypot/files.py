@@ -113,23 +113,29 @@ class FileKeeper:
         The container has no process any more, but the engine may remove files meanwhile.
         """
         entries = 0
-        with contextlib.suppress(FileNotFoundError):
+        try:
             for directory, _, names, fd in os.fwalk(upper, follow_symlinks=False):
                 for name in names:
                     entries += 1
                     if entries > MAX_WALKED:
                         self._drop("files of the layer")
                         return
-                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                    try:
-                        file = os.open(name, flags | os.O_NOCTTY, dir_fd=fd)
-                    except OSError:  # a link, a socket, a whiteout, or removed
-                        continue
-                    try:
-                        inside = f"{directory.removeprefix(upper)}/{name}"
-                        self._keep(file, inside, 0, known=True)
-                    finally:
-                        os.close(file)
+                    self._keep_in_layer(fd, name, f"{directory.removeprefix(upper)}/{name}")
+        except FileNotFoundError:
+            return  # the engine has removed the layer
+        except (OSError, RecursionError):  # too deep
+            self._drop("directories of the layer")
+
+    def _keep_in_layer(self, directory_fd: int, name: str, path: str) -> None:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            file = os.open(name, flags, dir_fd=directory_fd)
+        except OSError:  # a link, a socket, a whiteout, or removed
+            return
+        try:
+            self._keep(file, path, 0, known=True)
+        finally:
+            os.close(file)
 
     def close(self) -> None:
         """Close the descriptors."""

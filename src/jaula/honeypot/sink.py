@@ -44,7 +44,7 @@ KEPT_DATAGRAM = 1024  # bytes
 MAX_RECEIVED = 8 << 20  # bytes of an outgoing connection; it is closed then
 IDLE, LIFETIME = 20.0, 120.0  # seconds of an outgoing connection
 INCOMING_IDLE, INCOMING_LIFETIME = 900.0, 4 * 3600.0  # seconds
-MAX_INCOMING_BYTES = 1 << 30  # of one incoming connection, both directions
+MAX_INCOMING_BYTES = 1 << 30  # of one incoming connection, in each direction
 LIST_SIZE = 64 << 20  # bytes
 DATAGRAM_RATE = 500  # listed datagrams in a second
 CHUNK = 1 << 16  # bytes
@@ -89,10 +89,22 @@ def _kept(data: bytes) -> dict[str, str]:
 
 
 class Stream:
-    """One TCP connection, with limits and the first bytes of both directions."""
+    """One TCP connection, with limits and the first bytes of both directions.
 
-    def __init__(self, sock: socket.socket, idle: float, deadline: float) -> None:
+    ``peer`` names the other side, ``limit`` is the number of bytes that are received from it.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        idle: float,
+        deadline: float,
+        peer: str = "the container",
+        limit: int = MAX_RECEIVED,
+    ) -> None:
         self.sock = sock
+        self._peer = peer
+        self._limit = limit
         self._idle = idle
         self._deadline = deadline
         self.received, self.sent = 0, 0
@@ -104,7 +116,7 @@ class Stream:
 
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end; ``end`` says why it ended."""
-        if self.received >= MAX_RECEIVED:
+        if self.received >= self._limit:
             self.end = "byte limit"
             return b""
         loop = asyncio.get_running_loop()
@@ -117,7 +129,7 @@ class Stream:
             self.end = errno.errorcode.get(error.errno or 0, "error").lower()
             return b""
         if not data:
-            self.end = "closed by the container"
+            self.end = f"closed by {self._peer}"
         self.received += len(data)
         if len(self.first) < KEPT:
             self.first += data[: KEPT - len(self.first)]
@@ -392,11 +404,11 @@ class Sink:
         began = time.time()
         title = f"{_text(peer)} to port {port}"
         lifetime = time.monotonic() + INCOMING_LIFETIME
-        client = Stream(sock, INCOMING_IDLE, lifetime)
+        client = Stream(sock, INCOMING_IDLE, lifetime, "the client", MAX_INCOMING_BYTES)
         fields: dict[str, Any] = {"end": "the container refused it"}
         inside = await self._connect(peer, port)
         if inside is not None:
-            server = Stream(inside, INCOMING_IDLE, lifetime)
+            server = Stream(inside, INCOMING_IDLE, lifetime, limit=MAX_INCOMING_BYTES)
             name, cast = self._cast(title)
             try:
                 await self._relay(client, server, cast)
@@ -448,11 +460,7 @@ class Sink:
     async def _relay(self, client: Stream, server: Stream, cast: CastWriter | None) -> None:
         async def copy(source: Stream, target: Stream, record: Callable[[bytes], object]) -> None:
             while data := await source.read():
-                source.received = min(source.received, MAX_RECEIVED - 1)
                 record(data)
-                if client.sent + server.sent > MAX_INCOMING_BYTES:
-                    source.end = "byte limit"
-                    return
                 if not await target.write(data):
                     return
             with contextlib.suppress(OSError):

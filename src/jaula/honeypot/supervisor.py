@@ -20,6 +20,7 @@ unrecorded.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -49,6 +50,7 @@ CHECK = 2.0  # seconds between two looks at the layer
 READY = 15.0  # seconds for sink and recorder to begin
 PORT_WAIT = 5.0  # seconds for the sink of the run before to leave a port
 MAX_SESSION_FILES = 2000
+_BLOCK = 4096  # bytes that an entry of the layer counts at least
 _SESSION = re.compile(rb"in-[0-9]{4}(\.[0-9])?")
 _REPORT = 3.0  # seconds for the sink to report its numbers
 _END = 30.0  # seconds for the recorder to write its end
@@ -349,20 +351,32 @@ def _listen(host_ip: str, port: int) -> list[socket.socket]:
 
 
 def _size(directory: str, limit: int) -> int:
-    """Return the bytes on the disk of a directory's files, or a number beyond the limit."""
+    """Return the bytes on the disk of a directory's files, or a number beyond the limit.
+
+    Each entry counts as a block at least, so the number of files is limited as well. A directory
+    whose path is too long to be read is beyond the limit: files could be hidden below it.
+    """
     total = 0
     stack = [directory]
-    while stack and total <= limit:
+    while stack:
         try:
-            entries = list(os.scandir(stack.pop()))
-        except OSError:
-            continue
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                status = entry.stat(follow_symlinks=False)
-                total += status.st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    stack.append(entry.path)
+            with os.scandir(stack.pop()) as entries:
+                for entry in entries:
+                    try:
+                        blocks = entry.stat(follow_symlinks=False).st_blocks * 512
+                    except FileNotFoundError:
+                        continue
+                    total += max(blocks, _BLOCK)
+                    if total > limit:
+                        return total
+                    if entry.is_dir(follow_symlinks=False):
+                        stack.append(entry.path)
+        except FileNotFoundError:
+            continue  # it was removed meanwhile
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return limit + 1
     return total
 
 

@@ -23,6 +23,7 @@ from jaula.kernel.namespaces import open_namespace
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.record import reader
 from jaula.spec import honeypot
+from jaula.spec.asciicast import MAX_PARTS, PART_SIZE
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 20.0 * SLOW) -> Any:
@@ -405,3 +406,41 @@ def test_verify_proves_that_the_sink_is_the_only_network(
         assert done.returncode == 1
         row = next(line for line in done.stdout.splitlines() if " sink " in line)
         assert row.rstrip().endswith("FAILS")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "name=$(printf '%0200d' 0); for i in $(seq 30); do mkdir $name; cd $name; done",
+        "mkdir /d; cd /d; i=0; while :; do i=$((i+1)); for j in 0 1 2 3 4 5 6 7 8 9; do : > $i$j; "
+        "done; done",
+    ],
+    ids=["a path that is too long", "a flood of empty files"],
+)
+def test_a_layer_that_hides_its_size_ends_the_container(
+    engine: PrivateEngine, busybox: str, script: str
+) -> None:
+    command = f"cd /root; {script}; sleep 600"
+    with running(engine, busybox, "sh", "-c", command) as pot:
+        assert pot.index().reason == "the writable layer has its full size"
+
+
+def test_a_large_transfer_through_a_published_port_is_complete(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    port, size = free_port(), 24 << 20
+    script = f"while true; do dd if=/dev/zero bs=1M count={size >> 20} | nc -l -p 80; done"
+    flags = ("-p", f"127.0.0.1:{port}:80")
+    with running(engine, busybox, "sh", "-c", script, flags=flags) as pot:
+        wait_for(lambda: pot.sh("netstat -tln | grep :80").returncode == 0)
+        received = 0
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+            while data := client.recv(1 << 16):
+                received += len(data)
+        assert received == size
+        line = wait_for(lambda: next((x for x in pot.connections() if x["sent"] == size), None))
+        parts = sorted(path.name for path in (pot.directory / "sessions").glob("in-0001*"))
+        assert line["session"] == "in-0001"
+        assert len(parts) == MAX_PARTS  # a zero byte has six characters there
+        sizes = [(pot.directory / "sessions" / name).stat().st_size for name in parts]
+        assert all(0 < size < PART_SIZE + (1 << 20) for size in sizes)

@@ -68,6 +68,7 @@ from jaula.spec.asciicast import SUFFIX, CastWriter
 
 EXIT_NAME = "exit.json"
 COMM = "jaula-shim"  # name of the processes of a shim (proc_pid_comm(5))
+MAX_RECORDINGS = 1000  # sessions of one container that are recorded
 UNNAMED = "/jaula/unnamed"  # cgroup for a spec without linux.cgroupsPath
 
 
@@ -100,6 +101,7 @@ class Shim:
         self.execs: dict[str, _ExecProcess] = {}
         self.exit_record: ExitRecord | None = None
         self.draining = Drain()
+        self.recordings = 0
         self.reaper = Reaper(self.event_loop)
         self.started_at = 0.0
         self.oom_kills_seen = 0
@@ -203,8 +205,9 @@ class Shim:
         :raises OSError: when the file cannot be created.
         """
         directory = self.request.sessions
-        if not directory:
+        if not directory or self.recordings >= MAX_RECORDINGS:
             return None
+        self.recordings += 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
         def open_part(number: int) -> int:
