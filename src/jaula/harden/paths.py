@@ -4,7 +4,8 @@ A path that ends with ``/`` is a directory with everything below it; depth is th
 components. The rules, in this order:
 
 1. Below /proc all files are one directory, since process ids change. So are those below /dev/pts,
-   /dev/shm and /dev/mqueue. Every other file of /dev is an item.
+   /dev/shm and /dev/mqueue, and what depends on the host or the environment: /sys/fs/cgroup,
+   /sys/devices/system/cpu, time zones and locales. Every other file of /dev is an item.
 2. A shared library stands for its directory, since an update changes its name.
 3. :data:`FILES` files of one directory are that directory, if its depth is 2 or more.
 4. :data:`DIRECTORIES` directories in one directory are that directory, if its depth is 3 or more.
@@ -22,7 +23,16 @@ from typing import NamedTuple
 FILES = 8
 DIRECTORIES = 4
 LIMIT = 512  # items of one list
-WHOLE = ("/proc/", "/dev/pts/", "/dev/shm/", "/dev/mqueue/")
+WHOLE = (
+    "/proc/",
+    "/dev/pts/",
+    "/dev/shm/",
+    "/dev/mqueue/",
+    "/sys/fs/cgroup/",
+    "/sys/devices/system/cpu/",
+    "/usr/share/zoneinfo/",
+    "/usr/lib/locale/",
+)
 _LIBRARY = re.compile(r"/[^/]+\.so(\.[0-9]+)*$")
 
 

@@ -125,7 +125,7 @@ def test_the_script_for_docker_allows_what_was_recorded(
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     assert "Read-only file system" in run("echo > /etc/x").stderr
     assert "Operation not permitted" in run("chroot / true").stderr
-    assert "Operation not permitted" in run("ping -c 1 127.0.0.1").stderr
+    assert "permission denied" in run("ping -c 1 127.0.0.1").stderr
 
 
 @pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose is not installed")
@@ -160,3 +160,23 @@ def test_apparmor_reads_its_form(jaula: Run, record: Path, tmp_path: Path) -> No
         ["apparmor_parser", "-QTK", str(path)], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_container_runs_under_the_profile_of_its_record(
+    engine: PrivateEngine, busybox: str, record: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "web.toml"
+    done = engine.cli("jaula", "harden", "web", "--record", str(record), "-o", str(path))
+    assert done.returncode == 0, done.stderr
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return engine.cli(
+            "jaula", "run", "--rm", "-i", "--profile", str(path), busybox, *words, input="a line\n"
+        )
+
+    done = run("sh", "-c", SCRIPT)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert run("/bin/ls").returncode == 126  # not executed in the record
+    assert "ermission denied" in run("sh", "-c", "cat /etc/group").stderr
+    assert "Read-only file system" in run("sh", "-c", "echo > /etc/x").stderr
+    assert "Operation not permitted" in run("sh", "-c", "chroot / true").stderr

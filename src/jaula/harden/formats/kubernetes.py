@@ -25,6 +25,7 @@ _SIZE = re.compile(r"size=(\d+)([kmg]?)")
 _SUFFIXES = {"": "", "k": "Ki", "m": "Mi", "g": "Gi"}
 NODE_LIMIT = "the number of processes (podPidsLimit of the kubelet limits it)"
 NAMES = "names as destinations (a network policy has addresses only)"
+USER = "the name of the user (a pod has a number; the user of the image is used)"
 
 
 def object_name(text: str) -> str:
@@ -39,6 +40,8 @@ def render(profile: Profile) -> str:
         cannot.append(NODE_LIMIT)
     if any(_destination(item) is None for item in profile.network.egress or ()):
         cannot.append(NAMES)
+    if profile.process.user and not profile.process.user.partition(":")[0].isdigit():
+        cannot.append(USER)
     lines = list(
         needs.comments(profile, f"The least that {profile.name} needs, as a pod.", tuple(cannot))
     )
