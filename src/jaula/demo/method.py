@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -15,11 +16,22 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from jaula.demo.runner import Result, StepFailed, TourRunner
+from jaula.demo.runner import TIMEOUT, Result, StepFailed, TourRunner
 
 CONTEXT = Path(__file__).resolve().parent / "guestbook"
 READY = 60.0  # seconds for the service to answer
 ENTRY = "hello from the tour"
+
+
+def _read_until(process: subprocess.Popen[str], word: str) -> str:
+    """Return the output of a process up to a line with ``word``, or to its end."""
+    assert process.stdout is not None
+    lines = ""
+    for line in process.stdout:
+        lines += line
+        if word in line:
+            break
+    return lines
 
 
 class Method:
@@ -122,15 +134,17 @@ class Method:
         with subprocess.Popen(
             tour.arguments(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as watcher:
+            limit = threading.Timer(TIMEOUT, watcher.kill)
+            limit.start()
             try:
-                time.sleep(2)
+                _read_until(watcher, "comparing")
                 tour.jaula("exec", self._web, "env")
-                time.sleep(2)
+                found = _read_until(watcher, "program")
             finally:
+                limit.cancel()
                 watcher.send_signal(signal.SIGINT)
-            output, _ = watcher.communicate(timeout=30)
-        tour.show(output, limit=12)
-        tour.check("env" in output, "the new program is reported")
+        tour.show(found, limit=12)
+        tour.check("program" in found, "the new program is reported")
 
     def _audit(self) -> None:
         tour = self._tour
