@@ -358,6 +358,14 @@ def test_a_privileged_port_is_refused_with_a_hint(host: RootlessHost) -> None:
 
 @pytest.mark.needs("pasta")
 @pytest.mark.needs("/dev/net/tun")
+def test_an_egress_list_is_enforced_in_the_users_network(host: RootlessHost) -> None:
+    words = f"nc -w 5 {UPLINK} 19011 </dev/null; nc -w 5 {UPLINK} 19012 </dev/null"
+    flags = ("--egress", f"tcp:{UPLINK}:19011")
+    with listening(host, UPLINK, 19011), listening(host, UPLINK, 19012):
+        done = host.jaula("run", "--rm", *flags, "busybox", "sh", "-c", words, expect=1)
+    assert done.stdout == "from the host"
+
+
 def test_containers_reach_outside_but_not_the_loopback_of_the_host(host: RootlessHost) -> None:
     read = "nc -w 5 {} {} </dev/null"
     with listening(host, UPLINK, 19001), listening(host, "127.0.0.1", 19002):

@@ -35,6 +35,19 @@ CODE_AT, DATA_AT = 0x400000, 0x800000
 PAGE = 0x1000
 ALARM = 20  # seconds; an emulated machine needs long to create thousands of threads
 
+SYSTEM_CALLS = (
+    "alarm",
+    "clock_gettime",
+    "clone",
+    "exit_group",
+    "fork",
+    "mmap",
+    "pause",
+    "wait4",
+    "write",
+)
+"""What the program itself calls, without the table."""
+
 Argument = int | bytes
 """A number, or bytes in the program's data whose address is passed."""
 

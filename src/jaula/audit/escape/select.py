@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -17,7 +19,7 @@ from jaula.audit.model.container import AuditedContainer
 from jaula.engine.containers.create import size_limit
 from jaula.security.lsm import detect
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
-from jaula.spec import cpuset
+from jaula.spec import cpuset, egress
 from jaula.spec.runtime import Mount
 
 UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -52,7 +54,7 @@ def select_attempts(
     unconfined_by = "systempaths=unconfined" if readonly == [] else None
     devices_by = "--device" if container.host_config.get("Devices") else None
     targets = network_targets(container, networks)
-    return [
+    selected = [
         *attempts.calls(relaxed_by),
         *attempts.families(relaxed_by),
         *attempts.terminals(relaxed_by),
@@ -74,6 +76,24 @@ def select_attempts(
             raising=may_raise_rlimits(container),
         ),
     ]  # fmt: skip
+    further = set()
+    if container.security_option("seccomp-allow"):
+        further |= {errno.EPERM, errno.ENOSYS}
+    if refused_by_list(container, neighbour.address):
+        further.add(errno.ECONNREFUSED)
+    return [
+        msgspec.structs.replace(attempt, refusals=attempt.refusals | further)
+        for attempt in selected
+    ]
+
+
+def refused_by_list(container: AuditedContainer, address: str) -> bool:
+    """Return whether the container has an egress list without this address."""
+    items = container.host_config.get("Egress")
+    return items is not None and not any(
+        destination.network is not None and ip_address(address) in destination.network
+        for destination in egress.parse(items)
+    )
 
 
 def relaxed_seccomp(container: AuditedContainer) -> str | None:

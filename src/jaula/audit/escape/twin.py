@@ -126,6 +126,7 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
             config.pop(name, None)
     if volumes:
         config["Volumes"] = volumes  # new ones, empty, removed with the twin
+    host["SecurityOpt"] = [*(host.get("SecurityOpt") or ()), *_execution(host)]
     label = ",z" if detect.selinux() else ""
     host |= {
         "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}", *binds],
@@ -142,6 +143,15 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
     if host.get("Profile") == honeypot.NAME:  # its values are all explicit; no sink for the twin
         host["Profile"] = "default"
     return config | {"HostConfig": host}
+
+
+def _execution(host: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the options that let the program run, if the container has lists of a profile."""
+    if any(option.startswith("seccomp-allow=") for option in host.get("SecurityOpt") or ()):
+        yield f"seccomp-allow={','.join(program.SYSTEM_CALLS)}"
+    kinds = ("landlock=read=", "landlock=write=", "landlock=execute=")
+    if any(option.startswith(kinds) for option in host.get("SecurityOpt") or ()):
+        yield f"landlock=execute={INSIDE}"
 
 
 def _shares_hostname(host: Mapping[str, Any]) -> bool:

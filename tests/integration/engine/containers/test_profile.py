@@ -95,6 +95,17 @@ def test_a_document_is_in_effect(engine: PrivateEngine, busybox: str, file: str)
         assert rows["egress"] == "1 destination"
 
 
+def test_escape_attempts_are_refused_under_a_document(
+    engine: PrivateEngine, busybox: str, file: str
+) -> None:
+    with running(engine, busybox, flags=("--profile", file)) as name:
+        done = engine.cli("jaula", "verify", "--probe", "--format", "json", name, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = json.loads(done.stdout)
+        assert not [row for row in rows if row["verdict"] in ("FAILS", "unknown")]
+        assert any(row["id"] == "tried: network" for row in rows)
+
+
 def test_a_request_from_inspect_is_the_same_container(
     engine: PrivateEngine, busybox: str, file: str
 ) -> None:
