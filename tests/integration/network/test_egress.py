@@ -147,6 +147,31 @@ def test_containers_of_the_same_network_are_destinations(topology: Topology, hoo
     assert set(refused(topology, box)) == {f"tcp:{peer.address}:81", f"udp:{peer.address}:54"}
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("hooks", [False, True], ids=["bridged", "br_netfilter"])
+def test_fragments_follow_the_first_one(topology: Topology, hooks: bool, version: int) -> None:
+    bridged_packets_reach_the_ip_hooks(topology, hooks)
+    with in_netns(topology.host):
+        topology.manager.define(network("six", ipv6=True))
+    peer = join(topology, "six")
+    address = peer.endpoint.ipv6 if version == 6 else peer.address
+    item = f"udp:{f'[{address}]' if version == 6 else address}:53"
+    box = restricted(topology, item, name="six")
+    family, kind = (socket.AF_INET6 if version == 6 else socket.AF_INET), socket.SOCK_DGRAM
+    with (
+        listen(peer.net, address, 53, kind) as allowed,
+        listen(peer.net, address, 54, kind) as other,
+        client(box.net, kind, family=family) as near,
+    ):
+        data = bytes(4000)  # three times the MTU
+        near.sendto(data, (address, 53))
+        assert allowed.recvfrom(8000)[0] == data
+        near.sendto(data, (address, 54))
+        other.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            other.recvfrom(8000)
+
+
 @pytest.mark.parametrize("hooks", [False, True], ids=["bridged", "br_netfilter"])
 def test_a_server_answers_whoever_connects_to_it(topology: Topology, hooks: bool) -> None:
     bridged_packets_reach_the_ip_hooks(topology, hooks)

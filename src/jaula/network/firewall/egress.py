@@ -368,6 +368,8 @@ def _inet_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
 def _bridge_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
     yield "ether type arp accept"
     yield _NEIGHBOURS
+    yield "ip frag-off & 0x1fff != 0 accept"  # useless without the first one, which is judged
+    yield "frag frag-off != 0 accept"
     yield "tcp flags & (fin | syn | rst | ack) != syn accept"
     for family in _FAMILIES:
         yield (
