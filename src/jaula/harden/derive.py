@@ -18,7 +18,7 @@ from jaula.spec.profile import Evidence, Limits, Process, Profile, Seccomp, Sour
 DEFAULT_MARGIN = 1.5
 _MAX_NOTES = 32
 _MEMORY_STEP = 1 << 20  # bytes
-_LEAST_MEMORY = 6 << 20  # bytes: the engine's least limit
+_LEAST_MEMORY = 32 << 20  # bytes: processes of the runtime count too, at a start and for exec
 _CPU_STEP = 50  # thousandths of a processor
 _REFUSALS = {"memory-refused": "memory", "oom-kills": "memory", "pids-refused": "processes"}
 _PEAKS = {"pids": "pids", "memory": "memory", "cpu": "cpus"}
@@ -188,8 +188,9 @@ def _limits(
         elif resource == "memory":
             value = _round_up(math.ceil(peak * margin), _MEMORY_STEP)
             limits["memory"] = max(value, _LEAST_MEMORY)
-            megabytes = limits["memory"] >> 20
-            reason = f"{megabytes} MiB: peak {peak / (1 << 20):.1f} MiB x {margin:g}"
+            reason = f"{limits['memory'] >> 20} MiB: peak {peak / (1 << 20):.1f} MiB x {margin:g}"
+            if limits["memory"] > value:
+                reason += ", with room for the runtime"
         else:
             limits["cpu"] = _round_up(math.ceil(peak * margin), _CPU_STEP)
             reason = f"peak {peak / 1000:g} x {margin:g}"

@@ -321,3 +321,11 @@ def test_a_record_of_a_mechanism_without_system_calls_is_refused() -> None:
     )
     with pytest.raises(InvalidRequest, match="a record by fanotify lacks: system calls"):
         derive([msgspec.structs.replace(made, header=header)], "web")
+
+
+def test_a_small_container_has_memory_for_its_runtime() -> None:
+    made = derive([record(("resource", "", peak("memory", 1 << 20)[1]))], "web")
+    assert made.limits.memory == 32 << 20
+    assert made.evidence["limits"]["memory"].reason == (
+        "32 MiB: peak 1.0 MiB x 1.5, with room for the runtime"
+    )

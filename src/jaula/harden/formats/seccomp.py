@@ -30,14 +30,17 @@ ARCHITECTURES: dict[Architecture, str] = {
     "aarch64": "SCMP_ARCH_AARCH64",
 }
 RUNTIME = words(
-    """brk capget capset chdir clone close close_range dup3 epoll_create1 epoll_ctl epoll_pwait
-    eventfd2 execve exit exit_group faccessat2 fchown fcntl fstat fstatfs futex getcwd getdents64
-    getpid getppid gettid getuid ioctl lseek madvise mmap mprotect munmap nanosleep newfstatat open
-    openat openat2 pipe2 prctl pread64 prlimit64 read readlinkat rt_sigaction rt_sigprocmask
-    rt_sigreturn sched_getaffinity sched_yield set_robust_list set_tid_address setgid setgroups
-    setsid setuid sigaltstack stat statfs statx tgkill umask uname write"""
+    """close close_range epoll_ctl epoll_pwait execve exit exit_group fcntl fstat fstatfs futex
+    getdents64 getpid gettid madvise mmap munmap nanosleep newfstatat openat prctl read readlinkat
+    rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sigaltstack tgkill write"""
 )
 """Calls of runc and crun between the filter and the program."""
+PRIVILEGED_RUNTIME = words(
+    """brk capget capset chdir clone dup3 epoll_create1 eventfd2 faccessat2 fchown getcwd getppid
+    getuid ioctl lseek mprotect open openat2 pipe2 pread64 prlimit64 sched_getaffinity
+    set_robust_list set_tid_address setgid setgroups setsid setuid stat statfs statx umask uname"""
+)
+"""More of them without no-new-privileges: the filter needs CAP_SYS_ADMIN, so it comes early."""
 
 
 def render(profile: Profile) -> str:
@@ -56,7 +59,8 @@ def document(profile: Profile) -> dict[str, Any]:
         names = {name for rule in default.syscalls for name in rule.names}
         architectures = [NATIVE]
     rules = list(_rules(names, default.syscalls))
-    if runtime := sorted(set(RUNTIME) - names):
+    own = RUNTIME if profile.process.no_new_privileges else RUNTIME + PRIVILEGED_RUNTIME
+    if runtime := sorted(set(own) - names):
         for rule in _rules(set(runtime), default.syscalls):
             rules.append(rule | {"comment": "of the runtime, before it starts the program"})
     allowed = {name for rule in rules for name in rule["names"]}
