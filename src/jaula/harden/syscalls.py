@@ -43,10 +43,13 @@ WAITS: dict[str, str] = {
     "accept": "listen", "accept4": "listen", "clock_nanosleep": "", "epoll_pwait": "epoll_ctl",
     "epoll_wait": "epoll_ctl", "futex": "", "nanosleep": "", "pause": "", "poll": "", "ppoll": "",
     "pselect6": "", "recvfrom": "socket", "recvmsg": "socket", "rt_sigsuspend": "",
-    "rt_sigtimedwait": "", "select": "", "wait4": "", "waitid": "",
+    "rt_sigtimedwait": "", "sched_yield": "", "select": "", "wait4": "", "waitid": "",
 }  # fmt: skip
-"""Calls that wait, and the recorded call that each needs ('': none)."""
-WAITS_REASON = "waits; a wait that never returned has no entry"
+"""Calls that wait, and the recorded call that each needs ('': none).
+
+Which one a C library makes, and whether it returns before the end, depends on the moment.
+"""
+WAITS_REASON = "waits; a record has it by chance, or not if it never returned"
 
 START = words(
     """access arch_prctl brk close faccessat fcntl fstat getcwd getegid geteuid getgid getpid
