@@ -150,7 +150,8 @@ def _figure_refused(report: ContainerReport) -> Html:
         return html.figure("proof", "Refused in the proof", held, f"of {len(tried)}", note)
     if rows:
         held = sum(row.verdict is Verdict.HOLDS for row in rows)
-        note = "rows read from the kernel hold; no escape was attempted (--probe)"
+        tried_not = report.missing.get("probes", "no escape was attempted (--probe)")
+        note = f"rows read from the kernel hold; {tried_not}"
         return html.figure("proof", "Proved", held, f"of {len(rows)}", note)
     why = report.missing.get("proof", "there is no proof")
     return html.figure("proof", "Refused in the proof", "–", "", why)

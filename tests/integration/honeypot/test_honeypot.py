@@ -412,8 +412,7 @@ def test_verify_proves_that_the_sink_is_the_only_network(
     "script",
     [
         "name=$(printf '%0200d' 0); for i in $(seq 30); do mkdir $name; cd $name; done",
-        "mkdir /d; cd /d; i=0; while :; do i=$((i+1)); for j in 0 1 2 3 4 5 6 7 8 9; do : > $i$j; "
-        "done; done",
+        "mkdir /d; cd /d; i=0; while :; do i=$((i+1)); for j in 0 1 2 3 4; do : > $i$j; done; done",
     ],
     ids=["a path that is too long", "a flood of empty files"],
 )

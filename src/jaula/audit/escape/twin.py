@@ -142,6 +142,9 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
     }  # fmt: skip
     if host.get("Profile") == honeypot.NAME:  # its values are all explicit; no sink for the twin
         host["Profile"] = "default"
+    options = tuple(host.get("SecurityOpt") or ())
+    if any(option.startswith("landlock=execute=") for option in options):
+        host["SecurityOpt"] = [*options, f"landlock=execute={INSIDE}", f"landlock=read={INSIDE}"]
     return config | {"HostConfig": host}
 
 

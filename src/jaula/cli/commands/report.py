@@ -42,14 +42,14 @@ def run(options: Options) -> int:
     inspect = client.get(f"/containers/{quote(options.arguments[0])}/json")
     missing: dict[str, str] = {}
     records = tuple(map(_record, options.texts("record")))
-    profile = _profile(options.text("profile")) if options.text("profile") else None
+    profile, profile_name = _profile(options.text("profile"), inspect)
     spec: Spec | None = None
     proof: Report | None = None
     outcomes: tuple[Outcome, ...] = ()
     if inspect["State"]["Running"]:
         snapshot = _snapshot(client)
         spec = _spec(client, inspect["Id"])
-        proof = _proof(client, inspect, spec, snapshot, probe=options.on("probe"))
+        proof = _proof(client, inspect, spec, snapshot, missing, probe=options.on("probe"))
         outcomes = _audit(client, inspect, snapshot, missing)
     else:
         why = "the container does not run, so nothing is in effect"
@@ -63,7 +63,7 @@ def run(options: Options) -> int:
         digests=_digests(client, inspect["Image"]),
         records=records,
         profile=profile,
-        profile_name=os.path.basename(options.text("profile")),
+        profile_name=profile_name,
         spec=spec,
         proof=proof,
         outcomes=outcomes,
@@ -103,21 +103,32 @@ def _record(path: str) -> NamedRecord:
     return NamedRecord(os.path.basename(path), open_record(path))
 
 
-def _profile(path: str) -> Profile:
-    """Return the profile of a file.
+def _profile(argument: str, inspect: dict[str, Any]) -> tuple[Profile | None, str]:
+    """Return the profile of a file or of the package, and its name.
+
+    Without an argument it is the one that the container was created with, None if it has none.
 
     :raises CliError: when it cannot be read, or is not a profile.
     """
     from jaula.errors import JaulaError
     from jaula.spec import profile
 
+    own = str((inspect.get("HostConfig") or {}).get("Profile") or "")
     try:
-        with open(path, "rb") as file:
-            return profile.load(file.read(MAX_PROFILE + 1), path)
+        if argument and (os.path.exists(argument) or "/" in argument or ".toml" in argument):
+            with open(argument, "rb") as file:
+                return profile.load(file.read(MAX_PROFILE + 1), argument), os.path.basename(
+                    argument
+                )
+        text = profile.packaged(argument) if argument else own
+        if not argument and not profile.is_document(own):
+            return None, ""
+        loaded = profile.load(text.encode(), argument or "of the container")
     except OSError as error:
-        raise CliError(f"profile {path}: {error.strerror}") from None
+        raise CliError(f"profile {argument}: {error.strerror}") from None
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
+    return loaded, argument or loaded.name
 
 
 def _spec(client: Client, id: str) -> Spec:
@@ -141,9 +152,18 @@ def _snapshot(client: Client) -> HostSnapshot:
 
 
 def _proof(
-    client: Client, inspect: dict[str, Any], spec: Spec, snapshot: HostSnapshot, *, probe: bool
+    client: Client,
+    inspect: dict[str, Any],
+    spec: Spec,
+    snapshot: HostSnapshot,
+    missing: dict[str, str],
+    *,
+    probe: bool,
 ) -> Report:
-    """Return the rows of ``verify``, with those of escape attempts if ``probe`` is set."""
+    """Return the rows of ``verify``, with those of escape attempts if ``probe`` is set.
+
+    ``missing`` gets the reason if the attempts are not possible.
+    """
     from jaula.audit import verify
     from jaula.audit.reports.report import Report
     from jaula.errors import JaulaError
@@ -153,12 +173,15 @@ def _proof(
         rows = verify.verify(
             inspect, spec, snapshot=snapshot, execs=_execs(client, inspect), others=[]
         )
-        if probe:
-            from jaula.audit.escape import twin
-
-            rows += twin.rows(client, inspect, spec)
     except JaulaError as error:
         raise CliError(f"{name}: {error}") from None
+    if probe:
+        from jaula.audit.escape import twin
+
+        try:
+            rows += twin.rows(client, inspect, spec)
+        except (JaulaError, EngineError) as error:
+            missing["probes"] = f"no escape was attempted: {error}"
     return Report(name, "container", _now(), tuple(rows))
 
 
@@ -229,7 +252,8 @@ COMMAND = Command(
         Flag("output", "o", "string", "File of the page (default standard output)",
              metavar="FILE", completes="file"),
         Flag("probe", "", "bool", "Attempt to escape from a copy of the container, for the proof"),
-        Flag("profile", "", "string", "Profile of the container: what it may do (TOML)",
+        Flag("profile", "", "string",
+             "Profile of what it may do (default: the one that it was created with)",
              metavar="FILE", completes="file"),
         Flag("record", "", "list", "Record of the container: what it did (repeatable)",
              metavar="FILE", completes="file"),
