@@ -145,8 +145,9 @@ def _place(record: Record, entry: Entry) -> tuple[str, str, str]:
         words = ("name", entry.query_type, entry.protocol)
         return "network", entry.name or "(malformed)", " ".join(word for word in words if word)
     if kind == "resource":
-        limit = f" of {entry.limit}" if entry.limit else ""
-        return "peaks", entry.resource, f"{entry.value}{limit} {entry.unit}".strip()
+        limit = f" of {quantity(entry.limit, entry.unit)}" if entry.limit else ""
+        peak = f"{quantity(entry.value, entry.unit)}{limit}" if entry.value else ""
+        return "peaks", entry.resource, peak
     if kind in _NETWORK:
         address = f"[{entry.address}]" if ":" in entry.address else entry.address
         subject = f"{address}:{entry.port}" if entry.port else address or entry.family
@@ -157,6 +158,19 @@ def _place(record: Record, entry: Entry) -> tuple[str, str, str]:
     if kind == "capability-refused":
         return "refused_capabilities", entry.capability, _scope(entry)
     return "other", describe(entry), kind
+
+
+def quantity(value: int, unit: str) -> str:
+    """Return a number with its unit; bytes and microseconds in larger units if there are many."""
+    if unit.startswith("bytes"):
+        rest = unit.removeprefix("bytes")
+        for name in ("bytes", "KiB", "MiB", "GiB"):
+            if value < 10240 or name == "GiB":
+                return f"{value} {name}{rest}"
+            value //= 1024
+    if unit == "microseconds" and value >= 10_000:
+        return f"{value / 1e6:.2f} seconds"
+    return f"{value} {unit}".strip()
 
 
 def _scope(entry: Entry) -> str:

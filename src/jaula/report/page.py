@@ -150,7 +150,7 @@ def _figure_refused(report: ContainerReport) -> Html:
         return html.figure("proof", "Refused in the proof", held, f"of {len(tried)}", note)
     if rows:
         held = sum(row.verdict is Verdict.HOLDS for row in rows)
-        tried_not = report.missing.get("probes", "no escape was attempted (--probe)")
+        tried_not = report.missing.get("probes", "no escape was attempted")
         note = f"rows read from the kernel hold; {tried_not}"
         return html.figure("proof", "Proved", held, f"of {len(rows)}", note)
     why = report.missing.get("proof", "there is no proof")
@@ -191,14 +191,15 @@ def _did(report: ContainerReport, activity: Activity | None) -> Html:
     parts.append(_items("Programs", activity.programs, "Program", "Result"))
     parts.append(_items("Network", activity.network, "Address", "Operation"))
     parts.append(_items("Files written", activity.written, "File", "Mode"))
-    refused = (
-        *activity.refused_files, *activity.refused_syscalls, *activity.refused_capabilities,
-    )  # fmt: skip
+    refused = (*activity.refused_files, *activity.refused_syscalls)
     parts.append(_items("Refused by the kernel", refused, "Subject", "Reason"))
     parts.append(_items("Capabilities used", activity.capabilities, "Capability", "For"))
     parts.append(_peaks(activity.peaks))
     parts.append(_items("Other", activity.other, "Subject", "Kind"))
     parts.append(_folded("Files read", activity.read, "File", "Mode"))
+    parts.append(
+        _folded("Capabilities refused", activity.refused_capabilities, "Capability", "For")
+    )
     parts.append(_folded("Files not found", activity.absent_files, "File", "Reason"))
     parts.append(_folded("System calls", activity.syscalls, "System call", "ABI"))
     parts.append(_chain(report))
@@ -227,7 +228,7 @@ def _items(title: str, items: Sequence[Item], subject: str, detail: str) -> Html
 def _peaks(items: Sequence[Item]) -> Html:
     if not items:
         return Html("")
-    rows = [(item.subject, item.detail) for item in items]
+    rows = [(item.subject, item.detail) for item in items if item.detail]
     return Html(f"<h3>Resources</h3>{html.table(('Resource', 'Peak'), rows)}")
 
 
