@@ -109,11 +109,14 @@ def address_of(entry: Entry) -> tuple[str, str] | None:
 def deviation(
     entry: Entry, program: str, executed: Program | None, baseline: Baseline
 ) -> Drift | None:
-    """Return how an entry deviates from the records. Pure."""
+    """Return how an entry deviates from the records. Pure.
+
+    ``baseline`` has the kind ``program``, or no execution is passed.
+    """
     if entry.kind == "exec" and executed is not None:
         if executed.path in baseline.programs:
             return None
-        return Drift("program", executed.path, program, "not in the record")
+        return Drift("program", shown_path(executed), program, "not in the record")
     if entry.kind == "capability":
         if "capability" in baseline.compared and (
             (program, entry.capability) not in baseline.capabilities
@@ -129,6 +132,11 @@ def deviation(
     if address is None or address[0] not in baseline.compared or address in baseline.addresses:
         return None
     return Drift(*address, program, entry.errno or "not in the record")
+
+
+def shown_path(program: Program) -> str:
+    """Return the path of a program; one in no mount namespace (memfd) is ``detached``. Pure."""
+    return f"{program.path} (detached)" if program.detached else program.path
 
 
 class Observed(NamedTuple):

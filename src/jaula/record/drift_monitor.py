@@ -23,6 +23,7 @@ _COMPARED = frozenset(
     {ebpf_events.PROGRAM, ebpf_events.EXEC, ebpf_events.ADDRESS, ebpf_events.CAPABILITY}
 )
 _MAX_EXECUTORS = 8192
+_LAST_STEPS = 16  # which read a whole queue, while a hostile container fills it
 _HOLD = 0.3  # seconds that an execution waits for the descriptor of its file
 
 
@@ -149,16 +150,17 @@ class DriftMonitor:
                 self._executors[path] = program
 
     def _deviation(self, observed: drift.Observed) -> Drift | None:
-        if self._baseline is not None:
-            return drift.deviation(*observed, self._baseline)
-        if observed.executed is None:
+        baseline, executed = self._baseline, observed.executed
+        if baseline is not None and (executed is None or "program" in baseline.compared):
+            return drift.deviation(*observed, baseline)
+        if executed is None or (baseline is not None and executed.path in baseline.programs):
             return None
-        path = observed.executed.path
-        found = self._image.find(bytes_of(path))
+        path = executed.path
+        found = None if executed.detached else self._image.find(bytes_of(path))
         if found is not None:
             os.close(found)
             return None
-        return Drift("program", path, observed.program, "not in the image")
+        return Drift("program", drift.shown_path(executed), observed.program, "not in the image")
 
     def _report_program(self, each: Drift) -> None:
         """Report an execution, unless its file was reported."""
@@ -192,7 +194,10 @@ class DriftMonitor:
     def _end(self, reason: str) -> Watched:
         """Report what happened before the end, and return how it ended."""
         self._tracer.detach()
-        self._step(time.monotonic())
+        for _ in range(_LAST_STEPS):
+            self._step(time.monotonic())
+            if self._files.drained:
+                break
         for _, each in self._held:
             self._report_program(each)
         self._held.clear()

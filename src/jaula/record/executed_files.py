@@ -80,6 +80,11 @@ class ExecutedFiles:
         return self._group.overflows
 
     @property
+    def drained(self) -> bool:
+        """Return whether the last call of :meth:`executed` has emptied the queue."""
+        return self._group.drained
+
+    @property
     def unmarked(self) -> set[str]:
         """Return the mount points whose executions are not reported."""
         return self._group.unmarked

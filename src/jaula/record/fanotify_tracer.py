@@ -30,6 +30,7 @@ FANOTIFY, PROC = "fanotify", "proc"
 SAMPLE = 0.5  # seconds between two samples
 _MAX_PROCESSES = 16384  # whose program is remembered
 _HEAD = 4096  # bytes of an executed file that are read
+_LAST_READS = 16  # which read a whole queue, while a hostile container fills it
 _PT_INTERP = 3
 _WRITE = 2  # FMODE_WRITE, in the detail of a file
 _NEVER_RECORDED = (
@@ -132,6 +133,7 @@ class FanotifyTracer:
         self._own = os.getpid()
         self._pid = pid
         self._sampled = 0.0
+        self._detached = False
         self._group: FanotifyGroup | None = None
 
     def fileno(self) -> int:
@@ -161,13 +163,16 @@ class FanotifyTracer:
         group = self._open()
         if group.mounts_changed():
             group.mark()
-        for event in group.read():
-            try:
-                if event.fd >= 0 and event.pid != self._own:
-                    self._note(event)
-            finally:
-                event.close()
-        if time.monotonic() - self._sampled >= SAMPLE:
+        for _ in range(_LAST_READS if self._detached else 1):
+            for event in group.read():
+                try:
+                    if event.fd >= 0 and event.pid != self._own:
+                        self._note(event)
+                finally:
+                    event.close()
+            if group.drained:
+                break
+        if not self._detached and time.monotonic() - self._sampled >= SAMPLE:
             self._sample()
 
     def _sample(self) -> None:
@@ -232,7 +237,8 @@ class FanotifyTracer:
             self._expected.clear()
 
     def detach(self) -> None:
-        """Take the last sample. Waiting events are still received."""
+        """Take the last sample. The next call of :meth:`consume` reads the whole queue."""
+        self._detached = True
         self._sample()
 
     def counts(self) -> Iterator[tuple[Key, Counts]]:

@@ -145,11 +145,23 @@ _OPENERS: dict[str, Callable[[Target, Receiver], Tracer]] = {
 }
 
 
-def drift_kinds(header: Header) -> frozenset[str]:
+_ALL_KINDS = frozenset({"program", "connect", "listen", "capability", "set-uid"})
+_BASELINE_KINDS = {
+    ebpf.NAME: _ALL_KINDS,
+    SECCOMP: frozenset({"program", "connect", "listen"}),
+    FANOTIFY: frozenset({"program", "listen"}),
+    PROC: frozenset[str](),
+}
+
+
+def baseline_kinds(header: Header) -> frozenset[str]:
     """Return the kinds of drift that a record of this mechanism can tell. Pure.
 
     A connection between two samples is in no record, and would be a drift later.
     """
-    if header.mechanism == ebpf.NAME:
-        return frozenset({"program", "connect", "listen", "capability", "set-uid"})
-    return frozenset({"program", "listen"} if header.mechanism != PROC else ())
+    return _BASELINE_KINDS.get(header.mechanism, frozenset())
+
+
+def observed_kinds(name: str) -> frozenset[str]:
+    """Return the kinds of drift that the mechanism of this name can observe. Pure."""
+    return _ALL_KINDS if name == ebpf.NAME else frozenset({"program", "connect", "listen"})

@@ -167,7 +167,7 @@ def _baseline(paths: list[str], document: dict[str, Any]) -> Baseline | None:
     if not paths:
         return None
     from jaula.record.drift import baseline_of
-    from jaula.record.mechanism import drift_kinds
+    from jaula.record.mechanism import baseline_kinds
 
     records = []
     for path in paths:
@@ -184,14 +184,16 @@ def _baseline(paths: list[str], document: dict[str, Any]) -> Baseline | None:
         if record.end is not None and record.end.losses:
             print(f"jaula: {path} is incomplete: what it lost is a drift", file=sys.stderr)
         records.append(record)
-    return baseline_of(records, drift_kinds)
+    return baseline_of(records, baseline_kinds)
 
 
 def _print_started(name: str, baseline: Baseline | None, monitor: Any) -> None:
+    from jaula.record.ebpf import NAME as EBPF_NAME
+    from jaula.record.mechanism import observed_kinds
+
     reference = "its image" if baseline is None else "its records"
-    missing = {"program", "connect", "listen", "capability", "set-uid"} - (
-        {"program"} if baseline is None else baseline.compared
-    )
+    known = {"program"} if baseline is None else baseline.compared | {"program"}
+    missing = observed_kinds(EBPF_NAME) - (known & observed_kinds(monitor.mechanism))
     text = f"jaula: comparing {name} with {reference} by {monitor.mechanism}; ^C ends it"
     if missing:
         text += f"\njaula: not compared: {', '.join(sorted(missing))}"
