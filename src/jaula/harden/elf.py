@@ -112,6 +112,17 @@ class Elf:
         start += (address - start) // FUNCTION_LIMIT * FUNCTION_LIMIT
         return start, min(end, start + FUNCTION_LIMIT)
 
+    def in_function(self, address: int) -> bool:
+        """Return whether a code address is inside of a function, as far as call frames say it.
+
+        Some linkers put data into the segment of the code.
+        """
+        index = bisect_right(self.starts, address)
+        start = self.starts[index - 1] if index else 0
+        entry = self._frame_entries.get(start)
+        size = self.read(entry + 12, 4) if entry is not None else b""
+        return len(size) < 4 or address < start + int.from_bytes(size, "little")
+
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Yield start and end of blocks that together are all of the code."""
         for segment in self.code:
@@ -157,6 +168,7 @@ class Elf:
         self.interpreter = ""
         self._dynamic = b""
         self._frames = 0
+        self._frame_entries: dict[int, int] = {}  # by start, of .eh_frame_hdr
         segments = []
         for index in range(count):
             kind, flags, start, address, _, length, _, _ = struct.unpack_from(
@@ -292,10 +304,11 @@ class Elf:
             return []
         count = min(int.from_bytes(head[8:], "little"), TABLE_LIMIT)
         content = self.read(self._frames + 12, 8 * count)
-        base = self._frames
-        return [
-            base + start for start, _ in struct.iter_unpack("<ii", content[: len(content) & ~7])
-        ]
+        entries = struct.iter_unpack("<ii", content[: len(content) & ~7])
+        self._frame_entries = {
+            self._frames + start: self._frames + entry for start, entry in entries
+        }
+        return list(self._frame_entries)
 
     def _read_frame_section(self) -> list[int]:
         """Return the addresses of functions in the section ``.eh_frame``, its usual encoding."""

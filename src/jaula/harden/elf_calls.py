@@ -2,8 +2,8 @@
 
 Reached are the entry points of the program, the constructors of each object, the functions whose
 address is stored in data, and what reached code calls or takes the address of. Imports are bound to
-the first object that exports the name, as the dynamic loader does. Of an object that is too large,
-and of Go's programs, all code counts as reached.
+the first object that exports the name, as the dynamic loader does. All code counts as reached in a
+program that is too large, and in one of Go. Of a library that is too large the imports are read.
 
 The files are untrusted, so all work is counted: instructions that are disassembled, and steps back
 from a system call to its number.
@@ -21,7 +21,7 @@ from jaula.harden.elf import Elf, Object
 from jaula.harden.elf_code import Code, Numbers, Place, instructions
 
 CODE_LIMIT = 24 << 20  # bytes of code of one object that is followed function by function
-WORK_LIMIT = 40_000_000  # instructions and steps of one image, about a minute
+WORK_LIMIT = 100_000_000  # bytes of code and steps of one image; two minutes at most
 _KEPT_EDGES = 2_000_000
 _KEPT_INSTRUCTIONS = 400_000
 _PARAMETERS_LIMIT = 16  # of one function
@@ -29,30 +29,34 @@ _word = struct.Struct("<I")
 _SYSCALL = {"x86_64": b"\x0f\x05", "aarch64": b"\x01\x00\x00\xd4"}
 _SYMBOL = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{2,127}(?=\0)")
 _CALL = re.compile(rb"[\xe8\xe9](?=(....))", re.DOTALL)
+_SLOT_USE = re.compile(rb"\xff[\x15\x25](?=(....))", re.DOTALL)
 _STUB = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\xf2?\xff\x25(....)", re.DOTALL)  # of x86-64's PLT
 
 
 class Call(NamedTuple):
     """A system call: its number, the object and the function that make it.
 
-    ``root`` is the name that the program imports and that leads there; '' if the program itself
-    does, or a function table or constructor of a library.
+    ``root`` is the name that the program imports and that leads there. It is '' if a constructor or
+    a function table does, of the object ``root_path``.
     """
 
     number: int
     path: str
     symbol: str
     root: str
+    root_path: str
 
 
 class Calls(NamedTuple):
     """The system calls of a program. ``unknown`` names functions whose number is not constant.
 
-    ``complete`` is false if the limit of work was reached.
+    ``unread`` are libraries too large to be followed, which make calls by syscall(2). ``complete``
+    is false if the limit of work was reached.
     """
 
     calls: tuple[Call, ...]
     unknown: tuple[str, ...]
+    unread: tuple[str, ...]
     complete: bool
 
 
@@ -87,7 +91,6 @@ class Analysis:
         self._codes: dict[tuple[int, int], Code] = {}
         self._instructions = 0
         self._prepared: dict[int, Elf] = {}  # keeps the objects, so that an id is of one
-        self._callers: dict[int, dict[int, list[tuple[int, int]]]] = {}
 
     @property
     def exhausted(self) -> bool:
@@ -170,12 +173,23 @@ class Analysis:
         self._work -= numbers.steps
         return numbers
 
-    def callers(self, elf: Elf) -> dict[int, list[tuple[int, int]]]:
-        """Return the direct calls of each function: the caller's start, and the call's address."""
-        if id(elf) not in self._callers:
-            self._work -= elf.code_size // 64
-            self._callers[id(elf)] = _direct_calls(elf)
-        return self._callers[id(elf)]
+    def calls_of_import(self, elf: Elf, name: str) -> list[tuple[int, int]]:
+        """Return the calls of an imported function: the caller's start, and the call's address."""
+        if name not in elf.imports or elf.machine != "x86_64":
+            return []
+        self._work -= elf.code_size // 32
+        uses = [address for address, slot in _slot_uses(elf) if elf.slots.get(slot) == name]
+        stubs = {stub for address in uses for stub in (address, address - 4)}  # behind endbr64
+        return [(elf.function(address)[0], address) for address in uses] + self.calls(elf, stubs)
+
+    def calls(self, elf: Elf, targets: Collection[int]) -> list[tuple[int, int]]:
+        """Return the direct calls of functions: the caller's start, and the call's address."""
+        self._work -= elf.code_size // 32
+        return [
+            (elf.function(address)[0], address)
+            for address, target in _direct_calls(elf)
+            if target in targets
+        ]
 
 
 class _Walk:
@@ -192,6 +206,7 @@ class _Walk:
         self.traced: deque[tuple[Function, int, Place]] = deque()
         self.calls: dict[int, Call] = {}
         self.unknown: dict[Function, None] = {}
+        self.unread: list[str] = []
         self.parents: dict[Function, Function] = {}
         self.current: Function | None = None
         self.names: list[dict[int, str]] = []
@@ -217,6 +232,7 @@ class _Walk:
         return Calls(
             tuple(sorted(self.calls.values())),
             tuple(dict.fromkeys(self.describe(function) for function in self.unknown)),
+            tuple(self.unread),
             not self.analysis.exhausted,
         )
 
@@ -225,7 +241,12 @@ class _Walk:
         elf = self.objects[index].elf
         if elf.code_size > CODE_LIMIT or elf.go:
             self.whole.add(index)
-            self.reach_whole(index)
+            for name in elf.slots.values():
+                self.reach_import(name)
+            if not index:
+                self.reach_whole(index)
+            elif "syscall" in elf.imports:
+                self.unread.append(self.objects[index].path)
             return
         for address in elf.initial:
             self.reach(index, address)
@@ -282,20 +303,22 @@ class _Walk:
                         self.reach_import(name)
 
     def reach_whole(self, index: int) -> None:
-        """Visit the functions of an object that enter the kernel, and its imports."""
+        """Visit the functions of an object that enter the kernel."""
         elf = self.objects[index].elf
-        for name in elf.slots.values():
-            self.reach_import(name)
         pattern = _SYSCALL[elf.machine]
         for segment in elf.code:
             end = segment.offset + segment.size
             at = elf.data.find(pattern, segment.offset, end)
             while at >= 0:
-                function = (index, elf.function(at - segment.offset + segment.address)[0])
-                if function not in self.seen:
+                address = at - segment.offset + segment.address
+                function = (index, elf.function(address)[0])
+                if function not in self.seen and elf.in_function(address):
                     self.seen.add(function)
                     self.pending.append(function)
                 at = elf.data.find(pattern, at + 1, end)
+        for caller, address in self.analysis.calls_of_import(elf, "syscall"):
+            for target in self.bound.get("syscall", ()):
+                self.add_call(index, caller, address, target)
 
     # -- visit ----------------------------------------------------------------------------------
 
@@ -323,18 +346,18 @@ class _Walk:
         for number in numbers.constants:
             if number not in self.calls:
                 path = self.objects[function[0]].path
-                self.calls[number] = Call(number, path, self.name(function), self.root(function))
+                self.calls[number] = Call(number, path, self.name(function), *self.root(function))
         if not numbers.constants and not numbers.parameters:
             self.unknown[function] = None
         for parameter in numbers.parameters:
             self.add_parameter(function, parameter)
 
-    def root(self, function: Function) -> str:
-        """Return the name of the first function of a library on the way from the program."""
+    def root(self, function: Function) -> tuple[str, str]:
+        """Return the import of the program that leads to a function, and where the way starts."""
         name = ""
         while function[0] and function in self.parents:
             name, function = self.name(function), self.parents[function]
-        return name if not function[0] else ""
+        return name if not function[0] else "", self.objects[function[0]].path
 
     # -- wrappers -------------------------------------------------------------------------------
 
@@ -369,12 +392,17 @@ class _Walk:
         """Find the calls of a function in an object of which all code counts as reached."""
         index, start = function
         elf = self.objects[index].elf
-        for caller, address in self.analysis.callers(elf).get(start, ()):
+        for caller, address in self.analysis.calls(elf, (start,)):
             if self.analysis.exhausted:
                 return
-            for n, instruction in enumerate(self.analysis.code(elf, caller).instructions):
-                if instruction.address == address:
-                    self.add_caller(function, (index, caller), n)
+            self.add_call(index, caller, address, function)
+
+    def add_call(self, index: int, caller: int, address: int, target: Function) -> None:
+        """Add the call of a function by its address."""
+        code = self.analysis.code(self.objects[index].elf, caller)
+        for n, instruction in enumerate(code.instructions):
+            if instruction.address == address:
+                self.add_caller(target, (index, caller), n)
 
 
 def _target(elf: Elf, address: int) -> int | str | None:
@@ -410,26 +438,25 @@ def _edges(elf: Elf, code: Code) -> Iterator[_Edge]:
             yield _Edge(address, -1)
 
 
-def _direct_calls(elf: Elf) -> dict[int, list[tuple[int, int]]]:
-    starts = set(elf.starts)
-    calls: dict[int, list[tuple[int, int]]] = {}
+def _slot_uses(elf: Elf) -> Iterator[tuple[int, int]]:
+    """Yield the calls and jumps through slots: their address, and that of the slot."""
+    for segment in elf.code:
+        content = elf.data[segment.offset : segment.offset + segment.size]
+        for match in _SLOT_USE.finditer(content):
+            address = segment.address + match.start()
+            yield address, address + 6 + int.from_bytes(match[1], "little", signed=True)
+
+
+def _direct_calls(elf: Elf) -> Iterator[tuple[int, int]]:
+    """Yield the direct calls and jumps: their address, and that of the target."""
     for segment in elf.code:
         content = elf.data[segment.offset : segment.offset + segment.size]
         if elf.machine == "x86_64":
-            sites = (
-                (match.start(), match.start() + 5 + int.from_bytes(match[1], "little", signed=True))
-                for match in _CALL.finditer(content)
-            )
+            for match in _CALL.finditer(content):
+                address = segment.address + match.start()
+                yield address, address + 5 + int.from_bytes(match[1], "little", signed=True)
         else:
-            sites = (
-                (4 * n, 4 * n + 4 * (((word & 0x3FFFFFF) ^ 0x2000000) - 0x2000000))
-                for n, (word,) in enumerate(_word.iter_unpack(content[: len(content) & ~3]))
-                if word & 0x7C000000 == 0x14000000  # b, bl
-            )
-        for offset, target in sites:
-            if segment.address + target in starts:
-                address = segment.address + offset
-                calls.setdefault(segment.address + target, []).append(
-                    (elf.function(address)[0], address)
-                )
-    return calls
+            for n, (word,) in enumerate(_word.iter_unpack(content[: len(content) & ~3])):
+                if word & 0x7C000000 == 0x14000000:  # b, bl
+                    address = segment.address + 4 * n
+                    yield address, address + 4 * (((word & 0x3FFFFFF) ^ 0x2000000) - 0x2000000)

@@ -8,7 +8,7 @@ trace ends at the start of the function, the number is a parameter: callers have
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -69,7 +69,7 @@ class Code:
         """Return whether the code ends with a jump or a return, apart from padding."""
         for index in range(len(self.instructions) - 1, -1, -1):
             name, operands = self.instructions[index][2:]
-            if "nop" not in name and name not in ("int3", ".byte") and operands != "ax, ax":
+            if not _is_padding(name, operands):
                 return self._ends(index) or name in ("call", "bl")  # it may not return
         return True
 
@@ -142,36 +142,46 @@ class Code:
 
     def trace(self, index: int, place: Place) -> Numbers:
         """Return the values of a place before an instruction."""
-        sources = self._sources
         constants: set[int] = set()
         parameters: set[Place] = set()
         unknown = False
         pending: list[tuple[int, Place]] = [(index, place)]
-        seen = set(pending)
+        switched: set[Place] = set()  # for which the indirect jumps were passed
+        seen: set[tuple[int, Place]] = set()  # instructions that were passed, with the place after
         while pending:
             at, place = pending.pop()
-            before = list(sources.get(at, ()))
-            if at > 0 and not self._ends(at - 1):
-                before.append(at - 1)
-            elif at == 0:
+            if at == 0:
                 parameters.add(place)
-            if at > 0 and not before:  # a case of a switch, or not reached
-                before = self._indirect_jumps
+            before = self._before(at)
+            if before is self._indirect_jumps:
+                if place in switched:
+                    continue
+                switched.add(place)
             for previous in before:
-                # A jump has no effect on a register, so it needs no transfer of its own.
+                if (previous, place) in seen:
+                    continue
+                seen.add((previous, place))
                 for value in self._transfer(previous, place):
                     if value is None:
                         unknown = True
                     elif isinstance(value, _Constant):
                         if 0 <= value.value < _NUMBERS_LIMIT:
                             constants.add(value.value)
-                    elif (previous, value) not in seen:
-                        seen.add((previous, value))
+                    else:
                         pending.append((previous, value))
             if len(seen) > STEPS_LIMIT:
                 unknown = True
                 break
         return Numbers(frozenset(constants), frozenset(parameters), unknown, len(seen))
+
+    def _before(self, index: int) -> Sequence[int]:
+        """Return the instructions after which one can be executed, by index."""
+        sources = self._sources.get(index, [])
+        if index > 0 and not self._ends(index - 1):
+            return [*sources, index - 1]
+        if index > 0 and not sources and not _is_padding(*self.instructions[index][2:]):
+            return self._indirect_jumps  # a case of a switch, or not reached
+        return sources
 
     def _ends(self, index: int) -> bool:
         name = self.instructions[index].name
@@ -336,6 +346,10 @@ def _slot(text: str) -> int | None:
     if match is None:
         return None
     return int(match[2], 0) * (-1 if match[1] == "-" else 1) if match[2] else 0
+
+
+def _is_padding(name: str, operands: str) -> bool:
+    return "nop" in name or name in ("int3", ".byte") or (name, operands) == ("xchg", "ax, ax")
 
 
 def _is_branch(name: str) -> bool:

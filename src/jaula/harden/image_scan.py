@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.errors import Unavailable
-from jaula.harden.image_scan_languages import LANGUAGES, language_of
+from jaula.harden.image_scan_languages import LANGUAGES, SERVICE, language_of
 from jaula.harden.image_scan_program import Programs
-from jaula.harden.image_scan_tree import ImageTree
+from jaula.harden.image_scan_tree import Directory, File, ImageTree
 from jaula.harden.syscalls import ALWAYS, ALWAYS_REASON
 from jaula.kernel import seccomp
 from jaula.security.capabilities import DEFAULT
@@ -71,7 +71,7 @@ def guess(
     if root:
         capabilities = _capabilities(calls, ports)
     evidence["capabilities"] = capabilities
-    files = _files(tree, config, evidence)
+    files = _files(tree, config, programs, evidence)
     evidence["network.listen"] = {port: Evidence(reason="EXPOSE") for port in ports}
     notes.insert(0, "guessed from the image's files: a record says more, and is exact")
     if not config.entrypoint and not command:
@@ -101,6 +101,7 @@ def _system_calls(programs: Programs, machine: str) -> dict[str, _Found]:
         ) from None
     found: dict[str, _Found] = {}
     analysis = Analysis()
+    unknown: dict[str, None] = {}
 
     def add(name: str, program: str, reason: str) -> None:
         entry = found.setdefault(name, _Found([], reason))
@@ -124,13 +125,18 @@ def _system_calls(programs: Programs, machine: str) -> dict[str, _Found]:
             if name_of is not None:
                 add(name_of, program.path, _reason(call, program.path))
         if not result.complete:
-            programs.notes[f"{program.path} is too large to be followed completely"] = None
-        if result.unknown:
-            shown = ", ".join(result.unknown[:3])
-            more = f" and {len(result.unknown) - 3} more" if len(result.unknown) > 3 else ""
             programs.notes[
-                f"{program.path}: calls whose number is not constant, in {shown}{more}"
+                f"{program.path} is too large to be followed: calls of services were added"
             ] = None
+            for name in SERVICE:
+                add(name, program.path, "stated for services, since the program is too large")
+        unknown |= dict.fromkeys(result.unknown)
+        for path in result.unread:
+            programs.notes[f"{path} is too large: the calls by its own code are not known"] = None
+    if unknown:
+        shown = ", ".join(list(unknown)[:3])
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        programs.notes[f"system calls whose number is not constant, in {shown}{more}"] = None
     return found
 
 
@@ -141,7 +147,8 @@ def _reason(call: Call, program: str) -> str:
     library = call.path.rpartition("/")[2]
     symbol = call.symbol or "a function"
     if not call.root:
-        return f"start or function tables of {library}: {symbol}"
+        origin = call.root_path.rpartition("/")[2]
+        return f"start or function tables of {origin} use {symbol} of {library}"
     if call.root == symbol:
         return f"{symbol} of {library}"
     return f"{call.root} uses {symbol} of {library}"
@@ -217,38 +224,51 @@ def _ports(config: ImageConfig) -> tuple[str, ...]:
     return tuple(f"{protocol}:{number}" for protocol, number in sorted(ports))
 
 
-def _files(tree: ImageTree, config: ImageConfig, evidence: dict[str, dict[str, Evidence]]) -> Files:
+def _files(
+    tree: ImageTree, config: ImageConfig, programs: Programs,
+    evidence: dict[str, dict[str, Evidence]],
+) -> Files:  # fmt: skip
     """Return a read-only root, its volumes, and tmpfs for what does not outlive the container.
 
-    Directories of another user than root below /var are written by programs: empty ones are tmpfs.
+    A directory below /var that a program names is written. A volume has the files of the image.
     """
-    volumes = tuple(sorted({"/" + path.strip("/") for path in config.volumes if path.strip("/")}))
-    tmpfs: dict[str, str] = {}
-    reasons: dict[str, Evidence] = {}
+    volumes = {
+        "/" + path.strip("/"): Evidence(reason="VOLUME")
+        for path in config.volumes
+        if path.strip("/")
+    }
+    tmpfs: dict[str, Evidence] = {}
     for path in _TRANSIENT:
         found = tree.resolve(path)
         if found is not None and found[0] == path and not _below(path, volumes):
-            tmpfs[path] = "mode=1777" if path != "/run" else ""
-            reasons[path] = Evidence(reason="temporary files")
-    root_reason = ""
-    for path, directory in tree.directories("/var"):
-        if not directory.uid or _below(path, (*volumes, *tmpfs)) or len(path) > 4096:
+            tmpfs[path] = Evidence(reason="temporary files")
+    for path, program in sorted(programs.directories("/var")):
+        parts = path.split("/")[:4]  # /var/lib/NAME
+        place = "/".join(parts)
+        if len(parts) < 4 or _below(place, (*volumes, *tmpfs)):
             continue
-        if directory.entries and not path.startswith(("/var/log/", "/var/cache/")):
-            root_reason = root_reason or f"{path} has files and belongs to user {directory.uid}"
-            continue
-        tmpfs[path] = f"mode={directory.mode & 0o7777:o},uid={directory.uid},gid={directory.gid}"
-        reasons[path] = Evidence(reason=f"belongs to user {directory.uid}")
-    evidence["files.tmpfs"] = reasons
-    evidence["files.volumes"] = {path: Evidence(reason="VOLUME") for path in volumes}
-    if root_reason:
-        evidence["files.read-only-root"] = {"read-only-root": Evidence(reason=root_reason)}
+        section = tmpfs if parts[2] in ("cache", "run", "lock") else volumes
+        section[place] = Evidence(programs=(program,), reason="named in its file")
+    evidence["files.tmpfs"] = dict(sorted(tmpfs.items()))
+    evidence["files.volumes"] = dict(sorted(volumes.items()))
+    modes = {path: tree.resolve(path) for path in tmpfs}
     return Files(
-        read_only_root=not root_reason,
-        tmpfs=dict(sorted(tmpfs.items())),
-        volumes=volumes,
-        write=tuple(sorted(f"{path}/" for path in (*volumes, *tmpfs))) if not root_reason else (),
+        tmpfs={
+            path: _tmpfs_options(found[1] if found else None)
+            for path, found in sorted(modes.items())
+        },
+        volumes=tuple(sorted(volumes)),
+        write=tuple(sorted(f"{path}/" for path in (*volumes, *tmpfs))),
     )
+
+
+def _tmpfs_options(node: Directory | File | None) -> str:
+    """Return the options that give a tmpfs the mode and the owner of the image's directory."""
+    if not isinstance(node, Directory):
+        return ""
+    options = [f"mode={node.mode & 0o7777:o}"]
+    options += [f"{name}={each}" for name, each in (("uid", node.uid), ("gid", node.gid)) if each]
+    return ",".join(options)
 
 
 def _below(path: str, directories: Iterable[str]) -> bool:

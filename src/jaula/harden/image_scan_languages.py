@@ -33,7 +33,7 @@ _SOCKETS = (
     "shutdown signalfd4 socket socketpair timerfd_create timerfd_gettime timerfd_settime"
 )
 _THREADS = (
-    "clock_getres clock_gettime clock_nanosleep clone futex_waitv getcpu getpriority "
+    "clone3 clock_getres clock_gettime clock_nanosleep clone futex_waitv getcpu getpriority "
     "gettimeofday membarrier mincore nanosleep rt_sigpending rt_sigsuspend rt_sigtimedwait "
     "sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getparam "
     "sched_getscheduler sched_setaffinity sched_setscheduler sched_yield setpriority tgkill "
@@ -45,16 +45,17 @@ _PROCESSES = (
     "setgid setgroups setitimer setpgid setregid setresgid setresuid setreuid setrlimit "
     "setsid setuid vfork wait4 waitid"
 )
-_ALL = frozenset(f"{_START} {_FILES} {_SOCKETS} {_THREADS} {_PROCESSES}".split())
+SERVICE = frozenset(f"{_START} {_FILES} {_SOCKETS} {_THREADS} {_PROCESSES}".split())
+"""What a service commonly does."""
 
 LANGUAGES: dict[str, frozenset[str]] = {
-    "python": _ALL,
-    "ruby": _ALL,
-    "perl": _ALL,
-    "php": _ALL,
+    "python": SERVICE,
+    "ruby": SERVICE,
+    "perl": SERVICE,
+    "php": SERVICE,
     # Shared memory between processes, and memory that is not dumped.
-    "node": _ALL | {"mlock2", "pkey_alloc", "pkey_free", "pkey_mprotect"},
-    "java": _ALL | {"get_mempolicy", "mbind", "set_mempolicy", "mlock2"},
+    "node": SERVICE | {"mlock2", "pkey_alloc", "pkey_free", "pkey_mprotect"},
+    "java": SERVICE | {"get_mempolicy", "mbind", "set_mempolicy", "mlock2"},
 }
 """The calls by language, with those that start a program."""
 

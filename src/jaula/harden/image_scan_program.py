@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from jaula.harden.elf import Elf, InvalidElf, Object
-from jaula.harden.image_scan_tree import ImageTree
+from jaula.harden.image_scan_tree import Directory, ImageTree
 from jaula.spec.image import ImageConfig
 
 PROGRAMS_LIMIT = 64
@@ -109,6 +109,19 @@ class Programs:
             if found is not None and found[1].mode & 0o111:
                 return found[0]
         return None
+
+    def directories(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield the directories below a directory that the programs name, with the program."""
+        for path in self.programs:
+            elf = self.elf(path)
+            if elf is None:
+                continue
+            for text in texts(elf):
+                if text.startswith(f"{prefix}/"):
+                    for each in (text, text.rpartition("/")[0]):
+                        found = self._tree.resolve(each)
+                        if found is not None and isinstance(found[1], Directory):
+                            yield found[0], path
 
     # -- programs -------------------------------------------------------------------------------
 

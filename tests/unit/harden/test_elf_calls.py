@@ -185,9 +185,7 @@ def test_work_is_limited() -> None:
 
 SAMPLES = (
     pause.program("x86_64"), pause.program("aarch64"), library(),
-    program(
-        "bf27000000" + call_slot(5, 0) + EXIT, "syscall", needed=["libc.so"], run_path="$ORIGIN"
-    ),
+    program("bf27000000" + call_slot(5, 0) + EXIT, "syscall", needed=["c.so"], run_path="$ORIGIN"),
 )  # fmt: skip
 
 
