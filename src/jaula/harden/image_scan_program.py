@@ -34,8 +34,10 @@ _NAMES_SERVICES = frozenset(
 )  # fmt: skip
 _TEXT = re.compile(rb"[/A-Za-z_][\x21-\x7e]{2,255}(?=\0)")
 _LIBRARY = re.compile(r"[A-Za-z0-9_+./-]+\.so(\.[0-9]+)*")
-_COMMAND = re.compile(r"(?:^|[;&|({`!]|\$\(|\b(?:then|do|else|elif|if|while|until|exec|env|time)\s)"
-                      r"\s*((?:[A-Za-z_]\w*=\S*\s+)*)([A-Za-z0-9_./+-]+)")  # fmt: skip
+_COMMAND = re.compile(
+    r"(?:^|[;&|({`!]|\$\()\s*(?:(?:then|do|else|elif|if|while|until|exec|env|time|!|\w+=[^\s$`]*)\s+)*"
+    r"([A-Za-z0-9_./+-]+)"
+)
 _ABSOLUTE = re.compile(r"(?<![\w.}$-])(/[A-Za-z0-9_./+-]+)")
 
 
@@ -326,7 +328,7 @@ def commands(text: str) -> Iterator[str]:
         if stripped.startswith("#"):
             continue
         for match in _COMMAND.finditer(stripped):
-            seen.add(match[2])
+            seen.add(match[1])
         seen.update(_ABSOLUTE.findall(stripped))
     yield from sorted(seen)
 
