@@ -224,7 +224,8 @@ class DockerHost:
     def __init__(self, socket_path: str) -> None:
         """Find the process of dockerd.
 
-        :raises InvalidRequest: when no dockerd listens at the socket.
+        :raises InvalidRequest: when no dockerd of root listens at the socket.
+        :raises OSError: when /proc cannot be read.
         """
         self.api = DockerApi(socket_path)
         try:
@@ -234,6 +235,12 @@ class DockerHost:
                 f"no dockerd listens at {socket_path}: {error.strerror or error}",
                 hint="name its socket: jaula audit --docker unix:///run/docker.sock",
             ) from None
+        if os.stat(f"/proc/{self.pid}").st_uid != 0:
+            raise InvalidRequest(
+                f"the dockerd at {socket_path} (process {self.pid}) is rootless: its containers "
+                "are in namespaces of its user",
+                hint="audit the dockerd of root",
+            )
         words = _words(self.pid)
         self.options = parse_options(words)
         self.config_file = self.options.get("config-file", CONFIG_FILE)
@@ -442,9 +449,14 @@ def _containers(docker: DockerHost, root: str) -> list[Subject]:
         }
     except OSError:
         listed, names = {}, {}  # the kernel has the containers, also without the daemon
-    proxies = docker.proxies()
+    proxies, inits = docker.proxies(), docker.inits()
     result = []
-    for id, pid in sorted(docker.inits().items()):
+    for id, entry in listed.items():
+        if id not in inits and _is_running(docker, id):
+            name = (entry.get("Names") or [id[:12]])[0].lstrip("/")
+            reason = f"no shim of {docker.containerd} has it: another runtime may run it"
+            result.append(Subject(Kind.CONTAINER, name, None, reason))
+    for id, pid in sorted(inits.items()):
         name = id[:12]
         try:
             document = docker.api.get(f"/containers/{id}/json") if id in listed else None
@@ -464,6 +476,15 @@ def _containers(docker: DockerHost, root: str) -> list[Subject]:
             if os.path.exists(f"/proc/{pid}"):
                 result.append(Subject(Kind.CONTAINER, name, None, f"it cannot be read: {error}"))
     return result
+
+
+def _is_running(docker: DockerHost, id: str) -> bool:
+    """Return whether a container still runs."""
+    try:
+        document = docker.api.get(f"/containers/{id}/json") or {}
+    except OSError:
+        return False
+    return bool((document.get("State") or {}).get("Running"))
 
 
 def _proxied(document: Mapping[str, Any], proxies: Mapping[str, list[Port]]) -> Iterable[Port]:

@@ -140,3 +140,31 @@ def test_remediations_are_for_docker() -> None:
     assert judgement.remediation == "docker update --memory SIZE"
     assert BY_ID["1.1.14"].title == "Changes of containerd are recorded"
     assert BY_ID["3.6"].title == "Mode of /etc/docker: 0755 or stricter"
+
+
+class FakeDocker:
+    """dockerd with a container that has no shim, and one that has exited since it was listed."""
+
+    rules, containerd = "", "/run/containerd/containerd.sock"
+
+    def __init__(self) -> None:
+        self.api = self
+
+    def get(self, target: str) -> Any:
+        if target == "/containers/json":
+            return [{"Id": ID, "Names": ["/lost"]}, {"Id": "b" * 64, "Names": ["/gone"]}]
+        if target == f"/containers/{ID}/json":
+            return {"State": {"Running": True}}
+        return None if target.startswith("/containers/") else []
+
+    def proxies(self) -> dict[str, list[Port]]:
+        return {}
+
+    def inits(self) -> dict[str, int]:
+        return {}
+
+
+def test_a_listed_container_without_a_shim_is_not_left_out() -> None:
+    fake: Any = FakeDocker()
+    [subject] = docker._containers(fake, "/var/lib/docker")
+    assert subject.name == "lost" and "no shim of /run/containerd" in subject.error

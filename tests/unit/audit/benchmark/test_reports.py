@@ -17,6 +17,7 @@ from jaula.audit.benchmark.assessment import Assessment, Score, Subject, assess,
 from jaula.audit.benchmark.catalog import SECTIONS
 from jaula.audit.benchmark.control import (
     Control,
+    Judgement,
     Kind,
     Profile,
     Scope,
@@ -166,3 +167,38 @@ def test_json_has_every_finding() -> None:
     document = json.loads(FORMATS["json"](assessment()))
     assert document["score"]["all"] == {"holding": 1, "applicable": 3}
     assert [f["subject"] for f in document["controls"][0]["findings"]] == ["web", "db", HOSTILE]
+
+
+def test_sections_and_ids_may_be_words() -> None:
+    """The profiles other than CIS, and ``jaula image audit``, have no numbers."""
+    judged_by = {Kind.IMAGE: lambda _: fails("3 files", "remove")}
+    controls = tuple(
+        Control(id, 1, (Scope.IMAGES,), f"control {id}", judged_by, section)
+        for id, section in (("user", "configuration"), ("file-secrets", "secrets"))
+    )
+    profile = Profile("image", "image audit", {"configuration": "configuration",
+                                               "secrets": "secrets"}, controls)  # fmt: skip
+    outcomes = assess(controls, [Scope.IMAGES], [Subject(Kind.IMAGE, "web", None)], (), TODAY)
+    whole = Assessment("2026-06-01T00:00:00Z", "host", "id", (Scope.IMAGES,), outcomes, profile,
+                       "jaula image audit")  # fmt: skip
+    log = json.loads(FORMATS["sarif"](whole))
+    assert not [error.message for error in Draft4Validator(SCHEMA).iter_errors(log)]
+    assert log["runs"][0]["tool"]["driver"]["name"] == "jaula image audit"
+    assert [r["ruleId"] for r in log["runs"][0]["results"]] == ["user", "file-secrets"]
+    tree = ElementTree.fromstring(FORMATS["junit"](whole))
+    assert [s.attrib["name"] for s in tree.iter("testsuite")] == ["configuration", "secrets"]
+    assert next(tree.iter("testcase")).attrib["classname"] == "image.image.web"
+    assert "<h2>secrets</h2>" in FORMATS["html"](whole)
+    assert json.loads(FORMATS["json"](whole))["profile"] == "image"
+
+
+def test_details_are_in_json_and_html_alone() -> None:
+    judgement = Judgement(State.FAIL, "2 of many", "remove", details=("first", "second <b>"))
+    control = Control("x", 1, (Scope.IMAGES,), "x", {Kind.IMAGE: lambda _: judgement}, "s")
+    profile = Profile("image", "image", {"s": "s"}, (control,))
+    outcomes = assess([control], [Scope.IMAGES], [Subject(Kind.IMAGE, "web", None)], (), TODAY)
+    whole = Assessment("2026-06-01T00:00:00Z", "host", "id", (Scope.IMAGES,), outcomes, profile)
+    finding = json.loads(FORMATS["json"](whole))["controls"][0]["findings"][0]
+    assert finding["details"] == ["first", "second <b>"]
+    assert "second &lt;b&gt;" in FORMATS["html"](whole)
+    assert "second" not in FORMATS["table"](whole)
