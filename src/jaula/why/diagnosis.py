@@ -109,11 +109,12 @@ def _is_search(event: Refusal, events: Sequence[Event]) -> bool:
 
 def _searched(events: Sequence[Event]) -> frozenset[bytes]:
     """Return the names of programs that were searched in several directories."""
-    names = [
-        os.path.basename(event.text)
+    paths = {
+        event.text
         for event in events
         if isinstance(event, Refusal) and event.syscall in EXECS and event.errno == "ENOENT"
-    ]
+    }
+    names = [os.path.basename(path) for path in paths]
     return frozenset(name for name in names if names.count(name) > 1)
 
 

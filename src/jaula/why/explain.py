@@ -80,6 +80,10 @@ def explain(
     """Return which layer refused a call. ``facts`` are None if the file is not known or absent."""
     if not refusal.entered:
         return _seccomp(refusal, confinement)
+    if refusal.refused == ("CAP_DAC_READ_SEARCH",) and "CAP_DAC_OVERRIDE" in refusal.effective:
+        # The kernel asks for the smaller one first. The larger one is held, so the owner is not
+        # of this user namespace.
+        refusal = msgspec.structs.replace(refusal, refused=())
     if refusal.syscall in EXECS and (found := _exec(refusal, confinement, facts)):
         return found
     if refusal.errno == "ENOSYS":
@@ -150,6 +154,7 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
                 cap_flag("CAP_AUDIT_READ"),
                 GIVES_AWAY["CAP_AUDIT_READ"],
                 "PAM and systemd continue without it",
+                harmless=True,
             )
         allowed = ", ".join(name for _, name, _ in FAMILIES)
         name = _FAMILY_NAMES.get(family, str(family))
@@ -615,15 +620,24 @@ def _ids(refusal: Refusal, confinement: Confinement, facts: FileFacts | None) ->
         and confinement.inside(facts.uid) is None
         and not refusal.refused
     ):
+        if is_within(refusal.path, "/proc") or is_within(refusal.path, "/sys"):
+            return Explanation(
+                layer=Layer.ID_MAP,
+                rule=f"{refusal.path} belongs to root of the host; root of the container is "
+                "another user",
+                proof="the kernel accepted no capability of the process, as for an unmapped owner",
+                flag=HOST_USERS,
+                gives_away=HOST_USERS_GIVES,
+            )
         return Explanation(
             layer=Layer.ID_MAP,
             rule=f"{facts.directory or 'the file'} belongs to a user of the host that the user "
             f"namespace does not map ({_ranges(confinement)}): capabilities of the container do "
             "not hold for it",
-            proof="the kernel asked for no capability, as it does for a file of an unmapped owner",
+            proof="the kernel accepted no capability of the process, as for an unmapped owner",
             flag="-v SOURCE:TARGET:U",
             gives_away="the owner of the files in the source is changed",
-            advice="or give the files to an id of the container on the host",
+            advice="give the files to an id of the container on the host",
         )
     return None
 
@@ -705,6 +719,13 @@ def _limit(
             layer=Layer.KERNEL,
             rule="the kernel does not overcommit that much memory",
             proof=f"{call} returned ENOMEM, and no rlimit is set",
+        )
+    if error == "EPERM" and call in ("setrlimit", "prlimit64") and not refusal.refused:
+        return Explanation(
+            layer=Layer.KERNEL,
+            rule="a limit of open files above fs.nr_open of the host, for each user",
+            proof=f"{call} returned EPERM without a question for a capability",
+            harmless=True,
         )
     if error == "EACCES" and call == "setpriority":
         return rlimit("nice", "priority over other containers")
@@ -876,6 +897,12 @@ def _network(
             f"no route to {address}, or its host does not answer",
             advice="jaula network inspect shows the container's networks",
         )
+    if error in ("EPERM", "EACCES") and fields.get("family") == "unix":
+        return result(
+            Layer.PERMISSION,
+            f"owner or mode of the socket {address}, or of a directory above it",
+            advice="run the program as the socket's user or group: --user, --group-add",
+        )
     if error in ("EPERM", "EACCES") and not refusal.refused:
         domain = confinement.landlock
         if domain and domain.handled_access_net and fields.get("family") in ("inet", "inet6"):
@@ -1026,12 +1053,10 @@ def _no_capability(
             gives_away="that device of the host",
         )
     path = refusal.path
-    if facts is not None and not facts.device:
-        writes = call in OPENS and stat.S_IMODE(facts.mode) & 0o222 == 0
+    if facts is not None and not facts.device and not _overrides(refusal, confinement, facts):
         return Explanation(
             layer=Layer.PERMISSION,
-            rule=f"{_owner(facts, confinement)}; the process is user {_who(refusal, confinement)}"
-            + (", and no one may write" if writes else ""),
+            rule=f"{_owner(facts, confinement)}; the process is user {_who(refusal, confinement)}",
             proof=proof,
             advice="change owner or mode of the file in the image or volume",
         )
@@ -1058,4 +1083,20 @@ def _no_capability(
             flag=HOST_USERS,
             gives_away=HOST_USERS_GIVES,
         )
+    if path and refusal.errno == "EACCES" and not refusal.filesystem:
+        return Explanation(
+            layer=Layer.PERMISSION,
+            rule="owner or mode of the file, or of a directory above it",
+            proof=proof,
+            advice="change owner or mode of the file in the image or volume",
+        )
     return None
+
+
+def _overrides(refusal: Refusal, confinement: Confinement, facts: FileFacts) -> bool:
+    """Return whether owner and mode cannot refuse: the process may ignore them."""
+    return (
+        "CAP_DAC_OVERRIDE" in refusal.effective
+        and confinement.inside(facts.uid) is not None
+        and (refusal.syscall not in EXECS or bool(facts.mode & 0o111))
+    )

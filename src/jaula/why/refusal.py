@@ -38,7 +38,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     ``entered``: the kernel ran the call; otherwise a filter refused it before. ``refused``: the
     capabilities that the call lacked, in the user namespace of ``level`` (0 is the host's).
     ``text``: the path, file or address that the call names; an address is a ``struct sockaddr``.
-    ``errno`` is empty if the call succeeded and a part of it was refused.
+    ``resolved`` is the absolute path of a relative one, if it is known. ``errno`` is empty if the
+    call succeeded and a part of it was refused.
     """
 
     syscall: str
@@ -56,6 +57,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     filesystem: str = ""
     device: str = ""
     text: bytes = b""
+    resolved: bytes = b""
     name: str = ""
     program: str = ""
     pid: int = 0
@@ -64,7 +66,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def path(self) -> str:
         """Return the text as a path, with escapes for bytes that are not UTF-8."""
-        return text_of(self.text)
+        return text_of(self.resolved or self.text)
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from jaula.why.refusal import Event, Refusal
 from jaula.why.tracer import RefusalTracer
 
 _INTERVAL = 200  # milliseconds between two readings of the numbers
+_AT_FDCWD = 0xFFFFFF9C  # -100
 _WITH_FILE = OPENS | EXECS | {
     "access", "faccessat", "faccessat2", "chmod", "fchmodat", "chown", "lchown", "fchownat",
     "unlink", "unlinkat", "rename", "renameat", "mkdir", "mkdirat", "truncate", "chdir",
@@ -90,10 +91,11 @@ class Session:
     def _receive(self) -> None:
         self._tracer.consume()
         events = self._tracer.events
-        for event in events[len(self._facts) :]:
+        for n in range(len(self._facts), len(events)):
             if self._files is None:
-                self._open(event.pid)
-            self._facts.append(self._facts_of(event))
+                self._open(events[n].pid)
+            events[n] = _resolve(events[n])
+            self._facts.append(self._facts_of(events[n]))
         if self._usage is not None:
             self._usage.read()
 
@@ -106,12 +108,9 @@ class Session:
             or not (event.errno or event.syscall in OPENS)
         ):
             return None
-        path = os.fsdecode(event.text)
+        path = os.fsdecode(event.resolved or event.text)
         if not path.startswith("/"):
-            try:
-                path = os.path.join(os.readlink(f"/proc/{event.pid}/cwd"), path)
-            except OSError:
-                return None
+            return None
         return self._files.facts(path, execute=event.syscall in EXECS)
 
     def finish(self) -> Trace:
@@ -150,3 +149,27 @@ class Session:
             self._files.close()
         os.close(self._stop_read)
         os.close(self._stop_write)
+
+
+def _resolve(event: Event) -> Event:
+    """Return a refusal with the absolute path of a relative one, while its process exists.
+
+    The path is relative to the working directory or to the descriptor of an ``at`` call.
+    """
+    if (
+        not isinstance(event, Refusal)
+        or event.syscall not in _WITH_FILE
+        or not event.text
+        or event.text.startswith(b"/")
+    ):
+        return event
+    directory = "cwd"
+    descriptor = event.args[0] & 0xFFFFFFFF
+    if event.syscall.rstrip("2").endswith("at") and descriptor < _AT_FDCWD:
+        directory = f"fd/{descriptor}"
+    try:
+        above = os.readlink(f"/proc/{event.pid}/{directory}".encode())
+    except OSError:
+        return event  # it has exited
+    path = os.path.normpath(os.path.join(above, event.text))
+    return msgspec.structs.replace(event, resolved=path) if path.startswith(b"/") else event

@@ -136,6 +136,9 @@ QUESTIONS = (
              run="-v {directory}:/ro:ro"),
     Question("unmapped-owner", "touch /foreign/x", "open", "id map", ":U",
              run="-v {foreign}:/foreign"),
+    Question("unmapped-owner-read", "cat /foreign/secret", "open", "id map", ":U",
+             run="-v {foreign}:/foreign"),
+    Question("proc-of-root", "ls /proc/tty/driver", "open", "id map", "--userns=host"),
     Question("file-of-root", "cat /tmp/secret", "open", "file permission", "--user 0",
              user="1000"),
     Question("root-without-override", "echo x > /tmp/of-user/x", "open", "capability",
@@ -259,7 +262,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name).chmod(0o755)
     foreign = place / "foreign"
     foreign.mkdir()
-    os.chown(foreign, 4_000_000_000, 4_000_000_000)
+    (foreign / "secret").write_text("secret")
+    (foreign / "secret").chmod(0o600)
+    for path in (foreign, foreign / "secret"):
+        os.chown(path, 4_000_000_000, 4_000_000_000)
     nodes = place / "nodes"
     nodes.mkdir()
     for name, major, minor in (
@@ -367,7 +373,7 @@ def test_why_names_the_layer_that_refused(
     report = ask(engine, *words, command)
     answers = [
         each["explanation"]
-        for each in report["diagnoses"]
+        for each in report["diagnoses"] + report["harmless"]
         if any(
             operation["call"] in (question.call, question.call + "at")
             for operation in each["operations"]

@@ -65,11 +65,17 @@ def test_run_why_explains_a_program_that_cannot_be_executed(
         engine.request("DELETE", f"/containers/{name}?force=1")
 
 
-def test_run_why_refuses_to_detach_and_creates_nothing(engine: PrivateEngine, busybox: str) -> None:
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(("-d",), "jaula why NAME"), (("--record", "/absent/record"), "cannot be combined")],
+)
+def test_run_why_refuses_other_flags_and_creates_nothing(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...], message: str
+) -> None:
     name = containers.unique()
-    done = engine.cli("jaula", "run", "-d", "--why", "--name", name, busybox, "true")
+    done = engine.cli("jaula", "run", *flags, "--why", "--name", name, busybox, "true")
     assert done.returncode == 125
-    assert "jaula why NAME" in done.stderr
+    assert message in done.stderr
     assert name not in names(engine)
 
 

@@ -9,8 +9,10 @@ import pytest
 
 from jaula.kernel import mountinfo
 from jaula.kernel.capabilities import NAMES
+from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.security.capabilities import DEFAULT
 from jaula.security.seccomp.seccomp import default_profile
+from jaula.spec.annotations import PathRule, Ruleset
 from jaula.spec.runtime import DeviceCgroup
 from jaula.why.confinement import Confinement, Network, Usage
 from jaula.why.explain import FileFacts, explain
@@ -225,3 +227,39 @@ def test_every_error_of_every_call_has_an_answer() -> None:
 def test_every_capability_says_what_it_gives_away() -> None:
     assert set(GIVES_AWAY) == set(NAMES)
     assert set(HOST_CHECKED) <= set(NAMES)
+
+
+def test_an_lsm_is_named_only_if_owner_and_mode_cannot_refuse() -> None:
+    facts = FileFacts(mode=0o100644, uid=100000)
+    labelled = confined(label="jaula-default")
+    call = refusal("openat", "EACCES", text=b"/tmp/x")
+    assert explain(call, labelled, facts).layer is Layer.LSM
+    user = msgspec.structs.replace(call, effective=frozenset(), fsuid=101000)
+    assert explain(user, labelled, facts).layer is Layer.PERMISSION
+
+
+def test_rules_of_landlock_are_computed_from_the_domain() -> None:
+    domain = Ruleset(
+        handled_access_fs=int(FS.WRITE_FILE | FS.READ_FILE | FS.EXECUTE),
+        paths=(PathRule("/", int(FS.READ_FILE)), PathRule("/tmp", int(FS.WRITE_FILE))),
+    )
+    container = confined(landlock=domain)
+    write = (0xFFFFFF9C, 0, 1, 0, 0, 0)
+    answer = explain(refusal("openat", "EACCES", text=b"/etc/x", args=write), container)
+    assert (answer.layer, answer.flag) == (Layer.LANDLOCK, "--security-opt landlock=write=/etc/x")
+    inside = explain(refusal("openat", "EACCES", text=b"/tmp/x", args=write), container)
+    assert inside.layer is not Layer.LANDLOCK
+    executed = explain(refusal("execve", "EACCES", text=b"/tmp/x"), container)
+    assert executed.flag == "--security-opt landlock=execute=/tmp/x"
+
+
+def test_egress_lists_and_networks_of_others() -> None:
+    address = socket.AF_INET.to_bytes(2, "little") + (80).to_bytes(2, "big") + bytes([10, 1, 2, 3])
+    refused = refusal("connect", "ECONNREFUSED", text=address + bytes(8))
+    listed = confined(egress=("tcp:10.1.0.0/16:80",))
+    assert explain(refused, listed).layer is Layer.NETWORK
+    assert explain(refused, confined(egress=())).flag == "--egress tcp:10.1.2.3:80"
+    silent = msgspec.structs.replace(refused, errno="ETIMEDOUT")
+    other = confined(other_networks=(Network("db", subnets=("10.1.2.0/24",)),))
+    assert explain(silent, other).flag == "jaula network connect db CONTAINER"
+    assert not explain(silent, CONTAINER).flag

@@ -84,7 +84,7 @@ def _command(
 ) -> Report:
     """Run a command in the container; its output goes to standard error."""
     confinement = why.confinement_of(client, document)
-    session = why.open_session(document["Id"])
+    session = why.open_session(client, document["Id"])
     try:
         session.start(document["State"]["Pid"])
         status, reason = why.execute(client, document["Id"], words, options.text("user"))
@@ -122,7 +122,7 @@ def _running(client: Client, document: dict[str, Any], seconds: float | None) ->
         exit_fd = pidfd_open(pid)
     except OSError:
         raise CliError(f"container {name} has exited; ask again") from None
-    session = why.open_session(document["Id"])
+    session = why.open_session(client, document["Id"])
     try:
         with SignalHandler(ENDING) as signals:
             session.start(pid)

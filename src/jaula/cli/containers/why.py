@@ -27,16 +27,22 @@ _TWINS, _TWIN_TIMEOUT = 8, 60.0  # copies of one report; seconds that one may ru
 _MESSAGE = 4096  # bytes of output that may be the engine's reason
 
 
-def check_root() -> None:
-    """Check that the caller may trace.
+def check_host(client: Client) -> None:
+    """Check that the caller may trace, and that the engine is on this host.
 
-    :raises CliError: when it may not.
+    :raises CliError: when one is not so.
     """
     if os.geteuid() != 0:
         raise CliError("an explanation needs root: run the command with sudo")
+    address = client.address.text
+    if not address.startswith(("unix://", "/")):
+        raise CliError(
+            f"jaula why traces the kernel of this host, and {address} may be another one: run the "
+            "command on the engine's host"
+        )
 
 
-def open_session(container: str) -> Session:
+def open_session(client: Client, container: str) -> Session:
     """Return a session that traces a container.
 
     :raises CliError: when this host cannot trace.
@@ -44,7 +50,7 @@ def open_session(container: str) -> Session:
     from jaula.errors import JaulaError
     from jaula.why.session import Session
 
-    check_root()
+    check_host(client)
     try:
         return Session(container)
     except JaulaError as error:
@@ -178,7 +184,7 @@ def _twin(client: Client, request: dict[str, Any]) -> tuple[Diagnosis, ...] | st
         return error.reason
     url = f"/containers/{created['Id']}"
     try:
-        session = open_session(created["Id"])
+        session = open_session(client, created["Id"])
         try:
             session.start()
             client.request("POST", f"{url}/start")
@@ -344,7 +350,9 @@ def run_explained(
 
     if options.on("detach"):
         raise CliError("--why needs an attached container; without -d, or jaula why NAME")
-    check_root()
+    if options.is_set("record"):
+        raise CliError("--why and --record cannot be combined: they trace the container twice")
+    check_host(client)
     site_packages.enable()
     from jaula.errors import JaulaError
     from jaula.why.report import to_text
@@ -354,7 +362,7 @@ def run_explained(
         body["HostConfig"]["AutoRemove"] = False
     container = create(client, options, body)
     try:
-        session = open_session(container)
+        session = open_session(client, container)
         failure: CliError | None = None
         status = 0
         try:
