@@ -28,6 +28,7 @@ from jaula.security.seccomp.default_profile import (
     TERMINAL_REQUESTS,
 )
 from jaula.spec import egress
+from jaula.spec.runtime import Syscall, SyscallArg
 from jaula.why.confinement import Confinement, Network
 from jaula.why.layers import (
     CALL_GIVES_AWAY,
@@ -40,6 +41,7 @@ from jaula.why.layers import (
     Layer,
     cap_flag,
 )
+from jaula.why.profile import ALLOW
 from jaula.why.refusal import UNLIMITED, Refusal
 
 FORKS = frozenset({"fork", "vfork", "clone", "clone3"})
@@ -117,8 +119,15 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
     call = refusal.syscall
 
     def result(
-        rule: str, flag: str = "", gives: str = "", advice: str = "", *, harmless: bool = False
+        rule: str,
+        flag: str = "",
+        gives: str = "",
+        advice: str = "",
+        *,
+        harmless: bool = False,
+        args: tuple[SyscallArg, ...] = (),
     ) -> Explanation:
+        by_profile = flag.startswith("--security-opt seccomp=")
         return Explanation(
             layer=Layer.SECCOMP,
             rule=rule,
@@ -127,22 +136,23 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
             gives_away=gives,
             advice=advice,
             harmless=harmless,
+            profile_rule=Syscall((call,), ALLOW, args=args) if by_profile else None,
         )
 
     profile = f"--security-opt seccomp=FILE, a profile that allows {call} too"
     gives = CALL_GIVES_AWAY.get(call, f"the code behind {call}, for every process of the container")
     if confinement.seccomp is None:
         return result("a filter that the program or its parent loaded itself")
-    if not confinement.default_filter:
-        return result(
-            f"the profile of the container has no rule that allows {call}", profile, gives
-        )
     if call == "clone3" and refusal.errno == "ENOSYS":
         return result(
             "clone3 answers ENOSYS, because a filter cannot read its flags; C libraries use clone",
             cap_flag("CAP_SYS_ADMIN"),
             GIVES_AWAY["CAP_SYS_ADMIN"],
             harmless=True,
+        )
+    if not confinement.default_filter:
+        return result(
+            f"the profile of the container has no rule that allows {call}", profile, gives
         )
     if refusal.abi == "x32":
         return result("the x32 ABI is refused as a whole", profile, "a second ABI: twice the holes")
@@ -162,6 +172,7 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
             f"the address family {name} is not allowed ({allowed} are)",
             f"--security-opt seccomp=FILE, a profile that allows socket({name}) too",
             f"the code of {name}, which few hosts use and any user can reach",
+            args=(SyscallArg(0, family, "SCMP_CMP_EQ"),),
         )
     if call == "socketcall":
         return result(
@@ -176,6 +187,7 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
             f"personality {refusal.args[0]:#x} is not one of {allowed}",
             profile,
             CALL_GIVES_AWAY[call],
+            args=(SyscallArg(0, refusal.args[0], "SCMP_CMP_EQ"),),
         )
     if call == "ioctl":
         request = refusal.args[1] & 0xFFFFFFFF

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
+from jaula.spec.runtime import Syscall
+
 
 class Layer(StrEnum):
     """A part of the kernel or the engine that refuses."""
@@ -36,7 +38,10 @@ class Layer(StrEnum):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a refusal happened. ``flag`` is the smallest relaxation, empty if no flag allows it."""
+    """Why a refusal happened. ``flag`` is the smallest relaxation, empty if no flag allows it.
+
+    ``profile_rule`` is the rule that ``seccomp=FILE`` in the flag stands for.
+    """
 
     layer: Layer
     rule: str
@@ -45,6 +50,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     gives_away: str = ""
     advice: str = ""  # a remedy that is not a flag
     harmless: bool = False  # programs expect this error and go on
+    profile_rule: Syscall | None = None
 
 
 GIVES_AWAY: dict[str, str] = {

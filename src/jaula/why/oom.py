@@ -6,8 +6,10 @@ import os
 import signal
 from collections.abc import Sequence
 
+from jaula.spec.runtime import Syscall
 from jaula.why.confinement import Usage
 from jaula.why.layers import CALL_GIVES_AWAY, Explanation, Layer
+from jaula.why.profile import ALLOW
 from jaula.why.refusal import Event, Exit, OutOfMemory, Signal
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -67,6 +69,7 @@ def ended_by(signal_: Signal) -> Explanation:
             proof=f"signal_generate: SIGSYS of the filter in {signal_.syscall}",
             flag=f"--security-opt seccomp=FILE, a profile that allows {signal_.syscall} too",
             gives_away=CALL_GIVES_AWAY.get(signal_.syscall, f"the code behind {signal_.syscall}"),
+            profile_rule=Syscall((signal_.syscall,), ALLOW),
         )
     if signal_.signal in ("SIGXCPU", "SIGXFSZ"):
         name = "cpu" if signal_.signal == "SIGXCPU" else "fsize"

@@ -36,11 +36,16 @@ def request(inspect: Mapping[str, Any], words: Sequence[str], user: str) -> dict
     return copy
 
 
-def lift(copy: Mapping[str, Any], flag: str) -> dict[str, Any] | None:
+def lift(copy: Mapping[str, Any], flag: str, profile: bytes | None = None) -> dict[str, Any] | None:
     """Return the request with the flag of an explanation.
 
-    None: a copy cannot show its effect, or the copy could change the host.
+    ``profile`` is the text of the profile that ``seccomp=FILE`` stands for. None: a copy cannot
+    show its effect, or the copy could change the host.
     """
+    if "seccomp=FILE" in flag:
+        if profile is None:
+            return None
+        flag = "--security-opt seccomp=FILE"
     modes = [str(copy["HostConfig"].get(field) or "") for field in _MODES]
     if any(mode == "host" or mode.startswith("container:") for mode in modes):
         return None
@@ -62,6 +67,11 @@ def lift(copy: Mapping[str, Any], flag: str) -> dict[str, Any] | None:
         if apply is None or not apply(result, host, value, words):
             return None
         applied = True
+    if profile is not None and "seccomp=FILE" in flag:
+        host["SecurityOpt"] = [
+            each if each != "seccomp=FILE" else f"seccomp={profile.decode()}"
+            for each in host["SecurityOpt"]
+        ]
     return result if applied else None
 
 
@@ -132,9 +142,7 @@ def _tmpfs(_: dict[str, Any], host: dict[str, Any], value: str, __: Iterator[str
 
 def _security(_: dict[str, Any], host: dict[str, Any], value: str, rest: Iterator[str]) -> bool:
     options = list(host.get("SecurityOpt") or ())
-    if value.startswith("seccomp="):  # a profile of one more call: the twin has none
-        list(rest)
-        value = "seccomp=unconfined"
+    if value.startswith("seccomp="):
         options = [each for each in options if not each.startswith(("seccomp=", "seccomp:"))]
     if "PROFILE" in value:
         return False

@@ -67,7 +67,7 @@ def test_run_why_explains_a_program_that_cannot_be_executed(
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [(("-d",), "jaula why NAME"), (("--record", "/absent/record"), "cannot be combined")],
+    [(("-d",), "jaula why NAME"), (("--record=/absent/record",), "cannot be combined")],
 )
 def test_run_why_refuses_other_flags_and_creates_nothing(
     engine: PrivateEngine, busybox: str, flags: tuple[str, ...], message: str
@@ -151,6 +151,39 @@ def test_a_twin_proves_the_flag_and_is_removed(engine: PrivateEngine, busybox: s
         assert names(engine) == before
     proofs = {each["operations"][0]["call"]: each["explanation"]["proof"] for each in found}
     assert "with --cap-add SYS_ADMIN the call was not refused" in proofs["sethostname"]
+
+
+def test_the_written_profile_allows_the_refused_calls_and_no_other(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "profile.json"
+    with containers.running(engine, busybox) as name:
+        command = ("sh", "-c", "swapoff /absent; hostname other")
+        found = ask(engine, "--seccomp-profile", str(path), name, "--", *command)["diagnoses"]
+    flags = {each["operations"][0]["call"]: each["explanation"]["flag"] for each in found}
+    assert flags["swapoff"] == f"--security-opt seccomp={path}"
+    assert flags["sethostname"] == "--cap-add SYS_ADMIN"
+    option = ("--security-opt", f"seccomp={path}")
+    with containers.running(engine, busybox, flags=option) as name:
+        found = ask(engine, name, "--", *command)["diagnoses"]
+    layers = {each["operations"][0]["call"]: each["explanation"]["layer"] for each in found}
+    assert layers == {"swapoff": "capability", "sethostname": "seccomp"}
+
+
+def test_a_profile_is_never_overwritten(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text("mine")
+    with containers.running(engine, busybox) as name:
+        done = engine.cli("jaula", "why", "--seccomp-profile", str(path), name, "--", "true")
+        assert done.returncode == 1
+        assert "exists" in done.stderr
+        other = str(tmp_path / "other")
+        done = engine.cli("jaula", "why", "--seccomp-profile", other, name, "--", "true")
+        assert "no profile was written" in done.stdout
+    assert path.read_text() == "mine"
+    assert [each.name for each in tmp_path.iterdir()] == ["profile.json"]
 
 
 def test_a_twin_needs_a_command(engine: PrivateEngine, busybox: str) -> None:

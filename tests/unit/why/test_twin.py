@@ -49,7 +49,10 @@ def test_one_flag_is_added() -> None:
         "seccomp={}"
     ]
     profile = "--security-opt seccomp=FILE, a profile that allows keyctl too"
-    assert "seccomp=unconfined" in lifted(profile)["HostConfig"]["SecurityOpt"]
+    result = twin.lift(COPY, profile, b'{"a": 1}')
+    assert result is not None
+    assert result["HostConfig"]["SecurityOpt"] == ["no-new-privileges", 'seccomp={"a": 1}']
+    assert twin.lift(COPY, profile) is None
     assert "CapAdd" not in COPY["HostConfig"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from jaula.cli.client.client import Client
@@ -35,8 +36,11 @@ def run(options: Options) -> int:
         words = words[1:]
     document = why.inspect(client, ref)
     running = bool(document["State"]["Running"])
-    if options.on("twin") and not words:
-        raise UsageError("--twin needs a COMMAND to repeat", status=1)
+    for flag in ("twin", "seccomp-profile"):
+        if options.is_set(flag) and not words:
+            raise UsageError(f"--{flag} needs a COMMAND", status=1)
+    if os.path.lexists(options.text("seccomp-profile")):
+        raise UsageError(f"{options.text('seccomp-profile')} exists", status=1)
     if words and not running:
         raise CliError(
             f"container {ref} is not running: start it, or use jaula run --why IMAGE COMMAND"
@@ -106,12 +110,13 @@ def _command(
     state = f"{' '.join(words)} ended with status {status_text(status)}"
     report = why.traced_report(document, confinement, trace, state, failure)
     if options.on("twin"):
-        report = why.with_twins(client, document, report, words, options.text("user"))
+        report = why.with_twins(client, document, confinement, report, words, options.text("user"))
+    if options.is_set("seccomp-profile"):
+        report = why.with_profile(confinement, report, options.text("seccomp-profile"))
     return report
 
 
 def _running(client: Client, document: dict[str, Any], seconds: float | None) -> Report:
-    import os
     import select
 
     from jaula.kernel.process import pidfd_open
@@ -144,6 +149,8 @@ COMMAND = Command(
         Flag("all", "a", "bool", "Show refusals that programs expect, too"),
         Flag("for", "", "string", "End after this time (10m, 1h30m)", metavar="DURATION"),
         Flag("format", "", "string", "Format of the report (text, json)", default="text"),
+        Flag("seccomp-profile", "", "string", "New file: the profile with the refused calls",
+             metavar="FILE", completes="file"),
         Flag("twin", "", "bool", "Repeat COMMAND in a copy of the container with each flag"),
         Flag("user", "u", "string", "User of COMMAND (format: <name|uid>[:<group|gid>])"),
     ),

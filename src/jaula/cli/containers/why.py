@@ -144,6 +144,7 @@ def execute(client: Client, container: str, words: list[str], user: str) -> tupl
 def with_twins(
     client: Client,
     document: dict[str, Any],
+    confinement: Confinement,
     report: Report,
     words: list[str],
     user: str,
@@ -154,7 +155,7 @@ def with_twins(
     """
     import msgspec
 
-    from jaula.why import twin
+    from jaula.why import profile, twin
 
     copy = twin.request(document, words, user)
     results: dict[str, tuple[Diagnosis, ...] | str | None] = {}
@@ -162,7 +163,11 @@ def with_twins(
     for diagnosis in report.diagnoses:
         flag = diagnosis.explanation.flag
         if flag not in results:
-            lifted = twin.lift(copy, flag)
+            rule = diagnosis.explanation.profile_rule
+            text = None
+            if rule is not None and confinement.seccomp is not None:
+                text = profile.document(profile.widened(confinement.seccomp, (rule,)))
+            lifted = twin.lift(copy, flag, text)
             limited = sum(result is not None for result in results.values()) >= _TWINS
             results[flag] = None if lifted is None or limited else _twin(client, lifted)
             if isinstance(result := results[flag], str):
@@ -170,6 +175,40 @@ def with_twins(
         result = results[flag]
         proven.append(twin.proven(diagnosis, result) if isinstance(result, tuple) else diagnosis)
     return msgspec.structs.replace(report, diagnoses=tuple(proven), notes=tuple(notes))
+
+
+def with_profile(confinement: Confinement, report: Report, path: str) -> Report:
+    """Write the profile of a container with rules for the refused calls.
+
+    Return the report with the file's name in the flags. No file is written without such a call.
+
+    :raises CliError: when the file cannot be written.
+    """
+    import msgspec
+
+    from jaula.why import profile
+
+    explanations = [each.explanation for each in report.diagnoses]
+    rules = [each.profile_rule for each in explanations if each.profile_rule is not None]
+    if not rules or confinement.seccomp is None:
+        note = "no call was refused that a profile would allow: no profile was written"
+        return msgspec.structs.replace(report, notes=(*report.notes, note))
+    text = profile.document(profile.widened(confinement.seccomp, rules))
+    try:
+        with open(path, "xb") as file:
+            file.write(text)
+    except OSError as error:
+        raise CliError(f"cannot write {path}: {error.strerror}") from None
+
+    def named(diagnosis: Diagnosis) -> Diagnosis:
+        if diagnosis.explanation.profile_rule is None:
+            return diagnosis
+        explanation = msgspec.structs.replace(
+            diagnosis.explanation, flag=f"--security-opt seccomp={path}"
+        )
+        return msgspec.structs.replace(diagnosis, explanation=explanation)
+
+    return msgspec.structs.replace(report, diagnoses=tuple(map(named, report.diagnoses)))
 
 
 def _twin(client: Client, request: dict[str, Any]) -> tuple[Diagnosis, ...] | str:
