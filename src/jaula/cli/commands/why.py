@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaula.why.diagnosis import Report
 
 FORMATS = ("text", "json")
+COMMAND_LENGTH = 60  # characters of the command that the report shows
 
 
 def run(options: Options) -> int:
@@ -107,7 +108,10 @@ def _command(
         isinstance(e, Refusal) and e.syscall in EXECS and e.errno for e in events
     ):
         failure = not_found(words, status, reason)
-    state = f"{' '.join(words)} ended with status {status_text(status)}"
+    command = " ".join(words)
+    if len(command) > COMMAND_LENGTH:
+        command = command[: COMMAND_LENGTH - 1] + "…"
+    state = f"{command} ended with status {status_text(status)}"
     report = why.traced_report(document, confinement, trace, state, failure)
     if options.on("twin"):
         report = why.with_twins(client, document, confinement, report, words, options.text("user"))
