@@ -145,7 +145,8 @@ def test_an_interpreter_has_the_stated_list_of_its_language() -> None:
 @pytest.mark.parametrize(
     ("name", "language"),
     [("/usr/bin/python3.13", "python"), ("/usr/bin/pypy3", "python"), ("/n/node", "node"),
-     ("/opt/jdk/bin/java", "java"), ("/usr/bin/perl5.40.1", "perl"), ("/usr/sbin/php-fpm8.4", "php"),
+     ("/opt/jdk/bin/java", "java"), ("/usr/bin/perl5.40.1", "perl"),
+     ("/usr/sbin/php-fpm8.4", "php"),
      ("/usr/bin/ruby3.3", "ruby"), ("/usr/bin/pythonic", ""), ("/bin/sh", ""), ("/nodes", "")],
 )  # fmt: skip
 def test_languages_are_known_by_the_name_of_the_interpreter(name: str, language: str) -> None:
