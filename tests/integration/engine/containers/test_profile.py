@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from harness import containers
 from harness.containers import running, unique
 from harness.engine import PrivateEngine
 from jaula.network.dns import message
+from jaula.network.firewall import bridge_rules
 
 DOCUMENT = """
 version = 1
@@ -252,6 +254,36 @@ def test_a_name_is_reachable_after_its_answer_and_other_names_are_not(
     finally:
         if made:
             engine.request("DELETE", f"/networks/{made}")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("delete element inet {table} chains4 {{ {address} }}", "{address} is missing in inet"),
+        ("delete element bridge {table} chains {{ {port} }}", "{port} is missing in bridge"),
+        ("insert rule inet {table} {chain} accept", "not the engine's: inet a rule of {chain}"),
+        ("flush chain inet {table} {chain}", "missing in inet a rule of {chain}"),
+        ("flush chain bridge {table} forward", "missing in bridge a rule of forward"),
+    ],
+)
+def test_a_removed_rule_is_found(
+    engine: PrivateEngine, busybox: str, command: str, words: str
+) -> None:
+    with running(engine, busybox, flags=("--egress", "tcp:192.0.2.1:443")) as name:
+        assert verified(engine, name)["egress"] == "1 destination"
+        endpoint = containers.inspect(engine, name)["NetworkSettings"]["Networks"]["bridge"]
+        identity = endpoint["EndpointID"]
+        facts = {
+            "table": f"{bridge_rules.table_name(engine.bridge)}_egress",
+            "address": endpoint["IPAddress"],
+            "port": f"jl{identity[:10]}",
+            "chain": f"c_{identity[:16]}",
+        }
+        subprocess.run(("nft", command.format(**facts)), check=True)
+        done = engine.cli("jaula", "verify", "--format", "json", name)
+        row = next(row for row in json.loads(done.stdout) if row["id"] == "egress")
+        assert row["verdict"] == "FAILS"
+        assert words.format(**facts) in row["effective"]
 
 
 def test_the_name_of_a_container_is_a_destination(engine: PrivateEngine, busybox: str) -> None:
