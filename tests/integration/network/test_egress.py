@@ -6,6 +6,7 @@ import errno
 import select
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -278,14 +279,23 @@ def test_link_local_addresses_are_restricted_too(topology: Topology, hooks: bool
     box, peer = restricted(topology, name="six"), join(topology, "six")
     free = join(topology, "six")
     address = str(link_local_address(peer.endpoint.mac))
+
+    def connect(one: Box) -> int:
+        with Rtnetlink(one.net) as inside:
+            link = inside.link("eth0")
+        assert link is not None
+        with client(one.net, family=socket.AF_INET6) as near:
+            return near.connect_ex((address, 80, 0, link.index))
+
+    def until(condition: Callable[[], bool]) -> None:  # link-local addresses are tentative at first
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
     with listen(peer.net, "::", 80):
-        for one, allowed in ((free, True), (box, False)):
-            with Rtnetlink(one.net) as inside:
-                link = inside.link("eth0")
-            assert link is not None
-            with client(one.net, family=socket.AF_INET6) as near:
-                code = near.connect_ex((address, 80, 0, link.index))
-            assert (code == 0) is allowed
+        until(lambda: connect(free) == 0)
+        until(lambda: connect(box) != 0 and f"tcp:[{address}]:80" in refused(topology, box))
 
 
 def test_a_network_past_the_hosts_firewall_refuses_a_list(topology: Topology) -> None:
