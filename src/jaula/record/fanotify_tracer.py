@@ -197,6 +197,8 @@ class FanotifyTracer:
         script, is_linker = self._expected.pop(event.pid, (b"", False))
         if is_linker:
             return
+        if len(self._expected) > _MAX_PROCESSES:
+            self._expected.clear()
         head = os.pread(event.fd, _HEAD, 0)
         if head.startswith(b"#!"):
             self._expected[event.pid] = (path, False)
@@ -233,8 +235,6 @@ class FanotifyTracer:
         self._programs.move_to_end(pid)
         if len(self._programs) > _MAX_PROCESSES:
             self._programs.popitem(last=False)
-        if len(self._expected) > _MAX_PROCESSES:
-            self._expected.clear()
 
     def detach(self) -> None:
         """Take the last sample. The next call of :meth:`consume` reads the whole queue."""

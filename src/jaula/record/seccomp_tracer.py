@@ -43,7 +43,6 @@ from jaula.record.tables import Tables
 SECCOMP = "seccomp"
 _ABIS = {0xC000003E: "", 0x40000003: "i386"}
 _X32_BIT = 0x40000000
-_MAX_LISTENERS = 1024
 _MAX_CALLS = 1 << 17  # that wait for the recorder's thread
 _WAKE = 0.05  # seconds between two wake-ups of it
 _MAX_THREADS = 16384  # of the container, whose program is remembered
@@ -107,8 +106,7 @@ class SeccompTracer:
         self._first = 0
         self._dropped = 0
         self._woken = 0.0
-        self._listeners: list[int] = []
-        self._workers: list[threading.Thread] = []
+        self._listeners: dict[int, threading.Thread] = {}
         self._stopping = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -159,22 +157,16 @@ class SeccompTracer:
                 listener = receive_listener(peer)
             if listener < 0:
                 continue
-            if len(self._listeners) >= _MAX_LISTENERS:
-                self._prune()
-            self._listeners.append(listener)
+            self._prune()
             worker = threading.Thread(target=self._serve, args=(listener,), daemon=True)
-            self._workers.append(worker)
+            self._listeners[listener] = worker
             worker.start()
 
     def _prune(self) -> None:
-        """Forget the listeners that no process has a filter of."""
-        kept = []
-        for listener in self._listeners:
-            if has_ended(listener):
-                os.close(listener)
-            else:
-                kept.append(listener)
-        self._listeners = kept
+        """Close the listeners whose thread has ended: no process has their filter."""
+        for listener in [each for each, worker in self._listeners.items() if not worker.is_alive()]:
+            del self._listeners[listener]
+            os.close(listener)
 
     def _serve(self, listener: int) -> None:
         """Answer the calls of one listener, until no process has its filter."""
@@ -192,13 +184,15 @@ class SeccompTracer:
                 continue  # the thread was killed, or poll will say that no process is left
             try:
                 call = self._read(listener, notification)
+            except (OSError, ValueError):
+                call = None
+                self._dropped += 1  # it is answered all the same
+            try:
                 if call is not None:
                     self._enqueue(call)
-            finally:
-                try:
-                    seccomp_notify.continue_call(listener, notification.id)
-                except OSError:
-                    continue  # the thread has ended
+                seccomp_notify.continue_call(listener, notification.id)
+            except OSError:
+                continue  # the thread has ended
 
     def _enqueue(self, call: Call) -> None:
         """Pass a call to the main thread, which is woken seldom: it would hold this one up."""
@@ -248,6 +242,8 @@ class SeccompTracer:
         if call.lost:
             self._tables.lose(_TEXT_KINDS.get(call.name, ebpf_events.SYSCALL), 2)
         elif call.name in ("execve", "execveat"):
+            if len(self._pending) >= _MAX_THREADS:
+                self._forget_pending()
             self._pending[call.thread] = texts[0]
         elif call.name in ("open", "openat", "openat2", "creat"):
             self._tables.text(
@@ -305,24 +301,31 @@ class SeccompTracer:
 
     def detach(self) -> None:
         """Stop to record; another process answers from now on, if the container runs."""
-        self._stopping.set()
-        for worker in self._workers:
-            worker.join(2)
-        self._prune()
-        if self._listeners and not _has_exited(self._first):
-            self._start_responder()
-        for _ in range(len(self._pending)):
-            self._tables.lose(ebpf_events.EXEC, 0)
-        self._pending.clear()
+        self._stop_workers()
+        alive = [listener for listener in self._listeners if not has_ended(listener)]
+        if alive and not _has_exited(self._first):
+            self._start_responder(alive)
+        self._forget_pending()
         if self._sampler is not None:
             self._sampler.sample()
 
-    def _start_responder(self) -> None:
+    def _stop_workers(self) -> None:
+        self._stopping.set()
+        for worker in self._listeners.values():
+            worker.join(2)
+
+    def _forget_pending(self) -> None:
+        """Count the executions that were never seen: the process was killed, or execve failed."""
+        for _ in range(len(self._pending)):
+            self._tables.lose(ebpf_events.EXEC, 0)
+        self._pending.clear()
+
+    def _start_responder(self, listeners: list[int]) -> None:
         """Start the process that answers.
 
         :raises JaulaError: when it cannot be started.
         """
-        descriptors = [self._socket.fileno(), *self._listeners]
+        descriptors = [self._socket.fileno(), *listeners]
         root = str(Path(__file__).resolve().parents[2])
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, *sys.path])}
         try:
@@ -353,9 +356,7 @@ class SeccompTracer:
 
     def close(self) -> None:
         """Close the listeners: calls that another process does not answer fail from now on."""
-        self._stopping.set()
-        for worker in self._workers:
-            worker.join(2)
+        self._stop_workers()
         for listener in self._listeners:
             os.close(listener)
         self._listeners.clear()

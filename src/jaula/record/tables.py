@@ -5,8 +5,10 @@ They have the limits of ``bpf/record.bpf.c``, so a container cannot make them gr
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 
 from jaula.record import ebpf_events
 from jaula.record.ebpf_events import Counts, Event, Key
@@ -23,7 +25,6 @@ _LIMITS = {
     "mounts": 4096,
 }
 _MAX_TEXT = 4096  # bytes
-_FIRST = 2  # number of the first program; 0 and 1 have a meaning
 PATH_TRUNCATED, PATH_DETACHED = 64, 128
 
 
@@ -34,15 +35,13 @@ class Tables:
         self._receive = receive
         self._counts: dict[Key, list[int]] = {}  # occurrences, first, last
         self._sizes: dict[str, int] = {}
-        self._numbers: dict[tuple[int, bytes], int] = {}
+        self._key = os.urandom(16)
         self._lost: dict[int, list[int]] = {}  # occurrences, events, texts
 
     def program(self, path: bytes, name: bytes = b"", flags: int = 0) -> int:
         """Return the number of a program; ``name`` is that in execve(2)."""
         text = name[:255] + b"\0" + components(path)
         number = self._number(ebpf_events.PROGRAM, text)
-        if number is None:
-            return ebpf_events.UNLISTED_PROGRAM
         key = Key(0, number, ebpf_events.PROGRAM, flags)
         self.count(key, text)
         return number if key in self._counts else ebpf_events.UNLISTED_PROGRAM
@@ -52,11 +51,7 @@ class Tables:
         if len(text) > _MAX_TEXT:
             self.lose(kind, 2)
             return
-        number = self._number(kind, text)
-        if number is None:
-            self.lose(kind, 0)
-        else:
-            self.count(Key(program, number, kind, detail), text)
+        self.count(Key(program, self._number(kind, text), kind, detail), text)
 
     def count(self, key: Key, text: bytes = b"") -> None:
         """Count an occurrence of a key."""
@@ -75,13 +70,10 @@ class Tables:
         self._counts[key] = [1, now, now]
         self._receive(Event(key, now, text))
 
-    def _number(self, kind: int, text: bytes) -> int | None:
-        number = self._numbers.get((kind, text))
-        if number is None:
-            if len(self._numbers) >= sum(_LIMITS.values()):
-                return None
-            number = self._numbers[kind, text] = len(self._numbers) + _FIRST
-        return number
+    def _number(self, kind: int, text: bytes) -> int:
+        """Return a number of a text: its keyed hash, so that a container cannot make two alike."""
+        digest = blake2b(text, digest_size=8, key=self._key, person=b"%d" % kind).digest()
+        return int.from_bytes(digest, "little") | 1 << 63
 
     def lose(self, kind: int, reason: int) -> None:
         """Count an occurrence (0), event (1) or text (2) that is in no entry."""
