@@ -155,16 +155,22 @@ COMMAND = Command(
         "addresses, mounts, capabilities and signals of all processes of a container, by program. "
         "eBPF programs count them in the kernel. The record ends at ^C, after --for, or when the "
         "container exits. The file has JSON lines in a hash chain; its last line says what was "
-        "lost. Needs root, on the engine's host.\n\nThe commands show, diff, verify and "
+        "lost. Needs root, on the engine's host; without eBPF or root a record has less, and its "
+        "header says what.\n\n--drift writes no record: it reports executed files, addresses and "
+        "capabilities that the image or the --baseline does not have."
+        "\n\nThe commands show, diff, verify and "
         "export read records. To record a container of such a name, write jaula record -- show."
     ),
     examples=(
         ("Record a container for ten minutes", "sudo jaula record --for 10m -o web.record web"),
         ("Show what was recorded", "jaula record show web.record"),
+        ("Kill a container that does something new",
+         "sudo jaula record --drift --baseline web.record --on-drift kill web"),
     ),
     exit_status=(
-        ("0", "the record is complete"),
-        ("1", "the container is not running, or this host cannot record"),
+        ("0", "the record is complete; with --drift, no drift"),
+        ("1", "the container is not running or this host cannot record; with --drift, a drift"),
+        ("2", "with --drift, the comparison was not possible"),
     ),
     see_also=("record show", "record diff", "record verify", "record export", "verify"),
     completes="container",

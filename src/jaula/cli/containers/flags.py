@@ -374,7 +374,7 @@ FLAGS = (
         "",
         "string",
         "Record what the container does from its first instruction on (default file "
-        "NAME-TIME.record; needs root)",
+        "NAME-TIME.record)",
         metavar="FILE",
         completes="file",
         implied="*",
