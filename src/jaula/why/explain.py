@@ -259,7 +259,7 @@ def _capability(refusal: Refusal, confinement: Confinement, facts: FileFacts | N
             f"{_owner(facts, confinement)}; the process is user {_who(refusal, confinement)}",
             "--user 0",
             "root of the container, with its capabilities",
-            "or change owner or mode of the file in the image or volume",
+            "change owner or mode of the file in the image or volume",
         )
     if call == "bind" and capability == "CAP_NET_BIND_SERVICE":
         port = socket_address(refusal.text).get("port", 0)
