@@ -15,11 +15,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaula.harden import paths
-from jaula.harden.tally import UNKNOWN, Observation, Tallies, Tally, path_of, text, words
+from jaula.harden.tally import UNKNOWN, Observation, Tallies, Tally, path_of, shortened, text, words
 from jaula.spec.profile import Evidence, Files
 
 RUNTIME = "the runtime"  # executes the first program, and those of exec
 TMPFS_SIZE = "64m"
+MAX_PLACES = 64  # tmpfs and volumes
 _LIBRARIES = {
     "libc.so.6": "/lib64/ld-linux-x86-64.so.2",
     "ld-musl-x86_64.so.1": "/lib/ld-musl-x86_64.so.1",
@@ -86,6 +87,13 @@ def files(
     write = Tallies()
     for path, occurrences in (*created.items(), *written.items()):
         write[places.add(path, occurrences)].merge(occurrences)
+    if len(places.tmpfs) + len(places.volumes) > MAX_PLACES:
+        number = len(places.tmpfs) + len(places.volumes)
+        notes.append(f"it writes in {number} places, too many for mounts: the root is writable")
+        places.root["read-only-root"].merge(_sum(write))
+        places.tmpfs.clear()
+        places.volumes.clear()
+        write = Tallies({"/": _sum(write)})
     executed, unnamed = _executed(observations, read)
     if unnamed:
         notes.append(f"{unnamed} executed programs have no path in the records")
@@ -96,14 +104,15 @@ def files(
     evidence["files.read-only-root"] = places.root.evidence()
     evidence["files.tmpfs"] = places.tmpfs.evidence()
     evidence["files.volumes"] = places.volumes.evidence()
-    write_items = _generalize(write, notes, "written files") or Tallies()
+    if "/" in write or (write_items := _generalize(write, notes, "written files")) is None:
+        write_items = Tallies({"/": _sum(write)})
     evidence["files.write"] = write_items.evidence()
     read_items = execute_items = Tallies()
     if complete:
         if "/" in read:
             notes.append("it lists /, which no item can allow alone")
         read_items = _generalize(read, notes, "files read") or Tallies()
-        execute_items = executed if len(executed) <= paths.LIMIT else Tallies()
+        execute_items = executed if paths.fits(executed) else Tallies()
         others = (*write_items, *execute_items)
         for item in [
             item for item in read_items if any(paths.covers(each, item) for each in others)
@@ -159,6 +168,13 @@ def _ancestors(item: str) -> Iterator[str]:
             yield directory
 
 
+def _sum(tallies: Tallies) -> Tally:
+    result = Tally()
+    for tally in tallies.values():
+        result.merge(tally)
+    return result
+
+
 def _masked(touched: set[str]) -> tuple[str, ...]:
     return tuple(
         path for path in MASKABLE if not any(paths.covers(path + "/", each) for each in touched)
@@ -183,7 +199,7 @@ class _Places:
         place, transient = _place(path)
         if place == "":
             self.root["read-only-root"].merge(tally)
-            self.root["read-only-root"].reasons[path] += tally.count
+            self.root["read-only-root"].reasons[shortened(path)] += tally.count
             return path
         (self.tmpfs if transient else self.volumes)[place].merge(tally)
         return place + "/"

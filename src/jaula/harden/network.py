@@ -12,6 +12,7 @@ from jaula.spec.profile import Evidence, Network
 
 RESOLVERS = frozenset({"10.255.255.53", "127.0.0.11"})  # of the engine, and of Docker
 MAX_EGRESS = 1024
+MAX_DEVICES = 64
 _ROUTED = frozenset(words("inet inet6 packet vsock netlink can tipc bluetooth"))
 _DNS_NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.){0,127}[a-z0-9_-]{1,63}")
 _EPHEMERAL = 32768  # first port of net.ipv4.ip_local_port_range
@@ -113,4 +114,6 @@ def devices(
         if path.startswith(("/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/fd/")):
             continue
         devices[path].add(number, program, entry.count, entry.mode)
+    if len(devices) > MAX_DEVICES:  # files that it made in /dev
+        return (), {}
     return tuple(sorted(devices)), devices.evidence()

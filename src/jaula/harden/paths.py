@@ -4,13 +4,13 @@ A path that ends with ``/`` is a directory with everything below it; depth is th
 components. The rules, in this order:
 
 1. Below /proc all files are one directory, since process ids change. So are those below /dev/pts,
-   /dev/shm and /dev/mqueue, and what depends on the host or the environment: /sys/fs/cgroup,
-   /sys/devices/system/cpu, time zones and locales. Every other file of /dev is an item.
+   /dev/shm and /dev/mqueue, and those that depend on the host or the environment: control groups,
+   processors, time zones and locales. Every other file of /dev is an item.
 2. A shared library stands for its directory, since an update changes its name.
 3. :data:`FILES` files of one directory are that directory, if its depth is 2 or more.
 4. :data:`DIRECTORIES` directories in one directory are that directory, if its depth is 3 or more.
-5. If there are more than ``limit`` items, the numbers and depths are reduced until they fit. The
-   root is never an item.
+5. If there are more than ``limit`` items, or :data:`MAX_TEXT` characters, the numbers and depths
+   are reduced until they fit. The root is never an item.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import NamedTuple
 FILES = 8
 DIRECTORIES = 4
 LIMIT = 512  # items of one list
+MAX_TEXT = 1 << 16  # characters of one list
 WHOLE = (
     "/proc/",
     "/dev/pts/",
@@ -67,12 +68,18 @@ def covers(item: str, path: str) -> bool:
     return item == path or (item.endswith("/") and path.startswith(item)) or item == path + "/"
 
 
+def fits(items: Iterable[str], limit: int = LIMIT) -> bool:
+    """Return whether items are short and few enough for a list."""
+    distinct = set(items)
+    return len(distinct) <= limit and sum(map(len, distinct)) <= MAX_TEXT
+
+
 def generalize(paths: Iterable[str], limit: int = LIMIT) -> dict[str, str] | None:
-    """Return the item of each path; None if no rule gives ``limit`` items at most."""
+    """Return the item of each path; None if no rule gives a list that fits."""
     given = {path for path in paths if path != "/"}
     for rule in _RULES:
         result = _apply(given, rule)
-        if len(set(result.values())) <= limit:
+        if fits(result.values(), limit):
             return result
     return None
 

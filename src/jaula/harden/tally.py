@@ -14,6 +14,12 @@ from jaula.spec.profile import Evidence
 UNKNOWN = "(unknown)"  # the program of what ran before its program was read
 _MAX_PROGRAMS = 4  # of an item's evidence
 _MAX_REASONS = 4
+_MAX_TEXT = 128  # characters of a program or reason
+
+
+def shortened(text: str) -> str:
+    """Return a text with its end only if it is long: a container chooses paths."""
+    return text if len(text) <= _MAX_TEXT else f"...{text[3 - _MAX_TEXT :]}"
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -34,9 +40,9 @@ class Tally:
         """Add occurrences of one entry."""
         self.count += count
         self.records.add(record)
-        self.programs[program] += count
+        self.programs[shortened(program)] += count
         if reason:
-            self.reasons[reason] += count
+            self.reasons[shortened(reason)] += count
 
     def merge(self, other: Tally) -> None:
         """Add those of another tally."""

@@ -329,3 +329,20 @@ def test_a_small_container_has_memory_for_its_runtime() -> None:
     assert made.evidence["limits"]["memory"].reason == (
         "32 MiB: peak 1.0 MiB x 1.5, with room for the runtime"
     )
+
+
+def test_a_container_with_long_and_many_paths_gives_a_profile_that_loads() -> None:
+    long = ["/".join(["", *(f"{n:03}" * 80 for _ in range(15)), f"f{n}"]) for n in range(600)]
+    entries = [("file", path, {"path": path, "mode": "read,write,create"}) for path in long]
+    made = derive([record(*entries, *(("exec", p, {"executed": p}) for p in long))], "web")
+    assert document.load(toml.dumps(made).encode(), "web.toml") == made
+    assert made.files.execute == ()
+
+
+def test_a_container_that_writes_everywhere_has_a_writable_root() -> None:
+    made = of(*(file(f"/d{n}/e/f", "write,create") for n in range(2000)))
+    assert not made.files.read_only_root
+    assert made.files.volumes == ()
+    assert made.files.write == ("/",)
+    assert any("2000 places" in note for note in made.notes)
+    assert of(*(file(f"/dev/x{n}") for n in range(100))).devices == ()
