@@ -53,15 +53,26 @@ class Workload(NamedTuple):
     rate: str
 
 
+REDIS = ("redis-server", "--save", "", "--protected-mode", "no")
+REDIS_READY = "until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done"
+REDIS_RATE = r'"(?:SET|GET)","([0-9.]+)"'
 PGBENCH = "cd /tmp && $(echo /usr/lib/postgresql/*/bin)/pgbench -h 127.0.0.1 -U postgres"
 WORKLOADS = {
     "redis": Workload(
         "Redis, SET and GET of 50 connections",
-        ("redis-server", "--save", "", "--protected-mode", "no"),
-        "until redis-cli ping >/dev/null 2>&1; do sleep 0.1; done",
+        REDIS,
+        REDIS_READY,
         "redis-benchmark -q --csv -t set,get -n 40000 -c 50",
         80_000,
-        r'"(?:SET|GET)","([0-9.]+)"',
+        REDIS_RATE,
+    ),
+    "redis-pipeline": Workload(
+        "Redis, as above with 16 requests in a pipeline",
+        REDIS,
+        REDIS_READY,
+        "redis-benchmark -q --csv -t set,get -n 400000 -c 50 -P 16",
+        800_000,
+        REDIS_RATE,
     ),
     "pgbench-select": Workload(
         "pgbench, select only, 4 connections",
@@ -116,9 +127,9 @@ def measure(
     engine: engines.Engine, workload: Workload, pairs: int, base: Path
 ) -> dict[str, list[list[float]]]:
     """Return the samples ``without`` and ``with`` a record, of pairs of runs."""
-    run = ("run", "-d", "--network", "none")
+    run = ("run", "-d", "--cpu-shares", "262144", "--network", "none")
     engine.run(*run, "--name", "server", IMAGE, *workload.server, stdout=subprocess.DEVNULL)
-    words = ("run", "-d", "--name", "client", "--network", "container:server", IMAGE)
+    words = (*run[:-1], "container:server", "--name", "client", IMAGE)
     engine.run(*words, "sleep", "100000", stdout=subprocess.DEVNULL)
     samples: dict[str, list[list[float]]] = {"without": [], "with": []}
     try:
