@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jaula.audit.escape import attempts, program, results, select, sysv_shm
+from jaula.audit.escape import attempts, profile, program, results, select, sysv_shm
 from jaula.audit.escape.api import Api
 from jaula.audit.escape.check_info import INFO
 from jaula.audit.escape.neighbour import create_neighbour, executable
@@ -24,9 +24,11 @@ from jaula.audit.escape.select import HostBait
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict
 from jaula.errors import Unsupported
+from jaula.kernel import ptrace
 from jaula.kernel.libc import MACHINE
 from jaula.security.lsm import detect
 from jaula.spec import honeypot
+from jaula.spec.profile import Profile
 from jaula.spec.runtime import Spec
 
 INSIDE = "/.jaula-probe"
@@ -52,6 +54,31 @@ def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
             return [Result("tried", INFO.layer, f"{len(selected)} attempts", str(error),
                         "a twin's output", Verdict.UNKNOWN, INFO.id)]  # fmt: skip
     return results.rows(results.evaluate(selected, answers))
+
+
+def profile_rows(api: Api, document: Profile, pid: int, copy: Mapping[str, Any]) -> list[Result]:
+    """Return the rows that prove a profile.
+
+    ``pid`` is the first process of the container, whose loaded filters are evaluated. ``copy`` is
+    the inspect document with the request of a copy under :func:`profile.of_probe`.
+
+    :raises Unsupported: on other machines than x86_64.
+    """
+    if MACHINE != "x86_64":
+        raise Unsupported(f"--probe needs x86_64; this host is {MACHINE}")
+    rows = list(profile.filter_rows(document, ptrace.seccomp_filters(pid)))
+    selected = profile.attempts(document)
+    entries = attempts.table(selected)
+    with executable(program.build(entries)) as path:
+        output = run(api, body(copy, path))
+    try:
+        answers = program.read(output, len(entries))
+    except ValueError as error:
+        rows.append(Result("tried", INFO.layer, f"{len(selected)} attempts", str(error),
+                           "a twin's output", Verdict.UNKNOWN, INFO.id))  # fmt: skip
+    else:
+        rows += results.rows(results.evaluate(selected, answers))
+    return [profile.summary(rows), *rows]
 
 
 @contextmanager

@@ -38,6 +38,9 @@ def run(options: Options) -> int:
         raise UsageError(
             "--watch needs no --contents, --host, --probe or --format sarif or html.", status=1
         )
+    profile = options.text("profile")
+    if profile and (not options.on("probe") or len(options.arguments) != 1):
+        raise UsageError("--profile needs --probe and one container.", status=1)
     if not selected and not options.on("list"):
         raise UsageError('"jaula verify" requires a container, --pod, --all or --host.', status=1)
 
@@ -174,7 +177,10 @@ def _containers(client: Client, options: Options) -> list[Report]:
             if name not in options.arguments:
                 continue  # exited since it was listed
             raise CliError(f"container {name} is not running: nothing is in effect to verify")
-        rows = _rows(client, document, snapshot, documents, probe=options.on("probe"))
+        if path := options.text("profile"):
+            rows = _profile_rows(client, document, path)
+        else:
+            rows = _rows(client, document, snapshot, documents, probe=options.on("probe"))
         pod = document.get("Pod") or {}
         name = document["Name"].lstrip("/")
         reports.append(
@@ -230,6 +236,29 @@ def _rows(
     except JaulaError as error:
         raise CliError(f"{document['Name'].lstrip('/')}: {error}") from None
     return rows
+
+
+def _profile_rows(client: Client, document: Any, path: str) -> list[Result]:
+    """Return the rows that prove the profile of a file for a container."""
+    from jaula.audit.escape import profile as escape
+    from jaula.audit.escape import twin
+    from jaula.cli.containers.profiles import open_profile
+    from jaula.errors import JaulaError
+    from jaula.harden import request, toml
+    from jaula.spec import profile as profiles
+
+    profile = open_profile(path)
+    copy = document
+    try:
+        if profiles.is_document(text := document["HostConfig"].get("Profile") or ""):
+            own = profiles.load(text.encode(), "of the container")
+            probe = escape.of_probe(own, twin.INSIDE)
+            image = client.get(f"/images/{quote(document['Image'], ':')}/json")
+            config = request.of_container(document, image, toml.dumps(probe), probe)
+            copy = {**document, "HostConfig": config.pop("HostConfig"), "Config": config}
+        return twin.profile_rows(client, profile, document["State"]["Pid"], copy)
+    except (JaulaError, OSError) as error:
+        raise CliError(f"{document['Name'].lstrip('/')}: {error}") from None
 
 
 def rows_of_containers(client: Client) -> dict[str, list[Result]]:
@@ -389,6 +418,14 @@ COMMAND = Command(
         Flag(
             "probe", "", "bool", "Start a copy of the container that attempts forbidden operations"
         ),
+        Flag(
+            "profile",
+            "",
+            "string",
+            "With --probe, prove that all that a profile does not list is refused",
+            metavar="FILE",
+            completes="file",
+        ),
         Flag("watch", "", "bool", "Stay, verify after each change, and print rows that change"),
     ),
     description=(
@@ -414,6 +451,7 @@ COMMAND = Command(
         ("List relaxed checks", "jaula verify web | grep relaxed"),
         ("Compare the files of all images", "jaula verify --contents --all"),
         ("Attempt forbidden operations", "jaula verify --probe web"),
+        ("Prove a profile", "jaula verify --probe --profile web.toml web"),
         ("Write an HTML report", "jaula verify --all --host --format html > report.html"),
         ("Report changes until interrupted", "jaula verify --watch --all"),
         ("Write SARIF for code scanning", "jaula verify --all --format sarif > verify.sarif"),

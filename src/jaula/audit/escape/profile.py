@@ -1,0 +1,194 @@
+"""Proof of a profile: what it takes away is refused, and what it allows works.
+
+The filters that the kernel has loaded are evaluated for every system call of each ABI. So calls
+that cannot be attempted without harm (exit, reboot) are judged too. The twin attempts the others:
+with arguments of -1, with which a call that the filter permits returns another error than EPERM.
+A filter answers ENOSYS for calls that are newer than its list.
+
+The twin's profile also has the calls and the file of the program that makes the attempts.
+"""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from jaula.audit import seccomp_compare
+from jaula.audit.escape.attempts import CLOSED, Attempt, call, path_bytes
+from jaula.audit.escape.check_info import INFO
+from jaula.audit.escape.program import CALL, Entry
+from jaula.audit.model.result import Result, Verdict
+from jaula.kernel import seccomp
+from jaula.kernel.capabilities import NAMES
+from jaula.kernel.seccomp import SECCOMP_RET_ALLOW
+from jaula.security.seccomp.compiler import severity
+from jaula.security.seccomp.seccomp import ALWAYS_ALLOWED
+from jaula.spec.profile import Architecture, Profile
+
+GROUP = "profile"
+_TOKENS: dict[Architecture, str] = {
+    "x86_64": "SCMP_ARCH_X86_64", "x86": "SCMP_ARCH_X86", "x32": "SCMP_ARCH_X32",
+    "aarch64": "SCMP_ARCH_AARCH64",
+}  # fmt: skip
+_ABIS = {"x86_64": "x86_64", "x86": "i386", "x32": "x32", "aarch64": "aarch64"}
+NOT_ATTEMPTED = frozenset(
+    {"exit", "exit_group", "fork", "vfork", "pause", "rt_sigreturn", "restart_syscall", "reboot",
+     "vhangup", "sync", "uretprobe", "uprobe", "msgget", "semget", "shmget", "rt_sigsuspend"}
+)  # fmt: skip
+"""Calls that end or stop the process with any arguments, or that leave something behind."""
+PROBE = ("alarm", "exit_group", "fork", "mmap", "open", "prctl", "unlink", "wait4", "write")
+"""Calls of the program that makes the attempts."""
+_O_WRONLY_CREATE = 0o1 | 0o100 | 0o200  # O_WRONLY, O_CREAT, O_EXCL
+_PR_CAPBSET_READ = 23
+_DIRECTORIES = (
+    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/root",
+    "/run", "/sbin", "/srv", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/var",
+    "/var/cache", "/var/lib", "/var/log", "/var/tmp",
+)  # fmt: skip
+_SHOWN = 8  # items of a row
+
+
+def of_probe(profile: Profile, path: str) -> Profile:
+    """Return the profile of the twin: with the program at ``path``, and its calls."""
+    rules, files = profile.seccomp, profile.files
+    calls = tuple(sorted({*rules.syscalls.get("x86_64", ()), *PROBE}))
+    changed: dict[str, Any] = {}
+    if rules.syscalls:
+        changed["seccomp"] = replace(rules, syscalls=rules.syscalls | {"x86_64": calls})
+    if files.execute:
+        changed["files"] = replace(files, execute=(*files.execute, path))
+    return replace(profile, **changed)
+
+
+def filter_rows(profile: Profile, programs: Sequence[bytes]) -> Iterator[Result]:
+    """Yield a row for each ABI: are exactly the listed calls allowed by the loaded filters?
+
+    ``programs`` are the container's, from PTRACE_SECCOMP_GET_FILTER.
+    """
+    codes = [seccomp_compare.decode(program) for program in programs]
+    names = {name for each in profile.seccomp.syscalls.values() for name in each} | ALWAYS_ALLOWED
+    for architecture, token in _TOKENS.items():
+        abi = _ABIS[architecture]
+        audit, bit = next((t, b) for name, t, b in seccomp_compare.ABIS if name == abi)
+        numbers = (seccomp.resolve(name, token) for name in names)
+        listed = {number for number in numbers if number is not None}
+        own = architecture in profile.seccomp.syscalls
+        wider, narrower, allowed, refused = [], [], 0, 0
+        for number in (each | bit for each in range(seccomp_compare.SYSCALL_LIMIT)):
+            permitted = _permits(codes, audit, number)
+            if number not in listed:
+                refused += not permitted
+                if permitted:
+                    wider.append(seccomp.name_of(number, token) or str(number))
+            elif permitted:
+                allowed += 1
+            elif own:
+                narrower.append(seccomp.name_of(number, token) or str(number))
+        expected = seccomp_compare.SYSCALL_LIMIT - len(listed)
+        requested = f"{expected} refused, {len(listed)} allowed"
+        effective = f"{refused} of {expected} refused, {allowed} of {len(listed)} allowed"
+        verdict = Verdict.FAILS if wider or narrower else Verdict.HOLDS
+        if not own:
+            requested = f"{expected} refused"
+            effective = f"{refused} of {expected} refused"
+            if allowed and not wider:
+                verdict = Verdict.RELAXED
+                requested += " (one list for all ABIs)"
+                effective += f"; {allowed} of the list allowed on {abi} too"
+        if wider:
+            effective += f"; also allowed: {_listing(wider)}"
+        if narrower:
+            effective += f"; refused: {_listing(narrower)}"
+        yield Result(
+            f"profile: calls {abi}", INFO.layer, requested, effective,
+            "the loaded filter, evaluated for each call", verdict, INFO.id,
+        )  # fmt: skip
+
+
+def _permits(codes: Sequence[seccomp_compare.Code], audit: int, number: int) -> bool:
+    """Return whether the filters allow a call with some arguments; zeros and ones are tried."""
+    for arguments in ([0] * 6, [1] * 6, [2] * 6):
+        data = struct.pack("=IIQ6Q", number, audit, 0, *arguments)
+        if all(
+            severity(seccomp_compare.run(code, data)[0]) == severity(SECCOMP_RET_ALLOW)
+            for code in codes
+        ):
+            return True
+    return False
+
+
+def _listing(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def attempts(profile: Profile) -> list[Attempt]:
+    """Return the attempts that the profile must stop."""
+    return [*_calls(profile), *_capabilities(profile), *_writes(profile)]
+
+
+def _calls(profile: Profile) -> Iterator[Attempt]:
+    """Yield an attempt of each x86-64 call that the profile does not list."""
+    token = _TOKENS["x86_64"]
+    listed = {*profile.seccomp.syscalls.get("x86_64", ()), *ALWAYS_ALLOWED}
+    absent = set(profile.seccomp.unavailable.get("x86_64", ()))
+    for number in range(seccomp_compare.SYSCALL_LIMIT):
+        name = seccomp.name_of(number, token)
+        if name is None or name in listed or name in {*NOT_ATTEMPTED, *PROBE}:
+            continue
+        refusals = {errno.ENOSYS} if name in absent else {errno.EPERM, errno.ENOSYS}
+        yield Attempt(
+            group=f"{GROUP}: calls not in it", name=name,
+            steps=(Entry(CALL, number, (-1,) * 6),), refusals=frozenset(refusals),
+        )  # fmt: skip
+
+
+def _capabilities(profile: Profile) -> Iterator[Attempt]:
+    """Yield whether each capability that the profile does not list is in the bounding set."""
+    for number, name in enumerate(NAMES):
+        if name.removeprefix("CAP_") not in profile.capabilities:
+            yield Attempt(
+                group=f"{GROUP}: capabilities not in it", name=name, max_value=0,
+                steps=(call("prctl", _PR_CAPBSET_READ, number),),
+                refusals=frozenset({errno.EINVAL, errno.EPERM}),
+            )  # fmt: skip
+
+
+def _writes(profile: Profile) -> Iterator[Attempt]:
+    """Yield attempts to make a file in each directory outside of what the profile lets write."""
+    writable = (*profile.files.write, *profile.files.tmpfs, *profile.files.volumes)
+    if not profile.files.read_only_root and not profile.files.write:
+        return
+    for directory in _DIRECTORIES:
+        if any(_includes(each, directory) for each in writable):
+            continue
+        path = path_bytes(posixpath.join(directory, ".jaula-probe-file"))
+        yield Attempt(
+            group=f"{GROUP}: writes outside of it", name=directory, refusals=CLOSED,
+            steps=(call("open", path, _O_WRONLY_CREATE, 0o600), call("unlink", path)),
+            deciding=0,
+        )  # fmt: skip
+
+
+def _includes(item: str, directory: str) -> bool:
+    """Return whether an item of a profile is a directory or above it."""
+    base = item.rstrip("/")
+    return directory == base or f"{directory}/".startswith(f"{base}/")
+
+
+def summary(rows: Sequence[Result]) -> Result:
+    """Return a row that sums up rows of a profile."""
+    held = (Verdict.HOLDS, Verdict.RELAXED)
+    failed = [row.id for row in rows if row.verdict not in held]
+    effective = f"{len(rows) - len(failed)} of {len(rows)} rows hold"
+    if failed:
+        effective += f"; not: {', '.join(failed)}"
+    return Result(
+        GROUP, INFO.layer, "nothing that it does not list", effective, "the rows of the profile",
+        Verdict.FAILS if failed else Verdict.HOLDS, INFO.id,
+    )  # fmt: skip
