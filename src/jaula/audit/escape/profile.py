@@ -22,6 +22,7 @@ from jaula.audit import seccomp_compare
 from jaula.audit.escape.attempts import CLOSED, Attempt, call, path_bytes
 from jaula.audit.escape.check_info import INFO
 from jaula.audit.escape.program import CALL, Entry
+from jaula.audit.escape.results import AttemptResult
 from jaula.audit.model.result import Result, Verdict
 from jaula.kernel import seccomp
 from jaula.kernel.capabilities import NAMES
@@ -49,6 +50,10 @@ _DIRECTORIES = (
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/root",
     "/run", "/sbin", "/srv", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/var",
     "/var/cache", "/var/lib", "/var/log", "/var/tmp",
+)  # fmt: skip
+_FILES = (
+    "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/os-release", "/etc/profile", "/root",
+    "/home", "/usr", "/var/lib", "/var/log",
 )  # fmt: skip
 _SHOWN = 8  # items of a row
 
@@ -129,7 +134,7 @@ def _listing(names: Sequence[str]) -> str:
 
 def attempts(profile: Profile) -> list[Attempt]:
     """Return the attempts that the profile must stop."""
-    return [*_calls(profile), *_capabilities(profile), *_writes(profile)]
+    return [*_calls(profile), *_capabilities(profile), *_writes(profile), *_reads(profile)]
 
 
 def _calls(profile: Profile) -> Iterator[Attempt]:
@@ -173,6 +178,60 @@ def _writes(profile: Profile) -> Iterator[Attempt]:
             steps=(call("open", path, _O_WRONLY_CREATE, 0o600), call("unlink", path)),
             deciding=0,
         )  # fmt: skip
+
+
+def _reads(profile: Profile) -> Iterator[Attempt]:
+    """Yield attempts to open files that the profile does not let read."""
+    files = profile.files
+    if not files.read:
+        return
+    readable = (*files.read, *files.write, *files.execute, *files.tmpfs, *files.volumes)
+    for path in _FILES:
+        if not any(path == each or _includes(each, path) for each in readable):
+            yield Attempt(
+                group=f"{GROUP}: reads outside of it", name=path, refusals=CLOSED,
+                steps=(call("open", path_bytes(path), 0),),
+            )  # fmt: skip
+
+
+def permitted(profile: Profile) -> list[Attempt]:
+    """Return attempts that the profile must not stop: files that it lets read, and its tmpfs.
+
+    A file that is absent is not refused. Volumes are left out, since those of a twin are read-only.
+    """
+    refusals = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
+    group = f"{GROUP}: files in it"
+    opened = [
+        Attempt(
+            group=group, name=path, refusals=refusals, steps=(call("open", path_bytes(path), 0),)
+        )
+        for path in (*profile.files.read, *profile.files.execute)
+    ]
+    for directory in profile.files.tmpfs:
+        if not any(_includes(each, directory) for each in profile.files.write):
+            continue
+        path = path_bytes(posixpath.join(directory, ".jaula-probe-file"))
+        steps = (call("open", path, _O_WRONLY_CREATE, 0o600), call("unlink", path))
+        opened.append(
+            Attempt(group=group, name=directory, refusals=refusals, steps=steps, deciding=0)
+        )
+    return opened
+
+
+def permitted_row(found: Sequence[AttemptResult]) -> Result:
+    """Return the row of the attempts that must work."""
+    refused = [each for each in found if each.refused is True]
+    not_made = [each for each in found if each.refused is None]
+    effective = f"{len(found) - len(refused) - len(not_made)} of {len(found)} work"
+    if refused:
+        effective += f"; refused: {_listing([each.attempt.name for each in refused])}"
+    if not_made:
+        effective += f"; not tried: {_listing([each.attempt.name for each in not_made])}"
+    verdict = Verdict.FAILS if refused else Verdict.UNKNOWN if not_made else Verdict.HOLDS
+    return Result(
+        f"tried: {GROUP}: files in it", INFO.layer, f"{len(found)} work", effective,
+        "a twin's system calls", verdict, INFO.id,
+    )  # fmt: skip
 
 
 def _includes(item: str, directory: str) -> bool:

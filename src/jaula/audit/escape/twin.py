@@ -67,8 +67,8 @@ def profile_rows(api: Api, document: Profile, pid: int, copy: Mapping[str, Any])
     if MACHINE != "x86_64":
         raise Unsupported(f"--probe needs x86_64; this host is {MACHINE}")
     rows = list(profile.filter_rows(document, ptrace.seccomp_filters(pid)))
-    selected = profile.attempts(document)
-    entries = attempts.table(selected)
+    selected, permitted = profile.attempts(document), profile.permitted(document)
+    entries = attempts.table([*selected, *permitted])
     with executable(program.build(entries)) as path:
         output = run(api, body(copy, path))
     try:
@@ -77,7 +77,10 @@ def profile_rows(api: Api, document: Profile, pid: int, copy: Mapping[str, Any])
         rows.append(Result("tried", INFO.layer, f"{len(selected)} attempts", str(error),
                            "a twin's output", Verdict.UNKNOWN, INFO.id))  # fmt: skip
     else:
-        rows += results.rows(results.evaluate(selected, answers))
+        evaluated = results.evaluate([*selected, *permitted], answers)
+        rows += results.rows(evaluated[: len(selected)])
+        if permitted:
+            rows.append(profile.permitted_row(evaluated[len(selected) :]))
     return [profile.summary(rows), *rows]
 
 

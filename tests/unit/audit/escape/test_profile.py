@@ -7,7 +7,7 @@ import errno
 from jaula.audit.escape import profile as escape
 from jaula.audit.escape.attempts import Attempt
 from jaula.audit.escape.program import Answer
-from jaula.audit.escape.results import evaluate_attempt
+from jaula.audit.escape.results import AttemptResult, evaluate_attempt
 from jaula.audit.model.result import Result, Verdict
 from jaula.harden.tally import words
 from jaula.security.seccomp.seccomp import ALWAYS_ALLOWED, build
@@ -113,6 +113,32 @@ def test_directories_outside_of_the_profile_are_tried() -> None:
     assert refused(made, -errno.EROFS)
     assert refused(made, -errno.EACCES)
     assert refused(made, 3) is False
+
+
+def test_files_outside_of_the_profile_are_tried_if_it_lists_any() -> None:
+    assert not any("reads" in each.group for each in escape.attempts(WEB))
+    listed = Profile(name="web", files=Files(read=("/etc/group", "/usr/lib/"), execute=("/web",)))
+    names = {each.name for each in escape.attempts(listed) if "reads" in each.group}
+    assert {"/etc/passwd", "/usr", "/root"} <= names
+    assert "/etc/group" not in names
+
+
+def test_files_of_the_profile_must_work() -> None:
+    listed = Profile(
+        name="web",
+        files=Files(read=("/etc/group",), tmpfs={"/tmp": "", "/run": ""}, write=("/tmp/",)),
+    )
+    made = escape.permitted(listed)
+    assert [each.name for each in made] == ["/etc/group", "/tmp"]
+    works = [
+        AttemptResult(made[0], refused=False, answer=""),
+        AttemptResult(made[1], refused=True, answer="EROFS"),
+    ]
+    row = escape.permitted_row(works)
+    assert row.verdict is Verdict.FAILS
+    assert row.effective == "1 of 2 work; refused: /tmp"
+    assert refused(made[0], -errno.ENOENT) is False
+    assert refused(made[0], -errno.EACCES)
 
 
 def test_the_twin_may_execute_the_probe() -> None:
