@@ -24,6 +24,7 @@ MAX_TOTAL = 1 << 30  # bytes of all kept files
 MAX_WRITES = 20_000  # lines of the list
 MAX_PATHS = 16  # paths of one content in the index
 MAX_WALKED = 100_000  # entries of the writable layer that are read at the end
+RECEIVE, DRAIN = 0.5, 20.0  # seconds for waiting events, while the container runs and after it
 _CHUNK = 1 << 20  # bytes
 _MARKED = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DELETED = " (deleted)"
@@ -95,13 +96,19 @@ class FileKeeper:
         """Return the kept contents, in the order of their first write."""
         return tuple(self._samples.values())
 
-    def receive(self) -> None:
-        """Keep the files that were closed since the last call."""
-        while events := fanotify.read(self.group):
+    def receive(self, seconds: float = RECEIVE) -> None:
+        """Keep the files that were closed since the last call, for a bounded time.
+
+        A container can close files faster than they are read, and other work must go on.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (events := fanotify.read(self.group)):
             for event in events:
                 try:
                     if event.fd < 0:
                         self._drop("events lost by the kernel")
+                    elif self._writes >= MAX_WRITES:
+                        self._drop("writes of files")
                     else:
                         self._keep(event.fd, self._path(event.fd), event.pid)
                 finally:
@@ -138,7 +145,10 @@ class FileKeeper:
             os.close(file)
 
     def close(self) -> None:
-        """Close the descriptors."""
+        """Close the descriptors; events that still wait are counted."""
+        for event in fanotify.read(self.group):
+            self.dropped["events that were not read"] = 1  # or more
+            event.close()
         for fd in (self.group, self._files, self._list):
             os.close(fd)
 

@@ -34,7 +34,7 @@ import msgspec
 
 from jaula.errors import JaulaError
 from jaula.honeypot import network, sink
-from jaula.honeypot.files import FileKeeper
+from jaula.honeypot.files import DRAIN, FileKeeper
 from jaula.kernel import process
 from jaula.kernel.namespaces import CLONE, clone3, open_namespace
 from jaula.record import cgroup, recorder
@@ -283,7 +283,7 @@ class Supervisor:
 
     def _finish(self) -> None:
         connections = self._end_sink()
-        self._files.receive()
+        self._files.receive(DRAIN)
         if self._request.upper:
             self._files.walk(self._request.upper)
         head = _read_line(self._recorder_report, _END)

@@ -91,7 +91,7 @@ class Pot:
         self.engine.cli("jaula", "stop", "-t", "0", self.name)
         return self.index()
 
-    def index(self) -> honeypot.Index:
+    def index(self, seconds: float = 90.0 * SLOW) -> honeypot.Index:
         """Return the index of the run when it has ended."""
         import msgspec
 
@@ -100,7 +100,7 @@ class Pot:
             index = msgspec.json.decode(data, type=honeypot.Index)
             return index if index.ended else None
 
-        index: honeypot.Index = wait_for(ended, 60.0 * SLOW)
+        index: honeypot.Index = wait_for(ended, seconds)
         return index
 
     def connections(self) -> list[dict[str, Any]]:
@@ -421,7 +421,7 @@ def test_a_layer_that_hides_its_size_ends_the_container(
 ) -> None:
     command = f"cd /root; {script}; sleep 600"
     with running(engine, busybox, "sh", "-c", command) as pot:
-        assert pot.index().reason == "the writable layer has its full size"
+        assert pot.index(240.0 * SLOW).reason == "the writable layer has its full size"
 
 
 def test_a_large_transfer_through_a_published_port_is_complete(
