@@ -27,7 +27,7 @@ _KEPT_INSTRUCTIONS = 400_000
 _PARAMETERS_LIMIT = 16  # of one function
 _word = struct.Struct("<I")
 _SYSCALL = {"x86_64": b"\x0f\x05", "aarch64": b"\x01\x00\x00\xd4"}
-_SYMBOL = re.compile(rb"[A-Za-z_][A-Za-z0-9_]{2,127}(?=\0)")
+_SYMBOL = re.compile(rb"(?<![A-Za-z0-9_])[A-Za-z_][A-Za-z0-9_]{2,127}(?=\0)")
 _CALL = re.compile(rb"[\xe8\xe9](?=(....))", re.DOTALL)
 _SLOT_USE = re.compile(rb"\xff[\x15\x25](?=(....))", re.DOTALL)
 _STUB = re.compile(rb"(?:\xf3\x0f\x1e\xfa)?\xf2?\xff\x25(....)", re.DOTALL)  # of x86-64's PLT

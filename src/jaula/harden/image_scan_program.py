@@ -32,7 +32,7 @@ _NAMES_SERVICES = frozenset(
     {"getpwnam", "getpwuid", "getgrnam", "getgrgid", "getaddrinfo", "gethostbyname", "initgroups",
      "getpwnam_r", "getpwuid_r", "getgrnam_r", "getgrgid_r", "getservbyname", "getgrouplist"}
 )  # fmt: skip
-_TEXT = re.compile(rb"[/A-Za-z_][\x21-\x7e]{2,255}(?=\0)")
+_TEXT = re.compile(rb"(?<![\x21-\x7e])[/A-Za-z_][\x21-\x7e]{2,255}(?=\0)")
 _LIBRARY = re.compile(r"[A-Za-z0-9_+./-]+\.so(\.[0-9]+)*")
 _COMMAND = re.compile(
     r"(?:^|[;&|({`!]|\$\()\s*(?:(?:then|do|else|elif|if|while|until|exec|env|time|!|\w+=[^\s$`]*)\s+)*"

@@ -183,6 +183,13 @@ def test_work_is_limited() -> None:
     assert time.monotonic() - begin < 60
 
 
+def test_long_texts_take_linear_time() -> None:
+    data = program(EXIT, "dlsym", texts=["a" * 20_000_000, "getppid"])
+    begin = time.monotonic()
+    assert names(calls(data, library())) == {"getppid", "exit_group"}
+    assert time.monotonic() - begin < 20
+
+
 SAMPLES = (
     pause.program("x86_64"), pause.program("aarch64"), library(),
     program("bf27000000" + call_slot(5, 0) + EXIT, "syscall", needed=["c.so"], run_path="$ORIGIN"),
