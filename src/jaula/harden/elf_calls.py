@@ -21,7 +21,7 @@ from jaula.harden.elf import Elf, Object
 from jaula.harden.elf_code import Code, Numbers, Place, instructions
 
 CODE_LIMIT = 12 << 20  # bytes of code of one object that is followed function by function
-WORK_LIMIT = 100_000_000  # bytes of code and steps of one image; two minutes at most
+WORK_LIMIT = 100_000_000  # bytes of code and steps back, of one image
 _KEPT_EDGES = 2_000_000
 _KEPT_INSTRUCTIONS = 400_000
 _PARAMETERS_LIMIT = 16  # of one function
