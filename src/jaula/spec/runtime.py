@@ -229,10 +229,16 @@ class SyscallArg(_Document, frozen=True):
 
 
 class Syscall(_Document, frozen=True):
+    """A rule. ``architectures`` is an extension: those that it is for, all if it is empty.
+
+    A runtime that does not know the member applies the rule to all architectures.
+    """
+
     names: tuple[str, ...]
     action: str  # SCMP_ACT_*
     errno_ret: int | None = None
     args: tuple[SyscallArg, ...] = ()
+    architectures: tuple[str, ...] = ()  # SCMP_ARCH_*
 
 
 class Seccomp(_Document, frozen=True):

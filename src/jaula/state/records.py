@@ -180,8 +180,8 @@ class SecurityOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """Parsed ``--security-opt``. ``seccomp`` is the JSON of a profile, or a word."""
 
     seccomp: str = ""
-    seccomp_allow: tuple[str, ...] = ()  # names that stay allowed; empty: all of the profile's
-    seccomp_enosys: tuple[str, ...] = ()  # names that fail with ENOSYS in place of EPERM
+    seccomp_allow: tuple[str, ...] = ()  # [architecture:]name; empty: all of the profile's
+    seccomp_enosys: tuple[str, ...] = ()  # those that fail with ENOSYS in place of EPERM
     apparmor: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     landlock: tuple[str, ...] = ()

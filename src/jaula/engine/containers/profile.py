@@ -114,17 +114,14 @@ def _security_options(host: HostConfig, profile: Profile, landlock: int) -> Iter
     yield from (f"mask={path}" for path in masked)
 
 
-def seccomp_names(profile: Profile) -> tuple[str, ...]:
-    """Return the allowed system calls of all architectures; a filter has one list for them."""
-    return tuple(sorted({name for names in profile.seccomp.syscalls.values() for name in names}))
-
-
 def _seccomp_options(profile: Profile) -> Iterator[str]:
-    if names := seccomp_names(profile):
-        yield f"seccomp-allow={','.join(names)}"
-    absent = {name for names in profile.seccomp.unavailable.values() for name in names}
-    if absent := absent - set(names):
-        yield f"seccomp-enosys={','.join(sorted(absent))}"
+    allowed = profile.seccomp.syscalls
+    for architecture, names in sorted(allowed.items()):
+        if names:
+            yield f"seccomp-allow={architecture}:{','.join(sorted(set(names)))}"
+    for architecture, names in sorted(profile.seccomp.unavailable.items()):
+        if absent := set(names) - set(allowed.get(architecture, ())):
+            yield f"seccomp-enosys={architecture}:{','.join(sorted(absent))}"
 
 
 def _landlock_rules(profile: Profile) -> Iterator[str]:

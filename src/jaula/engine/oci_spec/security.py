@@ -102,12 +102,21 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
 _MAX_SYSCALLS = 1024  # of one request
 
 
+_ARCHITECTURES = ("x86_64", "x86", "x32", "aarch64", "arm")
+
+
 def _syscall_names(option: str, value: str) -> tuple[str, ...]:
-    """Return names of system calls that are separated by commas.
+    """Return the system calls of ``[ARCHITECTURE:]NAME,NAME``, each with the architecture.
 
     :raises InvalidRequest: when one is not a name, or there are too many.
     """
-    names = tuple(value.split(","))
+    architecture, colon, text = value.rpartition(":")
+    if colon and architecture not in _ARCHITECTURES:
+        raise InvalidRequest(
+            f"--security-opt {option}: {architecture[:64]!r} is not an architecture",
+            hint=f"must be one of {', '.join(_ARCHITECTURES)}",
+        )
+    names = tuple(text.split(","))
     for name in names:
         if not (name.isascii() and name.replace("_", "a").isalnum() and len(name) <= 64):
             raise InvalidRequest(
@@ -116,7 +125,7 @@ def _syscall_names(option: str, value: str) -> tuple[str, ...]:
             )
     if len(names) > _MAX_SYSCALLS:
         raise InvalidRequest(f"--security-opt {option}: more than {_MAX_SYSCALLS} system calls")
-    return names
+    return tuple(f"{architecture}{colon}{name}" for name in names)
 
 
 def resolve(host_config: HostConfig) -> Security:
@@ -153,11 +162,15 @@ def check(resolved: ResolvedRequest, host: HostFacts) -> tuple[str, ...]:
         warnings.append("SELinux is not enabled on this host. --security-opt label is discarded.")
     names = resolved.security.options.seccomp_allow
     if names and confinement.seccomp is not None:
-        refused = set(seccomp.refused_names(confinement.seccomp, names)) - {"clone3"}
+        refused = [
+            item
+            for item in seccomp.refused_names(confinement.seccomp, names)
+            if item.rpartition(":")[2] != "clone3"
+        ]
         if refused:
             warnings.append(
                 "seccomp-allow only narrows the seccomp profile, which refuses"
-                f" {', '.join(sorted(refused))}"
+                f" {', '.join(refused)}"
             )
     return tuple(warnings)
 

@@ -63,6 +63,9 @@ def _rule(field: str, rule: Syscall) -> None:
     for name in rule.names:
         if not name or not name.isascii():
             raise refuse(f"{field}.names", f"{quote(name)} is not a system call name")
+    for index, name in enumerate(rule.architectures):
+        if name not in ARCHITECTURES:
+            one_of(f"{field}.architectures[{index}]", name, tuple(ARCHITECTURES))
     one_of(f"{field}.action", rule.action, ACTIONS)
     if rule.action == _NOTIFY and "write" in rule.names:
         raise refuse(f"{field}.action", f"{_NOTIFY} for write would block the runtime itself")

@@ -24,7 +24,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -108,40 +108,102 @@ ALWAYS_ALLOWED = frozenset(
 _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
 
 
+def names_of(items: Collection[str], architecture: str) -> set[str]:
+    """Return the names of a list that are for an architecture (``SCMP_ARCH_*``).
+
+    An item is ``NAME``, for all architectures, or ``ARCHITECTURE:NAME``, such as ``x86:read``.
+    """
+    own = architecture.removeprefix("SCMP_ARCH_").lower()
+    return {
+        name or prefix
+        for prefix, _, name in (item.partition(":") for item in items)
+        if not name or prefix == own
+    }
+
+
 def narrow(seccomp: Seccomp, names: Collection[str], unavailable: Collection[str] = ()) -> Seccomp:
     """Return the filter without the calls that are not in ``names``; an empty list keeps all.
 
     The result allows nothing that ``seccomp`` refuses: its rules on arguments stay. Calls of
     ``unavailable`` fail with ENOSYS, unless they are in ``names``: a C library then uses others.
+    Items are those of :func:`names_of`. An architecture without a name in ``names`` has no calls.
 
-    :raises InvalidRequest: when ``seccomp`` allows calls by default, so a list cannot narrow it.
+    :raises InvalidRequest: when ``seccomp`` allows calls by default, so a list cannot narrow it, or
+        no name is for the native architecture.
     """
     if seccomp.default_action in _PERMISSIVE:
         raise InvalidRequest(
             "seccomp-allow: the seccomp profile allows system calls by default",
             hint="leave seccomp= out, or use a profile with defaultAction SCMP_ACT_ERRNO",
         )
-    absent = sorted(set(unavailable) - set(names) - ALWAYS_ALLOWED)
-    kept = ALWAYS_ALLOWED | set(names)
-    rules = [_refuse(*absent, number=errno.ENOSYS)] if absent else []
-    for rule in seccomp.syscalls:
+    if names and not names_of(names, NATIVE):
+        own = NATIVE.removeprefix("SCMP_ARCH_").lower()
+        raise InvalidRequest(
+            f"seccomp-allow: no system call is for the architecture of this host, {own}",
+            hint=f"seccomp-allow={own}:read,write",
+        )
+    if not any(":" in item for item in (*names, *unavailable)):
+        rules = _narrowed(seccomp.syscalls, set(names), set(unavailable), keep_all=not names)
+        return msgspec.structs.replace(seccomp, syscalls=tuple(rules))
+    rules = []
+    for architecture in dict.fromkeys((NATIVE, *seccomp.architectures)):
+        own_rules = (r for r in seccomp.syscalls if _is_for(r, architecture))
+        rules += (
+            msgspec.structs.replace(rule, architectures=(architecture,))
+            for rule in _narrowed(
+                own_rules,
+                names_of(names, architecture),
+                names_of(unavailable, architecture),
+                keep_all=not names,
+            )
+        )
+    return msgspec.structs.replace(seccomp, syscalls=tuple(rules))
+
+
+def _is_for(rule: Syscall, architecture: str) -> bool:
+    return not rule.architectures or architecture in rule.architectures
+
+
+def _narrowed(
+    rules: Iterable[Syscall], names: set[str], unavailable: set[str], *, keep_all: bool
+) -> list[Syscall]:
+    """Return the rules of one list: permissive ones for ``names`` only, the others unchanged."""
+    absent = sorted(unavailable - names - ALWAYS_ALLOWED)
+    kept = ALWAYS_ALLOWED | names if names else names
+    result = [_refuse(*absent, number=errno.ENOSYS)] if absent else []
+    for rule in rules:
         if rule.action in _PERMISSIVE:
             allowed = tuple(
-                name for name in rule.names if name not in absent and (name in kept or not names)
+                name for name in rule.names if name not in absent and (keep_all or name in kept)
             )
             if not allowed:
                 continue
             rule = msgspec.structs.replace(rule, names=allowed)
-        rules.append(rule)
-    return msgspec.structs.replace(seccomp, syscalls=tuple(rules))
+        result.append(rule)
+    return result
 
 
-def refused_names(seccomp: Seccomp, names: Collection[str]) -> tuple[str, ...]:
-    """Return the names that no rule of the filter allows."""
-    allowed = {
-        name for rule in seccomp.syscalls if rule.action in _PERMISSIVE for name in rule.names
-    }
-    return tuple(sorted(set(names) - allowed))
+def refused_names(seccomp: Seccomp, items: Collection[str]) -> tuple[str, ...]:
+    """Return the items of a list whose calls no rule of the filter allows.
+
+    Items for architectures that the filter lacks are among them, except those of another machine.
+    """
+    refused = []
+    known = [a.removeprefix("SCMP_ARCH_").lower() for a in (NATIVE, *seccomp.architectures)]
+    for item in items:
+        prefix, _, name = item.rpartition(":")
+        if prefix and prefix not in known:
+            if prefix == "x32" and known[0] == "x86_64":
+                refused.append(item)
+            continue
+        if not any(
+            rule.action in _PERMISSIVE
+            and name in rule.names
+            and (not prefix or _is_for(rule, f"SCMP_ARCH_{prefix.upper()}"))
+            for rule in seccomp.syscalls
+        ):
+            refused.append(item)
+    return tuple(sorted(set(refused)))
 
 
 def build(seccomp: Seccomp) -> bytes:
@@ -165,6 +227,8 @@ def build(seccomp: Seccomp) -> bytes:
         ]
         for name in syscall.names:
             for architecture, table in tables:
+                if not _is_for(syscall, architecture):
+                    continue
                 if (number := _resolve(name, architecture)) is not None:
                     table.setdefault(number, []).extend(rules)
     return assemble(tables, return_value(seccomp.default_action, seccomp.default_errno_ret))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import load_image
-from harness import containers
+from harness import containers, elf_files
 from harness.containers import running, unique
 from harness.engine import PrivateEngine
 from jaula.network.dns import message
@@ -125,6 +126,31 @@ def test_a_request_from_inspect_is_the_same_container(
         engine.request("DELETE", f"/containers/{again}?force=1&v=1")
 
 
+# i386's getpid by int 0x80; the status is 0 if it fails with EPERM, otherwise 1:
+# mov eax,20; int 0x80; cmp eax,-1; setne dil; movzx edi,dil; mov eax,60; syscall
+I386 = bytes.fromhex("b814000000 cd80 83f8ff 400f95c7 400fb6ff b83c000000 0f05")
+CALLS = """name = "calls"
+[seccomp.syscalls]
+x86_64 = ["access", "arch_prctl", "brk", "close", "exit", "getpid", "mmap", "prctl", "read"]
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the i386 ABI is of x86")
+@pytest.mark.parametrize(("more", "status"), [("", 0), ('x86 = ["getpid"]\n', 1)])
+def test_a_call_of_one_architecture_is_refused_on_another(
+    engine: PrivateEngine, busybox: str, tmp_path: Path, more: str, status: int
+) -> None:
+    program, document = tmp_path / "i386", tmp_path / "calls.toml"
+    program.write_bytes(elf_files.executable(I386))
+    program.chmod(0o755)
+    document.write_text(CALLS + more)
+    done = engine.cli(
+        *("jaula", "run", "--rm", "--profile", str(document)),
+        *("-v", f"{program}:/i386:ro", busybox, "/i386"),
+    )
+    assert (done.returncode, done.stderr) == (status, "")
+
+
 def test_explicit_options_win_with_a_warning(
     engine: PrivateEngine, busybox: str, file: str
 ) -> None:
@@ -160,6 +186,7 @@ def test_docker_sends_a_document_as_an_annotation(engine: PrivateEngine, busybox
         ('name = "x"\n[files]\nread = ["/a/../b"]\n', "not a normalised absolute path"),
         ('name = "x"\n[seccomp.syscalls]\nx86_64 = ["re ad"]\n', "not the name of a system call"),
         ('name = "x"\n[files]\ntmpfs = {"/tmp" = "sise=1"}\n', "sise"),
+        ('name = "x"\n[seccomp.syscalls]\naarch64 = ["read"]\n', "architecture of this host"),
         ("", "not a TOML document"),
     ],
 )

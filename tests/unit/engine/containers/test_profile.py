@@ -74,8 +74,9 @@ def test_a_document_completes_a_request() -> None:
     assert host.cap_add == ("NET_BIND_SERVICE", "CAP_SETUID")
     assert host.security_opt == (
         "no-new-privileges",
-        "seccomp-allow=read,waitpid,write",
-        "seccomp-enosys=clone3",
+        "seccomp-allow=x86:waitpid,write",
+        "seccomp-allow=x86_64:read,write",
+        "seccomp-enosys=x86_64:clone3",
         *LANDLOCK,
         "mask=/etc/shadow",
     )
@@ -170,8 +171,9 @@ def test_landlock_is_left_out_where_it_cannot_apply(host: dict[str, Any]) -> Non
 def test_a_kernel_without_landlock_has_the_rest() -> None:
     assert completed(landlock=0).host_config.security_opt == (
         "no-new-privileges",
-        "seccomp-allow=read,waitpid,write",
-        "seccomp-enosys=clone3",
+        "seccomp-allow=x86:waitpid,write",
+        "seccomp-allow=x86_64:read,write",
+        "seccomp-enosys=x86_64:clone3",
         "mask=/etc/shadow",
     )
 

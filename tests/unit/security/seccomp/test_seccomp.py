@@ -394,6 +394,41 @@ def test_unavailable_calls_fail_with_enosys(code: bytes, abi: str) -> None:
     assert [ask(alone, abi, name) for name in ("statx", "read", "mount")] == [ENOSYS, ALLOW, EPERM]
 
 
+@x86
+def test_a_list_of_one_architecture_allows_nothing_on_others() -> None:
+    default = seccomp.default_profile(DEFAULT)
+    one = seccomp.build(seccomp.narrow(default, ("x86_64:read", "x86_64:socket")))
+    assert ask(one, "SCMP_ARCH_X86_64", "read") == ALLOW
+    assert ask(one, "SCMP_ARCH_X86_64", "write") == EPERM
+    for name in ("read", "write", "execve", "exit_group", "socket"):
+        assert ask(one, "SCMP_ARCH_X86", name, 1) == EPERM
+    assert ask(one, "SCMP_ARCH_X32", "read") == ENOSYS
+    items = ("x86_64:read", "x86:write", "x86:socket", "getpid", "x32:read")
+    two = seccomp.build(seccomp.narrow(default, items, ("x86:statx",)))
+    for name, native, i386 in (
+        ("read", ALLOW, EPERM),
+        ("write", EPERM, ALLOW),
+        ("getpid", ALLOW, ALLOW),
+        ("statx", EPERM, ENOSYS),
+        ("exit_group", ALLOW, ALLOW),
+        ("mount", EPERM, EPERM),
+    ):
+        assert ask(two, "SCMP_ARCH_X86_64", name) == native, name
+        assert ask(two, "SCMP_ARCH_X86", name) == i386, name
+    assert ask(two, "SCMP_ARCH_X86", "socket", 38) == EPERM  # AF_ALG: conditions stay
+    assert ask(two, "SCMP_ARCH_X86", "socket", 1) == ALLOW
+    assert ask(two, "SCMP_ARCH_X32", "read") == ENOSYS
+    assert seccomp.refused_names(default, (*items, "aarch64:mount", "x86:mount")) == (
+        "x32:read",
+        "x86:mount",
+    )
+
+
+def test_a_list_without_the_architecture_of_the_host_is_an_error() -> None:
+    with pytest.raises(InvalidRequest, match="no system call is for the architecture of this host"):
+        seccomp.narrow(seccomp.default_profile(DEFAULT), ("riscv64:read",))
+
+
 def test_a_filter_that_allows_by_default_cannot_be_narrowed() -> None:
     with pytest.raises(InvalidRequest, match="allows system calls by default"):
         seccomp.narrow(Seccomp(default_action="SCMP_ACT_ALLOW"), ("read",))
