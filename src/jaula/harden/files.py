@@ -114,12 +114,13 @@ def files(
         read_items = _generalize(read, notes, "files read") or Tallies()
         execute_items = executed if paths.fits(executed) else Tallies()
         others = (*write_items, *execute_items)
-        for item in [
-            item for item in read_items if any(paths.covers(each, item) for each in others)
-        ]:
-            del read_items[item]
-        if not read_items or not execute_items:
-            read_items = execute_items = Tallies()
+        covered = [item for item in read_items if any(paths.covers(each, item) for each in others)]
+        if len(covered) < len(read_items):
+            for item in covered:
+                del read_items[item]
+        elif not set(read) - {"/"}:  # an empty list would allow all files; a program is read when it is executed
+            for item in execute_items:
+                read_items[item].merge(execute_items[item])
     evidence["files.read"] = read_items.evidence()
     evidence["files.execute"] = execute_items.evidence()
     masked = _masked(touched) if complete else ()

@@ -188,10 +188,16 @@ def _files(profile: Profile, writer: _Writer) -> Iterator[str]:
     if not (files.read or files.execute):
         yield "# The whole root may be read and executed."
     else:
-        yield f"# {_number(files.execute, 'program')} may be executed, all others are refused."
-        yield from writer.array("execute", files.execute, "files.execute")
-        yield "# A path that ends with / includes what is below it."
-        yield from writer.array("read", files.read, "files.read")
+        if files.execute:
+            yield f"# {_number(files.execute, 'program')} may be executed, all others are refused."
+            yield from writer.array("execute", files.execute, "files.execute")
+        else:
+            yield "# What may be read may be executed."
+        if files.read:
+            yield "# A path that ends with / includes what is below it."
+            yield from writer.array("read", files.read, "files.read")
+        else:
+            yield "# All files may be read."
     yield from writer.array("write", files.write, "files.write")
     if files.masked:
         yield "# Of the host, and never read."

@@ -75,8 +75,9 @@ class Seccomp(_Struct, frozen=True, kw_only=True):
 class Files(_Struct, frozen=True, kw_only=True):
     """Files: the root, writable mounts, and the paths that Landlock allows.
 
-    With an empty ``read`` and ``execute`` the whole root may be read and executed. ``write``
-    includes reading, and in a directory making and removing files; ``execute`` includes reading.
+    An empty list does not restrict its kind of access: without ``read`` all files may be read, and
+    without ``execute`` all that may be read may be executed. ``write`` includes reading, and in a
+    directory making and removing files; ``execute`` includes reading.
     """
 
     read_only_root: bool = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,43 @@ def test_a_profile_has_what_the_kernel_saw(jaula: Run, record: Path) -> None:
     assert {"execve", "mkdir", "openat"} <= set(made.seccomp.syscalls["x86_64"])
     assert not {"socket", "mount", "ptrace"} & set(made.seccomp.syscalls["x86_64"])
     assert made.limits.memory > 0
+
+
+def test_a_server_of_a_volume_has_lists_of_files_and_programs(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    name, volume = f"files-{os.getpid()}", f"files-{os.getpid()}"
+    record, document = tmp_path / "files.record", tmp_path / "files.toml"
+    place = ("-v", f"{volume}:/data")
+    serve = ("sh", "-c", "echo x > /data/index.html; exec httpd -f -p 8080 -h /data")
+    fetch = ("wget", "-q", "-O", "-", "http://127.0.0.1:8080/")
+    try:
+        start = ("jaula", "run", "-d", "--name", name, *place)
+        done = engine.cli(*start, f"--record={record}", busybox, *serve)
+        assert done.returncode == 0, done.stderr
+        time.sleep(1)
+        assert engine.cli("jaula", "exec", name, *fetch).stdout == "x\n"
+        engine.cli("jaula", "stop", "-t", "0", name)
+        for _ in range(100):  # the recorder ends after the container
+            if engine.cli("jaula", "record", "verify", str(record)).returncode == 0:
+                break
+            time.sleep(0.1)
+        engine.cli("jaula", "rm", "-f", name)
+        made = engine.cli("jaula", "harden", name, "--record", str(record), "-o", str(document))
+        assert made.returncode == 0, made.stderr
+        files = profile.load(document.read_bytes(), "files.toml").files
+        assert files.read
+        assert {"/bin/sh", "/bin/wget"} <= set(files.execute)
+        assert "whole root" not in document.read_text()
+        done = engine.cli(*start, "--profile", str(document), busybox, *serve)
+        assert done.returncode == 0, done.stderr
+        time.sleep(1)
+        assert engine.cli("jaula", "exec", name, *fetch).stdout == "x\n"
+        denied = engine.cli("jaula", "exec", name, "sh", "-c", "echo < /etc/group; . /etc/shadow")
+        assert denied.stderr.count("Permission denied") == 2, denied.stderr
+    finally:
+        engine.cli("jaula", "rm", "-f", name)
+        engine.cli("jaula", "volume", "rm", volume)
 
 
 def test_records_of_the_directory_are_used_by_name(

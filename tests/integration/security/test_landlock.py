@@ -383,6 +383,34 @@ def test_lists_of_paths_restrict_reads_writes_and_programs(root: Path) -> None:
     child(act)
 
 
+def test_one_list_alone_restricts_its_own_kind_of_access(root: Path) -> None:
+    (root / "bin").mkdir()
+    for name in ("listed", "other"):
+        (root / "bin" / name).write_text("#!/bin/none\n")
+        (root / "bin" / name).chmod(0o755)
+
+    def execute_alone() -> None:
+        pivot(root)
+        enter(rules("execute=/bin/listed", readonly=True))
+        assert read("/etc/passwd") == b"inside"
+        assert read("/bin/other")
+        assert os.listdir("/etc")
+        refused(errno.EACCES, lambda: os.execv("/bin/other", ["x"]))
+        refused(errno.ENOENT, lambda: os.execv("/bin/listed", ["x"]))
+        refused(errno.EACCES, lambda: write("/etc/passwd"))
+
+    def read_alone() -> None:
+        pivot(root)
+        enter(rules("read=/bin/listed", readonly=True))
+        refused(errno.EACCES, lambda: read("/etc/passwd"))
+        refused(errno.EACCES, lambda: os.execv("/bin/other", ["x"]))  # the kernel reads it
+        refused(errno.ENOENT, lambda: os.execv("/bin/listed", ["x"]))
+        write("/data/new")
+
+    child(execute_alone)
+    child(read_alone)
+
+
 def test_a_file_that_exists_is_written_alone(root: Path) -> None:
     (root / "tmp/pid").write_text("1")
 

@@ -105,6 +105,33 @@ def test_files_are_read_and_programs_executed() -> None:
     assert made.files.read_only_root
 
 
+def test_files_below_written_ones_leave_a_list_for_reading() -> None:
+    written = file("/data/index.html", "write,create")
+    made = of(written, file("/data/index.html"), mounts=("/data",))
+    assert made.files.execute == (WEB,)
+    assert made.files.read == ("/data/index.html",)
+    assert made.files.write == ("/data/",)
+    text = toml.dumps(made)
+    assert "1 program may be executed, all others are refused." in text
+    assert "may be read" not in text
+
+
+def test_a_program_that_reads_no_file_may_read_itself_only() -> None:
+    made = of(file("/data/x", "write,create"), mounts=("/data",))
+    assert made.files.read == made.files.execute == (WEB,)
+
+
+def test_a_list_that_is_left_out_says_so() -> None:
+    for files, words in (
+        (document.Files(execute=("/bin/sh",)), "# All files may be read."),
+        (document.Files(read=("/etc/",)), "# What may be read may be executed."),
+        (document.Files(), "# The whole root may be read and executed."),
+    ):
+        text = toml.dumps(Profile(name="x", files=files))
+        assert words in text
+        assert document.load(text.encode(), "x").files == files
+
+
 def test_a_dynamic_program_needs_its_loader() -> None:
     made = of(file("/usr/lib/x86_64-linux-gnu/libc.so.6"))
     assert "/lib64/ld-linux-x86-64.so.2" in made.files.execute
