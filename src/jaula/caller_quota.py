@@ -38,7 +38,7 @@ class CallerQuota:
 
 
 class CallerShare:
-    """What one caller may hold of a quota."""
+    """Share of a quota that one caller may hold."""
 
     def __init__(self, quota: CallerQuota, caller: str) -> None:
         self._quota = quota

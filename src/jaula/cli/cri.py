@@ -1,4 +1,4 @@
-"""What the commands of the group ``cri`` have in common: configuration files of the host."""
+"""Shared by the commands of the group ``cri``: configuration files of the host."""
 
 from __future__ import annotations
 

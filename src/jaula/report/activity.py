@@ -1,4 +1,4 @@
-"""What a container did, from one or several records. Pure.
+"""Activity of a container, from one or several records. Pure.
 
 Counts of several records are added. Names are as in the records; a renderer escapes them.
 """
@@ -69,12 +69,12 @@ class Activity(NamedTuple):
 
     @property
     def destinations(self) -> tuple[Item, ...]:
-        """What it connected to or sent to."""
+        """Return the addresses that it connected to or sent to."""
         return tuple(i for i in self.network if i.detail.split(" ")[0] in ("connect", "send"))
 
     @property
     def ports(self) -> tuple[Item, ...]:
-        """What it listened on."""
+        """Return the addresses that it listened on."""
         return tuple(i for i in self.network if i.detail.split(" ")[0] == "listen")
 
 

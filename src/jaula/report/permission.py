@@ -1,4 +1,4 @@
-"""What a container may, beside what it did. Pure.
+"""Permissions of a container, compared with its activity. Pure.
 
 The permissions are those of the profile, or of the OCI spec of the running container if the report
 has no profile.
@@ -25,12 +25,12 @@ class Comparison(NamedTuple):
 
     @property
     def beyond(self) -> frozenset[str]:
-        """What was done without being allowed."""
+        """Return the items that were used and are not allowed."""
         return frozenset() if self.allowed is None else self.used - self.allowed
 
     @property
     def unused(self) -> frozenset[str]:
-        """What is allowed and was not done."""
+        """Return the items that are allowed and were not used."""
         return frozenset() if self.allowed is None else self.allowed - self.used
 
 

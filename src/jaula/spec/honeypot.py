@@ -42,7 +42,7 @@ class Subject(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the engine asks of the supervisor.
+    """Request of the engine to the supervisor.
 
     ``upper`` is the writable layer on the host, '' if the storage driver has no such directory.
     """

@@ -117,7 +117,7 @@ class PodSandboxRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only
 
 
 class PodMount(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a mount of a container has beyond the API's mount with the same target.
+    """Properties of a container's mount beyond the API's mount with the same target.
 
     ``options`` are further mount options. ``relabel`` gives its files the container's SELinux
     label. ``ids`` is the id map that the mount must have; None for the one that the host allows.

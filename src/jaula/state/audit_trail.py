@@ -89,7 +89,7 @@ class Budgets:
 
 
 class _Key(NamedTuple):
-    """What equal requests have in common. ``identity`` is '' for refused ones."""
+    """Key of equal requests. ``identity`` is '' for refused ones."""
 
     log: AuditLog
     caller: str

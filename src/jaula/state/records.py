@@ -322,7 +322,7 @@ SANDBOX_ATTRIBUTE = "io.jaula.pod-sandbox"
 
 
 class PodSandboxRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What makes a container the sandbox of a pod.
+    """Properties that make a container the sandbox of a pod.
 
     ``addresses`` are those of the pod, ``attachment`` is everything that the network plugins have
     reported. ``networked`` says that they have to remove what they added; it is set before they are
@@ -446,7 +446,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def event_attributes(self) -> dict[str, str]:
-        """What every event of the container says about it: its labels, image and name."""
+        """Return the attributes of the container's events: its labels, image and name."""
         attributes = {**self.body.labels, "image": self.body.image, "name": self.name}
         if self.in_pod:
             attributes[SANDBOX_ATTRIBUTE] = self.pod.sandbox if self.pod else self.id

@@ -1,4 +1,4 @@
-"""What the kernel refuses while files are read and written, as errors for a client."""
+"""Errors of the kernel in reading and writing files, as errors for a client."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _type_error(text: str) -> str:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What the requests of all callers share.
+    """Limits that the requests of all callers share.
 
     ``bodies`` are bytes of bodies in memory. ``transfers`` are requests that occupy a thread while
     their client sends or reads: archives, and the progress of a pull or push.

@@ -26,7 +26,7 @@ ORDER = (State.FAIL, State.UNKNOWN, State.MANUAL, State.EXCEPTED, State.PASS, St
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What a control is judged for. ``error`` says why there is no evidence, or is empty."""
+    """Subject of a judgement. ``error`` says why there is no evidence, or is empty."""
 
     kind: Kind
     name: str

@@ -62,7 +62,7 @@ Fix = FileFix | AuditRuleFix
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """What a control gives for one subject; ``evidence`` has the fact and where it was read.
+    """Finding of a control for one subject; ``evidence`` has the fact and where it was read.
 
     ``remediation`` tells a person what to do. ``fixes`` are what ``--fix`` does. ``details`` has
     every item of evidence that is shortened; JSON and HTML have them.

@@ -29,7 +29,7 @@ LOADER_TIMEOUT = 30  # seconds
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is done: changes of files, then the text of the rules file, '' if it stays.
+    """Planned repairs: changes of files, then the text of the rules file, '' if it stays.
 
     ``tmpfiles`` is the text of a file of tmpfiles.d(5), '' if none is written.
     """

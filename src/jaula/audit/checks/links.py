@@ -234,12 +234,12 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 def _includes(value: Any, address: str) -> bool:
-    wanted = ip_address(address)
+    requested = ip_address(address)
     try:
         if "prefix" in value:
             prefix = value["prefix"]
-            return wanted in ip_network(f"{prefix['addr']}/{prefix['len']}", strict=False)
+            return requested in ip_network(f"{prefix['addr']}/{prefix['len']}", strict=False)
         first, last = (ip_address(end) for end in value["range"])
-        return bool(first.version == wanted.version and first <= wanted <= last)  # type: ignore[operator]
+        return bool(first.version == requested.version and first <= requested <= last)  # type: ignore[operator]
     except (ValueError, KeyError, TypeError):
         return False  # a name, a port or another value

@@ -56,7 +56,7 @@ POD_FIELDS = {
     "--privileged": "privileged",
     "--pids-limit=-1": "the pod's cgroup has the limit",
 }
-"""What asks for the effect of a flag of ``jaula run`` in Kubernetes: fields of a pod."""
+"""Fields of a pod that have the effect of a flag of ``jaula run``."""
 
 
 class AuditedContainer:

@@ -35,7 +35,7 @@ _DEFAULT_ULIMITS = {name: 0 if name in _PRIORITY else UNLIMITED for name in ULIM
 
 
 class Bound(StrEnum):
-    """What is bounded; the names are those of the flags of ``run``."""
+    """Bounded values; the names are those of the flags of ``run``."""
 
     MEMORY = "memory"
     MEMORY_SWAP = "memory-swap"
@@ -51,7 +51,7 @@ _SIZES = (Bound.MEMORY, Bound.MEMORY_SWAP, Bound.SHM_SIZE)
 
 
 class Share(StrEnum):
-    """What one caller may have an amount of at the same time: a number of objects, or bytes."""
+    """Resources with a share per caller: a number of objects, or bytes."""
 
     CONTAINERS = "containers"
     NETWORKS = "networks"

@@ -102,7 +102,7 @@ class AccessLevel(IntEnum):
 
 
 class ContainerAccess(IntEnum):
-    """What a caller may do with containers, networks and volumes of other owners."""
+    """Rights of a caller over containers, networks and volumes of other owners."""
 
     LIST = 0  # list and inspect them, without the values of their environment
     READ = 1  # read their output, files and whole configuration

@@ -47,7 +47,7 @@ _BODY = "context"  # the name of a context that is not a directory of the client
 
 
 class ProvenanceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What the builder knows of one platform of a build. ``started`` is RFC 3339."""
+    """Facts of the builder about one platform of a build. ``started`` is RFC 3339."""
 
     invocation: str
     started: str

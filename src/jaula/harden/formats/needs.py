@@ -1,4 +1,4 @@
-"""What forms of a profile share: names of volumes, ports, and what a form cannot express. Pure."""
+"""Shared by the forms of a profile: volumes, ports, and what a form cannot express. Pure."""
 
 from __future__ import annotations
 

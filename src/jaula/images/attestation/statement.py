@@ -35,7 +35,7 @@ class Predicate(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What a statement is about. ``digest`` is ``sha256:...``."""
+    """Subject of a statement. ``digest`` is ``sha256:...``."""
 
     name: str
     digest: str

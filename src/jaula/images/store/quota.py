@@ -35,7 +35,7 @@ class Quota(NamedTuple):
 
 
 class Footprint(NamedTuple):
-    """What an image takes on the disk. ``layers`` are unpacked, by diff id.
+    """Space of an image on the disk. ``layers`` are unpacked, by diff id.
 
     ``manifest`` is its digest, empty if it is not known yet.
     """

@@ -40,7 +40,7 @@ _NONE = (-1, -1, -1)
 
 
 class CreateOptions(msgspec.Struct, frozen=True):
-    """What the caller adds to a spec: paths, namespaces, stdio and start mode."""
+    """Options that the caller adds to a spec: paths, namespaces, stdio and start mode."""
 
     state: State  # for hooks and the seccomp agent; pid and status are filled in later
     root: RootSource
