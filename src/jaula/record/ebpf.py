@@ -20,6 +20,7 @@ from jaula.record import ebpf_events as events
 from jaula.record.cgroup import Cgroup
 from jaula.record.ebpf_events import Counts, Event, Key
 from jaula.record.libbpf import BpfObject, RingBuffer
+from jaula.record.resource import Peak
 
 NAME = "ebpf-tracepoints"
 BTF = "/sys/kernel/btf/vmlinux"
@@ -37,11 +38,13 @@ _SOURCES = {  # program: what the header calls it
     "capable": "cap_capable",
     "sent": "sock_send_length",
     "ring_submit": "io_uring_submit_req",
+    "removed": "cgroup_rmdir",
 }
 _OPTIONAL = {  # events that not every kernel has, by the name of their type in BTF
     "capable": b"btf_trace_cap_capable",  # Linux 6.14
     "sent": b"btf_trace_sock_send_length",  # Linux 6.3
     "ring_submit": b"btf_trace_io_uring_submit_req",  # Linux 6.3
+    "removed": b"btf_trace_cgroup_rmdir",
 }
 
 
@@ -195,6 +198,21 @@ class EbpfTracer:
         except OSError as error:
             raise JaulaError(str(error.strerror)) from error
         return {kind: events.decode_losses(value) for kind, value in found.items()}
+
+    def peaks(self) -> dict[str, Peak] | None:
+        """Return the peaks of memory and processes that the container's cgroup was removed with.
+
+        None: this kernel does not tell them.
+
+        :raises JaulaError: when they cannot be read.
+        """
+        if _SOURCES["removed"] not in self.sources:
+            return None
+        try:
+            value = self._object.maps[".data.peaks"].lookup(bytes(4))
+        except OSError as error:
+            raise JaulaError(str(error.strerror)) from error
+        return events.decode_peaks(value or b"")
 
     def close(self) -> None:
         """Unload everything."""

@@ -7,6 +7,7 @@ chooses names, addresses and numbers: anything can be in them.
 from __future__ import annotations
 
 import errno
+import mmap
 import posixpath
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from jaula.kernel.capabilities import NAMES
 from jaula.record.document import Entry, Program, text_of
+from jaula.record.resource import Peak
 
 (
     SYSCALL, PROGRAM, EXEC, FILE_OPEN, OPEN_REFUSED, SOCKET, ADDRESS, CAPABILITY, SIGNAL, MOUNT,
@@ -57,6 +59,9 @@ _EVENT = struct.Struct("=QQIIQII")
 _VALUE = struct.Struct("=QQQQ")
 _LOSS = struct.Struct("=QQQ")
 _STARTED = struct.Struct("=QQ")
+_PEAKS = struct.Struct("=QQQQ")
+_PAGES_WITHOUT_LIMIT = (1 << 63) // mmap.PAGESIZE - 1  # PAGE_COUNTER_MAX
+_PIDS_WITHOUT_LIMIT = 4 << 20  # a pids.max of "max" is above PID_MAX_LIMIT
 # cgroup, two words of the hash key, hierarchy, whether sock_send_length is attached, nanoseconds of
 # a tick, container
 CONFIG = struct.Struct("=QQQIIQ64s")
@@ -174,6 +179,18 @@ def decode_started(data: bytes) -> int:
     """Return the pid of the first process of a container, 0 if it is not started."""
     _, process = _STARTED.unpack(data)
     return int(process)
+
+
+def decode_peaks(data: bytes) -> dict[str, Peak]:
+    """Return the peaks of a cgroup that was removed, by resource. Empty: it was not."""
+    memory, memory_limit, pids, pids_limit = _PEAKS.unpack(data)
+    result = {}
+    if memory:
+        limit = memory_limit * mmap.PAGESIZE if memory_limit < _PAGES_WITHOUT_LIMIT else None
+        result["memory"] = Peak(memory * mmap.PAGESIZE, limit)
+    if pids:
+        result["pids"] = Peak(pids, pids_limit if pids_limit <= _PIDS_WITHOUT_LIMIT else None)
+    return result
 
 
 def decode_losses(data: bytes) -> tuple[int, int, int]:

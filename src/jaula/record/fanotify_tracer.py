@@ -100,6 +100,9 @@ class ProcTracer:
             lost[ebpf_events.EXEC] = _sum(lost, ebpf_events.EXEC, self._sampler.skipped)
         return lost
 
+    def peaks(self) -> None:
+        """Return None: this mechanism has no figures of a cgroup that was removed."""
+
     def close(self) -> None:
         """Release the descriptor."""
         os.close(self._descriptor)
@@ -256,6 +259,9 @@ class FanotifyTracer:
                 lost, ebpf_events.CAPABILITY_HELD, self._sampler.skipped
             )
         return lost
+
+    def peaks(self) -> None:
+        """Return None: this mechanism has no figures of a cgroup that was removed."""
 
     def close(self) -> None:
         """Remove the marks."""

@@ -39,6 +39,7 @@ from jaula.record.writer import RecordWriter
 
 FLUSH = 1.0  # seconds between two writes
 SAMPLE = 0.25  # seconds between two samples of the cgroup's files
+REMOVAL = 2.0  # seconds to wait for the removal of a cgroup that was never sampled
 
 
 class Ledger:
@@ -181,6 +182,7 @@ def record(
         tracer.attach()
         started()
         reason = _follow(tracer, ledger, events, writer, process, start, stop_fd, seconds)
+        process.add_peaks(tracer)
         tracer.detach()
         tracer.consume()
         _drain(events, ledger)
@@ -232,6 +234,21 @@ class _Process:
             self._sampler = ResourceSampler(found, new=self._new) if found else None
         if self._sampler is not None:
             self._sampler.sample(now)
+
+    def add_peaks(self, tracer: Tracer) -> None:
+        """Take the peaks of a cgroup that was removed: the last sample may be older.
+
+        A container can end before its first sample. Then its cgroup is removed soon.
+        """
+        peaks = tracer.peaks()
+        if self._sampler is None and self._pid and peaks is not None:
+            deadline = time.monotonic() + REMOVAL
+            while len(peaks) < 2 and time.monotonic() < deadline:
+                time.sleep(0.01)
+                peaks = tracer.peaks() or {}
+            self._sampler = ResourceSampler({}, new=self._new)
+        if self._sampler is not None:
+            self._sampler.add_peaks(peaks or {})
 
     def resources(self, duration: int) -> list[Entry]:
         """Return the entries of the figures."""

@@ -100,6 +100,13 @@ FIGURES = (
 )  # fmt: skip
 
 
+class Peak(NamedTuple):
+    """The peak of a gauge since its cgroup was created, and its limit, None without one."""
+
+    value: int
+    limit: int | None
+
+
 class _Series:
     """What is known of one figure."""
 
@@ -150,6 +157,17 @@ class ResourceSampler:
                 series.limit = None if limit is None or limit >= _NO_LIMIT else limit
             if figure.rate:
                 _add_rate(series, now, value, figure)
+
+    def add_peaks(self, peaks: Mapping[str, Peak]) -> None:
+        """Add the last peaks of the kernel, by resource, when the cgroup was removed."""
+        for resource, peak in peaks.items():
+            series = self._series[resource]
+            if series.first is None:
+                series.first, series.limit = 0, peak.limit
+            if series.first_peak is None:
+                series.first_peak = 0 if self._new else peak.value
+            series.last_peak = max(series.last_peak or 0, peak.value)
+            series.largest = series.largest or peak.value
 
     def _read(
         self,

@@ -41,7 +41,7 @@ def test_a_program_without_a_file_is_a_drift(engine: PrivateEngine, debian: str)
     with containers.running(engine, debian) as name, drifting(engine, name) as drift:
         done = engine.cli("jaula", "exec", name, "perl", "-e", MEMFD)
         assert done.returncode == 0, done.stderr
-        assert subjects(drift.end(), "program") == ["/ (detached)"]
+        assert subjects(drift.end(), "program") == ["/memfd:hidden (detached)"]
 
 
 def test_a_running_program_without_a_file_has_its_name_and_digest(

@@ -264,6 +264,28 @@ assert libc.syscall(437, -100, sys.argv[1].encode(), how, len(how)) >= 0
     assert file.mode == "read,write,create,truncate"
 
 
+def test_a_file_without_a_directory_has_its_name(
+    directory: tuple[Cgroup, Path], tmp_path: Path
+) -> None:
+    script = r"""
+fd = os.memfd_create("hidden/name")
+os.write(fd, open("/bin/true", "rb").read())
+open(f"/proc/self/fd/{fd}", "rb").close()
+os.read(os.open(f"/proc/self/fd/{os.pipe()[0]}", os.O_RDONLY | os.O_NONBLOCK), 0)
+pid = os.fork()
+if not pid:
+    os.execv(f"/proc/self/fd/{fd}", ["true"])
+os.waitpid(pid, 0)
+"""
+    entries = record(directory, tmp_path, script)
+    files = {(entry.path, entry.mode) for entry in select(entries, "file", detached=True)}
+    assert files == {("/memfd:hidden/name", "read"), ("/", "read")}
+    programs = reader.read(str(tmp_path / "script.record")).programs.values()
+    (program,) = [each for each in programs if each.detached]
+    assert program.path == "/memfd:hidden/name"
+    assert program.name.startswith("/proc/self/fd/")
+
+
 def test_refusals_have_their_layer(directory: tuple[Cgroup, Path], tmp_path: Path) -> None:
     script = r"""
 import resource

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import struct
 from pathlib import Path
@@ -179,3 +180,12 @@ def test_a_changed_path_is_absolute(text: bytes, path: str) -> None:
     key = Key(0, 0, ebpf_events.CHANGE, 83 << 8)
     entry = ebpf_events.entry(key, text, syscall_name=lambda n, _: f"call {n}", line_of=lambda _: 0)
     assert (entry.kind, entry.path, entry.syscall) == ("change", path, "call 83")
+
+
+def test_peaks_of_a_removed_cgroup_have_their_limits() -> None:
+    page = mmap.PAGESIZE
+    none = struct.pack("=QQQQ", 5, (1 << 63) // page - 1, 7, (4 << 20) + 1)
+    assert ebpf_events.decode_peaks(none) == {"memory": (5 * page, None), "pids": (7, None)}
+    limited = struct.pack("=QQQQ", 5, 9, 7, 100)
+    assert ebpf_events.decode_peaks(limited) == {"memory": (5 * page, 9 * page), "pids": (7, 100)}
+    assert ebpf_events.decode_peaks(bytes(32)) == {}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.record.document import Entry
-from jaula.record.resource import FIGURES, ResourceSampler
+from jaula.record.resource import FIGURES, Peak, ResourceSampler
 
 SECOND = 1_000_000_000
 
@@ -49,6 +49,26 @@ def test_a_new_cgroup_has_the_kernels_peak_and_all_of_its_counters(tmp_path: Pat
     assert found["cpu-throttled"].value == 3
     assert found["cpu-throttled-time"].value == 500
     assert (found["io-read"].value, found["io-write"].value) == (15, 6)
+
+
+def test_the_peaks_of_a_removed_cgroup_replace_older_ones(tmp_path: Path) -> None:
+    write(tmp_path, memory__current="10", memory__peak="100", memory__max="200",
+          pids__current="3", pids__peak="9", pids__max="max")  # fmt: skip
+    sampler = ResourceSampler({"unified": str(tmp_path)})
+    sampler.sample(0)
+    sampler.add_peaks({"memory": Peak(170, None), "pids": Peak(9, 20)})
+    memory, pids = by_name(sampler)["memory"], by_name(sampler)["pids"]
+    assert (memory.value, memory.limit, memory.source) == (170, 200, "kernel")
+    assert (pids.value, pids.limit, pids.source) == (3, 0, "sampled")
+
+
+def test_a_cgroup_that_was_never_sampled_has_its_peaks() -> None:
+    sampler = ResourceSampler({}, new=True)
+    sampler.add_peaks({"memory": Peak(170, 200), "pids": Peak(2, None)})
+    found = by_name(sampler)
+    assert found.keys() == {"memory", "pids"}
+    assert (found["memory"].value, found["memory"].limit) == (170, 200)
+    assert (found["pids"].value, found["pids"].limit, found["pids"].source) == (2, 0, "kernel")
 
 
 def test_counters_are_differences_and_rates_are_means_of_a_second(tmp_path: Path) -> None:

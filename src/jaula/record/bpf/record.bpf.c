@@ -130,14 +130,36 @@ struct kernfs_node {
 	const char *name;
 } RELOCATED;
 
+struct cgroup_subsys_state;
+
 struct cgroup {
 	int level;
 	struct kernfs_node *kn;
+	struct cgroup_subsys_state *subsys[1];
 	struct cgroup *ancestors[1];
 } RELOCATED;
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+} RELOCATED;
+
+struct page_counter {
+	unsigned long watermark, max;
+} RELOCATED;
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+	struct page_counter memory;
+} RELOCATED;
+
+typedef struct {
+	long counter;
+} RELOCATED atomic64_t;
+
+struct pids_cgroup {
+	struct cgroup_subsys_state css;
+	atomic64_t limit;
+	long watermark;
 } RELOCATED;
 
 struct css_set {
@@ -265,6 +287,11 @@ struct {
 	u64 cgroup; /* the one that has the id of the container in its name */
 	u64 process; /* the first one that executed a program in it */
 } started SEC(".data.started");
+
+struct {
+	u64 memory, memory_limit; /* pages */
+	u64 pids, pids_limit;
+} peaks SEC(".data.peaks"); /* of cgroups of the container that were removed */
 
 /* PROGRAM gives a number in `subject` its path; it is not an entry of the record. */
 enum kind {
@@ -734,11 +761,12 @@ static long step(u32 index, struct walk *walk)
 		return 0;
 	}
 	parent = BPF_CORE_READ(dentry, d_parent);
+	size = BPF_CORE_READ(dentry, d_name.len) & (NAME_SIZE - 1);
 	if (parent == dentry) {
 		walk->flags |= PATH_DETACHED;
-		return 1;
+		if (size <= 1) /* a root is "/", a pipe has no name; a memfd is "memfd:NAME" */
+			return 1;
 	}
-	size = BPF_CORE_READ(dentry, d_name.len) & (NAME_SIZE - 1);
 	if (walk->size + size >= PATH_SIZE) {
 		walk->flags |= PATH_TRUNCATED;
 		return 1;
@@ -752,7 +780,7 @@ static long step(u32 index, struct walk *walk)
 	walk->slot->event.data[walk->size & (PATH_SIZE - 1)] = 0;
 	walk->size++;
 	walk->dentry = parent;
-	return 0;
+	return parent == dentry;
 }
 
 /*
@@ -1996,6 +2024,50 @@ int BPF_PROG(ring_submit, struct io_kiocb *request)
 		note_text(&rings, &key, slot, size);
 	}
 	release(slot);
+	return 0;
+}
+
+/* --- resources ---------------------------------------------------------------------------------- */
+
+static __always_inline void *state_of(struct cgroup *cgroup, u32 subsystem)
+{
+	void *state = 0;
+
+	bpf_probe_read_kernel(&state, sizeof(state),
+			      (void *)cgroup + bpf_core_field_offset(struct cgroup, subsys) +
+				      subsystem * sizeof(void *));
+	return state;
+}
+
+/*
+ * Keep the peaks of a cgroup that is removed, with the mutex that also guards its controllers. A
+ * cgroup below it with the same name has no larger ones.
+ */
+SEC("?tp_btf/cgroup_rmdir")
+int BPF_PROG(removed, struct cgroup *cgroup, const char *path)
+{
+	struct mem_cgroup *memory;
+	struct pids_cgroup *pids;
+	u64 peak;
+
+	if (!has_name(cgroup))
+		return 0;
+	memory = state_of(cgroup, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
+	if (memory) {
+		peak = BPF_CORE_READ(memory, memory.watermark);
+		if (peak > peaks.memory) {
+			peaks.memory = peak;
+			peaks.memory_limit = BPF_CORE_READ(memory, memory.max);
+		}
+	}
+	pids = state_of(cgroup, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id));
+	if (pids && bpf_core_field_exists(pids->watermark)) {
+		peak = BPF_CORE_READ(pids, watermark);
+		if (peak > peaks.pids) {
+			peaks.pids = peak;
+			peaks.pids_limit = BPF_CORE_READ(pids, limit.counter);
+		}
+	}
 	return 0;
 }
 
