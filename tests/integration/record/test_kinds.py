@@ -211,6 +211,28 @@ u.accept()
     assert accepted.address == str(tmp_path / "socket")
 
 
+def test_a_peer_of_a_dual_stack_socket_has_its_whole_address(
+    directory: tuple[Cgroup, Path], tmp_path: Path
+) -> None:
+    script = r"""
+os.sched_setaffinity(0, {0})
+s = socket.socket(socket.AF_INET6)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.bind(("::", 0)); s.listen()
+c = socket.create_connection(("127.0.0.1", s.getsockname()[1]))
+open("/etc/hostname").close()
+s.accept()
+open("/etc/hostname").close()
+s = socket.socket(socket.AF_INET6)
+open("/etc/hostname").close()
+s.listen()
+"""
+    entries = record(directory, tmp_path, script)
+    (accepted,) = select(entries, "accept")
+    assert (accepted.family, accepted.address) == ("inet6", "::ffff:127.0.0.1")
+    assert {entry.address for entry in select(entries, "listen")} == {"::"}
+
+
 def test_calls_of_the_i386_abi_are_recorded_as_those_of_the_64_bit_one(
     directory: tuple[Cgroup, Path], tmp_path: Path, resolver: str
 ) -> None:

@@ -1096,10 +1096,13 @@ static __always_inline u32 write_address(struct slot *slot, struct sock *sock, u
 	if (family == AF_INET6) {
 		*(u32 *)&slot->event.data[4] = 0;
 		*(u32 *)&slot->event.data[24] = 0;
+		/* The size that is read is that of the destination. */
 		if (peer)
-			BPF_CORE_READ_INTO(&slot->event.data[8], sock, __sk_common.skc_v6_daddr);
+			BPF_CORE_READ_INTO((struct in6_addr *)&slot->event.data[8], sock,
+					   __sk_common.skc_v6_daddr);
 		else
-			BPF_CORE_READ_INTO(&slot->event.data[8], sock, __sk_common.skc_v6_rcv_saddr);
+			BPF_CORE_READ_INTO((struct in6_addr *)&slot->event.data[8], sock,
+					   __sk_common.skc_v6_rcv_saddr);
 		return 28;
 	}
 	*(u32 *)&slot->event.data[4] = peer ? BPF_CORE_READ(sock, __sk_common.skc_daddr) :
