@@ -41,7 +41,7 @@ def test_a_running_container_is_sampled(host: RootlessHost) -> None:
     finally:
         process.kill()
     assert process.returncode == 0, output + errors
-    shown = host.jaula("record", "show", f"{host.state}/sampled.record").stdout
+    shown = host.jaula("record", "show", "--all", f"{host.state}/sampled.record").stdout
     assert "Mechanism: proc" in shown
     assert "Not recorded:" in shown
     assert "/bin/nc" in shown
@@ -54,7 +54,7 @@ def test_a_new_container_is_recorded_by_a_seccomp_agent(host: RootlessHost) -> N
                       "echo x > /tmp/known; /bin/cat /tmp/known; /bin/nc -w 1 127.0.0.1 4321",
                       expect=None)  # fmt: skip
     assert done.stdout.startswith("x\n"), done.stderr
-    shown = host.jaula("record", "show", path).stdout
+    shown = host.jaula("record", "show", "--all", path).stdout
     assert "Mechanism: seccomp" in shown
     assert "/tmp/known read" in shown
     assert "127.0.0.1:4321 tcp" in shown

@@ -86,7 +86,7 @@ class Method:
         self._stop()
         for name, path in self._records.items():
             shown = tour.jaula("record", "show", path, show_output=False)
-            tour.show(shown.output, limit=16)
+            tour.show(shown.output, limit=60)
             tour.check(shown.status == 0, f"the record of {name} is complete")
             intact = tour.jaula("record", "verify", path)
             tour.check(intact.status == 0, "its hash chain is intact")

@@ -287,7 +287,11 @@ def test_hostile_names_are_recorded_and_printed_as_escapes(
     assert deep
     assert deep[0].truncated
     assert len(deep[0].path) > 3500
-    shown = engine.cli("jaula", "record", "show", str(recorder.path))
+    summary = engine.cli("jaula", "record", "show", str(recorder.path))
+    assert summary.returncode == 0, summary.stderr
+    assert "\x1b" not in summary.stdout
+    assert len(summary.stdout.splitlines()) < 60
+    shown = engine.cli("jaula", "record", "show", "--all", str(recorder.path))
     assert shown.returncode == 0, shown.stderr
     assert "\x1b" not in shown.stdout
     assert "/tmp/a\\x1b[2J\\nx\\xff" in shown.stdout
