@@ -66,6 +66,9 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     pids: Usage = Usage()
     memory: Usage = Usage()
     user: str = ""
+    uid: int = 0  # of the container's first process, in the container
+    profile: str = ""  # name of its profile's document
+    profile_calls: frozenset[str] | None = None  # that the profile lists; None: it has no list
 
     def mount_of(self, path: str) -> MountInfo | None:
         """Return the mount that a path is on, None if the mounts are not known."""
@@ -85,6 +88,15 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
             if outside <= uid < outside + size:
                 return inside + uid - outside
         return None
+
+    def outside(self, uid: int) -> int:
+        """Return the host's number of a user id of the container; -1 if it has none."""
+        if self.host_users and not self.uids:
+            return uid
+        for inside, outside, size in self.uids:
+            if inside <= uid < inside + size:
+                return outside + uid - inside
+        return -1
 
     def maps(self, number: int, *, groups: bool) -> bool:
         """Return whether the container has a user or group id."""
@@ -137,8 +149,20 @@ def confinement(
         egress=tuple(host_config["Egress"]) if host_config.get("Egress") is not None else None,
         pids=Usage(limit=pids.limit if pids and pids.limit > 0 else -1),
         memory=Usage(limit=memory.limit if memory and memory.limit and memory.limit > 0 else -1),
+        uid=process.user.uid if process.user else 0,
+        profile=str(host_config.get("ProfileName") or ""),
+        profile_calls=_profile_calls(host_config),
         user=str((inspect.get("Config") or {}).get("User") or ""),
     )
+
+
+def _profile_calls(host_config: Mapping[str, Any]) -> frozenset[str] | None:
+    """Return the system calls that the options of a profile allow, None without such a list."""
+    for option in host_config.get("SecurityOpt") or ():
+        name, _, value = str(option).replace(":", "=", 1).partition("=")
+        if name == "seccomp-allow":
+            return frozenset(each for each in value.split(",") if each)
+    return None
 
 
 def _network(document: Mapping[str, Any]) -> Network:

@@ -179,22 +179,50 @@ def grouped(explained: Sequence[tuple[Explanation, Operation]]) -> tuple[Diagnos
     )
 
 
-def start_failure(words: Sequence[str], reason: str, error: ExecError) -> tuple[Diagnosis, ...]:
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """A program that the runtime could not execute.
+
+    ``path`` is where it was found, ``reason`` the engine's error, ``uid`` the user of the host.
+    """
+
+    words: tuple[str, ...]
+    path: str
+    reason: str
+    uid: int = 0
+    root: bool = True  # user 0 of the container, with its capabilities
+    directory: str = ""  # the working directory of the process
+
+
+def start_failure(
+    start: Start, error: ExecError, confinement: Confinement | None, facts: FileFacts | None
+) -> tuple[Diagnosis, ...]:
     """Return the diagnosis on a first program that could not be executed.
 
-    ``reason`` is the engine's, ``error`` what the file shows.
+    ``error`` is what the file shows. Without it the layers decide, as for a traced call.
     """
-    text = " ".join(reason.split()).removeprefix("Error response from daemon: ")
-    missing = bool(words) and "/" not in words[0] and "does not exist" in error.reason
+    text = " ".join(start.reason.split()).removeprefix("Error response from daemon: ")
+    name = start.words[0] if start.words else ""
+    error_name = _errno(text)
+    operation = Operation(call="execve", object=name, errno=error_name, program="the runtime")
+    missing = bool(name) and "/" not in name and "does not exist" in error.reason
     explanation = Explanation(
         layer=Layer.PROGRAM,
-        rule=f"{words[0]} is in no directory of PATH" if missing else error.reason or text,
+        rule=f"{name} is in no directory of PATH" if missing else error.reason or text,
         proof=f"the runtime: {text}",
         advice=error.advice,
     )
-    operation = Operation(
-        call="execve", object=words[0] if words else "", errno=_errno(text), program="the runtime"
-    )
+    if not missing and confinement is not None and error_name in ("EACCES", "EPERM"):
+        refusal = Refusal(
+            syscall="execve",
+            errno=error_name,
+            effective=confinement.bounding if start.root else frozenset(),
+            fsuid=start.uid,
+            text=os.fsencode(os.path.normpath(os.path.join(start.directory, start.path))),
+            reported=text,
+        )
+        found = explain(refusal, confinement, facts)
+        if found.layer is not Layer.KERNEL:
+            explanation = found
     return (Diagnosis(explanation=explanation, operations=(operation,)),)
 
 

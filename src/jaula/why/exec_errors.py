@@ -34,6 +34,7 @@ class ProgramFile(NamedTuple):
     path: str
     mode: int
     head: bytes
+    uid: int = 0  # in the container, of a file of the archive API
 
 
 class ExecError(NamedTuple):
@@ -52,6 +53,29 @@ def diagnose(path: str, lookup: Lookup, machine: str) -> ExecError:
     ``lookup`` returns a file of the container, None if it does not exist.
     """
     return _diagnose(path, lookup, machine, _LOOPS)
+
+
+def opened(path: str, lookup: Lookup) -> tuple[str, ...]:
+    """Return the files that the kernel opens to execute a program: itself, interpreters, loader."""
+    paths = [path]
+    for _ in range(_LOOPS):
+        program = lookup(paths[-1])
+        if program is None:
+            break
+        following = _interpreter_of(program.head)
+        if following is None:
+            break
+        paths.append(following)
+    return tuple(paths)
+
+
+def _interpreter_of(head: bytes) -> str | None:
+    if head.startswith(b"#!"):
+        words = head[2:_BINPRM].partition(b"\n")[0].split(None, 1)
+        return words[0].decode("utf-8", "surrogateescape") if words else None
+    if head.startswith(b"\x7fELF") and len(head) >= 52:
+        return _interpreter(head, wide=head[4] == 2, order="<" if head[5] == 1 else ">")
+    return None
 
 
 def _diagnose(path: str, lookup: Lookup, machine: str, loops: int) -> ExecError:
@@ -168,12 +192,20 @@ def _interpreter(head: bytes, *, wide: bool, order: str) -> str | None:
 
 
 def search(program: str, environment: Sequence[str], lookup: Lookup) -> str:
-    """Return the path of a program: itself, or the first of that name in PATH, as execvp(3)."""
+    """Return the path of a program: itself, or the first in PATH, as execvp(3) finds it.
+
+    A file without an execute bit is the result if there is no other.
+    """
     if "/" in program or not program:
         return program
     path = next((each[5:] for each in environment if each.startswith("PATH=")), DEFAULT_PATH)
+    first = ""
     for directory in path.split(":"):
         candidate = f"{directory or '.'}/{program}"
-        if lookup(candidate) is not None:
+        found = lookup(candidate)
+        if found is None or stat.S_ISDIR(found.mode):
+            continue
+        if found.mode & 0o111:
             return candidate
-    return program
+        first = first or candidate
+    return first or program

@@ -27,7 +27,9 @@ from jaula.security.seccomp.default_profile import (
     PERSONALITIES,
     TERMINAL_REQUESTS,
 )
+from jaula.security.seccomp.seccomp import default_profile, refused_names
 from jaula.spec import egress
+from jaula.spec.annotations import Ruleset
 from jaula.spec.runtime import Syscall, SyscallArg
 from jaula.why.confinement import Confinement, Network
 from jaula.why.layers import (
@@ -42,6 +44,7 @@ from jaula.why.layers import (
     cap_flag,
 )
 from jaula.why.profile import ALLOW
+from jaula.why.profile_items import with_profile
 from jaula.why.refusal import UNLIMITED, Refusal
 
 FORKS = frozenset({"fork", "vfork", "clone", "clone3"})
@@ -55,6 +58,12 @@ _CHOWNS = {"chown": 1, "lchown": 1, "fchown": 1, "fchownat": 2}  # call: argumen
 _DAC = frozenset({"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"})
 _OWNER = frozenset({"CAP_FOWNER", "CAP_CHOWN", "CAP_FSETID"})
 _NETWORK_CALLS = frozenset({"connect", "sendto", "sendmsg", "bind", "listen"})
+_CHANGES = {  # calls that change a directory or a file, with the right that Landlock checks
+    "mkdir": FS.MAKE_DIR, "mkdirat": FS.MAKE_DIR, "rmdir": FS.REMOVE_DIR,
+    "unlink": FS.REMOVE_FILE, "symlink": FS.MAKE_SYM, "symlinkat": FS.MAKE_SYM,
+    "truncate": FS.TRUNCATE,
+}  # fmt: skip
+_SHOWN_RULES = 6  # paths of rules that a proof names
 _PRIVILEGES = frozenset({"CAP_SETUID", "CAP_SETGID"})
 _ENTRY_PROOF = "the call was refused before the kernel entered it (sys_exit without sys_enter)"
 _FAMILY_NAMES = {number: name for name, number in vars(socket).items() if name.startswith("AF_")}
@@ -64,8 +73,30 @@ _NAMESPACES = {
 }  # fmt: skip
 
 
+class OpenedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that the kernel opens for a call. Ids are of the host.
+
+    ``target`` is the path without symbolic links; ``inode`` is device and number. ``rights`` are
+    those of the container's Landlock rules; ``hard_link`` is the path of a rule for another hard
+    link of the file, whose rights are not included.
+    """
+
+    path: str
+    target: str
+    inode: str = ""
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    rights: int = 0
+    hard_link: str = ""
+
+
 class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The file that a refused call names. Ids are of the host; ``device`` is like ``c 10:200``."""
+    """The file that a refused call names. Ids are of the host; ``device`` is like ``c 10:200``.
+
+    ``opened`` is the file, and for a program the interpreters and the loader that the kernel opens
+    too. ``closed`` are the directories above that not every user may search.
+    """
 
     mode: int
     directory: str = ""  # the file does not exist: the facts are those of this directory
@@ -74,12 +105,18 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     exec_error: str = ""  # why it cannot be executed
     exec_advice: str = ""
+    opened: tuple[OpenedFile, ...] = ()
+    closed: tuple[OpenedFile, ...] = ()
 
 
 def explain(
     refusal: Refusal, confinement: Confinement, facts: FileFacts | None = None
 ) -> Explanation:
     """Return which layer refused a call. ``facts`` are None if the file is not known or absent."""
+    return with_profile(_decide(refusal, confinement, facts), refusal, confinement)
+
+
+def _decide(refusal: Refusal, confinement: Confinement, facts: FileFacts | None) -> Explanation:
     if not refusal.entered:
         return _seccomp(refusal, confinement)
     if refusal.refused == ("CAP_DAC_READ_SEARCH",) and "CAP_DAC_OVERRIDE" in refusal.effective:
@@ -150,7 +187,16 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
             GIVES_AWAY["CAP_SYS_ADMIN"],
             harmless=True,
         )
-    if not confinement.default_filter:
+    calls = confinement.profile_calls
+    if calls is not None and call not in calls:
+        default = default_profile(confinement.bounding)
+        if not refused_names(default, (call,)):
+            return result(
+                f"{_list_owner(confinement)} does not list {call}; the default profile allows it",
+                profile,
+                gives,
+            )
+    if not confinement.default_filter and calls is None:
         return result(
             f"the profile of the container has no rule that allows {call}", profile, gives
         )
@@ -216,6 +262,12 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
             "the kernel checks it in the host's user namespace too" if host else "",
         )
     return result(f"{call} is not in the default profile", profile, gives)
+
+
+def _list_owner(confinement: Confinement) -> str:
+    if confinement.profile:
+        return f"the profile {confinement.profile}"
+    return "--security-opt seccomp-allow"
 
 
 def _namespaces(flags: int) -> str:
@@ -413,6 +465,8 @@ def _exec(
 ) -> Explanation | None:
     path = refusal.path
     proof = f"{refusal.syscall} returned {refusal.errno} for {path or 'the program'}"
+    if refusal.reported:
+        proof = _passed(refusal)
     mount = confinement.mount_of(path) if path.startswith("/") else None
     if refusal.errno == "EACCES" and mount and "noexec" in mount.options:
         return Explanation(
@@ -422,12 +476,23 @@ def _exec(
             flag=_exec_flag(mount),
             gives_away="programs that a process of the container wrote there can be executed",
         )
-    if facts is not None and facts.exec_error:
+    if facts is not None and facts.exec_error and _is_exec_error(refusal, facts):
         return Explanation(
             layer=Layer.PROGRAM,
             rule=facts.exec_error,
             proof=proof,
             advice=facts.exec_advice,
+        )
+    if refusal.reported and facts is not None and (rule := _mode(refusal, confinement, facts)):
+        return Explanation(
+            layer=Layer.PERMISSION,
+            rule=f"{rule}; the process is user {_who(refusal, confinement)}",
+            proof=_passed(refusal),
+            flag="" if _user(refusal, confinement) is False else "--user 0",
+            gives_away="root of the container, with its capabilities"
+            if _user(refusal, confinement)
+            else "",
+            advice="change owner or mode of the file in the image or volume",
         )
     if refusal.errno in ("ENOENT", "ENOTDIR"):
         return Explanation(
@@ -443,6 +508,14 @@ def _exec(
             proof=proof,
         )
     return None
+
+
+def _is_exec_error(refusal: Refusal, facts: FileFacts) -> bool:
+    """Return whether an error is that of the file: EACCES comes before its content is read."""
+    modes = [file.mode for file in facts.opened] or [facts.mode]
+    return refusal.errno != "EACCES" or any(
+        not stat.S_ISREG(mode) or not mode & 0o111 for mode in modes
+    )
 
 
 def _exec_flag(mount: MountInfo) -> str:
@@ -976,12 +1049,12 @@ def _landlock(
     if domain is None or refusal.errno not in ("EACCES", "EPERM", "EXDEV"):
         return None
 
-    def result(rule: str, option: str, gives: str) -> Explanation:
+    def result(rule: str, option: str, gives: str, detail: str = "") -> Explanation:
         return Explanation(
             layer=Layer.LANDLOCK,
             rule=rule,
-            proof="the filter let the call pass, the kernel refused no capability in it, and no "
-            "rule of the container's Landlock domain allows it",
+            proof=f"{_passed(refusal)}; "
+            + (detail or "no rule of the container's Landlock domain allows it"),
             flag=f"--security-opt landlock={option}",
             gives_away=gives,
         )
@@ -989,34 +1062,80 @@ def _landlock(
     if domain.scoped and call in ("kill", "tgkill", "pidfd_send_signal"):
         return result("the domain may not signal processes outside of it (scope-signal)",
                       "off", "the second border around files and processes")  # fmt: skip
-    if call not in (*OPENS, *EXECS) or not path.startswith("/"):
+    if not path.startswith("/"):
         return None
+    rights = _rights(refusal)
+    files = facts.opened if facts is not None else ()
+    if not files:
+        files = (OpenedFile(path=path, target=path, rights=granted_by_path(domain, path)),)
+    for file in files:
+        for right, option in rights:
+            if not domain.handled_access_fs & right or file.rights & right:
+                continue
+            if file.hard_link and not _hard_links_differ(confinement, file):
+                continue
+            return result(*_landlock_rule(domain, file, path, right, option))
+    return None
+
+
+def _landlock_rule(
+    domain: Ruleset, file: OpenedFile, path: str, right: int, option: str
+) -> tuple[str, str, str, str]:
+    """Return the rule that is missing, the option that adds it, what it gives away, and a proof."""
+    rule = f"no rule allows to {option} {path}"
+    if file.path != path and option == "execute":
+        rule = f"no rule allows to execute {file.path}, which the kernel opens to execute {path}"
+    if file.target != file.path:
+        rule += f" (it is {file.target})"
+    if file.hard_link:
+        rule += (
+            f"; {file.hard_link}, which has a rule, is a hard link of it, and overlayfs gives each "
+            "hard link of an image's layer an inode of its own"
+        )
+    listed = [each.path for each in domain.paths if each.access & right]
+    shown = ", ".join(listed[:_SHOWN_RULES]) or "none"
+    if len(listed) > _SHOWN_RULES:
+        shown += f" and {len(listed) - _SHOWN_RULES} more"
+    detail = f"the rules to {option} are for {shown}"
+    if file.inode:
+        detail += f"; none is for the inode {file.inode} of {file.target} or a directory above it"
+    return rule, f"{option}={file.target}", f"{option} access to {file.target}", detail
+
+
+def granted_by_path(domain: Ruleset, path: str) -> int:
+    """Return the rights on a path without symbolic links, of a file that cannot be opened."""
     granted = 0
     for rule in domain.paths:
         if is_within(path, rule.path):
             granted |= rule.access
-    for right, option in _rights(refusal):
-        if domain.handled_access_fs & right and not granted & right:
-            return result(
-                f"no rule allows to {option} {path}",
-                f"{option}={path}",
-                f"{option} access to {path}",
-            )
-    return None
+    return granted
+
+
+def _hard_links_differ(confinement: Confinement, file: OpenedFile) -> bool:
+    mount = confinement.mount_of(file.target)
+    return mount is None or mount.fstype == "overlay"
 
 
 def _rights(refusal: Refusal) -> list[tuple[int, str]]:
     """Return the rights that a call needs, with the option that gives each."""
     if refusal.syscall in EXECS:
         return [(int(FS.EXECUTE), "execute")]
+    if refusal.syscall in _CHANGES:
+        return [(int(_CHANGES[refusal.syscall]), "write")]
+    if refusal.syscall not in OPENS:
+        return []
     flags = refusal.args[2 if refusal.syscall == "openat" else 1]
     if refusal.syscall in ("creat", "openat2"):
         flags = os.O_WRONLY | os.O_CREAT if refusal.syscall == "creat" else 0
+    if flags & os.O_DIRECTORY:
+        return [(int(FS.READ_DIR), "read")]
     rights = []
     if flags & os.O_ACCMODE != os.O_WRONLY:
         rights.append((int(FS.READ_FILE), "read"))
     if flags & os.O_ACCMODE:
         rights.append((int(FS.WRITE_FILE), "write"))
+    if flags & os.O_TRUNC:
+        rights.append((int(FS.TRUNCATE), "write"))
     if flags & os.O_CREAT:
         rights.append((int(FS.MAKE_REG), "write"))
     return rights
@@ -1025,12 +1144,19 @@ def _rights(refusal: Refusal) -> list[tuple[int, str]]:
 # --- EPERM and EACCES without a refused capability -----------------------------------------------
 
 
+def _passed(refusal: Refusal) -> str:
+    """Return what shows that no layer before the call's own checks refused it."""
+    if refusal.reported:
+        return f"the runtime: {refusal.reported}"
+    return "the filter let the call pass, and the kernel refused no capability in it"
+
+
 def _no_capability(
     refusal: Refusal, confinement: Confinement, facts: FileFacts | None
 ) -> Explanation | None:
     if refusal.errno not in ("EPERM", "EACCES"):
         return None
-    proof = "the filter let the call pass, and the kernel refused no capability in it"
+    proof = _passed(refusal)
     call = refusal.syscall
     if confinement.landlock and call in (
         "mount",
@@ -1065,10 +1191,10 @@ def _no_capability(
             gives_away="that device of the host",
         )
     path = refusal.path
-    if facts is not None and not facts.device and not _overrides(refusal, confinement, facts):
+    if facts is not None and not facts.device and (rule := _mode(refusal, confinement, facts)):
         return Explanation(
             layer=Layer.PERMISSION,
-            rule=f"{_owner(facts, confinement)}; the process is user {_who(refusal, confinement)}",
+            rule=f"{rule}; the process is user {_who(refusal, confinement)}",
             proof=proof,
             advice="change owner or mode of the file in the image or volume",
         )
@@ -1105,10 +1231,49 @@ def _no_capability(
     return None
 
 
-def _overrides(refusal: Refusal, confinement: Confinement, facts: FileFacts) -> bool:
-    """Return whether owner and mode cannot refuse: the process may ignore them."""
-    return (
-        "CAP_DAC_OVERRIDE" in refusal.effective
-        and confinement.inside(facts.uid) is not None
-        and (refusal.syscall not in EXECS or bool(facts.mode & 0o111))
+def _mode(refusal: Refusal, confinement: Confinement, facts: FileFacts) -> str:
+    """Return which owner and mode can refuse a call, '' if none can.
+
+    Groups of a process are not known, so a file is open if both its group and others have the bit.
+    """
+    if "CAP_DAC_OVERRIDE" in refusal.effective and confinement.inside(facts.uid) is not None:
+        return ""
+    for directory in facts.closed:
+        if not _has_bits(refusal, directory.mode, directory.uid, stat.S_IXOTH):
+            return _owner_of(f"the directory {directory.target}", directory, confinement)
+    bits = _bits(refusal)
+    if refusal.syscall in EXECS:
+        for file in facts.opened:
+            if not _has_bits(refusal, file.mode, file.uid, bits):
+                return _owner_of(file.path, file, confinement)
+        if facts.opened:
+            return ""
+    if bits and not facts.directory and _has_bits(refusal, facts.mode, facts.uid, bits):
+        return ""
+    if facts.directory and _has_bits(refusal, facts.mode, facts.uid, stat.S_IWOTH | stat.S_IXOTH):
+        return ""
+    return _owner(facts, confinement)
+
+
+def _bits(refusal: Refusal) -> int:
+    """Return the bits of a mode that a call needs of a file, as those of others; 0: not known."""
+    if refusal.syscall in EXECS:
+        return stat.S_IXOTH
+    if refusal.syscall not in ("open", "openat"):
+        return 0
+    access = refusal.args[2 if refusal.syscall == "openat" else 1] & os.O_ACCMODE
+    return {os.O_RDONLY: stat.S_IROTH, os.O_WRONLY: stat.S_IWOTH}.get(
+        access, stat.S_IROTH | stat.S_IWOTH
     )
+
+
+def _has_bits(refusal: Refusal, mode: int, uid: int, bits: int) -> bool:
+    if refusal.fsuid == uid:
+        return mode >> 6 & bits == bits
+    return mode & bits == bits and mode >> 3 & bits == bits
+
+
+def _owner_of(name: str, file: OpenedFile, confinement: Confinement) -> str:
+    uid = confinement.inside(file.uid)
+    owner = f"user {uid}" if uid is not None else f"user {file.uid} of the host"
+    return f"{name} has mode {stat.S_IMODE(file.mode):04o} and belongs to {owner}"

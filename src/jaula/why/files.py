@@ -8,21 +8,25 @@ import stat
 
 from jaula.kernel.paths import open_in_root
 from jaula.record.document import text_of
-from jaula.why.exec_errors import HEAD, ExecError, ProgramFile, diagnose
-from jaula.why.explain import FileFacts
+from jaula.spec.annotations import Ruleset
+from jaula.why.exec_errors import HEAD, ExecError, ProgramFile, diagnose, opened
+from jaula.why.explain import FileFacts, OpenedFile
+from jaula.why.landlock_rules import LandlockRules, locate
 
+_MAX_TEXT = 1 << 20  # bytes of a file that is read as text
 _TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 
 
 class ContainerFiles:
     """The files below the root of a process. They stay readable after it has exited."""
 
-    def __init__(self, pid: int) -> None:
-        """Open the root.
+    def __init__(self, pid: int, domain: Ruleset | None = None) -> None:
+        """Open the root. ``domain`` are the container's Landlock rules.
 
         :raises OSError: when the process has exited.
         """
         self._root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._rules = LandlockRules(self._root, domain) if domain is not None else None
 
     def close(self) -> None:
         """Close the root."""
@@ -46,6 +50,45 @@ class ContainerFiles:
         finally:
             os.close(found)
 
+    def text(self, path: str) -> str:
+        """Return the text of a file, '' if it cannot be read."""
+        try:
+            found = open_in_root(self._root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            return ""
+        with open(found, "rb") as file:
+            if not stat.S_ISREG(os.fstat(found).st_mode):
+                return ""
+            return file.read(_MAX_TEXT).decode("utf-8", "surrogateescape")
+
+    def _opened(self, path: str) -> OpenedFile | None:
+        place = locate(self._root, path)
+        if place is None:
+            return None
+        status = place.status
+        rights, linked = self._rules.granted(place) if self._rules is not None else (0, "")
+        return OpenedFile(
+            path=text_of(os.fsencode(path)),
+            target=text_of(os.fsencode(place.path)),
+            inode=f"{os.major(status.st_dev)}:{os.minor(status.st_dev)} {status.st_ino}",
+            mode=status.st_mode,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            rights=rights,
+            hard_link=text_of(os.fsencode(linked)),
+        )
+
+    def _closed(self, path: str) -> tuple[OpenedFile, ...]:
+        """Return the directories above a file that not every user may search."""
+        found = []
+        path = os.path.dirname(path)
+        while path.rstrip("/"):
+            file = self._opened(path)
+            if file is not None and not file.mode & stat.S_IXOTH:
+                found.append(file)
+            path = os.path.dirname(path)
+        return tuple(reversed(found))
+
     def facts(self, path: str, *, execute: bool) -> FileFacts | None:
         """Return the facts of a path, None if it does not exist. ``execute``: as a program too."""
         error = diagnose(path, self.lookup, platform.machine()) if execute else None
@@ -57,6 +100,7 @@ class ContainerFiles:
             info = os.fstat(found)
         finally:
             os.close(found)
+        paths = opened(path, self.lookup) if execute else (path,)
         return file_facts(
             info.st_mode,
             info.st_uid,
@@ -64,6 +108,8 @@ class ContainerFiles:
             info.st_rdev,
             exec_error=error.reason if error else "",
             exec_advice=error.advice if error else "",
+            opened=tuple(file for each in paths if (file := self._opened(each))),
+            closed=self._closed(path),
         )
 
     def _absent(self, path: str, error: ExecError | None) -> FileFacts | None:
@@ -84,11 +130,21 @@ class ContainerFiles:
             uid=info.st_uid,
             gid=info.st_gid,
             directory=text_of(os.fsencode(directory)),
+            opened=(above,) if (above := self._opened(directory)) else (),
+            closed=self._closed(path),
         )
 
 
 def file_facts(
-    mode: int, uid: int, gid: int, rdev: int, *, exec_error: str = "", exec_advice: str = ""
+    mode: int,
+    uid: int,
+    gid: int,
+    rdev: int,
+    *,
+    exec_error: str = "",
+    exec_advice: str = "",
+    opened: tuple[OpenedFile, ...] = (),
+    closed: tuple[OpenedFile, ...] = (),
 ) -> FileFacts:
     """Return the facts of a file from the fields of its status. Pure."""
     kind = _TYPES.get(stat.S_IFMT(mode))
@@ -99,4 +155,6 @@ def file_facts(
         device=f"{kind} {os.major(rdev)}:{os.minor(rdev)}" if kind else "",
         exec_error=exec_error,
         exec_advice=exec_advice,
+        opened=opened,
+        closed=closed,
     )

@@ -40,7 +40,8 @@ class Layer(StrEnum):
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why a refusal happened. ``flag`` is the smallest relaxation, empty if no flag allows it.
 
-    ``profile_rule`` is the rule that ``seccomp=FILE`` in the flag stands for.
+    ``profile_rule`` is the rule that ``seccomp=FILE`` in the flag stands for. ``in_profile`` is the
+    remedy in the document of the container's profile, if it has one.
     """
 
     layer: Layer
@@ -51,6 +52,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     advice: str = ""  # a remedy that is not a flag
     harmless: bool = False  # programs expect this error and go on
     profile_rule: Syscall | None = None
+    in_profile: str = ""
 
 
 GIVES_AWAY: dict[str, str] = {

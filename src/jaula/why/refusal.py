@@ -39,7 +39,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     capabilities that the call lacked, in the user namespace of ``level`` (0 is the host's).
     ``text``: the path, file or address that the call names; an address is a ``struct sockaddr``.
     ``resolved`` is the absolute path of a relative one, if it is known. ``errno`` is empty if the
-    call succeeded and a part of it was refused.
+    call succeeded and a part of it was refused. ``reported`` is the runtime's error of a call that
+    was not traced.
     """
 
     syscall: str
@@ -62,6 +63,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     program: str = ""
     pid: int = 0
     count: int = 1
+    reported: str = ""
 
     @property
     def path(self) -> str:

@@ -32,6 +32,8 @@ def to_text(report: Report, *, with_harmless: bool = False) -> str:
         lines += ["", "last lines of the log:"]
         lines += ["  " + plain(line) for line in report.log.splitlines()]
     notes = list(report.notes)
+    if any(each.explanation.in_profile for each in shown):
+        notes.append("to test changes of the profile: jaula harden check FILE CONTAINER")
     if report.harmless and not with_harmless:
         number = sum(each.count for f in report.harmless for each in f.operations)
         notes.append(f"{number} refusals that programs expect are not shown (--all)")
@@ -61,6 +63,9 @@ def _rows(explanation: Explanation) -> list[tuple[str, str]]:
     ]
     if explanation.flag:
         rows.append(("allow with", explanation.flag))
+    if explanation.in_profile:
+        rows.append(("in profile", explanation.in_profile))
+    if explanation.flag or explanation.in_profile:
         rows.append(("gives away", explanation.gives_away))
     if explanation.advice:
         rows.append(("advice" if not explanation.flag else "instead", explanation.advice))

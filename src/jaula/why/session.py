@@ -13,6 +13,7 @@ import threading
 import msgspec
 
 from jaula.kernel.mountinfo import MountInfo
+from jaula.spec.annotations import Ruleset
 from jaula.why.confinement import CgroupUsage, Usage, read_mounts
 from jaula.why.explain import EXECS, OPENS, FileFacts
 from jaula.why.files import ContainerFiles
@@ -23,7 +24,8 @@ _INTERVAL = 200  # milliseconds between two readings of the numbers
 _AT_FDCWD = 0xFFFFFF9C  # -100
 _WITH_FILE = OPENS | EXECS | {
     "access", "faccessat", "faccessat2", "chmod", "fchmodat", "chown", "lchown", "fchownat",
-    "unlink", "unlinkat", "rename", "renameat", "mkdir", "mkdirat", "truncate", "chdir",
+    "unlink", "unlinkat", "rename", "renameat", "mkdir", "mkdirat", "truncate", "chdir", "rmdir",
+    "symlink", "symlinkat",
     "utimensat", "setxattr", "stat", "lstat", "newfstatat",
 }  # fmt: skip
 
@@ -42,12 +44,13 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 class Session:
     """One traced container. Use :meth:`start`, then :meth:`finish`, and :meth:`close` always."""
 
-    def __init__(self, container_id: str) -> None:
-        """Load and attach the programs.
+    def __init__(self, container_id: str, domain: Ruleset | None = None) -> None:
+        """Load the programs. ``domain`` are the container's Landlock rules.
 
         :raises JaulaError: when this host cannot trace.
         """
         self._tracer = RefusalTracer(container_id)
+        self._domain = domain
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="why", daemon=True)
         self._facts: list[FileFacts | None] = []
@@ -69,7 +72,7 @@ class Session:
     def _open(self, pid: int) -> None:
         """Open what belongs to the container, through one of its processes."""
         try:
-            self._files = ContainerFiles(pid)
+            self._files = ContainerFiles(pid, self._domain)
         except OSError:
             return  # it has exited; another event follows
         self._usage = CgroupUsage(pid)

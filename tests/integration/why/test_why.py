@@ -186,6 +186,76 @@ def test_a_profile_is_never_overwritten(
     assert [each.name for each in tmp_path.iterdir()] == ["profile.json"]
 
 
+PROFILE = """
+version = 1
+name = "web"
+[files]
+execute = ["/bin/sh", "/bin/sleep"]
+"""
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> tuple[str, ...]:
+    path = tmp_path / "web.toml"
+    path.write_text(PROFILE)
+    return ("--profile", str(path))
+
+
+def test_a_start_that_a_profile_refuses_names_landlock_and_the_item(
+    engine: PrivateEngine, busybox: str, profile: tuple[str, ...]
+) -> None:
+    with containers.running(engine, busybox, flags=profile) as name:
+        for words in (("ls", "/"), ("sh", "-c", "/bin/ls /")):
+            (found,) = ask(engine, name, "--", *words)["diagnoses"]
+            explanation = found["explanation"]
+            assert found["operations"][0]["errno"] == "EACCES"
+            assert explanation["layer"] == "landlock"
+            assert "no rule allows to execute /bin/ls" in explanation["rule"]
+            assert "the rules to execute are for /bin/sh" in explanation["proof"]
+            assert 'add "/bin/ls" to files.execute of the profile web' in explanation["in_profile"]
+            assert not explanation["flag"], "the option would replace the lists of the profile"
+        (found,) = ask(engine, name, "--", "/etc/passwd")["diagnoses"]
+        assert "no execute bit" in found["explanation"]["rule"]
+        (found,) = ask(engine, name, "--", "absent")["diagnoses"]
+        assert "in no directory of PATH" in found["explanation"]["rule"]
+
+
+def test_a_container_that_a_profile_does_not_let_start_names_landlock(
+    engine: PrivateEngine, busybox: str, profile: tuple[str, ...]
+) -> None:
+    name = containers.unique()
+    done = engine.cli("jaula", "run", "--name", name, *profile, "--why", busybox, "ls")
+    try:
+        assert done.returncode == 126, done.stderr
+        assert 'add "/bin/ls" to files.execute of the profile web' in done.stderr
+        (found,) = ask(engine, name)["diagnoses"]
+        assert found["explanation"]["layer"] == "landlock"
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_symbolic_link_counts_as_its_target(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--tmpfs", "/t:exec", "--security-opt", "landlock=execute=/bin/",
+             "--security-opt", "landlock=execute=/t/listed")  # fmt: skip
+    with containers.running(engine, busybox, flags=flags) as name:
+        command = "cp /bin/busybox /t/sleep; ln -s /t/sleep /t/link; /t/link 0"
+        (found,) = ask(engine, name, "--", "sh", "-c", command)["diagnoses"]
+        assert "execute /t/link (it is /t/sleep)" in found["explanation"]["rule"]
+        assert found["explanation"]["flag"] == "--security-opt landlock=execute=/t/sleep"
+
+
+def test_a_command_that_ends_with_126_itself_was_started(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with containers.running(engine, busybox, flags=("--read-only",)) as name:
+        report = ask(engine, name, "--", "sh", "-c", "echo x > /ro; exit 126")
+        (found,) = report["diagnoses"]
+        assert found["explanation"]["layer"] == "read-only mount"
+        assert "126" in report["state"]
+        report = ask(engine, name, "--", "sh", "-c", "echo permission denied >&2; exit 126")
+        assert report["diagnoses"] == []
+
+
 def test_a_twin_needs_a_command(engine: PrivateEngine, busybox: str) -> None:
     with containers.running(engine, busybox) as name:
         done = engine.cli("jaula", "why", "--twin", name)

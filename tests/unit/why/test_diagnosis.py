@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+from jaula.kernel import mountinfo
+from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
+from jaula.spec.annotations import PathRule, Ruleset
 from jaula.why import oom
 from jaula.why.confinement import Confinement, Usage
-from jaula.why.diagnosis import Report, diagnoses, ended, start_failure
+from jaula.why.diagnosis import Report, Start, diagnoses, ended, start_failure
 from jaula.why.exec_errors import ExecError
-from jaula.why.layers import Layer
+from jaula.why.explain import FileFacts, OpenedFile
+from jaula.why.layers import Explanation, Layer
 from jaula.why.refusal import Event, Exit, OutOfMemory, Refusal, Signal
 from jaula.why.report import plain, to_json, to_text
 from jaula.why.session import Trace
@@ -89,12 +93,65 @@ def test_exit_codes_in_words() -> None:
 
 
 def test_the_text_has_no_control_characters() -> None:
-    (found,) = start_failure(["\x1b[2J"], "exec: \x1b[2J no such file", ExecError("\x07", ""))
+    start = Start(words=("\x1b[2J",), path="\x1b[2J", reason="exec: \x1b[2J no such file")
+    (found,) = start_failure(start, ExecError("\x07", ""), None, None)
     report = Report(container="a", state="b\nc", diagnoses=(found,), notes=("\x9b",))
     text = to_text(report)
     assert all(each.isprintable() for line in text.split("\n") for each in line)
     assert json.loads(to_json(report))["diagnoses"][0]["explanation"]["layer"] == "program"
     assert plain("a\tb") == "a\\tb"
+
+
+EXECUTE = int(FS.EXECUTE)
+RULES = Ruleset(handled_access_fs=EXECUTE, paths=(PathRule("/usr/bin/sh", EXECUTE),))
+
+
+def opened(path: str, target: str = "", **fields: object) -> OpenedFile:
+    status = {"mode": 0o100755, "inode": "0:30 7", **fields}
+    return OpenedFile(path=path, target=target or path, **status)  # type: ignore[arg-type]
+
+
+def start_of(*files: OpenedFile, uid: int = 0, root: bool = True, **fields: object) -> Explanation:
+    start = Start(
+        words=("ls",), path=files[0].path, reason='exec: "ls": permission denied', uid=uid,
+        root=root,
+    )  # fmt: skip
+    confinement = Confinement(host_users=True, landlock=RULES, **fields)  # type: ignore[arg-type]
+    facts = FileFacts(mode=files[0].mode, uid=files[0].uid, opened=files)
+    (found,) = start_failure(start, ExecError(), confinement, facts)
+    assert found.operations[0].errno == "EACCES"
+    return found.explanation
+
+
+def test_a_start_that_landlock_refused_names_the_rules() -> None:
+    found = start_of(opened("/bin/ls", "/usr/bin/ls"))
+    assert found.layer is Layer.LANDLOCK
+    assert "/bin/ls (it is /usr/bin/ls)" in found.rule
+    assert found.flag == "--security-opt landlock=execute=/usr/bin/ls"
+    assert found.proof.startswith('the runtime: exec: "ls": permission denied')
+    assert "the rules to execute are for /usr/bin/sh" in found.proof
+    assert "inode 0:30 7" in found.proof
+
+
+def test_the_loader_of_a_listed_program_needs_a_rule() -> None:
+    found = start_of(opened("/bin/ls", rights=EXECUTE), opened("/lib/ld.so"))
+    assert "execute /lib/ld.so, which the kernel opens to execute /bin/ls" in found.rule
+
+
+def test_a_start_is_refused_by_the_mode_before_landlock() -> None:
+    found = start_of(opened("/bin/ls", mode=0o100700), uid=100, root=False)
+    assert found.layer is Layer.PERMISSION
+    assert "/bin/ls has mode 0700 and belongs to user 0; the process is user 100" in found.rule
+    found = start_of(opened("/bin/ls", mode=0o100755), uid=100, root=False)
+    assert found.layer is Layer.LANDLOCK, "mode 0755 does not refuse"
+
+
+def test_a_hard_link_of_an_image_is_not_the_file_of_the_rule() -> None:
+    linked = opened("/bin/ls", hard_link="/usr/bin/sh")
+    root = mountinfo.parse("1 0 0:30 / / rw - overlay overlay rw\n")
+    assert "overlayfs gives each hard link" in start_of(linked, mounts=root).rule
+    disk = mountinfo.parse("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
+    assert start_of(linked, mounts=disk).layer is not Layer.LANDLOCK
 
 
 def test_what_programs_expect_is_hidden_but_counted() -> None:

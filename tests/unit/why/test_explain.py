@@ -235,7 +235,9 @@ def test_an_lsm_is_named_only_if_owner_and_mode_cannot_refuse() -> None:
     call = refusal("openat", "EACCES", text=b"/tmp/x")
     assert explain(call, labelled, facts).layer is Layer.LSM
     user = msgspec.structs.replace(call, effective=frozenset(), fsuid=101000)
-    assert explain(user, labelled, facts).layer is Layer.PERMISSION
+    assert explain(user, labelled, facts).layer is Layer.LSM, "others may read mode 0644"
+    private = FileFacts(mode=0o100600, uid=100000)
+    assert explain(user, labelled, private).layer is Layer.PERMISSION
 
 
 def test_rules_of_landlock_are_computed_from_the_domain() -> None:

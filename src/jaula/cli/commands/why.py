@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.why.diagnosis import Report
+    from jaula.why.diagnosis import Diagnosis, Report
 
 FORMATS = ("text", "json")
 COMMAND_LENGTH = 60  # characters of the command that the report shows
@@ -89,10 +89,10 @@ def _command(
 ) -> Report:
     """Run a command in the container; its output goes to standard error."""
     confinement = why.confinement_of(client, document)
-    session = why.open_session(client, document["Id"])
+    session = why.open_session(client, document["Id"], confinement)
     try:
         session.start(document["State"]["Pid"])
-        status, reason = why.execute(client, document["Id"], words, options.text("user"))
+        done = why.execute(client, document["Id"], words, options.text("user"))
         trace = session.finish()
     finally:
         session.close()
@@ -101,17 +101,17 @@ def _command(
     from jaula.why.oom import status_text
     from jaula.why.refusal import Refusal
 
-    events = trace.events
-    started = any(isinstance(event, Refusal) and not event.errno for event in events)
-    failure = why.start_failure(client, document, words, reason) if reason and not started else ()
-    if started and not any(
-        isinstance(e, Refusal) and e.syscall in EXECS and e.errno for e in events
-    ):
-        failure = not_found(words, status, reason)
+    failure: tuple[Diagnosis, ...] = ()
+    if done.reason:
+        failure = why.start_failure(
+            client, document, words, done.reason, confinement, options.text("user")
+        )
+    elif not any(isinstance(e, Refusal) and e.syscall in EXECS and e.errno for e in trace.events):
+        failure = not_found(words, done.status, done.output)
     command = " ".join(words)
     if len(command) > COMMAND_LENGTH:
         command = command[: COMMAND_LENGTH - 1] + "…"
-    state = f"{command} ended with status {status_text(status)}"
+    state = f"{command} ended with status {status_text(done.status)}"
     report = why.traced_report(document, confinement, trace, state, failure)
     if options.on("twin"):
         report = why.with_twins(client, document, confinement, report, words, options.text("user"))
@@ -131,7 +131,7 @@ def _running(client: Client, document: dict[str, Any], seconds: float | None) ->
         exit_fd = pidfd_open(pid)
     except OSError:
         raise CliError(f"container {name} has exited; ask again") from None
-    session = why.open_session(client, document["Id"])
+    session = why.open_session(client, document["Id"], confinement)
     try:
         with SignalHandler(ENDING) as signals:
             session.start(pid)

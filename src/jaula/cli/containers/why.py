@@ -6,6 +6,7 @@ Documents of the engine become a confinement, a session becomes a report.
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.errors import CliError, EngineError
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     from jaula.why.confinement import Confinement
     from jaula.why.diagnosis import Diagnosis, Report
     from jaula.why.exec_errors import Lookup, ProgramFile
+    from jaula.why.explain import FileFacts
     from jaula.why.session import Session, Trace
 
 _POLLS, _POLL_INTERVAL = 200, 0.01  # of an exec whose streams have ended; seconds
 _LOG_LINES = 10
+_LINKS = 40  # symbolic links of one path that are followed
 _TWINS, _TWIN_TIMEOUT = 8, 60.0  # copies of one report; seconds that one may run
 _MESSAGE = 4096  # bytes of output that may be the engine's reason
 
@@ -42,8 +45,8 @@ def check_host(client: Client) -> None:
         )
 
 
-def open_session(client: Client, container: str) -> Session:
-    """Return a session that traces a container.
+def open_session(client: Client, container: str, confinement: Confinement | None = None) -> Session:
+    """Return a session that traces a container. ``confinement`` is what confines it, if known.
 
     :raises CliError: when this host cannot trace.
     """
@@ -52,7 +55,7 @@ def open_session(client: Client, container: str) -> Session:
 
     check_host(client)
     try:
-        return Session(container)
+        return Session(container, confinement.landlock if confinement is not None else None)
     except JaulaError as error:
         raise CliError(str(error)) from None
 
@@ -107,11 +110,16 @@ def inspect(client: Client, ref: str) -> dict[str, Any]:
     return document
 
 
-def execute(client: Client, container: str, words: list[str], user: str) -> tuple[int, str]:
-    """Run a command in a container, copy its output to standard error.
+class Executed(NamedTuple):
+    """A command that was run: ``reason`` is the engine's error if no process was started."""
 
-    Return its exit status, and the engine's reason if it could not be started.
-    """
+    status: int
+    reason: str
+    output: str  # the end of it
+
+
+def execute(client: Client, container: str, words: list[str], user: str) -> Executed:
+    """Run a command in a container, copy its output to standard error."""
     from time import sleep
 
     from jaula.cli.client.stdcopy import STDERR, write_all
@@ -125,7 +133,7 @@ def execute(client: Client, container: str, words: list[str], user: str) -> tupl
     try:
         response = client.open("POST", path + "/start", (), {"Detach": False, "Tty": False})
     except EngineError as error:
-        return 126, error.reason
+        return Executed(126, error.reason, "")
     output = b""
     frames = StdcopyReader()
     for chunk in response.chunks():
@@ -135,8 +143,10 @@ def execute(client: Client, container: str, words: list[str], user: str) -> tupl
     for _ in range(_POLLS):
         document = client.get(path + "/json")
         if not document["Running"]:
-            status = int(document["ExitCode"] or 0)
-            return status, output.decode("utf-8", "replace") if status in (126, 127) else ""
+            text = output.decode("utf-8", "replace")
+            # The engine writes its error into the stream; no process has the pid 0.
+            reason = "" if document["Pid"] else text.strip() or "the engine gave no reason"
+            return Executed(int(document["ExitCode"] or 0), reason, text)
         sleep(_POLL_INTERVAL)
     raise CliError("the program closed its streams and is still running")
 
@@ -253,32 +263,132 @@ def _wait(client: Client, url: str) -> None:
 
 
 def start_failure(
-    client: Client, document: dict[str, Any], words: list[str], reason: str
+    client: Client,
+    document: dict[str, Any],
+    words: list[str],
+    reason: str,
+    confinement: Confinement | None,
+    user: str = "",
 ) -> tuple[Diagnosis, ...]:
     """Return the diagnosis on a first program that could not be executed.
 
-    ``words`` are the command; ``reason`` is the engine's error.
+    ``words`` are the command, ``reason`` is the engine's error, ``user`` that of an exec.
     """
     import platform
 
+    from jaula.why.diagnosis import Start
     from jaula.why.diagnosis import start_failure as diagnosis
     from jaula.why.exec_errors import diagnose, search
-
-    lookup = _lookup(client, document)
-    environment = document["Config"].get("Env") or []
-    path = search(words[0] if words else "", environment, lookup)
-    return diagnosis(words, reason, diagnose(path, lookup, platform.machine()))
-
-
-def _lookup(client: Client, document: dict[str, Any]) -> Lookup:
-    """Return a reader of files: the root of a running container, the archive API of another."""
     from jaula.why.files import ContainerFiles
 
+    files: ContainerFiles | None = None
     if document["State"]["Pid"]:
         try:
-            return ContainerFiles(document["State"]["Pid"]).lookup
+            domain = confinement.landlock if confinement is not None else None
+            files = ContainerFiles(document["State"]["Pid"], domain)
         except OSError:
             pass  # it has exited; the engine reads the files
+    try:
+        lookup = files.lookup if files is not None else _archive_lookup(client, document)
+        environment = document["Config"].get("Env") or []
+        directory = document["Config"].get("WorkingDir") or "/"
+        path = search(words[0] if words else "", environment, lookup)
+        whole = os.path.normpath(os.path.join(directory, path))
+        inside = 0
+        if confinement is not None:
+            passwd = files.text("/etc/passwd") if files is not None else ""
+            inside = _user_id(user, passwd, confinement.uid)
+        facts = None
+        if files is not None:
+            facts = files.facts(whole, execute=True)
+        elif confinement is not None:
+            facts = _archived_facts(client, document, whole, lookup, confinement)
+        start = Start(
+            words=tuple(words),
+            path=path,
+            reason=reason,
+            uid=confinement.outside(inside) if confinement is not None else 0,
+            root=inside == 0,
+            directory=directory,
+        )
+        return diagnosis(start, diagnose(path, lookup, platform.machine()), confinement, facts)
+    finally:
+        if files is not None:
+            files.close()
+
+
+def _user_id(user: str, passwd: str, default: int) -> int:
+    """Return the id of a user in a container: a number, or a name of its ``/etc/passwd``."""
+    name = user.partition(":")[0]
+    if not name:
+        return default
+    if name.isascii() and name.isdigit():
+        return int(name)
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if fields[0] == name and len(fields) > 2 and fields[2].isascii() and fields[2].isdigit():
+            return int(fields[2])
+    return default
+
+
+def _archived_facts(
+    client: Client, document: dict[str, Any], path: str, lookup: Lookup, confinement: Confinement
+) -> FileFacts | None:
+    """Return what the archive API shows of a program: modes, and paths without symbolic links."""
+    import platform
+
+    from jaula.why.exec_errors import diagnose, opened
+    from jaula.why.explain import FileFacts, OpenedFile, granted_by_path
+
+    program = lookup(path)
+    if program is None:
+        return None
+    files = []
+    for each in opened(path, lookup):
+        file = lookup(each)
+        if file is None:
+            continue
+        real = _real_path(client, document["Id"], each)
+        rights = granted_by_path(confinement.landlock, real) if confinement.landlock else 0
+        uid = confinement.outside(file.uid)
+        files.append(OpenedFile(path=each, target=real, mode=file.mode, uid=uid, rights=rights))
+    error = diagnose(path, lookup, platform.machine())
+    return FileFacts(
+        mode=program.mode,
+        uid=confinement.outside(program.uid),
+        exec_error=error.reason,
+        exec_advice=error.advice,
+        opened=tuple(files),
+    )
+
+
+def _real_path(client: Client, container: str, path: str) -> str:
+    """Return a path of a container without symbolic links, by the archive API."""
+    from jaula.cli.containers import cp
+    from jaula.kernel.paths import components
+
+    done: list[str] = []
+    pending = components(path)[::-1]
+    links = _LINKS
+    while pending:
+        part = pending.pop()
+        if part == "..":
+            done = done[:-1]
+            continue
+        status = cp.stat_path(client, container, "/" + "/".join((*done, part))) if links else None
+        link = str((status or {}).get("linkTarget") or "")
+        if not link:
+            done.append(part)
+            continue
+        links -= 1
+        pending += components(link)[::-1]
+        if link.startswith("/"):
+            done = []
+    return "/" + "/".join(done)
+
+
+def _archive_lookup(client: Client, document: dict[str, Any]) -> Lookup:
+    """Return a reader of files of a container that does not run: the archive API."""
     seen: dict[str, ProgramFile | None] = {}
 
     def lookup(path: str) -> ProgramFile | None:
@@ -311,7 +421,8 @@ def _archived(client: Client, container: str, path: str, links: int = 8) -> Prog
         target = os.path.join(os.path.dirname(path), entry.linkname)
         return _archived(client, container, os.path.normpath(target), links - 1)
     kind = stat.S_IFDIR if entry.isdir() else stat.S_IFREG if entry.isreg() else 0
-    return ProgramFile(path, kind | entry.mode, data[512 : 512 + min(entry.size, HEAD)])
+    head = data[512 : 512 + min(entry.size, HEAD)]
+    return ProgramFile(path, kind | entry.mode, head, entry.uid)
 
 
 def state_text(document: dict[str, Any]) -> str:
@@ -341,7 +452,7 @@ def exited_report(client: Client, document: dict[str, Any]) -> Report:
     found: tuple[Diagnosis, ...] = ()
     if reason and (code in (126, 127) or "exec" in reason):
         words = [document["Path"], *document["Args"]] if document["Path"] else document["Args"]
-        found = start_failure(client, document, words, reason)
+        found = start_failure(client, document, words, reason, confinement)
     else:
         found = ended(document, confinement)
     notes = []
@@ -416,13 +527,12 @@ def run_explained(
         finally:
             session.close()
         document = inspect(client, container)
+        confinement = confinement_of(client, document)
         found: tuple[Diagnosis, ...] = ()
         if failure is not None:
             words = [document["Path"], *document["Args"]]
-            found = start_failure(client, document, words, failure.message)
-        report = traced_report(
-            document, confinement_of(client, document), trace, state_text(document), found
-        )
+            found = start_failure(client, document, words, failure.message, confinement)
+        report = traced_report(document, confinement, trace, state_text(document), found)
         print(to_text(report), file=sys.stderr)
         if failure is not None:
             raise failure

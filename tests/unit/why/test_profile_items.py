@@ -1,0 +1,73 @@
+"""With a profile the remedy is an item of it, beside the flag or in its place."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from jaula.security.capabilities import DEFAULT
+from jaula.security.seccomp.seccomp import default_profile, narrow
+from jaula.why.confinement import Confinement
+from jaula.why.explain import explain
+from jaula.why.layers import Explanation, Layer
+from jaula.why.profile_items import with_profile
+from jaula.why.refusal import Refusal
+
+CALL = Refusal(syscall="getcwd", errno="EPERM", entered=False)
+PROFILED = Confinement(
+    bounding=frozenset(DEFAULT),
+    seccomp=narrow(default_profile(DEFAULT), ("read",)),
+    profile="web",
+    profile_calls=frozenset({"read"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("flag", "change", "kept"),
+    [
+        ("--cap-add NET_RAW", 'add "NET_RAW" to capabilities of the profile web', True),
+        ("--security-opt landlock=execute=/bin/ls", 'add "/bin/ls" to files.execute', False),
+        ("--egress tcp:192.0.2.1:80", 'add "tcp:192.0.2.1:80" to network.egress', False),
+        ("--device /dev/fuse", 'add "/dev/fuse" to devices', True),
+        ("--pids-limit 40", "set limits.pids to 40", True),
+        ("--memory 64m", "set limits.memory to 67108864", True),
+        ("--tmpfs /run:exec", 'add "/run" = "exec" to files.tmpfs', True),
+        ("--network bridge", 'remove mode = "none" from network', True),
+        ("without --security-opt no-new-privileges", "process.no-new-privileges to false", True),
+    ],
+)  # fmt: skip
+def test_flags_are_items_of_the_profile(flag: str, change: str, kept: bool) -> None:
+    plain = Explanation(layer=Layer.KERNEL, rule="", proof="", flag=flag)
+    found = with_profile(plain, CALL, PROFILED)
+    assert change in found.in_profile
+    assert found.flag == (flag if kept else "")
+    assert with_profile(plain, CALL, Confinement()) == plain
+
+
+@pytest.mark.parametrize("flag", ["", "--userns=host", "--security-opt landlock=off"])
+def test_flags_without_an_item_stay(flag: str) -> None:
+    plain = Explanation(layer=Layer.KERNEL, rule="", proof="", flag=flag)
+    assert with_profile(plain, CALL, PROFILED) == plain
+
+
+def test_a_call_that_the_list_lacks_names_the_profile() -> None:
+    found = explain(CALL, PROFILED)
+    assert "the profile web does not list getcwd" in found.rule
+    assert found.in_profile == (
+        'add "getcwd" to seccomp.syscalls.x86_64 of the profile web, which is the reason'
+    )
+    other = msgspec.structs.replace(CALL, abi="i386")
+    assert "seccomp.syscalls.x86 " in explain(other, PROFILED).in_profile
+
+
+def test_a_call_that_the_default_refuses_too_needs_both() -> None:
+    found = explain(msgspec.structs.replace(CALL, syscall="sethostname"), PROFILED)
+    assert 'add "SYS_ADMIN" to capabilities and add "sethostname"' in found.in_profile
+    assert "the default refuses it too" in found.in_profile
+    assert not found.flag, "the list would refuse the call with the capability too"
+
+
+def test_a_list_without_a_profile_is_named_by_its_option() -> None:
+    found = explain(CALL, msgspec.structs.replace(PROFILED, profile=""))
+    assert "--security-opt seccomp-allow does not list getcwd" in found.rule
+    assert not found.in_profile
