@@ -198,7 +198,9 @@ class _Walk:
         self.objects = objects
         self.pending: deque[Function] = deque()
         self.seen: set[Function] = set()
-        self.whole: set[int] = set()
+        self.whole = {  # before any function is reached
+            index for index, (_, elf) in enumerate(objects) if elf.code_size > CODE_LIMIT or elf.go
+        }
         self.bound: dict[str, list[Function]] = {}
         self.imported: set[str] = set()
         self.callers: dict[Function, set[tuple[Function, int]]] = {}
@@ -239,8 +241,7 @@ class _Walk:
     def start(self, index: int, *, opened: bool) -> None:
         """Mark the functions of an object that run without being called by name."""
         elf = self.objects[index].elf
-        if elf.code_size > CODE_LIMIT or elf.go:
-            self.whole.add(index)
+        if index in self.whole:
             for name in elf.slots.values():
                 self.reach_import(name)
             if not index:
