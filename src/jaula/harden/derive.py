@@ -82,7 +82,9 @@ def derive(
     complete = started and not lost & {"files", "execs", "programs"}
     mounts = sorted({mount for container in containers for mount in container.mounts})
     file_access = files.files(entries, mounts, evidence, notes, complete=complete)
-    network_access = network.network(entries, evidence, notes, complete="sockets" not in lost)
+    network_access = network.network(
+        entries, evidence, notes, complete="sockets" not in lost, started=started
+    )
     devices, evidence["devices"] = network.devices(entries)
     limits, evidence["limits"] = _limits(entries, margin, notes)
     return Profile(
@@ -124,8 +126,8 @@ def _source(record: Record) -> Source:
 def _source_notes(sources: Sequence[Source]) -> Iterator[str]:
     if not any(source.start_recorded for source in sources):
         yield (
-            "no record has the start of the container (jaula run --record): files read and "
-            "executed are not restricted, and the system calls of a start are added"
+            "no record has the start of the container (jaula run --record): ports, and files read "
+            "and executed, are not restricted, and the system calls of a start are added"
         )
     for source in sources:
         if source.losses:
@@ -133,7 +135,7 @@ def _source_notes(sources: Sequence[Source]) -> Iterator[str]:
             restricted = {
                 "system calls": {"syscalls", "programs"},
                 "files": {"files", "execs", "programs"},
-                "egress": {"sockets"},
+                "ports and egress": {"sockets"},
             }
             free = [name for name, tables in restricted.items() if tables & source.losses.keys()]
             yield f"the record of {source.time} lost {lost}" + (

@@ -48,7 +48,10 @@ def _sections(profile: Profile) -> Iterator[tuple[str, frozenset[str]]]:
     yield "files.execute", frozenset(files.execute or ("(any)",))
     yield "files.masked", frozenset(files.masked)
     yield "network.mode", frozenset({network.mode or "(of the request)"})
-    yield "network.listen", frozenset(network.listen)
+    yield (
+        "network.listen",
+        frozenset({"(any)"} if network.listen is None else network.listen),
+    )
     yield (
         "network.egress",
         frozenset({"(any)"} if network.egress is None else network.egress),

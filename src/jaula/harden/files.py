@@ -118,9 +118,7 @@ def files(
         if len(covered) < len(read_items):
             for item in covered:
                 del read_items[item]
-        elif not set(read) - {
-            "/"
-        }:  # an empty list would allow all files; a program is read when it is executed
+        elif not set(read) - {"/"}:  # an empty list would allow all files
             for item in execute_items:
                 read_items[item].merge(execute_items[item])
     evidence["files.read"] = read_items.evidence()

@@ -84,7 +84,7 @@ def guess(
         capabilities=tuple(sorted(capabilities)),
         seccomp=seccomp_rules,
         files=files,
-        network=Network(listen=ports),
+        network=Network(listen=ports or None),
         notes=tuple(notes[:_NOTES_LIMIT]),
         evidence={section: items for section, items in evidence.items() if items},
     )

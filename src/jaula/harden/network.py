@@ -13,6 +13,7 @@ from jaula.spec.profile import Evidence, Network
 RESOLVERS = frozenset({"10.255.255.53", "127.0.0.11"})  # of the engine, and of Docker
 MAX_EGRESS = 1024
 MAX_DEVICES = 64
+MAX_LISTEN = 1024
 _ROUTED = frozenset(words("inet inet6 packet vsock netlink can tipc bluetooth"))
 _DNS_NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.){0,127}[a-z0-9_-]{1,63}")
 _EPHEMERAL = 32768  # first port of net.ipv4.ip_local_port_range
@@ -32,8 +33,13 @@ def network(
     notes: list[str],
     *,
     complete: bool,
+    started: bool,
 ) -> Network:
-    """Return ports that it listens on and destinations; ``complete``: no socket was lost."""
+    """Return ports that it listens on and destinations.
+
+    ``complete``: no socket was lost. ``started``: the records have the start of the container; a
+    server that began to listen before is not in them.
+    """
     families, listen, egress, names = Tallies(), Tallies(), Tallies(), Tallies()
     chosen = {  # ports that programs named, by protocol
         (o.entry.protocol, o.entry.port) for o in observations if o.entry.kind == "bind"
@@ -55,6 +61,11 @@ def network(
         elif item := _destination(entry):
             reason = entry.errno if entry.errno != "EINPROGRESS" else ""
             egress[item].add(number, program, entry.count, reason)
+    for number, program, entry, _ in observations:  # of a client; Landlock refuses bind(2) too
+        if entry.kind == "bind" and entry.protocol == "tcp" and not entry.errno and entry.port:
+            item = f"tcp:{entry.port}"
+            if item not in listen:
+                listen[item].add(number, program, entry.count, f"bound to {entry.address}")
     services = {
         (item.partition(":")[0], item.rpartition(":")[2])
         for item in egress
@@ -68,17 +79,19 @@ def network(
     if len(egress) > MAX_EGRESS:
         notes.append(f"{len(egress)} destinations are too many for a list: egress is unrestricted")
     restricted = complete and len(egress) <= MAX_EGRESS
-    evidence["network.listen"] = listen.evidence()
+    listed = complete and started and len(listen) <= MAX_LISTEN
+    evidence["network.listen"] = listen.evidence() if listed else {}
     evidence["network.egress"] = egress.evidence() if restricted else {}
     if complete and not any(
         o.entry.kind == "socket" and o.entry.family in _ROUTED for o in observations
     ):
-        return Network(mode="none", egress=())
+        return Network(mode="none", listen=() if started else None, egress=())
     raw = {o.entry.family for o in observations if o.entry.socket_type == "raw"}
     if "packet" in families or raw & {"inet", "inet6"}:
         notes.append("it uses raw sockets, whose destinations the records lack")
     return Network(
-        listen=tuple(sorted(listen)), egress=tuple(sorted(egress)) if restricted else None
+        listen=tuple(sorted(listen)) if listed else None,
+        egress=tuple(sorted(egress)) if restricted else None,
     )
 
 

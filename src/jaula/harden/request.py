@@ -99,8 +99,11 @@ def _without_former_profile(host: dict[str, Any], config: dict[str, Any]) -> Non
     if document is None:
         return
     host["CapAdd"] = [n for n in host.get("CapAdd") or () if n not in document.capabilities]
-    if host.get("Egress") == list(document.network.egress or ()):
-        host.pop("Egress", None)
+    for member, items in (
+        ("Egress", document.network.egress), ("Listen", document.network.listen),
+    ):  # fmt: skip
+        if host.get(member) == list(items or ()):
+            host.pop(member, None)
     tmpfs = host.get("Tmpfs") or {}
     host["Tmpfs"] = {p: o for p, o in tmpfs.items() if document.files.tmpfs.get(p) != o}
     if document.process.user and config.get("User") == document.process.user:

@@ -218,8 +218,15 @@ def _network(profile: Profile, writer: _Writer) -> Iterator[str]:
     yield "[network]"
     if network.mode:
         yield f"mode = {string(network.mode)}  # no socket but unix ones"
-    if network.listen:
+    if network.listen is None:
+        if not network.mode:
+            yield "# Connections from others are not restricted."
+    elif network.listen:
         yield from writer.array("listen", network.listen, "network.listen")
+    else:
+        if not network.mode:
+            yield "# It was not reachable at any port."
+        yield "listen = []"
     if network.egress is None:
         yield "# Connections to the outside are not restricted."
     elif network.egress or not network.mode:

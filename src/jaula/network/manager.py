@@ -175,14 +175,16 @@ class NetworkManager:
         names: tuple[str, ...] = (),
         links: dict[str, str] | None = None,
         egress: tuple[str, ...] | None = None,
+        listen: tuple[str, ...] | None = None,
     ) -> Endpoint:
         """Create an interface on the network in a network namespace, with addresses and routes.
 
         Also sets the namespace's loopback interface up. Nothing is left after a failure.
-        ``egress`` are the allowed destinations (:mod:`jaula.spec.egress`), None for any.
+        ``egress`` are the allowed destinations (:mod:`jaula.spec.egress`) and ``listen`` the ports
+        at which it may be reached (:mod:`jaula.spec.listen`), None for any.
 
         :raises InvalidRequest: when the MAC or IP address is malformed or outside the subnet, or
-            the network cannot enforce ``egress``.
+            the network cannot enforce a list.
         :raises NotAuthorized: when the IP address is in use, or the container has an endpoint in
             the network (Docker's status).
         :raises NotFound: when no network of that name is defined.
@@ -210,6 +212,7 @@ class NetworkManager:
                 names,
                 links or {},
                 egress,
+                listen,
             )
             return net.connect(request, netns_fd)
 
@@ -387,10 +390,11 @@ class NetworkManager:
                     self._networks.find(row.network).endpoints[container_id] = row
             self._port_mapper.release_others(self.endpoints())
             listing, self._networks.kept_tables = self._networks.kept_tables, ""
-            try:
-                self._networks.egress.restore(listing)
-            except JaulaError as exc:
-                problems.append(f"egress lists: {exc.message}")
+            for tables in self._networks.lists:
+                try:
+                    tables.restore(listing)
+                except JaulaError as exc:
+                    problems.append(f"{tables.subject}s: {exc.message}")
             self._networks.antispoof.load()
             for bridge in self._networks.bridge_networks():
                 bridge.load_firewall()
@@ -412,8 +416,9 @@ class NetworkManager:
             antispoof = self._networks.antispoof
             damaged = [s for s in self._networks.bridge_networks() if s.is_missing(listing)]
             antispoof_missing = antispoof.is_missing(listing)
-            if egress_missing := self._networks.egress.is_missing(listing):
-                self._networks.egress.load()
+            if missing_lists := [t for t in self._networks.lists if t.is_missing(listing)]:
+                for tables in missing_lists:
+                    tables.load()
             if antispoof_missing:
                 antispoof.load()
             for net in damaged:
@@ -422,7 +427,7 @@ class NetworkManager:
                     self._port_mapper.delete_udp_flows(
                         endpoint.ports
                     )  # tracked without translation
-            return antispoof_missing or egress_missing or bool(damaged)
+            return antispoof_missing or bool(missing_lists) or bool(damaged)
 
     def sweep(self, live: Collection[str]) -> list[str]:
         """Remove what containers that are not in ``live`` left behind.

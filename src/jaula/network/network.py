@@ -38,6 +38,7 @@ class EndpointRequest(msgspec.Struct, frozen=True):
     names: tuple[str, ...] = ()
     links: dict[str, str] = {}
     egress: tuple[str, ...] | None = None
+    listen: tuple[str, ...] | None = None
 
 
 class Network(ABC):
@@ -45,12 +46,12 @@ class Network(ABC):
 
     ``network`` is the network's name. ``publishes`` is True if host ports can be published to its
     containers. ``is_up`` says that it is set up on the host. ``addresses`` are those of IPv4, None
-    before a subnet is chosen and for a network without IPv4. ``restricts_egress`` is True if the
-    network can enforce egress lists.
+    before a subnet is chosen and for a network without IPv4. ``restricts`` is True if the
+    network can enforce egress and listen lists.
     """
 
     publishes = False
-    restricts_egress = False
+    restricts = False
 
     def __init__(self, network: str, *, internal: bool, addresses6: Addresses | None) -> None:
         self.network = network
@@ -115,9 +116,13 @@ class Network(ABC):
         :raises InvalidRequest: when an address of a family is requested that the network lacks.
         :raises JaulaError: when an address is not available or the kernel refuses a request.
         """
-        if request.egress is not None and not self.restricts_egress:
+        subject = (
+            "egress list" if request.egress is not None
+            else "listen list" if request.listen is not None else ""
+        )  # fmt: skip
+        if subject and not self.restricts:
             raise InvalidRequest(
-                f"network {self.network} cannot enforce the egress list of"
+                f"network {self.network} cannot enforce the {subject} of"
                 f" {request.container_name or request.container_id[:12]}: its packets bypass the"
                 " host's firewall",
                 hint="use a network of the driver bridge",
@@ -151,6 +156,7 @@ class Network(ABC):
             internal=self._internal,
             publishes=self.publishes,
             egress=request.egress,
+            listen=request.listen,
         )
         try:
             endpoint = self._link(endpoint, netns_fd, default_route=request.default_route)

@@ -18,6 +18,7 @@ from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.egress import EgressFirewall
+from jaula.network.firewall.listen import ListenFirewall
 from jaula.network.firewall.nftables import Nft
 from jaula.network.ipam import AddressPool, Subnet
 from jaula.network.network import Network
@@ -53,6 +54,7 @@ class Networks:
         self.kept_tables = ""
         self.antispoof = AntiSpoof(plan.name, nft, self._ports, self._get_kept_tables)
         self.egress = EgressFirewall(plan.name, nft, self._ports)
+        self.lists = (self.egress, ListenFirewall(plan.name, nft, self._ports))
 
     def _get_kept_tables(self) -> str:
         return self.kept_tables
@@ -92,7 +94,7 @@ class Networks:
                 Bridge(self._plan, self._used_subnets),
                 self._nft(),
                 self.antispoof,
-                self.egress,
+                self.lists,
                 self._get_kept_tables,
                 limits=self._limits,
                 addresses6=self._plan.addresses6(),
@@ -142,7 +144,7 @@ class Networks:
             ),
             self._nft(),
             self.antispoof,
-            self.egress,
+            self.lists,
             self._get_kept_tables,
             limits=config.limits(network, past_firewall=self._limits.past_firewall),
             addresses6=addresses6,

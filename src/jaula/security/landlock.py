@@ -63,6 +63,7 @@ from jaula.spec.runtime import Mount, Seccomp, Spec
 READ = FS.EXECUTE | FS.READ_FILE | FS.READ_DIR | FS.IOCTL_DEV
 QUEUES = "/dev/mqueue"
 DEFAULT_FROM = 2  # the first version with which it is on by default
+TCP_FROM = 4  # the first version with rules for TCP ports
 _OFF = ("off", "unconfined")
 _MOUNTING = frozenset({"mount", "move_mount", "umount2", "pivot_root"})
 _PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE")
@@ -235,7 +236,7 @@ def decide(mounts: Sequence[Mount], *, root_readonly: bool, options: Options, ab
             for port in allowed:
                 ports[port] = ports.get(port, 0) | access
     if net & ~supported.access_net:
-        raise InvalidRequest(_too_old("rules for TCP ports", 4, "6.7", abi))
+        raise InvalidRequest(_too_old("rules for TCP ports", TCP_FROM, "6.7", abi))
     if options.scoped & ~supported.scoped:
         raise InvalidRequest(_too_old("scopes", 6, "6.12", abi))
     return Ruleset(

@@ -214,8 +214,9 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     # Our own, see jaula.engine.containers.presets.
     profile: str = ""  # a preset, a document or its name; empty: the engine's default
     profile_keeps: tuple[str, ...] = ()  # members that are meant although 0, false or empty
-    # Our own, see jaula.spec.egress.
+    # Our own, see jaula.spec.egress and jaula.spec.listen.
     egress: tuple[str, ...] | None = None  # None: any destination
+    listen: tuple[str, ...] | None = None  # None: any port
 
 
 class ContainerCreate(Document, frozen=True, kw_only=True):

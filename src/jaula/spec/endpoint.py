@@ -51,6 +51,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     on_link: bool = False  # every address is on-link, without a gateway
     publishes: bool = True  # ports of the host can be published to it
     egress: tuple[str, ...] | None = None  # destinations; None: any (jaula.spec.egress)
+    listen: tuple[str, ...] | None = None  # ports; None: any (jaula.spec.listen)
 
     @property
     def routes_ipv4(self) -> bool:

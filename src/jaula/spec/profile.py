@@ -92,11 +92,12 @@ class Files(_Struct, frozen=True, kw_only=True):
 class Network(_Struct, frozen=True, kw_only=True):
     """The network. Items are ``tcp:ADDRESS:PORT`` or ``udp:NAME:PORT``; a network for ADDRESS too.
 
-    ``egress`` is None if connections to the outside are not restricted.
+    ``listen`` is None if connections from others are not restricted, and ``egress`` if connections
+    to the outside are not. Port 0 of ``listen`` is any that the kernel selects.
     """
 
     mode: Literal["", "none"] = ""
-    listen: tuple[str, ...] = ()  # tcp:PORT, udp:PORT; port 0 is any that the kernel selects
+    listen: tuple[str, ...] | None = None  # tcp:PORT, udp:PORT
     egress: tuple[str, ...] | None = None
 
 

@@ -252,6 +252,7 @@ class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     shm_size: int = 0  # bytes; 0: 64 MiB
     network_disabled: bool = False
     egress: tuple[str, ...] | None = None
+    listen: tuple[str, ...] | None = None
     log: LogConfig = LogConfig()
 
     @property

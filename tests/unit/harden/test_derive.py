@@ -215,6 +215,19 @@ def test_without_a_socket_there_is_no_network() -> None:
     assert of(("socket", {"family": "inet"})).network.mode == ""
 
 
+def test_ports_are_restricted_if_the_start_was_recorded() -> None:
+    bound = ("bind", {"family": "inet", "protocol": "tcp", "address": "0.0.0.0", "port": 20})
+    server = ("socket", {"family": "inet"})
+    made = of(server, bound)
+    assert made.network.listen == ("tcp:20",)
+    assert of(server).network.listen == ()
+    assert "listen = []" in toml.dumps(of(server))
+    late = of(server, bound, started=False)
+    assert late.network.listen is None
+    assert "Connections from others are not restricted" in toml.dumps(late)
+    assert "ports, and files read and executed, are not restricted" in late.notes[0]
+
+
 def test_ports_and_destinations_are_listed() -> None:
     made = of(
         ("socket", {"family": "inet"}),
@@ -309,7 +322,8 @@ def test_any_record_gives_a_profile_that_reads_back(
     assert document.load(text.encode(), "web.toml") == made
     assert toml.dumps(document.load(text.encode(), "web.toml")) == text
     assert all(line.isprintable() for line in text.splitlines())
-    for items in (made.files.read, made.files.write, made.files.execute, made.network.listen):
+    for items in (made.files.read, made.files.write, made.files.execute,
+                  made.network.listen or ()):  # fmt: skip
         assert list(items) == sorted(set(items))
 
 

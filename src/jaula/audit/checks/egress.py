@@ -7,8 +7,8 @@ the container's addresses and its interface are checked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from jaula.audit.checks.firewall import addresses_of, bridge_of, differences
 from jaula.audit.model.check_info import CheckInfo
@@ -30,27 +30,53 @@ INFO = CheckInfo(
     advice="restart the engine, and find the program that edits the engine's tables",
 )
 
-_SUFFIX = "_egress"
+
+class Lists(NamedTuple):
+    """The rules of one kind of list. ``member`` is that of ``HostConfig``."""
+
+    member: str
+    noun: str  # of one item
+    suffix: str  # of the tables' names
+    chains: frozenset[str]  # the base chains
+    tables: Callable[[str], str]
+    chain: Callable[[str, Endpoint], str]
+    elements: Callable[[Endpoint], Iterator[tuple[str, str, str]]]
+
+
+_EGRESS = Lists(
+    "Egress", "destination", "_egress", frozenset({"prerouting", "forward"}),
+    egress.tables, egress.chain, egress.elements,
+)  # fmt: skip
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield one row; none for a container without a list."""
+    return check_lists(container, INFO, _EGRESS)
+
+
+def check_lists(container: AuditedContainer, info: CheckInfo, lists: Lists) -> Iterator[Result]:
+    """Yield one row on the rules of a list; none for a container without one."""
     host_config = container.inspect.get("HostConfig") or {}
-    items = host_config.get("Egress")
+    items = host_config.get(lists.member)
     if items is None:
         return
     settings = container.inspect.get("NetworkSettings") or {}
     wrong: list[str] = []
     for name, document in (settings.get("Networks") or {}).items():
         if addresses_of(document):
-            wrong += (f"{name}: {text}" for text in _problems(container, document, tuple(items)))
-    count = quantity(len(items), "destination")
-    yield Result("egress", "network", count, "; ".join(wrong) or count, "nft list ruleset",
+            wrong += (
+                f"{name}: {text}" for text in _problems(container, document, tuple(items), lists)
+            )
+    count = quantity(len(items), lists.noun)
+    yield Result(info.id, "network", count, "; ".join(wrong) or count, "nft list ruleset",
                  verdict_of(not wrong, None))  # fmt: skip
 
 
 def _problems(
-    container: AuditedContainer, document: Mapping[str, Any], items: tuple[str, ...]
+    container: AuditedContainer,
+    document: Mapping[str, Any],
+    items: tuple[str, ...],
+    lists: Lists,
 ) -> Iterator[str]:
     endpoint = _endpoint(document, items)
     loaded = container.snapshot.derived("rules", rules)
@@ -60,7 +86,7 @@ def _problems(
             table
             for (family, table), body in loaded.items()
             if family == "inet"
-            and table.endswith(_SUFFIX)
+            and table.endswith(lists.suffix)
             and any(item.get("name") == chain for kind, item in body if kind == "chain")
         ),
         None,
@@ -68,12 +94,14 @@ def _problems(
     if table is None:
         yield "no rules are loaded"
         return
-    bridge = bridge_of(table.removesuffix(_SUFFIX))
-    expected = rules(listing_of(egress.tables(bridge) + egress.chain(bridge, endpoint)))
-    chains = {"prerouting", "forward", chain}
-    yield from differences(_only(expected, chains), _only(loaded, chains))
+    bridge = bridge_of(table.removesuffix(lists.suffix))
+    expected = rules(listing_of(lists.tables(bridge) + lists.chain(bridge, endpoint)))
+    chains = lists.chains | {chain}
+    yield from differences(
+        _only(expected, chains, lists.suffix), _only(loaded, chains, lists.suffix)
+    )
     present = _map_elements(container.snapshot.packet_filter, table)
-    for family, where, row in egress.elements(endpoint):
+    for family, where, row in lists.elements(endpoint):
         key = row.partition(" :")[0].strip('"')
         if (family, where, key) not in present:
             yield f"{key} is missing in {family} {where}"
@@ -96,11 +124,12 @@ def _endpoint(document: Mapping[str, Any], items: tuple[str, ...]) -> Endpoint:
         host_interface=f"{PORT_PREFIX}{identity[:10]}",
         ipv6=str(document.get("GlobalIPv6Address") or ""),
         egress=items,
+        listen=items,
     )
 
 
-def _only(tables: Rules, chains: set[str]) -> Rules:
-    """Return the named chains and their rules, of the tables of egress lists."""
+def _only(tables: Rules, chains: frozenset[str], suffix: str) -> Rules:
+    """Return the named chains and their rules, of the tables with a suffix."""
     return {
         key: [
             [kind, item]
@@ -108,7 +137,7 @@ def _only(tables: Rules, chains: set[str]) -> Rules:
             if (item["name"] if kind == "chain" else item["chain"]) in chains
         ]
         for key, body in tables.items()
-        if key[1].endswith(_SUFFIX)
+        if key[1].endswith(suffix)
     }
 
 

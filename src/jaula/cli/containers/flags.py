@@ -260,6 +260,13 @@ FLAGS = (
         group=NETWORK,
     ),
     Flag(
+        "listen",
+        "",
+        "list",
+        "Allow connections from others to these ports only (tcp:PORT, udp:PORT, or none)",
+        group=NETWORK,
+    ),
+    Flag(
         "log-driver",
         "",
         "string",

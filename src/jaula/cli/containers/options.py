@@ -130,10 +130,11 @@ def _host(options: Options) -> dict[str, Any]:
         host["StorageOpt"] = pairs(options.texts("storage-opt"), "storage-opt")
     if options.is_set("init"):
         host["Init"] = on("init")
-    if options.is_set("egress"):
-        host["Egress"] = [
-            item for word in texts("egress") if word != "none" for item in word.split(",")
-        ]
+    for flag, member in (("egress", "Egress"), ("listen", "Listen")):
+        if options.is_set(flag):
+            host[member] = [
+                item for word in texts(flag) if word != "none" for item in word.split(",")
+            ]
     if options.is_set("annotation"):
         host["Annotations"] = pairs(texts("annotation"), "annotation")
     if options.is_set("security-opt"):

@@ -12,7 +12,7 @@ import os
 import posixpath
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -38,7 +38,7 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, reso
 from jaula.images import platform as platforms
 from jaula.images.reference import index_name
 from jaula.network import etc_files
-from jaula.spec import egress, signals, units
+from jaula.spec import egress, listen, signals, units
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_params import ContainerCreated
 from jaula.spec.decode import Empty
@@ -237,7 +237,8 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     if host.profile == presets.STRICT and not services.host.landlock:
         warnings.append("This kernel has no Landlock, which is a part of the profile strict")
     warnings += presets.warnings(host)
-    _check_egress(resolved)
+    _check_lists(resolved)
+    warnings += _unlisted_ports(resolved)
     honeypot.check(host, resolved.ports, rootless=services.host.rootless)
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
@@ -286,20 +287,40 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     return tuple(warnings)
 
 
-def _check_egress(resolved: ResolvedRequest) -> None:
-    """Check the egress list.
+def _check_lists(resolved: ResolvedRequest) -> None:
+    """Check the egress list and the listen list.
 
     :raises InvalidRequest: when an item is malformed, or the container shares its network.
     """
-    if resolved.egress is None:
-        return
-    egress.parse(resolved.egress)
+    egress.parse(resolved.egress or ())
+    listen.parse(resolved.listen or ())
+    subject = (
+        "an egress list" if resolved.egress is not None
+        else "a listen list" if resolved.listen is not None else ""
+    )  # fmt: skip
     net = resolved.namespaces.net
-    if net.host or net.container:
+    if subject and (net.host or net.container):
         other = "the host" if net.host else "another container"
         raise InvalidRequest(
-            f"conflicting options: an egress list and the network of {other}",
+            f"conflicting options: {subject} and the network of {other}",
             hint="the list restricts a network of the container's own",
+        )
+
+
+def _unlisted_ports(resolved: ResolvedRequest) -> Iterator[str]:
+    """Yield a warning for published ports that the listen list lacks."""
+    if resolved.listen is None:
+        return
+    ports = listen.parse(resolved.listen)
+    refused = {
+        f"{port.container_port}/{port.protocol}": f"{port.protocol}:{port.container_port}"
+        for port in resolved.ports
+        if not listen.covers(ports, port.protocol, port.container_port)
+    }
+    if refused:
+        yield (
+            f"published ports that the listen list lacks are refused: {', '.join(refused)};"
+            f" --listen {','.join((*map(str, ports), *refused.values()))} allows them"
         )
 
 

@@ -309,8 +309,9 @@ def host_config(services: Services, record: ContainerRecord) -> dict[str, Any]:
     if (document := presets.document(host)) is not None:
         echo["ProfileName"] = document.name
         echo["ProfileDigest"] = digest(host.profile)
-    if host.egress is None:
-        del echo["Egress"]
+    for name, items in (("Egress", host.egress), ("Listen", host.listen)):
+        if items is None:
+            del echo[name]
     del echo["ProfileKeeps"]  # its effect is in the members that it names
     for name in ("Binds", "CapAdd", "CapDrop", "SecurityOpt", "VolumesFrom", "ExtraHosts", "Links"):
         echo[name] = echo[name] or None  # Docker's null for an absent option

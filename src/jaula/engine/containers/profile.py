@@ -20,6 +20,8 @@ from jaula.config import OWN_RUNTIME
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
 from jaula.security import capabilities
+from jaula.security.landlock import TCP_FROM
+from jaula.spec import listen
 from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig
 from jaula.spec.decode import Empty
 from jaula.spec.profile import Profile
@@ -61,9 +63,11 @@ def _changes(body: ContainerCreate, profile: Profile, landlock: int) -> Iterator
         and "NetworkMode" not in keeps
     ):
         yield "network_mode", "none"
-    shared = host.network_mode.partition(":")[0] in ("host", "container")
+    shared = _shares_network(host)
     if host.egress is None and profile.network.egress is not None and not shared:
         yield "egress", profile.network.egress
+    if host.listen is None and profile.network.listen is not None and not shared:
+        yield "listen", profile.network.listen
     yield from _limits(host, profile)
     present = {mapping.path_on_host for mapping in host.devices}
     devices = [_device(text) for text in profile.devices]
@@ -71,6 +75,10 @@ def _changes(body: ContainerCreate, profile: Profile, landlock: int) -> Iterator
         yield "devices", (*host.devices, *new)
     if profile.process.user and not body.user:
         yield "user", profile.process.user
+
+
+def _shares_network(host: HostConfig) -> bool:
+    return host.network_mode.partition(":")[0] in ("host", "container")
 
 
 def _canonical(names: tuple[str, ...]) -> set[str]:
@@ -110,6 +118,8 @@ def _security_options(host: HostConfig, profile: Profile, landlock: int) -> Iter
     if landlock_applies(host, landlock) and not has_option(host, "landlock"):
         yield "landlock=exec"
         yield from (f"landlock={text}" for text in _landlock_rules(profile))
+        if landlock >= TCP_FROM:
+            yield from _bind_rules(host, profile)
     masked = [path for path in profile.files.masked if f"mask={path}" not in host.security_opt]
     yield from (f"mask={path}" for path in masked)
 
@@ -128,6 +138,20 @@ def _landlock_rules(profile: Profile) -> Iterator[str]:
     files = profile.files
     for kind, paths in (("read", files.read), ("write", files.write), ("execute", files.execute)):
         yield from (f"{kind}={path}" for path in paths)
+
+
+def _bind_rules(host: HostConfig, profile: Profile) -> Iterator[str]:
+    """Yield the rules for bind(2) of TCP ports.
+
+    Clients bind port 0 too. So it is allowed where the firewall refuses connections to it.
+    """
+    items = profile.network.listen if host.listen is None else host.listen
+    if profile.network.listen is None or items is None:
+        return
+    ports = {port.number for port in listen.parse(items) if port.protocol == "tcp"}
+    if not _shares_network(host):
+        ports.add(0)
+    yield from (f"landlock=tcp-bind={port}" for port in sorted(ports) or ("none",))
 
 
 def _files(body: ContainerCreate, profile: Profile) -> Iterator[tuple[str, Any]]:
@@ -188,6 +212,9 @@ def deviations(host: HostConfig, profile: Profile) -> tuple[str, ...]:
     egress = profile.network.egress
     if egress is not None and (host.egress is None or not set(host.egress) <= set(egress)):
         weaker.append("other egress list")
+    ports = profile.network.listen
+    if ports is not None and (host.listen is None or not set(host.listen) <= set(ports)):
+        weaker.append("other listen list")
     limits = profile.limits
     if limits.pids and not 0 < (host.pids_limit or 0) <= limits.pids:
         weaker.append(f"pids-limit={host.pids_limit}")

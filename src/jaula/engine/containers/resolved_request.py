@@ -57,6 +57,7 @@ def resolve(
         shm_size=host.shm_size,
         network_disabled=body.network_disabled,
         egress=host.egress,
+        listen=host.listen,
         log=host.log_config,
     )
 

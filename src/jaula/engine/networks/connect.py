@@ -87,7 +87,8 @@ class NetworkConnector:
         if resources.sandbox is None:
             mac = record.body.mac_address or mac
             default_maps = user_fd is None and not record.resolved.namespaces.keep_id
-            pooled = default_maps and record.resolved.egress is None
+            restricted = (record.resolved.egress, record.resolved.listen) != (None, None)
+            pooled = default_maps and not restricted
             if name == DEFAULT and pooled and not (ip or mac):
                 prepared = await sandboxes.take()
                 resources.reserved, resources.sandbox = prepared.ids, prepared.sandbox
@@ -114,6 +115,7 @@ class NetworkConnector:
                 names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
                 links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
                 egress=record.resolved.egress,
+                listen=record.resolved.listen,
             )
         )
 
@@ -280,6 +282,7 @@ class NetworkConnector:
             names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
             links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
             egress=record.resolved.egress,
+            listen=record.resolved.listen,
         )
 
     async def disconnect(self, container: Container, name: str) -> None:

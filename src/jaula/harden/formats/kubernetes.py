@@ -149,6 +149,7 @@ def _network_policy(profile: Profile, name: str) -> dict[str, Any] | None:
     if network.egress is None and not network.mode:
         return None
     ports = [{"protocol": proto.upper(), "port": port} for proto, port in needs.ports(profile)]
+    unrestricted = network.listen is None and not network.mode
     egress: list[dict[str, Any]] = []
     for item in network.egress or ():
         destination = _destination(item)
@@ -176,7 +177,7 @@ def _network_policy(profile: Profile, name: str) -> dict[str, Any] | None:
         "spec": {
             "podSelector": {"matchLabels": {"app.kubernetes.io/name": name}},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"ports": ports}] if ports else [],
+            "ingress": [{}] if unrestricted else [{"ports": ports}] if ports else [],
             "egress": egress,
         },
     }

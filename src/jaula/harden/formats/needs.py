@@ -27,7 +27,7 @@ def seccomp_file(profile: Profile) -> str:
 def ports(profile: Profile) -> tuple[tuple[str, int], ...]:
     """Return protocol and number of the ports that it listens on, without selected ones."""
     found = []
-    for item in profile.network.listen:
+    for item in profile.network.listen or ():
         protocol, _, number = item.partition(":")
         if number.isdigit() and 0 < int(number) < 65536 and protocol in ("tcp", "udp"):
             found.append((protocol, int(number)))

@@ -35,7 +35,7 @@ from jaula.network import endpoint_config, host_routes
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import OPEN, Limits
-from jaula.network.firewall.egress import EgressFirewall
+from jaula.network.firewall.endpoint_tables import EndpointTables
 from jaula.network.firewall.nftables import FirewallError, Nft
 from jaula.network.ipam import Addresses, IpamPlan, mac_from_address
 from jaula.network.network import PORT_PREFIX, Network
@@ -306,7 +306,7 @@ class BridgeNetwork(Network):
     """The bridge driver: a bridge with its addresses, endpoints and firewall tables."""
 
     publishes = True
-    restricts_egress = True
+    restricts = True
 
     def __init__(
         self,
@@ -314,7 +314,7 @@ class BridgeNetwork(Network):
         bridge: Bridge,
         nft: Nft,
         antispoof: AntiSpoof,
-        egress: EgressFirewall,
+        lists: tuple[EndpointTables, ...],
         kept_tables: Callable[[], str],
         *,
         limits: Limits = OPEN,
@@ -324,7 +324,7 @@ class BridgeNetwork(Network):
         self.bridge = bridge
         self._nft = nft
         self._antispoof = antispoof
-        self._egress = egress
+        self._lists = lists
         self._kept_tables = kept_tables
         self._limits = limits
 
@@ -385,23 +385,29 @@ class BridgeNetwork(Network):
                 self.load_firewall()
         except (OSError, JaulaError):
             self.bridge.delete(endpoint.host_interface)
-            self._egress.remove(endpoint)
+            self._unrestrict(endpoint)
             raise
         return endpoint
 
     def _restrict(self, endpoint: Endpoint) -> None:
-        """Enforce the egress list, before the anti-spoofing rules let the endpoint send."""
-        if endpoint.egress is not None and not self._antispoof.supported:
-            raise Unsupported(
-                f"the egress list of {endpoint.container_name} cannot be enforced: this kernel has"
-                " no nftables for bridges, so containers can use each other's addresses"
-            )
-        self._egress.add(endpoint)
+        """Enforce the lists, before the anti-spoofing rules let the endpoint send."""
+        for tables in self._lists:
+            if tables.is_restricted(endpoint) and not self._antispoof.supported:
+                raise Unsupported(
+                    f"the {tables.subject} of {endpoint.container_name} cannot be enforced: this"
+                    " kernel has no nftables for bridges, so containers can use each other's"
+                    " addresses"
+                )
+            tables.add(endpoint)
+
+    def _unrestrict(self, endpoint: Endpoint) -> None:
+        for tables in self._lists:
+            tables.remove(endpoint)
 
     def _dismiss(self, endpoint: Endpoint) -> None:
         if self._antispoof.revoke(endpoint):
             self.load_firewall()
-        self._egress.remove(endpoint)
+        self._unrestrict(endpoint)
 
     def delete_interface(self, endpoint: Endpoint, netns_fd: int | None) -> None:
         """Delete both ends of the veth pair."""

@@ -1,8 +1,7 @@
 """Egress lists: the destinations that a container on a bridge may connect to.
 
-Two tables of the engine's own hold the rules of all containers with a list. Each container has one
-chain, found by a map, so other containers pay for one lookup a packet. A change is one transaction.
-The tables exist only while a container has a list.
+Two tables of the engine's own hold the rules of all containers with a list
+(:mod:`jaula.network.firewall.endpoint_tables`).
 
 * The table of the family inet sees what the host routes or receives: to the outside, to the host,
   to other bridges. It runs after connection tracking and before any translation, so the list names
@@ -11,11 +10,9 @@ The tables exist only while a container has a list.
 
 Source addresses identify a container: :mod:`jaula.network.firewall.antispoof` drops others.
 
-Facts about the family bridge: connection tracking there is an option of the kernel
-(CONFIG_NF_CONNTRACK_BRIDGE) that hosts lack. So the rules have no state for TCP: only a segment
-that opens a connection is judged. For UDP a set has the flows that another container began, for
-``REPLY`` seconds after their last datagram. A reject is not available in ``forward``; with the
-sysctl bridge-nf-call-iptables the inet table judges bridged packets first and rejects them.
+Facts about the family bridge: the set for UDP has the flows that another container began. A reject
+is not available in ``forward``; with the sysctl bridge-nf-call-iptables the inet table judges
+bridged packets first and rejects them.
 
 The addresses of names come from the engine's DNS server, which adds them before it answers. They
 are elements with a timeout in one set for each protocol and range of ports.
@@ -26,20 +23,19 @@ Refused destinations are elements of a set with a counter, which :func:`parse_re
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jaula.errors import JaulaError, Unsupported
+from jaula.errors import JaulaError
 from jaula.network.firewall.bridge_rules import set_elements, table_name
-from jaula.network.firewall.nftables import FirewallError, Nft
+from jaula.network.firewall.endpoint_tables import FAMILIES, REPLY, SEEN, EndpointTables
+from jaula.network.firewall.nftables import FirewallError
 from jaula.network.ipam import link_local_address
 from jaula.spec import egress
 from jaula.spec.egress import Destination
 from jaula.spec.endpoint import Endpoint
 
-REPLY = 120  # seconds
 NAMES = 4096  # addresses of names in one set
-SEEN = 65536  # flows of UDP
 REFUSED = 256  # destinations that are remembered for one container
 REFUSED_FOR = 24 * 3600  # seconds
 
@@ -54,97 +50,40 @@ class Refused(NamedTuple):
     packets: int
 
 
-class _Family(NamedTuple):
-    name: str  # of nftables
-    key: str  # type of an address
-    version: int
+class EgressFirewall(EndpointTables):
+    """The tables of one engine's egress lists."""
 
+    subject = "egress list"
+    _known: Addresses = {}  # addresses of names that the next table keeps
 
-_FAMILIES = (_Family("ip", "ipv4_addr", 4), _Family("ip6", "ipv6_addr", 6))
+    @property
+    def table(self) -> str:
+        """The name of the tables."""
+        return _table(self._bridge)
 
+    def is_restricted(self, endpoint: Endpoint) -> bool:
+        """Return whether an endpoint has a list."""
+        return endpoint.egress is not None
 
-class EgressFirewall:
-    """The tables of one engine. ``endpoints`` returns the current bridge endpoints.
+    def _tables(self) -> str:
+        return tables(self._bridge)
 
-    Not thread safe: the caller holds the manager's lock.
-    """
+    def _chain(self, endpoint: Endpoint) -> str:
+        return chain(self._bridge, endpoint, self._known)
 
-    def __init__(
-        self, bridge: str, nft: Callable[[], Nft], endpoints: Callable[[], Iterable[Endpoint]]
-    ) -> None:
-        self._bridge = bridge
-        self._nft = nft
-        self._endpoints = endpoints
-        self._loaded: set[str] = set()  # endpoint ids
-
-    def add(self, endpoint: Endpoint) -> None:
-        """Restrict an endpoint, before it can send.
-
-        :raises Unsupported: when this kernel cannot enforce the list.
-        """
-        if endpoint.egress is None:
-            return
-        commands = chain(self._bridge, endpoint)
-        try:
-            try:
-                self._nft().run(self._new_tables() + commands)
-            except FirewallError:
-                self.load((*self._restricted(), endpoint))
-        except FirewallError as exc:
-            raise Unsupported(
-                f"the egress list of {endpoint.container_name} cannot be enforced: {exc.message}",
-                hint="the kernel needs nftables with the families inet and bridge (Linux 5.9)",
-            ) from exc
-        self._loaded.add(endpoint.endpoint_id)
-
-    def _new_tables(self) -> str:
-        """Return commands that create the tables for the first endpoint."""
-        return "" if self._loaded else delete(self._bridge) + tables(self._bridge)
-
-    def remove(self, endpoint: Endpoint) -> None:
-        """Remove the rules of an endpoint that cannot send any more."""
-        if endpoint.endpoint_id not in self._loaded:
-            return
-        self._loaded.discard(endpoint.endpoint_id)
-        if not self._loaded:
-            self._nft().run(delete(self._bridge))
-            return
-        try:
-            self._nft().run(delete_chain(self._bridge, endpoint))
-        except FirewallError:
-            self.load()
+    def _delete_chain(self, endpoint: Endpoint) -> str:
+        return delete_chain(self._bridge, endpoint)
 
     def load(self, endpoints: Iterable[Endpoint] | None = None) -> None:
         """Replace the tables with the rules of the endpoints; addresses of names stay.
 
         :raises FirewallError: when the kernel refuses.
         """
-        rows = tuple(self._restricted() if endpoints is None else endpoints)
-        addresses = self._addresses() if rows else {}
-        text = delete(self._bridge)
-        if rows:
-            text += tables(self._bridge) + "".join(
-                chain(self._bridge, row, addresses) for row in rows
-            )
-        self._nft().run(text)
-        self._loaded = {row.endpoint_id for row in rows}
-
-    def restore(self, listing: str) -> None:
-        """Load the rules of a former engine's endpoints; remove its tables if none has a list.
-
-        ``listing`` is ``nft list tables`` output.
-
-        :raises FirewallError: when the kernel refuses.
-        """
-        if any(self._restricted()) or _table(self._bridge) in listing:
-            self.load()
-
-    def is_missing(self, listing: str) -> bool:
-        """Return whether a loaded table is missing in ``nft list tables`` output."""
-        lines = listing.splitlines()
-        return bool(self._loaded) and not all(
-            f"table {family} {_table(self._bridge)}" in lines for family in ("inet", "bridge")
-        )
+        self._known = parse_addresses(self._sets())
+        try:
+            super().load(endpoints)
+        finally:
+            self._known = {}
 
     def admit(self, endpoint: Endpoint, name: str, addresses: dict[str, int]) -> None:
         """Allow the addresses of a name, with the seconds of each, if the list has the name."""
@@ -160,9 +99,6 @@ class EgressFirewall:
             return []
         return parse_refused(self._sets(), endpoint)
 
-    def _restricted(self) -> Iterator[Endpoint]:
-        return (endpoint for endpoint in self._endpoints() if endpoint.egress is not None)
-
     def _sets(self) -> list[dict[str, Any]]:
         """Return the sets of both tables with their elements; none if a table is absent."""
         found = []
@@ -173,9 +109,6 @@ class EgressFirewall:
                 continue
             found += [row["set"] for row in json.loads(text)["nftables"] if "set" in row]
         return found
-
-    def _addresses(self) -> Addresses:
-        return parse_addresses(self._sets())
 
 
 # -- rules ----------------------------------------------------------------------------------------
@@ -193,18 +126,18 @@ def tables(bridge: str) -> str:
     """Return commands that create the tables without containers. Pure."""
     name = _table(bridge)
     maps = "".join(
-        f"\n  map chains{f.version} {{\n    type {f.key} : verdict\n  }}" for f in _FAMILIES
+        f"\n  map chains{f.version} {{\n    type {f.key} : verdict\n  }}" for f in FAMILIES
     )
     seen = "".join(
         f"\n  set seen{f.version} {{\n    type {f.key} . inet_service . {f.key} . inet_service"
         f"\n    size {SEEN}\n    flags dynamic, timeout\n  }}"
-        for f in _FAMILIES
+        for f in FAMILIES
     )
     learn = "".join(
         f"\n    oifname @limited {f.name} {'protocol' if f.version == 4 else 'nexthdr'} udp"
         f" update @seen{f.version} {{ {f.name} daddr . udp dport . {f.name} saddr . udp sport"
         f" timeout {REPLY}s }}"
-        for f in _FAMILIES
+        for f in FAMILIES
     )
     return f"""
 table inet {name} {{{maps}
@@ -228,15 +161,6 @@ table bridge {name} {{
   }}
 }}
 """
-
-
-def delete(bridge: str) -> str:
-    """Return commands that remove the tables, present or not. Pure."""
-    name = _table(bridge)
-    return "".join(
-        f"table {family} {name} {{ }}\ndelete table {family} {name}\n"
-        for family in ("inet", "bridge")
-    )
 
 
 def chain(bridge: str, endpoint: Endpoint, addresses: Addresses | None = None) -> str:
@@ -294,7 +218,7 @@ def _groups(destinations: Sequence[Destination]) -> dict[tuple[str, int, int], s
 
 
 def _set_names(destinations: Sequence[Destination], own: str) -> Iterator[str]:
-    for family in _FAMILIES:
+    for family in FAMILIES:
         for number in _groups(destinations).values():
             yield f"n{family.version}_{own}_{number}"
         yield f"r{family.version}_{own}"
@@ -302,7 +226,7 @@ def _set_names(destinations: Sequence[Destination], own: str) -> Iterator[str]:
 
 def _sets(destinations: Sequence[Destination], own: str, addresses: Addresses) -> str:
     text = []
-    for family in _FAMILIES:
+    for family in FAMILIES:
         for number in _groups(destinations).values():
             name = f"n{family.version}_{own}_{number}"
             rows = [
@@ -327,7 +251,7 @@ def _allowed(destinations: Sequence[Destination], own: str) -> Iterator[str]:
             yield f"{where} daddr {destination.network} {_ports(destination)} accept"
     for (protocol, first, last), number in _groups(destinations).items():
         ports = _ports(Destination(protocol, None, "", first, last))
-        for family in _FAMILIES:
+        for family in FAMILIES:
             name = f"n{family.version}_{own}_{number}"
             yield f"{family.name} daddr @{name} {ports} accept"
 
@@ -342,7 +266,7 @@ def _ports(destination: Destination) -> str:
 
 def _remember(own: str) -> Iterator[str]:
     """Yield the rules that note a refused destination; the port of other protocols is 0."""
-    for family in _FAMILIES:
+    for family in FAMILIES:
         place, time = f"@r{family.version}_{own}", f"timeout {REFUSED_FOR}s"
         yield (
             f"meta l4proto {{ tcp, udp }} update {place}"
@@ -371,7 +295,7 @@ def _bridge_rules(destinations: Sequence[Destination], own: str) -> Iterator[str
     yield "ip frag-off & 0x1fff != 0 accept"  # useless without the first one, which is judged
     yield "frag frag-off != 0 accept"
     yield "tcp flags & (fin | syn | rst | ack) != syn accept"
-    for family in _FAMILIES:
+    for family in FAMILIES:
         yield (
             f"{family.name} saddr . udp sport . {family.name} daddr . udp dport"
             f" @seen{family.version} accept"
@@ -430,7 +354,7 @@ def parse_refused(sets: Iterable[dict[str, Any]], endpoint: Endpoint) -> list[Re
     :raises JaulaError: when the output has another form.
     """
     counts: dict[str, int] = {}
-    names = {f"r{family.version}_{_id(endpoint)}" for family in _FAMILIES}
+    names = {f"r{family.version}_{_id(endpoint)}" for family in FAMILIES}
     for row in sets:
         if row["name"] not in names:
             continue

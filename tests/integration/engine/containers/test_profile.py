@@ -357,3 +357,65 @@ def test_a_killed_engine_leaves_the_list_in_effect(
             ]
             assert not connects(engine, name, gateway)
             assert verified(engine, name)["egress"] == "1 destination"
+
+
+# -- listen ----------------------------------------------------------------------------------------
+
+
+def test_a_program_is_reachable_at_the_listed_port_only(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    serve = ("sh", "-c", "httpd -p 80 -h /etc; exec httpd -f -p 81 -h /etc")
+    with running(engine, busybox, *serve, flags=("--listen", "tcp:80")) as name:
+        address = containers.address(engine, name)
+        assert verified(engine, name)["listen"] == "1 port"
+        with running(engine, busybox) as peer:
+            assert connects(engine, peer, f"{address}/passwd")
+            assert not connects(engine, peer, f"{address}:81/passwd")
+            assert connects(engine, name, "127.0.0.1:81/passwd")
+        socket.create_connection((address, 80), 3).close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, 81), 3)
+        endpoint = containers.inspect(engine, name)["NetworkSettings"]["Networks"]["bridge"]
+        chain = f"c_{endpoint['EndpointID'][:16]}"
+        table = f"{bridge_rules.table_name(engine.bridge)}_listen"
+        subprocess.run(("nft", f"flush chain inet {table} {chain}"), check=True)
+        done = engine.cli("jaula", "verify", "--format", "json", name)
+        row = next(row for row in json.loads(done.stdout) if row["id"] == "listen")
+        assert row["verdict"] == "FAILS"
+        assert f"missing in inet a rule of {chain}" in row["effective"]
+
+
+def test_a_profile_refuses_to_bind_other_ports_for_exec_too(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    document = tmp_path / "web.toml"
+    document.write_text('name = "web"\n[network]\nlisten = ["tcp:80"]\n')
+    serve = ("httpd", "-f", "-p", "80", "-h", "/etc")
+    with running(engine, busybox, *serve, flags=("--profile", str(document))) as name:
+        address = containers.address(engine, name)
+        inside = engine.cli("jaula", "exec", name, "httpd", "-f", "-p", "81")
+        assert "Permission denied" in inside.stderr
+        assert connects(engine, name, f"{address}/passwd")  # a client binds as before
+        rows = verified(engine, name)
+        assert "tcp-bind 0 80" in rows["landlock"]
+        assert rows["listen"] == "1 port"
+        assert rows["relaxations"] == "none"
+        engine.cli("jaula", "exec", "-d", name, "nc", "-u", "-l", "-p", "53")
+    done = engine.cli(
+        *("jaula", "run", "--rm", "--profile", str(document), "--security-opt", "landlock=off"),
+        *("-p", "127.0.0.1::81", busybox, "true"),
+    )
+    assert done.returncode == 0
+    assert "published ports that the listen list lacks are refused: 81/tcp" in done.stderr
+    assert "--listen tcp:80,tcp:81 allows them" in done.stderr
+
+
+def test_a_listen_list_needs_a_network_of_its_own(engine: PrivateEngine, busybox: str) -> None:
+    command = ("jaula", "run", "--rm", "--network", "host", "--listen", "none", busybox, "true")
+    done = engine.cli(*command)
+    assert done.returncode == 125
+    assert "conflicting options: a listen list and the network of the host" in done.stderr
+    done = engine.cli("jaula", "run", "--rm", "--listen", "tcp:99999", busybox, "true")
+    assert done.returncode == 125
+    assert "listen list: invalid item 'tcp:99999'" in done.stderr

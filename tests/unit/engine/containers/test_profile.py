@@ -40,6 +40,7 @@ volumes = ["/data"]
 "/run" = ""
 
 [network]
+listen = ["tcp:80", "udp:53"]
 egress = ["tcp:192.0.2.1:443"]
 
 [limits]
@@ -53,6 +54,8 @@ LANDLOCK = (
     "landlock=read=/a,b=c",
     "landlock=write=/run/web.pid",
     "landlock=execute=/usr/sbin/nginx",
+    "landlock=tcp-bind=0",
+    "landlock=tcp-bind=80",
 )
 
 
@@ -132,8 +135,18 @@ def test_a_document_completes_a_request() -> None:
             ["other egress list"],
         ),
         ({"egress": ()}, {"egress": ()}, []),
-        ({"network_mode": "host"}, {"egress": None}, ["other egress list"]),
-        ({"network_mode": "container:x"}, {"egress": None}, ["other egress list"]),
+        ({"listen": ("tcp:81",)}, {"listen": ("tcp:81",)}, ["other listen list"]),
+        ({"listen": ("tcp:80",)}, {"listen": ("tcp:80",)}, []),
+        (
+            {"network_mode": "host"},
+            {"egress": None, "listen": None},
+            ["other egress list", "other listen list"],
+        ),
+        (
+            {"network_mode": "container:x"},
+            {"egress": None, "listen": None},
+            ["other egress list", "other listen list"],
+        ),
         ({"devices": (DeviceMapping(path_on_host="/dev/kvm"),)}, {}, ["device=/dev/kvm"]),
     ],
 )
@@ -144,6 +157,24 @@ def test_explicit_options_win_and_are_named_if_weaker(
     assert {name: getattr(host, name) for name in kept} == kept
     assert presets.deviations(host) == tuple(weaker)
     assert len(list(presets.warnings(host))) == bool(weaker)
+
+
+@pytest.mark.parametrize(
+    ("host", "abi", "rules"),
+    [
+        ({}, 6, ["0", "80"]),
+        ({"network_mode": "host"}, 6, ["80"]),
+        ({"listen": ("tcp:81", "udp:1")}, 4, ["0", "81"]),
+        ({"network_mode": "host", "listen": ()}, 4, ["none"]),
+        ({}, 3, []),
+    ],
+)
+def test_ports_of_tcp_are_rules_of_landlock_too(
+    host: dict[str, Any], abi: int, rules: list[str]
+) -> None:
+    made = completed(landlock=abi, **host).host_config
+    prefix = "landlock=tcp-bind="
+    assert [o.removeprefix(prefix) for o in made.security_opt if o.startswith(prefix)] == rules
 
 
 def test_the_user_of_the_request_wins() -> None:
