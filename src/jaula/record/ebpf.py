@@ -17,9 +17,10 @@ from importlib import resources
 
 from jaula.errors import JaulaError, NotAuthorized, Unsupported
 from jaula.record import ebpf_events as events
+from jaula.record import libbpf
 from jaula.record.cgroup import Cgroup
 from jaula.record.ebpf_events import Counts, Event, Key
-from jaula.record.libbpf import BpfObject, RingBuffer
+from jaula.record.libbpf import RingBuffer
 from jaula.record.resource import Peak
 
 NAME = "ebpf-tracepoints"
@@ -89,7 +90,7 @@ class EbpfTracer:
             container.encode(),
         )
         try:
-            self._object = self._load(data, config, optional)
+            self._object = libbpf.load(data, config, optional)
         except OSError as error:
             raise _unsupported(error) from error
         self.sources = tuple(
@@ -104,19 +105,6 @@ class EbpfTracer:
         except OSError as error:
             self._object.close()
             raise _unsupported(error) from error
-
-    @staticmethod
-    def _load(data: bytes, config: bytes, optional: tuple[str, ...]) -> BpfObject:
-        bpf = BpfObject(data)
-        try:
-            bpf.set_constants(".rodata.config", config)
-            for name in optional:
-                bpf.enable(name)
-            bpf.load()
-        except OSError:
-            bpf.close()
-            raise
-        return bpf
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while events wait."""

@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from jaula.errors import Unsupported
@@ -148,6 +148,26 @@ class Map:
                 ctypes.string_at(ctypes.addressof(keys) + n * self._key_size, self._key_size),
                 ctypes.string_at(ctypes.addressof(values) + n * self._value_size, self._value_size),
             )
+
+
+def load(data: bytes, constants: bytes, optional: Iterable[str]) -> BpfObject:
+    """Load the programs of an object file whose constants are in the structure ``config``.
+
+    ``optional`` are the programs to load of those that the object marks as optional.
+
+    :raises Unsupported: when libbpf is not installed.
+    :raises OSError: when the kernel refuses; nothing stays loaded.
+    """
+    bpf = BpfObject(data)
+    try:
+        bpf.set_constants(".rodata.config", constants)
+        for name in optional:
+            bpf.enable(name)
+        bpf.load()
+    except OSError:
+        bpf.close()
+        raise
+    return bpf
 
 
 class BpfObject:

@@ -6,6 +6,8 @@ import os
 import platform
 import stat
 
+import msgspec
+
 from jaula.kernel.paths import open_in_root
 from jaula.record.document import text_of
 from jaula.spec.annotations import Ruleset
@@ -78,6 +80,13 @@ class ContainerFiles:
             hard_link=text_of(os.fsencode(linked)),
         )
 
+    def _absent_file(self, path: str, directory: OpenedFile) -> OpenedFile:
+        """Return a file that would have the rights of its directory."""
+        target = os.path.join(directory.target, text_of(os.fsencode(os.path.basename(path))))
+        return msgspec.structs.replace(
+            directory, path=text_of(os.fsencode(path)), target=target, inode=""
+        )
+
     def _closed(self, path: str) -> tuple[OpenedFile, ...]:
         """Return the directories above a file that not every user may search."""
         found = []
@@ -130,7 +139,7 @@ class ContainerFiles:
             uid=info.st_uid,
             gid=info.st_gid,
             directory=text_of(os.fsencode(directory)),
-            opened=(above,) if (above := self._opened(directory)) else (),
+            opened=(self._absent_file(path, above),) if (above := self._opened(directory)) else (),
             closed=self._closed(path),
         )
 

@@ -14,7 +14,8 @@ import resource
 from importlib import resources
 
 from jaula.errors import JaulaError, NotAuthorized, Unsupported
-from jaula.record.libbpf import BpfObject, RingBuffer
+from jaula.record import libbpf
+from jaula.record.libbpf import RingBuffer
 from jaula.record.syscall_names import SyscallNames
 from jaula.why import refusal
 from jaula.why.refusal import Event
@@ -27,6 +28,7 @@ _PROGRAMS = (
     "socket_state", *_OPTIONAL,
 )  # fmt: skip
 MAX_EVENTS = 16384
+_ID_SIZE = 64  # bytes, as in container.bpf.h
 
 
 class RefusalTracer:
@@ -48,10 +50,11 @@ class RefusalTracer:
         self.events: list[Event] = []
         self.omitted = 0  # events beyond MAX_EVENTS
         data = resources.files("jaula.why").joinpath("bpf/refusals.bpf.o").read_bytes()
+        identity = container_id.encode("ascii").ljust(_ID_SIZE, b"\0")[:_ID_SIZE]
         optional = list(_OPTIONAL)
         while True:
             try:
-                self._object = _load(data, container_id.encode("ascii"), optional)
+                self._object = libbpf.load(data, identity, optional)
                 break
             except OSError as error:
                 if not optional or error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
@@ -127,19 +130,6 @@ class RefusalTracer:
         self._object.detach()
         self._ring.close()
         self._object.close()
-
-
-def _load(data: bytes, container_id: bytes, optional: list[str]) -> BpfObject:
-    bpf = BpfObject(data)
-    try:
-        bpf.set_constants(".rodata.config", container_id.ljust(64, b"\0")[:64])
-        for name in optional:
-            bpf.enable(name)
-        bpf.load()
-    except OSError:
-        bpf.close()
-        raise
-    return bpf
 
 
 def _unsupported(error: OSError) -> Unsupported:

@@ -19,20 +19,14 @@
  *   have been changed by another thread.
  */
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_tracing.h>
+#include "container.bpf.h"
 
 #define EEXIST 17
 #define ENOTSOCK 88
 #define EBADF 9
 #define EPERM 1
 #define EACCES 13
-#define MAX_ERRNO 4095
 #define FMODE_PATH 0x4000
-#define TS_COMPAT 2
-#define X32_BIT 0x40000000
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
@@ -51,17 +45,8 @@
 #define ADDRESS_SIZE 128 /* bytes, sizeof(struct sockaddr_storage) */
 #define SLOTS 256
 #define RECENT 32 /* system calls of a thread that it counts itself, a power of two */
-#define LEVELS 32 /* depth of cgroups that is searched */
-#define ID_SIZE 64 /* bytes, digits of a container's id */
 #define MESSAGES 64 /* of one sendmmsg(2) that are read */
 #define QUERY_SIZE 288 /* bytes of a DNS query that are read: header, name, type */
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define RELOCATED __attribute__((preserve_access_index))
 
 struct qstr {
 	u32 len;
@@ -104,43 +89,12 @@ struct file {
 	void *private_data;
 } RELOCATED;
 
-struct fdtable {
-	u32 max_fds;
-	struct file **fd;
-} RELOCATED;
-
 struct fs_struct {
 	struct path pwd;
 } RELOCATED;
 
-struct files_struct {
-	struct fdtable *fdt;
-} RELOCATED;
-
 struct mm_struct {
 	struct file *exe_file;
-} RELOCATED;
-
-struct linux_binprm {
-	const char *filename;
-} RELOCATED;
-
-struct kernfs_node {
-	u64 id;
-	const char *name;
-} RELOCATED;
-
-struct cgroup_subsys_state;
-
-struct cgroup {
-	int level;
-	struct kernfs_node *kn;
-	struct cgroup_subsys_state *subsys[1];
-	struct cgroup *ancestors[1];
-} RELOCATED;
-
-struct cgroup_subsys_state {
-	struct cgroup *cgroup;
 } RELOCATED;
 
 struct page_counter {
@@ -162,23 +116,6 @@ struct pids_cgroup {
 	long watermark;
 } RELOCATED;
 
-struct css_set {
-	struct cgroup_subsys_state *subsys[1];
-	struct cgroup *dfl_cgrp;
-} RELOCATED;
-
-enum cgroup_subsys_id {
-	pids_cgrp_id,
-	memory_cgrp_id,
-	devices_cgrp_id,
-	freezer_cgrp_id,
-	cpu_cgrp_id,
-};
-
-struct thread_info {
-	u32 status;
-} RELOCATED;
-
 struct cred;
 
 struct task_struct {
@@ -190,18 +127,6 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct mm_struct *mm;
 } RELOCATED;
-
-struct pt_regs {
-	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax;
-} RELOCATED;
-
-struct user_namespace {
-	int level;
-} RELOCATED;
-
-struct in6_addr {
-	u8 bytes[16];
-};
 
 struct sock_common {
 	u32 skc_daddr, skc_rcv_saddr;
@@ -257,22 +182,7 @@ struct io_kiocb {
 	u8 opcode;
 } RELOCATED;
 
-struct kernel_siginfo {
-	int si_signo;
-	int si_errno;
-	int si_code;
-} RELOCATED;
-
-struct bpf_iter_meta;
-
-struct bpf_iter__task {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-} RELOCATED;
-
 /* --- the values that the recorder sets and reads ------------------------------------------------ */
-
-enum hierarchy { UNIFIED, PIDS, MEMORY, DEVICES, FREEZER, CPU };
 
 const volatile struct {
 	u64 cgroup;      /* id of the container's cgroup */
@@ -442,36 +352,6 @@ struct {
 
 /* --- membership --------------------------------------------------------------------------------- */
 
-static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
-{
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup_subsys_state *state = 0;
-	u32 subsystem;
-
-	switch (config.hierarchy) {
-	case UNIFIED:
-		return BPF_CORE_READ(set, dfl_cgrp);
-	case PIDS:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
-		break;
-	case MEMORY:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
-		break;
-	case DEVICES:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, devices_cgrp_id);
-		break;
-	case FREEZER:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, freezer_cgrp_id);
-		break;
-	default:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
-	}
-	bpf_probe_read_kernel(&state, sizeof(state),
-			      (void *)set + bpf_core_field_offset(struct css_set, subsys) +
-				      subsystem * sizeof(void *));
-	return BPF_CORE_READ(state, cgroup);
-}
-
 /* Return whether a cgroup is ID or PREFIX-ID.scope of the container. The id is random. */
 static __noinline int has_name(struct cgroup *cgroup)
 {
@@ -491,18 +371,14 @@ static __noinline int has_name(struct cgroup *cgroup)
 /* Return whether the cgroup of a task is the container's or is below it. */
 static __noinline int in_container(struct task_struct *task)
 {
-	struct cgroup *cgroup = cgroup_of(task), *ancestor;
+	struct cgroup *cgroup = cgroup_of(task, config.hierarchy), *ancestor;
 	int level = BPF_CORE_READ(cgroup, level);
 	u64 known = config.cgroup ? config.cgroup : started.cgroup, id;
 
 	for (int i = 0; i < LEVELS; i++) {
 		if (i > level)
 			break;
-		ancestor = 0;
-		bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
-				      (void *)cgroup +
-					      bpf_core_field_offset(struct cgroup, ancestors) +
-					      i * sizeof(void *));
+		ancestor = ancestor_of(cgroup, i);
 		id = BPF_CORE_READ(ancestor, kn, id);
 		if (known ? id == known : has_name(ancestor)) {
 			if (!known && !__sync_val_compare_and_swap(&started.cgroup, 0, id))

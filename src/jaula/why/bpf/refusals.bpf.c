@@ -15,63 +15,13 @@
  *   have been changed by another thread.
  */
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_tracing.h>
+#include "container.bpf.h"
 
-#define MAX_ERRNO 4095
-#define TS_COMPAT 2
-#define X32_BIT 0x40000000
-#define LEVELS 32   /* depth of cgroups that is searched */
 #define PREFIX 6    /* bytes of `jaula-` */
-#define ID_SIZE 64  /* bytes */
 #define TEXT_SIZE 256
 #define KEY_TEXT 64
 #define NAME_SIZE 64
 #define LIMITS 16
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define RELOCATED __attribute__((preserve_access_index))
-
-struct kernfs_node {
-	const char *name;
-} RELOCATED;
-
-struct cgroup {
-	int level;
-	struct kernfs_node *kn;
-	struct cgroup *ancestors[1];
-} RELOCATED;
-
-struct cgroup_subsys_state {
-	struct cgroup *cgroup;
-} RELOCATED;
-
-struct css_set {
-	struct cgroup_subsys_state *subsys[1];
-	struct cgroup *dfl_cgrp;
-} RELOCATED;
-
-enum cgroup_subsys_id {
-	pids_cgrp_id,
-	memory_cgrp_id,
-	devices_cgrp_id,
-	freezer_cgrp_id,
-	cpu_cgrp_id,
-};
-
-struct thread_info {
-	u32 status;
-} RELOCATED;
-
-struct user_namespace {
-	int level;
-} RELOCATED;
 
 typedef struct {
 	u32 val;
@@ -124,15 +74,6 @@ struct file {
 	struct path f_path;
 } RELOCATED;
 
-struct fdtable {
-	u32 max_fds;
-	struct file **fd;
-} RELOCATED;
-
-struct files_struct {
-	struct fdtable *fdt;
-} RELOCATED;
-
 struct task_struct {
 	struct thread_info thread_info;
 	int pid;
@@ -147,18 +88,6 @@ struct task_struct {
 	struct files_struct *files;
 } RELOCATED;
 
-struct linux_binprm {
-	const char *filename;
-} RELOCATED;
-
-struct pt_regs {
-	unsigned long r10, r9, r8, dx, si, di, cx, bx, bp, orig_ax;
-} RELOCATED;
-
-struct in6_addr {
-	u8 bytes[16];
-};
-
 struct sock_common {
 	u32 skc_daddr;
 	u16 skc_dport, skc_family;
@@ -169,19 +98,6 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	int sk_err;
-} RELOCATED;
-
-struct kernel_siginfo {
-	int si_signo;
-	int si_errno;
-	int si_code;
-} RELOCATED;
-
-struct bpf_iter_meta;
-
-struct bpf_iter__task {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
 } RELOCATED;
 
 /* --- the values that the command sets and reads --------------------------------------------------- */
@@ -275,39 +191,6 @@ struct {
 
 /* --- membership --------------------------------------------------------------------------------- */
 
-enum hierarchy { UNIFIED, PIDS, MEMORY, DEVICES, FREEZER, CPU, HIERARCHIES };
-
-/* A container has a cgroup in the hierarchies that it has limits in. */
-static __always_inline struct cgroup *cgroup_of(struct task_struct *task, u32 hierarchy)
-{
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup_subsys_state *state = 0;
-	u32 subsystem;
-
-	switch (hierarchy) {
-	case UNIFIED:
-		return BPF_CORE_READ(set, dfl_cgrp);
-	case PIDS:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
-		break;
-	case MEMORY:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
-		break;
-	case DEVICES:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, devices_cgrp_id);
-		break;
-	case FREEZER:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, freezer_cgrp_id);
-		break;
-	default:
-		subsystem = bpf_core_enum_value(enum cgroup_subsys_id, cpu_cgrp_id);
-	}
-	bpf_probe_read_kernel(&state, sizeof(state),
-			      (void *)set + bpf_core_field_offset(struct css_set, subsys) +
-				      subsystem * sizeof(void *));
-	return BPF_CORE_READ(state, cgroup);
-}
-
 static __always_inline int is_id(const char *text)
 {
 	u64 words[ID_SIZE / 8] = {};
@@ -336,17 +219,14 @@ static __noinline int is_container(struct cgroup *cgroup)
 	for (int i = 0; i < LEVELS; i++) {
 		if (i > level)
 			break;
-		ancestor = 0;
-		bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
-				      (void *)cgroup +
-					      bpf_core_field_offset(struct cgroup, ancestors) +
-					      i * sizeof(void *));
+		ancestor = ancestor_of(cgroup, i);
 		if (has_id(BPF_CORE_READ(ancestor, kn, name)))
 			return 1;
 	}
 	return 0;
 }
 
+/* A container has a cgroup in the hierarchies that it has limits in. */
 static __always_inline int in_container(struct task_struct *task)
 {
 	for (u32 hierarchy = 0; hierarchy < HIERARCHIES; hierarchy++) {
