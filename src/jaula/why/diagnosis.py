@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
         memory=trace.memory if trace.memory.peak else confinement.memory,
     )
     explained: list[tuple[Explanation, Operation]] = []
-    searched = _searched(trace.events)
+    searched, executed = _searched(trace.events), _executed(trace.events)
     victims = [event for event in trace.events if isinstance(event, OutOfMemory)]
     killed = {victim.pid for victim in victims}
     if victims:
@@ -69,7 +70,7 @@ def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
             for victim in victims
         )
     for event, facts in _pairs(trace.events, trace.facts):
-        if isinstance(event, Refusal) and not _is_search(event, trace.events):
+        if isinstance(event, Refusal) and not _is_search(event, executed):
             explained.append((_explained(event, confined, facts, searched), _operation(event)))
         elif isinstance(event, Signal) and event.pid not in killed and not _is_stop(event):
             explained.append(
@@ -89,7 +90,7 @@ def _pairs(
     return zip(events, (*facts, *(None,) * (len(events) - len(facts))), strict=True)
 
 
-def _is_search(event: Refusal, events: Sequence[Event]) -> bool:
+def _is_search(event: Refusal, executed: frozenset[bytes]) -> bool:
     """Return whether a call is a program's execution, or a step of the search of PATH for it."""
     if event.syscall not in EXECS:
         return False
@@ -97,13 +98,15 @@ def _is_search(event: Refusal, events: Sequence[Event]) -> bool:
         return True
     if event.errno not in ("ENOENT", "EACCES", "ENOTDIR"):
         return False
-    name = os.path.basename(event.text)
-    return any(
-        isinstance(other, Refusal)
-        and other.syscall in EXECS
-        and not other.errno
-        and os.path.basename(os.fsencode(other.program)) == name
-        for other in events
+    return os.path.basename(event.text) in executed
+
+
+def _executed(events: Sequence[Event]) -> frozenset[bytes]:
+    """Return the names of the programs that were executed."""
+    return frozenset(
+        os.path.basename(os.fsencode(event.program))
+        for event in events
+        if isinstance(event, Refusal) and event.syscall in EXECS and not event.errno
     )
 
 
@@ -114,8 +117,8 @@ def _searched(events: Sequence[Event]) -> frozenset[bytes]:
         for event in events
         if isinstance(event, Refusal) and event.syscall in EXECS and event.errno == "ENOENT"
     }
-    names = [os.path.basename(path) for path in paths]
-    return frozenset(name for name in names if names.count(name) > 1)
+    counts = Counter(os.path.basename(path) for path in paths)
+    return frozenset(name for name, count in counts.items() if count > 1)
 
 
 def _explained(
@@ -177,6 +180,35 @@ def grouped(explained: Sequence[tuple[Explanation, Operation]]) -> tuple[Diagnos
         )
         for explanation, operations in groups.items()
     )
+
+
+class LiveReasons:
+    """The reasons that are new since the last call, for a report while the container runs.
+
+    A reason is new when two calls have it: the search of a program in ``PATH`` begins as if the
+    program were missing.
+    """
+
+    def __init__(self) -> None:
+        """Start without reasons."""
+        self._pending: set[tuple[Layer, Operation]] = set()
+        self._shown: set[tuple[Layer, Operation]] = set()
+
+    def new(self, found: Iterable[Diagnosis], *, final: bool = False) -> tuple[Diagnosis, ...]:
+        """Return the reasons that were not returned before. ``final``: no further call follows."""
+        reasons = {_reason(each): each for each in found if not each.explanation.harmless}
+        fresh = [
+            key for key in reasons if key not in self._shown and (final or key in self._pending)
+        ]
+        self._pending = set(reasons)
+        self._shown.update(fresh)
+        return tuple(reasons[key] for key in fresh)
+
+
+def _reason(diagnosis: Diagnosis) -> tuple[Layer, Operation]:
+    """Return what identifies a reason: the proofs have numbers that grow."""
+    first = msgspec.structs.replace(diagnosis.operations[0], count=0)
+    return diagnosis.explanation.layer, first
 
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):

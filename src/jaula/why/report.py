@@ -31,15 +31,43 @@ def to_text(report: Report, *, with_harmless: bool = False) -> str:
     if report.log:
         lines += ["", "last lines of the log:"]
         lines += ["  " + plain(line) for line in report.log.splitlines()]
+    if notes := _notes(report, shown, with_harmless=with_harmless):
+        lines += ["", *notes]
+    return "\n".join(lines)
+
+
+def _notes(report: Report, shown: tuple[Diagnosis, ...], *, with_harmless: bool) -> list[str]:
     notes = list(report.notes)
     if any(each.explanation.in_profile for each in shown):
         notes.append("to test changes of the profile: jaula harden check FILE CONTAINER")
     if report.harmless and not with_harmless:
         number = sum(each.count for f in report.harmless for each in f.operations)
         notes.append(f"{number} refusals that programs expect are not shown (--all)")
-    if notes:
-        lines += ["", *(f"note: {plain(note)}" for note in notes)]
-    return "\n".join(lines)
+    return [f"note: {plain(note)}" for note in notes]
+
+
+def to_block(diagnosis: Diagnosis) -> str:
+    """Return one diagnosis for people."""
+    return "\n".join(_block(diagnosis))
+
+
+def to_summary(report: Report) -> str:
+    """Return a line for each diagnosis of a report whose blocks were printed before."""
+    if not report.diagnoses:
+        return to_text(report)
+    lines = [plain(f"{report.container}: {report.state}"), "", "   TIMES  LAYER"]
+    for each in report.diagnoses:
+        count = sum(operation.count for operation in each.operations)
+        explanation = each.explanation
+        remedy = explanation.flag or explanation.in_profile or explanation.advice
+        first = _operation(msgspec.structs.replace(each.operations[0], count=1))
+        others = len(each.operations) - 1
+        more = f" and {others} more" if others else ""
+        lines.append(f"{count:>8}  {explanation.layer}: {first}{more}")
+        if remedy:
+            lines.append(plain(f"          {remedy}"))
+    lines += ["", *_notes(report, report.diagnoses, with_harmless=False)]
+    return "\n".join(lines).rstrip()
 
 
 def _block(diagnosis: Diagnosis) -> list[str]:

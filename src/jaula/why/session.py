@@ -127,15 +127,27 @@ class Session:
         if self._failure is not None:
             raise self._failure
         self._receive()
+        return self.trace()
+
+    def received(self) -> int:
+        """Return the number of received events."""
+        return len(self._facts)
+
+    def trace(self) -> Trace:
+        """Return what was received so far.
+
+        :raises JaulaError: when the kernel's tables cannot be read.
+        """
+        facts = tuple(self._facts)  # an event is complete when its facts are known
         counts = self._tracer.counts()
         return Trace(
             events=tuple(
                 msgspec.structs.replace(event, count=counts.of(event))
                 if isinstance(event, Refusal)
                 else event
-                for event in self._tracer.events
+                for event in self._tracer.events[: len(facts)]
             ),
-            facts=tuple(self._facts),
+            facts=facts,
             mounts=self._mounts,
             pids=self._usage.pids if self._usage else Usage(),
             memory=self._usage.memory if self._usage else Usage(),

@@ -120,15 +120,21 @@ def test_a_running_container_is_followed_until_a_signal(
         try:
             assert process.stderr is not None
             assert "tracing" in process.stderr.readline()
+            assert process.stdout is not None
+            engine.cli("jaula", "exec", name, "hostname", "other")
+            first = process.stdout.readline()
+            assert "sethostname" in first, "a reason is printed at once"
             engine.cli("jaula", "exec", name, "hostname", "other")
             with containers.running(engine, busybox, "sh", "-c", "swapoff /x; sleep 60"):
                 process.send_signal(2)
-                output, errors = process.communicate(timeout=SECONDS)
+                process.wait(SECONDS)
+                output, errors = process.stdout.read(), process.stderr.read()
         finally:
             process.kill()
             process.wait()
     assert process.returncode == 0, errors
-    assert "sethostname" in output
+    assert output.count("refused by") == 1
+    assert "       2  seccomp: sethostname" in output
     assert "swapoff" not in output, "another container"
 
 

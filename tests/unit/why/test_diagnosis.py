@@ -9,12 +9,12 @@ from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.spec.annotations import PathRule, Ruleset
 from jaula.why import oom
 from jaula.why.confinement import Confinement, Usage
-from jaula.why.diagnosis import Report, Start, diagnoses, ended, start_failure
+from jaula.why.diagnosis import LiveReasons, Report, Start, diagnoses, ended, start_failure
 from jaula.why.exec_errors import ExecError
 from jaula.why.explain import FileFacts, OpenedFile
 from jaula.why.layers import Explanation, Layer
 from jaula.why.refusal import Event, Exit, OutOfMemory, Refusal, Signal
-from jaula.why.report import plain, to_json, to_text
+from jaula.why.report import plain, to_json, to_summary, to_text
 from jaula.why.session import Trace
 
 
@@ -152,6 +152,34 @@ def test_a_hard_link_of_an_image_is_not_the_file_of_the_rule() -> None:
     assert "overlayfs gives each hard link" in start_of(linked, mounts=root).rule
     disk = mountinfo.parse("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n")
     assert start_of(linked, mounts=disk).layer is not Layer.LANDLOCK
+
+
+def test_a_live_reason_is_new_once_and_when_it_lasts() -> None:
+    reasons = LiveReasons()
+    call = Refusal(syscall="keyctl", errno="EPERM", entered=False, name="a")
+    search = (execution(b"/usr/bin/cat", "ENOENT"), execution(b"/sbin/cat", "ENOENT"))
+    first = diagnoses(trace(call, *search), Confinement())
+    assert reasons.new(first) == ()
+    found = execution(b"", "", program="/bin/cat")
+    second = diagnoses(trace(call, *search, found), Confinement())
+    (new,) = reasons.new(second)
+    assert new.operations[0].call == "keyctl"
+    assert reasons.new(second) == ()
+    grown = diagnoses(trace(call, call, found), Confinement())
+    assert reasons.new(grown) == ()
+    other = Refusal(syscall="swapoff", errno="EPERM", name="a")
+    (last,) = reasons.new(diagnoses(trace(call, other), Confinement()), final=True)
+    assert last.operations[0].call == "swapoff"
+
+
+def test_the_summary_has_one_remedy_for_each_reason() -> None:
+    call = Refusal(syscall="keyctl", errno="EPERM", entered=False, name="a\x1b", count=3)
+    report = Report(
+        container="web", state="running", diagnoses=diagnoses(trace(call), Confinement())
+    )
+    text = to_summary(report)
+    assert "       3  seccomp: keyctl: EPERM (a\\x1b)" in text
+    assert "nothing was refused" in to_summary(Report(container="a", state="", diagnoses=()))
 
 
 def test_what_programs_expect_is_hidden_but_counted() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaula.why.diagnosis import Diagnosis, Report
 
 FORMATS = ("text", "json")
+LIVE_INTERVAL = 0.4  # seconds between two looks for new reasons
 COMMAND_LENGTH = 60  # characters of the command that the report shows
 
 
@@ -50,7 +51,13 @@ def run(options: Options) -> int:
         if words:
             report = _command(client, options, document, words)
         elif running:
-            report = _running(client, document, seconds)
+            live = output_format == "text" and not options.on("all")
+            report = _follow(client, document, seconds, live=live)
+            if live:
+                from jaula.why.report import to_summary
+
+                print(to_summary(report))
+                return 0
         else:
             report = why.exited_report(client, document)
     except JaulaError as error:
@@ -120,10 +127,16 @@ def _command(
     return report
 
 
-def _running(client: Client, document: dict[str, Any], seconds: float | None) -> Report:
+def _follow(
+    client: Client, document: dict[str, Any], seconds: float | None, *, live: bool
+) -> Report:
+    """Trace a running container until a signal, its exit or the time; ``live``: print reasons."""
     import select
+    from time import monotonic
 
     from jaula.kernel.process import pidfd_open
+    from jaula.why.diagnosis import LiveReasons, diagnoses
+    from jaula.why.report import to_block
 
     name, pid = document["Name"].lstrip("/"), document["State"]["Pid"]
     confinement = why.confinement_of(client, document)
@@ -131,13 +144,32 @@ def _running(client: Client, document: dict[str, Any], seconds: float | None) ->
         exit_fd = pidfd_open(pid)
     except OSError:
         raise CliError(f"container {name} has exited; ask again") from None
+    reasons, known = LiveReasons(), -1
     session = why.open_session(client, document["Id"], confinement)
+
+    def show(*, final: bool) -> None:
+        for each in reasons.new(diagnoses(trace, confinement), final=final):
+            print(to_block(each) + "\n", flush=True)
+
     try:
         with SignalHandler(ENDING) as signals:
             session.start(pid)
             print(f"jaula: tracing {name}; ^C ends it", file=sys.stderr, flush=True)
-            select.select([exit_fd, signals.fileno()], [], [], seconds)
+            end = monotonic() + seconds if seconds is not None else None
+            while end is None or monotonic() < end:
+                step = LIVE_INTERVAL if live else None
+                if end is not None:
+                    step = max(0.0, min(end - monotonic(), step or end))
+                if any(select.select([exit_fd, signals.fileno()], [], [], step)):
+                    break
+                if live and session.received() != known:
+                    known = session.received()
+                    trace = session.trace()
+                if live and known > 0:
+                    show(final=False)
         trace = session.finish()
+        if live:
+            show(final=True)
     finally:
         session.close()
         os.close(exit_fd)
