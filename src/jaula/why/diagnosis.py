@@ -11,7 +11,7 @@ import msgspec
 
 from jaula.record.document import text_of
 from jaula.record.ebpf_events import socket_address
-from jaula.why import oom
+from jaula.why import lsm_denials, oom
 from jaula.why.confinement import Confinement, Usage
 from jaula.why.exec_errors import ExecError
 from jaula.why.explain import EXECS, OPENS, FileFacts, explain
@@ -61,6 +61,7 @@ def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
     )
     explained: list[tuple[Explanation, Operation]] = []
     searched, executed = _searched(trace.events), _executed(trace.events)
+    denials = lsm_denials.by_pid(trace.denials)
     victims = [event for event in trace.events if isinstance(event, OutOfMemory)]
     killed = {victim.pid for victim in victims}
     if victims:
@@ -71,7 +72,13 @@ def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
         )
     for event, facts in _pairs(trace.events, trace.facts):
         if isinstance(event, Refusal) and not _is_search(event, executed):
-            explained.append((_explained(event, confined, facts, searched), _operation(event)))
+            denial = lsm_denials.of(denials, event.pid, event.errno, event.path)
+            reason = (
+                lsm_denials.explanation(denial)
+                if denial is not None
+                else _explained(event, confined, facts, searched)
+            )
+            explained.append((reason, _operation(event)))
         elif isinstance(event, Signal) and event.pid not in killed and not _is_stop(event):
             explained.append(
                 (

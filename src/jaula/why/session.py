@@ -17,10 +17,12 @@ from jaula.spec.annotations import Ruleset
 from jaula.why.confinement import CgroupUsage, Usage, read_mounts
 from jaula.why.explain import EXECS, OPENS, FileFacts
 from jaula.why.files import ContainerFiles
+from jaula.why.lsm_denials import Denial, DenialReader
 from jaula.why.refusal import Event, Refusal
 from jaula.why.tracer import RefusalTracer
 
 _INTERVAL = 200  # milliseconds between two readings of the numbers
+_RECORD_DELAY = 0.1  # seconds
 _AT_FDCWD = 0xFFFFFF9C  # -100
 _WITH_FILE = OPENS | EXECS | {
     "access", "faccessat", "faccessat2", "chmod", "fchmodat", "chown", "lchown", "fchownat",
@@ -39,6 +41,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     pids: Usage
     memory: Usage
     lost: int = 0
+    denials: tuple[Denial, ...] = ()
+    denials_error: str = ""  # why the kernel's audit records could not be read
 
 
 class Session:
@@ -51,6 +55,12 @@ class Session:
         """
         self._tracer = RefusalTracer(container_id)
         self._domain = domain
+        self._denials: DenialReader | None = None
+        self._denials_error = ""
+        try:
+            self._denials = DenialReader()
+        except OSError as error:
+            self._denials_error = str(error.strerror)
         self._stop_read, self._stop_write = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="why", daemon=True)
         self._facts: list[FileFacts | None] = []
@@ -82,6 +92,8 @@ class Session:
         poller = select.poll()
         poller.register(self._tracer.fileno(), select.POLLIN)
         poller.register(self._stop_read, select.POLLIN)
+        if self._denials is not None:
+            poller.register(self._denials, select.POLLIN)
         try:
             while True:
                 ready = {descriptor for descriptor, _ in poller.poll(_INTERVAL)}
@@ -92,6 +104,8 @@ class Session:
             self._failure = error
 
     def _receive(self) -> None:
+        if self._denials is not None:
+            self._denials.receive()
         self._tracer.consume()
         events = self._tracer.events
         for n in range(len(self._facts), len(events)):
@@ -127,6 +141,10 @@ class Session:
         if self._failure is not None:
             raise self._failure
         self._receive()
+        if self._denials is not None and any(map(_may_be_denial, self._tracer.events)):
+            # The kernel sends the records from a thread of its own.
+            select.select([self._denials], [], [], _RECORD_DELAY)
+            self._denials.receive()
         return self.trace()
 
     def received(self) -> int:
@@ -152,6 +170,8 @@ class Session:
             pids=self._usage.pids if self._usage else Usage(),
             memory=self._usage.memory if self._usage else Usage(),
             lost=self._tracer.lost(),
+            denials=tuple(self._denials.denials) if self._denials else (),
+            denials_error=self._denials_error,
         )
 
     def close(self) -> None:
@@ -160,10 +180,21 @@ class Session:
             os.write(self._stop_write, b"\0")
             self._thread.join()
         self._tracer.close()
+        if self._denials is not None:
+            self._denials.close()
         if self._files is not None:
             self._files.close()
         os.close(self._stop_read)
         os.close(self._stop_write)
+
+
+def _may_be_denial(event: Event) -> bool:
+    return (
+        isinstance(event, Refusal)
+        and event.entered
+        and event.errno in ("EACCES", "EPERM")
+        and not event.refused
+    )
 
 
 def _resolve(event: Event) -> Event:

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.needs(PROFILES)]
 @pytest.fixture
 def profile() -> Iterator[str]:
     """A profile that allows everything except writing below /tmp."""
-    text = "profile jaula-why-test { file, capability, network, signal, deny /tmp/** w, }"
+    text = "profile jaula-why-test { file, capability, network, signal, audit deny /tmp/** w, }"
     subprocess.run(["apparmor_parser", "-r", "-K"], input=text, text=True, check=True)
     yield "jaula-why-test"
     subprocess.run(["apparmor_parser", "-R", "-K"], input=text, text=True, check=True)
@@ -33,5 +33,9 @@ def test_a_rule_of_apparmor_is_recognized(
         done = engine.cli("jaula", "why", "--format", "json", name, "--", "sh", "-c",
                           "echo x > /tmp/x")  # fmt: skip
         assert done.returncode == 0, done.stderr
-        layers = {each["explanation"]["layer"] for each in json.loads(done.stdout)["diagnoses"]}
-    assert layers == {"lsm"}
+        (found,) = json.loads(done.stdout)["diagnoses"]
+    explanation = found["explanation"]
+    assert explanation["layer"] == "lsm"
+    assert "apparmor DENIED" in explanation["proof"]
+    assert f"profile {profile} has no rule" in explanation["rule"]
+    assert "/tmp/x" in explanation["rule"]

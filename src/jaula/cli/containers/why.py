@@ -95,6 +95,11 @@ def traced_report(
     notes = []
     if trace.lost:
         notes.append(f"{trace.lost} events were lost: more than the tables hold")
+    if trace.denials_error and confinement.label:
+        notes.append(
+            f"the kernel's audit records cannot be read ({trace.denials_error}): rules of the LSM "
+            "are not named"
+        )
     return Report(
         container=document["Name"].lstrip("/"),
         state=state,

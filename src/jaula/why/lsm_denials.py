@@ -1,0 +1,198 @@
+"""Denials of AppArmor and SELinux, from the kernel's audit records.
+
+Source: include/uapi/linux/audit.h, security/lsm_audit.c, security/apparmor/audit.c. The kernel
+multicasts audit records to AUDIT_NLGRP_READLOG, beside a daemon of the host. A listener needs
+CAP_AUDIT_READ in the initial user namespace. Denials of an LSM are records even if audit is off.
+
+Facts about the text: a record has ``key=value`` pairs. A value with a space, a quote or a byte that
+is not printable is hexadecimal without quotes. A program chooses its name and its paths, so
+anything can be in these values, but no pair can be added.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from jaula.kernel.audit import NETLINK_AUDIT
+from jaula.record.document import text_of
+from jaula.why.layers import Explanation, Layer
+
+_READLOG = 1  # AUDIT_NLGRP_READLOG; the bit of the group in the address
+_AVC = 1400  # of both LSMs
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, pid
+_RECEIVED = 1 << 14  # bytes; MAX_AUDIT_MESSAGE_LENGTH is 8970
+_MAX_DENIALS = 4096
+_PAIR = re.compile(r'(\w+)=("[^"]*"|\S+)')
+_AVC_TEXT = re.compile(r"avc:\s+denied\s+\{ ([\w ]{1,200}) \} for\s")
+_HEX = re.compile(r"(?:[0-9A-F]{2})+\Z")
+_UNTRUSTED = frozenset({"name", "path", "comm", "exe", "profile", "target"})
+
+
+class Denial(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation that an LSM refused. ``pid`` is the host's, ``path`` is '' if there is none.
+
+    ``operation`` is AppArmor's name of it, or SELinux' permissions.
+    """
+
+    lsm: str  # apparmor, selinux
+    operation: str
+    pid: int
+    path: str = ""
+    profile: str = ""  # AppArmor's profile, or the type of the process
+    target: str = ""  # the type of the object, of SELinux
+    kind: str = ""  # the class of the object, of SELinux
+    access: str = ""  # the refused letters, of AppArmor
+
+
+def parse(text: str) -> Denial | None:
+    """Return the denial of an audit record, None if it is another record or malformed."""
+    fields = {key: _value(key, value) for key, value in _PAIR.findall(text)}
+    pid = fields.get("pid", "")
+    if not (pid.isascii() and pid.isdigit() and len(pid) < 10):
+        return None
+    path = fields.get("path") or fields.get("name") or ""
+    if fields.get("apparmor") == "DENIED":
+        return Denial(
+            lsm="apparmor",
+            operation=fields.get("operation", ""),
+            pid=int(pid),
+            path=path,
+            profile=fields.get("profile", ""),
+            access=fields.get("denied_mask") or fields.get("denied") or "",
+        )
+    permissions = _AVC_TEXT.search(text)
+    if permissions is None or fields.get("permissive") == "1":
+        return None
+    return Denial(
+        lsm="selinux",
+        operation=permissions[1],
+        pid=int(pid),
+        path=path,
+        profile=_type(fields.get("scontext", "")),
+        target=_type(fields.get("tcontext", "")),
+        kind=fields.get("tclass", ""),
+    )
+
+
+def _value(key: str, value: str) -> str:
+    if value.startswith('"'):
+        return value[1:-1]
+    if key in _UNTRUSTED and _HEX.match(value):
+        return text_of(bytes.fromhex(value))
+    return value
+
+
+def _type(context: str) -> str:
+    """Return the type of a label ``user:role:type:level``."""
+    parts = context.split(":")
+    return parts[2] if len(parts) > 2 else context
+
+
+def explanation(denial: Denial) -> Explanation:
+    """Return the explanation of a denial: the rule that is missing, and where to add it."""
+    if denial.lsm == "apparmor":
+        item = f"{denial.path} {denial.access}," if denial.path else f"{denial.operation},"
+        return Explanation(
+            layer=Layer.LSM,
+            rule=f"the AppArmor profile {denial.profile} has no rule for {denial.operation}"
+            + (f" of {denial.path} ({denial.access})" if denial.path else ""),
+            proof=f"audit record of the kernel: apparmor DENIED {denial.operation}, "
+            f"pid {denial.pid}",
+            flag="--security-opt apparmor=PROFILE",
+            gives_away="what the other profile allows",
+            advice=f"a profile with the rule '{item}'",
+        )
+    allow = f"allow {denial.profile} {denial.target}:{denial.kind} {{ {denial.operation} }};"
+    file = denial.kind in ("file", "dir", "lnk_file", "sock_file", "fifo_file")
+    return Explanation(
+        layer=Layer.LSM,
+        rule=f"no rule of SELinux allows {denial.profile} to {denial.operation} a {denial.kind} "
+        f"of type {denial.target}" + (f" ({denial.path})" if denial.path else ""),
+        proof=f"audit record of the kernel: avc denied {{ {denial.operation} }}, pid {denial.pid}",
+        flag="--security-opt label=type:TYPE",
+        gives_away="what the other type allows",
+        advice=("-v SOURCE:TARGET:z labels the files of a bind for containers; " if file else "")
+        + f"a policy module with '{allow}'",
+    )
+
+
+def by_pid(denials: Sequence[Denial]) -> dict[int, list[Denial]]:
+    """Return the denials of each process."""
+    result: dict[int, list[Denial]] = {}
+    for denial in denials:
+        result.setdefault(denial.pid, []).append(denial)
+    return result
+
+
+def of(denials: Mapping[int, Sequence[Denial]], pid: int, error: str, path: str) -> Denial | None:
+    """Return the denial of a refused call, None if no record is of its process and object.
+
+    SELinux names the last component of a path only. A record without an object is of a call
+    without a path.
+    """
+    if error not in ("EACCES", "EPERM"):
+        return None
+    name = path.rpartition("/")[2]
+    for denial in denials.get(pid, ()):
+        if denial.path in ((path, name) if path else ("",)):
+            return denial
+    return None
+
+
+class DenialReader:
+    """The audit records of denials, from the creation of this object on. Not thread safe."""
+
+    def __init__(self) -> None:
+        """Open the socket.
+
+        :raises OSError: when this kernel has no audit, or the caller may not read its records.
+        """
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_AUDIT
+        )
+        try:
+            self._socket.bind((0, _READLOG))
+        except OSError:
+            self._socket.close()
+            raise
+        self.denials: list[Denial] = []
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while records wait."""
+        return self._socket.fileno()
+
+    def receive(self) -> None:
+        """Read the waiting records."""
+        while True:
+            try:
+                data = self._socket.recv(_RECEIVED)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:  # records were lost, and the next ones follow
+                    continue
+                raise
+            for text in records(data):
+                denial = parse(text)
+                if denial is not None and len(self.denials) < _MAX_DENIALS:
+                    self.denials.append(denial)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def records(data: bytes) -> Iterator[str]:
+    """Yield the texts of the records of LSMs in one datagram."""
+    if len(data) < _HEADER.size:
+        return
+    # The length of an audit message lacks the header in some kernels, so a datagram is one message.
+    kind = _HEADER.unpack_from(data)[1]
+    if kind == _AVC:
+        yield data[_HEADER.size :].rstrip(b"\0\n").decode("utf-8", "replace")
