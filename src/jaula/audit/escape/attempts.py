@@ -34,9 +34,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Calls of one child process; refused if one fails with an errno of ``refusals``.
 
     ``deciding`` is the index of the call that must fail (-1: the last). With ``max_value`` it may
-    also succeed with a result of at most that value. ``continue_on`` are errnos of earlier calls
-    after which the next call is made. ``signals`` may end the child instead. ``relaxed_by`` names
-    the flag that allows the attempt. ``group`` is the report's row.
+    also succeed with a result from ``min_value`` to that value. ``continue_on`` are errnos of
+    earlier calls after which the next call is made. ``signals`` may end the child instead. A child
+    that ends with the status ``exit_code`` has executed a program. ``relaxed_by`` names the flag
+    that allows the attempt. ``group`` is the report's row.
     """
 
     group: str
@@ -45,7 +46,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     refusals: frozenset[int] = REFUSED
     signals: frozenset[int] = frozenset({SIGSYS})
     deciding: int = -1
+    min_value: int = 0
     max_value: int | None = None
+    exit_code: int | None = None
     continue_on: frozenset[int] = frozenset()
     relaxed_by: str | None = None
 

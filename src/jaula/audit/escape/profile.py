@@ -5,7 +5,8 @@ that cannot be attempted without harm (exit, reboot) are judged too. The twin at
 with arguments of -1, with which a call that the filter permits returns another error than EPERM.
 A filter answers ENOSYS for calls that are newer than its list.
 
-The twin's profile also has the calls and the file of the program that makes the attempts.
+The twin's profile also has the calls and the file of the program that makes the attempts. What
+other layers than the filter refuse is in :mod:`jaula.audit.escape.profile_layers`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from jaula.audit import seccomp_compare
-from jaula.audit.escape.attempts import CLOSED, Attempt, call, path_bytes
+from jaula.audit.escape.attempts import CLOSED, SIGSEGV, SIGSYS, Attempt, call, path_bytes
 from jaula.audit.escape.check_info import INFO
-from jaula.audit.escape.program import CALL, Entry
+from jaula.audit.escape.program import CALL, CALL32, Entry
 from jaula.audit.escape.results import AttemptResult
 from jaula.audit.model.result import Result, Verdict
 from jaula.kernel import seccomp
@@ -39,7 +40,8 @@ _TOKENS: dict[Architecture, str] = {
 _ABIS = {"x86_64": "x86_64", "x86": "i386", "x32": "x32", "aarch64": "aarch64"}
 NOT_ATTEMPTED = frozenset(
     {"exit", "exit_group", "fork", "vfork", "pause", "rt_sigreturn", "restart_syscall", "reboot",
-     "vhangup", "sync", "uretprobe", "uprobe", "msgget", "semget", "shmget", "rt_sigsuspend"}
+     "vhangup", "sync", "uretprobe", "uprobe", "msgget", "semget", "shmget", "rt_sigsuspend",
+     "sigsuspend", "sigreturn"}
 )  # fmt: skip
 """Calls that end or stop the process with any arguments, or that leave something behind."""
 PROBE = ("alarm", "exit_group", "fork", "mmap", "open", "prctl", "unlink", "wait4", "write")
@@ -58,15 +60,24 @@ _FILES = (
 _SHOWN = 8  # items of a row
 
 
-def of_probe(profile: Profile, path: str) -> Profile:
-    """Return the profile of the twin: with the program at ``path``, and its calls."""
+def of_probe(
+    profile: Profile, path: str, more: Sequence[str] = (), destinations: Sequence[str] = ()
+) -> Profile:
+    """Return the profile of the twin: with the program at ``path``, and its calls.
+
+    ``more`` are further calls of its filter, and ``destinations`` of its egress list.
+    """
     rules, files = profile.seccomp, profile.files
-    calls = tuple(sorted({*rules.syscalls.get("x86_64", ()), *PROBE}))
+    calls = tuple(sorted({*rules.syscalls.get("x86_64", ()), *PROBE, *more}))
     changed: dict[str, Any] = {}
     if rules.syscalls:
         changed["seccomp"] = replace(rules, syscalls=rules.syscalls | {"x86_64": calls})
     if files.execute:
         changed["files"] = replace(files, execute=(*files.execute, path))
+    if destinations and profile.network.egress is not None:
+        changed["network"] = replace(
+            profile.network, egress=(*profile.network.egress, *destinations)
+        )
     return replace(profile, **changed)
 
 
@@ -75,14 +86,16 @@ def filter_rows(profile: Profile, programs: Sequence[bytes]) -> Iterator[Result]
 
     ``programs`` are the container's, from PTRACE_SECCOMP_GET_FILTER.
     """
+    if not profile.seccomp.syscalls:
+        return  # the default filter is not narrowed
     codes = [seccomp_compare.decode(program) for program in programs]
-    names = {name for each in profile.seccomp.syscalls.values() for name in each} | ALWAYS_ALLOWED
     for architecture, token in _TOKENS.items():
         abi = _ABIS[architecture]
         audit, bit = next((t, b) for name, t, b in seccomp_compare.ABIS if name == abi)
-        numbers = (seccomp.resolve(name, token) for name in names)
+        names = profile.seccomp.syscalls.get(architecture, ())
+        kept = ALWAYS_ALLOWED if names else ()  # without a list no call is allowed
+        numbers = (seccomp.resolve(name, token) for name in (*names, *kept))
         listed = {number for number in numbers if number is not None}
-        own = architecture in profile.seccomp.syscalls
         wider, narrower, allowed, refused = [], [], 0, 0
         for number in (each | bit for each in range(seccomp_compare.SYSCALL_LIMIT)):
             permitted = _permits(codes, audit, number)
@@ -92,19 +105,12 @@ def filter_rows(profile: Profile, programs: Sequence[bytes]) -> Iterator[Result]
                     wider.append(seccomp.name_of(number, token) or str(number))
             elif permitted:
                 allowed += 1
-            elif own:
+            else:
                 narrower.append(seccomp.name_of(number, token) or str(number))
         expected = seccomp_compare.SYSCALL_LIMIT - len(listed)
         requested = f"{expected} refused, {len(listed)} allowed"
         effective = f"{refused} of {expected} refused, {allowed} of {len(listed)} allowed"
         verdict = Verdict.FAILS if wider or narrower else Verdict.HOLDS
-        if not own:
-            requested = f"{expected} refused"
-            effective = f"{refused} of {expected} refused"
-            if allowed and not wider:
-                verdict = Verdict.RELAXED
-                requested += " (one list for all ABIs)"
-                effective += f"; {allowed} of the list allowed on {abi} too"
         if wider:
             effective += f"; also allowed: {_listing(wider)}"
         if narrower:
@@ -138,19 +144,35 @@ def attempts(profile: Profile) -> list[Attempt]:
 
 
 def _calls(profile: Profile) -> Iterator[Attempt]:
-    """Yield an attempt of each x86-64 call that the profile does not list."""
-    token = _TOKENS["x86_64"]
-    listed = {*profile.seccomp.syscalls.get("x86_64", ()), *ALWAYS_ALLOWED}
-    absent = set(profile.seccomp.unavailable.get("x86_64", ()))
-    for number in range(seccomp_compare.SYSCALL_LIMIT):
-        name = seccomp.name_of(number, token)
-        if name is None or name in listed or name in {*NOT_ATTEMPTED, *PROBE}:
-            continue
-        refusals = {errno.ENOSYS} if name in absent else {errno.EPERM, errno.ENOSYS}
-        yield Attempt(
-            group=f"{GROUP}: calls not in it", name=name,
-            steps=(Entry(CALL, number, (-1,) * 6),), refusals=frozenset(refusals),
-        )  # fmt: skip
+    """Yield an attempt of each call that the profile does not list, of each ABI of this machine."""
+    if not profile.seccomp.syscalls:
+        return
+    tables: tuple[tuple[Architecture, str, int], ...] = (
+        ("x86_64", "calls not in it", CALL),
+        ("x86", "calls of i386 not in it", CALL32),
+        ("x32", "calls of x32 not in it", CALL),
+    )
+    for architecture, group, operation in tables:
+        token, native = f"SCMP_ARCH_{architecture.upper()}", architecture == "x86_64"
+        names = profile.seccomp.syscalls.get(architecture, ())
+        listed = {*names, *(ALWAYS_ALLOWED if names else ())}
+        absent = set(profile.seccomp.unavailable.get(architecture, ()))
+        bit = 1 << 30 if architecture == "x32" else 0
+        for number in (each | bit for each in range(seccomp_compare.SYSCALL_LIMIT)):
+            name = seccomp.name_of(number, token)
+            if (
+                name is None
+                or name in listed
+                or name in NOT_ATTEMPTED
+                or (native and name in PROBE)
+            ):
+                continue
+            refusals = {errno.ENOSYS} if name in absent else {errno.EPERM, errno.ENOSYS}
+            yield Attempt(
+                group=f"{GROUP}: {group}", name=name,
+                steps=(Entry(operation, number, (-1,) * 6),), refusals=frozenset(refusals),
+                signals=frozenset({SIGSYS} if native else {SIGSYS, SIGSEGV}),
+            )  # fmt: skip
 
 
 def _capabilities(profile: Profile) -> Iterator[Attempt]:
@@ -218,8 +240,13 @@ def permitted(profile: Profile) -> list[Attempt]:
     return opened
 
 
-def permitted_row(found: Sequence[AttemptResult]) -> Result:
-    """Return the row of the attempts that must work."""
+def permitted_rows(found: Sequence[AttemptResult]) -> list[Result]:
+    """Return a row for each group of the attempts that must work."""
+    groups = dict.fromkeys(each.attempt.group for each in found)
+    return [_permitted_row(name, [e for e in found if e.attempt.group == name]) for name in groups]
+
+
+def _permitted_row(group: str, found: Sequence[AttemptResult]) -> Result:
     refused = [each for each in found if each.refused is True]
     not_made = [each for each in found if each.refused is None]
     effective = f"{len(found) - len(refused) - len(not_made)} of {len(found)} work"
@@ -229,7 +256,7 @@ def permitted_row(found: Sequence[AttemptResult]) -> Result:
         effective += f"; not tried: {_listing([each.attempt.name for each in not_made])}"
     verdict = Verdict.FAILS if refused else Verdict.UNKNOWN if not_made else Verdict.HOLDS
     return Result(
-        f"tried: {GROUP}: files in it", INFO.layer, f"{len(found)} work", effective,
+        f"tried: {group}", INFO.layer, f"{len(found)} work", effective,
         "a twin's system calls", verdict, INFO.id,
     )  # fmt: skip
 
@@ -240,14 +267,25 @@ def _includes(item: str, directory: str) -> bool:
     return directory == base or f"{directory}/".startswith(f"{base}/")
 
 
-def summary(rows: Sequence[Result]) -> Result:
-    """Return a row that sums up rows of a profile."""
-    held = (Verdict.HOLDS, Verdict.RELAXED)
-    failed = [row.id for row in rows if row.verdict not in held]
-    effective = f"{len(rows) - len(failed)} of {len(rows)} rows hold"
-    if failed:
-        effective += f"; not: {', '.join(failed)}"
+def summary(
+    rows: Sequence[Result], stopped: Sequence[AttemptResult], worked: Sequence[AttemptResult]
+) -> Result:
+    """Return a row that sums up rows of a profile, and counts the attempts.
+
+    ``stopped`` are the attempts that must be refused and ``worked`` those that must work.
+    """
+    refused = sum(each.refused is True for each in stopped)
+    allowed = sum(each.refused is False for each in worked)
+    effective = f"{refused} of {len(stopped)} refused, {allowed} of {len(worked)} allowed work"
+    verdict = Verdict.HOLDS
+    for wrong in (Verdict.RELAXED, Verdict.UNKNOWN, Verdict.FAILS):
+        if any(row.verdict is wrong for row in rows):
+            verdict = wrong
+    if failed := [row.id for row in rows if row.verdict is Verdict.FAILS]:
+        effective += f"; fail: {', '.join(failed)}"
+    if unknown := [row.id for row in rows if row.verdict is Verdict.UNKNOWN]:
+        effective += f"; unknown: {', '.join(unknown)}"
     return Result(
-        GROUP, INFO.layer, "nothing that it does not list", effective, "the rows of the profile",
-        Verdict.FAILS if failed else Verdict.HOLDS, INFO.id,
+        GROUP, INFO.layer, "what it does not list is refused, what it lists works", effective,
+        "the rows of the profile", verdict, INFO.id,
     )  # fmt: skip

@@ -45,6 +45,8 @@ def evaluate_attempt(attempt: Attempt, status: Answer, steps: Sequence[Answer]) 
             return AttemptResult(attempt, True, f"ended by signal {signal}")
         if signal == SIGALRM:
             return AttemptResult(attempt, None, f"no result in {ALARM} seconds")
+    elif attempt.exit_code is not None and status.value >> 8 & 0xFF == attempt.exit_code:
+        return AttemptResult(attempt, False, "it was executed")
     deciding = attempt.deciding % len(attempt.steps)
     for number, step in enumerate(steps[: deciding + 1]):
         if not step.reached:
@@ -55,7 +57,11 @@ def evaluate_attempt(attempt: Attempt, status: Answer, steps: Sequence[Answer]) 
             continue
         if -4096 < step.value < 0:
             return AttemptResult(attempt, -step.value in attempt.refusals, _errno(-step.value))
-        if number == deciding and attempt.max_value is not None and step.value <= attempt.max_value:
+        if (
+            number == deciding
+            and attempt.max_value is not None
+            and attempt.min_value <= step.value <= attempt.max_value
+        ):
             return AttemptResult(attempt, True, "empty")
     value = steps[deciding].value
     return AttemptResult(attempt, False, f"succeeded ({value if value >= 0 else hex(value)})")

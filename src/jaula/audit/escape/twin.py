@@ -12,14 +12,27 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
 
-from jaula.audit.escape import attempts, profile, program, results, select, sysv_shm
+from msgspec.structs import replace
+
+from jaula.audit.escape import (
+    attempts,
+    profile,
+    profile_layers,
+    program,
+    results,
+    select,
+    sysv_shm,
+)
 from jaula.audit.escape.api import Api
+from jaula.audit.escape.attempts import Attempt
 from jaula.audit.escape.check_info import INFO
 from jaula.audit.escape.neighbour import create_neighbour, executable
+from jaula.audit.escape.profile_layers import Sink
+from jaula.audit.escape.results import AttemptResult
 from jaula.audit.escape.select import HostBait
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict
@@ -32,6 +45,7 @@ from jaula.spec.profile import Profile
 from jaula.spec.runtime import Spec
 
 INSIDE = "/.jaula-probe"
+SHARED = ("host", "container:")  # network modes
 
 
 def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
@@ -56,32 +70,150 @@ def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
     return results.rows(results.evaluate(selected, answers))
 
 
-def profile_rows(api: Api, document: Profile, pid: int, copy: Mapping[str, Any]) -> list[Result]:
+class Copies(Protocol):
+    """Makes inspect documents of copies of a container under its own profile.
+
+    ``calls`` are added to the filter, ``destinations`` to the egress list.
+    """
+
+    def __call__(self, calls: Sequence[str], destinations: Sequence[str]) -> Mapping[str, Any]: ...
+
+
+def profile_rows(
+    api: Api, document: Profile, inspect: Mapping[str, Any], spec: Spec, copies: Copies
+) -> list[Result]:
     """Return the rows that prove a profile.
 
-    ``pid`` is the first process of the container, whose loaded filters are evaluated. ``copy`` is
-    the inspect document with the request of a copy under :func:`profile.of_probe`.
+    The loaded filters of the first process of the container are evaluated. Two twins make the
+    attempts: one under the filter of the container, and one whose filter also has the calls of
+    the attempts on other layers.
 
     :raises Unsupported: on other machines than x86_64.
     """
     if MACHINE != "x86_64":
         raise Unsupported(f"--probe needs x86_64; this host is {MACHINE}")
-    rows = list(profile.filter_rows(document, ptrace.seccomp_filters(pid)))
-    selected, permitted = profile.attempts(document), profile.permitted(document)
-    entries = attempts.table([*selected, *permitted])
+    pid = int(inspect["State"]["Pid"])
+    container = AuditedContainer(inspect, spec)
+    try:
+        rows = list(profile.filter_rows(document, ptrace.seccomp_filters(pid)))
+        rows += profile_layers.state_rows(document, container)
+        processors = select.requested_limits(container).processors
+    finally:
+        container.close()
+    first = [*profile.attempts(document), *profile_layers.memory_programs(document)]
+    permitted = profile.permitted(document)
+    copy = copies((), ())
+    evaluated = _attempt(api, [*first, *permitted], lambda path: body(copy, path))
+    stopped, worked = evaluated[: len(first)], evaluated[len(first) :]
+
+    mounts = profile_layers.mounts_of(inspect)
+    address = profile_layers.gateway(inspect) if document.network.egress is not None else ""
+    with _sink(address) as sink, _directories(mounts) as directories:
+        mode = str(inspect["HostConfig"].get("NetworkMode") or "")
+        facts = profile_layers.Facts(
+            programs=profile_layers.programs_of(pid),
+            identity=profile_layers.identity_of(pid),
+            mounts=mounts,
+            sink=sink[0] if sink else None,
+            shared_network=f"--network={mode}" if mode.startswith(SHARED) else None,
+            processors=processors,
+            checks_execution=profile_layers.execution_check(),
+        )
+        second = profile_layers.refused(document, facts)
+        permitted = profile_layers.permitted(document, facts)
+        calls = profile_layers.calls([*second, *permitted])
+        copy = copies(calls, (sink[0].item,) if sink else ())
+
+        def request(path: str) -> dict[str, Any]:
+            twin = body(copy, path, calls=calls)
+            return profile_layers.with_directories(twin, inspect, directories)
+
+        evaluated = _attempt(api, [*second, *permitted], request)
+        if sink and _received(sink[1]):
+            name = f"udp:{sink[0].address}:{sink[0].datagrams}"
+            evaluated = [
+                replace(each, refused=False, answer="a datagram arrived")
+                if each.attempt.name == name
+                else each
+                for each in evaluated
+            ]
+    stopped += evaluated[: len(second)]
+    worked += evaluated[len(second) :]
+    rows += results.rows(stopped)
+    rows += profile.permitted_rows(worked)
+    return [profile.summary(rows, stopped, worked), *rows]
+
+
+def _attempt(
+    api: Api, selected: Sequence[Attempt], request: Callable[[str], Mapping[str, Any]]
+) -> list[AttemptResult]:
+    """Make attempts in a twin; ``request`` returns its request for the path of the program.
+
+    Attempts of which the twin prints no result were not made.
+    """
+    entries = attempts.table(selected)
     with executable(program.build(entries)) as path:
-        output = run(api, body(copy, path))
+        output = run(api, request(path))
     try:
         answers = program.read(output, len(entries))
     except ValueError as error:
-        rows.append(Result("tried", INFO.layer, f"{len(selected)} attempts", str(error),
-                           "a twin's output", Verdict.UNKNOWN, INFO.id))  # fmt: skip
-    else:
-        evaluated = results.evaluate([*selected, *permitted], answers)
-        rows += results.rows(evaluated[: len(selected)])
-        if permitted:
-            rows.append(profile.permitted_row(evaluated[len(selected) :]))
-    return [profile.summary(rows), *rows]
+        return [AttemptResult(attempt, None, str(error)) for attempt in selected]
+    return results.evaluate(selected, answers)
+
+
+@contextmanager
+def _sink(address: str) -> Iterator[tuple[Sink, socket.socket] | None]:
+    """Open sockets on an address of the host, for connections from the twin.
+
+    Yields them with the socket of datagrams; None if this host does not have the address.
+    """
+    with ExitStack() as stack:
+        try:
+            servers = [
+                stack.enter_context(socket.create_server((address, 0))) if address else None
+                for _ in range(2)
+            ]
+            datagrams = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            if address:
+                datagrams.bind((address, 0))
+        except OSError:
+            servers = [None, None]
+        if servers[0] is None or servers[1] is None:
+            yield None
+            return
+        refused, listed, port = (
+            each.getsockname()[1] for each in (servers[0], servers[1], datagrams)
+        )
+        sink = Sink(address=address, refused=refused, listed=listed, datagrams=port)
+        yield sink, datagrams
+
+
+def _received(datagrams: socket.socket) -> bool:
+    """Return whether a datagram has arrived."""
+    datagrams.setblocking(False)
+    try:
+        datagrams.recv(16)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _directories(destinations: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Create an empty directory that any user may write for each destination; yield the paths."""
+    parent = tempfile.mkdtemp(
+        prefix="jaula-probe-", dir="/run" if os.access("/run", os.W_OK) else None
+    )
+    try:
+        os.chmod(parent, 0o755)
+        found = {}
+        for number, destination in enumerate(destinations):
+            found[destination] = f"{parent}/{number}"
+            os.mkdir(found[destination])
+            os.chmod(found[destination], 0o1777)
+        yield found
+    finally:
+        shutil.rmtree(parent)
 
 
 @contextmanager
@@ -131,10 +263,13 @@ def _unframed(output: bytes) -> str:
     return text.decode("ascii", "replace")
 
 
-def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> dict[str, Any]:
+def body(
+    inspect: Mapping[str, Any], path: str, binds: Sequence[str] = (), calls: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the request for the twin: the container's, without side effects on others.
 
-    ``path`` is the program; ``binds`` are further files that it tries to read.
+    ``path`` is the program; ``binds`` are further files that it tries to read. If the container has
+    a list of system calls, ``calls`` are added to it.
     """
     config = dict(inspect.get("Config") or {})
     host = dict(inspect.get("HostConfig") or {})
@@ -156,7 +291,7 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
             config.pop(name, None)
     if volumes:
         config["Volumes"] = volumes  # new ones, empty, removed with the twin
-    host["SecurityOpt"] = [*(host.get("SecurityOpt") or ()), *_execution(host)]
+    host["SecurityOpt"] = [*(host.get("SecurityOpt") or ()), *_execution(host, calls)]
     label = ",z" if detect.selinux() else ""
     host |= {
         "Binds": [*map(readonly, host.get("Binds") or ()), f"{path}:{INSIDE}:ro{label}", *binds],
@@ -178,10 +313,10 @@ def body(inspect: Mapping[str, Any], path: str, binds: Sequence[str] = ()) -> di
     return config | {"HostConfig": host}
 
 
-def _execution(host: Mapping[str, Any]) -> Iterator[str]:
+def _execution(host: Mapping[str, Any], calls: Sequence[str]) -> Iterator[str]:
     """Yield the options that let the program run, if the container has lists of a profile."""
     if any(option.startswith("seccomp-allow=") for option in host.get("SecurityOpt") or ()):
-        yield f"seccomp-allow={','.join(program.SYSTEM_CALLS)}"
+        yield f"seccomp-allow=x86_64:{','.join((*program.SYSTEM_CALLS, *calls))}"
     kinds = ("landlock=read=", "landlock=write=", "landlock=execute=")
     if any(option.startswith(kinds) for option in host.get("SecurityOpt") or ()):
         yield f"landlock=execute={INSIDE}"

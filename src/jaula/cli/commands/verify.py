@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaula.audit.model.host_snapshot import HostSnapshot
     from jaula.audit.model.result import Result
     from jaula.audit.reports.report import Report
+    from jaula.spec.profile import Profile
     from jaula.spec.runtime import Spec
 
 POLICY = "/jaula/policy/images"
@@ -178,7 +179,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
                 continue  # exited since it was listed
             raise CliError(f"container {name} is not running: nothing is in effect to verify")
         if path := options.text("profile"):
-            rows = _profile_rows(client, document, path)
+            rows = _profile_rows(client, document, path, documents.spec(document["Id"]))
         else:
             rows = _rows(client, document, snapshot, documents, probe=options.on("probe"))
         pod = document.get("Pod") or {}
@@ -238,7 +239,7 @@ def _rows(
     return rows
 
 
-def _profile_rows(client: Client, document: Any, path: str) -> list[Result]:
+def _profile_rows(client: Client, document: Any, path: str, spec: Spec) -> list[Result]:
     """Return the rows that prove the profile of a file for a container."""
     from jaula.audit.escape import profile as escape
     from jaula.audit.escape import twin
@@ -248,15 +249,25 @@ def _profile_rows(client: Client, document: Any, path: str) -> list[Result]:
     from jaula.spec import profile as profiles
 
     profile = open_profile(path)
-    copy = document
+    own: Profile | None = None
+    image: Any = None
+
+    def copies(calls: Sequence[str], destinations: Sequence[str]) -> dict[str, Any]:
+        copy = dict(document)
+        if own is not None:
+            probe = escape.of_probe(own, twin.INSIDE, calls, destinations)
+            config = request.of_container(document, image, toml.dumps(probe), probe)
+            copy |= {"HostConfig": config.pop("HostConfig"), "Config": config}
+        host = copy["HostConfig"]
+        if host.get("Egress") is not None:
+            copy["HostConfig"] = {**host, "Egress": [*host["Egress"], *destinations]}
+        return copy
+
     try:
         if profiles.is_document(text := document["HostConfig"].get("Profile") or ""):
             own = profiles.load(text.encode(), "of the container")
-            probe = escape.of_probe(own, twin.INSIDE)
             image = client.get(f"/images/{quote(document['Image'], ':')}/json")
-            config = request.of_container(document, image, toml.dumps(probe), probe)
-            copy = {**document, "HostConfig": config.pop("HostConfig"), "Config": config}
-        return twin.profile_rows(client, profile, document["State"]["Pid"], copy)
+        return twin.profile_rows(client, profile, document, spec, copies)
     except (JaulaError, OSError) as error:
         raise CliError(f"{document['Name'].lstrip('/')}: {error}") from None
 
