@@ -141,9 +141,7 @@ def test_another_user_is_found(engine: PrivateEngine, tmp_path: Path) -> None:
     assert failing(rows(engine, tmp_path, claimed, claimed=claimed)) == set()
 
 
-def test_limits_and_rules_are_read_from_the_kernel(
-    engine: PrivateEngine, tmp_path: Path
-) -> None:
+def test_limits_and_rules_are_read_from_the_kernel(engine: PrivateEngine, tmp_path: Path) -> None:
     found = rows(engine, tmp_path, document(cpus=2, egress='["udp:192.0.2.53:53"]'))
     assert found["profile: limit of cpus"]["effective"] == "2"
     rules = found["profile: rules of connections"]["effective"]
@@ -151,6 +149,26 @@ def test_limits_and_rules_are_read_from_the_kernel(
     assert "not allowed: tcp:192.0.2.53:53" in rules
     names = {"profile: limit of cpus", "profile: rules of connections"}
     assert names <= failing(found)
+
+
+def test_the_general_attempts_are_made_under_a_profile(
+    engine: PrivateEngine, tmp_path: Path
+) -> None:
+    path = tmp_path / "running.toml"
+    path.write_text(document())
+    image, name = load_image(engine, "busybox"), containers.unique("p")
+    started = engine.cli(
+        "jaula", "run", "-d", "--name", name, "--profile", str(path), image, "sleep", "600"
+    )
+    assert started.returncode == 0, started.stderr
+    try:
+        done = engine.cli("jaula", "verify", "--probe", "--format", "json", name)
+        tried = [row for row in json.loads(done.stdout) if row["id"].startswith("tried")]
+        assert len(tried) > 10
+        assert {row["verdict"] for row in tried} == {"holds"}, tried
+        assert done.returncode == 0, done.stderr
+    finally:
+        engine.cli("jaula", "rm", "-f", "-v", name)
 
 
 def test_nothing_is_left(engine: PrivateEngine, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 
 from jaula.audit.escape import profile as escape
 from jaula.audit.escape.attempts import Attempt
-from jaula.audit.escape.program import Answer
+from jaula.audit.escape.program import CALL32, Answer
 from jaula.audit.escape.results import AttemptResult, evaluate_attempt
 from jaula.audit.model.result import Result, Verdict
 from jaula.harden.tally import words
@@ -72,7 +72,7 @@ def test_no_filter_allows_everything() -> None:
     assert {each.verdict for each in rows} == {Verdict.FAILS}
 
 
-def test_the_one_list_on_another_abi_is_relaxed() -> None:
+def test_calls_of_an_abi_without_a_list_are_a_hole() -> None:
     rules = Rules(
         default_action="SCMP_ACT_ERRNO",
         default_errno_ret=errno.EPERM,
@@ -80,14 +80,29 @@ def test_the_one_list_on_another_abi_is_relaxed() -> None:
         syscalls=(Syscall((*CALLS, *ALWAYS_ALLOWED), "SCMP_ACT_ALLOW"),),
     )
     found = {each.id: each for each in escape.filter_rows(WEB, [build(rules)])}
-    assert found["profile: calls i386"].verdict is Verdict.RELAXED
+    assert found["profile: calls i386"].verdict is Verdict.FAILS
     assert found["profile: calls x86_64"].verdict is Verdict.HOLDS
 
 
+def test_a_profile_without_a_list_of_calls_takes_none_away() -> None:
+    assert not list(escape.filter_rows(Profile(name="web"), loaded(*CALLS)))
+    assert not [each for each in escape.attempts(Profile(name="web")) if "calls" in each.group]
+
+
 def test_calls_of_the_profile_and_harmful_ones_are_not_attempted() -> None:
-    names = {each.name for each in escape.attempts(WEB)}
+    names = {each.name for each in escape.attempts(WEB) if each.group == "profile: calls not in it"}
     assert {"mincore", "ptrace", "bpf", "clone3"} <= names
-    assert not {*CALLS, "exit_group", "reboot", "pause", "fork", "CAP_CHOWN"} & names
+    assert not {*CALLS, "exit_group", "reboot", "pause", "fork"} & names
+    assert "CAP_CHOWN" not in {each.name for each in escape.attempts(WEB)}
+
+
+def test_calls_of_other_abis_are_made_by_their_own_entry() -> None:
+    made = {each.name: each for each in escape.attempts(WEB) if "i386" in each.group}
+    assert made["read"].steps[0].operation == CALL32
+    assert made["read"].steps[0].number == 3
+    assert "sigsuspend" not in made and "reboot" not in made
+    x32 = {each.name: each for each in escape.attempts(WEB) if "x32" in each.group}
+    assert x32["read"].steps[0].number == 1 << 30
 
 
 def test_the_result_of_a_call_decides() -> None:
@@ -134,7 +149,7 @@ def test_files_of_the_profile_must_work() -> None:
         AttemptResult(made[0], refused=False, answer=""),
         AttemptResult(made[1], refused=True, answer="EROFS"),
     ]
-    row = escape.permitted_row(works)
+    (row,) = escape.permitted_rows(works)
     assert row.verdict is Verdict.FAILS
     assert row.effective == "1 of 2 work; refused: /tmp"
     assert refused(made[0], -errno.ENOENT) is False
@@ -152,6 +167,10 @@ def test_the_twin_may_execute_the_probe() -> None:
 
 def test_the_summary_names_the_rows_that_fail() -> None:
     rows = [row(*CALLS), row(*CALLS, "ptrace")]
-    summed = escape.summary(rows)
+    made = attempt("calls not in it", "mincore")
+    stopped = [AttemptResult(made, refused=True, answer=""), AttemptResult(made, None, "")]
+    worked = [AttemptResult(made, refused=False, answer="")]
+    summed = escape.summary(rows, stopped, worked)
     assert summed.verdict is Verdict.FAILS
-    assert summed.effective == "1 of 2 rows hold; not: profile: calls x86_64"
+    assert summed.effective == ("1 of 2 refused, 1 of 1 allowed work; fail: profile: calls x86_64")
+    assert escape.summary(rows[:1], stopped[:1], worked).verdict is Verdict.HOLDS

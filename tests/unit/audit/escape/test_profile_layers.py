@@ -1,0 +1,150 @@
+"""The attempts on layers behind the filter follow from the profile and the container."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from jaula.audit.escape import profile_layers as layers
+from jaula.audit.escape.attempts import Attempt
+from jaula.audit.escape.profile_layers import Facts, Program, Sink
+from jaula.audit.escape.program import Answer
+from jaula.audit.escape.results import evaluate_attempt
+from jaula.spec.profile import Files, Limits, Network, Process, Profile
+
+WEB = Profile(
+    name="web",
+    process=Process(user="33"),
+    files=Files(execute=("/bin/web", "/opt/web/"), write=("/tmp/", "/data/"), volumes=("/data",)),
+    network=Network(egress=("tcp:192.0.2.1:9", "udp:example.org:53")),
+    limits=Limits(pids=10, memory=1 << 20),
+    devices=("/dev/fuse", "/dev/host:/dev/kvm:rw"),
+)
+SINK = Sink(address="10.0.0.1", refused=1000, datagrams=1001, listed=1002)
+BUSYBOX = Program("/bin/busybox", (1, 5))
+
+
+def facts(**changes: object) -> Facts:
+    return replace(Facts(mounts=("/data", "/other"), sink=SINK), **changes)
+
+
+def names(group: str, profile: Profile = WEB, given: Facts | None = None) -> set[str]:
+    made = layers.refused(profile, given or facts())
+    return {each.name for each in made if each.group == f"profile: {group}"}
+
+
+def refused(made: Attempt, *values: int, status: int = 0) -> bool | None:
+    answers = [Answer(value, reached=True, count=0) for value in values]
+    missing = [Answer(0, reached=False, count=0)] * (len(made.steps) - len(values))
+    result = evaluate_attempt(made, Answer(status, reached=True, count=0), [*answers, *missing])
+    return result.refused
+
+
+def attempt(group: str, name: str) -> Attempt:
+    return next(
+        each for each in layers.refused(WEB, facts())
+        if each.group == f"profile: {group}" and each.name == name
+    )  # fmt: skip
+
+
+def test_the_payload_ends_with_its_status(tmp_path: Path) -> None:
+    path = tmp_path / "payload"
+    path.write_bytes(layers.PAYLOAD)
+    path.chmod(0o755)
+    assert subprocess.run([path], check=False).returncode == layers.RAN
+
+
+def test_a_program_that_was_executed_is_a_hole() -> None:
+    made = attempt("execution outside of it", "a program in /data")
+    assert refused(made, 3, 132, 0, status=layers.RAN << 8) is False
+    assert refused(made, 3, 132, 0, -errno.EACCES)
+    assert refused(made, -errno.EROFS)
+    assert refused(made, 3, 132, 0, -errno.ENOEXEC) is False
+
+
+def test_copies_are_made_in_each_class_of_place() -> None:
+    found = names("execution outside of it")
+    assert {"a program in /", "a script in /tmp", "a program in /data"} <= found
+    listed = replace(WEB, files=replace(WEB.files, execute=("/bin/web", "/data/")))
+    assert "a program in /data" not in names("execution outside of it", listed)
+    assert not names("execution outside of it", Profile(name="all"))
+
+
+def test_programs_of_the_container_are_compared_by_inode_and_path() -> None:
+    programs = (BUSYBOX, Program("/bin/web", (1, 6)), Program("/opt/web/run", (1, 7)))
+    given = facts(programs=programs)
+    assert names("programs not in it", WEB, given) == {"/bin/busybox"}
+    same = facts(programs=programs, identity=lambda path: Program(path, (1, 5)))
+    assert not names("programs not in it", WEB, same)
+    assert not names("programs not in it", WEB, facts(programs=programs, checks_execution=False))
+
+
+def test_listed_destinations_are_not_tried() -> None:
+    assert names("connections not in it") == {
+        "udp:192.0.2.1:9", "tcp:[2001:db8::1]:9", "udp:[2001:db8::1]:9",
+        "tcp:10.0.0.1:1000", "udp:10.0.0.1:1001",
+    }  # fmt: skip
+    assert not names("connections not in it", replace(WEB, network=Network()))
+
+
+def test_a_connection_without_an_answer_was_not_rejected() -> None:
+    made = attempt("connections not in it", "tcp:10.0.0.1:1000")
+    progress = -errno.EINPROGRESS
+    assert refused(made, 3, progress, 1, -errno.ECONNREFUSED)
+    assert refused(made, 3, progress, 0, -errno.EALREADY) is False
+    assert refused(made, 3, progress, 1, 0) is False
+    datagram = attempt("connections not in it", "udp:10.0.0.1:1001")
+    assert refused(datagram, 3, 0, 1, 1, -errno.EHOSTUNREACH)
+    assert refused(datagram, 3, 0, 1, 0, -errno.EAGAIN) is False
+
+
+def test_listed_devices_are_opened_and_others_are_not_listed() -> None:
+    found = names("devices not in it")
+    assert {"/dev/mem", "mem 1:1"} <= found
+    assert not {"/dev/fuse", "/dev/kvm"} & found
+    opened = {each.name for each in layers.permitted(WEB, facts()) if "devices" in each.group}
+    assert opened == {"/dev/fuse", "/dev/kvm"}
+    watchdog = replace(WEB, devices=("/dev/watchdog0",))
+    assert not [each for each in layers.permitted(watchdog, facts()) if "devices" in each.group]
+
+
+def test_mounts_that_are_not_listed_are_tried_and_volumes_work() -> None:
+    assert names("mounts not in it") == {"/other"}
+    made = {each.name for each in layers.permitted(WEB, facts()) if "volumes" in each.group}
+    assert made == {"/data"}
+
+
+def test_a_large_limit_of_memory_is_not_tried() -> None:
+    assert "17 MB of memory" in names("limits")
+    large = replace(WEB, limits=Limits(memory=layers.MAX_MEMORY + 1))
+    assert not [name for name in names("limits", large) if "of memory" in name]
+    assert not names("limits", replace(WEB, limits=Limits()))
+
+
+def test_the_user_and_no_new_privileges_are_compared() -> None:
+    user = attempt("privileges", "getuid other than 33")
+    assert refused(user, 33)
+    assert refused(user, 0) is False
+    gain = attempt("privileges", "gain by a set-user-ID program")
+    assert refused(gain, 1)
+    assert refused(gain, 0) is False
+
+
+def test_the_second_twin_has_directories_in_place_of_mounts() -> None:
+    inspect = {"Mounts": [{"Destination": "/data", "RW": False}, {"Destination": "/x", "RW": True}]}
+    request = {
+        "Volumes": {"/x": {}},
+        "HostConfig": {"Binds": ["/p:/.probe:ro", "data:/data:ro"], "Mounts": [{"Target": "/x"}]},
+    }
+    made = layers.with_directories(request, inspect, {"/data": "/new/0", "/x": "/new/1"})
+    assert made["HostConfig"]["Binds"] == ["/p:/.probe:ro", "/new/0:/data:ro", "/new/1:/x:rw"]
+    assert made["HostConfig"]["Mounts"] == []
+    assert made["Volumes"] == {}
+
+
+def test_the_filter_of_the_second_twin_has_the_calls_of_the_attempts() -> None:
+    calls = layers.calls(layers.refused(WEB, facts()))
+    assert {"connect", "execve", "mknodat", "prctl", "clone", "sendto"} <= set(calls)
