@@ -25,7 +25,6 @@ import engines
 import report
 from engines import IMAGE, Engine
 
-HERE = Path(__file__).resolve().parent
 LINE = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)(?:\(| resumed>)")
 TIME = re.compile(r"<(\d+\.\d+)>$")
 CHILD = re.compile(r" = (\d+) ")
@@ -105,7 +104,7 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench/calls")
     parser.add_argument("--starts", type=int, default=5, help="traced starts (5)")
     parser.add_argument("--top", type=int, default=10, help="system calls of a process (10)")
-    parser.add_argument("--output", type=Path, default=HERE / "results" / "calls.json")
+    parser.add_argument("--output", type=Path, help="file for the counts, as JSON")
     options = parser.parse_args(words)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     with tempfile.TemporaryDirectory(prefix="jb", dir="/var/tmp") as name:
@@ -123,7 +122,9 @@ def main(words: Sequence[str]) -> int:
         print(f"{role:8} {sum(counts.values()):6g}  {top}")
     print(f"{'all':8} {sum(sum(counts.values()) for counts in document['calls'].values()):6g}")
     print("waits, milliseconds: " + ", ".join(f"{k} {v:g}" for k, v in document["waits"].items()))
-    options.output.write_text(json.dumps({"machine": report.machine()} | document, indent=1) + "\n")
+    if options.output:
+        document = {"machine": report.machine()} | document
+        options.output.write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 
