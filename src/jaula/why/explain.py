@@ -63,6 +63,7 @@ _CHANGES = {  # calls that change a directory or a file, with the right that Lan
     "unlink": FS.REMOVE_FILE, "symlink": FS.MAKE_SYM, "symlinkat": FS.MAKE_SYM,
     "truncate": FS.TRUNCATE,
 }  # fmt: skip
+_MS_REMOUNT, _MS_BIND = 32, 4096
 _SHOWN_RULES = 6  # paths of rules that a proof names
 _PRIVILEGES = frozenset({"CAP_SETUID", "CAP_SETGID"})
 _ENTRY_PROOF = "the call was refused before the kernel entered it (sys_exit without sys_enter)"
@@ -259,7 +260,9 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
             f"group '{group.name}' of the default profile: {call}{detail} needs {capability}",
             flag,
             cost,
-            "the kernel checks it in the host's user namespace too" if host else "",
+            "the kernel checks it in the host's user namespace too"
+            if host
+            else _advice(refusal, capability),
         )
     return result(f"{call} is not in the default profile", profile, gives)
 
@@ -398,6 +401,13 @@ def _capability(refusal: Refusal, confinement: Confinement, facts: FileFacts | N
             cost,
             _advice(refusal, capability),
         )
+    if 0 < refusal.level < refusal.own_level:
+        return result(
+            Layer.USER_NAMESPACE,
+            f"{_operation(refusal)} needs {capability} in a user namespace above the process's own",
+            advice="the program is in a user namespace that it made itself (unshare, bubblewrap), "
+            "or the engine is rootless",
+        )
     if refusal.level < refusal.own_level:
         return result(
             Layer.USER_NAMESPACE,
@@ -426,16 +436,30 @@ def _capability(refusal: Refusal, confinement: Confinement, facts: FileFacts | N
 def _operation(refusal: Refusal) -> str:
     if refusal.syscall in ("sendto", "sendmsg") and not refusal.errno:
         return "this netlink request"
+    if refusal.syscall == "setsockopt" and refusal.args[1] in (0, 41) and refusal.args[2] == 64:
+        return "a table of iptables"  # IPT_SO_SET_REPLACE
     if refusal.syscall == "socket":
         return f"socket({_FAMILY_NAMES.get(refusal.args[0], refusal.args[0])})"
     return refusal.syscall
 
 
 def _advice(refusal: Refusal, capability: str) -> str:
+    if refusal.syscall == "mount" and refusal.args[3] & (_MS_REMOUNT | _MS_BIND) == _MS_REMOUNT:
+        return (
+            "a remount changes the whole file system; mount -o remount,bind changes this mount "
+            "alone, in the container's user namespace"
+        )
+    if refusal.syscall == "mount" and refusal.args[3] & _MS_REMOUNT:
+        return "the flags of a mount are those of -v SOURCE:TARGET:ro, --mount and --read-only"
     if refusal.syscall in ("mount", "fsmount", "move_mount"):
         return "mount it from outside: -v, --mount or --tmpfs need no capability"
     if capability == "CAP_SYS_TIME":
         return "set the clock on the host"
+    if capability == "CAP_NET_ADMIN" and refusal.syscall in ("sendto", "sendmsg", "setsockopt"):
+        return (
+            "without the capability: --egress limits connections, -p publishes ports, and "
+            "jaula network connect adds interfaces"
+        )
     return ""
 
 
@@ -662,6 +686,10 @@ def _mount(
             flag="--privileged",
             gives_away="the layers seccomp, capabilities and read-only paths within the "
             "container's user namespace",
+            advice="systemd as the first process needs a writable tree of cgroups; a supervisor "
+            "such as s6 or supervisord does not"
+            if mount.fstype in ("cgroup", "cgroup2") or is_within(mount.target, "/sys/fs/cgroup")
+            else "",
         )
     return Explanation(
         layer=Layer.READ_ONLY_MOUNT,

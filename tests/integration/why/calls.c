@@ -83,6 +83,27 @@ static int run(const char *name, const char *a, const char *b)
 		return mount("none", "/mnt", a ? a : "tmpfs", 0, 0);
 	if (IS("mount-proc"))
 		return mount("proc", "/mnt", "proc", 0, 0);
+	if (IS("remount")) /* the mount at a path, writable and with set-user-ID programs */
+		return mount(0, a, 0, MS_REMOUNT | MS_BIND, 0);
+	if (IS("remount-all"))
+		return mount(0, a, 0, MS_REMOUNT, 0);
+	if (IS("rebind"))
+		return mount(a, "/mnt", 0, MS_BIND, 0);
+	if (IS("nft")) { /* the beginning of a batch, as of nft and iptables-nft */
+		struct {
+			struct nlmsghdr head;
+			unsigned char family, version;
+			unsigned short resource;
+		} begin = { { sizeof(begin), 16, NLM_F_REQUEST, 1, 0 }, 0, 0, htons(10) };
+		int descriptor = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+
+		return sendto(descriptor, &begin, sizeof(begin), 0, 0, 0) < 0 ? -1 : 0;
+	}
+	if (IS("iptables")) { /* IPT_SO_SET_REPLACE of iptables-legacy */
+		int descriptor = socket(AF_INET, SOCK_DGRAM, 0);
+
+		return setsockopt(descriptor, IPPROTO_IP, 64, buffer, sizeof(buffer));
+	}
 	if (IS("fsopen"))
 		return syscall(SYS_fsopen, "fuse", 0);
 	if (IS("open"))
