@@ -78,7 +78,7 @@ class OpenedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that the kernel opens for a call. Ids are of the host.
 
     ``target`` is the path without symbolic links; ``inode`` is device and number. ``rights`` are
-    those of the container's Landlock rules; ``hard_link`` is the path of a rule for another hard
+    those of the container's Landlock rules, None if the rules' files are not known; ``hard_link`` is the path of a rule for another hard
     link of the file, whose rights are not included.
     """
 
@@ -88,7 +88,7 @@ class OpenedFile(msgspec.Struct, frozen=True, kw_only=True):
     mode: int = 0
     uid: int = 0
     gid: int = 0
-    rights: int = 0
+    rights: int | None = None
     hard_link: str = ""
 
 
@@ -1095,10 +1095,13 @@ def _landlock(
     rights = _rights(refusal)
     files = facts.opened if facts is not None else ()
     if not files:
-        files = (OpenedFile(path=path, target=path, rights=granted_by_path(domain, path)),)
+        files = (OpenedFile(path=path, target=path),)
     for file in files:
+        granted = file.rights
+        if granted is None:
+            granted = granted_by_path(domain, file.target)
         for right, option in rights:
-            if not domain.handled_access_fs & right or file.rights & right:
+            if not domain.handled_access_fs & right or granted & right:
                 continue
             if file.hard_link and not _hard_links_differ(confinement, file):
                 continue
@@ -1131,7 +1134,7 @@ def _landlock_rule(
 
 
 def granted_by_path(domain: Ruleset, path: str) -> int:
-    """Return the rights on a path without symbolic links, of a file that cannot be opened."""
+    """Return the rights on a path without symbolic links, if inodes are not known."""
     granted = 0
     for rule in domain.paths:
         if is_within(path, rule.path):

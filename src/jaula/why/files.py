@@ -68,7 +68,7 @@ class ContainerFiles:
         if place is None:
             return None
         status = place.status
-        rights, linked = self._rules.granted(place) if self._rules is not None else (0, "")
+        rights, linked = self._rules.granted(place) if self._rules is not None else (None, "")
         return OpenedFile(
             path=text_of(os.fsencode(path)),
             target=text_of(os.fsencode(place.path)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections.abc import Callable
 
 import msgspec
 
@@ -48,8 +49,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 class Session:
     """One traced container. Use :meth:`start`, then :meth:`finish`, and :meth:`close` always."""
 
-    def __init__(self, container_id: str, domain: Ruleset | None = None) -> None:
-        """Load the programs. ``domain`` are the container's Landlock rules.
+    def __init__(self, container_id: str, domain: Callable[[], Ruleset | None]) -> None:
+        """Load the programs. ``domain`` returns the container's Landlock rules, once it runs.
 
         :raises JaulaError: when this host cannot trace.
         """
@@ -82,7 +83,7 @@ class Session:
     def _open(self, pid: int) -> None:
         """Open what belongs to the container, through one of its processes."""
         try:
-            self._files = ContainerFiles(pid, self._domain)
+            self._files = ContainerFiles(pid, self._domain())
         except OSError:
             return  # it has exited; another event follows
         self._usage = CgroupUsage(pid)

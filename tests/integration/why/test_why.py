@@ -306,3 +306,13 @@ def test_the_hint_is_printed_on_a_terminal_only(engine: PrivateEngine, busybox: 
         with Terminal([*command, *words[:-1], "exit 1"], engine.environment()) as terminal:
             assert terminal.wait() == 1
             assert "why" not in terminal.seen
+
+
+def test_run_why_knows_the_rules_of_a_container_that_it_starts(
+    engine: PrivateEngine, busybox: str, profile: tuple[str, ...]
+) -> None:
+    command = "/bin/sh -c true; /bin/ls /; cat /etc/shadow; sleep 1"
+    done = engine.cli("jaula", "run", "--rm", *profile, "--why", busybox, "sh", "-c", command)
+    assert done.stderr.count("refused by  landlock") == 1, done.stderr
+    assert "no rule allows to execute /bin/ls" in done.stderr
+    assert "none is for the inode" in " ".join(done.stderr.split())

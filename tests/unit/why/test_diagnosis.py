@@ -108,6 +108,8 @@ RULES = Ruleset(handled_access_fs=EXECUTE, paths=(PathRule("/usr/bin/sh", EXECUT
 
 def opened(path: str, target: str = "", **fields: object) -> OpenedFile:
     status = {"mode": 0o100755, "inode": "0:30 7", **fields}
+    if status["inode"]:
+        status.setdefault("rights", 0)
     return OpenedFile(path=path, target=target or path, **status)  # type: ignore[arg-type]
 
 
@@ -131,6 +133,8 @@ def test_a_start_that_landlock_refused_names_the_rules() -> None:
     assert found.proof.startswith('the runtime: exec: "ls": permission denied')
     assert "the rules to execute are for /usr/bin/sh" in found.proof
     assert "inode 0:30 7" in found.proof
+    by_path = start_of(opened("/bin/sh", "/usr/bin/sh", inode=""))
+    assert by_path.layer is not Layer.LANDLOCK, "a rule has the path"
 
 
 def test_the_loader_of_a_listed_program_needs_a_rule() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.command import Options
+    from jaula.spec.annotations import Ruleset
     from jaula.why.confinement import Confinement
     from jaula.why.diagnosis import Diagnosis, Report
     from jaula.why.exec_errors import Lookup, ProgramFile
@@ -55,9 +56,21 @@ def open_session(client: Client, container: str, confinement: Confinement | None
 
     check_host(client)
     try:
-        return Session(container, confinement.landlock if confinement is not None else None)
+        if confinement is not None:
+            known = confinement.landlock
+            return Session(container, lambda: known)
+        return Session(container, lambda: _domain(client.address.text, container))
     except JaulaError as error:
         raise CliError(str(error)) from None
+
+
+def _domain(address: str, container: str) -> Ruleset | None:
+    """Return the Landlock rules of a container that was just started, None if it has ended."""
+    client = Client(address)  # of another thread
+    try:
+        return confinement_of(client, inspect(client, container)).landlock
+    except CliError:
+        return None
 
 
 def confinement_of(client: Client, document: dict[str, Any]) -> Confinement:
@@ -343,7 +356,7 @@ def _archived_facts(
     import platform
 
     from jaula.why.exec_errors import diagnose, opened
-    from jaula.why.explain import FileFacts, OpenedFile, granted_by_path
+    from jaula.why.explain import FileFacts, OpenedFile
 
     program = lookup(path)
     if program is None:
@@ -354,9 +367,8 @@ def _archived_facts(
         if file is None:
             continue
         real = _real_path(client, document["Id"], each)
-        rights = granted_by_path(confinement.landlock, real) if confinement.landlock else 0
         uid = confinement.outside(file.uid)
-        files.append(OpenedFile(path=each, target=real, mode=file.mode, uid=uid, rights=rights))
+        files.append(OpenedFile(path=each, target=real, mode=file.mode, uid=uid))
     error = diagnose(path, lookup, platform.machine())
     return FileFacts(
         mode=program.mode,
