@@ -11,7 +11,7 @@ import msgspec
 
 from jaula.record.document import text_of
 from jaula.record.ebpf_events import socket_address
-from jaula.why import lsm_denials, oom
+from jaula.why import lsm_denials, oom, profile_items
 from jaula.why.confinement import Confinement, Usage
 from jaula.why.exec_errors import ExecError
 from jaula.why.explain import EXECS, OPENS, FileFacts, explain
@@ -51,8 +51,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     traced: bool = True
 
 
-def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
-    """Return the diagnoses of a trace, in the order of their first occurrence."""
+def diagnoses(
+    trace: Trace, confinement: Confinement, *, join: bool = True
+) -> tuple[Diagnosis, ...]:
+    """Return the diagnoses of a trace, in the order of their first occurrence.
+
+    ``join``: all items that one list of the container's profile lacks are one diagnosis.
+    """
     confined = msgspec.structs.replace(
         confinement,
         mounts=trace.mounts or confinement.mounts,
@@ -88,7 +93,7 @@ def diagnoses(trace: Trace, confinement: Confinement) -> tuple[Diagnosis, ...]:
                     ),
                 )
             )
-    return grouped(explained)
+    return grouped(explained, confinement.profile, join=join)
 
 
 def _pairs(
@@ -170,22 +175,27 @@ def _program(program: str, name: str) -> str:
     return name if not program or program.startswith(("/proc/self/", "/dev/fd/")) else program
 
 
-def grouped(explained: Sequence[tuple[Explanation, Operation]]) -> tuple[Diagnosis, ...]:
-    """Return one diagnosis for each distinct explanation."""
+def grouped(
+    explained: Sequence[tuple[Explanation, Operation]], profile: str, *, join: bool
+) -> tuple[Diagnosis, ...]:
+    """Return one diagnosis for each distinct explanation; ``profile`` is the container's."""
     groups: dict[Explanation, dict[Operation, int]] = {}
+    members: dict[Explanation, dict[Explanation, None]] = {}
     for explanation, operation in explained:
-        operations = groups.setdefault(explanation, {})
+        key = profile_items.similar(explanation) if join else explanation
+        members.setdefault(key, {})[explanation] = None
+        operations = groups.setdefault(key, {})
         one = msgspec.structs.replace(operation, count=0)
         operations[one] = operations.get(one, 0) + operation.count
     return tuple(
         Diagnosis(
-            explanation=explanation,
+            explanation=profile_items.joined(tuple(members[key]), profile),
             operations=tuple(
                 msgspec.structs.replace(operation, count=count)
                 for operation, count in operations.items()
             ),
         )
-        for explanation, operations in groups.items()
+        for key, operations in groups.items()
     )
 
 

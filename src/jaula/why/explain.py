@@ -78,8 +78,8 @@ class OpenedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that the kernel opens for a call. Ids are of the host.
 
     ``target`` is the path without symbolic links; ``inode`` is device and number. ``rights`` are
-    those of the container's Landlock rules, None if the rules' files are not known; ``hard_link`` is the path of a rule for another hard
-    link of the file, whose rights are not included.
+    those of the container's Landlock rules, None if the rules' files are not known; ``hard_link``
+    is the path of a rule for another hard link of the file, whose rights are not included.
     """
 
     path: str
@@ -193,9 +193,9 @@ def _seccomp(refusal: Refusal, confinement: Confinement) -> Explanation:
         default = default_profile(confinement.bounding)
         if not refused_names(default, (call,)):
             return result(
-                f"{_list_owner(confinement)} does not list {call}; the default profile allows it",
-                profile,
-                gives,
+                f"{_list_owner(confinement)} does not list the call; the default profile allows it",
+                "--security-opt seccomp=FILE, a profile that allows it too",
+                "the code behind the call, for every process of the container",
             )
     if not confinement.default_filter and calls is None:
         return result(

@@ -41,7 +41,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Why a refusal happened. ``flag`` is the smallest relaxation, empty if no flag allows it.
 
     ``profile_rule`` is the rule that ``seccomp=FILE`` in the flag stands for. ``in_profile`` is the
-    remedy in the document of the container's profile, if it has one.
+    remedy in the document of the container's profile, if it has one. ``lacking`` is a list of the
+    profile that is the only reason, and the items that it lacks.
     """
 
     layer: Layer
@@ -53,6 +54,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     harmless: bool = False  # programs expect this error and go on
     profile_rule: Syscall | None = None
     in_profile: str = ""
+    lacking: tuple[str, tuple[str, ...]] | None = None
 
 
 GIVES_AWAY: dict[str, str] = {

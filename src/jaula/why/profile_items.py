@@ -7,6 +7,7 @@ for these the profile is the only place (:mod:`jaula.engine.containers.profile`)
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 
 import msgspec
 
@@ -31,7 +32,10 @@ def with_profile(
     if explanation.layer is Layer.SECCOMP and not _listed(refusal, confinement):
         replaced = explanation.profile_rule is None  # the list refuses the call with the flag too
         architecture = _ARCHITECTURES.get(refusal.abi, "x86_64")
-        changes.append(f'add "{refusal.syscall}" to seccomp.syscalls.{architecture}')
+        key = f"seccomp.syscalls.{architecture}"
+        if not replaced:
+            return _lacking(explanation, key, (refusal.syscall,), confinement.profile)
+        changes.append(f'add "{refusal.syscall}" to {key}')
     if not changes:
         return explanation
     return msgspec.structs.replace(
@@ -45,6 +49,40 @@ def with_profile(
 def _capabilities(flag: str) -> list[str]:
     words = flag.split()
     return [f"CAP_{word}" for n, word in enumerate(words) if n and words[n - 1] == "--cap-add"]
+
+
+def _lacking(
+    explanation: Explanation, key: str, items: tuple[str, ...], profile: str
+) -> Explanation:
+    text = ", ".join(f'"{each}"' for each in items)
+    return msgspec.structs.replace(
+        explanation,
+        in_profile=f"add {text} to {key} of the profile {profile}, which is the reason",
+        lacking=(key, items),
+    )
+
+
+def similar(explanation: Explanation) -> Explanation:
+    """Return what explanations share that differ in the item that one list lacks."""
+    if explanation.lacking is None:
+        return explanation
+    return msgspec.structs.replace(
+        explanation, profile_rule=None, in_profile="", lacking=(explanation.lacking[0], ())
+    )
+
+
+def joined(explanations: Sequence[Explanation], profile: str) -> Explanation:
+    """Return one explanation for several that are :func:`similar`."""
+    first = explanations[0]
+    if first.lacking is None or len(explanations) == 1:
+        return first
+    items = tuple(item for each in explanations if each.lacking for item in each.lacking[1])
+    rule = first.profile_rule
+    if rule is not None:
+        rule = msgspec.structs.replace(rule, names=items)
+    return msgspec.structs.replace(
+        _lacking(first, first.lacking[0], items, profile), profile_rule=rule
+    )
 
 
 def _listed(refusal: Refusal, confinement: Confinement) -> bool:

@@ -7,11 +7,13 @@ import pytest
 
 from jaula.security.capabilities import DEFAULT
 from jaula.security.seccomp.seccomp import default_profile, narrow
-from jaula.why.confinement import Confinement
+from jaula.why.confinement import Confinement, Usage
+from jaula.why.diagnosis import diagnoses
 from jaula.why.explain import explain
 from jaula.why.layers import Explanation, Layer
 from jaula.why.profile_items import with_profile
 from jaula.why.refusal import Refusal
+from jaula.why.session import Trace
 
 CALL = Refusal(syscall="getcwd", errno="EPERM", entered=False)
 PROFILED = Confinement(
@@ -52,12 +54,28 @@ def test_flags_without_an_item_stay(flag: str) -> None:
 
 def test_a_call_that_the_list_lacks_names_the_profile() -> None:
     found = explain(CALL, PROFILED)
-    assert "the profile web does not list getcwd" in found.rule
+    assert "the profile web does not list the call" in found.rule
     assert found.in_profile == (
         'add "getcwd" to seccomp.syscalls.x86_64 of the profile web, which is the reason'
     )
     other = msgspec.structs.replace(CALL, abi="i386")
     assert "seccomp.syscalls.x86 " in explain(other, PROFILED).in_profile
+
+
+def test_the_calls_that_a_list_lacks_are_one_diagnosis() -> None:
+    calls = [msgspec.structs.replace(CALL, syscall=name, name="a") for name in ("uname", "getcwd")]
+    trace = Trace(
+        events=(*calls, msgspec.structs.replace(calls[0], abi="i386")),
+        facts=(), mounts=(), pids=Usage(), memory=Usage(),
+    )  # fmt: skip
+    found, other = diagnoses(trace, PROFILED)
+    assert [each.call for each in found.operations] == ["uname", "getcwd"]
+    assert 'add "uname", "getcwd" to seccomp.syscalls.x86_64' in found.explanation.in_profile
+    rule = found.explanation.profile_rule
+    assert rule is not None
+    assert rule.names == ("uname", "getcwd")
+    assert 'add "uname" to seccomp.syscalls.x86 of' in other.explanation.in_profile
+    assert len(diagnoses(trace, PROFILED, join=False)) == 3
 
 
 def test_a_call_that_the_default_refuses_too_needs_both() -> None:
@@ -69,5 +87,5 @@ def test_a_call_that_the_default_refuses_too_needs_both() -> None:
 
 def test_a_list_without_a_profile_is_named_by_its_option() -> None:
     found = explain(CALL, msgspec.structs.replace(PROFILED, profile=""))
-    assert "--security-opt seccomp-allow does not list getcwd" in found.rule
+    assert "--security-opt seccomp-allow does not list the call" in found.rule
     assert not found.in_profile

@@ -148,7 +148,7 @@ def _follow(
     session = why.open_session(client, document["Id"], confinement)
 
     def show(*, final: bool) -> None:
-        for each in reasons.new(diagnoses(trace, confinement), final=final):
+        for each in reasons.new(diagnoses(trace, confinement, join=False), final=final):
             print(to_block(each) + "\n", flush=True)
 
     try:
