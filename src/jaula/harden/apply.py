@@ -6,37 +6,23 @@ and the old one has its name back and runs. The old container is removed only af
 
 Volumes are those of the old container. What is in the old container's writable layer stays there:
 if files were changed in it, the old container is kept, stopped.
+
+:mod:`jaula.harden.apply_recovery` ends what was interrupted.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from jaula.errors import Conflict, JaulaError
 from jaula.harden import request
+from jaula.harden.apply_recovery import Api, Replacement, finish, undo
 from jaula.spec.profile import Profile
 
 POLL = 0.25  # seconds between two reads of the state
 SETTLE = 5.0  # seconds that a container without a health check must run
-Query = Sequence[tuple[str, object]]
-_OLD, _NEW = "before-profile", "with-profile"  # parts of temporary names
-
-
-class Api(Protocol):
-    """A connection to the engine, in the client's form."""
-
-    def request(self, method: str, path: str, query: Query = (), body: object = None) -> bytes:
-        """Send a request and return the body.
-
-        :raises JaulaError: when the engine refuses or does not answer.
-        """
-        ...
-
-    def document(self, method: str, path: str, query: Query = (), body: object = None) -> Any:
-        """Send a request and return the JSON document."""
-        ...
 
 
 class Applied(NamedTuple):
@@ -74,34 +60,46 @@ def apply(
         raise Conflict(f"container {name} is paused", hint=f"jaula unpause {name}")
     image = api.document("GET", f"/images/{old['Image']}/json")
     body = request.of_container(old, image, text, profile)
-    suffix = str(old["Id"])[:12]
-    new_name, old_name = f"{name}.{_NEW}-{suffix}", f"{name}.{_OLD}-{suffix}"
-    created = api.document("POST", "/containers/create", (("name", new_name),), body)
+    replacement = Replacement(name, str(old["Id"]), running)
+    query = (("name", replacement.new_name),)
+    created = api.document("POST", "/containers/create", query, body)
     new = str(created["Id"])
     warnings = tuple(created.get("Warnings") or ())
     report(f"created {new[:12]} under the profile {profile.name}")
-    renamed = False
     try:
         if running:
             report(f"stopping {name}")
             api.request("POST", f"/containers/{old['Id']}/stop")
-        api.request("POST", f"/containers/{old['Id']}/rename", (("name", old_name),))
-        renamed = True
+        query = (("name", replacement.old_name),)
+        api.request("POST", f"/containers/{old['Id']}/rename", query)
         api.request("POST", f"/containers/{new}/rename", (("name", name),))
         if running:
             api.request("POST", f"/containers/{new}/start")
             report(f"started {name}; waiting until it is {_goal(old)}")
             await_healthy(api, new, timeout)
     except BaseException as error:
-        reason = roll_back(api, new, old, name, renamed=renamed, running=running)
-        report(f"{name} is the old container again")
+        reason, hint = _roll_back(api, replacement, new), ""
+        if not reason:
+            report(f"{name} is the old container again")
+            hint = f"jaula harden check FILE {name} says what the profile lacks"
         if isinstance(error, JaulaError):
             raise NotApplied(
                 f"the profile was not applied to {name}: {error.message}{reason}",
-                hint=f"jaula harden check FILE {name} says what the profile lacks",
+                hint=hint or f"jaula harden apply --recover {name} restores it",
             ) from error
         raise
-    return Applied(new, warnings, _remove_old(api, old, old_name))
+    return Applied(new, warnings, finish(api, replacement, old))
+
+
+def _roll_back(api: Api, replacement: Replacement, new: str) -> str:
+    """Restore the old container. Return what failed as the rest of a sentence, '' if nothing."""
+    try:
+        failed = undo(api, replacement, new)
+    except JaulaError as error:  # the error to report is another one
+        failed = [error.message]
+    if not failed:
+        return ""
+    return f"; the old container {replacement.old[:12]} is not restored: {'; '.join(failed)}"
 
 
 def _goal(inspect: Mapping[str, Any]) -> str:
@@ -157,43 +155,3 @@ def unframed(data: bytes) -> str:
         text += data[8 : 8 + length]
         data = data[8 + length :]
     return text.decode(errors="replace")
-
-
-def roll_back(
-    api: Api, new: str, old: Mapping[str, Any], name: str, *, renamed: bool, running: bool
-) -> str:
-    """Remove the new container and give the old one its name and state back.
-
-    Every step is tried. Return what failed as the rest of a sentence, '' if nothing did.
-    """
-    steps: list[tuple[str, str, Query]] = [("DELETE", f"/containers/{new}", (("force", "1"),))]
-    if renamed:
-        steps.append(("POST", f"/containers/{old['Id']}/rename", (("name", name),)))
-    if running:
-        steps.append(("POST", f"/containers/{old['Id']}/start", ()))
-    failed = []
-    for method, path, query in steps:
-        try:
-            api.request(method, path, query)
-        except JaulaError as error:  # the next step may still work
-            failed.append(error.message)
-    if not failed:
-        return ""
-    return f"; the old container {str(old['Id'])[:12]} could not be restored: {'; '.join(failed)}"
-
-
-def _remove_old(api: Api, old: Mapping[str, Any], old_name: str) -> str:
-    """Remove the old container without its volumes, unless its layer has changed files."""
-    mounts = [f"{mount['Destination']}/" for mount in old.get("Mounts") or ()]
-    changes = api.document("GET", f"/containers/{old['Id']}/changes") or ()
-    if any(_is_content(change, mounts) for change in changes):
-        return old_name
-    api.request("DELETE", f"/containers/{old['Id']}")
-    return ""
-
-
-def _is_content(change: Mapping[str, Any], mounts: Sequence[str]) -> bool:
-    """Return whether a change is more than a changed directory (kind 0) or a mount point."""
-    path = str(change.get("Path") or "")
-    is_mount_point = any(mount.startswith(f"{path}/") for mount in mounts)
-    return bool(change.get("Kind")) and not is_mount_point

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 from jaula.audit.escape.twin import readonly
 from jaula.errors import Conflict, JaulaError
 from jaula.harden import request
-from jaula.harden.apply import POLL, Api, unframed
+from jaula.harden.apply import POLL, unframed
+from jaula.harden.apply_recovery import Api
 from jaula.record.document import Entry
 from jaula.record.reader import Record
 from jaula.spec.profile import Architecture, Profile
@@ -30,6 +31,7 @@ _UNREACHED = ("ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", *_REFUSED)
 _WITH_ENTRIES = ("open", "openat", "openat2", "creat", "connect")
 _ARCHITECTURES: dict[str, Architecture] = {"": "x86_64", "i386": "x86", "x32": "x32"}
 _PREFIX = "jaula-check-"
+_LISTEN = "network.listen"
 _START = ""  # the start in place of a command
 
 
@@ -236,6 +238,8 @@ def evaluate(before: Life, after: Life, profile: Profile) -> Verdict:
         for entry in after.record.entries.values()
         if _is_refusal(entry) and _subject(entry) not in known
     ]
+    if any(lack.section == _LISTEN for lack in lacks):
+        lacks = [lack for lack in lacks if lack.refusal != "bind failed with EACCES"]
     rows = after.inspect.get("EgressRefused") or ()
     lacks += (_destination(str(row["Destination"])) for row in rows)
     if after.inspect["State"].get("OOMKilled") and not before.inspect["State"].get("OOMKilled"):
@@ -259,6 +263,8 @@ def _is_refusal(entry: Entry) -> bool:
         return entry.errno in _REFUSED
     if entry.kind == "connect":
         return bool(entry.port) and entry.errno in _UNREACHED
+    if entry.kind == "bind":
+        return bool(entry.port) and entry.protocol == "tcp" and entry.errno == "EACCES"
     if entry.kind != "syscall":
         return False
     if entry.layer in ("seccomp", "process-limit"):
@@ -294,6 +300,11 @@ def _lack(entry: Entry, profile: Profile) -> Lack:
         return Lack(f"{what} needs {entry.capability}", "capabilities", f'"{item}"')
     if entry.kind == "file-refused":
         return _file(entry, profile)
+    if entry.kind == "bind":
+        item, listed = f"tcp:{entry.port}", profile.network.listen
+        known = listed is not None and item not in listed
+        section = (_LISTEN, f'"{item}"') if known else ("", "")
+        return Lack(f"bind to {item} was refused", *section)
     if entry.kind == "connect":
         address = f"[{entry.address}]" if ":" in entry.address else entry.address
         item = f"{entry.protocol or 'tcp'}:{address}:{entry.port}"

@@ -188,6 +188,10 @@ def test_changed_files_keep_the_old_container(
     assert done.returncode == 0, done.stderr
     old = next(one for one in all_names(engine, name) if one != name)
     assert f"kept as {old}" in done.stderr
+    assert ".without-profile-" in old
+    again = apply(engine, file, name)
+    assert again.returncode == 0, again.stderr
+    assert old in all_names(engine, name)
     assert not containers.inspect(engine, old)["State"]["Running"]
 
 

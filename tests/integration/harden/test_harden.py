@@ -94,6 +94,42 @@ def test_a_server_of_a_volume_has_lists_of_files_and_programs(
         engine.cli("jaula", "volume", "rm", volume)
 
 
+def test_flags_check_and_apply_the_profile(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    name = f"flags-{os.getpid()}"
+    script = "echo ok > /tmp/a; cat /tmp/a; while :; do read x < /etc/passwd; sleep 1; done"
+    path = tmp_path / f"{name}.record"
+    run = ("jaula", "run", "-d", "--name", name, "--tmpfs", "/tmp", f"--record={path}", busybox)
+    try:
+        assert engine.cli(*run, "sh", "-c", script).returncode == 0
+        time.sleep(2)
+        engine.cli("jaula", "stop", "-t", "0", name)
+        for _ in range(100):  # the recorder ends after the container
+            if engine.cli("jaula", "record", "verify", str(path)).returncode == 0:
+                break
+            time.sleep(0.1)
+        assert engine.cli("jaula", "start", name).returncode == 0
+        bad = engine.cli("jaula", "harden", name, "--apply", "--format", "docker", cwd=tmp_path)
+        assert (bad.returncode, "--apply is not combined with --format" in bad.stderr) == (1, True)
+        none = engine.cli("jaula", "harden", "--check", cwd=tmp_path)
+        assert (none.returncode, '--check" requires a container' in none.stderr) == (1, True)
+        done = engine.cli("jaula", "harden", "--check", "--apply", name, cwd=tmp_path, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{name} works under the profile {name}" in done.stdout
+        shown = engine.cli("jaula", "inspect", "-f", "{{.HostConfig.ProfileName}}", name)
+        assert shown.stdout == f"{name}\n"
+        less = tmp_path / "less.toml"
+        less.write_text('name = "less"\n[seccomp.syscalls]\nx86_64 = ["read"]\n')
+        words = ("--profile", str(less), "--check", "--apply", name)
+        done = engine.cli("jaula", "harden", *words, cwd=tmp_path, timeout=120)
+        assert done.returncode == 1, done.stdout
+        shown = engine.cli("jaula", "inspect", "-f", "{{.HostConfig.ProfileName}}", name)
+        assert shown.stdout == f"{name}\n"  # as before
+    finally:
+        engine.cli("jaula", "rm", "-fv", name)
+
+
 def test_records_of_the_directory_are_used_by_name(
     engine: PrivateEngine, record: Path, tmp_path: Path
 ) -> None:

@@ -16,7 +16,7 @@ from jaula.state.audit_log import Head
 PROFILE = Profile(
     name="web",
     files=Files(read=("/etc/app/",), write=("/data/",), execute=("/bin/",)),
-    network=Network(egress=()),
+    network=Network(listen=("tcp:80",), egress=()),
 )
 
 
@@ -57,6 +57,12 @@ def entry(kind: str, **fields: Any) -> Entry:
             "seccomp.syscalls.x86",
             '"bind"',
         ),
+        (
+            entry("bind", family="inet", protocol="tcp", port=81, errno="EACCES"),
+            "network.listen",
+            '"tcp:81"',
+        ),
+        (entry("bind", family="inet", protocol="tcp", port=80, errno="EACCES"), "", ""),
         (
             entry("syscall", syscall="kill", errno="SIGSYS", layer="seccomp"),
             "seccomp.syscalls.x86_64",

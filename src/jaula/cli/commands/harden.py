@@ -28,6 +28,7 @@ def run(options: Options) -> int:
     image = options.text("image")
     if image and (paths or profiles or options.is_set("margin")):
         raise UsageError("--image is not combined with --record, --profile or --margin", status=1)
+    container = _container(options, output_format)
     if not options.arguments and not paths and not profiles and not image:
         raise UsageError(
             '"jaula harden" requires a container, --record, --image or --profile.', status=1
@@ -49,10 +50,39 @@ def run(options: Options) -> int:
         text = _text(profile, output_format)
         if output := options.text("output"):
             _write(output, text)
-        else:
+        elif not container:
             sys.stdout.write(text)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
+    return _check_and_apply(options, container, text, profile) if container else 0
+
+
+def _container(options: Options, output_format: str) -> str:
+    """Return the container of --check and --apply, '' without them.
+
+    :raises UsageError: when there is none, or the output is not a profile.
+    """
+    flags = [f"--{name}" for name in ("check", "apply") if options.on(name)]
+    if not flags:
+        return ""
+    if not options.arguments:
+        raise UsageError(f'"jaula harden {flags[0]}" requires a container.', status=1)
+    if output_format != "toml":
+        raise UsageError(f"{flags[0]} is not combined with --format", status=1)
+    return options.arguments[0]
+
+
+def _check_and_apply(options: Options, container: str, text: str, profile: Profile) -> int:
+    """Check and apply a profile as the flags say; one that does not work is not applied."""
+    if options.on("check"):
+        from jaula.cli.commands.harden_check import check_profile
+
+        if status := check_profile(container, text, profile):
+            return status
+    if options.on("apply"):
+        from jaula.cli.commands.harden_apply import apply_profile
+
+        apply_profile(container, text, profile)
     return 0
 
 
@@ -180,19 +210,24 @@ COMMAND = Command(
         Flag("margin", "", "string",
              "Factor from a recorded peak to its limit, 0 for no limits (default 1.5)",
              metavar="NUMBER"),
+        Flag("check", "", "bool", "Check the profile with twins of the container: harden check"),
+        Flag("apply", "", "bool", "Create the container again under the profile: harden apply"),
     ),
     max_args=1,
     description=(
         "A profile names the capabilities, system calls, files, destinations and limits that the "
         "records of a container have, with the evidence for each. All else is refused when a "
         "container runs with it: jaula run --profile FILE. Several records are joined. A record "
-        "that is not intact is refused, and what records lost is in the profile's header."
+        "that is not intact is refused, and what records lost is in the profile's header.\n\n--check and "
+        "--apply do with the profile what harden check and harden apply do with a file; with both, "
+        "a profile is applied only if the container works under it."
     ),
     examples=(
         ("Make a profile of two records", "jaula harden web --record a.record --record b.record"),
         ("Guess a profile from an image", "jaula harden --image nginx"),
         ("Write it to a file", "jaula harden web -o web.toml"),
+        ("Apply it, if the container works under it", "jaula harden web --check --apply"),
     ),
-    see_also=("record", "harden diff", "run"),
+    see_also=("record", "harden apply", "harden check", "harden diff", "run"),
     completes="container",
 )  # fmt: skip

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.harden.apply import Query
+    from jaula.harden.apply_recovery import Query
     from jaula.spec.profile import Profile
 
 TIMEOUT = 60.0  # seconds
@@ -22,29 +22,51 @@ TIMEOUT = 60.0  # seconds
 
 def run(options: Options) -> int:
     """Apply the profile and print the id of the new container."""
+    timeout = seconds(options, "timeout", TIMEOUT)
+    if options.on("recover"):
+        if len(options.arguments) != 1:
+            raise UsageError('"jaula harden apply --recover" requires a container.', status=1)
+        recover(options.arguments[0])
+        return 0
+    if len(options.arguments) != 2:
+        raise UsageError('"jaula harden apply" requires a profile and a container.', status=1)
     file, ref = options.arguments
-    apply_profile(ref, file, seconds(options, "timeout", TIMEOUT))
+    apply_profile(ref, *load(file), timeout)
     return 0
 
 
-def apply_profile(ref: str, file: str, timeout: float) -> None:
-    """Apply the profile of a file, or a packaged one, to a container.
+def recover(ref: str) -> None:
+    """Finish or undo interrupted replacements of a container.
+
+    :raises CliError: when the old container cannot be restored.
+    """
+    from jaula.errors import JaulaError
+    from jaula.harden.apply_recovery import recover
+
+    try:
+        if not recover(EngineApi(Client(Settings.host)), ref, _report):
+            print(f"jaula: no apply to {ref} was interrupted", file=sys.stderr)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
+
+
+def _report(line: str) -> None:
+    print(f"jaula: {line}", file=sys.stderr, flush=True)
+
+
+def apply_profile(ref: str, text: str, profile: Profile, timeout: float = TIMEOUT) -> None:
+    """Apply a profile, with the text that is sent, to a container, and print the new id.
 
     :raises CliError: when it cannot be applied; the container is as before.
     """
-    text, profile = load(file)
     from jaula.errors import JaulaError
     from jaula.harden.apply import apply
+    from jaula.harden.apply_recovery import recover
 
+    api = EngineApi(Client(Settings.host))
     try:
-        done = apply(
-            EngineApi(Client(Settings.host)),
-            quote(ref),
-            text,
-            profile,
-            timeout=timeout,
-            report=lambda line: print(f"jaula: {line}", file=sys.stderr, flush=True),
-        )
+        recover(api, ref, _report)
+        done = apply(api, quote(ref), text, profile, timeout=timeout, report=_report)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
     for warning in done.warnings:
@@ -128,14 +150,15 @@ def seconds(options: Options, flag: str, default: float) -> float:
 
 
 COMMAND = Command(
-    "[OPTIONS] FILE CONTAINER",
+    "[OPTIONS] FILE CONTAINER | --recover CONTAINER",
     "Create a container again under a profile",
     run,
     flags=(
         Flag("timeout", "", "string", "Time for the health check of the new container (default 1m)",
              metavar="DURATION"),
+        Flag("recover", "", "bool", "End an interrupted apply to the container, and apply nothing"),
     ),
-    min_args=2,
+    min_args=1,
     max_args=2,
     description=(
         "Creates the container again with the same options, volumes and networks, and with the "
@@ -144,9 +167,14 @@ COMMAND = Command(
         "or is not healthy in time, it is removed and the old one runs again. Without a health "
         "check it must run for 5 seconds.\n\nThe old container is removed after that, without its "
         "volumes. If files in its writable layer were changed, it is kept, stopped, and its name "
-        "is printed: its layer is not part of the new container."
+        "is printed: its layer is not part of the new container.\n\nA command that was killed is "
+        "ended by the next one, or by --recover: if the new container runs, the old one is removed "
+        "as above, otherwise the old one has its name back and runs as before."
     ),
-    examples=(("Apply a profile", "jaula harden apply web.toml web"),),
+    examples=(
+        ("Apply a profile", "jaula harden apply web.toml web"),
+        ("End an apply that was killed", "jaula harden apply --recover web"),
+    ),
     see_also=("harden check", "run"),
     completes="container",
 )  # fmt: skip

@@ -16,10 +16,11 @@ from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from jaula.harden.check import CommandResult, Tools
     from jaula.record.reader import Record
+    from jaula.spec.profile import Profile
 
 TIME = 10.0  # seconds
 _CHUNK = 1 << 18  # bytes
@@ -28,17 +29,21 @@ _CHUNK = 1 << 18  # bytes
 def run(options: Options) -> int:
     """Print the answer; 0 if the container works under the profile, otherwise 1."""
     file, ref = options.arguments
-    return check_profile(ref, file, seconds(options, "time", TIME), options.texts("command"))
+    time = seconds(options, "time", TIME)
+    return check_profile(ref, *load(file), time, options.texts("command"))
 
 
-def check_profile(ref: str, file: str, time: float, commands: list[str]) -> int:
-    """Check the profile of a file, or a packaged one, with twins of a container.
+def check_profile(
+    ref: str, text: str, profile: Profile, time: float = TIME, commands: Sequence[str] = ()
+) -> int:
+    """Check a profile, with the text that is sent, with twins of a container.
+
+    Print the answer, and return the exit status.
 
     :raises CliError: when the twins cannot run or be recorded.
     """
     if os.geteuid() != 0:
         raise CliError("jaula: a check records twins of the container, which needs root")
-    text, profile = load(file)
     from jaula.errors import JaulaError
     from jaula.harden.check import check
 
