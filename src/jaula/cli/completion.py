@@ -19,6 +19,8 @@ NAME_COMMANDS = {
     "config": "jaula config ls --format '{{.Name}}'",
 }
 
+PRESETS = ("default", "strict", "docker", "honeypot")  # profiles that are not documents
+
 
 def script(shell: str) -> str:
     """Return the script for ``bash``, ``zsh`` or ``fish``."""
@@ -50,6 +52,16 @@ def _values(completes: str | tuple[str, ...]) -> str:
     if isinstance(completes, tuple):
         return " ".join(completes)
     return f"$({NAME_COMMANDS[completes]} 2>/dev/null)" if completes in NAME_COMMANDS else ""
+
+
+def _profiles() -> str:
+    """Return the names of profiles; a shell offers ``*.toml`` files too."""
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    from jaula.spec import profile
+
+    return " ".join((*PRESETS, *profile.packaged_names()))
 
 
 def _quoted(text: str) -> str:
@@ -149,6 +161,11 @@ complete -F _jaula jaula
 def _bash_reply(completes: str | tuple[str, ...]) -> str:
     if completes == "file":
         return 'COMPREPLY=($(compgen -f -- "$current"))'
+    if completes == "profile":
+        return (
+            f'COMPREPLY=($(compgen -W "{_profiles()}" -- "$current";'
+            ' compgen -f -X "!*.toml" -- "$current"; compgen -d -S / -- "$current"; true))'
+        )
     return f'COMPREPLY=($(compgen -W "{_values(completes)}" -- "$current"))'
 
 
@@ -237,6 +254,12 @@ _jaula_command() {{
     esac
 }}
 
+_jaula_profile() {{
+    local -a names=({_profiles()})
+    _describe profile names
+    _files -g '*.toml'
+}}
+
 _jaula "$@"
 """
 
@@ -263,7 +286,7 @@ def _zsh_action(completes: str | tuple[str, ...]) -> str:
         return f"({' '.join(completes)})"
     return (
         f"_jaula_{completes}"
-        if completes in NAME_COMMANDS
+        if completes in NAME_COMMANDS or completes == "profile"
         else "_files"
         if completes == "file"
         else " "
@@ -324,4 +347,6 @@ def _fish_flag(flag: cli_command.Flag, condition: str) -> str:
 def _fish_values(completes: str | tuple[str, ...]) -> str:
     if isinstance(completes, tuple):
         return _quoted(" ".join(completes))
+    if completes == "profile":
+        return _quoted(f"{_profiles()} (__fish_complete_suffix .toml)")
     return f'"({NAME_COMMANDS[completes]} 2>/dev/null)"'

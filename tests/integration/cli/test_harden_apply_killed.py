@@ -51,7 +51,7 @@ def apply_in_child(engine: PrivateEngine, name: str, number: int, act: Act, *, a
         apply_module.SETTLE = apply_module.POLL = 0.2
         api = Interrupted(engine.host, number, act, after=after)
         apply_module.apply(api, name, TEXT, load(TEXT.encode(), "x"), timeout=5)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - a forked child must not return
         print(error, file=sys.stderr)
         os._exit(1)
     os._exit(0)

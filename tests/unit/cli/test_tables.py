@@ -18,6 +18,8 @@ from jaula.cli.errors import CliError
 from jaula.cli.images import pull
 from jaula.cli.output import list as output_list
 from jaula.cli.output import table as output_table
+from jaula.engine.containers import presets
+from jaula.spec.profile import packaged_names
 
 CONTAINER: dict[str, Any] = {
     "Id": "0123456789abcdef" * 4,
@@ -190,6 +192,20 @@ def test_bash_completes_commands_flags_and_values() -> None:
     assert complete("jaula run --pull ") == ["always", "missing", "never"]
     assert "--sig-proxy" in complete("jaula container run --sig")
     assert complete("jaula image bootstrap de") == ["debian"]
+
+
+def test_bash_completes_profiles_and_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own.toml", "own.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "owned").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert complete("jaula run --profile ow") == ["own.toml", "owned/"]
+    assert complete("jaula create --profile ng") == ["nginx"]
+    offered = complete("jaula run --profile ")
+    assert {*presets.NAMES, *packaged_names()} <= set(offered)
+    assert completion.PRESETS == presets.NAMES
 
 
 def test_options_of_a_list_command_do_not_leak_between_runs() -> None:

@@ -218,9 +218,9 @@ COMMAND = Command(
         "A profile names the capabilities, system calls, files, destinations and limits that the "
         "records of a container have, with the evidence for each. All else is refused when a "
         "container runs with it: jaula run --profile FILE. Several records are joined. A record "
-        "that is not intact is refused, and what records lost is in the profile's header.\n\n--check and "
-        "--apply do with the profile what harden check and harden apply do with a file; with both, "
-        "a profile is applied only if the container works under it."
+        "that is not intact is refused, and what records lost is in the profile's header.\n\n"
+        "--check and --apply do with the profile what harden check and harden apply do with a "
+        "file; with both, a profile is applied only if the container works under it."
     ),
     examples=(
         ("Make a profile of two records", "jaula harden web --record a.record --record b.record"),

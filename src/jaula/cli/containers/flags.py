@@ -350,7 +350,7 @@ FLAGS = (
         "string",
         "Security profile: default, strict, docker, honeypot, a packaged profile, or a file",
         group=SECURITY,
-        completes=("default", "strict", "docker", "honeypot"),
+        completes="profile",
     ),
     Flag(
         "publish",

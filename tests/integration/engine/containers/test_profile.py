@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -174,6 +175,43 @@ def test_docker_sends_a_document_as_an_annotation(engine: PrivateEngine, busybox
     )
     assert done.stdout == "1000\n"
     assert "Permission denied" in done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("docker-compose"), reason="docker-compose is not installed")
+def test_compose_sends_a_document_as_an_annotation(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    text = "".join(f"          {line}\n" for line in DOCUMENT.splitlines())
+    (tmp_path / "compose.yaml").write_text(
+        f"services:\n  shell:\n    image: {busybox}\n    network_mode: none\n"
+        '    command: ["sh", "-c", "id -u; cat /etc/group"]\n'
+        f"    annotations:\n        io.jaula.profile: |\n{text}"
+    )
+    compose = ("docker-compose", "-p", unique("p"))
+    try:
+        done = engine.cli(*compose, "up", "--no-log-prefix", cwd=tmp_path, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert "1000\n" in done.stdout
+        assert "Permission denied" in done.stdout + done.stderr
+    finally:
+        engine.cli(*compose, "down", "-t", "0", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("client", ["jaula", "docker"])
+def test_a_packaged_profile_is_named(engine: PrivateEngine, busybox: str, client: str) -> None:
+    flag = ("--profile", "nginx")
+    if client == "docker":
+        flag = ("--annotation", "io.jaula.profile=nginx")
+    name = unique()
+    done = engine.cli(client, "create", "--name", name, *flag, busybox, "true")
+    try:
+        assert done.returncode == 0, done.stderr
+        host = containers.inspect(engine, name)["HostConfig"]
+        assert host["ProfileName"] == "nginx"
+        assert host["Listen"] == ["tcp:80"]
+        assert host["Egress"] == []
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1&v=1")
 
 
 @pytest.mark.parametrize(
