@@ -13,20 +13,23 @@ import pytest
 from conftest import load_image
 from harness import containers
 from harness.engine import PrivateEngine
+from jaula.harden.tally import words
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the probing program is for x86_64"
 )
-CALLS = """access arch_prctl brk clock_nanosleep close execve exit exit_group fstat futex getpid
-getuid ioctl mmap mprotect munmap nanosleep newfstatat openat prctl prlimit64 read
-readlink rseq rt_sigaction rt_sigprocmask rt_sigreturn set_robust_list
-set_tid_address getrandom write""".split()
+CALLS = words(
+    """access arch_prctl brk clock_nanosleep close execve exit exit_group fstat futex getpid
+    getuid ioctl mmap mprotect munmap nanosleep newfstatat openat prctl prlimit64 read
+    readlink rseq rt_sigaction rt_sigprocmask rt_sigreturn set_robust_list
+    set_tid_address getrandom write"""
+)
 
 
 def document(
     *, execute: str = '["/bin/"]', egress: str = '["tcp:192.0.2.53:53"]', pids: int = 20,
     devices: str = '["/dev/fuse"]', write: str = '["/tmp/", "/data/"]', memory: int = 64 << 20,
-    process: str = "", cpus: float = 0.5,
+    process: str = "", cpus: float = 0.5, listen: str = '["tcp:8080"]',
 ) -> str:  # fmt: skip
     return f"""name = "web"
 capabilities = []
@@ -43,6 +46,7 @@ volumes = ["/data"]
 "/tmp" = "size=1m"
 [network]
 egress = {egress}
+listen = {listen}
 [limits]
 pids = {pids}
 memory = {memory}
@@ -92,6 +96,7 @@ def test_a_container_under_its_profile_holds(engine: PrivateEngine, tmp_path: Pa
         "calls of i386 not in it", "calls of x32 not in it", "execution outside of it",
         "execution in memory", "connections not in it", "devices not in it", "limits",
         "privileges", "volumes in it", "devices in it", "connections in its list",
+        "ports not in it", "ports in it",
     ):  # fmt: skip
         assert found[f"tried: profile: {name}"]["verdict"] == "holds", name
 
@@ -117,6 +122,7 @@ ALL = '["tcp:192.0.2.53:53", "tcp:0.0.0.0/0:*", "udp:0.0.0.0/0:*"]'
         (document(egress=ALL), (), {"connections not in it"}, "tcp:"),
         (document(devices='["/dev/fuse", "/dev/zero:/dev/kvm"]'), (), {"devices not in it"},
          "/dev/kvm"),
+        (document(listen='["tcp:8080", "tcp:4444"]'), (), {"ports not in it"}, "tcp:4444"),
         (document(pids=60), (), {"limits"}, "28 threads"),
         (document(memory=160 << 20), (), {"limits"}, "80 MB"),
         (document(write='["/tmp/", "/data/", "/more/"]'), ("-v", "/more"), {"mounts not in it"},
@@ -172,7 +178,7 @@ def test_the_general_attempts_are_made_under_a_profile(
 
 
 def test_nothing_is_left(engine: PrivateEngine, tmp_path: Path) -> None:
-    before = set(Path("/run").glob("jaula-probe-*"))
+    before = engine.cli("jaula", "volume", "ls", "-q").stdout
     rows(engine, tmp_path, document())
-    assert set(Path("/run").glob("jaula-probe-*")) <= before
     assert "jaula-probe" not in engine.cli("jaula", "ps", "-a").stdout
+    assert engine.cli("jaula", "volume", "ls", "-q").stdout == before

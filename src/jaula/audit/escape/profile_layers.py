@@ -24,6 +24,7 @@ import msgspec
 from msgspec.structs import replace
 
 from jaula.audit.checks import egress as egress_rules
+from jaula.audit.checks import listen as listen_rules
 from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.escape.attempts import CLOSED, O_WRONLY, Attempt, call, path_bytes
 from jaula.audit.escape.check_info import INFO
@@ -43,11 +44,11 @@ from jaula.audit.escape.network import (
 from jaula.audit.escape.program import CALL, SYSTEM_CALLS, Entry
 from jaula.audit.escape.syscalls import AT_FDCWD
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, verdict_of
+from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.kernel import seccomp
 from jaula.kernel.libc import function
 from jaula.kernel.paths import open_in_root
-from jaula.spec import egress
+from jaula.spec import egress, listen
 from jaula.spec.profile import Profile
 
 GROUP = "profile"
@@ -82,6 +83,7 @@ _NOT_OPENED = ("/dev/watchdog", "/dev/st", "/dev/nst")  # an open starts a timer
 _DOCUMENTATION = "192.0.2.1"  # RFC 5737
 _DOCUMENTATION6 = "2001:db8::1"  # RFC 3849
 _PORT = 9  # discard
+_PORTS = (23, 1080, 2222, 4444, 8081, 31337, 50000, 65535)  # of shells and proxies
 
 _ANSWERED = (SILENT | {errno.ECONNREFUSED, errno.ECONNRESET}) - {errno.EALREADY}
 """Errors of a connection that the rules reject. A packet without an answer was not rejected."""
@@ -121,7 +123,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ``identity`` finds one by its path. ``mounts`` are the destinations of its volumes and
     directories of the host. ``shared_network`` is the flag that joins the network of the host or
     of another container. ``processors`` is the number of CPUs that the container may use.
-    ``checks_execution``: this kernel has AT_EXECVE_CHECK.
+    ``checks_execution``: this kernel has AT_EXECVE_CHECK. ``checks_bind``: its Landlock has rules
+    for bind(2) (Linux 6.7).
     """
 
     programs: tuple[Program, ...] = ()
@@ -131,6 +134,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     shared_network: str | None = None
     processors: int = 1
     checks_execution: bool = True
+    checks_bind: bool = True
 
 
 def refused(profile: Profile, facts: Facts) -> list[Attempt]:
@@ -139,6 +143,7 @@ def refused(profile: Profile, facts: Facts) -> list[Attempt]:
         *_copies(profile, facts),
         *_programs(profile, facts),
         *_connections(profile, facts),
+        *_binds(profile, facts),
         *_devices(profile),
         *limits(profile, facts.processors),
         *_mounts(profile, facts),
@@ -153,6 +158,7 @@ def permitted(profile: Profile, facts: Facts) -> list[Attempt]:
         *_listed_devices(profile),
         *_listed_mounts(profile, facts),
         *_listed_connections(facts),
+        *_listed_binds(profile, facts),
     ]
 
 
@@ -399,6 +405,43 @@ def _listed_connections(facts: Facts) -> Iterator[Attempt]:
         )  # fmt: skip
 
 
+def _binds(profile: Profile, facts: Facts) -> Iterator[Attempt]:
+    """Yield binds of TCP ports that the list lacks. Those of UDP are refused by the firewall."""
+    if profile.network.listen is None or not facts.checks_bind:
+        return
+    ports = listen.parse(profile.network.listen)
+    for port in _PORTS:
+        if not any(each.protocol == "tcp" and each.number == port for each in ports):
+            for family, name in ((AF_INET, f"tcp:{port}"), (AF_INET6, f"tcp:{port} of IPv6")):
+                yield replace(
+                    _bind(family, port),
+                    group=f"{GROUP}: ports not in it",
+                    name=name,
+                    refusals=frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT}),
+                )
+
+
+def _listed_binds(profile: Profile, facts: Facts) -> Iterator[Attempt]:
+    """Yield binds of the listed TCP ports, if no other container has the same network."""
+    if not facts.checks_bind or facts.shared_network:
+        return
+    for port in listen.parse(profile.network.listen or ()):
+        if port.protocol == "tcp":
+            yield replace(
+                _bind(AF_INET, port.number),
+                group=f"{GROUP}: ports in it",
+                name=str(port),
+                refusals=frozenset({errno.EACCES, errno.EPERM}),
+            )
+
+
+def _bind(family: int, port: int) -> Attempt:
+    """Return a bind of a port of all addresses; nothing listens there."""
+    sockaddr = inet_address(bytes(4), port) if family == AF_INET else inet6_address(bytes(16), port)
+    steps = (call("socket", family, SOCK_STREAM, 0), call("bind", 3, sockaddr, len(sockaddr)))
+    return Attempt(group="", name="", steps=steps)
+
+
 # -- devices ---------------------------------------------------------------------------------------
 
 
@@ -533,24 +576,33 @@ def state_rows(profile: Profile, container: AuditedContainer) -> Iterator[Result
             found[1] if found else "", verdict_of(actual is not None and actual <= requested, None),
             INFO.id,
         )  # fmt: skip
-    if profile.network.egress is None:
-        return
-    loaded = container.host_config.get("Egress")
-    missing = sorted(set(profile.network.egress) - set(loaded or ()))
-    more = sorted(set(loaded or ()) - set(profile.network.egress))
-    problems = [f"also allowed: {', '.join(more)}"] if more else []
-    problems += [f"not allowed: {', '.join(missing)}"] if missing else []
-    if loaded is None:
-        problems = ["no list is loaded"]
-    if container.text("NetworkMode") == "none":
+    network = profile.network
+    for name, key, items, check in (
+        ("connections", "Egress", network.egress, egress_rules.check),
+        ("ports", "Listen", network.listen, listen_rules.check),
+    ):
+        if items is None:
+            continue
         problems = []
-    else:
-        problems += [r.effective for r in egress_rules.check(container) if r.verdict != "holds"]
-    count = f"{len(profile.network.egress)} destinations"
-    yield Result(
-        f"{GROUP}: rules of connections", INFO.layer, count, "; ".join(problems) or count,
-        "nft list ruleset", verdict_of(not problems, None), INFO.id,
-    )  # fmt: skip
+        if container.text("NetworkMode") != "none":
+            problems = [*_list_problems(items, container.host_config.get(key))]
+            problems += [r.effective for r in check(container) if r.verdict is not Verdict.HOLDS]
+        count = quantity(len(items), "item")
+        yield Result(
+            f"{GROUP}: rules of {name}", INFO.layer, count, "; ".join(problems) or count,
+            "nft list ruleset", verdict_of(not problems, None), INFO.id,
+        )  # fmt: skip
+
+
+def _list_problems(listed: Sequence[str], loaded: Sequence[str] | None) -> Iterator[str]:
+    """Yield the differences of the list of a container from that of the profile."""
+    if loaded is None:
+        yield "no list is loaded"
+        return
+    if more := sorted(set(loaded) - set(listed)):
+        yield f"also allowed: {', '.join(more)}"
+    if missing := sorted(set(listed) - set(loaded)):
+        yield f"not allowed: {', '.join(missing)}"
 
 
 def _limit(text: str) -> float | None:

@@ -37,7 +37,7 @@ from jaula.audit.escape.select import HostBait
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict
 from jaula.errors import Unsupported
-from jaula.kernel import ptrace
+from jaula.kernel import landlock, ptrace
 from jaula.kernel.libc import MACHINE
 from jaula.security.lsm import detect
 from jaula.spec import honeypot
@@ -46,6 +46,7 @@ from jaula.spec.runtime import Spec
 
 INSIDE = "/.jaula-probe"
 SHARED = ("host", "container:")  # network modes
+BIND_ABI = 4  # of Landlock: rules for bind(2)
 
 
 def rows(api: Api, inspect: Mapping[str, Any], spec: Spec) -> list[Result]:
@@ -118,6 +119,7 @@ def profile_rows(
             shared_network=f"--network={mode}" if mode.startswith(SHARED) else None,
             processors=processors,
             checks_execution=profile_layers.execution_check(),
+            checks_bind=landlock.abi_version() >= BIND_ABI,
         )
         second = profile_layers.refused(document, facts)
         permitted = profile_layers.permitted(document, facts)

@@ -433,7 +433,7 @@ COMMAND = Command(
             "profile",
             "",
             "string",
-            "With --probe, prove that all that a profile does not list is refused",
+            "With --probe, prove that what a profile lacks is refused and what it lists works",
             metavar="FILE",
             completes="file",
         ),

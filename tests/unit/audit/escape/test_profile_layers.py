@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import subprocess
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from jaula.audit.escape import profile_layers as layers
+from jaula.audit.escape import twin
 from jaula.audit.escape.attempts import Attempt
 from jaula.audit.escape.profile_layers import Facts, Program, Sink
 from jaula.audit.escape.program import Answer
@@ -101,6 +104,17 @@ def test_a_connection_without_an_answer_was_not_rejected() -> None:
     assert refused(datagram, 3, 0, 1, 0, -errno.EAGAIN) is False
 
 
+def test_ports_that_are_not_listed_are_bound_in_vain() -> None:
+    served = replace(WEB, network=Network(listen=("tcp:4444", "udp:23")))
+    found = names("ports not in it", served)
+    assert {"tcp:23", "tcp:23 of IPv6", "tcp:65535"} <= found
+    assert "tcp:4444" not in found
+    made = {each.name for each in layers.permitted(served, facts()) if "ports" in each.group}
+    assert made == {"tcp:4444"}
+    assert not names("ports not in it", served, facts(checks_bind=False))
+    assert not names("ports not in it")  # without a list
+
+
 def test_listed_devices_are_opened_and_others_are_not_listed() -> None:
     found = names("devices not in it")
     assert {"/dev/mem", "mem 1:1"} <= found
@@ -148,3 +162,26 @@ def test_the_second_twin_has_directories_in_place_of_mounts() -> None:
 def test_the_filter_of_the_second_twin_has_the_calls_of_the_attempts() -> None:
     calls = layers.calls(layers.refused(WEB, facts()))
     assert {"connect", "execve", "mknodat", "prctl", "clone", "sendto"} <= set(calls)
+
+
+def test_directories_of_the_second_twin_are_removed() -> None:
+    with twin._directories(("/data", "/x")) as made:
+        assert set(made) == {"/data", "/x"}
+        assert all(os.stat(path).st_mode & 0o7777 == 0o1777 for path in made.values())
+        Path(made["/data"], "file").write_text("")
+    assert not any(map(os.path.exists, made.values()))
+
+
+def test_a_datagram_is_received_from_the_sink() -> None:
+    with twin._sink("127.0.0.1") as opened:
+        assert opened is not None
+        sink, datagrams = opened
+        assert not twin._received(datagrams)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"x", (sink.address, sink.datagrams))
+        assert twin._received(datagrams)
+        socket.create_connection((sink.address, sink.listed)).close()
+    with twin._sink("192.0.2.1") as absent:  # not an address of this host
+        assert absent is None
+    with twin._sink("") as absent:
+        assert absent is None
