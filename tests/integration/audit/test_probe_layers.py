@@ -101,7 +101,7 @@ def test_a_container_under_its_profile_holds(engine: PrivateEngine, tmp_path: Pa
         assert found[f"tried: profile: {name}"]["verdict"] == "holds", name
 
 
-def test_a_program_that_is_not_listed_is_refused(engine: PrivateEngine, tmp_path: Path) -> None:
+def test_programs_that_are_not_listed_are_refused(engine: PrivateEngine, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(Path("/bin/true").read_bytes())
     (tmp_path / "other").chmod(0o755)
     bind = f"{tmp_path}/other:/usr/local/bin/other:ro"
@@ -110,6 +110,10 @@ def test_a_program_that_is_not_listed_is_refused(engine: PrivateEngine, tmp_path
         pytest.skip("this kernel has no AT_EXECVE_CHECK")
     assert found["tried: profile: programs not in it"]["effective"] == "1 refused"
     assert found["profile"]["verdict"] == "relaxed", found["profile"]
+    wider = document(execute='["/bin/", "/usr/local/bin/"]')
+    hole = rows(engine, tmp_path, wider, "-v", bind, claimed=document())
+    assert "/usr/local/bin/other" in hole["tried: profile: programs not in it"]["effective"]
+    assert {"profile", "tried: profile: programs not in it"} <= failing(hole)
 
 
 ALL = '["tcp:192.0.2.53:53", "tcp:0.0.0.0/0:*", "udp:0.0.0.0/0:*"]'

@@ -49,10 +49,11 @@ PROBE = ("alarm", "exit_group", "fork", "mmap", "open", "prctl", "unlink", "wait
 _O_WRONLY_CREATE = 0o1 | 0o100 | 0o200  # O_WRONLY, O_CREAT, O_EXCL
 _PR_CAPBSET_READ = 23
 _DIRECTORIES = (
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/root",
+    "/", "/bin", "/boot", "/dev", "/dev/shm", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/root",
     "/run", "/sbin", "/srv", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/var",
     "/var/cache", "/var/lib", "/var/log", "/var/tmp",
 )  # fmt: skip
+_ENGINE_TMPFS = ("/dev", "/dev/shm")  # writable, unless Landlock has rules for writing
 _FILES = (
     "/etc/passwd", "/etc/group", "/etc/shadow", "/etc/os-release", "/etc/profile", "/root",
     "/home", "/usr", "/var/lib", "/var/log",
@@ -199,6 +200,8 @@ def _writes(profile: Profile) -> Iterator[Attempt]:
             group=f"{GROUP}: writes outside of it", name=directory, refusals=CLOSED,
             steps=(call("open", path, _O_WRONLY_CREATE, 0o600), call("unlink", path)),
             deciding=0,
+            relaxed_by="without files.write the mounts decide, and this is a tmpfs of the engine"
+            if directory in _ENGINE_TMPFS and not profile.files.write else None,
         )  # fmt: skip
 
 

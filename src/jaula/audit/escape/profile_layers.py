@@ -246,15 +246,15 @@ def _programs(profile: Profile, facts: Facts) -> Iterator[Attempt]:
         return
     known = [each for each in map(facts.identity, listed) if each is not None]
     inodes = {each.inode for each in known}
-    directories = [*listed, *(each.path for each in known)]
+    items = [*listed, *(each.path for each in known)]
     for program in facts.programs:
-        if program.inode in inodes or any(
-            program.path == each or _includes(each, program.path) for each in directories
-        ):
+        if any(_includes(each, program.path) for each in items):
             continue
+        same = program.inode in inodes  # overlayfs may give each link of a layer its own inode
         yield Attempt(
             group=f"{GROUP}: programs not in it", name=program.path, refusals=CLOSED,
             steps=(_check(program.path),),
+            relaxed_by="a hard link of a listed program" if same else None,
         )  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def execution_check() -> bool:
 def programs_of(pid: int) -> tuple[Program, ...]:
     """Return the executable files of a process's root in the usual directories."""
     identity = identity_of(pid)
-    found: dict[tuple[int, int], Program] = {}
+    found: dict[str, Program] = {}
     for directory in _PROGRAM_DIRECTORIES:
         try:
             with _root(pid) as root:
@@ -300,8 +300,8 @@ def programs_of(pid: int) -> tuple[Program, ...]:
                 continue
             program = identity(f"{directory}/{name}")
             if program is not None:
-                found.setdefault(program.inode, program)
-    return tuple(sorted(found.values(), key=lambda each: each.path)[:MAX_PROGRAMS])
+                found[program.path] = program
+    return tuple(found[path] for path in sorted(found)[:MAX_PROGRAMS])
 
 
 def identity_of(pid: int) -> Identity:

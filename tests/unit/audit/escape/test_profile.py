@@ -130,6 +130,13 @@ def test_directories_outside_of_the_profile_are_tried() -> None:
     assert refused(made, 3) is False
 
 
+def test_the_tmpfs_of_the_engine_is_relaxed_without_a_list_of_writing() -> None:
+    open_ended = {each.name: each for each in escape.attempts(Profile(name="web"))}
+    assert open_ended["/dev"].relaxed_by and open_ended["/dev/shm"].relaxed_by
+    assert open_ended["/etc"].relaxed_by is None
+    assert attempt("writes outside of it", "/dev").relaxed_by is None
+
+
 def test_files_outside_of_the_profile_are_tried_if_it_lists_any() -> None:
     assert not any("reads" in each.group for each in escape.attempts(WEB))
     listed = Profile(name="web", files=Files(read=("/etc/group", "/usr/lib/"), execute=("/web",)))
