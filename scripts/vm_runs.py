@@ -49,7 +49,11 @@ PROBES = (
 )
 REMOVED = "tests/integration/audit/test_removed_protections.py"
 RUNS = (
-    Run("apparmor", ("--lsm", "apparmor"), ("tests/security/test_i09_apparmor.py", REMOVED)),
+    Run(
+        "apparmor",
+        ("--lsm", "apparmor"),
+        ("tests/security/test_i09_apparmor.py", REMOVED, "tests/integration/why/test_lsm.py"),
+    ),
     Run(
         "selinux",
         ("--lsm", "selinux"),
@@ -79,6 +83,12 @@ RUNS = (
          "tests/integration/runtime", "tests/integration/security",
          "tests/integration/audit", "tests/integration/engine/test_profiles.py",
          "tests/integration/engine/test_audit_log.py"),
+    ),
+    Run(
+        "records",
+        ("--init", "systemd"),
+        ("tests/integration/record", "tests/integration/why", "tests/integration/harden"),
+        (),  # each record verifies its programs, which takes both processors under emulation
     ),
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),

@@ -20,11 +20,10 @@ from jaula.record import ebpf_events as events
 from jaula.record import libbpf
 from jaula.record.cgroup import Cgroup
 from jaula.record.ebpf_events import Counts, Event, Key
-from jaula.record.libbpf import RingBuffer
+from jaula.record.libbpf import BTF, RingBuffer, traced_events
 from jaula.record.resource import Peak
 
 NAME = "ebpf-tracepoints"
-BTF = "/sys/kernel/btf/vmlinux"
 _MONOTONIC_COARSE = 6  # clock of include/uapi/linux/time.h; its resolution is a tick
 _MACHINES = ("x86_64",)
 _MARK, _FLUSH = "mark_processes", "flush_processes"  # iterators
@@ -41,11 +40,11 @@ _SOURCES = {  # program: what the header calls it
     "ring_submit": "io_uring_submit_req",
     "removed": "cgroup_rmdir",
 }
-_OPTIONAL = {  # events that not every kernel has, by the name of their type in BTF
-    "capable": b"btf_trace_cap_capable",  # Linux 6.14
-    "sent": b"btf_trace_sock_send_length",  # Linux 6.3
-    "ring_submit": b"btf_trace_io_uring_submit_req",  # Linux 6.3
-    "removed": b"btf_trace_cgroup_rmdir",
+_OPTIONAL = {  # events that not every kernel has, by their name in the kernel
+    "capable": "cap_capable",  # Linux 6.14
+    "sent": "sock_send_length",  # Linux 6.3
+    "ring_submit": "io_uring_submit_req",  # Linux 6.3
+    "removed": "cgroup_rmdir",
 }
 
 
@@ -79,7 +78,7 @@ class EbpfTracer:
             raise Unsupported(f"this kernel has no {BTF}", hint="it needs CONFIG_DEBUG_INFO_BTF")
         self._running = cgroup_id != 0
         data = resources.files("jaula.record").joinpath("bpf/record.bpf.o").read_bytes()
-        optional = _supported()
+        optional = traced_events(_OPTIONAL)
         config = events.CONFIG.pack(
             cgroup_id,
             int.from_bytes(os.urandom(8), "little"),
@@ -207,13 +206,6 @@ class EbpfTracer:
         self._object.detach()
         self._ring.close()
         self._object.close()
-
-
-def _supported() -> tuple[str, ...]:
-    """Return the optional programs whose events this kernel has."""
-    with open(BTF, "rb") as file:
-        data = file.read()
-    return tuple(name for name, event in _OPTIONAL.items() if b"\0" + event + b"\0" in data)
 
 
 def _unsupported(error: OSError) -> Unsupported:

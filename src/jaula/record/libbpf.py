@@ -10,12 +10,13 @@ import ctypes
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from jaula.errors import Unsupported
 
 LIBRARY = "libbpf.so.1"
+BTF = "/sys/kernel/btf/vmlinux"  # types of the kernel
 BPF_ANY, BPF_NOEXIST = 0, 1
 _WARN = 0  # enum libbpf_print_level
 _MESSAGES = 8  # kept for an error
@@ -92,8 +93,36 @@ def library() -> ctypes.CDLL:
 
 
 def _error(number: int, operation: str) -> OSError:
-    last = f": {_messages[-1]}" if _messages else ""
-    return OSError(number, f"{operation}: {os.strerror(number)}{last}")
+    reason = reason_of(_messages)
+    return OSError(number, f"{operation}: {os.strerror(number)}{reason and f': {reason}'}")
+
+
+def reason_of(messages: Iterable[str]) -> str:
+    """Return the reason in libbpf's messages: the verifier's, else the last message. Pure.
+
+    The verifier's log ends with its reason, a line of statistics, and libbpf's marks.
+    """
+    reason = ""
+    for message in messages:
+        lines = message.splitlines()
+        if "BEGIN PROG LOAD LOG" in message:
+            found = [
+                line for line in lines[1:] if line and not line.startswith(("processed ", "--"))
+            ]
+            return f"{lines[0].partition(': --')[0]}: {found[-1]}" if found else lines[0]
+        if lines:
+            reason = lines[-1]
+    return reason
+
+
+def traced_events(types: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys whose tracepoint this kernel has. A value is the event's name.
+
+    :raises OSError: when the kernel's types cannot be read.
+    """
+    with open(BTF, "rb") as file:
+        data = file.read()
+    return tuple(key for key, event in types.items() if f"\0btf_trace_{event}\0".encode() in data)
 
 
 class Map:

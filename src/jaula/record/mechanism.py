@@ -93,7 +93,7 @@ def needs_listener(name: str) -> bool:
     major, _, rest = os.uname().release.partition(".")
     minor = rest.partition(".")[0]
     version = (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
-    if os.geteuid() != 0 or version < _EBPF_KERNEL or not os.path.exists(ebpf.BTF):
+    if os.geteuid() != 0 or version < _EBPF_KERNEL or not os.path.exists(libbpf.BTF):
         return True
     try:
         libbpf.library()

@@ -15,13 +15,16 @@ from importlib import resources
 
 from jaula.errors import JaulaError, NotAuthorized, Unsupported
 from jaula.record import libbpf
-from jaula.record.libbpf import RingBuffer
+from jaula.record.libbpf import BTF, RingBuffer, traced_events
 from jaula.record.syscall_names import SyscallNames
 from jaula.why import refusal
 from jaula.why.refusal import Event
 
-_BTF = "/sys/kernel/btf/vmlinux"
-_OPTIONAL = ("capable", "victim")  # Linux 6.14, Linux 6.9
+_VICTIM = "victim"
+_OPTIONAL = {  # programs and their events; before Linux 6.9 that of the victim has no task
+    "capable": "cap_capable",  # Linux 6.14
+    _VICTIM: "mark_victim",
+}
 _ITERATOR = "mark_threads"
 _PROGRAMS = (
     "fork", "exec", "sys_enter", "sys_exit", "signal_generate", "process_exit",
@@ -44,22 +47,22 @@ class RefusalTracer:
             raise NotAuthorized("jaula why needs root to trace", hint="run the command with sudo")
         if platform.machine() != "x86_64":
             raise Unsupported(f"jaula why cannot trace on {platform.machine()}, only on x86_64")
-        if not os.path.exists(_BTF):
-            raise Unsupported(f"this kernel has no {_BTF}", hint="it needs CONFIG_DEBUG_INFO_BTF")
+        if not os.path.exists(BTF):
+            raise Unsupported(f"this kernel has no {BTF}", hint="it needs CONFIG_DEBUG_INFO_BTF")
         self._names = SyscallNames()
         self.events: list[Event] = []
         self.omitted = 0  # events beyond MAX_EVENTS
         data = resources.files("jaula.why").joinpath("bpf/refusals.bpf.o").read_bytes()
         identity = container_id.encode("ascii").ljust(_ID_SIZE, b"\0")[:_ID_SIZE]
-        optional = list(_OPTIONAL)
+        optional = list(traced_events(_OPTIONAL))
         while True:
             try:
                 self._object = libbpf.load(data, identity, optional)
                 break
             except OSError as error:
-                if not optional or error.errno not in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+                if _VICTIM not in optional or error.errno not in (errno.EACCES, errno.EINVAL):
                     raise _unsupported(error) from error
-                optional.pop()
+                optional.remove(_VICTIM)
         self.capabilities = "capable" in optional
         self._attached = [name for name in _PROGRAMS if name not in _OPTIONAL or name in optional]
         try:

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from harness import containers
-from harness.engine import PROJECT, PrivateEngine
+from harness.engine import PROJECT, SLOW, PrivateEngine
 
-SECONDS = 30.0
+SECONDS = 30.0 * SLOW
 
 
 class Drift:

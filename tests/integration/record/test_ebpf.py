@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import unique
+from harness.engine import SLOW
 from jaula.cgroups import hierarchies
 from jaula.kernel import mountinfo
 from jaula.record import ebpf_events
@@ -66,7 +67,7 @@ def trace(directory: tuple[Cgroup, Path], script: str, *words: str) -> set[str]:
         with closing(EbpfTracer(selected, path.stat().st_ino, events.append)) as tracer:
             tracer.attach()
             (path.parent / "cgroup.procs").write_text(str(child.pid))
-            child.communicate(b"\n", timeout=30)
+            child.communicate(b"\n", timeout=30 * SLOW)
             tracer.detach()
             tracer.consume()
             assert tracer.losses()[ebpf_events.FILE_OPEN] == (0, 0, 0)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.containers import unique
+from harness.engine import SLOW
 from jaula.cgroups import hierarchies
 from jaula.kernel import mountinfo
 from jaula.record import cgroup, reader
@@ -103,7 +104,7 @@ def record(directory: tuple[Cgroup, Path], tmp_path: Path, script: str, *words: 
         (path / "cgroup.procs").write_text(str(child.pid))
         with closing(EbpfTracer(selected, path.stat().st_ino, events.append)) as tracer:
             tracer.attach()
-            child.communicate(b"\n", timeout=30)
+            child.communicate(b"\n", timeout=30 * SLOW)
             assert child.returncode == 0
             tracer.detach()
             tracer.consume()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import containers
-from harness.engine import PROJECT, PrivateEngine
+from harness.engine import PROJECT, SLOW, PrivateEngine
 from jaula.record import reader
 from jaula.record.diff import program_of
 from jaula.record.document import Entry
@@ -32,7 +32,7 @@ def recorded(engine: PrivateEngine, name: str, path: Path, mechanism: str, scrip
             assert "recording" in process.stderr.readline()
             assert engine.cli("jaula", "exec", name, "sh", "-c", script).returncode == 0
             process.terminate()
-            output, errors = process.communicate(timeout=30)
+            output, errors = process.communicate(timeout=30 * SLOW)
             assert process.returncode == 0, output + errors
         finally:
             process.kill()
@@ -150,7 +150,7 @@ def test_drift_without_ebpf(
             script = "cp /bin/busybox /tmp/true; /tmp/true; sleep 1"
             engine.cli("jaula", "exec", name, "sh", "-c", script)
             process.terminate()
-            output, errors = process.communicate(timeout=30)
+            output, errors = process.communicate(timeout=30 * SLOW)
         finally:
             process.kill()
     assert process.returncode == 1, output + errors

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness import containers
-from harness.engine import PROJECT, PrivateEngine
+from harness.engine import PROJECT, SLOW, PrivateEngine
 from jaula.record import cgroup, document, reader
 from jaula.record.diff import program_of
 from jaula.record.document import Entry
 from jaula.record.reader import Record
 
-SECONDS = 30.0
+SECONDS = 30.0 * SLOW
 
 
 class Recorder:

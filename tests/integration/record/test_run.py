@@ -12,7 +12,7 @@ import pytest
 
 from harness import containers
 from harness.containers import eventually, unique
-from harness.engine import PROJECT, PrivateEngine
+from harness.engine import PROJECT, SLOW, PrivateEngine
 from jaula.record import reader
 from jaula.record.diff import program_of
 from jaula.record.reader import Record
@@ -152,7 +152,7 @@ def test_a_signal_to_the_client_does_not_end_the_record(
         assert client.stdout is not None
         assert client.stdout.readline() == "up\n"
         os.killpg(client.pid, number)
-        output, errors = client.communicate(timeout=30)
+        output, errors = client.communicate(timeout=30 * SLOW)
     finally:
         client.kill()
         client.wait()
@@ -186,7 +186,7 @@ def test_a_client_that_detaches_says_which_process_records(
         while b"42\r\n" not in output:
             output += os.read(near, 4096)
         os.write(near, b"\x18")
-        _, errors = client.communicate(timeout=30)
+        _, errors = client.communicate(timeout=30 * SLOW)
     finally:
         client.kill()
         client.wait()

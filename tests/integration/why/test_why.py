@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from harness import containers
-from harness.engine import PROJECT, PrivateEngine
+from harness.engine import PROJECT, SLOW, PrivateEngine
 from harness.terminal import Terminal
 
-SECONDS = 30.0
+SECONDS = 30.0 * SLOW
 
 
 def names(engine: PrivateEngine) -> list[str]:

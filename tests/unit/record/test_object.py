@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import bpf_stack
 from jaula.errors import Unsupported
 from jaula.record import libbpf
 
@@ -34,3 +35,46 @@ def test_a_host_without_libbpf_gets_one_error_with_the_package(
 def test_an_object_that_is_not_one_is_an_error(data: bytes) -> None:
     with pytest.raises(OSError, match="cannot open the eBPF object"):
         libbpf.BpfObject(data)
+
+
+@pytest.mark.parametrize("name", ["record/bpf/record.bpf.o", "why/bpf/refusals.bpf.o"])
+def test_no_chain_of_calls_exceeds_the_stack_of_older_kernels(name: str) -> None:
+    depths = bpf_stack.depths(PROJECT / "src/jaula" / name)
+    assert {function: size for function, size in depths.items() if size > bpf_stack.LIMIT} == {}
+    assert depths["sys_exit"] > 128, "the calls of sys_exit are counted"
+
+
+def test_callbacks_of_loops_are_a_part_of_the_chain() -> None:
+    functions = bpf_stack.read(OBJECT)
+    callers = {
+        function.name: {functions[each].name for each in function.called}
+        for function in functions.values()
+    }
+    assert "each_message" in callers["note_socket_call"]
+    assert "step" in callers["path_at"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ((), ""),
+        (("libbpf: failed to load object 'x'",), "libbpf: failed to load object 'x'"),
+        (
+            (
+                "libbpf: prog 'sys_exit': BPF program load failed: Permission denied",
+                (
+                    "libbpf: prog 'sys_exit': -- BEGIN PROG LOAD LOG --\n"
+                    "Func#17 ('f') is safe for any args that match its prototype\n"
+                    "combined stack size of 4 calls is 528. Too large\n"
+                    "processed 7 insns (limit 1000000)\n-- END PROG LOAD LOG --"
+                ),
+                "libbpf: failed to load object 'x'",
+            ),
+            "libbpf: prog 'sys_exit': combined stack size of 4 calls is 528. Too large",
+        ),
+        (("-- BEGIN PROG LOAD LOG --\n",), "-- BEGIN PROG LOAD LOG --"),
+        (("\n",), ""),
+    ],
+)
+def test_an_error_has_the_reason_of_the_verifier(messages: tuple[str, ...], reason: str) -> None:
+    assert libbpf.reason_of(messages) == reason

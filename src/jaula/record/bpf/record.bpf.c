@@ -956,12 +956,13 @@ __noinline int note_mount(u64 program, u64 target, u64 type, u64 source, u32 use
 	return 0;
 }
 
-static __always_inline void note_socket(u64 program, u64 family, u64 type, u64 protocol, u32 error)
+static __noinline int note_socket(u64 program, u64 family, u64 type, u64 protocol, u32 error)
 {
 	struct key key = { .program = program, .kind = SOCKET, .detail = error };
 
 	key.subject = (family & 0xffff) << 40 | (type & 15) << 32 | (u32)protocol;
 	note(&sockets, &key);
+	return 0;
 }
 
 static __always_inline struct sock *sock_of(struct task_struct *task, u32 descriptor)
@@ -1167,7 +1168,7 @@ __noinline int note_send(struct sending *sending)
 }
 
 /* Read the message header at `address` and the first part of its data. Returns 0 if it cannot. */
-static __always_inline int read_message(struct sending *sending, u64 address)
+static __noinline int read_message(struct sending *sending, u64 address)
 {
 	struct user_msghdr message = {};
 	struct compat_msghdr compat = {};
@@ -1615,20 +1616,25 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long number)
 	return 0;
 }
 
-/* Count a system call of the 64-bit ABI in the thread, the first one in the table. */
-static __always_inline void count_call(struct process *process, struct key *key)
+/* Count a system call of the 64-bit ABI in the thread, the first one and others in the table. */
+static __noinline int count_call(struct process *process, struct key *key, u32 compat)
 {
 	u32 index = (key->subject ^ key->detail) & (RECENT - 1);
 	struct recent *recent = &process->recent[index];
 	u64 call = key->subject | (u64)key->detail << 32 | RECENT_USED;
 
+	if (compat) {
+		note(&syscalls, key);
+		return 0;
+	}
 	if (recent->call == call) {
 		recent->count++;
 		recent->last = bpf_jiffies64();
-		return;
+		return 0;
 	}
 	flush(process, index);
 	recent->call = note(&syscalls, key) ? 0 : call;
+	return 0;
 }
 
 SEC("tp_btf/sys_exit")
@@ -1658,12 +1664,9 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long result)
 	key.subject = number;
 	key.detail = detail;
 	compat = task->thread_info.status & TS_COMPAT;
-	if (compat) {
+	if (compat)
 		key.subject |= 1ull << 32;
-		note(&syscalls, &key);
-	} else {
-		count_call(process, &key);
-	}
+	count_call(process, &key, compat);
 	if (compat)
 		note_compat(task, regs, key.program, result, detail);
 	else if (with_arguments[number >> 6 & 7] & 1ull << (number & 63))
