@@ -47,6 +47,7 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     host_users: bool = False
     privileged: bool = False
     bounding: frozenset[str] = frozenset()
+    effective: frozenset[str] = frozenset()  # of a process that the runtime starts, until execve
     seccomp: Seccomp | None = None
     default_filter: bool = False
     no_new_privileges: bool = False
@@ -129,6 +130,7 @@ def confinement(
         host_users=not own_users,
         privileged=bool(host_config.get("Privileged")),
         bounding=frozenset(sets.bounding),
+        effective=frozenset(sets.effective),
         seccomp=linux.seccomp,
         default_filter=linux.seccomp == default_profile(sets),
         no_new_privileges=process.no_new_privileges,

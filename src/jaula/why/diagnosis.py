@@ -238,7 +238,6 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     reason: str
     uid: int = 0
-    root: bool = True  # user 0 of the container, with its capabilities
     directory: str = ""  # the working directory of the process
 
 
@@ -264,7 +263,7 @@ def start_failure(
         refusal = Refusal(
             syscall="execve",
             errno=error_name,
-            effective=confinement.bounding if start.root else frozenset(),
+            effective=confinement.effective,
             fsuid=start.uid,
             text=os.fsencode(os.path.normpath(os.path.join(start.directory, start.path))),
             reported=text,

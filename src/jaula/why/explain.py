@@ -1205,6 +1205,14 @@ def _no_capability(
             flag="--security-opt landlock=off",
             gives_away="the second border around the files of the container",
         )
+    if call == "mount" and refusal.args[3] & _MS_REMOUNT:
+        return Explanation(
+            layer=Layer.USER_NAMESPACE,
+            rule=f"flags of the mount {refusal.path} are locked: the process is in a user "
+            "namespace below the one that it was mounted in",
+            proof=proof,
+            advice="the program is in a user namespace that it made itself (unshare, bubblewrap)",
+        )
     if call == "setgroups":
         return Explanation(
             layer=Layer.ID_MAP,

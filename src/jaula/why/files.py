@@ -55,13 +55,18 @@ class ContainerFiles:
     def text(self, path: str) -> str:
         """Return the text of a file, '' if it cannot be read."""
         try:
-            found = open_in_root(self._root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            found = open_in_root(self._root, path, os.O_PATH | os.O_CLOEXEC)
         except (OSError, ValueError):
             return ""
-        with open(found, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(found).st_mode):
-                return ""
-            return file.read(_MAX_TEXT).decode("utf-8", "surrogateescape")
+                return ""  # opening a device or a FIFO has effects
+            with open(f"/proc/self/fd/{found}", "rb") as file:
+                return file.read(_MAX_TEXT).decode("utf-8", "surrogateescape")
+        except OSError:
+            return ""
+        finally:
+            os.close(found)
 
     def _opened(self, path: str) -> OpenedFile | None:
         place = locate(self._root, path)

@@ -43,7 +43,7 @@ QUESTIONS = (
     Question("remount-file-system", "calls remount-all /bin/calls", "mount", "user namespace",
              "--userns=host", run="--cap-add SYS_ADMIN"),
     Question("nested-mount", "unshare -Urm calls remount-all /proc/sys", "mount",
-             "user namespace", "", "above the process's own", run="--cap-add SYS_ADMIN"),
+             "user namespace", "", "are locked", run="--cap-add SYS_ADMIN"),
     Question("nft", "calls nft", "sendto", "capability", "--cap-add NET_ADMIN", "netlink"),
     Question("iptables-legacy", "calls iptables", "setsockopt", "capability",
              "--cap-add NET_ADMIN", "a table of iptables"),

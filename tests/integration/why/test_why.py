@@ -226,6 +226,19 @@ def test_a_start_that_a_profile_refuses_names_landlock_and_the_item(
         assert "in no directory of PATH" in found["explanation"]["rule"]
 
 
+def test_a_start_is_refused_to_a_user_by_the_mode(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--cap-drop", "DAC_OVERRIDE")  # the runtime has it until execve
+    with containers.running(engine, busybox, flags=flags) as name:
+        engine.cli("jaula", "exec", name, "cp", "/bin/busybox", "/tmp/sleep")
+        engine.cli("jaula", "exec", name, "chmod", "700", "/tmp/sleep")
+        (found,) = ask(engine, "--user", "nobody", name, "--", "/tmp/sleep", "0")["diagnoses"]
+    explanation = found["explanation"]
+    assert explanation["layer"] == "file permission"
+    assert "/tmp/sleep has mode 0700 and belongs to user 0" in explanation["rule"]
+    assert "the process is user 65534" in explanation["rule"]
+    assert explanation["flag"] == "--user 0"
+
+
 def test_a_container_that_a_profile_does_not_let_start_names_landlock(
     engine: PrivateEngine, busybox: str, profile: tuple[str, ...]
 ) -> None:

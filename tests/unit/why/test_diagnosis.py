@@ -113,10 +113,9 @@ def opened(path: str, target: str = "", **fields: object) -> OpenedFile:
     return OpenedFile(path=path, target=target or path, **status)  # type: ignore[arg-type]
 
 
-def start_of(*files: OpenedFile, uid: int = 0, root: bool = True, **fields: object) -> Explanation:
+def start_of(*files: OpenedFile, uid: int = 0, **fields: object) -> Explanation:
     start = Start(
         words=("ls",), path=files[0].path, reason='exec: "ls": permission denied', uid=uid,
-        root=root,
     )  # fmt: skip
     confinement = Confinement(host_users=True, landlock=RULES, **fields)  # type: ignore[arg-type]
     facts = FileFacts(mode=files[0].mode, uid=files[0].uid, opened=files)
@@ -143,11 +142,14 @@ def test_the_loader_of_a_listed_program_needs_a_rule() -> None:
 
 
 def test_a_start_is_refused_by_the_mode_before_landlock() -> None:
-    found = start_of(opened("/bin/ls", mode=0o100700), uid=100, root=False)
+    found = start_of(opened("/bin/ls", mode=0o100700), uid=100)
     assert found.layer is Layer.PERMISSION
     assert "/bin/ls has mode 0700 and belongs to user 0; the process is user 100" in found.rule
-    found = start_of(opened("/bin/ls", mode=0o100755), uid=100, root=False)
+    found = start_of(opened("/bin/ls", mode=0o100755), uid=100)
     assert found.layer is Layer.LANDLOCK, "mode 0755 does not refuse"
+    override = frozenset({"CAP_DAC_OVERRIDE"})
+    found = start_of(opened("/bin/ls", mode=0o100700), uid=100, effective=override)
+    assert found.layer is Layer.LANDLOCK, "the runtime has the capability until execve"
 
 
 def test_a_hard_link_of_an_image_is_not_the_file_of_the_rule() -> None:

@@ -104,6 +104,20 @@ def test_a_capability_of_the_host_is_the_user_namespace() -> None:
     assert answer.flag == "--userns=host"
 
 
+def test_a_capability_refused_to_a_nested_user_namespace_is_not_the_hosts() -> None:
+    nested = refusal("mount", refused=("CAP_SYS_ADMIN",), level=1, own_level=2)
+    answer = explain(nested, confined(bounding=frozenset({"CAP_SYS_ADMIN"})))
+    assert answer.layer is Layer.USER_NAMESPACE
+    assert "above the process's own" in answer.rule
+    assert not answer.flag
+
+
+def test_locked_flags_of_a_mount_are_recognized() -> None:
+    answer = explain(refusal("mount", text=b"/proc/sys", args=(0, 0, 0, 32, 0, 0)), CONTAINER)
+    assert answer.layer is Layer.USER_NAMESPACE
+    assert "flags of the mount /proc/sys are locked" in answer.rule
+
+
 def test_a_missing_capability_is_added() -> None:
     answer = explain(
         refusal("sendmsg", "", refused=("CAP_NET_ADMIN",), level=1, own_level=1), CONTAINER

@@ -326,7 +326,6 @@ def start_failure(
             path=path,
             reason=reason,
             uid=confinement.outside(inside) if confinement is not None else 0,
-            root=inside == 0,
             directory=directory,
         )
         return diagnosis(start, diagnose(path, lookup, platform.machine()), confinement, facts)
