@@ -131,7 +131,7 @@ def recover(api: Api, ref: str, report: Callable[[str], None]) -> bool:
     name = names.get(identity, ref)
     if match := _NAME.fullmatch(name):
         name = match[1]
-    found = {}
+    found: dict[Replacement, dict[str, str]] = {}
     for own, each in names.items():
         match = _NAME.fullmatch(each)
         if match and match[1] == name:

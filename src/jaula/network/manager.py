@@ -246,14 +246,26 @@ class NetworkManager:
             if delete_interface:
                 net.delete_interface(endpoint, netns_fd)
 
-    def claim(self, endpoint: Endpoint, container_id: str, container_name: str) -> Endpoint:
+    def claim(
+        self,
+        endpoint: Endpoint,
+        container_id: str,
+        container_name: str,
+        *,
+        egress: tuple[str, ...] | None = None,
+        listen: tuple[str, ...] | None = None,
+    ) -> Endpoint:
         """Assign an endpoint that was created in advance to the container that will use it.
 
+        No program runs in its namespace, so the lists are in effect before one can send.
+
+        :raises Unsupported: when this kernel cannot enforce a list.
         :raises NotFound: when the endpoint is not attached.
         :raises Conflict: when the container has an endpoint in the network.
         """
         with self._lock:
-            endpoints = self._networks.find(endpoint.network).endpoints
+            network = self._networks.find(endpoint.network)
+            endpoints = network.endpoints
             endpoint_now = endpoints.get(endpoint.container_id)
             if (
                 endpoint_now is None
@@ -263,10 +275,15 @@ class NetworkManager:
                 raise NotFound(f"endpoint {endpoint.endpoint_id[:12]} is not attached")
             if container_id in endpoints:
                 raise Conflict(f"container {container_name} is already attached")
-            del endpoints[endpoint.container_id]
             claimed = msgspec.structs.replace(
-                endpoint_now, container_id=container_id, container_name=container_name
+                endpoint_now,
+                container_id=container_id,
+                container_name=container_name,
+                egress=egress,
+                listen=listen,
             )
+            network.restrict(claimed)
+            del endpoints[endpoint.container_id]
             endpoints[container_id] = claimed
             return claimed
 

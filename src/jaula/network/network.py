@@ -104,6 +104,14 @@ class Network(ABC):
     def delete_port(self, name: str) -> bool:
         """Delete an interface of the host. Return whether it existed."""
 
+    def restrict(self, endpoint: Endpoint) -> None:
+        """Enforce the lists of an endpoint.
+
+        :raises InvalidRequest: when the network cannot enforce them.
+        :raises Unsupported: when this kernel cannot.
+        """
+        _check_lists(self, endpoint.egress, endpoint.listen, endpoint.container_name)
+
     def sweep(self) -> list[str]:
         """Delete interfaces of the host that belong to no endpoint. Return their names."""
         return [name for name in self.orphaned_ports() if self.delete_port(name)]
@@ -116,17 +124,8 @@ class Network(ABC):
         :raises InvalidRequest: when an address of a family is requested that the network lacks.
         :raises JaulaError: when an address is not available or the kernel refuses a request.
         """
-        subject = (
-            "egress list" if request.egress is not None
-            else "listen list" if request.listen is not None else ""
-        )  # fmt: skip
-        if subject and not self.restricts:
-            raise InvalidRequest(
-                f"network {self.network} cannot enforce the {subject} of"
-                f" {request.container_name or request.container_id[:12]}: its packets bypass the"
-                " host's firewall",
-                hint="use a network of the driver bridge",
-            )
+        name = request.container_name or request.container_id[:12]
+        _check_lists(self, request.egress, request.listen, name)
         self.ensure()
         ipv4 = _allocate(self.addresses, request.ip, self.network, 4)
         try:
@@ -198,6 +197,23 @@ class Network(ABC):
             self.addresses.release(endpoint.ipv4)
         if self.addresses6 is not None and endpoint.ipv6:
             self.addresses6.release(endpoint.ipv6)
+
+
+def _check_lists(
+    network: Network,
+    egress: tuple[str, ...] | None,
+    listen: tuple[str, ...] | None,
+    container: str,
+) -> None:
+    subject = (
+        "egress list" if egress is not None else "listen list" if listen is not None else ""
+    )  # fmt: skip
+    if subject and not network.restricts:
+        raise InvalidRequest(
+            f"network {network.network} cannot enforce the {subject} of {container}: its packets"
+            " bypass the host's firewall",
+            hint="use a network of the driver bridge",
+        )
 
 
 def _allocate(addresses: Addresses | None, requested: str | None, network: str, family: int) -> str:

@@ -152,6 +152,28 @@ def test_both_lists_of_one_container(topology: Topology) -> None:
         assert talks(box.net, (OUTSIDE, 443), server) == HOST_OUTER
 
 
+def test_an_endpoint_that_was_created_in_advance_gets_its_lists(topology: Topology) -> None:
+    box = topology.box()
+    with in_netns(topology.host):
+        claimed = topology.manager.claim(
+            box.endpoint, "f" * 64, "web", egress=(f"tcp:{OUTSIDE}:443",), listen=("tcp:80",)
+        )
+    assert (claimed.container_name, claimed.listen) == ("web", ("tcp:80",))
+    with (
+        listen(box.net, "0.0.0.0", 80) as web,
+        listen(box.net, "0.0.0.0", 81),
+        listen(topology.outside, OUTSIDE, 443) as server,
+        listen(topology.outside, OUTSIDE, 444),
+    ):
+        assert talks(topology.host, (box.address, 80), web) is not None
+        assert is_refused(topology.host, (box.address, 81))
+        assert talks(box.net, (OUTSIDE, 443), server) == HOST_OUTER
+        assert is_refused(box.net, (OUTSIDE, 444))
+    with in_netns(topology.host):
+        topology.manager.detach(claimed)
+    assert "_listen" not in run_nft(topology.host, "list", "tables")
+
+
 def test_rules_end_with_the_endpoint(topology: Topology) -> None:
     one, two = restricted(topology, "tcp:80"), restricted(topology)
     with in_netns(topology.host):

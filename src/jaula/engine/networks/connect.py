@@ -87,13 +87,17 @@ class NetworkConnector:
         if resources.sandbox is None:
             mac = record.body.mac_address or mac
             default_maps = user_fd is None and not record.resolved.namespaces.keep_id
-            restricted = (record.resolved.egress, record.resolved.listen) != (None, None)
-            pooled = default_maps and not restricted
-            if name == DEFAULT and pooled and not (ip or mac):
+            if name == DEFAULT and default_maps and not (ip or mac):
                 prepared = await sandboxes.take()
                 resources.reserved, resources.sandbox = prepared.ids, prepared.sandbox
                 resources.endpoints.append(prepared.endpoint)
-                resources.endpoints[0] = network.claim(prepared.endpoint, record.id, record.name)
+                resources.endpoints[0] = network.claim(
+                    prepared.endpoint,
+                    record.id,
+                    record.name,
+                    egress=record.resolved.egress,
+                    listen=record.resolved.listen,
+                )
                 return
             if user_fd is not None:
                 resources.sandbox = await sandboxes.create_in_userns(user_fd)

@@ -380,7 +380,7 @@ class BridgeNetwork(Network):
     def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
         try:
             self.bridge.connect(endpoint, netns_fd, default_route=default_route)
-            self._restrict(endpoint)
+            self.restrict(endpoint)
             if self._antispoof.allow(endpoint):
                 self.load_firewall()
         except (OSError, JaulaError):
@@ -389,7 +389,7 @@ class BridgeNetwork(Network):
             raise
         return endpoint
 
-    def _restrict(self, endpoint: Endpoint) -> None:
+    def restrict(self, endpoint: Endpoint) -> None:
         """Enforce the lists, before the anti-spoofing rules let the endpoint send."""
         for tables in self._lists:
             if tables.is_restricted(endpoint) and not self._antispoof.supported:

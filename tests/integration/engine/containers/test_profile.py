@@ -377,6 +377,10 @@ def test_a_killed_engine_leaves_the_list_in_effect(
     serve = ("httpd", "-f", "-p", "80", "-h", "/etc")
     with running(engine, busybox, *serve) as web, running(engine, busybox, *serve) as other:
         allowed, refused = (containers.address(engine, one) for one in (web, other))
+        for address in (allowed, refused):  # the servers have started
+            containers.eventually(
+                lambda a=address: connects(engine, web, f"{a}/passwd"), "a server"
+            )
         with running(engine, busybox, flags=("--egress", f"tcp:{allowed}:80")) as name:
             for _ in range(2):
                 assert connects(engine, name, f"{allowed}/passwd")
