@@ -60,10 +60,19 @@ class Tracer(Protocol):
 
 
 Receiver = Callable[[Event], None]
+Opener = Callable[[Target, Receiver], Tracer]
 
 
-def open_tracer(name: str, target: Target, receive: Receiver) -> Tracer:
+def open_tracer(
+    name: str,
+    target: Target,
+    receive: Receiver,
+    *,
+    refused: Callable[[str], None] | None = None,
+) -> Tracer:
     """Return the mechanism ``name``; for ``auto`` the first one that this host can use.
+
+    ``refused`` is called with one line for each mechanism before it, with the reason.
 
     :raises Unsupported: when this host cannot use it.
     :raises NotAuthorized: when the user may not.
@@ -73,9 +82,14 @@ def open_tracer(name: str, target: Target, receive: Receiver) -> Tracer:
     refusals = []
     for each, opener in _OPENERS.items():
         try:
-            return opener(target, receive)
+            tracer = opener(target, receive)
         except JaulaError as error:
             refusals.append(f"{each}: {error.message}")
+            continue
+        if refused is not None:
+            for line in refusals:
+                refused(line)
+        return tracer
     raise Unsupported(
         "no mechanism can record this container: " + "; ".join(refusals),
         hint="run the command with sudo, on the engine's host",
@@ -139,7 +153,7 @@ def _process(target: Target) -> int:
     return target.pid
 
 
-_OPENERS: dict[str, Callable[[Target, Receiver], Tracer]] = {
+_OPENERS: dict[str, Opener] = {
     EBPF: _ebpf,
     SECCOMP: _seccomp,
     FANOTIFY: _fanotify,

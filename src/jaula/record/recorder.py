@@ -158,6 +158,7 @@ def record(
     started: Callable[[], None],
     mechanism_name: str = mechanism.AUTO,
     listener: str = "",
+    refused: Callable[[str], None] | None = None,
 ) -> End:
     """Record until the time is over or a descriptor is readable, and return the last line.
 
@@ -165,13 +166,13 @@ def record(
     ``pid`` are 0, the container is not started yet, and ``exit_fd`` is readable when it is removed
     without a start. ``stop_fd`` is readable when the user ends the record. ``started`` is called
     when the programs are attached. ``listener`` is the socket that a container which is not started
-    was created with.
+    was created with. ``refused`` receives why ``auto`` did not take a better mechanism, by line.
 
     :raises JaulaError: when this host cannot record, or the file cannot be written.
     """
     events: list[Event] = []
     target = Target(pid, cgroup, cgroup_id, container.id, listener)
-    tracer = mechanism.open_tracer(mechanism_name, target, events.append)
+    tracer = mechanism.open_tracer(mechanism_name, target, events.append, refused=refused)
     with (
         closing(tracer),
         closing(_Process(container.id, pid, exit_fd, has_cgroup=cgroup is not None)) as process,

@@ -38,18 +38,19 @@ def out_of_memory(
     largest = max(exits, key=lambda each: each.peak, default=None)
     names = ", ".join(f"{each.name} ({each.pid})" for each in victims)
     rule = f"limit {size(memory.limit)}" if memory.limit > 0 else "no limit: the host's memory"
-    if memory.peak:
+    if memory.peak and (memory.hits or not victims):  # otherwise it is from before the OOM kill
         rule += f", peak {size(memory.peak)}"
     if names:
         rule += f"; victim {names}"
     if largest is not None:
         rule += f"; largest process {largest.name} ({largest.pid}) with {size(largest.peak)}"
+    proof = ["oom:mark_victim"] if victims else []
+    if memory.hits:  # 0: the cgroup was removed before the number was read
+        proof.append(f"{memory.hits} OOM kills in the cgroup's memory.events")
     return Explanation(
         layer=Layer.MEMORY_LIMIT,
         rule=rule,
-        proof=f"oom:mark_victim, and {memory.hits} OOM kills in the cgroup"
-        if victims
-        else f"{memory.hits} OOM kills in the cgroup's memory.events",
+        proof=", and ".join(proof) or "the end of the container",
         flag=f"--memory {_next(memory)}",
         gives_away="memory of the host, up to that value",
     )

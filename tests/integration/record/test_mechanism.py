@@ -157,3 +157,56 @@ def test_drift_without_ebpf(
             process.kill()
     assert process.returncode == 1, output + errors
     assert "/tmp/true" in output
+
+
+def _without_btf(engine: PrivateEngine, *words: str) -> subprocess.Popen[str]:
+    """Run a command where the kernel seems to have no BTF."""
+    script = 'mount -t tmpfs none /sys/kernel/btf && exec "$@"'
+    return subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, "sh", str(PROJECT / "jaula"),
+         "--host", engine.host, *words],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=engine.environment(), text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.needs("/sys/kernel/btf/vmlinux")
+def test_a_record_without_btf_says_why_it_sees_less(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    with containers.running(engine, busybox) as name:
+        with _without_btf(engine, "record", "--for", "1s", "-o", str(tmp_path / "r"), name) as each:
+            output, errors = each.communicate(timeout=60 * SLOW)
+        assert each.returncode == 0, output + errors
+    assert "not recorded by ebpf: this kernel has no /sys/kernel/btf/vmlinux" in errors
+    record = reader.read(str(tmp_path / "r"))
+    assert record.header is not None
+    assert record.header.mechanism == "fanotify"
+
+
+@pytest.mark.needs("/sys/kernel/btf/vmlinux")
+def test_a_container_is_recorded_from_its_start_without_btf(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    words = ("run", "--rm", f"--record={tmp_path / 'r'}", busybox, "cat", "/etc/hostname")
+    with _without_btf(engine, *words) as each:
+        output, errors = each.communicate(timeout=60 * SLOW)
+    assert each.returncode == 0, output + errors
+    record = reader.read(str(tmp_path / "r"))
+    assert record.header is not None
+    assert record.header.mechanism == "seccomp"
+    assert "/bin/cat" in {path for path, _ in executed(record)}
+
+
+@pytest.mark.needs("/sys/kernel/btf/vmlinux")
+def test_a_refused_mechanism_names_another_one(
+    engine: PrivateEngine, busybox: str, tmp_path: Path
+) -> None:
+    name = containers.unique()
+    words = ("run", "--name", name, "--record-mechanism", "ebpf", f"--record={tmp_path / 'r'}")
+    with _without_btf(engine, *words, busybox, "true") as each:
+        _, errors = each.communicate(timeout=60 * SLOW)
+    assert each.returncode == 125
+    assert errors.startswith("jaula: this kernel has no /sys/kernel/btf/vmlinux"), errors
+    assert "--record-mechanism=seccomp" in errors
+    assert not (tmp_path / "r").exists()
+    assert engine.request("GET", f"/containers/{name}/json").status == 404

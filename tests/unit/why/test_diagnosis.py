@@ -195,3 +195,10 @@ def test_what_programs_expect_is_hidden_but_counted() -> None:
     assert "nothing was refused" in to_text(report)
     assert "3 refusals that programs expect" in to_text(report)
     assert "clone3" in to_text(report, with_harmless=True)
+
+
+def test_numbers_from_before_an_oom_kill_are_not_its_proof() -> None:
+    victim = OutOfMemory(name="db", program="/db", pid=5)
+    (found,) = diagnoses(trace(victim, limit=32 << 20, peak=20 << 20, hits=0), Confinement())
+    assert found.explanation.proof == "oom:mark_victim"
+    assert found.explanation.rule == "limit 32 MiB; victim db (5)"

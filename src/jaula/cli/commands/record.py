@@ -13,6 +13,7 @@ from jaula.cli.signals import ENDING, SignalHandler
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from jaula.record.document import End
@@ -98,6 +99,7 @@ def _record(
             raise Conflict(f"container {name} has exited")
         writer = RecordWriter(path)
         complete = False
+        refusals: list[str] = []
         try:
             with SignalHandler(ENDING) as signals:
                 end = recorder.record(
@@ -108,9 +110,10 @@ def _record(
                     exit_fd=exit_fd,
                     stop_fd=signals.fileno(),
                     seconds=seconds,
-                    started=lambda: _print_started(name, path),
+                    started=lambda: _print_started(name, path, refusals),
                     pid=pid,
                     mechanism_name=mechanism_name,
+                    refused=refusals.append,
                 )
             complete = True
         finally:
@@ -123,8 +126,11 @@ def _record(
     return end
 
 
-def _print_started(name: str, path: str) -> None:
+def _print_started(name: str, path: str, refusals: Sequence[str]) -> None:
     print(f"jaula: recording {name} to {path}; ^C ends the record", file=sys.stderr, flush=True)
+    for line in refusals:
+        if not line.startswith("seccomp:"):  # never of a container that runs
+            print(f"jaula: not recorded by {line}", file=sys.stderr, flush=True)
 
 
 COMMAND = Command(

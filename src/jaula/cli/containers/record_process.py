@@ -101,7 +101,9 @@ class RecordProcess:
         if not output.startswith(_READY):
             os.waitpid(self.pid, 0)
             message = output.decode("utf-8", "replace").strip()
-            raise CliError(message or "jaula: the recorder ended without an error", status=125)
+            raise CliError(
+                message.removeprefix("jaula: ") or "the recorder ended without an error", status=125
+            )
 
     def print_started(self) -> None:
         """Say where the record is, and which process writes it."""
@@ -215,7 +217,8 @@ def _record(document: dict[str, Any], path: str, listener: str, status: int) -> 
                 listener=listener,
             )
     except JaulaError as error:
-        report(f"jaula: {error}\n")
+        advice = "" if ready or listener else "; --record-mechanism=seccomp may record it"
+        report(f"jaula: {error}{advice}\n")
         if not ready:
             os.unlink(path)
         return 1
