@@ -39,11 +39,13 @@ execute = ["/bin/", "/lib/", "/lib64/"]
 pids = 20
 memory = 67108864
 """
-LISTS = '[network]\nlisten = ["tcp:80"]\negress = ["tcp:192.0.2.1:443"]\n'
+LISTEN, EGRESS = 'listen = ["tcp:80"]\n', 'egress = ["tcp:192.0.2.1:443"]\n'
 STARTS = {
     "no profile": "default",
     "profile": DOCUMENT,
-    "profile with listen and egress lists": DOCUMENT + LISTS,
+    "profile with a listen list": f"{DOCUMENT}[network]\n{LISTEN}",
+    "profile with an egress list": f"{DOCUMENT}[network]\n{EGRESS}",
+    "profile with both lists": f"{DOCUMENT}[network]\n{LISTEN}{EGRESS}",
 }
 
 
