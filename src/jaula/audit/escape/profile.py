@@ -49,8 +49,8 @@ PROBE = ("alarm", "exit_group", "fork", "mmap", "open", "prctl", "unlink", "wait
 _O_WRONLY_CREATE = 0o1 | 0o100 | 0o200  # O_WRONLY, O_CREAT, O_EXCL
 _PR_CAPBSET_READ = 23
 _DIRECTORIES = (
-    "/", "/bin", "/boot", "/dev", "/dev/shm", "/etc", "/home", "/lib", "/media", "/mnt", "/opt", "/root",
-    "/run", "/sbin", "/srv", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/var",
+    "/", "/bin", "/boot", "/dev", "/dev/shm", "/etc", "/home", "/lib", "/media", "/mnt", "/opt",
+    "/root", "/run", "/sbin", "/srv", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/local", "/var",
     "/var/cache", "/var/lib", "/var/log", "/var/tmp",
 )  # fmt: skip
 _ENGINE_TMPFS = ("/dev", "/dev/shm")  # writable, unless Landlock has rules for writing

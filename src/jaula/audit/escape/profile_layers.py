@@ -122,7 +122,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     ``programs`` are the executable files that the container has in the usual directories, and
     ``identity`` finds one by its path. ``mounts`` are the destinations of its volumes and
     directories of the host. ``shared_network`` is the flag that joins the network of the host or
-    of another container. ``processors`` is the number of CPUs that the container may use.
+    of another container.
     ``checks_execution``: this kernel has AT_EXECVE_CHECK. ``checks_bind``: its Landlock has rules
     for bind(2) (Linux 6.7).
     """
@@ -132,7 +132,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[str, ...] = ()
     sink: Sink | None = None
     shared_network: str | None = None
-    processors: int = 1
     checks_execution: bool = True
     checks_bind: bool = True
 
@@ -145,7 +144,7 @@ def refused(profile: Profile, facts: Facts) -> list[Attempt]:
         *_connections(profile, facts),
         *_binds(profile, facts),
         *_devices(profile),
-        *limits(profile, facts.processors),
+        *limits(profile),
         *_mounts(profile, facts),
         *_privileges(profile),
     ]
@@ -486,18 +485,18 @@ def _listed_devices(profile: Profile) -> Iterator[Attempt]:
 # -- limits, mounts and privileges -----------------------------------------------------------------
 
 
-def limits(profile: Profile, processors: int) -> Iterator[Attempt]:
-    """Yield attempts to exceed each limit of the profile, in the cgroup of the twin."""
+def limits(profile: Profile) -> Iterator[Attempt]:
+    """Yield attempts to exceed the limits, in the cgroup of the twin, and to raise them.
+
+    That of CPUs is read from the cgroup: on a busy host a burst of use says little about it.
+    """
     requested = profile.limits
-    period = 100_000  # microseconds
-    quota = int(requested.cpus * period)
-    memory = requested.memory if 0 < requested.memory <= MAX_MEMORY else None
-    if not (requested.pids or requested.memory or quota):
+    if not (requested.pids or requested.memory or requested.cpus):
         return
     bounds = Limits(
-        pids=requested.pids or None, memory=memory, cpu=(quota, period) if quota else None,
-        processors=processors,
-    )  # fmt: skip
+        pids=requested.pids or None,
+        memory=requested.memory if 0 < requested.memory <= MAX_MEMORY else None,
+    )
     for attempt in limit_attempts(bounds, oom=None, cgroup=None, raising=None):
         yield replace(attempt, group=f"{GROUP}: limits")
 

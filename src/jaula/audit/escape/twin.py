@@ -98,7 +98,6 @@ def profile_rows(
     try:
         rows = list(profile.filter_rows(document, ptrace.seccomp_filters(pid)))
         rows += profile_layers.state_rows(document, container)
-        processors = select.requested_limits(container).processors
     finally:
         container.close()
     first = [*profile.attempts(document), *profile_layers.memory_programs(document)]
@@ -117,7 +116,6 @@ def profile_rows(
             mounts=mounts,
             sink=sink[0] if sink else None,
             shared_network=f"--network={mode}" if mode.startswith(SHARED) else None,
-            processors=processors,
             checks_execution=profile_layers.execution_check(),
             checks_bind=landlock.abi_version() >= BIND_ABI,
         )
