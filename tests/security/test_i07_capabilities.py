@@ -84,3 +84,18 @@ def test_privileged_has_every_capability_in_its_own_user_namespace(
     assert result["CapEff"] & SYS_ADMIN
     assert result["CapEff"] == result["CapBnd"] == result["CapPrm"]
     assert result["CapInh"] == result["CapAmb"] == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--security-opt", "no-new-privileges")])
+def test_a_user_cannot_execute_a_program_of_another_user(
+    engine: PrivateEngine, busybox: str, flags: tuple[str, ...]
+) -> None:
+    """The permission to execute is that of the user, not of the runtime that becomes it."""
+    script = "mkdir /p; cp /bin/busybox /p/id; chown 100:100 /p/id; chmod 0700 /p/id; sleep 600"
+    with containers.running(engine, busybox, "sh", "-c", script, flags=flags) as name:
+        own = engine.cli("jaula", "exec", "-u", "100", name, "sh", "-c", "until /p/id; do :; done")
+        assert own.returncode == 0, own.stderr
+        other = engine.cli("jaula", "exec", "-u", "200", name, "/p/id")
+        assert (other.returncode, other.stdout) == (126, "")
+        assert "permission denied" in other.stderr
+        assert engine.cli("jaula", "exec", "-u", "0", name, "/p/id").returncode == 0

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from jaula.errors import InvalidRequest
 from jaula.kernel.capabilities import NAMES
 from jaula.spec.runtime import Capabilities
@@ -153,3 +155,13 @@ def _distance(a: str, b: str) -> int:
         for j, other in enumerate(b, 1):
             diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (letter != other))
     return row[-1]
+
+
+def of_user(sets: Capabilities, uid: int) -> Capabilities:
+    """Return the sets of a process of the user ``uid`` inside, from those of the container.
+
+    Only root has effective capabilities: execve(2) would clear those of another user, and until
+    then they would count for the permission to execute the program itself (moby does the same).
+    """
+    names = sets.bounding if uid == 0 else ()
+    return msgspec.structs.replace(sets, effective=names, permitted=names)

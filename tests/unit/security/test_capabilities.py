@@ -82,3 +82,11 @@ def test_an_invalid_mask_is_refused(text: str) -> None:
 def test_a_process_status_without_a_set_is_an_error() -> None:
     with pytest.raises(ValueError, match="ambient"):
         parse_status_masks("CapInh:\t0\nCapPrm:\t0\nCapEff:\t0\nCapBnd:\t1ff\n")
+
+
+@pytest.mark.parametrize(("uid", "effective"), [(0, True), (1000, False)])
+def test_only_root_has_effective_capabilities(uid: int, effective: bool) -> None:
+    sets = capabilities.of_user(capabilities.resolve(), uid)
+    assert len(sets.bounding) == 14
+    assert bool(sets.effective) == bool(sets.permitted) == effective
+    assert capabilities.of_user(sets, 0).effective == sets.bounding

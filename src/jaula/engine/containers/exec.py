@@ -23,6 +23,7 @@ from jaula.engine.oci_spec import security
 from jaula.engine.oci_spec.spec import merge_environment, working_directory
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.runtime.protocol import AttachStream
+from jaula.security import capabilities
 from jaula.spec import detach_keys
 from jaula.spec.api import ExecCreate
 from jaula.spec.runtime import Process, User, decode
@@ -173,11 +174,9 @@ class Execs:
             user = self._users.inside(
                 container, body.user or record.body.user, record.body.host_config.group_add
             )
-        capabilities = base.capabilities
+        sets = base.capabilities
         if body.privileged:
-            capabilities = security.capability_sets(
-                record.resolved, self._services.host, everything=True
-            )
+            sets = security.capability_sets(record.resolved, self._services.host, everything=True)
         env = merge_environment(base.env, body.env)
         if body.user and not any(entry.startswith("HOME=") for entry in body.env):
             env = merge_environment(env, (f"HOME={user.home or '/'}",))
@@ -193,7 +192,7 @@ class Execs:
             terminal=body.tty,
             console_size=None,
             user=User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids),
-            capabilities=capabilities,
+            capabilities=capabilities.of_user(sets, user.uid) if sets is not None else None,
         )
 
     def exit_future(self, exec_id: str) -> asyncio.Future[int]:

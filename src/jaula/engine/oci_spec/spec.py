@@ -15,8 +15,8 @@ from jaula.engine.oci_spec import mounts, namespaces, resources
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.engine.oci_spec.security import SecurityConfig
 from jaula.errors import InvalidRequest
+from jaula.security import capabilities, sysctls
 from jaula.security import devices as devices_table
-from jaula.security import sysctls
 from jaula.security.landlock import Landlock
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest, MandatoryAccess
@@ -192,7 +192,7 @@ def process_section(
         user=User(
             uid=inputs.user.uid, gid=inputs.user.gid, additional_gids=inputs.user.additional_gids
         ),
-        capabilities=confinement.capabilities,
+        capabilities=capabilities.of_user(confinement.capabilities, inputs.user.uid),
         rlimits=resources.rlimits(resolved.resources, inputs.host.nofile),
         no_new_privileges=confinement.no_new_privileges,
         oom_score_adj=resolved.oom_score_adj or None,
