@@ -104,6 +104,7 @@ def test_nothing_is_changed(jaula: Any, dockerd: ForeignDockerd) -> None:
         inspected = [json.loads(dockerd("inspect", id).stdout)[0] for id in sorted(listed)]
         for document in inspected:
             document["State"].pop("Health", None)  # probes go on
+            document["ExecIDs"] = None
         return inspected
 
     before = documents()
