@@ -15,7 +15,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from jaula.kernel import fanotify
@@ -134,6 +134,8 @@ class ExecutedFiles:
             self.incomplete += 1
         for pid in processes[:_MAX_PROCESSES]:
             try:
+                if _is_runtime(pid, processes):
+                    continue
                 program = os.readlink(f"/proc/{pid}/exe".encode())
                 mappings = list(executable_mappings(_read(f"/proc/{pid}/maps", _MAX_MAPS)))
             except OSError:
@@ -253,6 +255,18 @@ def executable_mappings(maps: bytes) -> Iterator[str]:
 def _read(path: str, limit: int) -> bytes:
     with open(path, "rb") as file:
         return file.read(limit)
+
+
+def _is_runtime(pid: int, processes: Sequence[int]) -> bool:
+    """Return whether a process is a step of the runtime that has not executed its program yet.
+
+    It is a fork of a process outside of the container: its executable is that of its parent. Its
+    program is compared when it is executed.
+    """
+    parent = _parent(pid)
+    if parent in processes:
+        return False
+    return os.path.samefile(f"/proc/{pid}/exe", f"/proc/{parent}/exe")
 
 
 def _parent(pid: int) -> int:
