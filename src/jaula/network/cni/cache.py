@@ -72,7 +72,8 @@ class ResultCache:
         :raises Unavailable: when the directory cannot be written.
         """
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (self._directory.parent, self._directory):
+                directory.mkdir(mode=0o700, exist_ok=True)  # parents=True ignores the mode
             for path in self._directory.iterdir():
                 if path.name.startswith(_TEMPORARY):
                     path.unlink()

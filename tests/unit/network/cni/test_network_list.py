@@ -490,3 +490,9 @@ def test_an_invalid_parameter_is_one_error(bench: Bench, attachment: dict[str, A
         asyncio.run(bench.networks.add(network("a"), Attachment(**fields)))
     assert bench.plugins.calls == []
     assert bench.names() == []
+
+
+def test_the_directories_of_records_are_of_the_engine_alone(tmp_path: Path) -> None:
+    top = tmp_path / "cache"
+    ResultCache(top).prepare()
+    assert [path.stat().st_mode & 0o777 for path in (top, top / "results")] == [0o700, 0o700]
