@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -34,6 +35,17 @@ IMAGE_CACHE = PROJECT / ".venv" / "test-images"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@functools.cache
+def _has_criu() -> bool:
+    """Return whether CRIU 4.2 or later is in PATH."""
+    program = shutil.which("criu")
+    if program is None:
+        return False
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    found = re.search(r"Version: (\d+)\.(\d+)", done.stdout)
+    return found is not None and (int(found[1]), int(found[2])) >= (4, 2)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add markers by directory. Fail, instead of skipping, if tests need root."""
     for item in items:
@@ -42,6 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if "JAULA_VM" in os.environ and not (shutil.which(expected) or Path(expected).exists()):
                 missing = f"no {expected} in this virtual machine"
                 item.add_marker(pytest.mark.skip(reason=missing))
+        if item.get_closest_marker("criu") and not _has_criu():
+            item.add_marker(pytest.mark.skip(reason="CRIU 4.2 is not installed"))
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if parts and parts[0] in NEED_ROOT:
             item.add_marker(pytest.mark.root)

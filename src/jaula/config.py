@@ -52,6 +52,11 @@ class Paths:
         return self.root / "audit"
 
     @property
+    def checkpoints(self) -> Path:
+        """``CONTAINER/NAME`` for each checkpoint; accessible by root only."""
+        return self.root / "checkpoints"
+
+    @property
     def honeypots(self) -> Path:
         """``NAME-TIME`` for each run of a honeypot; accessible by root only."""
         return self.root / "honeypots"

@@ -13,7 +13,6 @@ from harness.engine import PROJECT
 pytestmark = [pytest.mark.client(name="docker command"), pytest.mark.needs("docker")]
 
 NOT_HERE = {
-    "checkpoint": "no checkpoints of Docker's kind",
     "plugin": "no plugins",
     **dict.fromkeys(("swarm", "node", "service", "stack"), "no orchestration"),
 }
@@ -25,7 +24,6 @@ CLUSTER = {
 }
 DRIVER = {"--driver", "-d", "--template-driver"}
 FLAGS_NOT_HERE = {
-    "start": {"--checkpoint", "--checkpoint-dir"},  # no checkpoints of Docker's kind
     "volume create": CLUSTER,
     "volume ls": {"--cluster"},
     "volume update": None,  # for volumes of a cluster alone

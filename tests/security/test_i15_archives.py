@@ -428,7 +428,7 @@ def test_a_truncated_archive_for_a_container_does_no_harm(
 def test_no_process_is_restored_from_an_archive(
     engine: PrivateEngine, box: tuple[str, str], canary: Path, cve: str
 ) -> None:
-    """Checkpoints are not supported: a request for one reads no file and starts no process."""
+    """A checkpoint that the engine has not made is refused: no process is started from it."""
     query = f"checkpoint=one&checkpoint-dir={canary}"
     reply = engine.request("POST", f"/containers/{box[0]}/start?{query}")
     assert reply.status >= 400

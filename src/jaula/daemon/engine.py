@@ -48,6 +48,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
     from jaula.state.secret_encryption import SecretEncryption
+    from jaula.storage.checkpoints import CheckpointStore
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
@@ -61,6 +62,8 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     volumes = VolumeStore(paths, durable=config.durable)
     secrets = SecretStore(database, SecretEncryption(paths.root))
     secrets.load()
+    checkpoints = CheckpointStore(paths.checkpoints)
+    checkpoints.sweep({container.id for container in registry})
     rootless = rootless_paths.rootless_uid() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
@@ -110,6 +113,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             volumes=volumes,
             volume_mounts=VolumeMounts(volumes, registry),
             secrets=secrets,
+            checkpoints=checkpoints,
             network_manager=network,
             network_store=networks,
             dns_servers=DnsServers(network),

@@ -51,7 +51,7 @@ def examine(host: HostReport) -> list[Finding]:
     """Return all findings for root's engine or a rootless engine."""
     if host.uid == 0:
         return [*_namespace_sysctls(host), *_kernel(host), *_firewall(host), *_tools(host),
-                *_root_cgroups(host), *_root_directories(host)]  # fmt: skip
+                *_checkpoints(host), *_root_cgroups(host), *_root_directories(host)]  # fmt: skip
     checks: tuple[Callable[[HostReport], Iterator[Finding]], ...] = (
         _ids,
         _mappers,
@@ -227,6 +227,31 @@ def _tools(host: HostReport) -> Iterator[Finding]:
         yield Finding(
             "ps", State.COSTS, "not installed: jaula top does not work", install(host, "ps")
         )
+
+
+def _checkpoints(host: HostReport) -> Iterator[Finding]:
+    """CRIU is optional: without it only checkpoints do not work."""
+    report = host.criu
+    if report is None:
+        return
+    if not report.version:
+        yield Finding(
+            "criu",
+            State.OK,
+            f"{report.problem}: no checkpoints (install CRIU 4.2 to have them)",
+        )
+        return
+    if report.problem:
+        yield Finding(
+            "criu",
+            State.COSTS,
+            f"{report.version}, no checkpoints: {report.problem}",
+            "install CRIU 4.2 or later",
+        )
+    else:
+        yield Finding("criu", State.OK, f"{report.version}, dumps a process with a socket")
+    tracks = "tracks" if report.tracks_memory else "does not track"
+    yield Finding("dirty memory", State.OK, f"the kernel {tracks} written pages (soft-dirty)")
 
 
 def _root_cgroups(host: HostReport) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ import signal
 import socket
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +21,9 @@ from jaula import cgroups
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.rootless import paths, subids
+
+if TYPE_CHECKING:
+    from jaula.runtime.checkpoint.probe import CriuReport
 
 SYSCTLS = (
     "user.max_user_namespaces",
@@ -65,6 +69,13 @@ class HostReport(msgspec.Struct, frozen=True):
     user_manager: bool = False  # the systemd instance of the user answers
     systemd: bool = False
     lingers: bool = False
+    criu: CriuReport | None = None  # None: not probed, since only root can dump
+
+
+def _probe_criu() -> CriuReport:
+    from jaula.runtime.checkpoint.probe import probe  # imports protobuf
+
+    return probe()
 
 
 def read() -> HostReport:
@@ -84,6 +95,7 @@ def read() -> HostReport:
         libnftables=_has_libnftables(),
         sysctls={n: value for n in SYSCTLS if (value := _number(n)) is not None},
         namespace=_try_namespace(uid),
+        criu=_probe_criu() if uid == 0 else None,
         no_new_privileges="NoNewPrivs:\t1" in _text("/proc/self/status"),
         tun=_openable("/dev/net/tun"),
         runtime_variable=os.environ.get("XDG_RUNTIME_DIR", ""),

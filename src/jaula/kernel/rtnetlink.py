@@ -181,8 +181,12 @@ def set_link(
     no_link_local: bool = False,
     hairpin: bool | None = None,
     isolated: bool | None = None,
+    netns: int | None = None,
 ) -> Request:
     """Change a link, given by name or index; parameters that are None stay unchanged.
+
+    ``netns`` is a descriptor of the network namespace to which the link moves; it is down there and
+    has no addresses.
 
     ``no_link_local`` sets the IPv6 address generation mode to none and must precede ``up``.
     ``hairpin`` and ``isolated`` apply to a bridge port: a frame may leave by the port it came in,
@@ -203,6 +207,8 @@ def set_link(
         body += attribute(IFLA_ADDRESS, mac_bytes(mac))
     if group is not None:
         body += attribute(IFLA_GROUP, _u32(group))
+    if netns is not None:
+        body += attribute(IFLA_NET_NS_FD, _u32(netns))
     if no_link_local:
         mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
         body += nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))

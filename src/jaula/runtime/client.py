@@ -361,6 +361,19 @@ class Shim:
         """
         await self._request(ReopenLogRequest(self._next_number()))
 
+    async def checkpoint(self, request: protocol.CheckpointRequest, commit_fd: int) -> None:
+        """Dump the container; ``commit_fd`` is closed here in every case.
+
+        The other end of that socket answers :data:`protocol.HELD`. The number of the request is 0,
+        with which a shim of an older engine refuses a request that it does not know.
+
+        :raises RuntimeFailure: when it fails; the container runs on.
+        """
+        try:
+            await self._request(request, (commit_fd,), protocol.checkpoint_timeout())
+        finally:
+            os.close(commit_fd)
+
     async def signal(
         self, signum: int, exec_id: str = "", timeout: float = protocol.ANSWER_TIMEOUT
     ) -> int:
@@ -552,7 +565,7 @@ class Runtime:
                 os.close(fd)
         if on_request is not None:
             on_request(handle)
-        timeout = protocol.start_timeout(request.runtime)
+        timeout = protocol.start_timeout(request.runtime, checkpoint=request.restore is not None)
         done, _ = await asyncio.wait((reply,), timeout=timeout)
         if not done:
             await handle.kill()

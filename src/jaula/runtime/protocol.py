@@ -54,17 +54,39 @@ ANSWER_TIMEOUT = 10.0  # seconds for a shim, which may be creating a process, to
 SANDBOX_TIMEOUT = 30.0  # seconds for the zygote to create namespaces
 _HELPER_TIMEOUT = 40.0  # seconds for a helper of the shim to create a process
 _REPORT_TIMEOUT = 15.0  # seconds for fork, clean-up and report of a shim
+_CHECKPOINT_TIMEOUT = 600.0  # seconds to write or read the memory of a container
+HELD = b"held"  # from a shim whose container is stopped, with all images written
+COMMIT = b"commit"  # from an engine that has recorded the checkpoint
 CANCEL = b"cancel"  # from an engine that gives up a start, to the shim that may not be forked yet
 
 
-def helper_timeout(runtime: ExternalRuntime | None) -> float:
+def helper_timeout(runtime: ExternalRuntime | None, *, checkpoint: bool = False) -> float:
     """Return the seconds in which a helper reports; an external runtime is called twice."""
+    if checkpoint:
+        return _CHECKPOINT_TIMEOUT
     return _HELPER_TIMEOUT + (2 * runtime.timeout if runtime is not None else 0.0)
 
 
-def start_timeout(runtime: ExternalRuntime | None) -> float:
+def checkpoint_timeout() -> float:
+    """Return the seconds in which a shim reports the end of a dump or a restore."""
+    return _CHECKPOINT_TIMEOUT + _REPORT_TIMEOUT
+
+
+def start_timeout(runtime: ExternalRuntime | None, *, checkpoint: bool = False) -> float:
     """Return the seconds in which a shim reports that its container runs, or why it does not."""
-    return helper_timeout(runtime) + _REPORT_TIMEOUT
+    return helper_timeout(runtime, checkpoint=checkpoint) + _REPORT_TIMEOUT
+
+
+class RestoreSetup(msgspec.Struct, frozen=True):
+    """A checkpoint from which a container is started, and what its processes had then.
+
+    ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none.
+    """
+
+    images: str  # directory
+    stdio: tuple[int, int, int] = (0, 0, 0)
+    tcp_established: bool = False
+    tcp_close: bool = False
 
 
 class StartRequest(msgspec.Struct, frozen=True, tag="start"):
@@ -93,6 +115,7 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     engine_socket: bool = False
     sessions: str = ""  # directory in which stdio is recorded as asciicast; '': it is not
     attachments: tuple[AttachStream, ...] = ()
+    restore: RestoreSetup | None = None  # None: the program starts anew
 
 
 class SandboxRequest(msgspec.Struct, frozen=True, tag="sandbox"):
@@ -160,6 +183,21 @@ class ReopenLogRequest(msgspec.Struct, frozen=True, tag="reopen-log"):
     number: int
 
 
+class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
+    """Dump the container into a directory, and kill it unless it is left running.
+
+    One descriptor: a SOCK_SEQPACKET socket. The shim sends :data:`HELD` when the images are
+    complete, and goes on as the other end answers: :data:`COMMIT`, or anything else to give up.
+    """
+
+    number: int
+    images: str
+    leave_running: bool = False
+    tcp_established: bool = False
+    tcp_close: bool = False
+    end_execs: bool = False
+
+
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):
     """Ask a running shim for its state; :class:`Answer` carries it.
 
@@ -170,7 +208,13 @@ class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):
 
 
 ShimRequest = (
-    AttachRequest | ExecRequest | ResizeRequest | SignalRequest | ReopenLogRequest | HelloRequest
+    AttachRequest
+    | CheckpointRequest
+    | ExecRequest
+    | ResizeRequest
+    | SignalRequest
+    | ReopenLogRequest
+    | HelloRequest
 )
 
 

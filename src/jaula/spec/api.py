@@ -304,6 +304,20 @@ class IsolationChange(Document, frozen=True, kw_only=True):
     effective: str = ""
 
 
+class CheckpointCreate(Document, frozen=True, kw_only=True):
+    """``POST /containers/{id}/checkpoints``; the members after ``exit`` are jaula's own.
+
+    ``exit`` ends the container. ``end_execs`` ends the exec'd processes, which no checkpoint holds.
+    """
+
+    checkpoint_id: str = msgspec.field(name="CheckpointID", default="")
+    checkpoint_dir: str = ""
+    exit: bool = False
+    tcp_established: bool = msgspec.field(name="TCPEstablished", default=False)
+    tcp_close: bool = msgspec.field(name="TCPClose", default=False)
+    end_execs: bool = False
+
+
 class Drift(Document, frozen=True, kw_only=True):
     """``POST /jaula/containers/{id}/drift``: a deviation that ``record --drift`` has found."""
 

@@ -135,7 +135,7 @@ API = (
         Ask("GET", f"/v1.45/{path}", headers=(), but=(*HINT, *SWARM))
         for path in (
             *("nonesuch", "swarm", "services", "services/x", "nodes", "tasks", "plugins"),
-            *("plugins/x/json", "containers/x/checkpoints", "events?since=5&until=3"),
+            *("plugins/x/json", "events?since=5&until=3"),
             *("containers/json?filters=x", 'containers/json?filters={"status":5}'),
             *(f'{kind}?filters={{"dangling":["x"]}}' for kind in ("images/json", "networks")),
         )

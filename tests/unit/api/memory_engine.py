@@ -64,7 +64,7 @@ class Containers:
         self.calls.append(("create", name, platform))
         return ContainerCreated(name or "unnamed", ("a warning",))
 
-    async def start(self, ref: str) -> None:
+    async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> None:
         body = self._find(ref)
         if ref in self.running:
             raise NotModified("already running")

@@ -1,7 +1,8 @@
 """The router: from a method and a path to an API version and a handler.
 
-A route is a method and a template: ``/literal/path``, ``/noun/{id}``, ``/noun/{id}/verb`` or
-``/noun/*`` (any method; the noun itself and everything below it). ``{id}`` is one segment.
+A route is a method and a template: ``/literal/path``, ``/noun/{id}``, ``/noun/{id}/verb``,
+``/noun/{id}/parts/{part}`` or ``/noun/*`` (any method; the noun itself and everything below it).
+``{id}`` and ``{part}`` are one segment each; a handler gets both as ``id/part``.
 ``{name...}`` is one or more, since names of images contain slashes. A verb may contain a slash. A
 literal path wins over a template, as in Docker's router. A lookup needs a few dictionary accesses
 and no pattern matching.
@@ -28,11 +29,14 @@ SERVER = f"jaula/{__version__} (linux)"
 
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"Api-Version", b"1.55"),
-    (b"Docker-Experimental", b"false"),
+    (b"Docker-Experimental", b"true"),
     (b"Ostype", b"linux"),
     (b"Server", SERVER.encode("ascii")),
 )
-"""The headers of every answer, also to hijacked requests."""
+"""The headers of every answer, also to hijacked requests.
+
+Docker's client sends requests about checkpoints only to an engine with experimental features.
+"""
 
 Routes = Iterable[tuple[str, str, Handler]]
 
@@ -52,6 +56,7 @@ class Router:
     def __init__(self, routes: Routes) -> None:
         self._literal: dict[tuple[str, str], Handler] = {}
         self._single: dict[tuple[str, str, str], Handler] = {}  # method, noun, verb or ""
+        self._parts: dict[tuple[str, str, str], Handler] = {}  # method, noun, kind of part
         self._greedy: dict[tuple[str, str, str], Handler] = {}
         self._below: dict[str, Handler] = {}
         for method, template, handler in routes:
@@ -66,6 +71,9 @@ class Router:
             return
         noun, _, rest = template[1:].partition("/{")
         variable, _, verb = rest.partition("}")
+        if verb.endswith("}"):
+            self._parts[method, noun, verb[1:].partition("/")[0]] = handler
+            return
         table = self._greedy if variable.endswith("...") else self._single
         table[method, noun, verb.removeprefix("/")] = handler
 
@@ -89,6 +97,8 @@ class Router:
         if not (rest and rest[0]):
             raise PageNotFound
         handler, name = self._single.get((method, noun, "/".join(rest[1:]))), rest[0]
+        if handler is None and len(rest) == 3 and rest[2]:
+            handler, name = self._parts.get((method, noun, rest[1])), f"{rest[0]}/{rest[2]}"
         if handler is None:
             handler, name = self._find_greedy(method, noun, rest)
         if handler is None:

@@ -9,8 +9,9 @@ from jaula.api.http import response
 from jaula.api.http.request import Query, Request
 from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
-from jaula.errors import InvalidRequest, NotFound, Unsupported
+from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import (
+    CheckpointCreate,
     ContainerCreate,
     ContainerCreateBody,
     ContainerUpdate,
@@ -86,14 +87,16 @@ async def inspect(request: Request) -> Answer:
 
 async def start(request: Request) -> Answer:
     """Start a container: ``POST /containers/{id}/start``."""
-    if request.query.text("checkpoint"):
-        raise Unsupported("this engine cannot start a container from a checkpoint")
     if await request.body_size() > _MAX_EMPTY_BODY:
         raise InvalidRequest(
             "starting container with non-empty request body was deprecated since API v1.22 and"
             " removed in v1.24"
         )
-    await request.engine.containers.start(request.name)
+    await request.engine.containers.start(
+        request.name,
+        checkpoint=request.query.text("checkpoint"),
+        checkpoint_dir=request.query.text("checkpoint-dir"),
+    )
     return response.NO_CONTENT
 
 
@@ -218,13 +221,30 @@ async def commit(request: Request) -> Answer:
     return response.json({"Id": await request.engine.containers.commit(ref, options)}, 201)
 
 
-async def checkpoints(request: Request) -> Answer:
-    """Refuse ``/containers/{id}/checkpoints``, which is experimental in Docker and needs CRIU."""
-    await request.ignore_body()
-    raise Unsupported(
-        "This experimental feature is disabled by default. Start the Docker daemon in experimental"
-        " mode in order to enable it."
-    )
+async def list_checkpoints(request: Request) -> Answer:
+    """List the checkpoints of a container: ``GET /containers/{id}/checkpoints``."""
+    directory = request.query.text("dir")
+    return response.json(request.engine.containers.list_checkpoints(request.name, directory))
+
+
+async def create_checkpoint(request: Request) -> Answer:
+    """Create a checkpoint of a running container: ``POST /containers/{id}/checkpoints``."""
+    body = await request.document(CheckpointCreate, required=True)
+    await request.engine.containers.create_checkpoint(request.name, body)
+    return Response(201)
+
+
+async def remove_checkpoint(request: Request) -> Answer:
+    """Remove a checkpoint: ``DELETE /containers/{id}/checkpoints/{checkpoint}``."""
+    ref, _, name = request.name.partition("/")
+    await request.engine.containers.remove_checkpoint(ref, name, request.query.text("dir"))
+    return response.NO_CONTENT
+
+
+async def inspect_checkpoint(request: Request) -> Answer:
+    """Get the facts about a checkpoint, and whether a container can be started from it."""
+    ref, _, name = request.name.partition("/")
+    return response.json(await request.engine.containers.inspect_checkpoint(ref, name))
 
 
 async def spec(request: Request) -> Answer:
@@ -265,8 +285,10 @@ ROUTES: Routes = (
     ("GET", "/containers/{id}/changes", changes),
     ("DELETE", "/containers/{id}", remove),
     ("DELETE", "/containers/{name...}", remove),  # a link: /CONTAINER/ALIAS
-    ("GET", "/containers/{id}/checkpoints", checkpoints),
-    ("POST", "/containers/{id}/checkpoints", checkpoints),
+    ("GET", "/containers/{id}/checkpoints", list_checkpoints),
+    ("POST", "/containers/{id}/checkpoints", create_checkpoint),
+    ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", remove_checkpoint),
+    ("GET", "/jaula/containers/{id}/checkpoints/{checkpoint}", inspect_checkpoint),
     ("GET", "/jaula/containers/{id}/spec", spec),
     ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
     ("POST", "/jaula/containers/{id}/drift", drift),

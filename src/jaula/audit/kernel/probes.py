@@ -6,8 +6,10 @@ namespaces or devices run in a child process, in namespaces that end with it.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jaula.audit.child_process import run_in_child
 from jaula.cgroups import hierarchies
@@ -23,6 +25,9 @@ from jaula.kernel import (
 )
 from jaula.kernel.namespaces import CLONE
 from jaula.security.lsm import detect
+
+if TYPE_CHECKING:
+    from jaula.runtime.checkpoint.probe import CriuReport
 
 Probe = Callable[[], str | None]
 
@@ -293,3 +298,23 @@ def pressure() -> str | None:
 def mqueue() -> str | None:
     """Probe POSIX message queues."""
     return _error_of(lambda: os.close(mounts.fsopen("mqueue")))
+
+
+def criu() -> str | None:
+    """Probe CRIU by a dump of a process with a socket."""
+    return _criu_report().problem or None
+
+
+def dirty_tracking() -> str | None:
+    """Probe whether the kernel tracks the pages that a process has written, as CRIU asks it."""
+    report = _criu_report()
+    if not report.version:
+        return report.problem
+    return None if report.tracks_memory else "the kernel does not track written pages"
+
+
+@functools.cache
+def _criu_report() -> CriuReport:
+    from jaula.runtime.checkpoint.probe import CriuReport, probe  # imports protobuf
+
+    return probe() if os.geteuid() == 0 else CriuReport(problem="only root can probe it")

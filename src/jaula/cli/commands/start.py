@@ -15,6 +15,8 @@ def run(options: Options) -> int:
     """Start the containers; with ``-a`` or ``-i`` start one and attach to it."""
     client = Client(Settings.host)
     names = options.arguments
+    if options.text("checkpoint") and len(names) > 1:
+        raise CliError("you cannot start multiple containers from a checkpoint at once")
     if options.on("attach") or options.on("interactive"):
         if len(names) > 1:
             raise CliError("you cannot start and attach multiple containers at once")
@@ -22,7 +24,7 @@ def run(options: Options) -> int:
     failed = []
     for name in names:
         try:
-            client.request("POST", f"/containers/{quote(name)}/start")
+            client.request("POST", f"/containers/{quote(name)}/start", _checkpoint(options))
             print(name)
         except EngineError as error:
             sys.stdout.flush()
@@ -33,6 +35,12 @@ def run(options: Options) -> int:
     return 0
 
 
+def _checkpoint(options: Options) -> tuple[tuple[str, str], ...]:
+    """Return the query that starts a container from a checkpoint."""
+    names = ("checkpoint", "checkpoint-dir")
+    return tuple((name, options.text(name)) for name in names if options.text(name))
+
+
 def _attached(client: Client, name: str, options: Options) -> int:
     document = client.get(f"/containers/{quote(name)}/json")
     container, config = str(document["Id"]), document["Config"]
@@ -40,7 +48,7 @@ def _attached(client: Client, name: str, options: Options) -> int:
     stdin = options.on("interactive") and bool(config["OpenStdin"])
 
     def start() -> None:
-        client.request("POST", f"/containers/{container}/start")
+        client.request("POST", f"/containers/{container}/start", _checkpoint(options))
 
     return start_attached(
         client,
@@ -60,6 +68,8 @@ COMMAND = Command(
     run,
     flags=(
         Flag("attach", "a", "bool", "Attach STDOUT/STDERR and forward signals"),
+        Flag("checkpoint", "", "string", "Restore from this checkpoint"),
+        Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),
         DETACH_KEYS,
         Flag("interactive", "i", "bool", "Attach container's STDIN"),
         SIG_PROXY,
@@ -69,11 +79,14 @@ COMMAND = Command(
         "Starts created or exited containers. With -a the client stays attached to one "
         "container and exits with its status."
     ),
-    examples=(("Restart a shell and attach to it", "jaula start -ai work"),),
+    examples=(
+        ("Restart a shell and attach to it", "jaula start -ai work"),
+        ("Continue from a checkpoint", "jaula start --checkpoint before-reboot web"),
+    ),
     exit_status=(
         ("N", "with -a, the container's exit status"),
         ("1", "a container was not started"),
     ),
-    see_also=("create", "run", "stop"),
+    see_also=("checkpoint create", "create", "run", "stop"),
     completes="container",
 )

@@ -279,6 +279,7 @@ class ExitHandler:
             self._services.volumes.remove(volume)
 
     def _remove_files(self, container_id: str) -> None:
+        self._services.checkpoints.remove_all(container_id)
         self._services.snapshots.remove(container_id)
         directory = self._services.config.paths.container(container_id)
         with contextlib.suppress(FileNotFoundError):

@@ -16,6 +16,7 @@ from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import create as container_create
 from jaula.engine.containers import oom_score, restart_policy
+from jaula.engine.containers.checkpoint import Checkpoints
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
@@ -39,7 +40,14 @@ from jaula.errors import (
 )
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
-from jaula.spec.api import ContainerCreate, ContainerUpdate, Drift, IsolationChange, LogConfig
+from jaula.spec.api import (
+    CheckpointCreate,
+    ContainerCreate,
+    ContainerUpdate,
+    Drift,
+    IsolationChange,
+    LogConfig,
+)
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.spec.pod import PodContainerUpdate
 from jaula.state.records import Status
@@ -53,6 +61,7 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.spec.pod import PodContainerRequest
     from jaula.spec.runtime import Resources
+    from jaula.storage.checkpoints import Manifest
     from jaula.storage.path_resolve import PathStat
 
 log = logging.getLogger("jaula.containers")
@@ -76,6 +85,7 @@ class Containers(ContainerQueries):
             self.exit_handler.clean_up,
             self.exit_handler.remove_run_dir,
         )
+        self.checkpoints = Checkpoints(services)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
         self._copy = ContainerCopy(services, self.starter.ids_of)
@@ -130,12 +140,13 @@ class Containers(ContainerQueries):
             user_of=self._users.of if pod is not None else None,
         )
 
-    async def start(self, ref: str) -> None:
-        """Start a container.
+    async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> None:
+        """Start a container, or continue it from a checkpoint.
 
         :raises NotFound: when there is no such container.
         :raises NotModified: when it runs already.
         :raises Conflict: when it is paused.
+        :raises RuntimeFailure: when the checkpoint cannot be used.
         """
         container = self.find(ref)
         await self._cgroup_gone(container)
@@ -145,18 +156,21 @@ class Containers(ContainerQueries):
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.live:
                 raise NotModified(f"container {container.name} is already running")
+            manifest = None
+            if checkpoint:
+                manifest = await self.checkpoints.open(container, checkpoint, checkpoint_dir)
             container.change(restart_count=0, restart_delay=0.0)
-            await self._start(container)
+            await self._start(container, manifest)
 
     async def _cgroup_gone(self, container: Container) -> None:
         """Wait until the cgroup of the previous run is removed; most often none is left."""
         if self.exit_handler.cgroup_reaper.removals:
             await self.exit_handler.cgroup_reaper.gone(container)
 
-    async def _start(self, container: Container) -> None:
+    async def _start(self, container: Container, checkpoint: Manifest | None = None) -> None:
         container.removing = False
         try:
-            await self.starter.start(container)
+            await self.starter.start(container, checkpoint)
         except BaseException as error:
             self._early_exits.pop(container.id, None)
             self.exit_handler.cgroup_reaper.remove(container)  # if the shim was killed, it is left
@@ -262,6 +276,22 @@ class Containers(ContainerQueries):
             await self._process_control.kill(container)  # Docker: the client may remove it now
         else:
             await self._process_control.signal(container, number)
+
+    async def create_checkpoint(self, ref: str, body: CheckpointCreate) -> None:
+        """Write a checkpoint of a container; see :class:`Checkpoints`."""
+        await self.checkpoints.create(self.find(ref), body)
+
+    def list_checkpoints(self, ref: str, directory: str) -> list[dict[str, Any]]:
+        """Return the names of a container's checkpoints, as Docker's documents."""
+        return self.checkpoints.list(self.find(ref), directory)
+
+    async def inspect_checkpoint(self, ref: str, name: str) -> dict[str, Any]:
+        """Return the facts about a checkpoint."""
+        return await self.checkpoints.inspect(self.find(ref), name)
+
+    async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
+        """Remove a checkpoint."""
+        await self.checkpoints.remove(self.find(ref), name, directory)
 
     async def pause(self, ref: str) -> None:
         """Freeze every process of a container.

@@ -33,11 +33,13 @@ import msgspec
 from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, honeypot, selinux
+from jaula.engine.containers.checkpoint import keep_addresses, restore_setup
 from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.model.seal import spec_seal
 from jaula.engine.networks import endpoints, etc_files, links
 from jaula.engine.networks.connect import NetworkConnector, StartResources
+from jaula.engine.networks.restore import restore_resolvers
 from jaula.engine.oci_spec import host, security, spec
 from jaula.engine.oci_spec.inputs import SpecInputs
 from jaula.engine.secrets import mount
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from jaula.security.cdi import ContainerEdits
     from jaula.spec.api import DeviceRequest
     from jaula.state.records import MountRecord, Namespaces
+    from jaula.storage.checkpoints import Manifest
 
 
 class Starter:
@@ -91,8 +94,8 @@ class Starter:
         self.on_spec: Callable[[ContainerRecord, str], None] = lambda record, seal: None
         """Logs the seal of a spec that was written for a start."""
 
-    async def start(self, container: Container) -> None:
-        """Start a container.
+    async def start(self, container: Container, checkpoint: Manifest | None = None) -> None:
+        """Start a container, or continue it from a checkpoint.
 
         :raises RuntimeFailure: when the program does not exist (127), cannot be executed (126), or
             the kernel refused a step (125).
@@ -113,7 +116,7 @@ class Starter:
             joined = self._joined_paths(resolved.namespaces, resources)
             if container.netns >= 0:
                 resources.joined_fds["network"] = os.dup(container.netns)
-            await self._take(record, resources)
+            await self._take(record, resources, checkpoint)
             if container.prepare is not None:
                 await container.prepare(self._maps(record, resources))
                 record = container.record
@@ -127,6 +130,9 @@ class Starter:
                 self._services, record, self._maps(record, resources)
             )
             request = self._prepare(container, joined, resources, runtime, mounts)
+            if checkpoint is not None:
+                restore = restore_setup(self._services.checkpoints, checkpoint)
+                request = msgspec.structs.replace(request, restore=restore)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
             intent = self._record_intent(container, resources)
@@ -153,6 +159,8 @@ class Starter:
             **running_fields(intent) | {"oom_killed": container.record.oom_killed},
         )
         self._save(container)
+        if checkpoint is not None:
+            await restore_resolvers(self._services, (container,))  # the namespace is a new one
         if record.started_at:  # on its first start no container can be linked to it yet
             links.update_linked_hosts(self._services, container)
         self.connector.emit(container.record, resources.endpoints, "connect")
@@ -309,11 +317,15 @@ class Starter:
             return self._services.container_store.find(ref)
         return None
 
-    async def _take(self, record: ContainerRecord, resources: StartResources) -> None:
+    async def _take(
+        self, record: ContainerRecord, resources: StartResources, checkpoint: Manifest | None
+    ) -> None:
         modes = record.resolved.namespaces
         # A container joins the user namespace of another one with that one's namespaces, or none.
         owner = self._namespace_owner(modes) if "user" in resources.joined_fds else None
         networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
+        if checkpoint is not None:
+            networks = keep_addresses(networks, checkpoint)
         if modes.network and networks:
             await self.connector.attach(
                 record, networks, resources, lambda ids: keep_id_maps(record, ids)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime
     from jaula.state.database import Database
+    from jaula.storage.checkpoints import CheckpointStore
     from jaula.storage.drivers.driver import SnapshotDriver
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
@@ -51,6 +52,7 @@ class Services:
     volumes: VolumeStore
     volume_mounts: VolumeMounts
     secrets: SecretStore
+    checkpoints: CheckpointStore
     network_manager: NetworkManager
     network_store: NetworkStore
     dns_servers: DnsServers

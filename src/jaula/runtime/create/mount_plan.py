@@ -32,7 +32,7 @@ from jaula.spec.runtime import Linux, Mount, Spec
 __all__ = ["host_propagation", "known_options", "needs_preparation", "parse_options", "plan"]
 
 _LABELLED = frozenset({"tmpfs", "ramfs", "devpts", "overlay"})  # take context= in a userns too
-_LINKS = (
+LINKS = (
     devices.Link("/proc/self/fd", "dev/fd"),
     devices.Link("/proc/self/fd/0", "dev/stdin"),
     devices.Link("/proc/self/fd/1", "dev/stdout"),
@@ -185,7 +185,7 @@ def plan(
     device_list = linux.devices if linux is not None else ()
     steps.extend(_nodes(spec, devices.device_nodes(device_list)))
     if not _dev_is_bound(spec):
-        steps.extend(_LINKS)
+        steps.extend(LINKS)
     if terminal:
         steps.append(devices.Console())
     steps.extend(after_devices)

@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from jaula.errors import RuntimeFailure
@@ -44,6 +45,10 @@ _LOG_FLAGS = int(FLAG.LOG_NEW_EXEC_ON | FLAG.LOG_SUBDOMAINS_OFF)
 """Log denials of this domain, but not of sandboxes that the container's programs create."""
 
 _UNREACHABLE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP)
+
+
+OpenPath = Callable[[bytes], "int | None"]
+"""Returns an O_PATH descriptor of a path of the container, None if it cannot be reached."""
 
 
 class CompiledLandlock(NamedTuple):
@@ -99,8 +104,14 @@ def prepare(annotations: Mapping[str, str], *, for_exec: bool = False) -> Compil
     )
 
 
-def open_rules(prepared: CompiledLandlock) -> int:
-    """Return a ruleset descriptor for the paths of the current root and the descriptors 0 to 2.
+def open_rules(
+    prepared: CompiledLandlock,
+    open_path: OpenPath | None = None,
+    reopened: tuple[int, ...] = (0, 1, 2),
+) -> int:
+    """Return a ruleset descriptor for paths and for open descriptors.
+
+    ``open_path`` opens a path of the container; without it the current root is meant.
 
     A path that does not exist or cannot be reached gets no rights. Links are followed inside the
     root, magic links never: no path can leave the root.
@@ -111,11 +122,13 @@ def open_rules(prepared: CompiledLandlock) -> int:
         prepared.handled_access_fs, prepared.handled_access_net, prepared.scoped
     )
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if open_path is None:
+        open_path = functools.partial(open_below, root)
     try:
         for path, access, create in prepared.paths:
-            _add_path(rules, root, path, access, create)
+            _add_path(rules, open_path, path, access, create)
         if prepared.handled_access_fs:
-            for fd in (0, 1, 2):
+            for fd in reopened:
                 _allow_reopen(rules, fd, prepared.handled_access_fs)
         for port, access in prepared.ports:
             if access:
@@ -128,9 +141,9 @@ def open_rules(prepared: CompiledLandlock) -> int:
     return rules
 
 
-def _add_path(rules: int, root: int, path: bytes, access: int, create: int) -> None:
+def _add_path(rules: int, open_path: OpenPath, path: bytes, access: int, create: int) -> None:
     """Add one rule; ``create`` goes to the nearest existing directory above, never to the root."""
-    path_fd = _open_path(root, path)
+    path_fd = open_path(path)
     if path_fd is not None:
         try:
             mode = os.fstat(path_fd).st_mode
@@ -143,7 +156,7 @@ def _add_path(rules: int, root: int, path: bytes, access: int, create: int) -> N
         if not (stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)):
             return
     while create and (path := path.rstrip(b"/").rpartition(b"/")[0]):
-        path_fd = _open_path(root, path)
+        path_fd = open_path(path)
         if path_fd is None:
             continue
         try:
@@ -154,7 +167,7 @@ def _add_path(rules: int, root: int, path: bytes, access: int, create: int) -> N
         return
 
 
-def _open_path(root: int, path: bytes) -> int | None:
+def open_below(root: int, path: bytes) -> int | None:
     """Return a descriptor of a path below the root, None if it cannot be reached.
 
     :raises OSError: when the kernel refuses for another reason.

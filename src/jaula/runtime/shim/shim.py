@@ -35,7 +35,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from jaula.errors import JaulaError, NotFound, RuntimeFailure
+from jaula.errors import InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import protocol, seqpacket
@@ -49,6 +49,7 @@ from jaula.runtime.interfaces import Cgroup, Interfaces, LogWriter
 from jaula.runtime.protocol import (
     Answer,
     AttachRequest,
+    CheckpointRequest,
     Detached,
     ExecExited,
     ExecRequest,
@@ -94,7 +95,9 @@ class Shim:
         self.interfaces = interfaces
         self.event_loop = EventLoop()
         self.spawn_helper = spawn_helper
-        spawn_helper.timeout = protocol.helper_timeout(request.runtime)
+        spawn_helper.timeout = protocol.helper_timeout(
+            request.runtime, checkpoint=request.restore is not None
+        )
         self.engines = ControlSockets(
             self.event_loop, request.run_dir, self._handle_request, self._after_reply, held
         )
@@ -135,6 +138,7 @@ class Shim:
             self.engines.stop_listening()
             raise
         self.started_at = time.time()
+        self.spawn_helper.timeout = protocol.helper_timeout(request.runtime)
         try:
             self._supervise(log, clients)
         except BaseException:
@@ -243,6 +247,9 @@ class Shim:
         if isinstance(request, ReopenLogRequest):
             self._reopen_log()
             return Answer(request.number)
+        if isinstance(request, CheckpointRequest):
+            self._checkpoint(request, fds)
+            return Answer(request.number)
         stdio, pid = self._target(request.exec_id if not isinstance(request, AttachRequest) else "")
         if isinstance(request, AttachRequest):
             stdio.attach(socket.socket(fileno=fds.pop(0)), request.stream)
@@ -280,6 +287,45 @@ class Shim:
         if exec_id not in self.execs:
             raise RuntimeFailure(f"exec {exec_id} is not running")
         return self.execs[exec_id].stdio, self.execs[exec_id].pid
+
+    # checkpoint
+
+    def _checkpoint(self, request: CheckpointRequest, fds: list[int]) -> None:
+        """Dump the container in a helper. The event loop stands still meanwhile.
+
+        :raises InvalidRequest: when the container uses what no checkpoint can hold.
+        :raises RuntimeFailure: when CRIU fails; the container runs on.
+        """
+        if self.execs:
+            if not request.end_execs:
+                raise InvalidRequest(
+                    f"the container has {len(self.execs)} exec'd processes, which a checkpoint"
+                    " would lose",
+                    hint="end them first, or use --end-execs",
+                )
+            self._end_execs()
+        commit = fds[0]
+        helper_timeout = self.spawn_helper.timeout
+        self.spawn_helper.timeout = protocol.helper_timeout(None, checkpoint=True)
+
+        def work() -> ProcessHandle:
+            from jaula.runtime.checkpoint import dump
+
+            spec = _read_spec(self.request.bundle)
+            dump.dump(spec, request, self.init.pid, self.cgroup.pids(), os.dup(commit))
+            return ProcessHandle(self.init.pid)
+
+        try:
+            self.spawn_helper.run(work)
+        finally:
+            self.spawn_helper.timeout = helper_timeout
+
+    def _end_execs(self) -> None:
+        """Kill the exec'd processes and report their exit."""
+        for exec_id, each in list(self.execs.items()):
+            process.pidfd_send_signal(each.pidfd, signal.SIGKILL)
+            select.select([each.pidfd], [], [])
+            self._exec_ended(exec_id)
 
     # exec
 
@@ -564,6 +610,10 @@ def create_container(
     )
     if request.runtime is not None:
         return external_runtime.start(spec, options, request.runtime, request.run_dir)
+    if request.restore is not None:
+        from jaula.runtime.checkpoint import restore  # imports protobuf, which no start needs
+
+        return restore.start(spec, options, interfaces, request.restore)
     return create.start(spec, options, interfaces)
 
 

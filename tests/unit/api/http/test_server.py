@@ -24,7 +24,7 @@ def test_ping_has_the_headers_for_version_negotiation() -> None:
             assert answer.status == 200
             assert answer.body == (b"OK" if method == "GET" else b"")
             assert answer.headers["api-version"] == "1.55"
-            assert answer.headers["docker-experimental"] == "false"
+            assert answer.headers["docker-experimental"] == "true"
             assert answer.headers["ostype"] == "linux"
             assert answer.headers["swarm"] == "inactive"
             assert answer.headers["builder-version"] == "2"

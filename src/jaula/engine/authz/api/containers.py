@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from jaula.engine.containers.create import Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
-    from jaula.spec.api import ContainerCreate, ContainerUpdate, Drift, IsolationChange
+    from jaula.spec.api import (
+        CheckpointCreate,
+        ContainerCreate,
+        ContainerUpdate,
+        Drift,
+        IsolationChange,
+    )
     from jaula.spec.api_params import (
         AttachOptions,
         CommitOptions,
@@ -74,10 +80,30 @@ class ContainersApi:
             action.seal = request_seal(self._service.find(created.id).record)
             return created
 
-    async def start(self, ref: str) -> None:
+    async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> None:
         with self._session.begin("container start", ref) as action:
             action.authorize_start(ref)
-            await self._service.start(ref)
+            if checkpoint:
+                action.require_enter(ref)
+            await self._service.start(ref, checkpoint=checkpoint, checkpoint_dir=checkpoint_dir)
+
+    async def create_checkpoint(self, ref: str, body: CheckpointCreate) -> None:
+        with self._session.begin("checkpoint create", ref) as action:
+            action.require_enter(ref)
+            await self._service.create_checkpoint(ref, body)
+
+    def list_checkpoints(self, ref: str, directory: str) -> Documents:
+        self._session.require_read()
+        return self._service.list_checkpoints(ref, directory)
+
+    async def inspect_checkpoint(self, ref: str, name: str) -> Document:
+        self._session.require_container_read(ref)
+        return await self._service.inspect_checkpoint(ref, name)
+
+    async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
+        with self._session.begin("checkpoint remove", ref, revokes=True) as action:
+            action.require_control(ref)
+            await self._service.remove_checkpoint(ref, name, directory)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
         with self._session.begin("container stop", ref, revokes=True) as action:

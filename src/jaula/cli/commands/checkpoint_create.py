@@ -1,0 +1,52 @@
+"""``jaula checkpoint create``."""
+
+from __future__ import annotations
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import UsageError
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Create the checkpoint and print its name."""
+    container, name = options.arguments
+    if options.on("tcp-established") and options.on("tcp-close"):
+        raise UsageError("--tcp-established and --tcp-close exclude each other", status=1)
+    body = {
+        "CheckpointID": name,
+        "CheckpointDir": options.text("checkpoint-dir"),
+        "Exit": not options.on("leave-running"),
+        "TCPEstablished": options.on("tcp-established"),
+        "TCPClose": options.on("tcp-close"),
+        "EndExecs": options.on("end-execs"),
+    }
+    Client(Settings.host).document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
+    print(name)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER CHECKPOINT",
+    "Create a checkpoint from a running container",
+    run,
+    flags=(
+        Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),
+        Flag("end-execs", "", "bool", "End exec'd processes, which no checkpoint can hold"),
+        Flag("leave-running", "", "bool", "Leave the container running after checkpoint"),
+        Flag("tcp-close", "", "bool", "Save established TCP connections as closed ones"),
+        Flag("tcp-established", "", "bool", "Save established TCP connections"),
+    ),
+    min_args=2,
+    max_args=2,
+    description=(
+        "Saves the memory and the open files of all processes with CRIU. The container exits "
+        "unless --leave-running is given. jaula start --checkpoint continues it."
+    ),
+    examples=(
+        ("Save a service before a reboot", "jaula checkpoint create web before-reboot"),
+        ("Continue it afterwards", "jaula start --checkpoint before-reboot web"),
+    ),
+    see_also=("checkpoint ls", "checkpoint inspect", "checkpoint rm", "start"),
+    completes="container",
+)

@@ -1,0 +1,337 @@
+"""Checkpoints of containers: create, list, inspect, remove, and start from one.
+
+Follows the Docker Engine API 1.45, ``/containers/{id}/checkpoints`` (experimental in Docker), with
+Docker's statuses and words. The order of a creation, under the container's lock:
+
+1. The store makes an image directory below a hidden name.
+2. The shim lets CRIU stop the container and write the images (:mod:`jaula.runtime.checkpoint`).
+3. With everything written and all processes stopped, the shim asks the engine. The engine records
+   the checkpoint (digests, MAC, name) and answers.
+4. CRIU kills the processes, or continues them if the container is left running.
+
+If the engine ends before its answer, the container runs on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.engine.containers.liveness import check_running
+from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
+from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest, RestoreSetup
+from jaula.spec.api_networks import EndpointIPAMConfig
+from jaula.state.records import Status
+from jaula.storage.checkpoints import CheckpointAddress, Manifest, check_name
+
+if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.engine.networks.endpoints import NetworkEndpoints
+    from jaula.spec.api import CheckpointCreate
+    from jaula.storage.checkpoints import CheckpointStore
+
+_EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
+_GIVE_UP = b"the checkpoint could not be recorded"
+
+
+def _failure(text: str, error: JaulaError | None = None) -> RuntimeFailure:
+    """Return the error of a request about checkpoints: Docker answers 500 for all of them."""
+    return RuntimeFailure(text, hint=error.hint if error is not None else None)
+
+
+def check_record(services: Services, container: Container) -> None:
+    """Check that checkpoints of a container are possible at all.
+
+    :raises RuntimeFailure: with the way out.
+    """
+    record = container.record
+    modes = record.resolved.namespaces
+    problem = hint = ""
+    if record.build:
+        problem, hint = "steps of a build have no checkpoints", "build again"
+    elif record.resolved.external_runtime:
+        problem = f"it is run by the OCI runtime {record.resolved.runtime}"
+        hint = "create it without --runtime"
+    elif services.host.rootless:
+        problem, hint = "this engine runs without root, which is not built yet", "use one of root"
+    elif record.in_pod:
+        problem = "checkpoints of pods and their containers (CRI) are not built yet"
+        hint = "let the workload save its own state"
+    elif modes.ipc.container or modes.shareable_ipc:
+        problem = "its /dev/shm is shared"
+        hint = "create it with --ipc=private"
+    elif record.resolved.egress is not None:
+        problem, hint = "its egress filter is not restored yet", "create it without one"
+    for endpoint in record.endpoints:
+        driver = services.network_store.driver_of(endpoint.network)
+        if driver != "bridge":
+            problem = f"its network {endpoint.network} ({driver}) is not restored yet"
+            hint = "use a bridge network"
+    if problem:
+        raise _failure(f"cannot checkpoint container {record.name}: {problem} ({hint})")
+
+
+class Checkpoints:
+    """The checkpoints of all containers. The caller of :meth:`create` holds no lock."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._store = services.checkpoints
+
+    async def create(self, container: Container, body: CheckpointCreate) -> None:
+        """Write a checkpoint, and wait for the container's exit unless it is left running.
+
+        :raises RuntimeFailure: when it exists, or CRIU refuses; the container runs on.
+        :raises Conflict: when the container does not run.
+        """
+        name = body.checkpoint_id
+        with _dockers_words(container, f"cannot checkpoint container {container.name}"):
+            check_name(name)
+            _refuse_directory(body.checkpoint_dir)
+        async with container.lock:
+            check_running(container)
+            check_record(self._services, container)
+            with _dockers_words(container, f"cannot checkpoint container {container.name}"):
+                await self._create(container, body)
+        if body.exit:
+            await asyncio.wait_for(container.exited.wait(), _EXIT_TIMEOUT)
+
+    async def _create(self, container: Container, body: CheckpointCreate) -> None:
+        record, shim = container.record, container.shim
+        if record.status is Status.PAUSED:
+            raise InvalidRequest("it is paused", hint="unpause it first")
+        if body.exit and record.body.host_config.auto_remove:
+            raise InvalidRequest(
+                "it would be removed with its checkpoints (--rm)",
+                hint="leave it running, or create it without --rm",
+            )
+        if body.tcp_established and body.tcp_close:
+            raise InvalidRequest("connections are either saved or closed", hint="choose one")
+        if shim is None:
+            raise Unavailable("its shim is not connected yet")
+        version = await asyncio.to_thread(_criu_version)
+        images = await asyncio.to_thread(self._store.begin, record.id, body.checkpoint_id)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        manifest = self._manifest(container, body, version)
+        recorded = False
+
+        async def record_it() -> None:
+            """Answer the shim when it holds the container."""
+            nonlocal recorded
+            ours.setblocking(False)
+            loop = asyncio.get_running_loop()
+            data = await loop.sock_recv(ours, 4096)
+            if not data.startswith(HELD):
+                return
+            try:
+                await asyncio.to_thread(self._store.commit, images, manifest)
+            except JaulaError as error:
+                await loop.sock_sendall(ours, str(error).encode())
+                raise
+            recorded = True
+            if body.exit:
+                container.change(manually_stopped=True)  # no restart policy applies
+                self._services.container_store.save(container)
+            await loop.sock_sendall(ours, COMMIT)
+
+        recording = asyncio.ensure_future(record_it())
+        try:
+            request = CheckpointRequest(
+                0,
+                str(images),
+                leave_running=not body.exit,
+                tcp_established=body.tcp_established,
+                tcp_close=body.tcp_close,
+                end_execs=body.end_execs,
+            )
+            await shim.checkpoint(request, theirs.detach())
+            await recording
+        except BaseException:
+            recording.cancel()
+            with contextlib.suppress(asyncio.CancelledError, JaulaError, OSError):
+                await recording
+            if recorded:
+                await asyncio.to_thread(self._store.remove, record.id, body.checkpoint_id)
+                container.change(manually_stopped=record.manually_stopped)
+            else:
+                await asyncio.to_thread(self._store.discard, images)
+            raise
+        finally:
+            ours.close()
+        self._services.events.emit(
+            "container",
+            "checkpoint",
+            container.id,
+            record.event_attributes | {"checkpoint": body.checkpoint_id},
+        )
+
+    def _manifest(self, container: Container, body: CheckpointCreate, criu: str) -> Manifest:
+        record, host = container.record, os.uname()
+        bundle = container.bundle or str(self._services.config.paths.container(record.id))
+        with open(f"{bundle}/config.json", "rb") as file:
+            spec = hashlib.sha256(file.read()).hexdigest()
+        return Manifest(
+            container=record.id,
+            name=body.checkpoint_id,
+            created=time.time_ns(),
+            criu=criu,
+            kernel=host.release,
+            architecture=host.machine,
+            image=record.image,
+            spec=spec,
+            stdio=_stdio(record.pid),
+            terminal=record.body.tty,
+            left_running=not body.exit,
+            tcp_established=body.tcp_established,
+            tcp_close=body.tcp_close,
+            addresses=tuple(
+                CheckpointAddress(each.network, each.ipv4, each.ipv6, each.mac)
+                for each in record.endpoints
+            ),
+        )
+
+    def list(self, container: Container, directory: str) -> list[dict[str, Any]]:
+        """Return Docker's documents: the names."""
+        with _dockers_words(container, f"cannot list the checkpoints of {container.name}"):
+            _refuse_directory(directory)
+        return [{"Name": name} for name in self._store.names(container.id)]
+
+    async def inspect(self, container: Container, name: str) -> dict[str, Any]:
+        """Return the manifest of a checkpoint, and whether its files are unchanged.
+
+        :raises RuntimeFailure: when there is none of that name.
+        """
+        if name not in self._store.names(container.id):
+            raise _failure(f"checkpoint {name} does not exist for container {container.name}")
+        try:
+            manifest = self._store.read(container.id, name)
+            await asyncio.to_thread(self._store.verify, manifest)
+            self._check_host(manifest)
+        except JaulaError as error:
+            return {"Name": name, "Usable": False, "Problem": str(error)}
+        return {
+            "Name": name,
+            "Usable": True,
+            "Problem": "",
+            "Created": manifest.created,
+            "Size": manifest.size,
+            "Files": len(manifest.files),
+            "CRIU": manifest.criu,
+            "Kernel": manifest.kernel,
+            "Terminal": manifest.terminal,
+            "LeftRunning": manifest.left_running,
+            "TCPEstablished": manifest.tcp_established,
+            "TCPClose": manifest.tcp_close,
+            "Addresses": [
+                {"Network": each.network, "IPv4": each.ipv4, "IPv6": each.ipv6, "MAC": each.mac}
+                for each in manifest.addresses
+            ],
+        }
+
+    async def remove(self, container: Container, name: str, directory: str) -> None:
+        """Remove a checkpoint.
+
+        :raises RuntimeFailure: when there is none of that name.
+        """
+        with _dockers_words(container, f"cannot remove checkpoint {name}"):
+            _refuse_directory(directory)
+        async with container.lock:
+            if name not in self._store.names(container.id):
+                raise _failure(f"checkpoint {name} does not exist for container {container.name}")
+            await asyncio.to_thread(self._store.remove, container.id, name)
+
+    async def open(self, container: Container, name: str, directory: str) -> Manifest:
+        """Return the manifest of a checkpoint from which the container can be started.
+
+        :raises RuntimeFailure: when it does not exist, was changed, or does not fit this host.
+        """
+        with _dockers_words(container, f"cannot start container {container.name}"):
+            _refuse_directory(directory)
+            if name not in self._store.names(container.id):
+                raise InvalidRequest(f"checkpoint {name} does not exist")
+            check_record(self._services, container)
+            manifest = self._store.read(container.id, name)
+            await asyncio.to_thread(self._store.verify, manifest)
+            self._check_host(manifest)
+            return manifest
+
+    def _check_host(self, manifest: Manifest) -> None:
+        if manifest.architecture != os.uname().machine:
+            raise InvalidRequest(f"checkpoint {manifest.name} is of a {manifest.architecture} host")
+
+
+def restore_setup(store: CheckpointStore, manifest: Manifest) -> RestoreSetup:
+    """Return what the runtime needs to restore a checkpoint."""
+    return RestoreSetup(
+        str(store.images(manifest)), manifest.stdio, manifest.tcp_established, manifest.tcp_close
+    )
+
+
+def keep_addresses(networks: NetworkEndpoints, manifest: Manifest) -> NetworkEndpoints:
+    """Return the settings of networks with the addresses that the container had. Pure."""
+    kept = dict(networks)
+    for each in manifest.addresses:
+        if each.network not in kept:
+            continue
+        settings = kept[each.network]
+        kept[each.network] = msgspec.structs.replace(
+            settings,
+            ipam_config=EndpointIPAMConfig(ipv4_address=each.ipv4, ipv6_address=each.ipv6),
+            mac_address=each.mac,
+        )
+    return kept
+
+
+def _stdio(pid: int) -> tuple[int, int, int]:
+    """Return the inodes of the pipes at the descriptors 0 to 2 of init; 0 for none."""
+    inodes = []
+    for number in range(3):
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            target = ""
+        is_pipe = target.startswith("pipe:[")
+        inodes.append(int(target[6:-1]) if is_pipe else 0)
+    return inodes[0], inodes[1], inodes[2]
+
+
+def _criu_version() -> str:
+    """Return the version of CRIU that is installed.
+
+    :raises Unsupported: when there is none.
+    """
+    from jaula.runtime.checkpoint.criu import Criu
+
+    with Criu() as service:
+        return str(service.version())
+
+
+def _refuse_directory(directory: str) -> None:
+    if directory:
+        raise InvalidRequest(
+            "checkpoints in another directory of the host are not built yet",
+            hint="leave out --checkpoint-dir",
+        )
+
+
+@contextlib.contextmanager
+def _dockers_words(container: Container, prefix: str) -> Any:
+    """Put Docker's beginning before an error, and answer with its status 500.
+
+    A status that says more than that (501, 503) stays.
+    """
+    try:
+        yield
+    except (InvalidRequest, RuntimeFailure) as error:
+        text = error.message
+        if text.endswith(("already exists", "does not exist")):
+            text += f" for container {container.name}"
+        raise _failure(f"{prefix}: {text}", error) from error

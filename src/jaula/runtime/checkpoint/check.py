@@ -1,0 +1,320 @@
+"""Compare the images of a checkpoint with the spec of their container, before CRIU reads them.
+
+CRIU runs as root and restores what the images say: credentials, filters, namespaces, cgroups and
+mounts. So everything that confines the processes is either written by the engine, or must be what
+the spec gives. Memory, registers and files of the container are taken as they are: they are no more
+than programs inside the container could make.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.kernel.mounts import MS
+from jaula.runtime.checkpoint.images import Images, invalid
+from jaula.runtime.checkpoint.proto import images_pb2 as pb
+
+ALIVE, STOPPED, ZOMBIE = 1, 3, 8  # CRIU's states of a task ("TASK_ALIVE", ...)
+_STATES = {ALIVE: "alive", 2: "dead", STOPPED: "stopped", 6: "helper", ZOMBIE: "zombie"}
+_WITH_CORE = (ALIVE, STOPPED)
+_FILTER_MODE = 2  # SECCOMP_MODE_FILTER
+_TSYNC = 1  # SECCOMP_FILTER_FLAG_TSYNC
+_MAX_SECURE_BITS = 0xFF
+_CAPABILITIES = 64
+
+# CRIU's numbers of file systems and of files ("fstype", "fd_types")
+_PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, _MQUEUE, _OVERLAY, _CGROUP2 = 1, 2, 5, 6, 12, 14, 17, 23
+_FILE_SYSTEMS = {
+    _PROC: "proc",
+    _SYSFS: "sysfs",
+    _TMPFS: "tmpfs",
+    _DEVPTS: "devpts",
+    _CGROUP: "cgroup",
+    _MQUEUE: "mqueue",
+    _OVERLAY: "overlay",
+    _CGROUP2: "cgroup2",
+}
+_OPTIONS = {MS.RDONLY: "ro", MS.NOSUID: "nosuid", MS.NODEV: "nodev", MS.NOEXEC: "noexec"}
+_REG = 1
+_FILES = {
+    _REG: "file",
+    2: "pipe",
+    3: "fifo",
+    4: "inet socket",
+    5: "unix socket",
+    6: "eventfd",
+    7: "epoll",
+    8: "inotify",
+    9: "signalfd",
+    10: "packet socket",
+    11: "terminal",
+    13: "netlink socket",
+    17: "timerfd",
+    18: "memfd",
+    20: "pidfd",
+}
+"""Files that are restored. Namespaces, tun devices, BPF maps and external files are not."""
+
+_KINDS = {
+    "pid": "pid_ns_id",
+    "network": "net_ns_id",
+    "ipc": "ipc_ns_id",
+    "uts": "uts_ns_id",
+    "mount": "mnt_ns_id",
+    "user": "user_ns_id",
+    "cgroup": "cgroup_ns_id",
+    "time": "time_ns_id",
+}
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """The confinement of a container by its spec."""
+
+    namespaces: frozenset[str]  # types that are the container's own
+    ids: int  # users and groups from 0 on; 0: the host's, unlimited
+    bounding: int  # capabilities
+    no_new_privileges: bool
+    filter: bytes | None  # classic BPF program; None: no seccomp
+    external: frozenset[str]  # destinations of mounts that the engine makes
+    mounts: Mapping[str, int]  # attributes (MS) that each destination has at least
+    mount_points: frozenset[str]  # every place at which a mount may be
+    rlimits: Mapping[int, int]  # highest hard limits by number; the engine's own without
+    oom_score_adj: int  # lowest
+    labels: frozenset[str]  # LSM profiles that processes may have
+
+
+def check(images: Images, expected: Expected) -> None:
+    """Check everything in the images that confines the processes. Pure, except for own rlimits.
+
+    :raises InvalidRequest: for the first difference from the spec.
+    """
+    _check_inventory(images.inventory)
+    _check_tree(images)
+    _check_namespaces(images, expected)
+    sets = {each.id for each in images.cgroups.sets}
+    leaders = {thread: entry.pid for entry in images.tree for thread in entry.threads}
+    for task, core in images.cores.items():
+        _check_core(task, core, images, leaders, expected, sets)
+    mounts = _check_mounts(images.mounts, expected)
+    for file in images.files:
+        _check_file(file, mounts)
+
+
+def _check_inventory(inventory: pb.Inventory) -> None:
+    if inventory.HasField("plugins_entry") and inventory.plugins_entry.plugins:
+        raise invalid("it was made with plugins of CRIU")
+    if not inventory.HasField("root_ids"):
+        raise invalid("inventory.img does not name the namespaces of the host")
+
+
+def _check_tree(images: Images) -> None:
+    pids = [entry.pid for entry in images.tree]
+    if not pids or len(set(pids)) != len(pids) or 0 in pids:
+        raise invalid("pstree.img has no task, or one twice")
+    roots = [entry.pid for entry in images.tree if entry.ppid == 0]
+    if len(roots) != 1:
+        raise invalid(f"pstree.img has {len(roots)} first processes")
+    threads: set[int] = set()
+    for entry in images.tree:
+        if entry.pid not in images.cores:
+            raise invalid(f"core-{entry.pid}.img is missing")
+        state = images.cores[entry.pid].tc.task_state
+        if state not in (ALIVE, STOPPED, ZOMBIE):
+            raise invalid(f"process {entry.pid} is {_STATES.get(state, state)}")
+        threads.add(entry.pid)
+        if state in _WITH_CORE:
+            threads.update(entry.threads)
+    for thread in threads - set(images.cores):
+        raise invalid(f"core-{thread}.img is missing")
+    for thread in set(images.cores) - threads:
+        raise invalid(f"core-{thread}.img belongs to no process")
+    for pid in set(images.ids) - set(pids):
+        raise invalid(f"ids-{pid}.img belongs to no process")
+
+
+def _check_namespaces(images: Images, expected: Expected) -> None:
+    """Every process is in the container's namespaces, and in the host's only where the spec says.
+
+    A zombie has no namespaces.
+    """
+    root = next(entry.pid for entry in images.tree if entry.ppid == 0)
+    if root not in images.ids:
+        raise invalid(f"ids-{root}.img is missing")
+    first, host = images.ids[root], images.inventory.root_ids
+    for entry in images.tree:
+        state = images.cores[entry.pid].tc.task_state
+        if state in _WITH_CORE and entry.pid not in images.ids:
+            raise invalid(f"ids-{entry.pid}.img is missing")
+    legacy = [core.ids for core in images.cores.values() if core.HasField("ids")]
+    for ids in (*images.ids.values(), *legacy):
+        for kind, field in _KINDS.items():
+            number = getattr(ids, field)
+            if number != getattr(first, field):
+                raise invalid(f"a process is in another {kind} namespace")
+            own = kind in expected.namespaces
+            # The host's pid namespace has the number of the container's if CRIU saw no other.
+            if own and (not number or number == getattr(host, field)):
+                raise invalid(f"a process is in the host's {kind} namespace")
+            if not own and number and number != getattr(host, field):
+                raise invalid(f"a process is in another {kind} namespace than the spec says")
+    expected_files = 1 if "user" in expected.namespaces else 0
+    if len(images.user_namespaces) != expected_files:
+        raise invalid(f"it has {len(images.user_namespaces)} user namespaces")
+
+
+def _mask(words: Iterable[int]) -> int:
+    return sum(word << (32 * index) for index, word in enumerate(words))
+
+
+def _check_core(
+    task: int,
+    core: pb.Core,
+    images: Images,
+    leaders: Mapping[int, int],
+    expected: Expected,
+    sets: Collection[int],
+) -> None:
+    if core.HasField("tc") and core.tc.task_state == ZOMBIE:
+        return
+    thread = core.thread_core
+    if not core.HasField("thread_core") or not thread.HasField("creds"):
+        raise invalid(f"core-{task}.img has no credentials")
+    _check_credentials(task, thread.creds, expected)
+    _check_filter(task, core, images, leaders, expected)
+    for number in (thread.cg_set, core.tc.cg_set):
+        if number and number not in sets:
+            raise invalid(f"core-{task}.img has an unknown cgroup")
+    if core.HasField("tc"):
+        _check_limits(task, core.tc, expected)
+
+
+def _check_credentials(task: int, creds: pb.Credentials, expected: Expected) -> None:
+    for name in ("cap_inh", "cap_prm", "cap_eff", "cap_bnd", "cap_amb"):
+        words = getattr(creds, name)
+        if len(words) * 32 > _CAPABILITIES or _mask(words) & ~expected.bounding:
+            raise invalid(f"process {task} has capabilities that the container does not get")
+    if expected.no_new_privileges and not creds.no_new_privs:
+        raise invalid(f"process {task} could gain privileges (no_new_privs is not set)")
+    numbers = (creds.uid, creds.gid, creds.euid, creds.egid, creds.suid, creds.sgid)
+    for number in (*numbers, creds.fsuid, creds.fsgid, *creds.groups):
+        if expected.ids and number >= expected.ids:
+            raise invalid(f"process {task} has id {number}, which the container does not have")
+    if creds.secbits > _MAX_SECURE_BITS:
+        raise invalid(f"process {task} has unknown secure bits")
+    for label in (creds.lsm_profile, creds.lsm_sockcreate):
+        if label and label not in expected.labels:
+            raise invalid(f"process {task} has the LSM label {label!r}")
+    if creds.apparmor_data:
+        raise invalid(f"process {task} brings an AppArmor policy")
+
+
+def _check_filter(
+    task: int, core: pb.Core, images: Images, leaders: Mapping[int, int], expected: Expected
+) -> None:
+    """The oldest filter of each thread is the container's; the thread may have added more.
+
+    A thread without one gets the filters of the first thread, if these are set for all threads
+    (SECCOMP_FILTER_FLAG_TSYNC).
+    """
+    if core.HasField("tc") and (
+        core.tc.HasField("old_seccomp_mode") or core.tc.HasField("old_seccomp_filter")
+    ):
+        raise invalid(f"process {task} has a filter of an old format")
+    if expected.filter is None:
+        return
+    if core.thread_core.HasField("seccomp_mode"):
+        chain = _filters(task, core, images.filters)
+    else:
+        leader = leaders.get(task, task)
+        chain = _filters(leader, images.cores[leader], images.filters) if leader != task else []
+        if not chain or not all(each.flags & _TSYNC for each in chain):
+            raise invalid(f"process {task} has no filter of system calls")
+    if chain[-1].filter != expected.filter:
+        raise invalid(f"process {task} has another filter of system calls than the container gets")
+
+
+def _filters(
+    task: int, core: pb.Core, filters: Sequence[pb.SeccompFilter]
+) -> list[pb.SeccompFilter]:
+    """Return the filters of a thread, newest first."""
+    thread = core.thread_core
+    if thread.seccomp_mode != _FILTER_MODE or not thread.HasField("seccomp_filter"):
+        raise invalid(f"process {task} has no filter of system calls")
+    number, seen = thread.seccomp_filter, dict[int, None]()
+    while True:
+        if number >= len(filters) or number in seen:
+            raise invalid(f"process {task} has an unknown filter of system calls")
+        seen[number] = None
+        if not filters[number].HasField("prev"):
+            return [filters[each] for each in seen]
+        number = filters[number].prev
+
+
+def _check_limits(task: int, core: pb.TaskCore, expected: Expected) -> None:
+    for number, limit in enumerate(core.rlimits.rlimits):
+        highest = expected.rlimits.get(number)
+        if highest is None:
+            highest = _own_limit(number)
+        if limit.max > highest:
+            raise invalid(f"process {task} has a higher resource limit than the container gets")
+    if core.oom_score_adj < expected.oom_score_adj:
+        raise invalid(f"process {task} is better protected from OOM than the container")
+
+
+def _own_limit(number: int) -> int:
+    try:
+        hard = resource.getrlimit(number)[1]
+    except ValueError:
+        raise invalid(f"resource limit {number} is not known") from None
+    return hard & 0xFFFF_FFFF_FFFF_FFFF  # RLIM_INFINITY is -1
+
+
+def _check_mounts(mounts: Sequence[pb.Mount], expected: Expected) -> set[int]:
+    """Return the ids of the mounts."""
+    seen: dict[str, pb.Mount] = {}
+    for mount in mounts:
+        path = mount.mountpoint
+        if path != "/" and path not in expected.mount_points:
+            raise invalid(f"a mount at {path!r} is not part of the container")
+        external = path in expected.external
+        if mount.ext_key != (path if external else "") or mount.ext_mount:
+            raise invalid(f"the mount at {path!r} names a directory of the host")
+        if mount.with_plugin or mount.fsname:
+            raise invalid(f"the mount at {path!r} needs a plugin")
+        if not external and mount.fstype not in _FILE_SYSTEMS:
+            raise invalid(f"the mount at {path!r} has an unknown file system")
+        if (mount.fstype == _OVERLAY) and path != "/" and not external:
+            raise invalid(f"the mount at {path!r} is an overlay")
+        seen[path] = mount
+    if "/" not in seen:
+        raise invalid("it has no root")
+    for path, attributes in expected.mounts.items():
+        if path not in seen:
+            raise invalid(f"the mount at {path!r} is missing")
+        mount = seen[path]
+        if path not in expected.external and attributes & ~(mount.flags | mount.sb_flags):
+            missing = attributes & ~(mount.flags | mount.sb_flags)
+            lost = ", ".join(name for flag, name in _OPTIONS.items() if flag & missing)
+            raise invalid(f"the mount at {path!r} is not {lost}")
+    return {mount.mnt_id for mount in mounts}
+
+
+def _check_file(file: pb.File, mounts: Collection[int]) -> None:
+    if file.type not in _FILES:
+        raise invalid(f"file {file.id} is of a kind (CRIU's number {file.type}) that is refused")
+    if file.HasField("reg"):
+        if file.reg.ext:
+            raise invalid(f"file {file.reg.name!r} is outside of the container")
+        if file.reg.HasField("mnt_id") and file.reg.mnt_id not in (*mounts, -1):
+            raise invalid(f"file {file.reg.name!r} is on an unknown mount")
+        if ".." in file.reg.name.split("/"):
+            raise invalid(f"file {file.reg.name!r} has '..' in its name")
+
+
+def refuse(problem: str, hint: str) -> InvalidRequest:
+    """Return the error about a container that cannot be dumped or restored, with the way out."""
+    return InvalidRequest(problem, hint=hint)

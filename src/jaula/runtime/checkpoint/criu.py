@@ -1,0 +1,205 @@
+"""CRIU as a service process: requests and notifications over a socket (``criu swrk``).
+
+Source: criu.org, "RPC". A request is followed by notifications, each of which CRIU waits to have
+answered, and by one response. CRIU reads no configuration file.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from jaula.errors import RuntimeFailure, Unsupported
+from jaula.runtime import seqpacket
+from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
+
+NAME = "criu"
+LOG = "criu.log"
+STATISTICS = "stats-dump"
+LOG_LEVEL = 4
+_TAIL = 3  # error lines of the log in a message
+_OWN_LIMIT = "RLIMIT_NOFILE for self"  # CRIU goes on without it
+_POLL_INTERVAL = 0.5  # seconds
+_PATIENCE = 2.0  # seconds that CRIU has after the exit of a process that it has restored
+_MAX_LOG = 1 << 20  # bytes of the log that are read
+
+Handler = Callable[[int, list[int]], bool]
+"""Answers a notification: gets a pid, or 0, and descriptors; returns whether CRIU may go on."""
+
+
+class Version(NamedTuple):
+    """A version of CRIU."""
+
+    major: int
+    minor: int
+    sublevel: int
+
+    def __str__(self) -> str:
+        return ".".join(str(part) for part in (self if self.sublevel else self[:2]))
+
+
+def find() -> str:
+    """Return the path of the program.
+
+    :raises Unsupported: when it is not installed.
+    """
+    path = shutil.which(NAME)
+    if path is None:
+        raise Unsupported(
+            "checkpoints need CRIU, and the program criu is not installed",
+            hint="install the package criu",
+        )
+    return path
+
+
+class ProcessesExited(RuntimeFailure):
+    """The restored processes have exited before CRIU had let them go."""
+
+
+class Criu:
+    """One service process, as a context manager; the process ends with it."""
+
+    def __init__(self, program: str | None = None, *, pass_fds: Sequence[int] = ()) -> None:
+        self._sock, theirs = seqpacket.pair()
+        try:
+            self._process = subprocess.Popen(
+                [program or find(), "--no-default-config", "swrk", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(), *pass_fds),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+            )
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        self.restored = 0  # pid of a restored process that runs already; 0: none does
+
+    def __enter__(self) -> Criu:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+    def kill(self) -> None:
+        """Kill the service process. The processes that it traces are not traced any more."""
+        self._process.send_signal(signal.SIGKILL)
+
+    def version(self) -> Version:
+        """Return the version.
+
+        :raises RuntimeFailure: when the process does not answer.
+        """
+        answer = self._exchange(rpc.Request(type=rpc.VERSION), {})
+        found = answer.version
+        return Version(found.major, found.minor, found.sublevel)
+
+    def tracks_memory(self) -> bool:
+        """Return whether the kernel tracks written pages, which pre-copy needs."""
+        request = rpc.Request(type=rpc.FEATURE_CHECK, features=rpc.Features(mem_track=True))
+        answer = self._exchange(request, {}, check=False)
+        return bool(answer.success and answer.features.mem_track)
+
+    def dump(self, options: rpc.Options, handlers: Mapping[str, Handler]) -> None:
+        """Write the images of a process tree.
+
+        :raises RuntimeFailure: with CRIU's reason; the processes run on.
+        """
+        self._exchange(rpc.Request(type=rpc.DUMP, options=options), handlers)
+
+    def restore(self, options: rpc.Options, handlers: Mapping[str, Handler]) -> int:
+        """Restore a process tree; return the pid of its root.
+
+        :raises RuntimeFailure: with CRIU's reason; none of the processes is left.
+        """
+        answer = self._exchange(rpc.Request(type=rpc.RESTORE, options=options), handlers)
+        return int(answer.restored.pid)
+
+    def _wait(self) -> None:
+        """Wait for a message. CRIU may wait for ever for a process that exits as it is released.
+
+        :raises ProcessesExited: then.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        dead = 0
+        while not poll.poll(_POLL_INTERVAL * 1000):
+            dead = dead + 1 if self.restored and _is_dead(self.restored) else 0
+            if dead * _POLL_INTERVAL >= _PATIENCE:
+                self.kill()
+                raise ProcessesExited("the container exited as it was continued")
+
+    def _exchange(
+        self, request: rpc.Request, handlers: Mapping[str, Handler], *, check: bool = True
+    ) -> rpc.Response:
+        seqpacket.send(self._sock, request.SerializeToString())
+        while True:
+            try:
+                self._wait()
+                data, fds = seqpacket.receive(self._sock)
+            except OSError as error:
+                raise RuntimeFailure(f"criu ended: {error}") from error
+            try:
+                if not data:
+                    raise RuntimeFailure("criu ended without an answer")
+                response = rpc.Response.FromString(data)
+                if response.type != rpc.NOTIFY:
+                    if check and not response.success:
+                        raise RuntimeFailure(_reason(request, response))
+                    return response
+                notification = response.notification
+                handler = handlers.get(notification.script, _go_on)
+                success = handler(notification.pid, fds)
+                answer = rpc.Request(type=rpc.NOTIFY, notify_success=success)
+                try:
+                    seqpacket.send(self._sock, answer.SerializeToString())
+                except OSError as error:
+                    raise RuntimeFailure(f"criu ended: {error}") from error
+            finally:
+                for fd in fds:
+                    os.close(fd)
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _go_on(_pid: int, _fds: list[int]) -> bool:
+    return True
+
+
+def _reason(request: rpc.Request, response: rpc.Response) -> str:
+    """Return the error of a response with the last error lines of CRIU's log."""
+    lines = []
+    if request.options.work_dir_fd or request.options.images_dir_fd:
+        lines = _log_errors(request.options.work_dir_fd or request.options.images_dir_fd)
+    word = "dump" if request.type == rpc.DUMP else "restore"
+    text = "; ".join(lines) or response.error_message or os.strerror(response.error_number)
+    return f"criu cannot {word} the container: {text}"
+
+
+def _log_errors(directory: int) -> list[str]:
+    try:
+        fd = os.open(LOG, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return []
+    with open(fd, "rb") as file:
+        file.seek(max(0, os.fstat(fd).st_size - _MAX_LOG))
+        text = file.read(_MAX_LOG).decode("utf-8", "replace")
+    errors = [line.partition("Error ")[2] for line in text.splitlines() if "Error " in line]
+    errors = [error for error in errors if _OWN_LIMIT not in error]
+    return [error.partition("): ")[2] or error for error in errors[:_TAIL]]

@@ -1,0 +1,226 @@
+"""Dump a running container: its images are written while all its processes are stopped.
+
+Runs in a helper of the container's shim. CRIU stops the processes, writes the images, and asks
+before it kills or continues them (its notification ``post-dump``). The engine records the
+checkpoint in that moment and answers. So a container is killed only if its checkpoint is complete,
+and an engine that ends meanwhile leaves the container running.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import os
+
+from jaula.errors import RuntimeFailure
+from jaula.kernel import mountinfo, namespaces
+from jaula.runtime import seqpacket
+from jaula.runtime.checkpoint import criu, expected
+from jaula.runtime.checkpoint.check import refuse
+from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
+from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest
+from jaula.spec.runtime import Spec
+
+GHOST_LIMIT = 64 << 20  # bytes of an open file without a name that images may hold
+_NETWORK_IMAGES = ("netns-ct-", "netns-exp-")  # of conntrack
+TIMEOUT = 60  # seconds for the processes to stop
+_NAMESPACES = ("user", "net", "pid", "mnt", "ipc", "uts", "cgroup", "time")
+_TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = "0A", "06", "07"  # columns of /proc/net/tcp
+
+_REFUSED_FILES = {
+    "anon_inode:[io_uring]": "an io_uring",
+    "anon_inode:[userfaultfd]": "a userfaultfd",
+    "anon_inode:[perf_event]": "a perf event",
+    "anon_inode:[fanotify]": "a fanotify group",
+    "anon_inode:bpf-map": "a BPF map",
+    "anon_inode:bpf-prog": "a BPF program",
+    "anon_inode:kvm-vm": "a virtual machine",
+    "anon_inode:seccomp notify": "a seccomp listener",
+    "anon_inode:[landlock-ruleset]": "a Landlock ruleset",
+}
+
+
+def dump(spec: Spec, request: CheckpointRequest, init: int, pids: tuple[int, ...], fd: int) -> None:
+    """Write the images; ``fd`` is a socket on which the engine decides at the end.
+
+    ``pids`` are the processes of the container's cgroup.
+
+    :raises InvalidRequest: when the container uses what no checkpoint can hold.
+    :raises RuntimeFailure: with CRIU's reason, or when the engine did not commit. The container
+        runs on.
+    """
+    expected.check_spec(spec)
+    check_container(init, pids, tcp=request.tcp_established or request.tcp_close)
+    commit = _socket.socket(fileno=fd)
+    aborted: list[str] = []
+
+    def hold(_pid: int, _fds: list[int]) -> bool:
+        try:
+            for name in os.listdir(directory):
+                if name.startswith(_NETWORK_IMAGES):  # the engine sets the network up itself
+                    os.unlink(name, dir_fd=directory)
+            seqpacket.send(commit, HELD)
+            answer, _ = seqpacket.receive(commit)
+        except OSError as error:
+            aborted.append(str(error))
+            return False
+        if answer != COMMIT:
+            aborted.append(answer.decode(errors="replace") or "the engine has ended")
+        return answer == COMMIT
+
+    directory = os.open(request.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Log and statistics are written after the engine has recorded the images.
+    work = os.open(f"{request.images}/..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        options = rpc.Options(
+            images_dir_fd=directory,
+            work_dir_fd=work,
+            pid=init,
+            leave_running=request.leave_running,
+            tcp_established=request.tcp_established,
+            tcp_close=request.tcp_close,
+            file_locks=True,
+            link_remap=True,
+            ghost_limit=GHOST_LIMIT,
+            shell_job=bool(spec.process and spec.process.terminal),
+            orphan_pts_master=bool(spec.process and spec.process.terminal),
+            log_level=criu.LOG_LEVEL,
+            log_file=criu.LOG,
+            notify_scripts=True,
+            manage_cgroups=True,
+            manage_cgroups_mode=rpc.SOFT,
+            external=[f"mnt[{path}]:{path}" for path in _external(spec, init)],
+            empty_namespaces=int(namespaces.CLONE.NEWNET),
+            network_lock=rpc.NFTABLES,
+            timeout=TIMEOUT,
+        )
+        try:
+            with criu.Criu() as service:
+                service.dump(options, {"post-dump": hold})
+        except RuntimeFailure as error:
+            if aborted:
+                raise RuntimeFailure(f"the checkpoint was not recorded: {aborted[0]}") from error
+            raise
+        for name in (criu.LOG, criu.STATISTICS):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=work)
+    finally:
+        os.close(directory)
+        os.close(work)
+        commit.close()
+
+
+def _external(spec: Spec, init: int) -> list[str]:
+    """Return the destinations of mounts that the engine makes.
+
+    :raises InvalidRequest: when a mount is not where the spec says, or one lies below such a mount.
+    """
+    external = expected.external_mounts(spec)
+    mounts = mountinfo.read(f"/proc/{init}/mountinfo")
+    targets = {mount.target for mount in mounts}
+    for path in external:
+        if path not in targets:
+            raise refuse(
+                f"the mount at {path} is behind a symbolic link of the image",
+                "mount it at the link's target",
+            )
+    planned = {expected.destination(mount) for mount in spec.mounts}
+    for mount in mounts:
+        above = next((path for path in external if mount.target.startswith(f"{path}/")), None)
+        if above not in (None, "/dev") and mount.target not in planned:
+            raise refuse(
+                f"another file system is mounted at {mount.target}, below the mount at {above}",
+                "mount that one explicitly, or mount the other one with bind-recursive=disabled",
+            )
+    return list(external)
+
+
+def check_container(init: int, pids: tuple[int, ...], *, tcp: bool) -> None:
+    """Check that the processes use nothing that a checkpoint cannot hold.
+
+    ``tcp`` says that established connections are saved or closed.
+
+    :raises InvalidRequest: with the way out.
+    """
+    own = _namespaces(init)
+    root = os.stat(f"/proc/{init}/root")
+    root_device = (os.major(root.st_dev) << 20) | os.minor(root.st_dev)
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has exited
+            if _state(pid) == "Z":
+                continue
+            if _namespaces(pid) != own:
+                raise refuse(
+                    f"process {pid} is in a namespace of its own, which no checkpoint can hold",
+                    "end that process first",
+                )
+            _check_files(pid, root_device)
+    _check_queues(init)
+    if not tcp and (connection := _connection(init)):
+        raise refuse(
+            f"the container has an established TCP connection ({connection})",
+            "use --tcp-established to save connections, or --tcp-close to close them",
+        )
+
+
+def _state(pid: int) -> str:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0].decode()
+
+
+def _namespaces(pid: int) -> tuple[str, ...]:
+    return tuple(os.readlink(f"/proc/{pid}/ns/{kind}") for kind in _NAMESPACES)
+
+
+def _check_files(pid: int, root_device: int) -> None:
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            name = os.readlink(f"/proc/{pid}/fd/{number}")
+            kind = _REFUSED_FILES.get(name)
+            if kind is None and name.startswith(("net:[", "mnt:[", "user:[", "pid:[")):
+                kind = "a descriptor of a namespace"
+            if kind is not None:
+                raise refuse(
+                    f"process {pid} has {kind} (descriptor {number}), which no checkpoint can hold",
+                    "close it first",
+                )
+            if name == "anon_inode:inotify":
+                _check_inotify(pid, number, root_device)
+
+
+def _check_inotify(pid: int, number: str, root_device: int) -> None:
+    with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+        for line in file:
+            device = next((word[5:] for word in line.split() if word.startswith("sdev:")), None)
+            if device is not None and int(device, 16) == root_device:
+                raise refuse(
+                    f"process {pid} watches a file of the container's root with inotify, which"
+                    " CRIU cannot save",
+                    "let it watch files of a volume or tmpfs only",
+                )
+
+
+def _check_queues(init: int) -> None:
+    try:
+        queues = os.listdir(f"/proc/{init}/root/dev/mqueue")
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if queues:
+        raise refuse(
+            f"the container has the POSIX message queue /{queues[0]}, which CRIU cannot save",
+            "let its programs remove their queues (mq_unlink) first",
+        )
+
+
+def _connection(init: int) -> str:
+    """Return the number of established connections as text; '' without one."""
+    count = 0
+    for name in ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/{init}/net/{name}", encoding="ascii") as file:
+                rows = file.read().splitlines()[1:]
+        except FileNotFoundError:
+            continue
+        states = (row.split()[3] for row in rows)
+        count += sum(state not in (_TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE) for state in states)
+    return f"{count} in all" if count else ""

@@ -1,0 +1,142 @@
+"""The network of a restored container: links, addresses and routes of its sandbox.
+
+The engine configures the interfaces in a sandbox, as for every start. But CRIU creates the network
+namespace of the container itself, since it must belong to the new user namespace. So the links move
+there, with their addresses and default routes.
+
+Facts about veth: while the host's end is down, the container's end keeps its addresses and routes
+but has no carrier. So sockets can be restored to the addresses, and no packet arrives before the
+container has been verified. The host's end stays a port of its bridge.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from jaula.errors import RuntimeFailure
+from jaula.kernel.netlink import Request, in_netns
+from jaula.kernel.rtnetlink import (
+    Address,
+    Link,
+    Route,
+    Rtnetlink,
+    add_address,
+    add_default_device_route,
+    add_default_route,
+    set_link,
+)
+
+_SYSCTLS = "/proc/sys/net"
+_OF_INTERFACE = ("accept_ra", "autoconf", "accept_redirects", "accept_dad", "disable_ipv6")
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_MAIN_TABLE = 254
+
+
+def loopback_up(netns: int) -> None:
+    """Set the loopback interface of a new network namespace up."""
+    with Rtnetlink(netns) as inside:
+        inside.send(set_link("lo", up=True))
+
+
+def move(source: int, target: int) -> tuple[int, ...]:
+    """Move all interfaces between network namespaces; return the indexes of their host ends.
+
+    The host ends are down afterwards: :func:`connect` sets them up.
+
+    :raises RuntimeFailure: when an interface is not a veth.
+    """
+    with Rtnetlink(source) as before, Rtnetlink() as host:
+        links = [link for link in before.links() if link.name != "lo"]
+        for link in links:
+            if link.kind != "veth":
+                raise RuntimeFailure(
+                    f"interface {link.name} ({link.kind}) cannot be restored",
+                    hint="only containers of bridge networks are restored",
+                )
+        addresses, routes = before.addresses(), before.routes()
+        settings = {link.name: _read_settings(source, link.name) for link in links}
+        if not links:
+            return ()
+        host.send(*(set_link(link.parent, up=False) for link in links))
+        before.send(*(set_link(link.index, netns=target) for link in links))
+    with in_netns(target):
+        for name, values in settings.items():
+            _write_settings(name, values)
+        inside = Rtnetlink()
+    with inside:
+        inside.send(set_link("lo", up=True))
+        for link in links:
+            _configure(inside, link, addresses, routes)
+    return tuple(link.parent for link in links)
+
+
+def _configure(
+    inside: Rtnetlink, link: Link, addresses: list[Address], routes: list[Route]
+) -> None:
+    found = inside.link(link.name)
+    if found is None:
+        raise RuntimeFailure(f"interface {link.name} has not arrived in the container")
+    requests: list[Request] = [set_link(found.index, up=link.up)]
+    for address in addresses:
+        link_local = address.family == socket.AF_INET6 and address.address.startswith("fe80:")
+        if address.index == link.index and not link_local:
+            requests.append(add_address(found.index, address.address, address.prefix))
+    for route in routes:
+        if route.index != link.index or route.prefix or route.table != _MAIN_TABLE:
+            continue
+        if route.gateway:
+            requests.append(add_default_route(route.gateway))
+        elif route.family in _FAMILIES:
+            requests.append(add_default_device_route(found.index, route.family))
+    inside.send(*requests)
+
+
+def connect(host_ends: tuple[int, ...]) -> None:
+    """Set the host ends of the interfaces up: packets arrive from now on."""
+    if host_ends:
+        with Rtnetlink() as host:
+            host.send(*(set_link(index, up=True) for index in host_ends))
+
+
+def _read_settings(netns: int, interface: str) -> dict[str, str]:
+    values = {}
+    with in_netns(netns):
+        for name in _OF_INTERFACE:
+            try:
+                with open(f"{_SYSCTLS}/ipv6/conf/{interface}/{name}", encoding="ascii") as file:
+                    values[name] = file.read().strip()
+            except FileNotFoundError:
+                continue
+    return values
+
+
+def _write_settings(interface: str, values: dict[str, str]) -> None:
+    for name, value in values.items():
+        write_sysctl(f"net.ipv6.conf.{interface}.{name}".replace(".", "/"), value)
+
+
+def write_sysctls(netns: int, sysctls: dict[str, str]) -> None:
+    """Set the network sysctls of a spec in a network namespace."""
+    with in_netns(netns):
+        for name, value in sorted(sysctls.items()):
+            if name.startswith("net."):
+                write_sysctl(name.replace(".", "/"), value)
+
+
+def write_sysctl(path: str, value: str) -> None:
+    """Set a sysctl of the calling thread's namespaces.
+
+    :raises RuntimeFailure: when the kernel refuses it.
+    """
+    try:
+        fd = os.open(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno == errno.ENOENT and "/ipv6/" in path:
+            return  # a kernel without IPv6
+        raise RuntimeFailure(f"sysctl {path} = {value}: {error}") from error

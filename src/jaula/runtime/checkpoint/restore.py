@@ -1,0 +1,514 @@
+"""Restore a container from a checkpoint: what :mod:`jaula.runtime.create.create` does at a start.
+
+Runs in a helper of the shim. The engine has made the container's sandbox, spec and root as for any
+start; CRIU makes the processes. The order:
+
+1. The images are compared with the spec, and those that describe confinement are written anew: the
+   map of ids, and the cgroup.
+2. The root, /dev and the bind mounts are attached in a mount namespace of the helper's own.
+3. CRIU creates the namespaces (``setup-namespaces``): the interfaces move into the network
+   namespace. With the mounts made (``post-setup-namespaces``) the first task enters its Landlock
+   domain.
+4. CRIU creates the processes. While they are stopped (``pre-resume``) every one is verified in the
+   kernel, and only then packets reach the container. If a row fails, they are killed.
+
+The images themselves are never changed: CRIU reads a directory of hard links, which is removed
+afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+from collections.abc import Callable
+from typing import NoReturn
+
+from jaula.errors import Conflict, JaulaError, RuntimeFailure
+from jaula.kernel import keyring, mounts, namespaces, tty
+from jaula.runtime.checkpoint import check, criu, expected, images, landlock, network, verify
+from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
+from jaula.runtime.create import id_maps, mount_plan
+from jaula.runtime.create.create import CreateOptions
+from jaula.runtime.create.id_maps import host_id
+from jaula.runtime.create.process import (
+    FdStack,
+    ProcessHandle,
+    clone_into,
+    memory_limit,
+    stdio_pipes,
+)
+from jaula.runtime.create.rootfs import mount_root, prepare_mounts
+from jaula.runtime.init import exec as init_exec
+from jaula.runtime.interfaces import Cgroup, Interfaces
+from jaula.runtime.protocol import RestoreSetup
+from jaula.spec.runtime import IDMapping, Linux, Spec
+
+_STAGING = ("/mnt", "/tmp")  # directories of the host, one of which is covered
+_SIZE_DIFFERS = "has bad size"  # CRIU about a file that was open
+_PIPE_DATA = "pipes-data.img"
+
+
+def start(
+    spec: Spec, options: CreateOptions, interfaces: Interfaces, setup: RestoreSetup
+) -> ProcessHandle:
+    """Restore a container and continue it.
+
+    :raises InvalidRequest: when the images do not fit the spec; CRIU has not run then.
+    :raises RuntimeFailure: when a step fails; nothing of the container is left then.
+    """
+    linux, process_spec = spec.linux, spec.process
+    if linux is None or process_spec is None:
+        raise RuntimeFailure("the spec has no linux or no process section")
+    fd_stack = FdStack()
+    try:
+        config = init_exec.prepare(
+            process_spec,
+            linux,
+            options.state,
+            interfaces,
+            fd_stack,
+            seccomp_cache=options.seccomp_cache,
+            annotations=spec.annotations,
+        )
+        confinement = expected.expect(spec, config)
+        stored = fd_stack.add(os.open(setup.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        read = images.read_all(stored)
+        check.check(read, confinement)
+        cgroup = interfaces.cgroups.create(options.cgroup)
+        try:
+            if cgroup.frozen():
+                raise Conflict(
+                    f"cgroup {options.cgroup} is frozen: the container could not start",
+                    hint="thaw the cgroup that it is below",
+                )
+            warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
+            keyring.join_new_session()  # otherwise the container would have that of the engine
+            restoring = _Restore(spec, linux, options, setup, config, confinement, cgroup, fd_stack)
+            handle = restoring.run(read)
+            cgroup.release_pause_process()
+        except BaseException:
+            fd_stack.close()
+            cgroup.kill()
+            cgroup.destroy()
+            raise
+        return ProcessHandle(
+            *handle, cgroup=options.cgroup, memory_limit=memory_limit(linux), warnings=warnings
+        )
+    except OSError as error:
+        raise RuntimeFailure(str(error)) from error
+    finally:
+        fd_stack.close()
+
+
+class _Restore:
+    """One restore; its members are what the notifications of CRIU need."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        linux: Linux,
+        options: CreateOptions,
+        setup: RestoreSetup,
+        config: init_exec.ProcessConfig,
+        confinement: check.Expected,
+        cgroup: Cgroup,
+        fd_stack: FdStack,
+    ) -> None:
+        self._spec = spec
+        self._linux = linux
+        self._options = options
+        self._setup = setup
+        self._config = config
+        self._confinement = confinement
+        self._cgroup = cgroup
+        self._fd_stack = fd_stack
+        self._init = 0
+        self._master = -1
+        self._host_ends: tuple[int, ...] = ()
+        self._cgroup_text = ""
+        self._failure: BaseException | None = None
+        self._verified = False
+
+    def run(self, read: images.Images) -> tuple[int, int, int, int, int]:
+        """Return the pid of init, the terminal master, and our ends of its pipes."""
+        spec, options, fd_stack = self._spec, self._options, self._fd_stack
+        assert spec.process is not None
+        user_fd, owner = self._user_namespace()
+        self._mount_ids = {mount.mountpoint: mount.mnt_id for mount in read.mounts}
+        root = fd_stack.add(mount_root(options.root, user_fd, owner))
+        prepared = prepare_mounts(
+            spec,
+            user_fd=user_fd,
+            owner=owner,
+            fd_stack=fd_stack,
+            bundle=options.state.bundle,
+            host_mounts=options.host_mounts,
+        )
+        host_cgroups, cgroup_paths, self._cgroup_text = self._read_cgroups()
+        child_ends, parent_ends = self._pipes()
+        links = _ImageLinks(self._setup.images)
+        try:
+            self._write_images(links.fd, read, host_cgroups, cgroup_paths)
+            staging, external = self._attach(root, prepared)
+            work = fd_stack.add(os.open(f"{staging}/work", os.O_RDONLY | os.O_CLOEXEC))
+            inherited = [
+                rpc.InheritedFd(key=f"pipe:[{inode}]", fd=fd)
+                for inode, fd in zip(self._setup.stdio, child_ends, strict=True)
+                if inode and fd >= 0
+            ]
+            terminal = spec.process.terminal
+            request = rpc.Options(
+                images_dir_fd=links.fd,
+                work_dir_fd=work,
+                root=f"{staging}/root",
+                external=external,
+                inherited_fds=inherited,
+                empty_namespaces=int(namespaces.CLONE.NEWNET),
+                tcp_established=self._setup.tcp_established,
+                tcp_close=self._setup.tcp_close,
+                shell_job=terminal,
+                orphan_pts_master=terminal,
+                file_locks=True,
+                manage_cgroups=True,
+                manage_cgroups_mode=rpc.SOFT,
+                network_lock=rpc.NFTABLES,
+                notify_scripts=True,
+                log_level=criu.LOG_LEVEL,
+                log_file=criu.LOG,
+            )
+            pid = self._restore(request, [each.fd for each in inherited])
+        except BaseException:
+            for fd in (*parent_ends, self._master):
+                if fd >= 0:
+                    os.close(fd)
+            raise
+        finally:
+            links.remove()
+        if terminal and any(options.console):
+            tty.set_size(self._master, *options.console)
+        return (pid, self._master, *parent_ends)
+
+    def _restore(self, request: rpc.Options, pass_fds: list[int]) -> int:
+        handlers: dict[str, criu.Handler] = {
+            "setup-namespaces": self._guard(self._set_up_namespaces),
+            "post-setup-namespaces": self._guard(self._enter_landlock),
+            "orphan-pts-master": self._guard(self._keep_master),
+        }
+        try:
+            with criu.Criu(pass_fds=pass_fds) as service:
+                handlers["pre-resume"] = self._guard(self._verify, service.kill)
+                self._service = service
+                pid = service.restore(request, handlers)
+        except criu.ProcessesExited:
+            return self._init  # verified before; the shim reports its exit
+        except RuntimeFailure as error:
+            if self._failure is not None:
+                raise self._failure from None
+            if _SIZE_DIFFERS in error.message:
+                error.hint = "files of the container have changed since the checkpoint"
+            raise
+        if self._failure is not None:
+            raise self._failure
+        if not self._verified:
+            raise RuntimeFailure("criu has not let the engine verify the restored processes")
+        return pid
+
+    def _guard(
+        self, step: Callable[[int, list[int]], None], kill: Callable[[], None] | None = None
+    ) -> criu.Handler:
+        """Return a handler that keeps the error of a step and kills what exists.
+
+        CRIU ignores the answer to ``pre-resume``, and would wait for init, which waits for the
+        processes that CRIU traces. So ``kill`` ends CRIU.
+        """
+
+        def handle(pid: int, fds: list[int]) -> bool:
+            try:
+                step(pid, fds)
+            except (JaulaError, OSError, ValueError) as error:
+                self._failure = self._failure or _as_failure(error)
+                self._cgroup.kill()
+                if kill is not None:
+                    kill()
+                return False
+            return True
+
+        return handle
+
+    # -- before CRIU ---------------------------------------------------------------------------
+
+    def _user_namespace(self) -> tuple[int | None, tuple[int, int]]:
+        """Return a user namespace with the container's map, for id-mapped mounts, and its owner.
+
+        CRIU creates another one with the same map for the container itself.
+        """
+        if "user" not in self._confinement.namespaces:
+            return None, (0, 0)
+        linux = self._linux
+        owner = host_id(linux.uid_mappings, 0), host_id(linux.gid_mappings, 0)
+        if self._options.sandbox is not None:
+            return self._options.sandbox[0], owner
+        return self._fd_stack.add(id_maps.make(linux)), owner
+
+    def _attach(self, root: int, prepared: dict[int, int]) -> tuple[str, list[str]]:
+        """Attach root and prepared mounts in a mount namespace of this process's own.
+
+        Return the directory of ``root`` and ``work``, and CRIU's options for the other mounts. It
+        is a tmpfs that covers a directory of the host: the tasks have ids of the container when
+        they open them, so every directory above must be open to all users.
+        """
+        spec = self._spec
+        namespaces.unshare(namespaces.CLONE.NEWNS)
+        mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.PRIVATE)
+        staging = next(path for path in _STAGING if os.path.isdir(path))
+        tree = mounts.new_filesystem("tmpfs", (("mode", "0711"),))
+        mounts.move_mount(tree, staging)
+        os.close(tree)
+        for name in ("root", "work"):
+            os.mkdir(f"{staging}/{name}", 0o711)
+        mounts.move_mount(root, f"{staging}/root")
+        external = []
+        for path, index in expected.external_mounts(spec).items():
+            fd = prepared[index]
+            target = f"{staging}/{index}"
+            if os.path.isdir(f"/proc/self/fd/{fd}"):
+                os.mkdir(target, 0o711)
+            else:
+                os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
+            if mount_plan.is_device_directory(spec.mounts[index]):
+                self._complete_dev(fd)
+            mounts.move_mount(fd, target)
+            external.append(f"mnt[{path}]:{target}")
+        return staging, external
+
+    def _complete_dev(self, dev: int) -> None:
+        """Create the links of /dev, and the mount points below it."""
+        owner = host_id(self._linux.uid_mappings, 0), host_id(self._linux.gid_mappings, 0)
+        for link in mount_plan.LINKS:
+            name = link.path.removeprefix("dev/")
+            if not link.needs or os.path.exists(link.needs):
+                with contextlib.suppress(FileExistsError):
+                    os.symlink(link.target, name, dir_fd=dev)
+                    os.chown(name, *owner, dir_fd=dev, follow_symlinks=False)
+        for mount in self._spec.mounts:
+            path = expected.destination(mount)
+            name = path.removeprefix("/dev/")
+            if path.startswith("/dev/") and "/" not in name:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o755, dir_fd=dev)
+                    os.chown(name, *owner, dir_fd=dev)
+        if self._spec.process is not None and self._spec.process.terminal:
+            flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            os.close(os.open("console", flags, 0o600, dir_fd=dev))
+
+    def _pipes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        process_spec = self._spec.process
+        assert process_spec is not None
+        if process_spec.terminal:
+            return (-1, -1, -1), (-1, -1, -1)
+        return stdio_pipes(
+            host_id(self._linux.uid_mappings, process_spec.user.uid),
+            host_id(self._linux.gid_mappings, process_spec.user.gid),
+            self._options.stdin_open,
+            self._fd_stack.fds,
+        )
+
+    def _read_cgroups(self) -> tuple[dict[str, str], dict[str, str], str]:
+        """Return the cgroups of this process and of the container, by hierarchy.
+
+        The last value is /proc/PID/cgroup of a process in the container's cgroup. A child enters
+        that cgroup, and is killed.
+        """
+        entry_fds: list[int] = []
+        ready, done = os.pipe2(os.O_CLOEXEC)
+
+        def failed(error: OSError) -> NoReturn:
+            os.write(done, os.strerror(error.errno or 0).encode())
+            os._exit(1)
+
+        pid, pidfd = clone_into(self._cgroup, entry_fds, failed)
+        if pid == 0:
+            os.write(done, b"+")
+            signal.pause()
+            os._exit(0)
+        try:
+            if (answer := os.read(ready, 256)) != b"+":
+                raise RuntimeFailure(f"cgroup: {answer.decode(errors='replace')}")
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+                text = file.read()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            for fd in (pidfd, ready, done, *entry_fds):
+                os.close(fd)
+        with open("/proc/self/cgroup", encoding="utf-8") as file:
+            return _hierarchies(file.read()), _hierarchies(text), text
+
+    def _write_images(
+        self,
+        directory: int,
+        read: images.Images,
+        own_cgroups: dict[str, str],
+        cgroup_paths: dict[str, str],
+    ) -> None:
+        """Write the images that the engine decides."""
+        linux = self._linux
+        for name in read.user_namespaces:
+            maps = pb.UserNamespace(
+                uid_map=_extents(linux.uid_mappings),
+                gid_map=_extents(linux.gid_mappings or linux.uid_mappings),
+            )
+            _replace(directory, name, images.encode(name, [maps]))
+        cgroups = _cgroup_image(read, own_cgroups, cgroup_paths)
+        _replace(directory, images.CGROUP, images.encode(images.CGROUP, [cgroups]))
+        files = [_mend(file) for file in read.files]
+        _replace(directory, images.FILES, images.encode(images.FILES, files))
+        _drop_output(directory, self._setup.stdio[1:])
+
+    # -- notifications -------------------------------------------------------------------------
+
+    def _set_up_namespaces(self, pid: int, _fds: list[int]) -> None:
+        self._init = pid
+        netns = self._fd_stack.add(namespaces.open_namespace(pid, "net"))
+        self._netns = netns
+        if self._options.sandbox is not None:
+            self._host_ends = network.move(self._options.sandbox[1], netns)
+        network.loopback_up(netns)
+        network.write_sysctls(netns, self._linux.sysctl)
+
+    def _enter_landlock(self, _pid: int, _fds: list[int]) -> None:
+        rules = self._config.landlock
+        if rules is None:
+            return
+        landlock.enter(self._init, rules, self._netns, self._mount_ids)
+
+    def _keep_master(self, _pid: int, fds: list[int]) -> None:
+        if not fds or self._master >= 0:
+            raise RuntimeFailure("criu has sent no terminal, or two")
+        self._master = fds.pop(0)
+
+    def _verify(self, _pid: int, _fds: list[int]) -> None:
+        linux = self._linux
+        maps = [
+            " ".join(f"{row.container_id} {row.host_id} {row.size}" for row in rows)
+            for rows in (linux.uid_mappings, linux.gid_mappings or linux.uid_mappings)
+        ]
+        verify.verify(
+            self._init,
+            self._cgroup.pids(),
+            self._confinement,
+            (maps[0], maps[1]),
+            expected.masked_paths(self._spec),
+            self._cgroup_text,
+        )
+        self._verified = True
+        self._service.restored = self._init
+        network.connect(self._host_ends)
+
+
+def _as_failure(error: BaseException) -> JaulaError:
+    return error if isinstance(error, JaulaError) else RuntimeFailure(str(error))
+
+
+def _extents(mappings: tuple[IDMapping, ...]) -> list[pb.Extent]:
+    return [
+        pb.Extent(first=row.container_id, lower_first=row.host_id, count=row.size)
+        for row in mappings
+    ]
+
+
+def _hierarchies(text: str) -> dict[str, str]:
+    """Return the path of each hierarchy, by its controllers, from /proc/PID/cgroup. Pure."""
+    rows = (line.split(":", 2) for line in text.splitlines())
+    return {name: path for _, name, path in rows}
+
+
+def _cgroup_image(read: images.Images, own: dict[str, str], container: dict[str, str]) -> pb.Cgroup:
+    """Return the image that puts all tasks into the container's cgroup, without any property.
+
+    The namespace of cgroups begins at the container's cgroup.
+    """
+    members = []
+    for name, path in container.items():
+        member = pb.CgroupMember(name=name, path=path)
+        if path != own.get(name) or path != "/":
+            member.cgns_prefix = len(path.encode())
+        members.append(member)
+    controllers = [pb.CgroupController(cnames=name.split(",")) for name in container]
+    numbers = sorted({each.id for each in read.cgroups.sets} - {read.inventory.root_cg_set})
+    return pb.Cgroup(
+        sets=[pb.CgroupSet(id=number, ctls=members) for number in numbers], controllers=controllers
+    )
+
+
+def _mend(file: pb.File) -> pb.File:
+    """Return the file with a timer that goes on.
+
+    CRIU saves a periodic timer that has expired and was not read with no time left, which would
+    disarm it (timerfd_create(2)).
+    """
+    timer = file.tfd
+    if file.HasField("tfd") and not (timer.vsec or timer.vnsec) and (timer.isec or timer.insec):
+        mended = pb.File()
+        mended.CopyFrom(file)
+        mended.tfd.vnsec = 1
+        return mended
+    return file
+
+
+class _ImageLinks:
+    """A directory of hard links to the images, beside their directory; ``fd`` is open on it.
+
+    It is made before this process changes its mount namespace: a hard link needs two paths of one
+    mount.
+    """
+
+    def __init__(self, path: str) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        self._name = f"restore-{secrets.token_hex(8)}"
+        self._parent = os.open(os.path.dirname(path.rstrip("/")), flags)
+        os.mkdir(self._name, 0o711, dir_fd=self._parent)
+        self.fd = os.open(self._name, flags, dir_fd=self._parent)
+        stored = os.open(path, flags)
+        try:
+            for name in images.names(stored):
+                os.link(name, name, src_dir_fd=stored, dst_dir_fd=self.fd, follow_symlinks=False)
+        except BaseException:
+            self.remove()
+            raise
+        finally:
+            os.close(stored)
+
+    def remove(self) -> None:
+        """Remove the directory."""
+        for entry in os.listdir(self.fd):
+            os.unlink(entry, dir_fd=self.fd)
+        os.close(self.fd)
+        os.rmdir(self._name, dir_fd=self._parent)
+        os.close(self._parent)
+
+
+def _replace(directory: int, name: str, data: bytes) -> None:
+    """Write a file in place of the link of that name."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(name, flags, 0o644, dir_fd=directory), "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(data)
+
+
+def _drop_output(directory: int, inodes: tuple[int, ...]) -> None:
+    """Drop the unread data of the container's output pipes: the former shim has logged it."""
+    try:
+        fd = images.open_file(directory, _PIPE_DATA)
+    except JaulaError:
+        return  # no pipe held data
+    with open(fd, "rb") as file:
+        data = file.read(images.MAX_IMAGE + 1)
+    kept = images.without_pipes(data, inodes)
+    if kept != data:
+        _replace(directory, _PIPE_DATA, kept)

@@ -1,0 +1,220 @@
+"""Images that were edited to give a container more than its spec are refused before CRIU runs."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.errors import InvalidRequest
+from jaula.kernel.mounts import MS
+from jaula.runtime.checkpoint.check import Expected, check
+from jaula.runtime.checkpoint.images import Images
+from jaula.runtime.checkpoint.proto import images_pb2 as pb
+
+FILTER = b"\x06\x00\x00\x00\x00\x00\xff\x7f"
+CAPABILITIES = 0xA80425FB
+EXPECTED = Expected(
+    namespaces=frozenset({"pid", "network", "ipc", "uts", "mount", "user", "cgroup"}),
+    ids=65536,
+    bounding=CAPABILITIES,
+    no_new_privileges=True,
+    filter=FILTER,
+    external=frozenset({"/dev", "/data"}),
+    mounts={"/proc": int(MS.NOSUID | MS.NODEV), "/sys": int(MS.RDONLY), "/data": 0},
+    mount_points=frozenset({"/proc", "/sys", "/dev", "/data"}),
+    rlimits={7: 1024},
+    oom_score_adj=0,
+    labels=frozenset(),
+)
+
+
+def ids(first: int) -> pb.Ids:
+    names = ("pid", "net", "ipc", "uts", "mnt", "user", "cgroup")
+    spaces = {f"{name}_ns_id": first + index for index, name in enumerate(names)}
+    return pb.Ids(vm_id=1, files_id=1, fs_id=1, sighand_id=1, time_ns_id=99, **spaces)
+
+
+def mount(path: str, fstype: int, number: int, flags: int = 0, key: str = "") -> pb.Mount:
+    made = pb.Mount(
+        fstype=fstype, mnt_id=number, root_dev=1, parent_mnt_id=1, flags=flags, root="/",
+        mountpoint=path, source="x", options="",
+    )  # fmt: skip
+    if key:
+        made.ext_key = key
+    return made
+
+
+def core(*, leader: bool = True) -> pb.Core:
+    words = [CAPABILITIES, 0]
+    creds = pb.Credentials(
+        uid=0, gid=0, euid=0, egid=0, suid=0, sgid=0, fsuid=0, fsgid=0, secbits=0, groups=[0],
+        cap_prm=words, cap_eff=words, cap_bnd=words, no_new_privs=1,
+    )  # fmt: skip
+    thread = pb.ThreadCore(creds=creds, seccomp_mode=2, seccomp_filter=0, cg_set=2)
+    made = pb.Core(mtype=1, thread_core=thread)
+    if leader:
+        limits = [pb.Rlimit(cur=0, max=0) for _ in range(16)]
+        made.tc.CopyFrom(pb.TaskCore(task_state=1, rlimits=pb.Rlimits(rlimits=limits)))
+        made.tc.oom_score_adj = 0
+    return made
+
+
+def container() -> Images:
+    regular = pb.RegularFile(id=1, name="/bin/sh", mnt_id=1)
+    return Images(
+        inventory=pb.Inventory(img_version=2, root_ids=ids(1), root_cg_set=1),
+        tree=(pb.PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1, 2]),),
+        ids={1: ids(11)},
+        cores={1: core(), 2: core(leader=False)},
+        user_namespaces=("userns-16.img",),
+        cgroups=pb.Cgroup(sets=[pb.CgroupSet(id=2)]),
+        filters=(pb.SeccompFilter(filter=FILTER, flags=1),),
+        mounts=(
+            mount("/", 17, 1),
+            mount("/proc", 1, 2, int(MS.NOSUID | MS.NODEV)),
+            mount("/sys", 2, 3, int(MS.RDONLY)),
+            mount("/dev", 5, 4, key="/dev"),
+            mount("/data", 16, 5, key="/data"),
+        ),
+        files=(pb.File(type=1, id=1, reg=regular),),
+    )
+
+
+def test_the_images_of_a_container_are_accepted() -> None:
+    check(container(), EXPECTED)
+
+
+def test_a_thread_may_have_the_filter_of_the_first_one() -> None:
+    made = container()
+    made.cores[2].thread_core.ClearField("seccomp_mode")
+    made.cores[2].thread_core.ClearField("seccomp_filter")
+    check(made, EXPECTED)
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    name: str
+    words: str
+    apply: Callable[[Images], Any]
+
+
+def credentials(made: Images) -> pb.Credentials:
+    return made.cores[1].thread_core.creds
+
+
+def replaced(**members: Any) -> Callable[[Images], Images]:
+    return lambda made: msgspec.structs.replace(made, **members)
+
+
+def with_mount(**fields: Any) -> Callable[[Images], None]:
+    def apply(made: Images) -> None:
+        for name, value in fields.items():
+            setattr(made.mounts[4], name, value)
+
+    return apply
+
+
+EDITS = (
+    Edit("all capabilities", "capabilities", lambda i: credentials(i).cap_prm.append(1)),
+    Edit(
+        "one more effective capability",
+        "capabilities",
+        lambda i: credentials(i).cap_eff.__setitem__(0, CAPABILITIES | 1 << 21),
+    ),
+    Edit(
+        "bounding set of 96 bits", "capabilities", lambda i: credentials(i).cap_bnd.extend((0, 1))
+    ),
+    Edit("ambient capability", "capabilities", lambda i: credentials(i).cap_amb.extend((1 << 21,))),
+    Edit("no no_new_privs", "no_new_privs", lambda i: setattr(credentials(i), "no_new_privs", 0)),
+    Edit("id of the host", "id 65536", lambda i: setattr(credentials(i), "fsuid", 65536)),
+    Edit("group of the host", "id 4000000000", lambda i: credentials(i).groups.append(4000000000)),
+    Edit("LSM label", "LSM label", lambda i: setattr(credentials(i), "lsm_profile", "other")),
+    Edit("policy", "AppArmor", lambda i: setattr(credentials(i), "apparmor_data", b"x")),
+    Edit("secure bits", "secure bits", lambda i: setattr(credentials(i), "secbits", 1 << 20)),
+    Edit(
+        "no filter",
+        "no filter",
+        lambda i: i.cores[1].thread_core.ClearField("seccomp_mode"),
+    ),
+    Edit(
+        "disabled filter", "no filter", lambda i: setattr(i.cores[1].thread_core, "seccomp_mode", 0)
+    ),
+    Edit("old filter", "old format", lambda i: setattr(i.cores[1].tc, "old_seccomp_mode", 0)),
+    Edit("other filter", "another filter", lambda i: setattr(i.filters[0], "filter", b"allowall")),
+    Edit("filter loop", "unknown filter", lambda i: setattr(i.filters[0], "prev", 0)),
+    Edit(
+        "unknown filter",
+        "unknown filter",
+        lambda i: setattr(i.cores[1].thread_core, "seccomp_filter", 9),
+    ),
+    Edit(
+        "thread without filter",
+        "no filter",
+        lambda i: (
+            i.cores[2].thread_core.ClearField("seccomp_mode"),
+            setattr(i.filters[0], "flags", 0),
+        ),
+    ),
+    Edit("user namespace of the host", "host's user", lambda i: setattr(i.ids[1], "user_ns_id", 6)),
+    Edit("all namespaces of the host", "host's", replaced(ids={1: ids(1)})),
+    Edit("no mount namespace", "host's mount", lambda i: i.ids[1].ClearField("mnt_ns_id")),
+    Edit("no user namespace", "0 user namespaces", replaced(user_namespaces=())),
+    Edit("foreign cgroup", "unknown cgroup", lambda i: setattr(i.cores[1].tc, "cg_set", 7)),
+    Edit(
+        "plugins",
+        "plugins",
+        lambda i: i.inventory.plugins_entry.plugins.append("x"),
+    ),
+    Edit(
+        "limit", "resource limit", lambda i: setattr(i.cores[1].tc.rlimits.rlimits[7], "max", 4096)
+    ),
+    Edit("OOM", "OOM", lambda i: setattr(i.cores[1].tc, "oom_score_adj", -1000)),
+    Edit("mount", "not part", with_mount(mountpoint="/data/../etc")),
+    Edit("external mount of the host", "directory of the host", with_mount(ext_key="/etc")),
+    Edit("mount by device", "directory of the host", with_mount(ext_mount=True)),
+    Edit("plugin mount", "plugin", with_mount(with_plugin=True)),
+    Edit(
+        "bind in place of proc", "unknown file system", lambda i: setattr(i.mounts[1], "fstype", 16)
+    ),
+    Edit("writable sys", "is not ro", lambda i: setattr(i.mounts[2], "flags", 0)),
+    Edit(
+        "no proc", "'/proc' is missing", lambda i: replaced(mounts=i.mounts[:1] + i.mounts[2:])(i)
+    ),
+    Edit("file of the host", "outside", lambda i: setattr(i.files[0].reg, "ext", True)),
+    Edit("file on another mount", "unknown mount", lambda i: setattr(i.files[0].reg, "mnt_id", 77)),
+    Edit("parent directory", r"'\.\.'", lambda i: setattr(i.files[0].reg, "name", "/a/../../etc")),
+    Edit("descriptor of a namespace", "refused", lambda i: setattr(i.files[0], "type", 14)),
+    Edit("external descriptor", "refused", lambda i: setattr(i.files[0], "type", 16)),
+    Edit("tun device", "refused", lambda i: setattr(i.files[0], "type", 15)),
+    Edit("no tree", "no task", replaced(tree=())),
+    Edit(
+        "two trees",
+        "2 first",
+        lambda i: replaced(
+            tree=(*i.tree, pb.PstreeEntry(pid=9, ppid=0, pgid=9, sid=9)),
+            cores={**i.cores, 9: core()},
+            ids={**i.ids, 9: ids(11)},
+        )(i),
+    ),
+    Edit(
+        "stray thread",
+        "belongs to no process",
+        replaced(cores={1: core(), 2: core(leader=False), 3: core(leader=False)}),
+    ),
+    Edit("no core", "missing", replaced(cores={1: core()})),
+    Edit("dead task", "is dead", lambda i: setattr(i.cores[1].tc, "task_state", 2)),
+    Edit("no credentials", "no credentials", lambda i: i.cores[1].thread_core.ClearField("creds")),
+)
+
+
+@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.name)
+def test_an_edited_checkpoint_is_refused(edit: Edit) -> None:
+    made = copy.deepcopy(container())
+    changed = edit.apply(made)
+    with pytest.raises(InvalidRequest, match=edit.words):
+        check(changed if isinstance(changed, Images) else made, EXPECTED)

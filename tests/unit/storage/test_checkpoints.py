@@ -1,0 +1,156 @@
+"""The store of checkpoints: only what this engine has made, unchanged, is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.storage.checkpoints import MANIFEST, CheckpointStore, Manifest
+
+FACTS = Manifest(
+    container="c" * 64,
+    name="one",
+    created=1,
+    criu="4.2",
+    kernel="6.18",
+    architecture="x86_64",
+    image="sha256:0",
+    spec="0",
+    stdio=(0, 11, 12),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path / "checkpoints")
+
+
+@pytest.fixture
+def made(store: CheckpointStore) -> Path:
+    """Make a checkpoint; return its directory."""
+    images = store.begin(FACTS.container, FACTS.name)
+    (images / "pages-1.img").write_bytes(b"memory")
+    (images / "files.img").write_bytes(b"files")
+    store.commit(images, FACTS)
+    return store.images(FACTS).parent
+
+
+def test_a_checkpoint_is_read_as_it_was_made(store: CheckpointStore, made: Path) -> None:
+    manifest = store.read(FACTS.container, "one")
+    assert (manifest.stdio, manifest.size) == ((0, 11, 12), 11)
+    assert store.verify(manifest) == made / "images"
+    assert (made.parent.parent.stat().st_mode & 0o777) == 0o700
+    assert ((made / "images").stat().st_mode & 0o777) == 0o711
+    assert ((made / "images/files.img").stat().st_mode & 0o777) == 0o644
+
+
+def test_another_store_with_the_same_key_reads_it(store: CheckpointStore, made: Path) -> None:
+    other = CheckpointStore(made.parent.parent)
+    other.verify(other.read(FACTS.container, "one"))
+
+
+def test_an_unfinished_checkpoint_has_no_name(store: CheckpointStore) -> None:
+    store.begin(FACTS.container, "one")
+    assert store.names(FACTS.container) == []
+    store.begin(FACTS.container, "one")
+
+
+def change_file(made: Path) -> None:
+    (made / "images/pages-1.img").write_bytes(b"memorY")
+
+
+def add_file(made: Path) -> None:
+    (made / "images/nftables-9.img").write_bytes(b"")
+
+
+def remove_file(made: Path) -> None:
+    (made / "images/files.img").unlink()
+
+
+def link_file(made: Path) -> None:
+    path = made / "images/files.img"
+    path.rename(made / "elsewhere")
+    path.symlink_to(made / "elsewhere")
+
+
+def change_manifest(made: Path) -> None:
+    path = made / MANIFEST
+    path.write_bytes(path.read_bytes().replace(b"[0, 11, 12]", b"[0, 11, 13]"))
+    path.write_bytes(path.read_bytes().replace(b'"kernel": "6.18"', b'"kernel": "6.19"'))
+
+
+def empty_manifest(made: Path) -> None:
+    (made / MANIFEST).write_bytes(b"")
+
+
+def remove_mac(made: Path) -> None:
+    path = made / MANIFEST
+    path.write_bytes(path.read_bytes().replace(b'"mac"', b'"mad"'))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [change_file, add_file, remove_file, link_file, change_manifest, empty_manifest, remove_mac],
+    ids=lambda edit: edit.__name__,
+)
+def test_a_changed_checkpoint_is_refused(
+    store: CheckpointStore, made: Path, edit: Callable[[Path], None]
+) -> None:
+    edit(made)
+    with pytest.raises(InvalidRequest, match="is refused"):
+        store.verify(store.read(FACTS.container, "one"))
+
+
+def test_the_checkpoint_of_another_engine_is_refused(
+    store: CheckpointStore, made: Path, tmp_path: Path
+) -> None:
+    other = CheckpointStore(tmp_path / "other")
+    images = other.begin(FACTS.container, "mine")
+    other.discard(images)
+    os.rename(made, tmp_path / "other" / FACTS.container / "one")
+    with pytest.raises(InvalidRequest, match="not signed by this engine"):
+        other.read(FACTS.container, "one")
+
+
+def test_the_checkpoint_of_another_container_is_refused(store: CheckpointStore, made: Path) -> None:
+    store.begin("d" * 64, "one")
+    os.rename(made, made.parent.parent / ("d" * 64) / "one")
+    with pytest.raises(InvalidRequest, match="another container"):
+        store.read("d" * 64, "one")
+
+
+@pytest.mark.parametrize("name", ["", "a", "../x", ".new-1", "-x", "a/b", "ä1", "one\n"])
+def test_a_bad_name_is_refused(store: CheckpointStore, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="Invalid checkpoint ID"):
+        store.begin(FACTS.container, name)
+
+
+def test_a_name_is_used_once(store: CheckpointStore, made: Path) -> None:
+    with pytest.raises(InvalidRequest, match="checkpoint with name one already exists"):
+        store.begin(FACTS.container, "one")
+    store.remove(FACTS.container, "one")
+    assert not made.exists()
+    with pytest.raises(InvalidRequest, match="does not exist"):
+        store.remove(FACTS.container, "one")
+
+
+def test_a_sweep_keeps_complete_checkpoints_of_containers(
+    store: CheckpointStore, made: Path
+) -> None:
+    unfinished = store.begin(FACTS.container, "two").parent
+    links = made / "restore-0123456789abcdef"
+    links.mkdir()
+    gone = store.begin("e" * 64, "one").parent.parent
+    store.sweep({FACTS.container})
+    assert (unfinished.exists(), links.exists(), gone.exists()) == (False, False, False)
+    store.verify(store.read(FACTS.container, "one"))
+
+
+def test_a_damaged_key_is_one_clear_error(store: CheckpointStore, made: Path) -> None:
+    (made.parent.parent / ".key").write_bytes(b"short")
+    with pytest.raises(JaulaError, match="key of checkpoints"):
+        CheckpointStore(made.parent.parent).read(FACTS.container, "one")
