@@ -110,7 +110,7 @@ class Code:
     def _references_arm(self) -> Iterator[Reference]:
         pages: dict[str, int] = {}
         for index, (_, _, name, operands) in enumerate(self.instructions):
-            if name in ("b", "bl") or name.startswith(("b.", "cb", "tb")):
+            if name == "bl" or _is_branch_arm(name):
                 target = int(operands.rpartition("#")[2], 0)
                 if not self._start <= target < self._end or name == "bl":
                     yield Reference("call", target, index)
@@ -207,7 +207,7 @@ class Code:
             if self._x86:
                 branch = operands.startswith("0x") and _is_branch(name) and name != "call"
             else:
-                branch = name == "b" or name.startswith(("b.", "cb", "tb"))
+                branch = _is_branch_arm(name)
             if branch:
                 target = indexes.get(int(operands.rpartition("#")[2], 0))
                 if target is not None:
@@ -350,6 +350,11 @@ def _slot(text: str) -> int | None:
 
 def _is_padding(name: str, operands: str) -> bool:
     return "nop" in name or name in ("int3", ".byte") or (name, operands) == ("xchg", "ax, ax")
+
+
+def _is_branch_arm(name: str) -> bool:
+    """Return whether an instruction of aarch64 is a branch to an address; ``tbl`` is not one."""
+    return name in ("b", "cbz", "cbnz", "tbz", "tbnz") or name.startswith("b.")
 
 
 def _is_branch(name: str) -> bool:

@@ -130,6 +130,12 @@ def test_aarch64_finds_wrappers() -> None:
     assert names(result, "aarch64") == {"getpid", "exit"}
 
 
+def test_aarch64_reads_instructions_with_the_name_of_a_branch() -> None:
+    """``tbl v2.8b, {v8.16b}, v1.8b`` begins as the branch ``tbz`` does."""
+    text = struct.pack("<III", 0x0E010102, 0xD2800BA8, 0xD4000001)  # tbl; mov x8, #93; svc
+    assert names(calls(elf_files.executable(text, "aarch64")), "aarch64") == {"exit"}
+
+
 def test_busybox_has_what_its_applets_need() -> None:
     result = calls(BUSYBOX.read_bytes())
     found = names(result)
