@@ -117,7 +117,7 @@ class Sink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the attempts depend on.
+    """Facts about container and host that the attempts depend on.
 
     ``programs`` are the executable files that the container has in the usual directories, and
     ``identity`` finds one by its path. ``mounts`` are the destinations of its volumes and

@@ -46,7 +46,7 @@ SYSTEM_CALLS = (
     "wait4",
     "write",
 )
-"""What the program itself calls, without the table."""
+"""System calls of the program itself, without the table."""
 
 Argument = int | bytes
 """A number, or bytes in the program's data whose address is passed."""

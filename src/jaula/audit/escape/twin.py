@@ -128,7 +128,8 @@ def profile_rows(
             twin = body(copy, path, calls=calls)
             return profile_layers.with_directories(twin, inspect, directories)
 
-        evaluated = _attempt(api, [*second, *permitted], request)
+        # The limits come after the listed files: without memory the kernel drops directory entries.
+        evaluated = _attempt(api, [*permitted, *second], request)
         if sink and _received(sink[1]):
             name = f"udp:{sink[0].address}:{sink[0].datagrams}"
             evaluated = [
@@ -137,8 +138,8 @@ def profile_rows(
                 else each
                 for each in evaluated
             ]
-    stopped += evaluated[: len(second)]
-    worked += evaluated[len(second) :]
+    worked += evaluated[: len(permitted)]
+    stopped += evaluated[len(permitted) :]
     rows += results.rows(stopped)
     rows += profile.permitted_rows(worked)
     return [profile.summary(rows, stopped, worked), *rows]
