@@ -61,31 +61,32 @@ class CgroupDirs:
 
     def read(self, controller: str, v1: str, v2: str) -> tuple[str, str] | None:
         """Return (text, path) of a limit file on the version that has the controller, or None."""
-        if (directory := self.legacy(controller)) is not None:
-            path = f"{directory}/{v1}"
-        elif (directory := self.unified()) is not None and v2:
-            path = f"{directory}/{v2}"
-        else:
-            return None
-        try:
-            with open(path, encoding="ascii") as file:
-                return file.read().strip(), path
-        except FileNotFoundError:
-            return None
+        return _read(self.legacy(controller), v1, self.unified(), v2)
 
     def read_above(self, controller: str, v1: str, v2: str) -> tuple[str, str] | None:
         """Return (text, path) of a limit file in the cgroup above, or None."""
-        if (directory := self.legacy(controller)) is not None:
-            path = f"{os.path.dirname(directory)}/{v1}"
-        elif (directory := self.unified()) is not None and v2:
-            path = f"{os.path.dirname(directory)}/{v2}"
-        else:
-            return None
-        try:
-            with open(path, encoding="ascii") as file:
-                return file.read().strip(), path
-        except FileNotFoundError:
-            return None
+        legacy, unified = self.legacy(controller), self.unified()
+        return _read(
+            os.path.dirname(legacy) if legacy is not None else None,
+            v1,
+            os.path.dirname(unified) if unified is not None else None,
+            v2,
+        )
+
+
+def _read(legacy: str | None, v1: str, unified: str | None, v2: str) -> tuple[str, str] | None:
+    """Return (text, path) of the file in the directory of the version that is there, or None."""
+    if legacy is not None:
+        path = f"{legacy}/{v1}"
+    elif unified is not None and v2:
+        path = f"{unified}/{v2}"
+    else:
+        return None
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip(), path
+    except FileNotFoundError:
+        return None
 
 
 def _join(target: str, root: str, path: str) -> str:

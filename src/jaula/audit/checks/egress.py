@@ -15,7 +15,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import Rules, listing_of, rules
 from jaula.audit.model.result import Result, quantity, verdict_of
-from jaula.network.firewall import egress
+from jaula.network.firewall import egress, endpoint_tables
 from jaula.network.network import PORT_PREFIX
 from jaula.spec.endpoint import Endpoint
 
@@ -40,12 +40,11 @@ class Lists(NamedTuple):
     chains: frozenset[str]  # the base chains
     tables: Callable[[str], str]
     chain: Callable[[str, Endpoint], str]
-    elements: Callable[[Endpoint], Iterator[tuple[str, str, str]]]
 
 
 _EGRESS = Lists(
     "Egress", "destination", "_egress", frozenset({"prerouting", "forward"}),
-    egress.tables, egress.chain, egress.elements,
+    egress.tables, egress.chain,
 )  # fmt: skip
 
 
@@ -80,7 +79,7 @@ def _problems(
 ) -> Iterator[str]:
     endpoint = _endpoint(document, items)
     loaded = container.snapshot.derived("rules", rules)
-    chain = f"c_{endpoint.endpoint_id[:16]}"
+    chain = f"c_{endpoint_tables.short_id(endpoint)}"
     table = next(
         (
             table
@@ -101,7 +100,7 @@ def _problems(
         _only(expected, chains, lists.suffix), _only(loaded, chains, lists.suffix)
     )
     present = _map_elements(container.snapshot.packet_filter, table)
-    for family, where, row in lists.elements(endpoint):
+    for family, where, row in endpoint_tables.elements(endpoint):
         key = row.partition(" :")[0].strip('"')
         if (family, where, key) not in present:
             yield f"{key} is missing in {family} {where}"
@@ -110,7 +109,7 @@ def _problems(
 
 
 def _endpoint(document: Mapping[str, Any], items: tuple[str, ...]) -> Endpoint:
-    """Return what the rules need to know of an endpoint of inspect."""
+    """Return the endpoint of a document of inspect, with the fields that the rules use."""
     identity = str(document.get("EndpointID") or "")
     return Endpoint(
         network="",

@@ -25,7 +25,7 @@ INFO = CheckInfo(
 
 _LISTEN = Lists(
     "Listen", "port", listen.SUFFIX, frozenset({"forward", "output"}),
-    listen.tables, listen.chain, listen.elements,
+    listen.tables, listen.chain,
 )  # fmt: skip
 
 

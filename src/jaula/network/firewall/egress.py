@@ -27,10 +27,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaula.errors import JaulaError
+from jaula.network.firewall import endpoint_tables
 from jaula.network.firewall.bridge_rules import set_elements, table_name
-from jaula.network.firewall.endpoint_tables import FAMILIES, REPLY, SEEN, EndpointTables
+from jaula.network.firewall.endpoint_tables import FAMILIES, EndpointTables, short_id
 from jaula.network.firewall.nftables import FirewallError
-from jaula.network.ipam import link_local_address
 from jaula.spec import egress
 from jaula.spec.egress import Destination
 from jaula.spec.endpoint import Endpoint
@@ -118,49 +118,16 @@ def _table(bridge: str) -> str:
     return f"{table_name(bridge)}_egress"
 
 
-def _id(endpoint: Endpoint) -> str:
-    return endpoint.endpoint_id[:16]
-
-
 def tables(bridge: str) -> str:
     """Return commands that create the tables without containers. Pure."""
-    name = _table(bridge)
-    maps = "".join(
-        f"\n  map chains{f.version} {{\n    type {f.key} : verdict\n  }}" for f in FAMILIES
-    )
-    seen = "".join(
-        f"\n  set seen{f.version} {{\n    type {f.key} . inet_service . {f.key} . inet_service"
-        f"\n    size {SEEN}\n    flags dynamic, timeout\n  }}"
-        for f in FAMILIES
-    )
-    learn = "".join(
-        f"\n    oifname @limited {f.name} {'protocol' if f.version == 4 else 'nexthdr'} udp"
-        f" update @seen{f.version} {{ {f.name} daddr . udp dport . {f.name} saddr . udp sport"
-        f" timeout {REPLY}s }}"
-        for f in FAMILIES
-    )
-    return f"""
-table inet {name} {{{maps}
-  chain prerouting {{
+    inet = """
+  chain prerouting {
     type filter hook prerouting priority mangle; policy accept;
     iif "lo" accept
     ip saddr vmap @chains4
     ip6 saddr vmap @chains6
-  }}
-}}
-table bridge {name} {{
-  map chains {{
-    type ifname : verdict
-  }}
-  set limited {{
-    type ifname
-  }}{seen}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;{learn}
-    iifname vmap @chains
-  }}
-}}
-"""
+  }"""
+    return endpoint_tables.create(_table(bridge), inet, keyed_by="iifname")
 
 
 def chain(bridge: str, endpoint: Endpoint, addresses: Addresses | None = None) -> str:
@@ -168,7 +135,7 @@ def chain(bridge: str, endpoint: Endpoint, addresses: Addresses | None = None) -
 
     ``addresses`` are those of names, by set, that a former table had.
     """
-    name, own = _table(bridge), _id(endpoint)
+    name, own = _table(bridge), short_id(endpoint)
     destinations = egress.parse(endpoint.egress or ())
     text = []
     for family in ("inet", "bridge"):
@@ -177,38 +144,20 @@ def chain(bridge: str, endpoint: Endpoint, addresses: Addresses | None = None) -
         rules = _inet_rules if family == "inet" else _bridge_rules
         text += [f"    {rule}" for rule in rules(destinations, own)]
         text.append("  }\n}")
-    text += [
-        f"add element {family} {name} {where} {{ {row} }}"
-        for family, where, row in elements(endpoint)
-    ]
+    text += endpoint_tables.add_elements(name, endpoint)
     return "\n".join(text) + "\n"
 
 
 def delete_chain(bridge: str, endpoint: Endpoint) -> str:
     """Return commands that remove what :func:`chain` added. Pure."""
-    name, own = _table(bridge), _id(endpoint)
-    text = [
-        f"delete element {family} {name} {where} {{ {row.partition(' :')[0]} }}"
-        for family, where, row in elements(endpoint)
-    ]
+    name, own = _table(bridge), short_id(endpoint)
+    text = endpoint_tables.delete_elements(name, endpoint)
     destinations = egress.parse(endpoint.egress or ())
     for table in (f"inet {name}", f"bridge {name}"):
         text.append(f"flush chain {table} c_{own}")
         text.append(f"delete chain {table} c_{own}")
         text += [f"delete set {table} {row}" for row in _set_names(destinations, own)]
     return "\n".join(text) + "\n"
-
-
-def elements(endpoint: Endpoint) -> Iterator[tuple[str, str, str]]:
-    """Yield family, set and element for each key of an endpoint."""
-    target = f"jump c_{_id(endpoint)}"
-    if endpoint.ipv4:
-        yield "inet", "chains4", f"{endpoint.ipv4} : {target}"
-    if endpoint.ipv6:
-        yield "inet", "chains6", f"{endpoint.ipv6} : {target}"
-        yield "inet", "chains6", f"{link_local_address(endpoint.mac)} : {target}"
-    yield "bridge", "chains", f'"{endpoint.host_interface}" : {target}'
-    yield "bridge", "limited", f'"{endpoint.host_interface}"'
 
 
 def _groups(destinations: Sequence[Destination]) -> dict[tuple[str, int, int], str]:
@@ -292,14 +241,7 @@ def _inet_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
 def _bridge_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
     yield "ether type arp accept"
     yield _NEIGHBOURS
-    yield "ip frag-off & 0x1fff != 0 accept"  # useless without the first one, which is judged
-    yield "frag frag-off != 0 accept"
-    yield "tcp flags & (fin | syn | rst | ack) != syn accept"
-    for family in FAMILIES:
-        yield (
-            f"{family.name} saddr . udp sport . {family.name} daddr . udp dport"
-            f" @seen{family.version} accept"
-        )
+    yield from endpoint_tables.replies()
     yield "icmp type { echo-reply, destination-unreachable, time-exceeded } accept"
     yield (
         "icmpv6 type { echo-reply, destination-unreachable, packet-too-big, time-exceeded,"
@@ -326,7 +268,7 @@ def name_elements(bridge: str, endpoint: Endpoint, name: str, addresses: dict[st
     for number in sorted(numbers):
         for address, seconds in addresses.items():
             version = 6 if ":" in address else 4
-            place = f"{_table(bridge)} n{version}_{_id(endpoint)}_{number}"
+            place = f"{_table(bridge)} n{version}_{short_id(endpoint)}_{number}"
             for family in ("inet", "bridge"):
                 row = f"{{ {address} timeout {seconds}s }}"
                 text.append(f"add element {family} {place} {row}")
@@ -354,7 +296,7 @@ def parse_refused(sets: Iterable[dict[str, Any]], endpoint: Endpoint) -> list[Re
     :raises JaulaError: when the output has another form.
     """
     counts: dict[str, int] = {}
-    names = {f"r{family.version}_{_id(endpoint)}" for family in FAMILIES}
+    names = {f"r{family.version}_{short_id(endpoint)}" for family in FAMILIES}
     for row in sets:
         if row["name"] not in names:
             continue

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from jaula.errors import Unsupported
 from jaula.network.firewall.nftables import FirewallError, Nft
+from jaula.network.ipam import link_local_address
 from jaula.spec.endpoint import Endpoint
 
 REPLY = 120  # seconds after the last datagram of a flow of UDP
@@ -140,6 +141,91 @@ class EndpointTables(ABC):
 
     def _restricted(self) -> Iterator[Endpoint]:
         return (endpoint for endpoint in self._endpoints() if self.is_restricted(endpoint))
+
+
+def short_id(endpoint: Endpoint) -> str:
+    """Return the part of an endpoint's id in names of its chain and sets. Pure."""
+    return endpoint.endpoint_id[:16]
+
+
+def create(table: str, inet_chains: str, *, keyed_by: str) -> str:
+    """Return commands that create the tables without endpoints. Pure.
+
+    ``inet_chains`` are the base chains of the family inet. ``keyed_by`` is the interface of a
+    packet by which the family bridge finds the chain of an endpoint: ``iifname`` judges what it
+    sends, ``oifname`` what it receives. The set for UDP learns from the other direction.
+    """
+    other = "oifname" if keyed_by == "iifname" else "iifname"
+    maps = "".join(
+        f"\n  map chains{f.version} {{\n    type {f.key} : verdict\n  }}" for f in FAMILIES
+    )
+    seen = "".join(
+        f"\n  set seen{f.version} {{\n    type {f.key} . inet_service . {f.key} . inet_service"
+        f"\n    size {SEEN}\n    flags dynamic, timeout\n  }}"
+        for f in FAMILIES
+    )
+    learn = "".join(
+        f"\n    {other} @limited {f.name} {'protocol' if f.version == 4 else 'nexthdr'} udp"
+        f" update @seen{f.version} {{ {f.name} daddr . udp dport . {f.name} saddr . udp sport"
+        f" timeout {REPLY}s }}"
+        for f in FAMILIES
+    )
+    return f"""
+table inet {table} {{{maps}{inet_chains}
+}}
+table bridge {table} {{
+  map chains {{
+    type ifname : verdict
+  }}
+  set limited {{
+    type ifname
+  }}{seen}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;{learn}
+    {keyed_by} vmap @chains
+  }}
+}}
+"""
+
+
+def replies() -> Iterator[str]:
+    """Yield the rules of the family bridge that accept packets of a flow that was judged. Pure."""
+    yield "ip frag-off & 0x1fff != 0 accept"  # useless without the first one, which is judged
+    yield "frag frag-off != 0 accept"
+    yield "tcp flags & (fin | syn | rst | ack) != syn accept"
+    for family in FAMILIES:
+        yield (
+            f"{family.name} saddr . udp sport . {family.name} daddr . udp dport"
+            f" @seen{family.version} accept"
+        )
+
+
+def elements(endpoint: Endpoint) -> Iterator[tuple[str, str, str]]:
+    """Yield family, set and element for each key of an endpoint. Pure."""
+    target = f"jump c_{short_id(endpoint)}"
+    if endpoint.ipv4:
+        yield "inet", "chains4", f"{endpoint.ipv4} : {target}"
+    if endpoint.ipv6:
+        yield "inet", "chains6", f"{endpoint.ipv6} : {target}"
+        yield "inet", "chains6", f"{link_local_address(endpoint.mac)} : {target}"
+    yield "bridge", "chains", f'"{endpoint.host_interface}" : {target}'
+    yield "bridge", "limited", f'"{endpoint.host_interface}"'
+
+
+def add_elements(table: str, endpoint: Endpoint) -> list[str]:
+    """Return commands that add the keys of an endpoint. Pure."""
+    return [
+        f"add element {family} {table} {where} {{ {row} }}"
+        for family, where, row in elements(endpoint)
+    ]
+
+
+def delete_elements(table: str, endpoint: Endpoint) -> list[str]:
+    """Return commands that delete the keys of an endpoint. Pure."""
+    return [
+        f"delete element {family} {table} {where} {{ {row.partition(' :')[0]} }}"
+        for family, where, row in elements(endpoint)
+    ]
 
 
 def delete(table: str) -> str:

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from jaula.network.firewall import endpoint_tables
 from jaula.network.firewall.bridge_rules import table_name
-from jaula.network.firewall.endpoint_tables import FAMILIES, REPLY, SEEN, EndpointTables
-from jaula.network.ipam import link_local_address
+from jaula.network.firewall.endpoint_tables import EndpointTables, short_id
 from jaula.spec import listen
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.listen import Port
@@ -57,89 +57,37 @@ def _table(bridge: str) -> str:
     return f"{table_name(bridge)}{SUFFIX}"
 
 
-def _id(endpoint: Endpoint) -> str:
-    return endpoint.endpoint_id[:16]
-
-
 def tables(bridge: str) -> str:
     """Return commands that create the tables without containers. Pure."""
-    name = _table(bridge)
-    maps = "".join(
-        f"\n  map chains{f.version} {{\n    type {f.key} : verdict\n  }}" for f in FAMILIES
-    )
-    hooks = "".join(
+    inet = "".join(
         f"\n  chain {hook} {{\n    type filter hook {hook} priority filter; policy accept;"
         "\n    ip daddr vmap @chains4\n    ip6 daddr vmap @chains6\n  }"
         for hook in ("forward", "output")
     )
-    seen = "".join(
-        f"\n  set seen{f.version} {{\n    type {f.key} . inet_service . {f.key} . inet_service"
-        f"\n    size {SEEN}\n    flags dynamic, timeout\n  }}"
-        for f in FAMILIES
-    )
-    learn = "".join(
-        f"\n    iifname @limited {f.name} {'protocol' if f.version == 4 else 'nexthdr'} udp"
-        f" update @seen{f.version} {{ {f.name} daddr . udp dport . {f.name} saddr . udp sport"
-        f" timeout {REPLY}s }}"
-        for f in FAMILIES
-    )
-    return f"""
-table inet {name} {{{maps}{hooks}
-}}
-table bridge {name} {{
-  map chains {{
-    type ifname : verdict
-  }}
-  set limited {{
-    type ifname
-  }}{seen}
-  chain forward {{
-    type filter hook forward priority filter; policy accept;{learn}
-    oifname vmap @chains
-  }}
-}}
-"""
+    return endpoint_tables.create(_table(bridge), inet, keyed_by="oifname")
 
 
 def chain(bridge: str, endpoint: Endpoint) -> str:
     """Return commands that add the chains and map elements of an endpoint. Pure."""
-    name, own = _table(bridge), _id(endpoint)
+    name, own = _table(bridge), short_id(endpoint)
     ports = listen.parse(endpoint.listen or ())
     text = []
     for family, rules in (("inet", _inet_rules(ports)), ("bridge", _bridge_rules(ports))):
         text.append(f"table {family} {name} {{\n  chain c_{own} {{")
         text += [f"    {rule}" for rule in rules]
         text.append("  }\n}")
-    text += [
-        f"add element {family} {name} {where} {{ {row} }}"
-        for family, where, row in elements(endpoint)
-    ]
+    text += endpoint_tables.add_elements(name, endpoint)
     return "\n".join(text) + "\n"
 
 
 def delete_chain(bridge: str, endpoint: Endpoint) -> str:
     """Return commands that remove what :func:`chain` added. Pure."""
-    name, own = _table(bridge), _id(endpoint)
-    text = [
-        f"delete element {family} {name} {where} {{ {row.partition(' :')[0]} }}"
-        for family, where, row in elements(endpoint)
-    ]
+    name, own = _table(bridge), short_id(endpoint)
+    text = endpoint_tables.delete_elements(name, endpoint)
     for family in ("inet", "bridge"):
         text.append(f"flush chain {family} {name} c_{own}")
         text.append(f"delete chain {family} {name} c_{own}")
     return "\n".join(text) + "\n"
-
-
-def elements(endpoint: Endpoint) -> Iterator[tuple[str, str, str]]:
-    """Yield family, set and element for each key of an endpoint."""
-    target = f"jump c_{_id(endpoint)}"
-    if endpoint.ipv4:
-        yield "inet", "chains4", f"{endpoint.ipv4} : {target}"
-    if endpoint.ipv6:
-        yield "inet", "chains6", f"{endpoint.ipv6} : {target}"
-        yield "inet", "chains6", f"{link_local_address(endpoint.mac)} : {target}"
-    yield "bridge", "chains", f'"{endpoint.host_interface}" : {target}'
-    yield "bridge", "limited", f'"{endpoint.host_interface}"'
 
 
 def _allowed(ports: Sequence[Port]) -> Iterator[str]:
@@ -163,13 +111,6 @@ def _inet_rules(ports: Sequence[Port]) -> Iterator[str]:
 
 
 def _bridge_rules(ports: Sequence[Port]) -> Iterator[str]:
-    yield "ip frag-off & 0x1fff != 0 accept"  # useless without the first one, which is judged
-    yield "frag frag-off != 0 accept"
-    yield "tcp flags & (fin | syn | rst | ack) != syn accept"
-    for family in FAMILIES:
-        yield (
-            f"{family.name} saddr . udp sport . {family.name} daddr . udp dport"
-            f" @seen{family.version} accept"
-        )
+    yield from endpoint_tables.replies()
     yield from _allowed(ports)
     yield f"meta l4proto {_JUDGED} drop"
