@@ -139,6 +139,24 @@ class Options:
         """Return the value of a string flag."""
         return str(self._values.get(name, default))
 
+    def seconds(self, name: str) -> float | None:
+        """Return the value of a flag with a duration, in seconds; None if it is not set.
+
+        :raises UsageError: when it is not a positive duration.
+        """
+        if not self.is_set(name):
+            return None
+        from jaula.spec import units
+
+        text = self.text(name)
+        try:
+            value: float = units.nanoseconds(text) / 1e9
+        except ValueError as error:
+            raise UsageError(f'invalid argument "{text}" for "--{name}" flag: {error}') from None
+        if value <= 0:
+            raise UsageError(f'invalid argument "{text}" for "--{name}" flag: it must be positive')
+        return value
+
     def choice(self, name: str, choices: Sequence[str]) -> str:
         """Return the value of a string flag that has one of ``choices``, the first by default.
 

@@ -1,4 +1,4 @@
-"""What an interrupted ``jaula harden apply`` leaves, and the way back or to the end.
+"""Recovery of an interrupted ``jaula harden apply``: undo it, or finish it.
 
 The names of the containers say how far it came, so a client or an engine may be killed at any step:
 

@@ -60,7 +60,7 @@ class CommandResult(NamedTuple):
 
 
 class Life(NamedTuple):
-    """What one twin did."""
+    """Result of one twin."""
 
     record: Record
     inspect: Mapping[str, Any]  # before it was removed
@@ -81,7 +81,7 @@ class Verdict(NamedTuple):
 
 
 class Tools(NamedTuple):
-    """What the client lends to a check.
+    """Operations of the client that a check uses.
 
     ``record`` attaches a recorder to a created container; the record is complete when the context
     ends, and the function that the context yields returns it. ``copy`` copies a directory of one

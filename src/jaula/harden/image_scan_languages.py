@@ -46,7 +46,7 @@ _PROCESSES = (
     "setsid setuid vfork wait4 waitid"
 )
 SERVICE = frozenset(f"{_START} {_FILES} {_SOCKETS} {_THREADS} {_PROCESSES}".split())
-"""What a service commonly does."""
+"""System calls that services commonly make."""
 
 LANGUAGES: dict[str, frozenset[str]] = {
     "python": SERVICE,

@@ -170,7 +170,7 @@ class Total(_Struct, frozen=True, kw_only=True, tag_field="type", tag="total"):
 
 
 class Loss(_Struct, frozen=True, kw_only=True):
-    """What is not in the record, of one table.
+    """Losses of one table: occurrences that are not in the record.
 
     ``occurrences``: in no entry, since the table or the file was full. ``entries``: left out, since
     the file was full. ``texts``: a path or address could not be read. ``events``: the ring buffer

@@ -43,7 +43,7 @@ class Drift(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """What records have. ``compared`` are the kinds of drift that they can tell."""
+    """Content of the records. ``compared`` are the kinds of drift that they can tell."""
 
     programs: frozenset[str]
     files: frozenset[str]

@@ -108,7 +108,7 @@ class Peak(NamedTuple):
 
 
 class _Series:
-    """What is known of one figure."""
+    """Known values of one figure."""
 
     def __init__(self) -> None:
         self.first: int | None = None

@@ -1,4 +1,4 @@
-"""What confines a container: the documents of the engine, and the kernel's numbers.
+"""Confinement of a container: the documents of the engine, and the kernel's numbers.
 
 :func:`confinement` is pure. :class:`CgroupUsage` reads limits while the container runs, because its
 cgroup is removed when it exits.

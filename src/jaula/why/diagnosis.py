@@ -23,7 +23,7 @@ _WITH_ADDRESS = frozenset({"connect", "bind", "sendto"})
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """What was refused: the call with its object, the error, the program, and how often."""
+    """A refusal: the call with its object, the error, the program, and how often."""
 
     call: str
     object: str

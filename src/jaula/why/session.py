@@ -34,7 +34,7 @@ _WITH_FILE = OPENS | EXECS | {
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """What a session has received. ``facts`` are those of the event of the same position."""
+    """Events of a session. ``facts`` are those of the event of the same position."""
 
     events: tuple[Event, ...]
     facts: tuple[FileFacts | None, ...]

@@ -22,7 +22,7 @@ TIMEOUT = 60.0  # seconds
 
 def run(options: Options) -> int:
     """Apply the profile and print the id of the new container."""
-    timeout = seconds(options, "timeout", TIMEOUT)
+    timeout = options.seconds("timeout") or TIMEOUT
     if options.on("recover"):
         if len(options.arguments) != 1:
             raise UsageError('"jaula harden apply --recover" requires a container.', status=1)
@@ -128,25 +128,6 @@ def load(file: str) -> tuple[str, Profile]:
         return text, profile.load(text.encode(), file)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
-
-
-def seconds(options: Options, flag: str, default: float) -> float:
-    """Return the value of a flag with a duration, in seconds.
-
-    :raises UsageError: when it is not a positive duration.
-    """
-    from jaula.spec import units
-
-    if not options.is_set(flag):
-        return default
-    text = options.text(flag)
-    try:
-        value = units.nanoseconds(text) / 1e9
-    except ValueError as error:
-        raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: {error}') from None
-    if value <= 0:
-        raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: it must be positive')
-    return value
 
 
 COMMAND = Command(

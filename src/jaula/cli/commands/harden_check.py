@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.commands.harden_apply import EngineApi, load, seconds
+from jaula.cli.commands.harden_apply import EngineApi, load
 from jaula.cli.containers import cp
 from jaula.cli.containers.record_process import RecordProcess
 from jaula.cli.errors import CliError
@@ -29,7 +29,7 @@ _CHUNK = 1 << 18  # bytes
 def run(options: Options) -> int:
     """Print the answer; 0 if the container works under the profile, otherwise 1."""
     file, ref = options.arguments
-    time = seconds(options, "time", TIME)
+    time = options.seconds("time") or TIME
     return check_profile(ref, *load(file), time, options.texts("command"))
 
 

@@ -7,7 +7,7 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, UsageError
+from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 from jaula.cli.signals import ENDING, SignalHandler
 
@@ -21,18 +21,7 @@ if TYPE_CHECKING:
 
 def run(options: Options) -> int:
     """Record until the time is over, the container exits or a signal arrives."""
-    from jaula.spec import units
-
-    seconds = None
-    if options.is_set("for"):
-        try:
-            seconds = units.nanoseconds(options.text("for")) / 1e9
-        except ValueError as error:
-            raise UsageError(
-                f'invalid argument "{options.text("for")}" for "--for" flag: {error}'
-            ) from None
-        if seconds <= 0:
-            raise UsageError('invalid argument for "--for" flag: it must be positive')
+    seconds = options.seconds("for")
     from jaula.cli import site_packages
 
     site_packages.enable()

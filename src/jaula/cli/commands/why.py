@@ -26,7 +26,7 @@ COMMAND_LENGTH = 60  # characters of the command that the report shows
 def run(options: Options) -> int:
     """Explain the refusals of a command in a container, of a running or of an exited container."""
     output_format = options.choice("format", FORMATS)
-    seconds = _seconds(options)
+    seconds = options.seconds("for")
     from jaula.cli import site_packages
 
     site_packages.enable()
@@ -64,22 +64,6 @@ def run(options: Options) -> int:
         raise CliError(f"jaula: {error}") from None
     _print(report, output_format, options)
     return 0
-
-
-def _seconds(options: Options) -> float | None:
-    from jaula.spec import units
-
-    if not options.is_set("for"):
-        return None
-    try:
-        seconds: float = units.nanoseconds(options.text("for")) / 1e9
-    except ValueError as error:
-        raise UsageError(
-            f'invalid argument "{options.text("for")}" for "--for" flag: {error}'
-        ) from None
-    if seconds <= 0:
-        raise UsageError('invalid argument for "--for" flag: it must be positive')
-    return seconds
 
 
 def _print(report: Report, output_format: str, options: Options) -> None:

@@ -233,7 +233,7 @@ def _emit(client: Client, container_id: str, drift: Drift) -> None:
 
 
 class _Action:
-    """What is done after a deviation. ``stop`` and ``kill`` are done once."""
+    """Action after a deviation. ``stop`` and ``kill`` are done once."""
 
     def __init__(self, client: Client, container_id: str, name: str, action: str) -> None:
         self._client = client

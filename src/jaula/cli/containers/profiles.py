@@ -1,4 +1,4 @@
-"""Profiles in files: what the commands of ``jaula harden`` share."""
+"""Profiles in files, for the commands of ``jaula harden``."""
 
 from __future__ import annotations
 
