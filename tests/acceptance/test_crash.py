@@ -65,7 +65,7 @@ def test_shared_memory_can_be_joined_after_two_engines_were_killed(
         done = crashing.cli("jaula", "run", "--rm", "--ipc", "container:tt", "busybox", *write)
         assert done.stdout.split() == [str(n) for n in range(number + 1)], done.stderr
     assert crashing.cli("jaula", "rm", "-f", "tt").returncode == 0
-    assert not leaks.of_containers(crashing)
+    containers.assert_clean(crashing)
 
 
 def test_the_next_engine_reads_the_exit_status(crashing: PrivateEngine) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness.containers import eventually
 from integration.network.conftest import client, new_namespace
 from jaula.errors import Conflict, InvalidRequest
 from jaula.kernel.netlink import in_netns
@@ -218,7 +219,8 @@ def test_a_pod_whose_namespace_is_gone_releases_its_addresses(node: Node) -> Non
     node.run(node.networks.add(node.config, pod.attachment()))
     pod.end()
     node.run(node.networks.delete(pod.id, namespace=pod.netns))
-    assert (node.links(), node.addresses()) == (set(), set())
+    assert node.addresses() == set()
+    eventually(lambda: node.links() == set(), "the kernel deletes the links of the namespace")
     assert list(node.records.iterdir()) == []
 
 
