@@ -308,6 +308,7 @@ class CheckpointCreate(Document, frozen=True, kw_only=True):
     """``POST /containers/{id}/checkpoints``; the members after ``exit`` are jaula's own.
 
     ``exit`` ends the container. ``end_execs`` ends the exec'd processes, which no checkpoint holds.
+    ``files`` adds the changes of the root and the volumes.
     """
 
     checkpoint_id: str = msgspec.field(name="CheckpointID", default="")
@@ -316,6 +317,7 @@ class CheckpointCreate(Document, frozen=True, kw_only=True):
     tcp_established: bool = msgspec.field(name="TCPEstablished", default=False)
     tcp_close: bool = msgspec.field(name="TCPClose", default=False)
     end_execs: bool = False
+    files: bool = False
 
 
 class Drift(Document, frozen=True, kw_only=True):

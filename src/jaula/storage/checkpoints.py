@@ -1,9 +1,13 @@
 """The checkpoints of an engine's containers: ``checkpoints/CONTAINER/NAME`` in the state directory.
 
-Each has ``images``, the files of CRIU, and ``manifest.json``: facts about the container, the digest
-of every file, and a MAC over all of that with a key of the engine. An image directory is code and
-orders for a process with root's rights. So only a checkpoint that this engine has made, and that
-no other program has changed, is used.
+Each has ``images``, the files of CRIU, and ``manifest.json``: facts about the container and the
+digest of every file. ``manifest.mac`` is a MAC over the bytes of the manifest with a key of the
+engine. An image directory is code and orders for a process with root's rights. So only a checkpoint
+that this engine has made or accepted, and that no other program has changed, is used.
+
+``files`` is optional. It has the changes of the container's root as the tar of a layer
+(``rootfs-diff.tar``), and the files of its volumes as one tar each (``volume-0.tar``, ...). Owners
+are ids inside the container.
 
 The parent is accessible by root only. The image directory itself can be entered by all users, and
 its files can be read by them: the tasks that CRIU restores open them with the ids of the container.
@@ -22,15 +26,20 @@ import secrets
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.spec.api import ContainerCreate
+from jaula.spec.api_networks import EndpointSettings
 
 MANIFEST = "manifest.json"
+MAC = "manifest.mac"
 IMAGES = "images"
-FORMAT = 1
+FILES = "files"
+ROOT_TAR = "rootfs-diff.tar"
+FORMAT = 2
 _KEY = ".key"
 _KEY_SIZE = 32  # bytes
 _MAX_MANIFEST = 16 << 20  # bytes
@@ -41,7 +50,7 @@ _RESTORE = re.compile(r"restore-[0-9a-f]{16}")  # links that a killed restore ha
 
 
 class CheckpointFile(msgspec.Struct, frozen=True):
-    """One file of CRIU; ``sha256`` is hexadecimal, ``size`` is in bytes."""
+    """One file of a checkpoint; ``sha256`` is hexadecimal, ``size`` is in bytes."""
 
     name: str
     size: int
@@ -57,10 +66,58 @@ class CheckpointAddress(msgspec.Struct, frozen=True):
     mac: str = ""
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class ContainerDescription(msgspec.Struct, frozen=True):
+    """What is needed to create the container again.
+
+    ``body`` is its create request, completed with the configuration of the image, whose digest is
+    ``image_id``. ``layers`` are the diff ids of the image, base first.
+    """
+
+    name: str
+    body: ContainerCreate
+    image_id: str
+    layers: tuple[str, ...] = ()
+    hostname: str = ""
+    networks: dict[str, EndpointSettings] | None = None
+
+
+class CheckpointVolume(msgspec.Struct, frozen=True):
+    """The files of one volume; ``file`` is the name of their tar.
+
+    ``destinations`` are the paths at which it is mounted. ``anonymous`` marks one that was created
+    for the container, without a name in its request.
+    """
+
+    name: str
+    file: str
+    destinations: tuple[str, ...] = ()
+    anonymous: bool = False
+    labels: dict[str, str] = {}
+
+
+class CheckpointFiles(msgspec.Struct, frozen=True):
+    """The container's files in a checkpoint: the changes of its root, and its volumes.
+
+    ``changed`` says whether the root differs from the image. The files of the mounts ``excluded``
+    are not in the checkpoint: binds, and volumes that mount another file system.
+    """
+
+    changed: bool = False
+    volumes: tuple[CheckpointVolume, ...] = ()
+    excluded: tuple[str, ...] = ()
+    files: tuple[CheckpointFile, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all archives."""
+        return sum(file.size for file in self.files)
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """The facts about a checkpoint. ``created`` is nanoseconds of Unix time.
 
-    ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none.
+    ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``held`` is
+    None for a checkpoint without the container's files.
     """
 
     container: str
@@ -78,13 +135,14 @@ class Manifest(msgspec.Struct, frozen=True):
     tcp_close: bool = False
     addresses: tuple[CheckpointAddress, ...] = ()
     files: tuple[CheckpointFile, ...] = ()
+    description: ContainerDescription | None = None
+    held: CheckpointFiles | None = None
     format: int = FORMAT
-    mac: str = ""
 
     @property
     def size(self) -> int:
         """Return the bytes of all files."""
-        return sum(file.size for file in self.files)
+        return sum(file.size for file in self.files) + (self.held.size if self.held else 0)
 
 
 _decode = msgspec.json.Decoder(Manifest).decode
@@ -163,13 +221,11 @@ class CheckpointStore:
                 path = images / entry
                 path.chmod(0o644)
                 files.append(_digest(path, entry, sync=True))
-            manifest = msgspec.structs.replace(manifest, files=tuple(files), mac="")
-            manifest = msgspec.structs.replace(manifest, mac=self._mac(manifest))
-            path = images.parent / MANIFEST
-            with path.open("xb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(manifest)))
-                file.flush()
-                os.fsync(file.fileno())
+            manifest = msgspec.structs.replace(manifest, files=tuple(files))
+            data = msgspec.json.format(msgspec.json.encode(manifest))
+            _write(images.parent / MANIFEST, data)
+            _write(images.parent / MAC, self._mac(data).encode())
+            _sync(images.parent)
             os.rename(images.parent, images.parent.parent / manifest.name)
             _sync(images.parent.parent)
         except OSError as error:
@@ -186,18 +242,20 @@ class CheckpointStore:
 
         :raises InvalidRequest: when there is none of that name, or it was not made by this engine.
         """
-        path = self._of(container) / name / MANIFEST
+        path = self._of(container) / name
         if name not in self.names(container):
             raise InvalidRequest(f"checkpoint {name} does not exist")
         try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_MANIFEST + 1)
-            manifest = _decode(data if len(data) <= _MAX_MANIFEST else b"")
-        except (OSError, msgspec.MsgspecError) as error:
+            data = _read(path / MANIFEST)
+            mac = _read(path / MAC)
+        except OSError as error:
             raise _untrusted(name, f"{MANIFEST}: {error}") from None
-        plain = msgspec.structs.replace(manifest, mac="")
-        if not hmac.compare_digest(self._mac(plain), manifest.mac):
+        if not self.is_mac(data, mac):
             raise _untrusted(name, "its manifest is not signed by this engine")
+        try:
+            manifest = _decode(data)
+        except msgspec.MsgspecError as error:
+            raise _untrusted(name, f"{MANIFEST}: {error}") from None
         if (manifest.container, manifest.name) != (container, name):
             raise _untrusted(name, "it belongs to another container")
         if manifest.format != FORMAT:
@@ -210,16 +268,18 @@ class CheckpointStore:
         :raises InvalidRequest: when a file is missing, was added or was changed.
         """
         images = self.images(manifest)
+        held = manifest.held.files if manifest.held is not None else ()
         try:
-            found = sorted(os.listdir(images))
-            if found != [file.name for file in manifest.files]:
-                raise _untrusted(manifest.name, "files are missing or were added")
-            for file in manifest.files:
-                if _digest(images / file.name, file.name) != file:
-                    raise _untrusted(manifest.name, f"{file.name} was changed")
+            _check_directory(manifest.name, images, manifest.files)
+            if held or (images.parent / FILES).exists():
+                _check_directory(manifest.name, images.parent / FILES, held)
         except OSError as error:
             raise _untrusted(manifest.name, str(error)) from None
         return images
+
+    def files(self, manifest: Manifest) -> Path:
+        """Return the directory of the container's files in a checkpoint."""
+        return self.images(manifest).parent / FILES
 
     def images(self, manifest: Manifest) -> Path:
         """Return the image directory of a checkpoint."""
@@ -262,10 +322,27 @@ class CheckpointStore:
             if _RESTORE.fullmatch(entry.name):
                 shutil.rmtree(entry)
 
-    def _mac(self, manifest: Manifest) -> str:
-        members: Any = msgspec.to_builtins(manifest)
-        text = msgspec.json.encode(members, order="deterministic")
-        return hmac.new(self._read_key(), text, hashlib.sha256).hexdigest()
+    def is_mac(self, data: bytes, mac: bytes) -> bool:
+        """Return whether ``mac`` is the MAC of these bytes with the key of this engine."""
+        return hmac.compare_digest(self._mac(data).encode(), mac)
+
+    def _mac(self, data: bytes) -> str:
+        return hmac.new(self._read_key(), data, hashlib.sha256).hexdigest()
+
+
+def add_file(images: Path, name: str) -> BinaryIO:
+    """Open a new file of the container beside the image directory of :meth:`CheckpointStore.begin`.
+
+    The caller closes it, and describes it with :func:`describe_file`.
+    """
+    directory = images.parent / FILES
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return (directory / name).open("xb")
+
+
+def describe_file(images: Path, name: str) -> CheckpointFile:
+    """Return size and digest of a file of :func:`add_file`, which is written to the disk."""
+    return _digest(images.parent / FILES / name, name, sync=True)
 
 
 def check_name(name: str) -> None:
@@ -299,6 +376,33 @@ def _digest(path: Path, name: str, *, sync: bool = False) -> CheckpointFile:
         if sync:
             os.fsync(fd)
     return CheckpointFile(name, size, digest.hexdigest())
+
+
+def _check_directory(name: str, directory: Path, files: tuple[CheckpointFile, ...]) -> None:
+    """Check that a directory has these files and no other.
+
+    :raises InvalidRequest: when it has not.
+    :raises OSError: when a file cannot be read.
+    """
+    if sorted(os.listdir(directory)) != sorted(file.name for file in files):
+        raise _untrusted(name, "files are missing or were added")
+    for file in files:
+        if _digest(directory / file.name, file.name) != file:
+            raise _untrusted(name, f"{file.name} was changed")
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a manifest or its MAC, empty if it is too large."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        data = file.read(_MAX_MANIFEST + 1)
+    return data if len(data) <= _MAX_MANIFEST else b""
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync(directory: Path) -> None:

@@ -32,6 +32,8 @@ _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags of open(2) for a directory; a symbolic link in its place is an error."""
+_HOLE = 64 << 10  # bytes of the smallest hole that is kept
+_ZEROS = memoryview(bytes(_HOLE))
 _BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
 
 
@@ -340,9 +342,26 @@ def copy_data(source: int, target: int) -> None:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         while data := os.read(source, 1 << 20):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(target, view) :]
+            write_all(target, memoryview(data))
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """Write all of ``data``."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def write_sparse(fd: int, data: memoryview) -> None:
+    """Write ``data`` and leave holes for blocks of zeros; ftruncate(2) sets the size at the end."""
+    start = 0
+    for offset in range(0, len(data), _HOLE):
+        block = data[offset : offset + _HOLE]
+        if block != _ZEROS[: len(block)]:
+            continue
+        write_all(fd, data[start:offset])
+        os.lseek(fd, len(block), os.SEEK_CUR)
+        start = offset + len(block)
+    write_all(fd, data[start:])
 
 
 # -- directories of the store ---------------------------------------------------------------------

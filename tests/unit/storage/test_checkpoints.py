@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.storage.checkpoints import MANIFEST, CheckpointStore, Manifest
+from jaula.storage.checkpoints import (
+    MAC,
+    MANIFEST,
+    CheckpointFiles,
+    CheckpointStore,
+    Manifest,
+    describe_file,
+)
+from jaula.storage.checkpoints import add_file as add_held
 
 FACTS = Manifest(
     container="c" * 64,
@@ -35,13 +45,16 @@ def made(store: CheckpointStore) -> Path:
     images = store.begin(FACTS.container, FACTS.name)
     (images / "pages-1.img").write_bytes(b"memory")
     (images / "files.img").write_bytes(b"files")
-    store.commit(images, FACTS)
+    with add_held(images, "volume-0.tar") as file:
+        file.write(b"archive")
+    held = CheckpointFiles(files=(describe_file(images, "volume-0.tar"),))
+    store.commit(images, msgspec.structs.replace(FACTS, held=held))
     return store.images(FACTS).parent
 
 
 def test_a_checkpoint_is_read_as_it_was_made(store: CheckpointStore, made: Path) -> None:
     manifest = store.read(FACTS.container, "one")
-    assert (manifest.stdio, manifest.size) == ((0, 11, 12), 11)
+    assert (manifest.stdio, manifest.size) == ((0, 11, 12), 18)
     assert store.verify(manifest) == made / "images"
     assert (made.parent.parent.stat().st_mode & 0o777) == 0o700
     assert ((made / "images").stat().st_mode & 0o777) == 0o711
@@ -88,13 +101,40 @@ def empty_manifest(made: Path) -> None:
 
 
 def remove_mac(made: Path) -> None:
-    path = made / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"mac"', b'"mad"'))
+    (made / MAC).unlink()
+
+
+def empty_mac(made: Path) -> None:
+    (made / MAC).write_bytes(b"")
+
+
+def change_held_file(made: Path) -> None:
+    (made / "files/volume-0.tar").write_bytes(b"archivE")
+
+
+def add_held_file(made: Path) -> None:
+    (made / "files/volume-1.tar").write_bytes(b"")
+
+
+def remove_held_files(made: Path) -> None:
+    shutil.rmtree(made / "files")
 
 
 @pytest.mark.parametrize(
     "edit",
-    [change_file, add_file, remove_file, link_file, change_manifest, empty_manifest, remove_mac],
+    [
+        change_file,
+        add_file,
+        remove_file,
+        link_file,
+        change_manifest,
+        empty_manifest,
+        remove_mac,
+        empty_mac,
+        change_held_file,
+        add_held_file,
+        remove_held_files,
+    ],
     ids=lambda edit: edit.__name__,
 )
 def test_a_changed_checkpoint_is_refused(

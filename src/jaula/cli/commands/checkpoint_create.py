@@ -20,6 +20,7 @@ def run(options: Options) -> int:
         "TCPEstablished": options.on("tcp-established"),
         "TCPClose": options.on("tcp-close"),
         "EndExecs": options.on("end-execs"),
+        "Files": options.on("with-files"),
     }
     Client(Settings.host).document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
     print(name)
@@ -36,6 +37,7 @@ COMMAND = Command(
         Flag("leave-running", "", "bool", "Leave the container running after checkpoint"),
         Flag("tcp-close", "", "bool", "Save established TCP connections as closed ones"),
         Flag("tcp-established", "", "bool", "Save established TCP connections"),
+        Flag("with-files", "", "bool", "Save the changed files of the root, and the volumes"),
     ),
     min_args=2,
     max_args=2,
@@ -46,6 +48,7 @@ COMMAND = Command(
     examples=(
         ("Save a service before a reboot", "jaula checkpoint create web before-reboot"),
         ("Continue it afterwards", "jaula start --checkpoint before-reboot web"),
+        ("Save its files as well", "jaula checkpoint create --with-files web before-upgrade"),
     ),
     see_also=("checkpoint ls", "checkpoint inspect", "checkpoint rm", "start"),
     completes="container",

@@ -5,8 +5,9 @@ Docker's statuses and words. The order of a creation, under the container's lock
 
 1. The store makes an image directory below a hidden name.
 2. The shim lets CRIU stop the container and write the images (:mod:`jaula.runtime.checkpoint`).
-3. With everything written and all processes stopped, the shim asks the engine. The engine records
-   the checkpoint (digests, MAC, name) and answers.
+3. With everything written and all processes stopped, the shim asks the engine. The engine writes
+   the container's files if the request has them (:mod:`jaula.engine.containers.checkpoint_files`),
+   records the checkpoint (digests, MAC, name) and answers.
 4. CRIU kills the processes, or continues them if the container is left running.
 
 If the engine ends before its answer, the container runs on.
@@ -24,19 +25,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine.containers import checkpoint_files
 from jaula.engine.containers.liveness import check_running
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest, RestoreSetup
 from jaula.spec.api_networks import EndpointIPAMConfig
 from jaula.state.records import Status
-from jaula.storage.checkpoints import CheckpointAddress, Manifest, check_name
+from jaula.storage.checkpoints import ROOT_TAR, CheckpointAddress, Manifest, check_name
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.networks.endpoints import NetworkEndpoints
     from jaula.spec.api import CheckpointCreate
-    from jaula.storage.checkpoints import CheckpointStore
+    from jaula.storage.checkpoints import CheckpointFiles, CheckpointStore
 
 _EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
 _GIVE_UP = b"the checkpoint could not be recorded"
@@ -132,7 +136,7 @@ class Checkpoints:
             if not data.startswith(HELD):
                 return
             try:
-                await asyncio.to_thread(self._store.commit, images, manifest)
+                await asyncio.to_thread(self._record, container, images, manifest, body)
             except JaulaError as error:
                 await loop.sock_sendall(ours, str(error).encode())
                 raise
@@ -173,6 +177,15 @@ class Checkpoints:
             record.event_attributes | {"checkpoint": body.checkpoint_id},
         )
 
+    def _record(
+        self, container: Container, images: Path, manifest: Manifest, body: CheckpointCreate
+    ) -> None:
+        """Write the files of a stopped container, if the request has them, and the manifest."""
+        if body.files:
+            held = checkpoint_files.write(self._services, container.record, images)
+            manifest = msgspec.structs.replace(manifest, held=held)
+        self._store.commit(images, manifest)
+
     def _manifest(self, container: Container, body: CheckpointCreate, criu: str) -> Manifest:
         record, host = container.record, os.uname()
         bundle = container.bundle or str(self._services.config.paths.container(record.id))
@@ -192,6 +205,7 @@ class Checkpoints:
             left_running=not body.exit,
             tcp_established=body.tcp_established,
             tcp_close=body.tcp_close,
+            description=checkpoint_files.describe(record),
             addresses=tuple(
                 CheckpointAddress(each.network, each.ipv4, each.ipv6, each.mac)
                 for each in record.endpoints
@@ -234,6 +248,7 @@ class Checkpoints:
                 {"Network": each.network, "IPv4": each.ipv4, "IPv6": each.ipv6, "MAC": each.mac}
                 for each in manifest.addresses
             ],
+            "ContainerFiles": _held_document(manifest.held),
         }
 
     async def remove(self, container: Container, name: str, directory: str) -> None:
@@ -266,6 +281,26 @@ class Checkpoints:
     def _check_host(self, manifest: Manifest) -> None:
         if manifest.architecture != os.uname().machine:
             raise InvalidRequest(f"checkpoint {manifest.name} is of a {manifest.architecture} host")
+
+
+def _held_document(held: CheckpointFiles | None) -> dict[str, Any] | None:
+    if held is None:
+        return None
+    sizes = {file.name: file.size for file in held.files}
+    return {
+        "Size": held.size,
+        "RootChanged": held.changed,
+        "RootSize": sizes.get(ROOT_TAR, 0),
+        "Volumes": [
+            {
+                "Name": volume.name,
+                "Destinations": volume.destinations,
+                "Size": sizes.get(volume.file, 0),
+            }
+            for volume in held.volumes
+        ],
+        "Excluded": held.excluded,
+    }
 
 
 def restore_setup(store: CheckpointStore, manifest: Manifest) -> RestoreSetup:

@@ -39,10 +39,14 @@ def keep_owner(uid: int, gid: int) -> tuple[int, int]:
 
 
 class ArchiveWriter:
-    """Writes one archive to ``sink``. ``owner`` maps the owners of the files."""
+    """Writes one archive to ``sink``. ``owner`` maps the owners of the files.
 
-    def __init__(self, sink: Sink, owner: Owner = keep_owner) -> None:
-        self._writer = TarWriter(sink)
+    With ``exact`` times are not cut to whole seconds, and ACLs are written.
+    """
+
+    def __init__(self, sink: Sink, owner: Owner = keep_owner, *, exact: bool = False) -> None:
+        self._writer = TarWriter(sink, nanoseconds=exact)
+        self._exact = exact
         self._owner = owner
         self._links: dict[tuple[int, int], bytes] = {}
         self._without: Collection[int] = ()
@@ -122,7 +126,7 @@ class ArchiveWriter:
         if kind == SYMLINK:
             entry.link = os.readlink(b"", dir_fd=fd)
         elif kind in (REGULAR, DIRECTORY):
-            entry.xattrs = portable_xattrs(fd)
+            entry.xattrs = portable_xattrs(fd, acl=self._exact)
         if kind != REGULAR:
             self._writer.add(entry)
             return

@@ -87,10 +87,13 @@ class SnapshotDriver(Protocol):
     def changes(self, id: str) -> list[Change]:
         """Return the differences from the layers, sorted by path."""
 
-    def write_layer(self, id: str, select: ChangeFilter, sink: Callable[..., object]) -> bool:
+    def write_layer(
+        self, id: str, select: ChangeFilter, sink: Callable[..., object], *, exact: bool = False
+    ) -> bool:
         """Write the selected differences as the tar of a layer. Return whether there are any.
 
-        The container may run. Only a paused container gives a consistent layer.
+        The container may run. Only a paused container gives a consistent layer. With ``exact`` the
+        tar has an entry for the root directory, times in nanoseconds, and ACLs.
         """
 
     def usage(self, id: str) -> SnapshotUsage:

@@ -143,10 +143,12 @@ class FullCopyDriver(ABC):
         with self._tree_and_base(id) as (tree, base):
             return sorted_changes(tree_differences(tree, base))
 
-    def write_layer(self, id: str, select: ChangeFilter, sink: Sink) -> bool:
+    def write_layer(
+        self, id: str, select: ChangeFilter, sink: Sink, *, exact: bool = False
+    ) -> bool:
         with self._tree_and_base(id) as (tree, base):
             differences = select(tree_differences(tree, base))
-            write_layer(tree, differences, sink)
+            write_layer(tree, differences, sink, exact=exact)
         return bool(differences)
 
     def status(self) -> list[tuple[str, str]]:

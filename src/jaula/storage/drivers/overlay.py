@@ -157,7 +157,9 @@ class OverlayDriver:
         ):
             return sorted_changes(overlay_differences(upper, lower))
 
-    def write_layer(self, id: str, select: ChangeFilter, sink: Sink) -> bool:
+    def write_layer(
+        self, id: str, select: ChangeFilter, sink: Sink, *, exact: bool = False
+    ) -> bool:
         layers = self._layers_of(id)
         upper_path = self._upper(id)
         lowers = (str(upper_path), *self._lowers(layers))
@@ -172,7 +174,7 @@ class OverlayDriver:
             else:
                 differences = overlay_differences(upper, lower)
             differences = select(differences)
-            write_layer(merged, differences, sink)
+            write_layer(merged, differences, sink, exact=exact)
         return bool(differences)
 
     def usage(self, id: str) -> SnapshotUsage:

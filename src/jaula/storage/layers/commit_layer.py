@@ -62,9 +62,14 @@ class Redirected(Exception):
     """The upper directory is incomplete: overlayfs moved a directory or copied up metadata only."""
 
 
-def write_layer(merged: int, differences: Differences, sink: Sink) -> None:
-    """Write the tar of a diff. ``merged`` is a descriptor of the container's root."""
-    out = ArchiveWriter(sink)
+def write_layer(merged: int, differences: Differences, sink: Sink, *, exact: bool = False) -> None:
+    """Write the tar of a diff. ``merged`` is a descriptor of the container's root.
+
+    With ``exact`` it has an entry for the root directory, times in nanoseconds, and ACLs.
+    """
+    out = ArchiveWriter(sink, exact=exact)
+    if exact:
+        out.add_file(merged, b".", os.fstat(merged))
     for path, kind in sorted(differences.items(), key=lambda item: item[0].split(b"/")):
         if kind is ChangeKind.DELETED:
             directory, name = posixpath.split(path)

@@ -45,6 +45,8 @@ from jaula.storage.trees import (
     remove_tree,
     set_xattr,
     size_on_disk,
+    write_all,
+    write_sparse,
 )
 
 _WHITEOUT_PREFIX = b".wh."
@@ -60,11 +62,14 @@ class Extractor:
     """Extracts one archive.
 
     ``size`` is the total size of the regular files in bytes. ``states_root`` says whether the
-    archive has an entry for the root directory.
+    archive has an entry for the root directory. Without ``whiteouts`` a name that begins with
+    ``.wh.`` is a file like any other. With ``sparse`` blocks of zeros become holes.
     """
 
-    def __init__(self, root_fd: int) -> None:
+    def __init__(self, root_fd: int, *, whiteouts: bool = True, sparse: bool = False) -> None:
         self._root = root_fd
+        self._whiteouts = whiteouts
+        self._sparse = sparse
         self._directories: dict[bytes, int] = {}
         self._times: dict[bytes, int] = {}
         self._unchecked = 0
@@ -150,7 +155,7 @@ class Extractor:
             self._extract_root(entry)
             return
         parent_path, _, name = path.rpartition(b"/")
-        if name.startswith(_WHITEOUT_PREFIX):
+        if self._whiteouts and name.startswith(_WHITEOUT_PREFIX):
             self._apply_whiteout(parent_path, name)
             return
         parent = self._open_directory(parent_path)
@@ -194,10 +199,11 @@ class Extractor:
         try:
             if entry.size:
                 self._reserve(descriptor, entry.size)
+                write = write_sparse if self._sparse else write_all
                 for chunk in reader.data():
-                    written = os.write(descriptor, chunk)
-                    while written < len(chunk):
-                        written += os.write(descriptor, chunk[written:])
+                    write(descriptor, chunk)
+                if self._sparse:
+                    os.ftruncate(descriptor, entry.size)
             self._set_metadata(descriptor, entry)
             os.utime(descriptor, ns=(entry.mtime, entry.mtime))
         finally:

@@ -62,10 +62,14 @@ TAR_TYPES = {
 
 
 class TarWriter:
-    """Writes an archive to ``sink``. :meth:`finish` ends it."""
+    """Writes an archive to ``sink``. :meth:`finish` ends it.
 
-    def __init__(self, sink: Sink) -> None:
+    With ``nanoseconds`` times are not cut to whole seconds.
+    """
+
+    def __init__(self, sink: Sink, *, nanoseconds: bool = False) -> None:
         self._sink = sink
+        self._nanoseconds = nanoseconds
         self._written = 0
 
     def _put(self, data: bytes | memoryview) -> None:
@@ -98,8 +102,10 @@ class TarWriter:
         ):
             if value > maximum:
                 records[key] = b"%d" % value
-        seconds = entry.mtime // 1_000_000_000
-        if not 0 <= seconds <= _MAX_12:
+        seconds, fraction = divmod(entry.mtime, 1_000_000_000)
+        if self._nanoseconds and fraction and seconds >= 0:
+            records[b"mtime"] = b"%d.%09d" % (seconds, fraction)
+        elif not 0 <= seconds <= _MAX_12:
             records[b"mtime"] = b"%d" % seconds
         for attribute, content in sorted(entry.xattrs.items()):
             records[b"SCHILY.xattr." + attribute.encode()] = content
@@ -295,14 +301,18 @@ def read_padded(descriptor: int, size: int) -> Iterator[bytes]:
         yield data
 
 
-def portable_xattrs(fd: int) -> dict[str, bytes]:
-    """Return file capabilities and ``user.`` attributes. Labels belong to the host."""
+def portable_xattrs(fd: int, *, acl: bool = False) -> dict[str, bytes]:
+    """Return file capabilities and ``user.`` attributes, with ``acl`` also access control lists.
+
+    Labels belong to the host.
+    """
     file = b"/proc/self/fd/%d" % fd
     xattrs: dict[str, bytes] = {}
     try:
         for attribute in os.listxattr(file):
             user_xattr = attribute.startswith("user.") and not attribute.startswith("user.overlay.")
-            if user_xattr or attribute == "security.capability":
+            is_acl = acl and attribute.startswith("system.posix_acl_")
+            if user_xattr or is_acl or attribute == "security.capability":
                 xattrs[attribute] = os.getxattr(file, attribute)
     except OSError as error:
         if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.ENOENT):
