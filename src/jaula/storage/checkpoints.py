@@ -5,9 +5,9 @@ digest of every file. ``manifest.mac`` is a MAC over the bytes of the manifest w
 engine. An image directory is code and orders for a process with root's rights. So only a checkpoint
 that this engine has made or accepted, and that no other program has changed, is used.
 
-``files`` is optional. It has the changes of the container's root as the tar of a layer
-(``rootfs-diff.tar``), and the files of its volumes as one tar each (``volume-0.tar``, ...). Owners
-are ids inside the container.
+``spec.dump`` is the OCI spec of the container. ``files`` is optional. It has the changes of the
+container's root as the tar of a layer (``rootfs-diff.tar``), and the files of its volumes as one
+tar each (``volume-0.tar``, ...). Owners are ids inside the container.
 
 The parent is accessible by root only. The image directory itself can be entered by all users, and
 its files can be read by them: the tasks that CRIU restores open them with the ids of the container.
@@ -38,11 +38,12 @@ MANIFEST = "manifest.json"
 MAC = "manifest.mac"
 IMAGES = "images"
 FILES = "files"
+SPEC = "spec.dump"
 ROOT_TAR = "rootfs-diff.tar"
 FORMAT = 2
 _KEY = ".key"
 _KEY_SIZE = 32  # bytes
-_MAX_MANIFEST = 16 << 20  # bytes
+MAX_MANIFEST = 16 << 20  # bytes
 _CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _UNFINISHED = ".new-"
@@ -127,7 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     kernel: str
     architecture: str
     image: str
-    spec: str  # SHA-256 of the OCI spec, hexadecimal
+    spec: CheckpointFile | None = None
     stdio: tuple[int, int, int] = (0, 0, 0)
     terminal: bool = False
     left_running: bool = False
@@ -213,6 +214,9 @@ class CheckpointStore:
     def commit(self, images: Path, manifest: Manifest) -> Manifest:
         """Complete the checkpoint of :meth:`begin`: write its manifest and give it its name.
 
+        The digests are those of the files in the image directory, and of ``spec.dump`` if it exists
+        beside it.
+
         :raises Unavailable: when the disk is full.
         """
         try:
@@ -221,7 +225,10 @@ class CheckpointStore:
                 path = images / entry
                 path.chmod(0o644)
                 files.append(_digest(path, entry, sync=True))
-            manifest = msgspec.structs.replace(manifest, files=tuple(files))
+            spec = None
+            if (images.parent / SPEC).exists():
+                spec = _digest(images.parent / SPEC, SPEC, sync=True)
+            manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
             data = msgspec.json.format(msgspec.json.encode(manifest))
             _write(images.parent / MANIFEST, data)
             _write(images.parent / MAC, self._mac(data).encode())
@@ -271,6 +278,8 @@ class CheckpointStore:
         held = manifest.held.files if manifest.held is not None else ()
         try:
             _check_directory(manifest.name, images, manifest.files)
+            if manifest.spec is not None:
+                _check_file(manifest.name, images.parent, manifest.spec)
             if held or (images.parent / FILES).exists():
                 _check_directory(manifest.name, images.parent / FILES, held)
         except OSError as error:
@@ -387,15 +396,19 @@ def _check_directory(name: str, directory: Path, files: tuple[CheckpointFile, ..
     if sorted(os.listdir(directory)) != sorted(file.name for file in files):
         raise _untrusted(name, "files are missing or were added")
     for file in files:
-        if _digest(directory / file.name, file.name) != file:
-            raise _untrusted(name, f"{file.name} was changed")
+        _check_file(name, directory, file)
+
+
+def _check_file(name: str, directory: Path, file: CheckpointFile) -> None:
+    if _digest(directory / file.name, file.name) != file:
+        raise _untrusted(name, f"{file.name} was changed")
 
 
 def _read(path: Path) -> bytes:
     """Return the content of a manifest or its MAC, empty if it is too large."""
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        data = file.read(_MAX_MANIFEST + 1)
-    return data if len(data) <= _MAX_MANIFEST else b""
+        data = file.read(MAX_MANIFEST + 1)
+    return data if len(data) <= MAX_MANIFEST else b""
 
 
 def _write(path: Path, data: bytes) -> None:

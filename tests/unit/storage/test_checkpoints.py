@@ -29,7 +29,6 @@ FACTS = Manifest(
     kernel="6.18",
     architecture="x86_64",
     image="sha256:0",
-    spec="0",
     stdio=(0, 11, 12),
 )
 

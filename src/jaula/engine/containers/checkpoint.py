@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
+import shutil
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest, RestoreSetup
 from jaula.spec.api_networks import EndpointIPAMConfig
 from jaula.state.records import Status
-from jaula.storage.checkpoints import ROOT_TAR, CheckpointAddress, Manifest, check_name
+from jaula.storage.checkpoints import ROOT_TAR, SPEC, CheckpointAddress, Manifest, check_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +181,8 @@ class Checkpoints:
         self, container: Container, images: Path, manifest: Manifest, body: CheckpointCreate
     ) -> None:
         """Write the files of a stopped container, if the request has them, and the manifest."""
+        bundle = container.bundle or str(self._services.config.paths.container(container.id))
+        shutil.copyfile(f"{bundle}/config.json", images.parent / SPEC)
         if body.files:
             held = checkpoint_files.write(self._services, container.record, images)
             manifest = msgspec.structs.replace(manifest, held=held)
@@ -188,9 +190,6 @@ class Checkpoints:
 
     def _manifest(self, container: Container, body: CheckpointCreate, criu: str) -> Manifest:
         record, host = container.record, os.uname()
-        bundle = container.bundle or str(self._services.config.paths.container(record.id))
-        with open(f"{bundle}/config.json", "rb") as file:
-            spec = hashlib.sha256(file.read()).hexdigest()
         return Manifest(
             container=record.id,
             name=body.checkpoint_id,
@@ -199,7 +198,6 @@ class Checkpoints:
             kernel=host.release,
             architecture=host.machine,
             image=record.image,
-            spec=spec,
             stdio=_stdio(record.pid),
             terminal=record.body.tty,
             left_running=not body.exit,

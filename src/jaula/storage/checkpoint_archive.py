@@ -1,0 +1,279 @@
+"""Checkpoints as tar archives: write one from the store, and read one that is hostile input.
+
+The members, in this order. The names are podman's (``podman container checkpoint --export``) as far
+as it has them; Kubernetes uses the same::
+
+    manifest.json        the facts about the checkpoint, and the digest of every file
+    manifest.mac         the MAC of the engine that wrote it
+    manifest.sig         a signature over the bytes of manifest.json in base64 (optional)
+    config.dump          the container, in podman's words; for other programs
+    network.status       its addresses; for other programs
+    spec.dump            the OCI spec of the container
+    checkpoint/          the files of CRIU
+    rootfs-diff.tar      the changes of the root as the tar of a layer (optional)
+    volumes/NAME.tar     the files of a volume (optional)
+
+A reader gets the first three (:meth:`ArchiveReader.head`) and decides whether it trusts the
+manifest. No other byte is used before. :meth:`ArchiveReader.extract` then accepts exactly the
+members that the manifest names, with their sizes and digests.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.storage import free_space
+from jaula.storage.checkpoints import (
+    FILES,
+    IMAGES,
+    MAC,
+    MANIFEST,
+    MAX_MANIFEST,
+    ROOT_TAR,
+    SPEC,
+    CheckpointFile,
+    Manifest,
+)
+from jaula.storage.tar.entry import DIRECTORY, REGULAR, quote_name
+from jaula.storage.tar.reader import Limits, TarReader
+from jaula.storage.tar.writer import TarWriter, new_entry
+from jaula.storage.trees import write_sparse
+
+if TYPE_CHECKING:
+    from jaula.storage.tar.entry import TarEntry
+    from jaula.storage.tar.reader import Stream
+    from jaula.storage.tar.writer import Sink
+
+SIGNATURE = "manifest.sig"
+_CONFIG = "config.dump"
+_NETWORK = "network.status"
+_CHECKPOINT = "checkpoint"
+_VOLUMES = "volumes"
+_MAX_SIGNATURE = 4096  # bytes
+_MAX_INFORMATION = 1 << 20  # bytes of config.dump or network.status
+_MAX_ENTRIES = 100_000
+_CHUNK = 1 << 20  # bytes
+
+
+class ArchiveHead(NamedTuple):
+    """The first members of an archive. ``signature`` is decoded, empty if there is none."""
+
+    manifest: bytes
+    mac: bytes
+    signature: bytes
+
+
+# -- write ---------------------------------------------------------------------------------------
+
+
+def write(checkpoint: Path, manifest: Manifest, sink: Sink, *, signature: bytes = b"") -> None:
+    """Write the archive of a checkpoint whose files were verified.
+
+    ``checkpoint`` is its directory in the store. ``signature`` is one over ``manifest.json``.
+
+    :raises JaulaError: when a file cannot be read.
+    """
+    writer = TarWriter(sink)
+    created = manifest.created // 1_000_000_000
+    try:
+        _add(writer, MANIFEST, (checkpoint / MANIFEST).read_bytes(), created)
+        _add(writer, MAC, (checkpoint / MAC).read_bytes(), created)
+        if signature:
+            _add(writer, SIGNATURE, base64.b64encode(signature), created)
+        _add(writer, _CONFIG, _config_dump(manifest), created)
+        _add(writer, _NETWORK, _network_status(manifest), created)
+        writer.add(new_entry(_CHECKPOINT, DIRECTORY, mode=0o711, mtime=created))
+        for name, (path, file) in _members(manifest).items():
+            entry = new_entry(name, mode=0o600, size=file.size, mtime=created)
+            writer.add(entry, _read(checkpoint / path))
+    except (OSError, ValueError) as error:
+        raise JaulaError(f"checkpoint {manifest.name} cannot be exported: {error}") from error
+    writer.finish()
+
+
+def _add(writer: TarWriter, name: str, data: bytes, created: int) -> None:
+    writer.add(new_entry(name, mode=0o600, size=len(data), mtime=created), [data])
+
+
+def _members(manifest: Manifest) -> dict[str, tuple[str, CheckpointFile]]:
+    """Return path in the store and facts of the files of an archive, by the name in it. Pure."""
+    members = {SPEC: (SPEC, manifest.spec)} if manifest.spec is not None else {}
+    for file in manifest.files:
+        members[f"{_CHECKPOINT}/{file.name}"] = (f"{IMAGES}/{file.name}", file)
+    if manifest.held is not None:
+        names = {volume.file: f"{_VOLUMES}/{volume.name}.tar" for volume in manifest.held.volumes}
+        for file in manifest.held.files:
+            name = ROOT_TAR if file.name == ROOT_TAR else names[file.name]
+            members[name] = (f"{FILES}/{file.name}", file)
+    return members
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _config_dump(manifest: Manifest) -> bytes:
+    """Return the members of podman's ``config.dump`` that programs such as checkpointctl read."""
+    description = manifest.description
+    image = description.image_id if description is not None else manifest.image
+    document = {
+        "id": manifest.container,
+        "name": description.name if description is not None else "",
+        "rootfsImageID": image.removeprefix("sha256:"),
+        "rootfsImageName": description.body.image if description is not None else "",
+        "rootfsImageRef": image,
+        "runtime": "jaula-runtime",
+        "createdTime": _rfc3339(manifest.created),
+        "checkpointedTime": _rfc3339(manifest.created),
+        "terminal": manifest.terminal,
+    }
+    return msgspec.json.format(msgspec.json.encode(document))
+
+
+def _network_status(manifest: Manifest) -> bytes:
+    """Return podman's ``network.status``: addresses and MAC of each network."""
+    document = {
+        each.network: {
+            "interfaces": {
+                f"eth{number}": {
+                    "subnets": [
+                        {"ipnet": address} for address in (each.ipv4, each.ipv6) if address
+                    ],
+                    "mac_address": each.mac,
+                }
+            }
+        }
+        for number, each in enumerate(manifest.addresses)
+    }
+    return msgspec.json.format(msgspec.json.encode(document))
+
+
+def _rfc3339(nanoseconds: int) -> str:
+    moment = datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+# -- read ----------------------------------------------------------------------------------------
+
+
+class ArchiveReader:
+    """Reads one archive from a stream: :meth:`head` first, then :meth:`extract`."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._reader = TarReader(stream, limits=Limits(entries=_MAX_ENTRIES, path=512))
+        self._next: TarEntry | None = None
+
+    def close(self) -> None:
+        """Release the buffer."""
+        self._reader.close()
+
+    def head(self) -> ArchiveHead:
+        """Return manifest, MAC and signature. Nothing of them is verified.
+
+        :raises InvalidRequest: when the archive does not begin with them.
+        """
+        data = self._read_member(MANIFEST, MAX_MANIFEST)
+        mac = self._read_member(MAC, _MAX_SIGNATURE)
+        signature = b""
+        self._next = self._reader.next()
+        if self._next is not None and self._next.name == SIGNATURE.encode():
+            text = self._content(self._next, _MAX_SIGNATURE)
+            try:
+                signature = base64.b64decode(text.strip(), validate=True)
+            except binascii.Error as error:
+                raise InvalidRequest(f"{SIGNATURE} is not base64: {error}") from None
+            self._next = self._reader.next()
+        return ArchiveHead(data, mac, signature)
+
+    def _read_member(self, name: str, limit: int) -> bytes:
+        entry = self._reader.next()
+        if entry is None or entry.name != name.encode():
+            found = quote_name(entry.name) if entry is not None else "nothing"
+            raise InvalidRequest(
+                f"this is not the archive of a checkpoint: it has {found} in the place of {name}",
+                hint="jaula checkpoint export writes such archives",
+            )
+        return self._content(entry, limit)
+
+    def _content(self, entry: TarEntry, limit: int) -> bytes:
+        _check_plain(entry)
+        return self._reader.read(limit, entry.name.decode(errors="replace"))
+
+    def extract(self, manifest: Manifest, checkpoint: Path) -> None:
+        """Write the members that a trusted manifest names below a new directory of the store.
+
+        :raises InvalidRequest: when a member is missing, added, twice there, or changed.
+        :raises Unavailable: when the disk is full.
+        """
+        expected = _members(manifest)
+        seen: set[str] = set()
+        with _disk_errors():
+            for directory in {path.rpartition("/")[0] for path, _ in expected.values()}:
+                (checkpoint / directory).mkdir(mode=0o700, exist_ok=True)
+        entry = self._next
+        while entry is not None:
+            name = os.fsdecode(entry.name).rstrip("/")
+            if entry.type == DIRECTORY and name in (_CHECKPOINT, _VOLUMES):
+                entry = self._reader.next()
+                continue
+            _check_plain(entry)
+            if name in seen:
+                raise InvalidRequest(f"the archive has {quote_name(entry.name)} twice")
+            seen.add(name)
+            if name in (_CONFIG, _NETWORK):
+                self._content(entry, _MAX_INFORMATION)
+            elif name in expected:
+                path, file = expected[name]
+                with _disk_errors():
+                    self._write(entry, checkpoint / path, file)
+            else:
+                raise InvalidRequest(
+                    f"the archive has {quote_name(entry.name)}, which its manifest does not name"
+                )
+            entry = self._reader.next()
+        if missing := sorted(expected.keys() - seen):
+            raise InvalidRequest(f"the archive lacks {missing[0]}", hint="it may be truncated")
+
+    def _write(self, entry: TarEntry, path: Path, file: CheckpointFile) -> None:
+        if entry.size != file.size:
+            raise InvalidRequest(
+                f"{quote_name(entry.name)} has {entry.size} bytes; the manifest says {file.size}"
+            )
+        digest = hashlib.sha256()
+        with path.open("xb") as target:
+            fd = target.fileno()
+            free_space.check(fd, file.size)
+            for chunk in self._reader.data():
+                digest.update(chunk)
+                write_sparse(fd, chunk)
+            os.ftruncate(fd, file.size)
+            os.fsync(fd)
+        if digest.hexdigest() != file.sha256:
+            raise InvalidRequest(f"{quote_name(entry.name)} was changed: its digest is another one")
+
+
+def _check_plain(entry: TarEntry) -> None:
+    if entry.type != REGULAR:
+        raise InvalidRequest(f"{quote_name(entry.name)} is not a plain file")
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = "cannot write the checkpoint"
+        raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
