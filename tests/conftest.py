@@ -19,6 +19,7 @@ import pytest
 from harness import leaks
 from harness.attribute_watch import AttributeWatch
 from harness.engine import PROJECT, PrivateEngine
+from jaula.runtime.checkpoint.probe import probe
 
 # A machine that is busy makes an example slow, not wrong.
 hypothesis.settings.register_profile("jaula", deadline=None)
@@ -36,14 +37,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @functools.cache
-def _has_criu() -> bool:
-    """Return whether CRIU 4.2 or later is in PATH."""
-    program = shutil.which("criu")
-    if program is None:
-        return False
-    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
-    found = re.search(r"Version: (\d+)\.(\d+)", done.stdout)
-    return found is not None and (int(found[1]), int(found[2])) >= (4, 2)
+def _criu_problem() -> str:
+    """Return why CRIU cannot dump a process with a socket here; '' if it can."""
+    return probe().problem if os.geteuid() == 0 else "needs root"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,8 +50,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if "JAULA_VM" in os.environ and not (shutil.which(expected) or Path(expected).exists()):
                 missing = f"no {expected} in this virtual machine"
                 item.add_marker(pytest.mark.skip(reason=missing))
-        if item.get_closest_marker("criu") and not _has_criu():
-            item.add_marker(pytest.mark.skip(reason="CRIU 4.2 is not installed"))
+        if item.get_closest_marker("criu") and (problem := _criu_problem()):
+            item.add_marker(pytest.mark.skip(reason=f"CRIU: {problem}"))
         parts = item.path.relative_to(TESTS).parts if item.path.is_relative_to(TESTS) else ()
         if parts and parts[0] in NEED_ROOT:
             item.add_marker(pytest.mark.root)

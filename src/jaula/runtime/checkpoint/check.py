@@ -18,8 +18,7 @@ from jaula.kernel.mounts import MS
 from jaula.runtime.checkpoint.images import Images, invalid
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 
-ALIVE, STOPPED, ZOMBIE = 1, 3, 8  # CRIU's states of a task ("TASK_ALIVE", ...)
-_STATES = {ALIVE: "alive", 2: "dead", STOPPED: "stopped", 6: "helper", ZOMBIE: "zombie"}
+ALIVE, DEAD, STOPPED = 1, 2, 3  # CRIU's states of a task in images; a zombie is dead
 _WITH_CORE = (ALIVE, STOPPED)
 _FILTER_MODE = 2  # SECCOMP_MODE_FILTER
 _TSYNC = 1  # SECCOMP_FILTER_FLAG_TSYNC
@@ -123,8 +122,10 @@ def _check_tree(images: Images) -> None:
         if entry.pid not in images.cores:
             raise invalid(f"core-{entry.pid}.img is missing")
         state = images.cores[entry.pid].tc.task_state
-        if state not in (ALIVE, STOPPED, ZOMBIE):
-            raise invalid(f"process {entry.pid} is {_STATES.get(state, state)}")
+        if state not in (ALIVE, DEAD, STOPPED):
+            raise invalid(f"process {entry.pid} has an unknown state ({state})")
+        if state == DEAD and entry.ppid == 0:
+            raise invalid("the first process is dead")
         threads.add(entry.pid)
         if state in _WITH_CORE:
             threads.update(entry.threads)
@@ -178,7 +179,7 @@ def _check_core(
     expected: Expected,
     sets: Collection[int],
 ) -> None:
-    if core.HasField("tc") and core.tc.task_state == ZOMBIE:
+    if core.HasField("tc") and core.tc.task_state == DEAD:
         return
     thread = core.thread_core
     if not core.HasField("thread_core") or not thread.HasField("creds"):
@@ -233,14 +234,18 @@ def _check_filter(
         chain = _filters(leader, images.cores[leader], images.filters) if leader != task else []
         if not chain or not all(each.flags & _TSYNC for each in chain):
             raise invalid(f"process {task} has no filter of system calls")
-    if chain[-1].filter != expected.filter:
+    if chain[0].filter != expected.filter:
         raise invalid(f"process {task} has another filter of system calls than the container gets")
 
 
 def _filters(
     task: int, core: pb.Core, filters: Sequence[pb.SeccompFilter]
 ) -> list[pb.SeccompFilter]:
-    """Return the filters of a thread, newest first."""
+    """Return the filters of a thread, oldest first.
+
+    CRIU's member ``prev`` names the filter that is installed after this one: it dumps the oldest
+    last and begins a restore there.
+    """
     thread = core.thread_core
     if thread.seccomp_mode != _FILTER_MODE or not thread.HasField("seccomp_filter"):
         raise invalid(f"process {task} has no filter of system calls")

@@ -15,7 +15,7 @@ import os
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mountinfo, namespaces
 from jaula.runtime import seqpacket
-from jaula.runtime.checkpoint import criu, expected
+from jaula.runtime.checkpoint import check, criu, expected, images
 from jaula.runtime.checkpoint.check import refuse
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest
@@ -40,16 +40,23 @@ _REFUSED_FILES = {
 }
 
 
-def dump(spec: Spec, request: CheckpointRequest, init: int, pids: tuple[int, ...], fd: int) -> None:
+def dump(
+    spec: Spec,
+    confinement: check.Expected,
+    request: CheckpointRequest,
+    init: int,
+    pids: tuple[int, ...],
+    fd: int,
+) -> None:
     """Write the images; ``fd`` is a socket on which the engine decides at the end.
 
-    ``pids`` are the processes of the container's cgroup.
+    ``pids`` are the processes of the container's cgroup. The images are checked as a restore does,
+    before the container is killed.
 
     :raises InvalidRequest: when the container uses what no checkpoint can hold.
     :raises RuntimeFailure: with CRIU's reason, or when the engine did not commit. The container
         runs on.
     """
-    expected.check_spec(spec)
     check_container(init, pids, tcp=request.tcp_established or request.tcp_close)
     commit = _socket.socket(fileno=fd)
     aborted: list[str] = []
@@ -59,8 +66,12 @@ def dump(spec: Spec, request: CheckpointRequest, init: int, pids: tuple[int, ...
             for name in os.listdir(directory):
                 if name.startswith(_NETWORK_IMAGES):  # the engine sets the network up itself
                     os.unlink(name, dir_fd=directory)
+            check.check(images.read_all(directory), confinement)
             seqpacket.send(commit, HELD)
             answer, _ = seqpacket.receive(commit)
+        except images.InvalidImages as error:
+            aborted.append(f"a restore would be refused: {error.problem}")
+            return False
         except OSError as error:
             aborted.append(str(error))
             return False

@@ -13,9 +13,12 @@ from jaula.kernel.paths import components
 from jaula.runtime.checkpoint.check import Expected, refuse
 from jaula.runtime.create import devices, mount_options, mount_plan
 from jaula.runtime.create.namespaces import KINDS
+from jaula.runtime.create.process import FdStack
+from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init.exec import ProcessConfig
+from jaula.runtime.interfaces import Interfaces
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
-from jaula.spec.runtime import Mount, Spec
+from jaula.spec.runtime import Mount, Spec, State
 
 _CONSOLE = "/dev/console"
 _ATTRIBUTES = int(MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC)
@@ -157,6 +160,32 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
         oom_score_adj=_own_oom_score() if oom_score_adj is None else oom_score_adj,
         labels=frozenset({"unconfined"}),
     )
+
+
+def of_container(
+    spec: Spec, state: State, interfaces: Interfaces, *, seccomp_cache: str | None
+) -> Expected:
+    """Compile the process of a spec as a start does, and return the confinement.
+
+    :raises InvalidRequest: when containers of the spec cannot be restored.
+    """
+    check_spec(spec)
+    assert spec.linux is not None
+    assert spec.process is not None
+    fd_stack = FdStack()
+    try:
+        config = init_exec.prepare(
+            spec.process,
+            spec.linux,
+            state,
+            interfaces,
+            fd_stack,
+            seccomp_cache=seccomp_cache,
+            annotations=spec.annotations,
+        )
+        return expect(spec, config)
+    finally:
+        fd_stack.close()
 
 
 def _own_oom_score() -> int:

@@ -66,9 +66,17 @@ _KNOWN = re.compile(
 M = TypeVar("M", bound=Message)
 
 
-def invalid(problem: str) -> InvalidRequest:
+class InvalidImages(InvalidRequest):
+    """A checkpoint that cannot be used; ``problem`` is the part of the message that says why."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the checkpoint is damaged or was changed: {problem}")
+        self.problem = problem
+
+
+def invalid(problem: str) -> InvalidImages:
     """Return the error about a checkpoint that cannot be used."""
-    return InvalidRequest(f"the checkpoint is damaged or was changed: {problem}")
+    return InvalidImages(problem)
 
 
 def names(directory: int) -> tuple[str, ...]:

@@ -80,8 +80,6 @@ def _words(path: str) -> list[str]:
 
 
 def _verify_status(pid: int, expected: Expected) -> None:
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-        status = dict(line.split(":\t", 1) for line in file.read().split("\n") if ":\t" in line)
     for task in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{task}/status", encoding="utf-8", errors="replace") as file:
             status = dict(line.split(":\t", 1) for line in file.read().split("\n") if ":\t" in line)

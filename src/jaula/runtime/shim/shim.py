@@ -309,10 +309,17 @@ class Shim:
         self.spawn_helper.timeout = protocol.helper_timeout(None, checkpoint=True)
 
         def work() -> ProcessHandle:
-            from jaula.runtime.checkpoint import dump
+            from jaula.runtime.checkpoint import dump, expected
 
             spec = _read_spec(self.request.bundle)
-            dump.dump(spec, request, self.init.pid, self.cgroup.pids(), os.dup(commit))
+            confinement = expected.of_container(
+                spec,
+                _state(self.request, spec, "running"),
+                self.interfaces,
+                seccomp_cache=self.request.seccomp_cache,
+            )
+            pids = self.cgroup.pids()
+            dump.dump(spec, confinement, request, self.init.pid, pids, os.dup(commit))
             return ProcessHandle(self.init.pid)
 
         try:

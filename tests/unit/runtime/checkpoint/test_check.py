@@ -207,7 +207,8 @@ EDITS = (
         replaced(cores={1: core(), 2: core(leader=False), 3: core(leader=False)}),
     ),
     Edit("no core", "missing", replaced(cores={1: core()})),
-    Edit("dead task", "is dead", lambda i: setattr(i.cores[1].tc, "task_state", 2)),
+    Edit("dead init", "process is dead", lambda i: setattr(i.cores[1].tc, "task_state", 2)),
+    Edit("helper", "unknown state", lambda i: setattr(i.cores[1].tc, "task_state", 7)),
     Edit("no credentials", "no credentials", lambda i: i.cores[1].thread_core.ClearField("creds")),
 )
 
