@@ -62,7 +62,7 @@ class NullCgroup:
     def pids(self) -> tuple[int, ...]:
         return ()
 
-    def freeze(self) -> None:
+    def freeze(self, *, wait: bool = True) -> None:
         raise Unsupported(f"cannot pause: the container has no cgroup ({self._reason})")
 
     def thaw(self) -> None:

@@ -202,8 +202,10 @@ class Cgroup(Protocol):
         """Return every process in the cgroup and below, in the reader's pid namespace, sorted."""
         ...
 
-    def freeze(self) -> None:
+    def freeze(self, *, wait: bool = True) -> None:
         """Freeze every process and wait for it.
+
+        Without ``wait`` a process that a debugger has stopped is frozen when that lets it go.
 
         :raises Unavailable: when processes still run after 2 seconds.
         """

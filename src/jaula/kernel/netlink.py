@@ -48,12 +48,16 @@ class NLM_F(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One message to send; ``about`` names it in errors."""
+    """One message to send; ``about`` names it in errors.
+
+    The bounds of a batch are not ``acknowledged``: only newer kernels answer for them.
+    """
 
     type: int
     flags: int
     body: bytes
     about: str
+    acknowledged: bool = True
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -115,19 +119,27 @@ class Netlink:
         batch = []
         for request in requests:
             self._sequence += 1
-            header_flags = request.flags | NLM_F.REQUEST | NLM_F.ACK
+            header_flags = request.flags | NLM_F.REQUEST
+            if request.acknowledged:
+                header_flags |= NLM_F.ACK
             length = _header.size + len(request.body)
             head = _header.pack(length, request.type, header_flags, self._sequence, 0)
             batch.append(head + request.body + bytes(-length % 4))
         self._socket.send(b"".join(batch))
         failures: dict[int, OSError] = {}
-        unacknowledged = set(range(first, self._sequence + 1))
+        unacknowledged = {
+            first + index for index, request in enumerate(requests) if request.acknowledged
+        }
         while unacknowledged:
             for kind, flags, sequence, body in _messages(self._socket.recv(65536)):
-                if kind != NLMSG_ERROR or sequence not in unacknowledged:
+                if kind != NLMSG_ERROR or not first <= sequence <= self._sequence:
+                    continue
+                number = -struct.unpack_from("=i", body)[0]
+                if sequence not in unacknowledged:  # a bound of a batch: none of it was taken
+                    if number:
+                        raise _refusal(number, requests[sequence - first].about, body, flags)
                     continue
                 unacknowledged.discard(sequence)
-                number = -struct.unpack_from("=i", body)[0]
                 if number and number not in ignore:
                     about = requests[sequence - first].about
                     failures[sequence] = _refusal(number, about, body, flags)

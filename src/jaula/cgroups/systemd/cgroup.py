@@ -79,8 +79,8 @@ class SystemdCgroup:
         pause_pid = self._pause_process.pid if self._pause_process is not None else 0
         return tuple(pid for pid in self._inner.pids() if pid != pause_pid)
 
-    def freeze(self) -> None:
-        self._inner.freeze()
+    def freeze(self, *, wait: bool = True) -> None:
+        self._inner.freeze(wait=wait)
 
     def thaw(self) -> None:
         self._inner.thaw()

@@ -134,8 +134,12 @@ class V1Cgroup:
     def pids(self) -> tuple[int, ...]:
         return tuple(sorted(self._pids()))
 
-    def freeze(self) -> None:
-        freezer.freeze(self._required("freezer"), self.path, FREEZE_TIMEOUT)
+    def freeze(self, *, wait: bool = True) -> None:
+        directory = self._required("freezer")
+        if wait:
+            freezer.freeze(directory, self.path, FREEZE_TIMEOUT)
+        else:
+            freezer.begin(directory)
 
     def thaw(self) -> None:
         freezer.thaw(self._required("freezer"))

@@ -124,8 +124,11 @@ class V2Cgroup:
     def pids(self) -> tuple[int, ...]:
         return tuple(sorted(cgroup_directory.pids(self._directory))) if self._directory >= 0 else ()
 
-    def freeze(self) -> None:
-        freezer.freeze(self._directory, self.path, FREEZE_TIMEOUT)
+    def freeze(self, *, wait: bool = True) -> None:
+        if wait:
+            freezer.freeze(self._directory, self.path, FREEZE_TIMEOUT)
+        else:
+            freezer.begin(self._directory)
 
     def thaw(self) -> None:
         freezer.thaw(self._directory)

@@ -38,6 +38,11 @@ def freeze(directory: int, path: str, timeout: float) -> None:
         os.close(events)
 
 
+def begin(directory: int) -> None:
+    """Freeze every process as soon as it runs."""
+    files.write(directory, "cgroup.freeze", "1")
+
+
 def thaw(directory: int) -> None:
     """Thaw every process."""
     files.write(directory, "cgroup.freeze", "0")

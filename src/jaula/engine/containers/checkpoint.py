@@ -126,17 +126,20 @@ class Checkpoints:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         manifest = self._manifest(container, body, version)
         recorded = False
+        commit: asyncio.Future[None] | None = None
 
         async def record_it() -> None:
             """Answer the shim when it holds the container."""
-            nonlocal recorded
+            nonlocal recorded, commit
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             data = await loop.sock_recv(ours, 4096)
             if not data.startswith(HELD):
                 return
+            work = asyncio.to_thread(self._record, container, images, manifest, body)
+            commit = asyncio.ensure_future(work)
             try:
-                await asyncio.to_thread(self._record, container, images, manifest, body)
+                await asyncio.shield(commit)
             except JaulaError as error:
                 await loop.sock_sendall(ours, str(error).encode())
                 raise
@@ -162,6 +165,10 @@ class Checkpoints:
             recording.cancel()
             with contextlib.suppress(asyncio.CancelledError, JaulaError, OSError):
                 await recording
+            if commit is not None:  # a thread cannot be cancelled
+                with contextlib.suppress(JaulaError, OSError):
+                    await commit
+                    recorded = True
             if recorded:
                 await asyncio.to_thread(self._store.remove, record.id, body.checkpoint_id)
                 container.change(manually_stopped=record.manually_stopped)

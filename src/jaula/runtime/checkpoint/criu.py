@@ -6,6 +6,7 @@ answered, and by one response. CRIU reads no configuration file.
 
 from __future__ import annotations
 
+import _socket
 import os
 import select
 import shutil
@@ -90,6 +91,13 @@ class Criu:
         except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+
+    def wait_for(self, sock: _socket.socket) -> bool:
+        """Wait until ``sock`` has a message or an end; return False if CRIU ends before."""
+        poll = select.poll()
+        poll.register(self._sock, 0)  # its end only
+        poll.register(sock, select.POLLIN)
+        return self._sock.fileno() not in {fd for fd, _ in poll.poll()}
 
     def kill(self) -> None:
         """Kill the service process. The processes that it traces are not traced any more."""

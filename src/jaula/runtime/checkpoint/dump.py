@@ -4,6 +4,11 @@ Runs in a helper of the container's shim. CRIU stops the processes, writes the i
 before it kills or continues them (its notification ``post-dump``). The engine records the
 checkpoint in that moment and answers. So a container is killed only if its checkpoint is complete,
 and an engine that ends meanwhile leaves the container running.
+
+Facts about a CRIU that is killed in that moment: the kernel lets the processes go, but packets stay
+blocked, and sockets stay in repair mode, in which a program cannot read them. So the cgroup is
+frozen meanwhile, and thawed when that is mended. A container that ends has SIGKILL pending before
+it is thawed: whatever becomes of CRIU, no process runs after its checkpoint was recorded.
 """
 
 from __future__ import annotations
@@ -11,13 +16,15 @@ from __future__ import annotations
 import _socket
 import contextlib
 import os
+import signal
 
-from jaula.errors import RuntimeFailure
+from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import mountinfo, namespaces
 from jaula.runtime import seqpacket
-from jaula.runtime.checkpoint import check, criu, expected, images
+from jaula.runtime.checkpoint import check, criu, expected, images, network
 from jaula.runtime.checkpoint.check import refuse
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
+from jaula.runtime.interfaces import Cgroup
 from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest
 from jaula.spec.runtime import Spec
 
@@ -45,40 +52,57 @@ def dump(
     confinement: check.Expected,
     request: CheckpointRequest,
     init: int,
-    pids: tuple[int, ...],
+    cgroup: Cgroup,
     fd: int,
 ) -> None:
     """Write the images; ``fd`` is a socket on which the engine decides at the end.
 
-    ``pids`` are the processes of the container's cgroup. The images are checked as a restore does,
-    before the container is killed.
+    ``cgroup`` is that of the container, and ``init`` its first process. The images are checked as a
+    restore does, before the container is killed.
 
     :raises InvalidRequest: when the container uses what no checkpoint can hold.
     :raises RuntimeFailure: with CRIU's reason, or when the engine did not commit. The container
         runs on.
     """
+    pids = cgroup.pids()
     check_container(init, pids, tcp=request.tcp_established or request.tcp_close)
     commit = _socket.socket(fileno=fd)
     aborted: list[str] = []
+    is_frozen = is_killed = False
 
     def hold(_pid: int, _fds: list[int]) -> bool:
+        nonlocal is_frozen, is_killed
         try:
             for name in os.listdir(directory):
                 if name.startswith(_NETWORK_IMAGES):  # the engine sets the network up itself
                     os.unlink(name, dir_fd=directory)
             check.check(images.read_all(directory), confinement)
+            cgroup.freeze(wait=False)
+            is_frozen = True
             seqpacket.send(commit, HELD)
+            if not service.wait_for(commit):
+                aborted.append("criu was killed")
+                return False
             answer, _ = seqpacket.receive(commit)
         except images.InvalidImages as error:
             aborted.append(f"a restore would be refused: {error.problem}")
             return False
-        except OSError as error:
+        except (OSError, JaulaError) as error:
             aborted.append(str(error))
             return False
         if answer != COMMIT:
             aborted.append(answer.decode(errors="replace") or "the engine has ended")
-        return answer == COMMIT
+            return False
+        if not request.leave_running:
+            is_killed = True
+            for pid in cgroup.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            is_frozen = False
+            cgroup.thaw()
+        return True
 
+    reuse = network.address_reuse(pids) if request.tcp_established else {}
     directory = os.open(request.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     # Log and statistics are written after the engine has recorded the images.
     work = os.open(f"{request.images}/..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -109,9 +133,15 @@ def dump(
             with criu.Criu() as service:
                 service.dump(options, {"post-dump": hold})
         except RuntimeFailure as error:
+            if is_killed:
+                return
+            network.unlock(init, pids, reuse)  # CRIU does it, unless it was killed
             if aborted:
                 raise RuntimeFailure(f"the checkpoint was not recorded: {aborted[0]}") from error
             raise
+        finally:
+            if is_frozen:
+                cgroup.thaw()
         for name in (criu.LOG, criu.STATISTICS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=work)

@@ -11,11 +11,15 @@ container has been verified. The host's end stays a port of its bridge.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
+from collections.abc import Iterable, Iterator, Mapping
 
 from jaula.errors import RuntimeFailure
+from jaula.kernel import nftables, process
+from jaula.kernel.namespaces import open_namespace
 from jaula.kernel.netlink import Request, in_netns
 from jaula.kernel.rtnetlink import (
     Address,
@@ -32,6 +36,8 @@ _SYSCTLS = "/proc/sys/net"
 _OF_INTERFACE = ("accept_ra", "autoconf", "accept_redirects", "accept_dad", "disable_ipv6")
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _MAIN_TABLE = 254
+_TCP_REPAIR = 19  # include/uapi/linux/tcp.h
+_LOCK = "CRIU-"  # beginning of the name of the table with which CRIU holds packets back
 
 
 def loopback_up(netns: int) -> None:
@@ -98,6 +104,65 @@ def connect(host_ends: tuple[int, ...]) -> None:
     if host_ends:
         with Rtnetlink() as host:
             host.send(*(set_link(index, up=True) for index in host_ends))
+
+
+def address_reuse(pids: Iterable[int]) -> dict[int, int]:
+    """Return SO_REUSEADDR of the TCP sockets of processes, by inode."""
+    return {
+        inode: sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+        for inode, sock in _tcp_sockets(pids)
+    }
+
+
+def unlock(init: int, pids: Iterable[int], reuse: Mapping[int, int]) -> None:
+    """Let connections of a container go on after CRIU was killed in a dump.
+
+    CRIU's table of nftables outlives it, and so does the repair mode (TCP_REPAIR) of the sockets
+    that it has read. ``reuse`` is the result of :func:`address_reuse` before the dump: the end of
+    the repair mode resets that option.
+    """
+    for inode, sock in _tcp_sockets(pids):
+        if sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, reuse.get(inode, 0))
+    try:
+        netns = open_namespace(init, "net")
+    except (FileNotFoundError, ProcessLookupError):
+        return
+    try:
+        nftables.delete_tables(netns, _LOCK)
+    finally:
+        os.close(netns)
+
+
+def _tcp_sockets(pids: Iterable[int]) -> Iterator[tuple[int, socket.socket]]:
+    """Yield the inode and a copy of each TCP socket of processes; it is closed at the next step."""
+    seen = set()
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has exited
+            pidfd = process.pidfd_open(pid)
+            try:
+                for number in os.listdir(f"/proc/{pid}/fd"):
+                    with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                        name = process.fd_name(pid, number)
+                        if name.startswith("socket:[") and name not in seen:
+                            seen.add(name)
+                            sock = _copy(pidfd, int(number))
+                            if sock is not None and sock.proto == socket.IPPROTO_TCP:
+                                with sock:
+                                    yield int(name[8:-1]), sock
+            finally:
+                os.close(pidfd)
+
+
+def _copy(pidfd: int, number: int) -> socket.socket | None:
+    """Return a copy of a socket of another process; None if its number is another file's now."""
+    try:
+        return socket.socket(fileno=process.pidfd_getfd(pidfd, number))
+    except OSError as error:
+        if error.errno in (errno.EBADF, errno.ENOTSOCK, errno.ESRCH):
+            return None
+        raise
 
 
 def _read_settings(netns: int, interface: str) -> dict[str, str]:

@@ -318,12 +318,17 @@ class Shim:
                 self.interfaces,
                 seccomp_cache=self.request.seccomp_cache,
             )
-            pids = self.cgroup.pids()
-            dump.dump(spec, confinement, request, self.init.pid, pids, os.dup(commit))
+            dump.dump(spec, confinement, request, self.init.pid, self.cgroup, os.dup(commit))
             return ProcessHandle(self.init.pid)
 
         try:
             self.spawn_helper.run(work)
+        except HelperKilled:
+            from jaula.runtime.checkpoint import network
+
+            network.unlock(self.init.pid, self.cgroup.pids(), {})
+            self.cgroup.thaw()
+            raise
         finally:
             self.spawn_helper.timeout = helper_timeout
 
