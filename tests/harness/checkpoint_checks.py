@@ -42,7 +42,7 @@ SETVAL, GETVAL = 16, 12
 IN_CREATE, IN_DELETE = 0x100, 0x200
 PR_SET_NAME, PR_SET_PDEATHSIG, PR_GET_PDEATHSIG = 15, 1, 2
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
-NETLINK_ROUTE, RTMGRP_LINK, RTM_GETLINK, NLM_F_DUMP = 0, 1, 18, 0x301
+NETLINK_ROUTE, RTM_GETLINK, NLM_F_DUMP = 0, 18, 0x301
 SFD_NONBLOCK, TFD_NONBLOCK = os.O_NONBLOCK, os.O_NONBLOCK
 F_OFD_SETLK, F_SETLEASE, F_GETLEASE = 37, 1024, 1025
 
@@ -207,8 +207,9 @@ def listeners() -> Check:
             try:
                 sock.bind((address, 0))
             except OSError as error:
-                assert family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL, error
-                continue
+                if family == socket.AF_INET6 and error.errno == errno.EADDRNOTAVAIL:
+                    continue  # no address of IPv6 here
+                raise
             if kind == socket.SOCK_STREAM:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 sock.listen(8)
@@ -332,7 +333,7 @@ def _send_fd(sock: socket.socket, fd: int) -> None:
 def netlink() -> Check:
     """A socket of rtnetlink that asks for the links."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
-    sock.bind((0, RTMGRP_LINK))
+    sock.bind((0, 0))
     sock.settimeout(3)
     name = sock.getsockname()
     number = 0
@@ -340,7 +341,9 @@ def netlink() -> Check:
         yield
         number += 1
         assert sock.getsockname() == name
-        sock.send(struct.pack("=IHHIIBxHiII", 32, RTM_GETLINK, NLM_F_DUMP, number, 0, 0, 0, 0, 0, 0))
+        sock.send(
+            struct.pack("=IHHIIBxHiII", 32, RTM_GETLINK, NLM_F_DUMP, number, 0, 0, 0, 0, 0, 0)
+        )
         seen = b""
         while True:
             data = sock.recv(1 << 16)
@@ -376,7 +379,7 @@ def raw_sockets() -> Check:
 def event_files() -> Check:
     """pidfd, eventfd, signalfd, and epoll over epoll."""
     pidfd = os.pidfd_open(child(lambda: None))
-    event, semaphore = os.eventfd(5), os.eventfd(1000, os.EFD_SEMAPHORE)
+    event = os.eventfd(5)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN + 3})
     mask = ctypes.create_string_buffer(128)
     call("sigemptyset", mask)
@@ -385,18 +388,14 @@ def event_files() -> Check:
     outer, inner = select.epoll(), select.epoll()
     inner.register(event, select.EPOLLIN)
     outer.register(inner.fileno(), select.EPOLLIN)
-    used = 0
     while True:
         yield
         assert not select.select([pidfd], [], [], 0)[0], "the child has exited"
-        signal.pidfd_send_signal(pidfd, 0)  # type: ignore[arg-type]  # only a test
+        signal.pidfd_send_signal(pidfd, 0)
         assert outer.poll(1) == [(inner.fileno(), select.EPOLLIN)]
         assert os.eventfd_read(event) == 5
         assert outer.poll(0) == []
         os.eventfd_write(event, 5)
-        if used < 900:
-            assert os.eventfd_read(semaphore) == 1
-            used += 1
         os.kill(os.getpid(), signal.SIGRTMIN + 3)
         assert struct.unpack_from("I", os.read(signals, 128)) == (int(signal.SIGRTMIN + 3),)
 
@@ -486,7 +485,7 @@ def files() -> Check:
     os.link(f"{WORK}/first", f"{WORK}/second")
     os.unlink(f"{WORK}/first")
     appended = os.open(f"{WORK}/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    directory = os.open(WORK, os.O_PATH | os.O_DIRECTORY)
+    work = os.open(WORK, os.O_PATH | os.O_DIRECTORY)
     os.makedirs(f"{WORK}/here", exist_ok=True)
     os.chdir(f"{WORK}/here")
     os.umask(0o027)
@@ -503,7 +502,7 @@ def files() -> Check:
         os.write(appended, b"x")
         assert os.fstat(appended).st_size == os.lseek(appended, 0, os.SEEK_CUR) == number
         assert fcntl.fcntl(appended, fcntl.F_GETFL) & os.O_APPEND
-        assert stat.S_ISDIR(os.stat("here", dir_fd=directory).st_mode)
+        assert stat.S_ISDIR(os.stat("here", dir_fd=work).st_mode)
         assert os.getcwd() == f"{WORK}/here" and os.umask(0o027) == 0o027
 
 
@@ -703,9 +702,9 @@ def tmpfs() -> Check:
         assert seen() == expected, (seen(), expected)
         assert os.path.samefile(f"{root}/plain", f"{root}/hard")
         assert os.stat(f"{root}/sparse").st_blocks < 1024, "a hole was filled"
-        with open(f"{root}/sparse", "rb") as file:
-            file.seek((16 << 20) - 1)
-            assert file.read(7) == b"\0middle"
+        with open(f"{root}/sparse", "rb") as sparse:
+            sparse.seek((16 << 20) - 1)
+            assert sparse.read(7) == b"\0middle"
 
 
 @check
@@ -796,28 +795,36 @@ def chroot() -> Check:
         assert os.read(answers[0], 8) == b"+", "root, user or groups are lost"
 
 
+def fail(name: str, error: Exception) -> None:
+    """Print the failed check and end the program."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    print(f"FAILED {name}: {error!r} at line {where.lineno}: {where.line}", flush=True)
+    os._exit(3)
+
+
+def step(name: str, each: Check) -> None:
+    """Run a check up to its next ``yield``."""
+    try:
+        next(each)
+    except (AssertionError, OSError, ValueError, struct.error, RuntimeError) as error:
+        fail(name, error)
+
+
 def main() -> None:
     """Make the objects of each named check, then run rounds for ever."""
-    current = ""
-    try:
-        running = []
-        # Processes are forked before there are threads, which block the signals of "signals".
-        last = ("signals", "threads")
-        for current in sorted(sys.argv[1:], key=lambda name: (name in last, name)):
-            each = CHECKS[current]()
-            next(each)
-            running.append((current, each))
-        number = 0
-        while True:
-            number += 1
-            for current, each in running:
-                next(each)
-            print(f"round {number}", flush=True)
-            time.sleep(PERIOD)
-    except BaseException as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        print(f"FAILED {current}: {error!r} at line {where.lineno}: {where.line}", flush=True)
-        os._exit(3)
+    # Processes are forked before there are threads, which block the signals of "signals".
+    last = ("signals", "threads")
+    names = sorted(sys.argv[1:], key=lambda name: (name in last, name))
+    running = {name: CHECKS[name]() for name in names}
+    for name, each in running.items():
+        step(name, each)
+    number = 0
+    while True:
+        number += 1
+        for name, each in running.items():
+            step(name, each)
+        print(f"round {number}", flush=True)
+        time.sleep(PERIOD)
 
 
 if __name__ == "__main__":

@@ -72,20 +72,23 @@ class CheckedContainer:
         """Start from a checkpoint."""
         self.jaula("start", "--checkpoint", name, self.name)
 
-    def confinement(self) -> list[object]:
-        """Return what confines each process, as the kernel shows it."""
+    def confinement(self) -> dict[str, object]:
+        """Return what confines each process but zombies, as the kernel shows it."""
         init = containers.pid(self._engine, self.name)
-        rows: list[object] = []
-        for pid in sorted(processes(init)):
+        rows: dict[str, object] = {}
+        for pid in processes(init):
             status = containers.status(pid)
+            if status["State"].startswith("Z"):
+                continue
             maps = [Path(f"/proc/{pid}/{name}").read_text() for name in ("uid_map", "gid_map")]
             width = [" ".join(line.split()[::2]) for text in maps for line in text.splitlines()]
             ids = [status[name] for name in MODES if "id" not in name or "4294967295" in maps[0]]
-            rows.append((status["NSpid"].split()[-1], ids, status["Threads"], width,
-                         status.get("Seccomp_filters"), Path(f"/proc/{pid}/cgroup").read_text(),
-                         Path(f"/proc/{pid}/limits").read_text()))  # fmt: skip
+            rows[status["NSpid"].split()[-1]] = (
+                ids, status["Threads"], width, status.get("Seccomp_filters"),
+                Path(f"/proc/{pid}/cgroup").read_text(), Path(f"/proc/{pid}/limits").read_text(),
+            )  # fmt: skip
         lines = Path(f"/proc/{init}/mountinfo").read_text().splitlines()
-        rows.append(sorted(tuple(line.split()[4:6]) for line in lines))
+        rows["mounts"] = sorted(tuple(line.split()[4:6]) for line in lines)
         return rows
 
     def remove(self) -> None:

@@ -21,7 +21,7 @@ import signal
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import mountinfo, namespaces
 from jaula.runtime import seqpacket
-from jaula.runtime.checkpoint import check, criu, expected, images, network
+from jaula.runtime.checkpoint import affinity, check, criu, expected, images, network
 from jaula.runtime.checkpoint.check import refuse
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.interfaces import Cgroup
@@ -76,6 +76,7 @@ def dump(
             for name in os.listdir(directory):
                 if name.startswith(_NETWORK_IMAGES):  # the engine sets the network up itself
                     os.unlink(name, dir_fd=directory)
+            affinity.write(directory, pids)
             check.check(images.read_all(directory), confinement)
             cgroup.freeze(wait=False)
             is_frozen = True
@@ -227,6 +228,8 @@ def _check_files(pid: int, root_device: int) -> None:
                 )
             if name == "anon_inode:inotify":
                 _check_inotify(pid, number, root_device)
+            elif name == "anon_inode:[eventfd]":
+                _check_eventfd(pid, number)
 
 
 def _check_inotify(pid: int, number: str, root_device: int) -> None:
@@ -238,6 +241,18 @@ def _check_inotify(pid: int, number: str, root_device: int) -> None:
                     f"process {pid} watches a file of the container's root with inotify, which"
                     " CRIU cannot save",
                     "let it watch files of a volume or tmpfs only",
+                )
+
+
+def _check_eventfd(pid: int, number: str) -> None:
+    with open(f"/proc/{pid}/fdinfo/{number}", encoding="ascii") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "eventfd-semaphore" and value.strip() == "1":
+                raise refuse(
+                    f"process {pid} has an eventfd with EFD_SEMAPHORE (descriptor {number}), which"
+                    " CRIU would restore as a plain one",
+                    "close it first",
                 )
 
 

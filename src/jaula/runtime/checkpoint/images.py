@@ -33,6 +33,7 @@ INVENTORY, PSTREE, FILES, SECCOMP, CGROUP = (
     "seccomp.img",
     "cgroup.img",
 )
+AFFINITY = "affinity.json"  # of :mod:`jaula.runtime.checkpoint.affinity`, not of CRIU
 _MAGICS = {
     "inventory": 0x58313116,
     "pstree": 0x50273030,
@@ -59,7 +60,7 @@ _SINGLE = (
 )
 _KNOWN = re.compile(
     rf"(?:(?:{_NUMBERED})-[0-9]+|(?:{_SINGLE})|(?:ghost-file|tcp-stream)-[0-9a-f]+"
-    r"|tmpfs-(?:dev-)?[0-9]+\.tar\.gz)\.img|stats-dump|stats-restore|criu\.log"
+    r"|tmpfs-(?:dev-)?[0-9]+\.tar\.gz)\.img|stats-dump|stats-restore|criu\.log|affinity\.json"
 )
 """Names of the files that a checkpoint may hold; none of them configures the host's network."""
 

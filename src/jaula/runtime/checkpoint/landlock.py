@@ -119,10 +119,11 @@ def _covers(mount_point: str, path: str) -> bool:
 
 
 def _allow_own_files(pid: int, ruleset: int, handled: int) -> None:
-    """Allow what is below the directories that CRIU has open."""
-    for number in os.listdir(f"/proc/{pid}/fd"):
+    """Allow what is below the directories that CRIU has open, and its working directory."""
+    opened = [f"/proc/{pid}/fd/{number}" for number in os.listdir(f"/proc/{pid}/fd")]
+    for path in (*opened, f"/proc/{pid}/cwd"):
         try:
-            fd = os.open(f"/proc/{pid}/fd/{number}", os.O_PATH | os.O_CLOEXEC)
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in (errno.ENXIO, errno.ENOENT):
                 continue

@@ -27,7 +27,16 @@ from typing import NoReturn
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
 from jaula.kernel import keyring, mounts, namespaces, tty
-from jaula.runtime.checkpoint import check, criu, expected, images, landlock, network, verify
+from jaula.runtime.checkpoint import (
+    affinity,
+    check,
+    criu,
+    expected,
+    images,
+    landlock,
+    network,
+    verify,
+)
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.create import id_maps, mount_plan
@@ -153,6 +162,7 @@ class _Restore:
         try:
             self._write_images(links.fd, read, host_cgroups, cgroup_paths)
             staging, external = self._attach(root, prepared)
+            self._affinity = affinity.read(links.fd)
             work = fd_stack.add(os.open(f"{staging}/work", os.O_RDONLY | os.O_CLOEXEC))
             inherited = [
                 rpc.InheritedFd(key=f"pipe:[{inode}]", fd=fd)
@@ -267,8 +277,9 @@ class _Restore:
         tree = mounts.new_filesystem("tmpfs", (("mode", "0711"),))
         mounts.move_mount(tree, staging)
         os.close(tree)
-        for name in ("root", "work"):
-            os.mkdir(f"{staging}/{name}", 0o711)
+        os.mkdir(f"{staging}/root", 0o711)
+        # The tasks begin in this directory, and open it when they bind unix sockets by name.
+        os.mkdir(f"{staging}/work", 0o755)
         mounts.move_mount(root, f"{staging}/root")
         external = []
         for path, index in expected.external_mounts(spec).items():
@@ -396,14 +407,16 @@ class _Restore:
             " ".join(f"{row.container_id} {row.host_id} {row.size}" for row in rows)
             for rows in (linux.uid_mappings, linux.gid_mappings or linux.uid_mappings)
         ]
+        pids = self._cgroup.pids()
         verify.verify(
             self._init,
-            self._cgroup.pids(),
+            pids,
             self._confinement,
             (maps[0], maps[1]),
             expected.masked_paths(self._spec),
             self._cgroup_text,
         )
+        affinity.apply(pids, self._affinity)
         self._verified = True
         self._service.restored = self._init
         network.connect(self._host_ends)

@@ -37,7 +37,7 @@ class Way(NamedTuple):
 WAYS = {
     "volume": Way((*VOLUME, "--ulimit", "nofile=4096", "--memory", "300m"), (*ALL, "echo")),
     "terminal and tmpfs": Way(
-        ("-t", *TMPFS, "--init", "--network", "none"),
+        ("-t", *TMPFS, "--network", "none"),
         (*FILES, *PROCESSES, "tmpfs", "console", *NETWORK),
     ),
     "least privileges": Way(
@@ -46,7 +46,7 @@ WAYS = {
         (*FILES, *PROCESSES, *NETWORK, "tmpfs"),
     ),
     "privileged": Way(("--privileged", *VOLUME), ALL),
-    # Root without CAP_SYS_RESOURCE cannot read the limits of another user's process, as in "chroot".
+    # Without CAP_SYS_RESOURCE no limits of the other user of "chroot" can be read.
     "user namespace of the host": Way(("--userns=host", *TMPFS), (*ALL[:-1], "tmpfs")),
     "no filter and no Landlock": Way((*OFF, *VOLUME, "--cap-add", "ALL"), ALL),
     "bind mount": Way(("-v", "{directory}:/work"), (*FILES, *PROCESSES, *NETWORK)),
