@@ -103,6 +103,10 @@ class NetworkConnector:
                 resources.sandbox = await sandboxes.create_in_userns(user_fd)
             else:
                 resources.reserved, resources.sandbox = await sandboxes.create(maps=maps)
+        for address in (ip, ip6) if name == DEFAULT else ():
+            if address:
+                sandboxes.release_address(address)
+        # No other task runs between the release of an address and its use.
         resources.endpoints.append(
             network.attach(
                 name,

@@ -61,6 +61,19 @@ class SandboxPool:
             return self._ready.popleft()
         return await self._make()
 
+    def release_address(self, address: str) -> None:
+        """Destroy the prepared sandbox that has an address, so that a container can get it."""
+        for prepared in self._ready:
+            if address in (prepared.endpoint.ipv4, prepared.endpoint.ipv6):
+                self._ready.remove(prepared)
+                self._destroy(prepared)
+                return
+
+    def _destroy(self, prepared: PreparedSandbox) -> None:
+        self._network.detach(prepared.endpoint)
+        prepared.sandbox.close()
+        self._ranges.release(prepared.ids.start)
+
     async def _make(self) -> PreparedSandbox:
         ids, sandbox = await self.create()
         try:
@@ -124,7 +137,4 @@ class SandboxPool:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._filling
         while self._ready:
-            prepared = self._ready.popleft()
-            self._network.detach(prepared.endpoint)
-            prepared.sandbox.close()
-            self._ranges.release(prepared.ids.start)
+            self._destroy(self._ready.popleft())
