@@ -66,10 +66,10 @@ def check_record(services: Services, container: Container) -> None:
         hint = "create it without --runtime"
     elif services.host.rootless:
         problem, hint = "this engine runs without root, which is not built yet", "use one of root"
-    elif record.in_pod:
-        problem = "checkpoints of pods and their containers (CRI) are not built yet"
-        hint = "let the workload save its own state"
-    elif modes.ipc.container or modes.shareable_ipc:
+    elif record.sandbox is not None:
+        problem = "it is the sandbox of a pod"
+        hint = "checkpoint the containers of the pod"
+    elif modes.shareable_ipc:
         problem = "its /dev/shm is shared"
         hint = "create it with --ipc=private"
     elif record.resolved.egress is not None:

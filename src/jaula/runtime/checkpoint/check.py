@@ -84,6 +84,7 @@ class Expected(msgspec.Struct, frozen=True):
     rlimits: Mapping[int, int]  # highest hard limits by number; the engine's own without
     oom_score_adj: int  # lowest
     labels: frozenset[str]  # LSM profiles that processes may have
+    joined: frozenset[str] = frozenset()  # types of namespaces that are another container's
 
 
 def check(images: Images, expected: Expected) -> None:
@@ -160,9 +161,12 @@ def _check_namespaces(images: Images, expected: Expected) -> None:
             # The host's pid namespace has the number of the container's if CRIU saw no other.
             if own and (not number or number == getattr(host, field)):
                 raise invalid(f"a process is in the host's {kind} namespace")
-            if not own and number and number != getattr(host, field):
+            joined_user = kind == "user" and kind in expected.joined
+            if joined_user and (not number or number == getattr(host, field)):
+                raise invalid("a process is in the host's user namespace")
+            if not own and not joined_user and number and number != getattr(host, field):
                 raise invalid(f"a process is in another {kind} namespace than the spec says")
-    expected_files = 1 if "user" in expected.namespaces else 0
+    expected_files = 1 if "user" in expected.namespaces | expected.joined else 0
     if len(images.user_namespaces) != expected_files:
         raise invalid(f"it has {len(images.user_namespaces)} user namespaces")
 

@@ -22,6 +22,7 @@ from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 NAME = "criu"
 LOG = "criu.log"
 STATISTICS = "stats-dump"
+RESTORE_STATISTICS = "stats-restore"
 LOG_LEVEL = 4
 _TAIL = 3  # error lines of the log in a message
 _OWN_LIMIT = "RLIMIT_NOFILE for self"  # CRIU goes on without it
@@ -65,12 +66,20 @@ class ProcessesExited(RuntimeFailure):
 class Criu:
     """One service process, as a context manager; the process ends with it."""
 
-    def __init__(self, program: str | None = None, *, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        program: str | None = None,
+        *,
+        pass_fds: Sequence[int] = (),
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        """``prepare`` runs in the new process before it executes CRIU."""
         self._sock, theirs = seqpacket.pair()
         try:
             self._process = subprocess.Popen(
                 [program or find(), "--no-default-config", "swrk", str(theirs.fileno())],
                 pass_fds=(theirs.fileno(), *pass_fds),
+                preexec_fn=prepare,  # noqa: PLW1509  (this process has one thread)
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -193,16 +202,20 @@ def _go_on(_pid: int, _fds: list[int]) -> bool:
 def _reason(request: rpc.Request, response: rpc.Response) -> str:
     """Return the error of a response with the last error lines of CRIU's log."""
     lines = []
-    if request.options.work_dir_fd or request.options.images_dir_fd:
-        lines = _log_errors(request.options.work_dir_fd or request.options.images_dir_fd)
+    options = request.options
+    directory = (
+        options.images_dir or f"/proc/self/fd/{options.work_dir_fd or options.images_dir_fd}"
+    )
+    if options.IsInitialized():
+        lines = _log_errors(directory)
     word = "dump" if request.type == rpc.DUMP else "restore"
     text = "; ".join(lines) or response.error_message or os.strerror(response.error_number)
     return f"criu cannot {word} the container: {text}"
 
 
-def _log_errors(directory: int) -> list[str]:
+def _log_errors(directory: str) -> list[str]:
     try:
-        fd = os.open(LOG, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        fd = os.open(f"{directory}/{LOG}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
     with open(fd, "rb") as file:

@@ -15,14 +15,25 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import functools
 import os
 import signal
+from collections.abc import Collection, Iterable
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import mountinfo, namespaces
 from jaula.runtime import seqpacket
-from jaula.runtime.checkpoint import affinity, check, criu, expected, images, network
+from jaula.runtime.checkpoint import (
+    affinity,
+    check,
+    criu,
+    expected,
+    images,
+    inherited_namespaces,
+    network,
+)
 from jaula.runtime.checkpoint.check import refuse
+from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.interfaces import Cgroup
 from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest
@@ -65,7 +76,11 @@ def dump(
         runs on.
     """
     pids = cgroup.pids()
-    check_container(init, pids, tcp=request.tcp_established or request.tcp_close)
+    inherited = expected.inherited_namespaces(spec)
+    check_container(
+        init, pids, tcp=request.tcp_established or request.tcp_close, inherited=inherited
+    )
+    fds = inherited_namespaces.open_all(init, inherited)
     commit = _socket.socket(fileno=fd)
     aborted: list[str] = []
     is_frozen = is_killed = False
@@ -126,30 +141,38 @@ def dump(
             manage_cgroups=True,
             manage_cgroups_mode=rpc.SOFT,
             external=[f"mnt[{path}]:{path}" for path in _external(spec, init)],
-            empty_namespaces=int(namespaces.CLONE.NEWNET),
+            empty_namespaces=0 if "network" in inherited else int(namespaces.CLONE.NEWNET),
             network_lock=rpc.NFTABLES,
             timeout=TIMEOUT,
         )
         try:
-            with criu.Criu() as service:
+            with criu.Criu(prepare=functools.partial(inherited_namespaces.enter, fds)) as service:
                 service.dump(options, {"post-dump": hold})
         except RuntimeFailure as error:
             if is_killed:
                 return
-            network.unlock(init, pids, reuse)  # CRIU does it, unless it was killed
+            run_id = _run_id(directory) if "network" in inherited else ""
+            network.unlock(init, pids, reuse, run_id)  # CRIU does it, unless it was killed
             if aborted:
                 raise RuntimeFailure(f"the checkpoint was not recorded: {aborted[0]}") from error
             raise
         finally:
             if is_frozen:
                 cgroup.thaw()
-        for name in (criu.LOG, criu.STATISTICS):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=work)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(criu.LOG, dir_fd=work)
     finally:
         os.close(directory)
         os.close(work)
         commit.close()
+
+
+def _run_id(directory: int) -> str | None:
+    """Return the id with which CRIU has named its table; None if it has not written it."""
+    try:
+        return images.read_one(directory, images.INVENTORY, pb.Inventory).dump_criu_run_id or None
+    except images.InvalidImages:
+        return None
 
 
 def _external(spec: Spec, init: int) -> list[str]:
@@ -177,10 +200,13 @@ def _external(spec: Spec, init: int) -> list[str]:
     return list(external)
 
 
-def check_container(init: int, pids: tuple[int, ...], *, tcp: bool) -> None:
+def check_container(
+    init: int, pids: tuple[int, ...], *, tcp: bool, inherited: Collection[str] = ()
+) -> None:
     """Check that the processes use nothing that a checkpoint cannot hold.
 
-    ``tcp`` says that established connections are saved or closed.
+    ``tcp`` says that established connections are saved or closed. ``inherited`` are the types of
+    namespaces that the container does not have for itself.
 
     :raises InvalidRequest: with the way out.
     """
@@ -197,8 +223,11 @@ def check_container(init: int, pids: tuple[int, ...], *, tcp: bool) -> None:
                     "end that process first",
                 )
             _check_files(pid, root_device)
+            if "ipc" in inherited:
+                _check_segments(pid)
     _check_queues(init)
-    if not tcp and (connection := _connection(init)):
+    sockets = _sockets(pids) if "network" in inherited else None
+    if not tcp and (connection := _connection(init, sockets)):
         raise refuse(
             f"the container has an established TCP connection ({connection})",
             "use --tcp-established to save connections, or --tcp-close to close them",
@@ -256,6 +285,18 @@ def _check_eventfd(pid: int, number: str) -> None:
                 )
 
 
+def _check_segments(pid: int) -> None:
+    """Check that a process has no System V segment of an IPC namespace that is not saved."""
+    with open(f"/proc/{pid}/maps", "rb") as file:
+        for line in file:
+            if line.split(maxsplit=5)[5:6] and line.split(maxsplit=5)[5].startswith(b"/SYSV"):
+                raise refuse(
+                    f"process {pid} has a System V shared memory segment, which belongs to the IPC"
+                    " namespace that the container shares",
+                    "let it use POSIX shared memory (/dev/shm), or create it with its own --ipc",
+                )
+
+
 def _check_queues(init: int) -> None:
     try:
         queues = os.listdir(f"/proc/{init}/root/dev/mqueue")
@@ -268,8 +309,24 @@ def _check_queues(init: int) -> None:
         )
 
 
-def _connection(init: int) -> str:
-    """Return the number of established connections as text; '' without one."""
+def _sockets(pids: Iterable[int]) -> set[str]:
+    """Return the inodes of the sockets that processes have open."""
+    inodes = set()
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has exited
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    name = os.readlink(f"/proc/{pid}/fd/{number}")
+                    if name.startswith("socket:["):
+                        inodes.add(name[8:-1])
+    return inodes
+
+
+def _connection(init: int, sockets: Collection[str] | None) -> str:
+    """Return the number of established connections as text; '' without one.
+
+    ``sockets`` are the inodes of those that count; None: all of the network namespace.
+    """
     count = 0
     for name in ("tcp", "tcp6"):
         try:
@@ -277,6 +334,7 @@ def _connection(init: int) -> str:
                 rows = file.read().splitlines()[1:]
         except FileNotFoundError:
             continue
-        states = (row.split()[3] for row in rows)
+        found = (row.split() for row in rows)
+        states = (row[3] for row in found if sockets is None or row[9] in sockets)
         count += sum(state not in (_TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE) for state in states)
     return f"{count} in all" if count else ""

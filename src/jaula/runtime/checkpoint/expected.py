@@ -24,7 +24,8 @@ _CONSOLE = "/dev/console"
 _ATTRIBUTES = int(MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC)
 _OPENED = int(FS.READ_FILE | FS.READ_DIR | FS.EXECUTE)
 _OWN = frozenset({"pid", "network", "ipc", "uts", "mount", "user"})
-"""Namespaces without which a container cannot be dumped: CRIU cannot join another's."""
+"""Namespaces that a container has for itself, or joins."""
+_INHERITABLE = frozenset({"network", "ipc", "uts"})
 _WAYS = {
     "pid": "--pid",
     "network": "--network host or --network container:NAME",
@@ -52,6 +53,25 @@ def external_mounts(spec: Spec) -> dict[str, int]:
     }
 
 
+def joined_namespaces(spec: Spec) -> frozenset[str]:
+    """Return the types of namespaces of another container that this one has joined. Pure."""
+    assert spec.linux is not None
+    return frozenset(entry.type for entry in spec.linux.namespaces if entry.path)
+
+
+def inherited_namespaces(spec: Spec) -> frozenset[str]:
+    """Return the types of namespaces that processes have from CRIU, which is in them. Pure.
+
+    These are network, IPC and UTS namespaces of another container, and the host's UTS namespace.
+    Without a user namespace they may all be the host's.
+    """
+    assert spec.linux is not None
+    kinds = {entry.type: entry.path for entry in spec.linux.namespaces}
+    own = {kind for kind, path in kinds.items() if not path}
+    shared = _INHERITABLE - own
+    return frozenset(shared & (kinds.keys() | {"uts"}) if "user" in kinds else shared)
+
+
 def check_spec(spec: Spec) -> None:
     """Check that containers of a spec can be dumped and restored. Pure.
 
@@ -62,14 +82,10 @@ def check_spec(spec: Spec) -> None:
         raise RuntimeFailure("the spec has no linux or no process section")
     own = {entry.type for entry in linux.namespaces if not entry.path}
     kinds = {*_OWN - {"user"}, "cgroup"}
-    for kind in sorted(kinds - own):
+    for kind in sorted(kinds - own - inherited_namespaces(spec)):
         raise refuse(
             f"the container shares its {kind} namespace, which a checkpoint cannot hold",
             f"create it without {_WAYS[kind]}",
-        )
-    if any(entry.type == "user" and entry.path for entry in linux.namespaces):
-        raise refuse(
-            "the container shares the user namespace of another one", "create it on its own"
         )
     if process.selinux_label or process.apparmor_profile or linux.mount_label:
         raise refuse(
@@ -145,6 +161,7 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
         namespaces=frozenset(
             entry.type for entry in linux.namespaces if not entry.path and entry.type in KINDS
         ),
+        joined=joined_namespaces(spec),
         ids=sum(row.size for row in linux.uid_mappings),
         bounding=config.bounding,
         no_new_privileges=config.no_new_privileges,

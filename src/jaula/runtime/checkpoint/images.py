@@ -44,6 +44,7 @@ _MAGICS = {
     "cgroup": 0x59383330,
     "mountpoints": 0x55563928,
     "files": 0x56303138,
+    "timens": 0x43114433,
 }
 """Second magic number by kind. An inventory has only this one."""
 _PIPES_DATA_MAGIC = 0x56453709
@@ -224,6 +225,7 @@ class Images(msgspec.Struct, frozen=True):
     filters: tuple[pb.SeccompFilter, ...]
     mounts: tuple[pb.Mount, ...]
     files: tuple[pb.File, ...]
+    clocks: dict[int, pb.TimeNamespace] = {}  # by id of the time namespace
 
 
 def read_all(directory: int) -> Images:
@@ -250,6 +252,10 @@ def read_all(directory: int) -> Images:
         filters=tuple(each for image in seccomp for each in image.seccomp_filters),
         mounts=tuple(read(directory, mounts[0], pb.Mount)),
         files=tuple(read(directory, FILES, pb.File)),
+        clocks={
+            _number(name): read_one(directory, name, pb.TimeNamespace)
+            for name in numbered("timens")
+        },
     )
 
 

@@ -9,11 +9,14 @@ The task gets the ruleset from the helper by an abstract unix socket of its own 
 it makes the system calls for that where it waits (:class:`jaula.kernel.ptrace.RemoteCalls`).
 
 Facts: CRIU has made the mounts below a directory of its own, each at a place that its id names, and
-composes the container's tree later. So the path of a rule is opened in the mount that will hold it.
-A symbolic link that leads into another mount is followed in its own: the rule marks a covered file
-then, and grants less. CRIU opens further files later, by
-descriptors that it has: its image directory and its own /proc. Each gets a rule, which gives the
-container nothing, since it can reach neither. The image directory is removed after the restore.
+composes the container's tree later. Where it cannot copy sharing groups (MOVE_MOUNT_SET_GROUP:
+before Linux 5.15, and in a joined user namespace), the tree is composed there already. So the path
+of a rule is opened in the mount that will hold it. A symbolic link that leads into another mount is
+followed in its own: the rule marks a covered file then, and grants less.
+
+CRIU opens further files later, by descriptors that it has: its image directory and its own /proc.
+Each gets a rule, which gives the container nothing, since it can reach neither. The image directory
+is removed after the restore.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import re
 import secrets
 import stat
 import struct
@@ -39,6 +43,7 @@ NR_close, NR_mount = 3, 165
 NR_socket, NR_connect, NR_recvmsg = 41, 42, 47
 _OWN_RIGHTS = int(FS.READ_FILE | FS.WRITE_FILE | FS.READ_DIR)  # on CRIU's own directories
 _YARD = "/.criu.mntns."  # in the name of the directory in which CRIU makes mounts
+_COMPOSED = re.compile(r"/[0-9]+-0{10}")  # below it, the tree of a mount namespace
 
 
 def enter(pid: int, rules: CompiledLandlock, netns: int, mount_ids: Mapping[str, int]) -> None:
@@ -72,11 +77,18 @@ class _Mounts:
             raise RuntimeFailure(
                 "landlock: the mounts of the container are not where CRIU makes them"
             )
-        self._paths = {
-            target: f"/proc/{pid}/root{yards[0]}/mnt-{number:010d}"
+        composed = [path for path in made if _COMPOSED.fullmatch(path.removeprefix(yards[0]))]
+        places = {
+            target: f"{composed[0]}/{target}".rstrip("/").replace("//", "/")
+            if composed
+            else f"{yards[0]}/mnt-{number:010d}"
             for target, number in mount_ids.items()
-            if f"{yards[0]}/mnt-{number:010d}" in made
         }
+        self._paths = {
+            target: f"/proc/{pid}/root{place}" for target, place in places.items() if place in made
+        }
+        if "/" not in self._paths:
+            raise RuntimeFailure("landlock: the root is not where CRIU makes mounts")
 
     def allow(self, ruleset: int, rules: CompiledLandlock) -> None:
         """Give each mount the rights that it has in the container's tree.

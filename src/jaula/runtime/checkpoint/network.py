@@ -54,13 +54,7 @@ def move(source: int, target: int) -> tuple[int, ...]:
     :raises RuntimeFailure: when an interface is not a veth.
     """
     with Rtnetlink(source) as before, Rtnetlink() as host:
-        links = [link for link in before.links() if link.name != "lo"]
-        for link in links:
-            if link.kind != "veth":
-                raise RuntimeFailure(
-                    f"interface {link.name} ({link.kind}) cannot be restored",
-                    hint="only containers of bridge networks are restored",
-                )
+        links = _veths(before)
         addresses, routes = before.addresses(), before.routes()
         settings = {link.name: _read_settings(source, link.name) for link in links}
         if not links:
@@ -76,6 +70,28 @@ def move(source: int, target: int) -> tuple[int, ...]:
         for link in links:
             _configure(inside, link, addresses, routes)
     return tuple(link.parent for link in links)
+
+
+def disconnect(netns: int) -> tuple[int, ...]:
+    """Set the host ends of all interfaces down; return their indexes for :func:`connect`.
+
+    :raises RuntimeFailure: when an interface is not a veth.
+    """
+    with Rtnetlink(netns) as inside, Rtnetlink() as host:
+        links = _veths(inside)
+        host.send(*(set_link(link.parent, up=False) for link in links))
+    return tuple(link.parent for link in links)
+
+
+def _veths(inside: Rtnetlink) -> list[Link]:
+    links = [link for link in inside.links() if link.name != "lo"]
+    for link in links:
+        if link.kind != "veth":
+            raise RuntimeFailure(
+                f"interface {link.name} ({link.kind}) cannot be restored",
+                hint="only containers of bridge networks are restored",
+            )
+    return links
 
 
 def _configure(
@@ -114,12 +130,15 @@ def address_reuse(pids: Iterable[int]) -> dict[int, int]:
     }
 
 
-def unlock(init: int, pids: Iterable[int], reuse: Mapping[int, int]) -> None:
+def unlock(
+    init: int, pids: Iterable[int], reuse: Mapping[int, int], run_id: str | None = ""
+) -> None:
     """Let connections of a container go on after CRIU was killed in a dump.
 
     CRIU's table of nftables outlives it, and so does the repair mode (TCP_REPAIR) of the sockets
     that it has read. ``reuse`` is the result of :func:`address_reuse` before the dump: the end of
-    the repair mode resets that option.
+    the repair mode resets that option. ``run_id`` is that of CRIU in a network namespace that others
+    share, who may be dumped too; None: CRIU was killed before it had written one.
     """
     for inode, sock in _tcp_sockets(pids):
         if sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
@@ -130,7 +149,8 @@ def unlock(init: int, pids: Iterable[int], reuse: Mapping[int, int]) -> None:
     except (FileNotFoundError, ProcessLookupError):
         return
     try:
-        nftables.delete_tables(netns, _LOCK)
+        if run_id is not None:
+            nftables.delete_tables(netns, _LOCK + run_id)
     finally:
         os.close(netns)
 

@@ -33,6 +33,7 @@ from jaula.runtime.checkpoint import (
     criu,
     expected,
     images,
+    inherited_namespaces,
     landlock,
     network,
     verify,
@@ -140,6 +141,11 @@ class _Restore:
         self._cgroup_text = ""
         self._failure: BaseException | None = None
         self._verified = False
+        self._created: dict[str, int] = {}  # own namespaces that CRIU does not create
+        self._own = confinement.namespaces
+        self._joined = {
+            kind: fd for kind, fd in options.namespace_fds.items() if kind in confinement.joined
+        }
 
     def run(self, read: images.Images) -> tuple[int, int, int, int, int]:
         """Return the pid of init, the terminal master, and our ends of its pipes."""
@@ -156,7 +162,11 @@ class _Restore:
             bundle=options.state.bundle,
             host_mounts=options.host_mounts,
         )
-        host_cgroups, cgroup_paths, self._cgroup_text = self._read_cgroups()
+        if "user" in self._joined and "network" in self._own and options.sandbox is not None:
+            self._created["network"] = options.sandbox[1]
+            self._host_ends = network.disconnect(options.sandbox[1])
+        created = self._plan_namespaces(read)
+        host_cgroups, cgroup_paths, self._cgroup_text = self._read_cgroups(created)
         child_ends, parent_ends = self._pipes()
         links = _ImageLinks(self._setup.images)
         try:
@@ -176,20 +186,28 @@ class _Restore:
                 root=f"{staging}/root",
                 external=external,
                 inherited_fds=inherited,
-                empty_namespaces=int(namespaces.CLONE.NEWNET),
+                empty_namespaces=int(namespaces.CLONE.NEWNET) if self._makes_network else 0,
                 tcp_established=self._setup.tcp_established,
                 tcp_close=self._setup.tcp_close,
                 shell_job=terminal,
                 orphan_pts_master=terminal,
                 file_locks=True,
-                manage_cgroups=True,
-                manage_cgroups_mode=rpc.SOFT,
+                manage_cgroups="user" not in self._joined,
+                manage_cgroups_mode=rpc.IGNORE if "user" in self._joined else rpc.SOFT,
                 network_lock=rpc.NFTABLES,
                 notify_scripts=True,
                 log_level=criu.LOG_LEVEL,
                 log_file=criu.LOG,
             )
-            pid = self._restore(request, [each.fd for each in inherited])
+            pass_fds = [each.fd for each in inherited]
+            if "user" in self._joined:
+                links.open_to_all()
+                request.images_dir_fd = -1
+                request.images_dir = f"/proc/self/fd/{links.fd}"
+                request.ClearField("work_dir_fd")
+                request.unprivileged = True
+                pass_fds.append(links.fd)
+            pid = self._restore(request, pass_fds)
         except BaseException:
             for fd in (*parent_ends, self._master):
                 if fd >= 0:
@@ -208,7 +226,7 @@ class _Restore:
             "orphan-pts-master": self._guard(self._keep_master),
         }
         try:
-            with criu.Criu(pass_fds=pass_fds) as service:
+            with criu.Criu(pass_fds=pass_fds, prepare=self._enter_namespaces) as service:
                 handlers["pre-resume"] = self._guard(self._verify, service.kill)
                 self._service = service
                 pid = service.restore(request, handlers)
@@ -225,6 +243,14 @@ class _Restore:
         if not self._verified:
             raise RuntimeFailure("criu has not let the engine verify the restored processes")
         return pid
+
+    def _enter_namespaces(self) -> None:
+        """Enter the namespaces that the processes have from CRIU. Runs in CRIU's process."""
+        if "user" in self._joined:
+            inherited_namespaces.take_limits(
+                self._confinement.rlimits, self._confinement.oom_score_adj
+            )
+        inherited_namespaces.enter(self._joined | self._created)
 
     def _guard(
         self, step: Callable[[int, list[int]], None], kill: Callable[[], None] | None = None
@@ -255,13 +281,31 @@ class _Restore:
 
         CRIU creates another one with the same map for the container itself.
         """
-        if "user" not in self._confinement.namespaces:
-            return None, (0, 0)
         linux = self._linux
         owner = host_id(linux.uid_mappings, 0), host_id(linux.gid_mappings, 0)
+        if "user" in self._joined:
+            return self._joined["user"], owner
+        if "user" not in self._confinement.namespaces:
+            return None, (0, 0)
         if self._options.sandbox is not None:
             return self._options.sandbox[0], owner
         return self._fd_stack.add(id_maps.make(linux)), owner
+
+    def _plan_namespaces(self, read: images.Images) -> inherited_namespaces.Created | None:
+        """Return the namespaces that are to be created in a joined user namespace."""
+        if "user" not in self._joined:
+            return None
+        kinds = self._own & {"cgroup", "time", "uts", "network"} - self._created.keys()
+        clocks = None
+        if "time" in kinds:
+            root = next(entry.pid for entry in read.tree if entry.ppid == 0)
+            number = read.ids[root].time_ns_id
+            if number not in read.clocks:
+                raise images.invalid(f"timens-{number}.img is missing")
+            clocks = read.clocks[number]
+        return inherited_namespaces.Created(
+            frozenset(kinds), self._spec.hostname or "", self._spec.domainname or "", clocks
+        )
 
     def _attach(self, root: int, prepared: dict[int, int]) -> tuple[str, list[str]]:
         """Attach root and prepared mounts in a mount namespace of this process's own.
@@ -327,11 +371,13 @@ class _Restore:
             self._fd_stack.fds,
         )
 
-    def _read_cgroups(self) -> tuple[dict[str, str], dict[str, str], str]:
+    def _read_cgroups(
+        self, created: inherited_namespaces.Created | None
+    ) -> tuple[dict[str, str], dict[str, str], str]:
         """Return the cgroups of this process and of the container, by hierarchy.
 
         The last value is /proc/PID/cgroup of a process in the container's cgroup. A child enters
-        that cgroup, and is killed.
+        that cgroup, creates namespaces in a joined user namespace, and is killed.
         """
         entry_fds: list[int] = []
         ready, done = os.pipe2(os.O_CLOEXEC)
@@ -342,6 +388,11 @@ class _Restore:
 
         pid, pidfd = clone_into(self._cgroup, entry_fds, failed)
         if pid == 0:
+            if created is not None:
+                try:
+                    inherited_namespaces.create_within(self._joined["user"], created)
+                except OSError as error:
+                    failed(error)
             os.write(done, b"+")
             signal.pause()
             os._exit(0)
@@ -350,6 +401,11 @@ class _Restore:
                 raise RuntimeFailure(f"cgroup: {answer.decode(errors='replace')}")
             with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
                 text = file.read()
+            if created is not None:
+                fds = inherited_namespaces.open_created(pid, created)
+                self._created |= {kind: self._fd_stack.add(fd) for kind, fd in fds.items()}
+                if "network" in fds:  # CRIU tries a connection
+                    network.loopback_up(fds["network"])
         finally:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
@@ -367,7 +423,9 @@ class _Restore:
     ) -> None:
         """Write the images that the engine decides."""
         linux = self._linux
-        for name in read.user_namespaces:
+        if "user" in self._joined:
+            self._write_inherited_ids(directory, read)
+        for name in () if "user" in self._joined else read.user_namespaces:
             maps = pb.UserNamespace(
                 uid_map=_extents(linux.uid_mappings),
                 gid_map=_extents(linux.gid_mappings or linux.uid_mappings),
@@ -379,16 +437,42 @@ class _Restore:
         _replace(directory, images.FILES, images.encode(images.FILES, files))
         _drop_output(directory, self._setup.stdio[1:])
 
+    def _write_inherited_ids(self, directory: int, read: images.Images) -> None:
+        """Say that the tasks are in the namespaces of CRIU that the engine has created."""
+        for name in read.user_namespaces:
+            os.unlink(name, dir_fd=directory)
+        host = read.inventory.root_ids
+        for pid, ids in read.ids.items():
+            changed = pb.Ids()
+            changed.CopyFrom(ids)
+            changed.user_ns_id = host.user_ns_id
+            if "network" in self._created:
+                changed.net_ns_id = host.net_ns_id
+            if "uts" in self._created:
+                changed.uts_ns_id = host.uts_ns_id
+            name = f"ids-{pid}.img"
+            _replace(directory, name, images.encode(name, [changed]))
+
     # -- notifications -------------------------------------------------------------------------
 
     def _set_up_namespaces(self, pid: int, _fds: list[int]) -> None:
         self._init = pid
+        if "user" in self._joined:
+            for fd in self._cgroup.open_attach_fds():
+                os.write(fd, str(pid).encode())
+                os.close(fd)
         netns = self._fd_stack.add(namespaces.open_namespace(pid, "net"))
         self._netns = netns
-        if self._options.sandbox is not None:
+        if self._makes_network and self._options.sandbox is not None:
             self._host_ends = network.move(self._options.sandbox[1], netns)
-        network.loopback_up(netns)
-        network.write_sysctls(netns, self._linux.sysctl)
+        if "network" in self._own:
+            network.loopback_up(netns)
+            network.write_sysctls(netns, self._linux.sysctl)
+
+    @property
+    def _makes_network(self) -> bool:
+        """Whether CRIU creates the network namespace."""
+        return "network" in self._own and "network" not in self._created
 
     def _enter_landlock(self, _pid: int, _fds: list[int]) -> None:
         rules = self._config.landlock
@@ -415,6 +499,7 @@ class _Restore:
             (maps[0], maps[1]),
             expected.masked_paths(self._spec),
             self._cgroup_text,
+            self._joined,
         )
         affinity.apply(pids, self._affinity)
         self._verified = True
@@ -495,6 +580,12 @@ class _ImageLinks:
         finally:
             os.close(stored)
 
+    def open_to_all(self) -> None:
+        """Let CRIU with the ids of a container open the directory, and write its log."""
+        os.fchmod(self.fd, 0o755)
+        for name in (criu.LOG, criu.RESTORE_STATISTICS):
+            _replace(self.fd, name, b"", mode=0o666)
+
     def remove(self) -> None:
         """Remove the directory."""
         for entry in os.listdir(self.fd):
@@ -504,13 +595,13 @@ class _ImageLinks:
         os.close(self._parent)
 
 
-def _replace(directory: int, name: str, data: bytes) -> None:
+def _replace(directory: int, name: str, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file in place of the link of that name."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(name, flags, 0o644, dir_fd=directory), "wb") as file:
-        os.fchmod(file.fileno(), 0o644)
+        os.fchmod(file.fileno(), mode)
         file.write(data)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mountinfo
@@ -25,6 +25,7 @@ _FILES = {
     "mount": "mnt",
     "user": "user",
     "cgroup": "cgroup",
+    "time": "time",
 }
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _IDS = ("Uid", "Gid", "Groups")
@@ -39,25 +40,28 @@ def verify(
     maps: tuple[str, str],
     masked: Collection[str],
     cgroup: str,
+    joined: Mapping[str, int],
 ) -> None:
     """Check every process of a container against its spec.
 
     ``maps`` are uid_map and gid_map of the container, as rows of three numbers. ``masked`` are
-    paths that a mount must cover. ``cgroup`` is what /proc/PID/cgroup must show.
+    paths that a mount must cover. ``cgroup`` is what /proc/PID/cgroup must show. ``joined`` are
+    descriptors of the namespaces of another container, by type.
 
     :raises RuntimeFailure: for the first row that does not hold.
     """
     if init not in pids:
         raise _failed(init, "it is not in the container's cgroup")
-    first = {name: namespace_id(init, name) for name in _FILES.values()}
+    kinds = {kind: name for kind, name in _FILES.items() if os.path.exists(f"/proc/self/ns/{name}")}
+    first = {name: namespace_id(init, name) for name in kinds.values()}
     for pid in pids:
-        for kind, name in _FILES.items():
-            own = kind in expected.namespaces
-            host = namespace_id("self", name)
-            if namespace_id(pid, name) != first[name] or (first[name] == host) == own:
+        for kind, name in kinds.items():
+            if namespace_id(pid, name) != first[name] or not _is_right(
+                first[name], kind, expected, joined
+            ):
                 raise _failed(pid, f"it is in another {kind} namespace than the spec says")
         _verify_status(pid, expected)
-        if "user" in expected.namespaces:
+        if "user" in expected.namespaces | expected.joined:
             for name, rows in zip(("uid_map", "gid_map"), maps, strict=True):
                 if _words(f"/proc/{pid}/{name}") != rows.split():
                     raise _failed(pid, f"its {name} is not the container's")
@@ -65,6 +69,13 @@ def verify(
             if file.read() != cgroup:
                 raise _failed(pid, "it is in another cgroup")
     _verify_mounts(init, expected, masked)
+
+
+def _is_right(found: str, kind: str, expected: Expected, joined: Mapping[str, int]) -> bool:
+    if kind in expected.joined:
+        return found.endswith(f":[{os.fstat(joined[kind]).st_ino}]")
+    is_host = found == namespace_id("self", _FILES[kind])
+    return is_host != (kind in expected.namespaces)
 
 
 def _failed(pid: int, problem: str) -> RuntimeFailure:

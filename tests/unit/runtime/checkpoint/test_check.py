@@ -219,3 +219,45 @@ def test_an_edited_checkpoint_is_refused(edit: Edit) -> None:
     changed = edit.apply(made)
     with pytest.raises(InvalidRequest, match=edit.words):
         check(changed if isinstance(changed, Images) else made, EXPECTED)
+
+
+JOINED = msgspec.structs.replace(
+    EXPECTED,
+    namespaces=frozenset({"pid", "mount", "cgroup"}),
+    joined=frozenset({"network", "ipc", "uts", "user"}),
+)
+
+
+def member() -> Images:
+    """Return the images of a container of a pod: CRIU was in the joined namespaces."""
+    made = container()
+    for kind in ("net", "ipc", "uts"):
+        setattr(made.ids[1], f"{kind}_ns_id", getattr(made.inventory.root_ids, f"{kind}_ns_id"))
+    return made
+
+
+def test_joined_namespaces_are_those_that_criu_was_in() -> None:
+    check(member(), JOINED)
+
+
+@pytest.mark.parametrize("kind", ["net", "ipc", "uts", "time"])
+def test_a_new_namespace_in_place_of_a_joined_one_is_refused(kind: str) -> None:
+    made = member()
+    setattr(made.ids[1], f"{kind}_ns_id", 70)
+    with pytest.raises(InvalidRequest, match=r"another .* namespace than the spec says"):
+        check(made, JOINED)
+
+
+@pytest.mark.parametrize("kind", ["pid", "mnt", "user", "cgroup"])
+def test_a_container_that_joins_namespaces_is_in_no_other_one_of_the_host(kind: str) -> None:
+    made = member()
+    number = getattr(made.inventory.root_ids, f"{kind}_ns_id")
+    setattr(made.ids[1], f"{kind}_ns_id", number)
+    with pytest.raises(InvalidRequest, match=r"is in the host's .* namespace"):
+        check(made, JOINED)
+
+
+@pytest.mark.parametrize("names", [(), ("userns-16.img", "userns-17.img")])
+def test_a_joined_user_namespace_has_one_image(names: tuple[str, ...]) -> None:
+    with pytest.raises(InvalidRequest, match=f"it has {len(names)} user namespaces"):
+        check(msgspec.structs.replace(member(), user_namespaces=names), JOINED)

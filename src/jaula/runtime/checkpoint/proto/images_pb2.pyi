@@ -59,20 +59,22 @@ class Plugins(_message.Message):
     def __init__(self, plugins: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Inventory(_message.Message):
-    __slots__ = ("img_version", "root_ids", "root_cg_set", "lsmtype", "plugins_entry", "allow_uprobes")
+    __slots__ = ("img_version", "root_ids", "root_cg_set", "lsmtype", "plugins_entry", "dump_criu_run_id", "allow_uprobes")
     IMG_VERSION_FIELD_NUMBER: _ClassVar[int]
     ROOT_IDS_FIELD_NUMBER: _ClassVar[int]
     ROOT_CG_SET_FIELD_NUMBER: _ClassVar[int]
     LSMTYPE_FIELD_NUMBER: _ClassVar[int]
     PLUGINS_ENTRY_FIELD_NUMBER: _ClassVar[int]
+    DUMP_CRIU_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     ALLOW_UPROBES_FIELD_NUMBER: _ClassVar[int]
     img_version: int
     root_ids: Ids
     root_cg_set: int
     lsmtype: int
     plugins_entry: Plugins
+    dump_criu_run_id: str
     allow_uprobes: bool
-    def __init__(self, img_version: _Optional[int] = ..., root_ids: _Optional[_Union[Ids, _Mapping]] = ..., root_cg_set: _Optional[int] = ..., lsmtype: _Optional[int] = ..., plugins_entry: _Optional[_Union[Plugins, _Mapping]] = ..., allow_uprobes: _Optional[bool] = ...) -> None: ...
+    def __init__(self, img_version: _Optional[int] = ..., root_ids: _Optional[_Union[Ids, _Mapping]] = ..., root_cg_set: _Optional[int] = ..., lsmtype: _Optional[int] = ..., plugins_entry: _Optional[_Union[Plugins, _Mapping]] = ..., dump_criu_run_id: _Optional[str] = ..., allow_uprobes: _Optional[bool] = ...) -> None: ...
 
 class CgroupMember(_message.Message):
     __slots__ = ("name", "path", "cgns_prefix")
@@ -337,3 +339,19 @@ class PipeData(_message.Message):
     pipe_id: int
     bytes: int
     def __init__(self, pipe_id: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class Timespec(_message.Message):
+    __slots__ = ("tv_sec", "tv_nsec")
+    TV_SEC_FIELD_NUMBER: _ClassVar[int]
+    TV_NSEC_FIELD_NUMBER: _ClassVar[int]
+    tv_sec: int
+    tv_nsec: int
+    def __init__(self, tv_sec: _Optional[int] = ..., tv_nsec: _Optional[int] = ...) -> None: ...
+
+class TimeNamespace(_message.Message):
+    __slots__ = ("monotonic", "boottime")
+    MONOTONIC_FIELD_NUMBER: _ClassVar[int]
+    BOOTTIME_FIELD_NUMBER: _ClassVar[int]
+    monotonic: Timespec
+    boottime: Timespec
+    def __init__(self, monotonic: _Optional[_Union[Timespec, _Mapping]] = ..., boottime: _Optional[_Union[Timespec, _Mapping]] = ...) -> None: ...

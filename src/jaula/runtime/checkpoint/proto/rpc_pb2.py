@@ -24,35 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(jaula/runtime/checkpoint/proto/rpc.proto\x12\njaula.criu\"&\n\x0bInheritedFd\x12\x0b\n\x03key\x18\x01 \x02(\t\x12\n\n\x02\x66\x64\x18\x02 \x02(\x05\".\n\nCgroupRoot\x12\x12\n\ncontroller\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x02(\t\"\xfc\x04\n\x07Options\x12\x15\n\rimages_dir_fd\x18\x01 \x02(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x15\n\rleave_running\x18\x03 \x01(\x08\x12\x17\n\x0ftcp_established\x18\x05 \x01(\x08\x12\x11\n\tshell_job\x18\x07 \x01(\x08\x12\x12\n\nfile_locks\x18\x08 \x01(\x08\x12\x11\n\tlog_level\x18\t \x01(\x05\x12\x10\n\x08log_file\x18\n \x01(\t\x12\x16\n\x0enotify_scripts\x18\x0c \x01(\x08\x12\x0c\n\x04root\x18\r \x01(\t\x12\x15\n\rparent_images\x18\x0e \x01(\t\x12\x11\n\ttrack_mem\x18\x0f \x01(\x08\x12\x13\n\x0bwork_dir_fd\x18\x11 \x01(\x05\x12\x12\n\nlink_remap\x18\x12 \x01(\x08\x12\x16\n\x0emanage_cgroups\x18\x18 \x01(\x08\x12,\n\x0c\x63group_roots\x18\x19 \x03(\x0b\x32\x16.jaula.criu.CgroupRoot\x12.\n\rinherited_fds\x18\x1b \x03(\x0b\x32\x17.jaula.criu.InheritedFd\x12\x33\n\x13manage_cgroups_mode\x18\" \x01(\x0e\x32\x16.jaula.criu.CgroupMode\x12\x13\n\x0bghost_limit\x18# \x01(\r\x12\x10\n\x08\x65xternal\x18% \x03(\t\x12\x18\n\x10\x65mpty_namespaces\x18& \x01(\r\x12\x0f\n\x07timeout\x18- \x01(\r\x12\x19\n\x11orphan_pts_master\x18\x32 \x01(\x08\x12\x11\n\ttcp_close\x18\x34 \x01(\x08\x12-\n\x0cnetwork_lock\x18@ \x01(\x0e\x32\x17.jaula.criu.NetworkLock\"F\n\x08\x46\x65\x61tures\x12\x11\n\tmem_track\x18\x01 \x01(\x08\x12\x12\n\nlazy_pages\x18\x02 \x01(\x08\x12\x13\n\x0bpidfd_store\x18\x03 \x01(\x08\"\xa2\x01\n\x07Request\x12\x1e\n\x04type\x18\x01 \x02(\x0e\x32\x10.jaula.criu.Type\x12$\n\x07options\x18\x02 \x01(\x0b\x32\x13.jaula.criu.Options\x12\x16\n\x0enotify_success\x18\x03 \x01(\x08\x12\x11\n\tkeep_open\x18\x04 \x01(\x08\x12&\n\x08\x66\x65\x61tures\x18\x05 \x01(\x0b\x32\x14.jaula.criu.Features\"\x17\n\x08Restored\x12\x0b\n\x03pid\x18\x01 \x02(\x05\"+\n\x0cNotification\x12\x0e\n\x06script\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\"9\n\x07Version\x12\r\n\x05major\x18\x01 \x02(\x05\x12\r\n\x05minor\x18\x02 \x02(\x05\x12\x10\n\x08sublevel\x18\x04 \x01(\x05\"\x8e\x02\n\x08Response\x12\x1e\n\x04type\x18\x01 \x02(\x0e\x32\x10.jaula.criu.Type\x12\x0f\n\x07success\x18\x02 \x02(\x08\x12&\n\x08restored\x18\x04 \x01(\x0b\x32\x14.jaula.criu.Restored\x12.\n\x0cnotification\x18\x05 \x01(\x0b\x32\x18.jaula.criu.Notification\x12\x14\n\x0c\x65rror_number\x18\x07 \x01(\x05\x12&\n\x08\x66\x65\x61tures\x18\x08 \x01(\x0b\x32\x14.jaula.criu.Features\x12\x15\n\rerror_message\x18\t \x01(\t\x12$\n\x07version\x18\n \x01(\x0b\x32\x13.jaula.criu.Version*\"\n\nCgroupMode\x12\n\n\x06IGNORE\x10\x00\x12\x08\n\x04SOFT\x10\x03*3\n\x0bNetworkLock\x12\x0c\n\x08IPTABLES\x10\x01\x12\x0c\n\x08NFTABLES\x10\x02\x12\x08\n\x04SKIP\x10\x03*m\n\x04Type\x12\t\n\x05\x45MPTY\x10\x00\x12\x08\n\x04\x44UMP\x10\x01\x12\x0b\n\x07RESTORE\x10\x02\x12\t\n\x05\x43HECK\x10\x03\x12\x0c\n\x08PRE_DUMP\x10\x04\x12\n\n\x06NOTIFY\x10\x06\x12\x11\n\rFEATURE_CHECK\x10\t\x12\x0b\n\x07VERSION\x10\n')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(jaula/runtime/checkpoint/proto/rpc.proto\x12\njaula.criu\"&\n\x0bInheritedFd\x12\x0b\n\x03key\x18\x01 \x02(\t\x12\n\n\x02\x66\x64\x18\x02 \x02(\x05\".\n\nCgroupRoot\x12\x12\n\ncontroller\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x02(\t\"\xa6\x05\n\x07Options\x12\x15\n\rimages_dir_fd\x18\x01 \x02(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x15\n\rleave_running\x18\x03 \x01(\x08\x12\x17\n\x0ftcp_established\x18\x05 \x01(\x08\x12\x11\n\tshell_job\x18\x07 \x01(\x08\x12\x12\n\nfile_locks\x18\x08 \x01(\x08\x12\x11\n\tlog_level\x18\t \x01(\x05\x12\x10\n\x08log_file\x18\n \x01(\t\x12\x16\n\x0enotify_scripts\x18\x0c \x01(\x08\x12\x0c\n\x04root\x18\r \x01(\t\x12\x15\n\rparent_images\x18\x0e \x01(\t\x12\x11\n\ttrack_mem\x18\x0f \x01(\x08\x12\x13\n\x0bwork_dir_fd\x18\x11 \x01(\x05\x12\x12\n\nlink_remap\x18\x12 \x01(\x08\x12\x16\n\x0emanage_cgroups\x18\x18 \x01(\x08\x12,\n\x0c\x63group_roots\x18\x19 \x03(\x0b\x32\x16.jaula.criu.CgroupRoot\x12.\n\rinherited_fds\x18\x1b \x03(\x0b\x32\x17.jaula.criu.InheritedFd\x12\x33\n\x13manage_cgroups_mode\x18\" \x01(\x0e\x32\x16.jaula.criu.CgroupMode\x12\x13\n\x0bghost_limit\x18# \x01(\r\x12\x10\n\x08\x65xternal\x18% \x03(\t\x12\x18\n\x10\x65mpty_namespaces\x18& \x01(\r\x12\x0f\n\x07timeout\x18- \x01(\r\x12\x19\n\x11orphan_pts_master\x18\x32 \x01(\x08\x12\x11\n\ttcp_close\x18\x34 \x01(\x08\x12-\n\x0cnetwork_lock\x18@ \x01(\x0e\x32\x17.jaula.criu.NetworkLock\x12\x14\n\x0cunprivileged\x18\x43 \x01(\x08\x12\x12\n\nimages_dir\x18\x44 \x01(\t\"F\n\x08\x46\x65\x61tures\x12\x11\n\tmem_track\x18\x01 \x01(\x08\x12\x12\n\nlazy_pages\x18\x02 \x01(\x08\x12\x13\n\x0bpidfd_store\x18\x03 \x01(\x08\"\xa2\x01\n\x07Request\x12\x1e\n\x04type\x18\x01 \x02(\x0e\x32\x10.jaula.criu.Type\x12$\n\x07options\x18\x02 \x01(\x0b\x32\x13.jaula.criu.Options\x12\x16\n\x0enotify_success\x18\x03 \x01(\x08\x12\x11\n\tkeep_open\x18\x04 \x01(\x08\x12&\n\x08\x66\x65\x61tures\x18\x05 \x01(\x0b\x32\x14.jaula.criu.Features\"\x17\n\x08Restored\x12\x0b\n\x03pid\x18\x01 \x02(\x05\"+\n\x0cNotification\x12\x0e\n\x06script\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\"9\n\x07Version\x12\r\n\x05major\x18\x01 \x02(\x05\x12\r\n\x05minor\x18\x02 \x02(\x05\x12\x10\n\x08sublevel\x18\x04 \x01(\x05\"\x8e\x02\n\x08Response\x12\x1e\n\x04type\x18\x01 \x02(\x0e\x32\x10.jaula.criu.Type\x12\x0f\n\x07success\x18\x02 \x02(\x08\x12&\n\x08restored\x18\x04 \x01(\x0b\x32\x14.jaula.criu.Restored\x12.\n\x0cnotification\x18\x05 \x01(\x0b\x32\x18.jaula.criu.Notification\x12\x14\n\x0c\x65rror_number\x18\x07 \x01(\x05\x12&\n\x08\x66\x65\x61tures\x18\x08 \x01(\x0b\x32\x14.jaula.criu.Features\x12\x15\n\rerror_message\x18\t \x01(\t\x12$\n\x07version\x18\n \x01(\x0b\x32\x13.jaula.criu.Version*\"\n\nCgroupMode\x12\n\n\x06IGNORE\x10\x00\x12\x08\n\x04SOFT\x10\x03*3\n\x0bNetworkLock\x12\x0c\n\x08IPTABLES\x10\x01\x12\x0c\n\x08NFTABLES\x10\x02\x12\x08\n\x04SKIP\x10\x03*m\n\x04Type\x12\t\n\x05\x45MPTY\x10\x00\x12\x08\n\x04\x44UMP\x10\x01\x12\x0b\n\x07RESTORE\x10\x02\x12\t\n\x05\x43HECK\x10\x03\x12\x0c\n\x08PRE_DUMP\x10\x04\x12\n\n\x06NOTIFY\x10\x06\x12\x11\n\rFEATURE_CHECK\x10\t\x12\x0b\n\x07VERSION\x10\n')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'jaula.runtime.checkpoint.proto.rpc_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CGROUPMODE']._serialized_start=1422
-  _globals['_CGROUPMODE']._serialized_end=1456
-  _globals['_NETWORKLOCK']._serialized_start=1458
-  _globals['_NETWORKLOCK']._serialized_end=1509
-  _globals['_TYPE']._serialized_start=1511
-  _globals['_TYPE']._serialized_end=1620
+  _globals['_CGROUPMODE']._serialized_start=1464
+  _globals['_CGROUPMODE']._serialized_end=1498
+  _globals['_NETWORKLOCK']._serialized_start=1500
+  _globals['_NETWORKLOCK']._serialized_end=1551
+  _globals['_TYPE']._serialized_start=1553
+  _globals['_TYPE']._serialized_end=1662
   _globals['_INHERITEDFD']._serialized_start=56
   _globals['_INHERITEDFD']._serialized_end=94
   _globals['_CGROUPROOT']._serialized_start=96
   _globals['_CGROUPROOT']._serialized_end=142
   _globals['_OPTIONS']._serialized_start=145
-  _globals['_OPTIONS']._serialized_end=781
-  _globals['_FEATURES']._serialized_start=783
-  _globals['_FEATURES']._serialized_end=853
-  _globals['_REQUEST']._serialized_start=856
-  _globals['_REQUEST']._serialized_end=1018
-  _globals['_RESTORED']._serialized_start=1020
-  _globals['_RESTORED']._serialized_end=1043
-  _globals['_NOTIFICATION']._serialized_start=1045
-  _globals['_NOTIFICATION']._serialized_end=1088
-  _globals['_VERSION']._serialized_start=1090
-  _globals['_VERSION']._serialized_end=1147
-  _globals['_RESPONSE']._serialized_start=1150
-  _globals['_RESPONSE']._serialized_end=1420
+  _globals['_OPTIONS']._serialized_end=823
+  _globals['_FEATURES']._serialized_start=825
+  _globals['_FEATURES']._serialized_end=895
+  _globals['_REQUEST']._serialized_start=898
+  _globals['_REQUEST']._serialized_end=1060
+  _globals['_RESTORED']._serialized_start=1062
+  _globals['_RESTORED']._serialized_end=1085
+  _globals['_NOTIFICATION']._serialized_start=1087
+  _globals['_NOTIFICATION']._serialized_end=1130
+  _globals['_VERSION']._serialized_start=1132
+  _globals['_VERSION']._serialized_end=1189
+  _globals['_RESPONSE']._serialized_start=1192
+  _globals['_RESPONSE']._serialized_end=1462
 # @@protoc_insertion_point(module_scope)
