@@ -20,7 +20,7 @@ from jaula.cri.status import ImageNames
 from jaula.cri.streaming.backend import AttachRequest, ExecRequest, PortForwardRequest, Request
 from jaula.cri.streams import EngineStreams
 from jaula.engine.pods.validation import check_command
-from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
+from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Streaming, Unary
 from jaula.spec.protobuf import decoder
@@ -475,8 +475,12 @@ class RuntimeService:
     async def checkpoint_container(
         self, request: api.CheckpointContainerRequest
     ) -> api.CheckpointContainerResponse:
-        id = self._engine.pods.container(request.container_id).id
-        raise Unsupported(f"container {id[:12]} cannot be checkpointed: the engine has no CRIU")
+        seconds = request.timeout if request.timeout > 0 else None
+        try:
+            await self._engine.pods.checkpoint(request.container_id, request.location, seconds)
+        except TimeoutError as error:
+            raise GrpcError(Code.DEADLINE_EXCEEDED, str(error)) from None
+        return api.CheckpointContainerResponse()
 
 
 def _parts(items: Sequence[Any], size: int = _PART) -> Iterator[Sequence[Any]]:

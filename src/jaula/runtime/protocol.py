@@ -188,6 +188,8 @@ class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
 
     One descriptor: a SOCK_SEQPACKET socket. The shim sends :data:`HELD` when the images are
     complete, and goes on as the other end answers: :data:`COMMIT`, or anything else to give up.
+    Exec'd processes are not in it: it is refused if there are any, or they are killed
+    (``end_execs``), or run on (``keep_execs``).
     """
 
     number: int
@@ -196,6 +198,7 @@ class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
     tcp_established: bool = False
     tcp_close: bool = False
     end_execs: bool = False
+    keep_execs: bool = False
 
 
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):

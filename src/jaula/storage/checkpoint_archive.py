@@ -8,6 +8,8 @@ as it has them; Kubernetes uses the same::
     manifest.sig         a signature over the bytes of manifest.json in base64 (optional)
     config.dump          the container, in podman's words; for other programs
     network.status       its addresses; for other programs
+    stats-dump           the times and sizes of the dump; for other programs (optional)
+    container.log        its log; for other programs (optional)
     spec.dump            the OCI spec of the container
     checkpoint/          the files of CRIU
     rootfs-diff.tar      the changes of the root as the tar of a layer (optional)
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -58,10 +61,14 @@ if TYPE_CHECKING:
 SIGNATURE = "manifest.sig"
 _CONFIG = "config.dump"
 _NETWORK = "network.status"
+STATISTICS = "stats-dump"
+_LOG = "container.log"
 _CHECKPOINT = "checkpoint"
 _VOLUMES = "volumes"
 _MAX_SIGNATURE = 4096  # bytes
-_MAX_INFORMATION = 1 << 20  # bytes of config.dump or network.status
+MAX_LOG = 16 << 20  # bytes
+_INFORMATION = {_CONFIG: 1 << 20, _NETWORK: 1 << 20, STATISTICS: 1 << 20, _LOG: MAX_LOG}
+"""Members that are read by other programs only, with their limits in bytes."""
 _MAX_ENTRIES = 100_000
 _CHUNK = 1 << 20  # bytes
 
@@ -77,12 +84,21 @@ class ArchiveHead(NamedTuple):
 # -- write ---------------------------------------------------------------------------------------
 
 
-def write(checkpoint: Path, manifest: Manifest, sink: Sink, *, signature: bytes = b"") -> None:
+def write(
+    checkpoint: Path,
+    manifest: Manifest,
+    sink: Sink,
+    *,
+    signature: bytes = b"",
+    log: bytes = b"",
+) -> None:
     """Write the archive of a checkpoint whose files were verified.
 
     ``checkpoint`` is its directory in the store. ``signature`` is one over ``manifest.json``.
+    ``log`` is the log of the container.
 
     :raises JaulaError: when a file cannot be read.
+    :raises Unavailable: when the disk of the sink is full.
     """
     writer = TarWriter(sink)
     created = manifest.created // 1_000_000_000
@@ -93,12 +109,18 @@ def write(checkpoint: Path, manifest: Manifest, sink: Sink, *, signature: bytes 
             _add(writer, SIGNATURE, base64.b64encode(signature), created)
         _add(writer, _CONFIG, _config_dump(manifest), created)
         _add(writer, _NETWORK, _network_status(manifest), created)
+        with contextlib.suppress(FileNotFoundError):
+            _add(writer, STATISTICS, (checkpoint / STATISTICS).read_bytes(), created)
+        if log:
+            _add(writer, _LOG, log, created)
         writer.add(new_entry(_CHECKPOINT, DIRECTORY, mode=0o711, mtime=created))
         for name, (path, file) in _members(manifest).items():
             entry = new_entry(name, mode=0o600, size=file.size, mtime=created)
             writer.add(entry, _read(checkpoint / path))
     except (OSError, ValueError) as error:
-        raise JaulaError(f"checkpoint {manifest.name} cannot be exported: {error}") from error
+        what = f"checkpoint {manifest.name} cannot be exported"
+        failure = resource_error(error, what) if isinstance(error, OSError) else None
+        raise failure or JaulaError(f"{what}: {error}") from error
     writer.finish()
 
 
@@ -233,8 +255,8 @@ class ArchiveReader:
             if name in seen:
                 raise InvalidRequest(f"the archive has {quote_name(entry.name)} twice")
             seen.add(name)
-            if name in (_CONFIG, _NETWORK):
-                self._content(entry, _MAX_INFORMATION)
+            if name in _INFORMATION:
+                self._content(entry, _INFORMATION[name])
             elif name in expected:
                 path, file = expected[name]
                 with _disk_errors():

@@ -211,11 +211,11 @@ class CheckpointStore:
             raise failure or JaulaError(f"checkpoint {name}: {error}") from error
         return images
 
-    def commit(self, images: Path, manifest: Manifest) -> Manifest:
+    def commit(self, images: Path, manifest: Manifest, *, hidden: bool = False) -> Manifest:
         """Complete the checkpoint of :meth:`begin`: write its manifest and give it its name.
 
         The digests are those of the files in the image directory, and of ``spec.dump`` if it exists
-        beside it.
+        beside it. A hidden one gets no name: it is complete where it is, until :meth:`discard`.
 
         :raises Unavailable: when the disk is full.
         """
@@ -233,8 +233,9 @@ class CheckpointStore:
             _write(images.parent / MANIFEST, data)
             _write(images.parent / MAC, self._mac(data).encode())
             _sync(images.parent)
-            os.rename(images.parent, images.parent.parent / manifest.name)
-            _sync(images.parent.parent)
+            if not hidden:
+                os.rename(images.parent, images.parent.parent / manifest.name)
+                _sync(images.parent.parent)
         except OSError as error:
             failure = resource_error(error, f"checkpoint {manifest.name}")
             raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error

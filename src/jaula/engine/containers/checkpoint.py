@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import time
@@ -27,19 +28,21 @@ import msgspec
 
 from jaula.engine.containers import checkpoint_files
 from jaula.engine.containers.liveness import check_running
+from jaula.engine.threads import shielded
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest, RestoreSetup
+from jaula.spec.api import CheckpointCreate
 from jaula.spec.api_networks import EndpointIPAMConfig
 from jaula.state.records import Status
 from jaula.storage.checkpoints import ROOT_TAR, SPEC, CheckpointAddress, Manifest, check_name
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.networks.endpoints import NetworkEndpoints
-    from jaula.spec.api import CheckpointCreate
     from jaula.storage.checkpoints import CheckpointFiles, CheckpointStore
 
 _EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
@@ -108,7 +111,35 @@ class Checkpoints:
         if body.exit:
             await asyncio.wait_for(container.exited.wait(), _EXIT_TIMEOUT)
 
-    async def _create(self, container: Container, body: CheckpointCreate) -> None:
+    @contextlib.asynccontextmanager
+    async def take(self, container: Container) -> AsyncIterator[tuple[Path, Manifest]]:
+        """Write a checkpoint with the container's files; yield its directory and its manifest.
+
+        It has no name, and is removed at the end. The container runs on, with its exec'd processes,
+        which are not in the checkpoint, and with its connections, which are.
+
+        :raises RuntimeFailure: when CRIU refuses.
+        :raises Conflict: when the container does not run.
+        """
+        body = CheckpointCreate(
+            checkpoint_id=f"taken-{secrets.token_hex(8)}",
+            exit=False,
+            tcp_established=True,
+            files=True,
+        )
+        async with container.lock:
+            check_running(container)
+            check_record(self._services, container)
+            images, manifest = await self._create(container, body, hidden=True)
+        try:
+            yield images.parent, manifest
+        finally:
+            await shielded(asyncio.to_thread(self._store.discard, images))
+
+    async def _create(
+        self, container: Container, body: CheckpointCreate, *, hidden: bool = False
+    ) -> tuple[Path, Manifest]:
+        """Return the image directory, which a checkpoint with a name has left, and the manifest."""
         record, shim = container.record, container.shim
         if record.status is Status.PAUSED:
             raise InvalidRequest("it is paused", hint="unpause it first")
@@ -126,20 +157,22 @@ class Checkpoints:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         manifest = self._manifest(container, body, version)
         recorded = False
-        commit: asyncio.Future[None] | None = None
+        commit: asyncio.Future[Manifest] | None = None
 
         async def record_it() -> None:
             """Answer the shim when it holds the container."""
-            nonlocal recorded, commit
+            nonlocal manifest, recorded, commit
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             data = await loop.sock_recv(ours, 4096)
             if not data.startswith(HELD):
                 return
-            work = asyncio.to_thread(self._record, container, images, manifest, body)
+            work = asyncio.to_thread(
+                self._record, container, images, manifest, body, hidden=hidden
+            )
             commit = asyncio.ensure_future(work)
             try:
-                await asyncio.shield(commit)
+                manifest = await asyncio.shield(commit)
             except JaulaError as error:
                 await loop.sock_sendall(ours, str(error).encode())
                 raise
@@ -158,6 +191,7 @@ class Checkpoints:
                 tcp_established=body.tcp_established,
                 tcp_close=body.tcp_close,
                 end_execs=body.end_execs,
+                keep_execs=hidden,
             )
             await shim.checkpoint(request, theirs.detach())
             await recording
@@ -169,7 +203,7 @@ class Checkpoints:
                 with contextlib.suppress(JaulaError, OSError):
                     await commit
                     recorded = True
-            if recorded:
+            if recorded and not hidden:
                 await asyncio.to_thread(self._store.remove, record.id, body.checkpoint_id)
                 container.change(manually_stopped=record.manually_stopped)
             else:
@@ -183,17 +217,24 @@ class Checkpoints:
             container.id,
             record.event_attributes | {"checkpoint": body.checkpoint_id},
         )
+        return images, manifest
 
     def _record(
-        self, container: Container, images: Path, manifest: Manifest, body: CheckpointCreate
-    ) -> None:
+        self,
+        container: Container,
+        images: Path,
+        manifest: Manifest,
+        body: CheckpointCreate,
+        *,
+        hidden: bool,
+    ) -> Manifest:
         """Write the files of a stopped container, if the request has them, and the manifest."""
         bundle = container.bundle or str(self._services.config.paths.container(container.id))
         shutil.copyfile(f"{bundle}/config.json", images.parent / SPEC)
         if body.files:
             held = checkpoint_files.write(self._services, container.record, images)
             manifest = msgspec.structs.replace(manifest, held=held)
-        self._store.commit(images, manifest)
+        return self._store.commit(images, manifest, hidden=hidden)
 
     def _manifest(self, container: Container, body: CheckpointCreate, criu: str) -> Manifest:
         record, host = container.record, os.uname()

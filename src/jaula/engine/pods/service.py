@@ -633,6 +633,35 @@ class Pods:
         container = self.container(ref)
         return await exec_sync(self._services, self._execs, container, command, seconds)
 
+    async def checkpoint(self, ref: str, location: str, seconds: float | None) -> None:
+        """Write a checkpoint of a container as an archive; it runs on.
+
+        :raises TimeoutError: when it takes longer than ``seconds``; nothing is written then.
+        """
+        from jaula.engine.pods.checkpoint import write_checkpoint
+
+        container = self.container(ref)
+        pod = container.record.pod
+        assert pod is not None
+        sandbox = self.sandbox(pod.sandbox).record.sandbox
+        assert sandbox is not None
+        directory = sandbox.request.log_directory
+        log = os.path.join(directory, pod.log_path) if directory and pod.log_path else ""
+        try:
+            async with asyncio.timeout(seconds):
+                await write_checkpoint(
+                    self._containers.checkpoints,
+                    container,
+                    location,
+                    self._services.config.paths,
+                    log,
+                )
+        except TimeoutError:
+            raise TimeoutError(
+                f"the checkpoint of container {container.id[:12]} took longer than {seconds:g}"
+                " seconds and was given up; the container runs on"
+            ) from None
+
     async def _stop(self, container_id: str, seconds: int) -> None:
         try:
             await self._containers.stop(container_id, seconds, None)

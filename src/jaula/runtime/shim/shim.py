@@ -296,7 +296,7 @@ class Shim:
         :raises InvalidRequest: when the container uses what no checkpoint can hold.
         :raises RuntimeFailure: when CRIU fails; the container runs on.
         """
-        if self.execs:
+        if self.execs and not request.keep_execs:
             if not request.end_execs:
                 raise InvalidRequest(
                     f"the container has {len(self.execs)} exec'd processes, which a checkpoint"

@@ -234,6 +234,15 @@ class PodsApi:
             action.authorize(relaxations.of_exec(ExecCreate(cmd=command)))
             return await self._service.exec_sync(ref, command, seconds)
 
+    async def checkpoint(self, ref: str, location: str, seconds: float | None) -> None:
+        """Write an archive at a path of the host, as root."""
+        with self._session.begin("checkpoint create", ref, argv=(location,)) as action:
+            action.require_enter(self._service.container(ref).id)
+            if not self._session.is_admin:
+                action.authorize((Privilege(Relaxation.HOST_MOUNT, location, writable=True),))
+                self._check_path(location, "the location of the checkpoint")
+            await self._service.checkpoint(ref, location, seconds)
+
     def request_exec(self, ref: str, command: tuple[str, ...]) -> str:
         """Check an exec before it has a URL; return the id of the container."""
         with self._session.begin("exec request", ref, argv=command) as action:
