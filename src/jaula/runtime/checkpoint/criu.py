@@ -25,6 +25,7 @@ STATISTICS = "stats-dump"
 RESTORE_STATISTICS = "stats-restore"
 LOG_LEVEL = 4
 _TAIL = 3  # error lines of the log in a message
+_ENDS = ("Dumping FAILED.", "Restoring FAILED.")  # the last error of every log
 _OWN_LIMIT = "RLIMIT_NOFILE for self"  # CRIU goes on without it
 _POLL_INTERVAL = 0.5  # seconds
 _PATIENCE = 2.0  # seconds that CRIU has after the exit of a process that it has restored
@@ -222,5 +223,6 @@ def _log_errors(directory: str) -> list[str]:
         file.seek(max(0, os.fstat(fd).st_size - _MAX_LOG))
         text = file.read(_MAX_LOG).decode("utf-8", "replace")
     errors = [line.partition("Error ")[2] for line in text.splitlines() if "Error " in line]
-    errors = [error for error in errors if _OWN_LIMIT not in error]
-    return [error.partition("): ")[2] or error for error in errors[:_TAIL]]
+    errors = [error.partition("): ")[2] or error for error in errors if _OWN_LIMIT not in error]
+    reasons = [error for error in dict.fromkeys(errors) if error not in _ENDS]
+    return reasons[:_TAIL]

@@ -56,6 +56,13 @@ _REFUSED_FILES = {
     "anon_inode:seccomp notify": "a seccomp listener",
     "anon_inode:[landlock-ruleset]": "a Landlock ruleset",
 }
+_HINTS = {
+    "unix: Dangling connection": "close connections to unix sockets outside of the container",
+    "unix: External socket": "close connections to unix sockets outside of the container",
+    "increase limit": f"close deleted files that are larger than {GHOST_LIMIT >> 20} MiB",
+    "The socket has data to read": "try again: a netlink socket had unread messages",
+}
+"""Ways out, by a part of CRIU's reason."""
 
 
 def dump(
@@ -155,6 +162,9 @@ def dump(
             network.unlock(init, pids, reuse, run_id)  # CRIU does it, unless it was killed
             if aborted:
                 raise RuntimeFailure(f"the checkpoint was not recorded: {aborted[0]}") from error
+            error.hint = next(
+                (hint for text, hint in _HINTS.items() if text in error.message), None
+            )
             raise
         finally:
             if is_frozen:
@@ -217,9 +227,15 @@ def check_container(
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has exited
             if _state(pid) == "Z":
                 continue
+            if tracer := _tracer(pid):
+                raise refuse(
+                    f"process {_describe(pid)} is traced by process {_describe(tracer)}",
+                    "end that debugger first",
+                )
             if _namespaces(pid) != own:
                 raise refuse(
-                    f"process {pid} is in a namespace of its own, which no checkpoint can hold",
+                    f"process {_describe(pid)} is in a namespace of its own, which no"
+                    " checkpoint can hold",
                     "end that process first",
                 )
             _check_files(pid, root_device)
@@ -234,9 +250,22 @@ def check_container(
         )
 
 
+def _describe(pid: int) -> str:
+    """Return a process for a message: its id on the host and its name."""
+    with open(f"/proc/{pid}/comm", "rb") as file:
+        name = file.read().decode(errors="replace").removesuffix("\n")
+    return f"{pid} ({''.join(char if char.isprintable() else '?' for char in name)})"
+
+
 def _state(pid: int) -> str:
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[0].decode()
+
+
+def _tracer(pid: int) -> int:
+    """Return the process that traces one, such as strace; 0 if none does."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        return int(file.read().partition("\nTracerPid:")[2].split("\n", 1)[0])
 
 
 def _namespaces(pid: int) -> tuple[str, ...]:
@@ -248,11 +277,12 @@ def _check_files(pid: int, root_device: int) -> None:
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             name = os.readlink(f"/proc/{pid}/fd/{number}")
             kind = _REFUSED_FILES.get(name)
-            if kind is None and name.startswith(("net:[", "mnt:[", "user:[", "pid:[")):
+            if kind is None and name.partition(":[")[0] in _NAMESPACES:
                 kind = "a descriptor of a namespace"
             if kind is not None:
                 raise refuse(
-                    f"process {pid} has {kind} (descriptor {number}), which no checkpoint can hold",
+                    f"process {_describe(pid)} has {kind} (descriptor {number}), which no"
+                    " checkpoint can hold",
                     "close it first",
                 )
             if name == "anon_inode:inotify":
@@ -267,8 +297,8 @@ def _check_inotify(pid: int, number: str, root_device: int) -> None:
             device = next((word[5:] for word in line.split() if word.startswith("sdev:")), None)
             if device is not None and int(device, 16) == root_device:
                 raise refuse(
-                    f"process {pid} watches a file of the container's root with inotify, which"
-                    " CRIU cannot save",
+                    f"process {_describe(pid)} watches a file of the container's root with"
+                    " inotify, which CRIU cannot save",
                     "let it watch files of a volume or tmpfs only",
                 )
 
@@ -279,8 +309,8 @@ def _check_eventfd(pid: int, number: str) -> None:
             name, _, value = line.partition(":")
             if name == "eventfd-semaphore" and value.strip() == "1":
                 raise refuse(
-                    f"process {pid} has an eventfd with EFD_SEMAPHORE (descriptor {number}), which"
-                    " CRIU would restore as a plain one",
+                    f"process {_describe(pid)} has an eventfd with EFD_SEMAPHORE (descriptor"
+                    f" {number}), which CRIU would restore as a plain one",
                     "close it first",
                 )
 
