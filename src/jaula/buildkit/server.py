@@ -151,6 +151,7 @@ class _Job:
         self.attachments: tuple[Attachment, ...] = ()
         self.returned: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ended = False
+        self.failure: GrpcError | None = None
         self.solved = False
         self.subrequest = False
 
@@ -414,10 +415,11 @@ class _BuildKit:
                 await job.returned
             error = ""
         except JaulaError as failure:
-            failed = _failure(failure, job)
-            error = failed.message
-            raise failed from None
+            job.failure = _failure(failure, job)
+            error = job.failure.message
+            raise job.failure from None
         except GrpcError as failure:
+            job.failure = failure
             error = failure.message
             raise
         finally:
@@ -430,18 +432,29 @@ class _BuildKit:
     async def _job(self, ref: str) -> _Job:
         """Return a build; wait a moment for it to begin.
 
-        :raises GrpcError: when there is no such build.
+        :raises GrpcError: when there is no such build, or it has ended; with its failure then.
         """
 
-        async def wait() -> _Job:
+        def has_begun() -> bool:
+            return ref in self._jobs or self._find_ended(ref) is not None
+
+        async def wait() -> _Job | None:
             async with self._added:
-                await self._added.wait_for(lambda: ref in self._jobs)
-                return self._jobs[ref]
+                await self._added.wait_for(has_begun)
+                return self._jobs.get(ref)
 
         try:
-            return await asyncio.wait_for(wait(), _JOB_TIMEOUT)
+            job = await asyncio.wait_for(wait(), _JOB_TIMEOUT)
         except TimeoutError:
-            raise GrpcError(Code.NOT_FOUND, f"no such job {ref[:_MAX_REF]}") from None
+            job = None
+        if job is not None:
+            return job
+        if (ended := self._find_ended(ref)) is not None and ended.failure is not None:
+            raise ended.failure
+        raise GrpcError(Code.NOT_FOUND, f"no such job {ref[:_MAX_REF]}")
+
+    def _find_ended(self, ref: str) -> _Job | None:
+        return next((job for job in self._ended if job.request.Ref == ref), None)
 
     async def _read_status(self, call: Call) -> AsyncIterator[control.StatusResponse]:
         request: control.StatusRequest = await call.request()
@@ -449,8 +462,7 @@ class _BuildKit:
         if recorded and request.Ref not in self._jobs:
             yield decoder(control.StatusResponse)(recorded[-1].progress)
             return
-        ended = [job for job in self._ended if job.request.Ref == request.Ref]
-        job = ended[0] if ended else await self._job(request.Ref)
+        job = self._find_ended(request.Ref) or await self._job(request.Ref)
         async for response in job.read():
             yield response
 

@@ -78,7 +78,7 @@ def volume(engine: PrivateEngine) -> Iterator[str]:
 def start(engine: PrivateEngine, busybox: str, volume: str, *, running: bool = True) -> str:
     name = unique()
     command = ("run", "-d") if running else ("create",)
-    place = ("--name", name, "-v", f"{volume}:/data")
+    place = ("--name", name, "--stop-timeout", "0", "-v", f"{volume}:/data")
     shell = ("sh", "-c", "[ -e /data/x ] || echo kept > /data/x; exec sleep 600")
     done = engine.cli("jaula", *command, *place, busybox, *shell)
     assert done.returncode == 0, done.stderr
