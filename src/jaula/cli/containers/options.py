@@ -59,11 +59,20 @@ def document(options: Options) -> dict[str, Any]:
         )
         body["ExposedPorts"] = exposed
         host["PortBindings"] = bindings
-    body = {key: value for key, value in body.items() if value not in ("", False, [], {})}
+    body = _without_empty(body)
     body["HostConfig"] = host
     if networks := network_option.documents(options):
         body["NetworkingConfig"] = {"EndpointsConfig": networks}
     return body
+
+
+def _without_empty(members: dict[str, Any]) -> dict[str, Any]:
+    """Return the members without those that say nothing. A number 0 is a value."""
+    return {
+        key: value
+        for key, value in members.items()
+        if value is not False and value not in ("", [], {})
+    }
 
 
 def _streams(options: Options) -> set[str]:
@@ -121,7 +130,7 @@ def _host(options: Options) -> dict[str, Any]:
     if on("rm") and host["RestartPolicy"]["Name"] not in ("", "no"):
         raise UsageError("Conflicting options: --restart and --rm")
     # Unset fields are left out. The fields below are sent if their flag is set, also when empty.
-    host = {key: value for key, value in host.items() if value not in ("", False, [])}
+    host = _without_empty(host)
     for flag, name in (*_NUMBERS, *_NUMBERS_OF_CREATE):
         if options.is_set(flag):
             host[name] = options.number(flag)

@@ -92,6 +92,10 @@ def test_init_false_differs_from_no_init() -> None:
     assert "Init" not in document("busybox")["HostConfig"]
 
 
+def test_a_stop_timeout_of_zero_is_sent() -> None:
+    assert document("--stop-timeout", "0", "busybox")["StopTimeout"] == 0
+
+
 def test_an_empty_entrypoint_resets_the_images() -> None:
     assert document("--entrypoint", "", "busybox", "x")["Entrypoint"] == [""]
     assert "Entrypoint" not in document("busybox")
