@@ -30,7 +30,8 @@ def running(
 ) -> Iterator[str]:
     """Yield the name of a container that runs until the block ends."""
     name = unique()
-    words = ("run", "-d", "--name", name, *flags, image, *(command or ("sleep", "600")))
+    start = ("run", "-d", "--stop-timeout", "1", "--name", name)
+    words = (*start, *flags, image, *(command or ("sleep", "600")))
     done = engine.cli("jaula", *words)
     try:
         assert done.returncode == 0, done.stderr + engine.log_tail()

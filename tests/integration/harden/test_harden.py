@@ -100,7 +100,8 @@ def test_flags_check_and_apply_the_profile(
     name = f"flags-{os.getpid()}"
     script = "echo ok > /tmp/a; cat /tmp/a; while :; do read x < /etc/passwd; sleep 1; done"
     path = tmp_path / f"{name}.record"
-    run = ("jaula", "run", "-d", "--name", name, "--tmpfs", "/tmp", f"--record={path}", busybox)
+    start = ("jaula", "run", "-d", "--stop-timeout", "0", "--name", name)
+    run = (*start, "--tmpfs", "/tmp", f"--record={path}", busybox)
     try:
         assert engine.cli(*run, "sh", "-c", script).returncode == 0
         time.sleep(2)
