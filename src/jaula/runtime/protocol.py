@@ -80,10 +80,12 @@ def start_timeout(runtime: ExternalRuntime | None, *, checkpoint: bool = False) 
 class RestoreSetup(msgspec.Struct, frozen=True):
     """A checkpoint from which a container is started, and what its processes had then.
 
-    ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none.
+    ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``hostname``
+    replaces the one that the processes had; '' keeps it.
     """
 
     images: str  # directory
+    hostname: str = ""
     stdio: tuple[int, int, int] = (0, 0, 0)
     tcp_established: bool = False
     tcp_close: bool = False

@@ -320,6 +320,20 @@ class CheckpointCreate(Document, frozen=True, kw_only=True):
     files: bool = False
 
 
+class CheckpointClone(Document, frozen=True, kw_only=True):
+    """``POST /jaula/containers/{id}/clone/{checkpoint}``: what differs from the first container.
+
+    An empty network mode keeps its networks, without its addresses.
+    """
+
+    name: str = ""
+    network_mode: str = ""
+    networking_config: NetworkingConfig = msgspec.field(default_factory=NetworkingConfig)
+    port_bindings: dict[str, tuple[PortBinding, ...]] = {}
+    labels: dict[str, str] = {}
+    auto_remove: bool = False
+
+
 class Drift(Document, frozen=True, kw_only=True):
     """``POST /jaula/containers/{id}/drift``: a deviation that ``record --drift`` has found."""
 

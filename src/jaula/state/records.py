@@ -399,6 +399,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     pod: PodContainerRequest | None = None  # None: it is not a container of a pod
     user: UserFacts | None = None  # decided at the creation, of a pod's container only
     start_intent: StartIntent | None = None  # None: no start is in progress
+    rollback: str = ""  # the checkpoint whose staged files replace the present ones
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 
     @property

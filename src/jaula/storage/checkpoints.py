@@ -222,17 +222,54 @@ class CheckpointStore:
         try:
             files = []
             for entry in sorted(os.listdir(images)):
-                path = images / entry
-                path.chmod(0o644)
-                files.append(_digest(path, entry, sync=True))
+                files.append(_digest(images / entry, entry, sync=True))
             spec = None
             if (images.parent / SPEC).exists():
                 spec = _digest(images.parent / SPEC, SPEC, sync=True)
-            manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
+        except OSError as error:
+            failure = resource_error(error, f"checkpoint {manifest.name}")
+            raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
+        manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
+        return self.accept(images, manifest, hidden=hidden)
+
+    def link(self, manifest: Manifest, source: Path) -> Manifest:
+        """Give a container hard links to the files of a verified checkpoint, with a manifest.
+
+        ``source`` is the directory of the checkpoint. Files of a checkpoint are never changed.
+
+        :raises InvalidRequest: when the container has one of that name.
+        """
+        images = self.begin(manifest.container, manifest.name)
+        checkpoint = images.parent
+        held = manifest.held.files if manifest.held is not None else ()
+        names = [f"{IMAGES}/{file.name}" for file in manifest.files]
+        names += [f"{FILES}/{file.name}" for file in held]
+        names += [SPEC] if manifest.spec is not None else []
+        try:
+            if held:
+                (checkpoint / FILES).mkdir(mode=0o700)
+            for name in names:
+                os.link(source / name, checkpoint / name, follow_symlinks=False)
+            return self.accept(images, manifest)
+        except BaseException:
+            self.discard(images)
+            raise
+
+    def accept(self, images: Path, manifest: Manifest, *, hidden: bool = False) -> Manifest:
+        """Complete a checkpoint of :meth:`begin` whose files were verified with this manifest.
+
+        A hidden one gets no name.
+
+        :raises Unavailable: when the disk is full.
+        """
+        try:
+            for file in manifest.files:
+                (images / file.name).chmod(0o644)
             data = msgspec.json.format(msgspec.json.encode(manifest))
             _write(images.parent / MANIFEST, data)
             _write(images.parent / MAC, self._mac(data).encode())
-            _sync(images.parent)
+            for directory in (images, images.parent):
+                _sync(directory)
             if not hidden:
                 os.rename(images.parent, images.parent.parent / manifest.name)
                 _sync(images.parent.parent)

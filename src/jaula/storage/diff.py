@@ -15,11 +15,14 @@ from jaula.storage.drivers.driver import Change, ChangeKind
 from jaula.storage.trees import is_opaque, is_whiteout, open_subdirectory, walk
 
 
-def overlay_differences(upper: int, lower_root: int) -> dict[bytes, ChangeKind]:
+def overlay_differences(
+    upper: int, lower_root: int, *, mount_points: bool = False
+) -> dict[bytes, ChangeKind]:
     """Return the differences of an overlay's upper directory.
 
     ``lower_root`` is a descriptor of the merged layers. Paths are relative. The parent directories
-    of a change are included as modified. The mount points of the engine are not.
+    of a change are included as modified. The mount points of the engine are not, unless
+    ``mount_points`` is set.
     """
     differences: dict[bytes, ChangeKind] = {}
     for path, directory, entries in walk(upper):
@@ -39,11 +42,16 @@ def overlay_differences(upper: int, lower_root: int) -> dict[bytes, ChangeKind]:
                     differences[file] = ChangeKind.MODIFIED
             if lower is not None and path and is_opaque(directory):
                 differences |= _deleted(lower, path, entries)
-    return _with_parents(_without_mount_points(differences))
+    return _with_parents(differences if mount_points else _without_mount_points(differences))
 
 
-def tree_differences(tree: int, lower_root: int) -> dict[bytes, ChangeKind]:
-    """Return the differences of a whole tree from the tree that it was copied from."""
+def tree_differences(
+    tree: int, lower_root: int, *, mount_points: bool = False
+) -> dict[bytes, ChangeKind]:
+    """Return the differences of a whole tree from the tree that it was copied from.
+
+    The mount points of the engine are not among them, unless ``mount_points`` is set.
+    """
     differences: dict[bytes, ChangeKind] = {}
     for path, _, entries in walk(tree):
         with _lower(lower_root, path) as lower:
@@ -55,7 +63,7 @@ def tree_differences(tree: int, lower_root: int) -> dict[bytes, ChangeKind]:
                     differences[_join(path, name)] = ChangeKind.MODIFIED
             if lower is not None:
                 differences |= _deleted(lower, path, entries)
-    return _with_parents(_without_mount_points(differences))
+    return _with_parents(differences if mount_points else _without_mount_points(differences))
 
 
 _MOUNT_POINTS = frozenset(

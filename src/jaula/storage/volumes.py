@@ -3,7 +3,8 @@
 ``<volumes>/<name>/_data`` is mounted into containers, ``<volumes>/<name>/volume.json`` stores the
 labels and options. ``<volumes>/<name>/_image`` is the copy of an image's directory while it moves
 into ``_data``, or into the directory of it that ``_image.path`` names. ``_image.new`` is an
-incomplete copy. Names follow Docker's grammar (moby ``daemon/names``):
+incomplete copy. ``<volumes>/<name>/_staged`` has files that will replace those in ``_data``, which
+is ``_former`` meanwhile. Names follow Docker's grammar (moby ``daemon/names``):
 ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
 
 Other users of the host cannot enter the directory of volumes: files in a volume may be set-user-ID
@@ -16,10 +17,12 @@ import errno
 import os
 import re
 import secrets
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +40,7 @@ from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.paths import RESOLVE
 from jaula.kernel.sync import fsync_paths, sync_file_systems
+from jaula.storage import checkpoint_files
 from jaula.storage.trees import (
     DIRECTORY_FLAGS,
     copy_metadata,
@@ -57,6 +61,8 @@ _DATA = "_data"
 _IMAGE = "_image"
 _IMAGE_INCOMPLETE = "_image.new"
 _IMAGE_PATH = "_image.path"
+_STAGED = "_staged"
+_FORMER = "_former"
 _COPY_NAMES = (_IMAGE, _IMAGE_INCOMPLETE, _IMAGE_PATH)
 _BENEATH = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
 _MAX_PATH = 4096  # bytes
@@ -237,6 +243,50 @@ class VolumeStore:
             self._fsync(".", dir_fd=parent)  # before a file is gone: a volume is whole or absent
             remove_tree(parent, removed.encode())
 
+    # -- replacement of all files ---------------------------------------------------------------
+
+    def stage(self, name: str, archive: BufferedReader) -> None:
+        """Prepare other files for a volume, from a tar of :func:`checkpoint_files.write_volume`.
+
+        They are on the disk afterwards. The volume is not changed.
+
+        :raises InvalidRequest: when the tar is not valid, or the volume mounts something else.
+        """
+        if self.get(name).options:
+            raise InvalidRequest(f"volume {name} mounts another file system")
+        with open_directory(self._directory / name) as top:
+            if not stat.S_ISDIR(os.stat(_DATA, dir_fd=top, follow_symlinks=False).st_mode):
+                raise InvalidRequest(f"the directory of volume {name} is a symbolic link")
+            remove_tree(top, os.fsencode(_STAGED))
+            os.mkdir(_STAGED, 0o700, dir_fd=top)
+            try:
+                with open_directory(_STAGED, dir_fd=top) as staged:
+                    checkpoint_files.extract(archive, staged, layer=False)
+            except BaseException:
+                remove_tree(top, os.fsencode(_STAGED))
+                raise
+        sync_file_systems(self._directory)
+
+    def replace(self, name: str) -> None:
+        """Put the staged files in the place of the volume's. Without staged files do nothing.
+
+        No container that has the volume may run. An interrupted call is completed by another one.
+        """
+        with open_directory(self._directory / name) as top:
+            if _STAGED in os.listdir(top):
+                if _DATA in os.listdir(top):
+                    remove_tree(top, os.fsencode(_FORMER))
+                    os.rename(_DATA, _FORMER, src_dir_fd=top, dst_dir_fd=top)
+                os.rename(_STAGED, _DATA, src_dir_fd=top, dst_dir_fd=top)
+                fsync_paths(".", dir_fd=top)
+            remove_tree(top, os.fsencode(_FORMER))
+
+    def discard(self, name: str) -> None:
+        """Remove the staged files of a volume, if there are any."""
+        if self.exists(name):
+            with open_directory(self._directory / name) as top:
+                remove_tree(top, os.fsencode(_STAGED))
+
     # -- check and repair -----------------------------------------------------------------------
 
     def is_on_disk(self, name: str) -> bool:
@@ -302,6 +352,8 @@ class VolumeStore:
         removed = remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
         for name in os.listdir(self._directory):
             top = self._directory / name
+            if os.path.lexists(top / _STAGED):
+                self.discard(name)
             if any(os.path.lexists(top / entry) for entry in _COPY_NAMES):
                 with open_directory(top) as descriptor:
                     self._finish_copy(descriptor)

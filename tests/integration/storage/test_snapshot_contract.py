@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
 import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jaula.config import Paths
 from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.storage.checkpoint_files import sparse_sink
 from jaula.storage.drivers.driver import ChangeKind, SnapshotDriver, open_root
 from jaula.storage.drivers.table import DRIVERS, open_driver
 from jaula.storage.layers.store import LayerStore
-from jaula.storage.trees import remove_tree
+from jaula.storage.trees import remove_tree, walk
 
 Tar = Callable[..., bytes]
 ID = "c0ffee"
@@ -295,3 +299,102 @@ def test_a_tree_deeper_than_path_max_is_removed(
 
 def test_status_names_the_backing_file_system(snapshots: SnapshotDriver) -> None:
     assert snapshots.status()[0][0] == "Backing Filesystem"
+
+
+def archived(snapshots: SnapshotDriver, directory: Path) -> Path:
+    path = directory / "layer.tar"
+    with path.open("xb") as file, sparse_sink(file) as sink:
+        snapshots.write_layer(ID, dict, sink, exact=True)
+    return path
+
+
+def content(snapshots: SnapshotDriver) -> dict[str, object]:
+    """Return type, owner, mode and content of all files."""
+    with open_root(snapshots.root(ID)) as root:
+        return {
+            (path + b"/" + name).decode(): (
+                status.st_mode,
+                status.st_uid,
+                stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mtime_ns),
+            )
+            for path, _, entries in walk(root)
+            for name, status in entries
+        }
+
+
+def test_the_files_of_a_snapshot_are_replaced_by_former_ones(
+    snapshots: SnapshotDriver, image: tuple[str, ...], tmp_path: Path
+) -> None:
+    snapshots.create(ID, image)
+    with open_root(snapshots.root(ID)) as root:
+        os.unlink("etc/passwd", dir_fd=root)
+        os.mkdir("srv", 0o710, dir_fd=root)
+        os.close(os.open("srv/file", os.O_CREAT | os.O_WRONLY, 0o640, dir_fd=root))
+        os.chmod(".", 0o700, dir_fd=root)
+    before = content(snapshots)
+    layer = archived(snapshots, tmp_path)
+    with open_root(snapshots.root(ID)) as root:
+        os.close(os.open("etc/passwd", os.O_CREAT | os.O_WRONLY, dir_fd=root))
+        os.close(os.open("srv/later", os.O_CREAT | os.O_WRONLY, dir_fd=root))
+        os.unlink("srv/file", dir_fd=root)
+    changed = content(snapshots)
+    with layer.open("rb") as file:
+        snapshots.stage(ID, file)
+    assert content(snapshots) == changed
+    snapshots.replace(ID)
+    snapshots.replace(ID)
+    assert content(snapshots) == before
+    with open_root(snapshots.root(ID)) as root:
+        assert os.fstat(root).st_mode & 0o777 == 0o700
+        os.close(os.open("srv/later", os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=root))
+    snapshots.remove(ID)
+    assert not snapshots.exists(ID)
+
+
+def test_staged_files_can_be_discarded(
+    snapshots: SnapshotDriver, image: tuple[str, ...], paths: Paths, tmp_path: Path
+) -> None:
+    snapshots.create(ID, image)
+    entries = sorted(os.listdir(paths.container(ID)))
+    layer = archived(snapshots, tmp_path)
+    for data in (layer.read_bytes(), layer.read_bytes()[:700]):
+        layer.write_bytes(data)
+        with layer.open("rb") as file, contextlib.suppress(InvalidRequest):
+            snapshots.stage(ID, file)
+        snapshots.discard(ID)
+        snapshots.replace(ID)
+        assert sorted(os.listdir(paths.container(ID))) == entries
+
+
+def test_an_interrupted_replacement_is_completed(
+    snapshots: SnapshotDriver,
+    image: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    snapshots.create(ID, image)
+    layer = archived(snapshots, tmp_path)
+    before = content(snapshots)
+    with open_root(snapshots.root(ID)) as root:
+        os.close(os.open("later", os.O_CREAT | os.O_WRONLY, dir_fd=root))
+    for failing in (1, 2, 3):
+        with layer.open("rb") as file:
+            snapshots.stage(ID, file)
+        monkeypatch.setattr(os, "rename", interrupted(failing))
+        with contextlib.suppress(KeyboardInterrupt):
+            snapshots.replace(ID)
+        monkeypatch.undo()
+        snapshots.replace(ID)
+        assert content(snapshots) == before
+
+
+def interrupted(failing: int) -> Callable[..., None]:
+    """Return rename(2), of which one call is interrupted."""
+    calls, rename = itertools.count(1), os.rename
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        if next(calls) == failing:
+            raise KeyboardInterrupt
+        rename(*args, **kwargs)
+
+    return call

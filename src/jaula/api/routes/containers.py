@@ -11,6 +11,7 @@ from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import (
+    CheckpointClone,
     CheckpointCreate,
     ContainerCreate,
     ContainerCreateBody,
@@ -241,6 +242,22 @@ async def remove_checkpoint(request: Request) -> Answer:
     return response.NO_CONTENT
 
 
+async def rollback(request: Request) -> Answer:
+    """Put files and processes of a container back to a checkpoint that holds its files."""
+    ref, _, name = request.name.partition("/")
+    await request.ignore_body()
+    await request.engine.containers.rollback(ref, name)
+    return response.NO_CONTENT
+
+
+async def clone(request: Request) -> Answer:
+    """Create a container that goes on from a checkpoint of another one."""
+    ref, _, name = request.name.partition("/")
+    body = await request.document(CheckpointClone, required=True)
+    created = await request.engine.containers.clone(ref, name, body)
+    return response.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
+
+
 async def inspect_checkpoint(request: Request) -> Answer:
     """Get the facts about a checkpoint, and whether a container can be started from it."""
     ref, _, name = request.name.partition("/")
@@ -289,6 +306,8 @@ ROUTES: Routes = (
     ("POST", "/containers/{id}/checkpoints", create_checkpoint),
     ("DELETE", "/containers/{id}/checkpoints/{checkpoint}", remove_checkpoint),
     ("GET", "/jaula/containers/{id}/checkpoints/{checkpoint}", inspect_checkpoint),
+    ("POST", "/jaula/containers/{id}/rollback/{checkpoint}", rollback),
+    ("POST", "/jaula/containers/{id}/clone/{checkpoint}", clone),
     ("GET", "/jaula/containers/{id}/spec", spec),
     ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
     ("POST", "/jaula/containers/{id}/drift", drift),

@@ -349,10 +349,18 @@ def _held_document(held: CheckpointFiles | None) -> dict[str, Any] | None:
     }
 
 
-def restore_setup(store: CheckpointStore, manifest: Manifest) -> RestoreSetup:
-    """Return what the runtime needs to restore a checkpoint."""
+def restore_setup(store: CheckpointStore, manifest: Manifest, hostname: str) -> RestoreSetup:
+    """Return what the runtime needs to restore a checkpoint; ``hostname`` is the container's.
+
+    The processes keep the host name that they had, unless they were those of another container.
+    """
+    former = manifest.description.hostname if manifest.description is not None else hostname
     return RestoreSetup(
-        str(store.images(manifest)), manifest.stdio, manifest.tcp_established, manifest.tcp_close
+        images=str(store.images(manifest)),
+        stdio=manifest.stdio,
+        tcp_established=manifest.tcp_established,
+        tcp_close=manifest.tcp_close,
+        hostname=hostname if hostname != former else "",
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.storage.checkpoint_files import sparse_sink, write_volume
 from jaula.storage.checkpoints import (
     ROOT_TAR,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.model.services import Services
     from jaula.state.records import ContainerRecord
+    from jaula.storage.checkpoints import Manifest
 
 
 def describe(record: ContainerRecord) -> ContainerDescription:
@@ -76,3 +78,60 @@ def write(services: Services, record: ContainerRecord, images: Path) -> Checkpoi
         excluded=tuple(excluded),
         files=tuple(describe_file(images, name) for name in names),
     )
+
+
+def stage(services: Services, record: ContainerRecord, manifest: Manifest) -> None:
+    """Prepare the files of a verified checkpoint for the snapshot and the volumes of a container.
+
+    The volumes are those that it has at the same destinations. Nothing is changed: :func:`replace`
+    puts the files in place, :func:`discard` removes them. Call from a thread that may block.
+
+    :raises InvalidRequest: when the checkpoint holds no files, or a volume does not exist.
+    :raises Unavailable: when the disk is full.
+    """
+    held = manifest.held
+    if held is None:
+        raise InvalidRequest(
+            f"checkpoint {manifest.name} holds no files",
+            hint="create it with jaula checkpoint create --with-files, or jaula snapshot",
+        )
+    directory = services.checkpoints.files(manifest)
+    names = {m.destination: m.name for m in record.mounts if m.type == "volume"}
+    try:
+        for volume in held.volumes:
+            name = names.get(volume.destinations[0], "")
+            if not services.volumes.exists(name):
+                raise InvalidRequest(
+                    f"the volume at {volume.destinations[0]} does not exist any more",
+                    hint=f"create the volume {name or volume.name}",
+                )
+            with (directory / volume.file).open("rb") as archive:
+                services.volumes.stage(name, archive)
+        with (directory / ROOT_TAR).open("rb") as layer:
+            services.snapshots.stage(record.id, layer)
+    except OSError as error:
+        discard(services, record)
+        what = f"the files of checkpoint {manifest.name} cannot be written"
+        raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
+    except BaseException:
+        discard(services, record)
+        raise
+
+
+def replace(services: Services, record: ContainerRecord) -> None:
+    """Put staged files in place; an interrupted call is completed by another one."""
+    for name in _volumes(services, record):
+        services.volumes.replace(name)
+    services.snapshots.replace(record.id)
+
+
+def discard(services: Services, record: ContainerRecord) -> None:
+    """Remove staged files."""
+    for name in _volumes(services, record):
+        services.volumes.discard(name)
+    services.snapshots.discard(record.id)
+
+
+def _volumes(services: Services, record: ContainerRecord) -> list[str]:
+    names = dict.fromkeys(mount.name for mount in record.mounts if mount.type == "volume")
+    return [name for name in names if services.volumes.exists(name)]

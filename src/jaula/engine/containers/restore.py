@@ -49,6 +49,9 @@ _QUIET_TIME = 0.3  # seconds without an answer of any shim; then the engine serv
 async def restore(services: Services, containers: Containers) -> None:
     """Reconcile the records with the running processes; call once, before anything is served."""
     await _kill_build_steps(services, containers)
+    rolled_back = containers.rollbacks.interrupted()
+    for container in rolled_back:
+        container.removing = True  # neither the restart policy nor --rm applies to its exit
     starts = _resume_starts(services)
     for start in ("range_start", "borrowed_start"):
         used = (getattr(container.record, start) for container in services.container_store)
@@ -74,6 +77,8 @@ async def restore(services: Services, containers: Containers) -> None:
     await _undo_unrecorded_starts(services, containers)
     for container in [c for c in services.container_store if c.live and c.shim is None]:
         await _record_exit(services, containers, container)
+    for container in rolled_back:
+        await containers.rollbacks.replace_files(container)
     await asyncio.to_thread(_sweep, services)
     for path in await asyncio.to_thread(_sweep_cgroups, services):
         containers.exit_handler.cgroup_reaper.remove_path(
@@ -337,6 +342,9 @@ async def _remove(containers: Containers, container: Container, *, volumes: bool
 async def _restart(containers: Containers, container: Container) -> None:
     """Restart a container, by its policy, that exited with the machine or a previous engine."""
     record = container.record
+    if record.rollback:
+        containers.exit_handler.tasks.spawn(containers.rollbacks.resume(container))
+        return
     exited = record.status is Status.EXITED
     if record.status is Status.RESTARTING and container.restart is None:
         containers.exit_handler.resume(container)
@@ -391,6 +399,9 @@ def _sweep(services: Services) -> None:
                 )
             else:
                 log.info("swept %s", parent / name)
+    for container in services.container_store:
+        if not container.record.rollback:
+            services.snapshots.discard(container.id)
     for store in (services.snapshots, services.volumes, services.images):
         try:
             store.sweep()

@@ -14,15 +14,17 @@ import msgspec
 
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
+from jaula.engine.containers import checkpoint_files, oom_score, restart_policy
 from jaula.engine.containers import create as container_create
-from jaula.engine.containers import oom_score, restart_policy
 from jaula.engine.containers.checkpoint import Checkpoints
+from jaula.engine.containers.clone import AuthorizeBody, Clones
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.log_config import pod_log
 from jaula.engine.containers.query import ContainerQueries
+from jaula.engine.containers.rollback import Rollbacks
 from jaula.engine.containers.start import Starter, open_cgroup
 from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import LIVE, Container
@@ -41,6 +43,7 @@ from jaula.errors import (
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
 from jaula.spec.api import (
+    CheckpointClone,
     CheckpointCreate,
     ContainerCreate,
     ContainerUpdate,
@@ -75,7 +78,7 @@ class Containers(ContainerQueries):
     def __init__(self, services: Services, users: UserLookup) -> None:
         super().__init__(services)
         self._users = users
-        self.exit_handler = ExitHandler(services, self._start)
+        self.exit_handler = ExitHandler(services, self.start_container)
         self._process_control = ProcessControl(services, self._emit, self.exit_handler.save)
         self.starter = Starter(
             services,
@@ -86,6 +89,10 @@ class Containers(ContainerQueries):
             self.exit_handler.remove_run_dir,
         )
         self.checkpoints = Checkpoints(services)
+        self.rollbacks = Rollbacks(
+            services, self.checkpoints, self.exit_handler, self.end, self.start_container
+        )
+        self.clones = Clones(services, self.exit_handler)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
         self._copy = ContainerCopy(services, self.starter.ids_of)
@@ -160,15 +167,19 @@ class Containers(ContainerQueries):
             if checkpoint:
                 manifest = await self.checkpoints.open(container, checkpoint, checkpoint_dir)
             container.change(restart_count=0, restart_delay=0.0)
-            await self._start(container, manifest)
+            await self.start_container(container, manifest)
 
     async def _cgroup_gone(self, container: Container) -> None:
         """Wait until the cgroup of the previous run is removed; most often none is left."""
         if self.exit_handler.cgroup_reaper.removals:
             await self.exit_handler.cgroup_reaper.gone(container)
 
-    async def _start(self, container: Container, checkpoint: Manifest | None = None) -> None:
+    async def start_container(
+        self, container: Container, checkpoint: Manifest | None = None
+    ) -> None:
         container.removing = False
+        if container.record.rollback and checkpoint is None:
+            await in_thread(checkpoint_files.replace, self.services, container.record)
         try:
             await self.starter.start(container, checkpoint)
         except BaseException as error:
@@ -250,7 +261,7 @@ class Containers(ContainerQueries):
         async with container.lock:
             self._check_exists(container)
             if not container.live:
-                await self._start(container)
+                await self.start_container(container)
         self._emit(container, "restart")
 
     async def kill(self, ref: str, signal: str | None) -> None:
@@ -292,6 +303,23 @@ class Containers(ContainerQueries):
     async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
         """Remove a checkpoint."""
         await self.checkpoints.remove(self.find(ref), name, directory)
+
+    async def clone(
+        self,
+        ref: str,
+        checkpoint: str,
+        options: CheckpointClone,
+        *,
+        owner: tuple[str, int],
+        authorize: AuthorizeBody,
+    ) -> ContainerCreated:
+        """Create a container that goes on from a checkpoint of another one."""
+        manifest = await self.checkpoints.open(self.find(ref), checkpoint, "")
+        return await self.clones.clone(manifest, options, owner=owner, authorize=authorize)
+
+    async def rollback(self, ref: str, checkpoint: str) -> None:
+        """Put files and processes of a container back to a checkpoint; see :class:`Rollbacks`."""
+        await self.rollbacks.rollback(self.find(ref), checkpoint)
 
     async def pause(self, ref: str) -> None:
         """Freeze every process of a container.

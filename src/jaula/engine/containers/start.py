@@ -131,7 +131,7 @@ class Starter:
             )
             request = self._prepare(container, joined, resources, runtime, mounts)
             if checkpoint is not None:
-                restore = restore_setup(self._services.checkpoints, checkpoint)
+                restore = restore_setup(self._services.checkpoints, checkpoint, record.hostname)
                 request = msgspec.structs.replace(request, restore=restore)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
@@ -216,7 +216,7 @@ class Starter:
         # Before the runtime is asked: it may report exhausted memory at once.
         container.change(oom_killed=False)
         if not container.record.build:
-            container.change(start_intent=intent)
+            container.change(start_intent=intent, rollback="")
             self._services.container_store.save(container)
         return intent
 

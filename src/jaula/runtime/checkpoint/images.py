@@ -40,6 +40,7 @@ _MAGICS = {
     "core": 0x55053847,
     "ids": 0x54432030,
     "userns": 0x55474906,
+    "utsns": 0x54473203,
     "seccomp": 0x64413049,
     "cgroup": 0x59383330,
     "mountpoints": 0x55563928,
@@ -226,6 +227,7 @@ class Images(msgspec.Struct, frozen=True):
     mounts: tuple[pb.Mount, ...]
     files: tuple[pb.File, ...]
     clocks: dict[int, pb.TimeNamespace] = {}  # by id of the time namespace
+    uts_namespaces: tuple[str, ...] = ()  # names of the files
 
 
 def read_all(directory: int) -> Images:
@@ -248,6 +250,7 @@ def read_all(directory: int) -> Images:
         ids={_number(name): read_one(directory, name, pb.Ids) for name in numbered("ids")},
         cores={_number(name): read_one(directory, name, pb.Core) for name in numbered("core")},
         user_namespaces=tuple(numbered("userns")),
+        uts_namespaces=tuple(numbered("utsns")),
         cgroups=read_one(directory, CGROUP, pb.Cgroup),
         filters=tuple(each for image in seccomp for each in image.seccomp_filters),
         mounts=tuple(read(directory, mounts[0], pb.Mount)),

@@ -431,6 +431,11 @@ class _Restore:
                 gid_map=_extents(linux.gid_mappings or linux.uid_mappings),
             )
             _replace(directory, name, images.encode(name, [maps]))
+        for name in read.uts_namespaces if self._setup.hostname else ():
+            names = pb.UtsNamespace(
+                nodename=self._setup.hostname, domainname=self._spec.domainname or "(none)"
+            )
+            _replace(directory, name, images.encode(name, [names]))
         cgroups = _cgroup_image(read, own_cgroups, cgroup_paths)
         _replace(directory, images.CGROUP, images.encode(images.CGROUP, [cgroups]))
         files = [_mend(file) for file in read.files]

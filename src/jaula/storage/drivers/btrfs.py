@@ -161,6 +161,9 @@ class BtrfsDriver(FullCopyDriver):
                 hint="`btrfs quota enable --simple` says why",
             ) from error
 
+    def _is_limited(self, parent: int) -> bool:
+        return _LIMIT_MARK in os.listdir(parent)
+
     def _clear_limits(self, parent: int) -> None:
         """Clear the limit before a removal, because a full qgroup refuses removals too."""
         try:

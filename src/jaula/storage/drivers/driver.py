@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from io import BufferedReader
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -93,8 +94,27 @@ class SnapshotDriver(Protocol):
         """Write the selected differences as the tar of a layer. Return whether there are any.
 
         The container may run. Only a paused container gives a consistent layer. With ``exact`` the
-        tar has an entry for the root directory, times in nanoseconds, and ACLs.
+        tar has an entry for the root directory, times in nanoseconds, ACLs, and the mount points
+        that a start has created.
         """
+
+    def stage(self, id: str, layer: BufferedReader) -> None:
+        """Prepare other files for a snapshot: its layers, changed by the tar of a layer.
+
+        They are on the disk afterwards. The snapshot is not changed, and the container may run.
+
+        :raises InvalidRequest: when the tar is not valid.
+        :raises Unsupported: when the files of a snapshot with a size limit cannot be replaced.
+        """
+
+    def replace(self, id: str) -> None:
+        """Put the staged files in the place of the snapshot's. Without staged files do nothing.
+
+        The container must not run. An interrupted call is completed by another one.
+        """
+
+    def discard(self, id: str) -> None:
+        """Remove the staged files, if there are any."""
 
     def usage(self, id: str) -> SnapshotUsage:
         """Return the bytes and inodes that the snapshot has beyond its layers.

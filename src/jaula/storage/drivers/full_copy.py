@@ -2,7 +2,8 @@
 
 ``<root>/<driver>/<chain>`` is the merged tree of a stack of layers. It is made once and then
 copied. ``containers/<id>/rootfs`` is a container's copy, ``containers/<id>/chain`` names its merged
-tree. The subclasses create, copy and remove trees.
+tree. ``new-staged`` has files that will replace ``rootfs``. The subclasses create, copy and remove
+trees.
 """
 
 from __future__ import annotations
@@ -15,11 +16,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 
 from jaula.config import Paths
-from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, resource_error
-from jaula.kernel.sync import sync_file_systems
+from jaula.errors import (
+    Conflict,
+    CorruptState,
+    InvalidRequest,
+    NotFound,
+    Unsupported,
+    resource_error,
+)
+from jaula.kernel.sync import fsync_paths, sync_file_systems
 from jaula.spec.rootfs import DirectoryRoot, RootSource
+from jaula.storage.checkpoint_files import extract
 from jaula.storage.diff import sorted_changes, tree_differences
 from jaula.storage.drivers.driver import Change, ChangeFilter
 from jaula.storage.filesystem_type import filesystem_name
@@ -36,6 +46,8 @@ from jaula.storage.trees import (
 )
 
 INCOMPLETE = "new-"
+_STAGED, _FORMER = f"{INCOMPLETE}staged", f"{INCOMPLETE}former"
+_LAYER = f"{INCOMPLETE}layer".encode()
 _VIEW_LIFETIME = 600.0  # seconds for which a viewed merged tree without a snapshot is kept
 
 
@@ -82,6 +94,10 @@ class FullCopyDriver(ABC):
     @abstractmethod
     def _clear_limits(self, parent: int) -> None:
         """Clear the size limits in a container's directory before its trees are removed."""
+
+    @abstractmethod
+    def _is_limited(self, parent: int) -> bool:
+        """Return whether the snapshot in a container's directory has a size limit."""
 
     def _seal(self, tree: int) -> None:  # noqa: B027 - optional
         """Make a complete merged tree immutable."""
@@ -147,9 +163,54 @@ class FullCopyDriver(ABC):
         self, id: str, select: ChangeFilter, sink: Sink, *, exact: bool = False
     ) -> bool:
         with self._tree_and_base(id) as (tree, base):
-            differences = select(tree_differences(tree, base))
+            differences = select(tree_differences(tree, base, mount_points=exact))
             write_layer(tree, differences, sink, exact=exact)
         return bool(differences)
+
+    def stage(self, id: str, layer: BufferedReader) -> None:
+        with (
+            self._tree_and_base(id) as (_, base),
+            open_directory(self._paths.container(id)) as parent,
+        ):
+            if self._is_limited(parent):
+                raise Unsupported(
+                    f"the files of a container with --storage-opt size= cannot be replaced on"
+                    f" {self.name}",
+                    hint="create it without that option, or use the overlay driver",
+                )
+            try:
+                self._remove_tree(parent, _STAGED)
+                self._copy_tree(base, parent, _STAGED, None)
+                remove_tree(parent, _LAYER)
+                os.mkdir(_LAYER, 0o700, dir_fd=parent)
+                with (
+                    open_directory(os.fsdecode(_LAYER), dir_fd=parent) as changes,
+                    open_directory(_STAGED, dir_fd=parent) as staged,
+                ):
+                    extract(layer, changes, layer=True)
+                    copy_tree(changes, staged, whiteout=remove_tree)
+            except BaseException:
+                self._remove_tree(parent, _STAGED)
+                raise
+            finally:
+                remove_tree(parent, _LAYER)
+        sync_file_systems(self._paths.container(id))
+
+    def replace(self, id: str) -> None:
+        with open_directory(self._paths.container(id)) as parent:
+            if _STAGED in os.listdir(parent):
+                if "rootfs" in os.listdir(parent):
+                    self._remove_tree(parent, _FORMER)
+                    os.rename("rootfs", _FORMER, src_dir_fd=parent, dst_dir_fd=parent)
+                os.rename(_STAGED, "rootfs", src_dir_fd=parent, dst_dir_fd=parent)
+                fsync_paths(".", dir_fd=parent)
+            self._remove_tree(parent, _FORMER)
+
+    def discard(self, id: str) -> None:
+        if self.exists(id):
+            with open_directory(self._paths.container(id)) as parent:
+                self._remove_tree(parent, _STAGED)
+                remove_tree(parent, _LAYER)
 
     def status(self) -> list[tuple[str, str]]:
         return [("Backing Filesystem", filesystem_name(self._paths.root))]

@@ -2,6 +2,8 @@
 
 Follows the kernel's ``filesystems/overlayfs.rst``. ``containers/<id>/upper`` and ``work`` are the
 container's upper and work directory, ``containers/<id>/layers.json`` lists the lower layers.
+``upper.staged`` has files that will replace those of the upper directory, which is ``upper.former``
+meanwhile.
 
 Facts about overlayfs: the root of the mount shows the owner, mode and times of the upper directory.
 An upper directory on overlayfs, NFS or FAT is refused or becomes read-only. So the driver probes
@@ -16,6 +18,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from io import BufferedReader
 from pathlib import Path
 
 import msgspec
@@ -23,8 +26,9 @@ import msgspec
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
-from jaula.kernel.sync import fsync_paths
+from jaula.kernel.sync import fsync_paths, sync_file_systems
 from jaula.spec.rootfs import OverlayRoot, RootSource
+from jaula.storage.checkpoint_files import extract
 from jaula.storage.diff import (
     has_redirects,
     overlay_differences,
@@ -48,6 +52,7 @@ from jaula.storage.trees import (
 
 _PROBE = ".probe-"
 _ENTRIES = ("upper", "work", "layers.json")
+_STAGED, _FORMER = "upper.staged", "upper.former"
 
 
 class OverlayDriver:
@@ -135,7 +140,7 @@ class OverlayDriver:
                 project_quota.end(parent)
         except FileNotFoundError:
             return
-        remove_entries(container, _ENTRIES)
+        remove_entries(container, (*_ENTRIES, _STAGED, _FORMER))
 
     def exists(self, id: str) -> bool:
         container = self._paths.container(id)
@@ -170,12 +175,46 @@ class OverlayDriver:
             open_root(merged_source) as merged,
         ):
             if has_redirects(upper):
-                differences = tree_differences(merged, lower)
+                differences = tree_differences(merged, lower, mount_points=exact)
             else:
-                differences = overlay_differences(upper, lower)
+                differences = overlay_differences(upper, lower, mount_points=exact)
             differences = select(differences)
             write_layer(merged, differences, sink, exact=exact)
         return bool(differences)
+
+    def stage(self, id: str, layer: BufferedReader) -> None:
+        self._upper(id)
+        container = self._paths.container(id)
+        with open_directory(container) as parent:
+            remove_tree(parent, _STAGED.encode())
+            os.mkdir(_STAGED, 0o700, dir_fd=parent)
+            try:
+                with open_directory(_STAGED, dir_fd=parent) as staged:
+                    project_quota.join(parent, staged)
+                    extract(layer, staged, layer=True)
+            except BaseException:
+                remove_tree(parent, _STAGED.encode())
+                raise
+        sync_file_systems(container)
+
+    def replace(self, id: str) -> None:
+        with open_directory(self._paths.container(id)) as parent:
+            if _STAGED in os.listdir(parent):
+                if "upper" in os.listdir(parent):
+                    remove_tree(parent, _FORMER.encode())
+                    os.rename("upper", _FORMER, src_dir_fd=parent, dst_dir_fd=parent)
+                remove_tree(parent, b"work")
+                os.mkdir("work", 0o700, dir_fd=parent)
+                with open_directory("work", dir_fd=parent) as work:
+                    project_quota.join(parent, work)
+                os.rename(_STAGED, "upper", src_dir_fd=parent, dst_dir_fd=parent)
+                fsync_paths(".", dir_fd=parent)
+            remove_tree(parent, _FORMER.encode())
+
+    def discard(self, id: str) -> None:
+        if self.exists(id):
+            with open_directory(self._paths.container(id)) as parent:
+                remove_tree(parent, _STAGED.encode())
 
     def usage(self, id: str) -> SnapshotUsage:
         try:

@@ -42,6 +42,18 @@ def begin(parent: int, directories: Sequence[int], directory: Path) -> None:
             raise _unsupported(directory, os.strerror(error.errno or 0)) from error
 
 
+def has_project(parent: int) -> bool:
+    """Return whether a container has a project."""
+    return _read_project(parent) is not None
+
+
+def join(parent: int, directory: int) -> None:
+    """Assign the project of a container, if it has one, to another empty directory."""
+    project = _read_project(parent)
+    if project is not None:
+        quota.set_project(directory, project)
+
+
 def limit(parent: int, size: int) -> None:
     """Limit the project of a container to its present usage plus ``size`` bytes."""
     project = _read_project(parent)

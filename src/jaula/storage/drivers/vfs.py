@@ -48,6 +48,9 @@ class VfsDriver(FullCopyDriver):
             if size is not None:
                 project_quota.limit(parent, size)
 
+    def _is_limited(self, parent: int) -> bool:
+        return project_quota.has_project(parent)
+
     def _clear_limits(self, parent: int) -> None:
         project_quota.end(parent)
 

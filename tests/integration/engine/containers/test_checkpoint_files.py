@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -35,6 +36,11 @@ def refused(engine: PrivateEngine, *words: str) -> str:
 
 def read(engine: PrivateEngine, path: str, name: str = NAME) -> str:
     return jaula(engine, "exec", name, "cat", path).strip()
+
+
+def address(document: dict[str, Any]) -> str:
+    (network,) = document["NetworkSettings"]["Networks"].values()
+    return str(network["IPAddress"])
 
 
 def wait_for_count(engine: PrivateEngine, least: int, name: str = NAME) -> int:
@@ -95,3 +101,86 @@ def test_a_checkpoint_without_files_says_so(engine: PrivateEngine, run: Run) -> 
     run()
     jaula(engine, "checkpoint", "create", "--leave-running", NAME, "one")
     assert inspected(engine, "one")["ContainerFiles"] is None
+
+
+def test_a_rollback_puts_files_volumes_and_memory_back(engine: PrivateEngine, run: Run) -> None:
+    run()
+    jaula(engine, "exec", NAME, "sh", "-c", "echo kept >/root/note; echo kept >/data/note")
+    assert jaula(engine, "snapshot", "--end-execs", NAME, "one") == "one\n"
+    before = containers.inspect(engine, NAME)
+    first = wait_for_count(engine, 5)
+    jaula(engine, "exec", NAME, "sh", "-c",
+          "rm /root/note /data/note; echo new >/data/new; echo new >/etc/new")  # fmt: skip
+    wait_for_count(engine, first + 20)
+    for _ in range(2):
+        assert jaula(engine, "rollback", NAME, "one") == f"{NAME}\n"
+        assert wait_for_count(engine, 1) < first + 20
+        assert [read(engine, path) for path in ("/root/note", "/data/note")] == ["kept", "kept"]
+        assert read(engine, "/etc/passwd")
+        for path in ("/data/new", "/etc/new"):
+            refused(engine, "exec", NAME, "cat", path)
+    after = containers.inspect(engine, NAME)
+    assert (after["Id"], after["State"]["Running"]) == (before["Id"], True)
+    assert address(after) == address(before)
+    jaula(engine, "stop", "-t", "0", NAME)
+    jaula(engine, "rollback", NAME, "one")
+    assert wait_for_count(engine, 1)
+
+
+def test_a_rollback_without_files_is_refused_and_changes_nothing(
+    engine: PrivateEngine, run: Run
+) -> None:
+    run()
+    jaula(engine, "checkpoint", "create", "--leave-running", NAME, "one")
+    pid = containers.pid(engine, NAME)
+    assert "holds no files" in refused(engine, "rollback", NAME, "one")
+    assert "does not exist" in refused(engine, "rollback", NAME, "two")
+    jaula(engine, "snapshot", NAME, "two")
+    container = containers.inspect(engine, NAME)["Id"]
+    archive = engine.root / "lib/checkpoints" / container / "two/files/volume-0.tar"
+    archive.write_bytes(archive.read_bytes().replace(b"count", b"COUNT"))
+    assert "volume-0.tar was changed" in refused(engine, "rollback", NAME, "two")
+    assert containers.pid(engine, NAME) == pid
+
+
+def test_a_volume_of_another_running_container_is_not_put_back(
+    engine: PrivateEngine, run: Run, busybox: str
+) -> None:
+    run()
+    jaula(engine, "snapshot", NAME, "one")
+    jaula(engine, "run", "-d", "--name", "reader", "-v", "counted:/x", busybox, "sleep", "60")
+    try:
+        assert "reader uses its volume counted" in refused(engine, "rollback", NAME, "one")
+        assert containers.inspect(engine, NAME)["State"]["Running"]
+    finally:
+        jaula(engine, "rm", "-f", "reader")
+
+
+def test_clones_have_files_volumes_and_addresses_of_their_own(
+    engine: PrivateEngine, run: Run
+) -> None:
+    run()
+    jaula(engine, "snapshot", NAME, "one")
+    wait_for_count(engine, wait_for_count(engine, 1) + 10)
+    names = ("clone1", "clone2")
+    try:
+        for name in names:
+            jaula(engine, "clone", "--name", name, NAME, "one")
+        documents = [containers.inspect(engine, name) for name in (NAME, *names)]
+        addresses = {address(each) for each in documents}
+        volumes = {each["Mounts"][0]["Name"] for each in documents}
+        assert len(addresses) == len(volumes) == 3
+        for document, name in zip(documents, (NAME, *names), strict=True):
+            assert wait_for_count(engine, wait_for_count(engine, 1, name) + 2, name)
+            hostname = jaula(engine, "exec", name, "hostname").strip()
+            assert hostname == document["Config"]["Hostname"] == document["Id"][:12]
+        jaula(engine, "rm", "-f", "-v", "clone1")
+        jaula(engine, "snapshot", "clone2", "again")
+        jaula(engine, "rollback", "clone2", "one")
+        wait_for_count(engine, 1, "clone2")
+    finally:
+        for name in names:
+            engine.cli("jaula", "rm", "-f", "-v", name)
+        for volume in jaula(engine, "volume", "ls", "-q").split():
+            if volume.startswith("counted-"):
+                jaula(engine, "volume", "rm", volume)

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import AsyncIterator, Sequence
 
-    from jaula.engine.authz.session import Session
-    from jaula.engine.containers.create import Bounds
+    from jaula.engine.authz.session import AuditedAction, Session
+    from jaula.engine.containers.create import Authorize, Bounds
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.spec.api import (
+        CheckpointClone,
         CheckpointCreate,
         ContainerCreate,
         ContainerUpdate,
@@ -56,29 +57,40 @@ class ContainersApi:
     ) -> ContainerCreated:
         session = self._session
         with session.begin("container create", name or "", image=body.image) as action:
-
-            def authorize(resolved: ResolvedRequest) -> Bounds:
-                entry = ""
-                if relaxations.has_engine_socket(resolved):
-                    # Labels of the request alone: the image must not choose its own right.
-                    plain_name = check_name(name) if name else ""
-                    entry = session.policy.proposed_entry(plain_name, body.labels)
-                privileges = action.authorize(
-                    (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
-                )
-                session.check_request(resolved)
-                session.authorize_secrets(resolved)
-                session.authorize_networks(body, resolved)
-                action.reserve(Share.CONTAINERS)
-                action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-                return session.bounds(resolved, privileges, entry)
-
             created = await self._service.create(
-                body, name, platform, owner=session.owner, authorize=authorize
+                body,
+                name,
+                platform,
+                owner=session.owner,
+                authorize=self._authorize(action, name, body),
             )
             action.object = created.id
             action.seal = request_seal(self._service.find(created.id).record)
             return created
+
+    def _authorize(
+        self, action: AuditedAction, name: str | None, body: ContainerCreate
+    ) -> Authorize:
+        """Return the check of a resolved create request."""
+        session = self._session
+
+        def authorize(resolved: ResolvedRequest) -> Bounds:
+            entry = ""
+            if relaxations.has_engine_socket(resolved):
+                # Labels of the request alone: the image must not choose its own right.
+                plain_name = check_name(name) if name else ""
+                entry = session.policy.proposed_entry(plain_name, body.labels)
+            privileges = action.authorize(
+                (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
+            )
+            session.check_request(resolved)
+            session.authorize_secrets(resolved)
+            session.authorize_networks(body, resolved)
+            action.reserve(Share.CONTAINERS)
+            action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
+            return session.bounds(resolved, privileges, entry)
+
+        return authorize
 
     async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> None:
         with self._session.begin("container start", ref) as action:
@@ -91,6 +103,27 @@ class ContainersApi:
         with self._session.begin("checkpoint create", ref) as action:
             action.require_enter(ref)
             await self._service.create_checkpoint(ref, body)
+
+    async def clone(self, ref: str, checkpoint: str, body: CheckpointClone) -> ContainerCreated:
+        session = self._session
+        with session.begin("container clone", ref) as action:
+            action.require_enter(ref)
+            created = await self._service.clone(
+                ref,
+                checkpoint,
+                body,
+                owner=session.owner,
+                authorize=lambda request: self._authorize(action, body.name, request),
+            )
+            action.describe(self._service.find(created.id))
+            action.seal = request_seal(self._service.find(created.id).record)
+            return created
+
+    async def rollback(self, ref: str, checkpoint: str) -> None:
+        with self._session.begin("container rollback", ref) as action:
+            action.authorize_start(ref)
+            action.require_enter(ref)
+            await self._service.rollback(ref, checkpoint)
 
     def list_checkpoints(self, ref: str, directory: str) -> Documents:
         self._session.require_read()

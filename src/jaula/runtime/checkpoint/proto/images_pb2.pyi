@@ -355,3 +355,11 @@ class TimeNamespace(_message.Message):
     monotonic: Timespec
     boottime: Timespec
     def __init__(self, monotonic: _Optional[_Union[Timespec, _Mapping]] = ..., boottime: _Optional[_Union[Timespec, _Mapping]] = ...) -> None: ...
+
+class UtsNamespace(_message.Message):
+    __slots__ = ("nodename", "domainname")
+    NODENAME_FIELD_NUMBER: _ClassVar[int]
+    DOMAINNAME_FIELD_NUMBER: _ClassVar[int]
+    nodename: str
+    domainname: str
+    def __init__(self, nodename: _Optional[str] = ..., domainname: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,71 @@
+"""``jaula clone``."""
+
+from __future__ import annotations
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import publish_option
+from jaula.cli.containers.options import pairs
+from jaula.cli.errors import EngineError
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Create the clone, start it from the checkpoint, and print its id."""
+    container, checkpoint = options.arguments
+    body = {
+        "Name": options.text("name"),
+        "NetworkMode": options.text("network"),
+        "PortBindings": publish_option.documents(options.texts("publish"), [])[1],
+        "Labels": pairs(options.texts("label"), "label"),
+        "AutoRemove": options.on("rm"),
+    }
+    client = Client(Settings.host)
+    path = f"/jaula/containers/{quote(container)}/clone/{quote(checkpoint)}"
+    created = client.document("POST", path, (), body)
+    identifier = str(created["Id"])
+    if not options.on("no-start"):
+        query = (("checkpoint", checkpoint),)
+        try:
+            client.request("POST", f"/containers/{identifier}/start", query)
+        except EngineError:
+            client.request("DELETE", f"/containers/{identifier}", (("force", "1"), ("v", "1")))
+            raise
+    print(identifier)
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER CHECKPOINT",
+    "Create and start another container from a snapshot",
+    run,
+    flags=(
+        Flag("label", "l", "list", "Set meta data on the clone (key=value)"),
+        Flag("name", "", "string", "Assign a name to the clone"),
+        Flag(
+            "network",
+            "",
+            "string",
+            "Connect the clone to another network",
+            metavar="network",
+            completes="network",
+        ),
+        Flag("no-start", "", "bool", "Create the clone only"),
+        Flag("publish", "p", "list", "Publish a clone's port(s) to the host"),
+        Flag("rm", "", "bool", "Automatically remove the clone when it exits"),
+    ),
+    min_args=2,
+    max_args=2,
+    description=(
+        "The clone goes on where the processes were: a program that has warmed up need not do so "
+        "again. It has the same request, but another name, host name and addresses, copies of the "
+        "volumes, and no published ports unless -p names some. A snapshot can be cloned any number "
+        "of times. A program that listens on its former address, and not on all, cannot be cloned."
+    ),
+    examples=(
+        ("Save a service that has warmed up", "jaula snapshot web warm"),
+        ("Start two more", "jaula clone --name web2 web warm; jaula clone --name web3 web warm"),
+    ),
+    see_also=("snapshot", "rollback", "start"),
+    completes="container",
+)

@@ -1,0 +1,34 @@
+"""``jaula rollback``."""
+
+from __future__ import annotations
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Options
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Put the container back and print its name."""
+    container, name = options.arguments
+    path = f"/jaula/containers/{quote(container)}/rollback/{quote(name)}"
+    Client(Settings.host).request("POST", path)
+    print(container)
+    return 0
+
+
+COMMAND = Command(
+    "CONTAINER NAME",
+    "Put the processes, the files and the volumes of a container back to a snapshot",
+    run,
+    min_args=2,
+    max_args=2,
+    description=(
+        "Ends the container if it runs, puts the files of its root and its volumes back, and "
+        "continues its processes from the snapshot. Everything that was written since is lost. If "
+        "the engine is killed meanwhile, the container is as before, or the next engine completes "
+        "the rollback."
+    ),
+    examples=(("Undo a migration", "jaula rollback db before-migration"),),
+    see_also=("snapshot", "clone", "checkpoint inspect"),
+    completes="container",
+)
