@@ -149,6 +149,8 @@ COMMANDS = {
     "record show": "record_show",
     "record verify": "record_verify",
     "checkpoint create": "checkpoint_create",
+    "checkpoint export": "checkpoint_export",
+    "checkpoint import": "checkpoint_import",
     "checkpoint inspect": "checkpoint_inspect",
     "checkpoint ls": "checkpoint_ls",
     "checkpoint rm": "checkpoint_rm",

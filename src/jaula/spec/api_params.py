@@ -121,6 +121,18 @@ class WaitResult(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+class ImportedCheckpoint(msgspec.Struct, frozen=True):
+    """The result of an import of a checkpoint.
+
+    ``created`` says whether the container is a new one.
+    """
+
+    container: str
+    checkpoint: str
+    created: bool
+    warnings: tuple[str, ...] = ()
+
+
 class ContainerCreated(msgspec.Struct, frozen=True):
     """The response to ``POST /containers/create``."""
 

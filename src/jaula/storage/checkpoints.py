@@ -47,6 +47,7 @@ MAX_MANIFEST = 16 << 20  # bytes
 _CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _UNFINISHED = ".new-"
+_INCOMING = ".incoming-"
 _RESTORE = re.compile(r"restore-[0-9a-f]{16}")  # links that a killed restore has left
 
 
@@ -149,6 +150,22 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 _decode = msgspec.json.Decoder(Manifest).decode
 
 
+def decode(data: bytes) -> Manifest:
+    """Return the manifest in trusted bytes of ``manifest.json``.
+
+    :raises InvalidRequest: when it is not valid, or of another format.
+    """
+    try:
+        manifest = _decode(data)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(f"the manifest of the checkpoint is not valid: {error}") from None
+    if manifest.format != FORMAT:
+        raise InvalidRequest(
+            f"the checkpoint has format {manifest.format}, and this engine reads {FORMAT}"
+        )
+    return manifest
+
+
 class CheckpointStore:
     """All checkpoints of an engine. Methods block: they read and write whole memory images."""
 
@@ -231,6 +248,19 @@ class CheckpointStore:
             raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
         manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
         return self.accept(images, manifest, hidden=hidden)
+
+    def incoming(self) -> Path:
+        """Make a directory for an archive that is being read; the caller removes it.
+
+        :raises Unavailable: when the disk is full or read-only.
+        """
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = self._directory / f"{_INCOMING}{secrets.token_hex(8)}"
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            raise resource_error(error, "checkpoint") or JaulaError(str(error)) from error
+        return path
 
     def link(self, manifest: Manifest, source: Path) -> Manifest:
         """Give a container hard links to the files of a verified checkpoint, with a manifest.

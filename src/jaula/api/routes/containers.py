@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+
 import msgspec
 
 from jaula.api import compat
 from jaula.api.http import response
 from jaula.api.http.request import Query, Request
-from jaula.api.http.response import Answer, Response
+from jaula.api.http.response import Answer, Response, StreamResponse
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound
 from jaula.spec.api import (
@@ -250,12 +253,51 @@ async def rollback(request: Request) -> Answer:
     return response.NO_CONTENT
 
 
+async def checkpoint_manifest(request: Request) -> Answer:
+    """Get the manifest of a checkpoint, whose bytes a client signs."""
+    ref, _, name = request.name.partition("/")
+    return Response(
+        200, await request.engine.containers.checkpoint_manifest(ref, name), response.JSON
+    )
+
+
+async def export_checkpoint(request: Request) -> Answer:
+    """Export a checkpoint as an archive; ``signature`` is one over its manifest, in base64."""
+    ref, _, name = request.name.partition("/")
+    try:
+        signature = base64.b64decode(request.query.text("signature"), validate=True)
+    except binascii.Error:
+        raise InvalidRequest("the signature is not base64") from None
+    request.begin_transfer()
+    chunks = await request.engine.containers.export_checkpoint(ref, name, signature)
+    return StreamResponse(chunks, response.TAR)
+
+
+async def import_checkpoint(request: Request) -> Answer:
+    """Import an archive of a checkpoint, and create its container unless it exists.
+
+    With ``name`` or ``network`` it is a new container, as a clone.
+    """
+    query = request.query
+    options = CheckpointClone(name=query.text("name"), network_mode=query.text("network"))
+    imported = await request.engine.containers.import_checkpoint(request.archive(), options)
+    return response.json(
+        {
+            "Id": imported.container,
+            "Checkpoint": imported.checkpoint,
+            "Created": imported.created,
+            "Warnings": imported.warnings,
+        },
+        201,
+    )
+
+
 async def clone(request: Request) -> Answer:
     """Create a container that goes on from a checkpoint of another one."""
     ref, _, name = request.name.partition("/")
     body = await request.document(CheckpointClone, required=True)
     created = await request.engine.containers.clone(ref, name, body)
-    return response.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
+    return response.json({"Id": created.id, "Warnings": created.warnings}, 201)
 
 
 async def inspect_checkpoint(request: Request) -> Answer:
@@ -308,6 +350,9 @@ ROUTES: Routes = (
     ("GET", "/jaula/containers/{id}/checkpoints/{checkpoint}", inspect_checkpoint),
     ("POST", "/jaula/containers/{id}/rollback/{checkpoint}", rollback),
     ("POST", "/jaula/containers/{id}/clone/{checkpoint}", clone),
+    ("GET", "/jaula/containers/{id}/checkpoint-manifest/{checkpoint}", checkpoint_manifest),
+    ("GET", "/jaula/containers/{id}/checkpoint-archive/{checkpoint}", export_checkpoint),
+    ("POST", "/jaula/checkpoints", import_checkpoint),
     ("GET", "/jaula/containers/{id}/spec", spec),
     ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
     ("POST", "/jaula/containers/{id}/drift", drift),

@@ -55,6 +55,7 @@ from jaula.spec import units
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
 MAX_SIZE: Final = 1 << 20  # bytes
 IMAGES: Final = "images"  # the table of the image policy
+CHECKPOINTS: Final = "checkpoints"  # the table of keys of checkpoints, as that of images
 CONTAINERS: Final = "container"  # the table of engine sockets in containers
 _MAX_ID: Final = 2**32 - 2  # 2**32 - 1 means 'no change' in system calls
 _NAMESPACES: Final = ("user", "pid", "ipc", "uts", "cgroup", "network", "*")
@@ -80,9 +81,9 @@ def load(
     try:
         policy = parse(data, user=user, group=group)
         tables = set(_document(data))
-        if tables == {IMAGES}:
+        if tables and tables <= {IMAGES, CHECKPOINTS}:
             return None
-        if CONTAINERS in tables and tables <= {IMAGES, CONTAINERS}:
+        if CONTAINERS in tables and tables <= {IMAGES, CHECKPOINTS, CONTAINERS}:
             policy = msgspec.structs.replace(built_in, containers=policy.containers)
         return msgspec.structs.replace(policy, source=f"{path} sha256:{sha256(data).hexdigest()}")
     except InvalidRequest as error:
@@ -98,7 +99,7 @@ def parse(data: bytes, *, user: Lookup, group: Lookup) -> Policy:
     _check_keys(
         "the file",
         document,
-        ("default", "anonymous", "user", "group", "certificate", CONTAINERS, IMAGES),
+        ("default", "anonymous", "user", "group", "certificate", CONTAINERS, IMAGES, CHECKPOINTS),
     )
     default, anonymous = DEFAULT_RULE, ANONYMOUS_RULE
     if "default" in document:

@@ -274,7 +274,7 @@ class Checkpoints:
         try:
             manifest = self._store.read(container.id, name)
             await asyncio.to_thread(self._store.verify, manifest)
-            self._check_host(manifest)
+            self.check_host(manifest)
         except JaulaError as error:
             return {"Name": name, "Usable": False, "Problem": str(error)}
         return {
@@ -321,10 +321,14 @@ class Checkpoints:
             check_record(self._services, container)
             manifest = self._store.read(container.id, name)
             await asyncio.to_thread(self._store.verify, manifest)
-            self._check_host(manifest)
+            self.check_host(manifest)
             return manifest
 
-    def _check_host(self, manifest: Manifest) -> None:
+    def check_host(self, manifest: Manifest) -> None:
+        """Check that a checkpoint is of a host like this one.
+
+        :raises InvalidRequest: when it is not.
+        """
         if manifest.architecture != os.uname().machine:
             raise InvalidRequest(f"checkpoint {manifest.name} is of a {manifest.architecture} host")
 

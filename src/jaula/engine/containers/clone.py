@@ -139,6 +139,24 @@ class Clones:
 
         :raises InvalidRequest: when the checkpoint holds no files, or has connections.
         """
+        source = self._services.checkpoints.images(manifest).parent
+        manifest, body = self.request(manifest, options)
+        return await self.create(
+            manifest,
+            body,
+            options.name,
+            owner=owner,
+            authorize=authorize,
+            adopt=lambda adopted: self._services.checkpoints.link(adopted, source),
+        )
+
+    def request(
+        self, manifest: Manifest, options: CheckpointClone
+    ) -> tuple[Manifest, ContainerCreate]:
+        """Return the manifest of a clone, without addresses, and its create request.
+
+        :raises InvalidRequest: when the checkpoint holds no files, or has connections.
+        """
         description = held_description(manifest)
         if manifest.tcp_established:
             raise InvalidRequest(
@@ -147,15 +165,7 @@ class Clones:
                 hint="create it with --tcp-close",
             )
         body = clone_request(description, options, self._new_names(manifest))
-        source = self._services.checkpoints.images(manifest).parent
-        return await self.create(
-            msgspec.structs.replace(manifest, addresses=()),
-            body,
-            options.name,
-            owner=owner,
-            authorize=authorize,
-            adopt=lambda adopted: self._services.checkpoints.link(adopted, source),
-        )
+        return msgspec.structs.replace(manifest, addresses=()), body
 
     def _new_names(self, manifest: Manifest) -> dict[str, str]:
         """Return new names for the volumes of a checkpoint that were created with a name."""

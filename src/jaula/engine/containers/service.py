@@ -17,6 +17,7 @@ from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import checkpoint_files, oom_score, restart_policy
 from jaula.engine.containers import create as container_create
 from jaula.engine.containers.checkpoint import Checkpoints
+from jaula.engine.containers.checkpoint_archive import CheckpointArchives
 from jaula.engine.containers.clone import AuthorizeBody, Clones
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
@@ -93,6 +94,7 @@ class Containers(ContainerQueries):
             services, self.checkpoints, self.exit_handler, self.end, self.start_container
         )
         self.clones = Clones(services, self.exit_handler)
+        self.checkpoint_archives = CheckpointArchives(services, self.checkpoints, self.clones)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
         self._copy = ContainerCopy(services, self.starter.ids_of)

@@ -18,6 +18,10 @@ The rules are the table ``images`` of ``policy.toml``::
     "docker.io/library" = "accept"
     "registry.example.com/team" = { signed-by = ["keys/team.pub"] }
 
+The table ``checkpoints`` has rules of the same form about archives of checkpoints, by the name of
+their image. It has keys and ``reject`` only: an archive without a rule is refused, since it is code
+and orders for a process with root's rights.
+
 Keys are PEM files, relative to the directory of the policy, or the text of one. The file and the
 keys must belong to the engine's user and must not be writable by other users: a user who can write
 them decides which images run. The file is read again when it has changed. If it cannot be read,
@@ -121,6 +125,7 @@ class TrustRules(msgspec.Struct, frozen=True):
 
     rules: tuple[TrustRule, ...] = ()
     source: str = ""
+    checkpoints: tuple[TrustRule, ...] = ()
 
     @property
     def in_force(self) -> bool:
@@ -129,13 +134,23 @@ class TrustRules(msgspec.Struct, frozen=True):
 
     def of(self, reference: Reference) -> TrustRule:
         """Return the rule that applies to a name."""
-        matching = [rule for rule in self.rules if rule.scope.covers(reference)]
-        return max(matching, key=lambda rule: rule.scope.weight, default=ACCEPTED)
+        return _most_specific(self.rules, reference) or ACCEPTED
+
+    def of_checkpoint(self, reference: Reference | None) -> TrustRule | None:
+        """Return the rule for archives of checkpoints of containers with an image of this name."""
+        if reference is None:
+            return next((rule for rule in self.checkpoints if not rule.scope.domain), None)
+        return _most_specific(self.checkpoints, reference)
 
     @property
     def general(self) -> TrustRule:
         """Return the rule for images that no other rule covers."""
         return next((rule for rule in self.rules if not rule.scope.domain), ACCEPTED)
+
+
+def _most_specific(rules: Iterable[TrustRule], reference: Reference) -> TrustRule | None:
+    matching = (rule for rule in rules if rule.scope.covers(reference))
+    return max(matching, key=lambda rule: rule.scope.weight, default=None)
 
 
 ACCEPTED = TrustRule(RuleScope("(no rule)"), Verdict.ACCEPT)
@@ -164,6 +179,7 @@ def parse_scope(text: str) -> RuleScope:
 
 
 SECTION: Final = "images"
+CHECKPOINTS: Final = "checkpoints"
 MAX_SIZE: Final = 1 << 20  # bytes
 _PEM: Final = "-----BEGIN "
 _MEMBERS: Final = ("signed-by", "signed-as")
@@ -191,10 +207,12 @@ class RulesFile:
             return TrustRules()
         try:
             rules = parse_rules(data, self._key)
+            checkpoints = parse_rules(data, self._key, section=CHECKPOINTS)
         except InvalidRequest as error:
             raise InvalidRequest(f"policy {self.path}: {error.message}", hint=error.hint) from None
         digest = sha256(data).hexdigest()
-        return TrustRules(rules, f"{self.path} sha256:{digest}" if rules else "")
+        source = f"{self.path} sha256:{digest}" if rules else ""
+        return TrustRules(rules, source, checkpoints)
 
     @property
     def changed(self) -> bool:
@@ -221,8 +239,10 @@ def file_stamp(path: str) -> tuple[int, ...]:
     )
 
 
-def parse_rules(data: bytes, key: Callable[[str], bytes]) -> tuple[TrustRule, ...]:
-    """Parse the table ``images``. ``key`` returns the content of a key file.
+def parse_rules(
+    data: bytes, key: Callable[[str], bytes], *, section: str = SECTION
+) -> tuple[TrustRule, ...]:
+    """Parse the table of a section. ``key`` returns the content of a key file.
 
     :raises InvalidRequest: if the table is not valid.
     """
@@ -232,27 +252,32 @@ def parse_rules(data: bytes, key: Callable[[str], bytes]) -> tuple[TrustRule, ..
         document = tomllib.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"it is not a TOML document: {error}") from None
-    table = document.get(SECTION, {})
+    table = document.get(section, {})
     if not isinstance(table, dict):
-        raise InvalidRequest(f"[{SECTION}] is not a table")
+        raise InvalidRequest(f"[{section}] is not a table")
     rules: dict[tuple[str, str, str], TrustRule] = {}
     for name, value in table.items():
-        rule = _rule(name, value, key)
+        rule = _rule(section, name, value, key)
         target = rule.scope.domain, rule.scope.path, rule.scope.tag
         if target in rules:
             raise InvalidRequest(
-                f'[{SECTION}] "{name}": "{rules[target].scope.text}" has the same scope'
+                f'[{section}] "{name}": "{rules[target].scope.text}" has the same scope'
             )
         rules[target] = rule
     return tuple(rules.values())
 
 
-def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
-    about = f'[{SECTION}] "{name}"'
+def _rule(section: str, name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
+    about = f'[{section}] "{name}"'
     try:
         rule_scope = parse_scope(name)
     except InvalidRequest as error:
-        raise InvalidRequest(f"[{SECTION}]: {error.message}", hint=error.hint) from None
+        raise InvalidRequest(f"[{section}]: {error.message}", hint=error.hint) from None
+    if section == CHECKPOINTS and value == Verdict.ACCEPT.value:
+        raise InvalidRequest(
+            f"{about}: checkpoints cannot be accepted without a signature",
+            hint='use { signed-by = ["KEY.pub"] }',
+        )
     if value in (Verdict.ACCEPT.value, Verdict.REJECT.value):
         return TrustRule(rule_scope, Verdict(value))
     if not isinstance(value, dict) or not value.get("signed-by"):
@@ -260,10 +285,11 @@ def _rule(name: str, value: Any, key: Callable[[str], bytes]) -> TrustRule:
             f"{about}: {str(value)[:80]!r} is not a valid rule",
             hint='use "accept", "reject" or { signed-by = ["KEY.pub"] }',
         )
+    members = _MEMBERS[:1] if section == CHECKPOINTS else _MEMBERS
     for member in value:
-        if member not in _MEMBERS:
+        if member not in members:
             raise InvalidRequest(
-                f"{about}: unknown key {member[:80]!r}", hint=f"known: {', '.join(_MEMBERS)}"
+                f"{about}: unknown key {member[:80]!r}", hint=f"known: {', '.join(members)}"
             )
     listed = value["signed-by"]
     texts = [listed] if isinstance(listed, str) else listed
@@ -453,6 +479,42 @@ class ImagePolicy:
         reference = parse(name)
         rule = self.rules().of(reference)
         self._check(rule, reference, name, self._store.manifests_of(id))
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def checkpoint_signers(self, manifest: bytes, signature: bytes) -> tuple[TrustRule, ...]:
+        """Return the rules one of whose keys has signed the manifest of an archive.
+
+        Nothing of the manifest is read.
+
+        :raises ImageRefused: if there is none.
+        """
+        rules = self.rules().checkpoints
+        signers = tuple(
+            rule for rule in rules if any(key.verifies(signature, manifest) for key in rule.keys)
+        )
+        if signature and signers:
+            return signers
+        reason = "its signature is of no key of the policy" if signature else "it is not signed"
+        line = '[checkpoints] "*" = { signed-by = ["KEY.pub"] }'
+        raise ImageRefused(
+            f"the checkpoint is refused: this engine has not written it, and {reason}",
+            hint=f"sign it with jaula checkpoint export --key; the policy names keys with {line}",
+        )
+
+    def check_checkpoint(self, image: str, signers: tuple[TrustRule, ...]) -> None:
+        """Check that the rule for checkpoints of an image is among those with a valid signature.
+
+        :raises ImageRefused: if it is not.
+        """
+        name = familiar(image)
+        rule = self.rules().of_checkpoint(parse(name) if name is not None else None)
+        if rule is None or rule.verdict is not Verdict.SIGNED_BY or rule not in signers:
+            what = f"rule {rule} applies" if rule is not None else "no rule is for it"
+            raise ImageRefused(
+                f"the checkpoint is refused: its image is {image[:300]}, and {what}",
+                hint="see the table [checkpoints] of the policy",
+            )
 
     # -- create and start ------------------------------------------------------------------------
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from jaula.config import Paths
 from jaula.errors import InvalidRequest
 from jaula.images.reference import parse as reference
+from jaula.images.store.store import ImageStore
 from jaula.images.trust import keys, policy
-from jaula.images.trust.policy import TrustRules, Verdict, parse_scope
+from jaula.images.trust.policy import ImagePolicy, ImageRefused, TrustRules, Verdict, parse_scope
+from jaula.storage.layers.store import LayerStore
 
 KEY = keys.generate()
 
@@ -168,3 +171,83 @@ def test_a_file_without_end_is_not_read(directory: Path) -> None:
     (directory / "policy.toml").write_bytes(b"#" * (policy.MAX_SIZE + 1))
     with pytest.raises(InvalidRequest, match="more than"):
         policy.RulesFile(str(directory / "policy.toml")).read()
+
+
+# -- checkpoints -------------------------------------------------------------------------------
+
+OTHER = keys.generate("ed25519")
+CHECKPOINTS = b"""
+[checkpoints]
+"*" = { signed-by = ["other.pub"] }
+"r.io/team" = { signed-by = ["team.pub", "other.pub"] }
+"r.io/team/app" = "reject"
+"r.io/own" = { signed-by = ["team.pub"] }
+"""
+MANIFEST = b'{"name": "one"}'
+
+
+@pytest.fixture
+def image_policy(tmp_path: Path) -> ImagePolicy:
+    (tmp_path / "team.pub").write_bytes(KEY.public.pem)
+    (tmp_path / "other.pub").write_bytes(OTHER.public.pem)
+    (tmp_path / "policy.toml").write_bytes(CHECKPOINTS)
+    paths = Paths(tmp_path / "root", tmp_path / "run")
+    store = ImageStore(paths, LayerStore(paths), durable=False)
+    return ImagePolicy(store, paths.trust, str(tmp_path / "policy.toml"))
+
+
+@pytest.mark.parametrize(
+    ("image", "key", "accepted"),
+    [
+        ("nginx", OTHER, True),
+        ("nginx", KEY, False),
+        ("r.io/team/web:1", KEY, True),
+        ("r.io/team/web:1", OTHER, True),
+        ("r.io/team/app", OTHER, False),
+        ("r.io/own", KEY, True),
+        ("r.io/own", OTHER, False),
+        ("sha256:" + "ab" * 32, OTHER, True),
+        ("sha256:" + "ab" * 32, KEY, False),
+    ],
+)
+def test_a_checkpoint_needs_the_key_of_its_image(
+    image_policy: ImagePolicy, image: str, key: keys.PrivateKey, accepted: bool
+) -> None:
+    signers = image_policy.checkpoint_signers(MANIFEST, key.sign(MANIFEST))
+    if accepted:
+        image_policy.check_checkpoint(image, signers)
+        return
+    with pytest.raises(ImageRefused, match="its image is"):
+        image_policy.check_checkpoint(image, signers)
+
+
+def test_a_checkpoint_of_an_unknown_key_is_refused(image_policy: ImagePolicy) -> None:
+    for signature in (
+        b"",
+        b"x",
+        keys.generate().sign(MANIFEST),
+        KEY.sign(MANIFEST + b" "),
+        KEY.sign(MANIFEST)[:-1],
+    ):
+        with pytest.raises(ImageRefused, match="this engine has not written it"):
+            image_policy.checkpoint_signers(MANIFEST, signature)
+
+
+def test_without_a_table_no_signature_is_accepted(tmp_path: Path) -> None:
+    paths = Paths(tmp_path / "root", tmp_path / "run")
+    store = ImageStore(paths, LayerStore(paths), durable=False)
+    with pytest.raises(ImageRefused):
+        ImagePolicy(store, paths.trust).checkpoint_signers(MANIFEST, KEY.sign(MANIFEST))
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b'[checkpoints]\n"*" = "accept"', "without a signature"),
+        (b'[checkpoints]\n"*" = { signed-by = "k", signed-as = "r.io/x" }', "unknown key"),
+        (b"checkpoints = 1", "not a table"),
+    ],
+)
+def test_an_invalid_rule_about_checkpoints_is_refused(data: bytes, what: str) -> None:
+    with pytest.raises(InvalidRequest, match=what):
+        policy.parse_rules(data, lambda name: KEY.public.pem, section=policy.CHECKPOINTS)

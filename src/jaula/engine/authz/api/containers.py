@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         AttachOptions,
         CommitOptions,
         ContainerCreated,
+        ImportedCheckpoint,
         LogOptions,
         SendStream,
         WaitResult,
@@ -118,6 +119,38 @@ class ContainersApi:
             action.describe(self._service.find(created.id))
             action.seal = request_seal(self._service.find(created.id).record)
             return created
+
+    async def checkpoint_manifest(self, ref: str, checkpoint: str) -> bytes:
+        self._session.require_container_read(ref)
+        container = self._service.find(ref)
+        return await self._service.checkpoint_archives.manifest(container, checkpoint)
+
+    async def export_checkpoint(
+        self, ref: str, checkpoint: str, signature: bytes
+    ) -> AsyncIterator[bytes]:
+        with self._session.begin("checkpoint export", ref) as action:
+            container = action.require_enter(ref)
+            archives = self._service.checkpoint_archives
+            return await archives.export(container, checkpoint, signature)
+
+    async def import_checkpoint(
+        self, stream: AsyncIterator[bytes], options: CheckpointClone
+    ) -> ImportedCheckpoint:
+        session = self._session
+        with session.begin("checkpoint import", options.name) as action:
+            action.require_run()
+            imported = await self._service.checkpoint_archives.import_(
+                stream,
+                options,
+                owner=session.owner,
+                authorize=lambda request: self._authorize(action, options.name, request),
+                authorize_existing=action.require_enter,
+            )
+            container = self._service.find(imported.container)
+            action.describe(container)
+            if imported.created:
+                action.seal = request_seal(container.record)
+            return imported
 
     async def rollback(self, ref: str, checkpoint: str) -> None:
         with self._session.begin("container rollback", ref) as action:
