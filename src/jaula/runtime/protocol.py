@@ -55,6 +55,8 @@ SANDBOX_TIMEOUT = 30.0  # seconds for the zygote to create namespaces
 _HELPER_TIMEOUT = 40.0  # seconds for a helper of the shim to create a process
 _REPORT_TIMEOUT = 15.0  # seconds for fork, clean-up and report of a shim
 _CHECKPOINT_TIMEOUT = 600.0  # seconds to write or read the memory of a container
+MAX_ROUNDS = 16  # of a pre-copy
+ROUND = b"round "  # from a shim, with a round of the pre-copy
 HELD = b"held"  # from a shim whose container is stopped, with all images written
 COMMIT = b"commit"  # from an engine that has recorded the checkpoint
 CANCEL = b"cancel"  # from an engine that gives up a start, to the shim that may not be forked yet
@@ -185,12 +187,22 @@ class ReopenLogRequest(msgspec.Struct, frozen=True, tag="reopen-log"):
     number: int
 
 
+class PreDumpRound(msgspec.Struct, frozen=True):
+    """A round of the pre-copy: its number from 1 on, the bytes of its files, its nanoseconds."""
+
+    number: int
+    bytes: int
+    duration: int
+
+
 class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
     """Dump the container into a directory, and kill it unless it is left running.
 
-    One descriptor: a SOCK_SEQPACKET socket. The shim sends :data:`HELD` when the images are
-    complete, and goes on as the other end answers: :data:`COMMIT`, or anything else to give up.
-    Exec'd processes are not in it: it is refused if there are any, or they are killed
+    One descriptor: a SOCK_SEQPACKET socket. The shim sends :data:`ROUND` and a
+    :class:`PreDumpRound` as JSON after each of at most ``pre_copy`` rounds, whose files are
+    complete then. It sends :data:`HELD` and the nanoseconds since the processes were stopped when
+    the images are complete, and goes on as the other end answers: :data:`COMMIT`, or anything else
+    to give up. Exec'd processes are not in it: it is refused if there are any, or they are killed
     (``end_execs``), or run on (``keep_execs``).
     """
 
@@ -201,6 +213,7 @@ class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
     tcp_close: bool = False
     end_execs: bool = False
     keep_execs: bool = False
+    pre_copy: int = 0
 
 
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):

@@ -308,7 +308,8 @@ class CheckpointCreate(Document, frozen=True, kw_only=True):
     """``POST /containers/{id}/checkpoints``; the members after ``exit`` are jaula's own.
 
     ``exit`` ends the container. ``end_execs`` ends the exec'd processes, which no checkpoint holds.
-    ``files`` adds the changes of the root and the volumes.
+    ``files`` adds the changes of the root and the volumes. ``pre_copy`` is the highest number of
+    rounds in which memory is written while the container runs.
     """
 
     checkpoint_id: str = msgspec.field(name="CheckpointID", default="")
@@ -318,6 +319,7 @@ class CheckpointCreate(Document, frozen=True, kw_only=True):
     tcp_close: bool = msgspec.field(name="TCPClose", default=False)
     end_execs: bool = False
     files: bool = False
+    pre_copy: int = 0
 
 
 class CheckpointClone(Document, frozen=True, kw_only=True):

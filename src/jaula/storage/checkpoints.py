@@ -25,6 +25,7 @@ import re
 import secrets
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -119,7 +120,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     """The facts about a checkpoint. ``created`` is nanoseconds of Unix time.
 
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``held`` is
-    None for a checkpoint without the container's files.
+    None for a checkpoint without the container's files. ``rounds`` are the bytes of each round of
+    the pre-copy. ``stopped`` is the nanoseconds from the stop of the processes to their images.
     """
 
     container: str
@@ -139,6 +141,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     files: tuple[CheckpointFile, ...] = ()
     description: ContainerDescription | None = None
     held: CheckpointFiles | None = None
+    rounds: tuple[int, ...] = ()
+    stopped: int = 0
     format: int = FORMAT
 
     @property
@@ -148,6 +152,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _decode = msgspec.json.Decoder(Manifest).decode
+_NONE: Mapping[str, CheckpointFile] = {}
 
 
 def decode(data: bytes) -> Manifest:
@@ -228,18 +233,36 @@ class CheckpointStore:
             raise failure or JaulaError(f"checkpoint {name}: {error}") from error
         return images
 
-    def commit(self, images: Path, manifest: Manifest, *, hidden: bool = False) -> Manifest:
-        """Complete the checkpoint of :meth:`begin`: write its manifest and give it its name.
-
-        The digests are those of the files in the image directory, and of ``spec.dump`` if it exists
-        beside it. A hidden one gets no name: it is complete where it is, until :meth:`discard`.
+    def digest(self, path: Path) -> CheckpointFile:
+        """Return size and digest of a file that is complete, for :meth:`commit`; it is synced.
 
         :raises Unavailable: when the disk is full.
         """
         try:
-            files = []
-            for entry in sorted(os.listdir(images)):
-                files.append(_digest(images / entry, entry, sync=True))
+            return _digest(path, path.name, sync=True)
+        except OSError as error:
+            failure = resource_error(error, f"checkpoint file {path.name}")
+            raise failure or JaulaError(f"checkpoint file {path.name}: {error}") from error
+
+    def commit(
+        self,
+        images: Path,
+        manifest: Manifest,
+        known: Mapping[str, CheckpointFile] = _NONE,
+        *,
+        hidden: bool = False,
+    ) -> Manifest:
+        """Complete the checkpoint of :meth:`begin`: write its manifest and give it its name.
+
+        The digests are those of the files in the image directory, and of ``spec.dump`` if it exists
+        beside it. ``known`` are those of :meth:`digest`, by name. A hidden one gets no name: it is
+        complete where it is, until :meth:`discard`.
+
+        :raises Unavailable: when the disk is full.
+        """
+        try:
+            entries = sorted(os.listdir(images))
+            files = [known.get(entry) or self.digest(images / entry) for entry in entries]
             spec = None
             if (images.parent / SPEC).exists():
                 spec = _digest(images.parent / SPEC, SPEC, sync=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import UsageError
 from jaula.cli.main import Settings
+from jaula.spec.units import human_size
 
 
 def run(options: Options) -> int:
@@ -22,9 +26,28 @@ def run(options: Options) -> int:
         "EndExecs": options.on("end-execs"),
         "Files": options.on("with-files"),
     }
-    Client(Settings.host).document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
+    if rounds := options.number("pre-copy"):
+        body["PreCopy"] = rounds
+    client = Client(Settings.host)
+    client.document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
+    if rounds:
+        _print_rounds(client.get(f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}"))
     print(name)
     return 0
+
+
+def _print_rounds(document: dict[str, Any]) -> None:
+    """Print what each round of the pre-copy has written, and how long the container stood still."""
+    sizes = document.get("PreCopy", [])
+    if not sizes:
+        print(
+            "no pre-copy: this kernel does not track written pages (CONFIG_MEM_SOFT_DIRTY)",
+            file=sys.stderr,
+        )
+    for number, size in enumerate(sizes, 1):
+        print(f"round {number}: {human_size(size)} while the container ran", file=sys.stderr)
+    pause = document.get("Stopped", 0) / 1e9
+    print(f"the container stood still for {pause:.2f} s, to write the rest", file=sys.stderr)
 
 
 COMMAND = Command(
@@ -35,6 +58,7 @@ COMMAND = Command(
         Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),
         Flag("end-execs", "", "bool", "End exec'd processes, which no checkpoint can hold"),
         Flag("leave-running", "", "bool", "Leave the container running after checkpoint"),
+        Flag("pre-copy", "", "int", "Write memory in up to so many rounds before it stops"),
         Flag("tcp-close", "", "bool", "Save established TCP connections as closed ones"),
         Flag("tcp-established", "", "bool", "Save established TCP connections"),
         Flag("with-files", "", "bool", "Save the changed files of the root, and the volumes"),

@@ -22,7 +22,8 @@ import secrets
 import shutil
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -30,11 +31,26 @@ from jaula.engine.containers import checkpoint_files
 from jaula.engine.containers.liveness import check_running
 from jaula.engine.threads import shielded
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
-from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest, RestoreSetup
+from jaula.runtime.protocol import (
+    COMMIT,
+    HELD,
+    MAX_ROUNDS,
+    ROUND,
+    CheckpointRequest,
+    PreDumpRound,
+    RestoreSetup,
+)
 from jaula.spec.api import CheckpointCreate
 from jaula.spec.api_networks import EndpointIPAMConfig
 from jaula.state.records import Status
-from jaula.storage.checkpoints import ROOT_TAR, SPEC, CheckpointAddress, Manifest, check_name
+from jaula.storage.checkpoints import (
+    ROOT_TAR,
+    SPEC,
+    CheckpointAddress,
+    CheckpointFile,
+    Manifest,
+    check_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,6 +61,7 @@ if TYPE_CHECKING:
     from jaula.engine.networks.endpoints import NetworkEndpoints
     from jaula.storage.checkpoints import CheckpointFiles, CheckpointStore
 
+_decode_round = msgspec.json.Decoder(PreDumpRound).decode
 _EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
 _GIVE_UP = b"the checkpoint could not be recorded"
 
@@ -152,10 +169,14 @@ class Checkpoints:
             raise InvalidRequest("connections are either saved or closed", hint="choose one")
         if shim is None:
             raise Unavailable("its shim is not connected yet")
-        version = await asyncio.to_thread(_criu_version)
+        if not 0 <= body.pre_copy <= MAX_ROUNDS:
+            raise InvalidRequest(f"a pre-copy has 0 to {MAX_ROUNDS} rounds, not {body.pre_copy}")
+        criu = await asyncio.to_thread(_ask_criu, pre_copy=body.pre_copy > 0)
         images = await asyncio.to_thread(self._store.begin, record.id, body.checkpoint_id)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        manifest = self._manifest(container, body, version)
+        manifest = self._manifest(container, body, criu.version)
+        known: dict[str, CheckpointFile] = {}
+        rounds: list[int] = []
         recorded = False
         commit: asyncio.Future[Manifest] | None = None
 
@@ -164,11 +185,21 @@ class Checkpoints:
             nonlocal manifest, recorded, commit
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
-            data = await loop.sock_recv(ours, 4096)
+            while (data := await loop.sock_recv(ours, 4096)).startswith(ROUND):
+                done = _decode_round(data.removeprefix(ROUND))
+                rounds.append(done.bytes)
+                try:
+                    await asyncio.to_thread(self._digest_round, images, done.number, known)
+                except JaulaError as error:
+                    await loop.sock_sendall(ours, str(error).encode())
+                    raise
             if not data.startswith(HELD):
                 return
+            complete = msgspec.structs.replace(
+                manifest, rounds=tuple(rounds), stopped=int(data.removeprefix(HELD))
+            )
             work = asyncio.to_thread(
-                self._record, container, images, manifest, body, hidden=hidden
+                self._record, container, images, complete, body, known, hidden=hidden
             )
             commit = asyncio.ensure_future(work)
             try:
@@ -192,6 +223,7 @@ class Checkpoints:
                 tcp_close=body.tcp_close,
                 end_execs=body.end_execs,
                 keep_execs=hidden,
+                pre_copy=body.pre_copy if criu.tracks_memory else 0,
             )
             await shim.checkpoint(request, theirs.detach())
             await recording
@@ -219,12 +251,18 @@ class Checkpoints:
         )
         return images, manifest
 
+    def _digest_round(self, images: Path, number: int, known: dict[str, CheckpointFile]) -> None:
+        """Add the digests of the files of a round of the pre-copy, while the container runs."""
+        for path in images.glob(f"before-{number}.*"):
+            known[path.name] = self._store.digest(path)
+
     def _record(
         self,
         container: Container,
         images: Path,
         manifest: Manifest,
         body: CheckpointCreate,
+        known: Mapping[str, CheckpointFile],
         *,
         hidden: bool,
     ) -> Manifest:
@@ -234,7 +272,7 @@ class Checkpoints:
         if body.files:
             held = checkpoint_files.write(self._services, container.record, images)
             manifest = msgspec.structs.replace(manifest, held=held)
-        return self._store.commit(images, manifest, hidden=hidden)
+        return self._store.commit(images, manifest, known, hidden=hidden)
 
     def _manifest(self, container: Container, body: CheckpointCreate, criu: str) -> Manifest:
         record, host = container.record, os.uname()
@@ -294,6 +332,8 @@ class Checkpoints:
                 {"Network": each.network, "IPv4": each.ipv4, "IPv6": each.ipv6, "MAC": each.mac}
                 for each in manifest.addresses
             ],
+            "PreCopy": list(manifest.rounds),
+            "Stopped": manifest.stopped,
             "ContainerFiles": _held_document(manifest.held),
         }
 
@@ -396,15 +436,26 @@ def _stdio(pid: int) -> tuple[int, int, int]:
     return inodes[0], inodes[1], inodes[2]
 
 
-def _criu_version() -> str:
-    """Return the version of CRIU that is installed.
+class _Criu(NamedTuple):
+    """The CRIU that is installed; ``tracks_memory`` is about the kernel."""
 
-    :raises Unsupported: when there is none.
+    version: str
+    tracks_memory: bool
+
+
+def _ask_criu(*, pre_copy: bool) -> _Criu:
+    """Return what CRIU says; about the kernel only if ``pre_copy`` needs it.
+
+    :raises Unsupported: when it is not installed.
     """
     from jaula.runtime.checkpoint.criu import Criu
 
     with Criu() as service:
-        return str(service.version())
+        version = str(service.version())
+    if not pre_copy:
+        return _Criu(version, False)
+    with Criu() as service:
+        return _Criu(version, service.tracks_memory())
 
 
 def _refuse_directory(directory: str) -> None:

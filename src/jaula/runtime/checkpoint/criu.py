@@ -135,6 +135,13 @@ class Criu:
         """
         self._exchange(rpc.Request(type=rpc.DUMP, options=options), handlers)
 
+    def pre_dump(self, options: rpc.Options) -> None:
+        """Write the memory of a process tree that runs on, and note what it writes from now on.
+
+        :raises RuntimeFailure: with CRIU's reason.
+        """
+        self._exchange(rpc.Request(type=rpc.PRE_DUMP, options=options), {})
+
     def restore(self, options: rpc.Options, handlers: Mapping[str, Handler]) -> int:
         """Restore a process tree; return the pid of its root.
 
@@ -209,7 +216,7 @@ def _reason(request: rpc.Request, response: rpc.Response) -> str:
     )
     if options.IsInitialized():
         lines = _log_errors(directory)
-    word = "dump" if request.type == rpc.DUMP else "restore"
+    word = "restore" if request.type == rpc.RESTORE else "dump"
     text = "; ".join(lines) or response.error_message or os.strerror(response.error_number)
     return f"criu cannot {word} the container: {text}"
 

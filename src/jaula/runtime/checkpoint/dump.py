@@ -18,7 +18,10 @@ import contextlib
 import functools
 import os
 import signal
+import time
 from collections.abc import Collection, Iterable
+
+import msgspec
 
 from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import mountinfo, namespaces
@@ -31,12 +34,13 @@ from jaula.runtime.checkpoint import (
     images,
     inherited_namespaces,
     network,
+    pre_dump,
 )
 from jaula.runtime.checkpoint.check import refuse
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.interfaces import Cgroup
-from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest
+from jaula.runtime.protocol import COMMIT, HELD, ROUND, CheckpointRequest, PreDumpRound
 from jaula.spec.runtime import Spec
 
 GHOST_LIMIT = 64 << 20  # bytes of an open file without a name that images may hold
@@ -84,25 +88,32 @@ def dump(
     """
     pids = cgroup.pids()
     inherited = expected.inherited_namespaces(spec)
-    check_container(
-        init, pids, tcp=request.tcp_established or request.tcp_close, inherited=inherited
-    )
+    is_tcp = request.tcp_established or request.tcp_close
+    check_container(init, pids, tcp=is_tcp, inherited=inherited)
     fds = inherited_namespaces.open_all(init, inherited)
     commit = _socket.socket(fileno=fd)
     aborted: list[str] = []
     is_frozen = is_killed = False
+    stopped_at = time.monotonic_ns()
+
+    def stopped(_pid: int, _fds: list[int]) -> bool:
+        nonlocal stopped_at
+        stopped_at = time.monotonic_ns()
+        return True
 
     def hold(_pid: int, _fds: list[int]) -> bool:
         nonlocal is_frozen, is_killed
         try:
             for name in os.listdir(directory):
-                if name.startswith(_NETWORK_IMAGES):  # the engine sets the network up itself
+                # The engine sets the network up itself, and a restore makes the parent directory.
+                if name.startswith(_NETWORK_IMAGES) or name == images.PARENT:
                     os.unlink(name, dir_fd=directory)
+            rounds.remove()
             affinity.write(directory, pids)
             check.check(images.read_all(directory), confinement)
             cgroup.freeze(wait=False)
             is_frozen = True
-            seqpacket.send(commit, HELD)
+            seqpacket.send(commit, HELD + b" %d" % (time.monotonic_ns() - stopped_at))
             if not service.wait_for(commit):
                 aborted.append("criu was killed")
                 return False
@@ -125,10 +136,16 @@ def dump(
             cgroup.thaw()
         return True
 
-    reuse = network.address_reuse(pids) if request.tcp_established else {}
+    def report(done: PreDumpRound) -> None:
+        seqpacket.send(commit, ROUND + msgspec.json.encode(done))
+
     directory = os.open(request.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     # Log and statistics are written after the engine has recorded the images.
     work = os.open(f"{request.images}/..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    start_criu = functools.partial(
+        criu.Criu, prepare=functools.partial(inherited_namespaces.enter, fds)
+    )
+    rounds = pre_dump.Rounds(work, directory, start_criu, report)
     try:
         options = rpc.Options(
             images_dir_fd=directory,
@@ -152,9 +169,15 @@ def dump(
             network_lock=rpc.NFTABLES,
             timeout=TIMEOUT,
         )
+        if request.pre_copy:
+            rounds.run(options, request.pre_copy)
+            options.track_mem, options.parent_images = True, rounds.parent
+            pids = cgroup.pids()
+            check_container(init, pids, tcp=is_tcp, inherited=inherited)
+        reuse = network.address_reuse(pids) if request.tcp_established else {}
         try:
-            with criu.Criu(prepare=functools.partial(inherited_namespaces.enter, fds)) as service:
-                service.dump(options, {"post-dump": hold})
+            with start_criu() as service:
+                service.dump(options, {"network-lock": stopped, "post-dump": hold})
         except RuntimeFailure as error:
             if is_killed:
                 return
@@ -172,6 +195,7 @@ def dump(
         with contextlib.suppress(FileNotFoundError):
             os.unlink(criu.LOG, dir_fd=work)
     finally:
+        rounds.remove()
         os.close(directory)
         os.close(work)
         commit.close()

@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 
 from jaula.errors import InvalidRequest
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.runtime.protocol import MAX_ROUNDS
 
 COMMON_MAGIC = 0x54564319
 MAX_IMAGE = 64 << 20  # bytes of a file with messages
@@ -66,6 +67,10 @@ _KNOWN = re.compile(
 )
 """Names of the files that a checkpoint may hold; none of them configures the host's network."""
 
+_MEMORY = re.compile(r"(?:pagemap|pages|pagemap-shmem|pages-shmem)-[0-9]+\.img|inventory\.img")
+_ROUND = re.compile(rf"before-([1-9][0-9]?)\.({_MEMORY.pattern})")
+PARENT = "parent"  # CRIU's name of the directory with the images of the round before
+
 M = TypeVar("M", bound=Message)
 
 
@@ -90,12 +95,50 @@ def names(directory: int) -> tuple[str, ...]:
     found = sorted(os.listdir(directory))
     if len(found) > MAX_FILES:
         raise invalid(f"it has {len(found)} files")
+    round_count(found)
     for name in found:
-        if not _KNOWN.fullmatch(name):
+        number, own = split_round(name)
+        if not number and not _KNOWN.fullmatch(own):
             raise invalid(f"unknown file {name!r}")
         if not stat.S_ISREG(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             raise invalid(f"{name} is not a plain file")
     return tuple(found)
+
+
+def round_name(number: int, name: str) -> str:
+    """Return the name of an image of a round of the pre-copy, counted from 1. Pure."""
+    return f"before-{number}.{name}"
+
+
+def split_round(name: str) -> tuple[int, str]:
+    """Return the round of a file, 0 for the dump, and CRIU's name of it. Pure."""
+    match = _ROUND.fullmatch(name)
+    return (int(match[1]), match[2]) if match is not None else (0, name)
+
+
+def round_count(names: Iterable[str]) -> int:
+    """Return the number of rounds of the pre-copy. Pure.
+
+    :raises InvalidImages: when one is missing, or there are too many.
+    """
+    found = {split_round(name)[0] for name in names} - {0}
+    if found != set(range(1, len(found) + 1)) or len(found) > MAX_ROUNDS:
+        raise invalid(f"it has the rounds {sorted(found)} of a pre-copy")
+    return len(found)
+
+
+def restore_path(name: str, count: int) -> str:
+    """Return the path of a file below the directory of a restore, after ``count`` rounds. Pure.
+
+    CRIU finds the images of the last round in ``parent``, those before in ``parent/parent``.
+    """
+    number, own = split_round(name)
+    return own if number == 0 else f"{PARENT}/" * (count - number + 1) + own
+
+
+def is_memory(name: str) -> bool:
+    """Return whether a file that CRIU wrote in a round is needed for a restore. Pure."""
+    return _MEMORY.fullmatch(name) is not None
 
 
 def open_file(directory: int, name: str) -> int:

@@ -577,8 +577,13 @@ class _ImageLinks:
         self.fd = os.open(self._name, flags, dir_fd=self._parent)
         stored = os.open(path, flags)
         try:
-            for name in images.names(stored):
-                os.link(name, name, src_dir_fd=stored, dst_dir_fd=self.fd, follow_symlinks=False)
+            names = images.names(stored)
+            count = images.round_count(names)
+            for number in range(1, count + 1):
+                os.mkdir("/".join([images.PARENT] * number), 0o711, dir_fd=self.fd)
+            for name in names:
+                link = images.restore_path(name, count)
+                os.link(name, link, src_dir_fd=stored, dst_dir_fd=self.fd, follow_symlinks=False)
         except BaseException:
             self.remove()
             raise
@@ -593,8 +598,11 @@ class _ImageLinks:
 
     def remove(self) -> None:
         """Remove the directory."""
-        for entry in os.listdir(self.fd):
-            os.unlink(entry, dir_fd=self.fd)
+        for _, directories, files, fd in os.fwalk(".", topdown=False, dir_fd=self.fd):
+            for name in files:
+                os.unlink(name, dir_fd=fd)
+            for name in directories:
+                os.rmdir(name, dir_fd=fd)
         os.close(self.fd)
         os.rmdir(self._name, dir_fd=self._parent)
         os.close(self._parent)
