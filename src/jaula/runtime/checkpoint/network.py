@@ -137,8 +137,10 @@ def unlock(
 
     CRIU's table of nftables outlives it, and so does the repair mode (TCP_REPAIR) of the sockets
     that it has read. ``reuse`` is the result of :func:`address_reuse` before the dump: the end of
-    the repair mode resets that option. ``run_id`` is that of CRIU in a network namespace that others
-    share, who may be dumped too; None: CRIU was killed before it had written one.
+    the repair mode resets that option.
+
+    ``run_id`` names CRIU's table in a network namespace that other containers share, which may be
+    dumped too. It is None if CRIU was killed before it had written it.
     """
     for inode, sock in _tcp_sockets(pids):
         if sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
