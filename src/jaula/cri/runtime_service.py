@@ -223,6 +223,8 @@ class RuntimeService:
             raise InvalidRequest("the request names no pod sandbox")
         if path := security.profile_path(request.config.linux.security_context):
             self._engine.pods.require_host_file(path, "the seccomp profile")
+        if (image := request.config.image.image).startswith("/"):
+            self._engine.pods.require_host_file(image, "the checkpoint")
         try:
             id = await self._engine.pods.create_container(
                 container_request(request.pod_sandbox_id, request.config)

@@ -138,7 +138,8 @@ class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     user namespace that the client expects the pod to have; None for no expectation.
     ``user_specified_image`` is the image as the pod names it, '' if unknown: ``body`` has the id
     that the pull returned. Docker's API lacks these limits: ``unified`` has values of cgroup v2
-    files by name, ``hugepage_limits`` bytes by page size such as ``2MB``.
+    files by name, ``hugepage_limits`` bytes by page size such as ``2MB``. ``checkpoint`` names the
+    checkpoint from which the engine starts the container, '' for none: no client sets it.
     """
 
     sandbox: str
@@ -156,6 +157,7 @@ class PodContainerRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_on
     user_specified_image: str = ""
     unified: dict[str, str] = {}
     hugepage_limits: dict[str, int] = {}
+    checkpoint: str = ""
 
 
 class PodContainerUpdate(ContainerUpdate, frozen=True, kw_only=True):

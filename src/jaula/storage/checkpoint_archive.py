@@ -13,6 +13,7 @@ as it has them; Kubernetes uses the same::
     spec.dump            the OCI spec of the container
     checkpoint/          the files of CRIU
     rootfs-diff.tar      the changes of the root as the tar of a layer (optional)
+    devshm-checkpoint.tar  the files of a shared /dev/shm (optional)
     volumes/NAME.tar     the files of a volume (optional)
 
 A reader gets the first three (:meth:`ArchiveReader.head`) and decides whether it trusts the
@@ -44,6 +45,7 @@ from jaula.storage.checkpoints import (
     MANIFEST,
     MAX_MANIFEST,
     ROOT_TAR,
+    SHM_TAR,
     SPEC,
     CheckpointFile,
     Manifest,
@@ -136,7 +138,7 @@ def _members(manifest: Manifest) -> dict[str, tuple[str, CheckpointFile]]:
     if manifest.held is not None:
         names = {volume.file: f"{_VOLUMES}/{volume.name}.tar" for volume in manifest.held.volumes}
         for file in manifest.held.files:
-            name = ROOT_TAR if file.name == ROOT_TAR else names[file.name]
+            name = file.name if file.name in (ROOT_TAR, SHM_TAR) else names[file.name]
             members[name] = (f"{FILES}/{file.name}", file)
     return members
 

@@ -9,23 +9,27 @@ holes in the archive's file and after its extraction.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import stat
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
-from jaula.errors import JaulaError, resource_error
+from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.storage import free_space
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.tar.entry import DIRECTORY
+from jaula.storage.tar.entry import DIRECTORY, REGULAR, quote_name
 from jaula.storage.tar.reader import TarReader
 from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
 from jaula.storage.trees import read_xattrs, write_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from io import BufferedReader
 
     from jaula.storage.tar.writer import Sink
 
+_CHUNK = 1 << 20  # bytes
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHECK = 64 << 20  # bytes that are written between two checks of the free space
 
 
@@ -69,6 +73,77 @@ def write_volume(directory: int, sink: Sink) -> None:
     writer.add(root)
     add_tree(writer, directory)
     writer.finish()
+
+
+def write_shm(directory: int, sink: Sink) -> int:
+    """Write a tar of the plain files in a /dev/shm; return their number.
+
+    ``directory`` is a descriptor of it. A file that is removed meanwhile is left out.
+    """
+    writer, count = TarWriter(sink, nanoseconds=True), 0
+    for name in sorted(os.listdir(directory)):
+        try:
+            fd = os.open(name, _READ, dir_fd=directory)
+        except OSError:  # removed, or a symbolic link
+            continue
+        with open(fd, "rb") as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            entry = new_entry(name, mode=status.st_mode & 0o7777, size=status.st_size)
+            entry.uid, entry.gid, entry.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
+            writer.add(entry, _exactly(file, status.st_size))
+            count += 1
+    writer.finish()
+    return count
+
+
+def _exactly(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield ``size`` bytes of a file that another process may change; zeros after its end."""
+    while size:
+        chunk = file.read(min(size, _CHUNK)) or bytes(min(size, _CHUNK))
+        size -= len(chunk)
+        yield chunk
+
+
+def extract_shm(file: BufferedReader, directory: int) -> tuple[str, ...]:
+    """Create the files of a /dev/shm that do not exist in it; return their names.
+
+    Other processes may use the directory: no name is followed or replaced.
+
+    :raises InvalidRequest: when an entry is not valid.
+    :raises OSError: when there is no space.
+    """
+    reader, made = TarReader(file), list[str]()
+    try:
+        for entry in reader:
+            name = os.fsdecode(entry.name)
+            if entry.type != REGULAR or "/" in name or name in (".", ".."):
+                raise InvalidRequest(f"{quote_name(entry.name)} is not a file of /dev/shm")
+            try:
+                fd = os.open(name, _CREATE, 0o600, dir_fd=directory)
+            except FileExistsError:
+                continue
+            made.append(name)
+            with open(fd, "wb"):
+                for chunk in reader.data():
+                    write_sparse(fd, chunk)
+                os.ftruncate(fd, entry.size)
+                os.fchown(fd, entry.uid, entry.gid)
+                os.fchmod(fd, entry.mode & 0o7777)
+    except BaseException:
+        remove_shm(directory, made)
+        raise
+    finally:
+        reader.close()
+    return tuple(made)
+
+
+def remove_shm(directory: int, names: Iterable[str]) -> None:
+    """Remove files of a /dev/shm."""
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
 
 
 def extract(file: BufferedReader, directory: int, *, layer: bool) -> None:

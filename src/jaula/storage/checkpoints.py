@@ -7,7 +7,8 @@ that this engine has made or accepted, and that no other program has changed, is
 
 ``spec.dump`` is the OCI spec of the container. ``files`` is optional. It has the changes of the
 container's root as the tar of a layer (``rootfs-diff.tar``), and the files of its volumes as one
-tar each (``volume-0.tar``, ...). Owners are ids inside the container.
+tar each (``volume-0.tar``, ...). Owners are ids inside the container. The files of a ``/dev/shm``
+that it shares are in ``devshm-checkpoint.tar``: CRIU saves those of its own mounts only.
 
 The parent is accessible by root only. The image directory itself can be entered by all users, and
 its files can be read by them: the tasks that CRIU restores open them with the ids of the container.
@@ -41,6 +42,7 @@ IMAGES = "images"
 FILES = "files"
 SPEC = "spec.dump"
 ROOT_TAR = "rootfs-diff.tar"
+SHM_TAR = "devshm-checkpoint.tar"
 FORMAT = 2
 _KEY = ".key"
 _KEY_SIZE = 32  # bytes

@@ -45,6 +45,7 @@ from jaula.spec.api_networks import EndpointIPAMConfig
 from jaula.state.records import Status
 from jaula.storage.checkpoints import (
     ROOT_TAR,
+    SHM_TAR,
     SPEC,
     CheckpointAddress,
     CheckpointFile,
@@ -389,6 +390,7 @@ def _held_document(held: CheckpointFiles | None) -> dict[str, Any] | None:
             }
             for volume in held.volumes
         ],
+        "SharedMemorySize": sizes.get(SHM_TAR, 0),
         "Excluded": held.excluded,
     }
 

@@ -108,16 +108,24 @@ class CheckpointArchives:
 
         def work(file: BinaryIO, emit: Callable[[Manifest], None]) -> None:
             assert isinstance(file, BufferedReader)
-            reader = ArchiveReader(file)
-            try:
-                manifest = self._trusted(reader)
-                reader.extract(manifest, directory)
-            finally:
-                reader.close()
-            emit(manifest)
+            emit(self.extract(file, directory))
 
         manifests = [manifest async for manifest in consume(stream, work)]
         return manifests[0]
+
+    def extract(self, file: BufferedReader, directory: Path) -> Manifest:
+        """Extract a trusted archive below a directory and return its manifest. Blocks.
+
+        :raises NotAuthorized: when the archive is not trusted.
+        :raises InvalidRequest: when it is damaged.
+        """
+        reader = ArchiveReader(file)
+        try:
+            manifest = self._trusted(reader)
+            reader.extract(manifest, directory)
+        finally:
+            reader.close()
+        return manifest
 
     def _trusted(self, reader: ArchiveReader) -> Manifest:
         """Return the manifest of an archive.

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine.containers import shm
 from jaula.errors import InvalidRequest, JaulaError, resource_error
-from jaula.storage.checkpoint_files import sparse_sink, write_volume
+from jaula.storage.checkpoint_files import sparse_sink, write_shm, write_volume
 from jaula.storage.checkpoints import (
     ROOT_TAR,
+    SHM_TAR,
     CheckpointFiles,
     CheckpointVolume,
     ContainerDescription,
@@ -72,6 +74,14 @@ def write(services: Services, record: ContainerRecord, images: Path) -> Checkpoi
         volumes[mount.name] = CheckpointVolume(
             mount.name, name, (mount.destination,), mount.anonymous, volume.labels
         )
+    if record.resolved.namespaces.ipc.container and (path := shm.shared(services, record)):
+        with (
+            open_directory(path) as directory,
+            add_file(images, SHM_TAR) as file,
+            sparse_sink(file) as sink,
+        ):
+            write_shm(directory, sink)
+        names.append(SHM_TAR)
     return CheckpointFiles(
         changed=changed,
         volumes=tuple(volumes.values()),

@@ -193,24 +193,35 @@ class Clones:
         :raises NotAuthorized: when the caller may not have such a container.
         """
         services, description = self._services, held_description(manifest)
-        body = msgspec.structs.replace(body, image=self._image(description))
+        body = msgspec.structs.replace(body, image=self.image(description))
         existing = {volume.name for volume in services.volumes.list()}
         created = await container_create.create(
             services, body, name or None, None, owner=owner, authorize=authorize(body)
         )
-        container = services.container_store.find(created.id)
+        await self.fill(services.container_store.find(created.id), manifest, existing, adopt)
+        return created
+
+    async def fill(
+        self, container: Container, manifest: Manifest, existing: set[str], adopt: Adopt
+    ) -> None:
+        """Give a new container the files of a checkpoint, and the checkpoint; else remove it.
+
+        ``existing`` are the volumes that existed before it.
+
+        :raises InvalidRequest: when the container has other layers or volumes than the checkpoint.
+        :raises Conflict: when one of its volumes has existed.
+        """
         try:
             async with container.lock:
                 self._check(container, manifest, existing)
-                adopted = msgspec.structs.replace(manifest, container=created.id)
+                adopted = msgspec.structs.replace(manifest, container=container.id)
                 adopted = await in_thread(adopt, adopted)
                 await in_thread(self._put_files, container, adopted)
         except BaseException:
             await shielded(self._undo(container, existing))
             raise
-        return created
 
-    def _image(self, description: ContainerDescription) -> str:
+    def image(self, description: ContainerDescription) -> str:
         """Return the name of the image if it still means the same one, else its id.
 
         :raises NotFound: when this engine does not have the image.

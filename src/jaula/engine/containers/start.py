@@ -32,7 +32,7 @@ import msgspec
 
 from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import engine_socket, honeypot, selinux
+from jaula.engine.containers import engine_socket, honeypot, selinux, shm
 from jaula.engine.containers.checkpoint import keep_addresses, restore_setup
 from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model.container import Container, StateAction, next_status
@@ -410,7 +410,7 @@ class Starter:
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
-            shared_shm=self._shared_shm(record),
+            shared_shm=shm.shared(self._services, record),
             devices=_host_devices() if resolved.security.privileged and modes.user.host else (),
             edits=_device_edits(services.config.cdi_spec_dirs, requests) if requests else (),
         )
@@ -452,46 +452,6 @@ class Starter:
             or (modes.user.host and any(m.shared for m in record.mounts)),
             sessions=f"{run}/{SESSIONS}" if run else "",
         )
-
-    def _shared_shm(self, record: ContainerRecord) -> str | None:
-        resolved = record.resolved
-        if resolved.namespaces.ipc.container:
-            owner = self._services.container_store.find(resolved.namespaces.ipc.container)
-            path = str(self._services.config.paths.container_run(owner.id) / "shm")
-            if not os.path.ismount(path):
-                _fetch_shm(owner, path)
-            return path
-        if not resolved.namespaces.shareable_ipc:
-            return None
-        from jaula.kernel import mounts
-        from jaula.kernel.mounts import MS
-
-        path = str(self._services.config.paths.container_run(record.id) / "shm")
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        size = resolved.shm_size or 64 * 1024 * 1024
-        if not os.path.ismount(path):
-            flags = MS.NOSUID | MS.NODEV | MS.NOEXEC
-            label = security.selinux_labels(resolved, self._services.host, record.level).mount
-            context = f',context="{label}"' if label else ""
-            mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
-        return path
-
-
-def _fetch_shm(owner: Container, path: str) -> None:
-    """Mount the /dev/shm that a previous engine made, which the shim of its container still has.
-
-    :raises Conflict: when the container does not run.
-    """
-    from jaula.kernel import mounts
-    from jaula.kernel.namespace_threads import clone_tree_of
-
-    tree = clone_tree_of(owner.record.shim_pid, path) if owner.live else -1
-    if tree < 0:
-        raise Conflict(f"/dev/shm of container {owner.name} cannot be shared: it does not run")
-    try:
-        mounts.move_mount(tree, path)
-    finally:
-        os.close(tree)
 
 
 def running_fields(intent: StartIntent) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import new_cgroup_path
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
-from jaula.engine.pods import pause, validation
+from jaula.engine.pods import pause, restore, validation
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import (
     Conflict,
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from jaula.engine.pods.network import PodNetwork
     from jaula.engine.pods.stats import ContainerUsage, PodStats, SandboxUsage
     from jaula.network.cni.conf_monitor import NetworkState
-    from jaula.spec.api import Mount
+    from jaula.spec.api import ContainerCreate, Mount
     from jaula.spec.pod import (
         PodContainerRequest,
         PodLimits,
@@ -443,6 +443,10 @@ class Pods:
         host = self._host_config(sandbox, request)
         body = msgspec.structs.replace(request.body, host_config=host)
         name = container_name(pod.metadata, request)
+        if restore.is_archive(body.image):
+            container = await self._create_restored(body, name, request, owner, authorize, log)
+            container.answered = True
+            return container
         if (former := self._unanswered_container(name, request, owner)) is not None:
             former.answered = True
             return former
@@ -457,6 +461,40 @@ class Pods:
         )
         container = self._services.container_store.find(created.id)
         container.answered = True
+        return container
+
+    async def _create_restored(
+        self,
+        body: ContainerCreate,
+        name: str,
+        request: PodContainerRequest,
+        owner: tuple[str, int],
+        authorize: Authorize,
+        log: LogConfig,
+    ) -> Container:
+        """Create a container that goes on from the checkpoint which the request names as its image.
+
+        :raises NotAuthorized: when the checkpoint is not trusted.
+        """
+        services, clones = self._services, self._containers.clones
+        async with restore.opened(
+            services, self._containers.checkpoint_archives, body.image
+        ) as checkpoint:
+            image = clones.image(checkpoint.description)
+            body = msgspec.structs.replace(body, image=image)
+            request = msgspec.structs.replace(
+                request,
+                body=msgspec.structs.replace(request.body, image=image),
+                checkpoint=restore.NAME,
+            )
+            if (former := self._unanswered_container(name, request, owner)) is not None:
+                await self._remove(former.id)  # it may not have its files
+            existing = {volume.name for volume in services.volumes.list()}
+            created = await self._containers.create(
+                body, name, None, owner=owner, authorize=authorize, log=log, pod=request
+            )
+            container = services.container_store.find(created.id)
+            await clones.fill(container, checkpoint.manifest, existing, checkpoint.adopt)
         return container
 
     def _unanswered_container(
@@ -564,8 +602,18 @@ class Pods:
                 hint="a container of a pod is started once",
             )
         # To its end, also without a client: undoing it could not undo what the program has done.
-        await shielded(self._containers.start(container.id))
+        assert container.record.pod is not None
+        restored = bool(container.record.pod.checkpoint)
+        await shielded(
+            self._restore(container) if restored else self._containers.start(container.id)
+        )
         container.answered = True
+
+    async def _restore(self, container: Container) -> None:
+        """Start a container from its checkpoint, which is used once."""
+        async with restore.shared_memory(self._services, container.record):
+            await self._containers.start(container.id, checkpoint=restore.NAME)
+        await self._containers.remove_checkpoint(container.id, restore.NAME, "")
 
     async def reopen_log(self, ref: str) -> None:
         """Open the log of a running container again, after its file was renamed.

@@ -1,0 +1,134 @@
+"""Containers of pods that go on from a checkpoint.
+
+CRI has no call for it. CRI-O and containerd take the path of an archive as the image of
+CreateContainer, and StartContainer restores it. The archive names the image that the container is
+created from; everything else is the client's request. So the container is confined as this request
+says, and CRIU is not run if the images are of another confinement.
+
+An archive is trusted as in an import (:mod:`jaula.engine.containers.checkpoint_archive`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from jaula.engine.containers import shm
+from jaula.engine.containers.clone import held_description
+from jaula.engine.threads import in_own_thread, in_thread, shielded
+from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.storage import checkpoint_files
+from jaula.storage.checkpoints import SHM_TAR
+from jaula.storage.trees import open_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jaula.engine.containers.checkpoint_archive import CheckpointArchives
+    from jaula.engine.model.services import Services
+    from jaula.state.records import ContainerRecord
+    from jaula.storage.checkpoints import CheckpointStore, ContainerDescription, Manifest
+
+NAME = "restored"
+"""The name of the checkpoint from which a container is started."""
+
+
+class OpenedCheckpoint(NamedTuple):
+    """A trusted checkpoint whose files are in a directory of the store."""
+
+    manifest: Manifest
+    directory: Path
+    store: CheckpointStore
+
+    @property
+    def description(self) -> ContainerDescription:
+        """The container of the checkpoint."""
+        return held_description(self.manifest)
+
+    def adopt(self, manifest: Manifest) -> Manifest:
+        """Give the checkpoint to the container of a manifest. Blocks."""
+        return self.store.link(manifest, self.directory)
+
+
+def is_archive(image: str) -> bool:
+    """Return whether the name of an image is the path of an archive. Pure."""
+    return image.startswith("/")
+
+
+@asynccontextmanager
+async def opened(
+    services: Services, archives: CheckpointArchives, path: str
+) -> AsyncIterator[OpenedCheckpoint]:
+    """Yield the checkpoint of an archive. Its files are removed at the end.
+
+    Its connections are closed in the restored container: it has another address, and their peers
+    have the container that was left running.
+
+    :raises NotAuthorized: when the archive is not trusted.
+    :raises InvalidRequest: when it cannot be read, or is damaged.
+    """
+    store = services.checkpoints
+    directory = await in_thread(store.incoming)
+    try:
+        manifest = await in_own_thread(lambda: _extract(archives, path, directory))
+        manifest = msgspec.structs.replace(
+            manifest,
+            name=NAME,
+            addresses=(),
+            tcp_established=False,
+            tcp_close=manifest.tcp_established or manifest.tcp_close,
+        )
+        yield OpenedCheckpoint(manifest, directory, store)
+    finally:
+        await shielded(in_own_thread(lambda: shutil.rmtree(directory)))
+
+
+def _extract(archives: CheckpointArchives, path: str, directory: Path) -> Manifest:
+    if "\0" in path:
+        raise InvalidRequest(f"the checkpoint {path[:200]!r} contains a NUL byte")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise InvalidRequest(f"the checkpoint {path[:200]!r}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidRequest(f"the checkpoint {path[:200]!r} is not a regular file")
+    with open(fd, "rb") as file:
+        return archives.extract(file, directory)
+
+
+@asynccontextmanager
+async def shared_memory(services: Services, record: ContainerRecord) -> AsyncIterator[None]:
+    """Put the files of /dev/shm that a checkpoint has into that of the pod.
+
+    Files that exist are the pod's and stay. If the context fails, the new ones are removed.
+
+    :raises Unavailable: when /dev/shm is full.
+    """
+    path = shm.shared(services, record) if record.resolved.namespaces.ipc.container else None
+    archive = services.checkpoints.files(services.checkpoints.read(record.id, NAME)) / SHM_TAR
+    if path is None or not archive.exists():
+        yield
+        return
+    made = await in_thread(_extract_shm, archive, path)
+    try:
+        yield
+    except BaseException:
+        with open_directory(path) as directory:
+            checkpoint_files.remove_shm(directory, made)
+        raise
+
+
+def _extract_shm(archive: Path, path: str) -> tuple[str, ...]:
+    try:
+        with open_directory(path) as directory, archive.open("rb") as file:
+            return checkpoint_files.extract_shm(file, directory)
+    except OSError as error:
+        what = "the files of /dev/shm cannot be written"
+        raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
