@@ -15,13 +15,19 @@ MODES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccom
 PATIENCE = 60.0  # seconds; a virtual machine without KVM is slow
 
 
+def program_tools(engine: PrivateEngine) -> tuple[str, ...]:
+    """Return words for ``run`` that bind the host's /usr without what is mounted below it."""
+    *_, image = host_tools(engine)
+    return ("--mount", "type=bind,src=/usr,dst=/usr,readonly,bind-recursive=disabled", image)
+
+
 class CheckedContainer:
     """A container that runs checks ten times a second."""
 
     def __init__(self, engine: PrivateEngine, flags: tuple[str, ...], checks: tuple[str, ...]):
         self._engine = engine
         self.name = containers.unique("kept")
-        *tools, image = host_tools(engine)
+        *tools, image = program_tools(engine)
         program = ("-v", f"{PROGRAM}:/checks.py:ro")
         command = ("python3", "-W", "ignore", "/checks.py", *checks)
         self.jaula("run", "-d", "--name", self.name, *tools, *program, *flags, image, *command)

@@ -324,6 +324,8 @@ class _Restore:
         os.mkdir(f"{staging}/root", 0o711)
         # The tasks begin in this directory, and open it when they bind unix sockets by name.
         os.mkdir(f"{staging}/work", 0o755)
+        if spec.root is not None and spec.root.readonly:  # CRIU 4.1 does not restore that
+            mounts.mount_setattr(root, set=mounts.MOUNT_ATTR.RDONLY)
         mounts.move_mount(root, f"{staging}/root")
         external = []
         for path, index in expected.external_mounts(spec).items():

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from harness import containers
-from harness.checkpoints import PATIENCE
+from harness.checkpoints import PATIENCE, program_tools
 from harness.engine import PROJECT, PrivateEngine
-from harness.images import host_tools
 
 pytestmark = pytest.mark.criu
 
@@ -31,7 +30,7 @@ class Holder:
         self.name = containers.unique("holder")
         directory.chmod(0o777)
         (directory / "command").write_text("")
-        *tools, image = host_tools(engine)
+        *tools, image = program_tools(engine)
         mounts = ("-v", f"{PROGRAM}:/objects.py:ro", "-v", f"{directory}:/work")
         command = ("python3", "/objects.py", "/work")
         network = () if "--network" in flags else ("--network", "none")
