@@ -71,8 +71,12 @@ class CheckedContainer:
         return bool(containers.inspect(self._engine, self.name)["State"]["Running"])
 
     def create(self, *flags: str, name: str = "one") -> None:
-        """Make a checkpoint."""
-        assert self.jaula("checkpoint", "create", *flags, self.name, name) == f"{name}\n"
+        """Make a checkpoint; again if a netlink socket had an answer that was not read yet."""
+        words = ("checkpoint", "create", *flags, self.name, name)
+        done = self._engine.cli("jaula", *words)
+        if "try again" in done.stderr:
+            done = self._engine.cli("jaula", *words)
+        assert (done.returncode, done.stdout) == (0, f"{name}\n"), (done.stderr, self.log())
 
     def start(self, *, name: str = "one") -> None:
         """Start from a checkpoint."""

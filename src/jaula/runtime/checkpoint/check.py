@@ -8,6 +8,7 @@ than programs inside the container could make.
 
 from __future__ import annotations
 
+import re
 import resource
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -38,6 +39,9 @@ _FILE_SYSTEMS = {
     _CGROUP2: "cgroup2",
 }
 _OPTIONS = {MS.RDONLY: "ro", MS.NOSUID: "nosuid", MS.NODEV: "nodev", MS.NOEXEC: "noexec"}
+_OPTION = re.compile(r"[a-z0-9_]*(=[A-Za-z0-9_.:+-]*)?")  # without a path, as of an agent
+_REFUSED_OPTIONS = ("none", "all", "release_agent")  # they make another hierarchy of cgroups
+CONSOLE = "/dev/console"
 _REG = 1
 _FILES = {
     _REG: "file",
@@ -85,6 +89,16 @@ class Expected(msgspec.Struct, frozen=True):
     oom_score_adj: int  # lowest
     labels: frozenset[str]  # LSM profiles that processes may have
     joined: frozenset[str] = frozenset()  # types of namespaces that are another container's
+    roots: Mapping[str, frozenset[str]] = msgspec.field(default_factory=dict)
+    """What a mount shows of its file system, by destination; ``/`` if absent."""
+
+    def allows_root(self, path: str, fstype: str, root: str) -> bool:
+        """Return whether the mount at ``path`` may show ``root`` of its file system. Pure."""
+        if path in self.external or path == "/":
+            return True  # the engine makes it
+        if path == CONSOLE:
+            return fstype == "devpts" and root[:1] == "/" and root[1:].isdecimal()
+        return root in self.roots.get(path, ("/",))
 
 
 def check(images: Images, expected: Expected) -> None:
@@ -298,6 +312,10 @@ def _check_mounts(mounts: Sequence[pb.Mount], expected: Expected) -> set[int]:
             raise invalid(f"the mount at {path!r} has an unknown file system")
         if (mount.fstype == _OVERLAY) and path != "/" and not external:
             raise invalid(f"the mount at {path!r} is an overlay")
+        if path in seen:
+            raise invalid(f"there are two mounts at {path!r}")
+        if not external and path != "/":
+            _check_source(mount, expected)
         seen[path] = mount
     if "/" not in seen:
         raise invalid("it has no root")
@@ -310,6 +328,19 @@ def _check_mounts(mounts: Sequence[pb.Mount], expected: Expected) -> set[int]:
             lost = ", ".join(name for flag, name in _OPTIONS.items() if flag & missing)
             raise invalid(f"the mount at {path!r} is not {lost}")
     return {mount.mnt_id for mount in mounts}
+
+
+def _check_source(mount: pb.Mount, expected: Expected) -> None:
+    """Check what a mount that CRIU makes shows, and its options."""
+    path = mount.mountpoint
+    if not expected.allows_root(path, _FILE_SYSTEMS[mount.fstype], mount.root):
+        raise invalid(f"the mount at {path!r} shows {mount.root!r} of its file system")
+    if mount.shared_id or mount.master_id:
+        raise invalid(f"the mount at {path!r} is shared with others")
+    for option in mount.options.split(","):
+        name = option.partition("=")[0]
+        if not _OPTION.fullmatch(option) or name in _REFUSED_OPTIONS:
+            raise invalid(f"the mount at {path!r} has the option {option!r}")
 
 
 def _check_file(file: pb.File, mounts: Collection[int]) -> None:

@@ -10,7 +10,7 @@ from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import LANDLOCK_SCOPE
 from jaula.kernel.mounts import MS
 from jaula.kernel.paths import components
-from jaula.runtime.checkpoint.check import Expected, refuse
+from jaula.runtime.checkpoint.check import CONSOLE, Expected, refuse
 from jaula.runtime.create import devices, mount_options, mount_plan
 from jaula.runtime.create.namespaces import KINDS
 from jaula.runtime.create.process import FdStack
@@ -20,7 +20,6 @@ from jaula.runtime.interfaces import Interfaces
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 from jaula.spec.runtime import Mount, Spec, State
 
-_CONSOLE = "/dev/console"
 _ATTRIBUTES = int(MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC)
 _OPENED = int(FS.READ_FILE | FS.READ_DIR | FS.EXECUTE)
 _OWN = frozenset({"pid", "network", "ipc", "uts", "mount", "user"})
@@ -176,6 +175,7 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
         },
         oom_score_adj=_own_oom_score() if oom_score_adj is None else oom_score_adj,
         labels=frozenset({"unconfined"}),
+        roots=_roots(spec),
     )
 
 
@@ -243,6 +243,19 @@ def _mounts(spec: Spec) -> dict[str, int]:
     return found
 
 
+def _roots(spec: Spec) -> dict[str, frozenset[str]]:
+    """Return what the mounts of masked and read-only paths show of their file systems."""
+    assert spec.linux is not None
+    mounts = sorted((destination(mount) for mount in spec.mounts), key=len)
+    found = {}
+    for path in spec.linux.readonly_paths:
+        above = [each for each in mounts if path.startswith(f"{each}/")]
+        found[path] = frozenset({path[len(above[-1]) :] if above else path})
+    for path in spec.linux.masked_paths:
+        found[path] = frozenset({"/", "/null"})
+    return found
+
+
 def _mount_points(spec: Spec) -> frozenset[str]:
     linux = spec.linux
     assert linux is not None
@@ -255,7 +268,7 @@ def _mount_points(spec: Spec) -> frozenset[str]:
                 name = hierarchy.target.rpartition("/")[2]
                 points.add(f"{destination(mount)}/{name}")
     if spec.process.terminal:
-        points.add(_CONSOLE)
+        points.add(CONSOLE)
     if not any(mount_plan.is_device_directory(mount) for mount in spec.mounts):
         points |= {node.path for node in devices.device_nodes(linux.devices)}
     return frozenset(points)

@@ -121,9 +121,16 @@ def _verify_ids(pid: int, status: dict[str, str], expected: Expected) -> None:
 
 def _verify_mounts(init: int, expected: Expected, masked: Collection[str]) -> None:
     mounts = {mount.target: mount for mount in mountinfo.read(f"/proc/{init}/mountinfo")}
-    for target in mounts:
+    for target, mount in mounts.items():
         if target != "/" and target not in expected.mount_points:
             raise _failed(init, f"an unexpected mount at {target}")
+        # The roots of cgroup mounts are relative to the namespace of the reader.
+        if mount.fstype not in ("cgroup", "cgroup2") and not expected.allows_root(
+            target, mount.fstype, mount.root
+        ):
+            raise _failed(init, f"the mount at {target} shows {mount.root}")
+        if any(each.startswith("shared:") for each in mount.propagation):
+            raise _failed(init, f"the mount at {target} is shared")
     for target, attributes in expected.mounts.items():
         if target not in mounts:
             raise _failed(init, f"the mount at {target} is missing")
