@@ -13,6 +13,7 @@ from harness import containers
 from harness.containers import unique
 from harness.engine import PrivateEngine
 
+RUN = ("jaula", "run", "-d", "--stop-timeout", "0", "--name")
 SIMPLE = 'name = "simple"\n[limits]\npids = 50\nmemory = 67108864\n'
 BROKEN = 'name = "broken"\n[seccomp.syscalls]\nx86_64 = ["read"]\n'
 NO_NETWORK = 'name = "alone"\n[network]\nmode = "none"\n'
@@ -57,7 +58,7 @@ def test_options_volumes_and_networks_stay(
         *("--pids-limit", "20", "--restart", "on-failure", "--tmpfs", "/tmp", "-w", "/named"),
     )
     try:
-        run = ("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, *flags, busybox, "sleep", "600")
+        run = (*RUN, name, *flags, busybox, "sleep", "600")
         assert engine.cli(*run).returncode == 0
         for place in ("anonymous", "named", "mounted"):
             engine.cli("jaula", "exec", name, "sh", "-c", f"echo {place} > /{place}/file")
@@ -101,7 +102,7 @@ def test_a_container_that_does_not_work_is_rolled_back(
     name = unique()
     names.append(name)
     file.write_text(BROKEN)
-    assert engine.cli("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, busybox, "sleep", "600").returncode == 0
+    assert engine.cli(*RUN, name, busybox, "sleep", "600").returncode == 0
     before = containers.inspect(engine, name)
     done = apply(engine, file, name)
     assert done.returncode == 1
@@ -119,7 +120,7 @@ def test_an_unhealthy_container_is_rolled_back(
     names.append(name)
     file.write_text('name = "ro"\n')
     health = ("--health-cmd", "echo checked; touch /x", "--health-interval", "0.5s")
-    run = ("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, *health, "--health-retries", "1", busybox)
+    run = (*RUN, name, *health, "--health-retries", "1", busybox)
     assert engine.cli(*run, "sleep", "600").returncode == 0
     before = containers.inspect(engine, name)["Id"]
     done = apply(engine, file, name)
@@ -136,7 +137,7 @@ def test_a_container_that_is_not_healthy_in_time_is_rolled_back(
     names.append(name)
     file.write_text(SIMPLE)
     health = ("--health-cmd", "true", "--health-interval", "1h")
-    run = ("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, *health, busybox, "sleep", "600")
+    run = (*RUN, name, *health, busybox, "sleep", "600")
     assert engine.cli(*run).returncode == 0
     done = apply(engine, file, name, "--timeout", "5s")
     assert done.returncode == 1
@@ -150,7 +151,7 @@ def test_a_request_that_the_engine_refuses_changes_nothing(
     name = unique()
     names.append(name)
     file.write_text('name = "x"\ncapabilities = ["NO_SUCH"]\n')
-    assert engine.cli("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, busybox, "sleep", "600").returncode == 0
+    assert engine.cli(*RUN, name, busybox, "sleep", "600").returncode == 0
     before = containers.inspect(engine, name)["State"]
     done = apply(engine, file, name)
     assert done.returncode == 1
@@ -165,7 +166,12 @@ def test_a_stopped_container_stays_stopped(
     name = unique()
     names.append(name)
     file.write_text(NO_NETWORK)
-    assert engine.cli("jaula", "create", "--stop-timeout", "0", "--name", name, busybox, "sleep", "600").returncode == 0
+    assert (
+        engine.cli(
+            "jaula", "create", "--stop-timeout", "0", "--name", name, busybox, "sleep", "600"
+        ).returncode
+        == 0
+    )
     done = apply(engine, file, name)
     assert done.returncode == 0, done.stderr
     document = containers.inspect(engine, name)
@@ -182,7 +188,7 @@ def test_changed_files_keep_the_old_container(
     names.append(name)
     file.write_text(SIMPLE)
     command = ("sh", "-c", "[ -e /etc/changed ] || echo x > /etc/changed; sleep 600")
-    assert engine.cli("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, busybox, *command).returncode == 0
+    assert engine.cli(*RUN, name, busybox, *command).returncode == 0
     containers.eventually(lambda: bool(engine.cli("jaula", "diff", name).stdout), "a change")
     done = apply(engine, file, name)
     assert done.returncode == 0, done.stderr
@@ -210,7 +216,7 @@ def test_containers_that_cannot_be_created_again(
     name = unique()
     names.append(name)
     file.write_text(SIMPLE)
-    run = ("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, *flags, busybox, "sleep", "600")
+    run = (*RUN, name, *flags, busybox, "sleep", "600")
     assert engine.cli(*run).returncode == 0
     if not flags:
         engine.cli("jaula", "pause", name)
@@ -231,7 +237,15 @@ def test_the_former_profile_is_replaced(
         'write = ["/tmp/"]\n[network]\negress = ["tcp:192.0.2.1:443"]\n[files.tmpfs]\n"/tmp" = ""\n'
     )
     file.write_text('name = "second"\ncapabilities = ["KILL"]\n[files]\nread-only-root = false\n')
-    run = ("jaula", "run", "-d", "--stop-timeout", "0", "--name", name, "--profile", str(first), busybox, "sleep", "600")
+    run = (
+        *RUN,
+        name,
+        "--profile",
+        str(first),
+        busybox,
+        "sleep",
+        "600",
+    )
     assert engine.cli(*run).returncode == 0
     done = apply(engine, file, name)
     assert done.returncode == 0, done.stderr
