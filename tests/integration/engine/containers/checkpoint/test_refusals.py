@@ -127,7 +127,6 @@ def test_objects_of_root_that_no_checkpoint_can_hold(engine: PrivateEngine, tmp_
 FLAGS = (
     (("--network", "host"), "shares its network namespace", "create it without --network host"),
     (("--pid", "host"), "shares its pid namespace", "create it without --pid"),
-    (("--uts", "host"), "shares its uts namespace", "create it without --uts host"),
     (("--cgroupns", "host"), "shares its cgroup namespace", "create it without --cgroupns=host"),
     (("--ipc", "host"), "ipc", "--ipc"),
     (("--ipc", "shareable"), "/dev/shm is shared", "--ipc=private"),
