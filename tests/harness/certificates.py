@@ -28,10 +28,18 @@ class Authority:
             ["openssl", *words], cwd=self.directory, check=True, capture_output=True, timeout=60
         )
 
-    def sign(self, name: str, *, usage: str = "clientAuth", expired: bool = False) -> Path:
+    def sign(
+        self,
+        name: str,
+        *,
+        usage: str = "clientAuth",
+        expired: bool = False,
+        addresses: tuple[str, ...] = (),
+    ) -> Path:
         """Return a directory with ``ca.pem``, ``cert.pem`` and ``key.pem`` (DOCKER_CERT_PATH)."""
         place = self.directory / f"of-{name.replace('/', '_') or 'nobody'}{'-old' * expired}"
         place.mkdir()
+        alternatives = ("IP:127.0.0.1", "DNS:localhost", *(f"IP:{each}" for each in addresses))
         key, certificate = str(place / "key.pem"), str(place / "cert.pem")
         days = ("-not_before", "20200101000000Z", "-not_after", "20200102000000Z")
         self._openssl(
@@ -41,7 +49,7 @@ class Authority:
             *("-CA", "ca.pem", "-CAkey", "ca-key.pem"),
             *("-addext", "basicConstraints=critical,CA:FALSE"),
             *("-addext", f"extendedKeyUsage={usage}"),
-            *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-addext", f"subjectAltName={','.join(alternatives)}"),
         )
         (place / "ca.pem").write_bytes(self.file.read_bytes())
         return place

@@ -60,6 +60,7 @@ class PrivateEngine:
     run: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="jlt", dir="/run")))
     extra_flags: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
+    netns: str = ""  # name of an existing network namespace to run in
 
     @property
     def tag(self) -> str:
@@ -110,7 +111,7 @@ class PrivateEngine:
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*(("unshare", "--net") if own_network else ()), *self.command()],
+                [*self._prefix(own_network), *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -128,6 +129,11 @@ class PrivateEngine:
             if time.monotonic() > deadline:
                 raise AssertionError(f"the engine does not answer:\n{self.log_tail()}")
             time.sleep(0.05)
+
+    def _prefix(self, own_network: bool) -> tuple[str, ...]:
+        if self.netns:
+            return ("nsenter", f"--net=/run/netns/{self.netns}")
+        return ("unshare", "--net") if own_network else ()
 
     def log_tail(self, size: int = 4000) -> str:
         return self.log.read_text(errors="replace")[-size:] if self.log.exists() else ""

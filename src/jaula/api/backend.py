@@ -18,6 +18,7 @@ from jaula.spec.api import (
     CheckpointClone,
     CheckpointCreate,
     ContainerCreate,
+    ContainerMigrate,
     ContainerUpdate,
     Drift,
     ExecCreate,
@@ -290,6 +291,14 @@ class Fsck(Protocol):
     async def repair(self, *, contents: bool) -> Document: ...
 
 
+class Migrations(Protocol):
+    """Moves of containers between engines. ``accept`` owns ``fd`` from the call on."""
+
+    def migrate(self, ref: str, body: ContainerMigrate) -> AsyncIterator[Document]: ...
+    def require_peer(self) -> None: ...
+    async def accept(self, fd: int, early: bytes) -> None: ...
+
+
 class Backend(Protocol):
     """The whole engine. Members are read-only, so any implementing type is accepted."""
 
@@ -318,6 +327,8 @@ class Backend(Protocol):
     def configs(self) -> Secrets: ...
     @property
     def networks(self) -> Networks: ...
+    @property
+    def migrations(self) -> Migrations: ...
     @property
     def system(self) -> System: ...
     @property

@@ -82,6 +82,7 @@ COMMANDS = {
     "container inspect": "container_inspect",
     "container kill": "kill",
     "container logs": "logs",
+    "container migrate": "container_migrate",
     "container ls": "ps",
     "container pause": "pause",
     "container port": "port",

@@ -21,6 +21,7 @@ from jaula.engine.fsck.service import Fsck
 from jaula.engine.images.registry import RegistryService
 from jaula.engine.images.service import Images
 from jaula.engine.images.trust import TrustService
+from jaula.engine.migration.service import Migration
 from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.pods.service import Pods
@@ -66,6 +67,7 @@ class Engine:
         disk_usage = DiskUsage(services, self.containers, self.images, self.volumes, self.builds)
         self.system = System(services, disk_usage)
         self.fsck = Fsck(services)
+        self.migrations = Migration(services, self.containers, self.images)
         self.pods = Pods(services, self.containers, self.execs)
 
     def reconfigure(self, config: EngineConfig) -> None:
@@ -85,7 +87,9 @@ class Engine:
         await self._load_profile()
         self.services.runtime_table.open()
         self.builds.sweep()
+        self.migrations.resume_held()
         await restore.restore(self.services, self.containers)
+        await self.migrations.recover()
         self._watch_firewall()
         await self._open_pod_network()
         self.services.sandbox_pool.refill()
@@ -152,6 +156,7 @@ class Engine:
 
     async def close(self) -> None:
         """Stop the engine and leave every container running."""
+        await self.migrations.close()
         await self.builds.close()
         await self.pods.close()
         for container in self.services.container_store:

@@ -119,6 +119,18 @@ class Addresses:
         self._last = min(self._highest, int(part.broadcast_address))
         self._next = self._first
 
+    def has(self, address: str) -> bool:
+        """Return whether an address belongs to the subnet's hosts, in use or not."""
+        try:
+            number = int(ip_address(address))
+        except ValueError:
+            return False
+        return ip_address(address) in self.subnet and self._lowest <= number <= self._highest
+
+    def is_free(self, address: str) -> bool:
+        """Return whether an address of the subnet is not in use."""
+        return self.has(address) and int(ip_address(address)) not in self._taken
+
     def allocate(self, requested: str | None = None) -> Address:
         """Allocate the requested address, or the next free one.
 

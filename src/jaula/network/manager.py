@@ -176,12 +176,14 @@ class NetworkManager:
         links: dict[str, str] | None = None,
         egress: tuple[str, ...] | None = None,
         listen: tuple[str, ...] | None = None,
+        carrier: bool = True,
     ) -> Endpoint:
         """Create an interface on the network in a network namespace, with addresses and routes.
 
         Also sets the namespace's loopback interface up. Nothing is left after a failure.
         ``egress`` are the allowed destinations (:mod:`jaula.spec.egress`) and ``listen`` the ports
-        at which it may be reached (:mod:`jaula.spec.listen`), None for any.
+        at which it may be reached (:mod:`jaula.spec.listen`), None for any. Without ``carrier`` no
+        packet arrives until the caller sets the host's interface up.
 
         :raises InvalidRequest: when the MAC or IP address is malformed or outside the subnet, or
             the network cannot enforce a list.
@@ -213,8 +215,20 @@ class NetworkManager:
                 links or {},
                 egress,
                 listen,
+                carrier,
             )
             return net.connect(request, netns_fd)
+
+    def addresses(self, network: str) -> tuple[Addresses | None, Addresses | None]:
+        """Return the IPv4 and the IPv6 addresses of a network, which is set up for that.
+
+        :raises NotFound: when no network of that name is defined.
+        :raises JaulaError: when it cannot be set up.
+        """
+        with self._lock:
+            net = self._networks.find(network)
+            net.ensure()
+            return net.addresses, net.addresses6
 
     def set_default_routes(self, gateways: Gateways, netns_fd: int, *, replace: bool) -> None:
         """Set a container's default routes; ``replace`` those that it has."""
@@ -237,7 +251,10 @@ class NetworkManager:
         (16 ms), for a container that keeps running. macvlan and ipvlan need ``netns_fd`` for that.
         """
         with self._lock:
-            net = self._networks.find(endpoint.network)
+            try:
+                net = self._networks.find(endpoint.network)
+            except NotFound:
+                return  # an engine undoes a start of its predecessor before it sets networks up
             endpoint_now = net.endpoints.get(endpoint.container_id)
             if endpoint_now is not None and endpoint_now.endpoint_id == endpoint.endpoint_id:
                 if endpoint_now.ports:

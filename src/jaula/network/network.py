@@ -39,6 +39,7 @@ class EndpointRequest(msgspec.Struct, frozen=True):
     links: dict[str, str] = {}
     egress: tuple[str, ...] | None = None
     listen: tuple[str, ...] | None = None
+    carrier: bool = True  # packets arrive from the beginning
 
 
 class Network(ABC):
@@ -80,8 +81,12 @@ class Network(ABC):
         """Close the sockets; what is set up on the host stays."""
 
     @abstractmethod
-    def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
+    def _link(
+        self, endpoint: Endpoint, netns_fd: int, *, default_route: bool, carrier: bool
+    ) -> Endpoint:
         """Create the endpoint's interface in a network namespace. Return the final endpoint.
+
+        Without ``carrier`` the host's end of the link stays down, if it has one.
 
         Nothing is left after a failure.
 
@@ -158,7 +163,12 @@ class Network(ABC):
             listen=request.listen,
         )
         try:
-            endpoint = self._link(endpoint, netns_fd, default_route=request.default_route)
+            endpoint = self._link(
+                endpoint,
+                netns_fd,
+                default_route=request.default_route,
+                carrier=request.carrier,
+            )
         except (OSError, JaulaError) as exc:
             self._release(endpoint)
             if isinstance(exc, JaulaError):

@@ -367,10 +367,12 @@ class Shim:
         The other end of that socket answers :data:`protocol.HELD`. The number of the request is 0,
         with which a shim of an older engine refuses a request that it does not know.
 
-        :raises RuntimeFailure: when it fails; the container runs on.
+        :raises RuntimeFailure: when it fails; the container runs on, but a held one stays frozen if
+            CRIU or the helper of the shim was killed.
         """
+        timeout = None if request.hold else protocol.checkpoint_timeout()
         try:
-            await self._request(request, (commit_fd,), protocol.checkpoint_timeout())
+            await self._request(request, (commit_fd,), timeout)
         finally:
             os.close(commit_fd)
 
@@ -510,6 +512,7 @@ class Runtime:
         on_request: Callable[[Shim], None] | None = None,
         *,
         engine_socket: int = -1,
+        hold: int = -1,
     ) -> Shim:
         """Create and start a container; the program runs when this returns.
 
@@ -518,7 +521,8 @@ class Runtime:
         are closed here in every case. The sandbox and the namespace descriptors stay open: the
         caller owns them. ``on_request`` gets the connection when the request was sent: its ``kill``
         ends the start. The shim holds a duplicate of ``engine_socket`` as long as the container
-        runs.
+        runs. ``hold`` is the other end of a socket on which a restore asks before
+        its processes run.
 
         :raises RuntimeFailure: with Docker's exit code; nothing of the container is left then.
         :raises ShimLost: when the shim was killed, or did not answer and was killed. No process
@@ -536,6 +540,8 @@ class Runtime:
             fds.append(self.host_mounts)
         if engine_socket >= 0:
             fds.append(engine_socket)
+        if hold >= 0:
+            fds.append(hold)
         fds += [fd for fd, _ in attachments]
         request = msgspec.structs.replace(
             request,
@@ -543,6 +549,7 @@ class Runtime:
             namespace_types=tuple(namespace_fds or ()),
             host_mounts=host_mounts,
             engine_socket=engine_socket >= 0,
+            hold=hold >= 0,
             attachments=tuple(stream for _, stream in attachments),
         )
         inode = os.fstat(shim_end.fileno()).st_ino

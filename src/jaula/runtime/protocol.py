@@ -59,6 +59,8 @@ MAX_ROUNDS = 16  # of a pre-copy
 ROUND = b"round "  # from a shim, with a round of the pre-copy
 HELD = b"held"  # from a shim whose container is stopped, with all images written
 COMMIT = b"commit"  # from an engine that has recorded the checkpoint
+RESUME = b"resume"  # from an engine whose migration is cancelled
+HOLD_SOCKET = "hold.sock"  # in the run directory, while the container is held
 CANCEL = b"cancel"  # from an engine that gives up a start, to the shim that may not be forked yet
 
 
@@ -99,7 +101,8 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     Sent to the zygote. Descriptors: the shim's end of a socket to the engine, then the user and
     network namespace if ``sandbox`` is set, then one for each of ``namespace_types``, then the
     host's mount namespace if ``host_mounts`` is set, then the listening engine socket if
-    ``engine_socket`` is set, then one socket for each of ``attachments``.
+    ``engine_socket`` is set, then the socket of a hold if ``hold`` is set, then one socket for each
+    of ``attachments``.
     """
 
     container_id: str
@@ -120,6 +123,7 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     sessions: str = ""  # directory in which stdio is recorded as asciicast; '': it is not
     attachments: tuple[AttachStream, ...] = ()
     restore: RestoreSetup | None = None  # None: the program starts anew
+    hold: bool = False  # ask on a socket before the restored processes run
 
 
 class SandboxRequest(msgspec.Struct, frozen=True, tag="sandbox"):
@@ -214,6 +218,7 @@ class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
     end_execs: bool = False
     keep_execs: bool = False
     pre_copy: int = 0
+    hold: bool = False  # keep it stopped until an engine decides, if that takes another engine
 
 
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):

@@ -10,6 +10,8 @@ networks. The engine checks values (limits, names, grammars).
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from jaula.spec.api_networks import NetworkingConfig
@@ -334,6 +336,38 @@ class CheckpointClone(Document, frozen=True, kw_only=True):
     port_bindings: dict[str, tuple[PortBinding, ...]] = {}
     labels: dict[str, str] = {}
     auto_remove: bool = False
+
+
+class AddressMode(StrEnum):
+    """Whether the container keeps its addresses; ``AUTO`` lets the target's networks decide."""
+
+    AUTO = ""
+    KEEP = "keep"
+    NEW = "new"
+
+
+class VolumeMode(StrEnum):
+    """Whether the files of volumes are copied, or the target has the same storage."""
+
+    COPY = "copy"
+    SHARED = "shared"
+
+
+class ContainerMigrate(Document, frozen=True, kw_only=True):
+    """``POST /jaula/containers/{id}/migrate``.
+
+    ``to`` is the other engine, ``tcp://HOST:PORT``. ``address`` is keep or new, and without it the
+    networks of the target decide. ``volumes`` is copy or shared. ``remove`` removes the container
+    here after it runs there.
+    """
+
+    to: str = ""
+    address: AddressMode = AddressMode.AUTO
+    volumes: VolumeMode = VolumeMode.COPY
+    dry_run: bool = False
+    end_execs: bool = False
+    remove: bool = False
+    resume: bool = False
 
 
 class Drift(Document, frozen=True, kw_only=True):

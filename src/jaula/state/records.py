@@ -264,6 +264,35 @@ class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
 # -- the container --------------------------------------------------------------------------------
 
 
+class MigrationPhase(StrEnum):
+    """The state of a migration, in the record of the container at either engine."""
+
+    MOVING = "moving"  # source: it is dumped; the container runs on unless it is given
+    GIVEN = "given"  # source: the target may run it, so it never runs here again
+    MOVED = "moved"  # source: it runs at the target
+    INCOMING = "incoming"  # target: it must not run yet
+    RECEIVED = "received"  # target: it has the word to run it
+
+
+class MigrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last migration of a container. ``container`` is its id at the other engine.
+
+    ``peer`` is the address of the target, or the name in the certificate of the source.
+    """
+
+    id: str
+    phase: MigrationPhase
+    peer: str
+    container: str = ""
+    boot: str = ""  # id of the host's boot in which the target got the word
+
+
+class GivenMigrations(msgspec.Struct, frozen=True):
+    """The ids of migrations for which this engine, as the target, had the word; oldest first."""
+
+    ids: tuple[str, ...] = ()
+
+
 class HealthStatus(StrEnum):
     """The status of a container's health check."""
 
@@ -400,6 +429,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     user: UserFacts | None = None  # decided at the creation, of a pod's container only
     start_intent: StartIntent | None = None  # None: no start is in progress
     rollback: str = ""  # the checkpoint whose staged files replace the present ones
+    migration: MigrationRecord | None = None  # None: it has not been moved
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 
     @property

@@ -39,6 +39,7 @@ from jaula.spec.api_networks import EndpointSettings
 MANIFEST = "manifest.json"
 MAC = "manifest.mac"
 IMAGES = "images"
+CONTINUED = "continued"  # written by the runtime
 FILES = "files"
 SPEC = "spec.dump"
 ROOT_TAR = "rootfs-diff.tar"
@@ -386,6 +387,10 @@ class CheckpointStore:
     def images(self, manifest: Manifest) -> Path:
         """Return the image directory of a checkpoint."""
         return self._of(manifest.container) / manifest.name / IMAGES
+
+    def is_continued(self, container: str, name: str) -> bool:
+        """Return whether processes of a migration's checkpoint may have run after their restore."""
+        return (self._of(container) / name / CONTINUED).exists()
 
     def remove(self, container: str, name: str) -> None:
         """Remove a checkpoint, valid or not.

@@ -12,6 +12,7 @@ from jaula.api.routes import (
     execs,
     fsck,
     images,
+    migrations,
     networks,
     registry,
     secrets,
@@ -37,6 +38,7 @@ ROUTES: Routes = (
     *fsck.ROUTES,
     *volumes.ROUTES,
     *networks.ROUTES,
+    *migrations.ROUTES,
     *secrets.ROUTES,
     *swarm.ROUTES,
 )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.api.execs import ExecsApi
     from jaula.engine.authz.api.fsck import FsckApi
     from jaula.engine.authz.api.images import ImagesApi
+    from jaula.engine.authz.api.migrations import MigrationsApi
     from jaula.engine.authz.api.networks import NetworksApi
     from jaula.engine.authz.api.pods import PodsApi
     from jaula.engine.authz.api.registry import RegistryApi
@@ -129,6 +130,12 @@ class EngineApi:
         from jaula.engine.authz.api.networks import NetworksApi
 
         return NetworksApi(self._engine, self._session)
+
+    @cached_property
+    def migrations(self) -> MigrationsApi:
+        from jaula.engine.authz.api.migrations import MigrationsApi
+
+        return MigrationsApi(self._engine, self._session)
 
     @cached_property
     def pods(self) -> PodsApi:

@@ -149,6 +149,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     remove: frozenset[str] = frozenset()  # labels of objects that may be removed
     privileged: bool = False
     oom_score: bool = False
+    migrate: bool = False  # move containers to other engines, or be an engine that moves them here
     ceilings: Ceilings = Ceilings()
     shares: Mapping[Share, int] = DEFAULT_SHARES
 
@@ -224,6 +225,7 @@ def union(rules: tuple[PolicyRule, ...]) -> PolicyRule:
         host_mounts=tuple(mount for rule in rules for mount in rule.host_mounts),
         privileged=any(rule.privileged for rule in rules),
         oom_score=any(rule.oom_score for rule in rules),
+        migrate=any(rule.migrate for rule in rules),
         ceilings=limits.union(tuple(rule.ceilings for rule in rules)),
         shares={share: max(rule.shares[share] for rule in rules) for share in Share},
         **sets,

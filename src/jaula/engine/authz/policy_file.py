@@ -363,6 +363,7 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "remove": ("remove", _labels),
     "privileged": ("privileged", _boolean),
     "oom-score-adj": ("oom_score", _boolean),
+    "migrate": ("migrate", _boolean),
 }
 
 _CEILINGS: dict[str, tuple[str, Callable[[str, object], Any]]] = {

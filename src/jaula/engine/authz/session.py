@@ -413,6 +413,35 @@ class Session:
                 'that owner may, or the operator grants others = "control"',
             )
 
+    def require_migrate(self) -> None:
+        """Check that the caller may move containers to other engines.
+
+        :raises NotAuthorized: when it may not.
+        """
+        self.require_run()
+        if not self.is_admin and not self.rule.migrate:
+            raise self.denial("move containers to another engine", line="migrate = true")
+
+    def require_migration_peer(self) -> str:
+        """Return the name of the caller, an engine that moves containers here.
+
+        An image of a process is code with root's rights. So the policy must name its certificate:
+        the rules of ``*`` and ``[default]`` do not count, nor does a local user.
+
+        :raises NotAuthorized: when it may not.
+        """
+        caller = self.caller
+        if not caller.fingerprint:
+            raise self.denial(
+                "move containers to this engine",
+                "another engine does that, with its certificate: jaula container migrate --to",
+            )
+        names = {caller.fingerprint, caller.certificate} & set(self.policy.certificates)
+        if not names or not (self.is_admin or self.rule.migrate):
+            raise self.denial("move containers to this engine", line="migrate = true")
+        self.require_run()
+        return caller.certificate
+
     def require_images(self) -> None:
         """Check that the caller may change images, and make the engine contact a registry.
 

@@ -285,7 +285,7 @@ class Checkpoints:
             kernel=host.release,
             architecture=host.machine,
             image=record.image,
-            stdio=_stdio(record.pid),
+            stdio=stdio_inodes(record.pid),
             terminal=record.body.tty,
             left_running=not body.exit,
             tcp_established=body.tcp_established,
@@ -425,7 +425,7 @@ def keep_addresses(networks: NetworkEndpoints, manifest: Manifest) -> NetworkEnd
     return kept
 
 
-def _stdio(pid: int) -> tuple[int, int, int]:
+def stdio_inodes(pid: int) -> tuple[int, int, int]:
     """Return the inodes of the pipes at the descriptors 0 to 2 of init; 0 for none."""
     inodes = []
     for number in range(3):
@@ -458,6 +458,14 @@ def _ask_criu(*, pre_copy: bool) -> _Criu:
         return _Criu(version, False)
     with Criu() as service:
         return _Criu(version, service.tracks_memory())
+
+
+def criu_version() -> str:
+    """Return the version of CRIU that is installed.
+
+    :raises Unsupported: when there is none.
+    """
+    return _ask_criu(pre_copy=False).version
 
 
 def _refuse_directory(directory: str) -> None:

@@ -32,7 +32,7 @@ from jaula.engine.networks import restore as network_restore
 from jaula.errors import JaulaError, NotFound, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import Event, ExitRecord
 from jaula.runtime.shim.engine_connections import SOCKET_NAME
-from jaula.state.records import Status
+from jaula.state.records import MigrationPhase, Status
 
 if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.engine")
 _KILL_TIMEOUT = 3.0  # seconds for a shim to answer, and for a killed container to exit
+_AWAY = (MigrationPhase.GIVEN, MigrationPhase.MOVED)  # another engine runs it
 _QUIET_TIME = 0.3  # seconds without an answer of any shim; then the engine serves its clients
 
 
@@ -344,6 +345,8 @@ async def _restart(containers: Containers, container: Container) -> None:
     record = container.record
     if record.rollback:
         containers.exit_handler.tasks.spawn(containers.rollbacks.resume(container))
+        return
+    if record.migration is not None and record.migration.phase in _AWAY:
         return
     exited = record.status is Status.EXITED
     if record.status is Status.RESTARTING and container.restart is None:

@@ -54,7 +54,7 @@ from jaula.spec.api import (
 )
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.spec.pod import PodContainerUpdate
-from jaula.state.records import Status
+from jaula.state.records import MigrationPhase, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -165,11 +165,21 @@ class Containers(ContainerQueries):
                 raise Conflict("cannot start a paused container, try unpause instead")
             if container.live:
                 raise NotModified(f"container {container.name} is already running")
+            _check_migration(container)
             manifest = None
             if checkpoint:
                 manifest = await self.checkpoints.open(container, checkpoint, checkpoint_dir)
             container.change(restart_count=0, restart_delay=0.0)
             await self.start_container(container, manifest)
+
+    async def restore(self, container: Container, checkpoint: Manifest, hold: int) -> None:
+        """Restore a container of a migration; see :meth:`Starter.start`.
+
+        :raises JaulaError: when it cannot be restored, or the word to run it does not come.
+        """
+        async with container.lock:
+            self._check_exists(container)
+            await self.start_container(container, checkpoint, hold)
 
     async def _cgroup_gone(self, container: Container) -> None:
         """Wait until the cgroup of the previous run is removed; most often none is left."""
@@ -177,13 +187,13 @@ class Containers(ContainerQueries):
             await self.exit_handler.cgroup_reaper.gone(container)
 
     async def start_container(
-        self, container: Container, checkpoint: Manifest | None = None
+        self, container: Container, checkpoint: Manifest | None = None, hold: int = -1
     ) -> None:
         container.removing = False
         if container.record.rollback and checkpoint is None:
             await in_thread(checkpoint_files.replace, self.services, container.record)
         try:
-            await self.starter.start(container, checkpoint)
+            await self.starter.start(container, checkpoint, hold)
         except BaseException as error:
             self._early_exits.pop(container.id, None)
             self.exit_handler.cgroup_reaper.remove(container)  # if the shim was killed, it is left
@@ -646,6 +656,23 @@ class Containers(ContainerQueries):
     def _check_exists(self, container: Container) -> None:
         if container.id not in self.services.container_store:
             raise NotFound(f"No such container: {container.name}")
+
+
+def _check_migration(container: Container) -> None:
+    """Check that no other engine runs a container, or may run it.
+
+    :raises Conflict: when a migration of it has not ended.
+    """
+    record = container.record.migration
+    if record is None:
+        return
+    if record.phase is MigrationPhase.GIVEN:
+        raise Conflict(
+            f"container {container.name} was given to {record.peer}",
+            hint=f"jaula container migrate --resume {container.name} asks how that ended",
+        )
+    if record.phase is MigrationPhase.INCOMING:
+        raise Conflict(f"container {container.name} is being received from {record.peer}")
 
 
 def _failure(error: BaseException) -> WaitResult:

@@ -94,8 +94,12 @@ class Starter:
         self.on_spec: Callable[[ContainerRecord, str], None] = lambda record, seal: None
         """Logs the seal of a spec that was written for a start."""
 
-    async def start(self, container: Container, checkpoint: Manifest | None = None) -> None:
+    async def start(
+        self, container: Container, checkpoint: Manifest | None = None, hold: int = -1
+    ) -> None:
         """Start a container, or continue it from a checkpoint.
+
+        ``hold`` is a socket on which the runtime asks before the restored processes run.
 
         :raises RuntimeFailure: when the program does not exist (127), cannot be executed (126), or
             the kernel refused a step (125).
@@ -136,7 +140,7 @@ class Starter:
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
             intent = self._record_intent(container, resources)
-            shim = await self._ask_runtime(container, request, resources)
+            shim = await self._ask_runtime(container, request, resources, hold)
         except BaseException as error:
             try:
                 await shielded(self._clean_up(container))
@@ -169,7 +173,11 @@ class Starter:
         self._services.sandbox_pool.refill()
 
     async def _ask_runtime(
-        self, container: Container, request: StartRequest, resources: StartResources
+        self,
+        container: Container,
+        request: StartRequest,
+        resources: StartResources,
+        hold: int,
     ) -> client.Shim:
         """Ask the runtime for the container.
 
@@ -184,6 +192,7 @@ class Starter:
                 resources.joined_fds,
                 functools.partial(setattr, container, "starting"),
                 engine_socket=self._services.engine_sockets.descriptor(container.id),
+                hold=hold,
             )
         )
         try:
@@ -328,7 +337,11 @@ class Starter:
             networks = keep_addresses(networks, checkpoint)
         if modes.network and networks:
             await self.connector.attach(
-                record, networks, resources, lambda ids: keep_id_maps(record, ids)
+                record,
+                networks,
+                resources,
+                lambda ids: keep_id_maps(record, ids),
+                carrier=checkpoint is None,
             )
         elif owner is None and not modes.user.host:
             resources.reserved = self._take_ids(record)

@@ -49,11 +49,13 @@ class NetworkConnector:
         networks: network_endpoints.NetworkEndpoints,
         resources: StartResources,
         maps: Callable[[IdRange], IdMaps | None],
+        *,
+        carrier: bool = True,
     ) -> None:
         """Give a start its sandbox with all interfaces; ``resources`` releases what was taken.
 
         ``networks`` are the container's, by name. ``maps`` returns id maps that differ from the
-        default ones.
+        default ones. Without ``carrier`` no packet arrives before the restored processes run.
 
         :raises JaulaError: when a network is gone, or an address or a port is in use.
         """
@@ -61,8 +63,9 @@ class NetworkConnector:
         for name in networks:
             network = self._services.network_store.get(self._services.network_store.find(name))
             network_endpoints.check_kind(network)
+        alone = len(networks) == 1
         for name, settings in networks.items():
-            await self._join(record, resources, name, settings, maps, alone=len(networks) == 1)
+            await self._join(record, resources, name, settings, maps, alone=alone, carrier=carrier)
         gateways = network_endpoints.gateways(resources.endpoints, networks)
         if len(networks) > 1:
             manager.set_default_routes(gateways, resources.net_fd, replace=True)
@@ -79,6 +82,7 @@ class NetworkConnector:
         maps: Callable[[IdRange], IdMaps | None],
         *,
         alone: bool,
+        carrier: bool,
     ) -> None:
         """Add the interface on one network; with ``alone`` it is the only one, with its routes."""
         network, sandboxes = self._services.network_manager, self._services.sandbox_pool
@@ -124,6 +128,7 @@ class NetworkConnector:
                 links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
                 egress=record.resolved.egress,
                 listen=record.resolved.listen,
+                carrier=carrier,
             )
         )
 

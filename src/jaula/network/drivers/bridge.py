@@ -225,8 +225,18 @@ class Bridge:
             for row in self._netlink.addresses()
         )
 
-    def connect(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool = True) -> None:
+    def connect(
+        self,
+        endpoint: Endpoint,
+        netns_fd: int,
+        *,
+        default_route: bool = True,
+        carrier: bool = True,
+    ) -> None:
         """Create the veth pair of an endpoint and configure the container's end.
+
+        Without ``carrier`` the host's end stays down: the namespace has the address, but answers
+        no packet.
 
         The port is in hairpin mode. With br_netfilter, a packet to a published port is translated
         while it is bridged, and may have to leave by the port that it came from.
@@ -246,10 +256,12 @@ class Bridge:
                 no_link_local=True,
                 hairpin=True,
                 isolated=self._plan.isolated,
-                up=True,
+                up=carrier,
             ),
         )
         endpoint_config.configure(endpoint, netns_fd, default_route=default_route)
+        if not carrier:
+            return
         self._await_carrier(endpoint.host_interface)
         self._await_carrier(self.name)
 
@@ -377,9 +389,11 @@ class BridgeNetwork(Network):
             text += bridge_rules.ruleset6(self.name, subnet6, self._limits, rows)
         return text
 
-    def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
+    def _link(
+        self, endpoint: Endpoint, netns_fd: int, *, default_route: bool, carrier: bool
+    ) -> Endpoint:
         try:
-            self.bridge.connect(endpoint, netns_fd, default_route=default_route)
+            self.bridge.connect(endpoint, netns_fd, default_route=default_route, carrier=carrier)
             self.restrict(endpoint)
             if self._antispoof.allow(endpoint):
                 self.load_firewall()

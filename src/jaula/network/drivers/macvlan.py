@@ -58,7 +58,9 @@ class MacvlanNetwork(Network):
             self.addresses = self._ipv4.addresses(self._ipv4.choose(used))
         self.is_up = True
 
-    def _link(self, endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> Endpoint:
+    def _link(
+        self, endpoint: Endpoint, netns_fd: int, *, default_route: bool, carrier: bool
+    ) -> Endpoint:
         if self.parent.plan.mode in ROUTED_MODES:
             on_link = not endpoint.internal
             endpoint = msgspec.structs.replace(endpoint, gateway="", gateway6="", on_link=on_link)

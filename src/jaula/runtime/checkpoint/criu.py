@@ -64,6 +64,10 @@ class ProcessesExited(RuntimeFailure):
     """The restored processes have exited before CRIU had let them go."""
 
 
+class ServiceEnded(RuntimeFailure):
+    """The service process has ended without an answer; its lock of a network may remain."""
+
+
 class Criu:
     """One service process, as a context manager; the process ends with it."""
 
@@ -173,10 +177,10 @@ class Criu:
                 self._wait()
                 data, fds = seqpacket.receive(self._sock)
             except OSError as error:
-                raise RuntimeFailure(f"criu ended: {error}") from error
+                raise ServiceEnded(f"criu ended: {error}") from error
             try:
                 if not data:
-                    raise RuntimeFailure("criu ended without an answer")
+                    raise ServiceEnded("criu ended without an answer")
                 response = rpc.Response.FromString(data)
                 if response.type != rpc.NOTIFY:
                     if check and not response.success:
@@ -189,7 +193,7 @@ class Criu:
                 try:
                     seqpacket.send(self._sock, answer.SerializeToString())
                 except OSError as error:
-                    raise RuntimeFailure(f"criu ended: {error}") from error
+                    raise ServiceEnded(f"criu ended: {error}") from error
             finally:
                 for fd in fds:
                     os.close(fd)

@@ -37,6 +37,7 @@ from jaula.runtime.checkpoint import (
     pre_dump,
 )
 from jaula.runtime.checkpoint.check import refuse
+from jaula.runtime.checkpoint.hold import Hold
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.interfaces import Cgroup
@@ -76,11 +77,13 @@ def dump(
     init: int,
     cgroup: Cgroup,
     fd: int,
+    held: Hold | None = None,
 ) -> None:
     """Write the images; ``fd`` is a socket on which the engine decides at the end.
 
     ``cgroup`` is that of the container, and ``init`` its first process. The images are checked as a
-    restore does, before the container is killed.
+    restore does, before the container is killed. With ``held`` the decision may come from a later
+    engine, and only a decision ends the hold (:mod:`jaula.runtime.checkpoint.hold`).
 
     :raises InvalidRequest: when the container uses what no checkpoint can hold.
     :raises RuntimeFailure: with CRIU's reason, or when the engine did not commit. The container
@@ -113,11 +116,15 @@ def dump(
             check.check(images.read_all(directory), confinement)
             cgroup.freeze(wait=False)
             is_frozen = True
-            seqpacket.send(commit, HELD + b" %d" % (time.monotonic_ns() - stopped_at))
-            if not service.wait_for(commit):
-                aborted.append("criu was killed")
-                return False
-            answer, _ = seqpacket.receive(commit)
+            report = HELD + b" %d" % (time.monotonic_ns() - stopped_at)
+            if held is not None:
+                answer = held.wait(commit, report)
+            else:
+                seqpacket.send(commit, report)
+                if not service.wait_for(commit):
+                    aborted.append("criu was killed")
+                    return False
+                answer, _ = seqpacket.receive(commit)
         except images.InvalidImages as error:
             aborted.append(f"a restore would be refused: {error.problem}")
             return False

@@ -15,13 +15,16 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+import struct
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import nftables, process
 from jaula.kernel.namespaces import open_namespace
 from jaula.kernel.netlink import Request, in_netns
 from jaula.kernel.rtnetlink import (
+    IF_OPER_UP,
     Address,
     Link,
     Route,
@@ -38,6 +41,10 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _MAIN_TABLE = 254
 _TCP_REPAIR = 19  # include/uapi/linux/tcp.h
 _LOCK = "CRIU-"  # beginning of the name of the table with which CRIU holds packets back
+_PING_GROUPS = "net.ipv4.ping_group_range"
+_CARRIER_TIMEOUT = 0.5  # seconds
+_BROADCAST = b"\xff" * 6
+_ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD  # EtherTypes
 
 
 def loopback_up(netns: int) -> None:
@@ -187,6 +194,62 @@ def _copy(pidfd: int, number: int) -> socket.socket | None:
         raise
 
 
+def announce(netns: int, host_ends: tuple[int, ...]) -> None:
+    """Send gratuitous ARP (RFC 5227, section 3) and neighbor advertisements for all addresses.
+
+    Switches and neighbors learn that the container is behind another port now. Both opcodes are
+    sent, since hosts differ in which one they accept. The host ends have been set up before.
+    """
+    _await_carrier(host_ends)
+    with Rtnetlink(netns) as inside:
+        links = {link.index: link for link in inside.links() if link.name != "lo"}
+        addresses = inside.addresses()
+    with in_netns(netns):
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    with sock:
+        for address in addresses:
+            link = links.get(address.index)
+            if link is None or address.address.startswith("fe80:"):
+                continue
+            mac = bytes.fromhex(link.mac.replace(":", ""))
+            for frame in _announcements(mac, address.address):
+                with contextlib.suppress(OSError):  # a neighbor learns it from the next packet
+                    sock.sendto(frame, (link.name, 0))
+
+
+def _await_carrier(host_ends: tuple[int, ...]) -> None:
+    end = time.monotonic() + _CARRIER_TIMEOUT
+    with Rtnetlink() as host:
+        while time.monotonic() < end:
+            states = [link.operstate for link in host.links() if link.index in host_ends]
+            if all(state == IF_OPER_UP for state in states):
+                return
+            time.sleep(0.001)
+
+
+def _announcements(mac: bytes, address: str) -> list[bytes]:
+    """Return the frames that announce one address. Pure."""
+    if ":" not in address:
+        own = socket.inet_aton(address)
+        head = _BROADCAST + mac + struct.pack("!HHHBB", _ARP, 1, _IPV4, 6, 4)
+        return [
+            head + struct.pack("!H", opcode) + mac + own + _BROADCAST + own
+            for opcode in (1, 2)  # request, reply
+        ]
+    own = socket.inet_pton(socket.AF_INET6, address)
+    group = socket.inet_pton(socket.AF_INET6, "ff02::1")
+    # RFC 4861, section 4.4: override, target address, target link-layer address
+    body = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + own + b"\x02\x01" + mac
+    pseudo = own + group + struct.pack("!II", len(body), socket.IPPROTO_ICMPV6)
+    total = sum(struct.unpack(f"!{(len(pseudo) + len(body)) // 2}H", pseudo + body))
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    body = body[:2] + struct.pack("!H", checksum) + body[4:]
+    head = struct.pack("!IHBB", 6 << 28, len(body), socket.IPPROTO_ICMPV6, 255) + own + group
+    ethernet = b"\x33\x33" + group[-4:] + mac + struct.pack("!H", _IPV6)
+    return [ethernet + head + body]
+
+
 def _read_settings(netns: int, interface: str) -> dict[str, str]:
     values = {}
     with in_netns(netns):
@@ -204,10 +267,15 @@ def _write_settings(interface: str, values: dict[str, str]) -> None:
         write_sysctl(f"net.ipv6.conf.{interface}.{name}".replace(".", "/"), value)
 
 
-def write_sysctls(netns: int, sysctls: dict[str, str]) -> None:
-    """Set the network sysctls of a spec in a network namespace."""
+def write_sysctls(netns: int, sysctls: dict[str, str], group: Callable[[int], int]) -> None:
+    """Set the network sysctls of a spec in a network namespace.
+
+    ``group`` returns the host's id of a group: the kernel reads groups with the writer's map.
+    """
     with in_netns(netns):
         for name, value in sorted(sysctls.items()):
+            if name == _PING_GROUPS:
+                value = " ".join(str(group(int(number))) for number in value.split())
             if name.startswith("net."):
                 write_sysctl(name.replace(".", "/"), value)
 

@@ -22,6 +22,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -38,6 +39,7 @@ from jaula.runtime.checkpoint import (
     network,
     verify,
 )
+from jaula.runtime.checkpoint.hold import receive_go, send_held
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.create import id_maps, mount_plan
@@ -59,12 +61,19 @@ from jaula.spec.runtime import IDMapping, Linux, Spec
 _STAGING = ("/mnt", "/tmp")  # directories of the host, one of which is covered
 _SIZE_DIFFERS = "has bad size"  # CRIU about a file that was open
 _PIPE_DATA = "pipes-data.img"
+CONTINUED = "continued"  # file beside the images of a migration that got the word
 
 
 def start(
-    spec: Spec, options: CreateOptions, interfaces: Interfaces, setup: RestoreSetup
+    spec: Spec,
+    options: CreateOptions,
+    interfaces: Interfaces,
+    setup: RestoreSetup,
+    engine_fd: int = -1,
 ) -> ProcessHandle:
     """Restore a container and continue it.
+
+    ``engine_fd`` is a socket on which the engine decides at the end, -1 if none is asked.
 
     :raises InvalidRequest: when the images do not fit the spec; CRIU has not run then.
     :raises RuntimeFailure: when a step fails; nothing of the container is left then.
@@ -97,6 +106,7 @@ def start(
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
             keyring.join_new_session()  # otherwise the container would have that of the engine
             restoring = _Restore(spec, linux, options, setup, config, confinement, cgroup, fd_stack)
+            restoring.engine_fd = engine_fd
             handle = restoring.run(read)
             cgroup.release_pause_process()
         except BaseException:
@@ -146,6 +156,7 @@ class _Restore:
         self._joined = {
             kind: fd for kind, fd in options.namespace_fds.items() if kind in confinement.joined
         }
+        self.engine_fd = -1
 
     def run(self, read: images.Images) -> tuple[int, int, int, int, int]:
         """Return the pid of init, the terminal master, and our ends of its pipes."""
@@ -168,7 +179,7 @@ class _Restore:
         created = self._plan_namespaces(read)
         host_cgroups, cgroup_paths, self._cgroup_text = self._read_cgroups(created)
         child_ends, parent_ends = self._pipes()
-        links = _ImageLinks(self._setup.images)
+        self._links = links = _ImageLinks(self._setup.images)
         try:
             self._write_images(links.fd, read, host_cgroups, cgroup_paths)
             staging, external = self._attach(root, prepared)
@@ -473,8 +484,10 @@ class _Restore:
         if self._makes_network and self._options.sandbox is not None:
             self._host_ends = network.move(self._options.sandbox[1], netns)
         if "network" in self._own:
+            linux = self._linux
+            groups = linux.gid_mappings or linux.uid_mappings
             network.loopback_up(netns)
-            network.write_sysctls(netns, self._linux.sysctl)
+            network.write_sysctls(netns, linux.sysctl, lambda gid: host_id(groups, gid))
 
     @property
     def _makes_network(self) -> bool:
@@ -510,8 +523,26 @@ class _Restore:
         )
         affinity.apply(pids, self._affinity)
         self._verified = True
+        if self.engine_fd >= 0:
+            self._hold()
         self._service.restored = self._init
         network.connect(self._host_ends)
+        if self.engine_fd >= 0:
+            network.announce(self._netns, self._host_ends)
+            self._cgroup.thaw()
+
+    def _hold(self) -> None:
+        """Wait for the word of the engine. The cgroup is frozen: CRIU may be killed meanwhile.
+
+        :raises RuntimeFailure: when the word does not come.
+        """
+        self._cgroup.freeze(wait=False)
+        with _socket_of(self.engine_fd) as engine:
+            send_held(engine)
+            if not self._service.wait_for(engine):
+                raise RuntimeFailure("criu was killed")
+            receive_go(engine)
+        self._links.mark_continued()
 
 
 def _as_failure(error: BaseException) -> JaulaError:
@@ -564,6 +595,10 @@ def _mend(file: pb.File) -> pb.File:
     return file
 
 
+def _socket_of(fd: int) -> socket.socket:
+    return socket.socket(fileno=os.dup(fd))
+
+
 class _ImageLinks:
     """A directory of hard links to the images, beside their directory; ``fd`` is open on it.
 
@@ -597,6 +632,11 @@ class _ImageLinks:
         os.fchmod(self.fd, 0o755)
         for name in (criu.LOG, criu.RESTORE_STATISTICS):
             _replace(self.fd, name, b"", mode=0o666)
+
+    def mark_continued(self) -> None:
+        """Record beside the images that their processes may run from now on."""
+        flags = os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC
+        os.close(os.open(CONTINUED, flags, 0o600, dir_fd=self._parent))
 
     def remove(self) -> None:
         """Remove the directory."""

@@ -158,8 +158,10 @@ class Shim:
         linux = _read_spec(request.bundle).linux
         cgroup = (linux.cgroups_path if linux else None) or UNNAMED
         if request.runtime is None:
-            external_runtime.kill_children()
             cgroups = self.interfaces.cgroups
+            with contextlib.suppress(NotFound), cgroups.open(cgroup) as partial:
+                partial.kill()  # thaws a restored container, whose init could not exit otherwise
+            external_runtime.kill_children()
             with contextlib.suppress(NotFound), cgroups.open(cgroup) as partial:
                 partial.kill()
                 partial.destroy()
@@ -304,12 +306,15 @@ class Shim:
                     hint="end them first, or use --end-execs",
                 )
             self._end_execs()
-        commit = fds[0]
+        commit, before = fds[0], _children()
         helper_timeout = self.spawn_helper.timeout
         self.spawn_helper.timeout = protocol.helper_timeout(None, checkpoint=True)
+        if request.hold:
+            self.spawn_helper.timeout = None  # an engine decides
 
         def work() -> ProcessHandle:
             from jaula.runtime.checkpoint import dump, expected
+            from jaula.runtime.checkpoint.hold import Hold
 
             spec = _read_spec(self.request.bundle)
             confinement = expected.of_container(
@@ -318,12 +323,17 @@ class Shim:
                 self.interfaces,
                 seccomp_cache=self.request.seccomp_cache,
             )
-            dump.dump(spec, confinement, request, self.init.pid, self.cgroup, os.dup(commit))
+            init, fd = self.init.pid, os.dup(commit)
+            held = Hold(self.request.run_dir) if request.hold else None
+            dump.dump(spec, confinement, request, init, self.cgroup, fd, held)
             return ProcessHandle(self.init.pid)
 
         try:
             self.spawn_helper.run(work)
         except HelperKilled:
+            if request.hold:  # the engine decides, and the container stays frozen until then
+                self._kill_new_children(before)  # CRIU
+                raise
             from jaula.runtime.checkpoint import network
 
             network.unlock(self.init.pid, self.cgroup.pids(), {})
@@ -574,6 +584,7 @@ class StartFds(NamedTuple):
     namespaces: dict[str, int]  # by type
     host_mounts: int  # mount namespace of the host, or -1
     engine_sockets: tuple[int, ...]  # the listening engine socket of the container, if it has one
+    hold: int  # of a restore that asks the engine, or -1
     clients: tuple[int, ...]
 
     @classmethod
@@ -584,12 +595,13 @@ class StartFds(NamedTuple):
         namespaces = {kind: next(rest) for kind in request.namespace_types}
         host_mounts = next(rest) if request.host_mounts else -1
         engine_sockets = (next(rest),) if request.engine_socket else ()
-        return cls(sandbox, namespaces, host_mounts, engine_sockets, tuple(rest))
+        hold = next(rest) if request.hold else -1
+        return cls(sandbox, namespaces, host_mounts, engine_sockets, hold, tuple(rest))
 
     def close_namespaces(self) -> None:
         """Close the descriptors that only the creation needs."""
-        host_mounts = (self.host_mounts,) if self.host_mounts >= 0 else ()
-        for fd in (*(self.sandbox or ()), *self.namespaces.values(), *host_mounts):
+        optional = (fd for fd in (self.host_mounts, self.hold) if fd >= 0)
+        for fd in (*(self.sandbox or ()), *self.namespaces.values(), *optional):
             os.close(fd)
 
 
@@ -625,7 +637,7 @@ def create_container(
     if request.restore is not None:
         from jaula.runtime.checkpoint import restore  # imports protobuf, which no start needs
 
-        return restore.start(spec, options, interfaces, request.restore)
+        return restore.start(spec, options, interfaces, request.restore, start_fds.hold)
     return create.start(spec, options, interfaces)
 
 
@@ -711,7 +723,7 @@ class SpawnHelper:
     """
 
     def __init__(self) -> None:
-        self.timeout = 0.0  # seconds that a helper has
+        self.timeout: float | None = 0.0  # seconds that a helper has; None: no limit
         self._helper = 0
         self._prepared: _socket.socket | None = None
 
@@ -796,7 +808,7 @@ class SpawnHelper:
         pidfd = process.pidfd_open(self._helper)
         try:
             poll.register(pidfd, select.POLLIN)
-            ready = dict(poll.poll(self.timeout * 1000))
+            ready = dict(poll.poll(None if self.timeout is None else self.timeout * 1000))
             poll.unregister(pidfd)
         finally:
             os.close(pidfd)

@@ -29,7 +29,7 @@ from jaula.storage.trees import read_xattrs, walk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from typing import TypeAlias
 
 _RECORD = 20 * BLOCK  # tar's blocking factor
@@ -214,9 +214,16 @@ def write_tree(root_fd: int, sink: Sink, *, owner: Owner | None = None) -> None:
 
 
 def add_tree(
-    writer: TarWriter, root_fd: int, *, owner: Owner | None = None, prefix: bytes = b""
+    writer: TarWriter,
+    root_fd: int,
+    *,
+    owner: Owner | None = None,
+    prefix: bytes = b"",
+    select: Container[bytes] | None = None,
 ) -> None:
     """Write the entries of the tree below ``root_fd``, their names after ``prefix``.
+
+    With ``select`` only entries with one of these paths are written.
 
     A file that shrinks while it is read is padded with zeros. A file that grows is cut at its
     initial size. So a running container cannot break the archive.
@@ -228,6 +235,8 @@ def add_tree(
             if kind is None:
                 continue
             full = path + b"/" + name if path else name
+            if select is not None and full not in select:
+                continue
             entry = _tree_entry(prefix + full, kind, status)
             if owner is not None:
                 entry.uid, entry.gid = owner(entry.uid, entry.gid)

@@ -46,6 +46,30 @@ Document = dict[str, Any]
 Documents = list[Document]
 
 
+def create_authorization(
+    session: Session, action: AuditedAction, body: ContainerCreate, name: str
+) -> Authorize:
+    """Return the check of a create request, which records its privileges in ``action``."""
+
+    def authorize(resolved: ResolvedRequest) -> Bounds:
+        entry = ""
+        if relaxations.has_engine_socket(resolved):
+            # Labels of the request alone: the image must not choose its own right.
+            plain_name = check_name(name) if name else ""
+            entry = session.policy.proposed_entry(plain_name, body.labels)
+        privileges = action.authorize(
+            (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
+        )
+        session.check_request(resolved)
+        session.authorize_secrets(resolved)
+        session.authorize_networks(body, resolved)
+        action.reserve(Share.CONTAINERS)
+        action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
+        return session.bounds(resolved, privileges, entry)
+
+    return authorize
+
+
 class ContainersApi:
     """Containers may be changed by their owner, and by callers with control of all containers."""
 
@@ -63,35 +87,11 @@ class ContainersApi:
                 name,
                 platform,
                 owner=session.owner,
-                authorize=self._authorize(action, name, body),
+                authorize=create_authorization(session, action, body, name or ""),
             )
             action.object = created.id
             action.seal = request_seal(self._service.find(created.id).record)
             return created
-
-    def _authorize(
-        self, action: AuditedAction, name: str | None, body: ContainerCreate
-    ) -> Authorize:
-        """Return the check of a resolved create request."""
-        session = self._session
-
-        def authorize(resolved: ResolvedRequest) -> Bounds:
-            entry = ""
-            if relaxations.has_engine_socket(resolved):
-                # Labels of the request alone: the image must not choose its own right.
-                plain_name = check_name(name) if name else ""
-                entry = session.policy.proposed_entry(plain_name, body.labels)
-            privileges = action.authorize(
-                (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
-            )
-            session.check_request(resolved)
-            session.authorize_secrets(resolved)
-            session.authorize_networks(body, resolved)
-            action.reserve(Share.CONTAINERS)
-            action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-            return session.bounds(resolved, privileges, entry)
-
-        return authorize
 
     async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> None:
         with self._session.begin("container start", ref) as action:
@@ -114,7 +114,9 @@ class ContainersApi:
                 checkpoint,
                 body,
                 owner=session.owner,
-                authorize=lambda request: self._authorize(action, body.name, request),
+                authorize=lambda request: create_authorization(
+                    self._session, action, request, body.name or ""
+                ),
             )
             action.describe(self._service.find(created.id))
             action.seal = request_seal(self._service.find(created.id).record)
@@ -143,7 +145,9 @@ class ContainersApi:
                 stream,
                 options,
                 owner=session.owner,
-                authorize=lambda request: self._authorize(action, options.name, request),
+                authorize=lambda request: create_authorization(
+                    self._session, action, request, options.name or ""
+                ),
                 authorize_existing=action.require_enter,
             )
             container = self._service.find(imported.container)

@@ -1,0 +1,54 @@
+"""Migration of containers between engines. Docker has no such requests."""
+
+from __future__ import annotations
+
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
+from jaula.api.http.router import HEADERS, Routes
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.spec.api import ContainerMigrate
+from jaula.spec.migration import PROTOCOL
+
+
+async def migrate(request: Request) -> Answer:
+    """Move a container to another engine: ``POST /jaula/containers/{id}/migrate``.
+
+    The answer has one document a line: the steps, and the result at the end.
+    """
+    body = await request.document(ContainerMigrate, required=True)
+    if not body.to and not body.resume:
+        raise InvalidRequest("the target of a migration is required", hint="To: tcp://HOST:2376")
+    steps = request.engine.migrations.migrate(request.name, body)
+    return StreamResponse(json_lines(steps), error_chunk=response.progress_error)
+
+
+async def accept(request: Request) -> Answer:
+    """Receive a container from another engine: ``POST /jaula/migrations``.
+
+    The connection leaves HTTP: see :mod:`jaula.spec.migration`.
+    """
+    await request.ignore_body()
+    if request.header(b"upgrade") != PROTOCOL:
+        raise InvalidRequest(
+            f"this request is for other engines, with Upgrade: {PROTOCOL}",
+            hint="jaula container migrate --to",
+        )
+    migrations = request.engine.migrations
+    migrations.require_peer()
+    lines = [b"HTTP/1.1 101 UPGRADED", b"Connection: Upgrade", b"Upgrade: " + PROTOCOL.encode()]
+    lines += [name + b": " + value for name, value in HEADERS]
+    head = b"\r\n".join(lines) + b"\r\n\r\n"
+    return HijackResponse(
+        response.OCTETS, migrations.accept, _no_chunk, head=head, until_close=True
+    )
+
+
+def _no_chunk(_: JaulaError) -> bytes:
+    return b""  # the peer has been told in the protocol
+
+
+ROUTES: Routes = (
+    ("POST", "/jaula/containers/{id}/migrate", migrate),
+    ("POST", "/jaula/migrations", accept),
+)

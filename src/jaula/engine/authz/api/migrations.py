@@ -1,0 +1,133 @@
+"""Migrations between engines, as one caller may use them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.engine.authz.api.containers import create_authorization
+from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.migration.source import MigrationOptions
+from jaula.engine.model.seal import request_seal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from jaula.engine.authz.session import AuditedAction, Session
+    from jaula.engine.containers.create import Authorize
+    from jaula.engine.engine import Engine
+    from jaula.engine.migration.source import MigrationResult, Progress
+    from jaula.engine.model.container import Container
+    from jaula.images.store.quota import Quota
+    from jaula.spec.api import ContainerCreate, ContainerMigrate
+
+Document = dict[str, Any]
+
+
+class MigrationsApi:
+    """Containers may be moved by callers that may enter them and have the right ``migrate``."""
+
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self._service = engine.migrations
+        self._session = session
+
+    async def migrate(self, ref: str, body: ContainerMigrate) -> AsyncIterator[Document]:
+        with self._session.begin("container migrate", ref) as action:
+            self._session.require_migrate()
+            action.require_enter(ref)
+            if body.resume:
+                yield {"Stage": "resumed", "Outcome": str(await self._service.resume(ref))}
+                return
+            queue: asyncio.Queue[Progress | None] = asyncio.Queue()
+            options = MigrationOptions(
+                target=body.to,
+                address=body.address,
+                volumes=body.volumes,
+                dry_run=body.dry_run,
+                end_execs=body.end_execs,
+                remove=body.remove,
+            )
+            moving = asyncio.ensure_future(self._service.migrate(ref, options, queue.put_nowait))
+            moving.add_done_callback(lambda _: queue.put_nowait(None))
+            try:
+                while (progress := await queue.get()) is not None:
+                    yield _document(progress)
+                result = await moving
+                if result is not None:
+                    yield _result(result)
+            finally:
+                if not moving.done():
+                    moving.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait((moving,))
+
+    async def accept(self, fd: int, early: bytes) -> None:
+        try:
+            with self._session.begin("container receive", "") as action:
+                access = PeerAccess(self._session, action)
+                owned, fd = fd, -1
+                await self._service.accept(owned, early, access)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def require_peer(self) -> None:
+        with self._session.begin("container receive", ""):
+            self._session.require_migration_peer()
+
+
+class PeerAccess:
+    """The rights of another engine that moves a container here."""
+
+    def __init__(self, session: Session, action: AuditedAction) -> None:
+        self.peer = session.require_migration_peer()
+        self._session = session
+        self._action = action
+
+    def owner(self, owner: str, gid: int) -> tuple[str, int]:
+        """Return the owner at the source if the peer controls its containers, else the peer."""
+        if self._session.can_access_owner(owner, ContainerAccess.CONTROL):
+            return owner, gid
+        return self._session.owner
+
+    def authorize(self, body: ContainerCreate, name: str) -> Authorize:
+        self._action.object = name
+        return create_authorization(self._session, self._action, body, name)
+
+    def quota(self) -> Quota:
+        self._action.require_images()
+        return self._action.reserve_image()
+
+    def created(self, container: Container) -> None:
+        self._action.describe(container)
+        self._action.seal = request_seal(container.record)
+
+
+def _document(progress: Progress) -> Document:
+    rows = [
+        {"Check": row.check, "Passed": row.passed, "Detail": row.detail, "Hint": row.hint}
+        for row in progress.rows
+    ]
+    document: Document = {"Stage": progress.stage}
+    if progress.detail:
+        document["Detail"] = progress.detail
+    if progress.sent:
+        document["Sent"] = progress.sent
+    return document | ({"Rows": rows} if rows else {})
+
+
+def _result(result: MigrationResult) -> Document:
+    values = msgspec.to_builtins(result)
+    return {
+        "Stage": "done",
+        "Container": values["container"],
+        "Target": values["target"],
+        "PauseMilliseconds": round(result.pause * 1000),
+        "TotalMilliseconds": round(result.total * 1000),
+        "Sent": result.sent,
+        "KeepsAddress": result.keeps_address,
+    }

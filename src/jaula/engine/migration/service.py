@@ -1,0 +1,369 @@
+"""Live migration of containers: :class:`Migration` is the use case, of both ends.
+
+``migrate`` moves one container to another engine, ``accept`` serves another engine that moves one
+here, ``resume`` asks how an interrupted migration ended. The protocol is in
+:mod:`jaula.spec.migration`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from jaula import tls
+from jaula.engine.migration import channel as channels
+from jaula.engine.migration import hold, host
+from jaula.engine.migration.channel import LinkLost
+from jaula.engine.migration.held_container import HeldContainer, end, mark_moved
+from jaula.engine.migration.source import (
+    MigrationOptions,
+    MigrationResult,
+    OnProgress,
+    Outgoing,
+    Undecided,
+)
+from jaula.engine.migration.target import CHECKPOINT, Access, Incoming, finish, given_migrations
+from jaula.engine.threads import shielded
+from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.runtime.protocol import COMMIT, RESUME
+from jaula.spec.migration import VERSION, Failed, Inquiry, Offer, Outcome, ProtocolError, Report
+from jaula.state.records import MigrationPhase
+from jaula.tasks import BackgroundTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.images.service import Images
+    from jaula.engine.migration.channel import Channel
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+log = logging.getLogger("jaula.migration")
+PATH = "/jaula/migrations"
+PORT = 2376
+_SETTLE_TIMEOUT = 15.0  # seconds in which the target of an undecided migration is asked
+_SETTLE_INTERVAL = 2.0  # seconds
+_LONGEST_PAUSE = 60.0  # seconds between two questions
+_RESTORE_TIMEOUT = 60.0  # seconds for a restore that has the word
+
+
+class Migration:
+    """Moves containers between this engine and others."""
+
+    def __init__(self, services: Services, containers: Containers, images: Images) -> None:
+        self._services = services
+        self._containers = containers
+        self._images = images
+        self._outgoing: set[str] = set()  # ids of containers
+        self._incoming: dict[str, tuple[Incoming, asyncio.Task[None]]] = {}  # by migration
+        self._held: dict[str, HeldContainer] = {}  # given away and undecided, by container
+        self._tasks = BackgroundTasks(log, "the end of a migration")
+
+    # -- source ----------------------------------------------------------------------------------
+
+    async def migrate(
+        self, ref: str, options: MigrationOptions, report: OnProgress
+    ) -> MigrationResult | None:
+        """Move a container to another engine; return None after a dry run.
+
+        A cancellation before the container is given away leaves it running here.
+
+        :raises NotFound: when there is no such container.
+        :raises InvalidRequest: when a check has not passed, or this engine has no certificate.
+        :raises Conflict: when it is being moved already.
+        :raises Unavailable: when the target cannot be reached.
+        :raises Undecided: when it was given away, and the target does not answer.
+        :raises RuntimeFailure: when a step fails; the container runs on here.
+        """
+        container = self._containers.find(ref)
+        with self._exclusive(container):
+            self._check_not_given(container)
+            outgoing = Outgoing(
+                self._services, self._containers, self._images, container, options, report
+            )
+            channel = await self._connect(options.target)
+            try:
+                if options.dry_run:
+                    await outgoing.check(channel)
+                    return None
+                result = await outgoing.run(channel)
+            except Undecided as error:
+                assert outgoing.held is not None
+                self._held[container.id] = outgoing.held
+                result = await shielded(self._settle(container, outgoing, error))
+            finally:
+                await channel.close()
+        if options.remove and container.id in self._services.container_store:
+            await self._containers.remove(container.id, force=False, volumes=False)
+        return result
+
+    @contextlib.contextmanager
+    def _exclusive(self, container: Container) -> Iterator[None]:
+        if container.id in self._outgoing:
+            raise Conflict(f"container {container.name} is being migrated already")
+        self._outgoing.add(container.id)
+        try:
+            yield
+        finally:
+            self._outgoing.discard(container.id)
+
+    def _check_not_given(self, container: Container) -> None:
+        record = container.record.migration
+        if record is not None and record.phase is MigrationPhase.GIVEN:
+            raise Conflict(
+                f"container {container.name} was given to {record.peer}",
+                hint=f"jaula container migrate --resume {container.name} asks how that ended",
+            )
+
+    async def _settle(
+        self, container: Container, outgoing: Outgoing, error: Undecided
+    ) -> MigrationResult:
+        """Ask the target some times how it ended.
+
+        :raises Undecided: when it does not answer.
+        :raises RuntimeFailure: when it has not run; the container runs on here.
+        """
+        end = time.monotonic() + _SETTLE_TIMEOUT
+        while True:
+            try:
+                outcome = await self._finish(container)
+            except JaulaError:
+                if time.monotonic() > end:
+                    raise error from None
+                await asyncio.sleep(_SETTLE_INTERVAL)
+                continue
+            if outcome is Outcome.NEVER_RAN:
+                raise RuntimeFailure(
+                    f"container {container.name} did not run at the target and runs on here:"
+                    f" {error.reason}"
+                )
+            return outgoing.result()
+
+    async def resume(self, ref: str) -> Outcome:
+        """Ask the target of an interrupted migration how it ended, and finish it here.
+
+        If the target has the container, it exits here. If the target never had the word, it runs on
+        here.
+
+        :raises Conflict: when no migration of it is undecided.
+        :raises Unavailable: when the target cannot be reached.
+        :raises RuntimeFailure: when the target has it, and it does not run there.
+        """
+        container = self._containers.find(ref)
+        record = container.record.migration
+        if record is None or record.phase is not MigrationPhase.GIVEN:
+            raise Conflict(f"no migration of container {container.name} is undecided")
+        with self._exclusive(container):
+            return await shielded(self._finish(container))
+
+    async def _finish(self, container: Container) -> Outcome:
+        record = container.record.migration
+        assert record is not None
+        channel = await self._connect(record.peer)
+        try:
+            await channel.send(Inquiry(VERSION, record.id))
+            report = await channel.expect(Report)
+        finally:
+            await channel.close()
+        async with container.lock:
+            if report.outcome is Outcome.NEVER_RAN:
+                await self._run_on(container)
+            elif report.outcome is Outcome.RUNNING:
+                await self._let_go(container)
+            else:
+                raise RuntimeFailure(
+                    f"{record.peer} has container {container.name}, and it does not run there:"
+                    f" {report.detail}",
+                    hint=f"there: jaula start --checkpoint {CHECKPOINT} {container.name}",
+                )
+        return report.outcome
+
+    async def _run_on(self, container: Container) -> None:
+        held = self._held.pop(container.id, None)
+        if held is not None:
+            await held.resume()
+        else:
+            await self._resume_held(container)
+        container.change(migration=None)
+        self._services.container_store.save(container)
+
+    async def _let_go(self, container: Container) -> None:
+        held = self._held.pop(container.id, None)
+        if held is not None and container.live:
+            await held.let_go()
+            return
+        mark_moved(self._services, container)
+        if container.live:
+            hold.decide(self._run_dir(container), COMMIT)
+            await end(self._services, container)
+
+    async def _resume_held(self, container: Container) -> None:
+        """Continue a container that an earlier engine has held."""
+        if not container.live:
+            return
+        hold.decide(self._run_dir(container), RESUME)
+        if container.shim is not None:
+            with contextlib.suppress(JaulaError):  # it has ended
+                await container.shim.hello(timeout=None)  # answered after the end of the helper
+        await hold.release(self._services, container)
+
+    def _run_dir(self, container: Container) -> str:
+        return str(self._services.config.paths.container_run(container.id))
+
+    async def _connect(self, target: str) -> Channel:
+        config = self._services.config.tls
+        if config is None:
+            raise InvalidRequest(
+                "this engine has no certificate to identify itself to another engine",
+                hint="start it with --tlsverify and the three files of certificates",
+            )
+        address, port = parse_target(target)
+        context = tls.client_context(config.authority, config.certificate, config.key)
+        return await channels.connect(address, port, context, PATH)
+
+    # -- target ----------------------------------------------------------------------------------
+
+    async def accept(self, descriptor: int, early: bytes, access: Access) -> None:
+        """Serve another engine that moves a container here; owns the descriptor."""
+        channel = await channels.adopt(descriptor, early)
+        try:
+            first = await channel.receive()
+            if isinstance(first, Offer):
+                await self._serve(channel, access, first)
+            elif isinstance(first, Inquiry):
+                await channel.send(await self._report(first))
+            else:
+                raise ProtocolError(f"{type(first).__name__} is not how a migration begins")
+        except LinkLost as error:
+            log.info("migration: %s", error.message)
+        except JaulaError as error:
+            log.info("migration from %s failed: %s", access.peer, error)
+            with contextlib.suppress(LinkLost):
+                await channel.send(Failed(error.message, error.hint or ""))
+                await asyncio.sleep(0)
+        finally:
+            await channel.close()
+
+    async def _serve(self, channel: Channel, access: Access, offer: Offer) -> None:
+        if offer.id in self._incoming or offer.id in given_migrations(self._services):
+            raise Conflict("this migration is in progress, or has ended")
+        task = asyncio.current_task()
+        assert task is not None
+        incoming = Incoming(self._services, self._containers, self._images, channel, access, offer)
+        self._incoming[offer.id] = incoming, task
+        try:
+            await incoming.run()
+        finally:
+            del self._incoming[offer.id]
+
+    async def _report(self, inquiry: Inquiry) -> Report:
+        """Return how a migration to this engine ended. One without the word is cancelled first."""
+        if inquiry.id in self._incoming:
+            incoming, task = self._incoming[inquiry.id]
+            if not incoming.given:
+                task.cancel()
+            await asyncio.wait((task,), timeout=_RESTORE_TIMEOUT)
+        if inquiry.id not in given_migrations(self._services):
+            return Report(Outcome.NEVER_RAN)
+        container = self._received(inquiry.id)
+        if container is None:
+            return Report(Outcome.RUNNING, detail="it has been removed")
+        if not container.live and not container.record.started_at:
+            try:
+                await self._restore(container)
+            except JaulaError as error:
+                return Report(Outcome.GIVEN, container.id, str(error))
+        return Report(Outcome.RUNNING, container.id)
+
+    def _received(self, migration: str) -> Container | None:
+        for container in self._services.container_store:
+            record = container.record.migration
+            if record is not None and record.id == migration:
+                return container
+        return None
+
+    async def _restore(self, container: Container) -> None:
+        """Restore a container that had the word, and whose processes have never run.
+
+        :raises RuntimeFailure: when they may have run already.
+        """
+        record = container.record.migration
+        continued = self._services.checkpoints.is_continued(container.id, CHECKPOINT)
+        if continued or record is None or record.boot != host.boot_id():
+            raise RuntimeFailure("its processes may have run already, and have ended")
+        await self._containers.start(container.id, checkpoint=CHECKPOINT)
+        await finish(self._services, container)
+
+    # -- the next engine -------------------------------------------------------------------------
+
+    def resume_held(self) -> None:
+        """Continue what an earlier engine has held without giving it away; before the restore."""
+        for container in self._services.container_store:
+            record = container.record.migration
+            if container.live and record is not None and record.phase is MigrationPhase.MOVING:
+                hold.decide(self._run_dir(container), RESUME)
+
+    async def recover(self) -> None:
+        """Finish or undo the migrations of an earlier engine; after the restore of containers."""
+        for container in list(self._services.container_store):
+            record = container.record.migration
+            if record is None:
+                continue
+            if record.phase is MigrationPhase.MOVING:
+                self._tasks.spawn(self._run_on(container))
+            elif record.phase is MigrationPhase.GIVEN:
+                self._tasks.spawn(self._ask_again(container))
+            elif record.phase is MigrationPhase.INCOMING:
+                log.info("the migration of %s was interrupted and is undone", container.name)
+                with contextlib.suppress(JaulaError):
+                    await self._containers.remove(container.id, force=True, volumes=True)
+            elif container.live:
+                await finish(self._services, container)
+            elif record.phase is MigrationPhase.RECEIVED and not container.record.started_at:
+                self._tasks.spawn(self._restore_again(container))
+
+    async def _restore_again(self, container: Container) -> None:
+        try:
+            await self._restore(container)
+        except JaulaError as error:
+            log.error("container %s was received and cannot go on: %s", container.name, error)
+
+    async def _ask_again(self, container: Container) -> None:
+        """Ask the target of a container that an earlier engine gave away, until it answers."""
+        pause = _SETTLE_INTERVAL
+        while (record := container.record.migration) and record.phase is MigrationPhase.GIVEN:
+            try:
+                outcome = await self.resume(container.id)
+            except JaulaError as error:
+                log.warning("migration of %s: %s", container.name, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            log.info("migration of %s: %s", container.name, outcome)
+
+    async def close(self) -> None:
+        """End the background work; containers that are held stay so."""
+        await self._tasks.close()
+
+
+def parse_target(text: str) -> tuple[str, int]:
+    """Return host and port of ``tcp://HOST[:PORT]`` or ``HOST[:PORT]``.
+
+    :raises InvalidRequest: when it is not an address.
+    """
+    scheme, separator, rest = text.partition("://")
+    address = rest if separator else text
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        host, port = address, str(PORT)
+    host = host.strip("[]")
+    valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if (separator and scheme != "tcp") or not host or not valid or set(host) & set("/ \r\n@"):
+        raise InvalidRequest(
+            f"target {text[:80]!r} is not an address", hint="write tcp://HOST:2376"
+        )
+    return host, int(port)

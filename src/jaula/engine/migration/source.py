@@ -1,0 +1,391 @@
+"""The source of a migration: check, send, hold the container, give it away, and let it exit.
+
+Before the record says ``given``, every failure ends with the container running here: the target is
+told, the hold is answered, the ports come back. After it the container never runs here again unless
+the target says that it had no word (:mod:`jaula.engine.migration.resume`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.containers.checkpoint import check_record, stdio_inodes
+from jaula.engine.containers.liveness import check_running
+from jaula.engine.containers.start import open_cgroup
+from jaula.engine.migration import checks, host
+from jaula.engine.migration.changes import ContainerSender, mount_points
+from jaula.engine.migration.channel import Channel, LinkLost
+from jaula.engine.migration.files import FileSender
+from jaula.engine.migration.held_container import HeldContainer
+from jaula.engine.threads import shielded
+from jaula.errors import (
+    InvalidRequest,
+    JaulaError,
+    NotFound,
+    RuntimeFailure,
+    Unavailable,
+)
+from jaula.runtime.protocol import CheckpointRequest
+from jaula.spec.api import AddressMode, VolumeMode
+from jaula.spec.migration import (
+    VERSION,
+    Cancel,
+    CheckRow,
+    Go,
+    Offer,
+    OfferedMount,
+    OfferedNetwork,
+    Prepare,
+    Prepared,
+    Ready,
+    Restore,
+    Running,
+    SentFile,
+    Transfer,
+    TransferKind,
+    Verdict,
+)
+from jaula.state.records import MigrationPhase, MigrationRecord, Status
+
+if TYPE_CHECKING:
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.images.service import Images
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+
+log = logging.getLogger("jaula.migration")
+_RUNNING_TIMEOUT = 60.0  # seconds from the word to the container's continuation
+
+
+class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of one migration; ``target`` is HOST:PORT of the other engine."""
+
+    target: str
+    address: AddressMode = AddressMode.AUTO
+    volumes: VolumeMode = VolumeMode.COPY
+    dry_run: bool = False
+    end_execs: bool = False
+    remove: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """A step of a migration. ``sent`` are bytes so far in this stage, 0 if it sends none."""
+
+    stage: str  # check, image, create, dump, restore, continue, done
+    detail: str = ""
+    sent: int = 0
+    rows: tuple[CheckRow, ...] = ()
+
+
+class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A container that runs at the target. Times are seconds, sizes bytes.
+
+    ``pause`` is from the request to stop the processes to the target's report that they run.
+    """
+
+    container: str  # id at the target
+    target: str
+    pause: float
+    total: float
+    sent: int
+    keeps_address: bool
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Outgoing:
+    """One migration away from this engine."""
+
+    def __init__(
+        self,
+        services: Services,
+        containers: Containers,
+        images: Images,
+        container: Container,
+        options: MigrationOptions,
+        report: OnProgress,
+    ) -> None:
+        self._services = services
+        self._containers = containers
+        self._images = images
+        self._container = container
+        self._options = options
+        self._report = report
+        self._id = secrets.token_hex(16)
+        self._begun = time.monotonic()
+        self._stopped_at = 0.0
+        self._running_at = 0.0
+        self._channel: Channel | None = None
+        self._verdict: Verdict | None = None
+        self.held: HeldContainer | None = None
+        self.given = False
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    async def check(self, channel: Channel) -> Verdict:
+        """Send the offer and report the rows of both engines.
+
+        :raises InvalidRequest: with the first row that has not passed.
+        """
+        rows = [*await self._check_here()]
+        offer = await self._offer()
+        rows.append(checks.check_mounts(self._container.record.mounts, self._options.volumes))
+        await channel.send(offer)
+        verdict = await channel.expect(Verdict)
+        rows += verdict.rows
+        self._report(Progress(stage="check", rows=tuple(rows)))
+        if not self._options.dry_run:
+            for row in rows:
+                if not row.passed:
+                    raise InvalidRequest(
+                        f"cannot migrate container {self._container.name}: {row.check}:"
+                        f" {row.detail}",
+                        hint=row.hint or None,
+                    )
+        return verdict
+
+    async def _check_here(self) -> list[CheckRow]:
+        """Return the rows about the container itself."""
+        container = self._container
+        rows = []
+        try:
+            check_running(container)
+            checks.check_record(container.record)
+            check_record(self._services, container)
+            if container.record.status is Status.PAUSED:
+                raise InvalidRequest("it is paused", hint="unpause it first")
+            if container.execs and not self._options.end_execs:
+                raise InvalidRequest(
+                    f"{len(container.execs)} exec'd processes would be lost",
+                    hint="end them first, or use --end-execs",
+                )
+            await asyncio.to_thread(self._check_processes)
+        except JaulaError as error:
+            rows.append(CheckRow("container", False, error.message, error.hint or ""))
+        else:
+            rows.append(CheckRow("container", True, "can be saved"))
+        return rows
+
+    def _check_processes(self) -> None:
+        from jaula.runtime.checkpoint import dump, expected
+        from jaula.spec.runtime import decode
+
+        record = self._container.record
+        with open(f"{self._bundle()}/config.json", "rb") as file:
+            expected.check_spec(decode(file.read()))
+        with open_cgroup(self._services, record) as cgroup:
+            pids = cgroup.pids()
+        dump.check_container(record.pid, pids, tcp=True)
+
+    def _bundle(self) -> str:
+        container = self._container
+        return container.bundle or str(self._services.config.paths.container(container.id))
+
+    async def _offer(self) -> Offer:
+        record, options = self._container.record, self._options
+        memory = 0
+        with contextlib.suppress(NotFound), open_cgroup(self._services, record) as cgroup:
+            stats = cgroup.stats().memory
+            memory = max(0, stats.usage - stats.inactive_file)
+        body = record.body
+        if record.resolved.namespaces.uts.private:
+            body = msgspec.structs.replace(body, hostname=record.hostname)
+        return Offer(
+            version=VERSION,
+            id=self._id,
+            name=record.name,
+            body=body,
+            image=record.image,
+            asked_image=record.asked_image,
+            host=await asyncio.to_thread(host.describe, self._services.host),
+            owner=record.owner,
+            owner_gid=record.owner_gid,
+            memory=memory,
+            networks=tuple(
+                OfferedNetwork(each.network, each.ipv4, each.ipv6, each.mac)
+                for each in record.endpoints
+            ),
+            volumes=tuple(
+                OfferedMount(mount.destination, "" if mount.anonymous else mount.name)
+                for mount in record.mounts
+                if mount.type == "volume"
+            ),
+            address=options.address,
+            volume_mode=options.volumes,
+        )
+
+    # -- the move --------------------------------------------------------------------------------
+
+    async def run(self, channel: Channel) -> MigrationResult:
+        """Move the container.
+
+        :raises JaulaError: when a step fails. Unless the error is :class:`Undecided`, the container
+            runs on here.
+        """
+        verdict = await self.check(channel)
+        self._channel, self._verdict = channel, verdict
+        try:
+            prepared = await self._prepare(channel, verdict)
+            changes = ContainerSender(self._services, self._container, channel)
+            self._report(Progress(stage="files"))
+            await changes.send(volumes=self._copies_volumes, last=False)
+            # A later stage sends the memory here while the container runs (pre-copy).
+            async with self._container.lock:
+                return await self._move(channel, verdict, prepared, changes)
+        except BaseException as error:
+            if not self.given:
+                await self._cancel(channel, error)
+            raise
+
+    def result(self) -> MigrationResult:
+        """Return the result of a container that runs at the target."""
+        migration = self._container.record.migration
+        return MigrationResult(
+            container=migration.container if migration is not None else "",
+            target=self._options.target,
+            pause=(self._running_at or time.monotonic()) - self._stopped_at,
+            total=time.monotonic() - self._begun,
+            sent=self._channel.sent if self._channel is not None else 0,
+            keeps_address=self._verdict is None or self._verdict.keep_address,
+        )
+
+    async def _cancel(self, channel: Channel, error: BaseException) -> None:
+        reason = str(error) or "the client has cancelled"
+        with contextlib.suppress(LinkLost, asyncio.CancelledError):
+            await shielded(channel.send(Cancel(reason[:500])))
+
+    async def _prepare(self, channel: Channel, verdict: Verdict) -> Prepared:
+        record = self._container.record
+        if verdict.image_missing:
+            await channel.send(Transfer(TransferKind.IMAGE, record.image))
+            before = channel.sent
+            async for chunk in self._images.save([self._image_name()]):
+                await channel.send_data(chunk)
+                self._report(Progress(stage="image", sent=channel.sent - before))
+            await channel.end_data()
+        self._report(Progress(stage="create"))
+        await channel.send(Prepare())
+        return await channel.expect(Prepared)
+
+    def _image_name(self) -> str:
+        """Return the name under which the image is sent; its id if it has none."""
+        record = self._container.record
+        names = self._services.images.resolve(record.image).names
+        asked = record.asked_image
+        return next((name for name in names if name in (asked, f"{asked}:latest")), record.image)
+
+    async def _move(
+        self, channel: Channel, verdict: Verdict, prepared: Prepared, changes: ContainerSender
+    ) -> MigrationResult:
+        """Stop the container, and let it go on at the target. The caller holds its lock."""
+        container, services = self._container, self._services
+        check_running(container)
+        shim = container.shim
+        if shim is None:
+            raise Unavailable("its shim is not connected yet")
+        images = await asyncio.to_thread(
+            services.checkpoints.begin, container.id, f"migration-{self._id[:8]}"
+        )
+        self.held = held = HeldContainer(services, container, shim)
+        try:
+            self._mark(MigrationPhase.MOVING, prepared.container)
+            self._report(Progress(stage="dump"))
+            self._stopped_at = time.monotonic()
+            await held.stop(
+                CheckpointRequest(
+                    0,
+                    str(images),
+                    tcp_established=verdict.keep_address,
+                    tcp_close=not verdict.keep_address,
+                    end_execs=self._options.end_execs,
+                    hold=True,
+                )
+            )
+            before = channel.sent
+            sender = FileSender(channel, images)
+            files = await held.during(sender.send_rest())
+            await held.during(changes.send(volumes=self._copies_volumes, last=True))
+            self._report(Progress(stage="restore", sent=channel.sent - before))
+            await channel.send(self._restore_message(verdict, files))
+            await held.during(channel.expect(Ready))
+            await shielded(self._give(channel, held))
+        except BaseException:
+            if not self.given:
+                await shielded(held.resume())
+                self._mark(None)
+            raise
+        finally:
+            await asyncio.to_thread(services.checkpoints.discard, images)
+        return self.result()
+
+    @property
+    def _copies_volumes(self) -> bool:
+        return self._options.volumes is VolumeMode.COPY
+
+    def _restore_message(self, verdict: Verdict, files: tuple[SentFile, ...]) -> Restore:
+        record = self._container.record
+        return Restore(
+            created=time.time_ns(),
+            files=files,
+            mount_points=mount_points(record.pid),
+            stdio=stdio_inodes(record.pid),
+            terminal=record.body.tty,
+            tcp_established=verdict.keep_address,
+            tcp_close=not verdict.keep_address,
+        )
+
+    async def _give(self, channel: Channel, held: HeldContainer) -> None:
+        """Record that the container is given away, send the word, and let it exit here.
+
+        :raises Undecided: when the target does not confirm.
+        """
+        container, services = self._container, self._services
+        held.check()
+        self._mark(MigrationPhase.GIVEN)
+        await services.group_commit.wait()
+        self.given = True
+        self._report(Progress(stage="continue"))
+        try:
+            await channel.send(Go())
+            async with asyncio.timeout(_RUNNING_TIMEOUT):
+                await channel.expect(Running)
+            self._running_at = time.monotonic()
+        except (JaulaError, TimeoutError) as error:
+            reason = str(error) or "the target does not answer"
+            raise Undecided(container.name, self._options.target, reason) from error
+        await held.let_go()
+
+    def _mark(self, phase: MigrationPhase | None, other: str = "") -> None:
+        """Record the phase; None: as before the migration."""
+        container = self._container
+        if phase is None:
+            container.change(migration=None)
+        else:
+            known = container.record.migration
+            other = other or (known.container if known is not None else "")
+            container.change(
+                migration=MigrationRecord(self._id, phase, self._options.target, other)
+            )
+        if container.id in self._services.container_store:
+            self._services.container_store.save(container)
+
+
+class Undecided(RuntimeFailure):
+    """The container was given away, and the target has not confirmed that it runs."""
+
+    def __init__(self, name: str, target: str, reason: str) -> None:
+        super().__init__(
+            f"container {name} was given to {target}, which has not confirmed it: {reason}",
+            hint=f"jaula container migrate --resume {name} asks it again; until then the container"
+            " is held here and does not run",
+        )
+        self.reason = reason

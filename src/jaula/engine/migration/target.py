@@ -1,0 +1,413 @@
+"""The target of a migration: check the offer, create and restore the container, wait for the word.
+
+Everything is undone when the connection ends before the word: the processes are killed, and the
+container, its new volumes and its checkpoint are removed. The word is in the database before the
+processes run. From then on nothing is undone, so the container runs here or nowhere.
+
+Only a peer whose certificate the policy trusts gets here: an image of CRIU is code for a process
+with root's rights. The images are stored as a checkpoint of this engine, with its own MAC, and
+every check of a restore applies to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from jaula.engine.migration import checks, host
+from jaula.engine.migration.changes import ContainerReceiver
+from jaula.engine.migration.files import FileReceiver
+from jaula.engine.threads import shielded
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
+from jaula.runtime.protocol import COMMIT, HELD
+from jaula.spec.migration import (
+    Cancel,
+    CheckRow,
+    Go,
+    Offer,
+    Prepare,
+    Prepared,
+    ProtocolError,
+    Ready,
+    Removed,
+    Restore,
+    Running,
+    Transfer,
+    TransferKind,
+    Verdict,
+)
+from jaula.state.records import GivenMigrations, MigrationPhase, MigrationRecord
+from jaula.storage.checkpoints import CheckpointAddress, Manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jaula.engine.containers.create import Authorize
+    from jaula.engine.containers.service import Containers
+    from jaula.engine.images.service import Images
+    from jaula.engine.migration.channel import Channel
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.images.store.quota import Quota
+    from jaula.spec.api import ContainerCreate
+
+log = logging.getLogger("jaula.migration")
+
+CHECKPOINT = "migration"  # name of the checkpoint, which is removed when the container runs
+GO_TIMEOUT = 60.0  # seconds from Ready to the word
+_SETTING = "migrations"  # key of the ids that had the word
+_REMEMBERED = 10_000  # ids
+
+
+class Access(Protocol):
+    """The rights of the source engine at this one."""
+
+    peer: str
+
+    def owner(self, owner: str, gid: int) -> tuple[str, int]:
+        """Return the owner of the container here."""
+        ...
+
+    def authorize(self, body: ContainerCreate, name: str) -> Authorize:
+        """Return the check of the container's create request."""
+        ...
+
+    def quota(self) -> Quota:
+        """Return the quota of images that the source brings."""
+        ...
+
+    def created(self, container: Container) -> None:
+        """Record the container as the object of the caller's action."""
+        ...
+
+
+class Incoming:
+    """One migration to this engine."""
+
+    def __init__(
+        self,
+        services: Services,
+        containers: Containers,
+        images: Images,
+        channel: Channel,
+        access: Access,
+        offer: Offer,
+    ) -> None:
+        self._services = services
+        self._containers = containers
+        self._images = images
+        self._channel = channel
+        self._access = access
+        self._offer = offer
+        self._keep_address = True
+        self._image_missing = False
+        self._container: Container | None = None
+        self._volumes: set[str] = set()  # that existed before
+        self._files: FileReceiver | None = None
+        self._directory: Path | None = None  # of the images; None once they are a checkpoint
+        self._addresses: tuple[CheckpointAddress, ...] = ()
+        self.given = False
+
+    async def run(self) -> None:
+        """Serve the migration to its end. Undo everything if it does not get the word.
+
+        :raises JaulaError: when a step fails; the source is to be told.
+        :raises LinkLost: when the source has ended the connection.
+        """
+        try:
+            await self._serve()
+        finally:
+            if not self.given:
+                await shielded(self._undo())
+
+    async def _serve(self) -> None:
+        verdict = await self._check()
+        await self._channel.send(verdict)
+        if not all(row.passed for row in verdict.rows):
+            return
+        while True:
+            message = await self._channel.receive()
+            if isinstance(message, Cancel):
+                log.info("migration of %s was cancelled: %s", self._offer.name, message.reason)
+                return
+            if isinstance(message, Transfer):
+                await self._receive(message)
+            elif isinstance(message, Removed):
+                await asyncio.to_thread(self._changes().remove, message)
+            elif isinstance(message, Prepare):
+                await self._create()
+            elif isinstance(message, Restore):
+                await self._restore(message)
+                return
+            else:
+                raise ProtocolError(f"{type(message).__name__} is out of order")
+
+    # -- checks ----------------------------------------------------------------------------------
+
+    async def _check(self) -> Verdict:
+        offer, services = self._offer, self._services
+        rows = [checks.check_version(offer)]
+        description = await asyncio.to_thread(host.describe, services.host)
+        rows += checks.check_hosts(offer.host, description)
+        rows.append(checks.check_memory(offer.memory, host.available_memory()))
+        rows.append(self._check_name())
+        rows.append(self._check_image())
+        choice = checks.choose_addresses(offer.address, offer.networks, self._address_problems())
+        self._keep_address = choice.keep
+        rows += [*self._check_networks(), choice.row]
+        return Verdict(tuple(rows), choice.keep, self._image_missing)
+
+    def _check_name(self) -> CheckRow:
+        name = self._offer.name
+        try:
+            self._services.container_store.check_free(name)
+        except Conflict:
+            hint = f"remove the container {name} at the target, or rename one of them"
+            return CheckRow("name", False, f"{name} is in use at the target", hint)
+        return CheckRow("name", True, name)
+
+    def _check_image(self) -> CheckRow:
+        image = self._offer.image
+        try:
+            self._services.images.resolve(image)
+        except NotFound:
+            self._image_missing = True
+            return CheckRow("image", True, f"{image[7:19]} is sent")
+        return CheckRow("image", True, f"{image[7:19]} is there")
+
+    def _check_networks(self) -> list[CheckRow]:
+        store, rows = self._services.network_store, []
+        for each in self._offer.networks:
+            try:
+                name = store.find(each.name)
+            except (NotFound, InvalidRequest):
+                hint = f"create it there: jaula network create {each.name}"
+                detail = f"{each.name} does not exist at the target"
+                rows.append(CheckRow("network", False, detail, hint))
+                continue
+            driver = store.driver_of(name)
+            hint = "" if driver == "bridge" else "use a bridge network"
+            rows.append(CheckRow("network", not hint, f"{name} ({driver})", hint))
+        return rows
+
+    def _address_problems(self) -> list[str]:
+        """Return why this engine's networks cannot give the container its addresses."""
+        problems = []
+        for network in self._offer.networks:
+            try:
+                families = self._services.network_manager.addresses(network.name)
+            except JaulaError as error:
+                problems.append(error.message)
+                continue
+            for address, addresses in zip((network.ipv4, network.ipv6), families, strict=True):
+                if not address:
+                    continue
+                if addresses is None or not addresses.has(address):
+                    subnet = addresses.subnet if addresses is not None else "no such subnet"
+                    problems.append(
+                        f"{address} is not in the target's network {network.name} ({subnet})"
+                    )
+                elif not addresses.is_free(address):
+                    problems.append(f"{address} is in use at the target")
+        return problems
+
+    # -- preparation -----------------------------------------------------------------------------
+
+    async def _receive(self, transfer: Transfer) -> None:
+        if transfer.kind is TransferKind.IMAGE and self._image_missing and not self._container:
+            async for progress in self._images.load(
+                self._channel.data(), quiet=True, quota=self._access.quota()
+            ):
+                if error := progress.get("error"):
+                    raise RuntimeFailure(f"the image was not accepted: {error}")
+        elif transfer.kind is TransferKind.FILE and self._container is not None:
+            if self._files is None:
+                self._directory = await asyncio.to_thread(
+                    self._services.checkpoints.begin, self._container.id, CHECKPOINT
+                )
+                self._files = FileReceiver(self._channel, self._directory)
+            await self._files.receive(transfer.name)
+        elif transfer.kind in (TransferKind.ROOT, TransferKind.VOLUME):
+            await self._changes().receive(transfer)
+        else:
+            raise ProtocolError(f"a transfer of the kind {transfer.kind} is out of order")
+
+    def _changes(self) -> ContainerReceiver:
+        if self._container is None:
+            raise ProtocolError("files are out of order")
+        return ContainerReceiver(self._services, self._container, self._channel)
+
+    async def _create(self) -> None:
+        """Create the container, by the normal path of a create request."""
+        if self._container is not None:
+            raise ProtocolError("Prepare is out of order")
+        offer, services = self._offer, self._services
+        self._volumes = {volume.name for volume in services.volumes.list()}
+        try:
+            image = offer.asked_image
+            if services.images.resolve(image).id != offer.image:
+                image = offer.image
+        except (NotFound, InvalidRequest):
+            image = offer.image
+        body = checks.request_at_target(offer, keep_address=self._keep_address, image=image)
+        created = await self._containers.create(
+            body,
+            offer.name,
+            None,
+            owner=self._access.owner(offer.owner, offer.owner_gid),
+            authorize=self._access.authorize(body, offer.name),
+        )
+        self._container = self._containers.find(created.id)
+        self._access.created(self._container)
+        self._container.change(
+            migration=MigrationRecord(offer.id, MigrationPhase.INCOMING, self._access.peer)
+        )
+        services.container_store.save(self._container)
+        await self._channel.send(Prepared(created.id, created.warnings))
+
+    # -- restore ---------------------------------------------------------------------------------
+
+    async def _restore(self, message: Restore) -> None:
+        container, files = self._container, self._files
+        if container is None or files is None or self._directory is None:
+            raise ProtocolError("Restore is out of order")
+        files.check(message.files)
+        await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
+        manifest = await asyncio.to_thread(
+            self._services.checkpoints.commit, self._directory, self._manifest(container, message)
+        )
+        self._directory = None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        restoring = asyncio.ensure_future(
+            self._containers.restore(container, manifest, theirs.fileno())
+        )
+        try:
+            await self._hold(container, ours, restoring)
+        finally:
+            ours.close()
+            theirs.close()
+            if not restoring.done():
+                await asyncio.wait((restoring,))
+            if not restoring.cancelled():
+                restoring.exception()
+
+    async def _hold(
+        self, container: Container, ours: socket.socket, restoring: asyncio.Future[None]
+    ) -> None:
+        """Wait until the processes are verified, then for the word, and continue them."""
+        loop = asyncio.get_running_loop()
+        word = asyncio.ensure_future(self._channel.receive())
+        held = asyncio.ensure_future(loop.sock_recv(ours, 64))
+        try:
+            await asyncio.wait((word, held, restoring), return_when=asyncio.FIRST_COMPLETED)
+            if restoring.done():
+                restoring.result()
+                raise RuntimeFailure("the container was continued without the word")
+            if word.done():
+                self._check_word(await word)
+                raise ProtocolError("Go is out of order")
+            if await held != HELD:
+                await asyncio.wait((restoring,))
+                restoring.result()
+            await self._channel.send(Ready())
+            await asyncio.wait(
+                (word, restoring), timeout=GO_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
+            if restoring.done():
+                restoring.result()
+            if not word.done():
+                raise RuntimeFailure(f"the source has not decided in {GO_TIMEOUT:.0f} seconds")
+            self._check_word(await word)
+            await shielded(self._go(container, ours, restoring))
+        finally:
+            for task in (word, held):
+                task.cancel()
+            await asyncio.gather(word, held, return_exceptions=True)
+
+    def _check_word(self, message: object) -> None:
+        if isinstance(message, Cancel):
+            raise RuntimeFailure(f"the source has cancelled: {message.reason}")
+        if not isinstance(message, Go):
+            raise ProtocolError(f"{type(message).__name__} is out of order")
+
+    async def _go(
+        self, container: Container, ours: socket.socket, restoring: asyncio.Future[None]
+    ) -> None:
+        """Record the word, continue the processes, and tell the source."""
+        remember(self._services, self._offer.id)
+        self._mark(container, MigrationPhase.RECEIVED)
+        self.given = True
+        await self._services.group_commit.wait()
+        await asyncio.get_running_loop().sock_sendall(ours, COMMIT)
+        await restoring
+        await self._channel.send(Running(container.id))
+        await finish(self._services, container)
+
+    def _mark(self, container: Container, phase: MigrationPhase) -> None:
+        record = container.record.migration
+        assert record is not None
+        changed = msgspec.structs.replace(record, phase=phase, boot=host.boot_id())
+        container.change(migration=changed)
+        self._services.container_store.save(container)
+
+    def _manifest(self, container: Container, message: Restore) -> Manifest:
+        offer = self._offer
+        addresses = tuple(
+            CheckpointAddress(each.name, each.ipv4, each.ipv6, each.mac) for each in offer.networks
+        )
+        return Manifest(
+            container=container.id,
+            name=CHECKPOINT,
+            created=message.created or time.time_ns(),
+            criu=offer.host.criu,
+            kernel=offer.host.kernel,
+            architecture=offer.host.architecture,
+            image=offer.image,
+            stdio=message.stdio,
+            terminal=message.terminal,
+            tcp_established=message.tcp_established,
+            tcp_close=message.tcp_close,
+            addresses=addresses if self._keep_address else (),
+        )
+
+    # -- the end without the word ----------------------------------------------------------------
+
+    async def _undo(self) -> None:
+        """Remove everything that this migration has made."""
+        if self._directory is not None:
+            await asyncio.to_thread(self._services.checkpoints.discard, self._directory)
+        if self._container is None:
+            return
+        with contextlib.suppress(NotFound):
+            await self._containers.remove(self._container.id, force=True, volumes=True)
+        for volume in self._services.volumes.list():
+            named = any(each.name == volume.name for each in self._offer.volumes)
+            if named and volume.name not in self._volumes:
+                with contextlib.suppress(JaulaError):  # another container uses it already
+                    self._services.volumes.remove(volume.name)
+
+
+async def finish(services: Services, container: Container) -> None:
+    """Remove the checkpoint of a container that runs: it must not be used again."""
+    if CHECKPOINT in services.checkpoints.names(container.id):
+        await asyncio.to_thread(services.checkpoints.remove, container.id, CHECKPOINT)
+
+
+def remember(services: Services, migration: str) -> None:
+    """Record that a migration had the word, for as long as its source may ask."""
+    known = given_migrations(services)
+    ids = (*known, migration)[-_REMEMBERED:]
+    services.database.put("settings", _SETTING, GivenMigrations(ids))
+
+
+def given_migrations(services: Services) -> tuple[str, ...]:
+    """Return the migrations that had the word."""
+    stored = services.database.get("settings", _SETTING, GivenMigrations)
+    return stored.ids if stored is not None else ()

@@ -1,0 +1,335 @@
+"""The protocol of a migration: what two engines send to each other about one container.
+
+The source is the client. It sends an :class:`Offer`; from then on every message has one answer or
+is part of a transfer. A frame is a kind (one byte), the length of its payload (four bytes, big
+endian) and the payload: one JSON document, or bytes of a transfer. Lengths are limited before a
+payload is read. ``ALIVE`` frames have no payload: a peer that sends nothing for ``SILENCE`` seconds
+is gone.
+
+The order, with the side that sends::
+
+    source  Offer                    target  Verdict
+    source  Transfer(image) data     target  Prepared
+    source  Transfer(root, volumes) data, Removed
+    source  Transfer(files) data
+    source  Transfer(root, volumes) data, Removed
+    source  Restore                  target  Ready
+    source  Go                       target  Running
+
+``Cancel`` from the source, ``Failed`` from the target and the end of the connection undo everything
+at the target until ``Go``. An :class:`Inquiry` in place of an offer asks how a migration ended.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from jaula.errors import InvalidRequest
+from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
+
+VERSION = 1
+PROTOCOL = "jaula-migration"  # of the header Upgrade
+MAX_MESSAGE = 8 << 20  # bytes of a JSON document
+MAX_DATA = 1 << 20  # bytes of one data frame
+SILENCE = 15.0  # seconds without a frame, after which the peer is gone
+ALIVE_INTERVAL = 3.0  # seconds between two frames of an idle peer
+MAX_FILES = 1 << 16  # images of a checkpoint
+MAX_REMOVED = 1000  # paths of one message
+_HEAD = struct.Struct("!BI")  # kind, bytes
+
+
+class FrameKind(IntEnum):
+    """The kinds of frames."""
+
+    MESSAGE = 1
+    DATA = 2
+    END = 3  # of the data of a transfer
+    ALIVE = 4
+
+
+_LIMITS = {
+    FrameKind.MESSAGE: MAX_MESSAGE,
+    FrameKind.DATA: MAX_DATA,
+    FrameKind.END: 0,
+    FrameKind.ALIVE: 0,
+}
+
+
+class HostDescription(msgspec.Struct, frozen=True):
+    """The facts of a host that decide whether it can continue the processes of another."""
+
+    kernel: str
+    architecture: str
+    page_size: int  # bytes
+    criu: str  # version; '' if it is not installed
+    cpu_features: tuple[str, ...] = ()
+    landlock: int = 0  # ABI version; 0: none
+    cgroup_version: int = 2
+
+
+class OfferedNetwork(msgspec.Struct, frozen=True):
+    """One network of the container, with its addresses there; '' for none."""
+
+    name: str
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+
+
+class OfferedMount(msgspec.Struct, frozen=True):
+    """One volume of the container; ``name`` is '' for an anonymous one."""
+
+    destination: str
+    name: str = ""
+
+
+class Offer(msgspec.Struct, frozen=True, tag="offer"):
+    """Ask whether the target takes a container, and how.
+
+    ``body`` is the create request, complete. ``memory`` is what its processes use, in bytes.
+    """
+
+    version: int
+    id: str  # of the migration
+    name: str
+    body: ContainerCreate
+    image: str  # id
+    asked_image: str  # the name or id of the create request
+    host: HostDescription
+    owner: str = "0"
+    owner_gid: int = 0
+    memory: int = 0
+    networks: tuple[OfferedNetwork, ...] = ()
+    volumes: tuple[OfferedMount, ...] = ()
+    address: AddressMode = AddressMode.AUTO
+    volume_mode: VolumeMode = VolumeMode.COPY
+
+
+class CheckRow(msgspec.Struct, frozen=True):
+    """The result of one check before a migration; ``hint`` is the way out of a refusal."""
+
+    check: str
+    passed: bool
+    detail: str
+    hint: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True, tag="verdict"):
+    """The answer to an offer. If a row has not passed, nothing follows."""
+
+    rows: tuple[CheckRow, ...]
+    keep_address: bool = True
+    image_missing: bool = False
+
+
+class TransferKind(StrEnum):
+    """The kinds of transfers."""
+
+    IMAGE = "image"  # an archive as of `save`
+    FILE = "file"  # one file of the checkpoint
+    ROOT = "root"  # files of the root file system, as a layer
+    VOLUME = "volume"  # files of one volume
+
+
+class Transfer(msgspec.Struct, frozen=True, tag="transfer"):
+    """Data frames and an END frame follow. ``name`` is the file's, or the volume's destination."""
+
+    kind: TransferKind
+    name: str = ""
+
+
+class Removed(msgspec.Struct, frozen=True, tag="removed"):
+    """Paths to remove from the root, or from the volume at ``name``. A character is one byte."""
+
+    kind: TransferKind
+    name: str
+    paths: tuple[str, ...]
+
+
+class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
+    """Create the container: its image has been sent, if it was missing."""
+
+
+class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
+    """The container exists at the target; ``warnings`` are those of its creation."""
+
+    container: str  # id
+    warnings: tuple[str, ...] = ()
+
+
+class SentFile(msgspec.Struct, frozen=True):
+    """A file of the checkpoint; ``sha256`` is hexadecimal, ``size`` is in bytes."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class MountPoint(msgspec.Struct, frozen=True):
+    """A path of the root at which something is mounted; a file if it is not a directory."""
+
+    path: str
+    directory: bool
+
+
+class Restore(msgspec.Struct, frozen=True, tag="restore"):
+    """Restore the processes up to the word :class:`Go`: all files have been sent.
+
+    ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none.
+    """
+
+    created: int  # nanoseconds of Unix time
+    files: tuple[SentFile, ...]
+    mount_points: tuple[MountPoint, ...] = ()
+    stdio: tuple[int, int, int] = (0, 0, 0)
+    terminal: bool = False
+    tcp_established: bool = False
+    tcp_close: bool = False
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The processes are restored, verified, and wait."""
+
+
+class Go(msgspec.Struct, frozen=True, tag="go"):
+    """The container is given away: it runs at the target or nowhere."""
+
+
+class Running(msgspec.Struct, frozen=True, tag="running"):
+    """The container runs at the target."""
+
+    container: str  # id
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """The source gives up: undo everything."""
+
+    reason: str = ""
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The target could not do the last step, and has undone everything unless it had the word."""
+
+    message: str
+    hint: str = ""
+
+
+class Inquiry(msgspec.Struct, frozen=True, tag="inquiry"):
+    """Ask how a migration ended. One without the word is cancelled by this question."""
+
+    version: int
+    id: str
+
+
+class Outcome(StrEnum):
+    """The end of a migration at the target."""
+
+    NEVER_RAN = "never-ran"  # it did not get the word, and never will
+    GIVEN = "given"  # it got the word; the container does not run
+    RUNNING = "running"  # it got the word, and the container runs or ran
+
+
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """The answer to an inquiry."""
+
+    outcome: Outcome
+    container: str = ""  # id
+    detail: str = ""
+
+
+FromSource = Offer | Inquiry | Transfer | Removed | Prepare | Restore | Go | Cancel
+FromTarget = Verdict | Prepared | Ready | Running | Failed | Report
+Message = FromSource | FromTarget
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Message).decode
+
+
+class ProtocolError(InvalidRequest):
+    """The peer has sent what the protocol does not have."""
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One frame; ``payload`` are the bytes of a message or of a transfer."""
+
+    kind: FrameKind
+    payload: bytes = b""
+
+
+def message_frame(message: Message) -> bytes:
+    """Return the frame of a message.
+
+    :raises InvalidRequest: when it is too large.
+    """
+    data = _encode(message)
+    if len(data) > MAX_MESSAGE:
+        raise InvalidRequest(f"a message of {len(data)} bytes is larger than {MAX_MESSAGE}")
+    return _HEAD.pack(FrameKind.MESSAGE, len(data)) + data
+
+
+def data_head(size: int) -> bytes:
+    """Return the head of a frame with ``size`` bytes of a transfer."""
+    return _HEAD.pack(FrameKind.DATA, size)
+
+
+END = _HEAD.pack(FrameKind.END, 0)
+ALIVE = _HEAD.pack(FrameKind.ALIVE, 0)
+
+
+def decode_message(payload: bytes) -> Message:
+    """Return the message of a frame.
+
+    :raises ProtocolError: when it is not one.
+    """
+    try:
+        message: Message = _decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"the peer sent a message that is not valid: {error}") from None
+    return message
+
+
+class FrameParser:
+    """Parses frames from chunks of a stream. Holds at most one frame and one chunk."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._head: tuple[FrameKind, int] | None = None
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Yield the frames that are complete with these bytes.
+
+        :raises ProtocolError: when a frame has an unknown kind or is too large.
+        """
+        self._buffer += data
+        while True:
+            if self._head is None:
+                if len(self._buffer) < _HEAD.size:
+                    return
+                self._head = _check_head(*_HEAD.unpack_from(self._buffer))
+                del self._buffer[: _HEAD.size]
+            kind, size = self._head
+            if len(self._buffer) < size:
+                return
+            payload = bytes(self._buffer[:size])
+            del self._buffer[:size]
+            self._head = None
+            yield Frame(kind, payload)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the stream may end here."""
+        return self._head is None and not self._buffer
+
+
+def _check_head(number: int, size: int) -> tuple[FrameKind, int]:
+    try:
+        kind = FrameKind(number)
+    except ValueError:
+        raise ProtocolError(f"the peer sent a frame of the unknown kind {number}") from None
+    if size > _LIMITS[kind]:
+        raise ProtocolError(f"the peer sent a frame of {size} bytes, more than {_LIMITS[kind]}")
+    return kind, size

@@ -1,0 +1,138 @@
+"""An engine in which a migration kills a process at a chosen step.
+
+    python migration_faults.py FAULT daemon [FLAG...]
+
+FAULT is a file. While it has ``STEP:TARGET``, the engine that reaches the step sends SIGKILL to the
+target: engine, shim, helper or criu of this engine. A step is a message that was sent or received,
+or a phase that was recorded: ``sent Go``, ``received Ready``, ``recorded given``, ``held``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+FAULT = Path(sys.argv[1]) if __name__ == "__main__" else Path()
+
+SOURCE = (
+    "received Verdict",
+    "received Prepared",
+    "recorded moving",
+    "held",
+    "sent Restore",
+    "received Ready",
+    "recorded given",
+    "sent Go",
+    "received Running",
+    "recorded moved",
+)
+TARGET = (
+    "sent Verdict",
+    "sent Prepared",
+    "received Restore",
+    "sent Ready",
+    "received Go",
+    "recorded received",
+    "sent Running",
+)
+"""Steps at which the engine of either side is killed, in their order."""
+
+HELD = ("held", "sent Restore", "received Ready", "recorded given", "sent Go", "received Running")
+"""Steps of the source at which shim, helper and CRIU exist and hold the container."""
+RESTORED = ("sent Ready", "received Go", "recorded received")
+"""Steps of the target at which shim, helper and CRIU exist and hold the container."""
+
+
+def reach(step: str) -> None:
+    """Kill the target if this is the step."""
+    try:
+        chosen, _, target = FAULT.read_text().partition(":")
+    except FileNotFoundError:
+        return
+    if chosen != step:
+        return
+    FAULT.unlink()
+    pids = {"engine": [os.getpid()]}.get(target) or processes(target)
+    Path(f"{FAULT}.done").write_text(f"{step}:{target} {pids}")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    while any(_alive(pid) for pid in pids):
+        time.sleep(0.001)
+
+
+def processes(kind: str) -> list[int]:
+    """Return the shims, helpers or CRIU processes of this engine."""
+    table: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                text = (entry / "stat").read_text()
+                name = text.partition("(")[2].rpartition(")")[0]
+                table[int(entry.name)] = int(text.rpartition(")")[2].split()[1]), name
+    zygotes = {pid for pid, (parent, _) in table.items() if parent == os.getpid()}
+    shims = {p for p, (up, name) in table.items() if name == "jaula-shim" and up in zygotes}
+    helpers = {p for p, (up, name) in table.items() if name == "jaula-shim" and up in shims}
+    criu = {p for p, (up, name) in table.items() if name == "criu" and up in helpers}
+    return sorted({"shim": shims, "helper": helpers, "criu": criu}[kind])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def replace_all() -> None:
+    from jaula.engine.migration import held_container, hold
+    from jaula.engine.migration.channel import Channel
+    from jaula.engine.model.container_store import ContainerStore
+
+    original_send, original_receive = Channel.send, Channel.receive
+
+    async def send(self: Any, message: Any) -> None:
+        await original_send(self, message)
+        reach(f"sent {type(message).__name__}")
+
+    async def receive(self: Any) -> Any:
+        message = await original_receive(self)
+        reach(f"received {type(message).__name__}")
+        return message
+
+    Channel.send = send  # type: ignore[method-assign]
+    Channel.receive = receive  # type: ignore[method-assign]
+
+    original_save = ContainerStore.save
+    phases: dict[str, str] = {}
+
+    def save(self: Any, container: Any) -> None:
+        original_save(self, container)
+        migration = container.record.migration
+        phase = str(migration.phase) if migration is not None else ""
+        if phases.get(container.id, "") != phase:
+            phases[container.id] = phase
+            reach(f"recorded {phase}")
+
+    ContainerStore.save = save  # type: ignore[method-assign]
+
+    original_ports = hold.set_ports
+
+    def set_ports(record: Any, *, up: bool) -> None:
+        original_ports(record, up=up)
+        if not up:
+            reach("held")
+
+    held_container.hold.set_ports = set_ports
+
+
+if __name__ == "__main__":
+    del sys.path[0], sys.argv[1]
+    replace_all()
+    from jaula.cli.main import run_and_exit
+
+    run_and_exit()
