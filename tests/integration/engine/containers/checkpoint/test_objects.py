@@ -49,7 +49,7 @@ WAYS = {
     # Without CAP_SYS_RESOURCE no limits of the other user of "chroot" can be read.
     "user namespace of the host": Way(("--userns=host", *TMPFS), (*ALL[:-1], "tmpfs")),
     "no filter and no Landlock": Way((*OFF, *VOLUME, "--cap-add", "ALL"), ALL),
-    "bind mount": Way(("-v", "{directory}:/work"), (*FILES, *PROCESSES, *NETWORK)),
+    "bind mount": Way(("-v", "{directory}:/work", "--uts", "host"), (*FILES, *PROCESSES, *NETWORK)),
 }  # fmt: skip
 
 Make = Callable[..., CheckedContainer]

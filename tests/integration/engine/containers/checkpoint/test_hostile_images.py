@@ -1,0 +1,99 @@
+"""Edited images with a right MAC: each is refused before CRIU runs, and the host is unchanged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import checkpoint_edits, containers
+from harness.engine import PrivateEngine
+from jaula.errors import InvalidRequest, JaulaError
+from jaula.runtime.checkpoint import affinity, check, expected, images
+from jaula.runtime_interfaces import runtime_interfaces
+from jaula.spec import runtime as oci
+from jaula.storage.checkpoints import CheckpointStore
+
+pytestmark = pytest.mark.criu
+
+NAME = "edited"
+CONFINED = (
+    *("--network", "none", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp"),
+    *("--ulimit", "nofile=1024:1024"),
+)
+STARTED = ("all of cap_eff", "all of the host's namespaces", "part of /dev", "truncated file")
+"""Edits that are started by the engine; for the others the function that it calls is enough."""
+WRAPPER = """#!/bin/sh
+echo "$@" >>{log}
+exec {criu} "$@"
+"""
+
+
+def test_edited_images_are_refused_before_criu_runs(
+    new_engine: Callable[..., PrivateEngine],
+    busybox_archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, canary = tmp_path / "calls", tmp_path / "canary"
+    canary.write_text("unchanged")
+    (tmp_path / "bin").mkdir()
+    wrapper = tmp_path / "bin/criu"
+    wrapper.write_text(WRAPPER.format(log=calls, criu=shutil.which("criu")))
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}", prepend=":")
+    engine = new_engine()
+    engine.cli("jaula", "load", "-i", str(busybox_archive))
+    script = "exec 3>/tmp/open; while sleep 1; do :; done"
+    run = ("run", "-d", "--name", NAME, *CONFINED, "busybox", "sh", "-c", script)
+    assert engine.cli("jaula", *run).returncode == 0
+    done = engine.cli("jaula", "checkpoint", "create", NAME, "one")
+    assert done.returncode == 0, done.stderr
+    container = containers.inspect(engine, NAME)["Id"]
+    store = CheckpointStore(engine.root / "lib/checkpoints")
+    spec = oci.decode((engine.root / "lib/containers" / container / "config.json").read_bytes())
+    state = oci.State(container, "creating", "/")
+    confinement = expected.of_container(spec, state, runtime_interfaces(), seccomp_cache=None)
+    monkeypatch.setattr("os.fsync", lambda _fd: None)  # of the copies
+    before, failures = calls.read_text(), []
+    check_images(store.verify(store.read(container, "one")), confinement)
+    for edit in checkpoint_edits.edits(canary):
+        try:
+            made = checkpoint_edits.sign_again(store, container, edit.apply, "edited")
+        except JaulaError:
+            assert edit.name == "link"  # the store signs plain files only
+            continue
+        if edit.name in STARTED:
+            reply = engine.request("POST", f"/containers/{NAME}/start?checkpoint=edited")
+            message = f"{reply.status}: {reply.body.decode()}"
+        else:
+            message = refusal(store.verify(store.read(container, "edited")), confinement)
+            assert made.is_dir()
+        if edit.words not in message or "Traceback" in message:
+            failures.append((edit.name, edit.words, message))
+        store.remove(container, "edited")
+    assert not failures, "\n".join(str(each) for each in failures)
+    assert calls.read_text() == before
+    assert canary.read_text() == "unchanged"
+    assert not containers.inspect(engine, NAME)["State"]["Running"]
+    assert engine.cli("jaula", "start", "--checkpoint", "one", NAME).returncode == 0
+
+
+def check_images(directory: Path, confinement: check.Expected) -> None:
+    """Check images as a restore does, before it starts CRIU."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        check.check(images.read_all(fd), confinement)
+        affinity.read(fd)
+    finally:
+        os.close(fd)
+
+
+def refusal(directory: Path, confinement: check.Expected) -> str:
+    """Return the error about images."""
+    with pytest.raises(InvalidRequest) as caught:
+        check_images(directory, confinement)
+    return caught.value.message
