@@ -19,6 +19,7 @@ was killed has left there is removed at the next start.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -174,6 +175,21 @@ def decode(data: bytes) -> Manifest:
     return manifest
 
 
+def _create_key(path: Path) -> None:
+    """Create the key, complete. Another thread or engine may do so at the same time."""
+    temporary = path.with_name(f"{_KEY}-{secrets.token_hex(8)}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(secrets.token_bytes(_KEY_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
 class CheckpointStore:
     """All checkpoints of an engine. Methods block: they read and write whole memory images."""
 
@@ -186,16 +202,9 @@ class CheckpointStore:
         if not self._key:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path = self._directory / _KEY
-            try:
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            except FileExistsError:
-                key = path.read_bytes()
-            else:
-                key = secrets.token_bytes(_KEY_SIZE)
-                with open(fd, "wb") as file:
-                    file.write(key)
-                    file.flush()
-                    os.fsync(file.fileno())
+            if not path.exists():
+                _create_key(path)
+            key = path.read_bytes()
             if len(key) != _KEY_SIZE:
                 raise JaulaError(
                     f"the key of checkpoints {path} is damaged",

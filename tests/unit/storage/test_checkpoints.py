@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -193,3 +194,13 @@ def test_a_damaged_key_is_one_clear_error(store: CheckpointStore, made: Path) ->
     (made.parent.parent / ".key").write_bytes(b"short")
     with pytest.raises(JaulaError, match="key of checkpoints"):
         CheckpointStore(made.parent.parent).read(FACTS.container, "one")
+
+
+def test_threads_that_need_the_first_key_get_the_same(tmp_path: Path) -> None:
+    for number in range(20):
+        directory = tmp_path / str(number)
+        stores = [CheckpointStore(directory) for _ in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            keys = set(pool.map(CheckpointStore._read_key, stores))
+        assert len(keys) == 1
+        assert [path.name for path in directory.iterdir() if path.is_file()] == [".key"]
