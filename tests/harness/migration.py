@@ -29,6 +29,7 @@ NAME = "web"
 ADDRESS = f"{SUBNET}.50"
 CLIENT = PROJECT / "tests/harness/counter_client.py"
 SERVER = PROJECT / "tests/harness/counter_server.c"
+RELAY = PROJECT / "tests/harness/counter_relay.c"
 
 
 def ip(*words: str, netns: str = "") -> None:
@@ -201,8 +202,11 @@ def sites(
             made.append(site)
             _set_up(site)
         _await_link(made[0], made[1])
-        server = images.file("server", build_server(directory).read_bytes(), 0o755)
-        images.import_image(made[0].engine, IMAGE, [*images.busybox_entries(), server])
+        programs = [
+            images.file(name, build(directory, source).read_bytes(), 0o755)
+            for name, source in (("server", SERVER), ("relay", RELAY))
+        ]
+        images.import_image(made[0].engine, IMAGE, [*images.busybox_entries(), *programs])
         yield Sites(made[0], made[1], client)
     finally:
         for engine in engines:
@@ -263,8 +267,8 @@ def _await_link(source: Site, target: Site) -> None:
     raise AssertionError(f"{source.name} does not reach {target.name}")
 
 
-def build_server(directory: Path) -> Path:
-    """Return the path of the server, a static program."""
-    path = directory / "server"
-    subprocess.run(["gcc", "-O1", "-static", "-pthread", "-o", path, SERVER], check=True)
+def build(directory: Path, source: Path) -> Path:
+    """Return the path of a static program."""
+    path = directory / source.stem
+    subprocess.run(["gcc", "-O1", "-static", "-pthread", "-o", path, source], check=True)
     return path

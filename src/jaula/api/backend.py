@@ -22,6 +22,7 @@ from jaula.spec.api import (
     ContainerUpdate,
     Drift,
     ExecCreate,
+    GroupMigrate,
     IsolationChange,
     ManifestListAdd,
     RegistryAuth,
@@ -295,6 +296,8 @@ class Migrations(Protocol):
     """Moves of containers between engines. ``accept`` owns ``fd`` from the call on."""
 
     def migrate(self, ref: str, body: ContainerMigrate) -> AsyncIterator[Document]: ...
+
+    def migrate_group(self, body: GroupMigrate) -> AsyncIterator[Document]: ...
     def require_peer(self) -> None: ...
     async def accept(self, fd: int, early: bytes) -> None: ...
 

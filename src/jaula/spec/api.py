@@ -358,7 +358,8 @@ class ContainerMigrate(Document, frozen=True, kw_only=True):
 
     ``to`` is the other engine, ``tcp://HOST:PORT``. ``address`` is keep or new, and without it the
     networks of the target decide. ``volumes`` is copy or shared. ``remove`` removes the container
-    here after it runs there.
+    here after it runs there. ``create_networks`` makes its networks at the target if they are
+    missing.
     """
 
     to: str = ""
@@ -368,6 +369,23 @@ class ContainerMigrate(Document, frozen=True, kw_only=True):
     end_execs: bool = False
     remove: bool = False
     resume: bool = False
+    create_networks: bool = False
+
+
+class GroupMigrate(Document, frozen=True, kw_only=True):
+    """``POST /jaula/migrate``: move the named containers, or those of a compose project, as one.
+
+    The other members are those of :class:`ContainerMigrate`.
+    """
+
+    to: str = ""
+    containers: tuple[str, ...] = ()
+    project: str = ""
+    address: AddressMode = AddressMode.AUTO
+    volumes: VolumeMode = VolumeMode.COPY
+    dry_run: bool = False
+    end_execs: bool = False
+    remove: bool = False
 
 
 class Drift(Document, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
+from jaula.spec.api_networks import NetworkCreate
 
 VERSION = 1
 PROTOCOL = "jaula-migration"  # of the header Upgrade
@@ -72,12 +73,16 @@ class HostDescription(msgspec.Struct, frozen=True):
 
 
 class OfferedNetwork(msgspec.Struct, frozen=True):
-    """One network of the container, with its addresses there; '' for none."""
+    """One network of the container, with its addresses there; '' for none.
+
+    If the target has no network of that name, it makes one by ``definition``, if there is one.
+    """
 
     name: str
     ipv4: str = ""
     ipv6: str = ""
     mac: str = ""
+    definition: NetworkCreate | None = None
 
 
 class OfferedMount(msgspec.Struct, frozen=True):
@@ -91,6 +96,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     """Ask whether the target takes a container, and how.
 
     ``body`` is the create request, complete. ``memory`` is what its processes use, in bytes.
+    ``members`` is the number of containers that move as one.
     """
 
     version: int
@@ -107,6 +113,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     volumes: tuple[OfferedMount, ...] = ()
     address: AddressMode = AddressMode.AUTO
     volume_mode: VolumeMode = VolumeMode.COPY
+    members: int = 1
 
 
 class CheckRow(msgspec.Struct, frozen=True):

@@ -147,6 +147,23 @@ class Database:
         except sqlite3.Error as error:
             raise self._translate(error) from error
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write all changes of the block or none. The block must not wait."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise self._translate(error) from error
+            raise
+
     def sync(self) -> None:
         """Write the changes made so far to the disk. Safe in any thread.
 

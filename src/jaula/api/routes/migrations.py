@@ -7,7 +7,7 @@ from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
 from jaula.api.http.router import HEADERS, Routes
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.spec.api import ContainerMigrate
+from jaula.spec.api import ContainerMigrate, GroupMigrate
 from jaula.spec.migration import PROTOCOL
 
 
@@ -20,6 +20,21 @@ async def migrate(request: Request) -> Answer:
     if not body.to and not body.resume:
         raise InvalidRequest("the target of a migration is required", hint="To: tcp://HOST:2376")
     steps = request.engine.migrations.migrate(request.name, body)
+    return StreamResponse(json_lines(steps), error_chunk=response.progress_error)
+
+
+async def migrate_group(request: Request) -> Answer:
+    """Move several containers to another engine as one: ``POST /jaula/migrate``.
+
+    ``Containers`` are names or ids; in their place ``Project`` selects the running containers of a
+    compose project. The answer is that of one container, with the member ``Name`` in each document.
+    """
+    body = await request.document(GroupMigrate, required=True)
+    if not body.to:
+        raise InvalidRequest("the target of a migration is required", hint="To: tcp://HOST:2376")
+    if bool(body.containers) == bool(body.project):
+        raise InvalidRequest("exactly one of Containers and Project is required")
+    steps = request.engine.migrations.migrate_group(body)
     return StreamResponse(json_lines(steps), error_chunk=response.progress_error)
 
 
@@ -50,5 +65,6 @@ def _no_chunk(_: JaulaError) -> bytes:
 
 ROUTES: Routes = (
     ("POST", "/jaula/containers/{id}/migrate", migrate),
+    ("POST", "/jaula/migrate", migrate_group),
     ("POST", "/jaula/migrations", accept),
 )

@@ -6,6 +6,7 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import migrate_group
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
 from jaula.spec import fast_json
@@ -32,7 +33,9 @@ _OUTCOMES = {
 
 def run(options: Options) -> int:
     """Move the container, and print the stages to stderr and the id at the target to stdout."""
-    name = options.arguments[0]
+    project = options.text("project")
+    if bool(options.arguments) == bool(project):
+        raise UsageError("containers or --project are required, and not both", status=1)
     if options.on("keep-address") and options.on("new-address"):
         raise UsageError("--keep-address and --new-address exclude each other", status=1)
     resume = options.on("resume")
@@ -49,6 +52,13 @@ def run(options: Options) -> int:
         "Resume": resume,
     }
     client = Client(Settings.host)
+    if project or len(options.arguments) > 1:
+        if resume:
+            raise UsageError("--resume takes one container", status=1)
+        del body["Resume"]
+        body |= {"Containers": options.arguments, "Project": project}
+        return migrate_group.run(client, body, quiet=options.on("quiet"))
+    name = options.arguments[0]
     path = f"/jaula/containers/{quote(name)}/migrate"
     answer = client.open("POST", path, (), body)
     printer = _Printer(quiet=options.on("quiet"), table=options.on("dry-run"))
@@ -131,14 +141,15 @@ class _Printer:
 
 
 COMMAND = Command(
-    "[OPTIONS] CONTAINER --to tcp://HOST:2376",
-    "Move a running container to another engine",
+    "[OPTIONS] CONTAINER [CONTAINER...] --to tcp://HOST:2376",
+    "Move running containers to another engine",
     run,
     flags=(
         Flag("dry-run", "", "bool", "Check both engines, print a table, and move nothing"),
         Flag("end-execs", "", "bool", "End exec'd processes, which cannot be moved"),
         Flag("keep-address", "", "bool", "Keep the addresses, and established TCP connections"),
         Flag("new-address", "", "bool", "Take new addresses, and close TCP connections"),
+        Flag("project", "", "string", "Move the running containers of a compose project, as one"),
         Flag("quiet", "q", "bool", "Print the id at the target only"),
         Flag("resume", "", "bool", "Ask how an interrupted migration ended, and finish it"),
         Flag("rm", "", "bool", "Remove the container here when it runs at the target"),
@@ -151,16 +162,18 @@ COMMAND = Command(
             completes=("copy", "shared"),
         ),
     ),
-    min_args=1,
-    max_args=1,
+    min_args=0,
     description=(
         "Sends image, files and memory of a running container to another engine by mutual TLS. "
         "The container stands still until it runs there; if a step fails, it runs on here. "
-        "It never runs twice. ^C cancels until the container was given to the target."
+        "It never runs twice. Several containers move as one: all are stopped and given to the "
+        "target at the same moment, or run on here, and their networks are made there. "
+        "^C cancels until the container was given to the target."
     ),
     examples=(
         ("See whether it would work", "jaula container migrate web --to tcp://b:2376 --dry-run"),
         ("Move a container", "jaula container migrate web --to tcp://b:2376"),
+        ("Move a compose project", "jaula container migrate --project shop --to tcp://b:2376"),
         ("Finish after a broken connection", "jaula container migrate web --resume"),
     ),
     see_also=("checkpoint create", "start"),

@@ -103,13 +103,18 @@ class ContainerSender:
         self._channel = channel
         self._selections: dict[str, Selection] = {}  # by destination; '' is the root
 
-    async def send(self, *, volumes: bool, last: bool) -> None:
-        """Send a pass of everything. In the ``last`` one the container must be stopped."""
+    async def send(
+        self, *, volumes: bool, last: bool, without: frozenset[str] = frozenset()
+    ) -> None:
+        """Send a pass of everything. In the ``last`` one the container must be stopped.
+
+        ``without`` are names of volumes that are not sent.
+        """
         root = str(self._services.config.paths.container(self._container.id))
         if last or not _on_tmpfs(root):
             await self._send(TransferKind.ROOT, "", lambda sink: self._write_root(sink, last))
         for mount in self._container.record.mounts if volumes else ():
-            if mount.type != "volume":
+            if mount.type != "volume" or mount.name in without:
                 continue
             path = self._services.volumes.get(mount.name).path
             if last or not _on_tmpfs(path):

@@ -9,36 +9,59 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from jaula import tls
 from jaula.engine.migration import channel as channels
 from jaula.engine.migration import hold, host
 from jaula.engine.migration.channel import LinkLost
+from jaula.engine.migration.group import PROJECT, Group, dependencies
 from jaula.engine.migration.held_container import HeldContainer, end, mark_moved
 from jaula.engine.migration.source import (
     MigrationOptions,
     MigrationResult,
     OnProgress,
     Outgoing,
+    Progress,
     Undecided,
 )
-from jaula.engine.migration.target import CHECKPOINT, Access, Incoming, finish, given_migrations
+from jaula.engine.migration.target import (
+    CHECKPOINT,
+    Access,
+    Incoming,
+    Made,
+    finish,
+    given_migrations,
+)
 from jaula.engine.threads import shielded
-from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.runtime.protocol import COMMIT, RESUME
-from jaula.spec.migration import VERSION, Failed, Inquiry, Offer, Outcome, ProtocolError, Report
+from jaula.spec.migration import (
+    VERSION,
+    CheckRow,
+    Failed,
+    Inquiry,
+    Offer,
+    Outcome,
+    ProtocolError,
+    Report,
+)
 from jaula.state.records import MigrationPhase
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.service import Images
     from jaula.engine.migration.channel import Channel
+    from jaula.engine.migration.coordinator import Coordinator
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
@@ -50,6 +73,8 @@ _SETTLE_INTERVAL = 2.0  # seconds
 _LONGEST_PAUSE = 60.0  # seconds between two questions
 _RESTORE_TIMEOUT = 60.0  # seconds for a restore that has the word
 
+OnMember = Callable[["Container", Progress], None]
+
 
 class Migration:
     """Moves containers between this engine and others."""
@@ -60,17 +85,23 @@ class Migration:
         self._images = images
         self._outgoing: set[str] = set()  # ids of containers
         self._incoming: dict[str, tuple[Incoming, asyncio.Task[None]]] = {}  # by migration
+        self._made = Made()
         self._held: dict[str, HeldContainer] = {}  # given away and undecided, by container
         self._tasks = BackgroundTasks(log, "the end of a migration")
 
     # -- source ----------------------------------------------------------------------------------
 
     async def migrate(
-        self, ref: str, options: MigrationOptions, report: OnProgress
+        self,
+        ref: str,
+        options: MigrationOptions,
+        report: OnProgress,
+        coordinator: Coordinator | None = None,
     ) -> MigrationResult | None:
         """Move a container to another engine; return None after a dry run.
 
-        A cancellation before the container is given away leaves it running here.
+        A cancellation before the container is given away leaves it running here. A member of a
+        group has a ``coordinator``.
 
         :raises NotFound: when there is no such container.
         :raises InvalidRequest: when a check has not passed, or this engine has no certificate.
@@ -83,7 +114,13 @@ class Migration:
         with self._exclusive(container):
             self._check_not_given(container)
             outgoing = Outgoing(
-                self._services, self._containers, self._images, container, options, report
+                self._services,
+                self._containers,
+                self._images,
+                container,
+                options,
+                report,
+                coordinator,
             )
             channel = await self._connect(options.target)
             try:
@@ -100,6 +137,93 @@ class Migration:
         if options.remove and container.id in self._services.container_store:
             await self._containers.remove(container.id, force=False, volumes=False)
         return result
+
+    def members(self, refs: Sequence[str], project: str) -> list[Container]:
+        """Return the containers of a group: those of ``refs``, or the running ones of a project.
+
+        :raises NotFound: when there is no such container, or the project has none that runs.
+        """
+        if not project:
+            return list({each.id: each for each in map(self._containers.find, refs)}.values())
+        found = [
+            each
+            for each in self._services.container_store
+            if each.live and each.record.body.labels.get(PROJECT) == project
+        ]
+        if not found:
+            raise NotFound(f"no container of the project {project} is running")
+        return found
+
+    async def migrate_group(
+        self, containers: Sequence[Container], options: MigrationOptions, report: OnMember
+    ) -> dict[str, MigrationResult]:
+        """Move containers as one; return the results by id, none after a dry run.
+
+        All are checked before anything is done. A failure or a cancellation before they are given
+        away leaves all of them running here.
+
+        :raises InvalidRequest: with all checks that have not passed.
+        :raises JaulaError: as of :meth:`migrate`.
+        """
+        await self._check_group(containers, options, report)
+        if options.dry_run:
+            return {}
+        records = [each.record for each in containers]
+        volumes = {
+            record.id: frozenset(m.name for m in record.mounts if m.type == "volume")
+            for record in records
+        }
+        group = Group(self._services.database, dependencies(records), volumes)
+        tasks = {
+            each.id: asyncio.ensure_future(
+                self.migrate(
+                    each.id, options, functools.partial(report, each), group.members[each.id]
+                )
+            )
+            for each in containers
+        }
+        try:
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            failures = await shielded(_end_group(group, tasks))
+        if failures:
+            names = {each.id: each.record.name for each in containers}
+            key, error = next(iter(failures.items()))
+            state = "" if group.given else "; all containers of the group run on here"
+            reason = error.message if isinstance(error, JaulaError) else str(error) or repr(error)
+            hint = error.hint if isinstance(error, JaulaError) else None
+            raise RuntimeFailure(f"container {names[key]}: {reason}{state}", hint=hint) from error
+        return {key: result for key, task in tasks.items() if (result := task.result())}
+
+    async def _check_group(
+        self, containers: Sequence[Container], options: MigrationOptions, report: OnMember
+    ) -> None:
+        """Report the rows of all members.
+
+        :raises InvalidRequest: with the rows that have not passed.
+        """
+        refusals: list[str] = []
+
+        async def check(container: Container) -> None:
+            rows: list[CheckRow] = []
+
+            def collect(progress: Progress) -> None:
+                rows.extend(progress.rows)
+                report(container, progress)
+
+            await self.migrate(
+                container.id, msgspec.structs.replace(options, dry_run=True), collect
+            )
+            refusals.extend(
+                f"{container.record.name}: {row.check}: {row.detail}"
+                + (f" ({row.hint})" if row.hint else "")
+                for row in rows
+                if not row.passed
+            )
+
+        await asyncio.gather(*map(check, containers))
+        if refusals and not options.dry_run:
+            raise InvalidRequest("the group cannot move: " + "; ".join(sorted(refusals)))
 
     @contextlib.contextmanager
     def _exclusive(self, container: Container) -> Iterator[None]:
@@ -253,12 +377,16 @@ class Migration:
             raise Conflict("this migration is in progress, or has ended")
         task = asyncio.current_task()
         assert task is not None
-        incoming = Incoming(self._services, self._containers, self._images, channel, access, offer)
+        incoming = Incoming(
+            self._services, self._containers, self._images, channel, access, offer, self._made
+        )
         self._incoming[offer.id] = incoming, task
         try:
             await incoming.run()
         finally:
             del self._incoming[offer.id]
+            if not self._incoming:
+                self._made.clear()
 
     async def _report(self, inquiry: Inquiry) -> Report:
         """Return how a migration to this engine ended. One without the word is cancelled first."""
@@ -348,6 +476,29 @@ class Migration:
     async def close(self) -> None:
         """End the background work; containers that are held stay so."""
         await self._tasks.close()
+
+
+async def _end_group(
+    group: Group, tasks: dict[str, asyncio.Task[MigrationResult | None]]
+) -> dict[str, BaseException]:
+    """Wait for all members; cancel them if one has not ended and none is given away.
+
+    Return the failures by id, without those that the cancellation has caused.
+    """
+    failures = {
+        key: error
+        for key, task in tasks.items()
+        if task.done() and not task.cancelled() and (error := task.exception()) is not None
+    }
+    if not group.given:
+        for task in tasks.values():
+            task.cancel()
+    await asyncio.wait(tasks.values())
+    if not failures:
+        for key, task in tasks.items():
+            if not task.cancelled() and (error := task.exception()) is not None:
+                failures[key] = error
+    return failures
 
 
 def parse_target(text: str) -> tuple[str, int]:

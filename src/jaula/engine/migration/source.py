@@ -23,8 +23,10 @@ from jaula.engine.containers.start import open_cgroup
 from jaula.engine.migration import checks, host
 from jaula.engine.migration.changes import ContainerSender, mount_points
 from jaula.engine.migration.channel import Channel, LinkLost
+from jaula.engine.migration.coordinator import Alone, Step
 from jaula.engine.migration.files import FileSender
 from jaula.engine.migration.held_container import HeldContainer
+from jaula.engine.migration.networks import definition
 from jaula.engine.threads import shielded
 from jaula.errors import (
     InvalidRequest,
@@ -58,8 +60,10 @@ from jaula.state.records import MigrationPhase, MigrationRecord, Status
 if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.service import Images
+    from jaula.engine.migration.coordinator import Coordinator
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.spec.api_networks import NetworkCreate
 
 log = logging.getLogger("jaula.migration")
 _RUNNING_TIMEOUT = 60.0  # seconds from the word to the container's continuation
@@ -74,6 +78,7 @@ class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool = False
     end_execs: bool = False
     remove: bool = False
+    create_networks: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +118,9 @@ class Outgoing:
         container: Container,
         options: MigrationOptions,
         report: OnProgress,
+        coordinator: Coordinator | None = None,
     ) -> None:
+        self._coordinator = coordinator or Alone()
         self._services = services
         self._containers = containers
         self._images = images
@@ -211,7 +218,9 @@ class Outgoing:
             owner_gid=record.owner_gid,
             memory=memory,
             networks=tuple(
-                OfferedNetwork(each.network, each.ipv4, each.ipv6, each.mac)
+                OfferedNetwork(
+                    each.network, each.ipv4, each.ipv6, each.mac, self._definition(each.network)
+                )
                 for each in record.endpoints
             ),
             volumes=tuple(
@@ -221,7 +230,14 @@ class Outgoing:
             ),
             address=options.address,
             volume_mode=options.volumes,
+            members=self._coordinator.members,
         )
+
+    def _definition(self, network: str) -> NetworkCreate | None:
+        record = self._services.network_store.get(network)
+        if record is None or not self._options.create_networks:
+            return None
+        return definition(record)
 
     # -- the move --------------------------------------------------------------------------------
 
@@ -237,7 +253,9 @@ class Outgoing:
             prepared = await self._prepare(channel, verdict)
             changes = ContainerSender(self._services, self._container, channel)
             self._report(Progress(stage="files"))
-            await changes.send(volumes=self._copies_volumes, last=False)
+            others = self._coordinator.sent_by_others
+            await changes.send(volumes=self._copies_volumes, last=False, without=others)
+            await self._coordinator.reach(Step.CREATED)
             # A later stage sends the memory here while the container runs (pre-copy).
             async with self._container.lock:
                 return await self._move(channel, verdict, prepared, changes)
@@ -264,17 +282,18 @@ class Outgoing:
             await shielded(channel.send(Cancel(reason[:500])))
 
     async def _prepare(self, channel: Channel, verdict: Verdict) -> Prepared:
-        record = self._container.record
-        if verdict.image_missing:
-            await channel.send(Transfer(TransferKind.IMAGE, record.image))
-            before = channel.sent
-            async for chunk in self._images.save([self._image_name()]):
-                await channel.send_data(chunk)
-                self._report(Progress(stage="image", sent=channel.sent - before))
-            await channel.end_data()
-        self._report(Progress(stage="create"))
-        await channel.send(Prepare())
-        return await channel.expect(Prepared)
+        image = self._container.record.image
+        async with self._coordinator.creation(image) as sends:
+            if verdict.image_missing and sends:
+                await channel.send(Transfer(TransferKind.IMAGE, image))
+                before = channel.sent
+                async for chunk in self._images.save([self._image_name()]):
+                    await channel.send_data(chunk)
+                    self._report(Progress(stage="image", sent=channel.sent - before))
+                await channel.end_data()
+            self._report(Progress(stage="create"))
+            await channel.send(Prepare())
+            return await channel.expect(Prepared)
 
     def _image_name(self) -> str:
         """Return the name under which the image is sent; its id if it has none."""
@@ -313,10 +332,18 @@ class Outgoing:
             before = channel.sent
             sender = FileSender(channel, images)
             files = await held.during(sender.send_rest())
-            await held.during(changes.send(volumes=self._copies_volumes, last=True))
+            await held.during(self._coordinator.reach(Step.HELD))
+            others = self._coordinator.sent_by_others
+            await held.during(changes.send(volumes=self._copies_volumes, last=True, without=others))
+            await held.during(self._coordinator.reach(Step.SENT))
             self._report(Progress(stage="restore", sent=channel.sent - before))
             await channel.send(self._restore_message(verdict, files))
             await held.during(channel.expect(Ready))
+            try:
+                await held.during(self._coordinator.give(self))
+            except BaseException:
+                if not self.given:
+                    raise
             await shielded(self._give(channel, held))
         except BaseException:
             if not self.given:
@@ -343,21 +370,32 @@ class Outgoing:
             tcp_close=not verdict.keep_address,
         )
 
+    def check_held(self) -> None:
+        """Check that the container is still held.
+
+        :raises JaulaError: when it is not.
+        """
+        if self.held is None:
+            raise RuntimeFailure("the container is not held")
+        self.held.check()
+
+    def record_given(self) -> None:
+        """Record that the container is given away; the caller sets ``given`` then."""
+        self._mark(MigrationPhase.GIVEN)
+
     async def _give(self, channel: Channel, held: HeldContainer) -> None:
-        """Record that the container is given away, send the word, and let it exit here.
+        """Send the word, once it is on the disk that there is no way back, and let it exit here.
 
         :raises Undecided: when the target does not confirm.
         """
         container, services = self._container, self._services
-        held.check()
-        self._mark(MigrationPhase.GIVEN)
-        await services.group_commit.wait()
-        self.given = True
-        self._report(Progress(stage="continue"))
         try:
-            await channel.send(Go())
-            async with asyncio.timeout(_RUNNING_TIMEOUT):
-                await channel.expect(Running)
+            await services.group_commit.wait()
+            async with self._coordinator.continuation():
+                self._report(Progress(stage="continue"))
+                await channel.send(Go())
+                async with asyncio.timeout(_RUNNING_TIMEOUT):
+                    await channel.expect(Running)
             self._running_at = time.monotonic()
         except (JaulaError, TimeoutError) as error:
             reason = str(error) or "the target does not answer"

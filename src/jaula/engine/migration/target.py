@@ -23,8 +23,10 @@ import msgspec
 from jaula.engine.migration import checks, host
 from jaula.engine.migration.changes import ContainerReceiver
 from jaula.engine.migration.files import FileReceiver
+from jaula.engine.migration.networks import definition, difference
 from jaula.engine.threads import shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
+from jaula.network.config import check_pools
 from jaula.runtime.protocol import COMMIT, HELD
 from jaula.spec.migration import (
     Cancel,
@@ -42,6 +44,7 @@ from jaula.spec.migration import (
     TransferKind,
     Verdict,
 )
+from jaula.spec.network import Pool
 from jaula.state.records import GivenMigrations, MigrationPhase, MigrationRecord
 from jaula.storage.checkpoints import CheckpointAddress, Manifest
 
@@ -56,11 +59,13 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate
+    from jaula.spec.api_networks import NetworkCreate
 
 log = logging.getLogger("jaula.migration")
 
 CHECKPOINT = "migration"  # name of the checkpoint, which is removed when the container runs
 GO_TIMEOUT = 60.0  # seconds from Ready to the word
+GROUP_TIMEOUT = 600.0  # seconds, for a member of a group: others may be larger
 _SETTING = "migrations"  # key of the ids that had the word
 _REMEMBERED = 10_000  # ids
 
@@ -86,6 +91,27 @@ class Access(Protocol):
         """Record the container as the object of the caller's action."""
         ...
 
+    async def create_network(self, body: NetworkCreate) -> None:
+        """Create a network."""
+        ...
+
+    async def remove_network(self, name: str) -> None:
+        """Remove a network that was created for a migration which has failed."""
+        ...
+
+
+class Made:
+    """The names of what the migrations in progress have made, which a failed one removes."""
+
+    def __init__(self) -> None:
+        self.volumes: set[str] = set()
+        self.networks: set[str] = set()
+
+    def clear(self) -> None:
+        """Forget all names."""
+        self.volumes.clear()
+        self.networks.clear()
+
 
 class Incoming:
     """One migration to this engine."""
@@ -98,7 +124,9 @@ class Incoming:
         channel: Channel,
         access: Access,
         offer: Offer,
+        made: Made,
     ) -> None:
+        self._made = made
         self._services = services
         self._containers = containers
         self._images = images
@@ -184,6 +212,9 @@ class Incoming:
     def _check_networks(self) -> list[CheckRow]:
         store, rows = self._services.network_store, []
         for each in self._offer.networks:
+            if each.definition is not None:
+                rows.append(self._check_definition(each.definition))
+                continue
             try:
                 name = store.find(each.name)
             except (NotFound, InvalidRequest):
@@ -196,10 +227,39 @@ class Incoming:
             rows.append(CheckRow("network", not hint, f"{name} ({driver})", hint))
         return rows
 
+    def _check_definition(self, offered: NetworkCreate) -> CheckRow:
+        """Return the row about a network that is made here if there is none."""
+        name, existing = offered.name, self._services.network_store.get(offered.name)
+        if existing is not None:
+            found = difference(offered, definition(existing))
+            detail = f"{name} exists with {found}" if found else f"{name} ({existing.driver})"
+            hint = "remove or rename one of the two networks" if found else ""
+            return CheckRow("network", not found, detail, hint)
+        if offered.driver != "bridge":
+            return CheckRow("network", False, f"{name} ({offered.driver})", "use a bridge network")
+        try:
+            self._networks_fit(offered)
+        except JaulaError as error:
+            detail = f"{name} cannot be made at the target: {error.message}"
+            return CheckRow("network", False, detail, "free its subnet there")
+        return CheckRow("network", True, f"{name} is made at the target")
+
+    def _networks_fit(self, offered: NetworkCreate) -> None:
+        requested = offered.ipam.config if offered.ipam is not None else ()
+        check_pools(
+            [Pool(p.subnet, p.gateway, p.ip_range, p.auxiliary_addresses) for p in requested],
+            self._services.network_manager.subnets(),
+            ipv4=offered.enable_ipv4 is not False,
+            ipv6=bool(offered.enable_ipv6),
+        )
+
     def _address_problems(self) -> list[str]:
         """Return why this engine's networks cannot give the container its addresses."""
         problems = []
+        store = self._services.network_store
         for network in self._offer.networks:
+            if network.definition is not None and store.get(network.name) is None:
+                continue  # a new one has all addresses
             try:
                 families = self._services.network_manager.addresses(network.name)
             except JaulaError as error:
@@ -248,7 +308,12 @@ class Incoming:
         if self._container is not None:
             raise ProtocolError("Prepare is out of order")
         offer, services = self._offer, self._services
-        self._volumes = {volume.name for volume in services.volumes.list()}
+        for network in offer.networks:
+            if network.definition is not None and services.network_store.get(network.name) is None:
+                await self._access.create_network(network.definition)
+                self._made.networks.add(network.name)
+        before = {volume.name for volume in services.volumes.list()}
+        self._volumes = before - self._made.volumes
         try:
             image = offer.asked_image
             if services.images.resolve(image).id != offer.image:
@@ -263,6 +328,7 @@ class Incoming:
             owner=self._access.owner(offer.owner, offer.owner_gid),
             authorize=self._access.authorize(body, offer.name),
         )
+        self._made.volumes |= {volume.name for volume in services.volumes.list()} - before
         self._container = self._containers.find(created.id)
         self._access.created(self._container)
         self._container.change(
@@ -317,13 +383,14 @@ class Incoming:
                 await asyncio.wait((restoring,))
                 restoring.result()
             await self._channel.send(Ready())
+            timeout = GO_TIMEOUT if self._offer.members == 1 else GROUP_TIMEOUT
             await asyncio.wait(
-                (word, restoring), timeout=GO_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+                (word, restoring), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
             if restoring.done():
                 restoring.result()
             if not word.done():
-                raise RuntimeFailure(f"the source has not decided in {GO_TIMEOUT:.0f} seconds")
+                raise RuntimeFailure(f"the source has not decided in {timeout:.0f} seconds")
             self._check_word(await word)
             await shielded(self._go(container, ours, restoring))
         finally:
@@ -383,10 +450,16 @@ class Incoming:
         """Remove everything that this migration has made."""
         if self._directory is not None:
             await asyncio.to_thread(self._services.checkpoints.discard, self._directory)
-        if self._container is None:
-            return
+        if self._container is not None:
+            await self._remove_container(self._container)
+        for network in self._offer.networks:
+            if network.name in self._made.networks:
+                with contextlib.suppress(JaulaError):  # another container uses it already
+                    await self._access.remove_network(network.name)
+
+    async def _remove_container(self, container: Container) -> None:
         with contextlib.suppress(NotFound):
-            await self._containers.remove(self._container.id, force=True, volumes=True)
+            await self._containers.remove(container.id, force=True, volumes=True)
         for volume in self._services.volumes.list():
             named = any(each.name == volume.name for each in self._offer.volumes)
             if named and volume.name not in self._volumes:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula.engine import relaxations
 from jaula.engine.authz.api.containers import create_authorization
+from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.migration.source import MigrationOptions
 from jaula.engine.model.seal import request_seal
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.migration.source import MigrationResult, Progress
     from jaula.engine.model.container import Container
+    from jaula.engine.networks.service import Networks
     from jaula.images.store.quota import Quota
-    from jaula.spec.api import ContainerCreate, ContainerMigrate
+    from jaula.spec.api import ContainerCreate, ContainerMigrate, GroupMigrate
+    from jaula.spec.api_networks import NetworkCreate
 
 Document = dict[str, Any]
 
@@ -33,6 +37,7 @@ class MigrationsApi:
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._service = engine.migrations
+        self._networks = engine.networks
         self._session = session
 
     async def migrate(self, ref: str, body: ContainerMigrate) -> AsyncIterator[Document]:
@@ -50,6 +55,7 @@ class MigrationsApi:
                 dry_run=body.dry_run,
                 end_execs=body.end_execs,
                 remove=body.remove,
+                create_networks=body.create_networks,
             )
             moving = asyncio.ensure_future(self._service.migrate(ref, options, queue.put_nowait))
             moving.add_done_callback(lambda _: queue.put_nowait(None))
@@ -65,10 +71,44 @@ class MigrationsApi:
                     with suppress(asyncio.CancelledError):
                         await asyncio.wait((moving,))
 
+    async def migrate_group(self, body: GroupMigrate) -> AsyncIterator[Document]:
+        members = self._service.members(body.containers, body.project)
+        names = {each.id: each.record.name for each in members}
+        with self._session.begin("container migrate", " ".join(names.values())) as action:
+            self._session.require_migrate()
+            for each in members:
+                action.require_enter(each.id)
+            options = MigrationOptions(
+                target=body.to,
+                address=body.address,
+                volumes=body.volumes,
+                dry_run=body.dry_run,
+                end_execs=body.end_execs,
+                remove=body.remove,
+                create_networks=True,
+            )
+            queue: asyncio.Queue[Document | None] = asyncio.Queue()
+
+            def report(container: Container, progress: Progress) -> None:
+                queue.put_nowait({"Name": container.record.name, **_document(progress)})
+
+            moving = asyncio.ensure_future(self._service.migrate_group(members, options, report))
+            moving.add_done_callback(lambda _: queue.put_nowait(None))
+            try:
+                while (document := await queue.get()) is not None:
+                    yield document
+                for key, result in (await moving).items():
+                    yield {"Name": names[key], **_result(result)}
+            finally:
+                if not moving.done():
+                    moving.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait((moving,))
+
     async def accept(self, fd: int, early: bytes) -> None:
         try:
             with self._session.begin("container receive", "") as action:
-                access = PeerAccess(self._session, action)
+                access = PeerAccess(self._session, action, self._networks)
                 owned, fd = fd, -1
                 await self._service.accept(owned, early, access)
         finally:
@@ -83,7 +123,8 @@ class MigrationsApi:
 class PeerAccess:
     """The rights of another engine that moves a container here."""
 
-    def __init__(self, session: Session, action: AuditedAction) -> None:
+    def __init__(self, session: Session, action: AuditedAction, networks: Networks) -> None:
+        self._networks = networks
         self.peer = session.require_migration_peer()
         self._session = session
         self._action = action
@@ -105,6 +146,18 @@ class PeerAccess:
     def created(self, container: Container) -> None:
         self._action.describe(container)
         self._action.seal = request_seal(container.record)
+
+    async def create_network(self, body: NetworkCreate) -> None:
+        with self._session.begin("network create", body.name) as action:
+            action.authorize(relaxations.of_network(self._networks.whole(body)))
+            action.reserve(Share.NETWORKS)
+            await self._networks.create(body, self._session.caller.key)
+
+    async def remove_network(self, name: str) -> None:
+        with self._session.begin("network remove", name, revokes=True) as action:
+            action.require_run()
+            self._session.require_network_removal(name)
+            await self._networks.remove(name)
 
 
 def _document(progress: Progress) -> Document:

@@ -1,0 +1,90 @@
+"""Move several containers as one: the request, and its steps on the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+
+from jaula.cli.client.client import Client
+from jaula.cli.errors import CliError
+from jaula.spec import fast_json
+from jaula.spec.units import bytes_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_STAGES = {
+    "image": "sending image",
+    "create": "creating at the target",
+    "files": "sending files",
+    "dump": "stopped, sending memory",
+    "restore": "restoring at the target",
+    "continue": "given to the target",
+}
+
+
+def steps(client: Client, body: dict[str, object]) -> Iterable[dict[str, Any]]:
+    """Ask the engine to move a group, and yield the documents of its answer.
+
+    :raises CliError: with the engine's reason, when it fails.
+    """
+    answer = client.open("POST", "/jaula/migrate", (), body)
+    for document in fast_json.decode_lines(answer.chunks()):
+        if "error" in document:
+            raise CliError(document["error"])
+        yield document
+
+
+def run(client: Client, body: dict[str, object], *, quiet: bool) -> int:
+    """Move a group: the stages to stderr, and the ids at the target to stdout.
+
+    With ``DryRun`` in the body print the checks. Return the exit status.
+    """
+    if body["DryRun"]:
+        return _print_checks(steps(client, body))
+    say = (lambda text: None) if quiet else _say
+    results = follow(steps(client, body), say)
+    if not quiet:
+        longest = max(each["PauseMilliseconds"] for each in results)
+        sent = sum(each["Sent"] for each in results)
+        print(
+            f"{len(results)} containers run at {results[0]['Target']};"
+            f" stood still for {longest} ms, {bytes_size(sent)} sent",
+            file=sys.stderr,
+        )
+    for each in results:
+        print(each["Container"])
+    return 0
+
+
+def follow(documents: Iterable[dict[str, Any]], say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Report each stage of each container once; return the results."""
+    results = []
+    seen = set()
+    for document in documents:
+        stage, name = document["Stage"], document["Name"]
+        if stage == "done":
+            results.append(document)
+        elif stage in _STAGES and (name, stage) not in seen:
+            seen.add((name, stage))
+            say(f"{name}: {_STAGES[stage]}")
+    return results
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_checks(documents: Iterable[dict[str, Any]]) -> int:
+    status = 0
+    for document in documents:
+        print(document["Name"])
+        for row in document.get("Rows", ()):
+            mark = "ok" if row["Passed"] else "NO"
+            print(f"  {mark:4}{row['Check']:14}{row['Detail']}")
+            if row["Hint"]:
+                print(f"{'':20}{row['Hint']}")
+            if not row["Passed"]:
+                status = 1
+    return status

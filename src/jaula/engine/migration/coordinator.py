@@ -1,0 +1,100 @@
+"""The steps that the members of a group take together, and the coordinator of a single container.
+
+:mod:`jaula.engine.migration.group` has the coordinator of several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Protocol
+
+
+class Step(StrEnum):
+    """A point at which the members wait for each other."""
+
+    CREATED = "created"  # at the target, with the files of the first pass
+    HELD = "held"  # dumped, and stopped
+    SENT = "sent"  # everything has arrived
+    READY = "ready"  # restored, verified, and not running yet
+
+
+class Givable(Protocol):
+    """A migration whose container can be given away."""
+
+    given: bool
+
+    def check_held(self) -> None:
+        """Check that the container is still held.
+
+        :raises JaulaError: when it is not.
+        """
+        ...
+
+    def record_given(self) -> None:
+        """Record that the container is given away."""
+        ...
+
+
+class Coordinator(Protocol):
+    """What one migration asks of its group."""
+
+    @property
+    def members(self) -> int:
+        """The number of members."""
+        ...
+
+    @property
+    def sent_by_others(self) -> frozenset[str]:
+        """The names of volumes that another member sends."""
+        ...
+
+    async def reach(self, step: Step) -> None:
+        """Wait until all members have reached a step."""
+        ...
+
+    def creation(self, image: str) -> AbstractAsyncContextManager[bool]:
+        """Wait for the creation of earlier members; yield whether this one sends the image."""
+        ...
+
+    async def give(self, outgoing: Givable) -> None:
+        """Wait until all members are ready, and give all of them away.
+
+        :raises JaulaError: when one is not held any more, or it cannot be recorded.
+        """
+        ...
+
+    def continuation(self) -> AbstractAsyncContextManager[None]:
+        """Wait until the members on which this one depends run."""
+        ...
+
+
+class Alone:
+    """The coordinator of a container that moves alone."""
+
+    members = 1
+    sent_by_others: frozenset[str] = frozenset()
+
+    async def reach(self, step: Step) -> None:
+        """Return at once."""
+
+    @contextlib.asynccontextmanager
+    async def creation(self, image: str) -> AsyncIterator[bool]:
+        """Yield True."""
+        yield True
+
+    async def give(self, outgoing: Givable) -> None:
+        """Give the container away.
+
+        :raises JaulaError: when it is not held any more, or it cannot be recorded.
+        """
+        outgoing.check_held()
+        outgoing.record_given()
+        outgoing.given = True
+
+    @contextlib.asynccontextmanager
+    async def continuation(self) -> AsyncIterator[None]:
+        """Continue at once."""
+        yield

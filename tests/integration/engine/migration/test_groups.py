@@ -1,0 +1,129 @@
+"""Groups that move as one: connections between the members go on, or all run on at the source."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from harness.engine import PROJECT
+from harness.migration import IMAGE, NETWORK, SUBNET, Site, Sites, ip, sites
+
+pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter")]
+
+ADDRESS = f"{SUBNET}.60"
+INNER = "10.78.4"
+SHOP = "shop"
+SERVICES = ("web", "app", "db")
+NAMES = tuple(f"{SHOP}-{service}-1" for service in SERVICES)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    with sites(tmp_path_factory.mktemp("sites"), 4) as made:
+        yield made
+
+
+@pytest.fixture
+def shop(two: Sites) -> Iterator[Sites]:
+    """Run three services at ``a``: web asks app, which asks db, on a network of their own."""
+    create_network(two.a)
+    run(two.a, "db", f"{INNER}.10", "/server", volume=True)
+    run(two.a, "app", f"{INNER}.11", "/relay", f"{INNER}.10", "7000", "7000", needs="db")
+    run(two.a, "web", f"{INNER}.12", "/relay", f"{INNER}.11", "7000", "7000", needs="app")
+    two.a.jaula("network", "connect", "--ip", ADDRESS, NETWORK, NAMES[0])
+    ip("neigh", "flush", "all", netns=two.client)  # an earlier container had another MAC address
+    yield two
+    for site in (two.a, two.b):
+        for name in NAMES:
+            site.engine.cli("jaula", "rm", "-f", "-v", name)
+        site.engine.cli("jaula", "network", "rm", f"{SHOP}_default")
+        site.engine.cli("jaula", "volume", "rm", f"{SHOP}_data")
+
+
+def create_network(site: Site, *flags: str, subnet: str = f"{INNER}.0/24") -> None:
+    site.jaula(
+        *("network", "create", "--subnet", subnet, "--label", f"com.docker.compose.project={SHOP}"),
+        *flags,
+        f"{SHOP}_default",
+    )
+
+
+def run(
+    site: Site, service: str, address: str, *command: str, needs: str = "", volume: bool = False
+) -> None:
+    labels = {"project": SHOP, "service": service}
+    if needs:
+        labels["depends_on"] = f"{needs}:service_started:false"
+    words = [word for key, value in labels.items()
+             for word in ("--label", f"com.docker.compose.{key}={value}")]  # fmt: skip
+    if volume:
+        words += ["-v", f"{SHOP}_data:/data"]
+    network = ("--network", f"{SHOP}_default", "--ip", address)
+    site.jaula("run", "-d", "--name", f"{SHOP}-{service}-1", *network, *words, IMAGE, *command)
+
+
+def migrate(two: Sites, *flags: str) -> str:
+    return two.a.jaula("container", "migrate", *flags, "--to", two.b.target)
+
+
+def wait_ready(two: Sites) -> None:
+    """Wait until the chain of connections answers."""
+    time.sleep(0.5)
+
+
+def test_connections_between_the_members_of_a_project_go_on(shop: Sites) -> None:
+    wait_ready(shop)
+    with shop.counting(ADDRESS) as client:
+        ids = migrate(shop, "--project", SHOP).split()
+        time.sleep(0.5)
+        result = client.finish()
+    assert result["failure"] == ""
+    assert result["answers"] == result["last"]
+    assert len(ids) == len(NAMES)
+    for name in NAMES:
+        assert shop.b.runs(name)
+        assert not shop.a.runs(name)
+    document = shop.b.jaula("network", "inspect", f"{SHOP}_default")
+    assert f"{INNER}.0/24" in document
+    assert f'"com.docker.compose.project": "{SHOP}"' in document
+
+
+def test_no_member_moves_if_one_check_fails(shop: Sites) -> None:
+    shop.a.jaula("exec", "-d", NAMES[2], "sleep", "600")
+    create_network(shop.b, subnet="10.78.5.0/24")
+    before = shop.b.jaula("ps", "-aq")
+    text = shop.a.refused("container", "migrate", *NAMES, "--to", shop.b.target)
+    assert f"{NAMES[2]}: container: 1 exec'd processes would be lost" in text
+    assert f"network: {SHOP}_default exists with subnet 10.78.5.0/24 at the target" in text
+    assert shop.b.jaula("ps", "-aq") == before
+    assert all(shop.a.runs(name) for name in NAMES)
+
+
+def test_all_run_on_if_one_member_fails_at_the_target(shop: Sites) -> None:
+    wait_ready(shop)
+    with shop.counting(ADDRESS) as client:
+        process = subprocess.Popen(
+            [PROJECT / "jaula", "container", "migrate", *NAMES, "--to", shop.b.target],
+            env=shop.a.engine.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if re.match(rf"{NAMES[0]}: (stopped|restoring)", line):
+                shop.b.jaula("rm", "-f", NAMES[1])
+                break
+        text, _ = process.communicate(timeout=60)
+        result = client.finish()
+    assert process.returncode != 0, text
+    assert "all containers of the group run on here" in text
+    assert result["failure"] == ""
+    assert all(shop.a.runs(name) for name in NAMES)
+    assert shop.b.jaula("ps", "-aq") == ""
+    assert f"{SHOP}_default" not in shop.b.jaula("network", "ls")
+    assert f"{SHOP}_data" not in shop.b.jaula("volume", "ls")
