@@ -203,7 +203,13 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Go(msgspec.Struct, frozen=True, tag="go"):
-    """The container is given away: it runs at the target or nowhere."""
+    """The container is given away: it runs at the target or nowhere.
+
+    ``group`` are the migrations of all members of a group, which have the word with this one. If
+    one of them is not ready at the target, none has it.
+    """
+
+    group: tuple[str, ...] = ()
 
 
 class Running(msgspec.Struct, frozen=True, tag="running"):

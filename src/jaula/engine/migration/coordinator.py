@@ -26,6 +26,11 @@ class Givable(Protocol):
 
     given: bool
 
+    @property
+    def id(self) -> str:
+        """The id of the migration."""
+        ...
+
     def check_held(self) -> None:
         """Check that the container is still held.
 
@@ -44,6 +49,11 @@ class Coordinator(Protocol):
     @property
     def members(self) -> int:
         """The number of members."""
+        ...
+
+    @property
+    def migrations(self) -> tuple[str, ...]:
+        """The ids of the members' migrations, once they are given away."""
         ...
 
     @property
@@ -75,6 +85,7 @@ class Alone:
     """The coordinator of a container that moves alone."""
 
     members = 1
+    migrations: tuple[str, ...] = ()
     sent_by_others: frozenset[str] = frozenset()
 
     async def reach(self, step: Step) -> None:

@@ -105,6 +105,11 @@ class Group:
             self._complete[step].set()
         await self._complete[step].wait()
 
+    @property
+    def migrations(self) -> tuple[str, ...]:
+        """The ids of the migrations that were given away."""
+        return tuple(each.id for each in self._outgoing) if self.given else ()
+
     async def give(self, outgoing: Givable) -> None:
         """Wait until all members are ready. The last one decides for all, in one transaction."""
         self._outgoing.append(outgoing)
@@ -137,6 +142,10 @@ class Member:
         self._depends = depends
         self.sent_by_others = sent_by_others
         self.members = len(group.order)
+
+    @property
+    def migrations(self) -> tuple[str, ...]:
+        return self._group.migrations
 
     async def reach(self, step: Step) -> None:
         await self._group.reach(self._key, step)

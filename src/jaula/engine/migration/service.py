@@ -46,6 +46,7 @@ from jaula.spec.migration import (
     VERSION,
     CheckRow,
     Failed,
+    Go,
     Inquiry,
     Offer,
     Outcome,
@@ -378,7 +379,14 @@ class Migration:
         task = asyncio.current_task()
         assert task is not None
         incoming = Incoming(
-            self._services, self._containers, self._images, channel, access, offer, self._made
+            self._services,
+            self._containers,
+            self._images,
+            channel,
+            access,
+            offer,
+            self._made,
+            self._accept_word,
         )
         self._incoming[offer.id] = incoming, task
         try:
@@ -387,6 +395,24 @@ class Migration:
             del self._incoming[offer.id]
             if not self._incoming:
                 self._made.clear()
+
+    def _accept_word(self, word: Go, incoming: Incoming) -> None:
+        """Record the word for a container, or for all members of its group in one transaction.
+
+        :raises Conflict: when a member is not ready: none of them has the word.
+        """
+        members = [incoming]
+        if word.group:
+            found = (self._incoming.get(each, (None, None))[0] for each in word.group)
+            members = [each for each in found if each is not None]
+            ready = all(each.ready and each.source == incoming.source for each in members)
+            if len(members) != len(word.group) or not ready or incoming not in members:
+                raise Conflict("another container of the group is not ready at the target")
+        with self._services.database.transaction():
+            for each in members:
+                each.record_word()
+        for each in members:
+            each.set_given()
 
     async def _report(self, inquiry: Inquiry) -> Report:
         """Return how a migration to this engine ended. One without the word is cancelled first."""

@@ -127,7 +127,7 @@ class Outgoing:
         self._container = container
         self._options = options
         self._report = report
-        self._id = secrets.token_hex(16)
+        self.id = secrets.token_hex(16)
         self._begun = time.monotonic()
         self._stopped_at = 0.0
         self._running_at = 0.0
@@ -208,7 +208,7 @@ class Outgoing:
             body = msgspec.structs.replace(body, hostname=record.hostname)
         return Offer(
             version=VERSION,
-            id=self._id,
+            id=self.id,
             name=record.name,
             body=body,
             image=record.image,
@@ -312,7 +312,7 @@ class Outgoing:
         if shim is None:
             raise Unavailable("its shim is not connected yet")
         images = await asyncio.to_thread(
-            services.checkpoints.begin, container.id, f"migration-{self._id[:8]}"
+            services.checkpoints.begin, container.id, f"migration-{self.id[:8]}"
         )
         self.held = held = HeldContainer(services, container, shim)
         try:
@@ -393,7 +393,7 @@ class Outgoing:
             await services.group_commit.wait()
             async with self._coordinator.continuation():
                 self._report(Progress(stage="continue"))
-                await channel.send(Go())
+                await channel.send(Go(self._coordinator.migrations))
                 async with asyncio.timeout(_RUNNING_TIMEOUT):
                     await channel.expect(Running)
             self._running_at = time.monotonic()
@@ -410,9 +410,7 @@ class Outgoing:
         else:
             known = container.record.migration
             other = other or (known.container if known is not None else "")
-            container.change(
-                migration=MigrationRecord(self._id, phase, self._options.target, other)
-            )
+            container.change(migration=MigrationRecord(self.id, phase, self._options.target, other))
         if container.id in self._services.container_store:
             self._services.container_store.save(container)
 

@@ -49,6 +49,7 @@ from jaula.state.records import GivenMigrations, MigrationPhase, MigrationRecord
 from jaula.storage.checkpoints import CheckpointAddress, Manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from jaula.engine.containers.create import Authorize
@@ -125,8 +126,12 @@ class Incoming:
         access: Access,
         offer: Offer,
         made: Made,
+        accept: Callable[[Go, Incoming], None],
     ) -> None:
+        self._accept = accept
         self._made = made
+        self._accepted = asyncio.Event()
+        self.ready = False
         self._services = services
         self._containers = containers
         self._images = images
@@ -371,6 +376,7 @@ class Incoming:
         loop = asyncio.get_running_loop()
         word = asyncio.ensure_future(self._channel.receive())
         held = asyncio.ensure_future(loop.sock_recv(ours, 64))
+        accepted = asyncio.ensure_future(self._accepted.wait())
         try:
             await asyncio.wait((word, held, restoring), return_when=asyncio.FIRST_COMPLETED)
             if restoring.done():
@@ -382,35 +388,53 @@ class Incoming:
             if await held != HELD:
                 await asyncio.wait((restoring,))
                 restoring.result()
+            self.ready = True
             await self._channel.send(Ready())
             timeout = GO_TIMEOUT if self._offer.members == 1 else GROUP_TIMEOUT
             await asyncio.wait(
-                (word, restoring), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                (word, accepted, restoring), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
-            if restoring.done():
-                restoring.result()
-            if not word.done():
-                raise RuntimeFailure(f"the source has not decided in {timeout:.0f} seconds")
-            self._check_word(await word)
+            if not self.given:
+                if restoring.done():
+                    restoring.result()
+                if not word.done():
+                    raise RuntimeFailure(f"the source has not decided in {timeout:.0f} seconds")
+                self._accept(self._check_word(await word), self)
             await shielded(self._go(container, ours, restoring))
         finally:
-            for task in (word, held):
+            self.ready = False
+            tasks = (word, held, accepted)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(word, held, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _check_word(self, message: object) -> None:
+    def _check_word(self, message: object) -> Go:
         if isinstance(message, Cancel):
             raise RuntimeFailure(f"the source has cancelled: {message.reason}")
         if not isinstance(message, Go):
             raise ProtocolError(f"{type(message).__name__} is out of order")
+        return message
+
+    @property
+    def source(self) -> str:
+        """The engine that moves the container here."""
+        return self._access.peer
+
+    def record_word(self) -> None:
+        """Record the word; the caller sets it with :meth:`set_given` then."""
+        assert self._container is not None
+        remember(self._services, self._offer.id)
+        self._mark(self._container, MigrationPhase.RECEIVED)
+
+    def set_given(self) -> None:
+        """Continue the container: the word is recorded."""
+        self.given = True
+        self._accepted.set()
 
     async def _go(
         self, container: Container, ours: socket.socket, restoring: asyncio.Future[None]
     ) -> None:
-        """Record the word, continue the processes, and tell the source."""
-        remember(self._services, self._offer.id)
-        self._mark(container, MigrationPhase.RECEIVED)
-        self.given = True
+        """Continue the processes, and tell the source."""
         await self._services.group_commit.wait()
         await asyncio.get_running_loop().sock_sendall(ours, COMMIT)
         await restoring
