@@ -96,7 +96,8 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     """Ask whether the target takes a container, and how.
 
     ``body`` is the create request, complete. ``memory`` is what its processes use, in bytes.
-    ``members`` is the number of containers that move as one.
+    ``members`` is the number of containers that move as one. A ``stopped`` container moves without
+    processes: :class:`Keep` follows in place of :class:`Restore`.
     """
 
     version: int
@@ -114,6 +115,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     address: AddressMode = AddressMode.AUTO
     volume_mode: VolumeMode = VolumeMode.COPY
     members: int = 1
+    stopped: bool = False
 
 
 class CheckRow(msgspec.Struct, frozen=True):
@@ -162,10 +164,15 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
 
 
 class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
-    """The container exists at the target; ``warnings`` are those of its creation."""
+    """The container exists at the target; ``warnings`` are those of its creation.
+
+    ``volumes_there`` are the volumes of a stopped container that the target has already, for a
+    container that moved before: their files stay as they are there.
+    """
 
     container: str  # id
     warnings: tuple[str, ...] = ()
+    volumes_there: tuple[str, ...] = ()
 
 
 class SentFile(msgspec.Struct, frozen=True):
@@ -218,6 +225,14 @@ class Running(msgspec.Struct, frozen=True, tag="running"):
     container: str  # id
 
 
+class Keep(msgspec.Struct, frozen=True, tag="keep"):
+    """Keep a container that does not run: all files have been sent."""
+
+
+class Kept(msgspec.Struct, frozen=True, tag="kept"):
+    """The container is recorded at the target, which keeps it."""
+
+
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     """The source gives up: undo everything."""
 
@@ -254,8 +269,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     detail: str = ""
 
 
-FromSource = Offer | Inquiry | Transfer | Removed | Prepare | Restore | Go | Cancel
-FromTarget = Verdict | Prepared | Ready | Running | Failed | Report
+FromSource = Offer | Inquiry | Transfer | Removed | Prepare | Restore | Go | Keep | Cancel
+FromTarget = Verdict | Prepared | Ready | Running | Kept | Failed | Report
 Message = FromSource | FromTarget
 
 _encode = msgspec.json.Encoder().encode

@@ -150,6 +150,8 @@ class ContainerSender:
 
     def _write_root(self, sink: Sink, last: bool) -> set[bytes]:
         """Write the changes of the root. The statuses are those that the container sees."""
+        if not self._container.live:
+            return self._write_stopped_root(sink)
         root = join.open_root(self._container)
         try:
             if not last:
@@ -172,6 +174,17 @@ class ContainerSender:
             return gone
         finally:
             os.close(root)
+
+    def _write_stopped_root(self, sink: Sink) -> set[bytes]:
+        """Write all changes of the root of a container that does not run."""
+        deleted = set[bytes]()
+
+        def select(differences: dict[bytes, ChangeKind]) -> dict[bytes, ChangeKind]:
+            deleted.update(p for p, kind in differences.items() if kind is ChangeKind.DELETED)
+            return {path: kind for path, kind in differences.items() if path not in deleted}
+
+        self._services.snapshots.write_layer(self._container.id, select, sink, exact=True)
+        return deleted
 
 
 class _VolumeWriter:

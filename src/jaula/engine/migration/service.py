@@ -163,9 +163,16 @@ class Migration:
         All are checked before anything is done. A failure or a cancellation before they are given
         away leaves all of them running here.
 
+        :raises Conflict: when one does not run.
         :raises InvalidRequest: with all checks that have not passed.
         :raises JaulaError: as of :meth:`migrate`.
         """
+        for each in containers:
+            if not each.live:
+                raise Conflict(
+                    f"container {each.record.name} is not running",
+                    hint="a group has running containers only: move it alone",
+                )
         await self._check_group(containers, options, report)
         if options.dry_run:
             return {}

@@ -27,8 +27,10 @@ from jaula.engine.migration.coordinator import Alone, Step
 from jaula.engine.migration.files import FileSender
 from jaula.engine.migration.held_container import HeldContainer
 from jaula.engine.migration.networks import definition
+from jaula.engine.networks.endpoints import settings_of, shares_network
 from jaula.engine.threads import shielded
 from jaula.errors import (
+    Conflict,
     InvalidRequest,
     JaulaError,
     NotFound,
@@ -37,11 +39,14 @@ from jaula.errors import (
 )
 from jaula.runtime.protocol import CheckpointRequest
 from jaula.spec.api import AddressMode, VolumeMode
+from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.migration import (
     VERSION,
     Cancel,
     CheckRow,
     Go,
+    Keep,
+    Kept,
     Offer,
     OfferedMount,
     OfferedNetwork,
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.spec.api_networks import NetworkCreate
+    from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.migration")
 _RUNNING_TIMEOUT = 60.0  # seconds from the word to the container's continuation
@@ -135,6 +141,7 @@ class Outgoing:
         self._verdict: Verdict | None = None
         self.held: HeldContainer | None = None
         self.given = False
+        self._stopped = False
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -165,7 +172,8 @@ class Outgoing:
         container = self._container
         rows = []
         try:
-            check_running(container)
+            if not container.live:
+                return [_check_stopped(container.record)]
             checks.check_record(container.record)
             check_record(self._services, container)
             if container.record.status is Status.PAUSED:
@@ -199,11 +207,15 @@ class Outgoing:
 
     async def _offer(self) -> Offer:
         record, options = self._container.record, self._options
+        self._stopped = not self._container.live
         memory = 0
         with contextlib.suppress(NotFound), open_cgroup(self._services, record) as cgroup:
             stats = cgroup.stats().memory
             memory = max(0, stats.usage - stats.inactive_file)
         body = record.body
+        if not shares_network(body.host_config.network_mode):
+            networks = NetworkingConfig(endpoints_config=settings_of(record))
+            body = msgspec.structs.replace(body, networking_config=networks)
         if record.resolved.namespaces.uts.private:
             body = msgspec.structs.replace(body, hostname=record.hostname)
         return Offer(
@@ -217,12 +229,7 @@ class Outgoing:
             owner=record.owner,
             owner_gid=record.owner_gid,
             memory=memory,
-            networks=tuple(
-                OfferedNetwork(
-                    each.network, each.ipv4, each.ipv6, each.mac, self._definition(each.network)
-                )
-                for each in record.endpoints
-            ),
+            networks=self._networks(record),
             volumes=tuple(
                 OfferedMount(mount.destination, "" if mount.anonymous else mount.name)
                 for mount in record.mounts
@@ -231,6 +238,21 @@ class Outgoing:
             address=options.address,
             volume_mode=options.volumes,
             members=self._coordinator.members,
+            stopped=self._stopped,
+        )
+
+    def _networks(self, record: ContainerRecord) -> tuple[OfferedNetwork, ...]:
+        if self._container.live:
+            return tuple(
+                OfferedNetwork(
+                    each.network, each.ipv4, each.ipv6, each.mac, self._definition(each.network)
+                )
+                for each in record.endpoints
+            )
+        if shares_network(record.body.host_config.network_mode):
+            return ()
+        return tuple(
+            OfferedNetwork(name, definition=self._definition(name)) for name in settings_of(record)
         )
 
     def _definition(self, network: str) -> NetworkCreate | None:
@@ -253,9 +275,14 @@ class Outgoing:
             prepared = await self._prepare(channel, verdict)
             changes = ContainerSender(self._services, self._container, channel)
             self._report(Progress(stage="files"))
-            others = self._coordinator.sent_by_others
-            await changes.send(volumes=self._copies_volumes, last=False, without=others)
+            await changes.send(
+                volumes=self._copies_volumes,
+                last=self._stopped,
+                without=self._coordinator.sent_by_others | set(prepared.volumes_there),
+            )
             await self._coordinator.reach(Step.CREATED)
+            if self._stopped:
+                return await self._move_stopped(channel, prepared)
             # A later stage sends the memory here while the container runs (pre-copy).
             async with self._container.lock:
                 return await self._move(channel, verdict, prepared, changes)
@@ -301,6 +328,18 @@ class Outgoing:
         names = self._services.images.resolve(record.image).names
         asked = record.asked_image
         return next((name for name in names if name in (asked, f"{asked}:latest")), record.image)
+
+    async def _move_stopped(self, channel: Channel, prepared: Prepared) -> MigrationResult:
+        """Let the target keep a container that does not run; all its files have been sent."""
+        container = self._container
+        async with container.lock:
+            if container.live:
+                raise Conflict(f"container {container.name} was started meanwhile")
+            await channel.send(Keep())
+            await channel.expect(Kept)
+            self.given = True
+            self._mark(MigrationPhase.MOVED, prepared.container)
+        return self.result()
 
     async def _move(
         self, channel: Channel, verdict: Verdict, prepared: Prepared, changes: ContainerSender
@@ -413,6 +452,15 @@ class Outgoing:
             container.change(migration=MigrationRecord(self.id, phase, self._options.target, other))
         if container.id in self._services.container_store:
             self._services.container_store.save(container)
+
+
+def _check_stopped(record: ContainerRecord) -> CheckRow:
+    if record.in_pod or record.build:
+        hint = "let the cluster or the builder create it again"
+        return CheckRow("container", False, "it belongs to a pod or a build", hint)
+    if record.status is Status.RESTARTING:
+        return CheckRow("container", False, "it waits for a restart", "stop it first")
+    return CheckRow("container", True, "does not run; its files move")
 
 
 class Undecided(RuntimeFailure):

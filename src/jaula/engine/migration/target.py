@@ -28,10 +28,13 @@ from jaula.engine.threads import shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.network.config import check_pools
 from jaula.runtime.protocol import COMMIT, HELD
+from jaula.spec.api import VolumeMode
 from jaula.spec.migration import (
     Cancel,
     CheckRow,
     Go,
+    Keep,
+    Kept,
     Offer,
     Prepare,
     Prepared,
@@ -175,7 +178,10 @@ class Incoming:
                 await asyncio.to_thread(self._changes().remove, message)
             elif isinstance(message, Prepare):
                 await self._create()
-            elif isinstance(message, Restore):
+            elif isinstance(message, Keep) and self._offer.stopped:
+                await self._keep()
+                return
+            elif isinstance(message, Restore) and not self._offer.stopped:
                 await self._restore(message)
                 return
             else:
@@ -193,7 +199,7 @@ class Incoming:
         rows.append(self._check_image())
         choice = checks.choose_addresses(offer.address, offer.networks, self._address_problems())
         self._keep_address = choice.keep
-        rows += [*self._check_networks(), choice.row]
+        rows += [*self._check_volumes(), *self._check_networks(), choice.row]
         return Verdict(tuple(rows), choice.keep, self._image_missing)
 
     def _check_name(self) -> CheckRow:
@@ -213,6 +219,24 @@ class Incoming:
             self._image_missing = True
             return CheckRow("image", True, f"{image[7:19]} is sent")
         return CheckRow("image", True, f"{image[7:19]} is there")
+
+    def _check_volumes(self) -> list[CheckRow]:
+        """Return the rows about volumes that would be merged with others of their names."""
+        offer = self._offer
+        if offer.volume_mode is not VolumeMode.COPY or offer.stopped:
+            return []
+        there = {volume.name for volume in self._services.volumes.list()} - self._made.volumes
+        return [
+            CheckRow(
+                "volume",
+                False,
+                f"{each.name} exists at the target",
+                f"remove it there (jaula volume rm {each.name}), or use --volumes shared if it is"
+                " the same storage",
+            )
+            for each in offer.volumes
+            if each.name in there
+        ]
 
     def _check_networks(self) -> list[CheckRow]:
         store, rows = self._services.network_store, []
@@ -340,7 +364,19 @@ class Incoming:
             migration=MigrationRecord(offer.id, MigrationPhase.INCOMING, self._access.peer)
         )
         services.container_store.save(self._container)
-        await self._channel.send(Prepared(created.id, created.warnings))
+        named = {each.name for each in offer.volumes if offer.stopped}
+        there = tuple(sorted(named & before))
+        await self._channel.send(Prepared(created.id, created.warnings, there))
+
+    async def _keep(self) -> None:
+        """Keep the container, which does not run."""
+        if self._container is None:
+            raise ProtocolError("Keep is out of order")
+        self._container.change(migration=None)
+        self._services.container_store.save(self._container)
+        await self._services.group_commit.wait()
+        self.given = True
+        await self._channel.send(Kept())
 
     # -- restore ---------------------------------------------------------------------------------
 
