@@ -1,0 +1,258 @@
+"""Empty a host: which containers move together, in which order, and what became of each.
+
+:func:`plan` decides, :class:`Evacuation` asks the engine, and :func:`table` and :func:`document`
+report.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.containers import migrate_group
+from jaula.cli.errors import CliError
+from jaula.cli.main import Settings
+from jaula.cli.output.table import aligned
+from jaula.spec import fast_json
+from jaula.spec.units import bytes_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+PROJECT = "com.docker.compose.project"
+MOVED, FITS, STAYS, STOPPED, LEFT = "moved", "can move", "cannot move", "stopped", "not tried"
+
+
+class Unit:
+    """Containers that move as one. ``label`` names the project, or says what they share."""
+
+    def __init__(self, containers: list[dict[str, Any]], label: str = "") -> None:
+        self.containers = containers
+        self.label = label
+        self.running = any(_runs(each) for each in containers)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the containers."""
+        return [_name(each) for each in self.containers]
+
+    @property
+    def title(self) -> str:
+        """A short name for people."""
+        if len(self.containers) == 1:
+            return self.names[0]
+        return f"{self.label} ({len(self.containers)} containers)"
+
+
+class Row:
+    """What became of one container."""
+
+    def __init__(self, name: str, unit: Unit, result: str, reason: str = "") -> None:
+        self.name = name
+        self.group = unit.label
+        self.running = unit.running
+        self.result = result
+        self.reason = reason
+        self.pause = 0  # milliseconds
+        self.sent = 0  # bytes
+        self.there = ""  # id at the target
+
+
+def plan(containers: Iterable[dict[str, Any]]) -> list[Unit]:
+    """Return what moves together: groups, then single containers, then those that do not run. Pure.
+
+    ``containers`` are documents of ``GET /containers/json``. Running containers of one project, or
+    with a common volume, are a group.
+    """
+    running: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for each in sorted(containers, key=_name):
+        (running if _runs(each) else others).append(each)
+    groups: list[tuple[set[tuple[str, str]], list[dict[str, Any]]]] = []
+    for each in running:
+        keys = _ties(each)
+        joined = [group for group in groups if group[0] & keys]
+        for group in joined:
+            groups.remove(group)
+            keys |= group[0]
+        members = [member for group in joined for member in group[1]]
+        groups.append((keys, [*members, each]))
+    units = [Unit(members, _label(members)) for _, members in groups]
+    units.sort(key=lambda unit: (len(unit.containers) == 1, unit.names))
+    return units + [Unit([each]) for each in others]
+
+
+def _runs(container: dict[str, Any]) -> bool:
+    return container["State"] in ("running", "paused", "restarting")
+
+
+def _name(container: dict[str, Any]) -> str:
+    return str(container["Names"][0].lstrip("/"))
+
+
+def _ties(container: dict[str, Any]) -> set[tuple[str, str]]:
+    ties = {("volume", mount["Name"]) for mount in container["Mounts"] if mount.get("Name")}
+    if project := container["Labels"].get(PROJECT):
+        ties.add(("project", project))
+    return ties
+
+
+def _label(members: list[dict[str, Any]]) -> str:
+    for each in members:
+        if project := each["Labels"].get(PROJECT):
+            return str(project)
+    if len(members) == 1:
+        return ""
+    common = [name for _, name in set.intersection(*map(_ties, members))]
+    return f"volume {min(common)}" if common else "common volumes"
+
+
+class Evacuation:
+    """Moves units one after another, or ``parallel`` at a time. :meth:`stop` lets none begin."""
+
+    def __init__(self, target: str, units: list[Unit], *, end_execs: bool, quiet: bool) -> None:
+        self._target = target
+        self._units = units
+        self._end_execs = end_execs
+        self._quiet = quiet
+        self._next = 0
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.rows: dict[str, Row] = {}  # by name
+
+    def stop(self) -> None:
+        """Begin no other unit."""
+        self._stopped = True
+
+    def check(self) -> None:
+        """Ask whether each unit can move."""
+        for unit in self._units:
+            try:
+                self._set(unit, FITS, self._refusals(unit))
+            except CliError as error:
+                self._set(unit, STAYS, dict.fromkeys(unit.names, str(error)))
+
+    def _refusals(self, unit: Unit) -> dict[str, str]:
+        """Return the reason for each container that cannot move."""
+        found = {}
+        for document in self._documents(unit, dry_run=True):
+            name = document.get("Name", unit.names[0])
+            for row in document.get("Rows", ()):
+                if not row["Passed"] and name not in found:
+                    hint = f" ({row['Hint']})" if row["Hint"] else ""
+                    found[name] = f"{row['Check']}: {row['Detail']}{hint}"
+        return found
+
+    def run(self, parallel: int) -> None:
+        """Move all units."""
+        threads = [threading.Thread(target=self._work, daemon=True) for _ in range(parallel)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(0.05)  # a signal is handled here
+        for unit in self._units[self._next :]:
+            self._set(unit, LEFT, {})
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if self._stopped or self._next == len(self._units):
+                    return
+                unit = self._units[self._next]
+                self._next += 1
+                number = self._next
+            self._move(unit, f"[{number}/{len(self._units)}] {unit.title}")
+
+    def _move(self, unit: Unit, title: str) -> None:
+        self._say(f"{title}: moving")
+        try:
+            if refusals := self._refusals(unit):
+                self._set(unit, STAYS, refusals)
+                self._say(f"{title}: cannot move: {next(iter(refusals.values()))}")
+                return
+            results = migrate_group.follow(self._documents(unit), lambda text: None)
+        except CliError as error:
+            self._set(unit, STAYS, dict.fromkeys(unit.names, str(error)))
+            self._say(f"{title}: cannot move: {error}")
+            return
+        self._set(unit, MOVED, {})
+        for result in results:
+            row = self.rows[result.get("Name", unit.names[0])]
+            row.pause, row.sent = result["PauseMilliseconds"], result["Sent"]
+            row.there = result["Container"]
+        pause = max(result["PauseMilliseconds"] for result in results)
+        self._say(f"{title}: moved" + (f", stood still for {pause} ms" if unit.running else ""))
+
+    def _documents(self, unit: Unit, *, dry_run: bool = False) -> Iterable[dict[str, Any]]:
+        """Yield the answer of the engine.
+
+        :raises CliError: with its reason, when it refuses.
+        """
+        body = {"To": self._target, "DryRun": dry_run, "EndExecs": self._end_execs}
+        client = Client(Settings.host)
+        if len(unit.containers) > 1:
+            yield from migrate_group.steps(client, {**body, "Containers": unit.names})
+            return
+        path = f"/jaula/containers/{quote(unit.names[0])}/migrate"
+        answer = client.open("POST", path, (), {**body, "CreateNetworks": True})
+        for document in fast_json.decode_lines(answer.chunks()):
+            if "error" in document:
+                raise CliError(document["error"])
+            yield {"Name": unit.names[0], **document}
+
+    def _set(self, unit: Unit, result: str, reasons: dict[str, str]) -> None:
+        """Record the result of a unit; ``reasons`` say why members of it stay."""
+        for name in unit.names:
+            if not reasons:
+                self.rows[name] = Row(name, unit, result)
+                continue
+            reason = reasons.get(name) or f"its group stays: {next(iter(reasons))} cannot move"
+            self.rows[name] = Row(name, unit, STAYS, reason)
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+def stop_rest(rows: Iterable[Row]) -> None:
+    """Stop the running containers that have not moved."""
+    client = Client(Settings.host)
+    for row in rows:
+        if row.running and row.result in (STAYS, LEFT):
+            client.request("POST", f"/containers/{quote(row.name)}/stop")
+            row.result = STOPPED
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return the report for people. Pure."""
+    lines = ["NAME\tGROUP\tRESULT\tPAUSE\tSENT\tREASON"]
+    for row in rows:
+        moved = row.result == MOVED
+        pause = f"{row.pause} ms" if moved and row.running else "-"
+        sent = bytes_size(row.sent) if moved else "-"
+        lines.append("\t".join((row.name, row.group or "-", row.result, pause, sent, row.reason)))
+    return aligned(lines)
+
+
+def document(target: str, rows: Iterable[Row]) -> dict[str, Any]:
+    """Return the report for programs. Pure."""
+    return {
+        "Target": target,
+        "Containers": [
+            {
+                "Name": row.name,
+                "Group": row.group,
+                "Running": row.running,
+                "Result": row.result.replace(" ", "-"),
+                "Reason": row.reason,
+                "PauseMilliseconds": row.pause,
+                "Sent": row.sent,
+                "Container": row.there,
+            }
+            for row in rows
+        ],
+    }

@@ -1,0 +1,68 @@
+"""The plan and the report of ``jaula host evacuate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaula.cli.containers.evacuate import MOVED, STAYS, Row, Unit, document, plan, table
+
+
+def container(name: str, *volumes: str, state: str = "running", project: str = "") -> Any:
+    return {
+        "Names": [f"/{name}"],
+        "State": state,
+        "Labels": {"com.docker.compose.project": project} if project else {},
+        "Mounts": [{"Type": "volume", "Name": each} for each in volumes] + [{"Type": "bind"}],
+    }
+
+
+def names(units: list[Unit]) -> list[list[str]]:
+    return [unit.names for unit in units]
+
+
+def test_groups_come_first_and_stopped_containers_last() -> None:
+    units = plan(
+        [
+            container("a"),
+            container("z", project="shop"),
+            container("old", state="exited", project="shop"),
+            container("y", project="shop"),
+        ]
+    )
+    assert names(units) == [["y", "z"], ["a"], ["old"]]
+    assert units[0].title == "shop (2 containers)"
+    assert [unit.running for unit in units] == [True, True, False]
+
+
+def test_a_common_volume_ties_containers_and_projects() -> None:
+    units = plan(
+        [
+            container("a", "one"),
+            container("b", "two"),
+            container("c", "one", "two"),
+            container("d", project="p"),
+            container("e", "two", project="p"),
+            container("f", project="q"),
+        ]
+    )
+    assert names(units) == [["a", "b", "c", "d", "e"], ["f"]]
+
+
+def test_a_group_without_a_project_is_named_after_its_volume() -> None:
+    (unit,) = plan([container("a", "data"), container("b", "data")])
+    assert unit.label == "volume data"
+
+
+def test_the_report_has_a_row_for_each_container() -> None:
+    unit = Unit([container("a"), container("b")], "shop")
+    moved, stays = Row("a", unit, MOVED), Row("b", unit, STAYS, "network: absent")
+    moved.pause, moved.sent, moved.there = 312, 4_100_000, "c0ffee"
+    lines = table([moved, stays]).splitlines()
+    assert lines[0].split() == ["NAME", "GROUP", "RESULT", "PAUSE", "SENT", "REASON"]
+    assert "312 ms" in lines[1]
+    assert "3.91MiB" in lines[1] or "4.1MB" in lines[1]
+    assert lines[2].endswith("network: absent")
+    report = document("tcp://b:2376", [moved, stays])
+    assert report["Target"] == "tcp://b:2376"
+    assert [each["Result"] for each in report["Containers"]] == ["moved", "cannot-move"]
+    assert report["Containers"][0]["Container"] == "c0ffee"
