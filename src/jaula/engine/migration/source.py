@@ -99,12 +99,17 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
     """A container that runs at the target. Times are seconds, sizes bytes.
 
-    ``pause`` is from the request to stop the processes to the target's report that they run.
+    ``pause`` is from the request to stop the processes to the target's report that they run. Its
+    parts: ``dump`` until they are held with all images written, ``transfer`` of images and files,
+    ``restore`` until the target has verified them, and the rest until they run there.
     """
 
     container: str  # id at the target
     target: str
     pause: float
+    dump: float
+    transfer: float
+    restore: float
     total: float
     sent: int
     keeps_address: bool
@@ -136,6 +141,7 @@ class Outgoing:
         self.id = secrets.token_hex(16)
         self._begun = time.monotonic()
         self._stopped_at = 0.0
+        self._held_at = self._sent_at = self._ready_at = 0.0
         self._running_at = 0.0
         self._channel: Channel | None = None
         self._verdict: Verdict | None = None
@@ -298,6 +304,9 @@ class Outgoing:
             container=migration.container if migration is not None else "",
             target=self._options.target,
             pause=(self._running_at or time.monotonic()) - self._stopped_at,
+            dump=self._held_at - self._stopped_at,
+            transfer=self._sent_at - self._held_at,
+            restore=self._ready_at - self._sent_at,
             total=time.monotonic() - self._begun,
             sent=self._channel.sent if self._channel is not None else 0,
             keeps_address=self._verdict is None or self._verdict.keep_address,
@@ -339,6 +348,8 @@ class Outgoing:
             await channel.expect(Kept)
             self.given = True
             self._mark(MigrationPhase.MOVED, prepared.container)
+        self._stopped_at = self._held_at = self._sent_at = time.monotonic()
+        self._ready_at = self._running_at = self._stopped_at
         return self.result()
 
     async def _move(
@@ -368,6 +379,7 @@ class Outgoing:
                     hold=True,
                 )
             )
+            self._held_at = time.monotonic()
             before = channel.sent
             sender = FileSender(channel, images)
             files = await held.during(sender.send_rest())
@@ -375,9 +387,11 @@ class Outgoing:
             others = self._coordinator.sent_by_others
             await held.during(changes.send(volumes=self._copies_volumes, last=True, without=others))
             await held.during(self._coordinator.reach(Step.SENT))
+            self._sent_at = time.monotonic()
             self._report(Progress(stage="restore", sent=channel.sent - before))
             await channel.send(self._restore_message(verdict, files))
             await held.during(channel.expect(Ready))
+            self._ready_at = time.monotonic()
             try:
                 await held.during(self._coordinator.give(self))
             except BaseException:

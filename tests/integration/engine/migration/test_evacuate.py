@@ -75,7 +75,7 @@ def test_everything_moves_and_the_rest_is_stopped(full: Sites) -> None:
     assert result["failure"] == ""
     assert full.a.jaula("ps", "-q") == ""
     for name in ("one", "two", "server"):
-        assert full.b.runs(name), (full.b.state(name), full.b.engine.cli("jaula", "logs", name))
+        assert full.b.runs(name)
     assert full.b.jaula("exec", "one", "ls", "/data").split() == ["one", "two"]
     assert not full.b.runs("done")
     full.b.jaula("start", "done")
