@@ -7,7 +7,8 @@ Docker's statuses and words. The order of a creation, under the container's lock
 2. The shim lets CRIU stop the container and write the images (:mod:`jaula.runtime.checkpoint`).
 3. With everything written and all processes stopped, the shim asks the engine. The engine writes
    the container's files if the request has them (:mod:`jaula.engine.containers.checkpoint_files`),
-   records the checkpoint (digests, MAC, name) and answers.
+   records the checkpoint (digests, MAC, name) and answers. If the container is left running, it
+   answers before it computes the digests: they take as long as the rest.
 4. CRIU kills the processes, or continues them if the container is left running.
 
 If the engine ends before its answer, the container runs on.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -179,6 +181,7 @@ class Checkpoints:
         known: dict[str, CheckpointFile] = {}
         rounds: list[int] = []
         recorded = False
+        records = body.exit  # whether the thread that `commit` stands for records the checkpoint
         commit: asyncio.Future[Manifest] | None = None
 
         async def record_it() -> None:
@@ -199,19 +202,21 @@ class Checkpoints:
             complete = msgspec.structs.replace(
                 manifest, rounds=tuple(rounds), stopped=int(data.removeprefix(HELD))
             )
-            work = asyncio.to_thread(
-                self._record, container, images, complete, body, known, hidden=hidden
-            )
-            commit = asyncio.ensure_future(work)
+            work = functools.partial(self._write_files, container, images, complete, body)
+            if body.exit:
+                work = functools.partial(self._record, container, images, complete, body, known)
+            commit = asyncio.ensure_future(asyncio.to_thread(work))
             try:
                 manifest = await asyncio.shield(commit)
             except JaulaError as error:
                 await loop.sock_sendall(ours, str(error).encode())
                 raise
-            recorded = True
             if body.exit:
+                recorded = True
                 container.change(manually_stopped=True)  # no restart policy applies
                 self._services.container_store.save(container)
+            else:
+                commit = None
             await loop.sock_sendall(ours, COMMIT)
 
         recording = asyncio.ensure_future(record_it())
@@ -228,6 +233,11 @@ class Checkpoints:
             )
             await shim.checkpoint(request, theirs.detach())
             await recording
+            if not body.exit:  # the digests are computed while the container runs
+                work = asyncio.to_thread(self._commit, images, manifest, known, hidden=hidden)
+                records = True
+                commit = asyncio.ensure_future(work)
+                manifest = await asyncio.shield(commit)
         except BaseException:
             recording.cancel()
             with contextlib.suppress(asyncio.CancelledError, JaulaError, OSError):
@@ -235,7 +245,7 @@ class Checkpoints:
             if commit is not None:  # a thread cannot be cancelled
                 with contextlib.suppress(JaulaError, OSError):
                     await commit
-                    recorded = True
+                    recorded = records
             if recorded and not hidden:
                 await asyncio.to_thread(self._store.remove, record.id, body.checkpoint_id)
                 container.change(manually_stopped=record.manually_stopped)
@@ -264,14 +274,33 @@ class Checkpoints:
         manifest: Manifest,
         body: CheckpointCreate,
         known: Mapping[str, CheckpointFile],
-        *,
-        hidden: bool,
     ) -> Manifest:
         """Write the files of a stopped container, if the request has them, and the manifest."""
+        manifest = self._write_files(container, images, manifest, body)
+        return self._commit(images, manifest, known)
+
+    def _write_files(
+        self, container: Container, images: Path, manifest: Manifest, body: CheckpointCreate
+    ) -> Manifest:
+        """Write the files of a stopped container, if the request has them."""
         bundle = container.bundle or str(self._services.config.paths.container(container.id))
         shutil.copyfile(f"{bundle}/config.json", images.parent / SPEC)
-        if body.files:
-            held = checkpoint_files.write(self._services, container.record, images)
+        if not body.files:
+            return manifest
+        held = checkpoint_files.write(self._services, container.record, images)
+        return msgspec.structs.replace(manifest, held=held)
+
+    def _commit(
+        self,
+        images: Path,
+        manifest: Manifest,
+        known: Mapping[str, CheckpointFile],
+        *,
+        hidden: bool = False,
+    ) -> Manifest:
+        """Compute the digests and write the manifest."""
+        if manifest.held is not None:
+            held = checkpoint_files.with_digests(manifest.held, images)
             manifest = msgspec.structs.replace(manifest, held=held)
         return self._store.commit(images, manifest, known, hidden=hidden)
 

@@ -5,6 +5,7 @@ They are written while all processes are stopped, so files and memory are of one
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +14,7 @@ from jaula.engine.containers import shm
 from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.storage.checkpoint_files import sparse_sink, write_shm, write_volume
 from jaula.storage.checkpoints import (
+    FILES,
     ROOT_TAR,
     SHM_TAR,
     CheckpointFiles,
@@ -46,9 +48,10 @@ def describe(record: ContainerRecord) -> ContainerDescription:
 def write(services: Services, record: ContainerRecord, images: Path) -> CheckpointFiles:
     """Write the container's files beside an image directory; call from a thread that may block.
 
+    The result has no digests (:func:`with_digests`).
+
     :raises Unavailable: when the disk is full.
     """
-    names = [ROOT_TAR]
     with add_file(images, ROOT_TAR) as file, sparse_sink(file) as sink:
         changed = services.snapshots.write_layer(record.id, dict, sink, exact=True)
     volumes: dict[str, CheckpointVolume] = {}
@@ -70,7 +73,6 @@ def write(services: Services, record: ContainerRecord, images: Path) -> Checkpoi
             sparse_sink(file) as sink,
         ):
             write_volume(directory, sink)
-        names.append(name)
         volumes[mount.name] = CheckpointVolume(
             mount.name, name, (mount.destination,), mount.anonymous, volume.labels
         )
@@ -81,13 +83,17 @@ def write(services: Services, record: ContainerRecord, images: Path) -> Checkpoi
             sparse_sink(file) as sink,
         ):
             write_shm(directory, sink)
-        names.append(SHM_TAR)
     return CheckpointFiles(
         changed=changed,
         volumes=tuple(volumes.values()),
         excluded=tuple(excluded),
-        files=tuple(describe_file(images, name) for name in names),
     )
+
+
+def with_digests(held: CheckpointFiles, images: Path) -> CheckpointFiles:
+    """Return the files with sizes and digests. They are on the disk afterwards."""
+    names = sorted(os.listdir(images.parent / FILES))
+    return msgspec.structs.replace(held, files=tuple(describe_file(images, name) for name in names))
 
 
 def stage(services: Services, record: ContainerRecord, manifest: Manifest) -> None:
