@@ -28,15 +28,17 @@ import binascii
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.kernel.paths import RESOLVE, openat2
 from jaula.storage import free_space
 from jaula.storage.checkpoints import (
     FILES,
@@ -72,6 +74,8 @@ MAX_LOG = 16 << 20  # bytes
 _INFORMATION = {_CONFIG: 1 << 20, _NETWORK: 1 << 20, STATISTICS: 1 << 20, _LOG: MAX_LOG}
 """Members that are read by other programs only, with their limits in bytes."""
 _MAX_ENTRIES = 100_000
+_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_BENEATH = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
 _CHUNK = 1 << 20  # bytes
 
 
@@ -145,8 +149,7 @@ def _members(manifest: Manifest) -> dict[str, tuple[str, CheckpointFile]]:
 
 def _read(path: Path) -> Iterator[bytes]:
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
+        yield from _chunks(file)
 
 
 def _config_dump(manifest: Manifest) -> bytes:
@@ -214,11 +217,7 @@ class ArchiveReader:
         signature = b""
         self._next = self._reader.next()
         if self._next is not None and self._next.name == SIGNATURE.encode():
-            text = self._content(self._next, _MAX_SIGNATURE)
-            try:
-                signature = base64.b64decode(text.strip(), validate=True)
-            except binascii.Error as error:
-                raise InvalidRequest(f"{SIGNATURE} is not base64: {error}") from None
+            signature = _decode_signature(self._content(self._next, _MAX_SIGNATURE))
             self._next = self._reader.next()
         return ArchiveHead(data, mac, signature)
 
@@ -261,8 +260,7 @@ class ArchiveReader:
                 self._content(entry, _INFORMATION[name])
             elif name in expected:
                 path, file = expected[name]
-                with _disk_errors():
-                    self._write(entry, checkpoint / path, file)
+                _copy(name, entry.size, self._reader.data, checkpoint / path, file)
             else:
                 raise InvalidRequest(
                     f"the archive has {quote_name(entry.name)}, which its manifest does not name"
@@ -271,22 +269,112 @@ class ArchiveReader:
         if missing := sorted(expected.keys() - seen):
             raise InvalidRequest(f"the archive lacks {missing[0]}", hint="it may be truncated")
 
-    def _write(self, entry: TarEntry, path: Path, file: CheckpointFile) -> None:
-        if entry.size != file.size:
+
+class TreeReader:
+    """Reads an archive that was extracted: the layer of an image that carries a checkpoint."""
+
+    def __init__(self, directory: int) -> None:
+        """``directory`` is a descriptor of its root, which the caller closes."""
+        self._directory = directory
+
+    def close(self) -> None:
+        """Do nothing: each file is closed when it was read."""
+
+    def head(self) -> ArchiveHead:
+        """Return manifest, MAC and signature. Nothing of them is verified.
+
+        :raises InvalidRequest: when the directory has not all of them.
+        """
+        data, mac = self._read(MANIFEST, MAX_MANIFEST), self._read(MAC, _MAX_SIGNATURE)
+        if data is None or mac is None:
+            missing = MANIFEST if data is None else MAC
             raise InvalidRequest(
-                f"{quote_name(entry.name)} has {entry.size} bytes; the manifest says {file.size}"
+                f"the image carries no checkpoint of this engine: it has no {missing}",
+                hint="build it from an archive of CheckpointContainer or checkpoint export",
             )
-        digest = hashlib.sha256()
-        with path.open("xb") as target:
-            fd = target.fileno()
-            free_space.check(fd, file.size)
-            for chunk in self._reader.data():
-                digest.update(chunk)
-                write_sparse(fd, chunk)
-            os.ftruncate(fd, file.size)
-            os.fsync(fd)
-        if digest.hexdigest() != file.sha256:
-            raise InvalidRequest(f"{quote_name(entry.name)} was changed: its digest is another one")
+        signature = self._read(SIGNATURE, _MAX_SIGNATURE)
+        return ArchiveHead(data, mac, _decode_signature(signature) if signature else b"")
+
+    def _open(self, name: str) -> BinaryIO | None:
+        """Open a plain file; return None if it is absent.
+
+        :raises InvalidRequest: when it is another kind of file.
+        """
+        try:
+            fd = openat2(self._directory, name, _OPEN, resolve=_BENEATH)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise InvalidRequest(f"{name!r} of the image: {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InvalidRequest(f"{name!r} of the image is not a plain file")
+        return open(fd, "rb")
+
+    def _read(self, name: str, limit: int) -> bytes | None:
+        file = self._open(name)
+        if file is None:
+            return None
+        with file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise InvalidRequest(f"{name!r} of the image has more than {limit} bytes")
+        return data
+
+    def extract(self, manifest: Manifest, checkpoint: Path) -> None:
+        """Copy the files that a trusted manifest names below a new directory of the store.
+
+        :raises InvalidRequest: when a file is missing or was changed.
+        :raises Unavailable: when the disk is full.
+        """
+        for name, (path, member) in _members(manifest).items():
+            with _disk_errors():
+                (checkpoint / path).parent.mkdir(mode=0o700, exist_ok=True)
+            file = self._open(name)
+            if file is None:
+                raise InvalidRequest(f"the image lacks {name!r}")
+            with file:
+                size = os.fstat(file.fileno()).st_size
+                _copy(name, size, lambda file=file: _chunks(file), checkpoint / path, member)  # type: ignore[misc]
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK):
+        yield chunk
+
+
+def _copy(
+    name: str,
+    size: int,
+    chunks: Callable[[], Iterable[bytes | memoryview]],
+    path: Path,
+    member: CheckpointFile,
+) -> None:
+    """Write a file of a manifest that has ``size`` bytes.
+
+    :raises InvalidRequest: when it was changed.
+    :raises Unavailable: when the disk is full.
+    """
+    if size != member.size:
+        raise InvalidRequest(f"{name!r} has {size} bytes; the manifest says {member.size}")
+    digest = hashlib.sha256()
+    with _disk_errors(), path.open("xb") as target:
+        fd = target.fileno()
+        free_space.check(fd, size)
+        for chunk in chunks():
+            digest.update(chunk)
+            write_sparse(fd, memoryview(chunk))
+        os.ftruncate(fd, size)
+        os.fsync(fd)
+    if digest.hexdigest() != member.sha256:
+        raise InvalidRequest(f"{name!r} was changed: its digest is another one")
+
+
+def _decode_signature(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text.strip(), validate=True)
+    except binascii.Error as error:
+        raise InvalidRequest(f"{SIGNATURE} is not base64: {error}") from None
 
 
 def _check_plain(entry: TarEntry) -> None:

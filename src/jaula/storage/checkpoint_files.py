@@ -86,10 +86,11 @@ def write_shm(directory: int, sink: Sink) -> int:
             fd = os.open(name, _READ, dir_fd=directory)
         except OSError:  # removed, or a symbolic link
             continue
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
+            continue
         with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                continue
             entry = new_entry(name, mode=status.st_mode & 0o7777, size=status.st_size)
             entry.uid, entry.gid, entry.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
             writer.add(entry, _exactly(file, status.st_size))

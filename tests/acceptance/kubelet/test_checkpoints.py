@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -52,3 +53,31 @@ def test_an_absent_container_has_no_checkpoint(node: Kubelet) -> None:
     node.ready("single")
     reply = node.request("POST", f"/checkpoint/default/{full}/other")
     assert reply.status == 404
+
+
+def test_a_static_pod_goes_on_from_a_checkpoint(node: Kubelet, tmp_path: Path) -> None:
+    full = node.apply(pod("former", container("main", COUNT), hostUsers=False))
+    node.ready("former")
+    node.until(lambda: _has_lines(node, "former", 5))
+    reply = node.request("POST", f"/checkpoint/default/{full}/main")
+    assert reply.status == 200, reply.body
+    (location,) = json.loads(reply.body)["items"]
+    node.delete("former")
+    shutil.move(location, tmp_path / "main.tar")
+    label = "LABEL org.criu.checkpoint.container.name=main"
+    (tmp_path / "Dockerfile").write_text(f"FROM scratch\nADD main.tar /\n{label}\n")
+    done = node.engine.cli("jaula", "build", "-t", "former:1", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    restored = {"name": "main", "image": "former:1", "imagePullPolicy": "Never"}
+    node.apply(pod("latter", restored, hostUsers=False))
+    node.ready("latter")
+    node.until(lambda: _goes_on(node, "latter"))
+    assert node.status("latter", "main")["restartCount"] == 0
+
+
+def _goes_on(node: Kubelet, name: str) -> None:
+    numbers = [int(line) for line in node.read_log(name, "main").splitlines()]
+    if len(numbers) < 5:
+        raise Pending(f"the log has {len(numbers)} lines")
+    assert numbers[0] > 1
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

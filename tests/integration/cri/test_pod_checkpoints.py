@@ -152,7 +152,7 @@ def test_hostile_locations_are_refused_and_the_container_runs_on(
         f"{target.parent}/absent/x.tar": "No such file or directory",
         f"{target}/x.tar": "Not a directory",
         f"{loop}/x.tar": "Too many levels of symbolic links",
-        f"{node.engine.root}/lib/checkpoints/x.tar": "is in a directory of the engine",
+        f"{node.engine.root}/lib/containers/x.tar": "is in a directory of the engine",
         f"{node.engine.run}/x.tar": "is in a directory of the engine",
         f"{own}/x.tar": "is in a directory of the engine",
         "/proc/x.tar": "cannot write the checkpoint",

@@ -20,7 +20,7 @@ from jaula.engine.threads import consume, in_thread, produce
 from jaula.errors import InvalidRequest
 from jaula.spec.api_params import ImportedCheckpoint
 from jaula.storage import checkpoint_archive
-from jaula.storage.checkpoint_archive import ArchiveReader
+from jaula.storage.checkpoint_archive import ArchiveReader, TreeReader
 from jaula.storage.checkpoints import MANIFEST, check_name, decode
 
 if TYPE_CHECKING:
@@ -108,18 +108,19 @@ class CheckpointArchives:
 
         def work(file: BinaryIO, emit: Callable[[Manifest], None]) -> None:
             assert isinstance(file, BufferedReader)
-            emit(self.extract(file, directory))
+            emit(self.extract(ArchiveReader(file), directory))
 
         manifests = [manifest async for manifest in consume(stream, work)]
         return manifests[0]
 
-    def extract(self, file: BufferedReader, directory: Path) -> Manifest:
+    def extract(self, reader: ArchiveReader | TreeReader, directory: Path) -> Manifest:
         """Extract a trusted archive below a directory and return its manifest. Blocks.
+
+        The reader is closed.
 
         :raises NotAuthorized: when the archive is not trusted.
         :raises InvalidRequest: when it is damaged.
         """
-        reader = ArchiveReader(file)
         try:
             manifest = self._trusted(reader)
             reader.extract(manifest, directory)
@@ -127,7 +128,7 @@ class CheckpointArchives:
             reader.close()
         return manifest
 
-    def _trusted(self, reader: ArchiveReader) -> Manifest:
+    def _trusted(self, reader: ArchiveReader | TreeReader) -> Manifest:
         """Return the manifest of an archive.
 
         :raises NotAuthorized: when it is not trusted.

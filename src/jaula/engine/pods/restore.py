@@ -1,9 +1,11 @@
 """Containers of pods that go on from a checkpoint.
 
 CRI has no call for it. CRI-O and containerd take the path of an archive as the image of
-CreateContainer, and StartContainer restores it. The archive names the image that the container is
-created from; everything else is the client's request. So the container is confined as this request
-says, and CRIU is not run if the images are of another confinement.
+CreateContainer, or an image whose manifest has an annotation and whose only layer has the members
+of the archive; StartContainer restores it. Here a label of the image will do as well. The archive
+names the image that the container is created from; everything else is the client's request. So the
+container is confined as this request says, and CRIU is not run if the images are of another
+confinement.
 
 An archive is trusted as in an import (:mod:`jaula.engine.containers.checkpoint_archive`).
 """
@@ -22,8 +24,9 @@ import msgspec
 from jaula.engine.containers import shm
 from jaula.engine.containers.clone import held_description
 from jaula.engine.threads import in_own_thread, in_thread, shielded
-from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.errors import InvalidRequest, JaulaError, NotFound, resource_error
 from jaula.storage import checkpoint_files
+from jaula.storage.checkpoint_archive import ArchiveReader, TreeReader
 from jaula.storage.checkpoints import SHM_TAR
 from jaula.storage.trees import open_directory
 
@@ -37,6 +40,14 @@ if TYPE_CHECKING:
 
 NAME = "restored"
 """The name of the checkpoint from which a container is started."""
+
+ANNOTATIONS = frozenset(
+    {
+        "io.kubernetes.cri-o.annotations.checkpoint.name",  # CRI-O
+        "org.criu.checkpoint.container.name",  # containerd, and newer ones of CRI-O
+    }
+)
+"""Annotations of the manifest of an image that carries a checkpoint, or labels of the image."""
 
 
 class OpenedCheckpoint(NamedTuple):
@@ -56,16 +67,36 @@ class OpenedCheckpoint(NamedTuple):
         return self.store.link(manifest, self.directory)
 
 
-def is_archive(image: str) -> bool:
-    """Return whether the name of an image is the path of an archive. Pure."""
-    return image.startswith("/")
+def find(services: Services, image: str) -> str | None:
+    """Return where the checkpoint is that the name of an image means; None for a plain image.
+
+    The result is the path of an archive, or of the root of a layer, which ends with a slash.
+
+    :raises InvalidRequest: when an image with the annotation has several layers.
+    """
+    if image.startswith("/"):
+        return image.rstrip("/")
+    try:
+        found = services.images.resolve(image, None)
+        annotations = services.images.manifest(found).annotations
+    except NotFound:
+        return None  # reported when the container is created
+    names = {*found.config.labels, *({} if annotations is msgspec.UNSET else annotations)}
+    if not names & ANNOTATIONS:
+        return None
+    if len(found.layers) != 1:
+        raise InvalidRequest(
+            f"the image {image[:200]} carries a checkpoint in {len(found.layers)} layers",
+            hint="build it from scratch with the archive as its only layer",
+        )
+    return f"{services.layers.path(found.layers[0])}/"
 
 
 @asynccontextmanager
 async def opened(
     services: Services, archives: CheckpointArchives, path: str
 ) -> AsyncIterator[OpenedCheckpoint]:
-    """Yield the checkpoint of an archive. Its files are removed at the end.
+    """Yield the checkpoint at a path of :func:`find`. Its files are removed at the end.
 
     Its connections are closed in the restored container: it has another address, and their peers
     have the container that was left running.
@@ -90,6 +121,9 @@ async def opened(
 
 
 def _extract(archives: CheckpointArchives, path: str, directory: Path) -> Manifest:
+    if path.endswith("/"):
+        with open_directory(path) as root:
+            return archives.extract(TreeReader(root), directory)
     if "\0" in path:
         raise InvalidRequest(f"the checkpoint {path[:200]!r} contains a NUL byte")
     try:
@@ -100,7 +134,7 @@ def _extract(archives: CheckpointArchives, path: str, directory: Path) -> Manife
         os.close(fd)
         raise InvalidRequest(f"the checkpoint {path[:200]!r} is not a regular file")
     with open(fd, "rb") as file:
-        return archives.extract(file, directory)
+        return archives.extract(ArchiveReader(file), directory)
 
 
 @asynccontextmanager

@@ -443,8 +443,10 @@ class Pods:
         host = self._host_config(sandbox, request)
         body = msgspec.structs.replace(request.body, host_config=host)
         name = container_name(pod.metadata, request)
-        if restore.is_archive(body.image):
-            container = await self._create_restored(body, name, request, owner, authorize, log)
+        if (source := restore.find(self._services, body.image)) is not None:
+            container = await self._create_restored(
+                source, body, name, request, owner, authorize, log
+            )
             container.answered = True
             return container
         if (former := self._unanswered_container(name, request, owner)) is not None:
@@ -465,6 +467,7 @@ class Pods:
 
     async def _create_restored(
         self,
+        source: str,
         body: ContainerCreate,
         name: str,
         request: PodContainerRequest,
@@ -477,9 +480,8 @@ class Pods:
         :raises NotAuthorized: when the checkpoint is not trusted.
         """
         services, clones = self._services, self._containers.clones
-        async with restore.opened(
-            services, self._containers.checkpoint_archives, body.image
-        ) as checkpoint:
+        archives = self._containers.checkpoint_archives
+        async with restore.opened(services, archives, source) as checkpoint:
             image = clones.image(checkpoint.description)
             body = msgspec.structs.replace(body, image=image)
             request = msgspec.structs.replace(

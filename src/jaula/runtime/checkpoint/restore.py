@@ -23,6 +23,7 @@ import os
 import secrets
 import signal
 import socket
+import stat
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -347,12 +348,12 @@ class _Restore:
             else:
                 os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
             if mount_plan.is_device_directory(spec.mounts[index]):
-                self._complete_dev(fd)
+                self._complete_dev(fd, prepared)
             mounts.move_mount(fd, target)
             external.append(f"mnt[{path}]:{target}")
         return staging, external
 
-    def _complete_dev(self, dev: int) -> None:
+    def _complete_dev(self, dev: int, prepared: dict[int, int]) -> None:
         """Create the links of /dev, and the mount points below it."""
         owner = host_id(self._linux.uid_mappings, 0), host_id(self._linux.gid_mappings, 0)
         for link in mount_plan.LINKS:
@@ -361,12 +362,16 @@ class _Restore:
                 with contextlib.suppress(FileExistsError):
                     os.symlink(link.target, name, dir_fd=dev)
                     os.chown(name, *owner, dir_fd=dev, follow_symlinks=False)
-        for mount in self._spec.mounts:
+        for index, mount in enumerate(self._spec.mounts):
             path = expected.destination(mount)
             name = path.removeprefix("/dev/")
             if path.startswith("/dev/") and "/" not in name:
+                is_file = index in prepared and not stat.S_ISDIR(os.fstat(prepared[index]).st_mode)
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o755, dir_fd=dev)
+                    if is_file:
+                        os.mknod(name, stat.S_IFREG | 0o644, dir_fd=dev)
+                    else:
+                        os.mkdir(name, 0o755, dir_fd=dev)
                     os.chown(name, *owner, dir_fd=dev)
         if self._spec.process is not None and self._spec.process.terminal:
             flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
