@@ -295,6 +295,65 @@ def test_a_path_tells_nothing_about_the_files_of_the_host(guarded: Guarded) -> N
     guarded.use(RUNS, work)
 
 
+@pytest.mark.parametrize("image", [False, True], ids=["location", "archive as image"])
+def test_a_checkpoint_needs_the_right_to_its_path(
+    guarded: Guarded, tmp_path: Path, *, image: bool
+) -> None:
+    """It is written and read by root: as a mount, it could be any file of the host."""
+    own = tmp_path / "own"
+    own.mkdir()
+    os.chown(own, TRUSTED, TRUSTED)
+
+    async def call(cri: Cri, pod: str, id: str, path: str) -> None:
+        if not image:
+            await cri.call("CheckpointContainer", container_id=id, location=path)
+            return
+        config = _confined("other")
+        config.image.image = path
+        await cri.call("CreateContainer", pod_sandbox_id=pod, config=config)
+
+    async def without(cri: Cri) -> None:
+        pod, id = await _run_own(cri)
+        texts = [
+            (await denied(call(cri, pod, id, path))).replace(path, "PATH")
+            for path in ("/etc/shadow", "/etc/absent")
+        ]
+        assert texts[0] == texts[1]
+        assert f'host-mounts = ["PATH{":ro" if image else ""}"]' in texts[0]
+
+    async def trusted(cri: Cri) -> None:
+        pod, id = await _run_own(cri)
+        for path in (f"{own}/x.tar", "/granted/../etc/x.tar"):
+            with pytest.raises(GrpcError) as caught:
+                await call(cri, pod, id, path)
+            assert caught.value.code in (Code.INVALID_ARGUMENT, Code.PERMISSION_DENIED)
+        with pytest.raises(GrpcError, match="No such file"):
+            await call(cri, pod, id, "/granted/x.tar")
+        assert not os.listdir(own)
+
+    guarded.use(RUNS, without)
+    more = f'"/granted", "{own}"]\nsecurity-options = ["landlock=off", "systempaths=unconfined"'
+    guarded.set_policy(RULES.replace('"/granted"', more))
+    try:
+        guarded.use(TRUSTED, trusted)
+    finally:
+        guarded.set_policy(RULES)
+
+
+def _confined(name: str) -> api.ContainerConfig:
+    config = container_config(name, "sleep", "100")
+    config.linux.resources.memory_limit_in_bytes = 64 << 20
+    confined(config)
+    return config
+
+
+async def _run_own(cri: Cri) -> tuple[str, str]:
+    pod = await run_pod(cri, pod_config())
+    created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=_confined("main"))
+    await cri.call("StartContainer", container_id=created.container_id)
+    return pod, str(created.container_id)
+
+
 def test_a_log_directory_that_its_user_could_replace_is_refused(
     guarded: Guarded, tmp_path: Path
 ) -> None:
@@ -352,6 +411,8 @@ def test_a_pod_belongs_to_the_user_who_ran_it(guarded: Guarded) -> None:
                 other.call("Exec", container_id=id, cmd=["id"], stdout=True),
                 other.call("Attach", container_id=id, stdout=True),
                 other.call("ReopenContainerLog", container_id=id),
+                other.call("CheckpointContainer", container_id=id, location="/granted/x"),
+                owner.call("CheckpointContainer", container_id=id, location="/granted/x"),
                 other.call(
                     "UpdateContainerResources",
                     container_id=id,
