@@ -41,15 +41,20 @@ def node(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 class Restores:
     """Makes an archive of a container in one pod, and containers from it in others."""
 
-    def __init__(self, node: Node, cri: Cri, directory: Path, *, userns: bool = False) -> None:
+    def __init__(
+        self, node: Node, cri: Cri, directory: Path, *, userns: bool = False, host: bool = False
+    ) -> None:
+        """``host`` is for pods on the network of the host."""
         self.node, self.cri, self.directory, self.userns = node, cri, directory, userns
+        self.host = host
         self.archive = directory / "main.tar"
 
     async def run_pod(self, name: str) -> str:
         logs = self.directory / name
-        config = sandbox_config(name, api.CONTAINER, log_directory=str(logs), hostname=name)
+        config = sandbox_config(name, api.CONTAINER, log_directory=str(logs))
         options = config.linux.security_context.namespace_options
-        options.network = api.POD
+        if not self.host:
+            options.network, config.hostname = api.POD, name
         if self.userns:
             options.userns_options.mode = api.POD
             for rows in (options.userns_options.uids, options.userns_options.gids):
@@ -103,7 +108,8 @@ class Restores:
         assert first - 1 in self.numbers("first")  # the last one that the former container printed
         assert numbers == list(range(first, first + len(numbers)))
         assert await self.cri.run(id, "cat", "/root/f", "/dev/shm/f") == "kept\nshared\n"
-        assert await self.cri.run(id, "hostname") == f"{pod}\n"
+        name = os.uname().nodename if self.host else pod
+        assert await self.cri.run(id, "hostname") == f"{name}\n"
         assert self._confinement(id) == self.confinement
         assert not self.left()
 
@@ -132,18 +138,20 @@ class Restores:
 
 
 def with_archive(
-    node: Node, directory: Path, work: Callable[[Restores], Awaitable[None]], *, userns: bool
+    node: Node, directory: Path, work: Callable[[Restores], Awaitable[None]], **kind: bool
 ) -> None:
     async def run(cri: Cri) -> None:
-        restores = Restores(node, cri, directory, userns=userns)
+        restores = Restores(node, cri, directory, **kind)
         await restores.save()
         await work(restores)
 
     node.calls(run)
 
 
-@pytest.mark.parametrize("userns", [False, True])
-def test_a_container_goes_on_in_another_pod(node: Node, tmp_path: Path, *, userns: bool) -> None:
+@pytest.mark.parametrize("kind", [{}, {"userns": True}, {"host": True}], ids=str)
+def test_a_container_goes_on_in_another_pod(
+    node: Node, tmp_path: Path, kind: dict[str, bool]
+) -> None:
     async def work(restores: Restores) -> None:
         for name in ("second", "third"):  # an archive can be used more than once
             pod = await restores.run_pod(name)
@@ -155,7 +163,7 @@ def test_a_container_goes_on_in_another_pod(node: Node, tmp_path: Path, *, usern
             await restores.cri.call("StopContainer", container_id=id, timeout=0)
             assert (await restores.cri.container(id)).exit_code == 137
 
-    with_archive(node, tmp_path, work, userns=userns)
+    with_archive(node, tmp_path, work, **kind)
 
 
 @pytest.mark.parametrize("form", ["label", "annotation"])
