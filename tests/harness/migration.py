@@ -75,9 +75,13 @@ class Site:
 
     def ticks(self, name: str) -> list[int]:
         """Return the rounds that the server has printed here."""
-        if self.state(name) is None:
-            return []
-        return [int(number) for number in re.findall(r"tick (\d+)", self.jaula("logs", name))]
+        done = self.engine.cli("jaula", "logs", name)  # fails if the container does not exist
+        return [int(number) for number in re.findall(r"tick (\d+)", str(done.stdout))]
+
+    def descriptors(self) -> int:
+        """Return how many descriptors the engine has open."""
+        assert self.engine.process is not None
+        return len(os.listdir(f"/proc/{self.engine.process.pid}/fd"))
 
     def leftovers(self) -> list[str]:
         """Return what a migration could have left: directories, cgroups and links."""

@@ -33,6 +33,7 @@ from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
 from jaula.spec.api_networks import NetworkCreate
 
 VERSION = 1
+DRY_RUN = "dry run"  # reason of a Cancel that is not a failure
 PROTOCOL = "jaula-migration"  # of the header Upgrade
 MAX_MESSAGE = 8 << 20  # bytes of a JSON document
 MAX_DATA = 1 << 20  # bytes of one data frame

@@ -263,12 +263,14 @@ class CheckpointStore:
         known: Mapping[str, CheckpointFile] = _NONE,
         *,
         hidden: bool = False,
+        durable: bool = True,
     ) -> Manifest:
         """Complete the checkpoint of :meth:`begin`: write its manifest and give it its name.
 
         The digests are those of the files in the image directory, and of ``spec.dump`` if it exists
         beside it. ``known`` are those of :meth:`digest`, by name. A hidden one gets no name: it is
-        complete where it is, until :meth:`discard`.
+        complete where it is, until :meth:`discard`. One that is not ``durable`` means nothing after
+        a power failure.
 
         :raises Unavailable: when the disk is full.
         """
@@ -282,7 +284,7 @@ class CheckpointStore:
             failure = resource_error(error, f"checkpoint {manifest.name}")
             raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
         manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
-        return self.accept(images, manifest, hidden=hidden)
+        return self.accept(images, manifest, hidden=hidden, durable=durable)
 
     def incoming(self) -> Path:
         """Make a directory for an archive that is being read; the caller removes it.
@@ -320,7 +322,9 @@ class CheckpointStore:
             self.discard(images)
             raise
 
-    def accept(self, images: Path, manifest: Manifest, *, hidden: bool = False) -> Manifest:
+    def accept(
+        self, images: Path, manifest: Manifest, *, hidden: bool = False, durable: bool = True
+    ) -> Manifest:
         """Complete a checkpoint of :meth:`begin` whose files were verified with this manifest.
 
         A hidden one gets no name.
@@ -331,13 +335,14 @@ class CheckpointStore:
             for file in manifest.files:
                 (images / file.name).chmod(0o644)
             data = msgspec.json.format(msgspec.json.encode(manifest))
-            _write(images.parent / MANIFEST, data)
-            _write(images.parent / MAC, self._mac(data).encode())
-            for directory in (images, images.parent):
+            _write(images.parent / MANIFEST, data, sync=durable)
+            _write(images.parent / MAC, self._mac(data).encode(), sync=durable)
+            for directory in (images, images.parent) if durable else ():
                 _sync(directory)
             if not hidden:
                 os.rename(images.parent, images.parent.parent / manifest.name)
-                _sync(images.parent.parent)
+                if durable:
+                    _sync(images.parent.parent)
         except OSError as error:
             failure = resource_error(error, f"checkpoint {manifest.name}")
             raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
@@ -518,11 +523,12 @@ def _read(path: Path) -> bytes:
     return data if len(data) <= MAX_MANIFEST else b""
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, *, sync: bool = True) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
 
 
 def _sync(directory: Path) -> None:

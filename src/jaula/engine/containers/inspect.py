@@ -106,6 +106,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Config": config(record),
         "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
         **_egress(services, record),
+        **_migration(record),
         **pod(services, record),
     }
 
@@ -117,6 +118,21 @@ def _egress(services: Services, record: ContainerRecord) -> dict[str, Any]:
     refused = services.network_manager.refused_egress(record.id)
     rows = [{"Destination": row.destination, "Packets": row.packets} for row in refused]
     return {"EgressRefused": rows}
+
+
+def _migration(record: ContainerRecord) -> dict[str, Any]:
+    """Return the member ``Migration`` of a container that was moved here or away."""
+    migration = record.migration
+    if migration is None:
+        return {}
+    return {
+        "Migration": {
+            "ID": migration.id,
+            "Phase": str(migration.phase),
+            "Peer": migration.peer,
+            "Container": migration.container,
+        }
+    }
 
 
 def pod(services: Services, record: ContainerRecord) -> dict[str, Any]:

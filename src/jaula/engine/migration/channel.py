@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from ssl import SSLContext
 
-    from jaula.spec.migration import Message
+    from jaula.spec.migration import Message, Transfer
 
 _CHUNK = 1 << 18  # bytes of one read
 _CONNECT_TIMEOUT = 10.0  # seconds
@@ -78,6 +78,15 @@ class Channel:
         if data:
             await self._write(wire.data_head(len(data)), data)
             self.sent += len(data)
+
+    async def send_small(self, transfer: Transfer, data: bytes) -> None:
+        """Send a whole transfer."""
+        parts = [wire.message_frame(transfer)]
+        for start in range(0, len(data), wire.MAX_DATA):
+            part = data[start : start + wire.MAX_DATA]
+            parts += (wire.data_head(len(part)), part)
+        await self._write(*parts, wire.END)
+        self.sent += len(data)
 
     async def end_data(self) -> None:
         """End a transfer."""

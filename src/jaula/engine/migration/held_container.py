@@ -18,6 +18,7 @@ from jaula.runtime.protocol import COMMIT, HELD, RESUME, CheckpointRequest
 from jaula.state.records import MigrationPhase
 
 if TYPE_CHECKING:
+    from jaula.engine.migration.files import FileSender
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.runtime.client import Shim
@@ -37,20 +38,33 @@ class HeldContainer:
         self._sock: socket.socket | None = None
         self._dump: asyncio.Task[None] | None = None
 
-    async def stop(self, request: CheckpointRequest) -> None:
-        """Dump the container, and return when it is held.
+    async def stop(self, request: CheckpointRequest, sender: FileSender) -> None:
+        """Dump the container, and return when it is held. Its memory is sent while it is written.
 
         :raises JaulaError: when CRIU fails; the container runs on.
         """
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)
         self._dump = asyncio.ensure_future(self._shim.checkpoint(request, theirs.detach()))
-        loop = asyncio.get_running_loop()
-        report = await self.during(loop.sock_recv(self._sock, 64))
-        if not report.startswith(HELD):
-            await self._dump
-            raise RuntimeFailure("the shim has not held the container")
-        await asyncio.to_thread(hold.set_ports, self._container.record, up=False)
+        await self.during(self._send_dump(self._sock, sender))
+
+    async def _send_dump(self, sock: socket.socket, sender: FileSender) -> None:
+        complete = asyncio.Event()
+        sending = asyncio.ensure_future(sender.send_growing(complete))
+        report = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(sock, 64))
+        try:
+            await asyncio.wait((sending, report), return_when=asyncio.FIRST_COMPLETED)
+            if not report.done():
+                await sending  # it has failed
+            if not (await report).startswith(HELD):
+                raise RuntimeFailure("the shim has not held the container")
+            complete.set()
+            await asyncio.to_thread(hold.set_ports, self._container.record, up=False)
+            await sending
+        finally:
+            for task in (sending, report):
+                task.cancel()
+            await asyncio.gather(sending, report, return_exceptions=True)
 
     async def during(self, work: Awaitable[_Result]) -> _Result:
         """Return the result of ``work``.

@@ -135,6 +135,12 @@ class Migration:
                 result = await shielded(self._settle(container, outgoing, error))
             finally:
                 await channel.close()
+        self._services.events.emit(
+            "container",
+            "migrate",
+            container.id,
+            container.record.event_attributes | {"target": options.target},
+        )
         if options.remove and container.id in self._services.container_store:
             await self._containers.remove(container.id, force=False, volumes=False)
         return result
@@ -360,7 +366,10 @@ class Migration:
     # -- target ----------------------------------------------------------------------------------
 
     async def accept(self, descriptor: int, early: bytes, access: Access) -> None:
-        """Serve another engine that moves a container here; owns the descriptor."""
+        """Serve another engine that moves a container here; owns the descriptor.
+
+        :raises JaulaError: when the container has not arrived; the other engine was told.
+        """
         channel = await channels.adopt(descriptor, early)
         try:
             first = await channel.receive()
@@ -370,13 +379,11 @@ class Migration:
                 await channel.send(await self._report(first))
             else:
                 raise ProtocolError(f"{type(first).__name__} is not how a migration begins")
-        except LinkLost as error:
-            log.info("migration: %s", error.message)
         except JaulaError as error:
-            log.info("migration from %s failed: %s", access.peer, error)
+            log.info("migration from %s: %s", access.peer, error)
             with contextlib.suppress(LinkLost):
                 await channel.send(Failed(error.message, error.hint or ""))
-                await asyncio.sleep(0)
+            raise
         finally:
             await channel.close()
 

@@ -41,6 +41,7 @@ from jaula.runtime.protocol import CheckpointRequest
 from jaula.spec.api import AddressMode, VolumeMode
 from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.migration import (
+    DRY_RUN,
     VERSION,
     Cancel,
     CheckRow,
@@ -163,7 +164,10 @@ class Outgoing:
         verdict = await channel.expect(Verdict)
         rows += verdict.rows
         self._report(Progress(stage="check", rows=tuple(rows)))
-        if not self._options.dry_run:
+        if self._options.dry_run:
+            with contextlib.suppress(LinkLost):  # it has refused
+                await channel.send(Cancel(DRY_RUN))
+        else:
             for row in rows:
                 if not row.passed:
                     raise InvalidRequest(
@@ -368,6 +372,7 @@ class Outgoing:
         try:
             self._mark(MigrationPhase.MOVING, prepared.container)
             self._report(Progress(stage="dump"))
+            before, sender = channel.sent, FileSender(channel, images)
             self._stopped_at = time.monotonic()
             await held.stop(
                 CheckpointRequest(
@@ -377,11 +382,10 @@ class Outgoing:
                     tcp_close=not verdict.keep_address,
                     end_execs=self._options.end_execs,
                     hold=True,
-                )
+                ),
+                sender,
             )
             self._held_at = time.monotonic()
-            before = channel.sent
-            sender = FileSender(channel, images)
             files = await held.during(sender.send_rest())
             await held.during(self._coordinator.reach(Step.HELD))
             others = self._coordinator.sent_by_others

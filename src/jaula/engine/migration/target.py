@@ -30,6 +30,7 @@ from jaula.network.config import check_pools
 from jaula.runtime.protocol import COMMIT, HELD
 from jaula.spec.api import VolumeMode
 from jaula.spec.migration import (
+    DRY_RUN,
     Cancel,
     CheckRow,
     Go,
@@ -170,8 +171,9 @@ class Incoming:
         while True:
             message = await self._channel.receive()
             if isinstance(message, Cancel):
-                log.info("migration of %s was cancelled: %s", self._offer.name, message.reason)
-                return
+                if message.reason == DRY_RUN:
+                    return
+                raise RuntimeFailure(f"the source has cancelled: {message.reason}")
             if isinstance(message, Transfer):
                 await self._receive(message)
             elif isinstance(message, Removed):
@@ -384,10 +386,14 @@ class Incoming:
         container, files = self._container, self._files
         if container is None or files is None or self._directory is None:
             raise ProtocolError("Restore is out of order")
-        files.check(message.files)
+        known = files.check(message.files)
         await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
         manifest = await asyncio.to_thread(
-            self._services.checkpoints.commit, self._directory, self._manifest(container, message)
+            self._services.checkpoints.commit,
+            self._directory,
+            self._manifest(container, message),
+            known,
+            durable=False,  # a power failure ends the migration at the source as well
         )
         self._directory = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -173,12 +173,16 @@ def test_an_interrupted_command_leaves_the_container_running(two: Sites) -> None
 def test_moves_to_and_fro_leave_nothing(two: Sites) -> None:
     start(two.a)
     with two.counting(ADDRESS) as client:
-        for _ in range(3):
+        for number in range(10):
             move(two.a, two.b, "--rm")
             move(two.b, two.a, "--rm")
+            if number == 0:
+                before = [site.descriptors() for site in (two.a, two.b)]
         result = client.finish()
     assert result["failure"] == ""
     assert result["answers"] == result["last"]
+    for site, count in zip((two.a, two.b), before, strict=True):
+        containers.eventually(lambda site=site, most=count: site.descriptors() <= most, "closed")  # type: ignore[misc]
     two.a.jaula("rm", "-f", NAME)
     for site in (two.a, two.b):
         containers.eventually(lambda site=site: not site.leftovers(), "nothing is left")  # type: ignore[misc]

@@ -1,0 +1,148 @@
+"""The checks before a migration: each refusal has the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.engine.migration import checks
+from jaula.spec.api import AddressMode, ContainerCreate, HostConfig, VolumeMode
+from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
+from jaula.spec.migration import VERSION, HostDescription, Offer, OfferedNetwork
+from jaula.state.records import MountRecord
+
+HOST = HostDescription(
+    kernel="6.12.1",
+    architecture="x86_64",
+    page_size=4096,
+    criu="4.2",
+    cpu_features=("avx", "fpu"),
+    landlock=6,
+)
+LAN = OfferedNetwork("lan", "10.0.0.5", "", "02:42:0a:00:00:05")
+
+
+def failed(**changes: Any) -> list[str]:
+    """Return the rows that a changed target does not pass."""
+    rows = checks.check_hosts(HOST, msgspec.structs.replace(HOST, **changes))
+    for row in rows:
+        assert row.passed == (not row.hint), row
+    return [row.check for row in rows if not row.passed]
+
+
+def test_an_equal_host_passes() -> None:
+    assert failed() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"architecture": "aarch64"}, "architecture"),
+        ({"page_size": 65536}, "architecture"),
+        ({"cpu_features": ("fpu",)}, "processor"),
+        ({"kernel": "6.6.100"}, "kernel"),
+        ({"kernel": "5.99"}, "kernel"),
+        ({"criu": ""}, "CRIU"),
+        ({"criu": "4.1.1"}, "CRIU"),
+        ({"landlock": 5}, "Landlock"),
+    ],
+)
+def test_a_lesser_host_is_refused(changes: dict[str, Any], check: str) -> None:
+    assert failed(**changes) == [check]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel": "6.12.0-debian"},
+        {"kernel": "7.0"},
+        {"criu": "4.10"},
+        {"cpu_features": ("avx", "avx512f", "fpu")},
+        {"landlock": 7},
+    ],
+)
+def test_a_better_host_passes(changes: dict[str, Any]) -> None:
+    assert failed(**changes) == []
+
+
+@pytest.mark.parametrize(
+    ("mounts", "mode", "passed"),
+    [
+        ([], VolumeMode.COPY, True),
+        ([MountRecord("volume", "/data", name="data")], VolumeMode.COPY, True),
+        ([MountRecord("bind", "/src", source="/srv")], VolumeMode.COPY, False),
+        ([MountRecord("bind", "/src", source="/srv")], VolumeMode.SHARED, True),
+        ([MountRecord("engine-socket", "/run/docker.sock")], VolumeMode.SHARED, False),
+        ([MountRecord("image", "/tools", image="sha256:1")], VolumeMode.COPY, False),
+        ([MountRecord("tmpfs", "/tmp")], VolumeMode.COPY, True),
+    ],
+)
+def test_mounts(mounts: list[MountRecord], mode: VolumeMode, passed: bool) -> None:
+    row = checks.check_mounts(mounts, mode)
+    assert row.passed is passed
+    assert bool(row.hint) is not passed
+
+
+@pytest.mark.parametrize(
+    ("mode", "problems", "passed", "keep"),
+    [
+        (AddressMode.AUTO, [], True, True),
+        (AddressMode.AUTO, ["no such subnet"], True, False),
+        (AddressMode.KEEP, [], True, True),
+        (AddressMode.KEEP, ["no such subnet"], False, True),
+        (AddressMode.NEW, [], True, False),
+    ],
+)
+def test_the_addresses(mode: AddressMode, problems: list[str], passed: bool, keep: bool) -> None:
+    choice = checks.choose_addresses(mode, [LAN], problems)
+    assert (choice.row.passed, choice.keep) == (passed, keep)
+    if problems:
+        assert problems[0] in choice.row.detail
+
+
+def test_a_container_without_a_network_has_no_address_to_lose() -> None:
+    assert checks.choose_addresses(AddressMode.KEEP, [], []).row.passed
+
+
+def offer(body: ContainerCreate) -> Offer:
+    return Offer(VERSION, "id", "web", body, "sha256:1", "app", HOST, networks=(LAN,))
+
+
+def test_a_new_address_drops_every_address_of_the_request() -> None:
+    settings = EndpointSettings(
+        ipam_config=EndpointIPAMConfig(ipv4_address="10.0.0.5"),
+        mac_address="02:42:0a:00:00:05",
+        aliases=("w",),
+    )
+    body = ContainerCreate(
+        mac_address="02:42:0a:00:00:05",
+        networking_config=NetworkingConfig(endpoints_config={"lan": settings}),
+        host_config=HostConfig(network_mode="lan"),
+    )
+    kept = checks.request_at_target(offer(body), keep_address=True, image="app")
+    assert kept.networking_config.endpoints_config["lan"] == settings
+    new = checks.request_at_target(offer(body), keep_address=False, image="sha256:1")
+    assert new.image == "sha256:1"
+    assert new.mac_address == ""
+    there = new.networking_config.endpoints_config["lan"]
+    assert (there.ipam_config, there.mac_address, there.aliases) == (None, "", ("w",))
+
+
+def test_a_network_that_was_connected_later_is_part_of_the_request() -> None:
+    body = ContainerCreate(host_config=HostConfig(network_mode="bridge"))
+    there = checks.request_at_target(offer(body), keep_address=True, image="app")
+    assert set(there.networking_config.endpoints_config) == {"lan"}
+
+
+def test_too_little_memory_is_refused() -> None:
+    assert checks.check_memory(1 << 30, 2 << 30).passed
+    row = checks.check_memory(1 << 30, 1 << 30)
+    assert not row.passed
+    assert row.hint
+
+
+def test_another_version_of_the_protocol_is_refused() -> None:
+    newer = msgspec.structs.replace(offer(ContainerCreate()), version=VERSION + 1)
+    assert not checks.check_version(newer).passed

@@ -1,0 +1,103 @@
+"""Frames and messages between engines, with hostile bytes."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import pytest
+
+from jaula.spec import migration as wire
+from jaula.spec.migration import (
+    Cancel,
+    Frame,
+    FrameKind,
+    FrameParser,
+    Go,
+    ProtocolError,
+    Removed,
+    TransferKind,
+)
+
+
+def head(kind: int, size: int) -> bytes:
+    return struct.pack("!BI", kind, size)
+
+
+def parse(data: bytes, step: int) -> list[Frame]:
+    parser = FrameParser()
+    frames = []
+    for start in range(0, len(data), step):
+        frames += parser.feed(data[start : start + step])
+    assert parser.empty
+    return frames
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 4096])
+def test_frames_are_the_same_however_the_stream_is_cut(step: int) -> None:
+    message = wire.message_frame(Cancel("because"))
+    data = message + wire.data_head(3) + b"abc" + wire.END + wire.ALIVE
+    frames = parse(data, step)
+    assert [frame.kind for frame in frames] == [1, 2, 3, 4]
+    assert wire.decode_message(frames[0].payload) == Cancel("because")
+    assert frames[1].payload == b"abc"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(0, 0),
+        head(9, 0),
+        head(255, 1),
+        head(FrameKind.MESSAGE, wire.MAX_MESSAGE + 1),
+        head(FrameKind.DATA, wire.MAX_DATA + 1),
+        head(FrameKind.DATA, 0xFFFF_FFFF),
+        head(FrameKind.END, 1),
+        head(FrameKind.ALIVE, 1),
+    ],
+)
+def test_an_unknown_or_too_large_frame_is_refused_before_it_is_read(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        list(FrameParser().feed(data))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"type":"go","type":"nothing"}',
+        b'{"type":"nothing"}',
+        b'{"type":"inquiry","version":"1","id":"x"}',
+        b'{"type":"transfer","kind":"shell"}',
+        b'{"type":"restore","created":1,"files":[{"name":1}]}',
+        b'{"type":"verdict","rows":[[1]]}',
+        b"[" * 100_000,
+        b'{"type":"cancel","reason":' + b"[" * 50_000,
+    ],
+)
+def test_a_payload_that_is_not_a_message_is_refused(payload: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        wire.decode_message(payload)
+
+
+def test_damaged_messages_are_refused_or_are_messages() -> None:
+    random.seed(7)
+    whole = wire.message_frame(Removed(TransferKind.VOLUME, "/data", ("a", "b/c")))[5:]
+    for _ in range(2000):
+        data = bytearray(whole)
+        for _ in range(random.randint(1, 4)):
+            data[random.randrange(len(data))] = random.randrange(256)
+        try:
+            wire.decode_message(bytes(data))
+        except ProtocolError:
+            continue
+
+
+def test_a_stream_that_ends_within_a_frame_is_incomplete() -> None:
+    parser = FrameParser()
+    list(parser.feed(wire.message_frame(Go())[:-1]))
+    assert not parser.empty
