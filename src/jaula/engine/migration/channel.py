@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from jaula.spec.migration import Message, Transfer
 
-_CHUNK = 1 << 18  # bytes of one read
+_CHUNK = 1 << 16  # bytes of one read
 _CONNECT_TIMEOUT = 10.0  # seconds
 _MAX_HEAD = 64 << 10  # bytes of an HTTP answer
 
@@ -44,6 +44,7 @@ class Channel:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, early: bytes = b""
     ) -> None:
         self._reader, self._writer = reader, writer
+        writer.transport.max_size = _CHUNK  # type: ignore[attr-defined]  # no mmap for each read
         self._parser = FrameParser()
         self._frames: deque[Frame] = deque(self._parser.feed(early))
         self._sending = asyncio.Lock()

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,120}\.(?:img|json)", re.ASCII)
 _PAGES = re.compile(r"pages-([0-9]{1,10})\.img", re.ASCII)
-_CHUNK = 1 << 19  # bytes of one data frame, at most
+_READ = 1 << 20  # bytes that are read at once
+_CHUNK = 1 << 16  # bytes of one data frame, at most
 _BATCH = 4 << 20  # bytes of small files that are read together
 _BUFFERED = 1 << 20  # bytes of a file that are received before it is written
 _INTERVAL = 0.005  # seconds between two looks at a file that grows
@@ -71,9 +72,10 @@ class FileSender:
         try:
             while True:
                 is_last = complete.is_set() or len(self._unsent_pages()) > 1
-                data = await asyncio.to_thread(os.read, fd, _CHUNK)
+                data = await asyncio.to_thread(os.read, fd, _READ)
                 if data:
-                    await self._channel.send_data(data)
+                    for start in range(0, len(data), _CHUNK):
+                        await self._channel.send_data(data[start : start + _CHUNK])
                     digest.update(data)
                     size += len(data)
                 elif is_last:
