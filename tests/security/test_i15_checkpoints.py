@@ -12,6 +12,7 @@ The classes of the vulnerabilities that restores had in other engines:
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import time
@@ -27,6 +28,7 @@ from jaula.storage.checkpoints import CheckpointStore
 pytestmark = pytest.mark.criu
 
 OPEN = ("--userns=host", "--security-opt", "landlock=off", "--security-opt", "seccomp=unconfined")
+IN_CREATE = 0x100
 SCRIPT = "mkdir -p /data/inner; exec 3>/data/inner/held; rm /data/inner/held"
 
 
@@ -68,8 +70,15 @@ def test_a_link_in_a_volume_leads_no_deleted_file_to_the_host(
     with checkpointed(engine, busybox, volume, *flags) as name:
         shutil.rmtree(volume / "inner")
         (volume / "inner").symlink_to(canary / "directory")
-        start(engine, name)
-        assert os.listdir(canary / "directory") == []
+        libc = ctypes.CDLL(None)
+        watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            assert libc.inotify_add_watch(watch, bytes(canary / "directory"), IN_CREATE) >= 0
+            start(engine, name)
+            with pytest.raises(BlockingIOError):  # no file was created, not even for a moment
+                os.read(watch, 4096)
+        finally:
+            os.close(watch)
 
 
 @pytest.mark.parametrize("flags", [(), OPEN], ids=["default", "no user namespace"])

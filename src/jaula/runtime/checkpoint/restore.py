@@ -238,7 +238,11 @@ class _Restore:
             "orphan-pts-master": self._guard(self._keep_master),
         }
         try:
-            with criu.Criu(pass_fds=pass_fds, prepare=self._enter_namespaces) as service:
+            with criu.Criu(
+                f"/proc/self/fd/{self._program}",
+                pass_fds=(self._program, *pass_fds),
+                prepare=self._enter_namespaces,
+            ) as service:
                 handlers["pre-resume"] = self._guard(self._verify, service.kill)
                 self._service = service
                 pid = service.restore(request, handlers)
@@ -327,8 +331,10 @@ class _Restore:
         they open them, so every directory above must be open to all users.
         """
         spec = self._spec
+        self._program = self._fd_stack.add(os.open(criu.find(), os.O_RDONLY | os.O_CLOEXEC))
         namespaces.unshare(namespaces.CLONE.NEWNS)
         mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.PRIVATE)
+        _protect_host()
         staging = next(path for path in _STAGING if os.path.isdir(path))
         tree = mounts.new_filesystem("tmpfs", (("mode", "0711"),))
         mounts.move_mount(tree, staging)
@@ -548,6 +554,20 @@ class _Restore:
                 raise RuntimeFailure("criu was killed")
             receive_go(engine)
         self._links.mark_continued()
+
+
+def _protect_host() -> None:
+    """Make the host's directories read-only in this mount namespace, and /tmp an empty one.
+
+    CRIU creates files without a name by their path, before the container's root is its own. A link
+    that another container has put into a volume leads to a directory of the host then.
+    """
+    mounts.mount_setattr(mounts.AT_FDCWD, "/", set=mounts.MOUNT_ATTR.RDONLY, recursive=True)
+    for path in ("/proc", "/sys"):  # no file can be created there, and new ones must be like them
+        mounts.mount_setattr(mounts.AT_FDCWD, path, clear=mounts.MOUNT_ATTR.RDONLY, recursive=True)
+    tree = mounts.new_filesystem("tmpfs", (("mode", "1777"),))
+    mounts.move_mount(tree, "/tmp")
+    os.close(tree)
 
 
 def _as_failure(error: BaseException) -> JaulaError:

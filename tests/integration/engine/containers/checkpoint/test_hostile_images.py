@@ -26,10 +26,7 @@ CONFINED = (
 )
 STARTED = ("all of cap_eff", "all of the host's namespaces", "part of /dev", "truncated file")
 """Edits that are started by the engine; for the others the function that it calls is enough."""
-WRAPPER = """#!/bin/sh
-echo "$@" >>{log}
-exec {criu} "$@"
-"""
+ALARM = "#!/bin/sh\necho called >{fifo}\n"
 
 
 def test_edited_images_are_refused_before_criu_runs(
@@ -38,14 +35,16 @@ def test_edited_images_are_refused_before_criu_runs(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    calls, canary = tmp_path / "calls", tmp_path / "canary"
+    canary = tmp_path / "canary"
     canary.write_text("unchanged")
     (tmp_path / "bin").mkdir()
-    wrapper = tmp_path / "bin/criu"
-    wrapper.write_text(WRAPPER.format(log=calls, criu=shutil.which("criu")))
-    wrapper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{wrapper.parent}", prepend=":")
+    program, real = tmp_path / "bin/criu", shutil.which("criu")
+    program.symlink_to(str(real))
+    monkeypatch.setenv("PATH", f"{program.parent}", prepend=":")
     engine = new_engine()
+    fifo = engine.run / "called"  # CRIU sees no writable directory of the host
+    os.mkfifo(fifo)
+    alarm = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     engine.cli("jaula", "load", "-i", str(busybox_archive))
     script = "exec 3>/tmp/open; while sleep 1; do :; done"
     run = ("run", "-d", "--name", NAME, *CONFINED, "busybox", "sh", "-c", script)
@@ -58,7 +57,10 @@ def test_edited_images_are_refused_before_criu_runs(
     state = oci.State(container, "creating", "/")
     confinement = expected.of_container(spec, state, runtime_interfaces(), seccomp_cache=None)
     monkeypatch.setattr("os.fsync", lambda _fd: None)  # of the copies
-    before, failures = calls.read_text(), []
+    failures = []
+    program.unlink()
+    program.write_text(ALARM.format(fifo=fifo))
+    program.chmod(0o755)
     check_images(store.verify(store.read(container, "one")), confinement)
     for edit in checkpoint_edits.edits(canary):
         try:
@@ -76,9 +78,15 @@ def test_edited_images_are_refused_before_criu_runs(
             failures.append((edit.name, edit.words, message))
         store.remove(container, "edited")
     assert not failures, "\n".join(str(each) for each in failures)
-    assert calls.read_text() == before
+    with pytest.raises(BlockingIOError):
+        os.read(alarm, 64)
     assert canary.read_text() == "unchanged"
+    assert engine.cli("jaula", "start", "--checkpoint", "one", NAME).returncode != 0
+    assert os.read(alarm, 64) == b"called\n"
+    os.close(alarm)
     assert not containers.inspect(engine, NAME)["State"]["Running"]
+    program.unlink()
+    program.symlink_to(str(real))
     assert engine.cli("jaula", "start", "--checkpoint", "one", NAME).returncode == 0
 
 
