@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from jaula.errors import InvalidRequest
 
-CHUNK_SIZE = 1 << 16  # bytes of one read or write
+CHUNK_SIZE = 1 << 18  # bytes of one read or write
 
 
 class TlsFiles(NamedTuple):
@@ -120,6 +120,7 @@ class TlsCodec:
         self._session = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server, server_hostname=name
         )
+        self._failure: ssl.SSLError | None = None  # of a read, after the data before it
         self.ended = False  # the peer has closed its direction
 
     def feed(self, data: bytes) -> None:
@@ -145,18 +146,24 @@ class TlsCodec:
 
     def read(self) -> bytes:
         """Return at most ``CHUNK_SIZE`` bytes of data; b'' if more must be fed, or at the end."""
-        if self.ended:
-            return b""
-        try:
-            data = self._session.read(CHUNK_SIZE)
-        except ssl.SSLWantReadError:
-            return b""
-        except ssl.SSLZeroReturnError:
-            data = b""
-        except ssl.SSLError as error:
-            raise _tls_error(error) from None
-        self.ended = not data
-        return data
+        records = []
+        size = 0
+        while size < CHUNK_SIZE and not self.ended and self._failure is None:
+            try:
+                data = self._session.read(CHUNK_SIZE - size)  # of one record, 16 KiB at most
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLZeroReturnError:
+                data = b""
+            except ssl.SSLError as error:
+                self._failure = error
+                break
+            self.ended = not data
+            records.append(data)
+            size += len(data)
+        if self._failure is not None and not records:
+            raise _tls_error(self._failure) from None
+        return b"".join(records)
 
     def write(self, data: bytes) -> None:
         """Encrypt data."""
