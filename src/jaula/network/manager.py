@@ -341,6 +341,26 @@ class NetworkManager:
                 if (endpoint := net.endpoints.get(container_id)) is not None:
                     self._networks.egress.admit(endpoint, name, addresses)
 
+    def egress_addresses(self, container_id: str, network: str) -> dict[str, dict[str, int]]:
+        """Return the addresses of names that an egress list allows now, by set, with seconds."""
+        with self._lock:
+            net = self._networks.get(network)
+            endpoint = net.endpoints.get(container_id) if net else None
+            return self._networks.egress.names(endpoint) if endpoint is not None else {}
+
+    def restore_egress(
+        self, container_id: str, network: str, addresses: dict[str, dict[str, int]]
+    ) -> None:
+        """Allow the result of :meth:`egress_addresses` again, for an endpoint of the same list.
+
+        :raises JaulaError: when the firewall refuses.
+        """
+        with self._lock:
+            net = self._networks.get(network)
+            endpoint = net.endpoints.get(container_id) if net else None
+            if endpoint is not None:
+                self._networks.egress.restore_names(endpoint, addresses)
+
     def refused_egress(self, container_id: str) -> list[Refused]:
         """Return the destinations that a container's egress list refused, most packets first."""
         with self._lock:

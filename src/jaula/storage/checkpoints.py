@@ -65,12 +65,17 @@ class CheckpointFile(msgspec.Struct, frozen=True):
 
 
 class CheckpointAddress(msgspec.Struct, frozen=True):
-    """The addresses of a container on one network; '' for none."""
+    """The addresses of a container on one network; '' for none.
+
+    ``names`` are addresses of DNS names that its egress list allows, with the seconds left, by set
+    of the firewall.
+    """
 
     network: str
     ipv4: str = ""
     ipv6: str = ""
     mac: str = ""
+    names: dict[str, dict[str, int]] = {}
 
 
 class ContainerDescription(msgspec.Struct, frozen=True):

@@ -95,8 +95,6 @@ def check_record(services: Services, container: Container) -> None:
     elif modes.shareable_ipc:
         problem = "its /dev/shm is shared"
         hint = "create it with --ipc=private"
-    elif record.resolved.egress is not None:
-        problem, hint = "its egress filter is not restored yet", "create it without one"
     for endpoint in record.endpoints:
         driver = services.network_store.driver_of(endpoint.network)
         if driver != "bridge":
@@ -321,7 +319,13 @@ class Checkpoints:
             tcp_close=body.tcp_close,
             description=checkpoint_files.describe(record),
             addresses=tuple(
-                CheckpointAddress(each.network, each.ipv4, each.ipv6, each.mac)
+                CheckpointAddress(
+                    each.network,
+                    each.ipv4,
+                    each.ipv6,
+                    each.mac,
+                    self._services.network_manager.egress_addresses(record.id, each.network),
+                )
                 for each in record.endpoints
             ),
         )

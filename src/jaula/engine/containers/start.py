@@ -135,6 +135,10 @@ class Starter:
             )
             request = self._prepare(container, joined, resources, runtime, mounts)
             if checkpoint is not None:
+                for address in checkpoint.addresses:
+                    self._services.network_manager.restore_egress(
+                        record.id, address.network, address.names
+                    )
                 restore = restore_setup(self._services.checkpoints, checkpoint, record.hostname)
                 request = msgspec.structs.replace(request, restore=restore)
             if self._services.host.selinux:

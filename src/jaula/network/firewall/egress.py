@@ -22,6 +22,7 @@ Refused destinations are elements of a set with a counter, which :func:`parse_re
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ from jaula.spec.endpoint import Endpoint
 
 NAMES = 4096  # addresses of names in one set
 REFUSED = 256  # destinations that are remembered for one container
+_TABLES = ("inet", "bridge")  # families of the tables
 REFUSED_FOR = 24 * 3600  # seconds
 
 Addresses = dict[str, dict[str, int]]
@@ -90,6 +92,20 @@ class EgressFirewall(EndpointTables):
         if endpoint.endpoint_id not in self._loaded:
             return
         commands = name_elements(self._bridge, endpoint, name, addresses)
+        if commands:
+            self._nft().run(commands)
+
+    def names(self, endpoint: Endpoint) -> Addresses:
+        """Return the addresses of names that an endpoint may use, for :meth:`restore_names`."""
+        if endpoint.endpoint_id not in self._loaded:
+            return {}
+        return without_id(parse_addresses(self._sets()), endpoint)
+
+    def restore_names(self, endpoint: Endpoint, addresses: Addresses) -> None:
+        """Allow addresses of names that an endpoint with the same list had."""
+        if endpoint.endpoint_id not in self._loaded:
+            return
+        commands = restored_elements(self._bridge, endpoint, addresses)
         if commands:
             self._nft().run(commands)
 
@@ -288,6 +304,43 @@ def parse_addresses(sets: Iterable[dict[str, Any]]) -> Addresses:
             if isinstance(inner.get("val"), str) and inner.get("expires", 0) > 0:
                 found.setdefault(row["name"], {})[inner["val"]] = int(inner["expires"])
     return found
+
+
+def without_id(addresses: Addresses, endpoint: Endpoint) -> Addresses:
+    """Return the addresses of an endpoint by set, without its id in the names of the sets. Pure."""
+    own = short_id(endpoint)
+    return {
+        name.replace(f"_{own}_", "_"): rows
+        for name, rows in addresses.items()
+        if f"_{own}_" in name
+    }
+
+
+def restored_elements(bridge: str, endpoint: Endpoint, addresses: Addresses) -> str:
+    """Return commands that add the result of :func:`without_id` to an endpoint's sets. Pure.
+
+    Sets that its list does not have, and what is not an address, are left out.
+    """
+    own, text = short_id(endpoint), []
+    for family in FAMILIES:
+        for number in _groups(egress.parse(endpoint.egress or ())).values():
+            rows = addresses.get(f"n{family.version}_{number}", {})
+            elements = ", ".join(
+                f"{address} timeout {int(seconds)}s"
+                for address, seconds in list(rows.items())[:NAMES]
+                if seconds > 0 and _is_address(address, family.version)
+            )
+            name = f"{_table(bridge)} n{family.version}_{own}_{number}"
+            if elements:
+                text += [f"add element {each} {name} {{ {elements} }}" for each in _TABLES]
+    return "".join(f"{line}\n" for line in text)
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
 
 
 def parse_refused(sets: Iterable[dict[str, Any]], endpoint: Endpoint) -> list[Refused]:
