@@ -95,11 +95,6 @@ def check_record(services: Services, container: Container) -> None:
     elif modes.shareable_ipc:
         problem = "its /dev/shm is shared"
         hint = "create it with --ipc=private"
-    for endpoint in record.endpoints:
-        driver = services.network_store.driver_of(endpoint.network)
-        if driver != "bridge":
-            problem = f"its network {endpoint.network} ({driver}) is not restored yet"
-            hint = "use a bridge network"
     if problem:
         raise _failure(f"cannot checkpoint container {record.name}: {problem} ({hint})")
 

@@ -273,6 +273,8 @@ def check_container(
             if "ipc" in inherited:
                 _check_segments(pid)
     _check_queues(init)
+    if "network" not in inherited:
+        network.check(init)
     sockets = _sockets(pids) if "network" in inherited else None
     if not tcp and (connection := _connection(init, sockets)):
         raise refuse(

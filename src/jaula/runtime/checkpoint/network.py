@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import nftables, process
@@ -34,12 +34,17 @@ from jaula.kernel.rtnetlink import (
     add_default_route,
     set_link,
 )
+from jaula.runtime.checkpoint.check import refuse
 
 _SYSCTLS = "/proc/sys/net"
 _OF_INTERFACE = ("accept_ra", "autoconf", "accept_redirects", "accept_dad", "disable_ipv6")
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _MAIN_TABLE = 254
 _TCP_REPAIR = 19  # include/uapi/linux/tcp.h
+_VETH = "veth"
+_PARENTED = ("macvlan", "ipvlan")  # their other end is another interface of the host
+_HOLD = "jaula-restore"  # table that drops packets until the container has been verified
+_DNS = "jaula_dns"  # the engine's own table, which it makes again
 _LOCK = "CRIU-"  # beginning of the name of the table with which CRIU holds packets back
 _PING_GROUPS = "net.ipv4.ping_group_range"
 _CARRIER_TIMEOUT = 0.5  # seconds
@@ -56,17 +61,22 @@ def loopback_up(netns: int) -> None:
 def move(source: int, target: int) -> tuple[int, ...]:
     """Move all interfaces between network namespaces; return the indexes of their host ends.
 
-    The host ends are down afterwards: :func:`connect` sets them up.
+    The host ends are down afterwards. An interface without one is up, so a table of the firewall
+    drops packets. :func:`connect` ends both.
 
-    :raises RuntimeFailure: when an interface is not a veth.
+    :raises RuntimeFailure: when an interface cannot be moved.
     """
     with Rtnetlink(source) as before, Rtnetlink() as host:
-        links = _veths(before)
+        links = _interfaces(before, (*_PARENTED, _VETH))
         addresses, routes = before.addresses(), before.routes()
         settings = {link.name: _read_settings(source, link.name) for link in links}
         if not links:
             return ()
-        host.send(*(set_link(link.parent, up=False) for link in links))
+        host_ends = tuple(link.parent for link in links if link.kind == _VETH)
+        if len(host_ends) < len(links):
+            nftables.add_drop_table(target, _HOLD)
+        if host_ends:
+            host.send(*(set_link(index, up=False) for index in host_ends))
         before.send(*(set_link(link.index, netns=target) for link in links))
     with in_netns(target):
         for name, values in settings.items():
@@ -76,7 +86,34 @@ def move(source: int, target: int) -> tuple[int, ...]:
         inside.send(set_link("lo", up=True))
         for link in links:
             _configure(inside, link, addresses, routes)
-    return tuple(link.parent for link in links)
+    return host_ends
+
+
+def check(pid: int) -> None:
+    """Check that the network of process ``pid`` has nothing but what the engine makes at a start.
+
+    :raises InvalidRequest: with the way out.
+    """
+    netns = open_namespace(pid, "net")
+    try:
+        with Rtnetlink(netns) as inside:
+            links = [link for link in inside.links() if link.name != "lo"]
+        tables = [name for name in nftables.tables(netns) if name != _DNS]
+    finally:
+        os.close(netns)
+    for link in links:
+        if link.kind not in (*_PARENTED, _VETH):
+            raise refuse(
+                f"the container has made the network interface {link.name}"
+                f" ({link.kind or 'hardware'}), which a restore would lose",
+                "let its programs remove it",
+            )
+    if tables:
+        raise refuse(
+            f"the container has the nftables table {tables[0]} of its own, which a restore would"
+            " lose",
+            "let its programs remove it",
+        )
 
 
 def disconnect(netns: int) -> tuple[int, ...]:
@@ -85,18 +122,18 @@ def disconnect(netns: int) -> tuple[int, ...]:
     :raises RuntimeFailure: when an interface is not a veth.
     """
     with Rtnetlink(netns) as inside, Rtnetlink() as host:
-        links = _veths(inside)
+        links = _interfaces(inside, (_VETH,))
         host.send(*(set_link(link.parent, up=False) for link in links))
     return tuple(link.parent for link in links)
 
 
-def _veths(inside: Rtnetlink) -> list[Link]:
+def _interfaces(inside: Rtnetlink, kinds: Collection[str]) -> list[Link]:
     links = [link for link in inside.links() if link.name != "lo"]
     for link in links:
-        if link.kind != "veth":
+        if link.kind not in kinds:
             raise RuntimeFailure(
-                f"interface {link.name} ({link.kind}) cannot be restored",
-                hint="only containers of bridge networks are restored",
+                f"interface {link.name} ({link.kind or 'hardware'}) cannot be restored",
+                hint=f"only interfaces of these kinds are restored: {', '.join(sorted(kinds))}",
             )
     return links
 
@@ -122,8 +159,9 @@ def _configure(
     inside.send(*requests)
 
 
-def connect(host_ends: tuple[int, ...]) -> None:
-    """Set the host ends of the interfaces up: packets arrive from now on."""
+def connect(netns: int, host_ends: tuple[int, ...]) -> None:
+    """Let packets of a network namespace pass from now on; ``host_ends`` is from :func:`move`."""
+    nftables.delete_tables(netns, _HOLD)
     if host_ends:
         with Rtnetlink() as host:
             host.send(*(set_link(index, up=True) for index in host_ends))

@@ -537,7 +537,7 @@ class _Restore:
         if self.engine_fd >= 0:
             self._hold()
         self._service.restored = self._init
-        network.connect(self._host_ends)
+        network.connect(self._netns, self._host_ends)
         if self.engine_fd >= 0:
             network.announce(self._netns, self._host_ends)
             self._cgroup.thaw()
