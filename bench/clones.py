@@ -111,7 +111,10 @@ def main(words: list[str]) -> int:
     document = {"machine": report.machine(), "rounds": options.rounds, "seconds": results}
     options.output.joinpath("clone.json").write_text(json.dumps(document, indent=1) + "\n")
     rows = [row for key in results for row in lines(key, results[key])]
-    head = ["| service | way | seconds until its answer | of a cold start |", "| --- | --- | ---: | ---: |"]
+    head = [
+        "| service | way | seconds until its answer | of a cold start |",
+        "| --- | --- | ---: | ---: |",
+    ]
     options.output.joinpath("clone.md").write_text("\n".join([*head, *rows]) + "\n")
     return 0
 
