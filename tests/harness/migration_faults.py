@@ -91,6 +91,7 @@ def _alive(pid: int) -> bool:
 def replace_all() -> None:
     from jaula.engine.migration import held_container, hold
     from jaula.engine.migration.channel import Channel
+    from jaula.engine.migration.service import Migration
     from jaula.engine.model.container_store import ContainerStore
 
     original_send, original_receive = Channel.send, Channel.receive
@@ -116,9 +117,18 @@ def replace_all() -> None:
         phase = str(migration.phase) if migration is not None else ""
         if phases.get(container.id, "") != phase:
             phases[container.id] = phase
-            reach(f"recorded {phase}")
+            if phase != "received":  # part of a transaction
+                reach(f"recorded {phase}")
 
     ContainerStore.save = save  # type: ignore[method-assign]
+
+    original_word = Migration._accept_word
+
+    def accept_word(self: Any, *arguments: Any) -> None:
+        original_word(self, *arguments)
+        reach("recorded received")
+
+    Migration._accept_word = accept_word  # type: ignore[method-assign]
 
     original_ports = hold.set_ports
 
