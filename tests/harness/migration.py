@@ -133,6 +133,13 @@ class Sites:
     def __init__(self, a: Site, b: Site, client: str) -> None:
         self.a, self.b, self.client = a, b, client
 
+    def share_image(self) -> None:
+        """Give ``b`` the image that ``a`` has."""
+        archive = self.a.engine.request("GET", f"/images/{IMAGE}/get").body
+        headers = {"Content-Type": "application/x-tar"}
+        reply = self.b.engine.request("POST", "/images/load", archive, headers=headers)
+        assert reply.status == 200, reply
+
     def never_ran_twice(self) -> bool:
         """Return whether no round of the server was printed at both sites."""
         rounds = [*self.a.ticks(NAME), *self.b.ticks(NAME)]

@@ -299,7 +299,15 @@ class Outgoing:
         except BaseException as error:
             if not self.given:
                 await self._cancel(channel, error)
+                if isinstance(error, JaulaError) and self._container.live:
+                    raise self._not_moved(error) from error
             raise
+
+    def _not_moved(self, error: JaulaError) -> JaulaError:
+        """Return the error of a step, with the place at which the container runs."""
+        name, alone = self._container.name, self._coordinator.members == 1
+        text = f"container {name} was not moved, and runs on here: {error.message}"
+        return RuntimeFailure(text, hint=error.hint) if alone else error
 
     def result(self) -> MigrationResult:
         """Return the result of a container that runs at the target."""

@@ -98,6 +98,7 @@ def test_files_of_root_and_volumes_move(two: Sites) -> None:
 
 
 def test_a_new_address_closes_connections(two: Sites) -> None:
+    two.share_image()
     start(two.a)
     two.b.jaula("run", "-d", "--name", "other", "--network", NETWORK, "--ip", ADDRESS, IMAGE,
                 "sleep", "600")  # fmt: skip
@@ -124,6 +125,7 @@ def test_a_dry_run_moves_nothing(two: Sites) -> None:
 
 
 def test_refusals_name_the_way_out(two: Sites) -> None:
+    two.share_image()
     start(two.a)
     two.b.jaula("create", "--name", NAME, IMAGE, "true")
     for flags, words in (
@@ -146,6 +148,24 @@ def test_refusals_name_the_way_out(two: Sites) -> None:
     assert "cannot connect to the engine at 10.77.3.9:1" in text
     text = two.b.refused("container", "migrate", NAME, "--to", "http://x")
     assert "is not an address" in text
+
+
+def test_a_failed_restore_leaves_the_container_running(two: Sites) -> None:
+    start(two.a, "-p", "9999:7000")
+    with two.counting(ADDRESS) as client:
+        move(two.a, two.b, "--rm")
+        two.a.jaula("run", "-d", "--name", "other", "-p", "9999:7000", "--network", NETWORK, IMAGE,
+                    "sleep", "600")  # fmt: skip
+        try:
+            text = two.b.refused("container", "migrate", NAME, "--to", two.a.target)
+            result = client.finish()
+        finally:
+            two.a.jaula("rm", "-f", "other")
+    assert "container web was not moved, and runs on here: driver failed programming" in text
+    assert result["failure"] == ""
+    assert result["answers"] == result["last"]
+    assert two.b.runs(NAME)
+    assert two.a.state(NAME) is None
 
 
 def test_an_interrupted_command_leaves_the_container_running(two: Sites) -> None:
