@@ -82,7 +82,8 @@ class ContainerDescription(msgspec.Struct, frozen=True):
     """What is needed to create the container again.
 
     ``body`` is its create request, completed with the configuration of the image, whose digest is
-    ``image_id``. ``layers`` are the diff ids of the image, base first.
+    ``image_id``. ``layers`` are the diff ids of the image, base first. ``sandbox`` is the id of the
+    sandbox if the container was in a pod.
     """
 
     name: str
@@ -91,6 +92,7 @@ class ContainerDescription(msgspec.Struct, frozen=True):
     layers: tuple[str, ...] = ()
     hostname: str = ""
     networks: dict[str, EndpointSettings] | None = None
+    sandbox: str = ""
 
 
 class CheckpointVolume(msgspec.Struct, frozen=True):

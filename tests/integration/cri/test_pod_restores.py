@@ -358,6 +358,16 @@ def test_an_image_whose_checkpoint_was_changed_is_refused(node: Node, tmp_path: 
     with_archive(node, tmp_path, work, userns=False)
 
 
+def test_an_archive_of_a_pod_is_not_imported_as_a_container(node: Node, tmp_path: Path) -> None:
+    async def work(restores: Restores) -> None:
+        done = node.engine.cli("jaula", "checkpoint", "import", "-i", str(restores.archive))
+        assert done.returncode == 1
+        assert "is of a container in a pod" in done.stderr
+        assert not restores.left()
+
+    with_archive(node, tmp_path, work)
+
+
 def test_a_container_is_restored_by_the_next_engine(node: Node, tmp_path: Path) -> None:
     pods: dict[str, str] = {}
 

@@ -42,6 +42,7 @@ def describe(record: ContainerRecord) -> ContainerDescription:
         layers=record.layers,
         hostname=record.hostname,
         networks=record.networks,
+        sandbox=record.pod.sandbox if record.pod is not None else "",
     )
 
 

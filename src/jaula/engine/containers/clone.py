@@ -193,6 +193,11 @@ class Clones:
         :raises NotAuthorized: when the caller may not have such a container.
         """
         services, description = self._services, held_description(manifest)
+        if description.sandbox:
+            raise InvalidRequest(
+                f"checkpoint {manifest.name} is of a container in a pod",
+                hint="create a container of a pod from its archive, by CRI",
+            )
         body = msgspec.structs.replace(body, image=self.image(description))
         existing = {volume.name for volume in services.volumes.list()}
         created = await container_create.create(
