@@ -22,7 +22,7 @@ import os, struct, sys, time
 memory = [os.urandom(1 << 20) for _ in range(int(sys.argv[1]))]
 with open("/beats/beats", "ab", buffering=0) as file:
     while True:
-        file.write(struct.pack("q", time.monotonic_ns()))
+        file.write(struct.pack("q", time.time_ns()))
         time.sleep(0.005)
 """
 NAME = "moved"
@@ -33,7 +33,11 @@ TITLES = {"dump": "dump (ms)", "restore": "restore (ms)", "pause": "pause of the
 
 
 class Docker(engines.Docker):
-    """Docker with its experimental commands."""
+    """Docker with its experimental commands.
+
+    The program's times are those of the real-time clock: a restore lets the monotonic one go on
+    where it was.
+    """
 
     def start(self) -> None:
         """Start dockerd with a configuration file for what no flag says."""
@@ -42,8 +46,12 @@ class Docker(engines.Docker):
         super().start()
 
     def spawn(self, words: list[str]) -> None:
-        words = [word for word in words if word != "--live-restore"]
         super().spawn([*words, "--config-file", str(self.base / "daemon.json")])
+
+    def stop(self) -> None:
+        """Stop dockerd, and remove the mount of its directory if it is left."""
+        super().stop()
+        subprocess.run(["umount", str(self.base / "lib")], stderr=subprocess.DEVNULL, check=False)
 
 
 class Commands(NamedTuple):
@@ -107,10 +115,10 @@ def main(words: list[str]) -> int:
                         samples[engine.name].append(once(engine, base, size))
                         print(size, engine.name, samples[engine.name][-1], flush=True)
                 results[size] = samples
+            write(options.output, results)
         finally:
             for engine in made:
                 engine.stop()
-    write(options.output, results)
     return 0
 
 
@@ -138,13 +146,13 @@ def once(engine: engines.Engine, base: Path, size: str) -> Round:
     engine.run(*run, *words, stdout=subprocess.DEVNULL)
     try:
         wait_for_beats(beats / "beats", BEATS)
-        before = time.monotonic_ns()
+        before = time.time_ns()
         dump = timed(engine, commands.dump)
         wait_for_exit(engine)
         found = commands.images(engine.base)
         bytes_of_images = sum(each.stat().st_size for path in found for each in path.rglob("*"))
         restore = timed(engine, commands.restore)
-        wait_for_beats(beats / "beats", BEATS, since=time.monotonic_ns())
+        wait_for_beats(beats / "beats", BEATS, since=time.time_ns())
         times = [each for each in read(beats / "beats") if each > before - 10**8]
         pause = max(after - first for first, after in itertools.pairwise(times))
     finally:

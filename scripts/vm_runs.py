@@ -27,7 +27,7 @@ from typing import NamedTuple
 import result_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES, MODULE = "runc crun tini", "packaging/selinux/jaula.cil"
+PACKAGES, MODULE = "runc crun tini gcc libc6-dev", "packaging/selinux/jaula.cil"
 LIMIT = 5400  # seconds of one run; emulation on a busy machine is slow
 SUMMARY = re.compile(r"^=* ?((?:\d+ \w+,? ?)+) in [\d.]+s")
 MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
@@ -89,6 +89,13 @@ RUNS = (
         ("--init", "systemd"),
         ("tests/integration/record", "tests/integration/why", "tests/integration/harden"),
         (),  # each record verifies its programs, which takes both processors under emulation
+    ),
+    Run(
+        "checkpoints",
+        (),
+        ("tests/integration/engine/containers/checkpoint",
+         "tests/integration/engine/containers/test_checkpoints.py",
+         "tests/security/test_i15_checkpoints.py"),
     ),
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
