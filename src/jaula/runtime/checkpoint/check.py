@@ -25,6 +25,9 @@ _FILTER_MODE = 2  # SECCOMP_MODE_FILTER
 _TSYNC = 1  # SECCOMP_FILTER_FLAG_TSYNC
 _MAX_SECURE_BITS = 0xFF
 _CAPABILITIES = 64
+_SYS_NICE = 23  # CAP_SYS_NICE
+_ORDINARY_POLICIES = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
+_REALTIME_POLICIES = (1, 2)  # SCHED_FIFO, SCHED_RR
 
 # CRIU's numbers of file systems and of files ("fstype", "fd_types")
 _PROC, _SYSFS, _TMPFS, _DEVPTS, _CGROUP, _MQUEUE, _OVERLAY, _CGROUP2 = 1, 2, 5, 6, 12, 14, 17, 23
@@ -89,6 +92,8 @@ class Expected(msgspec.Struct, frozen=True):
     oom_score_adj: int  # lowest
     labels: frozenset[str]  # LSM profiles that processes may have
     joined: frozenset[str] = frozenset()  # types of namespaces that are another container's
+    nice: int = 0  # lowest, without CAP_SYS_NICE and RLIMIT_NICE
+    realtime: int = 0  # highest priority, without CAP_SYS_NICE and RLIMIT_RTPRIO
     roots: Mapping[str, frozenset[str]] = msgspec.field(default_factory=dict)
     """What a mount shows of its file system, by destination; ``/`` if absent."""
 
@@ -204,6 +209,7 @@ def _check_core(
         raise invalid(f"core-{task}.img has no credentials")
     _check_credentials(task, thread.creds, expected)
     _check_filter(task, core, images, leaders, expected)
+    _check_scheduling(task, thread, expected)
     for number in (thread.cg_set, core.tc.cg_set):
         if number and number not in sets:
             raise invalid(f"core-{task}.img has an unknown cgroup")
@@ -277,12 +283,29 @@ def _filters(
         number = filters[number].prev
 
 
+def _check_scheduling(task: int, thread: pb.ThreadCore, expected: Expected) -> None:
+    """Check that a task has no priority that it could not have set by itself."""
+    if expected.bounding & 1 << _SYS_NICE:
+        return
+    lowest = min(expected.nice, 20 - _highest_limit(resource.RLIMIT_NICE, expected))
+    if thread.sched_nice < lowest:
+        raise invalid(f"process {task} has a higher priority than the container gets")
+    if thread.sched_policy in _ORDINARY_POLICIES:
+        return
+    highest = max(expected.realtime, _highest_limit(resource.RLIMIT_RTPRIO, expected))
+    if thread.sched_policy not in _REALTIME_POLICIES or thread.sched_prio > highest:
+        raise invalid(f"process {task} has a real-time priority that the container does not get")
+
+
+def _highest_limit(number: int, expected: Expected) -> int:
+    """Return the highest hard limit that a process may have."""
+    highest = expected.rlimits.get(number)
+    return _own_limit(number) if highest is None else highest
+
+
 def _check_limits(task: int, core: pb.TaskCore, expected: Expected) -> None:
     for number, limit in enumerate(core.rlimits.rlimits):
-        highest = expected.rlimits.get(number)
-        if highest is None:
-            highest = _own_limit(number)
-        if limit.max > highest:
+        if limit.max > _highest_limit(number, expected):
             raise invalid(f"process {task} has a higher resource limit than the container gets")
     if core.oom_score_adj < expected.oom_score_adj:
         raise invalid(f"process {task} is better protected from OOM than the container")

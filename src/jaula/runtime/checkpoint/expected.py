@@ -155,7 +155,7 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
     assert linux is not None
     assert process is not None
     mounts = _mounts(spec)
-    oom_score_adj = process.oom_score_adj
+    oom_score_adj, scheduler = process.oom_score_adj, process.scheduler
     return Expected(
         namespaces=frozenset(
             entry.type for entry in linux.namespaces if not entry.path and entry.type in KINDS
@@ -175,6 +175,8 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
         },
         oom_score_adj=_own_oom_score() if oom_score_adj is None else oom_score_adj,
         labels=frozenset({"unconfined"}),
+        nice=min(os.getpriority(os.PRIO_PROCESS, 0), scheduler.nice if scheduler else 0),
+        realtime=scheduler.priority if scheduler else 0,
         roots=_roots(spec),
     )
 

@@ -27,7 +27,7 @@ EXPECTED = Expected(
     external=frozenset({"/dev", "/data"}),
     mounts={"/proc": int(MS.NOSUID | MS.NODEV), "/sys": int(MS.RDONLY), "/data": 0},
     mount_points=frozenset({"/proc", "/sys", "/dev", "/data"}),
-    rlimits={7: 1024},
+    rlimits={7: 1024, 13: 0, 14: 0},
     oom_score_adj=0,
     labels=frozenset(),
 )
@@ -115,6 +115,14 @@ def with_mount(**fields: Any) -> Callable[[Images], None]:
     def apply(made: Images) -> None:
         for name, value in fields.items():
             setattr(made.mounts[4], name, value)
+
+    return apply
+
+
+def with_thread(**fields: Any) -> Callable[[Images], None]:
+    def apply(made: Images) -> None:
+        for name, value in fields.items():
+            setattr(made.cores[2].thread_core, name, value)
 
     return apply
 
@@ -207,6 +215,9 @@ EDITS = (
         replaced(cores={1: core(), 2: core(leader=False), 3: core(leader=False)}),
     ),
     Edit("no core", "missing", replaced(cores={1: core()})),
+    Edit("priority", "higher priority", with_thread(sched_nice=-5)),
+    Edit("real-time", "real-time priority", with_thread(sched_policy=1, sched_prio=50)),
+    Edit("deadline", "real-time priority", with_thread(sched_policy=6)),
     Edit("dead init", "process is dead", lambda i: setattr(i.cores[1].tc, "task_state", 2)),
     Edit("helper", "unknown state", lambda i: setattr(i.cores[1].tc, "task_state", 7)),
     Edit("no credentials", "no credentials", lambda i: i.cores[1].thread_core.ClearField("creds")),
@@ -261,3 +272,22 @@ def test_a_container_that_joins_namespaces_is_in_no_other_one_of_the_host(kind: 
 def test_a_joined_user_namespace_has_one_image(names: tuple[str, ...]) -> None:
     with pytest.raises(InvalidRequest, match=f"it has {len(names)} user namespaces"):
         check(msgspec.structs.replace(member(), user_namespaces=names), JOINED)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"bounding": 1 << 23 | CAPABILITIES}, {"sched_nice": -20}),
+        ({"rlimits": {7: 1024, 13: 30, 14: 0}}, {"sched_nice": -10}),
+        ({"rlimits": {7: 1024, 13: 0, 14: 60}}, {"sched_policy": 2, "sched_prio": 60}),
+        ({"nice": -7}, {"sched_nice": -7}),
+        ({"realtime": 5}, {"sched_policy": 1, "sched_prio": 5}),
+        ({}, {"sched_policy": 3, "sched_nice": 19}),
+    ],
+)
+def test_a_priority_that_the_container_may_have_is_accepted(
+    changes: dict[str, Any], fields: dict[str, int]
+) -> None:
+    made = container()
+    with_thread(**fields)(made)
+    check(made, msgspec.structs.replace(EXPECTED, **changes))

@@ -181,16 +181,22 @@ class TaskCore(_message.Message):
     def __init__(self, task_state: _Optional[int] = ..., rlimits: _Optional[_Union[Rlimits, _Mapping]] = ..., cg_set: _Optional[int] = ..., old_seccomp_mode: _Optional[int] = ..., old_seccomp_filter: _Optional[int] = ..., oom_score_adj: _Optional[int] = ...) -> None: ...
 
 class ThreadCore(_message.Message):
-    __slots__ = ("creds", "seccomp_mode", "seccomp_filter", "cg_set")
+    __slots__ = ("sched_nice", "sched_policy", "sched_prio", "creds", "seccomp_mode", "seccomp_filter", "cg_set")
+    SCHED_NICE_FIELD_NUMBER: _ClassVar[int]
+    SCHED_POLICY_FIELD_NUMBER: _ClassVar[int]
+    SCHED_PRIO_FIELD_NUMBER: _ClassVar[int]
     CREDS_FIELD_NUMBER: _ClassVar[int]
     SECCOMP_MODE_FIELD_NUMBER: _ClassVar[int]
     SECCOMP_FILTER_FIELD_NUMBER: _ClassVar[int]
     CG_SET_FIELD_NUMBER: _ClassVar[int]
+    sched_nice: int
+    sched_policy: int
+    sched_prio: int
     creds: Credentials
     seccomp_mode: int
     seccomp_filter: int
     cg_set: int
-    def __init__(self, creds: _Optional[_Union[Credentials, _Mapping]] = ..., seccomp_mode: _Optional[int] = ..., seccomp_filter: _Optional[int] = ..., cg_set: _Optional[int] = ...) -> None: ...
+    def __init__(self, sched_nice: _Optional[int] = ..., sched_policy: _Optional[int] = ..., sched_prio: _Optional[int] = ..., creds: _Optional[_Union[Credentials, _Mapping]] = ..., seccomp_mode: _Optional[int] = ..., seccomp_filter: _Optional[int] = ..., cg_set: _Optional[int] = ...) -> None: ...
 
 class Core(_message.Message):
     __slots__ = ("mtype", "tc", "ids", "thread_core")
