@@ -28,8 +28,13 @@ with open("/beats/beats", "ab", buffering=0) as file:
 NAME = "moved"
 BEATS = 40  # beats before a dump and after a restore
 PATIENCE = 60.0  # seconds
+ATTEMPTS = 3  # of a round
 TITLES = {"dump": "dump (ms)", "restore": "restore (ms)", "pause": "pause of the program (ms)",
           "size": "images (MiB)"}  # fmt: skip
+
+
+class CommandFailed(RuntimeError):
+    """A command of an engine that has failed."""
 
 
 class Docker(engines.Docker):
@@ -112,7 +117,7 @@ def main(words: list[str]) -> int:
                 samples: dict[str, list[Round]] = {engine.name: [] for engine in made}
                 for number in range(options.rounds):
                     for engine in made if number % 2 else reversed(made):
-                        samples[engine.name].append(once(engine, base, size))
+                        samples[engine.name].append(repeated(engine, base, size))
                         print(size, engine.name, samples[engine.name][-1], flush=True)
                 results[size] = samples
             write(options.output, results)
@@ -131,6 +136,16 @@ def make_archive(base: Path) -> Path:
         (rootfs.directory / name).mkdir()
     subprocess.run(["tar", "-C", rootfs.directory, "-cf", rootfs.archive, "."], check=True)
     return rootfs.archive
+
+
+def repeated(engine: engines.Engine, base: Path, size: str) -> Round:
+    """Run a round; again if a command fails, as docker's restore does now and then."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return once(engine, base, size)
+        except CommandFailed as error:
+            print(f"failed: {error}", flush=True)
+    return once(engine, base, size)
 
 
 def once(engine: engines.Engine, base: Path, size: str) -> Round:
@@ -165,7 +180,7 @@ def timed(engine: engines.Engine, words: tuple[str, ...]) -> float:
     begin = time.perf_counter()
     done = engine.run(*words, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"bench: {engine.name} {' '.join(words)}: {done.stderr[-1500:]}")
+        raise CommandFailed(f"{engine.name} {' '.join(words)}: {done.stderr[-1500:]}")
     return (time.perf_counter() - begin) * 1e3
 
 
