@@ -15,6 +15,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from jaula.errors import RuntimeFailure, Unsupported
 from jaula.runtime import seqpacket
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
@@ -171,7 +173,10 @@ class Criu:
     def _exchange(
         self, request: rpc.Request, handlers: Mapping[str, Handler], *, check: bool = True
     ) -> rpc.Response:
-        seqpacket.send(self._sock, request.SerializeToString())
+        try:
+            seqpacket.send(self._sock, request.SerializeToString())
+        except OSError as error:
+            raise RuntimeFailure(f"criu ended: {error}") from error
         while True:
             try:
                 self._wait()
@@ -181,7 +186,10 @@ class Criu:
             try:
                 if not data:
                     raise ServiceEnded("criu ended without an answer")
-                response = rpc.Response.FromString(data)
+                try:
+                    response = rpc.Response.FromString(data)
+                except DecodeError as error:
+                    raise RuntimeFailure(f"criu sent a malformed answer: {error}") from error
                 if response.type != rpc.NOTIFY:
                     if check and not response.success:
                         raise RuntimeFailure(_reason(request, response))
