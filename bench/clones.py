@@ -30,12 +30,13 @@ import http.server
 import pandas, scipy.optimize, scipy.signal, scipy.stats
 table = pandas.DataFrame({"x": range(500_000)})
 table["y"] = (table.x * 7919 % 1000) / 1000
-sums = table.groupby(table.x % 1000).y.sum()
+body = str(float(table.groupby(table.x % 1000).y.sum().sum())).encode()
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"%.3f" % sums.sum())
+        self.wfile.write(body)
 http.server.HTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
 """
 POSTGRES = """
@@ -111,10 +112,8 @@ def main(words: list[str]) -> int:
     document = {"machine": report.machine(), "rounds": options.rounds, "seconds": results}
     options.output.joinpath("clone.json").write_text(json.dumps(document, indent=1) + "\n")
     rows = [row for key in results for row in lines(key, results[key])]
-    head = [
-        "| service | way | seconds until its answer | of a cold start |",
-        "| --- | --- | ---: | ---: |",
-    ]
+    head = ["| service | way | seconds until its answer | of a first start |"]
+    head.append("| --- | --- | ---: | ---: |")
     options.output.joinpath("clone.md").write_text("\n".join([*head, *rows]) + "\n")
     return 0
 

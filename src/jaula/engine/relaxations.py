@@ -49,6 +49,7 @@ class Relaxation(StrEnum):
     ANNOTATION = "annotation"
     NETWORK_OPTION = "network-option"
     LOG_ADDRESS = "log-address"
+    CHECKPOINT_DIRECTORY = "checkpoint-dir"
     ENGINE_SOCKET = "engine-socket"  # its value is the entry of the policy for the container
     OTHER_CONTAINERS = "others"  # something of a container that may belong to another user
 
@@ -144,6 +145,14 @@ def _bind(mount: MountRecord, *, foreign: bool, read_only: bool = False) -> Iter
     )
     if mount.shared:
         yield Privilege(Relaxation.SECURITY_OPTION, f"propagation={mount.propagation}")
+
+
+def of_checkpoint_directory(path: str) -> tuple[Privilege, ...]:
+    """Return the privilege of a ``--checkpoint-dir``; none for the engine's own directory.
+
+    The engine writes and reads there as root.
+    """
+    return (Privilege(Relaxation.CHECKPOINT_DIRECTORY, path),) if path else ()
 
 
 def of_update(body: Resources) -> tuple[Privilege, ...]:

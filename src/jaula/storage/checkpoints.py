@@ -28,11 +28,13 @@ import secrets
 import shutil
 import stat
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
+from jaula import trusted_file
 from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
@@ -152,6 +154,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     files: tuple[CheckpointFile, ...] = ()
     description: ContainerDescription | None = None
     held: CheckpointFiles | None = None
+    directory: str = ""  # that of ``--checkpoint-dir``, set when it is read; never in the file
     rounds: tuple[int, ...] = ()
     stopped: int = 0
     format: int = FORMAT
@@ -179,7 +182,7 @@ def decode(data: bytes) -> Manifest:
         raise InvalidRequest(
             f"the checkpoint has format {manifest.format}, and this engine reads {FORMAT}"
         )
-    return manifest
+    return msgspec.structs.replace(manifest, directory="")
 
 
 def _create_key(path: Path) -> None:
@@ -197,11 +200,20 @@ def _create_key(path: Path) -> None:
         os.unlink(temporary)
 
 
+class Part(Enum):
+    """The files of a checkpoint that are about to be used: CRIU's, the container's, or both."""
+
+    IMAGES = "images"
+    FILES = "files"
+    ALL = "all"
+
+
 class CheckpointStore:
     """All checkpoints of an engine. Methods block: they read and write whole memory images."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._location = ""  # of manifests; see `at`
         self._key = b""
 
     def _read_key(self) -> bytes:
@@ -244,7 +256,7 @@ class CheckpointStore:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._of(container).mkdir(mode=0o700, exist_ok=True)
             images = self._of(container) / f"{_UNFINISHED}{secrets.token_hex(8)}" / IMAGES
-            images.parent.mkdir(mode=0o711)
+            images.parent.mkdir(mode=0o700)
             images.mkdir()
             images.chmod(0o711)
         except OSError as error:
@@ -382,20 +394,21 @@ class CheckpointStore:
             raise _untrusted(name, "it belongs to another container")
         if manifest.format != FORMAT:
             raise _untrusted(name, f"format {manifest.format} is not known")
-        return manifest
+        return msgspec.structs.replace(manifest, directory=self._location)
 
-    def verify(self, manifest: Manifest) -> Path:
-        """Check every file of a checkpoint against its manifest; return the image directory.
+    def verify(self, manifest: Manifest, part: Part = Part.ALL) -> Path:
+        """Check the files of a checkpoint against its manifest; return the image directory.
 
         :raises InvalidRequest: when a file is missing, was added or was changed.
         """
         images = self.images(manifest)
         held = manifest.held.files if manifest.held is not None else ()
         try:
-            _check_directory(manifest.name, images, manifest.files)
-            if manifest.spec is not None:
-                _check_file(manifest.name, images.parent, manifest.spec)
-            if held or (images.parent / FILES).exists():
+            if part is not Part.FILES:
+                _check_directory(manifest.name, images, manifest.files)
+                if manifest.spec is not None:
+                    _check_file(manifest.name, images.parent, manifest.spec)
+            if part is not Part.IMAGES and (held or (images.parent / FILES).exists()):
                 _check_directory(manifest.name, images.parent / FILES, held)
         except OSError as error:
             raise _untrusted(manifest.name, str(error)) from None
@@ -407,7 +420,21 @@ class CheckpointStore:
 
     def images(self, manifest: Manifest) -> Path:
         """Return the image directory of a checkpoint."""
+        if manifest.directory:
+            return Path(manifest.directory) / manifest.name / IMAGES
         return self._of(manifest.container) / manifest.name / IMAGES
+
+    def at(self, directory: str) -> CheckpointStore:
+        """Return the store of the checkpoints below a directory of the host, with the same key.
+
+        '' is this one. The paths of the others are ``DIRECTORY/NAME``, as Docker's.
+
+        :raises InvalidRequest: when another user could change where the path leads.
+        """
+        if not directory:
+            return self
+        trusted_file.check_path(directory, "the checkpoint directory")
+        return _DirectoryStore(self, directory)
 
     def is_continued(self, container: str, name: str) -> bool:
         """Return whether processes of a migration's checkpoint may have run after their restore."""
@@ -456,6 +483,18 @@ class CheckpointStore:
 
     def _mac(self, data: bytes) -> str:
         return hmac.new(self._read_key(), data, hashlib.sha256).hexdigest()
+
+
+class _DirectoryStore(CheckpointStore):
+    """The checkpoints below a directory of the host: ``DIRECTORY/NAME``, of any container."""
+
+    def __init__(self, engine: CheckpointStore, directory: str) -> None:
+        super().__init__(Path(directory))
+        self._location = directory
+        self._key = engine._read_key()
+
+    def _of(self, container: str) -> Path:
+        return self._directory
 
 
 def add_file(images: Path, name: str) -> BinaryIO:

@@ -248,7 +248,8 @@ class VolumeStore:
     def stage(self, name: str, archive: BufferedReader) -> None:
         """Prepare other files for a volume, from a tar of :func:`checkpoint_files.write_volume`.
 
-        They are on the disk afterwards. The volume is not changed.
+        The volume is not changed. The caller writes them to the disk (syncfs(2)) before it calls
+        :meth:`replace`.
 
         :raises InvalidRequest: when the tar is not valid, or the volume mounts something else.
         """
@@ -265,7 +266,6 @@ class VolumeStore:
             except BaseException:
                 remove_tree(top, os.fsencode(_STAGED))
                 raise
-        sync_file_systems(self._directory)
 
     def replace(self, name: str) -> None:
         """Put the staged files in the place of the volume's. Without staged files do nothing.

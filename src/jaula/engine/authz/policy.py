@@ -146,6 +146,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     annotations: frozenset[str] = frozenset()
     network_options: frozenset[str] = frozenset()
     log_addresses: frozenset[str] = frozenset()
+    checkpoint_directories: frozenset[str] = frozenset()
     remove: frozenset[str] = frozenset()  # labels of objects that may be removed
     privileged: bool = False
     oom_score: bool = False
@@ -320,6 +321,7 @@ _SETS = (
     "annotations",
     "network_options",
     "log_addresses",
+    "checkpoint_directories",
     "remove",
 )
 _FIELDS = {
@@ -331,6 +333,7 @@ _FIELDS = {
     Relaxation.ANNOTATION: "annotations",
     Relaxation.NETWORK_OPTION: "network_options",
     Relaxation.LOG_ADDRESS: "log_addresses",
+    Relaxation.CHECKPOINT_DIRECTORY: "checkpoint_directories",
 }
 
 

@@ -360,6 +360,7 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "annotations": ("annotations", _set),
     "network-options": ("network_options", _set),
     "log-addresses": ("log_addresses", _log_addresses),
+    "checkpoint-directories": ("checkpoint_directories", _set),
     "remove": ("remove", _labels),
     "privileged": ("privileged", _boolean),
     "oom-score-adj": ("oom_score", _boolean),

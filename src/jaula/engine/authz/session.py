@@ -629,6 +629,14 @@ class AuditedAction:
         self._session.authorize(privileges)
         return privileges
 
+    def authorize_more(self, privileges: tuple[Privilege, ...]) -> None:
+        """Record and check privileges beyond those of the container.
+
+        :raises NotAuthorized: for the first privilege that is not granted.
+        """
+        self._privileges += privileges
+        self._session.authorize(privileges)
+
     def reserve(self, share: Share, amount: int = 1) -> None:
         """Count objects that this action creates, until it ends.
 

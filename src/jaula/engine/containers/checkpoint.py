@@ -52,6 +52,7 @@ from jaula.storage.checkpoints import (
     CheckpointAddress,
     CheckpointFile,
     Manifest,
+    Part,
     check_name,
 )
 
@@ -115,7 +116,7 @@ class Checkpoints:
         name = body.checkpoint_id
         with _dockers_words(container, f"cannot checkpoint container {container.name}"):
             check_name(name)
-            _refuse_directory(body.checkpoint_dir)
+            self._store.at(body.checkpoint_dir)
         async with container.lock:
             check_running(container)
             check_record(self._services, container)
@@ -168,7 +169,8 @@ class Checkpoints:
         if not 0 <= body.pre_copy <= MAX_ROUNDS:
             raise InvalidRequest(f"a pre-copy has 0 to {MAX_ROUNDS} rounds, not {body.pre_copy}")
         criu = await asyncio.to_thread(_ask_criu, pre_copy=body.pre_copy > 0)
-        images = await asyncio.to_thread(self._store.begin, record.id, body.checkpoint_id)
+        store = self._store.at(body.checkpoint_dir)
+        images = await asyncio.to_thread(store.begin, record.id, body.checkpoint_id)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         manifest = self._manifest(container, body, criu.version)
         known: dict[str, CheckpointFile] = {}
@@ -240,7 +242,7 @@ class Checkpoints:
                     await commit
                     recorded = records
             if recorded and not hidden:
-                await asyncio.to_thread(self._store.remove, record.id, body.checkpoint_id)
+                await asyncio.to_thread(store.remove, record.id, body.checkpoint_id)
                 container.change(manually_stopped=record.manually_stopped)
             else:
                 await asyncio.to_thread(self._store.discard, images)
@@ -328,8 +330,8 @@ class Checkpoints:
     def list(self, container: Container, directory: str) -> list[dict[str, Any]]:
         """Return Docker's documents: the names."""
         with _dockers_words(container, f"cannot list the checkpoints of {container.name}"):
-            _refuse_directory(directory)
-        return [{"Name": name} for name in self._store.names(container.id)]
+            store = self._store.at(directory)
+        return [{"Name": name} for name in store.names(container.id)]
 
     async def inspect(self, container: Container, name: str) -> dict[str, Any]:
         """Return the manifest of a checkpoint, and whether its files are unchanged.
@@ -372,24 +374,30 @@ class Checkpoints:
         :raises RuntimeFailure: when there is none of that name.
         """
         with _dockers_words(container, f"cannot remove checkpoint {name}"):
-            _refuse_directory(directory)
+            store = self._store.at(directory)
+            if directory:
+                store.read(container.id, name)  # only what this engine has written
         async with container.lock:
-            if name not in self._store.names(container.id):
+            if name not in store.names(container.id):
                 raise _failure(f"checkpoint {name} does not exist for container {container.name}")
-            await asyncio.to_thread(self._store.remove, container.id, name)
+            await asyncio.to_thread(store.remove, container.id, name)
 
-    async def open(self, container: Container, name: str, directory: str) -> Manifest:
+    async def open(
+        self, container: Container, name: str, directory: str = "", part: Part = Part.ALL
+    ) -> Manifest:
         """Return the manifest of a checkpoint from which the container can be started.
+
+        ``part`` is what the caller uses: only these files are verified.
 
         :raises RuntimeFailure: when it does not exist, was changed, or does not fit this host.
         """
         with _dockers_words(container, f"cannot start container {container.name}"):
-            _refuse_directory(directory)
-            if name not in self._store.names(container.id):
+            store = self._store.at(directory)
+            if name not in store.names(container.id):
                 raise InvalidRequest(f"checkpoint {name} does not exist")
             check_record(self._services, container)
-            manifest = self._store.read(container.id, name)
-            await asyncio.to_thread(self._store.verify, manifest)
+            manifest = store.read(container.id, name)
+            await asyncio.to_thread(store.verify, manifest, part)
             self.check_host(manifest)
             return manifest
 
@@ -494,14 +502,6 @@ def criu_version() -> str:
     :raises Unsupported: when there is none.
     """
     return _ask_criu(pre_copy=False).version
-
-
-def _refuse_directory(directory: str) -> None:
-    if directory:
-        raise InvalidRequest(
-            "checkpoints in another directory of the host are not built yet",
-            hint="leave out --checkpoint-dir",
-        )
 
 
 @contextlib.contextmanager

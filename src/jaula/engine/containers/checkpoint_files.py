@@ -12,6 +12,7 @@ import msgspec
 
 from jaula.engine.containers import shm
 from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.kernel.sync import sync_file_systems
 from jaula.storage.checkpoint_files import sparse_sink, write_shm, write_volume
 from jaula.storage.checkpoints import (
     FILES,
@@ -126,6 +127,9 @@ def stage(services: Services, record: ContainerRecord, manifest: Manifest) -> No
                 services.volumes.stage(name, archive)
         with (directory / ROOT_TAR).open("rb") as layer:
             services.snapshots.stage(record.id, layer)
+        if services.config.durable:
+            paths = services.config.paths
+            sync_file_systems(paths.container(record.id), paths.volumes)
     except OSError as error:
         discard(services, record)
         what = f"the files of checkpoint {manifest.name} cannot be written"

@@ -69,7 +69,7 @@ class Rollbacks:
         async with container.lock:
             if container.id not in services.container_store:
                 raise NotFound(f"No such container: {container.name}")
-            manifest = await self._checkpoints.open(container, name, "")
+            manifest = await self._checkpoints.open(container, name)
             self._check_users(container)
             await in_thread(checkpoint_files.stage, services, container.record, manifest)
             try:
@@ -157,7 +157,7 @@ class Rollbacks:
         log.info("the interrupted rollback of container %s to %s goes on", container.name, name)
         try:
             async with container.lock:
-                manifest = await self._checkpoints.open(container, name, "")
+                manifest = await self._checkpoints.open(container, name)
                 await self._continue(container, manifest)
         except JaulaError as error:
             log.warning("container %s cannot be continued: %s", container.name, error)

@@ -55,6 +55,7 @@ from jaula.spec.api import (
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.spec.pod import PodContainerUpdate
 from jaula.state.records import MigrationPhase, Status
+from jaula.storage.checkpoints import Part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -168,7 +169,9 @@ class Containers(ContainerQueries):
             _check_migration(container)
             manifest = None
             if checkpoint:
-                manifest = await self.checkpoints.open(container, checkpoint, checkpoint_dir)
+                manifest = await self.checkpoints.open(
+                    container, checkpoint, checkpoint_dir, Part.IMAGES
+                )
             container.change(restart_count=0, restart_delay=0.0)
             await self.start_container(container, manifest)
 
@@ -326,7 +329,8 @@ class Containers(ContainerQueries):
         authorize: AuthorizeBody,
     ) -> ContainerCreated:
         """Create a container that goes on from a checkpoint of another one."""
-        manifest = await self.checkpoints.open(self.find(ref), checkpoint, "")
+        # The images are verified when the clone is started.
+        manifest = await self.checkpoints.open(self.find(ref), checkpoint, part=Part.FILES)
         return await self.clones.clone(manifest, options, owner=owner, authorize=authorize)
 
     async def rollback(self, ref: str, checkpoint: str) -> None:

@@ -101,7 +101,8 @@ class SnapshotDriver(Protocol):
     def stage(self, id: str, layer: BufferedReader) -> None:
         """Prepare other files for a snapshot: its layers, changed by the tar of a layer.
 
-        They are on the disk afterwards. The snapshot is not changed, and the container may run.
+        The snapshot is not changed, and the container may run. The caller writes them to the disk
+        (syncfs(2)) before it calls :meth:`replace`.
 
         :raises InvalidRequest: when the tar is not valid.
         :raises Unsupported: when the files of a snapshot with a size limit cannot be replaced.

@@ -194,7 +194,6 @@ class FullCopyDriver(ABC):
                 raise
             finally:
                 remove_tree(parent, _LAYER)
-        sync_file_systems(self._paths.container(id))
 
     def replace(self, id: str) -> None:
         with open_directory(self._paths.container(id)) as parent:

@@ -26,7 +26,7 @@ import msgspec
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.kernel import mounts
-from jaula.kernel.sync import fsync_paths, sync_file_systems
+from jaula.kernel.sync import fsync_paths
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.storage.checkpoint_files import extract
 from jaula.storage.diff import (
@@ -195,7 +195,6 @@ class OverlayDriver:
             except BaseException:
                 remove_tree(parent, _STAGED.encode())
                 raise
-        sync_file_systems(container)
 
     def replace(self, id: str) -> None:
         with open_directory(self._paths.container(id)) as parent:

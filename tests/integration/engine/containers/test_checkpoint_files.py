@@ -5,6 +5,7 @@ from __future__ import annotations
 import tarfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -189,3 +190,29 @@ def test_clones_have_files_volumes_and_addresses_of_their_own(
         for volume in jaula(engine, "volume", "ls", "-q").split():
             if volume.startswith("counted-"):
                 jaula(engine, "volume", "rm", volume)
+
+
+def test_checkpoints_can_be_in_another_directory(
+    engine: PrivateEngine, run: Run, tmp_path: Path
+) -> None:
+    run()
+    directory = engine.run / "checkpoints"
+    where = ("--checkpoint-dir", str(directory))
+    jaula(engine, "checkpoint", "create", *where, NAME, "one")
+    assert jaula(engine, "checkpoint", "ls", NAME) == "CHECKPOINT NAME\n"
+    assert jaula(engine, "checkpoint", "ls", *where, NAME) == "CHECKPOINT NAME\none\n"
+    assert (directory / "one").stat().st_mode & 0o777 == 0o700
+    assert "does not exist" in refused(engine, "start", "--checkpoint", "one", NAME)
+    jaula(engine, "start", "--checkpoint", "one", *where, NAME)
+    assert wait_for_count(engine, 1)
+    jaula(engine, "kill", NAME)
+    core = directory / "one/images/core-1.img"
+    core.write_bytes(core.read_bytes() + b"\0")
+    message = refused(engine, "start", "--checkpoint", "one", *where, NAME)
+    assert "core-1.img was changed" in message
+    jaula(engine, "checkpoint", "rm", *where, NAME, "one")
+    assert list(directory.iterdir()) == []
+    for path in (tmp_path, tmp_path / "new", "relative", "/run/../tmp"):
+        message = refused(engine, "start", "--checkpoint-dir", str(path), "--checkpoint", "x", NAME)
+        assert "the checkpoint directory" in message, path
+    assert not (tmp_path / "new").exists()

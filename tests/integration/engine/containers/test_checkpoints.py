@@ -323,7 +323,7 @@ def test_checkpoints_are_removed_with_their_container(engine: PrivateEngine, run
 @pytest.mark.parametrize(
     ("flags", "options", "words"),
     [
-        ((), ("--checkpoint-dir", "/x"), "not built yet"),
+        ((), ("--checkpoint-dir", "/tmp/x"), "another user could change"),
         (("--network", "host"), (), "network namespace"),
         (("--pid", "host"), (), "pid namespace"),
         (("--ipc", "shareable"), (), "/dev/shm is shared"),

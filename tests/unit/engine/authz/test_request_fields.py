@@ -35,6 +35,7 @@ KEYS: dict[str, str] = {
     Relaxation.ANNOTATION: "annotations",
     Relaxation.NETWORK_OPTION: "network-options",
     Relaxation.LOG_ADDRESS: "log-addresses",
+    Relaxation.CHECKPOINT_DIRECTORY: "checkpoint-directories",
     Relaxation.OTHER_CONTAINERS: "others",
     Relaxation.ENGINE_SOCKET: policy_file.CONTAINERS,
     Relaxation.PRIVILEGED: "privileged",

@@ -98,11 +98,13 @@ class ContainersApi:
             action.authorize_start(ref)
             if checkpoint:
                 action.require_enter(ref)
+                action.authorize_more(relaxations.of_checkpoint_directory(checkpoint_dir))
             await self._service.start(ref, checkpoint=checkpoint, checkpoint_dir=checkpoint_dir)
 
     async def create_checkpoint(self, ref: str, body: CheckpointCreate) -> None:
         with self._session.begin("checkpoint create", ref) as action:
             action.require_enter(ref)
+            action.authorize_more(relaxations.of_checkpoint_directory(body.checkpoint_dir))
             await self._service.create_checkpoint(ref, body)
 
     async def clone(self, ref: str, checkpoint: str, body: CheckpointClone) -> ContainerCreated:
@@ -164,6 +166,8 @@ class ContainersApi:
 
     def list_checkpoints(self, ref: str, directory: str) -> Documents:
         self._session.require_read()
+        if directory:
+            self._session.authorize(relaxations.of_checkpoint_directory(directory))
         return self._service.list_checkpoints(ref, directory)
 
     async def inspect_checkpoint(self, ref: str, name: str) -> Document:
@@ -173,6 +177,7 @@ class ContainersApi:
     async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
         with self._session.begin("checkpoint remove", ref, revokes=True) as action:
             action.require_control(ref)
+            action.authorize_more(relaxations.of_checkpoint_directory(directory))
             await self._service.remove_checkpoint(ref, name, directory)
 
     async def stop(self, ref: str, timeout: int | None, signal: str | None) -> None:
