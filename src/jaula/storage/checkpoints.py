@@ -55,6 +55,7 @@ _CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _UNFINISHED = ".new-"
 _INCOMING = ".incoming-"
+_COPIES = "copies"
 _RESTORE = re.compile(r"restore-[0-9a-f]{16}")  # links that a killed restore has left
 
 
@@ -505,6 +506,11 @@ def add_file(images: Path, name: str) -> BinaryIO:
     directory = images.parent / FILES
     directory.mkdir(mode=0o700, exist_ok=True)
     return (directory / name).open("xb")
+
+
+def copies(images: Path) -> Path:
+    """Return the directory of copies of volumes, which no finished checkpoint has."""
+    return images.parent / _COPIES
 
 
 def describe_file(images: Path, name: str) -> CheckpointFile:

@@ -17,6 +17,7 @@ import errno
 import itertools
 import os
 import stat
+import sys
 from contextlib import contextmanager
 
 from jaula.kernel import namespaces, paths
@@ -259,7 +260,7 @@ def copy_tree(
                     continue
                 if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
                     links[status.st_dev, status.st_ino] = path + b"/" + name if path else name
-                _copy_entry(directory, target, name, status)
+                copy_entry(directory, target, name, status)
         finally:
             os.close(target)
     _copy_directory_metadata(source_fd, target_fd)
@@ -282,7 +283,14 @@ def _is_directory(parent: int, name: bytes) -> bool:
         return False
 
 
-def _copy_entry(source: int, target: int, name: bytes, status: os.stat_result) -> None:
+def copy_entry(
+    source: int, target: int, name: bytes, status: os.stat_result, *, limit: int | None = None
+) -> None:
+    """Copy one entry of a directory; of a directory itself only the name.
+
+    ``limit`` is the most bytes of a file that are copied: a program may write to it meanwhile.
+    Sockets are skipped.
+    """
     kind = stat.S_IFMT(status.st_mode)
     if kind == stat.S_IFDIR:
         try:
@@ -292,7 +300,7 @@ def _copy_entry(source: int, target: int, name: bytes, status: os.stat_result) -
                 raise
         return
     if kind == stat.S_IFREG:
-        _copy_file(source, target, name)
+        _copy_file(source, target, name, limit)
         return
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=target)
@@ -313,7 +321,7 @@ def _copy_entry(source: int, target: int, name: bytes, status: os.stat_result) -
     os.utime(name, ns=times, dir_fd=target, follow_symlinks=False)
 
 
-def _copy_file(source: int, target: int, name: bytes) -> None:
+def _copy_file(source: int, target: int, name: bytes, limit: int | None) -> None:
     source_file = os.open(
         name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=source
     )
@@ -325,7 +333,7 @@ def _copy_file(source: int, target: int, name: bytes) -> None:
             dir_fd=target,
         )
         try:
-            copy_data(source_file, target_file)
+            copy_data(source_file, target_file, limit)
             copy_metadata(source_file, target_file)
         finally:
             os.close(target_file)
@@ -333,16 +341,21 @@ def _copy_file(source: int, target: int, name: bytes) -> None:
         os.close(source_file)
 
 
-def copy_data(source: int, target: int) -> None:
-    """Copy the data from the current offset on, by reflinks where the file system can."""
+def copy_data(source: int, target: int, limit: int | None = None) -> None:
+    """Copy the data from the current offset on, by reflinks where the file system can.
+
+    At most ``limit`` bytes are copied.
+    """
+    left = sys.maxsize if limit is None else limit
     try:
-        while os.copy_file_range(source, target, 1 << 30):
-            pass
+        while left and (count := os.copy_file_range(source, target, min(left, 1 << 30))):
+            left -= count
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        while data := os.read(source, 1 << 20):
+        while left and (data := os.read(source, min(left, 1 << 20))):
             write_all(target, memoryview(data))
+            left -= len(data)
 
 
 def write_all(fd: int, data: memoryview) -> None:

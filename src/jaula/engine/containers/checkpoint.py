@@ -31,7 +31,7 @@ import msgspec
 
 from jaula.engine.containers import checkpoint_files
 from jaula.engine.containers.liveness import check_running
-from jaula.engine.threads import shielded
+from jaula.engine.threads import in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import (
     COMMIT,
@@ -175,6 +175,7 @@ class Checkpoints:
         manifest = self._manifest(container, body, criu.version)
         known: dict[str, CheckpointFile] = {}
         rounds: list[int] = []
+        copied: checkpoint_files.Copies = {}
         recorded = False
         records = body.exit  # whether the thread that `commit` stands for records the checkpoint
         commit: asyncio.Future[Manifest] | None = None
@@ -197,7 +198,7 @@ class Checkpoints:
             complete = msgspec.structs.replace(
                 manifest, rounds=tuple(rounds), stopped=int(data.removeprefix(HELD))
             )
-            work = functools.partial(self._write_files, container, images, complete, body)
+            work = functools.partial(self._write_files, container, images, complete, body, copied)
             if body.exit:
                 work = functools.partial(self._record, container, images, complete, body, known)
             commit = asyncio.ensure_future(asyncio.to_thread(work))
@@ -214,6 +215,16 @@ class Checkpoints:
                 commit = None
             await loop.sock_sendall(ours, COMMIT)
 
+        try:
+            if body.files and not body.exit:
+                copied = await in_thread(
+                    checkpoint_files.begin_copies, self._services, record, images
+                )
+        except BaseException:
+            for each in (ours, theirs):
+                each.close()
+            await asyncio.to_thread(self._store.discard, images)
+            raise
         recording = asyncio.ensure_future(record_it())
         try:
             request = CheckpointRequest(
@@ -229,7 +240,9 @@ class Checkpoints:
             await shim.checkpoint(request, theirs.detach())
             await recording
             if not body.exit:  # the digests are computed while the container runs
-                work = asyncio.to_thread(self._commit, images, manifest, known, hidden=hidden)
+                work = asyncio.to_thread(
+                    self._commit, images, manifest, known, copied, hidden=hidden
+                )
                 records = True
                 commit = asyncio.ensure_future(work)
                 manifest = await asyncio.shield(commit)
@@ -271,31 +284,42 @@ class Checkpoints:
         known: Mapping[str, CheckpointFile],
     ) -> Manifest:
         """Write the files of a stopped container, if the request has them, and the manifest."""
-        manifest = self._write_files(container, images, manifest, body)
-        return self._commit(images, manifest, known)
+        manifest = self._write_files(container, images, manifest, body, {})
+        return self._commit(images, manifest, known, {})
 
     def _write_files(
-        self, container: Container, images: Path, manifest: Manifest, body: CheckpointCreate
+        self,
+        container: Container,
+        images: Path,
+        manifest: Manifest,
+        body: CheckpointCreate,
+        copied: checkpoint_files.Copies,
     ) -> Manifest:
-        """Write the files of a stopped container, if the request has them."""
+        """Write the files of a stopped container, if the request has them.
+
+        The time that this takes is added to that for which the processes are stopped.
+        """
+        begun = time.monotonic_ns()
         bundle = container.bundle or str(self._services.config.paths.container(container.id))
         shutil.copyfile(f"{bundle}/config.json", images.parent / SPEC)
         if not body.files:
             return manifest
-        held = checkpoint_files.write(self._services, container.record, images)
-        return msgspec.structs.replace(manifest, held=held)
+        held = checkpoint_files.write(self._services, container.record, images, copied)
+        stopped = manifest.stopped + time.monotonic_ns() - begun
+        return msgspec.structs.replace(manifest, held=held, stopped=stopped)
 
     def _commit(
         self,
         images: Path,
         manifest: Manifest,
         known: Mapping[str, CheckpointFile],
+        copied: checkpoint_files.Copies,
         *,
         hidden: bool = False,
     ) -> Manifest:
-        """Compute the digests and write the manifest."""
+        """Complete the container's files, compute the digests and write the manifest."""
         if manifest.held is not None:
-            held = checkpoint_files.with_digests(manifest.held, images)
+            held = checkpoint_files.complete(manifest.held, images, copied)
             manifest = msgspec.structs.replace(manifest, held=held)
         return self._store.commit(images, manifest, known, hidden=hidden)
 

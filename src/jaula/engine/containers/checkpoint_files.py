@@ -13,6 +13,7 @@ import msgspec
 from jaula.engine.containers import shm
 from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.kernel.sync import sync_file_systems
+from jaula.storage import free_space
 from jaula.storage.checkpoint_files import sparse_sink, write_shm, write_volume
 from jaula.storage.checkpoints import (
     FILES,
@@ -22,9 +23,11 @@ from jaula.storage.checkpoints import (
     CheckpointVolume,
     ContainerDescription,
     add_file,
+    copies,
     describe_file,
 )
-from jaula.storage.trees import open_directory
+from jaula.storage.tree_copy import TreeCopy
+from jaula.storage.trees import open_directory, remove_tree
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,10 +50,48 @@ def describe(record: ContainerRecord) -> ContainerDescription:
     )
 
 
-def write(services: Services, record: ContainerRecord, images: Path) -> CheckpointFiles:
+Copies = dict[str, TreeCopy]
+"""Copies of volumes by name."""
+
+
+def begin_copies(services: Services, record: ContainerRecord, images: Path) -> Copies:
+    """Copy the volumes of a running container; :func:`write` copies the difference.
+
+    So the container stands still for the difference only. A volume that does not fit twice on the
+    disk is not copied. Call from a thread that may block.
+
+    :raises Unavailable: when the disk is full.
+    """
+    copied: Copies = {}
+    directory = copies(images)
+    try:
+        directory.mkdir(mode=0o700)
+        with open_directory(directory) as descriptor:
+            free = free_space.check(descriptor, 0)
+        for mount in record.mounts:
+            if mount.type != "volume" or mount.name in copied:
+                continue
+            volume = services.volumes.get(mount.name)
+            if volume.options:
+                continue
+            free -= 2 * services.volumes.usage(volume.name)
+            if free < 0:
+                break
+            copy = TreeCopy(volume.path, directory / str(len(copied)))
+            copy.begin()
+            copied[volume.name] = copy
+    except OSError as error:
+        what = "cannot copy the container's volumes"
+        raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
+    return copied
+
+
+def write(
+    services: Services, record: ContainerRecord, images: Path, copied: Copies
+) -> CheckpointFiles:
     """Write the container's files beside an image directory; call from a thread that may block.
 
-    The result has no digests (:func:`with_digests`).
+    Volumes with a copy are written by :func:`complete`, which has the digests too.
 
     :raises Unavailable: when the disk is full.
     """
@@ -69,12 +110,10 @@ def write(services: Services, record: ContainerRecord, images: Path) -> Checkpoi
             continue
         volume = services.volumes.get(mount.name)
         name = f"volume-{len(volumes)}.tar"
-        with (
-            open_directory(volume.path) as directory,
-            add_file(images, name) as file,
-            sparse_sink(file) as sink,
-        ):
-            write_volume(directory, sink)
+        if mount.name in copied:
+            _finish_copy(copied[mount.name])
+        else:
+            _write_volume(volume.path, images, name)
         volumes[mount.name] = CheckpointVolume(
             mount.name, name, (mount.destination,), mount.anonymous, volume.labels
         )
@@ -92,10 +131,41 @@ def write(services: Services, record: ContainerRecord, images: Path) -> Checkpoi
     )
 
 
-def with_digests(held: CheckpointFiles, images: Path) -> CheckpointFiles:
-    """Return the files with sizes and digests. They are on the disk afterwards."""
+def _finish_copy(copy: TreeCopy) -> None:
+    try:
+        copy.finish()
+    except OSError as error:
+        what = "cannot copy the container's volumes"
+        raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
+
+
+def _write_volume(path: str | Path, images: Path, name: str) -> None:
+    with (
+        open_directory(path) as directory,
+        add_file(images, name) as file,
+        sparse_sink(file) as sink,
+    ):
+        write_volume(directory, sink)
+
+
+def complete(held: CheckpointFiles, images: Path, copied: Copies) -> CheckpointFiles:
+    """Write the archives of copied volumes, remove the copies, and compute the digests.
+
+    The files are on the disk afterwards. The container may run.
+    """
+    for volume in held.volumes:
+        if volume.name in copied:
+            _write_volume(copied[volume.name].target, images, volume.file)
+    discard_copies(images)
     names = sorted(os.listdir(images.parent / FILES))
     return msgspec.structs.replace(held, files=tuple(describe_file(images, name) for name in names))
+
+
+def discard_copies(images: Path) -> None:
+    """Remove the copies of volumes, if there are any."""
+    if copies(images).exists():
+        with open_directory(images.parent) as parent:
+            remove_tree(parent, os.fsencode(copies(images).name))
 
 
 def stage(services: Services, record: ContainerRecord, manifest: Manifest) -> None:
