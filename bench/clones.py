@@ -96,6 +96,7 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Measure how soon a clone answers.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default=",".join(WORKLOADS), help="names of workloads")
+    parser.add_argument("--image", type=Path, help="archive of the image, written if it is absent")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args(words)
     results: dict[str, dict[str, list[float]]] = {}
@@ -103,7 +104,12 @@ def main(words: list[str]) -> int:
         engine = engines.Jaula(Path(name) / "engine")
         engine.start()
         try:
-            build(engine, Path(name))
+            if options.image and options.image.exists():
+                engine.run("load", "-i", str(options.image), stdout=subprocess.DEVNULL)
+            else:
+                build(engine, Path(name))
+                if options.image:
+                    engine.run("save", "-o", str(options.image), IMAGE)
             for key in options.only.split(","):
                 results[key] = measure(engine, WORKLOADS[key], options.rounds)
                 print("\n".join(lines(key, results[key])), flush=True)
@@ -141,6 +147,7 @@ def timed(engine: engines.Engine, name: str, workload: Workload, *words: str) ->
             return time.monotonic() - begin
         except OSError:
             if time.monotonic() - begin > PATIENCE:
+                engine.run("logs", "--tail", "20", name)
                 raise
             time.sleep(0.005)
 
