@@ -47,6 +47,7 @@ _MAGICS = {
     "mountpoints": 0x55563928,
     "files": 0x56303138,
     "timens": 0x43114433,
+    "fs": 0x51403912,
 }
 """Second magic number by kind. An inventory has only this one."""
 _PIPES_DATA_MAGIC = 0x56453709
@@ -271,6 +272,7 @@ class Images(msgspec.Struct, frozen=True):
     files: tuple[pb.File, ...]
     clocks: dict[int, pb.TimeNamespace] = {}  # by id of the time namespace
     uts_namespaces: tuple[str, ...] = ()  # names of the files
+    directories: frozenset[int] = frozenset()  # ids of the files that are a root or cwd
 
 
 def read_all(directory: int) -> Images:
@@ -302,6 +304,12 @@ def read_all(directory: int) -> Images:
             _number(name): read_one(directory, name, pb.TimeNamespace)
             for name in numbered("timens")
         },
+        directories=frozenset(
+            number
+            for name in numbered("fs")
+            for each in read(directory, name, pb.FileSystemContext)
+            for number in (each.cwd_id, each.root_id)
+        ),
     )
 
 

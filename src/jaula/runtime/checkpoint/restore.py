@@ -24,7 +24,7 @@ import secrets
 import signal
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
@@ -463,6 +463,8 @@ class _Restore:
         cgroups = _cgroup_image(read, own_cgroups, cgroup_paths)
         _replace(directory, images.CGROUP, images.encode(images.CGROUP, [cgroups]))
         files = [_mend(file) for file in read.files]
+        if self._config.landlock is not None:
+            files = [_as_path(file, read.directories) for file in files]
         _replace(directory, images.FILES, images.encode(images.FILES, files))
         _drop_output(directory, self._setup.stdio[1:])
 
@@ -618,6 +620,19 @@ def _mend(file: pb.File) -> pb.File:
         mended.tfd.vnsec = 1
         return mended
     return file
+
+
+def _as_path(file: pb.File, directories: Collection[int]) -> pb.File:
+    """Return the file, with O_PATH if it is a directory of a process (root, working directory).
+
+    A Landlock domain need not permit to read it. CRIU opens it only to enter it.
+    """
+    if file.id not in directories or not file.HasField("reg"):
+        return file
+    changed = pb.File()
+    changed.CopyFrom(file)
+    changed.reg.flags |= os.O_PATH
+    return changed
 
 
 def _socket_of(fd: int) -> socket.socket:

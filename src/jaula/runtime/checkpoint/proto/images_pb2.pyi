@@ -276,17 +276,27 @@ class PstreeEntry(_message.Message):
     threads: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, pid: _Optional[int] = ..., ppid: _Optional[int] = ..., pgid: _Optional[int] = ..., sid: _Optional[int] = ..., threads: _Optional[_Iterable[int]] = ...) -> None: ...
 
+class FileSystemContext(_message.Message):
+    __slots__ = ("cwd_id", "root_id")
+    CWD_ID_FIELD_NUMBER: _ClassVar[int]
+    ROOT_ID_FIELD_NUMBER: _ClassVar[int]
+    cwd_id: int
+    root_id: int
+    def __init__(self, cwd_id: _Optional[int] = ..., root_id: _Optional[int] = ...) -> None: ...
+
 class RegularFile(_message.Message):
-    __slots__ = ("id", "name", "mnt_id", "ext")
+    __slots__ = ("id", "flags", "name", "mnt_id", "ext")
     ID_FIELD_NUMBER: _ClassVar[int]
+    FLAGS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MNT_ID_FIELD_NUMBER: _ClassVar[int]
     EXT_FIELD_NUMBER: _ClassVar[int]
     id: int
+    flags: int
     name: str
     mnt_id: int
     ext: bool
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., mnt_id: _Optional[int] = ..., ext: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., name: _Optional[str] = ..., mnt_id: _Optional[int] = ..., ext: _Optional[bool] = ...) -> None: ...
 
 class InetSocket(_message.Message):
     __slots__ = ("id", "family", "proto", "state")
