@@ -89,7 +89,11 @@ def check_record(services: Services, container: Container) -> None:
         problem = f"it is run by the OCI runtime {record.resolved.runtime}"
         hint = "create it without --runtime"
     elif services.host.rootless:
-        problem, hint = "this engine runs without root, which is not built yet", "use one of root"
+        problem = (
+            "this engine runs without root, and the kernel lets only root read the filters of"
+            " system calls, which CRIU has to save"
+        )
+        hint = "use an engine of root"
     elif record.sandbox is not None:
         problem = "it is the sandbox of a pod"
         hint = "checkpoint the containers of the pod"

@@ -18,6 +18,7 @@ import contextlib
 import functools
 import os
 import signal
+import stat
 import time
 from collections.abc import Collection, Iterable
 
@@ -49,6 +50,8 @@ _NETWORK_IMAGES = ("netns-ct-", "netns-exp-")  # of conntrack
 TIMEOUT = 60  # seconds for the processes to stop
 _NAMESPACES = ("user", "net", "pid", "mnt", "ipc", "uts", "cgroup", "time")
 _TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = "0A", "06", "07"  # columns of /proc/net/tcp
+
+_STATELESS = (1, 4, 5, *range(136, 144))  # majors: memory (/dev/null), terminals
 
 _REFUSED_FILES = {
     "anon_inode:[io_uring]": "an io_uring",
@@ -312,6 +315,8 @@ def _check_files(pid: int, root_device: int) -> None:
             kind = _REFUSED_FILES.get(name)
             if kind is None and name.partition(":[")[0] in _NAMESPACES:
                 kind = "a descriptor of a namespace"
+            if kind is None and name.startswith("/") and _has_state(f"/proc/{pid}/fd/{number}"):
+                kind = f"the device {name} open"
             if kind is not None:
                 raise refuse(
                     f"process {_describe(pid)} has {kind} (descriptor {number}), which no"
@@ -322,6 +327,14 @@ def _check_files(pid: int, root_device: int) -> None:
                 _check_inotify(pid, number, root_device)
             elif name == "anon_inode:[eventfd]":
                 _check_eventfd(pid, number)
+
+
+def _has_state(path: str) -> bool:
+    """Return whether an open file is a device with state that CRIU does not save."""
+    found = os.stat(path)
+    if stat.S_ISBLK(found.st_mode):
+        return True
+    return stat.S_ISCHR(found.st_mode) and os.major(found.st_rdev) not in _STATELESS
 
 
 def _check_inotify(pid: int, number: str, root_device: int) -> None:

@@ -6,7 +6,6 @@ import os
 import resource
 
 from jaula.errors import InvalidRequest, RuntimeFailure
-from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.kernel.landlock import LANDLOCK_SCOPE
 from jaula.kernel.mounts import MS
 from jaula.kernel.paths import components
@@ -21,7 +20,6 @@ from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 from jaula.spec.runtime import Mount, Spec, State
 
 _ATTRIBUTES = int(MS.RDONLY | MS.NOSUID | MS.NODEV | MS.NOEXEC)
-_OPENED = int(FS.READ_FILE | FS.READ_DIR | FS.EXECUTE)
 _OWN = frozenset({"pid", "network", "ipc", "uts", "mount", "user"})
 """Namespaces that a container has for itself, or joins."""
 _INHERITABLE = frozenset({"network", "ipc", "uts"})
@@ -90,13 +88,6 @@ def check_spec(spec: Spec) -> None:
         raise refuse(
             "checkpoints of containers with an SELinux or AppArmor label are not built yet",
             "create it with --security-opt label=disable or --security-opt apparmor=unconfined",
-        )
-    standard = {node.path for node in devices.device_nodes(())}
-    more = [device.path for device in linux.devices if device.path not in standard]
-    if more:
-        raise refuse(
-            f"the container has the device {more[0]}, whose state no checkpoint can hold",
-            "create it without --device",
         )
     if spec.hooks is not None:
         raise refuse("the container has OCI hooks, which a restore would not run", "remove them")

@@ -327,7 +327,6 @@ def test_checkpoints_are_removed_with_their_container(engine: PrivateEngine, run
         (("--network", "host"), (), "network namespace"),
         (("--pid", "host"), (), "pid namespace"),
         (("--ipc", "shareable"), (), "/dev/shm is shared"),
-        (("--device", "/dev/fuse"), (), "device /dev/fuse"),
         (("--rm",), (), "removed with its checkpoints"),
         ((), ("--tcp-close", "--tcp-established"), "exclude each other"),
     ],

@@ -130,7 +130,6 @@ FLAGS = (
     (("--cgroupns", "host"), "shares its cgroup namespace", "create it without --cgroupns=host"),
     (("--ipc", "host"), "ipc", "--ipc"),
     (("--ipc", "shareable"), "/dev/shm is shared", "--ipc=private"),
-    (("--device", "/dev/fuse"), "device /dev/fuse", "without --device"),
     (("--security-opt", "landlock=scope-abstract"), "scopes abstract unix sockets", "without that"),
     (("--rm",), "removed with its checkpoints", "without --rm"),
 )
