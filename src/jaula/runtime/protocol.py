@@ -85,10 +85,12 @@ class RestoreSetup(msgspec.Struct, frozen=True):
     """A checkpoint from which a container is started, and what its processes had then.
 
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``hostname``
-    replaces the one that the processes had; '' keeps it.
+    replaces the one that the processes had; '' keeps it. ``published`` are the TCP ports of a
+    container with an egress or listen list that the host publishes; None: it has no list.
     """
 
     images: str  # directory
+    published: tuple[int, ...] | None = None
     hostname: str = ""
     stdio: tuple[int, int, int] = (0, 0, 0)
     tcp_established: bool = False

@@ -459,8 +459,15 @@ def _held_document(held: CheckpointFiles | None) -> dict[str, Any] | None:
     }
 
 
-def restore_setup(store: CheckpointStore, manifest: Manifest, hostname: str) -> RestoreSetup:
+def restore_setup(
+    store: CheckpointStore,
+    manifest: Manifest,
+    hostname: str,
+    published: tuple[int, ...] | None = None,
+) -> RestoreSetup:
     """Return what the runtime needs to restore a checkpoint; ``hostname`` is the container's.
+
+    ``published`` are the published TCP ports of a container with an egress or listen list.
 
     The processes keep the host name that they had, unless they were those of another container.
     """
@@ -471,6 +478,7 @@ def restore_setup(store: CheckpointStore, manifest: Manifest, hostname: str) -> 
         tcp_established=manifest.tcp_established,
         tcp_close=manifest.tcp_close,
         hostname=hostname if hostname != former else "",
+        published=published,
     )
 
 

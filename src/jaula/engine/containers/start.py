@@ -139,7 +139,14 @@ class Starter:
                     self._services.network_manager.restore_egress(
                         record.id, address.network, address.names
                     )
-                restore = restore_setup(self._services.checkpoints, checkpoint, record.hostname)
+                ports = tuple(p.container_port for p in resolved.ports if p.protocol == "tcp")
+                is_listed = resolved.egress is not None or resolved.listen is not None
+                restore = restore_setup(
+                    self._services.checkpoints,
+                    checkpoint,
+                    record.hostname,
+                    ports if is_listed else None,
+                )
                 request = msgspec.structs.replace(request, restore=restore)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)

@@ -32,6 +32,7 @@ from jaula.kernel import keyring, mounts, namespaces, tty
 from jaula.runtime.checkpoint import (
     affinity,
     check,
+    connections,
     criu,
     expected,
     images,
@@ -539,6 +540,8 @@ class _Restore:
         if self.engine_fd >= 0:
             self._hold()
         self._service.restored = self._init
+        if self._setup.published is not None and self._host_ends:
+            connections.track(self._init, self._netns, self._setup.published)
         network.connect(self._netns, self._host_ends)
         if self.engine_fd >= 0:
             network.announce(self._netns, self._host_ends)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,9 @@ import pytest
 from harness import containers
 from harness.containers import running
 from harness.engine import PrivateEngine
+from jaula.kernel.conntrack import Flow, delete_tcp
+from jaula.kernel.netlink import Netlink
+from jaula.kernel.nftables import NETLINK_NETFILTER
 from jaula.network.dns import message
 
 pytestmark = pytest.mark.criu
@@ -105,3 +109,39 @@ def test_a_restored_container_verifies_as_one_that_was_started(
             "/proc/sys/net/ipv4/tcp_keepalive_time",
         )
         assert jaula(engine, "exec", name, *read).split() == ["0", "65535", "600"]
+
+
+def test_a_connection_goes_on_that_the_host_does_not_track(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    """The container sends first, to a client that its egress list does not have."""
+    serve = ("nc", "-l", "-p", "80", "-e", "sh", "-c", "while :; do echo tick; sleep 0.2; done")
+    flags = ("--egress", "none", "--listen", "tcp:80")
+    with running(engine, busybox, *serve, flags=flags) as name:
+        address = containers.address(engine, name)
+        with connected(address) as client:
+            assert client.recv(5) == b"tick\n"
+            jaula(engine, "checkpoint", "create", "--tcp-established", name, "one")
+            flow = Flow(*client.getsockname(), address, 80)
+            with Netlink(protocol=NETLINK_NETFILTER) as table:
+                table.send(delete_tcp(flow))
+            client.settimeout(10)
+            jaula(engine, "start", "--checkpoint", "one", name)
+            received = b""
+            while len(received) < 100:
+                data = client.recv(4096)
+                assert data, "the connection was closed"
+                received += data
+            assert set(received.split()) == {b"tick"}
+        assert containers.inspect(engine, name)["EgressRefused"] == []
+
+
+def connected(address: str) -> socket.socket:
+    """Connect once the server listens: it takes one connection."""
+    deadline = time.monotonic() + 15
+    while True:
+        try:
+            return socket.create_connection((address, 80), timeout=3)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
