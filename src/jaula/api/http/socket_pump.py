@@ -50,11 +50,8 @@ class SocketPump:
         plain_open = True  # the plain side still reads
         try:
             while True:
-                records = []  # of at most 16 KiB each: one system call for all of them
-                while record := self._codec.read():
-                    records.append(record)
-                if records:
-                    plain_open = plain_open and await self._forward(b"".join(records))
+                while chunk := self._codec.read():
+                    plain_open = plain_open and await self._forward(chunk)
                 await self._flush()  # an answer of the TLS protocol
                 if self._codec.ended and plain_open:
                     plain_open = False

@@ -186,6 +186,13 @@ class Outgoing:
                 return [_check_stopped(container.record)]
             checks.check_record(container.record)
             check_record(self._services, container)
+            for each in container.record.endpoints:
+                driver = self._services.network_store.driver_of(each.network)
+                if driver != "bridge":  # the interface of a held container would answer ARP
+                    problem = (
+                        f"its network {each.network} ({driver}) cannot be cut off while it is held"
+                    )
+                    raise InvalidRequest(problem, hint="use a bridge network")
             if container.record.status is Status.PAUSED:
                 raise InvalidRequest("it is paused", hint="unpause it first")
             if container.execs and not self._options.end_execs:

@@ -12,7 +12,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PROJECT
-from harness.migration import ADDRESS, IMAGE, NAME, NETWORK, Sites, move, sites, start
+from harness.migration import ADDRESS, IMAGE, NAME, NETWORK, Sites, ip, move, sites, start
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter")]
 
@@ -148,6 +148,20 @@ def test_refusals_name_the_way_out(two: Sites) -> None:
     assert "cannot connect to the engine at 10.77.3.9:1" in text
     text = two.b.refused("container", "migrate", NAME, "--to", "http://x")
     assert "is not an address" in text
+
+
+def test_a_network_that_cannot_be_cut_off_is_refused(two: Sites) -> None:
+    ip("link", "add", "cable0", "type", "veth", "peer", "name", "cable1", netns=two.a.netns)
+    two.a.jaula("network", "create", "-d", "macvlan", "-o", "parent=cable0", "direct")
+    try:
+        two.a.jaula("run", "-d", "--name", NAME, "--network", "direct", IMAGE, "sleep", "600")
+        text = two.a.refused("container", "migrate", NAME, "--to", two.b.target)
+        assert "its network direct (macvlan) cannot be cut off" in text
+        assert two.a.runs(NAME)
+    finally:
+        two.a.jaula("rm", "-f", NAME)
+        two.a.jaula("network", "rm", "direct")
+        ip("link", "del", "cable0", netns=two.a.netns)
 
 
 def test_a_failed_restore_leaves_the_container_running(two: Sites) -> None:
