@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import publish_option
@@ -29,10 +31,25 @@ def run(options: Options) -> int:
         try:
             client.request("POST", f"/containers/{identifier}/start", query)
         except EngineError:
-            client.request("DELETE", f"/containers/{identifier}", (("force", "1"), ("v", "1")))
+            _remove(client, identifier, container)
             raise
     print(identifier)
     return 0
+
+
+def _remove(client: Client, clone: str, source: str) -> None:
+    """Remove a clone that could not be started, and its volumes."""
+    kept = _volumes(client, source)
+    volumes = _volumes(client, clone) - kept
+    client.request("DELETE", f"/containers/{clone}", (("force", "1"), ("v", "1")))
+    for name in volumes:
+        with suppress(EngineError):  # an anonymous one is gone already
+            client.request("DELETE", f"/volumes/{quote(name)}")
+
+
+def _volumes(client: Client, container: str) -> set[str]:
+    mounts = client.get(f"/containers/{quote(container)}/json")["Mounts"]
+    return {str(mount["Name"]) for mount in mounts if mount["Type"] == "volume"}
 
 
 COMMAND = Command(

@@ -411,15 +411,21 @@ class Checkpoints:
             await asyncio.to_thread(store.remove, container.id, name)
 
     async def open(
-        self, container: Container, name: str, directory: str = "", part: Part = Part.ALL
+        self,
+        container: Container,
+        name: str,
+        directory: str = "",
+        part: Part = Part.ALL,
+        action: str = "start",
     ) -> Manifest:
         """Return the manifest of a checkpoint from which the container can be started.
 
-        ``part`` is what the caller uses: only these files are verified.
+        ``part`` is what the caller uses: only these files are verified. ``action`` is a verb for
+        errors.
 
         :raises RuntimeFailure: when it does not exist, was changed, or does not fit this host.
         """
-        with _dockers_words(container, f"cannot start container {container.name}"):
+        with _dockers_words(container, f"cannot {action} container {container.name}"):
             store = self._store.at(directory)
             if name not in store.names(container.id):
                 raise InvalidRequest(f"checkpoint {name} does not exist")

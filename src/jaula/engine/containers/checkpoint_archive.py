@@ -49,7 +49,7 @@ class CheckpointArchives:
 
         :raises RuntimeFailure: when the checkpoint does not exist or was changed.
         """
-        manifest = await self._checkpoints.open(container, name)
+        manifest = await self._checkpoints.open(container, name, action="export")
         path = self._services.checkpoints.images(manifest).parent / MANIFEST
         return await in_thread(path.read_bytes)
 
@@ -60,7 +60,7 @@ class CheckpointArchives:
 
         :raises RuntimeFailure: when the checkpoint does not exist or was changed.
         """
-        manifest = await self._checkpoints.open(container, name)
+        manifest = await self._checkpoints.open(container, name, action="export")
         directory = self._services.checkpoints.images(manifest).parent
 
         def work(emit: Callable[[bytes], None]) -> None:

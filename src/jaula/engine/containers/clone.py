@@ -44,7 +44,7 @@ Adopt = Callable[["Manifest"], "Manifest"]
 def clone_request(
     description: ContainerDescription, options: CheckpointClone, volumes: Mapping[str, str]
 ) -> ContainerCreate:
-    """Return the create request of a clone; ``volumes`` maps old to new names. Pure.
+    """Return the create request of a clone; ``volumes`` maps old to new names, '' for none. Pure.
 
     It has no address and no published port of the former container.
     """
@@ -98,7 +98,9 @@ def import_request(
 
 def _renamed_bind(text: str, volumes: Mapping[str, str]) -> str:
     source, _, _ = mount_spec.split_bind(text)
-    return volumes[source] + text[len(source) :] if source in volumes else text
+    if source not in volumes:
+        return text
+    return (volumes[source] + text[len(source) :]).removeprefix(":")
 
 
 def _renamed_mount(mount: Mount, volumes: Mapping[str, str]) -> Mount:
@@ -168,10 +170,16 @@ class Clones:
         return msgspec.structs.replace(manifest, addresses=()), body
 
     def _new_names(self, manifest: Manifest) -> dict[str, str]:
-        """Return new names for the volumes of a checkpoint that were created with a name."""
+        """Return new names for the volumes of a checkpoint that were created with a name.
+
+        The new ones have none, so they are removed with the clone (``rm -v``), unless they are
+        mounted at several paths.
+        """
         assert manifest.held is not None
         return {
             volume.name: f"{volume.name[:200]}-{secrets.token_hex(4)}"
+            if len(volume.destinations) > 1
+            else ""
             for volume in manifest.held.volumes
             if not volume.anonymous
         }

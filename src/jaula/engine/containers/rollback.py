@@ -69,7 +69,7 @@ class Rollbacks:
         async with container.lock:
             if container.id not in services.container_store:
                 raise NotFound(f"No such container: {container.name}")
-            manifest = await self._checkpoints.open(container, name)
+            manifest = await self._checkpoints.open(container, name, action="roll back")
             self._check_users(container)
             await in_thread(checkpoint_files.stage, services, container.record, manifest)
             try:

@@ -330,7 +330,9 @@ class Containers(ContainerQueries):
     ) -> ContainerCreated:
         """Create a container that goes on from a checkpoint of another one."""
         # The images are verified when the clone is started.
-        manifest = await self.checkpoints.open(self.find(ref), checkpoint, part=Part.FILES)
+        manifest = await self.checkpoints.open(
+            self.find(ref), checkpoint, part=Part.FILES, action="clone"
+        )
         return await self.clones.clone(manifest, options, owner=owner, authorize=authorize)
 
     async def rollback(self, ref: str, checkpoint: str) -> None:

@@ -62,6 +62,7 @@ from jaula.spec.runtime import IDMapping, Linux, Spec
 
 _STAGING = ("/mnt", "/tmp")  # directories of the host, one of which is covered
 _SIZE_DIFFERS = "has bad size"  # CRIU about a file that was open
+_NO_ADDRESS = "Cannot assign requested address"  # CRIU about a socket that was bound
 _PIPE_DATA = "pipes-data.img"
 CONTINUED = "continued"  # file beside the images of a migration that got the word
 
@@ -253,7 +254,15 @@ class _Restore:
             if self._failure is not None:
                 raise self._failure from None
             if _SIZE_DIFFERS in error.message:
-                error.hint = "files of the container have changed since the checkpoint"
+                error.hint = (
+                    "files of the container have changed since the checkpoint; jaula rollback puts"
+                    " them back if the checkpoint holds them"
+                )
+            if _NO_ADDRESS in error.message:
+                error.hint = (
+                    "a program is bound to an address that the container does not have now; let it"
+                    " listen on all addresses"
+                )
             raise
         if self._failure is not None:
             raise self._failure

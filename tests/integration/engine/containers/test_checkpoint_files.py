@@ -187,9 +187,7 @@ def test_clones_have_files_volumes_and_addresses_of_their_own(
     finally:
         for name in names:
             engine.cli("jaula", "rm", "-f", "-v", name)
-        for volume in jaula(engine, "volume", "ls", "-q").split():
-            if volume.startswith("counted-"):
-                jaula(engine, "volume", "rm", volume)
+        assert jaula(engine, "volume", "ls", "-q") == "counted\n"
 
 
 def test_checkpoints_can_be_in_another_directory(
@@ -216,3 +214,44 @@ def test_checkpoints_can_be_in_another_directory(
         message = refused(engine, "start", "--checkpoint-dir", str(path), "--checkpoint", "x", NAME)
         assert "the checkpoint directory" in message, path
     assert not (tmp_path / "new").exists()
+
+
+def test_a_program_that_is_bound_to_its_address_cannot_be_cloned(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    name = "bound"
+    script = "exec httpd -f -p $(hostname -i):80"
+    jaula(engine, "run", "-d", "--name", name, "-v", "kept:/x", busybox, "sh", "-c", script)
+    try:
+        containers.eventually(
+            lambda: ":0050 " in jaula(engine, "exec", name, "cat", "/proc/net/tcp"), "it listens"
+        )
+        jaula(engine, "snapshot", name, "one")
+        message = refused(engine, "clone", name, "one")
+        assert "let it listen on all addresses" in message
+        assert len(jaula(engine, "ps", "-aq").split()) == 1
+        assert jaula(engine, "volume", "ls", "-q") == "kept\n"
+        jaula(engine, "rollback", name, "one")
+    finally:
+        engine.cli("jaula", "rm", "-f", name)
+        engine.cli("jaula", "volume", "rm", "kept")
+
+
+def test_a_clone_is_a_container_of_its_caller_alone(engine: PrivateEngine, run: Run) -> None:
+    """Labels, published ports and the removal at the exit are those of the clone."""
+    run("-p", "127.0.0.1::80", "-l", "first=1")
+    jaula(engine, "snapshot", NAME, "one")
+    try:
+        jaula(engine, "clone", "--rm", "-l", "second=2", "--network", "none", "--name", "other",
+              NAME, "one")  # fmt: skip
+        document = containers.inspect(engine, "other")
+        assert {"first": "1", "second": "2"}.items() <= document["Config"]["Labels"].items()
+        assert list(document["NetworkSettings"]["Networks"]) in ([], ["none"])
+        assert not document["NetworkSettings"]["Ports"].get("80/tcp")
+        jaula(engine, "kill", "other")
+        containers.eventually(
+            lambda: len(jaula(engine, "ps", "-aq").split()) == 1, "the clone is removed"
+        )
+    finally:
+        engine.cli("jaula", "rm", "-f", "-v", "other")
+        assert jaula(engine, "volume", "ls", "-q") == "counted\n"
