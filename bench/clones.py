@@ -59,7 +59,10 @@ def postgres_answers(address: str) -> None:
         connection.sendall(struct.pack("!II", len(words) + 8, 196608) + words)
         file = connection.makefile("rb")
         while True:
-            kind, size = struct.unpack("!cI", file.read(5))
+            head = file.read(5)
+            if len(head) < 5:
+                raise OSError("the server has closed the connection")
+            kind, size = struct.unpack("!cI", head)
             file.read(size - 4)
             if kind == b"E":
                 raise OSError("the server is not ready")
