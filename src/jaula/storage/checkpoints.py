@@ -338,6 +338,10 @@ class CheckpointStore:
             for name in names:
                 os.link(source / name, checkpoint / name, follow_symlinks=False)
             return self.accept(images, manifest)
+        except OSError as error:
+            self.discard(images)
+            what = f"checkpoint {manifest.name} cannot be copied"
+            raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
         except BaseException:
             self.discard(images)
             raise

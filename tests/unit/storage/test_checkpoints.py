@@ -18,6 +18,7 @@ from jaula.storage.checkpoints import (
     CheckpointFiles,
     CheckpointStore,
     Manifest,
+    decode,
     describe_file,
 )
 from jaula.storage.checkpoints import add_file as add_held
@@ -204,3 +205,48 @@ def test_threads_that_need_the_first_key_get_the_same(tmp_path: Path) -> None:
             keys = set(pool.map(CheckpointStore._read_key, stores))
         assert len(keys) == 1
         assert [path.name for path in directory.iterdir() if path.is_file()] == [".key"]
+
+
+# -- other containers and directories ----------------------------------------------------------
+
+
+def test_a_linked_checkpoint_is_that_of_another_container(
+    store: CheckpointStore, made: Path
+) -> None:
+    manifest = store.read(FACTS.container, "one")
+    other = msgspec.structs.replace(manifest, container="d" * 64)
+    store.link(other, made)
+    found = store.read("d" * 64, "one")
+    store.verify(found)
+    store.remove(FACTS.container, "one")
+    store.verify(found)
+    with pytest.raises(InvalidRequest, match="already exists"):
+        store.link(other, made)
+
+
+def test_a_link_to_what_was_removed_leaves_nothing(store: CheckpointStore, made: Path) -> None:
+    manifest = store.read(FACTS.container, "one")
+    store.remove(FACTS.container, "one")
+    with pytest.raises(JaulaError, match="cannot be copied"):
+        store.link(msgspec.structs.replace(manifest, container="d" * 64), made)
+    assert os.listdir(made.parent.parent / ("d" * 64)) == []
+
+
+def test_a_directory_of_a_manifest_is_not_read_from_its_file(
+    store: CheckpointStore, made: Path
+) -> None:
+    """A signed archive must not name a directory of the host."""
+    manifest = msgspec.structs.replace(store.read(FACTS.container, "one"), directory="/etc")
+    assert decode(msgspec.json.encode(manifest)).directory == ""
+    images = store.begin(FACTS.container, "two")
+    store.commit(images, msgspec.structs.replace(manifest, name="two"))
+    assert store.images(store.read(FACTS.container, "two")).parent == made.parent / "two"
+
+
+def test_only_root_may_be_able_to_change_a_checkpoint_directory(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
+    for path in (str(tmp_path), "relative", "/run/../etc", "/nul\0"):
+        with pytest.raises(InvalidRequest, match="the checkpoint directory"):
+            store.at(path)
+    assert store.at("") is store
