@@ -300,6 +300,14 @@ def test_settings_taken_from_another_container_are_authorized(
         ("GET", "/containers/{}/logs?stdout=1", None),
         ("GET", "/containers/{}/top", None),
         ("GET", "/jaula/containers/{}/spec", None),
+        ("POST", "/containers/{}/checkpoints", {"CheckpointID": "one"}),
+        ("DELETE", "/containers/{}/checkpoints/one", None),
+        ("POST", "/containers/{}/start?checkpoint=one", None),
+        ("GET", "/jaula/containers/{}/checkpoints/one", None),
+        ("GET", "/jaula/containers/{}/checkpoint-manifest/one", None),
+        ("GET", "/jaula/containers/{}/checkpoint-archive/one", None),
+        ("POST", "/jaula/containers/{}/rollback/one", None),
+        ("POST", "/jaula/containers/{}/clone/one", {"Name": "mine"}),
         ("POST", "/containers/prune", None),
     ],
 )
@@ -312,6 +320,27 @@ def test_containers_of_another_user_cannot_be_accessed(
         seen = member.request("GET", f"/containers/{name}/json")
         assert seen.status == 200
         assert b"of-root" not in seen.body
+
+
+def test_a_directory_of_checkpoints_needs_a_grant(member: ApiUser) -> None:
+    created = member.create("busybox")
+    assert created.status == 201, created
+    path = f"/containers/{created.json()['Id']}"
+    for method, action, body in (
+        ("POST", "/checkpoints", {"CheckpointID": "one", "CheckpointDir": "/srv/x"}),
+        ("POST", "/start?checkpoint=one&checkpoint-dir=/srv/x", None),
+        ("GET", "/checkpoints?dir=/srv/x", None),
+        ("DELETE", "/checkpoints/one?dir=/srv/x", None),
+    ):
+        reply = member.request(method, path + action, body)
+        assert reply.status == 403, reply
+        assert 'checkpoint-directories = ["/srv/x"]' in message(reply)
+    assert member.request("DELETE", path).status == 204
+
+
+def test_an_archive_of_a_checkpoint_that_is_not_trusted_is_refused(member: ApiUser) -> None:
+    reply = member.request("POST", "/jaula/checkpoints", bytes(10240))
+    assert reply.status == 400, reply
 
 
 def test_a_link_needs_access_to_the_linked_container(
