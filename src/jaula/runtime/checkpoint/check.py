@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import resource
+import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
@@ -25,7 +26,7 @@ _FILTER_MODE = 2  # SECCOMP_MODE_FILTER
 _TSYNC = 1  # SECCOMP_FILTER_FLAG_TSYNC
 _MAX_SECURE_BITS = 0xFF
 _CAPABILITIES = 64
-_SYS_NICE = 23  # CAP_SYS_NICE
+_NET_RAW, _SYS_NICE = 13, 23  # CAP_NET_RAW, CAP_SYS_NICE
 _ORDINARY_POLICIES = (0, 3, 5)  # SCHED_OTHER, SCHED_BATCH, SCHED_IDLE
 _REALTIME_POLICIES = (1, 2)  # SCHED_FIFO, SCHED_RR
 
@@ -45,18 +46,18 @@ _OPTIONS = {MS.RDONLY: "ro", MS.NOSUID: "nosuid", MS.NODEV: "nodev", MS.NOEXEC: 
 _OPTION = re.compile(r"[a-z0-9_]*(=[A-Za-z0-9_.:+-]*)?")  # without a path, as of an agent
 _REFUSED_OPTIONS = ("none", "all", "release_agent")  # they make another hierarchy of cgroups
 CONSOLE = "/dev/console"
-_REG = 1
+_REG, _INET, _PACKET = 1, 4, 10
 _FILES = {
     _REG: "file",
     2: "pipe",
     3: "fifo",
-    4: "inet socket",
+    _INET: "inet socket",
     5: "unix socket",
     6: "eventfd",
     7: "epoll",
     8: "inotify",
     9: "signalfd",
-    10: "packet socket",
+    _PACKET: "packet socket",
     11: "terminal",
     13: "netlink socket",
     17: "timerfd",
@@ -120,7 +121,7 @@ def check(images: Images, expected: Expected) -> None:
         _check_core(task, core, images, leaders, expected, sets)
     mounts = _check_mounts(images.mounts, expected)
     for file in images.files:
-        _check_file(file, mounts)
+        _check_file(file, mounts, expected)
 
 
 def _check_inventory(inventory: pb.Inventory) -> None:
@@ -366,9 +367,12 @@ def _check_source(mount: pb.Mount, expected: Expected) -> None:
             raise invalid(f"the mount at {path!r} has the option {option!r}")
 
 
-def _check_file(file: pb.File, mounts: Collection[int]) -> None:
+def _check_file(file: pb.File, mounts: Collection[int], expected: Expected) -> None:
     if file.type not in _FILES:
         raise invalid(f"file {file.id} is of a kind (CRIU's number {file.type}) that is refused")
+    raw = file.type == _PACKET or (file.type == _INET and file.isk.type in (0, socket.SOCK_RAW))
+    if raw and not expected.bounding & 1 << _NET_RAW:
+        raise invalid(f"file {file.id} is a raw socket, which the container cannot make")
     if file.HasField("reg"):
         if file.reg.ext:
             raise invalid(f"file {file.reg.name!r} is outside of the container")

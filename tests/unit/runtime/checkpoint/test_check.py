@@ -17,7 +17,7 @@ from jaula.runtime.checkpoint.images import Images
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 
 FILTER = b"\x06\x00\x00\x00\x00\x00\xff\x7f"
-CAPABILITIES = 0xA80425FB
+CAPABILITIES = 0xA80405FB  # without CAP_NET_RAW
 EXPECTED = Expected(
     namespaces=frozenset({"pid", "network", "ipc", "uts", "mount", "user", "cgroup"}),
     ids=65536,
@@ -119,6 +119,10 @@ def with_mount(**fields: Any) -> Callable[[Images], None]:
     return apply
 
 
+def inet(kind: int) -> pb.File:
+    return pb.File(type=4, id=7, isk=pb.InetSocket(id=7, family=2, type=kind, proto=1, state=7))
+
+
 def with_thread(**fields: Any) -> Callable[[Images], None]:
     def apply(made: Images) -> None:
         for name, value in fields.items():
@@ -215,6 +219,9 @@ EDITS = (
         replaced(cores={1: core(), 2: core(leader=False), 3: core(leader=False)}),
     ),
     Edit("no core", "missing", replaced(cores={1: core()})),
+    Edit("packet socket", "raw socket", replaced(files=(pb.File(type=10, id=7),))),
+    Edit("raw socket", "raw socket", replaced(files=(inet(3),))),
+    Edit("socket without a type", "raw socket", replaced(files=(pb.File(type=4, id=7),))),
     Edit("priority", "higher priority", with_thread(sched_nice=-5)),
     Edit("real-time", "real-time priority", with_thread(sched_policy=1, sched_prio=50)),
     Edit("deadline", "real-time priority", with_thread(sched_policy=6)),
@@ -291,3 +298,10 @@ def test_a_priority_that_the_container_may_have_is_accepted(
     made = container()
     with_thread(**fields)(made)
     check(made, msgspec.structs.replace(EXPECTED, **changes))
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_sockets_that_the_container_may_have_are_accepted(kind: int) -> None:
+    made = msgspec.structs.replace(container(), files=(inet(kind),))
+    raw = 1 << 13 if kind == 3 else 0
+    check(made, msgspec.structs.replace(EXPECTED, bounding=CAPABILITIES | raw))

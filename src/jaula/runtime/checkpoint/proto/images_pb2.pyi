@@ -299,16 +299,18 @@ class RegularFile(_message.Message):
     def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., name: _Optional[str] = ..., mnt_id: _Optional[int] = ..., ext: _Optional[bool] = ...) -> None: ...
 
 class InetSocket(_message.Message):
-    __slots__ = ("id", "family", "proto", "state")
+    __slots__ = ("id", "family", "type", "proto", "state")
     ID_FIELD_NUMBER: _ClassVar[int]
     FAMILY_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
     PROTO_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     id: int
     family: int
+    type: int
     proto: int
     state: int
-    def __init__(self, id: _Optional[int] = ..., family: _Optional[int] = ..., proto: _Optional[int] = ..., state: _Optional[int] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., family: _Optional[int] = ..., type: _Optional[int] = ..., proto: _Optional[int] = ..., state: _Optional[int] = ...) -> None: ...
 
 class Timerfd(_message.Message):
     __slots__ = ("id", "vsec", "vnsec", "isec", "insec")
