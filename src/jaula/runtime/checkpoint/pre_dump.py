@@ -74,7 +74,8 @@ class Rounds:
             request.CopyFrom(options)
             request.images_dir_fd = written
             request.track_mem = True
-            request.parent_images = self.parent
+            if self.parent:  # CRIU takes '' for a path
+                request.parent_images = self.parent
             try:
                 with self._start_criu() as service:
                     service.pre_dump(request)
