@@ -229,7 +229,10 @@ def _reason(request: rpc.Request, response: rpc.Response) -> str:
     if options.IsInitialized():
         lines = _log_errors(directory)
     word = "restore" if request.type == rpc.RESTORE else "dump"
-    text = "; ".join(lines) or response.error_message or os.strerror(response.error_number)
+    text = "; ".join(lines) or response.error_message
+    if not text:
+        number = response.error_number
+        text = os.strerror(number) if number else "it has crashed, or its options are wrong"
     return f"criu cannot {word} the container: {text}"
 
 

@@ -80,7 +80,9 @@ class Rounds:
                 with self._start_criu() as service:
                     service.pre_dump(request)
             except RuntimeFailure as error:
-                raise RuntimeFailure(f"round {number} of the pre-copy: {error}") from error
+                raise RuntimeFailure(
+                    f"round {number} of the pre-copy: {error}", hint="leave out --pre-copy"
+                ) from error
             size = 0
             for name in filter(images.is_memory, os.listdir(written)):
                 size += os.stat(name, dir_fd=written).st_size
