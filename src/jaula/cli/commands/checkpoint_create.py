@@ -47,7 +47,7 @@ def _print_rounds(document: dict[str, Any]) -> None:
     for number, size in enumerate(sizes, 1):
         print(f"round {number}: {human_size(size)} while the container ran", file=sys.stderr)
     pause = document.get("Stopped", 0) / 1e9
-    print(f"the container stood still for {pause:.2f} s, to write the rest", file=sys.stderr)
+    print(f"the container stood still for {pause:.2f} s", file=sys.stderr)
 
 
 COMMAND = Command(
