@@ -39,15 +39,15 @@ def tables(netns: int) -> tuple[str, ...]:
 
     :raises OSError: when the kernel refuses.
     """
-    with Netlink(netns, protocol=NETLINK_NETFILTER) as table:
-        return _names(table, _nfgenmsg.pack(0, 0, 0))
+    return _names(netns, _nfgenmsg.pack(0, 0, 0))
 
 
-def _names(table: Netlink, head: bytes) -> tuple[str, ...]:
+def _names(netns: int, head: bytes) -> tuple[str, ...]:
     try:
-        bodies = list(table.dump(_kind(NFT_MSG_GETTABLE), head, about="tables"))
+        with Netlink(netns, protocol=NETLINK_NETFILTER) as table:
+            bodies = list(table.dump(_kind(NFT_MSG_GETTABLE), head, about="tables"))
     except OSError as error:
-        if error.errno == errno.EINVAL:
+        if error.errno in (errno.EINVAL, errno.EPROTONOSUPPORT):  # no nftables, no netfilter
             return ()
         raise
     return tuple(text(attributes(body[_nfgenmsg.size :])[NFTA_TABLE_NAME]) for body in bodies)
@@ -60,8 +60,10 @@ def delete_tables(netns: int, prefix: str) -> tuple[str, ...]:
 
     :raises OSError: when the kernel refuses.
     """
+    found = tuple(name for name in _names(netns, _HEAD) if name.startswith(prefix))
+    if not found:
+        return ()
     with Netlink(netns, protocol=NETLINK_NETFILTER) as table:
-        found = tuple(name for name in _names(table, _HEAD) if name.startswith(prefix))
         for name in found:
             body = _HEAD + _text(NFTA_TABLE_NAME, name)
             request = Request(_kind(NFT_MSG_DELTABLE), 0, body, f"delete table {name}")
