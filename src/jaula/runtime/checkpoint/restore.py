@@ -669,7 +669,9 @@ class _ImageLinks:
             names = images.names(stored)
             count = images.round_count(names)
             for number in range(1, count + 1):
-                os.mkdir("/".join([images.PARENT] * number), 0o711, dir_fd=self.fd)
+                path = "/".join([images.PARENT] * number)
+                os.mkdir(path, dir_fd=self.fd)
+                os.chmod(path, 0o755, dir_fd=self.fd)  # the tasks open it by name
             for name in names:
                 link = images.restore_path(name, count)
                 os.link(name, link, src_dir_fd=stored, dst_dir_fd=self.fd, follow_symlinks=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaula.runtime.checkpoint import images
 from jaula.runtime.checkpoint.pre_dump import is_enough
+from jaula.runtime.checkpoint.restore import _ImageLinks
 from jaula.runtime.protocol import MAX_ROUNDS, PreDumpRound
 
 MB = 1 << 20
@@ -86,3 +88,18 @@ def test_a_path_of_a_restore_stays_below_its_directory(name: str, count: int) ->
     number, own = images.split_round(name)
     path = images.restore_path(name, count)
     assert path == own or (number and path.endswith(f"/{own}") and "/" not in own)
+
+
+def test_every_user_may_open_the_directories_of_rounds_in_a_restore(tmp_path: Path) -> None:
+    """The restored tasks open them by name, with the ids of the container."""
+    stored = tmp_path / "images"
+    stored.mkdir()
+    for name in ("inventory.img", "before-1.pages-1.img", "before-2.pages-1.img"):
+        (stored / name).write_text(name)
+    links = _ImageLinks(str(stored))
+    (made,) = tmp_path.glob("restore-*")
+    for parent, name in (("parent", "before-2"), ("parent/parent", "before-1")):
+        assert stat.S_IMODE((made / parent).stat().st_mode) == 0o755
+        assert (made / parent / "pages-1.img").read_text() == f"{name}.pages-1.img"
+    links.remove()
+    assert not made.exists()
