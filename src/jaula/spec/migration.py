@@ -343,7 +343,8 @@ class FrameParser:
             kind, size = self._head
             if len(self._buffer) < size:
                 return
-            payload = bytes(self._buffer[:size])
+            with memoryview(self._buffer) as view:
+                payload = bytes(view[:size])
             del self._buffer[:size]
             self._head = None
             yield Frame(kind, payload)
