@@ -29,6 +29,7 @@ NAME = "web"
 ADDRESS = f"{SUBNET}.50"
 CLIENT = PROJECT / "tests/harness/counter_client.py"
 SERVER = PROJECT / "tests/harness/counter_server.c"
+LOAD = PROJECT / "tests/harness/load_client.py"
 RELAY = PROJECT / "tests/harness/counter_relay.c"
 
 
@@ -178,6 +179,36 @@ class CountingClient:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+
+
+class LoadClient:
+    """A running ``load_client.py`` as a context manager."""
+
+    def __init__(
+        self, netns: str, protocol: str, address: str, port: int, connections: int
+    ) -> None:
+        words = (protocol, address, str(port), str(connections))
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", netns, sys.executable, str(LOAD), *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> LoadClient:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def finish(self) -> dict[str, Any]:
+        """Return the client's result: answers, worst (milliseconds), failures."""
+        output, _ = self._process.communicate(timeout=90)
+        result: dict[str, Any] = json.loads(output)
+        return result
 
 
 @contextlib.contextmanager
