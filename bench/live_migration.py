@@ -12,6 +12,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -112,7 +113,11 @@ def measure(
             for source, target in ((two.a, two.b), (two.b, two.a)):
                 add(engines["jaula"], move(source, target))
             if "podman" in engines:
-                add(engines["podman"], podman(base, workload))
+                try:
+                    add(engines["podman"], podman(base, workload))
+                except PodmanFailed as error:
+                    print(f"bench: {workload.title}: {error}", file=sys.stderr)
+                    del engines["podman"]
     finally:
         for site in (two.a, two.b):
             site.engine.cli("jaula", "rm", "-f", "-v", "moved")
@@ -139,6 +144,10 @@ def move(source: Site, target: Site) -> dict[str, float]:
 # -- podman -----------------------------------------------------------------------------------
 
 
+class PodmanFailed(Exception):
+    """A command of podman has failed."""
+
+
 def podman_run(base: Path, *words: str) -> str:
     """Run podman with directories of its own."""
     first = ["podman", "--root", str(base / "podman"), "--runroot", str(base / "podman-run")]
@@ -146,7 +155,7 @@ def podman_run(base: Path, *words: str) -> str:
     first += ["--runtime", "runc"]  # crun does not run on hybrid cgroups
     done = subprocess.run([*first, *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"bench: podman {' '.join(words)}: {done.stderr}")
+        raise PodmanFailed(f"podman {' '.join(words[:2])}: {done.stderr.splitlines()[-2:]}")
     return done.stdout
 
 
