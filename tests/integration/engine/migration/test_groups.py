@@ -6,6 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,50 @@ def test_all_run_on_if_one_member_fails_at_the_target(shop: Sites) -> None:
             lambda words=words: shop.b.jaula(*words) == "",  # type: ignore[misc]
             f"the target has undone it: {words}",
         )
+
+
+COMPOSE = f"""
+name: {SHOP}
+services:
+  db:
+    image: {IMAGE}
+    command: ["/server"]
+    volumes: ["data:/data"]
+  web:
+    image: {IMAGE}
+    command: ["sh", "-c", "while true; do ping -c 1 -W 1 db && sleep 0.1; done"]
+    depends_on: [db]
+networks:
+  default:
+    ipam:
+      config: [{{subnet: {INNER}.0/24}}]
+volumes:
+  data:
+"""
+
+
+@pytest.mark.needs("docker")
+def test_compose_goes_on_with_its_project_at_the_target(two: Sites, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(COMPOSE)
+
+    def compose(site: Site, *words: str) -> str:
+        done = site.engine.cli("docker", "compose", "-f", str(file), *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    try:
+        compose(two.a, "up", "-d", "--pull", "never")
+        ids = migrate(two, "--project", SHOP).split()
+        text = compose(two.b, "up", "-d", "--pull", "never")
+        assert "Recreate" not in text
+        assert "Creat" not in text
+        assert sorted(ids) == sorted(two.b.jaula("ps", "-q", "--no-trunc").split())
+        name = f"{SHOP}-web-1"
+        before = two.b.jaula("logs", name).count("bytes from")
+        containers.eventually(
+            lambda: two.b.jaula("logs", name).count("bytes from") > before, "db has its name"
+        )
+    finally:
+        for site in (two.a, two.b):
+            compose(site, "down", "-v", "-t", "1")
