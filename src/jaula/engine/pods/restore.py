@@ -24,7 +24,7 @@ import msgspec
 from jaula.engine.containers import shm
 from jaula.engine.containers.clone import held_description
 from jaula.engine.threads import in_own_thread, in_thread, shielded
-from jaula.errors import InvalidRequest, JaulaError, NotFound, resource_error
+from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, resource_error
 from jaula.storage import checkpoint_files
 from jaula.storage.checkpoint_archive import ArchiveReader, TreeReader
 from jaula.storage.checkpoints import SHM_TAR
@@ -79,8 +79,8 @@ def find(services: Services, image: str) -> str | None:
     try:
         found = services.images.resolve(image, None)
         annotations = services.images.manifest(found).annotations
-    except NotFound:
-        return None  # reported when the container is created
+    except (NotFound, CorruptState):
+        return None  # reported when the container is created, if it cannot be
     names = {*found.config.labels, *({} if annotations is msgspec.UNSET else annotations)}
     if not names & ANNOTATIONS:
         return None
