@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import msgspec
 import pytest
@@ -157,6 +159,18 @@ def test_the_restored_container_has_the_namespaces_of_no_other(
     assert "0 0" not in Path(f"/proc/{pid}/uid_map").read_text()
 
 
+def page(address: str) -> bytes:
+    """Get a page from a server that may not listen yet."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urlopen(f"http://{address}/f", timeout=20) as answer:
+                return bytes(answer.read())
+        except URLError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 def test_address_and_published_port_are_those_of_before(
     engine: PrivateEngine, busybox: str
 ) -> None:
@@ -164,12 +178,11 @@ def test_address_and_published_port_are_those_of_before(
     jaula(engine, "run", "-d", "--name", NAME, busybox, "sh", "-c", script)
     try:
         address = containers.address(engine, NAME)
-        fetch = ["curl", "-s", "--retry", "5", "--retry-connrefused", f"http://{address}/f"]
-        assert subprocess.run(fetch, capture_output=True, check=True).stdout == b"page\n"
+        assert page(address) == b"page\n"
         jaula(engine, "checkpoint", "create", NAME, "one")
         jaula(engine, "start", "--checkpoint", "one", NAME)
         assert containers.address(engine, NAME) == address
-        assert subprocess.run(fetch, capture_output=True, check=True).stdout == b"page\n"
+        assert page(address) == b"page\n"
     finally:
         engine.cli("jaula", "rm", "-f", NAME)
 
