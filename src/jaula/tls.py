@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from jaula.errors import InvalidRequest
 
-CHUNK_SIZE = 1 << 18  # bytes of one read or write
+CHUNK_SIZE = 1 << 16  # bytes of one read or write
 
 
 class TlsFiles(NamedTuple):
