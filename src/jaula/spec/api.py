@@ -359,7 +359,7 @@ class ContainerMigrate(Document, frozen=True, kw_only=True):
     ``to`` is the other engine, ``tcp://HOST:PORT``. ``address`` is keep or new, and without it the
     networks of the target decide. ``volumes`` is copy or shared. ``remove`` removes the container
     here after it runs there. ``create_networks`` makes its networks at the target if they are
-    missing.
+    missing. ``pre_copy`` is the highest number of rounds that write memory before the stop.
     """
 
     to: str = ""
@@ -370,6 +370,7 @@ class ContainerMigrate(Document, frozen=True, kw_only=True):
     remove: bool = False
     resume: bool = False
     create_networks: bool = False
+    pre_copy: int = 0
 
 
 class GroupMigrate(Document, frozen=True, kw_only=True):
@@ -386,6 +387,7 @@ class GroupMigrate(Document, frozen=True, kw_only=True):
     dry_run: bool = False
     end_execs: bool = False
     remove: bool = False
+    pre_copy: int = 0
 
 
 class Drift(Document, frozen=True, kw_only=True):

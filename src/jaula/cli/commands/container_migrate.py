@@ -20,6 +20,7 @@ _STAGES = {
     "image": "Sending image",
     "create": "Creating container at the target",
     "files": "Sending files",
+    "pre-copy": "Copying memory while it runs",
     "dump": "Stopped, sending memory",
     "restore": "Restoring at the target",
     "continue": "Given to the target",
@@ -48,6 +49,7 @@ def run(options: Options) -> int:
         "Volumes": options.text("volumes") or "copy",
         "DryRun": options.on("dry-run"),
         "EndExecs": options.on("end-execs"),
+        "PreCopy": options.number("pre-copy"),
         "Remove": options.on("rm"),
         "Resume": resume,
     }
@@ -112,9 +114,10 @@ class _Printer:
             text += f" ({detail})"
         if sent := document.get("Sent"):
             text += f": {bytes_size(sent)}"
-        if self._live and stage == self._stage:
+        is_same = stage == self._stage and stage != "pre-copy"  # each round has its line
+        if self._live and is_same:
             sys.stderr.write("\r")
-        elif stage == self._stage:
+        elif is_same:
             return
         else:
             self._end_line()
@@ -149,6 +152,7 @@ COMMAND = Command(
         Flag("end-execs", "", "bool", "End exec'd processes, which cannot be moved"),
         Flag("keep-address", "", "bool", "Keep the addresses, and established TCP connections"),
         Flag("new-address", "", "bool", "Take new addresses, and close TCP connections"),
+        Flag("pre-copy", "", "int", "Copy memory in up to so many rounds before it stops"),
         Flag("project", "", "string", "Move the running containers of a compose project, as one"),
         Flag("quiet", "q", "bool", "Print the id at the target only"),
         Flag("resume", "", "bool", "Ask how an interrupted migration ended, and finish it"),

@@ -30,7 +30,11 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     units = evacuate.plan(client.get("/containers/json", (("all", True),)) or [])
     evacuation = evacuate.Evacuation(
-        target, units, end_execs=options.on("end-execs"), quiet=options.on("quiet")
+        target,
+        units,
+        end_execs=options.on("end-execs"),
+        pre_copy=options.number("pre-copy"),
+        quiet=options.on("quiet"),
     )
     dry_run = options.on("dry-run")
     if dry_run:
@@ -74,6 +78,7 @@ COMMAND = Command(
         Flag("end-execs", "", "bool", "End exec'd processes, which cannot be moved"),
         Flag("format", "", "string", "Format of the report (table or json)", completes=FORMATS),
         Flag("parallel", "", "int", "Groups and single containers that move at a time (default 1)"),
+        Flag("pre-copy", "", "int", "Copy memory in up to so many rounds before the stop"),
         Flag("quiet", "q", "bool", "Print the report only"),
         Flag("stop-rest", "", "bool", "Stop the running containers that cannot move"),
         Flag("to", "", "string", "The other engine: tcp://HOST[:PORT]"),

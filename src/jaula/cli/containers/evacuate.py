@@ -114,10 +114,12 @@ def _label(members: list[dict[str, Any]]) -> str:
 class Evacuation:
     """Moves units one after another, or ``parallel`` at a time. :meth:`stop` lets none begin."""
 
-    def __init__(self, target: str, units: list[Unit], *, end_execs: bool, quiet: bool) -> None:
+    def __init__(
+        self, target: str, units: list[Unit], *, end_execs: bool, pre_copy: int, quiet: bool
+    ) -> None:
         self._target = target
         self._units = units
-        self._end_execs = end_execs
+        self._options = {"EndExecs": end_execs, "PreCopy": pre_copy}
         self._quiet = quiet
         self._next = 0
         self._lock = threading.Lock()
@@ -192,7 +194,7 @@ class Evacuation:
 
         :raises CliError: with its reason, when it refuses.
         """
-        body = {"To": self._target, "DryRun": dry_run, "EndExecs": self._end_execs}
+        body = {"To": self._target, "DryRun": dry_run, **self._options}
         client = Client(Settings.host)
         if len(unit.containers) > 1:
             yield from migrate_group.steps(client, {**body, "Containers": unit.names})

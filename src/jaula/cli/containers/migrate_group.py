@@ -18,6 +18,7 @@ _STAGES = {
     "image": "sending image",
     "create": "creating at the target",
     "files": "sending files",
+    "pre-copy": "copying memory while it runs",
     "dump": "stopped, sending memory",
     "restore": "restoring at the target",
     "continue": "given to the target",

@@ -65,7 +65,6 @@ if TYPE_CHECKING:
     from jaula.engine.networks.endpoints import NetworkEndpoints
     from jaula.storage.checkpoints import CheckpointFiles, CheckpointStore
 
-_decode_round = msgspec.json.Decoder(PreDumpRound).decode
 _EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
 _GIVE_UP = b"the checkpoint could not be recorded"
 
@@ -170,9 +169,8 @@ class Checkpoints:
             raise InvalidRequest("connections are either saved or closed", hint="choose one")
         if shim is None:
             raise Unavailable("its shim is not connected yet")
-        if not 0 <= body.pre_copy <= MAX_ROUNDS:
-            raise InvalidRequest(f"a pre-copy has 0 to {MAX_ROUNDS} rounds, not {body.pre_copy}")
-        criu = await asyncio.to_thread(_ask_criu, pre_copy=body.pre_copy > 0)
+        check_rounds(body.pre_copy)
+        criu = await asyncio.to_thread(ask_criu, pre_copy=body.pre_copy > 0)
         store = self._store.at(body.checkpoint_dir)
         images = await asyncio.to_thread(store.begin, record.id, body.checkpoint_id)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -190,7 +188,7 @@ class Checkpoints:
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             while (data := await loop.sock_recv(ours, 4096)).startswith(ROUND):
-                done = _decode_round(data.removeprefix(ROUND))
+                done = decode_round(data)
                 rounds.append(done.bytes)
                 try:
                     await asyncio.to_thread(self._digest_round, images, done.number, known)
@@ -516,14 +514,31 @@ def stdio_inodes(pid: int) -> tuple[int, int, int]:
     return inodes[0], inodes[1], inodes[2]
 
 
-class _Criu(NamedTuple):
+def check_rounds(count: int) -> None:
+    """Check the number of rounds of a pre-copy.
+
+    :raises InvalidRequest: when it is out of range.
+    """
+    if not 0 <= count <= MAX_ROUNDS:
+        raise InvalidRequest(f"a pre-copy has 0 to {MAX_ROUNDS} rounds, not {count}")
+
+
+def decode_round(message: bytes) -> PreDumpRound:
+    """Return the round of a message of a shim that begins with :data:`ROUND`."""
+    return _decode_round(message.removeprefix(ROUND))
+
+
+_decode_round = msgspec.json.Decoder(PreDumpRound).decode
+
+
+class InstalledCriu(NamedTuple):
     """The CRIU that is installed; ``tracks_memory`` is about the kernel."""
 
     version: str
     tracks_memory: bool
 
 
-def _ask_criu(*, pre_copy: bool) -> _Criu:
+def ask_criu(*, pre_copy: bool) -> InstalledCriu:
     """Return what CRIU says; about the kernel only if ``pre_copy`` needs it.
 
     :raises Unsupported: when it is not installed.
@@ -533,9 +548,9 @@ def _ask_criu(*, pre_copy: bool) -> _Criu:
     with Criu() as service:
         version = str(service.version())
     if not pre_copy:
-        return _Criu(version, False)
+        return InstalledCriu(version, False)
     with Criu() as service:
-        return _Criu(version, service.tracks_memory())
+        return InstalledCriu(version, service.tracks_memory())
 
 
 def criu_version() -> str:
@@ -543,7 +558,7 @@ def criu_version() -> str:
 
     :raises Unsupported: when there is none.
     """
-    return _ask_criu(pre_copy=False).version
+    return ask_criu(pre_copy=False).version
 
 
 @contextlib.contextmanager

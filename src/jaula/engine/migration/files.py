@@ -1,7 +1,8 @@
 """The files of a checkpoint on their way: written by CRIU and sent, received and checked.
 
 CRIU writes the memory of a process (``pages-NUMBER.img``) from the beginning to the end. So it is
-sent while it grows. All other files are small, and are sent when CRIU has written everything.
+sent while it grows. Files of a round of the pre-copy (``before-NUMBER.*``) are sent when the round
+is complete. All other files are small, and are sent when CRIU has written everything.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,120}\.(?:img|json)", re.ASCII)
 _PAGES = re.compile(r"pages-([0-9]{1,10})\.img", re.ASCII)
+_ROUND = re.compile(r"before-([0-9]{1,2})\..+", re.ASCII)
 _READ = 1 << 20  # bytes that are read at once
 _CHUNK = 1 << 16  # bytes of one data frame, at most
 _BATCH = 4 << 20  # bytes of small files that are read together
@@ -44,28 +46,41 @@ class FileSender:
         self._channel = channel
         self._directory = directory
         self._sent: dict[str, SentFile] = {}
+        self._rounds: set[int] = set()
+
+    def add_round(self, number: int) -> None:
+        """Let the files of a complete round of the pre-copy be sent."""
+        self._rounds.add(number)
 
     async def send_growing(self, complete: asyncio.Event) -> None:
-        """Send the memory while CRIU writes it, until ``complete`` is set.
-
-        :raises RuntimeFailure: when CRIU has not written it in order.
-        """
+        """Send the memory while CRIU writes it, until ``complete`` is set."""
+        written = asyncio.Event()
+        written.set()
         while True:
             is_complete = complete.is_set()
-            name = next(iter(self._unsent_pages()), "")
-            if name:
-                await self._send_pages(name, complete)
+            if of_round := self._unsent_of_rounds():
+                await self._send_growing(of_round[0], written)
+            elif pages := self._unsent_pages():
+                await self._send_growing(pages[0], complete)
             elif is_complete:
                 return
             else:
                 await asyncio.sleep(_INTERVAL)
+
+    def _unsent_of_rounds(self) -> list[str]:
+        if not self._rounds:
+            return []
+        found = [match for each in os.listdir(self._directory) if (match := _ROUND.fullmatch(each))]
+        names = [match[0] for match in found if int(match[1]) in self._rounds]
+        return sorted(name for name in names if name not in self._sent)
 
     def _unsent_pages(self) -> list[str]:
         found = [match for each in os.listdir(self._directory) if (match := _PAGES.fullmatch(each))]
         found.sort(key=lambda match: int(match[1]))
         return [match[0] for match in found if match[0] not in self._sent]
 
-    async def _send_pages(self, name: str, complete: asyncio.Event) -> None:
+    async def _send_growing(self, name: str, complete: asyncio.Event) -> None:
+        """Send a file that grows until ``complete`` is set, or CRIU writes the next one."""
         await self._channel.send(Transfer(TransferKind.FILE, name))
         digest, size = hashlib.sha256(), 0
         fd = os.open(self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from jaula.engine.containers.checkpoint import decode_round
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.migration import hold
 from jaula.errors import NotFound, RuntimeFailure
-from jaula.runtime.protocol import COMMIT, HELD, RESUME, CheckpointRequest
+from jaula.runtime.protocol import COMMIT, HELD, RESUME, ROUND, CheckpointRequest, PreDumpRound
 from jaula.state.records import MigrationPhase
 
 if TYPE_CHECKING:
@@ -38,29 +39,48 @@ class HeldContainer:
         self._sock: socket.socket | None = None
         self._dump: asyncio.Task[None] | None = None
 
-    async def stop(self, request: CheckpointRequest, sender: FileSender) -> None:
+    async def stop(
+        self,
+        request: CheckpointRequest,
+        sender: FileSender,
+        on_round: Callable[[PreDumpRound], None],
+    ) -> float:
         """Dump the container, and return when it is held. Its memory is sent while it is written.
+
+        Return the seconds from the stop of its processes to the end of the images. ``on_round`` is
+        called after each round of a pre-copy.
 
         :raises JaulaError: when CRIU fails; the container runs on.
         """
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)
         self._dump = asyncio.ensure_future(self._shim.checkpoint(request, theirs.detach()))
-        await self.during(self._send_dump(self._sock, sender))
+        return await self.during(self._send_dump(self._sock, sender, on_round))
 
-    async def _send_dump(self, sock: socket.socket, sender: FileSender) -> None:
-        complete = asyncio.Event()
+    async def _send_dump(
+        self, sock: socket.socket, sender: FileSender, on_round: Callable[[PreDumpRound], None]
+    ) -> float:
+        loop, complete = asyncio.get_running_loop(), asyncio.Event()
+
+        async def wait_for_images() -> bytes:
+            while (message := await loop.sock_recv(sock, 4096)).startswith(ROUND):
+                done = decode_round(message)
+                sender.add_round(done.number)
+                on_round(done)
+            return message
+
         sending = asyncio.ensure_future(sender.send_growing(complete))
-        report = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(sock, 64))
+        report = asyncio.ensure_future(wait_for_images())
         try:
             await asyncio.wait((sending, report), return_when=asyncio.FIRST_COMPLETED)
             if not report.done():
                 await sending  # it has failed
-            if not (await report).startswith(HELD):
+            if not (message := await report).startswith(HELD):
                 raise RuntimeFailure("the shim has not held the container")
             complete.set()
             await asyncio.to_thread(hold.set_ports, self._container.record, up=False)
             await sending
+            return int(message.removeprefix(HELD)) / 1e9
         finally:
             for task in (sending, report):
                 task.cancel()

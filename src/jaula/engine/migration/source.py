@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers.checkpoint import check_record, stdio_inodes
+from jaula.engine.containers.checkpoint import (
+    ask_criu,
+    check_record,
+    check_rounds,
+    stdio_inodes,
+)
 from jaula.engine.containers.liveness import check_running
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.migration import checks, host
@@ -37,7 +42,7 @@ from jaula.errors import (
     RuntimeFailure,
     Unavailable,
 )
-from jaula.runtime.protocol import CheckpointRequest
+from jaula.runtime.protocol import CheckpointRequest, PreDumpRound
 from jaula.spec.api import AddressMode, VolumeMode
 from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.migration import (
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.migration")
+_FIXED_PAUSE = 0.5  # seconds that the smallest container stands still
 _RUNNING_TIMEOUT = 60.0  # seconds from the word to the container's continuation
 
 
@@ -86,12 +92,13 @@ class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True):
     end_execs: bool = False
     remove: bool = False
     create_networks: bool = False
+    pre_copy: int = 0  # rounds, at most
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A step of a migration. ``sent`` are bytes so far in this stage, 0 if it sends none."""
 
-    stage: str  # check, image, create, dump, restore, continue, done
+    stage: str  # check, image, create, files, pre-copy, dump, restore, continue, done
     detail: str = ""
     sent: int = 0
     rows: tuple[CheckRow, ...] = ()
@@ -157,6 +164,7 @@ class Outgoing:
 
         :raises InvalidRequest: with the first row that has not passed.
         """
+        check_rounds(self._options.pre_copy)
         rows = [*await self._check_here()]
         offer = await self._offer()
         rows.append(checks.check_mounts(self._container.record.mounts, self._options.volumes))
@@ -300,7 +308,6 @@ class Outgoing:
             await self._coordinator.reach(Step.CREATED)
             if self._stopped:
                 return await self._move_stopped(channel, prepared)
-            # A later stage sends the memory here while the container runs (pre-copy).
             async with self._container.lock:
                 return await self._move(channel, verdict, prepared, changes)
         except BaseException as error:
@@ -386,10 +393,10 @@ class Outgoing:
         self.held = held = HeldContainer(services, container, shim)
         try:
             self._mark(MigrationPhase.MOVING, prepared.container)
-            self._report(Progress(stage="dump"))
             before, sender = channel.sent, FileSender(channel, images)
-            self._stopped_at = time.monotonic()
-            await held.stop(
+            rounds = await self._rounds()
+            self._report(Progress(stage="pre-copy" if rounds else "dump"))
+            stopped = await held.stop(
                 CheckpointRequest(
                     0,
                     str(images),
@@ -397,10 +404,13 @@ class Outgoing:
                     tcp_close=not verdict.keep_address,
                     end_execs=self._options.end_execs,
                     hold=True,
+                    pre_copy=rounds,
                 ),
                 sender,
+                self._report_round,
             )
             self._held_at = time.monotonic()
+            self._stopped_at = self._held_at - stopped
             files = await held.during(sender.send_rest())
             await held.during(self._coordinator.reach(Step.HELD))
             others = self._coordinator.sent_by_others
@@ -425,6 +435,24 @@ class Outgoing:
         finally:
             await asyncio.to_thread(services.checkpoints.discard, images)
         return self.result()
+
+    async def _rounds(self) -> int:
+        """Return the number of rounds of the pre-copy, 0 on a kernel that does not track pages."""
+        count = self._options.pre_copy
+        if not count:
+            return 0
+        criu = await asyncio.to_thread(ask_criu, pre_copy=True)
+        if criu.tracks_memory:
+            return count
+        detail = "no rounds: this kernel does not track written pages"
+        self._report(Progress(stage="pre-copy", detail=detail))
+        return 0
+
+    def _report_round(self, done: PreDumpRound) -> None:
+        """Report a round, and the pause if the dump had to write and send as much again."""
+        pause = _FIXED_PAUSE + 2 * done.duration / 1e9
+        detail = f"round {done.number}, a stop now would be for about {pause:.1f} s"
+        self._report(Progress(stage="pre-copy", detail=detail, sent=done.bytes))
 
     @property
     def _copies_volumes(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from harness import containers
 from harness.engine import PROJECT
 from harness.migration import ADDRESS, IMAGE, NAME, NETWORK, Sites, ip, move, sites, start
+from jaula.runtime.checkpoint.criu import Criu
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter")]
 
@@ -47,6 +48,31 @@ def test_an_established_connection_goes_on_at_the_target(two: Sites) -> None:
     assert state is not None
     assert (state["State"]["Status"], state["State"]["ExitCode"]) == ("exited", 137)
     assert two.never_ran_twice()
+
+
+def test_memory_is_copied_in_rounds_before_the_container_stops(two: Sites) -> None:
+    """A kernel that does not track written pages says so, and there are no rounds."""
+    with Criu() as service:
+        tracks = service.tracks_memory()
+    start(two.a)
+    words = ("jaula", "container", "migrate")
+    with two.counting(ADDRESS) as client:
+        done = two.a.engine.cli(*words, "--pre-copy", "3", "--to", two.b.target, NAME)
+        result = client.finish()
+    assert done.returncode == 0, done.stderr
+    assert ("round 1, a stop now would be for about" in done.stderr) is tracks
+    assert ("this kernel does not track written pages" in done.stderr) is not tracks
+    assert result["failure"] == ""
+    assert result["answers"] == result["last"]
+    assert two.b.runs(NAME)
+    assert two.never_ran_twice()
+
+
+def test_a_number_of_rounds_is_checked(two: Sites) -> None:
+    start(two.a)
+    words = ("container", "migrate", "--pre-copy", "17", "--to", two.b.target, NAME)
+    assert "0 to 16 rounds" in two.a.refused(*words)
+    assert two.a.runs(NAME)
 
 
 def test_the_container_is_as_confined_as_before(two: Sites) -> None:
