@@ -77,8 +77,16 @@ def processes(kind: str) -> list[int]:
     zygotes = {pid for pid, (parent, _) in table.items() if parent == os.getpid()}
     shims = {p for p, (up, name) in table.items() if name == "jaula-shim" and up in zygotes}
     helpers = {p for p, (up, name) in table.items() if name == "jaula-shim" and up in shims}
-    criu = {p for p, (up, name) in table.items() if name == "criu" and up in helpers}
+    below = {p for p, (up, name) in table.items() if up in helpers}
+    criu = {p for p in table if (p in below or table[p][0] in below) and _is_criu(p)}
     return sorted({"shim": shims, "helper": helpers, "criu": criu}[kind])
+
+
+def _is_criu(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name == "criu"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _alive(pid: int) -> bool:
