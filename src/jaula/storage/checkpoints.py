@@ -319,10 +319,11 @@ class CheckpointStore:
             raise resource_error(error, "checkpoint") or JaulaError(str(error)) from error
         return path
 
-    def link(self, manifest: Manifest, source: Path) -> Manifest:
+    def link(self, manifest: Manifest, source: Path, *, sync: bool = True) -> Manifest:
         """Give a container hard links to the files of a verified checkpoint, with a manifest.
 
         ``source`` is the directory of the checkpoint. Files of a checkpoint are never changed.
+        Without ``sync`` the caller writes the file system to the disk (syncfs(2)).
 
         :raises InvalidRequest: when the container has one of that name.
         """
@@ -337,7 +338,7 @@ class CheckpointStore:
                 (checkpoint / FILES).mkdir(mode=0o700)
             for name in names:
                 os.link(source / name, checkpoint / name, follow_symlinks=False)
-            return self.accept(images, manifest)
+            return self.accept(images, manifest, durable=sync)
         except OSError as error:
             self.discard(images)
             what = f"checkpoint {manifest.name} cannot be copied"

@@ -149,7 +149,8 @@ class Clones:
             options.name,
             owner=owner,
             authorize=authorize,
-            adopt=lambda adopted: self._services.checkpoints.link(adopted, source),
+            # The file system is written to the disk with the container's files.
+            adopt=lambda adopted: self._services.checkpoints.link(adopted, source, sync=False),
         )
 
     def request(
