@@ -596,17 +596,25 @@ def inotify() -> Check:
     os.makedirs(f"{WORK}/watched", exist_ok=True)
     fd = call("inotify_init1", os.O_NONBLOCK)
     watch = call("inotify_add_watch", fd, f"{WORK}/watched".encode(), IN_CREATE | IN_DELETE)
+    lost = 0
     while True:
         yield
         with open(f"{WORK}/watched/new", "w"):
             pass
         os.unlink(f"{WORK}/watched/new")
-        data, seen = os.read(fd, 4096), []
+        try:
+            data, seen = os.read(fd, 4096), []
+        except BlockingIOError:  # CRIU drops events that are not read yet, once for each restore
+            lost += 1
+            assert lost < 3, "the watch is lost"
+            continue
         while data:
             number, mask, _, size = struct.unpack_from("iIII", data)
             seen.append((number, mask, data[16 : 16 + size].rstrip(b"\0")))
             data = data[16 + size :]
-        assert seen == [(watch, IN_CREATE, b"new"), (watch, IN_DELETE, b"new")], seen
+        lost = 0
+        created, deleted = (watch, IN_CREATE, b"new"), (watch, IN_DELETE, b"new")
+        assert seen in ([created, deleted], [deleted]), seen
 
 
 @check
