@@ -22,7 +22,7 @@ import report
 
 from harness import packaged_images
 from harness.engine import PrivateEngine
-from harness.migration import IMAGE, NETWORK, Site, Sites, build, sites
+from harness.migration import ADDRESS, IMAGE, NETWORK, Site, Sites, build, sites
 
 SERVER = Path(__file__).resolve().parent.parent / "tests/harness/counter_server.c"
 _TITLE = (
@@ -106,7 +106,7 @@ def measure(
 ) -> None:
     """Add the samples of all rounds."""
     command = (workload.image, *workload.command)
-    two.a.jaula("run", "-d", "--name", "moved", "--network", NETWORK, *command)
+    two.a.jaula("run", "-d", "--name", "moved", "--network", NETWORK, "--ip", ADDRESS, *command)
     time.sleep(1.0 + (4.0 if "1024" in command else 0))
     try:
         for _ in range(rounds):
