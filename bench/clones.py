@@ -1,4 +1,4 @@
-"""How soon a service answers: cold, and cloned from a snapshot (``bench/clone``)."""
+"""Measure the time until a service answers, cold and cloned from a snapshot (``bench/clone``)."""
 
 from __future__ import annotations
 

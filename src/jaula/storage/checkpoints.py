@@ -82,7 +82,7 @@ class CheckpointAddress(msgspec.Struct, frozen=True):
 
 
 class ContainerDescription(msgspec.Struct, frozen=True):
-    """What is needed to create the container again.
+    """The data from which the container can be created again.
 
     ``body`` is its create request, completed with the configuration of the image, whose digest is
     ``image_id``. ``layers`` are the diff ids of the image, base first. ``sandbox`` is the id of the

@@ -38,7 +38,7 @@ _KNOWN = ("extfs", "xfs", "btrfs")
 
 
 class _State(NamedTuple):
-    """What a change of a file changes."""
+    """The marks of a file that a change of it changes."""
 
     inode: int
     mode: int

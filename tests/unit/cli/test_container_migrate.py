@@ -1,4 +1,4 @@
-"""What ``jaula container migrate`` prints for the documents of the engine."""
+"""``jaula container migrate`` prints the documents of the engine."""
 
 from __future__ import annotations
 

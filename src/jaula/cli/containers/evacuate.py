@@ -49,7 +49,7 @@ class Unit:
 
 
 class Row:
-    """What became of one container."""
+    """The result of one container."""
 
     def __init__(self, name: str, unit: Unit, result: str, reason: str = "") -> None:
         self.name = name

@@ -44,7 +44,7 @@ class Givable(Protocol):
 
 
 class Coordinator(Protocol):
-    """What one migration asks of its group."""
+    """The requests of one migration to its group."""
 
     @property
     def members(self) -> int:

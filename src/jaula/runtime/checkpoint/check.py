@@ -96,7 +96,7 @@ class Expected(msgspec.Struct, frozen=True):
     nice: int = 0  # lowest, without CAP_SYS_NICE and RLIMIT_NICE
     realtime: int = 0  # highest priority, without CAP_SYS_NICE and RLIMIT_RTPRIO
     roots: Mapping[str, frozenset[str]] = msgspec.field(default_factory=dict)
-    """What a mount shows of its file system, by destination; ``/`` if absent."""
+    """The root of each mount in its file system, by destination; ``/`` if absent."""
 
     def allows_root(self, path: str, fstype: str, root: str) -> bool:
         """Return whether the mount at ``path`` may show ``root`` of its file system. Pure."""

@@ -1,4 +1,4 @@
-"""What no checkpoint can hold: one sentence with the way out, and the container runs on."""
+"""Objects that no checkpoint can hold. Each is one sentence with the way out."""
 
 from __future__ import annotations
 
