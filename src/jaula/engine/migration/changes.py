@@ -52,7 +52,7 @@ Write = Callable[["Sink"], Iterable[bytes]]
 
 
 class Fingerprint(NamedTuple):
-    """The marks of a file that a change of it changes. The size is in bytes, ``ctime`` in nanoseconds.
+    """The marks of a file that a change of it changes; the size in bytes, ``ctime`` in ns.
 
     ``ctime`` 0 is the one of a file that had just changed: it counts as changed again.
     """
