@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ from jaula.engine.fsck.service import Fsck
 from jaula.engine.images.registry import RegistryService
 from jaula.engine.images.service import Images
 from jaula.engine.images.trust import TrustService
-from jaula.engine.migration.service import Migration
 from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.pods.service import Pods
@@ -35,6 +35,7 @@ from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
+    from jaula.engine.migration.service import Migration
     from jaula.engine.model.services import Services
 
 log = logging.getLogger("jaula.engine")
@@ -67,8 +68,14 @@ class Engine:
         disk_usage = DiskUsage(services, self.containers, self.images, self.volumes, self.builds)
         self.system = System(services, disk_usage)
         self.fsck = Fsck(services)
-        self.migrations = Migration(services, self.containers, self.images)
         self.pods = Pods(services, self.containers, self.execs)
+
+    @functools.cached_property
+    def migrations(self) -> Migration:
+        """The migrations. They are loaded with the first one: most engines have none."""
+        from jaula.engine.migration.service import Migration
+
+        return Migration(self.services, self.containers, self.images)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""
@@ -87,9 +94,12 @@ class Engine:
         await self._load_profile()
         self.services.runtime_table.open()
         self.builds.sweep()
-        self.migrations.resume_held()
+        migrated = any(each.record.migration is not None for each in self.services.container_store)
+        if migrated:
+            self.migrations.resume_held()
         await restore.restore(self.services, self.containers)
-        await self.migrations.recover()
+        if migrated:
+            await self.migrations.recover()
         self._watch_firewall()
         await self._open_pod_network()
         self.services.sandbox_pool.refill()
@@ -156,7 +166,8 @@ class Engine:
 
     async def close(self) -> None:
         """Stop the engine and leave every container running."""
-        await self.migrations.close()
+        if "migrations" in self.__dict__:
+            await self.migrations.close()
         await self.builds.close()
         await self.pods.close()
         for container in self.services.container_store:

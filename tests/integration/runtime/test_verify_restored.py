@@ -17,7 +17,7 @@ from jaula.kernel.mounts import MS
 from jaula.runtime.checkpoint.check import Expected
 from jaula.runtime.checkpoint.verify import verify
 
-KINDS = frozenset({"pid", "network", "ipc", "uts", "mount", "user", "cgroup"})
+KINDS = frozenset({"pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time"})
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,7 @@ def arguments(pid: int) -> dict[str, Any]:
         rlimits={},
         oom_score_adj=0,
         labels=frozenset(),
+        roots={mount.target: frozenset({mount.root}) for mount in mounts},
     )
     return {
         "init": pid,
@@ -51,6 +52,7 @@ def arguments(pid: int) -> dict[str, Any]:
         "maps": tuple(Path(f"/proc/{pid}/{name}").read_text() for name in ("uid_map", "gid_map")),
         "masked": ("/proc/keys", "/sys/firmware"),
         "cgroup": Path(f"/proc/{pid}/cgroup").read_text(),
+        "joined": {},
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 
 import msgspec
 
@@ -266,7 +265,7 @@ async def export_checkpoint(request: Request) -> Answer:
     ref, _, name = request.name.partition("/")
     try:
         signature = base64.b64decode(request.query.text("signature"), validate=True)
-    except binascii.Error:
+    except ValueError:  # also for characters outside of ASCII
         raise InvalidRequest("the signature is not base64") from None
     request.begin_transfer()
     chunks = await request.engine.containers.export_checkpoint(ref, name, signature)

@@ -8,7 +8,6 @@ from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json
 from jaula.api.http.router import HEADERS, Routes
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.spec.api import ContainerMigrate, GroupMigrate
-from jaula.spec.migration import PROTOCOL
 
 
 async def migrate(request: Request) -> Answer:
@@ -43,6 +42,8 @@ async def accept(request: Request) -> Answer:
 
     The connection leaves HTTP: see :mod:`jaula.spec.migration`.
     """
+    from jaula.spec.migration import PROTOCOL
+
     await request.ignore_body()
     if request.header(b"upgrade") != PROTOCOL:
         raise InvalidRequest(

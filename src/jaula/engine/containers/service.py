@@ -7,6 +7,7 @@ container happens under its lock, so that two clients cannot interleave.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,6 @@ from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import checkpoint_files, oom_score, restart_policy
 from jaula.engine.containers import create as container_create
 from jaula.engine.containers.checkpoint import Checkpoints
-from jaula.engine.containers.checkpoint_archive import CheckpointArchives
-from jaula.engine.containers.clone import AuthorizeBody, Clones
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
@@ -60,6 +59,8 @@ from jaula.storage.checkpoints import Part
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from jaula.engine.containers.checkpoint_archive import CheckpointArchives
+    from jaula.engine.containers.clone import AuthorizeBody, Clones
     from jaula.engine.containers.health_monitor import HealthMonitor
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
@@ -94,12 +95,24 @@ class Containers(ContainerQueries):
         self.rollbacks = Rollbacks(
             services, self.checkpoints, self.exit_handler, self.end, self.start_container
         )
-        self.clones = Clones(services, self.exit_handler)
-        self.checkpoint_archives = CheckpointArchives(services, self.checkpoints, self.clones)
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
         self._copy = ContainerCopy(services, self.starter.ids_of)
         self.health: HealthMonitor  # set by the engine: a probe is an exec, which needs this object
+
+    @functools.cached_property
+    def clones(self) -> Clones:
+        """The clones of containers, which are loaded with the first one."""
+        from jaula.engine.containers.clone import Clones
+
+        return Clones(self.services, self.exit_handler)
+
+    @functools.cached_property
+    def checkpoint_archives(self) -> CheckpointArchives:
+        """The archives of checkpoints, which are loaded with the first one."""
+        from jaula.engine.containers.checkpoint_archive import CheckpointArchives
+
+        return CheckpointArchives(self.services, self.checkpoints, self.clones)
 
     # -- events from shims ---------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import new_cgroup_path
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
-from jaula.engine.pods import pause, restore, validation
+from jaula.engine.pods import pause, validation
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import (
     Conflict,
@@ -443,6 +443,8 @@ class Pods:
         host = self._host_config(sandbox, request)
         body = msgspec.structs.replace(request.body, host_config=host)
         name = container_name(pod.metadata, request)
+        from jaula.engine.pods import restore
+
         if (source := restore.find(self._services, body.image)) is not None:
             container = await self._create_restored(
                 source, body, name, request, owner, authorize, log
@@ -479,6 +481,8 @@ class Pods:
 
         :raises NotAuthorized: when the checkpoint is not trusted.
         """
+        from jaula.engine.pods import restore
+
         services, clones = self._services, self._containers.clones
         archives = self._containers.checkpoint_archives
         async with restore.opened(services, archives, source) as checkpoint:
@@ -613,6 +617,8 @@ class Pods:
 
     async def _restore(self, container: Container) -> None:
         """Start a container from its checkpoint, which is used once."""
+        from jaula.engine.pods import restore
+
         async with restore.shared_memory(self._services, container.record):
             await self._containers.start(container.id, checkpoint=restore.NAME)
         await self._containers.remove_checkpoint(container.id, restore.NAME, "")

@@ -77,14 +77,23 @@ def test_the_environment_has_the_variables_that_images_expect() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "path"), [("", "/"), ("/a/../b/", "/b"), ("//x", "/x"), ("/proc", "/proc")]
+    ("text", "path"), [("", "/"), ("/a/../b/", "/b"), ("//x", "/x"), ("/process", "/process")]
 )
 def test_a_working_directory_is_normalised(text: str, path: str) -> None:
     assert working_directory(text) == path
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "./a", "/a\0", "/proc/self/fd/7", "/proc/1/fd", "/x/../proc/self/fd/8/.."]
+    "text",
+    [
+        "a",
+        "./a",
+        "/a\0",
+        "/proc/self/fd/7",
+        "/x/../proc/self/fd/8/..",
+        "/proc/self/environ",
+        "/proc",
+    ],
 )
 def test_a_working_directory_that_leads_out_is_refused(text: str) -> None:
     if text.endswith(".."):
