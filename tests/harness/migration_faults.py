@@ -4,7 +4,7 @@
 
 FAULT is a file. While it has ``STEP:TARGET``, the engine that reaches the step sends SIGKILL to the
 target: engine, shim, helper or criu of this engine. A step is a message that was sent or received,
-or a phase that was recorded: ``sent Go``, ``received Ready``, ``recorded given``, ``held``.
+or a phase that was recorded: ``sent Commit``, ``received Ready``, ``recorded given``, ``held``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOURCE = (
     "sent Restore",
     "received Ready",
     "recorded given",
-    "sent Go",
+    "sent Commit",
     "received Running",
     "recorded moved",
 )
@@ -36,15 +36,22 @@ TARGET = (
     "sent Prepared",
     "received Restore",
     "sent Ready",
-    "received Go",
+    "received Commit",
     "recorded received",
     "sent Running",
 )
 """Steps at which the engine of either side is killed, in their order."""
 
-HELD = ("held", "sent Restore", "received Ready", "recorded given", "sent Go", "received Running")
+HELD = (
+    "held",
+    "sent Restore",
+    "received Ready",
+    "recorded given",
+    "sent Commit",
+    "received Running",
+)
 """Steps of the source at which shim, helper and CRIU exist and hold the container."""
-RESTORED = ("sent Ready", "received Go", "recorded received")
+RESTORED = ("sent Ready", "received Commit", "recorded received")
 """Steps of the target at which shim, helper and CRIU exist and hold the container."""
 
 
@@ -130,13 +137,13 @@ def replace_all() -> None:
 
     ContainerStore.save = save  # type: ignore[method-assign]
 
-    original_word = Migration._accept_word
+    original_commit = Migration._accept_commit
 
-    def accept_word(self: Any, *arguments: Any) -> None:
-        original_word(self, *arguments)
+    def accept_commit(self: Any, *arguments: Any) -> None:
+        original_commit(self, *arguments)
         reach("recorded received")
 
-    Migration._accept_word = accept_word  # type: ignore[method-assign]
+    Migration._accept_commit = accept_commit  # type: ignore[method-assign]
 
     original_ports = hold.set_ports
 

@@ -14,10 +14,10 @@ The order, with the side that sends::
     source  Transfer(files) data
     source  Transfer(root, volumes) data, Removed
     source  Restore                  target  Ready
-    source  Go                       target  Running
+    source  Commit                   target  Running
 
 ``Cancel`` from the source, ``Failed`` from the target and the end of the connection undo everything
-at the target until ``Go``. An :class:`Inquiry` in place of an offer asks how a migration ended.
+at the target until ``Commit``. An :class:`Inquiry` in place of an offer asks how a migration ended.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class MountPoint(msgspec.Struct, frozen=True):
 
 
 class Restore(msgspec.Struct, frozen=True, tag="restore"):
-    """Restore the processes up to the word :class:`Go`: all files have been sent.
+    """Restore the processes up to the commit, :class:`Commit`: all files have been sent.
 
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none.
     """
@@ -210,11 +210,11 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The processes are restored, verified, and wait."""
 
 
-class Go(msgspec.Struct, frozen=True, tag="go"):
+class Commit(msgspec.Struct, frozen=True, tag="commit"):
     """The container is given away: it runs at the target or nowhere.
 
-    ``group`` are the migrations of all members of a group, which have the word with this one. If
-    one of them is not ready at the target, none has it.
+    ``group`` are the migrations of all members of a group, which this commit is for. If one of
+    them is not ready at the target, none has it.
     """
 
     group: tuple[str, ...] = ()
@@ -241,14 +241,14 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """The target could not do the last step, and has undone everything unless it had the word."""
+    """The target has failed, and has undone everything unless it had received the commit."""
 
     message: str
     hint: str = ""
 
 
 class Inquiry(msgspec.Struct, frozen=True, tag="inquiry"):
-    """Ask how a migration ended. One without the word is cancelled by this question."""
+    """Ask how a migration ended. One without the commit is cancelled by this question."""
 
     version: int
     id: str
@@ -257,9 +257,9 @@ class Inquiry(msgspec.Struct, frozen=True, tag="inquiry"):
 class Outcome(StrEnum):
     """The end of a migration at the target."""
 
-    NEVER_RAN = "never-ran"  # it did not get the word, and never will
-    GIVEN = "given"  # it got the word; the container does not run
-    RUNNING = "running"  # it got the word, and the container runs or ran
+    NEVER_RAN = "never-ran"  # it did not receive the commit, and never will
+    GIVEN = "given"  # it received the commit; the container does not run
+    RUNNING = "running"  # it received the commit, and the container runs or ran
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
@@ -270,7 +270,7 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     detail: str = ""
 
 
-FromSource = Offer | Inquiry | Transfer | Removed | Prepare | Restore | Go | Keep | Cancel
+FromSource = Offer | Inquiry | Transfer | Removed | Prepare | Restore | Commit | Keep | Cancel
 FromTarget = Verdict | Prepared | Ready | Running | Kept | Failed | Report
 Message = FromSource | FromTarget
 

@@ -271,7 +271,7 @@ class MigrationPhase(StrEnum):
     GIVEN = "given"  # source: the target may run it, so it never runs here again
     MOVED = "moved"  # source: it runs at the target
     INCOMING = "incoming"  # target: it must not run yet
-    RECEIVED = "received"  # target: it has the word to run it
+    RECEIVED = "received"  # target: it has received the commit
 
 
 class MigrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -284,11 +284,11 @@ class MigrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     phase: MigrationPhase
     peer: str
     container: str = ""
-    boot: str = ""  # id of the host's boot in which the target got the word
+    boot: str = ""  # id of the host's boot in which the target received the commit
 
 
 class GivenMigrations(msgspec.Struct, frozen=True):
-    """The ids of migrations for which this engine, as the target, had the word; oldest first."""
+    """The ids of migrations whose commit this engine has received, oldest first."""
 
     ids: tuple[str, ...] = ()
 

@@ -10,10 +10,10 @@ import pytest
 from jaula.spec import migration as wire
 from jaula.spec.migration import (
     Cancel,
+    Commit,
     Frame,
     FrameKind,
     FrameParser,
-    Go,
     ProtocolError,
     Removed,
     TransferKind,
@@ -69,7 +69,7 @@ def test_an_unknown_or_too_large_frame_is_refused_before_it_is_read(data: bytes)
         b"[]",
         b"null",
         b"\xff\xfe",
-        b'{"type":"go","type":"nothing"}',
+        b'{"type":"commit","type":"nothing"}',
         b'{"type":"nothing"}',
         b'{"type":"inquiry","version":"1","id":"x"}',
         b'{"type":"transfer","kind":"shell"}',
@@ -99,5 +99,5 @@ def test_damaged_messages_are_refused_or_are_messages() -> None:
 
 def test_a_stream_that_ends_within_a_frame_is_incomplete() -> None:
     parser = FrameParser()
-    list(parser.feed(wire.message_frame(Go())[:-1]))
+    list(parser.feed(wire.message_frame(Commit())[:-1]))
     assert not parser.empty

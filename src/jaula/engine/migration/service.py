@@ -45,8 +45,8 @@ from jaula.runtime.protocol import COMMIT, RESUME
 from jaula.spec.migration import (
     VERSION,
     CheckRow,
+    Commit,
     Failed,
-    Go,
     Inquiry,
     Offer,
     Outcome,
@@ -72,7 +72,7 @@ PORT = 2376
 _SETTLE_TIMEOUT = 15.0  # seconds in which the target of an undecided migration is asked
 _SETTLE_INTERVAL = 2.0  # seconds
 _LONGEST_PAUSE = 60.0  # seconds between two questions
-_RESTORE_TIMEOUT = 60.0  # seconds for a restore that has the word
+_RESTORE_TIMEOUT = 60.0  # seconds for a restore after the commit
 
 OnMember = Callable[["Container", Progress], None]
 
@@ -284,8 +284,8 @@ class Migration:
     async def resume(self, ref: str) -> Outcome:
         """Ask the target of an interrupted migration how it ended, and finish it here.
 
-        If the target has the container, it exits here. If the target never had the word, it runs on
-        here.
+        If the target has the container, it exits here. If the target never received the commit, it
+        runs on here.
 
         :raises Conflict: when no migration of it is undecided.
         :raises Unavailable: when the target cannot be reached.
@@ -400,7 +400,7 @@ class Migration:
             access,
             offer,
             self._made,
-            self._accept_word,
+            self._accept_commit,
         )
         self._incoming[offer.id] = incoming, task
         try:
@@ -410,26 +410,26 @@ class Migration:
             if not self._incoming:
                 self._made.clear()
 
-    def _accept_word(self, word: Go, incoming: Incoming) -> None:
-        """Record the word for a container, or for all members of its group in one transaction.
+    def _accept_commit(self, commit: Commit, incoming: Incoming) -> None:
+        """Record the commit for a container, or for all members of its group in one transaction.
 
-        :raises Conflict: when a member is not ready: none of them has the word.
+        :raises Conflict: when a member is not ready: none of them has received the commit.
         """
         members = [incoming]
-        if word.group:
-            found = (self._incoming.get(each, (None, None))[0] for each in word.group)
+        if commit.group:
+            found = (self._incoming.get(each, (None, None))[0] for each in commit.group)
             members = [each for each in found if each is not None]
             ready = all(each.ready and each.source == incoming.source for each in members)
-            if len(members) != len(word.group) or not ready or incoming not in members:
+            if len(members) != len(commit.group) or not ready or incoming not in members:
                 raise Conflict("another container of the group is not ready at the target")
         with self._services.database.transaction():
             for each in members:
-                each.record_word()
+                each.record_commit()
         for each in members:
             each.set_given()
 
     async def _report(self, inquiry: Inquiry) -> Report:
-        """Return how a migration to this engine ended. One without the word is cancelled first."""
+        """Return how a migration to this engine ended. One without a commit is cancelled."""
         if inquiry.id in self._incoming:
             incoming, task = self._incoming[inquiry.id]
             if not incoming.given:
@@ -455,7 +455,7 @@ class Migration:
         return None
 
     async def _restore(self, container: Container) -> None:
-        """Restore a container that had the word, and whose processes have never run.
+        """Restore a container that has received the commit, and whose processes have never run.
 
         :raises RuntimeFailure: when they may have run already.
         """

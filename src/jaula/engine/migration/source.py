@@ -2,7 +2,7 @@
 
 Before the record says ``given``, every failure ends with the container running here: the target is
 told, the hold is answered, the ports come back. After it the container never runs here again unless
-the target says that it had no word (:mod:`jaula.engine.migration.resume`).
+the target says that it has received no commit (``Migration.resume``).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from jaula.spec.migration import (
     VERSION,
     Cancel,
     CheckRow,
-    Go,
+    Commit,
     Keep,
     Kept,
     Offer,
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.migration")
 _FIXED_PAUSE = 0.5  # seconds that the smallest container stands still
-_RUNNING_TIMEOUT = 60.0  # seconds from the word to the container's continuation
+_RUNNING_TIMEOUT = 60.0  # seconds from the commit to the container's continuation
 
 
 class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -484,7 +484,7 @@ class Outgoing:
         self._mark(MigrationPhase.GIVEN)
 
     async def _give(self, channel: Channel, held: HeldContainer) -> None:
-        """Send the word, once it is on the disk that there is no way back, and let it exit here.
+        """Send the commit, once it is on the disk that there is no way back, and let it exit here.
 
         :raises Undecided: when the target does not confirm.
         """
@@ -493,7 +493,7 @@ class Outgoing:
             await services.group_commit.wait()
             async with self._coordinator.continuation():
                 self._report(Progress(stage="continue"))
-                await channel.send(Go(self._coordinator.migrations))
+                await channel.send(Commit(self._coordinator.migrations))
                 async with asyncio.timeout(_RUNNING_TIMEOUT):
                     await channel.expect(Running)
             self._running_at = time.monotonic()

@@ -1,7 +1,7 @@
-"""The target of a migration: check the offer, create and restore the container, wait for the word.
+"""The target of a migration: check, create, restore, and wait for the commit.
 
-Everything is undone when the connection ends before the word: the processes are killed, and the
-container, its new volumes and its checkpoint are removed. The word is in the database before the
+Everything is undone when the connection ends before the commit: the processes are killed, and the
+container, its new volumes and its checkpoint are removed. The commit is in the database before the
 processes run. From then on nothing is undone, so the container runs here or nowhere.
 
 Only a peer whose certificate the policy trusts gets here: an image of CRIU is code for a process
@@ -33,7 +33,7 @@ from jaula.spec.migration import (
     DRY_RUN,
     Cancel,
     CheckRow,
-    Go,
+    Commit,
     Keep,
     Kept,
     Offer,
@@ -69,9 +69,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.migration")
 
 CHECKPOINT = "migration"  # name of the checkpoint, which is removed when the container runs
-GO_TIMEOUT = 60.0  # seconds from Ready to the word
+COMMIT_TIMEOUT = 60.0  # seconds from Ready to the commit
 GROUP_TIMEOUT = 600.0  # seconds, for a member of a group: others may be larger
-_SETTING = "migrations"  # key of the ids that had the word
+_SETTING = "migrations"  # key of the ids that have been committed
 _REMEMBERED = 10_000  # ids
 
 
@@ -130,7 +130,7 @@ class Incoming:
         access: Access,
         offer: Offer,
         made: Made,
-        accept: Callable[[Go, Incoming], None],
+        accept: Callable[[Commit, Incoming], None],
     ) -> None:
         self._accept = accept
         self._made = made
@@ -152,7 +152,7 @@ class Incoming:
         self.given = False
 
     async def run(self) -> None:
-        """Serve the migration to its end. Undo everything if it does not get the word.
+        """Serve the migration to its end. Undo everything if it does not receive the commit.
 
         :raises JaulaError: when a step fails; the source is to be told.
         :raises LinkLost: when the source has ended the connection.
@@ -414,46 +414,46 @@ class Incoming:
     async def _hold(
         self, container: Container, ours: socket.socket, restoring: asyncio.Future[None]
     ) -> None:
-        """Wait until the processes are verified, then for the word, and continue them."""
+        """Wait until the processes are verified, then for the commit, and continue them."""
         loop = asyncio.get_running_loop()
-        word = asyncio.ensure_future(self._channel.receive())
+        commit = asyncio.ensure_future(self._channel.receive())
         held = asyncio.ensure_future(loop.sock_recv(ours, 64))
         accepted = asyncio.ensure_future(self._accepted.wait())
         try:
-            await asyncio.wait((word, held, restoring), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((commit, held, restoring), return_when=asyncio.FIRST_COMPLETED)
             if restoring.done():
                 restoring.result()
-                raise RuntimeFailure("the container was continued without the word")
-            if word.done():
-                self._check_word(await word)
-                raise ProtocolError("Go is out of order")
+                raise RuntimeFailure("the container was continued without the commit")
+            if commit.done():
+                self._check_commit(await commit)
+                raise ProtocolError("Commit is out of order")
             if await held != HELD:
                 await asyncio.wait((restoring,))
                 restoring.result()
             self.ready = True
             await self._channel.send(Ready())
-            timeout = GO_TIMEOUT if self._offer.members == 1 else GROUP_TIMEOUT
+            timeout = COMMIT_TIMEOUT if self._offer.members == 1 else GROUP_TIMEOUT
             await asyncio.wait(
-                (word, accepted, restoring), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                (commit, accepted, restoring), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
             )
             if not self.given:
                 if restoring.done():
                     restoring.result()
-                if not word.done():
+                if not commit.done():
                     raise RuntimeFailure(f"the source has not decided in {timeout:.0f} seconds")
-                self._accept(self._check_word(await word), self)
-            await shielded(self._go(container, ours, restoring))
+                self._accept(self._check_commit(await commit), self)
+            await shielded(self._commit(container, ours, restoring))
         finally:
             self.ready = False
-            tasks = (word, held, accepted)
+            tasks = (commit, held, accepted)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _check_word(self, message: object) -> Go:
+    def _check_commit(self, message: object) -> Commit:
         if isinstance(message, Cancel):
             raise RuntimeFailure(f"the source has cancelled: {message.reason}")
-        if not isinstance(message, Go):
+        if not isinstance(message, Commit):
             raise ProtocolError(f"{type(message).__name__} is out of order")
         return message
 
@@ -462,18 +462,18 @@ class Incoming:
         """The engine that moves the container here."""
         return self._access.peer
 
-    def record_word(self) -> None:
-        """Record the word; the caller sets it with :meth:`set_given` then."""
+    def record_commit(self) -> None:
+        """Record the commit; the caller sets it with :meth:`set_given` then."""
         assert self._container is not None
         remember(self._services, self._offer.id)
         self._mark(self._container, MigrationPhase.RECEIVED)
 
     def set_given(self) -> None:
-        """Continue the container: the word is recorded."""
+        """Continue the container: the commit is recorded."""
         self.given = True
         self._accepted.set()
 
-    async def _go(
+    async def _commit(
         self, container: Container, ours: socket.socket, restoring: asyncio.Future[None]
     ) -> None:
         """Continue the processes, and tell the source."""
@@ -510,7 +510,7 @@ class Incoming:
             addresses=addresses if self._keep_address else (),
         )
 
-    # -- the end without the word ----------------------------------------------------------------
+    # -- the end without the commit ----------------------------------------------------------------
 
     async def _undo(self) -> None:
         """Remove everything that this migration has made."""
@@ -540,13 +540,13 @@ async def finish(services: Services, container: Container) -> None:
 
 
 def remember(services: Services, migration: str) -> None:
-    """Record that a migration had the word, for as long as its source may ask."""
+    """Record that a migration was committed, for as long as its source may ask."""
     known = given_migrations(services)
     ids = (*known, migration)[-_REMEMBERED:]
     services.database.put("settings", _SETTING, GivenMigrations(ids))
 
 
 def given_migrations(services: Services) -> tuple[str, ...]:
-    """Return the migrations that had the word."""
+    """Return the migrations that have been committed."""
     stored = services.database.get("settings", _SETTING, GivenMigrations)
     return stored.ids if stored is not None else ()

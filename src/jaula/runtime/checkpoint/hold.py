@@ -5,7 +5,7 @@ before they run. Both ask the engine over a socket, and the answers decide where
 
 The source's hold outlives its engine, and CRIU: the cgroup is frozen. If the engine ends, the next
 one connects to ``hold.sock`` in the run directory: its record says whether the container was given
-away. The target's hold ends with its engine: without the word the processes are killed.
+away. The target's hold ends with its engine: without the commit the processes are killed.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def send_held(engine: _socket.socket) -> None:
 
 
 def receive_go(engine: _socket.socket) -> None:
-    """Wait for the word to continue the restored processes.
+    """Wait for the commit to continue the restored processes.
 
     :raises RuntimeFailure: when the engine refuses or ends.
     """

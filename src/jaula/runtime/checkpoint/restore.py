@@ -64,7 +64,7 @@ _STAGING = ("/mnt", "/tmp")  # directories of the host, one of which is covered
 _SIZE_DIFFERS = "has bad size"  # CRIU about a file that was open
 _NO_ADDRESS = "Cannot assign requested address"  # CRIU about a socket that was bound
 _PIPE_DATA = "pipes-data.img"
-CONTINUED = "continued"  # file beside the images of a migration that got the word
+CONTINUED = "continued"  # file beside the images of a migration that received the commit
 
 
 def start(
@@ -557,9 +557,9 @@ class _Restore:
             self._cgroup.thaw()
 
     def _hold(self) -> None:
-        """Wait for the word of the engine. The cgroup is frozen: CRIU may be killed meanwhile.
+        """Wait for the commit of the engine. The cgroup is frozen: CRIU may be killed meanwhile.
 
-        :raises RuntimeFailure: when the word does not come.
+        :raises RuntimeFailure: when the commit does not come.
         """
         self._cgroup.freeze(wait=False)
         with _socket_of(self.engine_fd) as engine:

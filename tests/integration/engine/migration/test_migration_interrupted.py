@@ -21,8 +21,8 @@ from harness.migration_faults import HELD, RESTORED, SOURCE, TARGET
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter")]
 
 SCRIPT = Path(__file__).parents[3] / "harness/migration_faults.py"
-GIVEN = ("recorded given", "sent Go", "received Running", "recorded moved")
-WORD = ("received Go", "recorded received", "sent Running")
+GIVEN = ("recorded given", "sent Commit", "received Running", "recorded moved")
+COMMIT = ("received Commit", "recorded received", "sent Running")
 
 
 class FaultyEngine(PrivateEngine):
@@ -100,7 +100,7 @@ def test_the_engine_of_the_source_is_killed(web: Sites, step: str) -> None:
 @pytest.mark.parametrize("step", TARGET)
 def test_the_engine_of_the_target_is_killed(web: Sites, step: str) -> None:
     interrupt(web, web.b, step, "engine")
-    place = "b" if step in WORD[1:] else "a"
+    place = "b" if step in COMMIT[1:] else "a"
     with contextlib.suppress(AssertionError):
         containers.eventually(lambda: runs_at(web) == place, f"runs at {place}", 5)
     if runs_at(web) != place:  # the engine of the source gave up before the next one answered
