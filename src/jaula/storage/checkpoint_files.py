@@ -22,7 +22,7 @@ from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
 from jaula.storage.trees import read_xattrs, write_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
     from io import BufferedReader
 
     from jaula.storage.tar.writer import Sink
@@ -63,15 +63,18 @@ def sparse_sink(file: BinaryIO) -> Iterator[Sink]:
         raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
 
 
-def write_volume(directory: int, sink: Sink) -> None:
-    """Write the tar of a volume; ``directory`` is a descriptor of it."""
+def write_volume(directory: int, sink: Sink, select: Container[bytes] | None = None) -> None:
+    """Write the tar of a volume; ``directory`` is a descriptor of it.
+
+    With ``select`` it has the directory and the entries with these paths only.
+    """
     status = os.fstat(directory)
     root = new_entry("./", DIRECTORY, mode=status.st_mode & 0o7777)
     root.uid, root.gid, root.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
     root.xattrs = read_xattrs(directory)
     writer = TarWriter(sink, nanoseconds=True)
     writer.add(root)
-    add_tree(writer, directory)
+    add_tree(writer, directory, select=select)
     writer.finish()
 
 

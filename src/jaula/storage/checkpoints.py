@@ -36,6 +36,7 @@ import msgspec
 
 from jaula import trusted_file
 from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.kernel.sync import fsync_paths
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
 
@@ -362,12 +363,12 @@ class CheckpointStore:
             data = msgspec.json.format(msgspec.json.encode(manifest))
             _write(images.parent / MANIFEST, data, sync=durable)
             _write(images.parent / MAC, self._mac(data).encode(), sync=durable)
-            for directory in (images, images.parent) if durable else ():
-                _sync(directory)
+            if durable:
+                fsync_paths(images, images.parent)
             if not hidden:
                 os.rename(images.parent, images.parent.parent / manifest.name)
                 if durable:
-                    _sync(images.parent.parent)
+                    fsync_paths(images.parent.parent)
         except OSError as error:
             failure = resource_error(error, f"checkpoint {manifest.name}")
             raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
@@ -586,11 +587,3 @@ def _write(path: Path, data: bytes, *, sync: bool = True) -> None:
         file.flush()
         if sync:
             os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

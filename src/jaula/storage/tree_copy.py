@@ -1,7 +1,7 @@
 """Copy a tree that programs change: most of it while they run, the rest while they are stopped.
 
 :meth:`TreeCopy.begin` copies everything, and :meth:`TreeCopy.finish` what has changed since. A file
-is skipped if its inode, size, mode, number of links and ctime are the same, and if its ctime is
+is skipped if its fingerprint is the same, and if its ctime is
 older than the begin. Every change of content or metadata sets ctime, so only the other files need a
 second look.
 
@@ -19,11 +19,12 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from jaula.kernel.sync import sync_file_systems
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.trees import (
+    RECENT,
+    Fingerprint,
     copy_entry,
     copy_metadata,
     open_directory,
@@ -32,25 +33,8 @@ from jaula.storage.trees import (
     walk,
 )
 
-_TICK = 100_000_000  # nanoseconds, longer than a tick of the clock of ctime
 _KNOWN = ("extfs", "xfs", "btrfs")
 """File systems whose ctime is set by stores to mappings (``file_update_time`` at page_mkwrite)."""
-
-
-class _State(NamedTuple):
-    """The marks of a file that a change of it changes."""
-
-    inode: int
-    mode: int
-    size: int
-    links: int
-    ctime: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> _State:
-        return cls(
-            status.st_ino, status.st_mode, status.st_size, status.st_nlink, status.st_ctime_ns
-        )
 
 
 class TreeCopy:
@@ -59,7 +43,7 @@ class TreeCopy:
     def __init__(self, source: str, target: Path) -> None:
         self.target = target
         self._source = source
-        self._states: dict[bytes, _State] = {}
+        self._states: dict[bytes, Fingerprint] = {}
         self._links: dict[int, bytes] = {}  # names in the copy by inode of the source
 
     def begin(self) -> None:
@@ -70,7 +54,7 @@ class TreeCopy:
         self.target.mkdir(mode=0o700)
         if filesystem_name(Path(self._source)) not in _KNOWN:
             return
-        begun = time.time_ns() - _TICK
+        begun = time.time_ns() - RECENT
         sync_file_systems(Path(self._source))
         with open_directory(self._source) as source, open_directory(self.target) as target:
             for path, directory, entries in walk(source):
@@ -91,8 +75,8 @@ class TreeCopy:
             now = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             now = None
-        if now is not None and _State.of(now) == _State.of(status):
-            self._states[full] = _State.of(status)
+        if now is not None and Fingerprint.of(now) == Fingerprint.of(status):
+            self._states[full] = Fingerprint.of(status)
         else:
             remove_tree(copy, name)
 
@@ -122,7 +106,7 @@ class TreeCopy:
             remove_tree(copy, extra)
         for name, status in entries:
             full = path + b"/" + name if path else name
-            if self._states.get(full) == _State.of(status):
+            if self._states.get(full) == Fingerprint.of(status):
                 continue
             if stat.S_ISDIR(status.st_mode) and _is_directory(copy, name):
                 continue

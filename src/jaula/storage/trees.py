@@ -19,6 +19,7 @@ import os
 import stat
 import sys
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from jaula.kernel import namespaces, paths
 
@@ -375,6 +376,30 @@ def write_sparse(fd: int, data: memoryview) -> None:
         os.lseek(fd, len(block), os.SEEK_CUR)
         start = offset + len(block)
     write_all(fd, data[start:])
+
+
+# -- changes of files ---------------------------------------------------------------------------
+
+RECENT = 100_000_000
+"""Nanoseconds, longer than a tick of the clock of ctime: a file may change twice within one."""
+
+
+class Fingerprint(NamedTuple):
+    """The marks of a file that a change of it changes; the size in bytes, ``ctime`` in nanoseconds.
+
+    Every change of content, metadata or links sets ctime.
+    """
+
+    device: int
+    inode: int
+    mode: int
+    size: int
+    ctime: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Fingerprint:
+        """Return the fingerprint of a file. Pure."""
+        return cls(status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_ctime_ns)
 
 
 # -- directories of the store ---------------------------------------------------------------------

@@ -18,7 +18,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from jaula.engine.threads import consume, produce
 from jaula.engine.userns import join
@@ -27,13 +27,11 @@ from jaula.kernel import mountinfo
 from jaula.kernel.paths import RESOLVE, make_directory_in_root, open_in_root, openat2
 from jaula.kernel.sync import syncfs
 from jaula.spec.migration import MAX_REMOVED, MountPoint, Removed, Transfer, TransferKind
+from jaula.storage.checkpoint_files import extract, write_volume
 from jaula.storage.drivers.driver import ChangeKind, open_root
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.layers.extract import Extractor, clean_path
-from jaula.storage.tar.entry import DIRECTORY
-from jaula.storage.tar.reader import TarReader
-from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
-from jaula.storage.trees import open_directory, read_xattrs, remove_tree, walk
+from jaula.storage.layers.extract import clean_path
+from jaula.storage.trees import RECENT, Fingerprint, open_directory, remove_tree, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,30 +42,19 @@ if TYPE_CHECKING:
     from jaula.storage.tar.writer import Sink
 
 _BUFFER = 1 << 18  # bytes of one data frame
-_RECENT = 100_000_000  # nanoseconds: a file that changed so shortly before is sent again
 _BENEATH = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
 
 Write = Callable[["Sink"], Iterable[bytes]]
 """Writes the tar of one pass; returns the paths that the target removes."""
 
 
-class Fingerprint(NamedTuple):
-    """The marks of a file that a change of it changes; the size in bytes, ``ctime`` in ns.
-
-    ``ctime`` 0 is the one of a file that had just changed: it counts as changed again.
-    """
-
-    device: int
-    inode: int
-    mode: int
-    size: int
-    ctime: int
-
-
 def fingerprint(status: os.stat_result, now: int) -> Fingerprint:
-    """Return the fingerprint of a file at the time ``now``, in nanoseconds. Pure."""
-    ctime = 0 if now - status.st_ctime_ns < _RECENT else status.st_ctime_ns
-    return Fingerprint(status.st_dev, status.st_ino, status.st_mode, status.st_size, ctime)
+    """Return the fingerprint of a file at the time ``now``, in nanoseconds. Pure.
+
+    A file that had just changed has the ctime 0, and counts as changed again.
+    """
+    found = Fingerprint.of(status)
+    return found._replace(ctime=0) if now - found.ctime < RECENT else found
 
 
 class Selection:
@@ -206,14 +193,7 @@ class _VolumeWriter:
                 for name, status in entries:
                     present[path + b"/" + name if path else name] = fingerprint(status, now)
             changed, gone = self._selection.select(present)
-            status = os.fstat(directory)
-            root = new_entry("./", DIRECTORY, mode=stat.S_IMODE(status.st_mode))
-            root.uid, root.gid, root.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
-            root.xattrs = read_xattrs(directory)
-            writer = TarWriter(sink, nanoseconds=True)
-            writer.add(root)
-            add_tree(writer, directory, select=changed)
-            writer.finish()
+            write_volume(directory, sink, select=changed)
             return gone
 
 
@@ -290,11 +270,7 @@ class ContainerReceiver:
 
 
 def _extract(file: BinaryIO, directory: int) -> None:
-    reader = TarReader(file)  # type: ignore[arg-type]
-    try:
-        Extractor(directory, whiteouts=False, sparse=True).run(reader)
-    finally:
-        reader.close()
+    extract(file, directory, layer=False)  # type: ignore[arg-type]
     while file.read(1 << 16):
         pass  # padding after the end of the archive
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,7 +17,7 @@ from jaula.engine.migration.source import MigrationOptions
 from jaula.engine.model.seal import request_seal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize
@@ -47,30 +47,17 @@ class MigrationsApi:
             if body.resume:
                 yield {"Stage": "resumed", "Outcome": str(await self._service.resume(ref))}
                 return
-            queue: asyncio.Queue[Progress | None] = asyncio.Queue()
-            options = MigrationOptions(
-                target=body.to,
-                address=body.address,
-                volumes=body.volumes,
-                dry_run=body.dry_run,
-                pre_copy=body.pre_copy,
-                end_execs=body.end_execs,
-                remove=body.remove,
-                create_networks=body.create_networks,
-            )
-            moving = asyncio.ensure_future(self._service.migrate(ref, options, queue.put_nowait))
-            moving.add_done_callback(lambda _: queue.put_nowait(None))
-            try:
-                while (progress := await queue.get()) is not None:
-                    yield _document(progress)
-                result = await moving
-                if result is not None:
-                    yield _result(result)
-            finally:
-                if not moving.done():
-                    moving.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait((moving,))
+            options = _options(body, create_networks=body.create_networks)
+
+            async def move(report: Callable[[Document], None]) -> list[Document]:
+                result = await self._service.migrate(
+                    ref, options, lambda progress: report(_document(progress))
+                )
+                return [] if result is None else [_result(result)]
+
+            async with aclosing(_steps(move)) as steps:
+                async for document in steps:
+                    yield document
 
     async def migrate_group(self, body: GroupMigrate) -> AsyncIterator[Document]:
         members = self._service.members(body.containers, body.project)
@@ -79,33 +66,21 @@ class MigrationsApi:
             self._session.require_migrate()
             for each in members:
                 action.require_enter(each.id)
-            options = MigrationOptions(
-                target=body.to,
-                address=body.address,
-                volumes=body.volumes,
-                dry_run=body.dry_run,
-                pre_copy=body.pre_copy,
-                end_execs=body.end_execs,
-                remove=body.remove,
-                create_networks=True,
-            )
-            queue: asyncio.Queue[Document | None] = asyncio.Queue()
+            options = _options(body, create_networks=True)
 
-            def report(container: Container, progress: Progress) -> None:
-                queue.put_nowait({"Name": container.record.name, **_document(progress)})
+            async def move(report: Callable[[Document], None]) -> list[Document]:
+                results = await self._service.migrate_group(
+                    members,
+                    options,
+                    lambda each, progress: report(
+                        {"Name": each.record.name, **_document(progress)}
+                    ),
+                )
+                return [{"Name": names[id], **_result(each)} for id, each in results.items()]
 
-            moving = asyncio.ensure_future(self._service.migrate_group(members, options, report))
-            moving.add_done_callback(lambda _: queue.put_nowait(None))
-            try:
-                while (document := await queue.get()) is not None:
+            async with aclosing(_steps(move)) as steps:
+                async for document in steps:
                     yield document
-                for key, result in (await moving).items():
-                    yield {"Name": names[key], **_result(result)}
-            finally:
-                if not moving.done():
-                    moving.cancel()
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait((moving,))
 
     async def accept(self, fd: int, early: bytes) -> None:
         try:
@@ -160,6 +135,38 @@ class PeerAccess:
             action.require_run()
             self._session.require_network_removal(name)
             await self._networks.remove(name)
+
+
+def _options(body: ContainerMigrate | GroupMigrate, *, create_networks: bool) -> MigrationOptions:
+    return MigrationOptions(
+        target=body.to,
+        address=body.address,
+        volumes=body.volumes,
+        dry_run=body.dry_run,
+        pre_copy=body.pre_copy,
+        end_execs=body.end_execs,
+        remove=body.remove,
+        create_networks=create_networks,
+    )
+
+
+async def _steps(
+    move: Callable[[Callable[[Document], None]], Coroutine[Any, Any, list[Document]]],
+) -> AsyncGenerator[Document]:
+    """Yield what a migration reports, and its results. It is cancelled if nobody reads on."""
+    queue: asyncio.Queue[Document | None] = asyncio.Queue()
+    moving = asyncio.ensure_future(move(queue.put_nowait))
+    moving.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (document := await queue.get()) is not None:
+            yield document
+        for result in await moving:
+            yield result
+    finally:
+        if not moving.done():
+            moving.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait((moving,))
 
 
 def _document(progress: Progress) -> Document:
