@@ -25,7 +25,7 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -170,11 +170,12 @@ class Checkpoints:
         if shim is None:
             raise Unavailable("its shim is not connected yet")
         check_rounds(body.pre_copy)
-        criu = await asyncio.to_thread(ask_criu, pre_copy=body.pre_copy > 0)
+        criu = await asyncio.to_thread(criu_version)
+        has_rounds = body.pre_copy > 0 and await asyncio.to_thread(tracks_memory)
         store = self._store.at(body.checkpoint_dir)
         images = await asyncio.to_thread(store.begin, record.id, body.checkpoint_id)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        manifest = self._manifest(container, body, criu.version)
+        manifest = self._manifest(container, body, criu)
         known: dict[str, CheckpointFile] = {}
         rounds: list[int] = []
         copied: checkpoint_files.Copies = {}
@@ -237,7 +238,7 @@ class Checkpoints:
                 tcp_close=body.tcp_close,
                 end_execs=body.end_execs,
                 keep_execs=hidden,
-                pre_copy=body.pre_copy if criu.tracks_memory else 0,
+                pre_copy=body.pre_copy if has_rounds else 0,
             )
             await shim.checkpoint(request, theirs.detach())
             await recording
@@ -531,34 +532,26 @@ def decode_round(message: bytes) -> PreDumpRound:
 _decode_round = msgspec.json.Decoder(PreDumpRound).decode
 
 
-class InstalledCriu(NamedTuple):
-    """The CRIU that is installed; ``tracks_memory`` is about the kernel."""
-
-    version: str
-    tracks_memory: bool
-
-
-def ask_criu(*, pre_copy: bool) -> InstalledCriu:
-    """Return what CRIU says; about the kernel only if ``pre_copy`` needs it.
+def criu_version() -> str:
+    """Return the version of CRIU that is installed.
 
     :raises Unsupported: when it is not installed.
     """
     from jaula.runtime.checkpoint.criu import Criu
 
     with Criu() as service:
-        version = str(service.version())
-    if not pre_copy:
-        return InstalledCriu(version, False)
-    with Criu() as service:
-        return InstalledCriu(version, service.tracks_memory())
+        return str(service.version())
 
 
-def criu_version() -> str:
-    """Return the version of CRIU that is installed.
+def tracks_memory() -> bool:
+    """Return whether the kernel tracks written pages, as CRIU sees it.
 
-    :raises Unsupported: when there is none.
+    :raises Unsupported: when CRIU is not installed.
     """
-    return ask_criu(pre_copy=False).version
+    from jaula.runtime.checkpoint.criu import Criu
+
+    with Criu() as service:
+        return service.tracks_memory()
 
 
 @contextlib.contextmanager

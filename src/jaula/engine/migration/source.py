@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.containers.checkpoint import (
-    ask_criu,
     check_record,
     check_rounds,
     stdio_inodes,
+    tracks_memory,
 )
 from jaula.engine.containers.liveness import check_running
 from jaula.engine.containers.start import open_cgroup
@@ -441,8 +441,7 @@ class Outgoing:
         count = self._options.pre_copy
         if not count:
             return 0
-        criu = await asyncio.to_thread(ask_criu, pre_copy=True)
-        if criu.tracks_memory:
+        if await asyncio.to_thread(tracks_memory):
             return count
         detail = "no rounds: this kernel does not track written pages"
         self._report(Progress(stage="pre-copy", detail=detail))

@@ -42,7 +42,8 @@ _FILE_SYSTEMS = {
     _OVERLAY: "overlay",
     _CGROUP2: "cgroup2",
 }
-_OPTIONS = {MS.RDONLY: "ro", MS.NOSUID: "nosuid", MS.NODEV: "nodev", MS.NOEXEC: "noexec"}
+OPTIONS = {MS.RDONLY: "ro", MS.NOSUID: "nosuid", MS.NODEV: "nodev", MS.NOEXEC: "noexec"}
+"""Options of mountinfo by their attributes."""
 _OPTION = re.compile(r"[a-z0-9_]*(=[A-Za-z0-9_.:+-]*)?")  # without a path, as of an agent
 _REFUSED_OPTIONS = ("none", "all", "release_agent")  # they make another hierarchy of cgroups
 CONSOLE = "/dev/console"
@@ -349,7 +350,7 @@ def _check_mounts(mounts: Sequence[pb.Mount], expected: Expected) -> set[int]:
         mount = seen[path]
         if path not in expected.external and attributes & ~(mount.flags | mount.sb_flags):
             missing = attributes & ~(mount.flags | mount.sb_flags)
-            lost = ", ".join(name for flag, name in _OPTIONS.items() if flag & missing)
+            lost = ", ".join(name for flag, name in OPTIONS.items() if flag & missing)
             raise invalid(f"the mount at {path!r} is not {lost}")
     return {mount.mnt_id for mount in mounts}
 

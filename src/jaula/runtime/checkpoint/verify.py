@@ -13,9 +13,8 @@ from collections.abc import Collection, Mapping
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mountinfo
-from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import namespace_id
-from jaula.runtime.checkpoint.check import Expected
+from jaula.runtime.checkpoint.check import OPTIONS, Expected
 
 _FILES = {
     "pid": "pid",
@@ -29,7 +28,6 @@ _FILES = {
 }
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _IDS = ("Uid", "Gid", "Groups")
-_OPTIONS = {MS.RDONLY: "ro", MS.NOSUID: "nosuid", MS.NODEV: "nodev", MS.NOEXEC: "noexec"}
 _UNMAPPED = (1 << 32) - 1
 
 
@@ -135,7 +133,7 @@ def _verify_mounts(init: int, expected: Expected, masked: Collection[str]) -> No
         if target not in mounts:
             raise _failed(init, f"the mount at {target} is missing")
         options = mounts[target].options
-        for flag, word in _OPTIONS.items():
+        for flag, word in OPTIONS.items():
             if attributes & flag and word not in options:
                 raise _failed(init, f"the mount at {target} is not {word}")
     for path in masked:
