@@ -155,9 +155,10 @@ class Client:
         path: str,
         query: Query = (),
         headers: Headers = (),
+        body: object = None,
     ) -> Iterator[Any]:
         """Return the JSON documents of a streaming answer."""
-        return documents.decode_lines(self.open(method, path, query, None, headers).chunks())
+        return documents.decode_lines(self.open(method, path, query, body, headers).chunks())
 
     def send_hijack(self, path: str, query: Query = (), body: object = None) -> Connection:
         """Send a request that hijacks its connection.

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import UsageError
+from jaula.cli.containers import checkpoint
 from jaula.cli.main import Settings
 from jaula.spec.units import human_size
 
@@ -15,21 +15,15 @@ from jaula.spec.units import human_size
 def run(options: Options) -> int:
     """Create the checkpoint and print its name."""
     container, name = options.arguments
-    if options.on("tcp-established") and options.on("tcp-close"):
-        raise UsageError("--tcp-established and --tcp-close exclude each other", status=1)
-    body = {
-        "CheckpointID": name,
+    members: dict[str, object] = {
         "CheckpointDir": options.text("checkpoint-dir"),
         "Exit": not options.on("leave-running"),
-        "TCPEstablished": options.on("tcp-established"),
-        "TCPClose": options.on("tcp-close"),
-        "EndExecs": options.on("end-execs"),
         "Files": options.on("with-files"),
     }
     if rounds := options.number("pre-copy"):
-        body["PreCopy"] = rounds
+        members["PreCopy"] = rounds
     client = Client(Settings.host)
-    client.document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
+    checkpoint.create(client, options, members)
     if rounds:
         _print_rounds(client.get(f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}"))
     print(name)
@@ -56,12 +50,10 @@ COMMAND = Command(
     run,
     flags=(
         Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),
-        Flag("end-execs", "", "bool", "End exec'd processes, which no checkpoint can hold"),
         Flag("leave-running", "", "bool", "Leave the container running after checkpoint"),
         Flag("pre-copy", "", "int", "Write memory in up to so many rounds before it stops"),
-        Flag("tcp-close", "", "bool", "Save established TCP connections as closed ones"),
-        Flag("tcp-established", "", "bool", "Save established TCP connections"),
         Flag("with-files", "", "bool", "Save the changed files of the root, and the volumes"),
+        *checkpoint.FLAGS,
     ),
     min_args=2,
     max_args=2,

@@ -6,10 +6,9 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers import migrate_group
+from jaula.cli.containers import migrate
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
-from jaula.spec import fast_json
 from jaula.spec.units import bytes_size
 
 TYPE_CHECKING = False
@@ -59,12 +58,11 @@ def run(options: Options) -> int:
             raise UsageError("--resume takes one container", status=1)
         del body["Resume"]
         body |= {"Containers": options.arguments, "Project": project}
-        return migrate_group.run(client, body, quiet=options.on("quiet"))
+        return migrate.run(client, body, quiet=options.on("quiet"))
     name = options.arguments[0]
     path = f"/jaula/containers/{quote(name)}/migrate"
-    answer = client.open("POST", path, (), body)
     printer = _Printer(quiet=options.on("quiet"), table=options.on("dry-run"))
-    for document in fast_json.decode_lines(answer.chunks()):
+    for document in client.lines("POST", path, body=body):
         printer.add(document)
     return printer.status
 
@@ -99,14 +97,8 @@ class _Printer:
             self._step(stage, document)
 
     def _check(self, rows: list[dict[str, Any]]) -> None:
-        failed = [row for row in rows if not row["Passed"]]
         if self._table:
-            for row in rows:
-                mark = "ok" if row["Passed"] else "NO"
-                print(f"{mark:4}{row['Check']:14}{row['Detail']}")
-                if row["Hint"]:
-                    print(f"{'':18}{row['Hint']}")
-            self.status = 1 if failed else 0
+            self.status = 0 if migrate.print_checks(rows) else 1
 
     def _step(self, stage: str, document: dict[str, Any]) -> None:
         text = _STAGES.get(stage, stage)

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import UsageError
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Options
+from jaula.cli.containers import checkpoint
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Create the checkpoint and print its name."""
-    container, name = options.arguments
-    if options.on("tcp-established") and options.on("tcp-close"):
-        raise UsageError("--tcp-established and --tcp-close exclude each other", status=1)
-    body = {
-        "CheckpointID": name,
-        "Exit": False,
-        "TCPEstablished": options.on("tcp-established"),
-        "TCPClose": options.on("tcp-close"),
-        "EndExecs": options.on("end-execs"),
-        "Files": True,
-    }
-    Client(Settings.host).document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
-    print(name)
+    checkpoint.create(Client(Settings.host), options, {"Exit": False, "Files": True})
+    print(options.arguments[1])
     return 0
 
 
@@ -30,11 +19,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER NAME",
     "Save the processes, the files and the volumes of a running container",
     run,
-    flags=(
-        Flag("end-execs", "", "bool", "End exec'd processes, which no checkpoint can hold"),
-        Flag("tcp-close", "", "bool", "Save established TCP connections as closed ones"),
-        Flag("tcp-established", "", "bool", "Save established TCP connections"),
-    ),
+    flags=checkpoint.FLAGS,
     min_args=2,
     max_args=2,
     description=(

@@ -11,11 +11,10 @@ import threading
 import time
 
 from jaula.cli.client.client import Client, quote
-from jaula.cli.containers import migrate_group
+from jaula.cli.containers import migrate
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
 from jaula.cli.output.table import aligned
-from jaula.spec import fast_json
 from jaula.spec.units import bytes_size
 
 TYPE_CHECKING = False
@@ -176,7 +175,7 @@ class Evacuation:
                 self._set(unit, STAYS, refusals)
                 self._say(f"{title}: cannot move: {next(iter(refusals.values()))}")
                 return
-            results = migrate_group.follow(self._documents(unit), lambda text: None)
+            results = migrate.follow(self._documents(unit), lambda text: None)
         except CliError as error:
             self._set(unit, STAYS, dict.fromkeys(unit.names, str(error)))
             self._say(f"{title}: cannot move: {error}")
@@ -197,14 +196,11 @@ class Evacuation:
         body = {"To": self._target, "DryRun": dry_run, **self._options}
         client = Client(Settings.host)
         if len(unit.containers) > 1:
-            yield from migrate_group.steps(client, {**body, "Containers": unit.names})
+            yield from migrate.steps(client, {**body, "Containers": unit.names})
             return
-        path = f"/jaula/containers/{quote(unit.names[0])}/migrate"
-        answer = client.open("POST", path, (), {**body, "CreateNetworks": True})
-        for document in fast_json.decode_lines(answer.chunks()):
-            if "error" in document:
-                raise CliError(document["error"])
-            yield {"Name": unit.names[0], **document}
+        name = unit.names[0]
+        for document in migrate.steps(client, {**body, "CreateNetworks": True}, name):
+            yield {"Name": name, **document}
 
     def _set(self, unit: Unit, result: str, reasons: dict[str, str]) -> None:
         """Record the result of a unit; ``reasons`` say why members of it stay."""

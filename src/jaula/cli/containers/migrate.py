@@ -1,13 +1,12 @@
-"""Move several containers as one: the request, and its steps on the terminal."""
+"""Move containers to another engine: the requests, and the steps of a group on the terminal."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
 
-from jaula.cli.client.client import Client
+from jaula.cli.client.client import Client, quote
 from jaula.cli.errors import CliError
-from jaula.spec import fast_json
 from jaula.spec.units import bytes_size
 
 TYPE_CHECKING = False
@@ -25,16 +24,28 @@ _STAGES = {
 }
 
 
-def steps(client: Client, body: dict[str, object]) -> Iterable[dict[str, Any]]:
-    """Ask the engine to move a group, and yield the documents of its answer.
+def steps(client: Client, body: dict[str, object], container: str = "") -> Iterable[dict[str, Any]]:
+    """Ask the engine to move one container, or the group that the body names; yield its answer.
 
     :raises CliError: with the engine's reason, when it fails.
     """
-    answer = client.open("POST", "/jaula/migrate", (), body)
-    for document in fast_json.decode_lines(answer.chunks()):
+    path = f"/jaula/containers/{quote(container)}/migrate" if container else "/jaula/migrate"
+    for document in client.lines("POST", path, body=body):
         if "error" in document:
             raise CliError(document["error"])
         yield document
+
+
+def print_checks(rows: Iterable[dict[str, Any]], indent: str = "") -> bool:
+    """Print the checks of both engines, each with its way out; return whether all have passed."""
+    passed = True
+    for row in rows:
+        mark = "ok" if row["Passed"] else "NO"
+        print(f"{indent}{mark:4}{row['Check']:14}{row['Detail']}")
+        if row["Hint"]:
+            print(f"{indent}{'':18}{row['Hint']}")
+        passed = passed and row["Passed"]
+    return passed
 
 
 def run(client: Client, body: dict[str, object], *, quiet: bool) -> int:
@@ -81,11 +92,6 @@ def _print_checks(documents: Iterable[dict[str, Any]]) -> int:
     status = 0
     for document in documents:
         print(document["Name"])
-        for row in document.get("Rows", ()):
-            mark = "ok" if row["Passed"] else "NO"
-            print(f"  {mark:4}{row['Check']:14}{row['Detail']}")
-            if row["Hint"]:
-                print(f"{'':20}{row['Hint']}")
-            if not row["Passed"]:
-                status = 1
+        if not print_checks(document.get("Rows", ()), "  "):
+            status = 1
     return status

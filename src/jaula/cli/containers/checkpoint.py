@@ -1,0 +1,33 @@
+"""The flags and the request of the commands that create a checkpoint."""
+
+from __future__ import annotations
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Flag, Options
+from jaula.cli.errors import UsageError
+
+FLAGS = (
+    Flag("end-execs", "", "bool", "End exec'd processes, which no checkpoint can hold"),
+    Flag("tcp-close", "", "bool", "Save established TCP connections as closed ones"),
+    Flag("tcp-established", "", "bool", "Save established TCP connections"),
+)
+
+
+def create(client: Client, options: Options, members: dict[str, object]) -> None:
+    """Create the checkpoint of the arguments: a container, and a name.
+
+    ``members`` are those of the request that are not from :data:`FLAGS`.
+
+    :raises UsageError: when connections are to be both saved and closed.
+    """
+    container, name = options.arguments
+    if options.on("tcp-established") and options.on("tcp-close"):
+        raise UsageError("--tcp-established and --tcp-close exclude each other", status=1)
+    body = {
+        "CheckpointID": name,
+        "TCPEstablished": options.on("tcp-established"),
+        "TCPClose": options.on("tcp-close"),
+        "EndExecs": options.on("end-execs"),
+        **members,
+    }
+    client.document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
