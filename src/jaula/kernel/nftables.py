@@ -1,4 +1,4 @@
-"""List and delete tables of nftables with netlink messages, for processes without libnftables.
+"""List, add and delete tables of nftables with netlink messages, for processes without libnftables.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h. A change is a batch between two
 messages, of which the kernel takes all or none.

@@ -1,4 +1,4 @@
-"""Empty a host: which containers move together, in which order, and what became of each.
+"""Evacuate a host: group its containers, move the groups in order, and report each result.
 
 :func:`plan` decides, :class:`Evacuation` asks the engine, and :func:`table` and :func:`document`
 report.

@@ -1,4 +1,4 @@
-"""The files of a container on their way: the changes of its root, and its volumes, in two passes.
+"""Send the changes of a container's root, and its volumes, in two passes, and apply them.
 
 The first pass is sent while the container runs, the second when it is stopped: only what has
 changed since. A file is unchanged if its inode, type, size and time of change (ctime) are. The

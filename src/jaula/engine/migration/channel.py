@@ -1,4 +1,4 @@
-"""The connection of a migration: messages and transfers in frames, with a sign of life.
+"""The connection of a migration: messages and transfers in frames, with keep-alives.
 
 Both ends send an ``ALIVE`` frame when they are idle. An end that hears nothing for ``SILENCE``
 seconds raises :class:`LinkLost`, so a cable that is pulled is noticed as a closed connection is.

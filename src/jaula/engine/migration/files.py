@@ -1,4 +1,4 @@
-"""The files of a checkpoint on their way: written by CRIU and sent, received and checked.
+"""Send the images of a checkpoint while CRIU writes them; receive and check them.
 
 CRIU writes the memory of a process (``pages-NUMBER.img``) from the beginning to the end. So it is
 sent while it grows. Files of a round of the pre-copy (``before-NUMBER.*``) are sent when the round
