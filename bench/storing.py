@@ -1,4 +1,4 @@
-"""Times of each engine to load, save and pull an image."""
+"""Times of each engine to load, save and pull an image, and to commit and export a container."""
 
 from __future__ import annotations
 
@@ -25,6 +25,19 @@ TITLES = {
     "again": "`pull` of an existing image, ms",
 }
 """Titles of the measures, in the order of the table."""
+FILE_TITLES = {
+    "commit": "`commit` of a container with {files:,} new files, ms",
+    "export": "`export` of it to a file, ms",
+}
+_MAKE_FILES = """
+dir=0
+while [ $dir -lt {directories} ]; do
+    mkdir -p /files/$dir && cd /files/$dir
+    file=0
+    while [ $file -lt 100 ]; do echo "$dir $file" >$file; file=$((file + 1)); done
+    dir=$((dir + 1))
+done
+"""
 MANIFESTS = ", ".join(
     (
         "application/vnd.docker.distribution.manifest.v2+json",
@@ -92,6 +105,30 @@ def _round(engine: Engine, base: Path, archive: Path, image: str) -> dict[str, f
     times["pull"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
     times["again"] = _timed(lambda: _run(engine, "pull", *insecure, NAME))
     return times
+
+
+def measure_files(
+    base: Path, engines: Sequence[Engine], archive: Path, rounds: int, files: int
+) -> dict[str, Samples]:
+    """Return milliseconds to commit and export an exited container that created ``files`` files."""
+    image, name, out = _names(archive)[0], "bench-files", base / "exported.tar"
+    for engine in engines:
+        _run(engine, "load", "-i", str(archive))
+        script = _MAKE_FILES.format(directories=files // 100)
+        _run(engine, "run", "--name", name, image, "sh", "-c", script)
+    samples: dict[str, Samples] = {key: {e.name: [] for e in engines} for key in FILE_TITLES}
+    for number in range(rounds):
+        for engine in engines:
+            subprocess.run(["sync"], check=True)
+            value = _timed(lambda engine=engine: _run(engine, "commit", name, "committed:1"))
+            samples["commit"][engine.name].append(value)
+            _run(engine, "rmi", "-f", "committed:1")
+            subprocess.run(["sync"], check=True)
+            value = _timed(lambda engine=engine: _run(engine, "export", "-o", str(out), name))
+            samples["export"][engine.name].append(value)
+            out.unlink()
+        print(f"files: round {number + 1} of {rounds}", file=sys.stderr)
+    return samples
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -162,9 +199,10 @@ def _round_trips() -> float:
     return _timed(ask)
 
 
-def table(results: dict[str, Samples]) -> str:
+def table(results: dict[str, Samples], files: int) -> str:
     """Return a table with the median of each engine, and jaula's ratio to docker's and podman's."""
-    lines = report.ratios(TITLES, results, "docker", "podman")
+    titles = TITLES | {key: title.format(files=files) for key, title in FILE_TITLES.items()}
+    lines = report.ratios(titles, results, "docker", "podman")
     trips = statistics.median(results["again"]["round trips"])
     lines += ["", f"One round trip to the registry: {trips:.1f} ms."]
     return "\n".join(lines) + "\n"

@@ -123,11 +123,11 @@ def write(
         for name, (path, file) in _members(manifest).items():
             entry = new_entry(name, mode=0o600, size=file.size, mtime=created)
             writer.add(entry, _read(checkpoint / path))
+        writer.finish()
     except (OSError, ValueError) as error:
         what = f"checkpoint {manifest.name} cannot be exported"
         failure = resource_error(error, what) if isinstance(error, OSError) else None
         raise failure or JaulaError(f"{what}: {error}") from error
-    writer.finish()
 
 
 def _add(writer: TarWriter, name: str, data: bytes, created: int) -> None:

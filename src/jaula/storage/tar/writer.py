@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
 _RECORD = 20 * BLOCK  # tar's blocking factor
+_BUFFER = 1 << 17  # bytes; shorter pieces are gathered, since a sink may wait for another thread
 _MAX_8 = 0o7777777  # of a field of eight bytes
 _MAX_12 = 0o77777777777  # of a field of twelve bytes
 
@@ -62,7 +63,7 @@ TAR_TYPES = {
 
 
 class TarWriter:
-    """Writes an archive to ``sink``. :meth:`finish` ends it.
+    """Writes an archive to ``sink`` in large pieces. :meth:`finish` writes the last one.
 
     With ``nanoseconds`` times are not cut to whole seconds.
     """
@@ -71,10 +72,23 @@ class TarWriter:
         self._sink = sink
         self._nanoseconds = nanoseconds
         self._written = 0
+        self._gathered = bytearray()
 
     def _put(self, data: bytes | memoryview) -> None:
-        self._sink(data)
         self._written += len(data)
+        if len(data) >= _BUFFER:
+            self._flush()
+            self._sink(data)
+            return
+        self._gathered += data
+        if len(self._gathered) >= _BUFFER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._gathered:
+            data = bytes(self._gathered)
+            self._gathered.clear()
+            self._sink(data)
 
     def add(self, entry: TarEntry, data: Iterable[bytes | memoryview] = ()) -> None:
         """Write one entry. ``data`` yields exactly ``entry.size`` bytes.
@@ -145,6 +159,7 @@ class TarWriter:
         """Write two blocks of zeros, and the padding to a whole record."""
         self._put(bytes(2 * BLOCK))
         self._pad(_RECORD)
+        self._flush()
 
 
 def new_entry(

@@ -63,6 +63,25 @@ def test_a_written_archive_is_read_back(
     assert reader.next() is None
 
 
+def test_small_pieces_reach_the_sink_together_and_in_order() -> None:
+    pieces: list[bytes] = []
+    writer = TarWriter(lambda data: pieces.append(bytes(data)))
+    reused = bytearray(4)
+    for number in range(1000):
+        reused[:] = b"%04d" % number  # a caller may reuse its buffer
+        writer.add(new_entry(f"{number}", size=4), (memoryview(reused),))
+    large = bytes(1 << 20)
+    writer.add(new_entry("large", size=len(large)), (large,))
+    writer.finish()
+    assert len(pieces) < 20
+    with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as tar:
+        for number, member in enumerate(tar.getmembers()[:1000]):
+            file = tar.extractfile(member)
+            assert file is not None
+            assert file.read() == b"%04d" % number
+        assert tar.getmember("large").size == len(large)
+
+
 def test_a_file_of_another_length_than_announced_is_an_error() -> None:
     for data in (b"", b"ab", b"abcd"):
         with pytest.raises(ValueError, match="bytes"):
