@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class JaulaError(Exception):

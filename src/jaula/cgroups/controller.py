@@ -10,7 +10,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from jaula.cgroups.files import Reader, Step
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 
 def requested(controller: Controller, resources: Resources) -> bool:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from jaula.cgroups.files import Reader, number
 from jaula.errors import Conflict
-from jaula.spec.runtime import Memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Memory
 
 
 def check(memory: Memory, current: Reader, usage: str, peak: str) -> None:

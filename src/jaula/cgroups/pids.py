@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from jaula.cgroups.files import FileWrite, Reader, Step, limit, number
 from jaula.cgroups.protocol import PidsStats
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 
 class Pids:

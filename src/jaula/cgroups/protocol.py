@@ -25,7 +25,9 @@ from typing import Protocol, Self
 
 import msgspec
 
-from jaula.spec.runtime import Resources
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 
 class PressureLine(msgspec.Struct, frozen=True):

@@ -290,6 +290,28 @@ def alive(record: Record) -> bool:
     return state not in ("", "Z", "X") and start_time == record.start_time
 
 
+def open_process(record: Record) -> int | None:
+    """Return a pidfd of init; None if it has exited.
+
+    Its pid may still be in use as that of a session or process group, and no other process can have
+    it then. Linux before 6.15 returns EINVAL in this case, as for the id of a thread.
+    """
+    if not record.pid:
+        return None
+    try:
+        pidfd = os.pidfd_open(record.pid)
+    except ProcessLookupError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+    if alive(record):  # checked after the pidfd is open, so both are the same process
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
 def process_facts(pid: int) -> tuple[str, int]:
     """Return (state letter, start time) of a process; see proc_pid_stat(5).
 

@@ -12,7 +12,10 @@ from jaula.cgroups.systemd.bus import Address, Connection
 from jaula.cgroups.systemd.pause_process import PauseProcess
 from jaula.cgroups.systemd.properties import resource_properties
 from jaula.errors import Conflict
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 
 class CgroupfsCgroup(AnyCgroup, Protocol):

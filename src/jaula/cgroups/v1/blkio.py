@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import BlkioStats, IoCount, IoEntry
-from jaula.spec.runtime import BlockIO, Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import BlockIO, Resources
 
 _NO_WEIGHT = "this kernel has no block I/O weights, the weight is not in effect"
 

@@ -21,7 +21,10 @@ from jaula.cgroups.v1 import blkio, cpu, cpuset, freezer, hugetlb, memory
 from jaula.cgroups.v1.devices import Devices
 from jaula.cgroups.v1.network import NetCls, NetPrio
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 CONTROLLERS: dict[str, Controller] = {
     controller.name: controller

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from jaula.cgroups import cpu_burst
 from jaula.cgroups.files import FileWrite, Reader, Step, flat_keyed, number
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 _NO_RT = "this kernel has no real-time group scheduling, the limit is not in effect"
 _NO_IDLE = "this kernel has no idle cgroups, cpu.idle is not in effect"

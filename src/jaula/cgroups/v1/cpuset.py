@@ -11,7 +11,10 @@ from jaula.cgroups import files
 from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import CpusetStats
 from jaula.spec import cpuset
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 _LISTS = ("cpuset.cpus", "cpuset.mems")
 

@@ -7,11 +7,13 @@ such files: :mod:`jaula.cgroups.v2.devices` compiles the same rules to a program
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from jaula.cgroups.device_rules import normalize
 from jaula.cgroups.files import FileWrite, Reader, Step
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jaula.spec.runtime import Resources
 
 
 class Devices:
@@ -26,6 +28,8 @@ class Devices:
 
 
 def _writes(resources: Resources) -> Iterator[Step]:
+    from jaula.cgroups.device_rules import normalize  # has no use without limits
+
     for rule in normalize(resources.devices):
         file = "devices.allow" if rule.allow else "devices.deny"
         if rule.everything:

@@ -12,7 +12,10 @@ import time
 from jaula.cgroups import files
 from jaula.cgroups.files import Reader, Step
 from jaula.errors import Unavailable
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 STATE = "freezer.state"
 _PAUSES = (0.0, 0.0002, 0.0005, 0.001, 0.002, 0.005)  # seconds; the last one repeats

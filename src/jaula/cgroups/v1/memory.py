@@ -17,7 +17,10 @@ from jaula.cgroups import files, memory_usage
 from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keyed, limit, number
 from jaula.cgroups.protocol import MemoryCounter, MemoryStats
 from jaula.errors import InvalidRequest
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 LIMIT = "memory.limit_in_bytes"
 SWAP = "memory.memsw.limit_in_bytes"

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.errors import InvalidRequest
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 _INTERFACE_NAME_MAX = 15  # bytes, IFNAMSIZ - 1
 

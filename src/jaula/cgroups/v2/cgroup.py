@@ -18,7 +18,10 @@ from jaula.cgroups.protocol import CpusetStats, Stats
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, unified
 from jaula.errors import NotFound, Unavailable, Unsupported
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 CONTROLLERS: tuple[Controller, ...] = (
     cpu.Cpu(),

@@ -12,7 +12,10 @@ from jaula.cgroups import cpu_burst
 from jaula.cgroups.files import FileWrite, Reader, Step, WriteWarning, flat_keyed
 from jaula.cgroups.protocol import CpuStats
 from jaula.cgroups.v2 import pressure
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 _MIN_SHARES, _MAX_SHARES = 2, 262144
 _DEFAULT_PERIOD = 100_000  # microseconds

@@ -9,7 +9,10 @@ from __future__ import annotations
 from jaula.cgroups.files import FileWrite, Reader, Step
 from jaula.cgroups.protocol import CpusetStats
 from jaula.spec import cpuset
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 
 class Cpuset:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from jaula.cgroups import hugetlb_page_size
 from jaula.cgroups.files import FileWrite, Reader, Step, flat_keyed, number
 from jaula.cgroups.protocol import HugetlbStats
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 _NO_RESERVATION = "this kernel does not limit reserved huge pages"
 

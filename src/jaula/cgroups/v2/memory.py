@@ -18,7 +18,10 @@ from jaula.cgroups.protocol import MemoryCounter, MemoryStats
 from jaula.cgroups.v2 import pressure
 from jaula.errors import InvalidRequest
 from jaula.kernel import inotify
-from jaula.spec.runtime import Resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.runtime import Resources
 
 LIMIT = "memory.max"
 SWAP = "memory.swap.max"

@@ -5,7 +5,6 @@ Other commands use its parts to remove what they created: processes, cgroup, hoo
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -13,7 +12,7 @@ import signal
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
 from jaula.oci import services
 from jaula.oci.args import SWITCH, CommandArgs
-from jaula.oci.container import CONFIG, Container, Record, alive
+from jaula.oci.container import CONFIG, Container, Record, open_process
 from jaula.oci.settings import Settings
 
 TYPE_CHECKING = False
@@ -67,28 +66,6 @@ def _delete(args: CommandArgs, container: Container, *, force: bool) -> None:
     args.log.step("kill every process")
     kill(record)
     remove(args, container, record)
-
-
-def open_process(record: Record) -> int | None:
-    """Return a pidfd of init; None if it has exited.
-
-    Its pid may still be in use as that of a session or process group, and no other process can have
-    it then. Linux before 6.15 returns EINVAL in this case, as for the id of a thread.
-    """
-    if not record.pid:
-        return None
-    try:
-        pidfd = os.pidfd_open(record.pid)
-    except ProcessLookupError:
-        return None
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ENOENT):
-            return None
-        raise
-    if alive(record):  # checked after the pidfd is open, so both are the same process
-        return pidfd
-    os.close(pidfd)
-    return None
 
 
 def kill(record: Record) -> None:

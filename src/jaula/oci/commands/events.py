@@ -15,8 +15,7 @@ from jaula.cgroups.events import events_document
 from jaula.errors import Conflict, InvalidRequest
 from jaula.oci import services
 from jaula.oci.args import SWITCH, VALUE, CommandArgs
-from jaula.oci.commands.delete import open_process
-from jaula.oci.container import Container
+from jaula.oci.container import Container, open_process
 from jaula.spec import fast_json
 
 TYPE_CHECKING = False

@@ -10,8 +10,7 @@ from jaula.errors import Conflict, InvalidRequest
 from jaula.oci import bundle as bundles
 from jaula.oci import console, preserve_fds, services
 from jaula.oci.args import LIST, SWITCH, VALUE, CommandArgs
-from jaula.oci.commands.delete import open_process
-from jaula.oci.container import CONFIG, Container, Record
+from jaula.oci.container import CONFIG, Container, Record, open_process
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import validation
 from jaula.runtime.create import id_maps

@@ -5,12 +5,12 @@ It takes no lock: a container whose start hangs can still be killed.
 
 from __future__ import annotations
 
+import _signal as signal  # type: ignore[import-not-found] # without enumerations: 5 of 20 ms
 import os
-import signal
 
 from jaula.errors import Conflict, InvalidRequest
 from jaula.oci.args import SWITCH, CommandArgs
-from jaula.oci.container import CONFIG, Container, Record, frozen
+from jaula.oci.container import CONFIG, Container, Record, frozen, open_process
 from jaula.spec import fast_json
 
 TYPE_CHECKING = False
@@ -73,8 +73,6 @@ def _has_pid_namespace(container: Container) -> bool:
 
 
 def _signal_init(record: Record, signum: int) -> bool:
-    from jaula.oci.commands.delete import open_process
-
     pidfd = open_process(record)
     if pidfd is None:
         return False

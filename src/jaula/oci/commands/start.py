@@ -6,7 +6,7 @@ import os
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
 from jaula.oci.args import CommandArgs
-from jaula.oci.container import CONFIG, SOCKET, Container, Record, executed
+from jaula.oci.container import CONFIG, SOCKET, Container, Record, executed, open_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ def run(args: CommandArgs) -> int:
         container.unlock()  # a hook may want to use the container
         run_poststart(args, container, record)
         if notify is not None:
-            from jaula.oci.commands.delete import open_process
-
             args.log.step("wait until the program is ready")
             notify.wait_for_ready(record.pid, open_process(record))
     return 0

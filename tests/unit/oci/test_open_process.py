@@ -4,8 +4,7 @@ import os
 import subprocess
 import threading
 
-from jaula.oci.commands.delete import open_process
-from jaula.oci.container import Record
+from jaula.oci.container import Record, open_process
 
 
 def record(pid: int) -> Record:
