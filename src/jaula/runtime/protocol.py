@@ -194,11 +194,15 @@ class ReopenLogRequest(msgspec.Struct, frozen=True, tag="reopen-log"):
 
 
 class PreDumpRound(msgspec.Struct, frozen=True):
-    """A round of the pre-copy: its number from 1 on, the bytes of its files, its nanoseconds."""
+    """A round of the pre-copy: its number from 1 on, the bytes of its files, its nanoseconds.
+
+    After a round with a ``failure`` no other comes, and the dump has all memory.
+    """
 
     number: int
     bytes: int
     duration: int
+    failure: str = ""
 
 
 class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):

@@ -136,7 +136,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``held`` is
     None for a checkpoint without the container's files. ``rounds`` are the bytes of each round of
-    the pre-copy. ``stopped`` is the nanoseconds from the stop of the processes to their images.
+    the pre-copy, and ``rounds_failure`` is the error that ended it. ``stopped`` is the nanoseconds
+    from the stop of the processes to their images.
     """
 
     container: str
@@ -158,6 +159,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     held: CheckpointFiles | None = None
     directory: str = ""  # that of ``--checkpoint-dir``, set when it is read; never in the file
     rounds: tuple[int, ...] = ()
+    rounds_failure: str = ""
     stopped: int = 0
     format: int = FORMAT
 

@@ -33,13 +33,20 @@ def run(options: Options) -> int:
 def _print_rounds(document: dict[str, Any]) -> None:
     """Print what each round of the pre-copy has written, and how long the container stood still."""
     sizes = document.get("PreCopy", [])
-    if not sizes:
+    failure = document.get("PreCopyFailure", "")
+    if not sizes and not failure:
         print(
             "no pre-copy: this kernel does not track written pages (CONFIG_MEM_SOFT_DIRTY)",
             file=sys.stderr,
         )
     for number, size in enumerate(sizes, 1):
         print(f"round {number}: {human_size(size)} while the container ran", file=sys.stderr)
+    if failure:
+        print(
+            f"warning: round {len(sizes) + 1} failed, so all memory was written while the container"
+            f" stood still: {failure}",
+            file=sys.stderr,
+        )
     pause = document.get("Stopped", 0) / 1e9
     print(f"the container stood still for {pause:.2f} s", file=sys.stderr)
 

@@ -178,6 +178,7 @@ class Checkpoints:
         manifest = self._manifest(container, body, criu)
         known: dict[str, CheckpointFile] = {}
         rounds: list[int] = []
+        failure = ""  # of a round
         copied: checkpoint_files.Copies = {}
         recorded = False
         records = body.exit  # whether the thread that `commit` stands for records the checkpoint
@@ -185,11 +186,13 @@ class Checkpoints:
 
         async def record_it() -> None:
             """Answer the shim when it holds the container."""
-            nonlocal manifest, recorded, commit
+            nonlocal manifest, recorded, commit, failure
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             while (data := await loop.sock_recv(ours, 4096)).startswith(ROUND):
                 done = decode_round(data)
+                if failure := done.failure:
+                    continue
                 rounds.append(done.bytes)
                 try:
                     await asyncio.to_thread(self._digest_round, images, done.number, known)
@@ -199,7 +202,10 @@ class Checkpoints:
             if not data.startswith(HELD):
                 return
             complete = msgspec.structs.replace(
-                manifest, rounds=tuple(rounds), stopped=int(data.removeprefix(HELD))
+                manifest,
+                rounds=tuple(rounds),
+                rounds_failure=failure,
+                stopped=int(data.removeprefix(HELD)),
             )
             work = functools.partial(self._write_files, container, images, complete, body, copied)
             if body.exit:
@@ -391,6 +397,7 @@ class Checkpoints:
                 for each in manifest.addresses
             ],
             "PreCopy": list(manifest.rounds),
+            "PreCopyFailure": manifest.rounds_failure,
             "Stopped": manifest.stopped,
             "ContainerFiles": _held_document(manifest.held),
         }

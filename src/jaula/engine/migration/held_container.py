@@ -65,7 +65,8 @@ class HeldContainer:
         async def wait_for_images() -> bytes:
             while (message := await loop.sock_recv(sock, 4096)).startswith(ROUND):
                 done = decode_round(message)
-                sender.add_round(done.number)
+                if not done.failure:
+                    sender.add_round(done.number)
                 on_round(done)
             return message
 

@@ -449,6 +449,10 @@ class Outgoing:
 
     def _report_round(self, done: PreDumpRound) -> None:
         """Report a round, and the pause if the dump had to write and send as much again."""
+        if done.failure:
+            detail = f"round {done.number} failed, the stop copies all memory: {done.failure}"
+            self._report(Progress(stage="pre-copy", detail=detail))
+            return
         pause = _FIXED_PAUSE + 2 * done.duration / 1e9
         detail = f"round {done.number}, a stop now would be for about {pause:.1f} s"
         self._report(Progress(stage="pre-copy", detail=detail, sent=done.bytes))

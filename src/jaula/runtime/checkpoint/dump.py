@@ -181,7 +181,8 @@ def dump(
         )
         if request.pre_copy:
             rounds.run(options, request.pre_copy)
-            options.track_mem, options.parent_images = True, rounds.parent
+            if rounds.parent:  # CRIU takes '' for a path
+                options.track_mem, options.parent_images = True, rounds.parent
             pids = cgroup.pids()
             check_container(init, pids, tcp=is_tcp, inherited=inherited)
         reuse = network.address_reuse(pids) if request.tcp_established else {}

@@ -4,6 +4,9 @@ CRIU's pre-dump stops the processes only to note their pages, and writes them wh
 round after the first has the pages that were written since the one before (soft-dirty bits, Linux
 option CONFIG_MEM_SOFT_DIRTY). The dump that follows has the rest.
 
+If CRIU fails or crashes in a round, the dump writes all memory: that round may have cleared the
+soft-dirty bits of pages that it has not written.
+
 Each round has a directory of its own during the dump, where CRIU looks for it. The names that its
 images have in a checkpoint are those of :func:`jaula.runtime.checkpoint.images.round_name`.
 """
@@ -20,6 +23,7 @@ from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.protocol import MAX_ROUNDS, PreDumpRound
 
 _SMALL = 8 << 20  # bytes of a round after which no other is worth its time
+_MAX_REASON = 1000  # characters of a failure that are reported
 _SHRINKS = 0.8  # share of the bytes of the round before, above which rounds do not converge
 
 
@@ -49,18 +53,19 @@ class Rounds:
         self._start_criu = start_criu
         self._report = report
         self._done: list[PreDumpRound] = []
+        self._failed = False
 
     @property
     def parent(self) -> str:
-        """The directory of the last round, relative to another one beside it; '' without one."""
-        return f"../{_name(len(self._done))}" if self._done else ""
+        """The directory of the last round, relative to another one beside it; '' without one.
+
+        After a failure there is none.
+        """
+        return f"../{_name(len(self._done))}" if self._done and not self._failed else ""
 
     def run(self, options: rpc.Options, count: int) -> None:
-        """Write at most ``count`` rounds.
-
-        :raises RuntimeFailure: with CRIU's reason; the container runs on.
-        """
-        while len(self._done) < min(count, MAX_ROUNDS):
+        """Write at most ``count`` rounds, until one fails."""
+        while not self._failed and len(self._done) < min(count, MAX_ROUNDS):
             if self._done and is_enough(self._done):
                 return
             self._round(options)
@@ -80,9 +85,10 @@ class Rounds:
                 with self._start_criu() as service:
                     service.pre_dump(request)
             except RuntimeFailure as error:
-                raise RuntimeFailure(
-                    f"round {number} of the pre-copy: {error}", hint="leave out --pre-copy"
-                ) from error
+                self._failed = True
+                took = time.monotonic_ns() - start
+                self._report(PreDumpRound(number, 0, took, str(error)[:_MAX_REASON]))
+                return
             size = 0
             for name in filter(images.is_memory, os.listdir(written)):
                 size += os.stat(name, dir_fd=written).st_size
