@@ -22,6 +22,14 @@ def _ask(name: str, query: str) -> str:
         os.close(fd)
 
 
+def own_label() -> str:
+    """Return the label of the calling process; '' without SELinux."""
+    if not os.path.exists(f"{ROOT}/enforce"):
+        return ""
+    with open("/proc/self/attr/current", encoding="utf-8", errors="replace") as file:
+        return file.read().rstrip("\0\n")
+
+
 def canonical(context: str) -> str:
     """Return the context in the kernel's form.
 

@@ -13,6 +13,7 @@ from harness import containers
 from harness.engine import PrivateEngine
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mountinfo
+from jaula.kernel.apparmor import parse_current
 from jaula.kernel.mounts import MS
 from jaula.runtime.checkpoint.check import Expected
 from jaula.runtime.checkpoint.verify import verify
@@ -29,6 +30,14 @@ def pid(engine: PrivateEngine, busybox: str) -> Iterator[int]:
     engine.cli("jaula", "rm", "-f", "verified")
 
 
+def profile(pid: int) -> str:
+    """Return the AppArmor profile of a process; '' on a machine without AppArmor."""
+    try:
+        return parse_current(Path(f"/proc/{pid}/attr/apparmor/current").read_text())[0]
+    except OSError:
+        return ""
+
+
 def arguments(pid: int) -> dict[str, Any]:
     mounts = mountinfo.read(f"/proc/{pid}/mountinfo")
     expected = Expected(
@@ -42,8 +51,8 @@ def arguments(pid: int) -> dict[str, Any]:
         mount_points=frozenset(mount.target for mount in mounts),
         rlimits={},
         oom_score_adj=0,
-        labels=frozenset(),
         roots={mount.target: frozenset({mount.root}) for mount in mounts},
+        apparmor=profile(pid),
     )
     return {
         "init": pid,
@@ -69,6 +78,7 @@ def test_a_confined_process_is_accepted(pid: int) -> None:
         ({"mount_points": frozenset({"/proc"})}, "unexpected mount"),
         ({"mounts": {"/proc": int(MS.RDONLY)}}, "not ro"),
         ({"mounts": {"/absent": 0}}, "missing"),
+        ({"apparmor": "other"}, "LSM label is .*, not other"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

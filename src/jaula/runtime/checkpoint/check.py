@@ -47,6 +47,7 @@ OPTIONS = {MS.RDONLY: "ro", MS.NOSUID: "nosuid", MS.NODEV: "nodev", MS.NOEXEC: "
 _OPTION = re.compile(r"[a-z0-9_]*(=[A-Za-z0-9_.:+-]*)?")  # without a path, as of an agent
 _REFUSED_OPTIONS = ("none", "all", "release_agent")  # they make another hierarchy of cgroups
 CONSOLE = "/dev/console"
+UNCONFINED = "unconfined"  # AppArmor's word for no profile
 _REG, _INET, _PACKET = 1, 4, 10
 _FILES = {
     _REG: "file",
@@ -92,7 +93,8 @@ class Expected(msgspec.Struct, frozen=True):
     mount_points: frozenset[str]  # every place at which a mount may be
     rlimits: Mapping[int, int]  # highest hard limits by number; the engine's own without
     oom_score_adj: int  # lowest
-    labels: frozenset[str]  # LSM profiles that processes may have
+    apparmor: str = ""  # profile of every process; '': that of the engine
+    selinux: str = ""  # label of every process; '': the host has no SELinux
     joined: frozenset[str] = frozenset()  # types of namespaces that are another container's
     nice: int = 0  # lowest, without CAP_SYS_NICE and RLIMIT_NICE
     realtime: int = 0  # highest priority, without CAP_SYS_NICE and RLIMIT_RTPRIO
@@ -232,11 +234,21 @@ def _check_credentials(task: int, creds: pb.Credentials, expected: Expected) -> 
             raise invalid(f"process {task} has id {number}, which the container does not have")
     if creds.secbits > _MAX_SECURE_BITS:
         raise invalid(f"process {task} has unknown secure bits")
-    for label in (creds.lsm_profile, creds.lsm_sockcreate):
-        if label and label not in expected.labels:
-            raise invalid(f"process {task} has the LSM label {label!r}")
+    if creds.lsm_profile and creds.lsm_profile not in _labels(expected):
+        raise invalid(
+            f"process {task} has the LSM label {creds.lsm_profile!r}, and the container gets"
+            f" {' or '.join(map(repr, _labels(expected)))}"
+        )
+    if creds.lsm_sockcreate and creds.lsm_sockcreate != expected.selinux:
+        raise invalid(f"process {task} makes sockets with the LSM label {creds.lsm_sockcreate!r}")
     if creds.apparmor_data:
         raise invalid(f"process {task} brings an AppArmor policy")
+
+
+def _labels(expected: Expected) -> tuple[str, ...]:
+    """Return the labels that an image may name; one that names none gets the container's."""
+    found = (expected.apparmor, expected.selinux)
+    return tuple(label for label in found if label) or (UNCONFINED,)
 
 
 def _check_filter(

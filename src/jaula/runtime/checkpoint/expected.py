@@ -6,10 +6,11 @@ import os
 import resource
 
 from jaula.errors import InvalidRequest, RuntimeFailure
+from jaula.kernel import selinuxfs
 from jaula.kernel.landlock import LANDLOCK_SCOPE
 from jaula.kernel.mounts import MS
 from jaula.kernel.paths import components
-from jaula.runtime.checkpoint.check import CONSOLE, Expected, refuse
+from jaula.runtime.checkpoint.check import CONSOLE, UNCONFINED, Expected, refuse
 from jaula.runtime.create import devices, mount_options, mount_plan
 from jaula.runtime.create.namespaces import KINDS
 from jaula.runtime.create.process import FdStack
@@ -84,10 +85,17 @@ def check_spec(spec: Spec) -> None:
             f"the container shares its {kind} namespace, which a checkpoint cannot hold",
             f"create it without {_WAYS[kind]}",
         )
-    if process.selinux_label or process.apparmor_profile or linux.mount_label:
+    if process.selinux_label or linux.mount_label:
         raise refuse(
-            "checkpoints of containers with an SELinux or AppArmor label are not built yet",
-            "create it with --security-opt label=disable or --security-opt apparmor=unconfined",
+            "the container has an SELinux label, which CRIU cannot give to its processes again",
+            "create it with --security-opt label=disable",
+        )
+    profile = _named(process.apparmor_profile)
+    if any(part in profile for part in (" ", ":", "//")):
+        raise refuse(
+            f"CRIU cannot restore the AppArmor profile {profile!r}, whose name has a space, ':'"
+            " or '//'",
+            "create it with a profile of a plain name",
         )
     if spec.hooks is not None:
         raise refuse("the container has OCI hooks, which a restore would not run", "remove them")
@@ -155,7 +163,8 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
             if hasattr(resource, limit.type)
         },
         oom_score_adj=_own_oom_score() if oom_score_adj is None else oom_score_adj,
-        labels=frozenset({"unconfined"}),
+        apparmor=_named(process.apparmor_profile),
+        selinux=selinuxfs.own_label(),
         nice=min(os.getpriority(os.PRIO_PROCESS, 0), scheduler.nice if scheduler else 0),
         realtime=scheduler.priority if scheduler else 0,
         roots=_roots(spec),
@@ -186,6 +195,11 @@ def of_container(
         return expect(spec, config)
     finally:
         fd_stack.close()
+
+
+def _named(profile: str | None) -> str:
+    """Return the name of an AppArmor profile, '' for none. Pure."""
+    return "" if profile in (None, UNCONFINED) else str(profile)
 
 
 def _own_oom_score() -> int:

@@ -60,7 +60,7 @@ _NUMBERED = (
 _SINGLE = (
     "inventory|pstree|files|seccomp|cgroup|fs|tty-info|tty-data|filelocks|remap-fpath|eventpoll-tfd"
     "|inotify-wd|pipes-data|fifo-data|sk-queues|unixsk|memfd|cpuinfo|pidfd|fifo|pipes|reg-files"
-    "|timerfd|inetsk|packetsk|netlinksk|tty|eventfd|eventpoll|signalfd|inotify|apparmor"
+    "|timerfd|inetsk|packetsk|netlinksk|tty|eventfd|eventpoll|signalfd|inotify"
 )
 _KNOWN = re.compile(
     rf"(?:(?:{_NUMBERED})-[0-9]+|(?:{_SINGLE})|(?:ghost-file|tcp-stream)-[0-9a-f]+"

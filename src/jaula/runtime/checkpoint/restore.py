@@ -213,6 +213,8 @@ class _Restore:
                 log_level=criu.LOG_LEVEL,
                 log_file=criu.LOG,
             )
+            if self._confinement.apparmor:
+                request.lsm_profile = f"apparmor:{self._confinement.apparmor}"
             pass_fds = [each.fd for each in inherited]
             if "user" in self._joined:
                 links.open_to_all()
@@ -459,6 +461,7 @@ class _Restore:
         linux = self._linux
         if "user" in self._joined:
             self._write_inherited_ids(directory, read)
+        self._write_labels(directory, read)
         for name in () if "user" in self._joined else read.user_namespaces:
             maps = pb.UserNamespace(
                 uid_map=_extents(linux.uid_mappings),
@@ -477,6 +480,18 @@ class _Restore:
             files = [_as_path(file, read.directories) for file in files]
         _replace(directory, images.FILES, images.encode(images.FILES, files))
         _drop_output(directory, self._setup.stdio[1:])
+
+    def _write_labels(self, directory: int, read: images.Images) -> None:
+        """Give each thread the container's AppArmor profile: CRIU sets none that has no name."""
+        profile = self._confinement.apparmor
+        for task, core in read.cores.items() if profile else ():
+            creds = core.thread_core.creds
+            if core.thread_core.HasField("creds") and creds.lsm_profile != profile:
+                changed = pb.Core()
+                changed.CopyFrom(core)
+                changed.thread_core.creds.lsm_profile = profile
+                name = f"core-{task}.img"
+                _replace(directory, name, images.encode(name, [changed]))
 
     def _write_inherited_ids(self, directory: int, read: images.Images) -> None:
         """Say that the tasks are in the namespaces of CRIU that the engine has created."""

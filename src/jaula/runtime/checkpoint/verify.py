@@ -7,12 +7,14 @@ said. CRIU ignores the answer to this notification, so the caller kills the proc
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Mapping
 
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mountinfo
+from jaula.kernel.apparmor import parse_current
 from jaula.kernel.namespaces import namespace_id
 from jaula.runtime.checkpoint.check import OPTIONS, Expected
 
@@ -29,6 +31,8 @@ _FILES = {
 _SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _IDS = ("Uid", "Gid", "Groups")
 _UNMAPPED = (1 << 32) - 1
+APPARMOR, SELINUX = "attr/apparmor/current", "attr/current"
+"""Files of a task's labels below its directory in /proc."""
 
 
 def verify(
@@ -52,13 +56,14 @@ def verify(
         raise _failed(init, "it is not in the container's cgroup")
     kinds = {kind: name for kind, name in _FILES.items() if os.path.exists(f"/proc/self/ns/{name}")}
     first = {name: namespace_id(init, name) for name in kinds.values()}
+    labels = _labels(expected)
     for pid in pids:
         for kind, name in kinds.items():
             if namespace_id(pid, name) != first[name] or not _is_right(
                 first[name], kind, expected, joined
             ):
                 raise _failed(pid, f"it is in another {kind} namespace than the spec says")
-        _verify_status(pid, expected)
+        _verify_status(pid, expected, labels)
         if "user" in expected.namespaces | expected.joined:
             for name, rows in zip(("uid_map", "gid_map"), maps, strict=True):
                 if _words(f"/proc/{pid}/{name}") != rows.split():
@@ -88,7 +93,32 @@ def _words(path: str) -> list[str]:
         return file.read().split()
 
 
-def _verify_status(pid: int, expected: Expected) -> None:
+def _labels(expected: Expected) -> dict[str, str]:
+    """Return the label that each task has by each security module, by its file below /proc.
+
+    A process of a container without a profile keeps that of the engine, as this process does.
+    """
+    found = {}
+    profile = _label("/proc/self", APPARMOR)
+    if profile or expected.apparmor:
+        found[APPARMOR] = expected.apparmor or profile
+    if expected.selinux:
+        found[SELINUX] = expected.selinux
+    return found
+
+
+def _label(task: str, name: str) -> str:
+    """Return a label of a task; '' if the kernel has none of that module."""
+    try:
+        with open(f"{task}/{name}", encoding="utf-8", errors="replace") as file:
+            return parse_current(file.read())[0]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL) and os.path.exists(task):
+            return ""
+        raise
+
+
+def _verify_status(pid: int, expected: Expected, labels: Mapping[str, str]) -> None:
     for task in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{task}/status", encoding="utf-8", errors="replace") as file:
             status = dict(line.split(":\t", 1) for line in file.read().split("\n") if ":\t" in line)
@@ -102,6 +132,9 @@ def _verify_status(pid: int, expected: Expected) -> None:
         if expected.filter is not None and status["Seccomp"].strip() != "2":
             raise _failed(pid, "it has no filter of system calls")
         _verify_ids(pid, status, expected)
+        for name, label in labels.items():
+            if (found := _label(f"/proc/{pid}/task/{task}", name)) != label:
+                raise _failed(pid, f"its LSM label is {found or 'missing'}, not {label}")
 
 
 def _verify_ids(pid: int, status: dict[str, str], expected: Expected) -> None:

@@ -29,7 +29,7 @@ EXPECTED = Expected(
     mount_points=frozenset({"/proc", "/sys", "/dev", "/data"}),
     rlimits={7: 1024, 13: 0, 14: 0},
     oom_score_adj=0,
-    labels=frozenset(),
+    apparmor="jaula-default",
 )
 
 
@@ -123,6 +123,10 @@ def inet(kind: int) -> pb.File:
     return pb.File(type=4, id=7, isk=pb.InetSocket(id=7, family=2, type=kind, proto=1, state=7))
 
 
+def set_label(made: Images, label: str) -> None:
+    credentials(made).lsm_profile = label
+
+
 def with_thread(**fields: Any) -> Callable[[Images], None]:
     def apply(made: Images) -> None:
         for name, value in fields.items():
@@ -145,7 +149,20 @@ EDITS = (
     Edit("no no_new_privs", "no_new_privs", lambda i: setattr(credentials(i), "no_new_privs", 0)),
     Edit("id of the host", "id 65536", lambda i: setattr(credentials(i), "fsuid", 65536)),
     Edit("group of the host", "id 4000000000", lambda i: credentials(i).groups.append(4000000000)),
-    Edit("LSM label", "LSM label", lambda i: setattr(credentials(i), "lsm_profile", "other")),
+    Edit("LSM label", "gets 'jaula-default'", lambda i: set_label(i, "other")),
+    Edit("no profile", "gets 'jaula-default'", lambda i: set_label(i, "unconfined")),
+    Edit("child profile", "LSM label", lambda i: set_label(i, "jaula-default//child")),
+    Edit("stack of profiles", "LSM label", lambda i: set_label(i, "jaula-default//&other")),
+    Edit(
+        "label of a thread",
+        "process 2 has the LSM label",
+        lambda i: setattr(i.cores[2].thread_core.creds, "lsm_profile", "other"),
+    ),
+    Edit(
+        "label of sockets",
+        "makes sockets with the LSM label",
+        lambda i: setattr(credentials(i), "lsm_sockcreate", "jaula-default"),
+    ),
     Edit("policy", "AppArmor", lambda i: setattr(credentials(i), "apparmor_data", b"x")),
     Edit("secure bits", "secure bits", lambda i: setattr(credentials(i), "secbits", 1 << 20)),
     Edit(
@@ -305,3 +322,20 @@ def test_sockets_that_the_container_may_have_are_accepted(kind: int) -> None:
     made = msgspec.structs.replace(container(), files=(inet(kind),))
     raw = 1 << 13 if kind == 3 else 0
     check(made, msgspec.structs.replace(EXPECTED, bounding=CAPABILITIES | raw))
+
+
+@pytest.mark.parametrize(
+    ("profile", "label"),
+    [("jaula-default", "jaula-default"), ("jaula-default", ""), ("", "unconfined"), ("", "")],
+)
+def test_the_profile_of_the_spec_and_none_are_accepted(profile: str, label: str) -> None:
+    made = container()
+    set_label(made, label)
+    check(made, msgspec.structs.replace(EXPECTED, apparmor=profile))
+
+
+def test_a_profile_that_the_spec_does_not_have_is_refused() -> None:
+    made = container()
+    set_label(made, "jaula-default")
+    with pytest.raises(InvalidRequest, match="the container gets 'unconfined'"):
+        check(made, msgspec.structs.replace(EXPECTED, apparmor=""))

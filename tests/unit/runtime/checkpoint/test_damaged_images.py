@@ -28,7 +28,7 @@ EXPECTED = check.Expected(
     mount_points=frozenset({"/proc", "/dev"}),
     rlimits={},
     oom_score_adj=-1000,
-    labels=frozenset(),
+    apparmor="jaula-default",
 )
 
 

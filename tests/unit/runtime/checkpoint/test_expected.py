@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
@@ -65,3 +66,17 @@ def test_a_container_has_namespaces_from_criu(kinds: dict[str, str], inherited: 
 def test_a_container_that_criu_cannot_restore_is_refused(kinds: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         check_spec(spec(kinds))
+
+
+@pytest.mark.parametrize("name", ["of host", "a//child", ":namespace:a", "a//&b"])
+def test_a_profile_that_criu_does_not_write_as_it_is_is_refused(name: str) -> None:
+    made = spec(OWN)
+    assert made.process is not None
+    check_spec(with_profile(made, "docker-default"))
+    with pytest.raises(InvalidRequest, match="CRIU cannot restore the AppArmor profile"):
+        check_spec(with_profile(made, name))
+
+
+def with_profile(made: Spec, name: str) -> Spec:
+    process = msgspec.structs.replace(made.process, apparmor_profile=name)
+    return msgspec.structs.replace(made, process=process)

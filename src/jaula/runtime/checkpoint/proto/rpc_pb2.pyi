@@ -59,7 +59,7 @@ class CgroupRoot(_message.Message):
     def __init__(self, controller: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class Options(_message.Message):
-    __slots__ = ("images_dir_fd", "pid", "leave_running", "tcp_established", "shell_job", "file_locks", "log_level", "log_file", "notify_scripts", "root", "parent_images", "track_mem", "work_dir_fd", "link_remap", "manage_cgroups", "cgroup_roots", "inherited_fds", "manage_cgroups_mode", "ghost_limit", "external", "empty_namespaces", "timeout", "orphan_pts_master", "tcp_close", "network_lock", "unprivileged", "images_dir")
+    __slots__ = ("images_dir_fd", "pid", "leave_running", "tcp_established", "shell_job", "file_locks", "log_level", "log_file", "notify_scripts", "root", "parent_images", "track_mem", "work_dir_fd", "link_remap", "manage_cgroups", "cgroup_roots", "inherited_fds", "manage_cgroups_mode", "ghost_limit", "external", "empty_namespaces", "timeout", "orphan_pts_master", "tcp_close", "lsm_profile", "network_lock", "unprivileged", "images_dir")
     IMAGES_DIR_FD_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     LEAVE_RUNNING_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +84,7 @@ class Options(_message.Message):
     TIMEOUT_FIELD_NUMBER: _ClassVar[int]
     ORPHAN_PTS_MASTER_FIELD_NUMBER: _ClassVar[int]
     TCP_CLOSE_FIELD_NUMBER: _ClassVar[int]
+    LSM_PROFILE_FIELD_NUMBER: _ClassVar[int]
     NETWORK_LOCK_FIELD_NUMBER: _ClassVar[int]
     UNPRIVILEGED_FIELD_NUMBER: _ClassVar[int]
     IMAGES_DIR_FIELD_NUMBER: _ClassVar[int]
@@ -111,10 +112,11 @@ class Options(_message.Message):
     timeout: int
     orphan_pts_master: bool
     tcp_close: bool
+    lsm_profile: str
     network_lock: NetworkLock
     unprivileged: bool
     images_dir: str
-    def __init__(self, images_dir_fd: _Optional[int] = ..., pid: _Optional[int] = ..., leave_running: _Optional[bool] = ..., tcp_established: _Optional[bool] = ..., shell_job: _Optional[bool] = ..., file_locks: _Optional[bool] = ..., log_level: _Optional[int] = ..., log_file: _Optional[str] = ..., notify_scripts: _Optional[bool] = ..., root: _Optional[str] = ..., parent_images: _Optional[str] = ..., track_mem: _Optional[bool] = ..., work_dir_fd: _Optional[int] = ..., link_remap: _Optional[bool] = ..., manage_cgroups: _Optional[bool] = ..., cgroup_roots: _Optional[_Iterable[_Union[CgroupRoot, _Mapping]]] = ..., inherited_fds: _Optional[_Iterable[_Union[InheritedFd, _Mapping]]] = ..., manage_cgroups_mode: _Optional[_Union[CgroupMode, str]] = ..., ghost_limit: _Optional[int] = ..., external: _Optional[_Iterable[str]] = ..., empty_namespaces: _Optional[int] = ..., timeout: _Optional[int] = ..., orphan_pts_master: _Optional[bool] = ..., tcp_close: _Optional[bool] = ..., network_lock: _Optional[_Union[NetworkLock, str]] = ..., unprivileged: _Optional[bool] = ..., images_dir: _Optional[str] = ...) -> None: ...
+    def __init__(self, images_dir_fd: _Optional[int] = ..., pid: _Optional[int] = ..., leave_running: _Optional[bool] = ..., tcp_established: _Optional[bool] = ..., shell_job: _Optional[bool] = ..., file_locks: _Optional[bool] = ..., log_level: _Optional[int] = ..., log_file: _Optional[str] = ..., notify_scripts: _Optional[bool] = ..., root: _Optional[str] = ..., parent_images: _Optional[str] = ..., track_mem: _Optional[bool] = ..., work_dir_fd: _Optional[int] = ..., link_remap: _Optional[bool] = ..., manage_cgroups: _Optional[bool] = ..., cgroup_roots: _Optional[_Iterable[_Union[CgroupRoot, _Mapping]]] = ..., inherited_fds: _Optional[_Iterable[_Union[InheritedFd, _Mapping]]] = ..., manage_cgroups_mode: _Optional[_Union[CgroupMode, str]] = ..., ghost_limit: _Optional[int] = ..., external: _Optional[_Iterable[str]] = ..., empty_namespaces: _Optional[int] = ..., timeout: _Optional[int] = ..., orphan_pts_master: _Optional[bool] = ..., tcp_close: _Optional[bool] = ..., lsm_profile: _Optional[str] = ..., network_lock: _Optional[_Union[NetworkLock, str]] = ..., unprivileged: _Optional[bool] = ..., images_dir: _Optional[str] = ...) -> None: ...
 
 class Features(_message.Message):
     __slots__ = ("mem_track", "lazy_pages", "pidfd_store")

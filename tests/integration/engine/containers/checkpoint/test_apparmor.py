@@ -1,0 +1,153 @@
+"""AppArmor: each restored thread has the profile of the spec, never one that the images name."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import checkpoint_edits, containers
+from harness.checkpoints import CheckedContainer, processes
+from harness.engine import PrivateEngine
+from harness.lsm_denials import Denials
+from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.storage.checkpoints import CheckpointStore
+
+LOADED = Path("/sys/kernel/security/apparmor/profiles")
+
+pytestmark = [pytest.mark.vm, pytest.mark.criu, pytest.mark.needs(str(LOADED))]
+
+DEFAULT, OWN = "jaula-default", "jaula-checkpoint-test"
+CHECKS = ("threads", "tree", "pipes", "unix_sockets", "memory", "timers", "listeners")
+RULES = "{ file, capability, network, signal, ptrace peer=@{profile_name}, deny /forbidden/** w, }"
+
+
+def labels(engine: PrivateEngine, container: str) -> set[str]:
+    """Return the labels of all threads of a container."""
+    return {
+        (task / "attr/apparmor/current").read_text().rstrip("\0\n")
+        for pid in processes(containers.pid(engine, container))
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if "\nState:\tZ" not in (task / "status").read_text()
+    }
+
+
+@pytest.fixture(autouse=True)
+def _denials() -> Iterator[None]:
+    """Print the denials of a failed test."""
+    denials = Denials()
+    yield
+    print("\n".join(denials.containing()))
+
+
+@pytest.fixture
+def profile() -> Iterator[str]:
+    """Load a profile of the host."""
+    text = f"profile {OWN} {RULES}"
+    subprocess.run(["apparmor_parser", "-r", "-K"], input=text, text=True, check=True)
+    yield OWN
+    subprocess.run(["apparmor_parser", "-R", "-K"], input=text, text=True, check=True)
+
+
+Make = Callable[..., CheckedContainer]
+
+
+@pytest.fixture
+def make(engine: PrivateEngine) -> Iterator[Make]:
+    made: list[CheckedContainer] = []
+
+    def start(*flags: str, checks: tuple[str, ...] = CHECKS) -> CheckedContainer:
+        made.append(CheckedContainer(engine, ("--tmpfs", "/work", *flags), checks))
+        made[-1].rounds(3)
+        return made[-1]
+
+    yield start
+    for container in made:
+        container.remove()
+
+
+def option(profile: str) -> tuple[str, str]:
+    return "--security-opt", f"apparmor={profile}"
+
+
+def test_all_threads_have_the_default_profile_again(make: Make, engine: PrivateEngine) -> None:
+    container = make()
+    expected = {f"{DEFAULT} (enforce)"}
+    assert labels(engine, container.name) == expected
+    for name in ("one", "two"):
+        container.create("--tcp-established", name=name)
+        container.start(name=name)
+        container.advance()
+        assert labels(engine, container.name) == expected
+
+
+def test_a_profile_of_the_host_is_enforced_again(
+    make: Make, engine: PrivateEngine, profile: str
+) -> None:
+    container = make(*option(profile), "--security-opt", "no-new-privileges")
+    container.create("--tcp-established")
+    container.start()
+    container.advance()
+    assert labels(engine, container.name) == {f"{profile} (enforce)"}
+    done = engine.cli(
+        "jaula", "exec", container.name, "sh", "-c", "mkdir /forbidden; >/forbidden/x"
+    )
+    assert done.returncode != 0
+    assert "ermission denied" in done.stderr
+
+
+def test_a_container_without_a_profile_stays_without(make: Make, engine: PrivateEngine) -> None:
+    container = make(*option("unconfined"))
+    container.create("--tcp-established")
+    container.start()
+    container.advance()
+    assert labels(engine, container.name) == {"unconfined"}
+
+
+def test_an_image_does_not_choose_the_profile(
+    make: Make, engine: PrivateEngine, profile: str
+) -> None:
+    container = make()
+    container.create("--tcp-established")
+    store = CheckpointStore(engine.root / "lib/checkpoints")
+    identity = containers.inspect(engine, container.name)["Id"]
+
+    def edit(label: str) -> None:
+        def each(core: pb.Core) -> None:
+            if core.thread_core.HasField("creds"):
+                core.thread_core.creds.lsm_profile = label
+
+        def change(made: Path) -> None:
+            for path in made.glob("core-*.img"):
+                checkpoint_edits.rewrite(path, pb.Core, each)
+
+        checkpoint_edits.sign_again(store, identity, change, "edited")
+
+    for label in (profile, "unconfined", f"{DEFAULT}//&{profile}", f"{DEFAULT}//child"):
+        edit(label)
+        message = container.refused("start", "--checkpoint", "edited", container.name)
+        assert f"has the LSM label {label!r}" in message
+        assert repr(DEFAULT) in message
+        store.remove(identity, "edited")
+    edit("")
+    container.start(name="edited")
+    container.advance()
+    assert labels(engine, container.name) == {f"{DEFAULT} (enforce)"}
+
+
+def test_a_policy_in_the_images_is_refused(make: Make, engine: PrivateEngine) -> None:
+    container = make(checks=("memory",))
+    container.create()
+    store = CheckpointStore(engine.root / "lib/checkpoints")
+    identity = containers.inspect(engine, container.name)["Id"]
+    before = LOADED.read_text()
+
+    def add(made: Path) -> None:
+        (made / "apparmor.img").write_bytes(b"policy")
+
+    checkpoint_edits.sign_again(store, identity, add, "edited")
+    message = container.refused("start", "--checkpoint", "edited", container.name)
+    assert "unknown file 'apparmor.img'" in message
+    assert LOADED.read_text() == before
