@@ -27,7 +27,8 @@ from typing import NamedTuple
 import result_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES, MODULE = "runc crun tini gcc libc6-dev", "packaging/selinux/jaula.cil"
+PACKAGES = "runc crun tini gcc libc6-dev criu openssl iproute2 nftables"
+MODULE = "packaging/selinux/jaula.cil"
 LIMIT = 5400  # seconds of one run; emulation on a busy machine is slow
 SUMMARY = re.compile(r"^=* ?((?:\d+ \w+,? ?)+) in [\d.]+s")
 MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
@@ -95,7 +96,30 @@ RUNS = (
         (),
         ("tests/integration/engine/containers/checkpoint",
          "tests/integration/engine/containers/test_checkpoints.py",
+         "tests/integration/runtime/checkpoint",
+         "tests/integration/runtime/test_verify_restored.py",
          "tests/security/test_i15_checkpoints.py"),
+    ),
+    Run(
+        "checkpoint-files",
+        (),
+        ("tests/integration/engine/containers/test_checkpoint_archives.py",
+         "tests/integration/engine/containers/test_checkpoint_files.py",
+         "tests/integration/engine/containers/test_checkpoint_namespaces.py",
+         "tests/integration/engine/test_checkpoint_location.py",
+         "tests/security/test_i15_archives.py"),
+    ),
+    Run("migration", (), ("tests/integration/engine/migration",)),
+    Run(
+        "checkpoints-systemd",
+        ("--init", "systemd"),
+        ("tests/integration/engine/containers/checkpoint/test_systemd.py",
+         "tests/integration/engine/containers/test_checkpoints.py"),
+    ),
+    Run(
+        "checkpoints-apparmor",
+        ("--lsm", "apparmor"),
+        ("tests/integration/engine/containers/checkpoint/test_apparmor.py",),
     ),
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
