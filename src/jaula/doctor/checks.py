@@ -252,6 +252,12 @@ def _checkpoints(host: HostReport) -> Iterator[Finding]:
         yield Finding("criu", State.OK, f"{report.version}, dumps a process with a socket")
     tracks = "tracks" if report.tracks_memory else "does not track"
     yield Finding("dirty memory", State.OK, f"the kernel {tracks} written pages (soft-dirty)")
+    yield Finding(
+        "processor",
+        State.OK,
+        f"{host.architecture}, {len(host.cpu_features)} features; the target of a migration must"
+        " have them all (jaula doctor --against)",
+    )
 
 
 def _root_cgroups(host: HostReport) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula import cgroups
+from jaula.engine.migration.host import cpu_features
 from jaula.kernel import namespaces
 from jaula.kernel.namespaces import CLONE
 from jaula.rootless import paths, subids
@@ -69,6 +70,8 @@ class HostReport(msgspec.Struct, frozen=True):
     user_manager: bool = False  # the systemd instance of the user answers
     systemd: bool = False
     lingers: bool = False
+    architecture: str = ""
+    cpu_features: tuple[str, ...] = ()  # that all processors have
     criu: CriuReport | None = None  # None: not probed, since only root can dump
 
 
@@ -95,6 +98,8 @@ def read() -> HostReport:
         libnftables=_has_libnftables(),
         sysctls={n: value for n in SYSCTLS if (value := _number(n)) is not None},
         namespace=_try_namespace(uid),
+        architecture=os.uname().machine,
+        cpu_features=cpu_features(),
         criu=_probe_criu() if uid == 0 else None,
         no_new_privileges="NoNewPrivs:\t1" in _text("/proc/self/status"),
         tun=_openable("/dev/net/tun"),

@@ -17,7 +17,8 @@ The order, with the side that sends::
     source  Commit                   target  Running
 
 ``Cancel`` from the source, ``Failed`` from the target and the end of the connection undo everything
-at the target until ``Commit``. An :class:`Inquiry` in place of an offer asks how a migration ended.
+at the target until ``Commit``. An :class:`Inquiry` in place of an offer asks how a migration ended,
+and a :class:`HostQuery` for the facts of the target's host.
 """
 
 from __future__ import annotations
@@ -270,8 +271,23 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     detail: str = ""
 
 
-FromSource = Offer | Inquiry | Transfer | Removed | Prepare | Restore | Commit | Keep | Cancel
-FromTarget = Verdict | Prepared | Ready | Running | Kept | Failed | Report
+class HostQuery(msgspec.Struct, frozen=True, tag="host-query"):
+    """Ask for the facts of the target's host; nothing is moved."""
+
+    version: int
+
+
+class HostAnswer(msgspec.Struct, frozen=True, tag="host-answer"):
+    """The answer to a :class:`HostQuery`."""
+
+    version: int
+    host: HostDescription
+
+
+FromSource = (
+    Offer | Inquiry | HostQuery | Transfer | Removed | Prepare | Restore | Commit | Keep | Cancel
+)
+FromTarget = Verdict | Prepared | Ready | Running | Kept | Failed | Report | HostAnswer
 Message = FromSource | FromTarget
 
 _encode = msgspec.json.Encoder().encode

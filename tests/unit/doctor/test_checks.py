@@ -11,6 +11,7 @@ from jaula.audit.kernel.check_config import SupportRow
 from jaula.doctor import host
 from jaula.doctor.checks import Finding, State, examine, has_blocker, kernel_features
 from jaula.doctor.host import HostReport, Program
+from jaula.runtime.checkpoint.probe import CriuReport
 
 GOOD = HostReport(
     uid=1000,
@@ -53,6 +54,19 @@ def found(subject: str, **changes: Any) -> Finding:
 
 def without(*names: str) -> dict[str, Program]:
     return {name: row for name, row in GOOD.programs.items() if name not in names}
+
+
+def test_root_is_told_what_a_migration_compares() -> None:
+    root = msgspec.structs.replace(
+        GOOD,
+        uid=0,
+        architecture="x86_64",
+        cpu_features=("avx", "fpu"),
+        criu=CriuReport("4.2", "", tracks_memory=False),
+    )
+    (row,) = [row for row in examine(root) if row.subject == "processor"]
+    assert row.state is State.OK
+    assert row.detail.startswith("x86_64, 2 features")
 
 
 def test_a_good_host_has_no_findings() -> None:

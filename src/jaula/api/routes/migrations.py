@@ -37,6 +37,17 @@ async def migrate_group(request: Request) -> Answer:
     return StreamResponse(json_lines(steps), error_chunk=response.progress_error)
 
 
+async def compare_hosts(request: Request) -> Answer:
+    """Compare this host with the one of another engine: ``GET /jaula/migrations/hosts?to=ADDRESS``.
+
+    ``ToThere`` and ``ToHere`` are the checks that a move in that direction has to pass.
+    """
+    to = request.query.text("to")
+    if not to:
+        raise InvalidRequest("the other engine is required", hint="to=tcp://HOST:2376")
+    return response.json(await request.engine.migrations.compare_hosts(to))
+
+
 async def accept(request: Request) -> Answer:
     """Receive a container from another engine: ``POST /jaula/migrations``.
 
@@ -68,4 +79,5 @@ ROUTES: Routes = (
     ("POST", "/jaula/containers/{id}/migrate", migrate),
     ("POST", "/jaula/migrate", migrate_group),
     ("POST", "/jaula/migrations", accept),
+    ("GET", "/jaula/migrations/hosts", compare_hosts),
 )

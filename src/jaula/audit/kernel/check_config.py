@@ -8,6 +8,7 @@ kernel.
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -96,3 +97,13 @@ def render(rows: Sequence[SupportRow]) -> str:
     head = f"{uname.sysname} {uname.release} {uname.machine}, configuration: {source}"
     summary = f"{sum(row.support == 'yes' for row in rows)} of {len(rows)} features"
     return "\n".join((head, "", text, "", summary, *missing))
+
+
+def render_processor(features: Sequence[str]) -> str:
+    """Return the features of the processors, which a migration compares, in lines."""
+    machine = os.uname().machine
+    if not features:
+        return f"\nprocessor ({machine}): /proc/cpuinfo names no features"
+    head = f"\nprocessor ({machine}), the {len(features)} features that migrations compare:"
+    words = textwrap.wrap(" ".join(features), 100, break_long_words=False, break_on_hyphens=False)
+    return "\n".join((head, *(f"  {line}" for line in words)))

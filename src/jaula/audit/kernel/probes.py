@@ -6,8 +6,11 @@ namespaces or devices run in a child process, in namespaces that end with it.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import socket
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -30,6 +33,17 @@ if TYPE_CHECKING:
     from jaula.runtime.checkpoint.probe import CriuReport
 
 Probe = Callable[[], str | None]
+
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
+_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_STATUS = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
+_DIAGNOSTICS = {  # requests of sock_diag(7), linux/{unix,inet,packet,netlink}_diag.h
+    "unix": struct.pack("=BB22x", socket.AF_UNIX, 0),
+    "TCP": struct.pack("=BB54x", socket.AF_INET, socket.IPPROTO_TCP),
+    "UDP": struct.pack("=BB54x", socket.AF_INET, socket.IPPROTO_UDP),
+    "packet": struct.pack("=BB18x", socket.AF_PACKET, 0),
+    "netlink": struct.pack("=BB14x", socket.AF_NETLINK, 255),
+}
 
 V2_NAMES = {"blkio": "io", "cpuacct": "cpu", "devices": "", "freezer": ""}
 """Controllers with another name on v2; an empty name needs no controller there."""
@@ -311,6 +325,22 @@ def dirty_tracking() -> str | None:
     if not report.version:
         return report.problem
     return None if report.tracks_memory else "the kernel does not track written pages"
+
+
+def socket_diagnostics() -> str | None:
+    """Probe sock_diag(7) for each family that CRIU asks for."""
+    missing = [name for name, request in _DIAGNOSTICS.items() if not _has_diagnostics(request)]
+    return f"not for {', '.join(missing)}" if missing else None
+
+
+def _has_diagnostics(request: bytes) -> bool:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
+        sock.settimeout(5)
+        head = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _DUMP, 1, 0)
+        sock.send(head + request)
+        answer = sock.recv(1 << 16)
+    _, kind, _, _, _, code = struct.unpack_from("=IHHIIi", answer)
+    return not (kind in _STATUS and code == -errno.ENOENT)
 
 
 @functools.cache

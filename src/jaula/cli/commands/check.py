@@ -11,9 +11,11 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     from jaula.audit.kernel import check_config
+    from jaula.engine.migration.host import cpu_features
 
     rows = check_config.check()
     print(check_config.render(rows))
+    print(check_config.render_processor(cpu_features()))
     return 1 if any(row.fatal for row in rows) else 0
 
 
@@ -25,9 +27,10 @@ COMMAND = Command(
     description=(
         "Checks namespaces, cgroup controllers, overlay, seccomp, LSMs, veth, bridge and "
         "nftables, in /proc/config.gz or /boot/config and by trying. For each missing feature "
-        "it prints what does not work without it."
+        "it prints what does not work without it. At the end are the features of the processor: "
+        "a host that receives running containers from this one must have them all."
     ),
     examples=(("Print the report", "jaula check"),),
     exit_status=(("0", "containers work"), ("1", "a required feature is missing")),
-    see_also=("info", "verify"),
+    see_also=("doctor", "info", "verify"),
 )

@@ -5,27 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import msgspec
+
 from jaula.engine.containers import honeypot
 from jaula.engine.networks import endpoints
 from jaula.errors import InvalidRequest
 from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
-from jaula.spec.migration import (
-    VERSION,
-    CheckRow,
-    HostDescription,
-    Offer,
-    OfferedNetwork,
-)
+from jaula.spec.migration import CheckRow, HostAnswer, HostDescription, Offer, OfferedNetwork
 from jaula.spec.units import bytes_size
 from jaula.state.records import ContainerRecord, MountRecord
 
 _OWN = "create it with a namespace of its own"
 _NUMBERS = re.compile(r"\d+")
+_SHOWN_FEATURES = 6
 _MEMORY_RESERVE = 64 << 20  # bytes beyond what the processes use now
-_NOT_FEATURES = frozenset(  # flags of /proc/cpuinfo that no program can use
-    ("arch_perfmon", "nopl", "rep_good", "tsc_known_freq", "hypervisor", "cpuid", "constant_tsc")
-)
 
 
 def check_record(record: ContainerRecord) -> None:
@@ -47,6 +41,27 @@ def check_record(record: ContainerRecord) -> None:
             raise InvalidRequest(problem, hint=hint)
 
 
+class HostComparison(msgspec.Struct, frozen=True):
+    """Two hosts, and the rows about moves in both directions."""
+
+    here: HostAnswer
+    there: HostAnswer
+    to_there: tuple[CheckRow, ...]
+    to_here: tuple[CheckRow, ...]
+
+
+def compare(here: HostAnswer, there: HostAnswer) -> HostComparison:
+    """Return the comparison of this host and another one."""
+    return HostComparison(here, there, _check_peers(here, there), _check_peers(there, here))
+
+
+def _check_peers(source: HostAnswer, target: HostAnswer) -> tuple[CheckRow, ...]:
+    return (
+        check_protocol(source.version, target.version),
+        *check_hosts(source.host, target.host),
+    )
+
+
 def check_hosts(source: HostDescription, target: HostDescription) -> list[CheckRow]:
     """Return the rows that compare two hosts."""
     rows = []
@@ -60,12 +75,12 @@ def check_hosts(source: HostDescription, target: HostDescription) -> list[CheckR
             "" if same else "choose a host with the same architecture",
         )
     )
-    missing = sorted(set(source.cpu_features) - set(target.cpu_features) - _NOT_FEATURES)
+    missing = sorted(set(source.cpu_features) - set(target.cpu_features))
     rows.append(
         CheckRow(
             "processor",
             not missing,
-            f"the target lacks {', '.join(missing[:6])}" if missing else "has all features",
+            f"the target lacks {_first(missing)}" if missing else "has all features",
             "choose a host with the same processor or a newer one" if missing else "",
         )
     )
@@ -91,6 +106,19 @@ def check_hosts(source: HostDescription, target: HostDescription) -> list[CheckR
     return rows
 
 
+def check_protocol(source: int, target: int) -> CheckRow:
+    """Return the row about the versions of the protocol."""
+    passed = source == target
+    detail = f"version {source}" + ("" if passed else f", and the target has {target}")
+    return CheckRow("protocol", passed, detail, "" if passed else "update the older engine")
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are beyond."""
+    more = len(names) - _SHOWN_FEATURES
+    return ", ".join(names[:_SHOWN_FEATURES]) + (f" and {more} more" if more > 0 else "")
+
+
 def _check_criu(source: str, target: str) -> CheckRow:
     if not target:
         return CheckRow("CRIU", False, "not installed at the target", "install the package criu")
@@ -102,13 +130,6 @@ def _check_criu(source: str, target: str) -> CheckRow:
 def _version(text: str) -> tuple[int, ...]:
     """Return major and minor."""
     return tuple(int(number) for number in _NUMBERS.findall(text)[:2])
-
-
-def check_version(offer: Offer) -> CheckRow:
-    """Return the row about the protocol."""
-    passed = offer.version == VERSION
-    detail = f"version {offer.version}" + ("" if passed else f", and the target has {VERSION}")
-    return CheckRow("protocol", passed, detail, "" if passed else "update the older engine")
 
 
 def check_memory(needed: int, available: int) -> CheckRow:
@@ -175,8 +196,6 @@ def request_at_target(offer: Offer, *, keep_address: bool, image: str) -> Contai
     Its host name is the one it has, since its processes know it. ``image`` is the image's name or
     id there. Without ``keep_address`` the request names no address.
     """
-    import msgspec
-
     replace = msgspec.structs.replace
     body = replace(offer.body, image=image)
     configured = body.networking_config.endpoints_config

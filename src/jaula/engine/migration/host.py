@@ -12,6 +12,10 @@ from jaula.spec.migration import HostDescription
 if TYPE_CHECKING:
     from jaula.engine.oci_spec.inputs import HostFacts
 
+NOT_FEATURES = frozenset(  # flags of /proc/cpuinfo that no program can use
+    ("arch_perfmon", "nopl", "rep_good", "tsc_known_freq", "hypervisor", "cpuid", "constant_tsc")
+)
+
 
 def describe(host: HostFacts) -> HostDescription:
     """Return the description of this host. Starts CRIU once for its version."""
@@ -21,7 +25,7 @@ def describe(host: HostFacts) -> HostDescription:
         architecture=system.machine,
         page_size=resource.getpagesize(),
         criu=_criu_version(),
-        cpu_features=_cpu_features(),
+        cpu_features=cpu_features(),
         landlock=host.landlock,
         cgroup_version=host.cgroup_version,
     )
@@ -52,12 +56,12 @@ def _criu_version() -> str:
         return ""
 
 
-def _cpu_features() -> tuple[str, ...]:
-    """Return the features that all processors have, sorted."""
+def cpu_features() -> tuple[str, ...]:
+    """Return the features that all processors have and programs can use, sorted."""
     found: set[str] | None = None
     with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
             name, _, value = line.partition(":")
             if name.strip() in ("flags", "Features"):
                 found = set(value.split()) if found is None else found & set(value.split())
-    return tuple(sorted(found or ()))
+    return tuple(sorted((found or set()) - NOT_FEATURES))

@@ -19,7 +19,7 @@ import msgspec
 
 from jaula import tls
 from jaula.engine.migration import channel as channels
-from jaula.engine.migration import hold, host
+from jaula.engine.migration import checks, hold, host
 from jaula.engine.migration.channel import LinkLost
 from jaula.engine.migration.group import PROJECT, Group, dependencies
 from jaula.engine.migration.held_container import HeldContainer, end, mark_moved
@@ -39,7 +39,7 @@ from jaula.engine.migration.target import (
     finish,
     given_migrations,
 )
-from jaula.engine.threads import shielded
+from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.runtime.protocol import COMMIT, RESUME
 from jaula.spec.migration import (
@@ -47,6 +47,8 @@ from jaula.spec.migration import (
     CheckRow,
     Commit,
     Failed,
+    HostAnswer,
+    HostQuery,
     Inquiry,
     Offer,
     Outcome,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.service import Images
     from jaula.engine.migration.channel import Channel
+    from jaula.engine.migration.checks import HostComparison
     from jaula.engine.migration.coordinator import Coordinator
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
@@ -239,6 +242,24 @@ class Migration:
         if refusals and not options.dry_run:
             raise InvalidRequest("the group cannot move: " + "; ".join(sorted(refusals)))
 
+    async def compare(self, target: str) -> HostComparison:
+        """Compare this host with the one of another engine, for moves in both directions.
+
+        :raises InvalidRequest: when it is not an address, or this engine has no certificate.
+        :raises Unavailable: when the other engine cannot be reached.
+        :raises RuntimeFailure: when it does not let this engine move containers to it.
+        """
+        channel = await self._connect(target)
+        try:
+            await channel.send(HostQuery(VERSION))
+            there = await channel.expect(HostAnswer)
+        finally:
+            await channel.close()
+        return checks.compare(await self._describe_host(), there)
+
+    async def _describe_host(self) -> HostAnswer:
+        return HostAnswer(VERSION, await in_thread(host.describe, self._services.host))
+
     @contextlib.contextmanager
     def _exclusive(self, container: Container) -> Iterator[None]:
         if container.id in self._outgoing:
@@ -377,6 +398,8 @@ class Migration:
                 await self._serve(channel, access, first)
             elif isinstance(first, Inquiry):
                 await channel.send(await self._report(first))
+            elif isinstance(first, HostQuery):
+                await channel.send(await self._describe_host())
             else:
                 raise ProtocolError(f"{type(first).__name__} is not how a migration begins")
         except JaulaError as error:

@@ -31,6 +31,7 @@ from jaula.runtime.protocol import COMMIT, HELD
 from jaula.spec.api import VolumeMode
 from jaula.spec.migration import (
     DRY_RUN,
+    VERSION,
     Cancel,
     CheckRow,
     Commit,
@@ -193,7 +194,7 @@ class Incoming:
 
     async def _check(self) -> Verdict:
         offer, services = self._offer, self._services
-        rows = [checks.check_version(offer)]
+        rows = [checks.check_protocol(offer.version, VERSION)]
         description = await asyncio.to_thread(host.describe, services.host)
         rows += checks.check_hosts(offer.host, description)
         rows.append(checks.check_memory(offer.memory, host.available_memory()))

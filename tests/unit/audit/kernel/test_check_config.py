@@ -72,3 +72,15 @@ def test_a_probe_in_a_child_returns_its_error_and_changes_nothing() -> None:
     assert "status" in (probes.failure_in_child(lambda: os.kill(os.getpid(), 9)) or "")
     assert os.getcwd() == here
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_features_of_processors_are_wrapped() -> None:
+    features = tuple(f"feature-{number}" for number in range(30))
+    head, *lines = check_config.render_processor(features).strip().splitlines()
+    assert "the 30 features" in head
+    assert len(lines) > 1
+    assert " ".join(lines).split() == list(features)
+
+
+def test_a_host_that_names_no_features_says_so() -> None:
+    assert "names no features" in check_config.render_processor(())

@@ -10,7 +10,7 @@ import pytest
 from jaula.engine.migration import checks
 from jaula.spec.api import AddressMode, ContainerCreate, HostConfig, VolumeMode
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
-from jaula.spec.migration import VERSION, HostDescription, Offer, OfferedNetwork
+from jaula.spec.migration import VERSION, HostAnswer, HostDescription, Offer, OfferedNetwork
 from jaula.state.records import MountRecord
 
 HOST = HostDescription(
@@ -51,6 +51,20 @@ def test_an_equal_host_passes() -> None:
 )
 def test_a_lesser_host_is_refused(changes: dict[str, Any], check: str) -> None:
     assert failed(**changes) == [check]
+
+
+def test_a_comparison_has_the_rows_of_both_directions() -> None:
+    poorer = msgspec.structs.replace(HOST, cpu_features=("fpu",), kernel="6.18")
+    made = checks.compare(HostAnswer(VERSION, HOST), HostAnswer(VERSION + 1, poorer))
+    assert [row.check for row in made.to_there if not row.passed] == ["protocol", "processor"]
+    assert [row.check for row in made.to_here if not row.passed] == ["protocol", "kernel"]
+    assert all(row.hint for row in (*made.to_there, *made.to_here) if not row.passed)
+
+
+def test_many_missing_features_are_counted() -> None:
+    many = msgspec.structs.replace(HOST, cpu_features=tuple(f"f{n}" for n in range(9)))
+    row = next(row for row in checks.check_hosts(many, HOST) if row.check == "processor")
+    assert row.detail == "the target lacks f0, f1, f2, f3, f4, f5 and 3 more"
 
 
 @pytest.mark.parametrize(
@@ -145,4 +159,4 @@ def test_too_little_memory_is_refused() -> None:
 
 def test_another_version_of_the_protocol_is_refused() -> None:
     newer = msgspec.structs.replace(offer(ContainerCreate()), version=VERSION + 1)
-    assert not checks.check_version(newer).passed
+    assert not checks.check_protocol(newer.version, VERSION).passed

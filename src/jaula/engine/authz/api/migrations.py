@@ -17,7 +17,7 @@ from jaula.engine.migration.source import MigrationOptions
 from jaula.engine.model.seal import request_seal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate, ContainerMigrate, GroupMigrate
     from jaula.spec.api_networks import NetworkCreate
+    from jaula.spec.migration import CheckRow, HostAnswer
 
 Document = dict[str, Any]
 
@@ -81,6 +82,17 @@ class MigrationsApi:
             async with aclosing(_steps(move)) as steps:
                 async for document in steps:
                     yield document
+
+    async def compare_hosts(self, target: str) -> Document:
+        with self._session.begin("host compare", target):
+            self._session.require_migrate()
+            comparison = await self._service.compare(target)
+        return {
+            "Here": _host(comparison.here),
+            "There": _host(comparison.there),
+            "ToThere": _rows(comparison.to_there),
+            "ToHere": _rows(comparison.to_here),
+        }
 
     async def accept(self, fd: int, early: bytes) -> None:
         try:
@@ -169,11 +181,29 @@ async def _steps(
                 await asyncio.wait((moving,))
 
 
-def _document(progress: Progress) -> Document:
-    rows = [
+def _rows(rows: Iterable[CheckRow]) -> list[Document]:
+    return [
         {"Check": row.check, "Passed": row.passed, "Detail": row.detail, "Hint": row.hint}
-        for row in progress.rows
+        for row in rows
     ]
+
+
+def _host(answer: HostAnswer) -> Document:
+    host = answer.host
+    return {
+        "Protocol": answer.version,
+        "Architecture": host.architecture,
+        "PageSize": host.page_size,
+        "CPUFeatures": list(host.cpu_features),
+        "KernelVersion": host.kernel,
+        "CRIUVersion": host.criu,
+        "LandlockABI": host.landlock,
+        "CgroupVersion": str(host.cgroup_version),
+    }
+
+
+def _document(progress: Progress) -> Document:
+    rows = _rows(progress.rows)
     document: Document = {"Stage": progress.stage}
     if progress.detail:
         document["Detail"] = progress.detail
