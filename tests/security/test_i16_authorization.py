@@ -331,8 +331,15 @@ def test_a_directory_of_checkpoints_needs_a_grant(member: ApiUser) -> None:
         ("POST", "/start?checkpoint=one&checkpoint-dir=/srv/x", None),
         ("GET", "/checkpoints?dir=/srv/x", None),
         ("DELETE", "/checkpoints/one?dir=/srv/x", None),
+        ("GET", "jaula/checkpoints/one?dir=/srv/x", None),
+        ("POST", "jaula/rollback/one?dir=/srv/x", None),
+        ("POST", "jaula/clone/one?dir=/srv/x", {}),
+        ("GET", "jaula/checkpoint-manifest/one?dir=/srv/x", None),
+        ("GET", "jaula/checkpoint-archive/one?dir=/srv/x", None),
     ):
-        reply = member.request(method, path + action, body)
+        own = action.startswith("jaula/")
+        where = f"/jaula{path}{action.removeprefix('jaula')}" if own else path + action
+        reply = member.request(method, where, body)
         assert reply.status == 403, reply
         assert 'checkpoint-directories = ["/srv/x"]' in message(reply)
     assert member.request("DELETE", path).status == 204

@@ -429,6 +429,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     user: UserFacts | None = None  # decided at the creation, of a pod's container only
     start_intent: StartIntent | None = None  # None: no start is in progress
     rollback: str = ""  # the checkpoint whose staged files replace the present ones
+    rollback_directory: str = ""  # that of --checkpoint-dir, in which it is
     migration: MigrationRecord | None = None  # None: it has not been moved
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
 

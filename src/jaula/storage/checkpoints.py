@@ -39,6 +39,7 @@ from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.kernel.sync import fsync_paths
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
+from jaula.storage.trees import copy_data
 
 MANIFEST = "manifest.json"
 MAC = "manifest.mac"
@@ -322,13 +323,17 @@ class CheckpointStore:
             raise resource_error(error, "checkpoint") or JaulaError(str(error)) from error
         return path
 
-    def link(self, manifest: Manifest, source: Path, *, sync: bool = True) -> Manifest:
+    def link(
+        self, manifest: Manifest, source: Path, *, sync: bool = True, copy: bool = False
+    ) -> Manifest:
         """Give a container hard links to the files of a verified checkpoint, with a manifest.
 
-        ``source`` is the directory of the checkpoint. Files of a checkpoint are never changed.
-        Without ``sync`` the caller writes the file system to the disk (syncfs(2)).
+        ``source`` is the directory of the checkpoint. The engine never changes files in its own
+        directory. With ``copy`` they are copied, by reflinks if possible. Without ``sync`` the
+        caller writes the file system to the disk (syncfs(2)).
 
         :raises InvalidRequest: when the container has one of that name.
+        :raises Unavailable: when the disk is full.
         """
         images = self.begin(manifest.container, manifest.name)
         checkpoint = images.parent
@@ -340,7 +345,10 @@ class CheckpointStore:
             if held:
                 (checkpoint / FILES).mkdir(mode=0o700)
             for name in names:
-                os.link(source / name, checkpoint / name, follow_symlinks=False)
+                if copy:
+                    _copy(source / name, checkpoint / name)
+                else:
+                    os.link(source / name, checkpoint / name, follow_symlinks=False)
             return self.accept(images, manifest, durable=sync)
         except OSError as error:
             self.discard(images)
@@ -574,6 +582,14 @@ def _check_directory(name: str, directory: Path, files: tuple[CheckpointFile, ..
 def _check_file(name: str, directory: Path, file: CheckpointFile) -> None:
     if _digest(directory / file.name, file.name) != file:
         raise _untrusted(name, f"{file.name} was changed")
+
+
+def _copy(source: Path, target: Path) -> None:
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as file, target.open("xb") as copy:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{source.name} is not a plain file")
+        copy_data(file.fileno(), copy.fileno())
 
 
 def _read(path: Path) -> bytes:

@@ -248,16 +248,16 @@ async def rollback(request: Request) -> Answer:
     """Put files and processes of a container back to a checkpoint that holds its files."""
     ref, _, name = request.name.partition("/")
     await request.ignore_body()
-    await request.engine.containers.rollback(ref, name)
+    await request.engine.containers.rollback(ref, name, request.query.text("dir"))
     return response.NO_CONTENT
 
 
 async def checkpoint_manifest(request: Request) -> Answer:
     """Get the manifest of a checkpoint, whose bytes a client signs."""
     ref, _, name = request.name.partition("/")
-    return Response(
-        200, await request.engine.containers.checkpoint_manifest(ref, name), response.JSON
-    )
+    directory = request.query.text("dir")
+    manifest = await request.engine.containers.checkpoint_manifest(ref, name, directory)
+    return Response(200, manifest, response.JSON)
 
 
 async def export_checkpoint(request: Request) -> Answer:
@@ -268,7 +268,8 @@ async def export_checkpoint(request: Request) -> Answer:
     except ValueError:  # also for characters outside of ASCII
         raise InvalidRequest("the signature is not base64") from None
     request.begin_transfer()
-    chunks = await request.engine.containers.export_checkpoint(ref, name, signature)
+    directory = request.query.text("dir")
+    chunks = await request.engine.containers.export_checkpoint(ref, name, directory, signature)
     return StreamResponse(chunks, response.TAR)
 
 
@@ -295,14 +296,15 @@ async def clone(request: Request) -> Answer:
     """Create a container that goes on from a checkpoint of another one."""
     ref, _, name = request.name.partition("/")
     body = await request.document(CheckpointClone, required=True)
-    created = await request.engine.containers.clone(ref, name, body)
+    created = await request.engine.containers.clone(ref, name, request.query.text("dir"), body)
     return response.json({"Id": created.id, "Warnings": created.warnings}, 201)
 
 
 async def inspect_checkpoint(request: Request) -> Answer:
     """Get the facts about a checkpoint, and whether a container can be started from it."""
     ref, _, name = request.name.partition("/")
-    return response.json(await request.engine.containers.inspect_checkpoint(ref, name))
+    directory = request.query.text("dir")
+    return response.json(await request.engine.containers.inspect_checkpoint(ref, name, directory))
 
 
 async def spec(request: Request) -> Answer:

@@ -16,7 +16,6 @@ def run(options: Options) -> int:
     """Create the checkpoint and print its name."""
     container, name = options.arguments
     members: dict[str, object] = {
-        "CheckpointDir": options.text("checkpoint-dir"),
         "Exit": not options.on("leave-running"),
         "Files": options.on("with-files"),
     }
@@ -25,7 +24,8 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     checkpoint.create(client, options, members)
     if rounds:
-        _print_rounds(client.get(f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}"))
+        path = f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}"
+        _print_rounds(client.get(path, checkpoint.query(options)))
     print(name)
     return 0
 
@@ -56,7 +56,6 @@ COMMAND = Command(
     "Create a checkpoint from a running container",
     run,
     flags=(
-        Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),
         Flag("leave-running", "", "bool", "Leave the container running after checkpoint"),
         Flag("pre-copy", "", "int", "Write memory in up to so many rounds before it stops"),
         Flag("with-files", "", "bool", "Save the changed files of the root, and the volumes"),

@@ -6,6 +6,7 @@ from base64 import b64encode
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import checkpoint
 from jaula.cli.images import save
 from jaula.cli.main import Settings
 
@@ -15,15 +16,15 @@ def run(options: Options) -> int:
     container, name = options.arguments
     client = Client(Settings.host)
     base = f"/jaula/containers/{quote(container)}"
-    query: list[tuple[str, str]] = []
+    query = checkpoint.query(options)
     if options.text("key"):
         from jaula.cli.images import trust
 
         trust.enable()
         key = trust.private_key(options.text("key"))
-        manifest = client.open("GET", f"{base}/checkpoint-manifest/{quote(name)}")
+        manifest = client.open("GET", f"{base}/checkpoint-manifest/{quote(name)}", query)
         signature = key.sign(b"".join(manifest.chunks()))
-        query.append(("signature", b64encode(signature).decode()))
+        query += (("signature", b64encode(signature).decode()),)
     response = client.open("GET", f"{base}/checkpoint-archive/{quote(name)}", query)
     save.write(response.chunks(), options.text("output"), "export")
     return 0
@@ -34,6 +35,7 @@ COMMAND = Command(
     "Export a checkpoint as a tar archive (streamed to STDOUT by default)",
     run,
     flags=(
+        checkpoint.DIRECTORY,
         Flag("key", "k", "string", "Sign with this private key file", completes="file"),
         Flag("output", "o", "string", "Write to a file, instead of STDOUT", completes="file"),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Options
+from jaula.cli.containers import checkpoint
 from jaula.cli.main import Settings
 from jaula.cli.output import inspect
 
@@ -15,7 +16,10 @@ def run(options: Options) -> int:
     return inspect.show(
         names,
         options.text("format"),
-        lambda name: client.get(f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}"),
+        lambda name: client.get(
+            f"/jaula/containers/{quote(container)}/checkpoints/{quote(name)}",
+            checkpoint.query(options),
+        ),
     )
 
 
@@ -23,7 +27,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER CHECKPOINT [CHECKPOINT...]",
     "Display detailed information on one or more checkpoints",
     run,
-    flags=(inspect.FORMAT,),
+    flags=(checkpoint.DIRECTORY, inspect.FORMAT),
     min_args=2,
     description=(
         "Prints size, addresses and options of a checkpoint, and whether the container can be "

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
-from jaula.cli.command import Command, Flag, Options
+from jaula.cli.command import Command, Options
+from jaula.cli.containers import checkpoint
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Remove the checkpoint."""
     container, name = options.arguments
-    directory = options.text("checkpoint-dir")
-    query = (("dir", directory),) if directory else ()
     path = f"/containers/{quote(container)}/checkpoints/{quote(name)}"
-    Client(Settings.host).request("DELETE", path, query)
+    Client(Settings.host).request("DELETE", path, checkpoint.query(options))
     return 0
 
 
@@ -21,7 +20,7 @@ COMMAND = Command(
     "[OPTIONS] CONTAINER CHECKPOINT",
     "Remove a checkpoint",
     run,
-    flags=(Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),),
+    flags=(checkpoint.DIRECTORY,),
     min_args=2,
     max_args=2,
     description="Removes one checkpoint. The removal of a container removes all of its own.",

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers import publish_option
+from jaula.cli.containers import checkpoint, publish_option
 from jaula.cli.containers.options import pairs
 from jaula.cli.errors import EngineError
 from jaula.cli.main import Settings
@@ -14,7 +14,7 @@ from jaula.cli.main import Settings
 
 def run(options: Options) -> int:
     """Create the clone, start it from the checkpoint, and print its id."""
-    container, checkpoint = options.arguments
+    container, name = options.arguments
     body = {
         "Name": options.text("name"),
         "NetworkMode": options.text("network"),
@@ -23,11 +23,11 @@ def run(options: Options) -> int:
         "AutoRemove": options.on("rm"),
     }
     client = Client(Settings.host)
-    path = f"/jaula/containers/{quote(container)}/clone/{quote(checkpoint)}"
-    created = client.document("POST", path, (), body)
+    path = f"/jaula/containers/{quote(container)}/clone/{quote(name)}"
+    created = client.document("POST", path, checkpoint.query(options), body)
     identifier = str(created["Id"])
     if not options.on("no-start"):
-        query = (("checkpoint", checkpoint),)
+        query = (("checkpoint", name),)
         try:
             client.request("POST", f"/containers/{identifier}/start", query)
         except EngineError:
@@ -57,6 +57,7 @@ COMMAND = Command(
     "Create and start another container from a snapshot",
     run,
     flags=(
+        checkpoint.DIRECTORY,
         Flag("label", "l", "list", "Set meta data on the clone (key=value)"),
         Flag("name", "", "string", "Assign a name to the clone"),
         Flag(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Options
+from jaula.cli.containers import checkpoint
 from jaula.cli.main import Settings
 
 
@@ -11,15 +12,16 @@ def run(options: Options) -> int:
     """Put the container back and print its name."""
     container, name = options.arguments
     path = f"/jaula/containers/{quote(container)}/rollback/{quote(name)}"
-    Client(Settings.host).request("POST", path)
+    Client(Settings.host).request("POST", path, checkpoint.query(options))
     print(container)
     return 0
 
 
 COMMAND = Command(
-    "CONTAINER NAME",
+    "[OPTIONS] CONTAINER NAME",
     "Put the processes, the files and the volumes of a container back to a snapshot",
     run,
+    flags=(checkpoint.DIRECTORY,),
     min_args=2,
     max_args=2,
     description=(

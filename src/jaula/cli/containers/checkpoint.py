@@ -6,11 +6,19 @@ from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Flag, Options
 from jaula.cli.errors import UsageError
 
+DIRECTORY = Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory")
 FLAGS = (
+    DIRECTORY,
     Flag("end-execs", "", "bool", "End exec'd processes, which no checkpoint can hold"),
     Flag("tcp-close", "", "bool", "Save established TCP connections as closed ones"),
     Flag("tcp-established", "", "bool", "Save established TCP connections"),
 )
+
+
+def query(options: Options) -> tuple[tuple[str, str], ...]:
+    """Return the query of a request about a checkpoint: its directory, if it has one."""
+    directory = options.text(DIRECTORY.name)
+    return (("dir", directory),) if directory else ()
 
 
 def create(client: Client, options: Options, members: dict[str, object]) -> None:
@@ -25,6 +33,7 @@ def create(client: Client, options: Options, members: dict[str, object]) -> None
         raise UsageError("--tcp-established and --tcp-close exclude each other", status=1)
     body = {
         "CheckpointID": name,
+        "CheckpointDir": options.text(DIRECTORY.name),
         "TCPEstablished": options.on("tcp-established"),
         "TCPClose": options.on("tcp-close"),
         "EndExecs": options.on("end-execs"),

@@ -366,15 +366,17 @@ class Checkpoints:
             store = self._store.at(directory)
         return [{"Name": name} for name in store.names(container.id)]
 
-    async def inspect(self, container: Container, name: str) -> dict[str, Any]:
+    async def inspect(self, container: Container, name: str, directory: str) -> dict[str, Any]:
         """Return the manifest of a checkpoint, and whether its files are unchanged.
 
         :raises RuntimeFailure: when there is none of that name.
         """
-        if name not in self._store.names(container.id):
+        with _dockers_words(container, f"cannot inspect checkpoint {name}"):
+            store = self._store.at(directory)
+        if name not in store.names(container.id):
             raise _failure(f"checkpoint {name} does not exist for container {container.name}")
         try:
-            manifest = self._store.read(container.id, name)
+            manifest = store.read(container.id, name)
             await asyncio.to_thread(self._store.verify, manifest)
             self.check_host(manifest)
         except JaulaError as error:

@@ -44,28 +44,28 @@ class CheckpointArchives:
         self._checkpoints = checkpoints
         self._clones = clones
 
-    async def manifest(self, container: Container, name: str) -> bytes:
+    async def manifest(self, container: Container, name: str, directory: str = "") -> bytes:
         """Return the bytes of a manifest, which a client signs.
 
         :raises RuntimeFailure: when the checkpoint does not exist or was changed.
         """
-        manifest = await self._checkpoints.open(container, name, action="export")
+        manifest = await self._checkpoints.open(container, name, directory, action="export")
         path = self._services.checkpoints.images(manifest).parent / MANIFEST
         return await in_thread(path.read_bytes)
 
     async def export(
-        self, container: Container, name: str, signature: bytes
+        self, container: Container, name: str, directory: str, signature: bytes
     ) -> AsyncIterator[bytes]:
         """Return the archive of a checkpoint whose files were verified.
 
         :raises RuntimeFailure: when the checkpoint does not exist or was changed.
         """
-        manifest = await self._checkpoints.open(container, name, action="export")
-        directory = self._services.checkpoints.images(manifest).parent
+        manifest = await self._checkpoints.open(container, name, directory, action="export")
+        path = self._services.checkpoints.images(manifest).parent
 
         def work(emit: Callable[[bytes], None]) -> None:
             checkpoint_archive.write(
-                directory, manifest, lambda data: emit(bytes(data)), signature=signature
+                path, manifest, lambda data: emit(bytes(data)), signature=signature
             )
 
         return produce(work)

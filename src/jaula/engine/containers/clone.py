@@ -142,6 +142,7 @@ class Clones:
         :raises InvalidRequest: when the checkpoint holds no files, or has connections.
         """
         source = self._services.checkpoints.images(manifest).parent
+        foreign = bool(manifest.directory)  # its files may be changed or be on another file system
         manifest, body = self.request(manifest, options)
         return await self.create(
             manifest,
@@ -150,7 +151,9 @@ class Clones:
             owner=owner,
             authorize=authorize,
             # The file system is written to the disk with the container's files.
-            adopt=lambda adopted: self._services.checkpoints.link(adopted, source, sync=False),
+            adopt=lambda adopted: self._services.checkpoints.link(
+                adopted, source, sync=False, copy=foreign
+            ),
         )
 
     def request(
@@ -168,7 +171,7 @@ class Clones:
                 hint="create it with --tcp-close",
             )
         body = clone_request(description, options, self._new_names(manifest))
-        return msgspec.structs.replace(manifest, addresses=()), body
+        return msgspec.structs.replace(manifest, addresses=(), directory=""), body
 
     def _new_names(self, manifest: Manifest) -> dict[str, str]:
         """Return new names for the volumes of a checkpoint that were created with a name.

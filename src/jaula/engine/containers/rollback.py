@@ -55,8 +55,10 @@ class Rollbacks:
         self._end = end
         self._start = start
 
-    async def rollback(self, container: Container, name: str) -> None:
+    async def rollback(self, container: Container, name: str, directory: str = "") -> None:
         """Put a container back to a checkpoint and continue it from there.
+
+        ``directory`` is that of ``--checkpoint-dir``; '' for the engine's own.
 
         :raises RuntimeFailure: when the checkpoint cannot be used. If that is found before step 2,
             nothing has changed. Otherwise the container has the files of the checkpoint, and does
@@ -69,14 +71,14 @@ class Rollbacks:
         async with container.lock:
             if container.id not in services.container_store:
                 raise NotFound(f"No such container: {container.name}")
-            manifest = await self._checkpoints.open(container, name, action="roll back")
+            manifest = await self._checkpoints.open(container, name, directory, action="roll back")
             self._check_users(container)
             await in_thread(checkpoint_files.stage, services, container.record, manifest)
             try:
-                container.change(rollback=name)
+                container.change(rollback=name, rollback_directory=directory)
                 services.container_store.save(container)
             except BaseException:
-                container.change(rollback="")
+                container.change(rollback="", rollback_directory="")
                 await in_thread(checkpoint_files.discard, services, container.record)
                 raise
             await shielded(self._complete(container, manifest))
@@ -93,7 +95,7 @@ class Rollbacks:
             if container.live:
                 await self._end(container)
         except JaulaError:
-            container.change(rollback="")
+            container.change(rollback="", rollback_directory="")
             self._exit_handler.save(container)
             await in_thread(checkpoint_files.discard, self._services, container.record)
             raise
@@ -110,7 +112,7 @@ class Rollbacks:
         try:
             await self._start(container, manifest)
         except BaseException:
-            container.change(rollback="", manually_stopped=True)
+            container.change(rollback="", rollback_directory="", manually_stopped=True)
             self._exit_handler.save(container)
             raise
 
@@ -153,11 +155,11 @@ class Rollbacks:
     async def resume(self, container: Container) -> None:
         """Continue a container after :meth:`replace_files`."""
         container.removing = False
-        name = container.record.rollback
+        name, directory = container.record.rollback, container.record.rollback_directory
         log.info("the interrupted rollback of container %s to %s goes on", container.name, name)
         try:
             async with container.lock:
-                manifest = await self._checkpoints.open(container, name)
+                manifest = await self._checkpoints.open(container, name, directory)
                 await self._continue(container, manifest)
         except JaulaError as error:
             log.warning("container %s cannot be continued: %s", container.name, error)

@@ -324,9 +324,9 @@ class Containers(ContainerQueries):
         """Return the names of a container's checkpoints, as Docker's documents."""
         return self.checkpoints.list(self.find(ref), directory)
 
-    async def inspect_checkpoint(self, ref: str, name: str) -> dict[str, Any]:
+    async def inspect_checkpoint(self, ref: str, name: str, directory: str) -> dict[str, Any]:
         """Return the facts about a checkpoint."""
-        return await self.checkpoints.inspect(self.find(ref), name)
+        return await self.checkpoints.inspect(self.find(ref), name, directory)
 
     async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
         """Remove a checkpoint."""
@@ -336,6 +336,7 @@ class Containers(ContainerQueries):
         self,
         ref: str,
         checkpoint: str,
+        directory: str,
         options: CheckpointClone,
         *,
         owner: tuple[str, int],
@@ -344,13 +345,13 @@ class Containers(ContainerQueries):
         """Create a container that goes on from a checkpoint of another one."""
         # The images are verified when the clone is started.
         manifest = await self.checkpoints.open(
-            self.find(ref), checkpoint, part=Part.FILES, action="clone"
+            self.find(ref), checkpoint, directory, Part.FILES, action="clone"
         )
         return await self.clones.clone(manifest, options, owner=owner, authorize=authorize)
 
-    async def rollback(self, ref: str, checkpoint: str) -> None:
+    async def rollback(self, ref: str, checkpoint: str, directory: str) -> None:
         """Put files and processes of a container back to a checkpoint; see :class:`Rollbacks`."""
-        await self.rollbacks.rollback(self.find(ref), checkpoint)
+        await self.rollbacks.rollback(self.find(ref), checkpoint, directory)
 
     async def pause(self, ref: str) -> None:
         """Freeze every process of a container.

@@ -236,7 +236,7 @@ class Starter:
         # Before the runtime is asked: it may report exhausted memory at once.
         container.change(oom_killed=False)
         if not container.record.build:
-            container.change(start_intent=intent, rollback="")
+            container.change(start_intent=intent, rollback="", rollback_directory="")
             self._services.container_store.save(container)
         return intent
 

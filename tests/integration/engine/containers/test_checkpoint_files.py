@@ -216,6 +216,67 @@ def test_checkpoints_can_be_in_another_directory(
     assert not (tmp_path / "new").exists()
 
 
+def test_snapshots_in_another_directory_are_rolled_back_cloned_and_exported(
+    engine: PrivateEngine, run: Run, tmp_path: Path
+) -> None:
+    run()
+    directory = engine.run / "checkpoints"
+    where = ("--checkpoint-dir", str(directory))
+    jaula(engine, "exec", NAME, "sh", "-c", "echo kept >/root/note")
+    jaula(engine, "snapshot", "--end-execs", *where, NAME, "one")
+    for words in (
+        ("rollback", NAME, "one"),
+        ("clone", NAME, "one"),
+        ("checkpoint", "export", NAME, "one"),
+        ("checkpoint", "inspect", NAME, "one"),
+    ):
+        assert "checkpoint one does not exist" in refused(engine, *words)
+    jaula(engine, "exec", NAME, "rm", "/root/note")
+    jaula(engine, "rollback", *where, NAME, "one")
+    assert read(engine, "/root/note") == "kept"
+    text = jaula(engine, "checkpoint", "inspect", *where, "-f", "{{.Usable}}", NAME, "one")
+    assert text == "true\n"
+    archive = tmp_path / "one.tar"
+    jaula(engine, "checkpoint", "export", *where, "-o", str(archive), NAME, "one")
+    try:
+        jaula(engine, "clone", *where, "--name", "copied", NAME, "one")
+        assert read(engine, "/root/note", "copied") == "kept"
+        # The clone does not depend on the directory.
+        assert {each.stat().st_nlink for each in (directory / "one/images").iterdir()} == {1}
+        jaula(engine, "kill", NAME, "copied")
+        jaula(engine, "checkpoint", "rm", *where, NAME, "one")
+        jaula(engine, "rollback", "copied", "one")
+        assert read(engine, "/root/note", "copied") == "kept"
+        imported = jaula(engine, "checkpoint", "import", "-i", str(archive))
+        assert "Imported checkpoint one" in imported
+        jaula(engine, "start", "--checkpoint", "one", NAME)
+    finally:
+        engine.cli("jaula", "rm", "-f", "-v", "copied")
+
+
+def test_a_changed_snapshot_in_another_directory_is_refused(
+    engine: PrivateEngine, run: Run
+) -> None:
+    run()
+    where = ("--checkpoint-dir", str(engine.run / "checkpoints"))
+    jaula(engine, "snapshot", "--end-execs", *where, NAME, "one")
+    volume = engine.run / "checkpoints/one/files/volume-0.tar"
+    volume.write_bytes(volume.read_bytes() + bytes(512))
+    count = wait_for_count(engine, 1)
+    for words in (
+        ("rollback", *where, NAME, "one"),
+        ("clone", *where, NAME, "one"),
+        ("checkpoint", "export", *where, NAME, "one"),
+    ):
+        assert "volume-0.tar was changed" in refused(engine, *words)
+    assert wait_for_count(engine, count + 1)
+    assert len(jaula(engine, "ps", "-aq").split()) == 1
+    inspect = ("checkpoint", "inspect", *where, "-f", "{{.Usable}} {{.Problem}}", NAME, "one")
+    text = jaula(engine, *inspect)
+    assert text.startswith("false checkpoint one is refused: volume-0.tar was changed")
+    jaula(engine, "checkpoint", "rm", *where, NAME, "one")
+
+
 def test_a_program_that_is_bound_to_its_address_cannot_be_cloned(
     engine: PrivateEngine, busybox: str
 ) -> None:

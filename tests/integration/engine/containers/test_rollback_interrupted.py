@@ -25,7 +25,6 @@ while :; do
     usleep 20000
 done
 """
-STEPS = 24  # about as many kills
 
 
 class FaultyEngine(PrivateEngine):
@@ -77,10 +76,10 @@ def is_running(engine: PrivateEngine) -> bool:
     return bool(inspect(engine, NAME)["State"]["Running"])
 
 
-def roll_back(engine: FaultyEngine, step: int) -> bool:
+def roll_back(engine: FaultyEngine, step: int, where: tuple[str, ...]) -> bool:
     """Roll back with a kill at a step; return whether the engine was killed."""
     engine.fault.write_text(str(step))
-    done = engine.cli("jaula", "rollback", NAME, "one")
+    done = engine.cli("jaula", "rollback", *where, NAME, "one")
     if done.returncode == 0:
         return False
     assert engine.process is not None
@@ -95,25 +94,33 @@ def roll_back(engine: FaultyEngine, step: int) -> bool:
     return True
 
 
-def test_a_killed_engine_leaves_the_old_or_the_new_state(faulty: FaultyEngine) -> None:
+@pytest.mark.timeout(400)  # each kill is followed by a start of the engine
+@pytest.mark.parametrize(("elsewhere", "steps"), [(False, 24), (True, 8)])
+def test_a_killed_engine_leaves_the_old_or_the_new_state(
+    faulty: FaultyEngine, elsewhere: bool, steps: int
+) -> None:
+    """``steps`` is about the number of kills."""
+    where = ("--checkpoint-dir", str(faulty.run / "elsewhere")) if elsewhere else ()
     flags = ("--restart", "always", "--network", "none", "-v", "kept:/data")
     jaula(faulty, "run", "-d", "--name", NAME, *flags, "busybox", "sh", "-c", PROGRAM)
     jaula(faulty, "exec", NAME, "sh", "-c", "for at in /data /root; do echo first >$at/file; done")
     eventually(lambda: state(faulty) == FIRST, "the program has begun")
-    jaula(faulty, "snapshot", NAME, "one")
+    jaula(faulty, "snapshot", *where, NAME, "one")
     change(faulty)
-    assert not roll_back(faulty, 0)
+    assert not roll_back(faulty, 0, where)
     assert state(faulty) == FIRST
     count = int(faulty.fault.read_text())
     found = []
-    for step in range(1, count + 1, max(1, count // STEPS)):
+    for step in range(1, count + 1, max(1, count // steps)):
         change(faulty)
-        if not roll_back(faulty, step):
+        if not roll_back(faulty, step, where):
             continue
         found.append(state(faulty))
         assert found[-1] in (FIRST, LATER), (step, count, found[-1])
         if found[-1] == LATER:
-            roll_back(faulty, 0)
+            roll_back(faulty, 0, where)
     assert {FIRST, LATER} == set(found)
+    if elsewhere:
+        jaula(faulty, "checkpoint", "rm", *where, NAME, "one")
     jaula(faulty, "rm", "-f", NAME)
     jaula(faulty, "volume", "rm", "kept")

@@ -107,35 +107,43 @@ class ContainersApi:
             action.authorize_more(relaxations.of_checkpoint_directory(body.checkpoint_dir))
             await self._service.create_checkpoint(ref, body)
 
-    async def clone(self, ref: str, checkpoint: str, body: CheckpointClone) -> ContainerCreated:
+    async def clone(
+        self, ref: str, checkpoint: str, directory: str, body: CheckpointClone
+    ) -> ContainerCreated:
         session = self._session
         with session.begin("container clone", ref) as action:
             action.require_enter(ref)
+            privileges = relaxations.of_checkpoint_directory(directory)
+            action.authorize_more(privileges)
             created = await self._service.clone(
                 ref,
                 checkpoint,
+                directory,
                 body,
                 owner=session.owner,
                 authorize=lambda request: create_authorization(
                     self._session, action, request, body.name or ""
                 ),
             )
+            action.authorize_more(privileges)  # those of the request have replaced it
             action.describe(self._service.find(created.id))
             action.seal = request_seal(self._service.find(created.id).record)
             return created
 
-    async def checkpoint_manifest(self, ref: str, checkpoint: str) -> bytes:
+    async def checkpoint_manifest(self, ref: str, checkpoint: str, directory: str) -> bytes:
         self._session.require_container_read(ref)
+        self._session.authorize(relaxations.of_checkpoint_directory(directory))
         container = self._service.find(ref)
-        return await self._service.checkpoint_archives.manifest(container, checkpoint)
+        return await self._service.checkpoint_archives.manifest(container, checkpoint, directory)
 
     async def export_checkpoint(
-        self, ref: str, checkpoint: str, signature: bytes
+        self, ref: str, checkpoint: str, directory: str, signature: bytes
     ) -> AsyncIterator[bytes]:
         with self._session.begin("checkpoint export", ref) as action:
             container = action.require_enter(ref)
+            action.authorize_more(relaxations.of_checkpoint_directory(directory))
             archives = self._service.checkpoint_archives
-            return await archives.export(container, checkpoint, signature)
+            return await archives.export(container, checkpoint, directory, signature)
 
     async def import_checkpoint(
         self, stream: AsyncIterator[bytes], options: CheckpointClone
@@ -158,21 +166,22 @@ class ContainersApi:
                 action.seal = request_seal(container.record)
             return imported
 
-    async def rollback(self, ref: str, checkpoint: str) -> None:
+    async def rollback(self, ref: str, checkpoint: str, directory: str) -> None:
         with self._session.begin("container rollback", ref) as action:
             action.authorize_start(ref)
             action.require_enter(ref)
-            await self._service.rollback(ref, checkpoint)
+            action.authorize_more(relaxations.of_checkpoint_directory(directory))
+            await self._service.rollback(ref, checkpoint, directory)
 
     def list_checkpoints(self, ref: str, directory: str) -> Documents:
         self._session.require_read()
-        if directory:
-            self._session.authorize(relaxations.of_checkpoint_directory(directory))
+        self._session.authorize(relaxations.of_checkpoint_directory(directory))
         return self._service.list_checkpoints(ref, directory)
 
-    async def inspect_checkpoint(self, ref: str, name: str) -> Document:
+    async def inspect_checkpoint(self, ref: str, name: str, directory: str) -> Document:
         self._session.require_container_read(ref)
-        return await self._service.inspect_checkpoint(ref, name)
+        self._session.authorize(relaxations.of_checkpoint_directory(directory))
+        return await self._service.inspect_checkpoint(ref, name, directory)
 
     async def remove_checkpoint(self, ref: str, name: str, directory: str) -> None:
         with self._session.begin("checkpoint remove", ref, revokes=True) as action:
