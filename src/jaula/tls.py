@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from jaula.errors import InvalidRequest
@@ -32,8 +33,10 @@ class TlsFiles(NamedTuple):
     key: str
 
 
-def server_context(files: TlsFiles) -> ssl.SSLContext:
+def server_context(files: TlsFiles, protocols: Sequence[str] = ()) -> ssl.SSLContext:
     """Return the context of a server that requires client certificates, if there is a CA for them.
+
+    ``protocols`` are names for ALPN (RFC 7301). A client that offers none of them is served too.
 
     Sessions are never resumed, since a resumed session would skip the verification of the
     certificate.
@@ -46,6 +49,8 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     context.num_tickets = 0
     if files.authority:
         context.verify_mode = ssl.CERT_REQUIRED
+    if protocols:
+        context.set_alpn_protocols(protocols)
     _refuse_world_readable(files.key)
     _load(context, files)
     return context
@@ -123,7 +128,7 @@ class TlsCodec:
         self._failure: ssl.SSLError | None = None  # of a read, after the data before it
         self.ended = False  # the peer has closed its direction
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Feed received bytes; empty bytes mean the end of the stream."""
         if data:
             self._incoming.write(data)
@@ -165,7 +170,26 @@ class TlsCodec:
             raise _tls_error(self._failure) from None
         return b"".join(records)
 
-    def write(self, data: bytes) -> None:
+    def read_into(self, buffer: memoryview) -> int:
+        """Read as much data as has been fed into a buffer; return the bytes.
+
+        It is 0 if more must be fed, or at the end.
+        """
+        size = 0
+        while size < len(buffer) and not self.ended:
+            try:
+                count: int = self._session.read(len(buffer) - size, buffer[size:])  # type: ignore[assignment]
+            except ssl.SSLWantReadError:
+                break
+            except ssl.SSLZeroReturnError:
+                count = 0
+            except ssl.SSLError as error:
+                raise _tls_error(error) from None
+            self.ended = not count
+            size += count
+        return size
+
+    def write(self, data: bytes | memoryview) -> None:
         """Encrypt data."""
         try:
             self._session.write(data)
@@ -183,6 +207,11 @@ class TlsCodec:
             return  # the peer has not closed its direction
         except ssl.SSLError as error:
             raise _tls_error(error) from None
+
+    @property
+    def protocol(self) -> str:
+        """The protocol that the handshake has selected by ALPN; '' for none."""
+        return self._session.selected_alpn_protocol() or ""
 
     @property
     def certificate(self) -> bytes:

@@ -5,6 +5,7 @@
 FAULT is a file. While it has ``STEP:TARGET``, the engine that reaches the step sends SIGKILL to the
 target: engine, shim, helper or criu of this engine. A step is a message that was sent or received,
 or a phase that was recorded: ``sent Commit``, ``received Ready``, ``recorded given``, ``held``.
+``sent file`` and ``received file`` are within the first file of the checkpoint.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ SOURCE = (
     "received Verdict",
     "received Prepared",
     "recorded moving",
+    "sent file",
     "held",
     "sent Restore",
     "received Ready",
@@ -34,6 +36,7 @@ SOURCE = (
 TARGET = (
     "sent Verdict",
     "sent Prepared",
+    "received file",
     "received Restore",
     "sent Ready",
     "received Commit",
@@ -104,10 +107,11 @@ def _alive(pid: int) -> bool:
 
 
 def replace_all() -> None:
-    from jaula.engine.migration import held_container, hold
+    from jaula.engine.migration import data_stream, held_container, hold
     from jaula.engine.migration.channel import Channel
     from jaula.engine.migration.service import Migration
     from jaula.engine.model.container_store import ContainerStore
+    from jaula.spec.migration import DataKind
 
     original_send, original_receive = Channel.send, Channel.receive
 
@@ -153,6 +157,23 @@ def replace_all() -> None:
             reach("held")
 
     held_container.hold.set_ports = set_ports
+
+    original_write = data_stream.DataWriter.write
+    original_head = data_stream.DataReader.read_head
+
+    def write(self: Any, kind: Any, *arguments: Any) -> None:
+        original_write(self, kind, *arguments)
+        if kind is DataKind.DATA:
+            reach("sent file")
+
+    def read_head(self: Any) -> Any:
+        head = original_head(self)
+        if head[0] is DataKind.DATA:
+            reach("received file")
+        return head
+
+    data_stream.DataWriter.write = write  # type: ignore[method-assign]
+    data_stream.DataReader.read_head = read_head  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

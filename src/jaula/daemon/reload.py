@@ -51,7 +51,10 @@ def tls_context(files: TlsConfig) -> SSLContext:
 
     :raises InvalidRequest: when a file is missing or invalid.
     """
-    return tls.server_context(tls.TlsFiles(files.authority, files.certificate, files.key))
+    from jaula.spec.migration import DATA_PROTOCOL
+
+    paths = tls.TlsFiles(files.authority, files.certificate, files.key)
+    return tls.server_context(paths, protocols=(DATA_PROTOCOL,))
 
 
 class Reloader:

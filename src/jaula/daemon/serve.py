@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from jaula.daemon.sockets import CriSockets
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.authz.head_log import HeadLog
+    from jaula.engine.engine import Engine
     from jaula.runtime.client import Runtime
+    from jaula.spec.api_params import Remote
+    from jaula.tls import TlsCodec
 
 
 ReadConfig = Callable[[], "EngineConfig"]
@@ -116,7 +119,7 @@ async def _serve(
     sockets.serve(server.listen_container)
     log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
-    reloader.tls_listeners = await _open(server, tcp_sockets, context)
+    reloader.tls_listeners = await _open(server, tcp_sockets, context, engine)
     cri = None
     if cri_sockets is not None:
         cri = _open_cri(cri_sockets, gateway, config.streams, stream_context)
@@ -167,17 +170,23 @@ def _head_log(config: EngineConfig, identity: str) -> HeadLog | None:
 
 
 async def _open(
-    server: Server, tcp_sockets: list[socket.socket], context: SSLContext | None
+    server: Server, tcp_sockets: list[socket.socket], context: SSLContext | None, engine: Engine
 ) -> list[TlsListener]:
     """Serve on TCP sockets. Return the listeners with TLS."""
     import logging
+
+    from jaula.spec.migration import DATA_PROTOCOL
+
+    async def receive_files(client: socket.socket, codec: TlsCodec, peer: Remote) -> None:
+        await engine.migrations.accept_data(client, codec, peer)
 
     log = logging.getLogger("jaula.engine")
     listeners = []
     for sock in tcp_sockets:
         sock.setblocking(False)
         if context is not None:
-            listeners.append(await server.listen_tls(sock, context))
+            streams = {DATA_PROTOCOL: receive_files}
+            listeners.append(await server.listen_tls(sock, context, streams))
         else:
             log.warning("every process of this host can access the API: TLS is off")
             await server.listen(sock)

@@ -11,7 +11,6 @@ The order, with the side that sends::
     source  Offer                    target  Verdict
     source  Transfer(image) data     target  Prepared
     source  Transfer(root, volumes) data, Removed
-    source  Transfer(files) data
     source  Transfer(root, volumes) data, Removed
     source  Restore                  target  Ready
     source  Commit                   target  Running
@@ -19,6 +18,13 @@ The order, with the side that sends::
 ``Cancel`` from the source, ``Failed`` from the target and the end of the connection undo everything
 at the target until ``Commit``. An :class:`Inquiry` in place of an offer asks how a migration ended,
 and a :class:`HostQuery` for the facts of the target's host.
+
+The files of the checkpoint have a connection of their own, with the same certificates. It has
+``DATA_PROTOCOL`` as its ALPN name (RFC 7301). The source sends the token of :class:`Prepared`, and
+the target answers with ``DATA_ACCEPTED``. Data frames of the source follow: for each file ``NAME``,
+any number of ``DATA`` and ``ZEROS``, and ``END``; at last ``FINISHED``. They begin with the head of
+the other frames. The payload of ``NAME`` is the file's name in ASCII. ``ZEROS`` has no payload: its
+length is the number of zero bytes of the file that it stands for.
 """
 
 from __future__ import annotations
@@ -33,11 +39,15 @@ from jaula.errors import InvalidRequest
 from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
 from jaula.spec.api_networks import NetworkCreate
 
-VERSION = 1
+VERSION = 2
 DRY_RUN = "dry run"  # reason of a Cancel that is not a failure
 PROTOCOL = "jaula-migration"  # of the header Upgrade
+DATA_PROTOCOL = "jaula-migration-data"  # of ALPN
+TOKEN_SIZE = 32  # bytes
+DATA_ACCEPTED = b"\x01"
 MAX_MESSAGE = 8 << 20  # bytes of a JSON document
-MAX_DATA = 1 << 20  # bytes of one data frame
+MAX_DATA = 1 << 20  # bytes of one data frame, or of the zeros that one stands for
+MAX_NAME = 128  # bytes of the name of a file
 SILENCE = 15.0  # seconds without a frame, after which the peer is gone
 ALIVE_INTERVAL = 3.0  # seconds between two frames of an idle peer
 MAX_FILES = 1 << 16  # images of a checkpoint
@@ -60,6 +70,47 @@ _LIMITS = {
     FrameKind.END: 0,
     FrameKind.ALIVE: 0,
 }
+
+
+class DataKind(IntEnum):
+    """The kinds of data frames."""
+
+    NAME = 1
+    DATA = 2
+    ZEROS = 3
+    END = 4  # of a file
+    FINISHED = 5
+
+
+DATA_HEAD_SIZE = _HEAD.size  # bytes
+_DATA_LIMITS = {
+    DataKind.NAME: MAX_NAME,
+    DataKind.DATA: MAX_DATA,
+    DataKind.ZEROS: MAX_DATA,
+    DataKind.END: 0,
+    DataKind.FINISHED: 0,
+}
+
+
+def pack_data_head(kind: DataKind, size: int = 0) -> bytes:
+    """Return the head of a data frame."""
+    return _HEAD.pack(kind, size)
+
+
+def unpack_data_head(head: bytes | memoryview) -> tuple[DataKind, int]:
+    """Return kind and length of a data frame.
+
+    :raises ProtocolError: when the kind is unknown, or the length above its limit.
+    """
+    number, size = _HEAD.unpack(head)
+    try:
+        kind = DataKind(number)
+    except ValueError:
+        raise ProtocolError(f"the peer sent a data frame of the unknown kind {number}") from None
+    if size > _DATA_LIMITS[kind]:
+        limit = _DATA_LIMITS[kind]
+        raise ProtocolError(f"the peer sent a data frame of {size} bytes, more than {limit}")
+    return kind, size
 
 
 class HostDescription(msgspec.Struct, frozen=True):
@@ -141,13 +192,12 @@ class TransferKind(StrEnum):
     """The kinds of transfers."""
 
     IMAGE = "image"  # an archive as of `save`
-    FILE = "file"  # one file of the checkpoint
     ROOT = "root"  # files of the root file system, as a layer
     VOLUME = "volume"  # files of one volume
 
 
 class Transfer(msgspec.Struct, frozen=True, tag="transfer"):
-    """Data frames and an END frame follow. ``name`` is the file's, or the volume's destination."""
+    """Data frames and an END frame follow. ``name`` is an image's id, or a volume's destination."""
 
     kind: TransferKind
     name: str = ""
@@ -168,6 +218,7 @@ class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
 class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
     """The container exists at the target; ``warnings`` are those of its creation.
 
+    ``token`` is hexadecimal: it binds the connection of the checkpoint's files to this migration.
     ``volumes_there`` are the volumes of a stopped container that the target has already, for a
     container that moved before: their files stay as they are there.
     """
@@ -175,14 +226,14 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
     container: str  # id
     warnings: tuple[str, ...] = ()
     volumes_there: tuple[str, ...] = ()
+    token: str = ""
 
 
 class SentFile(msgspec.Struct, frozen=True):
-    """A file of the checkpoint; ``sha256`` is hexadecimal, ``size`` is in bytes."""
+    """A file of the checkpoint; ``size`` is in bytes."""
 
     name: str
     size: int
-    sha256: str
 
 
 class MountPoint(msgspec.Struct, frozen=True):
@@ -193,7 +244,7 @@ class MountPoint(msgspec.Struct, frozen=True):
 
 
 class Restore(msgspec.Struct, frozen=True, tag="restore"):
-    """Restore the processes up to the commit, :class:`Commit`: all files have been sent.
+    """Restore the processes up to the commit, :class:`Commit`, once all files have arrived.
 
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula.api.backend import Backend
@@ -23,7 +23,7 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from jaula.api.http.tls_listener import TlsListener
+    from jaula.api.http.tls_listener import ServeStream, TlsListener
 
 MAX_CONNECTIONS = 1024
 ROOT_CONNECTIONS = 64  # of these, for root only
@@ -82,14 +82,17 @@ class Server:
     def _serve(self, client: socket.socket, origin: ContainerPeer | None = None) -> None:
         self.spawn(self._adopt(client, origin))
 
-    async def listen_tls(self, sock: socket.socket, context: SSLContext) -> TlsListener:
+    async def listen_tls(
+        self, sock: socket.socket, context: SSLContext, streams: Mapping[str, ServeStream]
+    ) -> TlsListener:
         """Accept clients with a certificate on a bound TCP socket, which the server owns then.
 
-        Set ``context`` of the returned listener when certificates change.
+        ``streams`` serve the connections of other protocols than HTTP, by their ALPN names. Set
+        ``context`` of the returned listener when certificates change.
         """
         from jaula.api.http import tls_listener
 
-        listener = tls_listener.TlsListener(self.loop, sock, context, self._adopt)
+        listener = tls_listener.TlsListener(self.loop, sock, context, self._adopt, streams)
         self._tls_listeners.append(listener)
         return listener
 

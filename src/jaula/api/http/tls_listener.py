@@ -5,6 +5,9 @@ bytes between the other end and TLS, for whole answers and hijacked streams alik
 the engine sees a plain socket, which can be passed to a shim like any other. At most one chunk is
 buffered in each direction.
 
+A client that has selected a protocol of ``streams`` by ALPN does not speak HTTP: its connection is
+passed on as it is.
+
 A handshake may take a few seconds. If too many handshakes are in progress, from one address or in
 total, the oldest one is dropped: an honest client needs milliseconds.
 """
@@ -15,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from ssl import SSLContext
 
 from jaula import tls
@@ -45,6 +48,8 @@ _PLAIN = (
 """The answer of Go's net/http, which Docker's clients print."""
 
 Adopt = Callable[[socket.socket, Remote], Awaitable[None]]
+ServeStream = Callable[[socket.socket, TlsCodec, Remote], Awaitable[None]]
+"""Serves a connection of another protocol to its end. The listener closes the socket."""
 
 _log = logging.getLogger("jaula.api")
 
@@ -58,8 +63,10 @@ class TlsListener:
         sock: socket.socket,
         context: SSLContext,
         adopt: Adopt,
+        streams: Mapping[str, ServeStream],
     ) -> None:
         self.context = context
+        self._streams = streams
         self._loop = loop
         self._sock = sock
         self._adopt = adopt
@@ -116,6 +123,9 @@ class TlsListener:
             finally:
                 self._handshakes.pop(task, None)
             origin = certified_peer(origin.address, codec.subject, codec.certificate)
+            if (serve := self._streams.get(codec.protocol)) is not None:
+                await serve(client, codec, origin)
+                return
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             theirs.setblocking(False)

@@ -3,6 +3,9 @@
 CRIU writes the memory of a process (``pages-NUMBER.img``) from the beginning to the end. So it is
 sent while it grows. Files of a round of the pre-copy (``before-NUMBER.*``) are sent when the round
 is complete. All other files are small, and are sent when CRIU has written everything.
+
+Each end has a thread for the data (:mod:`jaula.engine.migration.data_stream`). Runs of zeros are
+not sent: they are holes of the file at the target.
 """
 
 from __future__ import annotations
@@ -11,161 +14,208 @@ import asyncio
 import hashlib
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+import secrets
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-from jaula.errors import InvalidRequest, RuntimeFailure
-from jaula.spec.migration import MAX_FILES, SentFile, Transfer, TransferKind
+from jaula.engine.migration.data_stream import CHUNK, DataReader, DataWriter, decode_name
+from jaula.engine.threads import in_own_thread, shielded
+from jaula.errors import InvalidRequest, RuntimeFailure, resource_error
+from jaula.spec.migration import (
+    MAX_DATA,
+    MAX_FILES,
+    TOKEN_SIZE,
+    DataKind,
+    ProtocolError,
+    SentFile,
+)
 from jaula.storage.checkpoints import CheckpointFile
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from jaula.engine.migration.channel import Channel
+    from jaula.tls import TlsCodec
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,120}\.(?:img|json)", re.ASCII)
 _PAGES = re.compile(r"pages-([0-9]{1,10})\.img", re.ASCII)
 _ROUND = re.compile(r"before-([0-9]{1,2})\..+", re.ASCII)
-_READ = 1 << 20  # bytes that are read at once
-_CHUNK = 1 << 16  # bytes of one data frame, at most
-_BATCH = 4 << 20  # bytes of small files that are read together
-_BUFFERED = 1 << 20  # bytes of a file that are received before it is written
-_INTERVAL = 0.005  # seconds between two looks at a file that grows
+_INTERVAL = 0.002  # seconds between two looks at a file that grows
+_BLOCK = 1 << 16  # bytes; a block of zeros is not sent
+_ZEROS = bytes(MAX_DATA)
+_BUFFERS = 4  # chunks that are received and not yet hashed, at most
 
 
-class _Small(NamedTuple):
-    """A small file with its content."""
-
-    file: SentFile
-    data: bytes
+def split_zeros(chunk: bytearray, size: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield start, end and whether there are only zeros, for runs of blocks of a chunk. Pure."""
+    start, is_zero = 0, False
+    for block in range(0, size, _BLOCK):
+        end = min(block + _BLOCK, size)
+        zeros = chunk.startswith(_ZEROS[: end - block], block) if chunk[block] == 0 else False
+        if zeros is not is_zero:
+            if block > start:
+                yield start, block, is_zero
+            start, is_zero = block, zeros
+    if size > start:
+        yield start, size, is_zero
 
 
 class FileSender:
-    """Sends the files of a directory, each one once."""
+    """Sends the files of a directory, each one once, in a thread.
 
-    def __init__(self, channel: Channel, directory: Path) -> None:
-        self._channel = channel
+    ``finished`` is set to all files. :meth:`close` ends the thread.
+    """
+
+    def __init__(self, writer: DataWriter, directory: Path) -> None:
+        self._writer = writer
         self._directory = directory
-        self._sent: dict[str, SentFile] = {}
+        self._files: dict[str, SentFile] = {}
         self._rounds: set[int] = set()
+        self._complete = threading.Event()
+        self._chunk = bytearray(CHUNK)
+        self.finished: asyncio.Future[tuple[SentFile, ...]] = in_own_thread(self._send_all)
+
+    @property
+    def sent(self) -> int:
+        """The bytes that were sent so far."""
+        return self._writer.sent
 
     def add_round(self, number: int) -> None:
         """Let the files of a complete round of the pre-copy be sent."""
         self._rounds.add(number)
 
-    async def send_growing(self, complete: asyncio.Event) -> None:
-        """Send the memory while CRIU writes it, until ``complete`` is set."""
-        written = asyncio.Event()
-        written.set()
+    def complete(self) -> None:
+        """Let everything be sent: CRIU writes no more."""
+        self._complete.set()
+
+    async def close(self) -> None:
+        """End the thread and the connection."""
+        self._writer.abort()
+        self._complete.set()
+        await shielded(asyncio.wait((self.finished,)))
+        self._writer.close()
+
+    def _send_all(self) -> tuple[SentFile, ...]:
+        """Send the memory while CRIU writes it, and the rest when it is complete.
+
+        :raises LinkLost: when the connection has ended.
+        :raises RuntimeFailure: when a file has changed since it was sent.
+        """
+        self._send_memory()
+        for name, file in self._files.items():
+            if os.stat(self._directory / name).st_size != file.size:
+                raise RuntimeFailure(f"criu has changed {name} after it was sent")
+        for name in sorted(os.listdir(self._directory)):
+            if name not in self._files:
+                self._send(name, grows=False)
+        self._writer.write(DataKind.FINISHED)
+        return tuple(self._files[name] for name in sorted(self._files))
+
+    def _send_memory(self) -> None:
         while True:
-            is_complete = complete.is_set()
+            is_complete = self._complete.is_set()
             if of_round := self._unsent_of_rounds():
-                await self._send_growing(of_round[0], written)
+                self._send(of_round[0], grows=False)
             elif pages := self._unsent_pages():
-                await self._send_growing(pages[0], complete)
+                self._send(pages[0], grows=True)
             elif is_complete:
                 return
             else:
-                await asyncio.sleep(_INTERVAL)
+                self._complete.wait(_INTERVAL)
 
     def _unsent_of_rounds(self) -> list[str]:
         if not self._rounds:
             return []
         found = [match for each in os.listdir(self._directory) if (match := _ROUND.fullmatch(each))]
         names = [match[0] for match in found if int(match[1]) in self._rounds]
-        return sorted(name for name in names if name not in self._sent)
+        return sorted(name for name in names if name not in self._files)
 
     def _unsent_pages(self) -> list[str]:
         found = [match for each in os.listdir(self._directory) if (match := _PAGES.fullmatch(each))]
         found.sort(key=lambda match: int(match[1]))
-        return [match[0] for match in found if match[0] not in self._sent]
+        return [match[0] for match in found if match[0] not in self._files]
 
-    async def _send_growing(self, name: str, complete: asyncio.Event) -> None:
-        """Send a file that grows until ``complete`` is set, or CRIU writes the next one."""
-        await self._channel.send(Transfer(TransferKind.FILE, name))
-        digest, size = hashlib.sha256(), 0
+    def _send(self, name: str, *, grows: bool) -> None:
+        """Send a file. One that grows is complete when CRIU writes the next one, or no more."""
+        self._writer.write(DataKind.NAME, name.encode())
+        size = 0
         fd = os.open(self._directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             while True:
-                is_last = complete.is_set() or len(self._unsent_pages()) > 1
-                data = await asyncio.to_thread(os.read, fd, _READ)
-                if data:
-                    for start in range(0, len(data), _CHUNK):
-                        await self._channel.send_data(data[start : start + _CHUNK])
-                    digest.update(data)
-                    size += len(data)
+                is_last = not grows or self._complete.is_set() or len(self._unsent_pages()) > 1
+                if count := os.readv(fd, [self._chunk]):
+                    self._send_chunk(count)
+                    size += count
                 elif is_last:
                     break
                 else:
-                    await asyncio.sleep(_INTERVAL)
+                    self._complete.wait(_INTERVAL)
         finally:
             os.close(fd)
-        await self._channel.end_data()
-        self._sent[name] = SentFile(name, size, digest.hexdigest())
+        self._writer.write(DataKind.END)
+        self._files[name] = SentFile(name, size)
 
-    async def send_rest(self) -> tuple[SentFile, ...]:
-        """Send every file that has not been sent; return all of them.
-
-        :raises RuntimeFailure: when a file has changed since it was sent.
-        """
-        names = sorted(await asyncio.to_thread(os.listdir, self._directory))
-        for name, file in self._sent.items():
-            if os.stat(self._directory / name).st_size != file.size:
-                raise RuntimeFailure(f"criu has changed {name} after it was sent")
-        names = [name for name in names if name not in self._sent]
-        while names:
-            batch = await asyncio.to_thread(self._read, names)
-            names = names[len(batch) :]
-            for file, data in batch:
-                await self._channel.send_small(Transfer(TransferKind.FILE, file.name), data)
-                self._sent[file.name] = file
-        return tuple(self._sent[name] for name in sorted(self._sent))
-
-    def _read(self, names: list[str]) -> list[_Small]:
-        """Read the first files of a list, as many as a batch has, but at least one."""
-        batch: list[_Small] = []
-        total = 0
-        for name in names:
-            data = (self._directory / name).read_bytes()
-            file = SentFile(name, len(data), hashlib.sha256(data).hexdigest())
-            batch.append(_Small(file, data))
-            total += len(data)
-            if total > _BATCH:
-                break
-        return batch
+    def _send_chunk(self, size: int) -> None:
+        with memoryview(self._chunk) as chunk:
+            for start, end, is_zero in split_zeros(self._chunk, size):
+                if is_zero:
+                    self._writer.write_zeros(end - start)
+                else:
+                    self._writer.write(DataKind.DATA, chunk[start:end])
 
 
 class FileReceiver:
-    """Writes received files into a directory that no other user may change."""
+    """Writes received files into a directory that no other user may change.
 
-    def __init__(self, channel: Channel, directory: Path) -> None:
-        self._channel = channel
+    The source connects with ``token``. ``fingerprint`` is that of its certificate.
+    """
+
+    def __init__(self, directory: Path, fingerprint: str) -> None:
+        self.token = secrets.token_bytes(TOKEN_SIZE)
+        self.fingerprint = fingerprint
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._directory = directory
+        self._reader: DataReader | None = None
+        self._ended = asyncio.Event()
         self._received: dict[str, SentFile] = {}
+        self._digests: dict[str, CheckpointFile] = {}
 
-    async def receive(self, name: str) -> None:
-        """Write one file, which does not exist.
+    async def serve(self, client: socket.socket, codec: TlsCodec) -> None:
+        """Receive all files from the source; ``finished`` is set then, or has the failure.
 
-        :raises InvalidRequest: when it has a name that no image has, or came before.
+        :raises InvalidRequest: when the source has connected already.
         """
-        if not _NAME.fullmatch(name) or name in self._received:
-            raise InvalidRequest(f"{name[:80]!r} is not a file of a checkpoint")
-        if len(self._received) >= MAX_FILES:
-            raise InvalidRequest(f"a checkpoint has at most {MAX_FILES} files")
-        digest, size, buffer = hashlib.sha256(), 0, bytearray()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._directory / name, flags, 0o644)
+        if self._reader is not None or self.finished.done():
+            raise InvalidRequest("the files of this migration have a connection already")
+        self._reader = reader = DataReader(client, codec)
+        receiving = in_own_thread(lambda: self._receive_all(reader))
         try:
-            async for data in self._channel.data():
-                digest.update(data)
-                size += len(data)
-                buffer += data
-                if len(buffer) >= _BUFFERED:
-                    await asyncio.to_thread(_write, fd, bytes(buffer))
-                    buffer.clear()
-            await asyncio.to_thread(_write, fd, bytes(buffer))
+            await asyncio.wait((receiving,))
         finally:
-            os.close(fd)
-        self._received[name] = SentFile(name, size, digest.hexdigest())
+            reader.abort()
+            await shielded(asyncio.wait((receiving,)))
+            self._ended.set()
+            if not self.finished.done():
+                self._finish(receiving)
+
+    def _finish(self, receiving: asyncio.Future[None]) -> None:
+        if (error := receiving.exception()) is None:
+            self.finished.set_result(None)
+            return
+        if isinstance(error, OSError):
+            what = "the files of the checkpoint"
+            error = resource_error(error, what) or RuntimeFailure(f"{what}: {error}")
+        self.finished.set_exception(error)
+        self.finished.exception()  # retrieved, in case no task awaits it any more
+
+    async def close(self) -> None:
+        """End the connection and its thread."""
+        self.finished.cancel()
+        if self._reader is not None:
+            self._reader.abort()
+            await self._ended.wait()
 
     def check(self, files: tuple[SentFile, ...]) -> dict[str, CheckpointFile]:
         """Check that exactly these files have arrived; return their digests by name.
@@ -174,10 +224,89 @@ class FileReceiver:
         """
         if {file.name: file for file in files} != self._received:
             raise InvalidRequest("the files of the checkpoint have not arrived as they were sent")
-        return {file.name: CheckpointFile(file.name, file.size, file.sha256) for file in files}
+        return self._digests
+
+    def _receive_all(self, reader: DataReader) -> None:
+        reader.accept()
+        with ThreadPoolExecutor(1, "jaula-digest") as pool:
+            chunks = _Chunks(reader, pool)
+            while True:
+                kind, size = reader.read_head()
+                if kind is DataKind.FINISHED:
+                    return
+                if kind is not DataKind.NAME:
+                    raise ProtocolError(f"the peer sent {kind.name} in place of a file")
+                name = bytearray(size)
+                reader.read_into(memoryview(name))
+                self._receive(reader, chunks, decode_name(bytes(name)))
+
+    def _receive(self, reader: DataReader, chunks: _Chunks, name: str) -> None:
+        """Write one file, which does not exist.
+
+        :raises InvalidRequest: when it has a name that no image has, or came before.
+        """
+        if not _NAME.fullmatch(name) or name in self._received:
+            raise InvalidRequest(f"{name[:80]!r} is not a file of a checkpoint")
+        if len(self._received) >= MAX_FILES:
+            raise InvalidRequest(f"a checkpoint has at most {MAX_FILES} files")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._directory / name, flags, 0o644)
+        try:
+            size = 0
+            while True:
+                kind, count = reader.read_head()
+                if kind is DataKind.DATA:
+                    chunks.receive(fd, count)
+                elif kind is DataKind.ZEROS:
+                    chunks.skip(fd, count)
+                elif kind is DataKind.END:
+                    break
+                else:
+                    raise ProtocolError(f"the peer sent {kind.name} within a file")
+                size += count
+            os.ftruncate(fd, size)
+        finally:
+            os.close(fd)
+        self._received[name] = SentFile(name, size)
+        self._digests[name] = CheckpointFile(name, size, chunks.take_digest())
 
 
-def _write(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
+class _Chunks:
+    """Buffers between the connection, the file and the digest, which has a thread of its own."""
+
+    def __init__(self, reader: DataReader, pool: ThreadPoolExecutor) -> None:
+        self._reader = reader
+        self._pool = pool
+        self._buffers = [memoryview(bytearray(MAX_DATA)) for _ in range(_BUFFERS)]
+        self._pending: list[Future[None] | None] = [None] * _BUFFERS
+        self._next = 0
+        self._digest = hashlib.sha256()
+
+    def receive(self, fd: int, size: int) -> None:
+        """Receive ``size`` bytes, write them, and let them be hashed."""
+        buffer = self._buffers[self._next][:size]
+        if (pending := self._pending[self._next]) is not None:
+            pending.result()
+        self._reader.read_into(buffer)
+        self._hash(buffer)
+        while buffer:
+            buffer = buffer[os.write(fd, buffer) :]
+
+    def skip(self, fd: int, size: int) -> None:
+        """Leave a hole of ``size`` bytes, which are zeros."""
+        if (pending := self._pending[self._next]) is not None:
+            pending.result()
+        self._hash(memoryview(_ZEROS)[:size])
+        os.lseek(fd, size, os.SEEK_CUR)
+
+    def _hash(self, data: memoryview) -> None:
+        self._pending[self._next] = self._pool.submit(self._digest.update, data)
+        self._next = (self._next + 1) % _BUFFERS
+
+    def take_digest(self) -> str:
+        """Return the digest of a file, hexadecimal, and begin the next one."""
+        for pending in self._pending:
+            if pending is not None:
+                pending.result()
+        digest, self._digest = self._digest.hexdigest(), hashlib.sha256()
+        return digest

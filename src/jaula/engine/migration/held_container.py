@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -44,13 +45,13 @@ class HeldContainer:
         request: CheckpointRequest,
         sender: FileSender,
         on_round: Callable[[PreDumpRound], None],
-    ) -> float:
+    ) -> tuple[float, float]:
         """Dump the container, and return when it is held. Its memory is sent while it is written.
 
-        Return the seconds from the stop of its processes to the end of the images. ``on_round`` is
-        called after each round of a pre-copy.
+        Return when its processes were stopped, and when the images were complete, as values of
+        time.monotonic(). ``on_round`` is called after each round of a pre-copy.
 
-        :raises JaulaError: when CRIU fails; the container runs on.
+        :raises JaulaError: when CRIU or the sender fails; the container runs on.
         """
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)
@@ -59,8 +60,8 @@ class HeldContainer:
 
     async def _send_dump(
         self, sock: socket.socket, sender: FileSender, on_round: Callable[[PreDumpRound], None]
-    ) -> float:
-        loop, complete = asyncio.get_running_loop(), asyncio.Event()
+    ) -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
 
         async def wait_for_images() -> bytes:
             while (message := await loop.sock_recv(sock, 4096)).startswith(ROUND):
@@ -70,22 +71,20 @@ class HeldContainer:
                 on_round(done)
             return message
 
-        sending = asyncio.ensure_future(sender.send_growing(complete))
         report = asyncio.ensure_future(wait_for_images())
         try:
-            await asyncio.wait((sending, report), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sender.finished, report), return_when=asyncio.FIRST_COMPLETED)
             if not report.done():
-                await sending  # it has failed
+                sender.finished.result()  # raises: it has failed
             if not (message := await report).startswith(HELD):
                 raise RuntimeFailure("the shim has not held the container")
-            complete.set()
+            held_at = time.monotonic()
+            sender.complete()
             await asyncio.to_thread(hold.set_ports, self._container.record, up=False)
-            await sending
-            return int(message.removeprefix(HELD)) / 1e9
+            return held_at - int(message.removeprefix(HELD)) / 1e9, held_at
         finally:
-            for task in (sending, report):
-                task.cancel()
-            await asyncio.gather(sending, report, return_exceptions=True)
+            report.cancel()
+            await asyncio.gather(report, return_exceptions=True)
 
     async def during(self, work: Awaitable[_Result]) -> _Result:
         """Return the result of ``work``.

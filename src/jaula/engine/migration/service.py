@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hmac
 import logging
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import msgspec
 
 from jaula import tls
 from jaula.engine.migration import channel as channels
-from jaula.engine.migration import checks, hold, host
+from jaula.engine.migration import checks, data_stream, hold, host
 from jaula.engine.migration.channel import LinkLost
 from jaula.engine.migration.group import PROJECT, Group, dependencies
 from jaula.engine.migration.held_container import HeldContainer, end, mark_moved
@@ -43,6 +44,7 @@ from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.runtime.protocol import COMMIT, RESUME
 from jaula.spec.migration import (
+    TOKEN_SIZE,
     VERSION,
     CheckRow,
     Commit,
@@ -57,21 +59,28 @@ from jaula.spec.migration import (
 )
 from jaula.state.records import MigrationPhase
 from jaula.tasks import BackgroundTasks
+from jaula.tls import TlsError
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Sequence
+    from ssl import SSLContext
 
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.service import Images
     from jaula.engine.migration.channel import Channel
     from jaula.engine.migration.checks import HostComparison
     from jaula.engine.migration.coordinator import Coordinator
+    from jaula.engine.migration.data_stream import DataWriter
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.spec.api_params import Remote
+    from jaula.tls import TlsCodec
 
 log = logging.getLogger("jaula.migration")
 PATH = "/jaula/migrations"
 PORT = 2376
+_TOKEN_TIMEOUT = 10.0  # seconds
 _SETTLE_TIMEOUT = 15.0  # seconds in which the target of an undecided migration is asked
 _SETTLE_INTERVAL = 2.0  # seconds
 _LONGEST_PAUSE = 60.0  # seconds between two questions
@@ -124,6 +133,7 @@ class Migration:
                 container,
                 options,
                 report,
+                functools.partial(self._open_stream, options.target),
                 coordinator,
             )
             channel = await self._connect(options.target)
@@ -374,15 +384,25 @@ class Migration:
         return str(self._services.config.paths.container_run(container.id))
 
     async def _connect(self, target: str) -> Channel:
+        address, port = parse_target(target)
+        return await channels.connect(address, port, self._context(), PATH)
+
+    def _open_stream(self, target: str, token: str) -> DataWriter:
+        """Connect to the target for the files of a checkpoint. Blocks."""
+        return data_stream.connect(*parse_target(target), self._context(), token)
+
+    def _context(self) -> SSLContext:
+        """Return the context of a client with the files of the listener.
+
+        :raises InvalidRequest: when this engine has none.
+        """
         config = self._services.config.tls
         if config is None:
             raise InvalidRequest(
                 "this engine has no certificate to identify itself to another engine",
                 hint="start it with --tlsverify and the three files of certificates",
             )
-        address, port = parse_target(target)
-        context = tls.client_context(config.authority, config.certificate, config.key)
-        return await channels.connect(address, port, context, PATH)
+        return tls.client_context(config.authority, config.certificate, config.key)
 
     # -- target ----------------------------------------------------------------------------------
 
@@ -409,6 +429,27 @@ class Migration:
             raise
         finally:
             await channel.close()
+
+    async def accept_data(self, client: socket.socket, codec: TlsCodec, peer: Remote) -> None:
+        """Receive the files of a checkpoint from the source of a migration to this engine.
+
+        A client without the token of a migration of its certificate is dropped.
+        """
+        try:
+            async with asyncio.timeout(_TOKEN_TIMEOUT):
+                token = await _receive_token(client, codec)
+        except (OSError, TimeoutError, TlsError):
+            return
+        for incoming, _ in self._incoming.values():
+            files = incoming.files
+            if (
+                files is not None
+                and hmac.compare_digest(files.token, token)
+                and files.fingerprint == peer.fingerprint
+            ):
+                await files.serve(client, codec)
+                return
+        log.info("%s has sent files without a migration", peer.name or peer.address)
 
     async def _serve(self, channel: Channel, access: Access, offer: Offer) -> None:
         if offer.id in self._incoming or offer.id in given_migrations(self._services):
@@ -539,6 +580,18 @@ class Migration:
     async def close(self) -> None:
         """End the background work; containers that are held stay so."""
         await self._tasks.close()
+
+
+async def _receive_token(client: socket.socket, codec: TlsCodec) -> bytes:
+    """Return the bytes that a client sends until it waits for an answer, a few too many at most."""
+    loop, token = asyncio.get_running_loop(), codec.read()
+    while len(token) < TOKEN_SIZE and not codec.ended:
+        data = await loop.sock_recv(client, TOKEN_SIZE * 4)
+        codec.feed(data)
+        token += codec.read()
+        if not data:
+            break
+    return token
 
 
 async def _end_group(

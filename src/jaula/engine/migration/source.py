@@ -27,13 +27,13 @@ from jaula.engine.containers.liveness import check_running
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.migration import checks, host
 from jaula.engine.migration.changes import ContainerSender, mount_points
-from jaula.engine.migration.channel import Channel, LinkLost
+from jaula.engine.migration.channel import Channel, LinkLost, TargetFailed
 from jaula.engine.migration.coordinator import Alone, Step
 from jaula.engine.migration.files import FileSender
 from jaula.engine.migration.held_container import HeldContainer
 from jaula.engine.migration.networks import definition
 from jaula.engine.networks.endpoints import settings_of, shares_network
-from jaula.engine.threads import shielded
+from jaula.engine.threads import in_own_thread, shielded
 from jaula.errors import (
     Conflict,
     InvalidRequest,
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.service import Images
     from jaula.engine.migration.coordinator import Coordinator
+    from jaula.engine.migration.data_stream import DataWriter
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.spec.api_networks import NetworkCreate
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.migration")
 _FIXED_PAUSE = 0.5  # seconds that the smallest container stands still
+_REASON_TIMEOUT = 10.0  # seconds in which a target that has failed says why
 _RUNNING_TIMEOUT = 60.0  # seconds from the commit to the container's continuation
 
 
@@ -137,8 +139,11 @@ class Outgoing:
         container: Container,
         options: MigrationOptions,
         report: OnProgress,
+        open_stream: Callable[[str], DataWriter],
         coordinator: Coordinator | None = None,
     ) -> None:
+        self._open_stream = open_stream
+        self._sender: FileSender | None = None
         self._coordinator = coordinator or Alone()
         self._services = services
         self._containers = containers
@@ -334,7 +339,8 @@ class Outgoing:
             transfer=self._sent_at - self._held_at,
             restore=self._ready_at - self._sent_at,
             total=time.monotonic() - self._begun,
-            sent=self._channel.sent if self._channel is not None else 0,
+            sent=(self._channel.sent if self._channel is not None else 0)
+            + (self._sender.sent if self._sender is not None else 0),
             keeps_address=self._verdict is None or self._verdict.keep_address,
         )
 
@@ -393,31 +399,34 @@ class Outgoing:
         self.held = held = HeldContainer(services, container, shim)
         try:
             self._mark(MigrationPhase.MOVING, prepared.container)
-            before, sender = channel.sent, FileSender(channel, images)
-            rounds = await self._rounds()
+            before, rounds = channel.sent, await self._rounds()
+            sender = self._sender = FileSender(await self._connect(prepared), images)
             self._report(Progress(stage="pre-copy" if rounds else "dump"))
-            stopped = await held.stop(
-                CheckpointRequest(
-                    0,
-                    str(images),
-                    tcp_established=verdict.keep_address,
-                    tcp_close=not verdict.keep_address,
-                    end_execs=self._options.end_execs,
-                    hold=True,
-                    pre_copy=rounds,
-                ),
-                sender,
-                self._report_round,
-            )
-            self._held_at = time.monotonic()
-            self._stopped_at = self._held_at - stopped
-            files = await held.during(sender.send_rest())
-            await held.during(self._coordinator.reach(Step.HELD))
-            others = self._coordinator.sent_by_others
-            await held.during(changes.send(volumes=self._copies_volumes, last=True, without=others))
+            try:
+                self._stopped_at, self._held_at = await held.stop(
+                    CheckpointRequest(
+                        0,
+                        str(images),
+                        tcp_established=verdict.keep_address,
+                        tcp_close=not verdict.keep_address,
+                        end_execs=self._options.end_execs,
+                        hold=True,
+                        pre_copy=rounds,
+                    ),
+                    sender,
+                    self._report_round,
+                )
+                await held.during(self._coordinator.reach(Step.HELD))
+                others = self._coordinator.sent_by_others
+                await held.during(
+                    changes.send(volumes=self._copies_volumes, last=True, without=others)
+                )
+                files = await held.during(sender.finished)
+            except LinkLost as error:
+                raise await _reason(channel, error) from error
             await held.during(self._coordinator.reach(Step.SENT))
             self._sent_at = time.monotonic()
-            self._report(Progress(stage="restore", sent=channel.sent - before))
+            self._report(Progress(stage="restore", sent=channel.sent - before + sender.sent))
             await channel.send(self._restore_message(verdict, files))
             await held.during(channel.expect(Ready))
             self._ready_at = time.monotonic()
@@ -433,8 +442,23 @@ class Outgoing:
                 self._mark(None)
             raise
         finally:
+            if self._sender is not None:
+                await self._sender.close()
             await asyncio.to_thread(services.checkpoints.discard, images)
         return self.result()
+
+    async def _connect(self, prepared: Prepared) -> DataWriter:
+        """Connect to the target for the files of the checkpoint.
+
+        :raises Unavailable: when it does not accept the connection.
+        """
+        connecting = in_own_thread(lambda: self._open_stream(prepared.token))
+        try:
+            return await shielded(connecting)
+        except asyncio.CancelledError:
+            if connecting.exception() is None:
+                connecting.result().close()
+            raise
 
     async def _rounds(self) -> int:
         """Return the number of rounds of the pre-copy, 0 on a kernel that does not track pages."""
@@ -516,6 +540,18 @@ class Outgoing:
             container.change(migration=MigrationRecord(self.id, phase, self._options.target, other))
         if container.id in self._services.container_store:
             self._services.container_store.save(container)
+
+
+async def _reason(channel: Channel, error: LinkLost) -> JaulaError:
+    """Return why the target has closed the connection of the files; ``error`` if it is silent."""
+    try:
+        async with asyncio.timeout(_REASON_TIMEOUT):
+            await channel.expect(Ready)
+    except TargetFailed as failed:
+        return failed
+    except (JaulaError, TimeoutError):
+        return error
+    return error
 
 
 def _check_stopped(record: ContainerRecord) -> CheckRow:

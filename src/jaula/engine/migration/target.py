@@ -16,7 +16,7 @@ import contextlib
 import logging
 import socket
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_networks import NetworkCreate
+    from jaula.spec.migration import Message
 
 log = logging.getLogger("jaula.migration")
 
@@ -80,6 +81,7 @@ class Access(Protocol):
     """The rights of the source engine at this one."""
 
     peer: str
+    fingerprint: str  # of its certificate
 
     def owner(self, owner: str, gid: int) -> tuple[str, int]:
         """Return the owner of the container here."""
@@ -147,7 +149,7 @@ class Incoming:
         self._image_missing = False
         self._container: Container | None = None
         self._volumes: set[str] = set()  # that existed before
-        self._files: FileReceiver | None = None
+        self.files: FileReceiver | None = None
         self._directory: Path | None = None  # of the images; None once they are a checkpoint
         self._addresses: tuple[CheckpointAddress, ...] = ()
         self.given = False
@@ -170,7 +172,7 @@ class Incoming:
         if not all(row.passed for row in verdict.rows):
             return
         while True:
-            message = await self._channel.receive()
+            message = await self._next()
             if isinstance(message, Cancel):
                 if message.reason == DRY_RUN:
                     return
@@ -189,6 +191,24 @@ class Incoming:
                 return
             else:
                 raise ProtocolError(f"{type(message).__name__} is out of order")
+
+    async def _next(self) -> Message:
+        """Return the next message.
+
+        :raises JaulaError: when the files of the checkpoint cannot be received.
+        """
+        receiving = asyncio.ensure_future(self._channel.receive())
+        try:
+            waits: set[asyncio.Future[Any]] = {receiving}
+            if self.files is not None and not self.files.finished.done():
+                waits.add(self.files.finished)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if self.files is not None and self.files.finished.done():
+                self.files.finished.result()
+            return await receiving
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -318,13 +338,6 @@ class Incoming:
             ):
                 if error := progress.get("error"):
                     raise RuntimeFailure(f"the image was not accepted: {error}")
-        elif transfer.kind is TransferKind.FILE and self._container is not None:
-            if self._files is None:
-                self._directory = await asyncio.to_thread(
-                    self._services.checkpoints.begin, self._container.id, CHECKPOINT
-                )
-                self._files = FileReceiver(self._channel, self._directory)
-            await self._files.receive(transfer.name)
         elif transfer.kind in (TransferKind.ROOT, TransferKind.VOLUME):
             await self._changes().receive(transfer)
         else:
@@ -369,7 +382,16 @@ class Incoming:
         services.container_store.save(self._container)
         named = {each.name for each in offer.volumes if offer.stopped}
         there = tuple(sorted(named & before))
-        await self._channel.send(Prepared(created.id, created.warnings, there))
+        token = "" if offer.stopped else await self._expect_files(self._container)
+        await self._channel.send(Prepared(created.id, created.warnings, there, token))
+
+    async def _expect_files(self, container: Container) -> str:
+        """Let the source send the files of the checkpoint; return the token."""
+        self._directory = await asyncio.to_thread(
+            self._services.checkpoints.begin, container.id, CHECKPOINT
+        )
+        self.files = FileReceiver(self._directory, self._access.fingerprint)
+        return self.files.token.hex()
 
     async def _keep(self) -> None:
         """Keep the container, which does not run."""
@@ -384,9 +406,10 @@ class Incoming:
     # -- restore ---------------------------------------------------------------------------------
 
     async def _restore(self, message: Restore) -> None:
-        container, files = self._container, self._files
+        container, files = self._container, self.files
         if container is None or files is None or self._directory is None:
             raise ProtocolError("Restore is out of order")
+        await files.finished
         known = files.check(message.files)
         await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
         manifest = await asyncio.to_thread(
@@ -515,6 +538,8 @@ class Incoming:
 
     async def _undo(self) -> None:
         """Remove everything that this migration has made."""
+        if self.files is not None:
+            await self.files.close()
         if self._directory is not None:
             await asyncio.to_thread(self._services.checkpoints.discard, self._directory)
         if self._container is not None:

@@ -43,6 +43,9 @@ def places(authority: Authority) -> SimpleNamespace:
     )
 
 
+STREAM = "other-protocol"
+
+
 class Secured:
     """A server behind an entrance; ``seen`` is who came."""
 
@@ -61,19 +64,28 @@ class Secured:
             return self.engine
 
         self.server = Server(enter)
-        self.entrance = await self.server.listen_tls(sock, self.context(self.places.server))
+        self.entrance = await self.server.listen_tls(
+            sock, self.context(self.places.server), {STREAM: self.serve_stream}
+        )
         return self
 
     def context(self, place: Path) -> ssl.SSLContext:
         authority = place.parent / "ca.pem"
         files = (str(path) for path in (authority, place / "cert.pem", place / "key.pem"))
-        return tls.server_context(tls.TlsFiles(*files))
+        return tls.server_context(tls.TlsFiles(*files), protocols=(STREAM,))
+
+    async def serve_stream(self, client: socket.socket, codec: tls.TlsCodec, peer: Remote) -> None:
+        self.seen.append(peer)
+        codec.write(b"stream")
+        await asyncio.get_running_loop().sock_sendall(client, codec.outgoing())
 
     async def __aexit__(self, *exc: object) -> None:
         await self.server.close()
 
-    async def client(self, place: Path | None) -> Client:
+    async def client(self, place: Path | None, protocols: tuple[str, ...] = ()) -> Client:
         context = ssl.create_default_context(cafile=str(self.places.server / "ca.pem"))
+        if protocols:
+            context.set_alpn_protocols(protocols)
         if place is not None:
             context.load_cert_chain(place / "cert.pem", place / "key.pem")
         return Client(*await asyncio.open_connection("127.0.0.1", self.port, ssl=context))
@@ -100,6 +112,36 @@ def test_a_client_is_identified_by_its_certificate(places: SimpleNamespace) -> N
         assert (alice.name, alice.fingerprint) == ("alice", fingerprint(places.alice))
         assert (nameless.name, nameless.fingerprint) == ("", fingerprint(places.nameless))
         assert alice.address.startswith("127.0.0.1:")
+
+    secured(places, test)
+
+
+def test_a_client_of_another_protocol_is_served_by_it(places: SimpleNamespace) -> None:
+    async def test(server: Secured) -> None:
+        reader, writer = await connect(server, (STREAM, "http/1.1"))
+        assert await reader.read() == b"stream"
+        writer.close()
+        (alice,) = server.seen
+        assert isinstance(alice, Remote)
+        assert alice.fingerprint == fingerprint(places.alice)
+
+    async def connect(
+        server: Secured, protocols: tuple[str, ...]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        client = await server.client(places.alice, protocols)
+        return client.reader, client.writer
+
+    secured(places, test)
+
+
+@pytest.mark.parametrize("protocols", [("h2", "http/1.1"), ("http/1.1",), ("unknown",)])
+def test_clients_that_offer_other_protocols_speak_http(
+    places: SimpleNamespace, protocols: tuple[str, ...]
+) -> None:
+    async def test(server: Secured) -> None:
+        client = await server.client(places.alice, protocols)
+        assert (await client.ask("GET", "/_ping")).body == b"OK"
+        client.close()
 
     secured(places, test)
 

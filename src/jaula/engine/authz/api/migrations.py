@@ -115,6 +115,7 @@ class PeerAccess:
     def __init__(self, session: Session, action: AuditedAction, networks: Networks) -> None:
         self._networks = networks
         self.peer = session.require_migration_peer()
+        self.fingerprint = session.caller.fingerprint
         self._session = session
         self._action = action
 
