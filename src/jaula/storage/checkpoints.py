@@ -287,14 +287,12 @@ class CheckpointStore:
         known: Mapping[str, CheckpointFile] = _NONE,
         *,
         hidden: bool = False,
-        durable: bool = True,
     ) -> Manifest:
         """Complete the checkpoint of :meth:`begin`: write its manifest and give it its name.
 
         The digests are those of the files in the image directory, and of ``spec.dump`` if it exists
         beside it. ``known`` are those of :meth:`digest`, by name. A hidden one gets no name: it is
-        complete where it is, until :meth:`discard`. One that is not ``durable`` means nothing after
-        a power failure.
+        complete where it is, until :meth:`discard`.
 
         :raises Unavailable: when the disk is full.
         """
@@ -308,7 +306,38 @@ class CheckpointStore:
             failure = resource_error(error, f"checkpoint {manifest.name}")
             raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
         manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
-        return self.accept(images, manifest, hidden=hidden, durable=durable)
+        return self.accept(images, manifest, hidden=hidden)
+
+    def place(self, images: Path, manifest: Manifest) -> None:
+        """Give a checkpoint of :meth:`begin` its name before its files are digested.
+
+        It has no manifest, so it is refused until :meth:`seal`.
+        """
+        for file in images.iterdir():
+            file.chmod(0o644)
+        os.rename(images.parent, images.parent.parent / manifest.name)
+
+    def seal(self, manifest: Manifest) -> Manifest:
+        """Complete a checkpoint of :meth:`place`: digest its files and write its manifest.
+
+        It means nothing after a power failure.
+
+        :raises Unavailable: when the disk is full.
+        """
+        images = self.images(manifest)
+        try:
+            files = tuple(_digest(images / name, name) for name in sorted(os.listdir(images)))
+            manifest = msgspec.structs.replace(manifest, files=files)
+            self._write_manifest(images, manifest, sync=False)
+        except OSError as error:
+            failure = resource_error(error, f"checkpoint {manifest.name}")
+            raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
+        return manifest
+
+    def _write_manifest(self, images: Path, manifest: Manifest, *, sync: bool) -> None:
+        data = msgspec.json.format(msgspec.json.encode(manifest))
+        _write(images.parent / MANIFEST, data, sync=sync)
+        _write(images.parent / MAC, self._mac(data).encode(), sync=sync)
 
     def incoming(self) -> Path:
         """Make a directory for an archive that is being read; the caller removes it.
@@ -363,16 +392,14 @@ class CheckpointStore:
     ) -> Manifest:
         """Complete a checkpoint of :meth:`begin` whose files were verified with this manifest.
 
-        A hidden one gets no name.
+        A hidden one gets no name. One that is not ``durable`` means nothing after a power failure.
 
         :raises Unavailable: when the disk is full.
         """
         try:
             for file in manifest.files:
                 (images / file.name).chmod(0o644)
-            data = msgspec.json.format(msgspec.json.encode(manifest))
-            _write(images.parent / MANIFEST, data, sync=durable)
-            _write(images.parent / MAC, self._mac(data).encode(), sync=durable)
+            self._write_manifest(images, manifest, sync=durable)
             if durable:
                 fsync_paths(images, images.parent)
             if not hidden:

@@ -53,6 +53,21 @@ def made(store: CheckpointStore) -> Path:
     return store.images(FACTS).parent
 
 
+def test_a_checkpoint_is_used_only_once_it_is_sealed(store: CheckpointStore) -> None:
+    images = store.begin(FACTS.container, FACTS.name)
+    (images / "pages-1.img").write_bytes(b"memory")
+    store.place(images, FACTS)
+    assert store.names(FACTS.container) == ["one"]
+    with pytest.raises(InvalidRequest, match="is refused"):
+        store.read(FACTS.container, "one")
+    sealed = store.seal(FACTS)
+    assert store.read(FACTS.container, "one") == sealed
+    assert store.verify(sealed).joinpath("pages-1.img").read_bytes() == b"memory"
+    store.images(FACTS).joinpath("pages-1.img").write_bytes(b"other!")
+    with pytest.raises(InvalidRequest, match="was changed"):
+        store.verify(sealed)
+
+
 def test_a_checkpoint_is_read_as_it_was_made(store: CheckpointStore, made: Path) -> None:
     manifest = store.read(FACTS.container, "one")
     assert (manifest.stdio, manifest.size) == ((0, 11, 12), 18)

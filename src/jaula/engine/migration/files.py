@@ -11,12 +11,10 @@ not sent: they are holes of the file at the target.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
 import secrets
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from jaula.engine.migration.data_stream import CHUNK, DataReader, DataWriter, decode_name
@@ -30,7 +28,6 @@ from jaula.spec.migration import (
     ProtocolError,
     SentFile,
 )
-from jaula.storage.checkpoints import CheckpointFile
 
 if TYPE_CHECKING:
     import socket
@@ -44,8 +41,7 @@ _PAGES = re.compile(r"pages-([0-9]{1,10})\.img", re.ASCII)
 _ROUND = re.compile(r"before-([0-9]{1,2})\..+", re.ASCII)
 _INTERVAL = 0.002  # seconds between two looks at a file that grows
 _BLOCK = 1 << 16  # bytes; a block of zeros is not sent
-_ZEROS = bytes(MAX_DATA)
-_BUFFERS = 4  # chunks that are received and not yet hashed, at most
+_ZEROS = bytes(_BLOCK)
 
 
 def split_zeros(chunk: bytearray, size: int) -> Iterator[tuple[int, int, bool]]:
@@ -180,7 +176,6 @@ class FileReceiver:
         self._reader: DataReader | None = None
         self._ended = asyncio.Event()
         self._received: dict[str, SentFile] = {}
-        self._digests: dict[str, CheckpointFile] = {}
 
     async def serve(self, client: socket.socket, codec: TlsCodec) -> None:
         """Receive all files from the source; ``finished`` is set then, or has the failure.
@@ -217,30 +212,27 @@ class FileReceiver:
             self._reader.abort()
             await self._ended.wait()
 
-    def check(self, files: tuple[SentFile, ...]) -> dict[str, CheckpointFile]:
-        """Check that exactly these files have arrived; return their digests by name.
+    def check(self, files: tuple[SentFile, ...]) -> None:
+        """Check that exactly these files have arrived.
 
         :raises InvalidRequest: when one is missing, or differs.
         """
         if {file.name: file for file in files} != self._received:
             raise InvalidRequest("the files of the checkpoint have not arrived as they were sent")
-        return self._digests
 
     def _receive_all(self, reader: DataReader) -> None:
         reader.accept()
-        with ThreadPoolExecutor(1, "jaula-digest") as pool:
-            chunks = _Chunks(reader, pool)
-            while True:
-                kind, size = reader.read_head()
-                if kind is DataKind.FINISHED:
-                    return
-                if kind is not DataKind.NAME:
-                    raise ProtocolError(f"the peer sent {kind.name} in place of a file")
-                name = bytearray(size)
-                reader.read_into(memoryview(name))
-                self._receive(reader, chunks, decode_name(bytes(name)))
+        chunk = memoryview(bytearray(MAX_DATA))
+        while True:
+            kind, size = reader.read_head()
+            if kind is DataKind.FINISHED:
+                return
+            if kind is not DataKind.NAME:
+                raise ProtocolError(f"the peer sent {kind.name} in place of a file")
+            reader.read_into(chunk[:size])
+            self._receive(reader, decode_name(bytes(chunk[:size])), chunk)
 
-    def _receive(self, reader: DataReader, chunks: _Chunks, name: str) -> None:
+    def _receive(self, reader: DataReader, name: str, chunk: memoryview) -> None:
         """Write one file, which does not exist.
 
         :raises InvalidRequest: when it has a name that no image has, or came before.
@@ -256,9 +248,10 @@ class FileReceiver:
             while True:
                 kind, count = reader.read_head()
                 if kind is DataKind.DATA:
-                    chunks.receive(fd, count)
+                    reader.read_into(chunk[:count])
+                    _write(fd, chunk[:count])
                 elif kind is DataKind.ZEROS:
-                    chunks.skip(fd, count)
+                    os.lseek(fd, count, os.SEEK_CUR)
                 elif kind is DataKind.END:
                     break
                 else:
@@ -268,45 +261,8 @@ class FileReceiver:
         finally:
             os.close(fd)
         self._received[name] = SentFile(name, size)
-        self._digests[name] = CheckpointFile(name, size, chunks.take_digest())
 
 
-class _Chunks:
-    """Buffers between the connection, the file and the digest, which has a thread of its own."""
-
-    def __init__(self, reader: DataReader, pool: ThreadPoolExecutor) -> None:
-        self._reader = reader
-        self._pool = pool
-        self._buffers = [memoryview(bytearray(MAX_DATA)) for _ in range(_BUFFERS)]
-        self._pending: list[Future[None] | None] = [None] * _BUFFERS
-        self._next = 0
-        self._digest = hashlib.sha256()
-
-    def receive(self, fd: int, size: int) -> None:
-        """Receive ``size`` bytes, write them, and let them be hashed."""
-        buffer = self._buffers[self._next][:size]
-        if (pending := self._pending[self._next]) is not None:
-            pending.result()
-        self._reader.read_into(buffer)
-        self._hash(buffer)
-        while buffer:
-            buffer = buffer[os.write(fd, buffer) :]
-
-    def skip(self, fd: int, size: int) -> None:
-        """Leave a hole of ``size`` bytes, which are zeros."""
-        if (pending := self._pending[self._next]) is not None:
-            pending.result()
-        self._hash(memoryview(_ZEROS)[:size])
-        os.lseek(fd, size, os.SEEK_CUR)
-
-    def _hash(self, data: memoryview) -> None:
-        self._pending[self._next] = self._pool.submit(self._digest.update, data)
-        self._next = (self._next + 1) % _BUFFERS
-
-    def take_digest(self) -> str:
-        """Return the digest of a file, hexadecimal, and begin the next one."""
-        for pending in self._pending:
-            if pending is not None:
-                pending.result()
-        digest, self._digest = self._digest.hexdigest(), hashlib.sha256()
-        return digest
+def _write(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]

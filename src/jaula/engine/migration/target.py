@@ -24,7 +24,7 @@ from jaula.engine.migration import checks, host
 from jaula.engine.migration.changes import ContainerReceiver
 from jaula.engine.migration.files import FileReceiver
 from jaula.engine.migration.networks import definition, difference
-from jaula.engine.threads import shielded
+from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.network.config import check_pools
 from jaula.runtime.protocol import COMMIT, HELD
@@ -410,35 +410,38 @@ class Incoming:
         if container is None or files is None or self._directory is None:
             raise ProtocolError("Restore is out of order")
         await files.finished
-        known = files.check(message.files)
+        files.check(message.files)
         await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
-        manifest = await asyncio.to_thread(
-            self._services.checkpoints.commit,
-            self._directory,
-            self._manifest(container, message),
-            known,
-            durable=False,  # a power failure ends the migration at the source as well
-        )
+        checkpoints, manifest = self._services.checkpoints, self._manifest(container, message)
+        checkpoints.place(self._directory, manifest)
         self._directory = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         restoring = asyncio.ensure_future(
             self._containers.restore(container, manifest, theirs.fileno())
         )
+        sealing = asyncio.ensure_future(in_thread(checkpoints.seal, manifest))
         try:
-            await self._hold(container, ours, restoring)
+            await self._hold(container, ours, restoring, sealing)
         finally:
             ours.close()
             theirs.close()
-            if not restoring.done():
-                await asyncio.wait((restoring,))
-            if not restoring.cancelled():
-                restoring.exception()
+            await asyncio.wait((restoring, sealing))
+            for task in (restoring, sealing):
+                if not task.cancelled():
+                    task.exception()
 
     async def _hold(
-        self, container: Container, ours: socket.socket, restoring: asyncio.Future[None]
+        self,
+        container: Container,
+        ours: socket.socket,
+        restoring: asyncio.Future[None],
+        sealing: asyncio.Future[Manifest],
     ) -> None:
-        """Wait until the processes are verified, then for the commit, and continue them."""
+        """Wait until the processes are verified, then for the commit, and continue them.
+
+        The checkpoint is sealed before: it is needed if this engine ends after the commit.
+        """
         loop = asyncio.get_running_loop()
         commit = asyncio.ensure_future(self._channel.receive())
         held = asyncio.ensure_future(loop.sock_recv(ours, 64))
@@ -454,6 +457,7 @@ class Incoming:
             if await held != HELD:
                 await asyncio.wait((restoring,))
                 restoring.result()
+            await sealing
             self.ready = True
             await self._channel.send(Ready())
             timeout = COMMIT_TIMEOUT if self._offer.members == 1 else GROUP_TIMEOUT

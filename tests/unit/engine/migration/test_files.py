@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import os
 import random
 import socket
@@ -139,10 +138,9 @@ def test_what_arrives_is_what_was_sent(link: Link, tmp_path: Path) -> None:
         (source / name).write_bytes(data)
     receiver, files = transfer(link, source, target)
     assert {each.name: each.size for each in files} == {n: len(d) for n, d in contents.items()}
-    digests = receiver.check(files)
+    receiver.check(files)
     for name, data in contents.items():
         assert (target / name).read_bytes() == data
-        assert digests[name].sha256 == hashlib.sha256(data).hexdigest()
     assert (target / "pages-2.img").stat().st_blocks < 5 * CHUNK // 512  # zeros are holes
     for wrong in (files[1:], (*files[1:], SentFile(files[0].name, 1))):
         with pytest.raises(InvalidRequest):
