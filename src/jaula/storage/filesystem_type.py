@@ -28,6 +28,17 @@ _NAMES = {
     0x01021997: "v9fs",
 }
 
+_DATED = ("extfs", "xfs", "btrfs")
+
+
+def dates_all_writes(path: Path) -> bool:
+    """Return whether each change of a file here changes its ctime, by mappings too.
+
+    These file systems set it when a program writes to a clean page of a shared mapping
+    (``file_update_time`` in ``page_mkwrite``). tmpfs does not, and of others it is not known.
+    """
+    return filesystem_name(path) in _DATED
+
 
 def filesystem_name(path: Path) -> str:
     """Return ``extfs``, ``xfs`` and so on, or the magic number in hex if it has no name."""

@@ -7,8 +7,9 @@ second look.
 
 Facts about ctime: a store to a shared mapping sets it when the page becomes dirty, not again until
 the page was written back. So the file system is written back first (syncfs(2)), and what is dirtied
-afterwards has a ctime that counts as new. tmpfs does not set it for stores at all: such a tree is
-copied at the end only. The clock of ctime advances in ticks of some milliseconds.
+afterwards has a ctime that counts as new. A tree on a file system that may not set it, such as
+tmpfs, is copied at the end only (:func:`jaula.storage.filesystem_type.dates_all_writes`). The clock
+of ctime advances in ticks of some milliseconds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaula.kernel.sync import sync_file_systems
-from jaula.storage.filesystem_type import filesystem_name
+from jaula.storage.filesystem_type import dates_all_writes
 from jaula.storage.trees import (
     RECENT,
     Fingerprint,
@@ -32,9 +33,6 @@ from jaula.storage.trees import (
     remove_tree,
     walk,
 )
-
-_KNOWN = ("extfs", "xfs", "btrfs")
-"""File systems whose ctime is set by stores to mappings (``file_update_time`` at page_mkwrite)."""
 
 
 class TreeCopy:
@@ -52,7 +50,7 @@ class TreeCopy:
         :raises OSError: when the disk is full.
         """
         self.target.mkdir(mode=0o700)
-        if filesystem_name(Path(self._source)) not in _KNOWN:
+        if not dates_all_writes(Path(self._source)):
             return
         begun = time.time_ns() - RECENT
         sync_file_systems(Path(self._source))

@@ -3,8 +3,8 @@
 The first pass is sent while the container runs, the second when it is stopped: only what has
 changed since. A file is unchanged if its inode, type, size and time of change (ctime) are. The
 first pass begins with syncfs(2): a page that a program has mapped and written is write-protected
-then, so the next write by the mapping changes the ctime. Files on tmpfs have no write-back, so all
-of them are sent in the second pass.
+then, so the next write by the mapping changes the ctime. Files of a file system that may not do so,
+such as tmpfs, are all sent in the second pass.
 
 A pass is a tar of what is new, and then the paths to remove. The target applies both to the mounted
 root, or to the directory of the volume, without following links.
@@ -29,7 +29,7 @@ from jaula.kernel.sync import syncfs
 from jaula.spec.migration import MAX_REMOVED, MountPoint, Removed, Transfer, TransferKind
 from jaula.storage.checkpoint_files import extract, write_volume
 from jaula.storage.drivers.driver import ChangeKind, open_root
-from jaula.storage.filesystem_type import filesystem_name
+from jaula.storage.filesystem_type import dates_all_writes
 from jaula.storage.layers.extract import clean_path
 from jaula.storage.trees import RECENT, Fingerprint, open_directory, remove_tree, walk
 
@@ -97,14 +97,14 @@ class ContainerSender:
 
         ``without`` are names of volumes that are not sent.
         """
-        root = str(self._services.config.paths.container(self._container.id))
-        if last or not _on_tmpfs(root):
+        root = self._services.config.paths.container(self._container.id)
+        if last or dates_all_writes(root):
             await self._send(TransferKind.ROOT, "", lambda sink: self._write_root(sink, last))
         for mount in self._container.record.mounts if volumes else ():
             if mount.type != "volume" or mount.name in without:
                 continue
             path = self._services.volumes.get(mount.name).path
-            if last or not _on_tmpfs(path):
+            if last or dates_all_writes(Path(path)):
                 writer = _VolumeWriter(path, self._selection(mount.destination), sync=not last)
                 await self._send(TransferKind.VOLUME, mount.destination, writer.write)
 
@@ -207,10 +207,6 @@ def _status(root: int, path: bytes) -> os.stat_result | None:
         return os.fstat(fd)
     finally:
         os.close(fd)
-
-
-def _on_tmpfs(path: str) -> bool:
-    return filesystem_name(Path(path)) == "tmpfs"
 
 
 # -- target -----------------------------------------------------------------------------------
