@@ -24,6 +24,7 @@ SOURCE = (
     "received Verdict",
     "received Prepared",
     "recorded moving",
+    "sent Stopping",
     "sent file",
     "held",
     "sent Restore",
@@ -36,6 +37,7 @@ SOURCE = (
 TARGET = (
     "sent Verdict",
     "sent Prepared",
+    "received Stopping",
     "received file",
     "received Restore",
     "sent Ready",
@@ -54,6 +56,8 @@ HELD = (
     "received Running",
 )
 """Steps of the source at which shim, helper and CRIU exist and hold the container."""
+EARLY = ("received Restore",)
+"""A step of the target at which shim, helper and CRIU exist and wait for the images."""
 RESTORED = ("sent Ready", "received Commit", "recorded received")
 """Steps of the target at which shim, helper and CRIU exist and hold the container."""
 

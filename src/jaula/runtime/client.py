@@ -572,7 +572,11 @@ class Runtime:
                 os.close(fd)
         if on_request is not None:
             on_request(handle)
-        timeout = protocol.start_timeout(request.runtime, checkpoint=request.restore is not None)
+        timeout = protocol.start_timeout(
+            request.runtime,
+            checkpoint=request.restore is not None,
+            early=request.restore is not None and request.restore.early,
+        )
         done, _ = await asyncio.wait((reply,), timeout=timeout)
         if not done:
             await handle.kill()

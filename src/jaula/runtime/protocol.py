@@ -55,8 +55,10 @@ SANDBOX_TIMEOUT = 30.0  # seconds for the zygote to create namespaces
 _HELPER_TIMEOUT = 40.0  # seconds for a helper of the shim to create a process
 _REPORT_TIMEOUT = 15.0  # seconds for fork, clean-up and report of a shim
 _CHECKPOINT_TIMEOUT = 600.0  # seconds to write or read the memory of a container
+_TRANSFER_TIMEOUT = 3600.0  # seconds to write it, send it to another engine, and read it there
 MAX_ROUNDS = 16  # of a pre-copy
 ROUND = b"round "  # from a shim, with a round of the pre-copy
+IMAGES = b"images "  # from an engine, with a RestoredImages: the images are complete
 HELD = b"held"  # from a shim whose container is stopped, with all images written
 COMMIT = b"commit"  # from an engine that has recorded the checkpoint
 RESUME = b"resume"  # from an engine whose migration is cancelled
@@ -64,8 +66,15 @@ HOLD_SOCKET = "hold.sock"  # in the run directory, while the container is held
 CANCEL = b"cancel"  # from an engine that gives up a start, to the shim that may not be forked yet
 
 
-def helper_timeout(runtime: ExternalRuntime | None, *, checkpoint: bool = False) -> float:
-    """Return the seconds in which a helper reports; an external runtime is called twice."""
+def helper_timeout(
+    runtime: ExternalRuntime | None, *, checkpoint: bool = False, early: bool = False
+) -> float:
+    """Return the seconds in which a helper reports; an external runtime is called twice.
+
+    An ``early`` restore waits for its images.
+    """
+    if early:
+        return _TRANSFER_TIMEOUT
     if checkpoint:
         return _CHECKPOINT_TIMEOUT
     return _HELPER_TIMEOUT + (2 * runtime.timeout if runtime is not None else 0.0)
@@ -76,9 +85,11 @@ def checkpoint_timeout() -> float:
     return _CHECKPOINT_TIMEOUT + _REPORT_TIMEOUT
 
 
-def start_timeout(runtime: ExternalRuntime | None, *, checkpoint: bool = False) -> float:
+def start_timeout(
+    runtime: ExternalRuntime | None, *, checkpoint: bool = False, early: bool = False
+) -> float:
     """Return the seconds in which a shim reports that its container runs, or why it does not."""
-    return helper_timeout(runtime, checkpoint=checkpoint) + _REPORT_TIMEOUT
+    return helper_timeout(runtime, checkpoint=checkpoint, early=early) + _REPORT_TIMEOUT
 
 
 class RestoreSetup(msgspec.Struct, frozen=True):
@@ -87,6 +98,9 @@ class RestoreSetup(msgspec.Struct, frozen=True):
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``hostname``
     replaces the one that the processes had; '' keeps it. ``published`` are the TCP ports of a
     container with an egress or listen list that the host publishes; None: it has no list.
+
+    With ``early`` the images do not exist yet: the engine sends :data:`IMAGES` over the socket of
+    the hold when they are complete, and ``stdio`` with it.
     """
 
     images: str  # directory
@@ -95,6 +109,13 @@ class RestoreSetup(msgspec.Struct, frozen=True):
     stdio: tuple[int, int, int] = (0, 0, 0)
     tcp_established: bool = False
     tcp_close: bool = False
+    early: bool = False
+
+
+class RestoredImages(msgspec.Struct, frozen=True):
+    """What an engine knows when the images of an early restore are complete."""
+
+    stdio: tuple[int, int, int]
 
 
 class StartRequest(msgspec.Struct, frozen=True, tag="start"):

@@ -11,6 +11,7 @@ The order, with the side that sends::
     source  Offer                    target  Verdict
     source  Transfer(image) data     target  Prepared
     source  Transfer(root, volumes) data, Removed
+    source  Stopping
     source  Transfer(root, volumes) data, Removed
     source  Restore                  target  Ready
     source  Commit                   target  Running
@@ -243,6 +244,10 @@ class MountPoint(msgspec.Struct, frozen=True):
     directory: bool
 
 
+class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
+    """The processes are about to be stopped: do what a restore can do without their images."""
+
+
 class Restore(msgspec.Struct, frozen=True, tag="restore"):
     """Restore the processes up to the commit, :class:`Commit`, once all files have arrived.
 
@@ -253,9 +258,6 @@ class Restore(msgspec.Struct, frozen=True, tag="restore"):
     files: tuple[SentFile, ...]
     mount_points: tuple[MountPoint, ...] = ()
     stdio: tuple[int, int, int] = (0, 0, 0)
-    terminal: bool = False
-    tcp_established: bool = False
-    tcp_close: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -336,7 +338,17 @@ class HostAnswer(msgspec.Struct, frozen=True, tag="host-answer"):
 
 
 FromSource = (
-    Offer | Inquiry | HostQuery | Transfer | Removed | Prepare | Restore | Commit | Keep | Cancel
+    Offer
+    | Inquiry
+    | HostQuery
+    | Transfer
+    | Removed
+    | Prepare
+    | Stopping
+    | Restore
+    | Commit
+    | Keep
+    | Cancel
 )
 FromTarget = Verdict | Prepared | Ready | Running | Kept | Failed | Report | HostAnswer
 Message = FromSource | FromTarget

@@ -478,10 +478,13 @@ def restore_setup(
     manifest: Manifest,
     hostname: str,
     published: tuple[int, ...] | None = None,
+    *,
+    early: bool = False,
 ) -> RestoreSetup:
     """Return what the runtime needs to restore a checkpoint; ``hostname`` is the container's.
 
-    ``published`` are the published TCP ports of a container with an egress or listen list.
+    ``published`` are the published TCP ports of a container with an egress or listen list. With
+    ``early`` the images do not exist yet.
 
     The processes keep the host name that they had, unless they were those of another container.
     """
@@ -493,6 +496,7 @@ def restore_setup(
         tcp_close=manifest.tcp_close,
         hostname=hostname if hostname != former else "",
         published=published,
+        early=early,
     )
 
 

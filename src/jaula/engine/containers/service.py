@@ -189,7 +189,7 @@ class Containers(ContainerQueries):
             await self.start_container(container, manifest)
 
     async def restore(self, container: Container, checkpoint: Manifest, hold: int) -> None:
-        """Restore a container of a migration; see :meth:`Starter.start`.
+        """Restore a container of a migration early; see :meth:`Starter.start`.
 
         :raises JaulaError: when it cannot be restored, or the word to run it does not come.
         """

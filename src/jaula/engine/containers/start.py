@@ -99,7 +99,8 @@ class Starter:
     ) -> None:
         """Start a container, or continue it from a checkpoint.
 
-        ``hold`` is a socket on which the runtime asks before the restored processes run.
+        ``hold`` is a socket on which the runtime waits for the images of the checkpoint, and asks
+        before the restored processes run.
 
         :raises RuntimeFailure: when the program does not exist (127), cannot be executed (126), or
             the kernel refused a step (125).
@@ -146,6 +147,7 @@ class Starter:
                     checkpoint,
                     record.hostname,
                     ports if is_listed else None,
+                    early=hold >= 0,
                 )
                 request = msgspec.structs.replace(request, restore=restore)
             if self._services.host.selinux:

@@ -62,6 +62,7 @@ from jaula.spec.migration import (
     Restore,
     Running,
     SentFile,
+    Stopping,
     Transfer,
     TransferKind,
     Verdict,
@@ -403,6 +404,8 @@ class Outgoing:
             sender = self._sender = FileSender(await self._connect(prepared), images)
             self._report(Progress(stage="pre-copy" if rounds else "dump"))
             try:
+                if not rounds:
+                    await channel.send(Stopping())
                 self._stopped_at, self._held_at = await held.stop(
                     CheckpointRequest(
                         0,
@@ -416,6 +419,8 @@ class Outgoing:
                     sender,
                     self._report_round,
                 )
+                if rounds:
+                    await channel.send(Stopping())
                 await held.during(self._coordinator.reach(Step.HELD))
                 others = self._coordinator.sent_by_others
                 await held.during(
@@ -427,7 +432,7 @@ class Outgoing:
             await held.during(self._coordinator.reach(Step.SENT))
             self._sent_at = time.monotonic()
             self._report(Progress(stage="restore", sent=channel.sent - before + sender.sent))
-            await channel.send(self._restore_message(verdict, files))
+            await channel.send(self._restore_message(files))
             await held.during(channel.expect(Ready))
             self._ready_at = time.monotonic()
             try:
@@ -485,16 +490,13 @@ class Outgoing:
     def _copies_volumes(self) -> bool:
         return self._options.volumes is VolumeMode.COPY
 
-    def _restore_message(self, verdict: Verdict, files: tuple[SentFile, ...]) -> Restore:
+    def _restore_message(self, files: tuple[SentFile, ...]) -> Restore:
         record = self._container.record
         return Restore(
             created=time.time_ns(),
             files=files,
             mount_points=mount_points(record.pid),
             stdio=stdio_inodes(record.pid),
-            terminal=record.body.tty,
-            tcp_established=verdict.keep_address,
-            tcp_close=not verdict.keep_address,
         )
 
     def check_held(self) -> None:

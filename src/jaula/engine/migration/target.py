@@ -16,7 +16,7 @@ import contextlib
 import logging
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -27,7 +27,7 @@ from jaula.engine.migration.networks import definition, difference
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.network.config import check_pools
-from jaula.runtime.protocol import COMMIT, HELD
+from jaula.runtime.protocol import COMMIT, HELD, IMAGES, RestoredImages
 from jaula.spec.api import VolumeMode
 from jaula.spec.migration import (
     DRY_RUN,
@@ -45,6 +45,7 @@ from jaula.spec.migration import (
     Removed,
     Restore,
     Running,
+    Stopping,
     Transfer,
     TransferKind,
     Verdict,
@@ -121,6 +122,14 @@ class Made:
         self.networks.clear()
 
 
+class _Restoring(NamedTuple):
+    """A restore in progress; ``sock`` is our end of the hold."""
+
+    sock: socket.socket
+    task: asyncio.Future[None]
+    manifest: Manifest
+
+
 class Incoming:
     """One migration to this engine."""
 
@@ -151,7 +160,7 @@ class Incoming:
         self._volumes: set[str] = set()  # that existed before
         self.files: FileReceiver | None = None
         self._directory: Path | None = None  # of the images; None once they are a checkpoint
-        self._addresses: tuple[CheckpointAddress, ...] = ()
+        self._restoring: _Restoring | None = None
         self.given = False
 
     async def run(self) -> None:
@@ -183,6 +192,8 @@ class Incoming:
                 await asyncio.to_thread(self._changes().remove, message)
             elif isinstance(message, Prepare):
                 await self._create()
+            elif isinstance(message, Stopping) and not self._offer.stopped:
+                self._begin_restore()
             elif isinstance(message, Keep) and self._offer.stopped:
                 await self._keep()
                 return
@@ -405,31 +416,53 @@ class Incoming:
 
     # -- restore ---------------------------------------------------------------------------------
 
+    def _begin_restore(self) -> None:
+        """Let the runtime do what it can do without the images."""
+        if self._container is None or self._directory is None or self._restoring is not None:
+            raise ProtocolError("Stopping is out of order")
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        manifest = self._manifest(self._container)
+        restoring = asyncio.ensure_future(
+            self._containers.restore(self._container, manifest, theirs.fileno())
+        )
+        restoring.add_done_callback(lambda _: theirs.close())
+        self._restoring = _Restoring(ours, restoring, manifest)
+
     async def _restore(self, message: Restore) -> None:
-        container, files = self._container, self.files
-        if container is None or files is None or self._directory is None:
+        container, files, restoring = self._container, self.files, self._restoring
+        if container is None or files is None or self._directory is None or restoring is None:
             raise ProtocolError("Restore is out of order")
         await files.finished
         files.check(message.files)
         await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
-        checkpoints, manifest = self._services.checkpoints, self._manifest(container, message)
+        manifest = msgspec.structs.replace(
+            restoring.manifest, created=message.created, stdio=message.stdio
+        )
+        checkpoints = self._services.checkpoints
         checkpoints.place(self._directory, manifest)
         self._directory = None
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        restoring = asyncio.ensure_future(
-            self._containers.restore(container, manifest, theirs.fileno())
-        )
+        images = msgspec.json.encode(RestoredImages(message.stdio))
+        with contextlib.suppress(OSError):  # it has failed, as _hold notices
+            await asyncio.get_running_loop().sock_sendall(restoring.sock, IMAGES + images)
         sealing = asyncio.ensure_future(in_thread(checkpoints.seal, manifest))
         try:
-            await self._hold(container, ours, restoring, sealing)
+            await self._hold(container, restoring.sock, restoring.task, sealing)
         finally:
-            ours.close()
-            theirs.close()
-            await asyncio.wait((restoring, sealing))
-            for task in (restoring, sealing):
-                if not task.cancelled():
-                    task.exception()
+            await self._end_restore()
+            await asyncio.wait((sealing,))
+            if not sealing.cancelled():
+                sealing.exception()
+
+    async def _end_restore(self) -> None:
+        """Cancel a restore that has no commit, and wait for its end."""
+        if self._restoring is None:
+            return
+        restoring, self._restoring = self._restoring, None
+        restoring.sock.close()
+        await asyncio.wait((restoring.task,))
+        if not restoring.task.cancelled():
+            restoring.task.exception()
 
     async def _hold(
         self,
@@ -518,7 +551,8 @@ class Incoming:
         container.change(migration=changed)
         self._services.container_store.save(container)
 
-    def _manifest(self, container: Container, message: Restore) -> Manifest:
+    def _manifest(self, container: Container) -> Manifest:
+        """Return the manifest of the checkpoint as far as it is known before the dump."""
         offer = self._offer
         addresses = tuple(
             CheckpointAddress(each.name, each.ipv4, each.ipv6, each.mac) for each in offer.networks
@@ -526,15 +560,14 @@ class Incoming:
         return Manifest(
             container=container.id,
             name=CHECKPOINT,
-            created=message.created or time.time_ns(),
+            created=time.time_ns(),
             criu=offer.host.criu,
             kernel=offer.host.kernel,
             architecture=offer.host.architecture,
             image=offer.image,
-            stdio=message.stdio,
-            terminal=message.terminal,
-            tcp_established=message.tcp_established,
-            tcp_close=message.tcp_close,
+            terminal=offer.body.tty,
+            tcp_established=self._keep_address,
+            tcp_close=not self._keep_address,
             addresses=addresses if self._keep_address else (),
         )
 
@@ -542,6 +575,7 @@ class Incoming:
 
     async def _undo(self) -> None:
         """Remove everything that this migration has made."""
+        await self._end_restore()
         if self.files is not None:
             await self.files.close()
         if self._directory is not None:

@@ -134,6 +134,14 @@ class Criu:
         answer = self._exchange(request, {}, check=False)
         return bool(answer.success and answer.features.mem_track)
 
+    def read_kernel_features(self) -> None:
+        """Let CRIU find out what the kernel can; it keeps that in a tmpfs at /run.
+
+        Another request follows.
+        """
+        request = rpc.Request(type=rpc.FEATURE_CHECK, features=rpc.Features(), keep_open=True)
+        self._exchange(request, {}, check=False)
+
     def dump(self, options: rpc.Options, handlers: Mapping[str, Handler]) -> None:
         """Write the images of a process tree.
 

@@ -15,9 +15,11 @@ import contextlib
 import os
 import socket
 
+import msgspec
+
 from jaula.errors import RuntimeFailure
 from jaula.runtime import seqpacket
-from jaula.runtime.protocol import COMMIT, HELD, HOLD_SOCKET
+from jaula.runtime.protocol import COMMIT, HELD, HOLD_SOCKET, IMAGES, RestoredImages
 from jaula.runtime.shim.engine_connections import UCRED
 
 _BACKLOG = 8  # connections of engines
@@ -74,6 +76,23 @@ def _accept(listener: socket.socket) -> socket.socket:
         if UCRED.unpack(peer)[1] == os.getuid():
             return sock
         sock.close()
+
+
+def receive_images(engine: _socket.socket) -> RestoredImages:
+    """Wait until the images of an early restore are complete.
+
+    :raises RuntimeFailure: when the engine refuses or ends.
+    """
+    try:
+        message, _ = seqpacket.receive(engine)
+    except OSError:
+        message = b""
+    if not message.startswith(IMAGES):
+        raise RuntimeFailure(_CANCELLED)
+    return _decode(message.removeprefix(IMAGES))
+
+
+_decode = msgspec.json.Decoder(RestoredImages).decode
 
 
 def send_held(engine: _socket.socket) -> None:

@@ -5,12 +5,16 @@ start; CRIU makes the processes. The order:
 
 1. The images are compared with the spec, and those that describe confinement are written anew: the
    map of ids, and the cgroup.
-2. The root, /dev and the bind mounts are attached in a mount namespace of the helper's own.
+2. The root, /dev and the bind mounts are attached in a mount namespace of the helper's own, in
+   which CRIU runs.
 3. CRIU creates the namespaces (``setup-namespaces``): the interfaces move into the network
    namespace. With the mounts made (``post-setup-namespaces``) the first task enters its Landlock
    domain.
 4. CRIU creates the processes. While they are stopped (``pre-resume``) every one is verified in the
    kernel, and only then packets reach the container. If a row fails, they are killed.
+
+A migration starts an early restore while the images are being written: everything that needs none
+of them is done before they are complete.
 
 The images themselves are never changed: CRIU reads a directory of hard links, which is removed
 afterwards.
@@ -24,8 +28,10 @@ import secrets
 import signal
 import socket
 import stat
-from collections.abc import Callable, Collection
-from typing import NoReturn
+from collections.abc import Callable, Collection, Iterable
+from typing import NamedTuple, NoReturn
+
+import msgspec
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
 from jaula.kernel import keyring, mounts, namespaces, tty
@@ -41,7 +47,7 @@ from jaula.runtime.checkpoint import (
     network,
     verify,
 )
-from jaula.runtime.checkpoint.hold import receive_go, send_held
+from jaula.runtime.checkpoint.hold import receive_go, receive_images, send_held
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.create import id_maps, mount_plan
@@ -96,27 +102,29 @@ def start(
             annotations=spec.annotations,
         )
         confinement = expected.expect(spec, config)
-        stored = fd_stack.add(os.open(setup.images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        read = images.read_all(stored)
-        check.check(read, confinement)
-        cgroup = interfaces.cgroups.create(options.cgroup)
-        try:
-            if cgroup.frozen():
-                raise Conflict(
-                    f"cgroup {options.cgroup} is frozen: the container could not start",
-                    hint="thaw the cgroup that it is below",
-                )
-            warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
-            keyring.join_new_session()  # otherwise the container would have that of the engine
-            restoring = _Restore(spec, linux, options, setup, config, confinement, cgroup, fd_stack)
-            restoring.engine_fd = engine_fd
-            handle = restoring.run(read)
-            cgroup.release_pause_process()
-        except BaseException:
-            fd_stack.close()
-            cgroup.kill()
-            cgroup.destroy()
-            raise
+        keyring.join_new_session()  # otherwise the container would have that of the engine
+        restoring = _Restore(spec, linux, options, setup, config, confinement, fd_stack)
+        restoring.engine_fd = engine_fd
+        with contextlib.closing(restoring):
+            if setup.early:
+                restoring.start_early()
+            read = images.read_all(restoring.open_images())
+            check.check(read, confinement)
+            cgroup = interfaces.cgroups.create(options.cgroup)
+            try:
+                if cgroup.frozen():
+                    raise Conflict(
+                        f"cgroup {options.cgroup} is frozen: the container could not start",
+                        hint="thaw the cgroup that it is below",
+                    )
+                warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
+                handle = restoring.run(read, cgroup)
+                cgroup.release_pause_process()
+            except BaseException:
+                fd_stack.close()
+                cgroup.kill()
+                cgroup.destroy()
+                raise
         return ProcessHandle(
             *handle, cgroup=options.cgroup, memory_limit=memory_limit(linux), warnings=warnings
         )
@@ -124,6 +132,13 @@ def start(
         raise RuntimeFailure(str(error)) from error
     finally:
         fd_stack.close()
+
+
+class _Pipes(NamedTuple):
+    """The container's ends of stdin, stdout and stderr, and ours; -1: none."""
+
+    child: tuple[int, int, int] = (-1, -1, -1)
+    parent: tuple[int, int, int] = (-1, -1, -1)
 
 
 class _Restore:
@@ -137,7 +152,6 @@ class _Restore:
         setup: RestoreSetup,
         config: init_exec.ProcessConfig,
         confinement: check.Expected,
-        cgroup: Cgroup,
         fd_stack: FdStack,
     ) -> None:
         self._spec = spec
@@ -146,8 +160,11 @@ class _Restore:
         self._setup = setup
         self._config = config
         self._confinement = confinement
-        self._cgroup = cgroup
         self._fd_stack = fd_stack
+        self._service: criu.Criu | None = None
+        self._pipes: _Pipes | None = None
+        self._mounts = -1  # mount namespace of CRIU, if it was started early
+        self._is_done = False
         self._init = 0
         self._master = -1
         self._host_ends: tuple[int, ...] = ()
@@ -161,8 +178,43 @@ class _Restore:
         }
         self.engine_fd = -1
 
-    def run(self, read: images.Images) -> tuple[int, int, int, int, int]:
+    def start_early(self) -> None:
+        """Start CRIU, and wait until the images are complete.
+
+        :raises RuntimeFailure: when the engine cancels, or CRIU ends.
+        """
+        with _socket_of(self.engine_fd) as engine:
+            if "user" not in self._joined:  # else the images say which namespaces CRIU enters
+                host = self._fd_stack.add(namespaces.open_namespace(os.getpid(), "mnt"))
+                self._enter_mount_namespace()
+                _cover_run()
+                self._mounts = self._fd_stack.add(namespaces.open_namespace(os.getpid(), "mnt"))
+                self._pipes = self._make_pipes()
+                self._service = self._start_criu(each for each in self._pipes.child if each >= 0)
+                self._service.read_kernel_features()
+                namespaces.setns(host, namespaces.CLONE.NEWNS)
+                if not self._service.wait_for(engine):
+                    raise RuntimeFailure("criu was killed")
+            received = receive_images(engine)
+        self._setup = msgspec.structs.replace(self._setup, stdio=received.stdio)
+
+    def close(self) -> None:
+        """End CRIU, and close what the container does not need."""
+        if self._service is not None:
+            self._service.__exit__()
+        if not self._is_done:
+            for fd in (*(self._pipes or _Pipes()).parent, self._master):
+                if fd >= 0:
+                    os.close(fd)
+
+    def open_images(self) -> int:
+        """Return a descriptor of the image directory."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return self._fd_stack.add(os.open(self._setup.images, flags))
+
+    def run(self, read: images.Images, cgroup: Cgroup) -> tuple[int, int, int, int, int]:
         """Return the pid of init, the terminal master, and our ends of its pipes."""
+        self._cgroup = cgroup
         spec, options, fd_stack = self._spec, self._options, self._fd_stack
         assert spec.process is not None
         user_fd, owner = self._user_namespace()
@@ -181,7 +233,7 @@ class _Restore:
             self._host_ends = network.disconnect(options.sandbox[1])
         created = self._plan_namespaces(read)
         host_cgroups, cgroup_paths, self._cgroup_text = self._read_cgroups(created)
-        child_ends, parent_ends = self._pipes()
+        self._pipes = pipes = self._pipes or self._make_pipes()
         self._links = links = _ImageLinks(self._setup.images)
         try:
             self._write_images(links.fd, read, host_cgroups, cgroup_paths)
@@ -190,7 +242,7 @@ class _Restore:
             work = fd_stack.add(os.open(f"{staging}/work", os.O_RDONLY | os.O_CLOEXEC))
             inherited = [
                 rpc.InheritedFd(key=f"pipe:[{inode}]", fd=fd)
-                for inode, fd in zip(self._setup.stdio, child_ends, strict=True)
+                for inode, fd in zip(self._setup.stdio, pipes.child, strict=True)
                 if inode and fd >= 0
             ]
             terminal = spec.process.terminal
@@ -224,16 +276,12 @@ class _Restore:
                 request.unprivileged = True
                 pass_fds.append(links.fd)
             pid = self._restore(request, pass_fds)
-        except BaseException:
-            for fd in (*parent_ends, self._master):
-                if fd >= 0:
-                    os.close(fd)
-            raise
         finally:
             links.remove()
         if terminal and any(options.console):
             tty.set_size(self._master, *options.console)
-        return (pid, self._master, *parent_ends)
+        self._is_done = True
+        return (pid, self._master, *pipes.parent)
 
     def _restore(self, request: rpc.Options, pass_fds: list[int]) -> int:
         handlers: dict[str, criu.Handler] = {
@@ -241,15 +289,10 @@ class _Restore:
             "post-setup-namespaces": self._guard(self._enter_landlock),
             "orphan-pts-master": self._guard(self._keep_master),
         }
+        service = self._service = self._service or self._start_criu(pass_fds)
+        handlers["pre-resume"] = self._guard(self._verify, service.kill)
         try:
-            with criu.Criu(
-                f"/proc/self/fd/{self._program}",
-                pass_fds=(self._program, *pass_fds),
-                prepare=self._enter_namespaces,
-            ) as service:
-                handlers["pre-resume"] = self._guard(self._verify, service.kill)
-                self._service = service
-                pid = service.restore(request, handlers)
+            pid = service.restore(request, handlers)
         except criu.ProcessesExited:
             return self._init  # verified before; the shim reports its exit
         except RuntimeFailure as error:
@@ -271,6 +314,14 @@ class _Restore:
         if not self._verified:
             raise RuntimeFailure("criu has not let the engine verify the restored processes")
         return pid
+
+    def _start_criu(self, pass_fds: Iterable[int]) -> criu.Criu:
+        """Start CRIU in the mount namespace of this process."""
+        return criu.Criu(
+            f"/proc/self/fd/{self._program}",
+            pass_fds=(self._program, *pass_fds),
+            prepare=self._enter_namespaces,
+        )
 
     def _enter_namespaces(self) -> None:
         """Enter the namespaces that the processes have from CRIU. Runs in CRIU's process."""
@@ -335,25 +386,35 @@ class _Restore:
             frozenset(kinds), self._spec.hostname or "", self._spec.domainname or "", clocks
         )
 
-    def _attach(self, root: int, prepared: dict[int, int]) -> tuple[str, list[str]]:
-        """Attach root and prepared mounts in a mount namespace of this process's own.
+    def _enter_mount_namespace(self) -> None:
+        """Enter a mount namespace in which the host is read-only, with a staging directory.
 
-        Return the directory of ``root`` and ``work``, and CRIU's options for the other mounts. It
-        is a tmpfs that covers a directory of the host: the tasks have ids of the container when
-        they open them, so every directory above must be open to all users.
+        That is a tmpfs that covers a directory of the host: the tasks have ids of the container
+        when they open what is below, so every directory above must be open to all users.
         """
-        spec = self._spec
         self._program = self._fd_stack.add(os.open(criu.find(), os.O_RDONLY | os.O_CLOEXEC))
         namespaces.unshare(namespaces.CLONE.NEWNS)
         mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.PRIVATE)
         _protect_host()
-        staging = next(path for path in _STAGING if os.path.isdir(path))
+        staging = _staging()
         tree = mounts.new_filesystem("tmpfs", (("mode", "0711"),))
         mounts.move_mount(tree, staging)
         os.close(tree)
         os.mkdir(f"{staging}/root", 0o711)
         # The tasks begin in this directory, and open it when they bind unix sockets by name.
         os.mkdir(f"{staging}/work", 0o755)
+
+    def _attach(self, root: int, prepared: dict[int, int]) -> tuple[str, list[str]]:
+        """Attach root and prepared mounts in a mount namespace of this process's own.
+
+        Return the directory of ``root`` and ``work``, and CRIU's options for the other mounts.
+        """
+        spec = self._spec
+        if self._mounts >= 0:
+            namespaces.setns(self._mounts, namespaces.CLONE.NEWNS)
+        else:
+            self._enter_mount_namespace()
+        staging = _staging()
         if spec.root is not None and spec.root.readonly:  # CRIU 4.1 does not restore that
             mounts.mount_setattr(root, set=mounts.MOUNT_ATTR.RDONLY)
         mounts.move_mount(root, f"{staging}/root")
@@ -395,16 +456,18 @@ class _Restore:
             flags = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             os.close(os.open("console", flags, 0o600, dir_fd=dev))
 
-    def _pipes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    def _make_pipes(self) -> _Pipes:
         process_spec = self._spec.process
         assert process_spec is not None
         if process_spec.terminal:
-            return (-1, -1, -1), (-1, -1, -1)
-        return stdio_pipes(
-            host_id(self._linux.uid_mappings, process_spec.user.uid),
-            host_id(self._linux.gid_mappings, process_spec.user.gid),
-            self._options.stdin_open,
-            self._fd_stack.fds,
+            return _Pipes()
+        return _Pipes(
+            *stdio_pipes(
+                host_id(self._linux.uid_mappings, process_spec.user.uid),
+                host_id(self._linux.gid_mappings, process_spec.user.gid),
+                self._options.stdin_open,
+                self._fd_stack.fds,
+            )
         )
 
     def _read_cgroups(
@@ -563,6 +626,7 @@ class _Restore:
         self._verified = True
         if self.engine_fd >= 0:
             self._hold()
+        assert self._service is not None
         self._service.restored = self._init
         if self._setup.published is not None and self._host_ends:
             connections.track(self._init, self._netns, self._setup.published)
@@ -579,6 +643,7 @@ class _Restore:
         self._cgroup.freeze(wait=False)
         with _socket_of(self.engine_fd) as engine:
             send_held(engine)
+            assert self._service is not None
             if not self._service.wait_for(engine):
                 raise RuntimeFailure("criu was killed")
             receive_go(engine)
@@ -597,6 +662,18 @@ def _protect_host() -> None:
     tree = mounts.new_filesystem("tmpfs", (("mode", "1777"),))
     mounts.move_mount(tree, "/tmp")
     os.close(tree)
+
+
+def _staging() -> str:
+    return next(path for path in _STAGING if os.path.isdir(path))
+
+
+def _cover_run() -> None:
+    """Cover /run with a tmpfs, in which CRIU keeps what it finds out about the kernel."""
+    if os.path.isdir("/run"):
+        tree = mounts.new_filesystem("tmpfs", (("mode", "0755"),))
+        mounts.move_mount(tree, "/run")
+        os.close(tree)
 
 
 def _as_failure(error: BaseException) -> JaulaError:

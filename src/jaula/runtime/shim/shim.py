@@ -96,7 +96,9 @@ class Shim:
         self.event_loop = EventLoop()
         self.spawn_helper = spawn_helper
         spawn_helper.timeout = protocol.helper_timeout(
-            request.runtime, checkpoint=request.restore is not None
+            request.runtime,
+            checkpoint=request.restore is not None,
+            early=request.restore is not None and request.restore.early,
         )
         self.engines = ControlSockets(
             self.event_loop, request.run_dir, self._handle_request, self._after_reply, held

@@ -16,7 +16,7 @@ import pytest
 from harness import containers
 from harness.engine import PrivateEngine
 from harness.migration import ADDRESS, NAME, Site, Sites, sites, start
-from harness.migration_faults import HELD, RESTORED, SOURCE, TARGET
+from harness.migration_faults import EARLY, HELD, RESTORED, SOURCE, TARGET
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter")]
 
@@ -125,6 +125,14 @@ def test_a_process_of_the_target_is_killed(web: Sites, step: str, target: str) -
     interrupt(web, web.b, step, target)
     # The source may have given it away before the target noticed: it is restored again there.
     containers.eventually(lambda: runs_at(web) in ("a", "b"), "runs at one site", 40)
+    assert_serves(web)
+
+
+@pytest.mark.parametrize("step", EARLY)
+@pytest.mark.parametrize("target", ["criu", "helper", "shim"])
+def test_a_process_that_waits_for_the_images_is_killed(web: Sites, step: str, target: str) -> None:
+    interrupt(web, web.b, step, target)
+    containers.eventually(lambda: runs_at(web) == "a", "runs at the source", 40)
     assert_serves(web)
 
 
