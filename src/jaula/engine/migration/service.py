@@ -24,6 +24,7 @@ from jaula.engine.migration import checks, data_stream, hold, host
 from jaula.engine.migration.channel import LinkLost
 from jaula.engine.migration.group import PROJECT, Group, dependencies
 from jaula.engine.migration.held_container import HeldContainer, end, mark_moved
+from jaula.engine.migration.pause import Rates
 from jaula.engine.migration.source import (
     MigrationOptions,
     MigrationResult,
@@ -99,6 +100,7 @@ class Migration:
         self._outgoing: set[str] = set()  # ids of containers
         self._incoming: dict[str, tuple[Incoming, asyncio.Task[None]]] = {}  # by migration
         self._made = Made()
+        self._rates = Rates()
         self._held: dict[str, HeldContainer] = {}  # given away and undecided, by container
         self._tasks = BackgroundTasks(log, "the end of a migration")
 
@@ -134,6 +136,7 @@ class Migration:
                 options,
                 report,
                 functools.partial(self._open_stream, options.target),
+                self._rates,
                 coordinator,
             )
             channel = await self._connect(options.target)

@@ -32,6 +32,7 @@ from jaula.engine.migration.coordinator import Alone, Step
 from jaula.engine.migration.files import FileSender
 from jaula.engine.migration.held_container import HeldContainer
 from jaula.engine.migration.networks import definition
+from jaula.engine.migration.pause import FIXED, Rates
 from jaula.engine.networks.endpoints import settings_of, shares_network
 from jaula.engine.threads import in_own_thread, shielded
 from jaula.errors import (
@@ -80,7 +81,6 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.migration")
-_FIXED_PAUSE = 0.5  # seconds that the smallest container stands still
 _REASON_TIMEOUT = 10.0  # seconds in which a target that has failed says why
 _RUNNING_TIMEOUT = 60.0  # seconds from the commit to the container's continuation
 
@@ -141,9 +141,11 @@ class Outgoing:
         options: MigrationOptions,
         report: OnProgress,
         open_stream: Callable[[str], DataWriter],
+        rates: Rates,
         coordinator: Coordinator | None = None,
     ) -> None:
         self._open_stream = open_stream
+        self._rates = rates
         self._sender: FileSender | None = None
         self._coordinator = coordinator or Alone()
         self._services = services
@@ -177,6 +179,11 @@ class Outgoing:
         await channel.send(offer)
         verdict = await channel.expect(Verdict)
         rows += verdict.rows
+        if not self._stopped:
+            expected = str(self._rates.expect(self._options.target, offer.memory))
+            if self._options.pre_copy:
+                expected = f"less than without rounds, {expected}"
+            rows.append(CheckRow("pause", True, expected))
         self._report(Progress(stage="check", rows=tuple(rows)))
         if self._options.dry_run:
             with contextlib.suppress(LinkLost):  # it has refused
@@ -446,6 +453,10 @@ class Outgoing:
                 await shielded(held.resume())
                 self._mark(None)
             raise
+        else:
+            if not rounds:
+                pause = self._running_at - self._stopped_at
+                self._rates.add(self._options.target, sender.sent, pause)
         finally:
             if self._sender is not None:
                 await self._sender.close()
@@ -482,7 +493,7 @@ class Outgoing:
             detail = f"round {done.number} failed, the stop copies all memory: {done.failure}"
             self._report(Progress(stage="pre-copy", detail=detail))
             return
-        pause = _FIXED_PAUSE + 2 * done.duration / 1e9
+        pause = FIXED + 2 * done.duration / 1e9
         detail = f"round {done.number}, a stop now would be for about {pause:.1f} s"
         self._report(Progress(stage="pre-copy", detail=detail, sent=done.bytes))
 

@@ -146,6 +146,7 @@ def test_a_dry_run_moves_nothing(two: Sites) -> None:
     text = two.a.jaula("container", "migrate", NAME, "--to", two.b.target, "--dry-run")
     rows = dict(re.findall(r"^(?:ok|NO) +(\S+) +(.*)$", text, re.MULTILINE))
     assert {"container", "CRIU", "memory", "image", "network", "addresses"} <= set(rows)
+    assert re.fullmatch(r"about 0\.\d s \(.* of memory at 100MiB/s, assumed\)", rows["pause"])
     assert two.a.runs(NAME)
     assert two.b.state(NAME) is None
 
