@@ -147,9 +147,9 @@ class Sites:
         return len(set(rounds)) == len(rounds)
 
     @contextlib.contextmanager
-    def counting(self, address: str) -> Iterator[CountingClient]:
+    def counting(self, address: str, port: int = 7000) -> Iterator[CountingClient]:
         ip("neigh", "flush", "dev", "cable", netns=self.client)  # the switch learns the port
-        counting = CountingClient(self.client, address)
+        counting = CountingClient(self.client, address, port)
         try:
             yield counting
         finally:

@@ -75,7 +75,7 @@ class Engine:
         """The migrations. They are loaded with the first one: most engines have none."""
         from jaula.engine.migration.service import Migration
 
-        return Migration(self.services, self.containers, self.images)
+        return Migration(self.services, self.containers, self.images, self.pods)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""

@@ -61,6 +61,10 @@ ROUND = b"round "  # from a shim, with a round of the pre-copy
 IMAGES = b"images "  # from an engine, with a RestoredImages: the images are complete
 HELD = b"held"  # from a shim whose container is stopped, with all images written
 COMMIT = b"commit"  # from an engine that has recorded the checkpoint
+HELD_NAMESPACES = {"user": "user", "network": "net", "ipc": "ipc", "uts": "uts"}
+"""OCI type: file below /proc/PID/ns. A restored container that is held sends these descriptors."""
+READY = b"ready"  # from a shim whose CRIU is ready to stop a container of a group
+STOP = b"stop"  # from an engine, when all of the group are ready
 RESUME = b"resume"  # from an engine whose migration is cancelled
 HOLD_SOCKET = "hold.sock"  # in the run directory, while the container is held
 CANCEL = b"cancel"  # from an engine that gives up a start, to the shim that may not be forked yet
@@ -98,6 +102,7 @@ class RestoreSetup(msgspec.Struct, frozen=True):
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``hostname``
     replaces the one that the processes had; '' keeps it. ``published`` are the TCP ports of a
     container with an egress or listen list that the host publishes; None: it has no list.
+    ``shares_network`` says that others join its network namespace before it is continued.
 
     With ``early`` the images do not exist yet: the engine sends :data:`IMAGES` over the socket of
     the hold when they are complete, and ``stdio`` with it.
@@ -110,6 +115,7 @@ class RestoreSetup(msgspec.Struct, frozen=True):
     tcp_established: bool = False
     tcp_close: bool = False
     early: bool = False
+    shares_network: bool = False
 
 
 class RestoredImages(msgspec.Struct, frozen=True):
@@ -231,7 +237,8 @@ class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
 
     One descriptor: a SOCK_SEQPACKET socket. The shim sends :data:`ROUND` and a
     :class:`PreDumpRound` as JSON after each of at most ``pre_copy`` rounds, whose files are
-    complete then. It sends :data:`HELD` and the nanoseconds since the processes were stopped when
+    complete then. With ``group`` it sends :data:`READY` then, and waits for :data:`STOP` before it
+    stops a process. It sends :data:`HELD` and the nanoseconds since the processes were stopped when
     the images are complete, and goes on as the other end answers: :data:`COMMIT`, or anything else
     to give up. Exec'd processes are not in it: it is refused if there are any, or they are killed
     (``end_execs``), or run on (``keep_execs``).
@@ -246,6 +253,7 @@ class CheckpointRequest(msgspec.Struct, frozen=True, tag="checkpoint"):
     keep_execs: bool = False
     pre_copy: int = 0
     hold: bool = False  # keep it stopped until an engine decides, if that takes another engine
+    group: bool = False  # stop it when the others of its group are ready
 
 
 class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):

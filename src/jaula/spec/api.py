@@ -374,7 +374,7 @@ class ContainerMigrate(Document, frozen=True, kw_only=True):
 
 
 class GroupMigrate(Document, frozen=True, kw_only=True):
-    """``POST /jaula/migrate``: move the named containers, or those of a compose project, as one.
+    """``POST /jaula/migrate``: move the named containers, or those of a project or pod, as one.
 
     The other members are those of :class:`ContainerMigrate`.
     """
@@ -382,6 +382,7 @@ class GroupMigrate(Document, frozen=True, kw_only=True):
     to: str = ""
     containers: tuple[str, ...] = ()
     project: str = ""
+    pod: str = ""
     address: AddressMode = AddressMode.AUTO
     volumes: VolumeMode = VolumeMode.COPY
     dry_run: bool = False

@@ -16,6 +16,9 @@ The order, with the side that sends::
     source  Restore                  target  Ready
     source  Commit                   target  Running
 
+A sandbox of a pod has a connection of its own. :class:`SandboxOffer` takes the place of the offer,
+no image and no root is sent, and its only file is the content of its /dev/shm.
+
 ``Cancel`` from the source, ``Failed`` from the target and the end of the connection undo everything
 at the target until ``Commit``. An :class:`Inquiry` in place of an offer asks how a migration ended,
 and a :class:`HostQuery` for the facts of the target's host.
@@ -39,6 +42,7 @@ import msgspec
 from jaula.errors import InvalidRequest
 from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
 from jaula.spec.api_networks import NetworkCreate
+from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 
 VERSION = 2
 DRY_RUN = "dry run"  # reason of a Cancel that is not a failure
@@ -151,7 +155,8 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
 
     ``body`` is the create request, complete. ``memory`` is what its processes use, in bytes.
     ``members`` is the number of containers that move as one. A ``stopped`` container moves without
-    processes: :class:`Keep` follows in place of :class:`Restore`.
+    processes: :class:`Keep` follows in place of :class:`Restore`. ``pod`` is the request of a
+    container of a pod, whose ``sandbox`` is a name; it takes the place of ``body``.
     """
 
     version: int
@@ -170,6 +175,22 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     volume_mode: VolumeMode = VolumeMode.COPY
     members: int = 1
     stopped: bool = False
+    pod: PodContainerRequest | None = None
+
+
+class SandboxOffer(msgspec.Struct, frozen=True, tag="sandbox-offer"):
+    """Ask whether the target takes a pod. ``addresses`` are those of its network."""
+
+    version: int
+    id: str  # of the migration
+    name: str  # of the sandbox
+    request: PodSandboxRequest
+    host: HostDescription
+    addresses: tuple[str, ...] = ()
+    owner: str = "0"
+    owner_gid: int = 0
+    address: AddressMode = AddressMode.AUTO
+    members: int = 1
 
 
 class CheckRow(msgspec.Struct, frozen=True):
@@ -195,6 +216,7 @@ class TransferKind(StrEnum):
     IMAGE = "image"  # an archive as of `save`
     ROOT = "root"  # files of the root file system, as a layer
     VOLUME = "volume"  # files of one volume
+    SHM = "shm"  # files of the /dev/shm of a pod, as a tar
 
 
 class Transfer(msgspec.Struct, frozen=True, tag="transfer"):
@@ -221,13 +243,17 @@ class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
 
     ``token`` is hexadecimal: it binds the connection of the checkpoint's files to this migration.
     ``volumes_there`` are the volumes of a stopped container that the target has already, for a
-    container that moved before: their files stay as they are there.
+    container that moved before: their files stay as they are there. ``addresses`` are those of a
+    sandbox, and ``keep_address`` says that they are the former ones; ``detail`` says why not.
     """
 
     container: str  # id
     warnings: tuple[str, ...] = ()
     volumes_there: tuple[str, ...] = ()
     token: str = ""
+    addresses: tuple[str, ...] = ()
+    keep_address: bool = True
+    detail: str = ""
 
 
 class SentFile(msgspec.Struct, frozen=True):
@@ -245,7 +271,12 @@ class MountPoint(msgspec.Struct, frozen=True):
 
 
 class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
-    """The processes are about to be stopped: do what a restore can do without their images."""
+    """The processes are about to be stopped: do what a restore can do without their images.
+
+    Without ``keep_address`` the owner of the network has a new one: connections are closed.
+    """
+
+    keep_address: bool = True
 
 
 class Restore(msgspec.Struct, frozen=True, tag="restore"):
@@ -339,6 +370,7 @@ class HostAnswer(msgspec.Struct, frozen=True, tag="host-answer"):
 
 FromSource = (
     Offer
+    | SandboxOffer
     | Inquiry
     | HostQuery
     | Transfer

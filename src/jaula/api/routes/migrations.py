@@ -26,13 +26,14 @@ async def migrate_group(request: Request) -> Answer:
     """Move several containers to another engine as one: ``POST /jaula/migrate``.
 
     ``Containers`` are names or ids; in their place ``Project`` selects the running containers of a
-    compose project. The answer is that of one container, with the member ``Name`` in each document.
+    compose project, and ``Pod`` those of a pod with its sandbox, by name or id. The answer is that
+    of one container, with the member ``Name`` in each document.
     """
     body = await request.document(GroupMigrate, required=True)
     if not body.to:
         raise InvalidRequest("the target of a migration is required", hint="To: tcp://HOST:2376")
-    if bool(body.containers) == bool(body.project):
-        raise InvalidRequest("exactly one of Containers and Project is required")
+    if sum(map(bool, (body.containers, body.project, body.pod))) != 1:
+        raise InvalidRequest("exactly one of Containers, Project and Pod is required")
     steps = request.engine.migrations.migrate_group(body)
     return StreamResponse(json_lines(steps), error_chunk=response.progress_error)
 

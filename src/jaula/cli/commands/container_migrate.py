@@ -33,9 +33,9 @@ _OUTCOMES = {
 
 def run(options: Options) -> int:
     """Move the container, and print the stages to stderr and the id at the target to stdout."""
-    project = options.text("project")
-    if bool(options.arguments) == bool(project):
-        raise UsageError("containers or --project are required, and not both", status=1)
+    project, pod = options.text("project"), options.text("pod")
+    if sum(map(bool, (options.arguments, project, pod))) != 1:
+        raise UsageError("containers, --project or --pod is required, and one of them", status=1)
     if options.on("keep-address") and options.on("new-address"):
         raise UsageError("--keep-address and --new-address exclude each other", status=1)
     resume = options.on("resume")
@@ -53,11 +53,11 @@ def run(options: Options) -> int:
         "Resume": resume,
     }
     client = Client(Settings.host)
-    if project or len(options.arguments) > 1:
+    if project or pod or len(options.arguments) > 1:
         if resume:
             raise UsageError("--resume takes one container", status=1)
         del body["Resume"]
-        body |= {"Containers": options.arguments, "Project": project}
+        body |= {"Containers": options.arguments, "Project": project, "Pod": pod}
         return migrate.run(client, body, quiet=options.on("quiet"))
     name = options.arguments[0]
     path = f"/jaula/containers/{quote(name)}/migrate"
@@ -144,6 +144,7 @@ COMMAND = Command(
         Flag("end-execs", "", "bool", "End exec'd processes, which cannot be moved"),
         Flag("keep-address", "", "bool", "Keep the addresses, and established TCP connections"),
         Flag("new-address", "", "bool", "Take new addresses, and close TCP connections"),
+        Flag("pod", "", "string", "Move a pod with its containers, by its name or id"),
         Flag("pre-copy", "", "int", "Copy memory in up to so many rounds before it stops"),
         Flag("project", "", "string", "Move the running containers of a compose project, as one"),
         Flag("quiet", "q", "bool", "Print the id at the target only"),
@@ -164,12 +165,14 @@ COMMAND = Command(
         "The container stands still until it runs there; if a step fails, it runs on here. "
         "It never runs twice. Several containers move as one: all are stopped and given to the "
         "target at the same moment, or run on here, and their networks are made there. "
+        "Containers that share a network namespace move together. "
         "^C cancels until the container was given to the target."
     ),
     examples=(
         ("See whether it would work", "jaula container migrate web --to tcp://b:2376 --dry-run"),
         ("Move a container", "jaula container migrate web --to tcp://b:2376"),
         ("Move a compose project", "jaula container migrate --project shop --to tcp://b:2376"),
+        ("Move a pod of Kubernetes", "jaula container migrate --pod web --to tcp://b:2376"),
         ("Finish after a broken connection", "jaula container migrate web --resume"),
     ),
     see_also=("checkpoint create", "start"),

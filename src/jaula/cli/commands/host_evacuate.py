@@ -28,7 +28,7 @@ def run(options: Options) -> int:
     if not 1 <= parallel <= 16:
         raise UsageError("--parallel must be from 1 to 16", status=1)
     client = Client(Settings.host)
-    units = evacuate.plan(client.get("/containers/json", (("all", True),)) or [])
+    units = evacuate.plan(client.get("/containers/json", (("all", True), ("pods", True))) or [])
     evacuation = evacuate.Evacuation(
         target,
         units,
@@ -51,7 +51,7 @@ def run(options: Options) -> int:
     if dry_run:
         return int(any(row.result == evacuate.STAYS for row in rows))
     moved = all(row.result == evacuate.MOVED for row in rows)
-    return int(not moved and bool(client.get("/containers/json")))
+    return int(not moved and bool(client.get("/containers/json", (("pods", True),))))
 
 
 def _run(evacuation: evacuate.Evacuation, parallel: int) -> None:
@@ -86,9 +86,10 @@ COMMAND = Command(
     max_args=0,
     description=(
         "Moves the running containers with their memory, and the files of those that do not run. "
-        "The containers of a compose project, and those with a common volume, move as one. Their "
-        "networks are made at the target. The status is 0 if everything has moved, or nothing runs "
-        "here any more. ^C lets the current move end, and reports what remains."
+        "The containers of a compose project or of a pod move as one, and so do those with a "
+        "common volume or network namespace. Their networks are made at the target. The status is "
+        "0 if everything has moved, or nothing runs here any more. ^C lets the current move end, "
+        "and reports what remains."
     ),
     examples=(
         ("See what would move", "jaula host evacuate --to tcp://b:2376 --dry-run"),

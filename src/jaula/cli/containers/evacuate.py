@@ -64,13 +64,17 @@ class Row:
 def plan(containers: Iterable[dict[str, Any]]) -> list[Unit]:
     """Return what moves together: groups, then single containers, then those that do not run. Pure.
 
-    ``containers`` are documents of ``GET /containers/json``. Running containers of one project, or
-    with a common volume, are a group.
+    ``containers`` are documents of ``GET /containers/json``. Running containers of one project or
+    pod, or with a common volume or network namespace, are a group. The cluster removes what does
+    not run in a pod.
     """
     running: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for each in sorted(containers, key=_name):
-        (running if _runs(each) else others).append(each)
+        if _runs(each):
+            running.append(each)
+        elif "Pod" not in each:
+            others.append(each)
     groups: list[tuple[set[tuple[str, str]], list[dict[str, Any]]]] = []
     for each in running:
         keys = _ties(each)
@@ -97,6 +101,12 @@ def _ties(container: dict[str, Any]) -> set[tuple[str, str]]:
     ties = {("volume", mount["Name"]) for mount in container["Mounts"] if mount.get("Name")}
     if project := container["Labels"].get(PROJECT):
         ties.add(("project", project))
+    if pod := container.get("Pod"):
+        ties.add(("container", pod["Sandbox"]))
+    kind, _, owner = container["HostConfig"]["NetworkMode"].partition(":")
+    if kind == "container":
+        ties.add(("container", owner))
+    ties.add(("container", container["Id"]))
     return ties
 
 
@@ -104,10 +114,15 @@ def _label(members: list[dict[str, Any]]) -> str:
     for each in members:
         if project := each["Labels"].get(PROJECT):
             return str(project)
+        if pod := each.get("Pod"):
+            return f"pod {pod['Name']}"
     if len(members) == 1:
         return ""
-    common = [name for _, name in set.intersection(*map(_ties, members))]
-    return f"volume {min(common)}" if common else "common volumes"
+    common = set.intersection(*map(_ties, members))
+    if volumes := [name for kind, name in common if kind == "volume"]:
+        return f"volume {min(volumes)}"
+    owners = [_name(each) for each in members if ("container", each["Id"]) in common]
+    return f"network of {owners[0]}" if owners else "common volumes"
 
 
 class Evacuation:

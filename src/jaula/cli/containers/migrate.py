@@ -60,8 +60,12 @@ def run(client: Client, body: dict[str, object], *, quiet: bool) -> int:
     if not quiet:
         longest = max(each["PauseMilliseconds"] for each in results)
         sent = sum(each["Sent"] for each in results)
+        what = f"{len(results)} containers run"
+        if body.get("Pod"):  # one result is that of its sandbox
+            count = len(results) - 1
+            what = f"The pod runs with {count} container{'s' if count != 1 else ''}"
         print(
-            f"{len(results)} containers run at {results[0]['Target']};"
+            f"{what} at {results[0]['Target']};"
             f" stood still for {longest} ms, {bytes_size(sent)} sent",
             file=sys.stderr,
         )
@@ -78,6 +82,8 @@ def follow(documents: Iterable[dict[str, Any]], say: Callable[[str], None]) -> l
         stage, name = document["Stage"], document["Name"]
         if stage == "done":
             results.append(document)
+        elif stage == "network":
+            say(f"{name}: {document['Detail']}")
         elif stage in _STAGES and (name, stage) not in seen:
             seen.add((name, stage))
             say(f"{name}: {_STAGES[stage]}")

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from jaula.images.store.catalog import Image
     from jaula.spec.pod import PodContainerRequest
 
+NAMESPACE_MODES = ("network_mode", "pid_mode", "ipc_mode", "uts_mode", "userns_mode")
+"""Fields of a host configuration that may name a container, as container:NAME."""
+
 _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
 
@@ -380,7 +383,7 @@ def with_container_ids(services: Services, host: HostConfig) -> HostConfig:
     The name of an absent container stays.
     """
     changed = {}
-    for field in ("network_mode", "pid_mode", "ipc_mode", "uts_mode", "userns_mode"):
+    for field in NAMESPACE_MODES:
         kind, colon, ref = getattr(host, field).partition(":")
         if kind == "container" and colon and ref:
             changed[field] = f"container:{_container_id(services, ref)}"

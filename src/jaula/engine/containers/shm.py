@@ -24,11 +24,7 @@ def shared(services: Services, record: ContainerRecord) -> str | None:
     """
     resolved = record.resolved
     if resolved.namespaces.ipc.container:
-        owner = services.container_store.find(resolved.namespaces.ipc.container)
-        path = str(services.config.paths.container_run(owner.id) / "shm")
-        if not os.path.ismount(path):
-            _fetch_shm(owner, path)
-        return path
+        return of(services, services.container_store.find(resolved.namespaces.ipc.container))
     if not resolved.namespaces.shareable_ipc:
         return None
     path = str(services.config.paths.container_run(record.id) / "shm")
@@ -39,6 +35,17 @@ def shared(services: Services, record: ContainerRecord) -> str | None:
         label = security.selinux_labels(resolved, services.host, record.level).mount
         context = f',context="{label}"' if label else ""
         mounts.mount("shm", path, "tmpfs", flags, f"mode=1777,size={size}{context}")
+    return path
+
+
+def of(services: Services, owner: Container) -> str:
+    """Return the path of the /dev/shm that a running container shares, mounted.
+
+    :raises Conflict: when it does not run.
+    """
+    path = str(services.config.paths.container_run(owner.id) / "shm")
+    if not os.path.ismount(path):
+        _fetch_shm(owner, path)
     return path
 
 

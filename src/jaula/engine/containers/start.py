@@ -149,6 +149,8 @@ class Starter:
                     ports if is_listed else None,
                     early=hold >= 0,
                 )
+                if hold >= 0 and self._shares_network(record):
+                    restore = msgspec.structs.replace(restore, shares_network=True)
                 request = msgspec.structs.replace(request, restore=restore)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
@@ -281,8 +283,8 @@ class Starter:
         paths: dict[str, str] = {}
         for kind, ref in modes.containers().items():
             other = self._services.container_store.find(ref)
-            pid = other.record.pid
-            if not other.live or not pid:
+            pid = other.held.pid if other.held is not None else other.record.pid
+            if not pid or not (other.live or other.held is not None):
                 raise Conflict(f"cannot join {kind} of a non running container: {other.name}")
             other_modes = other.record.resolved.namespaces
             if kind == "ipc" and not other_modes.shareable_ipc:
@@ -334,6 +336,12 @@ class Starter:
                     hint="a container can join namespaces of one user namespace only",
                 )
 
+    def _shares_network(self, record: ContainerRecord) -> bool:
+        return any(
+            other.record.resolved.namespaces.net.container == record.id
+            for other in self._services.container_store
+        )
+
     def _namespace_owner(self, modes: Namespaces) -> Container | None:
         for ref in modes.containers().values():
             return self._services.container_store.find(ref)
@@ -375,12 +383,12 @@ class Starter:
 
     def ids_of(self, container: Container) -> IdRange | None:
         """Return the ids that a running container uses, its own or those of the one it joined."""
-        record = container.record
-        if record.borrowed_size:
-            return IdRange(record.borrowed_start, record.borrowed_size)
-        if record.resolved.namespaces.user.host or not record.range_size:
+        taken = _taken(container)
+        if taken.borrowed_size:
+            return IdRange(taken.borrowed_start, taken.borrowed_size)
+        if container.record.resolved.namespaces.user.host or not taken.range_size:
             return None
-        return IdRange(record.range_start, record.range_size)
+        return IdRange(taken.range_start, taken.range_size)
 
     def _maps(self, record: ContainerRecord, resources: StartResources) -> IdMaps:
         """Return the id maps of the container's user namespace; empty if that is the host's."""
@@ -389,7 +397,7 @@ class Starter:
         is_borrowed = resources.shared_ids is not None
         while is_borrowed and (owner := self._namespace_owner(record.resolved.namespaces)):
             record = owner.record
-            is_borrowed = bool(record.borrowed_size)
+            is_borrowed = bool(_taken(owner).borrowed_size)
         default = self._services.id_ranges.mappings(resources.ids)
         return keep_id_maps(record, resources.ids) or (default, ())
 
@@ -478,6 +486,12 @@ class Starter:
             or (modes.user.host and any(m.shared for m in record.mounts)),
             sessions=f"{run}/{SESSIONS}" if run else "",
         )
+
+
+def _taken(container: Container) -> ContainerRecord | StartIntent:
+    """Return what has the ids of a container: its intent until a restored one has its commit."""
+    record = container.record
+    return record if container.held is None else record.start_intent or record
 
 
 def running_fields(intent: StartIntent) -> dict[str, Any]:

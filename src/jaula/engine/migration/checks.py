@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -16,7 +16,6 @@ from jaula.spec.migration import CheckRow, HostAnswer, HostDescription, Offer, O
 from jaula.spec.units import bytes_size
 from jaula.state.records import ContainerRecord, MountRecord
 
-_OWN = "create it with a namespace of its own"
 _NUMBERS = re.compile(r"\d+")
 _SHOWN_FEATURES = 6
 _MEMORY_RESERVE = 64 << 20  # bytes beyond what the processes use now
@@ -28,10 +27,7 @@ def check_record(record: ContainerRecord) -> None:
     :raises InvalidRequest: with the way out.
     """
     modes, resolved = record.resolved.namespaces, record.resolved
-    others = sorted(modes.containers())
     for problem, hint in (
-        ("it belongs to a pod" if record.in_pod else "", "let Kubernetes move the pod"),
-        (f"it has the {others[0]} namespace of another container" if others else "", _OWN),
         ("it has the network of the host" if modes.net.host else "", "use a bridge network"),
         ("it is linked to another container" if resolved.links else "", "use a network"),
         ("it has volumes of another container" if resolved.volumes_from else "", "name them"),
@@ -39,6 +35,41 @@ def check_record(record: ContainerRecord) -> None:
     ):
         if problem:
             raise InvalidRequest(problem, hint=hint)
+
+
+def check_namespaces(
+    record: ContainerRecord,
+    owners: Mapping[str, ContainerRecord],
+    running: Iterable[ContainerRecord],
+    group: Collection[str],
+) -> None:
+    """Check that all containers that share namespaces with a container move with it.
+
+    ``owners`` are those whose namespaces it joins, by id, and ``group`` the ids that move as one.
+
+    :raises InvalidRequest: with the missing one, and the command that moves both.
+    """
+    for kind, owner in sorted(record.resolved.namespaces.containers().items()):
+        if owner not in group:
+            other = owners[owner]
+            raise InvalidRequest(
+                f"it is in the {kind} namespace of container {other.name}, which does not move",
+                hint=_move_both(other, record),
+            )
+    for each in running:
+        for kind, owner in sorted(each.resolved.namespaces.containers().items()):
+            if owner == record.id and each.id not in group:
+                raise InvalidRequest(
+                    f"container {each.name} is in its {kind} namespace, and does not move",
+                    hint=_move_both(record, each),
+                )
+
+
+def _move_both(owner: ContainerRecord, member: ContainerRecord) -> str:
+    if owner.sandbox is not None:
+        return f"move the pod: jaula container migrate --pod {owner.id[:12]} --to tcp://HOST:2376"
+    names = f"{owner.name} {member.name}"
+    return f"move both: jaula container migrate {names} --to tcp://HOST:2376"
 
 
 class HostComparison(msgspec.Struct, frozen=True):

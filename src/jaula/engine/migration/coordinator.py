@@ -16,6 +16,7 @@ class Step(StrEnum):
     """A point at which the members wait for each other."""
 
     CREATED = "created"  # at the target, with the files of the first pass
+    STOP = "stop"  # CRIU is ready to stop the processes, after the rounds of a pre-copy
     HELD = "held"  # dumped, and stopped
     SENT = "sent"  # everything has arrived
     READY = "ready"  # restored, verified, and not running yet
@@ -69,6 +70,17 @@ class Coordinator(Protocol):
         """Wait for the creation of earlier members; yield whether this one sends the image."""
         ...
 
+    def keeps_address(self, *, own: bool) -> bool:
+        """Record whether this member keeps its address; return whether its connections go on.
+
+        A member of a network namespace depends on the owner's address.
+        """
+        ...
+
+    async def namespaces(self) -> None:
+        """Wait until the members whose namespaces this one joins are ready at the target."""
+        ...
+
     async def give(self, outgoing: Givable) -> None:
         """Wait until all members are ready, and give all of them away.
 
@@ -95,6 +107,13 @@ class Alone:
     async def creation(self, image: str) -> AsyncIterator[bool]:
         """Yield True."""
         yield True
+
+    def keeps_address(self, *, own: bool) -> bool:
+        """Return the decision of the container itself."""
+        return own
+
+    async def namespaces(self) -> None:
+        """Return at once."""
 
     async def give(self, outgoing: Givable) -> None:
         """Give the container away.

@@ -30,8 +30,8 @@ _DEPENDS_ON = "com.docker.compose.depends_on"  # SERVICE:CONDITION:RESTART,...
 def dependencies(records: Iterable[ContainerRecord]) -> dict[str, frozenset[str]]:
     """Return the ids that each container depends on, by id. Pure.
 
-    The sources are compose's labels and legacy links. Containers outside of ``records`` are left
-    out.
+    The sources are namespaces that one joins, compose's labels and legacy links. Containers outside
+    of ``records`` are left out.
     """
     records = tuple(records)
     services: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -49,8 +49,14 @@ def dependencies(records: Iterable[ContainerRecord]) -> dict[str, frozenset[str]
         for link in record.body.host_config.links:
             if (name := link.partition(":")[0].lstrip("/")) in names:
                 found.add(names[name])
+        found |= joined(record) & {each.id for each in records}
         result[record.id] = frozenset(found - {record.id})
     return result
+
+
+def joined(record: ContainerRecord) -> frozenset[str]:
+    """Return the ids of the containers whose namespaces a container joins. Pure."""
+    return frozenset(record.resolved.namespaces.containers().values())
 
 
 def ordered(depends: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
@@ -70,24 +76,29 @@ def ordered(depends: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
 class Group:
     """The common state of the members; their keys are ids of containers.
 
-    ``depends`` are the members that each one depends on, and ``volumes`` the names of the volumes
-    of each. A volume of several members is sent by the first of them.
+    ``depends`` are the members that each one depends on, ``owners`` those whose namespaces it
+    joins, and ``volumes`` the names of the volumes of each. A volume of several members is sent by
+    the first of them.
     """
 
     def __init__(
         self,
         database: Database,
         depends: Mapping[str, frozenset[str]],
+        owners: Mapping[str, frozenset[str]],
         volumes: Mapping[str, frozenset[str]],
     ) -> None:
         self.database = database
+        self.owners = owners
         self.order = ordered(depends)
         self.given = False
         self.images: set[str] = set()  # ids that a member sends
         self._arrived: dict[Step, set[str]] = defaultdict(set)
         self._complete: dict[Step, asyncio.Event] = defaultdict(asyncio.Event)
         self.created = {each: asyncio.Event() for each in self.order}
+        self.ready = {each: asyncio.Event() for each in self.order}
         self.continued = {each: asyncio.Event() for each in self.order}
+        self.new_addresses: set[str] = set()  # members that do not keep theirs
         self._outgoing: list[Givable] = []
         before: dict[str, frozenset[str]] = {}
         self.members = {}
@@ -161,7 +172,18 @@ class Member:
         yield sends
         self._group.created[self._key].set()
 
+    def keeps_address(self, *, own: bool) -> bool:
+        if not own:
+            self._group.new_addresses.add(self._key)
+        owners = self._group.owners[self._key]
+        return own and not owners & self._group.new_addresses
+
+    async def namespaces(self) -> None:
+        for each in self._group.owners[self._key]:
+            await self._group.ready[each].wait()
+
     async def give(self, outgoing: Givable) -> None:
+        self._group.ready[self._key].set()
         await self._group.give(outgoing)
 
     @contextlib.asynccontextmanager

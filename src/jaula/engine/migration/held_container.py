@@ -16,7 +16,16 @@ from jaula.engine.containers.checkpoint import decode_round
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.migration import hold
 from jaula.errors import NotFound, RuntimeFailure
-from jaula.runtime.protocol import COMMIT, HELD, RESUME, ROUND, CheckpointRequest, PreDumpRound
+from jaula.runtime.protocol import (
+    COMMIT,
+    HELD,
+    READY,
+    RESUME,
+    ROUND,
+    STOP,
+    CheckpointRequest,
+    PreDumpRound,
+)
 from jaula.state.records import MigrationPhase
 
 if TYPE_CHECKING:
@@ -45,31 +54,43 @@ class HeldContainer:
         request: CheckpointRequest,
         sender: FileSender,
         on_round: Callable[[PreDumpRound], None],
+        on_ready: Callable[[], Awaitable[None]],
     ) -> tuple[float, float]:
         """Dump the container, and return when it is held. Its memory is sent while it is written.
 
         Return when its processes were stopped, and when the images were complete, as values of
-        time.monotonic(). ``on_round`` is called after each round of a pre-copy.
+        time.monotonic(). ``on_round`` is called after each round of a pre-copy. ``on_ready`` is
+        awaited before a container of a group is stopped.
 
         :raises JaulaError: when CRIU or the sender fails; the container runs on.
         """
         self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.setblocking(False)
         self._dump = asyncio.ensure_future(self._shim.checkpoint(request, theirs.detach()))
-        return await self.during(self._send_dump(self._sock, sender, on_round))
+        return await self.during(self._send_dump(self._sock, sender, on_round, on_ready))
 
     async def _send_dump(
-        self, sock: socket.socket, sender: FileSender, on_round: Callable[[PreDumpRound], None]
+        self,
+        sock: socket.socket,
+        sender: FileSender,
+        on_round: Callable[[PreDumpRound], None],
+        on_ready: Callable[[], Awaitable[None]],
     ) -> tuple[float, float]:
         loop = asyncio.get_running_loop()
 
         async def wait_for_images() -> bytes:
-            while (message := await loop.sock_recv(sock, 4096)).startswith(ROUND):
-                done = decode_round(message)
-                if not done.failure:
-                    sender.add_round(done.number)
-                on_round(done)
-            return message
+            while True:
+                message = await loop.sock_recv(sock, 4096)
+                if message == READY:
+                    await on_ready()
+                    await loop.sock_sendall(sock, STOP)
+                elif message.startswith(ROUND):
+                    done = decode_round(message)
+                    if not done.failure:
+                        sender.add_round(done.number)
+                    on_round(done)
+                else:
+                    return message
 
         report = asyncio.ensure_future(wait_for_images())
         try:

@@ -52,7 +52,9 @@ def _release(services: Services, container: Container) -> None:
 
     set_ports(container.record, up=True)
     with contextlib.suppress(NotFound), open_cgroup(services, container.record) as cgroup:
-        network.unlock(container.record.pid, cgroup.pids(), {})
+        is_joined = bool(container.record.resolved.namespaces.net.container)
+        run_ids = () if is_joined else ("",)  # CRIU's tables of a joined one are not all its own
+        network.unlock(container.record.pid, cgroup.pids(), {}, run_ids)
         cgroup.thaw()
 
 

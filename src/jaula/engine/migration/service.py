@@ -22,10 +22,13 @@ from jaula import tls
 from jaula.engine.migration import channel as channels
 from jaula.engine.migration import checks, data_stream, hold, host
 from jaula.engine.migration.channel import LinkLost
-from jaula.engine.migration.group import PROJECT, Group, dependencies
-from jaula.engine.migration.held_container import HeldContainer, end, mark_moved
+from jaula.engine.migration.group import PROJECT, Group, dependencies, joined, ordered
+from jaula.engine.migration.held_container import end, mark_moved
 from jaula.engine.migration.pause import Rates
+from jaula.engine.migration.sandbox_source import OutgoingSandbox
+from jaula.engine.migration.sandbox_target import IncomingSandbox
 from jaula.engine.migration.source import (
+    Held,
     MigrationOptions,
     MigrationResult,
     OnProgress,
@@ -57,6 +60,7 @@ from jaula.spec.migration import (
     Outcome,
     ProtocolError,
     Report,
+    SandboxOffer,
 )
 from jaula.state.records import MigrationPhase
 from jaula.tasks import BackgroundTasks
@@ -64,7 +68,7 @@ from jaula.tls import TlsError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from ssl import SSLContext
 
     from jaula.engine.containers.service import Containers
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from jaula.engine.migration.data_stream import DataWriter
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.engine.pods.service import Pods
     from jaula.spec.api_params import Remote
     from jaula.tls import TlsCodec
 
@@ -93,15 +98,19 @@ OnMember = Callable[["Container", Progress], None]
 class Migration:
     """Moves containers between this engine and others."""
 
-    def __init__(self, services: Services, containers: Containers, images: Images) -> None:
+    def __init__(
+        self, services: Services, containers: Containers, images: Images, pods: Pods
+    ) -> None:
         self._services = services
         self._containers = containers
         self._images = images
+        self._pods = pods
         self._outgoing: set[str] = set()  # ids of containers
-        self._incoming: dict[str, tuple[Incoming, asyncio.Task[None]]] = {}  # by migration
+        # by migration
+        self._incoming: dict[str, tuple[Incoming | IncomingSandbox, asyncio.Task[None]]] = {}
         self._made = Made()
         self._rates = Rates()
-        self._held: dict[str, HeldContainer] = {}  # given away and undecided, by container
+        self._held: dict[str, Held] = {}  # given away and undecided, by container
         self._tasks = BackgroundTasks(log, "the end of a migration")
 
     # -- source ----------------------------------------------------------------------------------
@@ -112,11 +121,12 @@ class Migration:
         options: MigrationOptions,
         report: OnProgress,
         coordinator: Coordinator | None = None,
+        group: frozenset[str] = frozenset(),
     ) -> MigrationResult | None:
         """Move a container to another engine; return None after a dry run.
 
         A cancellation before the container is given away leaves it running here. A member of a
-        group has a ``coordinator``.
+        group has a ``coordinator``, and ``group`` are the ids of all.
 
         :raises NotFound: when there is no such container.
         :raises InvalidRequest: when a check has not passed, or this engine has no certificate.
@@ -128,17 +138,7 @@ class Migration:
         container = self._containers.find(ref)
         with self._exclusive(container):
             self._check_not_given(container)
-            outgoing = Outgoing(
-                self._services,
-                self._containers,
-                self._images,
-                container,
-                options,
-                report,
-                functools.partial(self._open_stream, options.target),
-                self._rates,
-                coordinator,
-            )
+            outgoing = self._outgoing_of(container, options, report, coordinator, group)
             channel = await self._connect(options.target)
             try:
                 if options.dry_run:
@@ -157,15 +157,54 @@ class Migration:
             container.id,
             container.record.event_attributes | {"target": options.target},
         )
-        if options.remove and container.id in self._services.container_store:
-            await self._containers.remove(container.id, force=False, volumes=False)
+        if options.remove and (coordinator is None or not container.record.in_pod):
+            await self._remove(container)
         return result
 
-    def members(self, refs: Sequence[str], project: str) -> list[Container]:
-        """Return the containers of a group: those of ``refs``, or the running ones of a project.
+    def _outgoing_of(
+        self,
+        container: Container,
+        options: MigrationOptions,
+        report: OnProgress,
+        coordinator: Coordinator | None,
+        group: frozenset[str],
+    ) -> Outgoing:
+        outgoing = (
+            Outgoing
+            if container.record.sandbox is None
+            else functools.partial(OutgoingSandbox, self._pods)
+        )
+        return outgoing(
+            self._services,
+            self._containers,
+            self._images,
+            container,
+            options,
+            report,
+            functools.partial(self._open_stream, options.target),
+            self._rates,
+            coordinator,
+            group,
+        )
+
+    async def _remove(self, container: Container) -> None:
+        if container.id not in self._services.container_store:
+            return
+        if container.record.sandbox is not None:
+            await self._pods.remove(container.id)
+        else:
+            await self._containers.remove(container.id, force=False, volumes=False)
+
+    def members(self, refs: Sequence[str], project: str, pod: str) -> list[Container]:
+        """Return the containers of a group: those of ``refs``, or the running ones of the others.
+
+        The sandbox of a pod is the first one.
 
         :raises NotFound: when there is no such container, or the project has none that runs.
         """
+        if pod:
+            sandbox = self._pods.find_pod(pod)
+            return [sandbox, *(each for each in self._pods.members(sandbox.id) if each.live)]
         if not project:
             return list({each.id: each for each in map(self._containers.find, refs)}.values())
         found = [
@@ -203,11 +242,16 @@ class Migration:
             record.id: frozenset(m.name for m in record.mounts if m.type == "volume")
             for record in records
         }
-        group = Group(self._services.database, dependencies(records), volumes)
+        owners = {each.id: joined(each) for each in records}
+        group = Group(self._services.database, dependencies(records), owners, volumes)
         tasks = {
             each.id: asyncio.ensure_future(
                 self.migrate(
-                    each.id, options, functools.partial(report, each), group.members[each.id]
+                    each.id,
+                    options,
+                    functools.partial(report, each),
+                    group.members[each.id],
+                    frozenset(group.order),
                 )
             )
             for each in containers
@@ -223,6 +267,9 @@ class Migration:
             reason = error.message if isinstance(error, JaulaError) else str(error) or repr(error)
             hint = error.hint if isinstance(error, JaulaError) else None
             raise RuntimeFailure(f"container {names[key]}: {reason}{state}", hint=hint) from error
+        for each in containers:
+            if options.remove and each.record.sandbox is not None:
+                await self._remove(each)
         return {key: result for key, task in tasks.items() if (result := task.result())}
 
     async def _check_group(
@@ -233,6 +280,7 @@ class Migration:
         :raises InvalidRequest: with the rows that have not passed.
         """
         refusals: list[str] = []
+        group = frozenset(each.id for each in containers)
 
         async def check(container: Container) -> None:
             rows: list[CheckRow] = []
@@ -241,9 +289,8 @@ class Migration:
                 rows.extend(progress.rows)
                 report(container, progress)
 
-            await self.migrate(
-                container.id, msgspec.structs.replace(options, dry_run=True), collect
-            )
+            dry_run = msgspec.structs.replace(options, dry_run=True)
+            await self.migrate(container.id, dry_run, collect, group=group)
             refusals.extend(
                 f"{container.record.name}: {row.check}: {row.detail}"
                 + (f" ({row.hint})" if row.hint else "")
@@ -369,13 +416,18 @@ class Migration:
             await held.let_go()
             return
         mark_moved(self._services, container)
-        if container.live:
+        if container.record.sandbox is not None:
+            await self._pods.release(container)
+        elif container.live:
             hold.decide(self._run_dir(container), COMMIT)
             await end(self._services, container)
 
     async def _resume_held(self, container: Container) -> None:
         """Continue a container that an earlier engine has held."""
         if not container.live:
+            return
+        if container.record.sandbox is not None:
+            await self._pods.connect_network(container)
             return
         hold.decide(self._run_dir(container), RESUME)
         if container.shim is not None:
@@ -417,7 +469,7 @@ class Migration:
         channel = await channels.adopt(descriptor, early)
         try:
             first = await channel.receive()
-            if isinstance(first, Offer):
+            if isinstance(first, Offer | SandboxOffer):
                 await self._serve(channel, access, first)
             elif isinstance(first, Inquiry):
                 await channel.send(await self._report(first))
@@ -444,7 +496,7 @@ class Migration:
         except (OSError, TimeoutError, TlsError):
             return
         for incoming, _ in self._incoming.values():
-            files = incoming.files
+            files = incoming.files if isinstance(incoming, Incoming) else None
             if (
                 files is not None
                 and hmac.compare_digest(files.token, token)
@@ -454,21 +506,28 @@ class Migration:
                 return
         log.info("%s has sent files without a migration", peer.name or peer.address)
 
-    async def _serve(self, channel: Channel, access: Access, offer: Offer) -> None:
+    async def _serve(self, channel: Channel, access: Access, offer: Offer | SandboxOffer) -> None:
         if offer.id in self._incoming or offer.id in given_migrations(self._services):
             raise Conflict("this migration is in progress, or has ended")
         task = asyncio.current_task()
         assert task is not None
-        incoming = Incoming(
-            self._services,
-            self._containers,
-            self._images,
-            channel,
-            access,
-            offer,
-            self._made,
-            self._accept_commit,
-        )
+        incoming: Incoming | IncomingSandbox
+        if isinstance(offer, SandboxOffer):
+            incoming = IncomingSandbox(
+                self._services, self._pods, channel, access, offer, self._accept_commit
+            )
+        else:
+            incoming = Incoming(
+                self._services,
+                self._containers,
+                self._images,
+                self._pods,
+                channel,
+                access,
+                offer,
+                self._made,
+                self._accept_commit,
+            )
         self._incoming[offer.id] = incoming, task
         try:
             await incoming.run()
@@ -477,7 +536,7 @@ class Migration:
             if not self._incoming:
                 self._made.clear()
 
-    def _accept_commit(self, commit: Commit, incoming: Incoming) -> None:
+    def _accept_commit(self, commit: Commit, incoming: Incoming | IncomingSandbox) -> None:
         """Record the commit for a container, or for all members of its group in one transaction.
 
         :raises Conflict: when a member is not ready: none of them has received the commit.
@@ -544,6 +603,7 @@ class Migration:
 
     async def recover(self) -> None:
         """Finish or undo the migrations of an earlier engine; after the restore of containers."""
+        received: dict[str, Container] = {}
         for container in list(self._services.container_store):
             record = container.record.migration
             if record is None:
@@ -555,17 +615,26 @@ class Migration:
             elif record.phase is MigrationPhase.INCOMING:
                 log.info("the migration of %s was interrupted and is undone", container.name)
                 with contextlib.suppress(JaulaError):
-                    await self._containers.remove(container.id, force=True, volumes=True)
+                    if container.record.sandbox is None:
+                        await self._containers.remove(container.id, force=True, volumes=True)
+                    elif not self._services.config.cri:  # the network of pods removes it otherwise
+                        await self._pods.undo(container)
+            elif container.live and container.record.sandbox is not None:
+                await self._pods.connect_network(container)
             elif container.live:
                 await finish(self._services, container)
             elif record.phase is MigrationPhase.RECEIVED and not container.record.started_at:
-                self._tasks.spawn(self._restore_again(container))
+                received[container.id] = container
+        self._tasks.spawn(self._restore_again(received))
 
-    async def _restore_again(self, container: Container) -> None:
-        try:
-            await self._restore(container)
-        except JaulaError as error:
-            log.error("container %s was received and cannot go on: %s", container.name, error)
+    async def _restore_again(self, received: Mapping[str, Container]) -> None:
+        """Restore containers that have received the commit, each after those that it joins."""
+        for each in ordered(dependencies([each.record for each in received.values()])):
+            container = received[each]
+            try:
+                await self._restore(container)
+            except JaulaError as error:
+                log.error("container %s was received and cannot go on: %s", container.name, error)
 
     async def _ask_again(self, container: Container) -> None:
         """Ask the target of a container that an earlier engine gave away, until it answers."""

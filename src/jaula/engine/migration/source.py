@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -23,6 +24,7 @@ from jaula.engine.containers.checkpoint import (
     stdio_inodes,
     tracks_memory,
 )
+from jaula.engine.containers.create import NAMESPACE_MODES
 from jaula.engine.containers.liveness import check_running
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.migration import checks, host
@@ -30,6 +32,7 @@ from jaula.engine.migration.changes import ContainerSender, mount_points
 from jaula.engine.migration.channel import Channel, LinkLost, TargetFailed
 from jaula.engine.migration.coordinator import Alone, Step
 from jaula.engine.migration.files import FileSender
+from jaula.engine.migration.group import joined
 from jaula.engine.migration.held_container import HeldContainer
 from jaula.engine.migration.networks import definition
 from jaula.engine.migration.pause import FIXED, Rates
@@ -44,7 +47,7 @@ from jaula.errors import (
     Unavailable,
 )
 from jaula.runtime.protocol import CheckpointRequest, PreDumpRound
-from jaula.spec.api import AddressMode, VolumeMode
+from jaula.spec.api import AddressMode, Resources, VolumeMode
 from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.migration import (
     DRY_RUN,
@@ -62,6 +65,7 @@ from jaula.spec.migration import (
     Ready,
     Restore,
     Running,
+    SandboxOffer,
     SentFile,
     Stopping,
     Transfer,
@@ -77,7 +81,9 @@ if TYPE_CHECKING:
     from jaula.engine.migration.data_stream import DataWriter
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.spec.api import HostConfig
     from jaula.spec.api_networks import NetworkCreate
+    from jaula.spec.pod import PodContainerRequest
     from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.migration")
@@ -101,7 +107,7 @@ class MigrationOptions(msgspec.Struct, frozen=True, kw_only=True):
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A step of a migration. ``sent`` are bytes so far in this stage, 0 if it sends none."""
 
-    stage: str  # check, image, create, files, pre-copy, dump, restore, continue, done
+    stage: str  # check, image, create, network, files, pre-copy, dump, restore, continue, done
     detail: str = ""
     sent: int = 0
     rows: tuple[CheckRow, ...] = ()
@@ -129,6 +135,25 @@ class MigrationResult(msgspec.Struct, frozen=True, kw_only=True):
 OnProgress = Callable[[Progress], None]
 
 
+class Held(Protocol):
+    """A container that is held at the source."""
+
+    def check(self) -> None:
+        """Check that it is still held.
+
+        :raises JaulaError: when it is not.
+        """
+        ...
+
+    async def resume(self) -> None:
+        """Continue it."""
+        ...
+
+    async def let_go(self) -> None:
+        """Let it exit: it runs at the target."""
+        ...
+
+
 class Outgoing:
     """One migration away from this engine."""
 
@@ -143,11 +168,13 @@ class Outgoing:
         open_stream: Callable[[str], DataWriter],
         rates: Rates,
         coordinator: Coordinator | None = None,
+        group: frozenset[str] = frozenset(),
     ) -> None:
         self._open_stream = open_stream
         self._rates = rates
         self._sender: FileSender | None = None
         self._coordinator = coordinator or Alone()
+        self._group = group | {container.id}
         self._services = services
         self._containers = containers
         self._images = images
@@ -160,8 +187,8 @@ class Outgoing:
         self._held_at = self._sent_at = self._ready_at = 0.0
         self._running_at = 0.0
         self._channel: Channel | None = None
-        self._verdict: Verdict | None = None
-        self.held: HeldContainer | None = None
+        self._keeps_address = True
+        self.held: Held | None = None
         self.given = False
         self._stopped = False
 
@@ -179,7 +206,7 @@ class Outgoing:
         await channel.send(offer)
         verdict = await channel.expect(Verdict)
         rows += verdict.rows
-        if not self._stopped:
+        if isinstance(offer, Offer) and not self._stopped:
             expected = str(self._rates.expect(self._options.target, offer.memory))
             if self._options.pre_copy:
                 expected = f"less than without rounds, {expected}"
@@ -206,6 +233,12 @@ class Outgoing:
             if not container.live:
                 return [_check_stopped(container.record)]
             checks.check_record(container.record)
+            owners = {
+                owner: self._services.container_store.find(owner).record
+                for owner in joined(container.record)
+            }
+            others = [each.record for each in self._services.container_store if each.live]
+            checks.check_namespaces(container.record, owners, others, self._group)
             check_record(self._services, container)
             for each in container.record.endpoints:
                 driver = self._services.network_store.driver_of(each.network)
@@ -234,16 +267,18 @@ class Outgoing:
 
         record = self._container.record
         with open(f"{self._bundle()}/config.json", "rb") as file:
-            expected.check_spec(decode(file.read()))
+            spec = decode(file.read())
+        expected.check_spec(spec)
         with open_cgroup(self._services, record) as cgroup:
             pids = cgroup.pids()
-        dump.check_container(record.pid, pids, tcp=True)
+        inherited = expected.inherited_namespaces(spec)
+        dump.check_container(record.pid, pids, tcp=True, inherited=inherited)
 
     def _bundle(self) -> str:
         container = self._container
         return container.bundle or str(self._services.config.paths.container(container.id))
 
-    async def _offer(self) -> Offer:
+    async def _offer(self) -> Offer | SandboxOffer:
         record, options = self._container.record, self._options
         self._stopped = not self._container.live
         memory = 0
@@ -254,7 +289,10 @@ class Outgoing:
         if not shares_network(body.host_config.network_mode):
             networks = NetworkingConfig(endpoints_config=settings_of(record))
             body = msgspec.structs.replace(body, networking_config=networks)
-        if record.resolved.namespaces.uts.private:
+        body = msgspec.structs.replace(body, host_config=self._with_names(body.host_config))
+        if record.resolved.namespaces.net.container:
+            body = msgspec.structs.replace(body, domainname="")  # the owner's
+        elif record.resolved.namespaces.uts.private:
             body = msgspec.structs.replace(body, hostname=record.hostname)
         return Offer(
             version=VERSION,
@@ -277,7 +315,34 @@ class Outgoing:
             volume_mode=options.volumes,
             members=self._coordinator.members,
             stopped=self._stopped,
+            pod=None if record.pod is None else self._pod_request(record, record.pod),
         )
+
+    def _pod_request(
+        self, record: ContainerRecord, pod: PodContainerRequest
+    ) -> PodContainerRequest:
+        """Return the request with the name of the sandbox, and the limits of later updates."""
+        sandbox = self._services.container_store.find(pod.sandbox)
+        limits = {
+            field: getattr(record.body.host_config, field)
+            for field in (*Resources.__struct_fields__, "oom_score_adj")
+        }
+        host = msgspec.structs.replace(pod.body.host_config, **limits)
+        return msgspec.structs.replace(
+            pod,
+            sandbox=sandbox.name,
+            checkpoint="",
+            body=msgspec.structs.replace(pod.body, host_config=host),
+        )
+
+    def _with_names(self, host: HostConfig) -> HostConfig:
+        """Return the modes with names of containers: the ids at the target are others."""
+        changed = {}
+        for field in NAMESPACE_MODES:
+            kind, _, ref = getattr(host, field).partition(":")
+            if kind == "container" and (owner := self._services.container_store.get(ref)):
+                changed[field] = f"container:{owner.name}"
+        return msgspec.structs.replace(host, **changed)
 
     def _networks(self, record: ContainerRecord) -> tuple[OfferedNetwork, ...]:
         if self._container.live:
@@ -308,7 +373,8 @@ class Outgoing:
             runs on here.
         """
         verdict = await self.check(channel)
-        self._channel, self._verdict = channel, verdict
+        self._channel = channel
+        self._coordinator.keeps_address(own=verdict.keep_address)
         try:
             prepared = await self._prepare(channel, verdict)
             changes = ContainerSender(self._services, self._container, channel)
@@ -319,10 +385,11 @@ class Outgoing:
                 without=self._coordinator.sent_by_others | set(prepared.volumes_there),
             )
             await self._coordinator.reach(Step.CREATED)
+            self._keeps_address = self._coordinator.keeps_address(own=verdict.keep_address)
             if self._stopped:
                 return await self._move_stopped(channel, prepared)
             async with self._container.lock:
-                return await self._move(channel, verdict, prepared, changes)
+                return await self._move(channel, prepared, changes)
         except BaseException as error:
             if not self.given:
                 await self._cancel(channel, error)
@@ -349,7 +416,7 @@ class Outgoing:
             total=time.monotonic() - self._begun,
             sent=(self._channel.sent if self._channel is not None else 0)
             + (self._sender.sent if self._sender is not None else 0),
-            keeps_address=self._verdict is None or self._verdict.keep_address,
+            keeps_address=self._keeps_address,
         )
 
     async def _cancel(self, channel: Channel, error: BaseException) -> None:
@@ -393,7 +460,7 @@ class Outgoing:
         return self.result()
 
     async def _move(
-        self, channel: Channel, verdict: Verdict, prepared: Prepared, changes: ContainerSender
+        self, channel: Channel, prepared: Prepared, changes: ContainerSender
     ) -> MigrationResult:
         """Stop the container, and let it go on at the target. The caller holds its lock."""
         container, services = self._container, self._services
@@ -409,25 +476,29 @@ class Outgoing:
             self._mark(MigrationPhase.MOVING, prepared.container)
             before, rounds = channel.sent, await self._rounds()
             sender = self._sender = FileSender(await self._connect(prepared), images)
-            self._report(Progress(stage="pre-copy" if rounds else "dump"))
+            alone = self._coordinator.members == 1
+            if rounds or alone:
+                self._report(Progress(stage="pre-copy" if rounds else "dump"))
             try:
-                if not rounds:
-                    await channel.send(Stopping())
+                if alone and not rounds:
+                    await self._send_stopping(channel)
                 self._stopped_at, self._held_at = await held.stop(
                     CheckpointRequest(
                         0,
                         str(images),
-                        tcp_established=verdict.keep_address,
-                        tcp_close=not verdict.keep_address,
+                        tcp_established=self._keeps_address,
+                        tcp_close=not self._keeps_address,
                         end_execs=self._options.end_execs,
                         hold=True,
                         pre_copy=rounds,
+                        group=not alone,
                     ),
                     sender,
                     self._report_round,
+                    functools.partial(self._wait_for_group, channel),
                 )
-                if rounds:
-                    await channel.send(Stopping())
+                if alone and rounds:
+                    await self._send_stopping(channel)
                 await held.during(self._coordinator.reach(Step.HELD))
                 others = self._coordinator.sent_by_others
                 await held.during(
@@ -438,6 +509,9 @@ class Outgoing:
                 raise await _reason(channel, error) from error
             await held.during(self._coordinator.reach(Step.SENT))
             self._sent_at = time.monotonic()
+            await held.during(self._coordinator.namespaces())
+            if self._joins_restored:
+                await self._send_stopping(channel)
             self._report(Progress(stage="restore", sent=channel.sent - before + sender.sent))
             await channel.send(self._restore_message(files))
             await held.during(channel.expect(Ready))
@@ -462,6 +536,21 @@ class Outgoing:
                 await self._sender.close()
             await asyncio.to_thread(services.checkpoints.discard, images)
         return self.result()
+
+    async def _wait_for_group(self, channel: Channel) -> None:
+        await self._coordinator.reach(Step.STOP)
+        self._report(Progress(stage="dump"))
+        if not self._joins_restored:
+            await self._send_stopping(channel)
+
+    async def _send_stopping(self, channel: Channel) -> None:
+        await channel.send(Stopping(keep_address=self._keeps_address))
+
+    @property
+    def _joins_restored(self) -> bool:
+        """Whether it joins namespaces that the target restores; those of a pod exist already."""
+        record = self._container.record
+        return record.pod is None and bool(joined(record))
 
     async def _connect(self, prepared: Prepared) -> DataWriter:
         """Connect to the target for the files of the checkpoint.
@@ -523,7 +612,7 @@ class Outgoing:
         """Record that the container is given away; the caller sets ``given`` then."""
         self._mark(MigrationPhase.GIVEN)
 
-    async def _give(self, channel: Channel, held: HeldContainer) -> None:
+    async def _give(self, channel: Channel, held: Held) -> None:
         """Send the commit, once it is on the disk that there is no way back, and let it exit here.
 
         :raises Undecided: when the target does not confirm.

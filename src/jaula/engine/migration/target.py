@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -24,10 +25,12 @@ from jaula.engine.migration import checks, host
 from jaula.engine.migration.changes import ContainerReceiver
 from jaula.engine.migration.files import FileReceiver
 from jaula.engine.migration.networks import definition, difference
+from jaula.engine.model.container import HeldInit
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.network.config import check_pools
-from jaula.runtime.protocol import COMMIT, HELD, IMAGES, RestoredImages
+from jaula.runtime import seqpacket
+from jaula.runtime.protocol import COMMIT, HELD, HELD_NAMESPACES, IMAGES, RestoredImages
 from jaula.spec.api import VolumeMode
 from jaula.spec.migration import (
     DRY_RUN,
@@ -55,7 +58,7 @@ from jaula.state.records import GivenMigrations, MigrationPhase, MigrationRecord
 from jaula.storage.checkpoints import CheckpointAddress, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from jaula.engine.containers.create import Authorize
@@ -64,10 +67,12 @@ if TYPE_CHECKING:
     from jaula.engine.migration.channel import Channel
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.engine.pods.service import Pods
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_networks import NetworkCreate
     from jaula.spec.migration import Message
+    from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 
 log = logging.getLogger("jaula.migration")
 
@@ -90,6 +95,10 @@ class Access(Protocol):
 
     def authorize(self, body: ContainerCreate, name: str) -> Authorize:
         """Return the check of the container's create request."""
+        ...
+
+    def authorize_pod(self, sandbox: PodSandboxRequest | None) -> Authorize:
+        """Return the check of a sandbox, or of a container of a pod."""
         ...
 
     def quota(self) -> Quota:
@@ -138,6 +147,7 @@ class Incoming:
         services: Services,
         containers: Containers,
         images: Images,
+        pods: Pods,
         channel: Channel,
         access: Access,
         offer: Offer,
@@ -151,6 +161,7 @@ class Incoming:
         self._services = services
         self._containers = containers
         self._images = images
+        self._pods = pods
         self._channel = channel
         self._access = access
         self._offer = offer
@@ -193,7 +204,7 @@ class Incoming:
             elif isinstance(message, Prepare):
                 await self._create()
             elif isinstance(message, Stopping) and not self._offer.stopped:
-                self._begin_restore()
+                self._begin_restore(message)
             elif isinstance(message, Keep) and self._offer.stopped:
                 await self._keep()
                 return
@@ -376,16 +387,12 @@ class Incoming:
                 image = offer.image
         except (NotFound, InvalidRequest):
             image = offer.image
-        body = checks.request_at_target(offer, keep_address=self._keep_address, image=image)
-        created = await self._containers.create(
-            body,
-            offer.name,
-            None,
-            owner=self._access.owner(offer.owner, offer.owner_gid),
-            authorize=self._access.authorize(body, offer.name),
-        )
+        if offer.pod is not None:
+            self._container = await self._create_in_pod(offer.pod)
+        else:
+            self._container = await self._create_alone(image)
+        created = self._container
         self._made.volumes |= {volume.name for volume in services.volumes.list()} - before
-        self._container = self._containers.find(created.id)
         self._access.created(self._container)
         self._container.change(
             migration=MigrationRecord(offer.id, MigrationPhase.INCOMING, self._access.peer)
@@ -394,7 +401,38 @@ class Incoming:
         named = {each.name for each in offer.volumes if offer.stopped}
         there = tuple(sorted(named & before))
         token = "" if offer.stopped else await self._expect_files(self._container)
-        await self._channel.send(Prepared(created.id, created.warnings, there, token))
+        await self._channel.send(Prepared(created.id, created.record.warnings, there, token))
+
+    async def _create_alone(self, image: str) -> Container:
+        offer = self._offer
+        body = checks.request_at_target(offer, keep_address=self._keep_address, image=image)
+        created = await self._containers.create(
+            body,
+            offer.name,
+            None,
+            owner=self._access.owner(offer.owner, offer.owner_gid),
+            authorize=self._access.authorize(body, offer.name),
+        )
+        return self._containers.find(created.id)
+
+    async def _create_in_pod(self, request: PodContainerRequest) -> Container:
+        """Create a container of a pod whose sandbox has been received.
+
+        :raises NotFound: when it has not.
+        """
+        offer, store = self._offer, self._services.container_store
+        sandbox = store.get(store.names.get(request.sandbox, ""))
+        received = sandbox.record.migration if sandbox is not None else None
+        if sandbox is None or received is None or received.phase is not MigrationPhase.INCOMING:
+            raise NotFound(f"no pod {request.sandbox[:200]} is moved here")
+        if received.peer != self._access.peer:
+            raise NotFound(f"the pod {request.sandbox[:200]} is moved here by another engine")
+        body = msgspec.structs.replace(request.body, image=offer.image)
+        return await self._pods.create_container(
+            msgspec.structs.replace(request, sandbox=sandbox.id, body=body, checkpoint=""),
+            owner=self._access.owner(offer.owner, offer.owner_gid),
+            authorize=self._access.authorize_pod(None),
+        )
 
     async def _expect_files(self, container: Container) -> str:
         """Let the source send the files of the checkpoint; return the token."""
@@ -416,12 +454,13 @@ class Incoming:
 
     # -- restore ---------------------------------------------------------------------------------
 
-    def _begin_restore(self) -> None:
+    def _begin_restore(self, message: Stopping) -> None:
         """Let the runtime do what it can do without the images."""
         if self._container is None or self._directory is None or self._restoring is not None:
             raise ProtocolError("Stopping is out of order")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
+        self._keep_address = self._keep_address and message.keep_address
         manifest = self._manifest(self._container)
         restoring = asyncio.ensure_future(
             self._containers.restore(self._container, manifest, theirs.fileno())
@@ -449,6 +488,9 @@ class Incoming:
         try:
             await self._hold(container, restoring.sock, restoring.task, sealing)
         finally:
+            held, container.held = container.held, None
+            for fd in held.namespaces.values() if held is not None else ():
+                os.close(fd)
             await self._end_restore()
             await asyncio.wait((sealing,))
             if not sealing.cancelled():
@@ -475,9 +517,8 @@ class Incoming:
 
         The checkpoint is sealed before: it is needed if this engine ends after the commit.
         """
-        loop = asyncio.get_running_loop()
         commit = asyncio.ensure_future(self._channel.receive())
-        held = asyncio.ensure_future(loop.sock_recv(ours, 64))
+        held = asyncio.ensure_future(_receive_held(ours))
         accepted = asyncio.ensure_future(self._accepted.wait())
         try:
             await asyncio.wait((commit, held, restoring), return_when=asyncio.FIRST_COMPLETED)
@@ -487,21 +528,17 @@ class Incoming:
             if commit.done():
                 self._check_commit(await commit)
                 raise ProtocolError("Commit is out of order")
-            if await held != HELD:
+            container.held = await held
+            if container.held is None:
                 await asyncio.wait((restoring,))
                 restoring.result()
             await sealing
             self.ready = True
             await self._channel.send(Ready())
-            timeout = COMMIT_TIMEOUT if self._offer.members == 1 else GROUP_TIMEOUT
-            await asyncio.wait(
-                (commit, accepted, restoring), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-            )
+            await wait_for_commit((commit, accepted, restoring), self._offer.members)
             if not self.given:
                 if restoring.done():
                     restoring.result()
-                if not commit.done():
-                    raise RuntimeFailure(f"the source has not decided in {timeout:.0f} seconds")
                 self._accept(self._check_commit(await commit), self)
             await shielded(self._commit(container, ours, restoring))
         finally:
@@ -595,6 +632,31 @@ class Incoming:
             if named and volume.name not in self._volumes:
                 with contextlib.suppress(JaulaError):  # another container uses it already
                     self._services.volumes.remove(volume.name)
+
+
+async def wait_for_commit(events: Iterable[asyncio.Future[Any]], members: int) -> None:
+    """Wait until one of ``events`` is done.
+
+    :raises RuntimeFailure: when none is in the time that a group of so many members may need.
+    """
+    timeout = COMMIT_TIMEOUT if members == 1 else GROUP_TIMEOUT
+    done, _ = await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if not done:
+        raise RuntimeFailure(f"the source has not decided in {timeout:.0f} seconds")
+
+
+async def _receive_held(sock: socket.socket) -> HeldInit | None:
+    """Receive the report of a held container; None if the helper has ended."""
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sock, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sock)
+    message, fds = seqpacket.receive(sock)
+    if not message.startswith(HELD):
+        return None
+    return HeldInit(int(message.removeprefix(HELD)), dict(zip(HELD_NAMESPACES, fds, strict=True)))
 
 
 async def finish(services: Services, container: Container) -> None:

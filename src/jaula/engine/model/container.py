@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -33,6 +33,16 @@ if TYPE_CHECKING:
     from jaula.runtime.protocol import AttachStream
 
 
+class HeldInit(NamedTuple):
+    """The first process of a restored container that waits for the commit of its migration.
+
+    ``namespaces`` are descriptors by OCI type, which the migration closes.
+    """
+
+    pid: int
+    namespaces: dict[str, int]
+
+
 class Container:
     """A record with its shim, its waiters and the clients that attached before the start.
 
@@ -42,6 +52,7 @@ class Container:
     environment variables that are never stored in the database; the spec is then written to
     ``bundle``. ``starting`` is the shim that creates the container; a removal by force kills it.
     ``netns`` is a network namespace that a start gives to a sandbox, -1 if the runtime creates it.
+    ``held`` is set while a migration restores it: others of its group join its namespaces then.
     ``image_manifest`` is the OCI descriptor of its image's manifest, None until it is read.
     """
 
@@ -60,6 +71,7 @@ class Container:
         self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
         self.netns = -1
+        self.held: HeldInit | None = None
         self.removing = False
         self.answered = False  # a client of this engine knows how the last request for it ended
         self.image_manifest: dict[str, Any] | None = None

@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from jaula.errors import JaulaError, Unavailable
 from jaula.network.cni.cache import ResultCache
@@ -19,6 +21,7 @@ from jaula.spec.pod import PodAttachment, PodInterface
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.model.container import Container
+    from jaula.network.cni.config import NetworkConfig
     from jaula.network.cni.result import Result
     from jaula.spec.pod import PodSandboxRequest
 
@@ -79,11 +82,16 @@ class PodNetwork:
             )
 
     async def attach(
-        self, sandbox: Container, request: PodSandboxRequest, namespace: str = ""
+        self,
+        sandbox: Container,
+        request: PodSandboxRequest,
+        namespace: str = "",
+        requested: tuple[str, ...] = (),
     ) -> tuple[tuple[str, ...], PodAttachment]:
         """Attach a sandbox; return its addresses, the first one is the pod's, and the rest.
 
-        ``namespace`` is the path of its network namespace, '' if it runs.
+        ``namespace`` is the path of its network namespace, '' if it runs. ``requested`` are
+        addresses that the plugins are asked for, of which not every plugin knows.
 
         :raises Unavailable: when there is no configuration.
         :raises JaulaError: when a plugin fails. What it had added is removed.
@@ -97,7 +105,8 @@ class PodNetwork:
             args=_arguments(sandbox.id, request),
             capability_args=_capability_args(request),
         )
-        result = await self._networks.add(self.state.config, attachment)
+        config = with_addresses(self.state.config, requested)
+        result = await self._networks.add(config, attachment)
         addresses = tuple(address.partition("/")[0] for address in result.addresses(_IFNAME))
         return addresses, attachment_of(result, _IFNAME)
 
@@ -136,6 +145,25 @@ def attachment_of(result: Result, ifname: str) -> PodAttachment:
         gateways=tuple(dict.fromkeys(filter(None, gateways))),
         destinations=tuple(dict.fromkeys(route.dst for route in result.routes)),
     )
+
+
+def with_addresses(network: NetworkConfig, addresses: tuple[str, ...]) -> NetworkConfig:
+    """Return a network that asks for addresses. Pure.
+
+    Source: CONVENTIONS.md of the CNI specification, ``ips`` of ``args.cni``, which the plugins
+    ``host-local`` and ``static`` read.
+    """
+    if not addresses:
+        return network
+    plugins = []
+    for plugin in network.plugins:
+        args = msgspec.json.decode(plugin.members.get("args", b"{}"), type=dict[str, Any])
+        conventional = args.get("cni")
+        known = conventional if isinstance(conventional, dict) else {}
+        args["cni"] = known | {"ips": list(addresses)}
+        members = plugin.members | {"args": msgspec.Raw(msgspec.json.encode(args))}
+        plugins.append(msgspec.structs.replace(plugin, members=members))
+    return msgspec.structs.replace(network, plugins=tuple(plugins))
 
 
 def _arguments(sandbox_id: str, request: PodSandboxRequest) -> tuple[tuple[str, str], ...]:

@@ -10,6 +10,8 @@ Source: ``k8s.io/cri-api`` runtime.v1, RuntimeService.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import hashlib
 import io
 import logging
@@ -36,6 +38,7 @@ from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import new_id
 from jaula.engine.pods import pause, validation
 from jaula.engine.threads import in_thread, shielded
+from jaula.engine.userns import join
 from jaula.errors import (
     Conflict,
     InvalidRequest,
@@ -199,6 +202,40 @@ class Pods:
         :raises NotFound: when there is no such runtime handler.
         :raises InvalidRequest: when the request is not valid.
         """
+        container = await self._run(request, owner, authorize, self._start)
+        container.answered = True
+        return container
+
+    async def receive(
+        self,
+        request: PodSandboxRequest,
+        addresses: tuple[str, ...],
+        *,
+        owner: tuple[str, int],
+        authorize: Authorize,
+    ) -> Container:
+        """Run a sandbox for containers that a migration restores in it; it asks for ``addresses``.
+
+        No packet reaches it or leaves it until :meth:`connect`. It is ``starting`` until the
+        migration has its commit, so the next engine removes it without one.
+
+        :raises JaulaError: as of :meth:`run`.
+        """
+
+        async def start(container: Container, request: PodSandboxRequest) -> None:
+            await self._start_held(container, request, addresses)
+
+        return await self._run(request, owner, authorize, start, starting=True)
+
+    async def _run(
+        self,
+        request: PodSandboxRequest,
+        owner: tuple[str, int],
+        authorize: Authorize,
+        start: Callable[[Container, PodSandboxRequest], Coroutine[Any, Any, None]],
+        *,
+        starting: bool = False,
+    ) -> Container:
         services = self._services
         validation.check_sandbox(request)
         if request.runtime_handler not in self.handler_names():
@@ -231,8 +268,8 @@ class Pods:
         warnings = check(services, body, resolved)
         if (removal := self._removals.pop(name, None)) is not None:
             await asyncio.wait((removal,))
-        if (former := self._unanswered_sandbox(name, request, owner)) is not None:
-            former.answered = True
+        former = self._unanswered_sandbox(name, request, owner)
+        if former is not None and not starting:
             return former
         container_id = new_id()
         services.container_store.reserve(name, container_id)
@@ -280,14 +317,14 @@ class Pods:
         finally:
             lease.close()
         try:
-            await self._start(container, request)
-            self._change(container, starting=False)
+            await start(container, request)
+            if not starting:
+                self._change(container, starting=False)
         except BaseException:
             await shielded(self._undo(container))
             if made_directory:
                 validation.remove_log_directory(request.log_directory)
             raise
-        container.answered = True
         return container
 
     def _unanswered_sandbox(
@@ -329,12 +366,51 @@ class Pods:
             os.close(container.netns)
             container.netns = -1
 
+    async def _start_held(
+        self, container: Container, request: PodSandboxRequest, addresses: tuple[str, ...]
+    ) -> None:
+        """Start a sandbox of a migration, whose network is cut off."""
+        from jaula.engine.pods import held_network
+
+        if container.record.resolved.namespaces.user.host:
+            container.netns = await in_thread(netns.create)
+        else:  # that namespace owns the network namespace
+            await self._containers.start(container.id)
+            namespaces = join.open_namespaces(container, ("network",))
+            container.netns = namespaces["network"]
+        try:
+            path = f"/proc/{os.getpid()}/fd/{container.netns}"
+            await in_thread(held_network.silence, container.netns)
+            await self._attach(container, request, path, addresses)
+            await in_thread(held_network.hold, container.netns)
+            if not container.live:
+                await self._containers.start(container.id)
+        finally:
+            os.close(container.netns)
+            container.netns = -1
+
+    async def connect_network(self, sandbox: Container) -> None:
+        """Let the packets of a sandbox pass that a migration has held."""
+        from jaula.engine.pods import held_network
+
+        await in_thread(held_network.connect, sandbox)
+
+    async def disconnect_network(self, sandbox: Container) -> None:
+        """Cut off the network of a sandbox that a migration moves away."""
+        from jaula.engine.pods import held_network
+
+        await in_thread(functools.partial(held_network.set_ports, sandbox, up=False))
+
     async def _attach(
-        self, container: Container, request: PodSandboxRequest, namespace: str = ""
+        self,
+        container: Container,
+        request: PodSandboxRequest,
+        namespace: str = "",
+        requested: tuple[str, ...] = (),
     ) -> None:
         assert self.network is not None
         self._change(container, networked=True)  # so that a next engine detaches it
-        addresses, attachment = await self.network.attach(container, request, namespace)
+        addresses, attachment = await self.network.attach(container, request, namespace, requested)
         self._change(container, addresses=addresses, attachment=attachment)
 
     async def _detach(self, container: Container) -> None:
@@ -393,6 +469,47 @@ class Pods:
             await self.stop_container(container.id, 0)
         await self._detach(sandbox)
         await self._stop(sandbox.id, _STOP_SECONDS)
+
+    async def release(self, sandbox: Container) -> None:
+        """Stop a sandbox whose containers run at another engine; they are left as they are."""
+        try:
+            await self._detach(sandbox)
+        except JaulaError as error:
+            log.warning("sandbox %s stays attached: %s", sandbox.name, error)
+        await self._stop(sandbox.id, _STOP_SECONDS)
+
+    async def undo(self, sandbox: Container) -> None:
+        """Remove a sandbox that was received without a commit, with the containers of its pod."""
+        for container in self.members(sandbox.id):
+            with contextlib.suppress(NotFound, Conflict):  # its own migration removes it
+                await self._remove(container.id)
+        request = sandbox.record.sandbox.request if sandbox.record.sandbox is not None else None
+        await self._undo(sandbox)
+        if request is not None and request.log_directory:
+            validation.remove_log_directory(request.log_directory)
+
+    def find_pod(self, ref: str) -> Container:
+        """Return the sandbox of a running pod by its name, NAMESPACE/NAME, or a prefix of its id.
+
+        :raises NotFound: when there is none.
+        :raises InvalidRequest: when several pods have the name.
+        """
+        found = []
+        for sandbox in self.sandboxes():
+            record = sandbox.record.sandbox
+            if record is None or not sandbox.live:
+                continue
+            metadata = record.request.metadata
+            if ref in (metadata.name, f"{metadata.namespace}/{metadata.name}"):
+                found.append((f"{metadata.namespace}/{metadata.name} ({sandbox.id[:12]})", sandbox))
+        if not found:
+            return self.sandbox(ref)
+        if len(found) > 1:
+            raise InvalidRequest(
+                f"{len(found)} pods have the name {ref}",
+                hint=f"name one by its id: {', '.join(sorted(name for name, _ in found))}",
+            )
+        return found[0][1]
 
     async def remove(self, ref: str) -> None:
         """Stop and remove a sandbox with every container of its pod.

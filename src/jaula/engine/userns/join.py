@@ -31,8 +31,12 @@ _GENERATIONS = 3
 def open_namespaces(container: Container, kinds: Iterable[str]) -> dict[str, int]:
     """Open a running container's namespaces, by OCI type; the caller closes the descriptors.
 
+    A container that is restored and waits for its commit is like one that runs.
+
     :raises Conflict: when its init has exited.
     """
+    if (held := container.held) is not None:
+        return {kind: os.dup(held.namespaces[kind]) for kind in kinds}
     with _InitProcess(container) as init:
         for kind in kinds:
             init.open(kind, f"ns/{NAMES[kind]}", os.O_RDONLY)

@@ -17,6 +17,7 @@ import _socket
 import contextlib
 import functools
 import os
+import re
 import signal
 import stat
 import time
@@ -39,15 +40,16 @@ from jaula.runtime.checkpoint import (
 )
 from jaula.runtime.checkpoint.check import refuse
 from jaula.runtime.checkpoint.hold import Hold
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.interfaces import Cgroup
-from jaula.runtime.protocol import COMMIT, HELD, ROUND, CheckpointRequest, PreDumpRound
+from jaula.runtime.protocol import COMMIT, HELD, READY, ROUND, STOP, CheckpointRequest, PreDumpRound
 from jaula.spec.runtime import Spec
 
 GHOST_LIMIT = 64 << 20  # bytes of an open file without a name that images may hold
 _NETWORK_IMAGES = ("netns-ct-", "netns-exp-")  # of conntrack
 TIMEOUT = 60  # seconds for the processes to stop
+_RUN_ID = re.compile(rb"CRIU run id = ([0-9a-f-]{36})\n")
+_LOG_HEAD = 4096  # bytes of CRIU's log that have its ids
 _NAMESPACES = ("user", "net", "pid", "mnt", "ipc", "uts", "cgroup", "time")
 _TCP_LISTEN, _TCP_TIME_WAIT, _TCP_CLOSE = "0A", "06", "07"  # columns of /proc/net/tcp
 
@@ -105,6 +107,27 @@ def dump(
     def stopped(_pid: int, _fds: list[int]) -> bool:
         nonlocal stopped_at
         stopped_at = time.monotonic_ns()
+        return True
+
+    def wait_for_group(_pid: int, _fds: list[int]) -> bool:
+        nonlocal stopped_at
+        try:
+            if request.group:
+                seqpacket.send(commit, READY)
+                if not service.wait_for(commit):
+                    aborted.append("criu was killed")
+                    return False
+                answer, _ = seqpacket.receive(commit)
+                if answer != STOP:
+                    aborted.append("another container of the group has failed")
+                    return False
+            stopped_at = time.monotonic_ns()
+            # CRIU reports no lock of a network that it is in, and locks known connections only.
+            if held is not None and "network" in inherited:
+                network.lock(init)
+        except OSError as error:
+            aborted.append(str(error))
+            return False
         return True
 
     def hold(_pid: int, _fds: list[int]) -> bool:
@@ -188,12 +211,17 @@ def dump(
         reuse = network.address_reuse(pids) if request.tcp_established else {}
         try:
             with start_criu() as service:
-                service.dump(options, {"network-lock": stopped, "post-dump": hold})
+                handlers = {
+                    "pre-dump": wait_for_group,
+                    "network-lock": stopped,
+                    "post-dump": hold,
+                }
+                service.dump(options, handlers)
         except RuntimeFailure as error:
             if is_killed:
                 return
-            run_id = _run_id(directory) if "network" in inherited else ""
-            network.unlock(init, pids, reuse, run_id)  # CRIU does it, unless it was killed
+            run_ids = _run_ids(work) if "network" in inherited else ("",)
+            network.unlock(init, pids, reuse, run_ids)  # CRIU does it, unless it was killed
             if aborted:
                 raise RuntimeFailure(f"the checkpoint was not recorded: {aborted[0]}") from error
             error.hint = next(
@@ -212,12 +240,14 @@ def dump(
         commit.close()
 
 
-def _run_id(directory: int) -> str | None:
-    """Return the id with which CRIU has named its table; None if it has not written it."""
+def _run_ids(work: int) -> tuple[str, ...]:
+    """Return the ids with which CRIU may have named its table, from the beginning of its log."""
     try:
-        return images.read_one(directory, images.INVENTORY, pb.Inventory).dump_criu_run_id or None
-    except images.InvalidImages:
-        return None
+        fd = os.open(criu.LOG, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=work)
+    except FileNotFoundError:
+        return ()
+    with open(fd, "rb") as file:
+        return tuple(each.decode() for each in _RUN_ID.findall(file.read(_LOG_HEAD)))
 
 
 def _external(spec: Spec, init: int) -> list[str]:

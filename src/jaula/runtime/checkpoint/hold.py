@@ -18,8 +18,16 @@ import socket
 import msgspec
 
 from jaula.errors import RuntimeFailure
+from jaula.kernel.namespaces import open_namespace
 from jaula.runtime import seqpacket
-from jaula.runtime.protocol import COMMIT, HELD, HOLD_SOCKET, IMAGES, RestoredImages
+from jaula.runtime.protocol import (
+    COMMIT,
+    HELD,
+    HELD_NAMESPACES,
+    HOLD_SOCKET,
+    IMAGES,
+    RestoredImages,
+)
 from jaula.runtime.shim.engine_connections import UCRED
 
 _BACKLOG = 8  # connections of engines
@@ -95,15 +103,24 @@ def receive_images(engine: _socket.socket) -> RestoredImages:
 _decode = msgspec.json.Decoder(RestoredImages).decode
 
 
-def send_held(engine: _socket.socket) -> None:
+def send_held(engine: _socket.socket, init: int) -> None:
     """Report to the engine that the restored processes are verified.
+
+    The message has the pid of the first one, and its namespaces in the order of
+    :data:`jaula.runtime.protocol.HELD_NAMESPACES`.
 
     :raises RuntimeFailure: when the engine has ended.
     """
+    fds = []
     try:
-        seqpacket.send(engine, HELD)
+        for kind in HELD_NAMESPACES.values():
+            fds.append(open_namespace(init, kind))
+        seqpacket.send(engine, HELD + b" %d" % init, fds)
     except OSError as error:
         raise RuntimeFailure(_CANCELLED) from error
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def receive_go(engine: _socket.socket) -> None:

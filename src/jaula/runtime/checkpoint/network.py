@@ -46,6 +46,7 @@ _PARENTED = ("macvlan", "ipvlan")  # their other end is another interface of the
 _HOLD = "jaula-restore"  # table that drops packets until the container has been verified
 _DNS = "jaula_dns"  # the engine's own table, which it makes again
 _LOCK = "CRIU-"  # beginning of the name of the table with which CRIU holds packets back
+_MOVED = "jaula-moved-"  # of the table that drops packets for one container of a joined namespace
 _PING_GROUPS = "net.ipv4.ping_group_range"
 _CARRIER_TIMEOUT = 0.5  # seconds
 _BROADCAST = b"\xff" * 6
@@ -89,6 +90,16 @@ def move(source: int, target: int) -> tuple[int, ...]:
     return host_ends
 
 
+def hold(netns: int) -> None:
+    """Send no TCP reset in a network namespace until :func:`connect`.
+
+    So connections between two of its containers, one of which is restored before the other, stay.
+
+    :raises OSError: when the kernel refuses.
+    """
+    nftables.add_reset_table(netns, _HOLD)
+
+
 def check(pid: int) -> None:
     """Check that the network of process ``pid`` has nothing but what the engine makes at a start.
 
@@ -98,7 +109,12 @@ def check(pid: int) -> None:
     try:
         with Rtnetlink(netns) as inside:
             links = [link for link in inside.links() if link.name != "lo"]
-        tables = [name for name in nftables.tables(netns) if name != _DNS]
+        # The other containers of the namespace may be moved at the same time.
+        tables = [
+            name
+            for name in nftables.tables(netns)
+            if name != _DNS and not name.startswith((_LOCK, _MOVED))
+        ]
     finally:
         os.close(netns)
     for link in links:
@@ -175,8 +191,23 @@ def address_reuse(pids: Iterable[int]) -> dict[int, int]:
     }
 
 
+def lock(init: int) -> None:
+    """Drop the packets of the network namespace of ``init`` until :func:`unlock`.
+
+    In a namespace that it is in itself, CRIU holds back the packets of the connections that it
+    saves, and no new connection to a listener: its client would have one that no image has.
+
+    :raises OSError: when the kernel refuses.
+    """
+    netns = open_namespace(init, "net")
+    try:
+        nftables.add_drop_table(netns, f"{_MOVED}{init}")
+    finally:
+        os.close(netns)
+
+
 def unlock(
-    init: int, pids: Iterable[int], reuse: Mapping[int, int], run_id: str | None = ""
+    init: int, pids: Iterable[int], reuse: Mapping[int, int], run_ids: Iterable[str] = ("",)
 ) -> None:
     """Let connections of a container go on after CRIU was killed in a dump.
 
@@ -184,8 +215,8 @@ def unlock(
     that it has read. ``reuse`` is the result of :func:`address_reuse` before the dump: the end of
     the repair mode resets that option.
 
-    ``run_id`` names CRIU's table in a network namespace that other containers share, which may be
-    dumped too. It is None if CRIU was killed before it had written it.
+    ``run_ids`` name CRIU's table in a network namespace that other containers share, which may be
+    dumped too. The table of :func:`lock` is deleted too.
     """
     for inode, sock in _tcp_sockets(pids):
         if sock.getsockopt(socket.IPPROTO_TCP, _TCP_REPAIR):
@@ -196,10 +227,20 @@ def unlock(
     except (FileNotFoundError, ProcessLookupError):
         return
     try:
-        if run_id is not None:
+        for run_id in run_ids:
             nftables.delete_tables(netns, _LOCK + run_id)
+        nftables.delete_tables(netns, f"{_MOVED}{init}")
     finally:
         os.close(netns)
+
+
+def unlock_all(netns: int) -> None:
+    """Delete the tables with which dumps have held back the packets of a network namespace.
+
+    None of its containers is dumped any more: one whose helper was killed has left its tables.
+    """
+    for prefix in (_LOCK, _MOVED):
+        nftables.delete_tables(netns, prefix)
 
 
 def _tcp_sockets(pids: Iterable[int]) -> Iterator[tuple[int, socket.socket]]:

@@ -582,6 +582,8 @@ class _Restore:
                 os.close(fd)
         netns = self._fd_stack.add(namespaces.open_namespace(pid, "net"))
         self._netns = netns
+        if self._setup.shares_network and "network" in self._own:
+            network.hold(netns)
         if self._makes_network and self._options.sandbox is not None:
             self._host_ends = network.move(self._options.sandbox[1], netns)
         if "network" in self._own:
@@ -630,9 +632,11 @@ class _Restore:
         self._service.restored = self._init
         if self._setup.published is not None and self._host_ends:
             connections.track(self._init, self._netns, self._setup.published)
-        network.connect(self._netns, self._host_ends)
+        if "network" in self._own:
+            network.connect(self._netns, self._host_ends)
         if self.engine_fd >= 0:
-            network.announce(self._netns, self._host_ends)
+            if "network" in self._own:
+                network.announce(self._netns, self._host_ends)
             self._cgroup.thaw()
 
     def _hold(self) -> None:
@@ -642,7 +646,7 @@ class _Restore:
         """
         self._cgroup.freeze(wait=False)
         with _socket_of(self.engine_fd) as engine:
-            send_held(engine)
+            send_held(engine, self._init)
             assert self._service is not None
             if not self._service.wait_for(engine):
                 raise RuntimeFailure("criu was killed")

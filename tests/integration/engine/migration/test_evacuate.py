@@ -57,6 +57,28 @@ def test_a_dry_run_says_what_stays_and_moves_nothing(full: Sites) -> None:
     assert full.b.jaula("ps", "-aq") == ""
 
 
+def test_containers_of_one_network_are_a_group(two: Sites) -> None:
+    try:
+        run(two.a, "owner", "--network", NETWORK, "--ip", ADDRESS, command=("/server",))
+        run(
+            two.a,
+            "inside",
+            "--network",
+            "container:owner",
+            command=("/relay", "127.0.0.1", "7000", "7001"),
+        )
+        done = two.a.engine.cli("jaula", "host", "evacuate", "--to", two.b.target)
+        assert done.returncode == 0, done.stderr
+        rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+        assert "network of owner" in rows["owner"]
+        assert "network of owner" in rows["inside"]
+        assert two.b.runs("owner")
+        assert two.b.runs("inside")
+    finally:
+        for site in (two.a, two.b):
+            site.engine.cli("jaula", "rm", "-f", "owner", "inside")
+
+
 def test_everything_moves_and_the_rest_is_stopped(full: Sites) -> None:
     with full.counting(ADDRESS) as client:
         words = ("host", "evacuate", "--to", full.b.target, "--stop-rest", "--format", "json")

@@ -7,8 +7,18 @@ from typing import Any
 from jaula.cli.containers.evacuate import MOVED, STAYS, Row, Unit, document, plan, table
 
 
-def container(name: str, *volumes: str, state: str = "running", project: str = "") -> Any:
-    return {
+def container(
+    name: str,
+    *volumes: str,
+    state: str = "running",
+    project: str = "",
+    network: str = "bridge",
+    pod: str = "",
+) -> Any:
+    in_pod = {"Sandbox": pod, "Name": "web"}
+    return ({"Pod": in_pod} if pod else {}) | {
+        "Id": name,
+        "HostConfig": {"NetworkMode": network},
         "Names": [f"/{name}"],
         "State": state,
         "Labels": {"com.docker.compose.project": project} if project else {},
@@ -51,6 +61,24 @@ def test_a_common_volume_ties_containers_and_projects() -> None:
 def test_a_group_without_a_project_is_named_after_its_volume() -> None:
     (unit,) = plan([container("a", "data"), container("b", "data")])
     assert unit.label == "volume data"
+
+
+def test_a_network_namespace_ties_containers() -> None:
+    units = plan([container("a"), container("b", network="container:a"), container("c")])
+    assert names(units) == [["a", "b"], ["c"]]
+    assert units[0].label == "network of a"
+
+
+def test_a_pod_is_a_group_without_what_does_not_run_in_it() -> None:
+    found = [
+        container("sandbox", pod="sandbox"),
+        container("server", pod="sandbox"),
+        container("init", state="exited", pod="sandbox"),
+        container("other", pod="other"),
+    ]
+    units = plan(found)
+    assert names(units) == [["sandbox", "server"], ["other"]]
+    assert units[0].title == "pod web (2 containers)"
 
 
 def test_the_report_has_a_row_for_each_container() -> None:

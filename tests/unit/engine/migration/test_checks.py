@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.migration import checks
+from jaula.errors import InvalidRequest
 from jaula.spec.api import AddressMode, ContainerCreate, HostConfig, VolumeMode
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
 from jaula.spec.migration import VERSION, HostAnswer, HostDescription, Offer, OfferedNetwork
-from jaula.state.records import MountRecord
+from jaula.state.records import ContainerRecord, MountRecord
 
 HOST = HostDescription(
     kernel="6.12.1",
@@ -148,6 +150,35 @@ def test_a_network_that_was_connected_later_is_part_of_the_request() -> None:
     body = ContainerCreate(host_config=HostConfig(network_mode="bridge"))
     there = checks.request_at_target(offer(body), keep_address=True, image="app")
     assert set(there.networking_config.endpoints_config) == {"lan"}
+
+
+def container(name: str, network: str = "") -> ContainerRecord:
+    body = ContainerCreate(image="i", host_config=HostConfig(network_mode=network))
+    return ContainerRecord(
+        id=name, name=name, created=0, image="i", body=body, resolved_request=resolve(body)
+    )
+
+
+def test_all_containers_of_a_namespace_are_in_the_group() -> None:
+    web, relay = container("web"), container("relay", "container:web")
+    checks.check_namespaces(relay, {"web": web}, (web, relay), {"web", "relay"})
+    checks.check_namespaces(web, {}, (web, relay), {"web", "relay"})
+
+
+@pytest.mark.parametrize(
+    ("moved", "text"),
+    [
+        ("relay", "it is in the network namespace of container web, which does not move"),
+        ("web", "container relay is in its network namespace, and does not move"),
+    ],
+)
+def test_a_missing_container_of_a_namespace_is_named(moved: str, text: str) -> None:
+    found = {"web": container("web"), "relay": container("relay", "container:web")}
+    with pytest.raises(InvalidRequest, match=text) as caught:
+        checks.check_namespaces(found[moved], found, found.values(), {moved})
+    assert caught.value.hint == (
+        "move both: jaula container migrate web relay --to tcp://HOST:2376"
+    )
 
 
 def test_too_little_memory_is_refused() -> None:

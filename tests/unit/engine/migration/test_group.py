@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.migration.coordinator import Step
 from jaula.engine.migration.group import Group, dependencies, ordered
 from jaula.engine.migration.networks import definition, difference
@@ -19,13 +20,18 @@ from jaula.state.database import Database
 from jaula.state.records import ContainerRecord
 
 
-def record(name: str, *, links: tuple[str, ...] = (), **labels: str) -> ContainerRecord:
+def record(
+    name: str, *, links: tuple[str, ...] = (), network: str = "", **labels: str
+) -> ContainerRecord:
     body = ContainerCreate(
         image="i",
         labels={f"com.docker.compose.{key}": value for key, value in labels.items()},
-        host_config=HostConfig(links=links),
+        host_config=HostConfig(links=links, network_mode=network),
     )
-    return ContainerRecord(id=name, name=name, created=0, image="i", body=body)
+    resolved = resolve(msgspec.structs.replace(body, host_config=HostConfig(network_mode=network)))
+    return ContainerRecord(
+        id=name, name=name, created=0, image="i", body=body, resolved_request=resolved
+    )
 
 
 class Outgoing:
@@ -51,9 +57,8 @@ def database(tmp_path: Path) -> Database:
 
 
 def make_group(database: Database, *names: str) -> Group:
-    return Group(
-        database, {name: frozenset() for name in names}, {name: frozenset() for name in names}
-    )
+    none = {name: frozenset[str]() for name in names}
+    return Group(database, none, none, none)
 
 
 def test_compose_labels_and_links_are_dependencies() -> None:
@@ -71,6 +76,30 @@ def test_compose_labels_and_links_are_dependencies() -> None:
     }
 
 
+def test_the_owner_of_a_namespace_comes_first() -> None:
+    records = (record("b", network="container:a"), record("a"), record("c", network="container:x"))
+    assert dependencies(records) == {"b": {"a"}, "a": frozenset(), "c": frozenset()}
+
+
+def test_a_member_waits_for_the_owner_of_its_namespaces(database: Database) -> None:
+    depends = {"a": frozenset[str](), "b": frozenset("a")}
+    none = {"a": frozenset[str](), "b": frozenset[str]()}
+    group = Group(database, depends, depends, none)
+    order: list[str] = []
+
+    async def run() -> None:
+        async def one(name: str) -> None:
+            await group.members[name].namespaces()
+            order.append(name)
+            await group.members[name].give(Outgoing(name))
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(one("b"), one("a"))
+
+    asyncio.run(run())
+    assert order == ["a", "b"]
+
+
 def test_a_container_follows_those_that_it_depends_on() -> None:
     depends = {"a": frozenset("b"), "b": frozenset("c"), "c": frozenset[str]()}
     assert ordered(depends) == ("c", "b", "a")
@@ -83,7 +112,8 @@ def test_a_circle_keeps_its_order() -> None:
 
 def test_members_of_a_circle_do_not_wait_for_each_other(database: Database) -> None:
     depends = {"a": frozenset("b"), "b": frozenset("a")}
-    group = Group(database, depends, {"a": frozenset(), "b": frozenset()})
+    none = {"a": frozenset[str](), "b": frozenset[str]()}
+    group = Group(database, depends, none, none)
 
     async def run() -> None:
         async def one(name: str) -> None:
@@ -100,7 +130,8 @@ def test_members_of_a_circle_do_not_wait_for_each_other(database: Database) -> N
 
 def test_a_shared_volume_is_sent_once(database: Database) -> None:
     volumes = {"a": frozenset(("data", "own")), "b": frozenset(("data",))}
-    group = Group(database, {"a": frozenset(), "b": frozenset()}, volumes)
+    none = {"a": frozenset[str](), "b": frozenset[str]()}
+    group = Group(database, none, none, volumes)
     assert group.members["a"].sent_by_others == frozenset()
     assert group.members["b"].sent_by_others == {"data"}
 

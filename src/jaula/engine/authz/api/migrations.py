@@ -11,6 +11,7 @@ import msgspec
 
 from jaula.engine import relaxations
 from jaula.engine.authz.api.containers import create_authorization
+from jaula.engine.authz.api.pods import pod_authorization
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.migration.source import MigrationOptions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from jaula.spec.api import ContainerCreate, ContainerMigrate, GroupMigrate
     from jaula.spec.api_networks import NetworkCreate
     from jaula.spec.migration import CheckRow, HostAnswer
+    from jaula.spec.pod import PodSandboxRequest
 
 Document = dict[str, Any]
 
@@ -61,7 +63,7 @@ class MigrationsApi:
                     yield document
 
     async def migrate_group(self, body: GroupMigrate) -> AsyncIterator[Document]:
-        members = self._service.members(body.containers, body.project)
+        members = self._service.members(body.containers, body.project, body.pod)
         names = {each.id: each.record.name for each in members}
         with self._session.begin("container migrate", " ".join(names.values())) as action:
             self._session.require_migrate()
@@ -128,6 +130,11 @@ class PeerAccess:
     def authorize(self, body: ContainerCreate, name: str) -> Authorize:
         self._action.object = name
         return create_authorization(self._session, self._action, body, name)
+
+    def authorize_pod(self, sandbox: PodSandboxRequest | None) -> Authorize:
+        if sandbox is not None:
+            self._action.pod = sandbox.metadata
+        return pod_authorization(self._session, self._action, sandbox)
 
     def quota(self) -> Quota:
         self._action.require_images()

@@ -12,6 +12,7 @@ from jaula.engine.model.seal import request_seal
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotFound
 from jaula.spec.api import ExecCreate
+from jaula.state.records import MigrationPhase
 
 if TYPE_CHECKING:
     import socket
@@ -29,41 +30,42 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
 
+def pod_authorization(
+    session: Session, action: AuditedAction, sandbox: PodSandboxRequest | None
+) -> Authorize:
+    """Return what authorizes ``sandbox``, or a container of a pod."""
+
+    def authorize(resolved: ResolvedRequest) -> Bounds:
+        own = relaxations.of_request(resolved, "")
+        if sandbox is None:
+            action.authorize((*own, *session.inherited_mounts(resolved)))
+            session.check_request(resolved)
+        else:
+            action.authorize(relaxations.of_sandbox(sandbox, resolved))
+            session.check_ceilings(limits.of_sandbox(sandbox, resolved))
+            _check_path(session, sandbox.log_directory, "the log directory")
+        action.reserve(Share.CONTAINERS)
+        action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
+        return session.bounds(resolved, own, "")
+
+    return authorize
+
+
+def _check_path(session: Session, path: str, description: str) -> None:
+    """Check a path that the engine follows as root for a caller that is not root's equal.
+
+    :raises InvalidRequest: when another user could make it lead elsewhere.
+    """
+    if path and not session.is_admin:
+        trusted_file.check_path(path, description)
+
+
 class PodsApi:
     """Pods and their containers may be changed by their owner, as every container."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._service = engine.pods
         self._session = session
-
-    def _authorize(
-        self, action: AuditedAction, sandbox: PodSandboxRequest | None = None
-    ) -> Authorize:
-        """Return what authorizes a container of a pod, or ``sandbox``."""
-        session = self._session
-
-        def authorize(resolved: ResolvedRequest) -> Bounds:
-            own = relaxations.of_request(resolved, "")
-            if sandbox is None:
-                action.authorize((*own, *session.inherited_mounts(resolved)))
-                session.check_request(resolved)
-            else:
-                action.authorize(relaxations.of_sandbox(sandbox, resolved))
-                session.check_ceilings(limits.of_sandbox(sandbox, resolved))
-                self._check_path(sandbox.log_directory, "the log directory")
-            action.reserve(Share.CONTAINERS)
-            action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-            return session.bounds(resolved, own, "")
-
-        return authorize
-
-    def _check_path(self, path: str, description: str) -> None:
-        """Check a path that the engine follows as root for a caller that is not root's equal.
-
-        :raises InvalidRequest: when another user could make it lead elsewhere.
-        """
-        if path and not self._session.is_admin:
-            trusted_file.check_path(path, description)
 
     def require_host_file(self, path: str, description: str) -> None:
         """Check that the caller may have a file of the host read as root; a refusal is logged.
@@ -76,7 +78,7 @@ class PodsApi:
         with self._session.begin("host file", path) as action:
             privilege = Privilege(Relaxation.HOST_MOUNT, path, writable=False)
             action.authorize((privilege,))
-            self._check_path(path, description)
+            _check_path(self._session, path, description)
 
     def handler_names(self) -> tuple[str, ...]:
         self._session.require_read()
@@ -98,7 +100,9 @@ class PodsApi:
         with self._session.begin("pod run", request.metadata.name) as action:
             action.pod = request.metadata
             container = await self._service.run(
-                request, owner=self._session.owner, authorize=self._authorize(action, request)
+                request,
+                owner=self._session.owner,
+                authorize=pod_authorization(self._session, action, request),
             )
             action.describe(container)
             action.seal = request_seal(container.record)
@@ -129,7 +133,14 @@ class PodsApi:
 
     def sandboxes(self) -> list[ContainerRecord]:
         self._session.require_read()
-        return [c.record for c in self._service.sandboxes() if self._readable(c)]
+        return [c.record for c in self._service.sandboxes() if self._listed(c)]
+
+    def _listed(self, container: Container) -> bool:
+        """Return whether a list has a container: a pod that is received is one at its commit."""
+        migration = container.record.migration
+        if migration is not None and migration.phase is MigrationPhase.INCOMING:
+            return False
+        return self._readable(container)
 
     def _readable(self, container: Container) -> bool:
         from jaula.engine.authz.policy import ContainerAccess
@@ -143,7 +154,9 @@ class PodsApi:
             sandbox = self._session.require_control(self._service.sandbox(request.sandbox).id)
             action.pod = self._session.services.container_store.pod_of(sandbox.record)
             container = await self._service.create_container(
-                request, owner=self._session.owner, authorize=self._authorize(action)
+                request,
+                owner=self._session.owner,
+                authorize=pod_authorization(self._session, action, None),
             )
             action.describe(container)
             action.seal = request_seal(container.record)
@@ -220,7 +233,7 @@ class PodsApi:
 
     def containers(self) -> list[ContainerRecord]:
         self._session.require_read()
-        return [c.record for c in self._service.containers() if self._readable(c)]
+        return [c.record for c in self._service.containers() if self._listed(c)]
 
     def members(self, sandbox_id: str) -> list[ContainerRecord]:
         self._session.require_read()
@@ -240,7 +253,7 @@ class PodsApi:
             action.require_enter(self._service.container(ref).id)
             if not self._session.is_admin:
                 action.authorize((Privilege(Relaxation.HOST_MOUNT, location, writable=True),))
-                self._check_path(location, "the location of the checkpoint")
+                _check_path(self._session, location, "the location of the checkpoint")
             await self._service.checkpoint(ref, location, seconds)
 
     def request_exec(self, ref: str, command: tuple[str, ...]) -> str:

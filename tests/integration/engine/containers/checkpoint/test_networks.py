@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,26 @@ def has_ipvlan(wire: str) -> bool:
         return False
     subprocess.run(["ip", "link", "delete", f"{wire}i"], check=True)
     return True
+
+
+def test_no_reset_is_sent_while_a_connection_may_be_restored(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with (
+        running(engine, busybox, *WAIT) as name,
+        open(f"/proc/{containers.pid(engine, name)}/ns/net", "rb") as netns,
+    ):
+        with in_netns(netns.fileno()):
+            first, second = socket.socket(), socket.socket()
+        with first, second:
+            nftables.add_reset_table(netns.fileno(), "quiet")
+            first.settimeout(1)
+            with pytest.raises(TimeoutError):
+                first.connect(("127.0.0.1", 9))
+            nftables.delete_tables(netns.fileno(), "quiet")
+            second.settimeout(5)
+            with pytest.raises(ConnectionRefusedError):
+                second.connect(("127.0.0.1", 9))
 
 
 @pytest.mark.parametrize("what", ["table", "interface"])

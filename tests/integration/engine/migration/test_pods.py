@@ -1,0 +1,318 @@
+"""Pods move as one: their connections go on, or all containers run on at the source."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from harness import containers
+from harness.engine import PROJECT, PrivateEngine
+from harness.migration import IMAGE, SUBNET, Site, Sites, ip, sites
+from harness.pods import Cri, connected, container_config, sandbox_config
+from jaula.cri.proto import api_pb2 as api
+
+pytestmark = [
+    pytest.mark.criu,
+    pytest.mark.needs("gcc", "ip", "openssl", "nsenter", "/usr/lib/cni/bridge"),
+]
+
+POD = "web"
+PORT = 7001
+SERVER = "trap '' TERM; echo kept > /dev/shm/f; exec 3</dev/shm/f; exec /server"
+_Result = TypeVar("_Result")
+
+
+class PodEngine(PrivateEngine):
+    """An engine with CRI, whose pods are in the network of both engines."""
+
+    def __init__(self, index: int, extra_flags: tuple[str, ...], netns: str) -> None:
+        super().__init__(index, extra_flags=(*extra_flags, "--cri"), netns=netns)
+        configuration = self.root / "net.d"
+        configuration.mkdir(parents=True)
+        self.extra_flags = (
+            *self.extra_flags,
+            *("--cni-conf-dir", str(configuration), "--cni-bin-dir", "/usr/lib/cni"),
+        )
+        self.configure(netns[-1])
+
+    def configure(self, site: str, first: int = 100) -> None:
+        """Give pods addresses of the common network, from ``first`` on."""
+        ranges = {"subnet": f"{SUBNET}.0/24", "rangeStart": f"{SUBNET}.{first}",
+                  "rangeEnd": f"{SUBNET}.{first + 20}"}  # fmt: skip
+        plugin = {
+            "type": "bridge",
+            "bridge": f"jm{site}lan",
+            "ipam": {"type": "host-local", "dataDir": str(self.root / "ips"), "ranges": [[ranges]]},
+        }
+        document = {"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]}
+        (self.root / "net.d/10-pods.conflist").write_text(json.dumps(document))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    with sites(tmp_path_factory.mktemp("sites"), 12, kind=PodEngine) as made:
+        yield made
+
+
+def call(site: Site, work: Callable[[Cri], Awaitable[_Result]]) -> _Result:
+    async def run() -> _Result:
+        async with connected(site.engine) as cri:
+            return await work(cri)
+
+    return asyncio.run(run())
+
+
+class Pod:
+    """A pod of two containers: a server, and a relay which asks it over the loopback."""
+
+    def __init__(self, site: Site, logs: Path) -> None:
+        self.site = site
+        self.logs = logs
+        self.id = call(site, self._run)
+        self.address = self.status(site).network.ip
+
+    async def _run(self, cri: Cri) -> str:
+        config = sandbox_config(POD, api.CONTAINER, log_directory=str(self.logs), hostname="box")
+        config.linux.security_context.namespace_options.network = api.POD
+        config.labels["app"] = POD
+        pod = str((await cri.call("RunPodSandbox", config=config)).pod_sandbox_id)
+        for name, command in (
+            ("server", ("sh", "-c", SERVER)),
+            ("relay", ("/relay", "127.0.0.1", "7000", str(PORT))),
+        ):
+            request = container_config(name, *command, log_path=f"{name}.log")
+            request.image.image = IMAGE
+            created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=request)
+            await cri.call("StartContainer", container_id=created.container_id)
+        return pod
+
+    def status(self, site: Site) -> Any:
+        async def read(cri: Cri) -> Any:
+            pods = (await cri.call("ListPodSandbox")).items
+            assert len(pods) == 1, pods
+            return (await cri.call("PodSandboxStatus", pod_sandbox_id=pods[0].id)).status
+
+        return call(site, read)
+
+    def containers(self, site: Site) -> dict[str, Any]:
+        async def read(cri: Cri) -> dict[str, Any]:
+            found = (await cri.call("ListContainers")).containers
+            return {each.metadata.name: each for each in found}
+
+        return call(site, read)
+
+    def runs(self, site: Site) -> bool:
+        states = {each.state for each in self.containers(site).values()}
+        return self.status(site).state == api.SANDBOX_READY and states == {api.CONTAINER_RUNNING}
+
+
+def pid_at(site: Site) -> int:
+    """Return a process of the pod of a site."""
+    found = site.engine.request("GET", "/containers/json?pods=1").json()
+    state = site.state(found[0]["Id"])
+    assert state is not None
+    return int(state["State"]["Pid"])
+
+
+def pods_of(site: Site) -> list[str]:
+    async def read(cri: Cri) -> list[str]:
+        return [each.id for each in (await cri.call("ListPodSandbox")).items]
+
+    return call(site, read)
+
+
+@pytest.fixture
+def pod(two: Sites, tmp_path: Path) -> Iterator[Pod]:
+    made = Pod(two.a, tmp_path / "logs")
+    ip("neigh", "flush", "all", netns=two.client)
+    time.sleep(0.5)
+    yield made
+    for site in (two.a, two.b):
+        for id in pods_of(site):
+
+            async def remove(cri: Cri, id: str = id) -> None:
+                await cri.call("RemovePodSandbox", pod_sandbox_id=id)
+
+            call(site, remove)
+
+
+def migrate(source: Site, target: Site, *words: str) -> str:
+    return source.jaula("container", "migrate", *words, "--to", target.target)
+
+
+def test_a_pod_goes_on_at_the_target(two: Sites, pod: Pod) -> None:
+    with two.counting(pod.address, PORT) as client:
+        ids = migrate(two.a, two.b, "--keep-address", "--pod", POD).split()
+        time.sleep(0.5)
+        result = client.finish()
+    assert result["failure"] == ""
+    assert result["answers"] == result["last"]
+    status, moved = pod.status(two.b), pod.containers(two.b)
+    assert pod.runs(two.b)
+    assert status.network.ip == pod.address
+    assert dict(status.labels) == {"app": POD}
+    assert {status.id, *(each.id for each in moved.values())} == set(ids)
+    server = moved["server"].id
+    assert call(two.b, lambda cri: cri.run(server, "cat", "/dev/shm/f")) == "kept\n"
+    read = ("cat", "/proc/sys/kernel/hostname")
+    assert call(two.b, lambda cri: cri.run(server, *read)) == "box\n"
+    containers.eventually(
+        lambda: "tick" in (pod.logs / "server.log").read_text(), "the log goes on"
+    )
+    assert pod.status(two.a).state == api.SANDBOX_NOTREADY
+    assert {each.state for each in pod.containers(two.a).values()} == {api.CONTAINER_EXITED}
+
+
+def test_a_pod_moves_there_and_back(two: Sites, pod: Pod) -> None:
+    with two.counting(pod.address, PORT) as client:
+        for source, target in ((two.a, two.b), (two.b, two.a)):
+            time.sleep(0.5)
+            migrate(source, target, "--rm", "--pod", f"default/{POD}")
+            assert pod.runs(target)
+            assert pods_of(source) == []
+        time.sleep(0.5)
+        result = client.finish()
+    assert result["failure"] == ""
+    assert result["answers"] == result["last"]
+
+
+def test_a_pod_gets_a_new_address_if_its_own_is_not_free(two: Sites, pod: Pod) -> None:
+    two.b.engine.configure(two.b.netns[-1], first=150)
+    time.sleep(1)  # the engine follows the file
+    try:
+        text = two.a.refused(
+            "container", "migrate", "--keep-address", "--pod", POD, "--to", two.b.target
+        )
+        assert pod.address in text
+        assert pod.runs(two.a)
+        assert pods_of(two.b) == []
+        done = two.a.engine.cli("jaula", "container", "migrate", "--pod", POD, "--to", two.b.target)
+        assert done.returncode == 0, done.stderr
+        assert f"the address {pod.address} cannot be kept" in done.stderr
+        assert pod.runs(two.b)
+        address = pod.status(two.b).network.ip
+        assert int(address.removeprefix(f"{SUBNET}.")) >= 150
+        with two.counting(address, 7000) as client:
+            assert client.finish()["failure"] == ""
+    finally:
+        two.b.engine.configure(two.b.netns[-1])
+        time.sleep(1)
+
+
+def interrupted(two: Sites, stage: str, interrupt: Callable[[Sites], None]) -> str:
+    """Move the pod, and interrupt it at a stage of one container; return the whole output."""
+    process = subprocess.Popen(
+        [PROJECT / "jaula", "container", "migrate", "--pod", POD, "--to", two.b.target],
+        env=two.a.engine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(f"relay.*: {stage}", line):
+            interrupt(two)
+            break
+    text, _ = process.communicate(timeout=90)
+    assert process.returncode != 0, text
+    return text
+
+
+def kill_a_container(two: Sites) -> None:
+    found = two.b.engine.request("GET", "/containers/json?all=1&pods=1").json()
+    ids = [each["Id"] for each in found if each["Pod"]["Container"] == "relay"]
+    two.b.jaula("rm", "-f", *ids)
+
+
+def restart_target(two: Sites) -> None:
+    two.b.engine.kill()
+    two.b.engine.start()
+
+
+def kill_criu(two: Sites) -> None:
+    """Kill a CRIU of the target: it is in the network namespace of the pod."""
+    namespace = os.readlink(f"/proc/{pid_at(two.b)}/ns/net")
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                program = os.readlink(directory / "exe").rpartition("/")[2]
+                if program == "criu" and os.readlink(directory / "ns/net") == namespace:
+                    os.kill(int(directory.name), signal.SIGKILL)
+                    return
+    raise AssertionError("no CRIU is in the pod")
+
+
+@pytest.mark.parametrize(
+    ("stage", "interrupt"),
+    [("stopped", kill_a_container), ("stopped", restart_target), ("restoring", kill_criu)],
+)
+def test_a_pod_runs_on_if_something_fails_before_the_commit(
+    two: Sites, pod: Pod, stage: str, interrupt: Callable[[Sites], None]
+) -> None:
+    with two.counting(pod.address, PORT) as client:
+        text = interrupted(two, stage, interrupt)
+        time.sleep(0.5)
+        result = client.finish()
+    assert "all containers of the group run on here" in text
+    assert result["failure"] == ""
+    assert result["answers"] == result["last"]
+    assert pod.runs(two.a)
+    assert pod.status(two.a).network.ip == pod.address
+    containers.eventually(
+        lambda: two.b.engine.request("GET", "/containers/json?all=1&pods=1").json() == [],
+        "the target has undone it",
+    )
+    assert not list((two.b.engine.root / "ips").rglob("10.*"))
+
+
+def test_a_container_of_a_pod_does_not_move_alone(two: Sites, pod: Pod) -> None:
+    for name in (f"k8s_relay_{POD}_default_uid-{POD}_0", f"k8s_POD_{POD}_default_uid-{POD}_0"):
+        text = two.a.refused("container", "migrate", name, "--to", two.b.target)
+        assert f"jaula container migrate --pod {pod.id[:12]} --to tcp://HOST:2376" in text
+    assert pod.runs(two.a)
+
+
+def test_a_log_directory_that_cannot_be_made_is_a_refusal(two: Sites, pod: Pod) -> None:
+    moved = pod.logs.rename(pod.logs.with_name("moved"))
+    pod.logs.write_text("")  # both engines have the same file system
+    try:
+        done = two.a.engine.cli(
+            *("jaula", "container", "migrate", "--dry-run", "--pod", POD, "--to", two.b.target)
+        )
+        assert done.returncode == 1
+        assert f"{pod.logs} is in the way of the log directory" in done.stdout
+        assert f"remove {pod.logs} at the target" in done.stdout
+    finally:
+        pod.logs.unlink()
+        moved.rename(pod.logs)
+    assert pod.runs(two.a)
+
+
+def test_an_evacuation_moves_a_pod_as_one(two: Sites, pod: Pod) -> None:
+    done = two.a.engine.cli("jaula", "host", "evacuate", "--to", two.b.target)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if f"pod {POD}" in line]
+    assert len(rows) == 3
+    assert all("moved" in row for row in rows)
+    assert pod.runs(two.b)
+
+
+def test_a_system_v_object_of_a_pod_is_a_refusal(two: Sites, pod: Pod) -> None:
+    join = ["nsenter", f"--ipc=/proc/{pid_at(two.a)}/ns/ipc"]
+    subprocess.run([*join, "ipcmk", "-Q"], check=True, capture_output=True)
+    text = two.a.refused("container", "migrate", "--pod", POD, "--to", two.b.target)
+    assert "its IPC namespace has a System V message queue, which would be lost" in text
+    assert "ipcrm" in text
+    assert pod.runs(two.a)
