@@ -128,6 +128,7 @@ class HostDescription(msgspec.Struct, frozen=True):
     cpu_features: tuple[str, ...] = ()
     landlock: int = 0  # ABI version; 0: none
     cgroup_version: int = 2
+    apparmor: bool = False
 
 
 class OfferedNetwork(msgspec.Struct, frozen=True):

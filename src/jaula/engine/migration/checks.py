@@ -134,6 +134,15 @@ def check_hosts(source: HostDescription, target: HostDescription) -> list[CheckR
             "the container would be less confined: update the target's kernel" if weaker else "",
         )
     )
+    lost = source.apparmor and not target.apparmor
+    rows.append(
+        CheckRow(
+            "AppArmor",
+            not lost,
+            "the target does not have it" if lost else "the profile is that of the target",
+            "the container would lose its profile: enable AppArmor at the target" if lost else "",
+        )
+    )
     return rows
 
 

@@ -28,6 +28,7 @@ def describe(host: HostFacts) -> HostDescription:
         cpu_features=cpu_features(),
         landlock=host.landlock,
         cgroup_version=host.cgroup_version,
+        apparmor=host.apparmor,
     )
 
 

@@ -22,6 +22,7 @@ HOST = HostDescription(
     criu="4.2",
     cpu_features=("avx", "fpu"),
     landlock=6,
+    apparmor=True,
 )
 LAN = OfferedNetwork("lan", "10.0.0.5", "", "02:42:0a:00:00:05")
 
@@ -38,6 +39,11 @@ def test_an_equal_host_passes() -> None:
     assert failed() == []
 
 
+def test_a_host_without_apparmor_may_send_to_one_that_has_it() -> None:
+    rows = checks.check_hosts(msgspec.structs.replace(HOST, apparmor=False), HOST)
+    assert all(row.passed for row in rows)
+
+
 @pytest.mark.parametrize(
     ("changes", "check"),
     [
@@ -49,6 +55,7 @@ def test_an_equal_host_passes() -> None:
         ({"criu": ""}, "CRIU"),
         ({"criu": "4.1.1"}, "CRIU"),
         ({"landlock": 5}, "Landlock"),
+        ({"apparmor": False}, "AppArmor"),
     ],
 )
 def test_a_lesser_host_is_refused(changes: dict[str, Any], check: str) -> None:
