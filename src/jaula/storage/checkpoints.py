@@ -497,8 +497,13 @@ class CheckpointStore:
         shutil.rmtree(hidden)
 
     def remove_all(self, container: str) -> None:
-        """Remove every checkpoint of a container."""
-        shutil.rmtree(self._of(container), ignore_errors=not self._of(container).exists())
+        """Remove every checkpoint of a container. One that is being written fails."""
+        hidden = self._directory / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        try:
+            os.rename(self._of(container), hidden)  # so no file can be added meanwhile
+        except FileNotFoundError:
+            return
+        shutil.rmtree(hidden)
 
     def sweep(self, containers: set[str]) -> None:
         """Remove unfinished checkpoints, and those of containers that do not exist."""

@@ -265,3 +265,24 @@ def test_only_root_may_be_able_to_change_a_checkpoint_directory(
         with pytest.raises(InvalidRequest, match="the checkpoint directory"):
             store.at(path)
     assert store.at("") is store
+
+
+def test_checkpoints_are_removed_while_one_is_being_written(
+    store: CheckpointStore, made: Path
+) -> None:
+    images = store.begin(FACTS.container, "two")
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        while True:
+            (images / f"{written}.img").write_bytes(b"")
+            written += 1
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while written < 100 and not writing.done():
+            pass
+        store.remove_all(FACTS.container)
+        assert isinstance(writing.exception(10), FileNotFoundError)
+    assert [entry.name for entry in made.parent.parent.iterdir()] == [".key"]
