@@ -1,7 +1,8 @@
 """The client of ``counter_server.c``: one connection, one request at a time, each answer checked.
 
-Prints ``ready`` after its first answer. At the end of its input, or after a failure, it prints a
-JSON document: answers, the longest time between two of them in milliseconds, and the failure.
+Prints ``ready`` after its first answer. For a line ``answers`` of its input it prints how many it
+has, when it waits for none. At any other line, the end of its input or a failure it prints a JSON
+document: answers, the longest time between two of them in milliseconds, and the failure.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ def main(address: str, port: int) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.settimeout(60)
             before = time.monotonic()
-            while not select.select([sys.stdin], [], [], 0.0005)[0]:
+            while True:
+                if select.select([sys.stdin], [], [], 0.0005)[0]:
+                    if sys.stdin.readline() != "answers\n":
+                        break
+                    print(answers, flush=True)
                 sock.sendall(b"INCR\n")
                 text = sock.recv(64)
                 now = time.monotonic()

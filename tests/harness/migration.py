@@ -170,6 +170,16 @@ class CountingClient:
         line = self._process.stdout.readline()
         assert line == "ready\n", line
 
+    def answers(self) -> int:
+        """Return the number of answers, after the one for which the client waits."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("answers\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line.strip().isdecimal(), line
+        return int(line)
+
     def finish(self) -> dict[str, Any]:
         """Return the client's result: answers, last, worst (milliseconds), failure."""
         output, _ = self._process.communicate("end\n", timeout=90)

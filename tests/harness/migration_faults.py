@@ -24,7 +24,8 @@ SOURCE = (
     "received Verdict",
     "received Prepared",
     "recorded moving",
-    "sent Stopping",
+    "sent BeginRestore",
+    "received RestoreBegun",
     "sent file",
     "held",
     "sent Restore",
@@ -37,7 +38,8 @@ SOURCE = (
 TARGET = (
     "sent Verdict",
     "sent Prepared",
-    "received Stopping",
+    "received BeginRestore",
+    "sent RestoreBegun",
     "received file",
     "received Restore",
     "sent Ready",
@@ -56,8 +58,8 @@ HELD = (
     "received Running",
 )
 """Steps of the source at which shim, helper and CRIU exist and hold the container."""
-EARLY = ("received Restore",)
-"""A step of the target at which shim, helper and CRIU exist and wait for the images."""
+EARLY = ("sent RestoreBegun", "received Restore")
+"""Steps of the target at which shim, helper and CRIU exist and wait for the images."""
 RESTORED = ("sent Ready", "received Commit", "recorded received")
 """Steps of the target at which shim, helper and CRIU exist and hold the container."""
 

@@ -55,9 +55,10 @@ SANDBOX_TIMEOUT = 30.0  # seconds for the zygote to create namespaces
 _HELPER_TIMEOUT = 40.0  # seconds for a helper of the shim to create a process
 _REPORT_TIMEOUT = 15.0  # seconds for fork, clean-up and report of a shim
 _CHECKPOINT_TIMEOUT = 600.0  # seconds to write or read the memory of a container
-_TRANSFER_TIMEOUT = 3600.0  # seconds to write it, send it to another engine, and read it there
+_TRANSFER_TIMEOUT = 6 * 3600.0  # seconds to write it, send it to another engine, and read it
 MAX_ROUNDS = 16  # of a pre-copy
 ROUND = b"round "  # from a shim, with a round of the pre-copy
+EARLY = b"early"  # from a shim whose early restore waits for the images
 IMAGES = b"images "  # from an engine, with a RestoredImages: the images are complete
 HELD = b"held"  # from a shim whose container is stopped, with all images written
 COMMIT = b"commit"  # from an engine that has recorded the checkpoint
@@ -104,8 +105,9 @@ class RestoreSetup(msgspec.Struct, frozen=True):
     container with an egress or listen list that the host publishes; None: it has no list.
     ``shares_network`` says that others join its network namespace before it is continued.
 
-    With ``early`` the images do not exist yet: the engine sends :data:`IMAGES` over the socket of
-    the hold when they are complete, and ``stdio`` with it.
+    With ``early`` the images do not exist yet. Over the socket of the hold, the shim sends
+    :data:`EARLY` when it waits for them. The engine sends :data:`IMAGES` when they are complete,
+    and ``stdio`` with it.
     """
 
     images: str  # directory

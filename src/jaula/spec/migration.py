@@ -11,7 +11,7 @@ The order, with the side that sends::
     source  Offer                    target  Verdict
     source  Transfer(image) data     target  Prepared
     source  Transfer(root, volumes) data, Removed
-    source  Stopping
+    source  BeginRestore             target  RestoreBegun
     source  Transfer(root, volumes) data, Removed
     source  Restore                  target  Ready
     source  Commit                   target  Running
@@ -271,13 +271,18 @@ class MountPoint(msgspec.Struct, frozen=True):
     directory: bool
 
 
-class Stopping(msgspec.Struct, frozen=True, tag="stopping"):
-    """The processes are about to be stopped: do what a restore can do without their images.
+class BeginRestore(msgspec.Struct, frozen=True, tag="begin-restore"):
+    """Do what a restore can do without images. The processes are not stopped yet.
 
     Without ``keep_address`` the owner of the network has a new one: connections are closed.
     """
 
+    mount_points: tuple[MountPoint, ...] = ()
     keep_address: bool = True
+
+
+class RestoreBegun(msgspec.Struct, frozen=True, tag="restore-begun"):
+    """The restore waits for the images: the processes may be stopped."""
 
 
 class Restore(msgspec.Struct, frozen=True, tag="restore"):
@@ -377,13 +382,15 @@ FromSource = (
     | Transfer
     | Removed
     | Prepare
-    | Stopping
+    | BeginRestore
     | Restore
     | Commit
     | Keep
     | Cancel
 )
-FromTarget = Verdict | Prepared | Ready | Running | Kept | Failed | Report | HostAnswer
+FromTarget = (
+    Verdict | Prepared | RestoreBegun | Ready | Running | Kept | Failed | Report | HostAnswer
+)
 Message = FromSource | FromTarget
 
 _encode = msgspec.json.Encoder().encode

@@ -52,6 +52,7 @@ from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.migration import (
     DRY_RUN,
     VERSION,
+    BeginRestore,
     Cancel,
     CheckRow,
     Commit,
@@ -64,10 +65,10 @@ from jaula.spec.migration import (
     Prepared,
     Ready,
     Restore,
+    RestoreBegun,
     Running,
     SandboxOffer,
     SentFile,
-    Stopping,
     Transfer,
     TransferKind,
     Verdict,
@@ -480,8 +481,8 @@ class Outgoing:
             if rounds or alone:
                 self._report(Progress(stage="pre-copy" if rounds else "dump"))
             try:
-                if alone and not rounds:
-                    await self._send_stopping(channel)
+                if alone:
+                    await self._begin_restore(channel)
                 self._stopped_at, self._held_at = await held.stop(
                     CheckpointRequest(
                         0,
@@ -497,8 +498,6 @@ class Outgoing:
                     self._report_round,
                     functools.partial(self._wait_for_group, channel),
                 )
-                if alone and rounds:
-                    await self._send_stopping(channel)
                 await held.during(self._coordinator.reach(Step.HELD))
                 others = self._coordinator.sent_by_others
                 await held.during(
@@ -511,7 +510,7 @@ class Outgoing:
             self._sent_at = time.monotonic()
             await held.during(self._coordinator.namespaces())
             if self._joins_restored:
-                await self._send_stopping(channel)
+                await held.during(self._begin_restore(channel))
             self._report(Progress(stage="restore", sent=channel.sent - before + sender.sent))
             await channel.send(self._restore_message(files))
             await held.during(channel.expect(Ready))
@@ -538,13 +537,16 @@ class Outgoing:
         return self.result()
 
     async def _wait_for_group(self, channel: Channel) -> None:
+        if not self._joins_restored:
+            await self._begin_restore(channel)
         await self._coordinator.reach(Step.STOP)
         self._report(Progress(stage="dump"))
-        if not self._joins_restored:
-            await self._send_stopping(channel)
 
-    async def _send_stopping(self, channel: Channel) -> None:
-        await channel.send(Stopping(keep_address=self._keeps_address))
+    async def _begin_restore(self, channel: Channel) -> None:
+        """Let the target do what it can do without the images."""
+        points = mount_points(self._container.record.pid)
+        await channel.send(BeginRestore(points, keep_address=self._keeps_address))
+        await channel.expect(RestoreBegun)
 
     @property
     def _joins_restored(self) -> bool:

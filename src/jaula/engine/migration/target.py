@@ -30,11 +30,12 @@ from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.network.config import check_pools
 from jaula.runtime import seqpacket
-from jaula.runtime.protocol import COMMIT, HELD, HELD_NAMESPACES, IMAGES, RestoredImages
+from jaula.runtime.protocol import COMMIT, EARLY, HELD, HELD_NAMESPACES, IMAGES, RestoredImages
 from jaula.spec.api import VolumeMode
 from jaula.spec.migration import (
     DRY_RUN,
     VERSION,
+    BeginRestore,
     Cancel,
     CheckRow,
     Commit,
@@ -47,8 +48,8 @@ from jaula.spec.migration import (
     Ready,
     Removed,
     Restore,
+    RestoreBegun,
     Running,
-    Stopping,
     Transfer,
     TransferKind,
     Verdict,
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_networks import NetworkCreate
-    from jaula.spec.migration import Message
+    from jaula.spec.migration import Message, MountPoint
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 
 log = logging.getLogger("jaula.migration")
@@ -137,6 +138,7 @@ class _Restoring(NamedTuple):
     sock: socket.socket
     task: asyncio.Future[None]
     manifest: Manifest
+    mount_points: tuple[MountPoint, ...]  # that exist
 
 
 class Incoming:
@@ -203,8 +205,8 @@ class Incoming:
                 await asyncio.to_thread(self._changes().remove, message)
             elif isinstance(message, Prepare):
                 await self._create()
-            elif isinstance(message, Stopping) and not self._offer.stopped:
-                self._begin_restore(message)
+            elif isinstance(message, BeginRestore) and not self._offer.stopped:
+                await self._begin_restore(message)
             elif isinstance(message, Keep) and self._offer.stopped:
                 await self._keep()
                 return
@@ -454,10 +456,11 @@ class Incoming:
 
     # -- restore ---------------------------------------------------------------------------------
 
-    def _begin_restore(self, message: Stopping) -> None:
+    async def _begin_restore(self, message: BeginRestore) -> None:
         """Let the runtime do what it can do without the images."""
         if self._container is None or self._directory is None or self._restoring is not None:
-            raise ProtocolError("Stopping is out of order")
+            raise ProtocolError("BeginRestore is out of order")
+        await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         self._keep_address = self._keep_address and message.keep_address
@@ -466,7 +469,18 @@ class Incoming:
             self._containers.restore(self._container, manifest, theirs.fileno())
         )
         restoring.add_done_callback(lambda _: theirs.close())
-        self._restoring = _Restoring(ours, restoring, manifest)
+        self._restoring = _Restoring(ours, restoring, manifest, message.mount_points)
+        begun = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(ours, 64))
+        try:
+            await asyncio.wait((begun, restoring), return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done() or await begun != EARLY:
+                await asyncio.wait((restoring,))
+                restoring.result()
+                raise RuntimeFailure("the restore has not waited for the images")
+        finally:
+            begun.cancel()
+            await asyncio.gather(begun, return_exceptions=True)
+        await self._channel.send(RestoreBegun())
 
     async def _restore(self, message: Restore) -> None:
         container, files, restoring = self._container, self.files, self._restoring
@@ -474,7 +488,8 @@ class Incoming:
             raise ProtocolError("Restore is out of order")
         await files.finished
         files.check(message.files)
-        await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
+        if message.mount_points != restoring.mount_points:
+            await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
         manifest = msgspec.structs.replace(
             restoring.manifest, created=message.created, stdio=message.stdio
         )

@@ -22,6 +22,7 @@ from jaula.kernel.namespaces import open_namespace
 from jaula.runtime import seqpacket
 from jaula.runtime.protocol import (
     COMMIT,
+    EARLY,
     HELD,
     HELD_NAMESPACES,
     HOLD_SOCKET,
@@ -101,6 +102,17 @@ def receive_images(engine: _socket.socket) -> RestoredImages:
 
 
 _decode = msgspec.json.Decoder(RestoredImages).decode
+
+
+def send_early(engine: _socket.socket) -> None:
+    """Report to the engine that the restore waits for the images.
+
+    :raises RuntimeFailure: when the engine has ended.
+    """
+    try:
+        seqpacket.send(engine, EARLY)
+    except OSError as error:
+        raise RuntimeFailure(_CANCELLED) from error
 
 
 def send_held(engine: _socket.socket, init: int) -> None:

@@ -47,7 +47,7 @@ from jaula.runtime.checkpoint import (
     network,
     verify,
 )
-from jaula.runtime.checkpoint.hold import receive_go, receive_images, send_held
+from jaula.runtime.checkpoint.hold import receive_go, receive_images, send_early, send_held
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.create import id_maps, mount_plan
@@ -193,8 +193,9 @@ class _Restore:
                 self._service = self._start_criu(each for each in self._pipes.child if each >= 0)
                 self._service.read_kernel_features()
                 namespaces.setns(host, namespaces.CLONE.NEWNS)
-                if not self._service.wait_for(engine):
-                    raise RuntimeFailure("criu was killed")
+            send_early(engine)
+            if self._service is not None and not self._service.wait_for(engine):
+                raise RuntimeFailure("criu was killed")
             received = receive_images(engine)
         self._setup = msgspec.structs.replace(self._setup, stdio=received.stdio)
 
