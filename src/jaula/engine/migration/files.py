@@ -61,7 +61,7 @@ def split_zeros(chunk: bytearray, size: int) -> Iterator[tuple[int, int, bool]]:
 class FileSender:
     """Sends the files of a directory, each one once, in a thread.
 
-    ``finished`` is set to all files. :meth:`close` ends the thread.
+    ``finished`` is done when the thread has ended. :meth:`close` ends it.
     """
 
     def __init__(self, writer: DataWriter, directory: Path) -> None:
@@ -85,6 +85,14 @@ class FileSender:
     def complete(self) -> None:
         """Let everything be sent: CRIU writes no more."""
         self._complete.set()
+
+    async def wait(self) -> tuple[SentFile, ...]:
+        """Return all files once they are sent. A cancellation does not end the thread.
+
+        :raises LinkLost: when the connection has ended.
+        :raises RuntimeFailure: when a file has changed since it was sent.
+        """
+        return await asyncio.shield(self.finished)
 
     async def close(self) -> None:
         """End the thread and the connection."""

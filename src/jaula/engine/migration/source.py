@@ -503,7 +503,7 @@ class Outgoing:
                 await held.during(
                     changes.send(volumes=self._copies_volumes, last=True, without=others)
                 )
-                files = await held.during(sender.finished)
+                files = await held.during(sender.wait())
             except LinkLost as error:
                 raise await _reason(channel, error) from error
             await held.during(self._coordinator.reach(Step.SENT))

@@ -14,16 +14,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from harness.certificates import Authority
 from jaula import tls
 from jaula.engine.migration import files as migration_files
+from jaula.engine.migration import service as service_module
 from jaula.engine.migration.channel import LinkLost
 from jaula.engine.migration.data_stream import CHUNK, DataWriter
 from jaula.engine.migration.files import FileReceiver, FileSender, split_zeros
+from jaula.engine.migration.service import Migration
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure
+from jaula.spec.api_params import Remote
 from jaula.spec.migration import DATA_ACCEPTED, MAX_DATA, DataKind, ProtocolError, SentFile
 from jaula.spec.migration import pack_data_head as head
 from jaula.tls import TlsCodec
@@ -232,6 +237,86 @@ def test_a_receiver_is_ended_while_the_source_is_silent(link: Link, tmp_path: Pa
         assert receiver.finished.cancelled()
 
     asyncio.run(work())
+
+
+def test_a_waiter_that_is_cancelled_does_not_end_the_thread(link: Link, tmp_path: Path) -> None:
+    (tmp_path / "pages-1.img").write_bytes(os.urandom(8 << 20))
+
+    async def work() -> None:
+        sender = FileSender(DataWriter(link.client), tmp_path)
+        waiting = asyncio.ensure_future(sender.wait())
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert not sender.finished.done()
+        await sender.close()
+        assert isinstance(sender.finished.exception(), LinkLost)
+
+    asyncio.run(work())
+
+
+PEER = Remote("10.0.0.1:9", "engine-a", "sha256:a")
+
+
+def offer(link: Link, target: Path, make: Callable[[bytes], bytes], peer: Remote = PEER) -> bytes:
+    """Let a client send its first bytes, made from the right token; return what it is answered."""
+    answers: list[bytes] = []
+
+    async def work() -> None:
+        nothing: Any = None
+        service = Migration(nothing, nothing, nothing)
+        receiver = FileReceiver(target, PEER.fingerprint)
+        incoming: Any = SimpleNamespace(files=receiver)
+        service._incoming["other"] = SimpleNamespace(files=None), nothing  # type: ignore[assignment]
+        service._incoming["this"] = incoming, nothing
+
+        def client() -> None:
+            link.client.sendall(make(receiver.token))
+            answers.append(link.client.recv(9))
+            link.client.sendall(frame(DataKind.FINISHED))
+
+        link.plain.setblocking(False)
+        talking = asyncio.ensure_future(asyncio.to_thread(client))
+        async with asyncio.timeout(20):
+            await service.accept_data(link.plain, link.codec, peer)
+            link.plain.close()
+            await asyncio.gather(talking, return_exceptions=True)
+
+    asyncio.run(work())
+    return b"".join(answers)
+
+
+def test_the_token_of_a_migration_opens_its_connection(link: Link, tmp_path: Path) -> None:
+    assert offer(link, tmp_path, lambda token: token) == DATA_ACCEPTED
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda token: bytes(32),
+        lambda token: token[:31] + bytes((token[31] ^ 1,)),
+        lambda token: token + b"x",
+        lambda token: token.hex().encode(),
+        lambda token: b"GET / HTTP/1.1\r\nHost: jaula.example\r\n\r\n",
+        lambda token: bytes(1 << 20),
+    ],
+)
+def test_other_tokens_are_dropped(
+    link: Link, tmp_path: Path, make: Callable[[bytes], bytes]
+) -> None:
+    assert offer(link, tmp_path, make) == b""
+
+
+def test_the_token_of_another_certificate_is_dropped(link: Link, tmp_path: Path) -> None:
+    stranger = Remote(PEER.address, PEER.name, "sha256:b")
+    assert offer(link, tmp_path, lambda token: token, stranger) == b""
+
+
+def test_a_client_that_sends_no_token_is_dropped(
+    link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "_TOKEN_TIMEOUT", 0.1)
+    assert offer(link, tmp_path, lambda token: token[:5]) == b""
 
 
 def test_the_files_of_a_migration_have_one_connection(
