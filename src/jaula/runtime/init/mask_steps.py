@@ -149,11 +149,7 @@ class MaskPath(msgspec.Struct, frozen=True):
         except (FileNotFoundError, NotADirectoryError):
             return
         if stat.S_ISDIR(os.fstat(target).st_mode):
-            tree = mounts.new_filesystem(
-                "tmpfs",
-                (("size", "4k"), ("nr_inodes", "1"), ("mode", "755"), ("ro", None)),
-                mounts.MOUNT_ATTR.RDONLY | mounts.MOUNT_ATTR.NOSUID | mounts.MOUNT_ATTR.NODEV,
-            )
+            tree = context.empty_directory()
         else:
             tree = context.null()
         try:

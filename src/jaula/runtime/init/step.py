@@ -48,6 +48,7 @@ class RootfsContext:
         self.slave = -1
         self.shared_recursive: bool | None = None
         self._null = prepared.get(NULL, -1)
+        self._empty = -1
         self._nodes_attached = False
 
     def null(self) -> int:
@@ -59,6 +60,21 @@ class RootfsContext:
         if self._null < 0:
             self._null = host_node("/dev/null", stat.S_IFCHR, os.makedev(1, 3))
         return self.clone_node(self._null)
+
+    def empty_directory(self) -> int:
+        """Return a mount of an empty read-only tmpfs, to cover a masked directory; attach it.
+
+        All are one file system: CRIU saves and restores each with a run of tar(1).
+        """
+        if self._empty >= 0:
+            return mounts.clone_tree("", dir_fd=self._empty)
+        tree = mounts.new_filesystem(
+            "tmpfs",
+            (("size", "4k"), ("nr_inodes", "1"), ("mode", "755"), ("ro", None)),
+            mounts.MOUNT_ATTR.RDONLY | mounts.MOUNT_ATTR.NOSUID | mounts.MOUNT_ATTR.NODEV,
+        )
+        self._empty = os.dup(tree)
+        return tree
 
     def clone_node(self, node: int) -> int:
         """Return a detached mount of a node of the store, or of any attached node."""
@@ -74,6 +90,9 @@ class RootfsContext:
 
     def finish(self) -> None:
         """Unmount the node store, so that only the container's mounts are left."""
+        if self._empty >= 0:
+            os.close(self._empty)
+            self._empty = -1
         if self._nodes_attached:
             # Not by /proc: in a joined mount namespace it belongs to another pid namespace.
             os.fchdir(self.prepared[NODES])
