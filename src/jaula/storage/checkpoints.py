@@ -15,11 +15,16 @@ its files can be read by them: the tasks that CRIU restores open them with the i
 
 A checkpoint is made below a name that begins with a dot and renamed at last. What an engine that
 was killed has left there is removed at the next start.
+
+The images of a migration are used once, and mean nothing after a power failure. If there is memory
+for them, their directory is a tmpfs. Otherwise the processes would stand still for as long as a
+busy disk throttles the programs that write to it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import hmac
 import os
@@ -36,6 +41,7 @@ import msgspec
 
 from jaula import trusted_file
 from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.kernel import mounts
 from jaula.kernel.sync import fsync_paths
 from jaula.spec.api import ContainerCreate
 from jaula.spec.api_networks import EndpointSettings
@@ -308,21 +314,38 @@ class CheckpointStore:
         manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
         return self.accept(images, manifest, hidden=hidden)
 
-    def place(self, images: Path, manifest: Manifest) -> None:
-        """Give a checkpoint of :meth:`begin` its name before its files are digested.
+    def begin_transfer(self, container: str, name: str, memory: int, *, sends: bool) -> Path:
+        """Make an image directory for a migration, in at most ``memory`` bytes of memory.
 
-        It has no manifest, so it is refused until :meth:`seal`.
+        0: on the disk. At the source, which ``sends`` them, the images get no name. At the target
+        they have their name at once, and are refused until :meth:`seal`. :meth:`discard` or
+        :meth:`remove` ends both.
+
+        :raises InvalidRequest: when the name is not valid or exists.
+        :raises Unavailable: when the disk is full or read-only.
         """
-        for file in images.iterdir():
-            file.chmod(0o644)
-        os.rename(images.parent, images.parent.parent / manifest.name)
+        check_name(name)
+        if name in self.names(container):
+            raise InvalidRequest(f"checkpoint with name {name} already exists")
+        entry = f"{_UNFINISHED}{secrets.token_hex(8)}" if sends else name
+        images = self._of(container) / entry / IMAGES
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._of(container).mkdir(mode=0o700, exist_ok=True)
+            images.parent.mkdir(mode=0o700)
+            if memory:
+                _mount_memory(images.parent, memory)
+            images.mkdir()
+            images.chmod(0o711)
+        except OSError as error:
+            failure = resource_error(error, f"checkpoint {name}")
+            raise failure or JaulaError(f"checkpoint {name}: {error}") from error
+        return images
 
     def seal(self, manifest: Manifest) -> Manifest:
-        """Complete a checkpoint of :meth:`place`: digest its files and write its manifest.
+        """Complete a checkpoint of :meth:`begin_transfer`: digest its files, write its manifest.
 
-        It means nothing after a power failure.
-
-        :raises Unavailable: when the disk is full.
+        :raises Unavailable: when the disk or the memory for it is full.
         """
         images = self.images(manifest)
         try:
@@ -413,6 +436,7 @@ class CheckpointStore:
 
     def discard(self, images: Path) -> None:
         """Remove an unfinished checkpoint."""
+        _unmount(images.parent)
         shutil.rmtree(images.parent, ignore_errors=True)
 
     def read(self, container: str, name: str) -> Manifest:
@@ -492,6 +516,7 @@ class CheckpointStore:
         if name not in self.names(container):
             raise InvalidRequest(f"checkpoint {name} does not exist")
         directory = self._of(container)
+        _unmount(directory / name)
         hidden = directory / f"{_UNFINISHED}{secrets.token_hex(8)}"
         os.rename(directory / name, hidden)
         shutil.rmtree(hidden)
@@ -503,6 +528,7 @@ class CheckpointStore:
             os.rename(self._of(container), hidden)  # so no file can be added meanwhile
         except FileNotFoundError:
             return
+        _unmount_below(hidden)
         shutil.rmtree(hidden)
 
     def sweep(self, containers: set[str]) -> None:
@@ -513,10 +539,12 @@ class CheckpointStore:
             if directory.name == _KEY:
                 continue
             if directory.name not in containers:
+                _unmount_below(directory)
                 shutil.rmtree(directory)
                 continue
             for entry in directory.iterdir():
                 if entry.name.startswith(_UNFINISHED):
+                    _unmount(entry)
                     shutil.rmtree(entry)
                 elif entry.is_dir():
                     self._sweep_links(entry)
@@ -544,6 +572,34 @@ class _DirectoryStore(CheckpointStore):
 
     def _of(self, container: str) -> Path:
         return self._directory
+
+
+def _mount_memory(directory: Path, size: int) -> None:
+    """Mount a tmpfs of at most ``size`` bytes, with huge pages if the kernel has them."""
+    attributes = mounts.MOUNT_ATTR.NOSUID | mounts.MOUNT_ATTR.NODEV | mounts.MOUNT_ATTR.NOEXEC
+    options = (("size", str(size)), ("mode", "0700"))
+    try:
+        tree = mounts.new_filesystem("tmpfs", (*options, ("huge", "within_size")), attributes)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        tree = mounts.new_filesystem("tmpfs", options, attributes)
+    try:
+        mounts.move_mount(tree, str(directory))
+    finally:
+        os.close(tree)
+
+
+def _unmount_below(directory: Path) -> None:
+    """Unmount every tmpfs of the checkpoints of a container."""
+    for entry in directory.iterdir():
+        _unmount(entry)
+
+
+def _unmount(directory: Path) -> None:
+    """Unmount the tmpfs of a migration, if there is one."""
+    if directory.is_mount():
+        mounts.umount2(str(directory), mounts.MNT.DETACH)
 
 
 def add_file(images: Path, name: str) -> BinaryIO:

@@ -53,10 +53,20 @@ def made(store: CheckpointStore) -> Path:
     return store.images(FACTS).parent
 
 
-def test_a_checkpoint_is_used_only_once_it_is_sealed(store: CheckpointStore) -> None:
-    images = store.begin(FACTS.container, FACTS.name)
+def test_images_to_send_have_no_name(store: CheckpointStore) -> None:
+    images = store.begin_transfer(FACTS.container, FACTS.name, 0, sends=True)
+    assert store.names(FACTS.container) == []
+    store.sweep({FACTS.container})
+    assert not images.exists()
+    with pytest.raises(InvalidRequest):
+        store.begin_transfer(FACTS.container, "../x", 0, sends=True)
+
+
+def test_received_images_are_used_only_once_they_are_sealed(store: CheckpointStore) -> None:
+    images = store.begin_transfer(FACTS.container, FACTS.name, 0, sends=False)
+    with pytest.raises(InvalidRequest, match="exists"):
+        store.begin_transfer(FACTS.container, FACTS.name, 0, sends=False)
     (images / "pages-1.img").write_bytes(b"memory")
-    store.place(images, FACTS)
     assert store.names(FACTS.container) == ["one"]
     with pytest.raises(InvalidRequest, match="is refused"):
         store.read(FACTS.container, "one")

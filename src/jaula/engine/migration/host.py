@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 NOT_FEATURES = frozenset(  # flags of /proc/cpuinfo that no program can use
     ("arch_perfmon", "nopl", "rep_good", "tsc_known_freq", "hypervisor", "cpuid", "constant_tsc")
 )
+_RESERVE = 256 << 20  # bytes of memory that images leave to others
+_SMALL_IMAGES = 64 << 20  # bytes of images beside those of memory
 
 
 def describe(host: HostFacts) -> HostDescription:
@@ -46,6 +49,63 @@ def available_memory() -> int:
             if name == "MemAvailable":
                 return int(value.split()[0]) << 10
     return 0
+
+
+def image_memory(facts: HostFacts, size: int, *, copies: int) -> int:
+    """Return how many bytes of memory the images of a container of ``size`` bytes may have.
+
+    ``copies`` is how often this host will have its memory beside what it has now. 0: there is too
+    little, with the limits of the engine's cgroup; or SELinux decides who may read a tmpfs.
+    """
+    if facts.selinux:
+        return 0
+    return choose_image_memory(size, copies, min(available_memory(), _cgroup_room()))
+
+
+def choose_image_memory(size: int, copies: int, available: int) -> int:
+    """Return the limit of the images, with ``available`` bytes; 0 if they do not fit. Pure."""
+    spare = available - _RESERVE - (copies - 1) * size
+    return spare if spare >= size + size // 8 + _SMALL_IMAGES else 0
+
+
+def has_mounts_of(pid: int) -> bool:
+    """Return whether this process is in the mount namespace of another one."""
+    try:
+        return os.path.samefile(f"/proc/{pid}/ns/mnt", "/proc/self/ns/mnt")
+    except FileNotFoundError:
+        return False
+
+
+def _cgroup_room() -> int:
+    """Return the bytes that the memory limits of this process's cgroup and those above leave."""
+    room = sys.maxsize
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, controllers, path in lines:
+        if not controllers:
+            root, limit, usage = "/sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, usage = (
+                "/sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+            )
+        else:
+            continue
+        while path not in ("", "/"):
+            room = min(room, _room(f"{root}{path}", limit, usage))
+            path = os.path.dirname(path)
+    return max(0, room)
+
+
+def _room(directory: str, limit: str, usage: str) -> int:
+    try:
+        with open(f"{directory}/{limit}", encoding="ascii") as file:
+            most = file.read().strip()
+        with open(f"{directory}/{usage}", encoding="ascii") as file:
+            return sys.maxsize if most == "max" else int(most) - int(file.read())
+    except FileNotFoundError:
+        return sys.maxsize
 
 
 def _criu_version() -> str:

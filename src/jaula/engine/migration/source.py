@@ -37,7 +37,7 @@ from jaula.engine.migration.held_container import HeldContainer
 from jaula.engine.migration.networks import definition
 from jaula.engine.migration.pause import FIXED, Rates
 from jaula.engine.networks.endpoints import settings_of, shares_network
-from jaula.engine.threads import in_own_thread, shielded
+from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import (
     Conflict,
     InvalidRequest,
@@ -192,6 +192,7 @@ class Outgoing:
         self.held: Held | None = None
         self.given = False
         self._stopped = False
+        self._memory = 0  # bytes
 
     # -- checks ----------------------------------------------------------------------------------
 
@@ -286,6 +287,7 @@ class Outgoing:
         with contextlib.suppress(NotFound), open_cgroup(self._services, record) as cgroup:
             stats = cgroup.stats().memory
             memory = max(0, stats.usage - stats.inactive_file)
+        self._memory = memory
         body = record.body
         if not shares_network(body.host_config.network_mode):
             networks = NetworkingConfig(endpoints_config=settings_of(record))
@@ -469,8 +471,12 @@ class Outgoing:
         shim = container.shim
         if shim is None:
             raise Unavailable("its shim is not connected yet")
-        images = await asyncio.to_thread(
-            services.checkpoints.begin, container.id, f"migration-{self.id[:8]}"
+        images = await in_thread(
+            services.checkpoints.begin_transfer,
+            container.id,
+            f"migration-{self.id[:8]}",
+            self._image_memory(),
+            sends=True,
         )
         self.held = held = HeldContainer(services, container, shim)
         try:
@@ -553,6 +559,12 @@ class Outgoing:
         """Whether it joins namespaces that the target restores; those of a pod exist already."""
         record = self._container.record
         return record.pod is None and bool(joined(record))
+
+    def _image_memory(self) -> int:
+        """Return the bytes of memory that the images may have; 0: they are on the disk."""
+        if not host.has_mounts_of(self._container.record.shim_pid):
+            return 0  # a shim that was started in another mount namespace
+        return host.image_memory(self._services.host, self._memory, copies=1)
 
     async def _connect(self, prepared: Prepared) -> DataWriter:
         """Connect to the target for the files of the checkpoint.

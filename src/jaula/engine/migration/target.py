@@ -438,8 +438,9 @@ class Incoming:
 
     async def _expect_files(self, container: Container) -> str:
         """Let the source send the files of the checkpoint; return the token."""
-        self._directory = await asyncio.to_thread(
-            self._services.checkpoints.begin, container.id, CHECKPOINT
+        memory = host.image_memory(self._services.host, self._offer.memory, copies=2)
+        self._directory = await in_thread(
+            self._services.checkpoints.begin_transfer, container.id, CHECKPOINT, memory, sends=False
         )
         self.files = FileReceiver(self._directory, self._access.fingerprint)
         return self.files.token.hex()
@@ -493,13 +494,11 @@ class Incoming:
         manifest = msgspec.structs.replace(
             restoring.manifest, created=message.created, stdio=message.stdio
         )
-        checkpoints = self._services.checkpoints
-        checkpoints.place(self._directory, manifest)
         self._directory = None
         images = msgspec.json.encode(RestoredImages(message.stdio))
         with contextlib.suppress(OSError):  # it has failed, as _hold notices
             await asyncio.get_running_loop().sock_sendall(restoring.sock, IMAGES + images)
-        sealing = asyncio.ensure_future(in_thread(checkpoints.seal, manifest))
+        sealing = asyncio.ensure_future(in_thread(self._services.checkpoints.seal, manifest))
         try:
             await self._hold(container, restoring.sock, restoring.task, sealing)
         finally:

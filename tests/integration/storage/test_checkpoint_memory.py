@@ -1,0 +1,83 @@
+"""Images of a migration in memory: a tmpfs with a limit, which goes with its checkpoint."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jaula.storage.checkpoints import CheckpointStore, Manifest
+from jaula.storage.filesystem_type import filesystem_name
+
+CONTAINER = "c" * 64
+SIZE = 1 << 20
+FACTS = Manifest(
+    container=CONTAINER,
+    name="migration",
+    created=1,
+    criu="4.2",
+    kernel="6.18",
+    architecture="x86_64",
+    image="sha256:0",
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[CheckpointStore]:
+    yield CheckpointStore(tmp_path / "checkpoints")
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+REMOVALS: dict[str, Callable[[CheckpointStore, Path], None]] = {
+    "discard": lambda store, images: store.discard(images),
+    "remove": lambda store, _: store.remove(CONTAINER, "migration"),
+    "remove all": lambda store, _: store.remove_all(CONTAINER),
+    "sweep of a container that is gone": lambda store, _: store.sweep(set()),
+}
+
+
+@pytest.mark.parametrize("removal", REMOVALS)
+def test_received_images_in_memory_go_with_their_checkpoint(
+    store: CheckpointStore, removal: str
+) -> None:
+    images = store.begin_transfer(CONTAINER, "migration", SIZE, sends=False)
+    assert filesystem_name(images) == "tmpfs"
+    assert images.parent.stat().st_mode & 0o777 == 0o700
+    (images / "pages-1.img").write_bytes(b"memory")
+    sealed = store.seal(FACTS)
+    assert store.verify(store.read(CONTAINER, "migration")) == images
+    assert sealed.size == 6
+    REMOVALS[removal](store, images)
+    assert not images.parent.exists()
+
+
+@pytest.mark.parametrize("known", [{CONTAINER}, set()])
+def test_images_to_send_in_memory_are_swept(store: CheckpointStore, known: set[str]) -> None:
+    images = store.begin_transfer(CONTAINER, "migration", SIZE, sends=True)
+    assert filesystem_name(images) == "tmpfs"
+    with images.joinpath("pages-1.img").open("wb"):  # open, as by CRIU
+        store.sweep(known)
+    assert not images.parent.exists()
+
+
+def test_the_limit_holds(store: CheckpointStore) -> None:
+    images = store.begin_transfer(CONTAINER, "migration", SIZE, sends=True)
+    fd = os.open(images / "pages-1.img", os.O_WRONLY | os.O_CREAT)
+    try:
+        with pytest.raises(OSError, match="No space") as failure:
+            os.posix_fallocate(fd, 0, 2 * SIZE)
+        assert failure.value.errno == errno.ENOSPC
+        assert os.write(fd, bytes(2 * SIZE)) <= SIZE
+    finally:
+        os.close(fd)
+        store.discard(images)
+
+
+def test_images_on_the_disk_need_no_mount(store: CheckpointStore) -> None:
+    images = store.begin_transfer(CONTAINER, "migration", 0, sends=False)
+    assert not images.parent.is_mount()
+    store.remove(CONTAINER, "migration")
+    assert not images.parent.exists()
