@@ -85,10 +85,14 @@ class Site:
         return len(os.listdir(f"/proc/{self.engine.process.pid}/fd"))
 
     def leftovers(self) -> list[str]:
-        """Return what a migration could have left: directories, cgroups and links."""
+        """Return what a migration could have left: directories, mounts and links."""
         left = [str(path) for path in (self.engine.root / "lib/containers").glob("*")]
         left += [str(path) for path in (self.engine.root / "lib/checkpoints").glob("[!.]*/*")]
         left += [str(path) for path in (self.engine.run / "containers").glob("*")]
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            left += [
+                target for line in file if str(self.engine.root) in (target := line.split()[4])
+            ]
         links = subprocess.run(
             ["ip", "-n", self.netns, "-br", "link"], check=True, capture_output=True, text=True
         )

@@ -59,7 +59,6 @@ FORMAT = 2
 _KEY = ".key"
 _KEY_SIZE = 32  # bytes
 MAX_MANIFEST = 16 << 20  # bytes
-_CHUNK = 1 << 20  # bytes
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _UNFINISHED = ".new-"
 _INCOMING = ".incoming-"
@@ -646,13 +645,10 @@ def _digest(path: Path, name: str, *, sync: bool = False) -> CheckpointFile:
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{name} is not a plain file")
-        digest, size = hashlib.sha256(), 0
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-            size += len(chunk)
+        digest = hashlib.file_digest(file, "sha256")  # with one buffer
         if sync:
             os.fsync(fd)
-    return CheckpointFile(name, size, digest.hexdigest())
+        return CheckpointFile(name, file.tell(), digest.hexdigest())
 
 
 def _check_directory(name: str, directory: Path, files: tuple[CheckpointFile, ...]) -> None:
