@@ -8,16 +8,21 @@ page that they write. That is a tenth of a start. So an idle zygote forks the ne
 spawn helper, before there is a request. This spare shim has the name of the zygote, and of
 descriptors only its end of a socket pair. It gets one request, and exits with the zygote. A request
 for which there is no spare shim, or one that was killed, is served by a fork.
+
+A restore from a checkpoint needs protobuf, whose import takes longer than a start. An idle zygote
+imports it after the first restore, so the shims of later ones have it.
 """
 
 from __future__ import annotations
 
 import _socket
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -36,6 +41,7 @@ from jaula.runtime.shim import shim
 
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
+_RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
 def main(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> NoReturn:
@@ -57,11 +63,25 @@ def _run(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> No
     spare = SpareShim(engine, interfaces)
     while _serve(engine, interfaces, spare):
         if not spare and not select.select([engine], [], [], _IDLE)[0]:
+            if _has_restored:
+                _import_restore()
             spare.fork()
+
+
+_has_restored = False
+
+
+def _import_restore() -> None:
+    """Import what a restore needs, once for all shims that are forked from now on."""
+    if _RESTORE_MODULE not in sys.modules:
+        importlib.import_module(_RESTORE_MODULE)
+        gc.collect()
+        gc.freeze()
 
 
 def _serve(engine: socket.socket, interfaces: Interfaces, spare: SpareShim) -> bool:
     """Handle one request; return False when the engine has disconnected."""
+    global _has_restored
     try:
         data, fds = seqpacket.receive(engine)
     except OSError as error:  # a truncated message: its sender sees its socket close
@@ -75,8 +95,10 @@ def _serve(engine: socket.socket, interfaces: Interfaces, spare: SpareShim) -> b
             _sandbox(request, fds)
         elif isinstance(request, LogFollowersRequest):
             _follow_logs(fds, engine, interfaces, spare)
-        elif not spare.start(data, fds):
-            _start(request, fds, engine, interfaces)
+        else:
+            _has_restored = _has_restored or request.restore is not None
+            if not spare.start(data, fds):
+                _start(request, fds, engine, interfaces)
     except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
         _log_error(error)
     finally:

@@ -35,7 +35,7 @@ _OVERLAY = ("trusted.overlay.", "user.overlay.")
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags of open(2) for a directory; a symbolic link in its place is an error."""
 _HOLE = 64 << 10  # bytes of the smallest hole that is kept
-_ZEROS = memoryview(bytes(_HOLE))
+_ZEROS = bytes(_HOLE)
 _BENEATH = paths.RESOLVE.BENEATH | paths.RESOLVE.NO_SYMLINKS
 
 
@@ -370,7 +370,8 @@ def write_sparse(fd: int, data: memoryview) -> None:
     start = 0
     for offset in range(0, len(data), _HOLE):
         block = data[offset : offset + _HOLE]
-        if block != _ZEROS[: len(block)]:
+        # Bytes are compared by memcmp(3), and views item by item.
+        if block[0] or block.tobytes() != _ZEROS[: len(block)]:
             continue
         write_all(fd, data[start:offset])
         os.lseek(fd, len(block), os.SEEK_CUR)

@@ -66,3 +66,17 @@ def test_a_removal_that_is_ended_again_and_again_comes_to_an_end(
             ends += 1
         assert ends < 100
     assert ends > 1
+
+
+@pytest.mark.parametrize("tail", [b"", b"end", bytes(5)])
+def test_blocks_of_zeros_become_holes(tmp_path: Path, tail: bytes) -> None:
+    block = 64 << 10
+    data = b"x" + bytes(block - 1) + bytes(block) + bytes(block - 1) + b"y" + bytes(block) + tail
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        trees.write_sparse(file.fileno(), memoryview(data))
+        file.truncate(len(data))
+    assert path.read_bytes() == data
+    with path.open("rb") as file:
+        assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == block
+        assert os.lseek(file.fileno(), block, os.SEEK_DATA) == 2 * block

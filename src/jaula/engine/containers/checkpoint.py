@@ -423,13 +423,13 @@ class Checkpoints:
         container: Container,
         name: str,
         directory: str = "",
-        part: Part = Part.ALL,
+        part: Part | None = Part.ALL,
         action: str = "start",
     ) -> Manifest:
         """Return the manifest of a checkpoint from which the container can be started.
 
-        ``part`` is what the caller uses: only these files are verified. ``action`` is a verb for
-        errors.
+        ``part`` is what the caller uses: only these files are verified. With None :meth:`verify`
+        follows. ``action`` is a verb for errors.
 
         :raises RuntimeFailure: when it does not exist, was changed, or does not fit this host.
         """
@@ -439,9 +439,20 @@ class Checkpoints:
                 raise InvalidRequest(f"checkpoint {name} does not exist")
             check_record(self._services, container)
             manifest = store.read(container.id, name)
-            await asyncio.to_thread(store.verify, manifest, part)
+            if part is not None:
+                await in_thread(store.verify, manifest, part)
             self.check_host(manifest)
             return manifest
+
+    async def verify(
+        self, container: Container, manifest: Manifest, part: Part, action: str
+    ) -> None:
+        """Verify files of a checkpoint of :meth:`open`.
+
+        :raises RuntimeFailure: when they were changed.
+        """
+        with _dockers_words(container, f"cannot {action} container {container.name}"):
+            await in_thread(self._store.verify, manifest, part)
 
     def check_host(self, manifest: Manifest) -> None:
         """Check that a checkpoint is of a host like this one.

@@ -5,12 +5,14 @@ They are written while all processes are stopped, so files and memory are of one
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.engine.containers import shm
+from jaula.engine.threads import in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.kernel.sync import sync_file_systems
 from jaula.storage import free_space
@@ -30,6 +32,7 @@ from jaula.storage.tree_copy import TreeCopy
 from jaula.storage.trees import open_directory, remove_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from jaula.engine.model.services import Services
@@ -206,6 +209,28 @@ def stage(services: Services, record: ContainerRecord, manifest: Manifest) -> No
         raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
     except BaseException:
         discard(services, record)
+        raise
+
+
+async def stage_and_verify(
+    services: Services,
+    record: ContainerRecord,
+    manifest: Manifest,
+    verify: Callable[[], Coroutine[object, object, None]],
+) -> None:
+    """Call :func:`stage` in a thread, and verify the files of the checkpoint meanwhile.
+
+    :raises JaulaError: when one of both fails; nothing is staged then.
+    """
+    try:
+        results = await asyncio.gather(
+            in_thread(stage, services, record, manifest), verify(), return_exceptions=True
+        )
+        for each in reversed(results):  # damaged files may not be staged, and verify says why
+            if isinstance(each, BaseException):
+                raise each
+    except BaseException:
+        await shielded(in_thread(discard, services, record))
         raise
 
 

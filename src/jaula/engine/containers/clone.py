@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,6 +39,9 @@ AuthorizeBody = Callable[[ContainerCreate], Authorize]
 
 Adopt = Callable[["Manifest"], "Manifest"]
 """Gives a checkpoint to the container of a manifest; runs in a thread."""
+
+Verify = Callable[[], Coroutine[object, object, None]]
+"""Verifies the container's files in a checkpoint."""
 
 
 def clone_request(
@@ -136,8 +139,9 @@ class Clones:
         *,
         owner: tuple[str, int],
         authorize: AuthorizeBody,
+        verify: Verify,
     ) -> ContainerCreated:
-        """Create a container that goes on from a verified checkpoint of another one.
+        """Create a container that goes on from a checkpoint of another one.
 
         :raises InvalidRequest: when the checkpoint holds no files, or has connections.
         """
@@ -154,6 +158,7 @@ class Clones:
             adopt=lambda adopted: self._services.checkpoints.link(
                 adopted, source, sync=False, copy=foreign
             ),
+            verify=verify,
         )
 
     def request(
@@ -197,6 +202,7 @@ class Clones:
         owner: tuple[str, int],
         authorize: AuthorizeBody,
         adopt: Adopt,
+        verify: Verify | None = None,
     ) -> ContainerCreated:
         """Create the container of a request, with the files of a checkpoint, and the checkpoint.
 
@@ -215,15 +221,22 @@ class Clones:
         created = await container_create.create(
             services, body, name or None, None, owner=owner, authorize=authorize(body)
         )
-        await self.fill(services.container_store.find(created.id), manifest, existing, adopt)
+        container = services.container_store.find(created.id)
+        await self.fill(container, manifest, existing, adopt, verify)
         return created
 
     async def fill(
-        self, container: Container, manifest: Manifest, existing: set[str], adopt: Adopt
+        self,
+        container: Container,
+        manifest: Manifest,
+        existing: set[str],
+        adopt: Adopt,
+        verify: Verify | None = None,
     ) -> None:
         """Give a new container the files of a checkpoint, and the checkpoint; else remove it.
 
-        ``existing`` are the volumes that existed before it.
+        ``existing`` are the volumes that existed before it. Without ``verify`` the files of the
+        checkpoint have been verified.
 
         :raises InvalidRequest: when the container has other layers or volumes than the checkpoint.
         :raises Conflict: when one of its volumes has existed.
@@ -233,7 +246,12 @@ class Clones:
                 self._check(container, manifest, existing)
                 adopted = msgspec.structs.replace(manifest, container=container.id)
                 adopted = await in_thread(adopt, adopted)
-                await in_thread(self._put_files, container, adopted)
+                services, record = self._services, container.record
+                if verify is None:
+                    await in_thread(checkpoint_files.stage, services, record, adopted)
+                else:
+                    await checkpoint_files.stage_and_verify(services, record, adopted, verify)
+                await in_thread(checkpoint_files.replace, services, record)
         except BaseException:
             await shielded(self._undo(container, existing))
             raise
@@ -274,10 +292,6 @@ class Clones:
                     )
         if destinations:
             raise InvalidRequest(f"the container has no volume at {min(destinations)}")
-
-    def _put_files(self, container: Container, manifest: Manifest) -> None:
-        checkpoint_files.stage(self._services, container.record, manifest)
-        checkpoint_files.replace(self._services, container.record)
 
     async def _undo(self, container: Container, existing: set[str]) -> None:
         """Remove a container that could not get its files, and the volumes created for it."""

@@ -19,6 +19,7 @@ from jaula.engine.containers import checkpoint_files
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, JaulaError, NotFound
 from jaula.state.records import Status
+from jaula.storage.checkpoints import Part
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,9 +72,15 @@ class Rollbacks:
         async with container.lock:
             if container.id not in services.container_store:
                 raise NotFound(f"No such container: {container.name}")
-            manifest = await self._checkpoints.open(container, name, directory, action="roll back")
+            checkpoints, action = self._checkpoints, "roll back"
+            manifest = await checkpoints.open(container, name, directory, None, action)
             self._check_users(container)
-            await in_thread(checkpoint_files.stage, services, container.record, manifest)
+            await checkpoint_files.stage_and_verify(
+                services,
+                container.record,
+                manifest,
+                lambda: checkpoints.verify(container, manifest, Part.ALL, action),
+            )
             try:
                 container.change(rollback=name, rollback_directory=directory)
                 services.container_store.save(container)

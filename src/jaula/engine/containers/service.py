@@ -343,11 +343,16 @@ class Containers(ContainerQueries):
         authorize: AuthorizeBody,
     ) -> ContainerCreated:
         """Create a container that goes on from a checkpoint of another one."""
-        # The images are verified when the clone is started.
-        manifest = await self.checkpoints.open(
-            self.find(ref), checkpoint, directory, Part.FILES, action="clone"
+        container, checkpoints, action = self.find(ref), self.checkpoints, "clone"
+        manifest = await checkpoints.open(container, checkpoint, directory, None, action)
+        return await self.clones.clone(
+            manifest,
+            options,
+            owner=owner,
+            authorize=authorize,
+            # The images are verified when the clone is started.
+            verify=lambda: checkpoints.verify(container, manifest, Part.FILES, action),
         )
-        return await self.clones.clone(manifest, options, owner=owner, authorize=authorize)
 
     async def rollback(self, ref: str, checkpoint: str, directory: str) -> None:
         """Put files and processes of a container back to a checkpoint; see :class:`Rollbacks`."""

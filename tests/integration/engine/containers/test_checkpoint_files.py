@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness import containers
+from harness import birth, containers
 from harness.engine import PrivateEngine
 
 pytestmark = pytest.mark.criu
@@ -316,3 +316,20 @@ def test_a_clone_is_a_container_of_its_caller_alone(engine: PrivateEngine, run: 
     finally:
         engine.cli("jaula", "rm", "-f", "-v", "other")
         assert jaula(engine, "volume", "ls", "-q") == "counted\n"
+
+
+def test_the_zygote_imports_once_what_restores_need(engine: PrivateEngine, run: Run) -> None:
+    run()
+    jaula(engine, "checkpoint", "create", NAME, "one")
+    jaula(engine, "start", "--checkpoint", "one", NAME)
+    assert engine.process is not None
+    (zygote,) = (
+        pid
+        for pid in birth.children(engine.process.pid)
+        if Path(f"/proc/{pid}/comm").read_text() == "jaula-zygote\n"
+    )
+    maps = Path(f"/proc/{zygote}/maps")
+    containers.eventually(lambda: "google/_upb" in maps.read_text(), "protobuf is imported")
+    jaula(engine, "kill", NAME)
+    jaula(engine, "start", "--checkpoint", "one", NAME)
+    assert wait_for_count(engine, 1)
