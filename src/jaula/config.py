@@ -166,6 +166,7 @@ class EngineConfig:
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
+    spare_shims: int = 1  # forked ahead of starts
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     audit_head: str = ""  # journald, syslog, or a syslog address; '': heads are not sent
     audit_head_interval: int = 300  # seconds

@@ -16,9 +16,10 @@ from typing import Any
 
 from jaula.runtime import seqpacket
 
-PID, READY, GO = b"P", b"R", b"G"
+PROCEED, PID, READY, GO = b"proceed", b"P", b"R", b"G"
 SPAWNED, ANSWER = b'{"type":"_Spawned"', b'{"type":"answer"'
 POINTS = {
+    "before the helper proceeds": (PROCEED, False),
     "before pid": (PID, False),
     "before ready": (READY, False),
     "after ready": (READY, True),

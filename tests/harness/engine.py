@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
+SPARE_SHIMS = os.environ.get("JAULA_TEST_SPARE_SHIMS", "")  # empty: as many as by default
 SLOW = 8 if "JAULA_VM" in os.environ else 1  # emulation, on a machine that has other work too
 START_TIMEOUT = 30.0 * SLOW  # seconds
 STOP_TIMEOUT = 30.0 * SLOW
@@ -97,6 +98,7 @@ class PrivateEngine:
             *("--subid-start", str(2_000_000_000 + self.index * 5_000_000)),
             *("--subid-count", "5000000"),
             *("--durability", "relaxed"),  # tests of power failures set another one
+            *(("--spare-shims", SPARE_SHIMS) if SPARE_SHIMS else ()),
             *self.extra_flags,
         ]
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.runtime.client import Runtime
 
+MAX_SPARE_SHIMS = 16  # each has 3 MB of memory
+
 
 def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
     """Run an engine until SIGTERM or SIGINT. ``read_config`` returns the new settings at SIGHUP.
@@ -42,6 +44,10 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
         raise InvalidRequest(
             f"the socket's path {config.socket} is too long",
             hint=f"the limit is {sockets.MAX_PATH} bytes",
+        )
+    if not 0 <= config.spare_shims <= MAX_SPARE_SHIMS:
+        raise InvalidRequest(
+            f"spare-shims {config.spare_shims} is not between 0 and {MAX_SPARE_SHIMS}"
         )
     host_mounts = mount_namespace.enter(config)
     state.protect_keepalive()
@@ -137,4 +143,4 @@ def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
         state.open_keepalive(run)  # every shim inherits it and so keeps the holder running
         return runtime_interfaces(state.cgroup_error(run))
 
-    return Runtime.launch(load, host_mounts=host_mounts)
+    return Runtime.launch(load, host_mounts=host_mounts, spare_shims=config.spare_shims)

@@ -394,17 +394,24 @@ class Runtime:
         self.zygote_pid = pid
 
     @classmethod
-    def launch(cls, load_interfaces: Callable[[], Interfaces], *, host_mounts: int = -1) -> Runtime:
+    def launch(
+        cls,
+        load_interfaces: Callable[[], Interfaces],
+        *,
+        host_mounts: int = -1,
+        spare_shims: int = 1,
+    ) -> Runtime:
         """Fork the zygote. Call this before anything starts a thread or imports asyncio.
 
         ``host_mounts`` is a descriptor of the host's mount namespace, if that is another one than
-        this process's. It stays open as long as the process runs.
+        this process's. It stays open as long as the process runs. ``spare_shims`` is the number of
+        shims that the zygote forks ahead of requests.
         """
         engine_end, zygote_end = _pair()
         pid = os.fork()
         if pid == 0:
             engine_end.close()
-            zygote.main(zygote_end, load_interfaces)
+            zygote.main(zygote_end, load_interfaces, spare_shims)
         zygote_end.close()
         return cls(engine_end, pid, host_mounts)
 

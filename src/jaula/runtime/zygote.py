@@ -4,10 +4,11 @@ It has one thread and no event loop, and exits with the engine. Everything that 
 needs is imported here once. ``gc.freeze`` keeps those pages shared after the fork.
 
 Facts about time: a fork copies the page tables of the zygote, and both processes then copy each
-page that they write. That is a tenth of a start. So an idle zygote forks the next shim, with its
-spawn helper, before there is a request. This spare shim has the name of the zygote, and of
-descriptors only its end of a socket pair. It gets one request, and exits with the zygote. A request
-for which there is no spare shim, or one that was killed, is served by a fork.
+page that they write. That is a quarter of a start. So an idle zygote forks the next shims, each
+with its spawn helper, before there are requests, and both prefault their memory
+(:mod:`jaula.runtime.shim.prefault`). A spare shim has the name of the zygote, and of descriptors
+only its end of a socket pair. It gets one request, and exits with the zygote. A request for which
+there is no spare shim, or one that was killed, is served by a fork.
 
 A restore from a checkpoint needs protobuf, whose import takes longer than a start. An idle zygote
 imports it after the first restore, so the shims of later ones have it.
@@ -37,19 +38,23 @@ from jaula.runtime.init import (
 )
 from jaula.runtime.interfaces import Interfaces
 from jaula.runtime.protocol import LogFollowersRequest, SandboxRequest, StartRequest
-from jaula.runtime.shim import shim
+from jaula.runtime.shim import prefault, shim
 
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
-def main(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> NoReturn:
-    """Serve the engine until it disconnects."""
-    process.run_and_exit("jaula-zygote", lambda: _run(engine, load_interfaces))
+def main(
+    engine: socket.socket, load_interfaces: Callable[[], Interfaces], spare_shims: int
+) -> NoReturn:
+    """Serve the engine until it disconnects, with up to ``spare_shims`` shims forked ahead."""
+    process.run_and_exit("jaula-zygote", lambda: _run(engine, load_interfaces, spare_shims))
 
 
-def _run(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> None:
+def _run(
+    engine: socket.socket, load_interfaces: Callable[[], Interfaces], spare_shims: int
+) -> None:
     process.set_name("jaula-zygote")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
@@ -60,12 +65,12 @@ def _run(engine: socket.socket, load_interfaces: Callable[[], Interfaces]) -> No
     gc.collect()
     gc.freeze()
     gc.disable()
-    spare = SpareShim(engine, interfaces)
-    while _serve(engine, interfaces, spare):
-        if not spare and not select.select([engine], [], [], _IDLE)[0]:
+    spares = SpareShims(engine, interfaces)
+    while _serve(engine, interfaces, spares):
+        while len(spares) < spare_shims and not select.select([engine], [], [], _IDLE)[0]:
             if _has_restored:
                 _import_restore()
-            spare.fork()
+            spares.fork()
 
 
 _has_restored = False
@@ -79,7 +84,7 @@ def _import_restore() -> None:
         gc.freeze()
 
 
-def _serve(engine: socket.socket, interfaces: Interfaces, spare: SpareShim) -> bool:
+def _serve(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) -> bool:
     """Handle one request; return False when the engine has disconnected."""
     global _has_restored
     try:
@@ -94,10 +99,10 @@ def _serve(engine: socket.socket, interfaces: Interfaces, spare: SpareShim) -> b
         if isinstance(request, SandboxRequest):
             _sandbox(request, fds)
         elif isinstance(request, LogFollowersRequest):
-            _follow_logs(fds, engine, interfaces, spare)
+            _follow_logs(fds, engine, interfaces, spares)
         else:
             _has_restored = _has_restored or request.restore is not None
-            if not spare.start(data, fds):
+            if not spares.start(data, fds):
                 _start(request, fds, engine, interfaces)
     except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
         _log_error(error)
@@ -154,44 +159,45 @@ def _leave_zygote() -> None:
     os.setsid()
 
 
-class SpareShim:
-    """A shim that is forked before there is a request for it; false if there is none."""
+class SpareShims:
+    """The shims that are forked before there are requests for them, oldest first."""
 
     def __init__(self, engine: socket.socket, interfaces: Interfaces) -> None:
         self._engine = engine
         self._interfaces = interfaces
-        self._sock: _socket.socket | None = None
+        self._socks: list[_socket.socket] = []
 
-    def __bool__(self) -> bool:
-        return self._sock is not None
+    def __len__(self) -> int:
+        return len(self._socks)
 
     def fork(self) -> None:
-        """Fork the shim. The zygote returns at once; the shim never does."""
+        """Fork a shim. The zygote returns at once; the shim never does."""
         sock, shim_sock = seqpacket.pair()
         if os.fork() == 0:
             self._engine.close()
             sock.close()
+            self.close()
             process.run_and_exit("jaula-zygote", lambda: _wait(shim_sock, self._interfaces))
         shim_sock.close()
-        self._sock = sock
+        self._socks.append(sock)
 
     def start(self, data: bytes, fds: list[int]) -> bool:
-        """Pass a request to the shim; return False if there is none, or it was killed."""
-        if self._sock is None:
-            return False
-        try:
-            seqpacket.send(self._sock, data, fds)
-        except OSError:
-            return False
-        finally:
-            self.close()
-        return True
+        """Pass a request to a shim; return False if there is none, or all were killed."""
+        while self._socks:
+            sock = self._socks.pop(0)
+            try:
+                seqpacket.send(sock, data, fds)
+            except OSError:
+                continue
+            finally:
+                sock.close()
+            return True
+        return False
 
     def close(self) -> None:
-        """Close the socket; a shim without a request exits."""
-        if self._sock is not None:
-            self._sock.close()
-            self._sock = None
+        """Close the sockets; a shim without a request exits."""
+        while self._socks:
+            self._socks.pop().close()
 
 
 def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
@@ -199,6 +205,7 @@ def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
     _leave_zygote()
     spawn_helper = shim.SpawnHelper()
     spawn_helper.prepare(interfaces, sock)
+    prefault.run(prefault.of_shim(interfaces), sock)
     data, fds = seqpacket.receive(sock)
     sock.close()
     if not data:
@@ -209,13 +216,13 @@ def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
 
 
 def _follow_logs(
-    fds: list[int], engine: socket.socket, interfaces: Interfaces, spare: SpareShim
+    fds: list[int], engine: socket.socket, interfaces: Interfaces, spares: SpareShims
 ) -> None:
     """Fork the process that follows logs, which has an event loop."""
     if os.fork():
         return
     engine.close()
-    spare.close()
+    spares.close()
     process.run_and_exit("jaula-logs", lambda: _run_followers(fds.pop(0), interfaces))
 
 

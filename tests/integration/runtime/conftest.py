@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.container_runner import ContainerRunner
+from harness.engine import SPARE_SHIMS
 from jaula.runtime.client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
 
@@ -27,7 +28,7 @@ def runner() -> Iterator[ContainerRunner]:
     for applet in applets.stdout.split():
         if applet != "busybox":
             (layer / "bin" / applet).symlink_to("busybox")
-    runtime = Runtime.launch(runtime_interfaces)
+    runtime = Runtime.launch(runtime_interfaces, spare_shims=int(SPARE_SHIMS or 1))
     runner = ContainerRunner(base, runtime)
     yield runner
     runtime.close()

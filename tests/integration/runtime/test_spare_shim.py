@@ -52,9 +52,76 @@ def spare_of(runner: ContainerRunner) -> tuple[int, int]:
     raise AssertionError("no spare shim")
 
 
+def spares_of(runner: ContainerRunner, count: int) -> list[int]:
+    """Wait for ``count`` spare shims of an idle zygote; return their pids, oldest first."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        pids = birth.children(runner.runtime.zygote_pid)
+        if len(spares := [pid for pid in pids if comm(pid) == "jaula-zygote"]) == count:
+            return spares
+        time.sleep(0.01)
+    raise AssertionError(f"not {count} spare shims")
+
+
+def comm(pid: int) -> str:
+    """Return the name of a process; '' if it has exited."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def wait_until_exited(pidfd: int) -> None:
     assert select.select([pidfd], [], [], LIMIT)[0]
     os.close(pidfd)
+
+
+def runner_with(runner: ContainerRunner, spare_shims: int) -> ContainerRunner:
+    return ContainerRunner(runner.base, Runtime.launch(runtime_interfaces, spare_shims=spare_shims))
+
+
+def test_a_zygote_has_as_many_spare_shims_as_are_set(runner: ContainerRunner) -> None:
+    own = runner_with(runner, 3)
+    try:
+        asyncio.run(run_true(own))
+        spares = spares_of(own, 3)
+
+        async def scene() -> list[int]:
+            boxes = [await own.start("sleep", "60", sandbox=False) for _ in range(4)]
+            for box in boxes:
+                await box.shim.signal(signal.SIGKILL)
+                await box.ended
+            return [box.shim.shim_pid for box in boxes]
+
+        shims = asyncio.run(scene())
+        assert len(set(shims)) == 4
+        assert shims[0] == spares[0]
+    finally:
+        own.runtime.close()
+
+
+def test_a_zygote_without_spare_shims_forks_for_each_start(runner: ContainerRunner) -> None:
+    own = runner_with(runner, 0)
+    try:
+        asyncio.run(run_true(own))
+        time.sleep(0.2)  # ten times as long as a zygote waits before it forks a spare shim
+        assert not spares_of(own, 0)
+        asyncio.run(run_true(own))
+    finally:
+        own.runtime.close()
+
+
+def test_a_killed_spare_shim_does_not_take_the_place_of_the_next(runner: ContainerRunner) -> None:
+    own = runner_with(runner, 2)
+    try:
+        asyncio.run(run_true(own))
+        spares = spares_of(own, 2)
+        pidfd = os.pidfd_open(spares[0])
+        os.kill(spares[0], signal.SIGKILL)
+        wait_until_exited(pidfd)
+        assert asyncio.run(run_true(own)) == spares[1]
+    finally:
+        own.runtime.close()
 
 
 def test_a_spare_shim_becomes_the_shim_of_the_next_container(zygote: ContainerRunner) -> None:

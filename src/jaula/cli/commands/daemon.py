@@ -321,6 +321,9 @@ FLAGS = (
     Flag(
         "sandbox-pool", "", "int", "Number of network sandboxes to create in advance", default="4"
     ),
+    Flag(
+        "spare-shims", "", "int", "Number of shims to fork ahead of starts (0: none)", default="1"
+    ),
     Flag("cdi-spec-dir", "", "list", "CDI specification directories to use"),
     Flag("add-runtime", "", "list", "Register an additional OCI compatible runtime (NAME=PATH)"),
     Flag(

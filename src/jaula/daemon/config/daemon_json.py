@@ -2,11 +2,11 @@
 
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are supported
 where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
-``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``durability``,
-``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``, ``insecure-tcp``,
-``audit-head``, ``audit-head-interval``, ``publish-past-firewall``, ``cri``, ``cni-*`` and
-``stream-*``. As in dockerd, an unknown key is an error, and so is a setting that is also set by a
-flag.
+``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``spare-shims``,
+``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``,
+``insecure-tcp``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``, ``cri``,
+``cni-*`` and ``stream-*``. As in dockerd, an unknown key is an error, and so is a setting that is
+also set by a flag.
 """
 
 from __future__ import annotations
@@ -271,4 +271,5 @@ SETTINGS: dict[str, Setting] = {
     "durability": Setting(("durability",), _text("durability")),
     "cdi-spec-dirs": Setting(("cdi-spec-dir",), _directories("cdi_spec_dirs")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
+    "spare-shims": Setting(("spare-shims",), _number("spare_shims")),
 }

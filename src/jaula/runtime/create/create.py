@@ -60,6 +60,7 @@ class CreateOptions(msgspec.Struct, frozen=True):
     pivot: bool = True  # False: use chroot instead of pivot_root
     unprivileged: bool = False  # no privileges over the mount namespace of this process
     debug: Callable[[str], None] = ignore  # gets each step as it begins
+    proceed: Callable[[], None] = lambda: None  # called before the first process is created
 
 
 def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> ProcessHandle:
@@ -201,6 +202,7 @@ def _create_init(
         debug=options.debug,
     )
     try:
+        options.proceed()
         pid, master = _fork_stage(
             init_config, process_spec, cgroup, fd_stack, raw_output=options.raw_output
         )

@@ -61,6 +61,7 @@ from jaula.runtime.protocol import (
     SignalRequest,
     StartRequest,
 )
+from jaula.runtime.shim import prefault
 from jaula.runtime.shim.engine_connections import ControlSockets
 from jaula.runtime.shim.event_loop import EventLoop
 from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
@@ -125,18 +126,24 @@ class Shim:
         :raises RuntimeFailure: when it cannot be created; nothing of it is left then.
         """
         request = self.request
-        log = self.interfaces.open_log(request.log.driver, request.log.options, request.log.path)
         mount_point = _mount_point(request)
         # Not makedirs: an engine that undoes a start of its predecessor removes the run directory,
         # and a request that the zygote received before must fail then.
         if not os.path.isdir(mount_point):
             os.mkdir(mount_point, 0o711)
+        self.spawn_helper.begin(request, fds, self.interfaces)
+        log = None
         try:
+            log = self.interfaces.open_log(
+                request.log.driver, request.log.options, request.log.path
+            )
             self.engines.listen()
-            self.init = self.spawn_helper.create(request, fds, self.interfaces)
+            self.init = self.spawn_helper.create()
         except BaseException as error:
-            log.close()
-            self._delete_partial(killed=isinstance(error, HelperKilled))
+            if log is not None:
+                log.close()
+            undone = self.spawn_helper.cancel()
+            self._delete_partial(killed=isinstance(error, HelperKilled) or not undone)
             self.engines.stop_listening()
             raise
         self.started_at = time.time()
@@ -617,9 +624,12 @@ def _state(request: StartRequest, spec: oci.Spec, status: str, pid: int = 0) -> 
 
 
 def create_container(
-    request: StartRequest, fds: list[int], interfaces: Interfaces
+    request: StartRequest, fds: list[int], interfaces: Interfaces, proceed: Callable[[], None]
 ) -> ProcessHandle:
-    """Create the container with our own or an external runtime. Runs in the helper."""
+    """Create the container with our own or an external runtime. Runs in the helper.
+
+    ``proceed`` is called before its first process is created; it raises to give up the start.
+    """
     start_fds = StartFds.of(request, fds)
     spec = _read_spec(request.bundle)
     options = create.CreateOptions(
@@ -633,10 +643,13 @@ def create_container(
         console=request.console,
         stdin_open=request.stdin_open,
         seccomp_cache=request.seccomp_cache,
+        proceed=proceed,
     )
     if request.runtime is not None:
+        proceed()
         return external_runtime.start(spec, options, request.runtime, request.run_dir)
     if request.restore is not None:
+        proceed()
         from jaula.runtime.checkpoint import restore  # imports protobuf, which no start needs
 
         return restore.start(spec, options, interfaces, request.restore, start_fds.hold)
@@ -711,6 +724,7 @@ class _Spawned(msgspec.Struct, frozen=True, tag=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Failed | _Spawned).decode
+_PROCEED = b"proceed"
 _SLOTS = ("master", "stdin", "stdout", "stderr")
 
 
@@ -727,36 +741,60 @@ class SpawnHelper:
     def __init__(self) -> None:
         self.timeout: float | None = 0.0  # seconds that a helper has; None: no limit
         self._helper = 0
-        self._prepared: _socket.socket | None = None
+        self._sock: _socket.socket | None = None  # to a helper that waits
 
     def prepare(self, interfaces: Interfaces, zygote: _socket.socket) -> None:
-        """Fork the helper of :meth:`create` ahead. It closes the socket ``zygote`` of its shim."""
+        """Fork the helper of a start ahead. It closes the socket ``zygote`` of its shim."""
 
         def work(sock: _socket.socket) -> ProcessHandle:
             zygote.close()
+            prefault.run(prefault.of_helper(interfaces), sock)
             data, fds = seqpacket.receive(sock)
             if not data:
                 raise RuntimeFailure("the shim has ended")
             process.set_name(COMM)
             request = protocol.decode_zygote(data)
             assert isinstance(request, StartRequest)
-            return create_container(request, fds, interfaces)
+            return create_container(request, fds, interfaces, lambda: _wait_to_proceed(sock))
 
-        self._prepared = self._fork(work)
+        self._sock = self._fork(work)
 
-    def create(
-        self, request: StartRequest, fds: list[int], interfaces: Interfaces
-    ) -> ProcessHandle:
-        """Create the container of a request in a helper; raises as :meth:`run`."""
-        if self._prepared is not None:
-            sock, self._prepared = self._prepared, None
+    def begin(self, request: StartRequest, fds: list[int], interfaces: Interfaces) -> None:
+        """Let a helper create the container of a request, up to its first process."""
+        if self._sock is not None:
             try:
-                seqpacket.send(sock, protocol.encode(request), fds)
+                seqpacket.send(self._sock, protocol.encode(request), fds)
+                return
             except BrokenPipeError:  # it was killed before there was a request
-                sock.close()
-            else:
-                return self._receive(sock)
-        return self.run(lambda: create_container(request, fds, interfaces))
+                self._sock.close()
+        self.wait()
+        self._sock = self._fork(
+            lambda sock: create_container(request, fds, interfaces, lambda: _wait_to_proceed(sock))
+        )
+
+    def create(self) -> ProcessHandle:
+        """Let the helper create the processes, after :meth:`begin`; raises as :meth:`run`."""
+        assert self._sock is not None
+        sock, self._sock = self._sock, None
+        with contextlib.suppress(BrokenPipeError):  # it has failed or died: its report says so
+            seqpacket.send(sock, _PROCEED)
+        return self._receive(sock)
+
+    def cancel(self) -> bool:
+        """Give up a start between :meth:`begin` and :meth:`create`, if there is one.
+
+        Return False if the helper did not undo its part, and was killed.
+        """
+        if self._sock is None:
+            return True
+        self._sock.close()
+        self._sock = None
+        pidfd = process.pidfd_open(self._helper)
+        try:
+            return bool(select.select([pidfd], [], [], self.timeout)[0])
+        finally:
+            os.close(pidfd)
+            self.wait()
 
     def run(self, work: Callable[[], ProcessHandle]) -> ProcessHandle:
         """Run ``work`` in a helper; after :meth:`wait` the process that it created is our child.
@@ -785,6 +823,8 @@ class SpawnHelper:
         try:
             self._wait_for_report(parent_sock)
             data, fds = seqpacket.receive(parent_sock)
+        except ConnectionResetError:  # it died before it had read all messages
+            data = b""
         finally:
             parent_sock.close()
         if not data:
@@ -831,6 +871,15 @@ class SpawnHelper:
             os.waitpid(self._helper, 0)
             self._helper = 0
             process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _wait_to_proceed(sock: _socket.socket) -> None:
+    """Wait in a helper until its shim can serve the container.
+
+    :raises RuntimeFailure: when the shim gives up the start.
+    """
+    if seqpacket.receive(sock)[0] != _PROCEED:
+        raise RuntimeFailure("the shim has given up the start")
 
 
 def _run_helper(work: Callable[[], ProcessHandle], sock: _socket.socket) -> NoReturn:
