@@ -72,7 +72,7 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
     linux, process_spec = spec.linux, spec.process
     if linux is None or process_spec is None:
         raise RuntimeFailure("the spec has no linux or no process section")
-    fd_stack = FdStack()
+    fd_stack, layer_clones = FdStack(), FdStack()
     debug = options.debug
     try:
         debug("compile the process and its filter of system calls")
@@ -97,12 +97,13 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
             debug("set the limits of the cgroup")
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
             pid, master, parent_stdio = _create_init(
-                spec, linux, process_spec, config, options, cgroup, fd_stack
+                spec, linux, process_spec, config, options, cgroup, fd_stack, layer_clones
             )
             cgroup.release_pause_process()
         except BaseException:
             debug("undo: kill the processes and remove the cgroup")
             fd_stack.close()  # it may have taken every descriptor of the limit
+            layer_clones.close()
             cgroup.kill()
             cgroup.destroy()
             raise
@@ -113,6 +114,7 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
         raise RuntimeFailure(str(error)) from error
     finally:
         fd_stack.close()
+        layer_clones.close()
 
 
 def _create_init(
@@ -123,6 +125,7 @@ def _create_init(
     options: CreateOptions,
     cgroup: Cgroup,
     fd_stack: FdStack,
+    layer_clones: FdStack,
 ) -> tuple[int, int, Stdio]:
     """Create init. Return (pid, terminal master or -1, our ends of its pipes or -1)."""
     options.debug("open and create namespaces")
@@ -144,7 +147,10 @@ def _create_init(
         options.debug("create the root and the bind mounts, detached")
         try:
             context = linux.mount_label if selinux else None
-            root = fd_stack.add(mount_root(options.root, ns.user_fd, ns.owner, context=context))
+            clones = None if options.unprivileged else layer_clones
+            root = fd_stack.add(
+                mount_root(options.root, ns.user_fd, ns.owner, context=context, clones=clones)
+            )
         except OSError as error:
             raise runtime_error(error, "root file system") from error
         prepared_mounts = prepare_mounts(
@@ -185,6 +191,7 @@ def _create_init(
         pivot=options.pivot,
         propagation=mount_plan.host_propagation(linux),
         root=root,
+        unused=tuple(layer_clones.fds),
         prepared_mounts=prepared_mounts,
         prepare_inside=prepare if options.unprivileged else None,
         steps=steps,
@@ -204,7 +211,12 @@ def _create_init(
     try:
         options.proceed()
         pid, master = _fork_stage(
-            init_config, process_spec, cgroup, fd_stack, raw_output=options.raw_output
+            init_config,
+            process_spec,
+            cgroup,
+            fd_stack,
+            layer_clones,
+            raw_output=options.raw_output,
         )
     except BaseException:
         for fd in parent_stdio:
@@ -237,12 +249,14 @@ def _fork_stage(
     process_spec: Process,
     cgroup: Cgroup,
     fd_stack: FdStack,
+    layer_clones: FdStack,
     *,
     raw_output: bool,
 ) -> tuple[int, int]:
     """Fork the stage and wait until the program runs, or waits for its start.
 
-    Return (pid of init, terminal master or -1).
+    Return (pid of init, terminal master or -1). ``layer_clones`` is closed while init builds the
+    root: the stage has closed its copies then.
     """
     parent_sock, child_sock = seqpacket.pair()
     stage_pid, stage_pidfd = clone_into(
@@ -271,6 +285,7 @@ def _fork_stage(
         check=lambda pid: lsm_labels.check(pid, init_config.process.labels),
         filtered=init_config.process.filter is not None,
         raw_output=raw_output,
+        created=layer_clones.close,
         debug=init_config.debug,
     )
 

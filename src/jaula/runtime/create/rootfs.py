@@ -8,6 +8,9 @@ Facts: upper and work must be on one mount, so their common parent is cloned and
 before 6.15 takes only attached mounts as overlay layers. There the clones are attached for a moment
 on a tmpfs, in a mount namespace of the calling process's own.
 
+The last close of a detached mount waits for a grace period of RCU: mostly 0.2 ms, on a busy machine
+up to 20. So the caller closes the clones when no other process waits for it.
+
 Bind mounts and /dev are created with the host's view before init exists; init attaches them where
 the plan says (:mod:`jaula.runtime.create.mount_plan`). An unprivileged user has no privileges over
 the host's mounts: there init calls :func:`prepare_mounts` itself, in its own namespaces.
@@ -44,11 +47,13 @@ def mount_root(
     owner: tuple[int, int],
     *,
     context: str | None = None,
+    clones: FdStack | None = None,
 ) -> int:
     """Create a detached mount of the root, id-mapped if ``user_fd`` is set.
 
     ``owner`` is the host uid and gid of the container's root. ``context`` is the SELinux label that
-    all files of an overlay show; files of a directory keep their own.
+    all files of an overlay show; files of a directory keep their own. ``clones`` gets the
+    descriptors of the layers' mounts, which are of no use any more. Without it they are closed.
 
     :raises OSError: when a mount cannot be created.
     """
@@ -67,43 +72,42 @@ def mount_root(
     options += root.options
     if user_fd is None or not root.id_mapped:
         return mounts.overlay(root.lowers, root.upper, root.work, options=options)
-    return _mapped_overlay(root, user_fd, owner, options)
+    if clones is not None:
+        return _mapped_overlay(root, user_fd, owner, options, clones)
+    clones = FdStack()
+    try:
+        return _mapped_overlay(root, user_fd, owner, options, clones)
+    finally:
+        clones.close()
 
 
 def _mapped_overlay(
-    root: OverlayRoot, user_fd: int, owner: tuple[int, int], options: Options
+    root: OverlayRoot, user_fd: int, owner: tuple[int, int], options: Options, clones: FdStack
 ) -> int:
-    trees: list[int] = []
-
     def mapped(path: str) -> int:
-        tree = mounts.clone_tree(path)
-        trees.append(tree)
+        tree = clones.add(mounts.clone_tree(path))
         mounts.idmap(tree, user_fd)
         return tree
 
-    try:
-        lowers = [mapped(path) for path in root.lowers]
-        upper = work = None
-        parent = None
-        if root.upper is not None and root.work is not None:
-            directory = os.path.dirname(root.upper)
-            if os.path.dirname(root.work) != directory:
-                raise OSError(
-                    errno.EINVAL, "upper and work directories must have the same parent", root.upper
-                )
-            parent = mapped(directory)
-            upper, work = os.path.basename(root.upper), os.path.basename(root.work)
-        with acting_as(owner):
-            try:
-                names = [f"/proc/self/fd/{tree}" for tree in lowers]
-                return _overlay(names, _fd_path(parent), upper, work, options)
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-            return _overlay_attached(lowers, parent, upper, work, options)
-    finally:
-        for tree in trees:
-            os.close(tree)
+    lowers = [mapped(path) for path in root.lowers]
+    upper = work = None
+    parent = None
+    if root.upper is not None and root.work is not None:
+        directory = os.path.dirname(root.upper)
+        if os.path.dirname(root.work) != directory:
+            raise OSError(
+                errno.EINVAL, "upper and work directories must have the same parent", root.upper
+            )
+        parent = mapped(directory)
+        upper, work = os.path.basename(root.upper), os.path.basename(root.work)
+    with acting_as(owner):
+        try:
+            names = [f"/proc/self/fd/{tree}" for tree in lowers]
+            return _overlay(names, _fd_path(parent), upper, work, options)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        return _overlay_attached(lowers, parent, upper, work, options)
 
 
 def _fd_path(parent: int | None) -> str:

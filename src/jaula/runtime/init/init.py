@@ -57,6 +57,7 @@ class InitConfig(msgspec.Struct, frozen=True):
     pivot: bool  # False: pivot_root is not possible, as on a ramdisk
     propagation: int  # of the host's tree, set before anything is mounted
     root: int  # detached mount
+    unused: tuple[int, ...]  # descriptors that the stage closes: the parent closes them last
     prepared_mounts: dict[int, int]  # detached mounts by index in spec.mounts
     prepare_inside: Callable[[], tuple[int, dict[int, int]]] | None  # init creates these two
     steps: tuple[Step, ...]
@@ -82,6 +83,8 @@ def stage(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
     """Join namespaces, then clone init as a child of the parent."""
     try:
         process.prctl(process.PR_SET_DUMPABLE, 0)
+        for fd in config.unused:
+            os.close(fd)
         os.chdir(config.mount_point)
         create = config.create
         offsets = -1

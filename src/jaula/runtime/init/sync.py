@@ -55,6 +55,7 @@ def follow(
     waits_for_start: bool = False,
     run_hooks: Callable[[int], None] | None = None,
     check: Callable[[int], None] | None = None,
+    created: Callable[[], None] | None = None,
     hooks_inside: bool = False,
     filtered: bool = False,
     raw_output: bool = False,
@@ -64,12 +65,12 @@ def follow(
 
     ``stage`` is the pid and the pidfd of the stage, which clones the process and lets the kernel
     write its pid to ``shared_pid``.
-    ``run_hooks`` gets the pid when the root is built and not yet entered, ``check`` when the
-    program runs. ``start_hooks`` says that the spec has startContainer hooks, ``waits_for_start``
-    that init waits for a later start. ``hooks_inside`` says that init runs hooks, which may take
-    any time. ``filtered`` says that the process installs a system call filter, ``raw_output`` that
-    its terminal passes newlines on as they are. ``debug`` gets each step. ``sock`` and the pidfd
-    are closed, and the stage is reaped.
+    ``created`` is called when the process exists. ``run_hooks`` gets the pid when the root is built
+    and not yet entered, ``check`` when the program runs. ``start_hooks`` says that the spec has
+    startContainer hooks, ``waits_for_start`` that init waits for a later start. ``hooks_inside``
+    says that init runs hooks, which may take any time. ``filtered`` says that the process installs
+    a system call filter, ``raw_output`` that its terminal passes newlines on as they are. ``debug``
+    gets each step. ``sock`` and the pidfd are closed, and the stage is reaped.
 
     :raises RuntimeFailure: with the reported error, or with ``died_message`` if the process died
         or stopped silently; neither process is left then.
@@ -96,6 +97,8 @@ def follow(
                 pid = int(rest)
                 debug(f"process {pid} is created")
                 os.kill(stage_pid, signal.SIGKILL)  # it has no other work, and may be stopped
+                if created is not None:
+                    created()
             elif kind == b"T":
                 master = fds[0]
                 if raw_output:
