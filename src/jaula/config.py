@@ -2,13 +2,17 @@
 
 An engine has two directories: ``root`` is persistent, ``run`` is volatile. Everything is written
 below these two, so engines with different directories do not interfere.
+
+Every shim shares the memory of this module with the zygote. So its classes are structs: the module
+dataclasses imports inspect, ast and tokenize, which are a seventh of a zygote.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 DEFAULT_ROOT = Path("/var/lib/jaula")
 DEFAULT_RUN = Path("/run/jaula")
@@ -16,8 +20,7 @@ DEFAULT_SOCKET = DEFAULT_RUN / "jaula.sock"
 OWN_RUNTIME = "jaula"
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(msgspec.Struct, frozen=True):
     """The on-disk layout of one engine. Directories are created with mode 0711 or stricter."""
 
     root: Path = DEFAULT_ROOT
@@ -86,8 +89,7 @@ class Paths:
         return self.run / "cri.sock"
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
+class RuntimeConfig(msgspec.Struct, frozen=True):
     """Another OCI runtime: its name, its program (a path or a name in PATH) and its arguments."""
 
     name: str
@@ -95,8 +97,7 @@ class RuntimeConfig:
     arguments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryConfig:
+class RegistryConfig(msgspec.Struct, frozen=True):
     """Settings of the registry client. Empty proxies mean those of the environment."""
 
     insecure: tuple[str, ...] = ()  # HOST, HOST:PORT or network: unverified TLS or HTTP
@@ -111,8 +112,7 @@ class RegistryConfig:
     uploads: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class TlsConfig:
+class TlsConfig(msgspec.Struct, frozen=True):
     """PEM files of a TCP socket: the CA of its clients, and the engine's certificate and key."""
 
     authority: str
@@ -120,8 +120,7 @@ class TlsConfig:
     key: str
 
 
-@dataclass(frozen=True)
-class StreamConfig:
+class StreamConfig(msgspec.Struct, frozen=True):
     """The server of exec, attach and port-forward for pods. Empty files: without TLS."""
 
     address: str = "127.0.0.1"
@@ -131,18 +130,17 @@ class StreamConfig:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineConfig:
+class EngineConfig(msgspec.Struct, frozen=True):
     """Settings of ``jaula daemon``. Every field is a flag of that command."""
 
-    paths: Paths = field(default_factory=Paths)
+    paths: Paths = Paths()
     socket: Path = DEFAULT_SOCKET
     socket_group: str | None = None
     tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on as well
     tls: TlsConfig | None = None  # of these sockets; None: clients are not authenticated
     cri: bool = False  # serve Kubernetes' CRI as well
     cri_socket_group: str | None = None  # may connect to it; the policy decides what it may do
-    streams: StreamConfig = field(default_factory=StreamConfig)
+    streams: StreamConfig = StreamConfig()
     cri_pinned_images: tuple[str, ...] = ()  # names, or beginnings of full names and '*'
     cni_conf_dir: str = "/etc/cni/net.d"
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
@@ -153,7 +151,7 @@ class EngineConfig:
     bridge_subnet6: str = ""  # CIDR; empty: a unique local subnet of this machine
     address_pool: str = "172.30.0.0/15,10.208.0.0/12"  # each NETWORK or NETWORK@SIZE
     host_binding: str = ""  # default address of published ports; empty: all addresses
-    network_options: dict[str, str] = field(default_factory=dict)  # defaults of bridge networks
+    network_options: dict[str, str] = {}  # defaults of bridge networks
     publish_past_firewall: bool = False  # published ports bypass the host's input rules
     subid_start: int = 1_000_000_000
     subid_count: int = 1_000_000_000
@@ -162,7 +160,7 @@ class EngineConfig:
     log_driver: str = "json-file"
     log_max_size: int = 10_000_000  # bytes; Docker's unit suffixes are decimal for logs
     log_max_file: int = 3
-    log_options: dict[str, str] = field(default_factory=dict)  # defaults for log_driver
+    log_options: dict[str, str] = {}  # defaults for log_driver
     pids_limit: int = 4096
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
@@ -174,7 +172,7 @@ class EngineConfig:
     selinux_type: str = ""  # of containers' processes; empty: the policy's default
     selinux_file_type: str = ""  # of their files
     runtimes: tuple[RuntimeConfig, ...] = ()
-    registry: RegistryConfig = field(default_factory=RegistryConfig)
+    registry: RegistryConfig = RegistryConfig()
     default_runtime: str = OWN_RUNTIME
     runtime_timeout: int = 60  # seconds that another runtime may take to create a process
     default_profile: str = "default"  # of containers without --profile

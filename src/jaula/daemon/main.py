@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from jaula.daemon import mount_namespace, process_limits, sockets
@@ -124,12 +123,7 @@ def _lock_root(config: EngineConfig) -> int:
 
 
 def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
-    """Fork the zygote with as little memory as possible, since every shim shares it.
-
-    msgspec prefers typing_extensions to typing if it is installed. That would import inspect, ast
-    and other modules that are of no use here.
-    """
-    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+    """Fork the zygote, whose memory every shim shares."""
     from jaula.runtime.client import Runtime
     from jaula.runtime.interfaces import Interfaces
     from jaula.runtime_interfaces import runtime_interfaces

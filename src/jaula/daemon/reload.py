@@ -6,9 +6,10 @@ files are read again too. If anything is invalid, nothing changes.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from jaula import tls
 from jaula.daemon import policy as daemon_policy
@@ -39,9 +40,9 @@ def merge_config(old: EngineConfig, new: EngineConfig) -> tuple[EngineConfig, tu
     changes = {name: getattr(new, name) for name in RELOADED}
     if old.tls is not None and new.tls is not None:
         changes["tls"] = new.tls
-    result = dataclasses.replace(old, **changes)
+    result = msgspec.structs.replace(old, **changes)
     need_restart = [
-        f.name for f in dataclasses.fields(new) if getattr(new, f.name) != getattr(result, f.name)
+        name for name in new.__struct_fields__ if getattr(new, name) != getattr(result, name)
     ]
     return result, tuple(need_restart)
 

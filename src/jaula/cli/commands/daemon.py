@@ -19,12 +19,19 @@ _FIELDS = {
 
 
 def run(options: Options) -> int:
-    """Read the configuration and run the engine."""
+    """Read the configuration and run the engine.
+
+    Every shim shares what is imported until the zygote is forked, so that is little. msgspec
+    prefers typing_extensions to typing if it is installed. That would import inspect, ast and other
+    modules that are of no use here.
+    """
     import os
+    import sys
 
     from jaula.cli import site_packages
 
     site_packages.enable()
+    sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
     from jaula.daemon import main
     from jaula.errors import JaulaError
 

@@ -166,9 +166,9 @@ def check_image_names(key: str, names: Sequence[str]) -> None:
 
     :raises InvalidRequest: when one cannot be a name.
     """
-    from jaula.images.reference import familiar
-
     for name in names:
+        from jaula.images.reference import familiar
+
         if name != "*" and familiar(name.removesuffix("*").rstrip("/:") or "*") is None:
             raise type_error(key, "names of images", name)
 

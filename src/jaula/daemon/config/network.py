@@ -2,6 +2,9 @@
 
 Source: docker docs, "dockerd": ``ip``, ``ipv6``, ``fixed-cidr-v6``, ``default-address-pools``.
 ``publish-past-firewall`` is the engine's own.
+
+The zygote shares what is imported here with every shim. So the package of networks is imported only
+for a setting that it checks.
 """
 
 from __future__ import annotations
@@ -18,12 +21,11 @@ def normalize(settings: dict[str, object]) -> None:
 
     :raises InvalidRequest: when a setting is invalid.
     """
-    import ipaddress
-
     from jaula.errors import InvalidRequest
-    from jaula.network.ipam import parse_pools, parse_subnet6
 
     if "ip" in settings:
+        import ipaddress
+
         text = str(settings.pop("ip"))
         try:
             settings["host_binding"] = str(ipaddress.ip_address(text))
@@ -34,10 +36,14 @@ def normalize(settings: dict[str, object]) -> None:
         text = str(settings.pop("fixed_cidr_v6"))
         if not settings["bridge_ipv6"]:
             raise InvalidRequest("--fixed-cidr-v6 requires --ipv6")
+        from jaula.network.ipam import parse_subnet6
+
         settings["bridge_subnet6"] = str(parse_subnet6(text))
     if values := settings.pop("default_network_opt", ()):
         settings["network_options"] = _options(values)
     if "address_pool" in settings:
+        from jaula.network.ipam import parse_pools
+
         parse_pools(str(settings["address_pool"]))
 
 

@@ -8,7 +8,6 @@ a URL is the only authentication of a client.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 from jaula.config import StreamConfig
@@ -28,10 +27,11 @@ def pop_stream_config(settings: dict[str, Any]) -> StreamConfig:
         for key in tuple(settings)
         if key.startswith(_PREFIX)
     }
+    default = StreamConfig()
     config = StreamConfig(
-        address=_address(values.get("server_address", StreamConfig.address)),
-        port=values.get("server_port", StreamConfig.port),
-        idle_timeout=values.get("idle_timeout", StreamConfig.idle_timeout),
+        address=_address(values.get("server_address", default.address)),
+        port=values.get("server_port", default.port),
+        idle_timeout=values.get("idle_timeout", default.idle_timeout),
         certificate=values.get("tls_cert", ""),
         key=values.get("tls_key", ""),
     )
@@ -46,7 +46,7 @@ def pop_stream_config(settings: dict[str, Any]) -> StreamConfig:
         )
     if bool(config.certificate) != bool(config.key):
         raise InvalidRequest("--stream-tls-cert and --stream-tls-key are required together")
-    if not config.certificate and not ipaddress.ip_address(config.address).is_loopback:
+    if not config.certificate and not _is_loopback(config.address):
         raise InvalidRequest(
             f"streams on {config.address} without TLS can be read by other hosts",
             hint="use 127.0.0.1, or --stream-tls-cert and --stream-tls-key",
@@ -54,8 +54,20 @@ def pop_stream_config(settings: dict[str, Any]) -> StreamConfig:
     return config
 
 
+def _is_loopback(address: str) -> bool:
+    if address == StreamConfig().address:
+        return True
+    import ipaddress  # every shim would share it with the zygote
+
+    return ipaddress.ip_address(address).is_loopback
+
+
 def _address(text: str) -> str:
     """Return an address of one interface. Its text is a part of the URLs for clients."""
+    if text == StreamConfig().address:
+        return text
+    import ipaddress
+
     try:
         address = ipaddress.ip_address(text.strip("[]"))
     except ValueError:
