@@ -264,7 +264,7 @@ def offer(link: Link, target: Path, make: Callable[[bytes], bytes], peer: Remote
 
     async def work() -> None:
         nothing: Any = None
-        service = Migration(nothing, nothing, nothing)
+        service = Migration(nothing, nothing, nothing, nothing)
         receiver = FileReceiver(target, PEER.fingerprint)
         incoming: Any = SimpleNamespace(files=receiver)
         service._incoming["other"] = SimpleNamespace(files=None), nothing  # type: ignore[assignment]
