@@ -121,6 +121,11 @@ RUNS = (
         ("--lsm", "apparmor"),
         ("tests/integration/engine/containers/checkpoint/test_apparmor.py",),
     ),
+    Run(
+        "checkpoints-selinux",
+        ("--lsm", "selinux"),
+        ("tests/integration/engine/containers/checkpoint/test_selinux.py",),
+    ),
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
 )  # fmt: skip

@@ -95,6 +95,7 @@ class Expected(msgspec.Struct, frozen=True):
     oom_score_adj: int  # lowest
     apparmor: str = ""  # profile of every process; '': that of the engine
     selinux: str = ""  # label of every process; '': the host has no SELinux
+    context: str = ""  # SELinux label of the mounts
     joined: frozenset[str] = frozenset()  # types of namespaces that are another container's
     nice: int = 0  # lowest, without CAP_SYS_NICE and RLIMIT_NICE
     realtime: int = 0  # highest priority, without CAP_SYS_NICE and RLIMIT_RTPRIO
@@ -374,7 +375,11 @@ def _check_source(mount: pb.Mount, expected: Expected) -> None:
         raise invalid(f"the mount at {path!r} shows {mount.root!r} of its file system")
     if mount.shared_id or mount.master_id:
         raise invalid(f"the mount at {path!r} is shared with others")
-    for option in mount.options.split(","):
+    options = mount.options
+    if expected.context:
+        for quote in ('"', ""):
+            options = options.replace(f"context={quote}{expected.context}{quote}", "context")
+    for option in options.split(","):
         name = option.partition("=")[0]
         if not _OPTION.fullmatch(option) or name in _REFUSED_OPTIONS:
             raise invalid(f"the mount at {path!r} has the option {option!r}")

@@ -15,6 +15,7 @@ from jaula.runtime.create import devices, mount_options, mount_plan
 from jaula.runtime.create.namespaces import KINDS
 from jaula.runtime.create.process import FdStack
 from jaula.runtime.init import exec as init_exec
+from jaula.runtime.init import lsm_labels
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.interfaces import Interfaces
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
@@ -85,11 +86,6 @@ def check_spec(spec: Spec) -> None:
             f"the container shares its {kind} namespace, which a checkpoint cannot hold",
             f"create it without {_WAYS[kind]}",
         )
-    if process.selinux_label or linux.mount_label:
-        raise refuse(
-            "the container has an SELinux label, which CRIU cannot give to its processes again",
-            "create it with --security-opt label=disable",
-        )
     profile = _named(process.apparmor_profile)
     if any(part in profile for part in (" ", ":", "//")):
         raise refuse(
@@ -143,6 +139,7 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
     linux, process = spec.linux, spec.process
     assert linux is not None
     assert process is not None
+    label = _selinux_label(process.selinux_label)
     mounts = _mounts(spec)
     oom_score_adj, scheduler = process.oom_score_adj, process.scheduler
     return Expected(
@@ -164,7 +161,8 @@ def expect(spec: Spec, config: ProcessConfig) -> Expected:
         },
         oom_score_adj=_own_oom_score() if oom_score_adj is None else oom_score_adj,
         apparmor=_named(process.apparmor_profile),
-        selinux=selinuxfs.own_label(),
+        selinux=label,
+        context=lsm_labels.mount_label(spec) or "",
         nice=min(os.getpriority(os.PRIO_PROCESS, 0), scheduler.nice if scheduler else 0),
         realtime=scheduler.priority if scheduler else 0,
         roots=_roots(spec),
@@ -200,6 +198,22 @@ def of_container(
 def _named(profile: str | None) -> str:
     """Return the name of an AppArmor profile, '' for none. Pure."""
     return "" if profile in (None, UNCONFINED) else str(profile)
+
+
+def _selinux_label(label: str | None) -> str:
+    """Return the label of the container's processes; '' without SELinux.
+
+    :raises InvalidRequest: when the policy does not let them connect to CRIU for a dump.
+    """
+    own = selinuxfs.own_label()
+    if not own or not label:
+        return own
+    if not selinuxfs.allowed(label, own, "unix_stream_socket", "connectto"):
+        raise refuse(
+            f"the container's SELinux label ({label}) does not let it connect to CRIU",
+            "create it with --security-opt label=disable",
+        )
+    return selinuxfs.canonical(label)
 
 
 def _own_oom_score() -> int:

@@ -9,7 +9,7 @@ start; CRIU makes the processes. The order:
    which CRIU runs.
 3. CRIU creates the namespaces (``setup-namespaces``): the interfaces move into the network
    namespace. With the mounts made (``post-setup-namespaces``) the first task enters its Landlock
-   domain.
+   domain, and takes its SELinux label.
 4. CRIU creates the processes. While they are stopped (``pre-resume``) every one is verified in the
    kernel, and only then packets reach the container. If a row fails, they are killed.
 
@@ -34,7 +34,7 @@ from typing import NamedTuple, NoReturn
 import msgspec
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
-from jaula.kernel import keyring, mounts, namespaces, tty
+from jaula.kernel import keyring, mounts, namespaces, selinuxfs, tty
 from jaula.runtime.checkpoint import (
     affinity,
     check,
@@ -45,6 +45,7 @@ from jaula.runtime.checkpoint import (
     inherited_namespaces,
     landlock,
     network,
+    selinux,
     verify,
 )
 from jaula.runtime.checkpoint.hold import receive_go, receive_images, send_early, send_held
@@ -220,7 +221,8 @@ class _Restore:
         assert spec.process is not None
         user_fd, owner = self._user_namespace()
         self._mount_ids = {mount.mountpoint: mount.mnt_id for mount in read.mounts}
-        root = fd_stack.add(mount_root(options.root, user_fd, owner))
+        context = self._confinement.context or None
+        root = fd_stack.add(mount_root(options.root, user_fd, owner, context=context))
         prepared = prepare_mounts(
             spec,
             user_fd=user_fd,
@@ -228,6 +230,7 @@ class _Restore:
             fd_stack=fd_stack,
             bundle=options.state.bundle,
             host_mounts=options.host_mounts,
+            selinux=context is not None,
         )
         if "user" in self._joined and "network" in self._own and options.sandbox is not None:
             self._created["network"] = options.sandbox[1]
@@ -287,7 +290,7 @@ class _Restore:
     def _restore(self, request: rpc.Options, pass_fds: list[int]) -> int:
         handlers: dict[str, criu.Handler] = {
             "setup-namespaces": self._guard(self._set_up_namespaces),
-            "post-setup-namespaces": self._guard(self._enter_landlock),
+            "post-setup-namespaces": self._guard(self._confine_first),
             "orphan-pts-master": self._guard(self._keep_master),
         }
         service = self._service = self._service or self._start_criu(pass_fds)
@@ -546,14 +549,20 @@ class _Restore:
         _drop_output(directory, self._setup.stdio[1:])
 
     def _write_labels(self, directory: int, read: images.Images) -> None:
-        """Give each thread the container's AppArmor profile: CRIU sets none that has no name."""
+        """Give each thread the container's AppArmor profile, and no other label.
+
+        CRIU sets no profile for a thread whose image names none.
+        """
         profile = self._confinement.apparmor
-        for task, core in read.cores.items() if profile else ():
+        for task, core in read.cores.items():
             creds = core.thread_core.creds
             if core.thread_core.HasField("creds") and creds.lsm_profile != profile:
                 changed = pb.Core()
                 changed.CopyFrom(core)
-                changed.thread_core.creds.lsm_profile = profile
+                if profile:
+                    changed.thread_core.creds.lsm_profile = profile
+                else:
+                    changed.thread_core.creds.ClearField("lsm_profile")
                 name = f"core-{task}.img"
                 _replace(directory, name, images.encode(name, [changed]))
 
@@ -598,11 +607,13 @@ class _Restore:
         """Whether CRIU creates the network namespace."""
         return "network" in self._own and "network" not in self._created
 
-    def _enter_landlock(self, _pid: int, _fds: list[int]) -> None:
+    def _confine_first(self, _pid: int, _fds: list[int]) -> None:
+        """Let the first task enter what CRIU does not restore; all others inherit it."""
         rules = self._config.landlock
-        if rules is None:
-            return
-        landlock.enter(self._init, rules, self._netns, self._mount_ids)
+        if rules is not None:
+            landlock.enter(self._init, rules, self._netns, self._mount_ids)
+        if self._confinement.selinux != selinuxfs.own_label():
+            selinux.enter(self._init, self._confinement.selinux)
 
     def _keep_master(self, _pid: int, fds: list[int]) -> None:
         if not fds or self._master >= 0:

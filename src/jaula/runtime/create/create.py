@@ -178,8 +178,7 @@ def _create_init(
         inside=inside,
         foreign=foreign,
     )
-    context = linux.mount_label if selinux and process_spec.selinux_label else None
-    stdio, parent_stdio = _stdio(process_spec, ns, options, fd_stack, context)
+    stdio, parent_stdio = _stdio(process_spec, ns, options, fd_stack, lsm_labels.pipe_label(spec))
     size = process_spec.console_size
     init_config = init.InitConfig(
         join=ns.join,

@@ -166,6 +166,19 @@ def mount_label(spec: Spec) -> str | None:
     return label if label and os.path.exists("/sys/fs/selinux/enforce") else None
 
 
+def pipe_label(spec: Spec) -> str | None:
+    """Return the label of a spec for pipes of its process; None if it may use those of the engine.
+
+    The kernel cannot label pipes, so labelled ones are FIFOs, which CRIU cannot dump.
+    """
+    label = spec.process.selinux_label if spec.process else None
+    context = mount_label(spec) if label else None
+    if not context or not label:
+        return None
+    own = selinuxfs.own_label()
+    return None if selinuxfs.allowed(label, own, "fifo_file", "write") else context
+
+
 def root_label(pid: int) -> str | None:
     """Return the SELinux label of a process's root directory; None if files have no labels."""
     try:

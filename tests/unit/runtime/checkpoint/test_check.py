@@ -339,3 +339,27 @@ def test_a_profile_that_the_spec_does_not_have_is_refused() -> None:
     set_label(made, "jaula-default")
     with pytest.raises(InvalidRequest, match="the container gets 'unconfined'"):
         check(made, msgspec.structs.replace(EXPECTED, apparmor=""))
+
+
+CONTEXT = "system_u:object_r:container_file_t:s0:c1,c2"
+
+
+@pytest.mark.parametrize(
+    ("options", "context", "accepted"),
+    [
+        (f'context="{CONTEXT}",mode=755', CONTEXT, True),
+        (f"context={CONTEXT[:-6]}", CONTEXT[:-6], True),
+        (f'context="{CONTEXT}"', "", False),
+        (f'context="{CONTEXT},c3"', CONTEXT, False),
+        ('context="system_u:object_r:etc_t:s0:c1,c2"', CONTEXT, False),
+    ],
+)
+def test_a_mount_has_the_label_of_the_spec(options: str, context: str, accepted: bool) -> None:
+    made = container()
+    made.mounts[2].options = options
+    expected = msgspec.structs.replace(EXPECTED, context=context)
+    if accepted:
+        check(made, expected)
+    else:
+        with pytest.raises(InvalidRequest, match="has the option"):
+            check(made, expected)
