@@ -1,9 +1,10 @@
 """System calls and waits of container starts, from strace(1).
 
 strace follows the engine's zygote and all that it forks. A process has a role by its name and its
-parent. A wait is a system call that took a millisecond or more and does not wait for another
-process of the start: those are listed apart. strace makes each call slower, so the times are for
-comparison of one call with another, not with times of other measures.
+parent. The shim that the zygote forks ahead of the next start is left out. A wait is a system call
+that took a millisecond or more and does not wait for another process of the start. strace makes
+each call slower, so the times are for comparison of one call with another, not with times of other
+measures.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ WAIT = 0.001  # seconds
 PAUSE = 0.7  # seconds
 ORDER = ("zygote", "shim", "helper", "stage", "init")
 CHILDREN = {"zygote": "shim", "shim": "helper", "helper": "stage", "stage": "init"}
+AHEAD = "ahead"  # role of the processes that are forked for the next start
 
 
 class Trace(NamedTuple):
@@ -52,11 +54,15 @@ def parse(text: str, roles: dict[int, str]) -> Trace:
             continue  # the call did not return, or another line has its end
         role, call = roles.get(int(match[1]), "other"), match[2]
         trace.calls.setdefault(role, Counter())[call] += 1
-        if float(took[1]) >= WAIT and call not in PEERS:
+        if float(took[1]) >= WAIT and call not in PEERS and role != AHEAD:
             trace.waits[f"{role} {call}"] += float(took[1])
         child = CHILD.search(line)
         if child and call in FORKS:
-            roles[int(child[1])] = CHILDREN.get(role, "other")
+            if role == AHEAD or (role == "zygote" and "shim" in roles.values()):
+                roles[int(child[1])] = AHEAD
+            else:
+                roles[int(child[1])] = CHILDREN.get(role, "other")
+    trace.calls.pop(AHEAD, None)
     return trace
 
 
@@ -117,11 +123,14 @@ def main(words: Sequence[str]) -> int:
         finally:
             engine.stop()
     document = summary(traces)
+    print("process   calls  most frequent")
     for role, counts in document["calls"].items():
         top = ", ".join(f"{call} {count:g}" for call, count in list(counts.items())[: options.top])
         print(f"{role:8} {sum(counts.values()):6g}  {top}")
     print(f"{'all':8} {sum(sum(counts.values()) for counts in document['calls'].values()):6g}")
-    print("waits, milliseconds: " + ", ".join(f"{k} {v:g}" for k, v in document["waits"].items()))
+    print("\nwait                                 ms")
+    for name, milliseconds in list(document["waits"].items())[: options.top]:
+        print(f"{name:33} {milliseconds:5.1f}")
     if options.output:
         document = {"machine": report.machine()} | document
         options.output.write_text(json.dumps(document, indent=1) + "\n")
@@ -141,4 +150,5 @@ def summary(traces: Sequence[Trace]) -> dict[str, dict[str, Any]]:
         )
     waits = {name: round(1e3 * statistics.median(trace.waits[name] for trace in traces), 1)
              for name in sorted({name for trace in traces for name in trace.waits})}  # fmt: skip
-    return {"calls": calls, "waits": {name: value for name, value in waits.items() if value}}
+    longest = sorted((row for row in waits.items() if row[1]), key=lambda row: -row[1])
+    return {"calls": calls, "waits": dict(longest)}
