@@ -56,6 +56,8 @@ log = logging.getLogger("jaula.migration")
 class IncomingSandbox:
     """One migration of a sandbox to this engine."""
 
+    files = None  # a sandbox is made anew: it has no images
+
     def __init__(
         self,
         services: Services,

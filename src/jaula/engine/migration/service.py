@@ -496,7 +496,7 @@ class Migration:
         except (OSError, TimeoutError, TlsError):
             return
         for incoming, _ in self._incoming.values():
-            files = incoming.files if isinstance(incoming, Incoming) else None
+            files = incoming.files
             if (
                 files is not None
                 and hmac.compare_digest(files.token, token)
