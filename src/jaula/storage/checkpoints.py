@@ -16,9 +16,8 @@ its files can be read by them: the tasks that CRIU restores open them with the i
 A checkpoint is made below a name that begins with a dot and renamed at last. What an engine that
 was killed has left there is removed at the next start.
 
-The images of a migration are used once, and mean nothing after a power failure. If there is memory
-for them, their directory is a tmpfs. Otherwise the processes would stand still for as long as a
-busy disk throttles the programs that write to it.
+The images that a migration sends are in a tmpfs if there is memory for them. Otherwise the
+processes would stand still for as long as a busy disk throttles the programs that write to it.
 """
 
 from __future__ import annotations
@@ -313,12 +312,21 @@ class CheckpointStore:
         manifest = msgspec.structs.replace(manifest, files=tuple(files), spec=spec)
         return self.accept(images, manifest, hidden=hidden)
 
-    def begin_transfer(self, container: str, name: str, memory: int, *, sends: bool) -> Path:
-        """Make an image directory for a migration, in at most ``memory`` bytes of memory.
+    def begin_sent(self, container: str, memory: int) -> Path:
+        """Make an image directory that is sent and removed with :meth:`discard`, without a name.
 
-        0: on the disk. At the source, which ``sends`` them, the images get no name. At the target
-        they have their name at once, and are refused until :meth:`seal`. :meth:`discard` or
-        :meth:`remove` ends both.
+        It has at most ``memory`` bytes of memory; 0: it is on the disk.
+
+        :raises Unavailable: when the disk is full or read-only.
+        """
+        return self._make(container, f"{_UNFINISHED}{secrets.token_hex(8)}", memory)
+
+    def begin_received(self, container: str, name: str) -> Path:
+        """Make the image directory of a checkpoint that another engine sends.
+
+        It has its name at once, and is refused until :meth:`seal`. It is on the disk: the next
+        engine needs it if this one is killed after the commit, and has a mount namespace of its
+        own.
 
         :raises InvalidRequest: when the name is not valid or exists.
         :raises Unavailable: when the disk is full or read-only.
@@ -326,7 +334,9 @@ class CheckpointStore:
         check_name(name)
         if name in self.names(container):
             raise InvalidRequest(f"checkpoint with name {name} already exists")
-        entry = f"{_UNFINISHED}{secrets.token_hex(8)}" if sends else name
+        return self._make(container, name)
+
+    def _make(self, container: str, entry: str, memory: int = 0) -> Path:
         images = self._of(container) / entry / IMAGES
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -337,12 +347,12 @@ class CheckpointStore:
             images.mkdir()
             images.chmod(0o711)
         except OSError as error:
-            failure = resource_error(error, f"checkpoint {name}")
-            raise failure or JaulaError(f"checkpoint {name}: {error}") from error
+            failure = resource_error(error, "checkpoint")
+            raise failure or JaulaError(f"checkpoint: {error}") from error
         return images
 
     def seal(self, manifest: Manifest) -> Manifest:
-        """Complete a checkpoint of :meth:`begin_transfer`: digest its files, write its manifest.
+        """Complete a checkpoint of :meth:`begin_received`: digest its files, write its manifest.
 
         :raises Unavailable: when the disk or the memory for it is full.
         """

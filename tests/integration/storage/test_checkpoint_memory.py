@@ -1,4 +1,4 @@
-"""Images of a migration in memory: a tmpfs with a limit, which goes with its checkpoint."""
+"""Images that a migration sends, in memory: a tmpfs with a limit, removed with them."""
 
 from __future__ import annotations
 
@@ -33,38 +33,27 @@ def store(tmp_path: Path) -> Iterator[CheckpointStore]:
 
 REMOVALS: dict[str, Callable[[CheckpointStore, Path], None]] = {
     "discard": lambda store, images: store.discard(images),
-    "remove": lambda store, _: store.remove(CONTAINER, "migration"),
     "remove all": lambda store, _: store.remove_all(CONTAINER),
+    "sweep": lambda store, _: store.sweep({CONTAINER}),
     "sweep of a container that is gone": lambda store, _: store.sweep(set()),
 }
 
 
 @pytest.mark.parametrize("removal", REMOVALS)
-def test_received_images_in_memory_go_with_their_checkpoint(
+def test_images_in_memory_are_removed_while_they_are_open(
     store: CheckpointStore, removal: str
 ) -> None:
-    images = store.begin_transfer(CONTAINER, "migration", SIZE, sends=False)
+    images = store.begin_sent(CONTAINER, SIZE)
     assert filesystem_name(images) == "tmpfs"
     assert images.parent.stat().st_mode & 0o777 == 0o700
-    (images / "pages-1.img").write_bytes(b"memory")
-    sealed = store.seal(FACTS)
-    assert store.verify(store.read(CONTAINER, "migration")) == images
-    assert sealed.size == 6
-    REMOVALS[removal](store, images)
-    assert not images.parent.exists()
-
-
-@pytest.mark.parametrize("known", [{CONTAINER}, set()])
-def test_images_to_send_in_memory_are_swept(store: CheckpointStore, known: set[str]) -> None:
-    images = store.begin_transfer(CONTAINER, "migration", SIZE, sends=True)
-    assert filesystem_name(images) == "tmpfs"
-    with images.joinpath("pages-1.img").open("wb"):  # open, as by CRIU
-        store.sweep(known)
+    assert store.names(CONTAINER) == []
+    with images.joinpath("pages-1.img").open("wb"):  # by CRIU
+        REMOVALS[removal](store, images)
     assert not images.parent.exists()
 
 
 def test_the_limit_holds(store: CheckpointStore) -> None:
-    images = store.begin_transfer(CONTAINER, "migration", SIZE, sends=True)
+    images = store.begin_sent(CONTAINER, SIZE)
     fd = os.open(images / "pages-1.img", os.O_WRONLY | os.O_CREAT)
     try:
         with pytest.raises(OSError, match="No space") as failure:
@@ -76,8 +65,11 @@ def test_the_limit_holds(store: CheckpointStore) -> None:
         store.discard(images)
 
 
-def test_images_on_the_disk_need_no_mount(store: CheckpointStore) -> None:
-    images = store.begin_transfer(CONTAINER, "migration", 0, sends=False)
+def test_received_images_are_on_the_disk(store: CheckpointStore) -> None:
+    images = store.begin_received(CONTAINER, "migration")
     assert not images.parent.is_mount()
+    (images / "pages-1.img").write_bytes(b"memory")
+    store.seal(FACTS)
+    assert store.verify(store.read(CONTAINER, "migration")) == images
     store.remove(CONTAINER, "migration")
     assert not images.parent.exists()

@@ -54,18 +54,18 @@ def made(store: CheckpointStore) -> Path:
 
 
 def test_images_to_send_have_no_name(store: CheckpointStore) -> None:
-    images = store.begin_transfer(FACTS.container, FACTS.name, 0, sends=True)
+    images = store.begin_sent(FACTS.container, 0)
     assert store.names(FACTS.container) == []
     store.sweep({FACTS.container})
     assert not images.exists()
-    with pytest.raises(InvalidRequest):
-        store.begin_transfer(FACTS.container, "../x", 0, sends=True)
 
 
 def test_received_images_are_used_only_once_they_are_sealed(store: CheckpointStore) -> None:
-    images = store.begin_transfer(FACTS.container, FACTS.name, 0, sends=False)
+    images = store.begin_received(FACTS.container, FACTS.name)
     with pytest.raises(InvalidRequest, match="exists"):
-        store.begin_transfer(FACTS.container, FACTS.name, 0, sends=False)
+        store.begin_received(FACTS.container, FACTS.name)
+    with pytest.raises(InvalidRequest, match="Invalid checkpoint ID"):
+        store.begin_received(FACTS.container, "../x")
     (images / "pages-1.img").write_bytes(b"memory")
     assert store.names(FACTS.container) == ["one"]
     with pytest.raises(InvalidRequest, match="is refused"):

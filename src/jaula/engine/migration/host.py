@@ -51,20 +51,32 @@ def available_memory() -> int:
     return 0
 
 
-def image_memory(facts: HostFacts, size: int, *, copies: int) -> int:
-    """Return how many bytes of memory the images of a container of ``size`` bytes may have.
+class ImageMemory:
+    """The memory that the images of migrations away from here may have."""
 
-    ``copies`` is how often this host will have its memory beside what it has now. 0: there is too
-    little, with the limits of the engine's cgroup; or SELinux decides who may read a tmpfs.
-    """
-    if facts.selinux:
-        return 0
-    return choose_image_memory(size, copies, min(available_memory(), _cgroup_room()))
+    def __init__(self) -> None:
+        self._reserved: dict[str, int] = {}  # bytes, by migration
+
+    def reserve(self, facts: HostFacts, migration: str, size: int) -> int:
+        """Return how many bytes the images of a container of ``size`` bytes may have.
+
+        These are reserved until :meth:`release`. 0: there is too little, with the limits of the
+        engine's cgroup; or SELinux decides who may write to a tmpfs.
+        """
+        available = min(available_memory(), _cgroup_room()) - sum(self._reserved.values())
+        limit = 0 if facts.selinux else choose_image_memory(size, available)
+        if limit:
+            self._reserved[migration] = size
+        return limit
+
+    def release(self, migration: str) -> None:
+        """Release what was reserved, if anything was."""
+        self._reserved.pop(migration, None)
 
 
-def choose_image_memory(size: int, copies: int, available: int) -> int:
+def choose_image_memory(size: int, available: int) -> int:
     """Return the limit of the images, with ``available`` bytes; 0 if they do not fit. Pure."""
-    spare = available - _RESERVE - (copies - 1) * size
+    spare = available - _RESERVE
     return spare if spare >= size + size // 8 + _SMALL_IMAGES else 0
 
 

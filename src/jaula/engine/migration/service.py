@@ -110,6 +110,7 @@ class Migration:
         self._incoming: dict[str, tuple[Incoming | IncomingSandbox, asyncio.Task[None]]] = {}
         self._made = Made()
         self._rates = Rates()
+        self._image_memory = host.ImageMemory()
         self._held: dict[str, Held] = {}  # given away and undecided, by container
         self._tasks = BackgroundTasks(log, "the end of a migration")
 
@@ -183,6 +184,7 @@ class Migration:
             report,
             functools.partial(self._open_stream, options.target),
             self._rates,
+            self._image_memory,
             coordinator,
             group,
         )

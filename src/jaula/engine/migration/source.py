@@ -168,11 +168,13 @@ class Outgoing:
         report: OnProgress,
         open_stream: Callable[[str], DataWriter],
         rates: Rates,
+        image_memory: host.ImageMemory,
         coordinator: Coordinator | None = None,
         group: frozenset[str] = frozenset(),
     ) -> None:
         self._open_stream = open_stream
         self._rates = rates
+        self._image_memory = image_memory
         self._sender: FileSender | None = None
         self._coordinator = coordinator or Alone()
         self._group = group | {container.id}
@@ -472,11 +474,7 @@ class Outgoing:
         if shim is None:
             raise Unavailable("its shim is not connected yet")
         images = await in_thread(
-            services.checkpoints.begin_transfer,
-            container.id,
-            f"migration-{self.id[:8]}",
-            self._image_memory(),
-            sends=True,
+            services.checkpoints.begin_sent, container.id, self._reserve_memory()
         )
         self.held = held = HeldContainer(services, container, shim)
         try:
@@ -540,6 +538,7 @@ class Outgoing:
             if self._sender is not None:
                 await self._sender.close()
             await asyncio.to_thread(services.checkpoints.discard, images)
+            self._image_memory.release(self.id)
         return self.result()
 
     async def _wait_for_group(self, channel: Channel) -> None:
@@ -560,11 +559,11 @@ class Outgoing:
         record = self._container.record
         return record.pod is None and bool(joined(record))
 
-    def _image_memory(self) -> int:
+    def _reserve_memory(self) -> int:
         """Return the bytes of memory that the images may have; 0: they are on the disk."""
         if not host.has_mounts_of(self._container.record.shim_pid):
             return 0  # a shim that was started in another mount namespace
-        return host.image_memory(self._services.host, self._memory, copies=1)
+        return self._image_memory.reserve(self._services.host, self.id, self._memory)
 
     async def _connect(self, prepared: Prepared) -> DataWriter:
         """Connect to the target for the files of the checkpoint.

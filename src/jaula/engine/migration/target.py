@@ -438,9 +438,8 @@ class Incoming:
 
     async def _expect_files(self, container: Container) -> str:
         """Let the source send the files of the checkpoint; return the token."""
-        memory = host.image_memory(self._services.host, self._offer.memory, copies=2)
         self._directory = await in_thread(
-            self._services.checkpoints.begin_transfer, container.id, CHECKPOINT, memory, sends=False
+            self._services.checkpoints.begin_received, container.id, CHECKPOINT
         )
         self.files = FileReceiver(self._directory, self._access.fingerprint)
         return self.files.token.hex()

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from jaula.engine.migration.channel import LinkLost
 from jaula.engine.migration.data_stream import CHUNK, DataWriter
 from jaula.engine.migration.files import FileReceiver, FileSender, split_zeros
 from jaula.engine.migration.service import Migration
+from jaula.engine.migration.target import Incoming
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure
 from jaula.spec.api_params import Remote
 from jaula.spec.migration import DATA_ACCEPTED, MAX_DATA, DataKind, ProtocolError, SentFile
@@ -266,9 +266,10 @@ def offer(link: Link, target: Path, make: Callable[[bytes], bytes], peer: Remote
         nothing: Any = None
         service = Migration(nothing, nothing, nothing, nothing)
         receiver = FileReceiver(target, PEER.fingerprint)
-        incoming: Any = SimpleNamespace(files=receiver)
-        service._incoming["other"] = SimpleNamespace(files=None), nothing  # type: ignore[assignment]
-        service._incoming["this"] = incoming, nothing
+        for key, files in (("other", None), ("this", receiver)):
+            incoming = Incoming.__new__(Incoming)
+            incoming.files = files
+            service._incoming[key] = incoming, nothing
 
         def client() -> None:
             link.client.sendall(make(receiver.token))

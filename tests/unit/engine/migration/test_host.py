@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from jaula.engine.migration.host import choose_image_memory
+from jaula.engine.migration import host
+from jaula.engine.migration.host import ImageMemory, choose_image_memory
 
 MIB = 1 << 20
 
 
 @pytest.mark.parametrize(
-    ("size", "copies", "available", "expected"),
+    ("size", "available", "expected"),
     [
-        (1024 * MIB, 1, 8192 * MIB, (8192 - 256) * MIB),
-        (1024 * MIB, 2, 8192 * MIB, (8192 - 256 - 1024) * MIB),
-        (1024 * MIB, 1, (256 + 1024 + 128 + 64) * MIB, (1024 + 128 + 64) * MIB),
-        (1024 * MIB, 1, (256 + 1024 + 128 + 63) * MIB, 0),
-        (1024 * MIB, 2, (256 + 1024 + 128 + 64) * MIB, 0),
-        (0, 2, 256 * MIB, 0),
-        (0, 2, 320 * MIB, 64 * MIB),
-        (1024 * MIB, 1, 0, 0),
+        (1024 * MIB, 8192 * MIB, (8192 - 256) * MIB),
+        (1024 * MIB, (256 + 1024 + 128 + 64) * MIB, (1024 + 128 + 64) * MIB),
+        (1024 * MIB, (256 + 1024 + 128 + 63) * MIB, 0),
+        (0, 256 * MIB, 0),
+        (0, 320 * MIB, 64 * MIB),
+        (1024 * MIB, 0, 0),
     ],
 )
-def test_images_are_in_memory_if_it_has_room_for_all(
-    size: int, copies: int, available: int, expected: int
+def test_images_are_in_memory_if_it_has_room_for_them(
+    size: int, available: int, expected: int
 ) -> None:
-    assert choose_image_memory(size, copies, available) == expected
+    assert choose_image_memory(size, available) == expected
+
+
+def test_migrations_at_the_same_time_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "available_memory", lambda: 2560 * MIB)
+    monkeypatch.setattr(host, "_cgroup_room", lambda: 8192 * MIB)
+    facts: Any = SimpleNamespace(selinux=False)
+    memory = ImageMemory()
+    assert memory.reserve(facts, "a", 1024 * MIB) == (2560 - 256) * MIB
+    assert memory.reserve(facts, "b", 1280 * MIB) == 0
+    assert memory.reserve(facts, "c", 512 * MIB) == (2560 - 1024 - 256) * MIB
+    memory.release("a")
+    memory.release("b")  # had none
+    memory.release("c")
+    assert memory.reserve(facts, "b", 1280 * MIB) > 0
+
+
+def test_images_are_on_the_disk_with_selinux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "available_memory", lambda: 4096 * MIB)
+    facts: Any = SimpleNamespace(selinux=True)
+    assert ImageMemory().reserve(facts, "a", MIB) == 0
+
+
+def test_the_limit_of_the_engines_cgroup_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "available_memory", lambda: 4096 * MIB)
+    monkeypatch.setattr(host, "_cgroup_room", lambda: 300 * MIB)
+    facts: Any = SimpleNamespace(selinux=False)
+    assert ImageMemory().reserve(facts, "a", MIB) == 0
