@@ -6,6 +6,7 @@ Imported in the zygote, so imports at the top must stay few.
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import cast
 
 from jaula.runtime.interfaces import Cgroup, CgroupDriver, Interfaces
@@ -27,14 +28,12 @@ def runtime_interfaces(no_cgroup: str = "", *, systemd_cgroups: bool = False) ->
     else:
         driver = cgroups.delegated(no_cgroup)
     return Interfaces(
-        cast(CgroupDriver, driver), _absent_cgroup, open_writer, program, _follow_logs
+        cast(CgroupDriver, driver),
+        cast(Callable[[str], Cgroup], cgroups.absent),
+        open_writer,
+        program,
+        _follow_logs,
     )
-
-
-def _absent_cgroup(path: str) -> Cgroup:
-    from jaula.cgroups.null_driver import NullCgroup
-
-    return cast(Cgroup, NullCgroup(path))
 
 
 def _follow_logs(engine: socket.socket) -> None:

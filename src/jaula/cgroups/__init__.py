@@ -29,6 +29,7 @@ __all__ = [
     "Cgroup",
     "CgroupDriver",
     "Stats",
+    "absent",
     "delegated",
     "delegated_base",
     "detect",
@@ -157,3 +158,10 @@ def _cgroupfs_driver(
     raise Unsupported(
         "no cgroup hierarchy is mounted", hint="mount cgroup2 on /sys/fs/cgroup and try again"
     )
+
+
+def absent(path: str) -> Cgroup:
+    """Return the cgroup of a container that has none: it has no processes and no limits."""
+    from jaula.cgroups.null_driver import NullCgroup
+
+    return NullCgroup(path)

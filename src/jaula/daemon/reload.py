@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RELOADED = (
     *("debug", "default_profile", "default_runtime", "runtimes", "runtime_timeout", "registry"),
     *("log_driver", "log_max_size", "log_max_file", "log_options"),
-    *("pids_limit", "nofile", "policy", "cri_pinned_images"),
+    *("pids_limit", "nofile", "policy", "cri_pinned_images", "cdi_spec_dirs"),
 )
 """Fields of the configuration that a running engine adopts. TLS paths are adopted as well."""
 

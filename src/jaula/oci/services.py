@@ -9,7 +9,7 @@ from jaula.oci.settings import Settings, default_root
 from jaula.runtime.interfaces import CgroupDriver, Interfaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from socket import socket
 
     from jaula.oci.container import Record
@@ -22,19 +22,15 @@ def load(settings: Settings, annotations: Mapping[str, str] | None = None) -> In
 
     :raises Unsupported: when the host has no usable cgroups.
     """
+    from jaula import cgroups
+
     return Interfaces(
         cgroup_driver(settings, annotations),
-        _absent_cgroup,
+        cast("Callable[[str], Cgroup]", cgroups.absent),
         _no_log,
         seccomp_program,
         _no_followers,
     )
-
-
-def _absent_cgroup(path: str) -> Cgroup:
-    from jaula.cgroups.null_driver import NullCgroup
-
-    return cast("Cgroup", NullCgroup(path))
 
 
 def cgroup_driver(settings: Settings, annotations: Mapping[str, str] | None = None) -> CgroupDriver:

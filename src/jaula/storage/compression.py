@@ -36,11 +36,17 @@ class Compression(StrEnum):
     XZ = "xz"
 
 
-MAGIC_LENGTH = 6
+MAGIC_LENGTH = 262
+_TAR_MAGIC = slice(257, 262)  # POSIX.1-1988, and GNU's own format
 
 
 def detect_compression(head: bytes) -> Compression:
-    """Return the compression of a stream that starts with ``head`` (six bytes are enough)."""
+    """Return the compression of a stream that starts with ``head``, its first MAGIC_LENGTH bytes.
+
+    A plain tar begins with the name of its first entry, which may be any other magic.
+    """
+    if head[_TAR_MAGIC] == b"ustar":
+        return Compression.NONE
     if head.startswith(b"\x1f\x8b"):
         return Compression.GZIP
     if head.startswith(b"\x28\xb5\x2f\xfd"):

@@ -81,6 +81,16 @@ def test_a_reload_applies_to_new_containers(configured: Callable[..., Configured
     assert limits()[1] == "4"
 
 
+def test_a_reload_finds_devices_in_other_directories(
+    configured: Callable[..., Configured], tmp_path: Path
+) -> None:
+    made = configured(cdi_spec_dirs=[str(tmp_path / "old")])
+    assert made.info()["CDISpecDirs"] == [str(tmp_path / "old")]
+    made.write(cdi_spec_dirs=[str(tmp_path / "new")])
+    made.reload("the settings are reloaded")
+    assert made.info()["CDISpecDirs"] == [str(tmp_path / "new")]
+
+
 def test_a_reload_names_settings_that_need_a_restart(
     configured: Callable[..., Configured],
 ) -> None:

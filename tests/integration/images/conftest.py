@@ -81,9 +81,11 @@ class Maker:
         name: str | None = "app:1",
         diff_ids: tuple[bytes, ...] | None = None,
         media_type: str = "application/vnd.oci.image.layer.v1.tar",
+        annotations: dict[str, str] | None = None,
     ) -> Files:
         document = config(*(diff_ids or layers))
-        manifest = {
+        stated = {"annotations": annotations} if annotations else {}
+        manifest = stated | {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": {

@@ -12,7 +12,12 @@ from collections.abc import Callable
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage.compression import Compression, decompress_stream
+from jaula.storage.compression import (
+    MAGIC_LENGTH,
+    Compression,
+    decompress_stream,
+    detect_compression,
+)
 
 
 def zstd(data: bytes) -> bytes:
@@ -86,3 +91,10 @@ def test_a_source_of_single_bytes_is_detected() -> None:
 
 def test_zeros_after_a_gzip_member_are_padding() -> None:
     assert read(gzip.compress(b"hello") + bytes(512))[0] == b"hello"
+
+
+@pytest.mark.parametrize("magic", [b"BZh9", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"])
+def test_a_tar_is_plain_whatever_the_name_of_its_first_entry(magic: bytes) -> None:
+    head = magic + bytes(257 - len(magic)) + b"ustar\x0000"
+    assert detect_compression(head[:MAGIC_LENGTH]) is Compression.NONE
+    assert detect_compression(magic + bytes(4)) is not Compression.NONE

@@ -62,11 +62,16 @@ _MEDIA_TYPES = {
 
 
 class _LoadedImage(msgspec.Struct, frozen=True):
-    """An image in the archive: digests of its configuration and of its layer blobs."""
+    """An image in the archive: digests of its configuration and of its layer blobs.
+
+    ``manifest`` is the digest of a manifest with annotations, which is stored unchanged.
+    """
 
     config: str
     layers: tuple[str, ...]
     names: tuple[str, ...]
+    manifest: str = ""
+    media_type: str = ""  # of the manifest
 
     @property
     def images(self) -> tuple[_LoadedImage, ...]:
@@ -140,8 +145,12 @@ def _add(
         for image in incoming.images:
             layers = yield from _unpack_layers(store, archive, image, quiet, lease)
         if isinstance(incoming, _LoadedImage):
-            config = archive.document(incoming.config)
-            added = store.add(config, layers, incoming.names, quota)
+            if incoming.manifest:
+                data = archive.document(incoming.manifest)
+                added = store.adopt(data, incoming.media_type, incoming.names, quota)
+            else:
+                config = archive.document(incoming.config)
+                added = store.add(config, layers, incoming.names, quota)
         else:
             manifests = (*incoming.manifests, *incoming.artifacts)
             data = archive.document(incoming.digest)
@@ -185,8 +194,10 @@ def _loaded(image: Image, names: Sequence[str]) -> Iterator[Message]:
 
 def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
     with store.blobs.open(digest) as blob:
-        kind = detect_compression(blob.read(MAGIC_LENGTH))
-        blob.seek(0)
+        kind = Compression.NONE
+        if digest != diff_id:
+            kind = detect_compression(blob.read(MAGIC_LENGTH))
+            blob.seek(0)
         if kind is Compression.NONE:
             if digest != diff_id:
                 raise InvalidRequest(
@@ -434,8 +445,13 @@ class _Archive:
                 raise InvalidRequest(
                     f"the archive does not hold the layer {layer.digest} as described"
                 )
-        return _LoadedImage(
+        loaded = _LoadedImage(
             manifest.config.digest, tuple(layer.digest for layer in manifest.layers), names
+        )
+        if not manifest.annotations:  # another manifest of the same image will do
+            return loaded
+        return msgspec.structs.replace(
+            loaded, manifest=descriptor.digest, media_type=descriptor.media_type
         )
 
 

@@ -11,13 +11,14 @@ an index is written like an image.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.images.archive.write import ArchivedIndex, Sink, write_archive
 from jaula.images.reference import could_be_id
 from jaula.images.store.store import Image, ImageStore, Lease, familiar
 from jaula.spec.image import Platform
-from jaula.storage.compression import decompress_stream
+from jaula.storage.compression import Source, decompress_stream
 
 _CHUNK = 1 << 20  # bytes
 
@@ -113,10 +114,10 @@ def layer_chunks(store: ImageStore, blob: str, layer: str) -> Iterator[bytes]:
     """
     left = store.layers.info(layer).tar_size
     with store.blobs.open(blob) as file:
-        stream, _ = decompress_stream(file)
-        buffer = memoryview(bytearray(_CHUNK))
-        while count := stream.readinto(buffer) or 0:
-            left -= count
-            yield bytes(buffer[:count])
+        # The digest says whether the blob is the layer itself, whatever its content begins with.
+        stream = cast(Source, file if blob == layer else decompress_stream(file)[0])
+        while chunk := stream.read(_CHUNK):
+            left -= len(chunk)
+            yield chunk
     if left:
         raise CorruptState(f"layer {layer} is damaged: its blob {blob} has another length")

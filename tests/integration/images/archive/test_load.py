@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from harness import layers
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.archive.load import load
+from jaula.images.archive.save import save
 from jaula.images.store.store import ImageStore
 from jaula.spec.image import Platform
 from jaula.storage.layers.store import LayerStore
@@ -54,6 +56,54 @@ def test_progress_is_docker_messages(store: ImageStore, make: Any) -> None:
 def test_an_oci_layout_is_loaded(store: ImageStore, loaded: Loaded, make: Any) -> None:
     assert loaded(make.pack(make.oci(make.layer("1")))) == ["Loaded image: app:1"]
     assert store.resolve("app:1").layers == (make.digest(make.layer("1")),)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_annotations_of_a_manifest_are_kept(
+    compressed: bool, store: ImageStore, loaded: Loaded, make: Any
+) -> None:
+    layer = make.layer("1")
+    noted = {"org.opencontainers.image.source": "https://example.com/app"}
+    if compressed:
+        kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+        files = make.oci(
+            gzip.compress(layer), diff_ids=(layer,), media_type=kind, annotations=noted
+        )
+    else:
+        files = make.oci(layer, annotations=noted)
+    stated = json.loads(files["index.json"])["manifests"][0]
+    assert loaded(make.pack(files)) == ["Loaded image: app:1"]
+    image = store.resolve("app:1")
+    assert image.manifest == stated["digest"]
+    document = json.loads(store.blobs.document(image.manifest))
+    assert document["annotations"] == noted
+    assert loaded(make.pack(files)) == ["Loaded image: app:1"]
+    assert store.manifests_of(image.id) == (image.manifest,)
+
+
+@pytest.mark.parametrize("name", ["BZh91AY&SY", "\x1f\x8b", "(\xb5/\xfd", "\xfd7zXZ"])
+def test_a_plain_layer_may_begin_as_a_compressed_one(
+    name: str, store: ImageStore, loaded: Loaded, make: Any
+) -> None:
+    """The first bytes of a tar are the name of its first entry."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", encoding="latin-1", format=tarfile.GNU_FORMAT) as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = 4
+        tar.addfile(entry, io.BytesIO(b"data"))
+    layer = file.getvalue()
+    loaded(make.pack(make.docker(layer)))
+    image = store.resolve("app:1")
+    path = os.fsencode(store.layers.path(image.layers[0])) + b"/" + name.encode("latin-1")
+    with open(path, "rb") as extracted:
+        assert extracted.read() == b"data"
+    out = io.BytesIO()
+    save(store, ["app:1"], out.write)
+    out.seek(0)
+    with tarfile.open(fileobj=out) as archive:
+        member = archive.extractfile(f"blobs/sha256/{image.layers[0].removeprefix('sha256:')}")
+        assert member is not None
+        assert member.read() == layer
 
 
 @pytest.mark.parametrize("whole", [False, True])
