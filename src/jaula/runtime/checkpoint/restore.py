@@ -65,7 +65,7 @@ from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.interfaces import Cgroup, Interfaces
 from jaula.runtime.protocol import RestoreSetup
-from jaula.spec.runtime import IDMapping, Linux, Spec
+from jaula.spec.runtime import IDMapping, Linux, Resources, Spec
 
 _STAGING = ("/mnt", "/tmp")  # directories of the host, one of which is covered
 _SIZE_DIFFERS = "has bad size"  # CRIU about a file that was open
@@ -118,7 +118,10 @@ def start(
                         f"cgroup {options.cgroup} is frozen: the container could not start",
                         hint="thaw the cgroup that it is below",
                     )
-                warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
+                warnings: tuple[str, ...] = ()
+                if linux.resources is not None:
+                    # CRIU runs tar in the cgroup, so the limit of processes follows.
+                    warnings = cgroup.apply(msgspec.structs.replace(linux.resources, pids=None))
                 handle = restoring.run(read, cgroup)
                 cgroup.release_pause_process()
             except BaseException:
@@ -637,6 +640,8 @@ class _Restore:
             self._joined,
         )
         affinity.apply(pids, self._affinity)
+        if linux.resources is not None and linux.resources.pids is not None:
+            self._cgroup.apply(Resources(pids=linux.resources.pids))
         self._verified = True
         if self.engine_fd >= 0:
             self._hold()

@@ -333,3 +333,23 @@ def test_the_zygote_imports_once_what_restores_need(engine: PrivateEngine, run: 
     jaula(engine, "kill", NAME)
     jaula(engine, "start", "--checkpoint", "one", NAME)
     assert wait_for_count(engine, 1)
+
+
+def test_the_content_of_a_tmpfs_is_restored_below_the_limit_of_processes(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    """CRIU runs tar in the container's cgroup, in addition to the processes that it restores."""
+    flags = ("--pids-limit", "2", "--tmpfs", "/kept", "--network", "none")
+    script = "echo content >/kept/file; while :; do sleep 600; done"
+    jaula(engine, "run", "-d", "--name", NAME, *flags, busybox, "sh", "-c", script)
+    try:
+        count = ("stats", "--no-stream", "--format", "{{.PIDs}}", NAME)
+        containers.eventually(lambda: jaula(engine, *count) == "2\n", "both processes run")
+        jaula(engine, "checkpoint", "create", NAME, "one")
+        jaula(engine, "start", "--checkpoint", "one", NAME)
+        assert jaula(engine, *count) == "2\n"
+        assert "temporarily unavailable" in refused(engine, "exec", NAME, "true")
+        archive = engine.request("GET", f"/containers/{NAME}/archive?path=/kept/file")
+        assert b"content" in archive.body
+    finally:
+        engine.cli("jaula", "rm", "-f", "-v", NAME)
