@@ -277,7 +277,8 @@ class MigrationPhase(StrEnum):
 class MigrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last migration of a container. ``container`` is its id at the other engine.
 
-    ``peer`` is the address of the target, or the name in the certificate of the source.
+    ``group`` is an id that the members of a group have in common, '' for a container that moves
+    alone. ``peer`` is the address of the target, or the name in the certificate of the source.
     """
 
     id: str
@@ -285,6 +286,7 @@ class MigrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     peer: str
     container: str = ""
     boot: str = ""  # id of the host's boot in which the target received the commit
+    group: str = ""
 
 
 class GivenMigrations(msgspec.Struct, frozen=True):

@@ -53,6 +53,11 @@ class Coordinator(Protocol):
         ...
 
     @property
+    def group(self) -> str:
+        """The id of the group, '' for a container that moves alone."""
+        ...
+
+    @property
     def migrations(self) -> tuple[str, ...]:
         """The ids of the members' migrations, once they are given away."""
         ...
@@ -97,6 +102,7 @@ class Alone:
     """The coordinator of a container that moves alone."""
 
     members = 1
+    group = ""
     migrations: tuple[str, ...] = ()
     sent_by_others: frozenset[str] = frozenset()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -88,6 +89,7 @@ class Group:
         owners: Mapping[str, frozenset[str]],
         volumes: Mapping[str, frozenset[str]],
     ) -> None:
+        self.id = secrets.token_hex(16)
         self.database = database
         self.owners = owners
         self.order = ordered(depends)
@@ -153,6 +155,7 @@ class Member:
         self._depends = depends
         self.sent_by_others = sent_by_others
         self.members = len(group.order)
+        self.group = group.id
 
     @property
     def migrations(self) -> tuple[str, ...]:

@@ -109,6 +109,7 @@ class Migration:
         # by migration
         self._incoming: dict[str, tuple[Incoming | IncomingSandbox, asyncio.Task[None]]] = {}
         self._made = Made()
+        self._restoring = asyncio.Lock()
         self._rates = Rates()
         self._image_memory = host.ImageMemory()
         self._held: dict[str, Held] = {}  # given away and undecided, by container
@@ -367,14 +368,35 @@ class Migration:
     async def resume(self, ref: str) -> Outcome:
         """Ask the target of an interrupted migration how it ended, and finish it here.
 
-        If the target has the container, it exits here. If the target never received the commit, it
-        runs on here.
+        The other members of its group are finished too. If the target has the container, it exits
+        here. If the target never received the commit, it runs on here.
 
         :raises Conflict: when no migration of it is undecided.
         :raises Unavailable: when the target cannot be reached.
         :raises RuntimeFailure: when the target has it, and it does not run there.
         """
         container = self._containers.find(ref)
+        group = container.record.migration.group if container.record.migration is not None else ""
+        others = [
+            other
+            for other in self._services.container_store
+            if (record := other.record.migration) is not None
+            and record.group == group != ""
+            and record.phase is MigrationPhase.GIVEN
+            and other is not container
+        ]
+        failures = []
+        for other in others:
+            try:
+                await self._resume(other)
+            except JaulaError as error:
+                failures.append(error)
+        outcome = await self._resume(container)
+        if failures:
+            raise failures[0]
+        return outcome
+
+    async def _resume(self, container: Container) -> Outcome:
         record = container.record.migration
         if record is None or record.phase is not MigrationPhase.GIVEN:
             raise Conflict(f"no migration of container {container.name} is undecided")
@@ -587,6 +609,16 @@ class Migration:
 
         :raises RuntimeFailure: when they may have run already.
         """
+        async with self._restoring:
+            await self._restore_with_owners(container)
+
+    async def _restore_with_owners(self, container: Container) -> None:
+        if container.live:
+            return
+        for each in joined(container.record):
+            owner = self._services.container_store.get(each)
+            if owner is not None and owner.record.migration is not None:
+                await self._restore_with_owners(owner)
         record = container.record.migration
         continued = self._services.checkpoints.is_continued(container.id, CHECKPOINT)
         if continued or record is None or record.boot != host.boot_id():
@@ -606,6 +638,7 @@ class Migration:
     async def recover(self) -> None:
         """Finish or undo the migrations of an earlier engine; after the restore of containers."""
         received: dict[str, Container] = {}
+        sandboxes: list[Container] = []
         for container in list(self._services.container_store):
             record = container.record.migration
             if record is None:
@@ -622,28 +655,39 @@ class Migration:
                     elif not self._services.config.cri:  # the network of pods removes it otherwise
                         await self._pods.undo(container)
             elif container.live and container.record.sandbox is not None:
-                await self._pods.connect_network(container)
+                sandboxes.append(container)
             elif container.live:
                 await finish(self._services, container)
             elif record.phase is MigrationPhase.RECEIVED and not container.record.started_at:
                 received[container.id] = container
-        self._tasks.spawn(self._restore_again(received))
+        if received or sandboxes:
+            self._tasks.spawn(self._restore_again(received, sandboxes))
 
-    async def _restore_again(self, received: Mapping[str, Container]) -> None:
-        """Restore containers that have received the commit, each after those that it joins."""
+    async def _restore_again(
+        self, received: Mapping[str, Container], sandboxes: Sequence[Container]
+    ) -> None:
+        """Restore containers that have received the commit, each after those that it joins.
+
+        The network of a pod is connected when its containers are there.
+        """
         for each in ordered(dependencies([each.record for each in received.values()])):
             container = received[each]
             try:
                 await self._restore(container)
             except JaulaError as error:
                 log.error("container %s was received and cannot go on: %s", container.name, error)
+        for sandbox in sandboxes:
+            try:
+                await self._pods.connect_network(sandbox)
+            except JaulaError as error:
+                log.error("the network of sandbox %s is not connected: %s", sandbox.name, error)
 
     async def _ask_again(self, container: Container) -> None:
         """Ask the target of a container that an earlier engine gave away, until it answers."""
         pause = _SETTLE_INTERVAL
         while (record := container.record.migration) and record.phase is MigrationPhase.GIVEN:
             try:
-                outcome = await self.resume(container.id)
+                outcome = await self._resume(container)
             except JaulaError as error:
                 log.warning("migration of %s: %s", container.name, error)
                 await asyncio.sleep(pause)

@@ -652,7 +652,8 @@ class Outgoing:
         else:
             known = container.record.migration
             other = other or (known.container if known is not None else "")
-            container.change(migration=MigrationRecord(self.id, phase, self._options.target, other))
+            peer, group = self._options.target, self._coordinator.group
+            container.change(migration=MigrationRecord(self.id, phase, peer, other, group=group))
         if container.id in self._services.container_store:
             self._services.container_store.save(container)
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 from harness import containers
-from harness.engine import PROJECT, PrivateEngine
-from harness.migration import IMAGE, SUBNET, Site, Sites, ip, sites
-from harness.pods import Cri, connected, container_config, sandbox_config
+from harness.engine import PROJECT
+from harness.migration import SUBNET, Site, Sites, ip, sites
+from harness.moved_pod import POD, PORT, Pod, PodEngine, call, pid_at, pods_of, remove_pods
 from jaula.cri.proto import api_pb2 as api
 
 pytestmark = [
@@ -27,109 +24,11 @@ pytestmark = [
     pytest.mark.needs("gcc", "ip", "openssl", "nsenter", "/usr/lib/cni/bridge"),
 ]
 
-POD = "web"
-PORT = 7001
-SERVER = "trap '' TERM; echo kept > /dev/shm/f; exec 3</dev/shm/f; exec /server"
-_Result = TypeVar("_Result")
-
-
-class PodEngine(PrivateEngine):
-    """An engine with CRI, whose pods are in the network of both engines."""
-
-    def __init__(self, index: int, extra_flags: tuple[str, ...], netns: str) -> None:
-        super().__init__(index, extra_flags=(*extra_flags, "--cri"), netns=netns)
-        configuration = self.root / "net.d"
-        configuration.mkdir(parents=True)
-        self.extra_flags = (
-            *self.extra_flags,
-            *("--cni-conf-dir", str(configuration), "--cni-bin-dir", "/usr/lib/cni"),
-        )
-        self.configure(netns[-1])
-
-    def configure(self, site: str, first: int = 100) -> None:
-        """Give pods addresses of the common network, from ``first`` on."""
-        ranges = {"subnet": f"{SUBNET}.0/24", "rangeStart": f"{SUBNET}.{first}",
-                  "rangeEnd": f"{SUBNET}.{first + 20}"}  # fmt: skip
-        plugin = {
-            "type": "bridge",
-            "bridge": f"jm{site}lan",
-            "ipam": {"type": "host-local", "dataDir": str(self.root / "ips"), "ranges": [[ranges]]},
-        }
-        document = {"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]}
-        (self.root / "net.d/10-pods.conflist").write_text(json.dumps(document))
-
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     with sites(tmp_path_factory.mktemp("sites"), 12, kind=PodEngine) as made:
         yield made
-
-
-def call(site: Site, work: Callable[[Cri], Awaitable[_Result]]) -> _Result:
-    async def run() -> _Result:
-        async with connected(site.engine) as cri:
-            return await work(cri)
-
-    return asyncio.run(run())
-
-
-class Pod:
-    """A pod of two containers: a server, and a relay which asks it over the loopback."""
-
-    def __init__(self, site: Site, logs: Path) -> None:
-        self.site = site
-        self.logs = logs
-        self.id = call(site, self._run)
-        self.address = self.status(site).network.ip
-
-    async def _run(self, cri: Cri) -> str:
-        config = sandbox_config(POD, api.CONTAINER, log_directory=str(self.logs), hostname="box")
-        config.linux.security_context.namespace_options.network = api.POD
-        config.labels["app"] = POD
-        pod = str((await cri.call("RunPodSandbox", config=config)).pod_sandbox_id)
-        for name, command in (
-            ("server", ("sh", "-c", SERVER)),
-            ("relay", ("/relay", "127.0.0.1", "7000", str(PORT))),
-        ):
-            request = container_config(name, *command, log_path=f"{name}.log")
-            request.image.image = IMAGE
-            created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=request)
-            await cri.call("StartContainer", container_id=created.container_id)
-        return pod
-
-    def status(self, site: Site) -> Any:
-        async def read(cri: Cri) -> Any:
-            pods = (await cri.call("ListPodSandbox")).items
-            assert len(pods) == 1, pods
-            return (await cri.call("PodSandboxStatus", pod_sandbox_id=pods[0].id)).status
-
-        return call(site, read)
-
-    def containers(self, site: Site) -> dict[str, Any]:
-        async def read(cri: Cri) -> dict[str, Any]:
-            found = (await cri.call("ListContainers")).containers
-            return {each.metadata.name: each for each in found}
-
-        return call(site, read)
-
-    def runs(self, site: Site) -> bool:
-        states = {each.state for each in self.containers(site).values()}
-        return self.status(site).state == api.SANDBOX_READY and states == {api.CONTAINER_RUNNING}
-
-
-def pid_at(site: Site) -> int:
-    """Return a process of the pod of a site."""
-    found = site.engine.request("GET", "/containers/json?pods=1").json()
-    state = site.state(found[0]["Id"])
-    assert state is not None
-    return int(state["State"]["Pid"])
-
-
-def pods_of(site: Site) -> list[str]:
-    async def read(cri: Cri) -> list[str]:
-        return [each.id for each in (await cri.call("ListPodSandbox")).items]
-
-    return call(site, read)
 
 
 @pytest.fixture
@@ -139,12 +38,7 @@ def pod(two: Sites, tmp_path: Path) -> Iterator[Pod]:
     time.sleep(0.5)
     yield made
     for site in (two.a, two.b):
-        for id in pods_of(site):
-
-            async def remove(cri: Cri, id: str = id) -> None:
-                await cri.call("RemovePodSandbox", pod_sandbox_id=id)
-
-            call(site, remove)
+        remove_pods(site)
 
 
 def migrate(source: Site, target: Site, *words: str) -> str:
@@ -188,7 +82,7 @@ def test_a_pod_moves_there_and_back(two: Sites, pod: Pod) -> None:
 
 
 def test_a_pod_gets_a_new_address_if_its_own_is_not_free(two: Sites, pod: Pod) -> None:
-    two.b.engine.configure(two.b.netns[-1], first=150)
+    engine_of(two.b).configure(two.b.netns[-1], first=150)
     time.sleep(1)  # the engine follows the file
     try:
         text = two.a.refused(
@@ -206,8 +100,13 @@ def test_a_pod_gets_a_new_address_if_its_own_is_not_free(two: Sites, pod: Pod) -
         with two.counting(address, 7000) as client:
             assert client.finish()["failure"] == ""
     finally:
-        two.b.engine.configure(two.b.netns[-1])
+        engine_of(two.b).configure(two.b.netns[-1])
         time.sleep(1)
+
+
+def engine_of(site: Site) -> PodEngine:
+    assert isinstance(site.engine, PodEngine)
+    return site.engine
 
 
 def interrupted(two: Sites, stage: str, interrupt: Callable[[Sites], None]) -> str:
