@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ WARM = 20  # moves after which everything has been loaded and cached once
 MOVES = 100
 MEMORY = 8 << 20  # bytes that an engine may grow by in the rest of the moves
 DISK = 4 << 20  # bytes: database, audit log and events
+REFILL = 2.0  # seconds in which the pools of sandboxes and shims are filled again
+COUNTED = ("descriptors", "threads", "cgroups", "mounts", "links", "tables", "files")
 
 
 class Use(NamedTuple):
@@ -106,8 +109,10 @@ def test_a_hundred_moves_leave_nothing(two: Sites) -> None:
                 move(source, target, "--rm")
                 client.answers()  # else its retransmission timer doubles from move to move
             if 2 * (number + 1) == WARM:
+                time.sleep(REFILL)
                 early = [use(site) for site in pair]
         result = client.finish()
+    time.sleep(REFILL)
     late = [use(site) for site in pair]
     for site, before, after in zip(pair, early, late, strict=True):
         print(f"{site.name} after {WARM} moves:  {before}")
@@ -116,7 +121,7 @@ def test_a_hundred_moves_leave_nothing(two: Sites) -> None:
     assert result["failure"] == ""
     assert result["answers"] == result["last"]
     for before, after in zip(early, late, strict=True):
-        for name in ("descriptors", "threads", "cgroups", "mounts", "links", "tables", "files"):
+        for name in COUNTED:
             assert getattr(after, name) <= getattr(before, name), name
         assert after.memory - before.memory < MEMORY
         assert after.disk - before.disk < DISK
