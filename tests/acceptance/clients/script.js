@@ -12,13 +12,20 @@ function gathered() {
   return [stream, () => Buffer.concat(parts).toString()];
 }
 
+// The promises of `run` and `wait` are about another connection than the output.
+function ended(stream) {
+  return new Promise((resolve) => stream.on('end', resolve));
+}
+
 async function main() {
   const result = {};
   const [out, outText] = gathered();
   const [err, errText] = gathered();
   const command = ['sh', '-c', 'echo out; echo err >&2; exit 3'];
-  const [ended, run] = await docker.run(image, command, [out, err], { Tty: false });
-  result.run = [ended.StatusCode, outText(), errText()];
+  const outputs = Promise.all([ended(out), ended(err)]);
+  const [exit, run] = await docker.run(image, command, [out, err], { Tty: false });
+  await outputs;
+  result.run = [exit.StatusCode, outText(), errText()];
   await run.remove();
 
   const container = await docker.createContainer({
@@ -34,6 +41,7 @@ async function main() {
   const attached = await container.attach({ stream: true, stdin: true, stdout: true, hijack: true });
   const [typed, typedText] = gathered();
   container.modem.demuxStream(attached, typed, typed);
+  const typedEnd = ended(attached);
   await container.start();
 
   const execution = await container.exec({
@@ -42,7 +50,7 @@ async function main() {
   const execStream = await execution.start({ hijack: true });
   const [inside, insideText] = gathered();
   container.modem.demuxStream(execStream, inside, inside);
-  await new Promise((resolve) => execStream.on('end', resolve));
+  await ended(execStream);
   result.exec = [(await execution.inspect()).ExitCode, insideText()];
 
   result.memory = (await container.inspect()).HostConfig.Memory;
@@ -51,6 +59,7 @@ async function main() {
   attached.write('words\n');
   attached.end();
   result.status = (await container.wait()).StatusCode;
+  await typedEnd;
   result.typed = typedText();
   const logs = await container.logs({ stdout: true, stderr: true });
   result.logs = logs.includes('got words');

@@ -186,3 +186,32 @@ def test_many_clients_at_once_get_their_own_answers(engine: PrivateEngine, busyb
     with ThreadPoolExecutor(8) as pool:
         for number, status in pool.map(life, range(1, 17)):
             assert number == status
+
+
+@pytest.mark.parametrize("headers", ["", UPGRADE], ids=["response", "upgrade"])
+@pytest.mark.parametrize("remove", [False, True], ids=["kept", "removed"])
+def test_output_of_a_short_program_is_there_before_its_exit_status(
+    engine: PrivateEngine, busybox: str, headers: str, remove: bool
+) -> None:
+    """A client of dockerode reads until the exit status arrives on another connection."""
+    for number in range(8):
+        name = f"jlt-short-{number}-{uuid.uuid4().hex[:8]}"
+        command = ["sh", "-c", "echo out; echo err >&2; exit 3"]
+        _create(engine, name, busybox, command, HostConfig={"AutoRemove": remove})
+        try:
+            request = f"POST /containers/{name}/attach?stream=1&stdout=1&stderr=1"
+            with closing(_open(engine, request, headers)) as client:
+                _head(client)
+                waiting = _open(engine, f"POST /containers/{name}/wait?condition=next-exit")
+                with closing(waiting):
+                    _head(waiting)
+                    assert engine.request("POST", f"/containers/{name}/start").status == 204
+                    assert b'"StatusCode":3' in waiting.recv(4096)
+                client.setblocking(False)
+                output = client.recv(4096)  # no wait: the exit status is there
+                client.setblocking(True)
+                output += _rest(client)
+            assert b"out\n" in output, number
+            assert b"err\n" in output, number
+        finally:
+            engine.request("DELETE", f"/containers/{name}?force=1")
