@@ -3,9 +3,12 @@
 Facts about a fork of the interpreter: an object that is used is written, since its reference count
 changes, and the kernel copies a page that is written first. In the first milliseconds of a forked
 process these copies take as long as the work. So a spare process executes the code of a start once,
-with a request and a spec of this module. That changes nothing outside of the process: its mounts
-are detached and closed again, and it creates no cgroup, file or process. There is no request at
-that time, so nothing of one container can be in the process of another.
+with a request and a spec of this module. That changes nothing outside of the process: it creates no
+mount, cgroup, file or process. There is no request at that time, so nothing of one container can be
+in the process of another.
+
+No part waits. A detached mount would: its close takes a grace period of RCU, and a request that
+arrives meanwhile would be late.
 
 The pages are those that a start copies anyway: a shim is not larger for it.
 """
@@ -23,7 +26,7 @@ from jaula.errors import JaulaError
 from jaula.kernel import process
 from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import protocol, seqpacket
-from jaula.runtime.create import mount_plan, rootfs
+from jaula.runtime.create import mount_options, mount_plan
 from jaula.runtime.create.process import FdStack, Stdio, stdio_pipes
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.interfaces import Interfaces
@@ -50,6 +53,7 @@ _MOUNTS = (
     ("/sys/fs/cgroup", "cgroup", ("nosuid", "noexec", "nodev", "ro")),
     ("/dev/shm", "tmpfs", ("nosuid", "noexec", "nodev", "mode=1777", "size=65536")),
 )
+_HIERARCHIES = (("cpu,cpuacct", "cpu,cpuacct"), ("memory", "memory"), ("pids", "pids"))
 _MAPPINGS = (oci.IDMapping(0, 1_000_000_000, 65536),)
 _SECCOMP = oci.Seccomp(
     "SCMP_ACT_ERRNO",
@@ -121,7 +125,7 @@ def of_shim(interfaces: Interfaces) -> tuple[Part, ...]:
 
 def of_helper(interfaces: Interfaces) -> tuple[Part, ...]:
     """Return the parts of a start that the spawn helper executes."""
-    return (_messages, lambda: _process(interfaces), _mounts, _plan, _stdio)
+    return (_messages, lambda: _process(interfaces), _plan, _stdio)
 
 
 def _messages() -> None:
@@ -168,21 +172,11 @@ def _process(interfaces: Interfaces) -> None:
         )
 
 
-def _mounts() -> None:
-    """Create a detached /dev and a detached bind mount, and close them."""
-    with _fd_stack() as fd_stack:
-        rootfs.prepare_mounts(_SPEC, user_fd=None, owner=(0, 0), fd_stack=fd_stack)
-
-
 def _plan() -> None:
-    """Plan the mounts of the spec."""
-    mounts = mount_plan.cgroup_mounts()
-    directories = mount_plan.own_cgroup_directories(mounts)
-    mount_plan.plan(
-        _SPEC,
-        v1_hierarchies=mount_plan.mounted_v1_hierarchies(directories, mounts),
-        cgroups=mount_plan.cgroup_directories(directories, mounts),
-    )
+    """Plan the mounts and the device nodes of the spec."""
+    mount_plan.plan(_SPEC, v1_hierarchies=_HIERARCHIES)
+    for mount in _SPEC.mounts:
+        mount_plan.needs_preparation(mount, mount_options.for_mount(mount), ())
 
 
 def _stdio() -> None:
