@@ -22,16 +22,26 @@ def mounted(path: Path) -> list[str]:
     return [mount.fstype for mount in mountinfo.read() if mount.target == str(path)]
 
 
+def is_shared(path: Path) -> bool:
+    """Return whether the mount at ``path`` on the host is a shared one."""
+    tags = [mount.propagation for mount in mountinfo.read() if mount.target == str(path)]
+    return bool(tags) and any(tag.startswith("shared:") for tag in tags[-1])
+
+
 @contextlib.contextmanager
 def tmpfs(path: Path, propagation: str) -> Iterator[Path]:
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(path)], check=True)
     try:
         subprocess.run(["mount", f"--make-{propagation}", str(path)], check=True)
+        assert is_shared(path) is (propagation == "shared")
         (path / "sub").mkdir()
         yield path
     finally:
+        kept = is_shared(path)
         subprocess.run(["umount", "--recursive", str(path)], check=True)
+        # If a container was refused, this tells a mount that has changed from a wrong check.
+        assert kept is (propagation == "shared")
 
 
 @pytest.fixture
