@@ -15,6 +15,7 @@ from jaula.cri.proto import api_pb2 as api
 
 POD = "web"
 PORT = 7001
+_FIRST_ID = 65536 * 60
 _SERVER = "trap '' TERM; echo kept > /dev/shm/f; exec 3</dev/shm/f; exec /server"
 _Result = TypeVar("_Result")
 
@@ -56,8 +57,13 @@ def call(site: Site, work: Callable[[Cri], Awaitable[_Result]]) -> _Result:
 class Pod:
     """A pod of two containers: a server, and a relay which asks it over the loopback."""
 
-    def __init__(self, site: Site, logs: Path) -> None:
+    def __init__(
+        self, site: Site, logs: Path, *, userns: bool = False, mount: Path | None = None
+    ) -> None:
+        """``mount`` is a file of the host that the server has at /dev/termination-log."""
         self.site = site
+        self.mount = mount
+        self.userns = userns
         self.logs = logs
         self.id = call(site, self._run)
         self.address = self.status(site).network.ip
@@ -66,6 +72,11 @@ class Pod:
         config = sandbox_config(POD, api.CONTAINER, log_directory=str(self.logs), hostname="box")
         config.linux.security_context.namespace_options.network = api.POD
         config.labels["app"] = POD
+        if self.userns:
+            ids = config.linux.security_context.namespace_options.userns_options
+            ids.mode = api.POD
+            for rows in (ids.uids, ids.gids):
+                rows.add(container_id=0, host_id=_FIRST_ID, length=65536)
         pod = str((await cri.call("RunPodSandbox", config=config)).pod_sandbox_id)
         for name, command in (
             ("server", ("sh", "-c", _SERVER)),
@@ -73,6 +84,9 @@ class Pod:
         ):
             request = container_config(name, *command, log_path=f"{name}.log")
             request.image.image = IMAGE
+            if self.mount is not None and name == "server":
+                source = str(self.mount)
+                request.mounts.add(container_path="/dev/termination-log", host_path=source)
             created = await cri.call("CreateContainer", pod_sandbox_id=pod, config=request)
             await cri.call("StartContainer", container_id=created.container_id)
         return pod

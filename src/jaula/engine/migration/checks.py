@@ -216,7 +216,7 @@ def choose_addresses(
     ``problems`` say why the target's networks cannot give them to it.
     """
     if not networks:
-        return AddressChoice(CheckRow("addresses", True, "no network"), keep=True)
+        return AddressChoice(CheckRow("addresses", True, "none of its own"), keep=True)
     own = ", ".join(address for each in networks if (address := each.ipv4 or each.ipv6))
     if mode is AddressMode.NEW:
         detail = "new ones; established TCP connections are closed"

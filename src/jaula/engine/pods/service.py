@@ -503,6 +503,8 @@ class Pods:
             if ref in (metadata.name, f"{metadata.namespace}/{metadata.name}"):
                 found.append((f"{metadata.namespace}/{metadata.name} ({sandbox.id[:12]})", sandbox))
         if not found:
+            if not self.has_sandbox(ref) or not self.sandbox(ref).live:
+                raise NotFound(f"No such running pod: {ref}", hint="crictl pods lists them")
             return self.sandbox(ref)
         if len(found) > 1:
             raise InvalidRequest(

@@ -68,6 +68,52 @@ def test_a_pod_goes_on_at_the_target(two: Sites, pod: Pod) -> None:
     assert {each.state for each in pod.containers(two.a).values()} == {api.CONTAINER_EXITED}
 
 
+def test_a_pod_with_a_user_namespace_moves_after_rounds(two: Sites, tmp_path: Path) -> None:
+    try:
+        pod = Pod(two.a, tmp_path / "logs", userns=True)
+        ip("neigh", "flush", "all", netns=two.client)
+        time.sleep(0.5)
+        with two.counting(pod.address, PORT) as client:
+            migrate(two.a, two.b, "--keep-address", "--pre-copy", "2", "--pod", POD)
+            time.sleep(0.5)
+            result = client.finish()
+        assert result["failure"] == ""
+        assert result["answers"] == result["last"]
+        assert pod.runs(two.b)
+        server = pod.containers(two.b)["server"].id
+        read = ("sh", "-c", "cat /dev/shm/f /proc/self/uid_map")
+        text = call(two.b, lambda cri: cri.run(server, *read))
+        assert text.split() == ["kept", "0", str(65536 * 60), "65536"]
+    finally:
+        for site in (two.a, two.b):
+            remove_pods(site)
+
+
+def test_a_pod_with_a_file_of_the_host_needs_the_same_one(two: Sites, tmp_path: Path) -> None:
+    mount = tmp_path / "termination"
+    mount.write_text("shared\n")
+    try:
+        pod = Pod(two.a, tmp_path / "logs", mount=mount)
+        time.sleep(0.5)
+        text = two.a.refused("container", "migrate", "--pod", POD, "--to", two.b.target)
+        assert f"{mount} is a directory of this host" in text
+        assert "--volumes shared" in text
+        assert pod.runs(two.a)
+        migrate(two.a, two.b, "--volumes", "shared", "--pod", POD)
+        assert pod.runs(two.b)
+        server = pod.containers(two.b)["server"].id
+        read = ("cat", "/dev/termination-log")
+        assert call(two.b, lambda cri: cri.run(server, *read)) == "shared\n"
+    finally:
+        for site in (two.a, two.b):
+            remove_pods(site)
+
+
+def test_an_absent_pod_is_named(two: Sites) -> None:
+    text = two.a.refused("container", "migrate", "--pod", "absent", "--to", two.b.target)
+    assert "No such running pod: absent (crictl pods lists them)" in text
+
+
 def test_a_pod_moves_there_and_back(two: Sites, pod: Pod) -> None:
     with two.counting(pod.address, PORT) as client:
         for source, target in ((two.a, two.b), (two.b, two.a)):
