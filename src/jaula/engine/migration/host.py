@@ -84,7 +84,7 @@ def has_mounts_of(pid: int) -> bool:
     """Return whether this process is in the mount namespace of another one."""
     try:
         return os.path.samefile(f"/proc/{pid}/ns/mnt", "/proc/self/ns/mnt")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return False
 
 
