@@ -822,9 +822,10 @@ class SpawnHelper:
         """Wait for the report of the helper, close the socket, and return what it created."""
         try:
             self._wait_for_report(parent_sock)
-            data, fds = seqpacket.receive(parent_sock)
-        except ConnectionResetError:  # it died before it had read all messages
-            data = b""
+            try:
+                data, fds = seqpacket.receive(parent_sock)
+            except ConnectionResetError:  # it has not read all messages; its report may come next
+                data, fds = seqpacket.receive(parent_sock)
         finally:
             parent_sock.close()
         if not data:
