@@ -118,7 +118,7 @@ def test_all_run_on_if_one_member_fails_at_the_target(shop: Sites) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             if re.match(rf"{NAMES[0]}: (stopped|restoring)", line):
-                shop.b.jaula("rm", "-f", NAMES[1])
+                shop.b.engine.request("DELETE", f"/containers/{NAMES[1]}?force=1")
                 break
         text, _ = process.communicate(timeout=60)
         result = client.finish()

@@ -105,7 +105,7 @@ def test_both_run_on_if_one_fails_at_the_target(pair: Sites, victim: str) -> Non
         assert process.stdout is not None
         for line in process.stdout:
             if re.match(rf"{MEMBER}: (stopped|restoring)", line):
-                pair.b.jaula("rm", "-f", victim)
+                pair.b.engine.request("DELETE", f"/containers/{victim}?force=1")
                 break
         text, _ = process.communicate(timeout=60)
         time.sleep(0.5)
