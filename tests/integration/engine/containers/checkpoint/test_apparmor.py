@@ -106,18 +106,6 @@ def test_a_container_without_a_profile_stays_without(make: Make, engine: Private
     assert labels(engine, container.name) == {"unconfined"}
 
 
-def test_a_container_with_namespaces_of_another_has_its_profile_again(
-    make: Make, engine: PrivateEngine, busybox: str
-) -> None:
-    """CRIU runs in the joined user namespace, without privileges over the host."""
-    with containers.running(engine, busybox) as other:
-        container = make("--network", f"container:{other}")
-        container.create("--tcp-established")
-        container.start()
-        container.advance()
-        assert labels(engine, container.name) == {f"{DEFAULT} (enforce)"}
-
-
 def test_an_image_does_not_choose_the_profile(
     make: Make, engine: PrivateEngine, profile: str
 ) -> None:

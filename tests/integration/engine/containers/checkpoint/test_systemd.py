@@ -22,7 +22,8 @@ LIMITS = ("--memory", "300m", "--pids-limit", "77")
 
 @pytest.fixture(scope="module")
 def node(worker_index: int) -> Iterator[SliceEngine]:
-    private = SliceEngine((worker_index + 97) % 250 + 1)
+    driver = ("--exec-opt", "native.cgroupdriver=systemd")
+    private = SliceEngine((worker_index + 97) % 250 + 1, extra_flags=driver)
     with leaks.nothing_left(private):
         load_image(private, "busybox")
         yield private
