@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 
+import msgspec
 import pytest
 
 from jaula.kernel.netlink import in_netns
@@ -210,7 +210,8 @@ def test_an_engine_can_publish_past_the_firewall_by_default(topology: Topology) 
     topology.manager.close()
     with in_netns(topology.host):
         topology.manager = NetworkManager(
-            topology.config.paths, replace(topology.config, publish_past_firewall=True)
+            topology.config.paths,
+            msgspec.structs.replace(topology.config, publish_past_firewall=True),
         )
     made = topology.box()
     publish(topology, made)
