@@ -218,6 +218,7 @@ def write(output: Path, results: dict[str, dict[str, Samples]]) -> None:
     """Write live-migration.json and live-migration.md."""
     load = os.getloadavg()[0]
     document = {"machine": report.machine(), "load": load, "results": results}
+    output.mkdir(parents=True, exist_ok=True)
     (output / "live-migration.json").write_text(json.dumps(document, indent=1) + "\n")
     count = max(len(samples["pause"]) for each in results.values() for samples in each.values())
     rows = [
