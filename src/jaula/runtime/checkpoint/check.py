@@ -8,6 +8,7 @@ than programs inside the container could make.
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import socket
@@ -392,12 +393,13 @@ def _check_file(file: pb.File, mounts: Collection[int], expected: Expected) -> N
     if raw and not expected.bounding & 1 << _NET_RAW:
         raise invalid(f"file {file.id} is a raw socket, which the container cannot make")
     if file.HasField("reg"):
+        name = os.fsdecode(file.reg.name)
         if file.reg.ext:
-            raise invalid(f"file {file.reg.name!r} is outside of the container")
+            raise invalid(f"file {name!r} is outside of the container")
         if file.reg.HasField("mnt_id") and file.reg.mnt_id not in (*mounts, -1):
-            raise invalid(f"file {file.reg.name!r} is on an unknown mount")
-        if ".." in file.reg.name.split("/"):
-            raise invalid(f"file {file.reg.name!r} has '..' in its name")
+            raise invalid(f"file {name!r} is on an unknown mount")
+        if ".." in name.split("/"):
+            raise invalid(f"file {name!r} has '..' in its name")
 
 
 def refuse(problem: str, hint: str) -> InvalidRequest:

@@ -9,6 +9,7 @@ against the rest of the file, and a file is opened without following a link.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from collections.abc import Collection, Iterable
 from typing import TypeVar
 
 import msgspec
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from jaula.errors import InvalidRequest
@@ -189,9 +191,32 @@ def decode(data: bytes, name: str, message: type[M]) -> list[M]:
             raise invalid(f"{name} has a malformed message") from None
         if not decoded.IsInitialized():
             raise invalid(f"{name} has an incomplete message")
+        if not _is_text(decoded):
+            raise invalid(f"{name} has a string that is not UTF-8")
         messages.append(decoded)
         offset += length
     return messages
+
+
+def _is_text(message: Message) -> bool:
+    """Return whether all strings are UTF-8: the value of another one is of bytes (proto2). Pure."""
+    for name in _text_fields(message.DESCRIPTOR):
+        value = getattr(message, name)
+        for each in (value,) if isinstance(value, str | bytes | Message) else value:
+            if not (_is_text(each) if isinstance(each, Message) else isinstance(each, str)):
+                return False
+    return True
+
+
+@functools.cache
+def _text_fields(descriptor: Descriptor) -> tuple[str, ...]:
+    """Return the fields that are strings, or messages with strings below them."""
+    return tuple(
+        field.name
+        for field in descriptor.fields
+        if field.type == field.TYPE_STRING
+        or (field.message_type is not None and _text_fields(field.message_type))
+    )
 
 
 def encode(name: str, messages: Iterable[Message]) -> bytes:

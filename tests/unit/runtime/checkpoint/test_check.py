@@ -65,7 +65,7 @@ def core(*, leader: bool = True) -> pb.Core:
 
 
 def container() -> Images:
-    regular = pb.RegularFile(id=1, name="/bin/sh", mnt_id=1)
+    regular = pb.RegularFile(id=1, name=b"/bin/sh", mnt_id=1)
     return Images(
         inventory=pb.Inventory(img_version=2, root_ids=ids(1), root_cg_set=1),
         tree=(pb.PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1, 2]),),
@@ -216,7 +216,7 @@ EDITS = (
     ),
     Edit("file of the host", "outside", lambda i: setattr(i.files[0].reg, "ext", True)),
     Edit("file on another mount", "unknown mount", lambda i: setattr(i.files[0].reg, "mnt_id", 77)),
-    Edit("parent directory", r"'\.\.'", lambda i: setattr(i.files[0].reg, "name", "/a/../../etc")),
+    Edit("parent directory", r"'\.\.'", lambda i: setattr(i.files[0].reg, "name", b"/a/../../etc")),
     Edit("descriptor of a namespace", "refused", lambda i: setattr(i.files[0], "type", 14)),
     Edit("external descriptor", "refused", lambda i: setattr(i.files[0], "type", 16)),
     Edit("tun device", "refused", lambda i: setattr(i.files[0], "type", 15)),

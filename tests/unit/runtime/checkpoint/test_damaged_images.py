@@ -70,7 +70,7 @@ CONTENT = {
     "cgroup.img": [pb.Cgroup(sets=[pb.CgroupSet(id=2)])],
     "seccomp.img": [pb.Seccomp(seccomp_filters=[pb.SeccompFilter(filter=FILTER, flags=1)])],
     "mountpoints-14.img": [_mount("/", 1, 17), _mount("/proc", 2, 1), _mount("/dev", 3, 5, "/dev")],
-    "files.img": [pb.File(type=1, id=1, reg=pb.RegularFile(id=1, name="/bin/sh", mnt_id=1))],
+    "files.img": [pb.File(type=1, id=1, reg=pb.RegularFile(id=1, name=b"/bin/sh", mnt_id=1))],
 }
 DATA = {name: images.encode(name, messages) for name, messages in CONTENT.items()}
 
@@ -104,6 +104,18 @@ def assert_one_error(directory: Path, name: str, data: bytes) -> None:
 
 def test_the_undamaged_images_are_accepted(directory: Path) -> None:
     _check(directory)
+
+
+@pytest.mark.parametrize("name", sorted(DATA))
+def test_every_byte_of_a_string_may_be_no_text(directory: Path, name: str) -> None:
+    data = DATA[name]
+    for offset in range(len(data)):
+        assert_one_error(directory, name, data[:offset] + b"\x80" + data[offset + 1 :])
+
+
+def test_a_name_of_a_file_may_have_any_bytes(directory: Path) -> None:
+    file = pb.File(type=1, id=1, reg=pb.RegularFile(id=1, name=b"/data/caf\xe9", mnt_id=1))
+    _check(directory, "files.img", images.encode("files.img", [file]))
 
 
 @given(

@@ -293,10 +293,10 @@ class RegularFile(_message.Message):
     EXT_FIELD_NUMBER: _ClassVar[int]
     id: int
     flags: int
-    name: str
+    name: bytes
     mnt_id: int
     ext: bool
-    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., name: _Optional[str] = ..., mnt_id: _Optional[int] = ..., ext: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., ext: _Optional[bool] = ...) -> None: ...
 
 class InetSocket(_message.Message):
     __slots__ = ("id", "family", "type", "proto", "state")
