@@ -485,6 +485,7 @@ def files() -> Check:
     os.link(f"{WORK}/first", f"{WORK}/second")
     os.unlink(f"{WORK}/first")
     appended = os.open(f"{WORK}/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    latin = os.open(f"{WORK}/caf".encode() + b"\xe9", os.O_RDWR | os.O_CREAT, 0o600)
     work = os.open(WORK, os.O_PATH | os.O_DIRECTORY)
     os.makedirs(f"{WORK}/here", exist_ok=True)
     os.chdir(f"{WORK}/here")
@@ -499,6 +500,8 @@ def files() -> Check:
         os.pwrite(linked, struct.pack("I", number), 0)
         assert pathlib.Path(f"{WORK}/second").read_bytes() == struct.pack("I", number)
         assert not os.path.exists(f"{WORK}/first")
+        os.pwrite(latin, struct.pack("I", number), 0)
+        assert os.stat(b"caf\xe9", dir_fd=work).st_ino == os.fstat(latin).st_ino
         os.write(appended, b"x")
         assert os.fstat(appended).st_size == os.lseek(appended, 0, os.SEEK_CUR) == number
         assert fcntl.fcntl(appended, fcntl.F_GETFL) & os.O_APPEND

@@ -250,7 +250,7 @@ def edits(canary: Path) -> tuple[Edit, ...]:
         Edit("two mounts", "two mounts",
              add("mountpoints-*.img", pb.Mount, lambda each: _other(each, mnt_id=9000))),
         Edit("no mask", "is missing", without_mount("/proc/keys")),
-        Edit("file above", "'..'", file(lambda each: _set(name=f"{up}{canary}")(each.reg))),
+        Edit("file above", "'..'", file(lambda each: _set(name=f"{up}{canary}".encode())(each.reg))),
         Edit("file of the host", "outside of the container",
              file(lambda each: _set(ext=True)(each.reg))),
         Edit("file on another mount", "unknown mount",
