@@ -92,10 +92,7 @@ def receive_images(engine: _socket.socket) -> RestoredImages:
 
     :raises RuntimeFailure: when the engine refuses or ends.
     """
-    try:
-        message, _ = seqpacket.receive(engine)
-    except OSError:
-        message = b""
+    message = _receive(engine)
     if not message.startswith(IMAGES):
         raise RuntimeFailure(_CANCELLED)
     return _decode(message.removeprefix(IMAGES))
@@ -140,9 +137,13 @@ def receive_go(engine: _socket.socket) -> None:
 
     :raises RuntimeFailure: when the engine refuses or ends.
     """
-    try:
-        answer, _ = seqpacket.receive(engine)
-    except OSError:
-        answer = b""
-    if answer != COMMIT:
+    if _receive(engine) != COMMIT:
         raise RuntimeFailure(_CANCELLED)
+
+
+def _receive(engine: _socket.socket) -> bytes:
+    """Return the engine's next message; nothing if it has ended."""
+    try:
+        return seqpacket.receive(engine)[0]
+    except OSError:
+        return b""
