@@ -22,7 +22,7 @@ IMAGE = "bench-clones"
 DOCKERFILE = """
 FROM debian
 RUN apt-get update && apt-get install -y --no-install-recommends \\
-    postgresql python3-pandas python3-scipy && apt-get clean
+    postgresql python3-pandas python3-scipy tomcat10 && apt-get clean
 COPY service.py /service.py
 """
 SERVICE = """
@@ -49,6 +49,11 @@ if [ ! -e /data/PG_VERSION ]; then
 fi
 exec su postgres -c "exec $bin/postgres -D /data -k /tmp -c listen_addresses=*"
 """
+TOMCAT = """
+export CATALINA_HOME=/usr/share/tomcat10 CATALINA_BASE=/var/lib/tomcat10 CATALINA_TMPDIR=/tmp
+export JAVA_HOME=$(echo /usr/lib/jvm/java-21-openjdk-*)
+exec /usr/share/tomcat10/bin/catalina.sh run
+"""
 PATIENCE = 60.0  # seconds until a service answers
 
 
@@ -72,7 +77,16 @@ def postgres_answers(address: str) -> None:
 
 def python_answers(address: str) -> None:
     """Get the page."""
-    connection = http.client.HTTPConnection(address, 8000, timeout=5)
+    get(address, 8000)
+
+
+def tomcat_answers(address: str) -> None:
+    """Get the page."""
+    get(address, 8080)
+
+
+def get(address: str, port: int) -> None:
+    connection = http.client.HTTPConnection(address, port, timeout=5)
     connection.request("GET", "/")
     assert connection.getresponse().read()
     connection.close()
@@ -92,6 +106,7 @@ WORKLOADS = {
         "PostgreSQL 17", ("-v", "/data"), ("sh", "-c", POSTGRES), postgres_answers
     ),
     "python": Workload("Python, pandas, scipy", (), ("python3", "/service.py"), python_answers),
+    "tomcat": Workload("Java 21, Tomcat 10", (), ("sh", "-c", TOMCAT), tomcat_answers),
 }
 
 

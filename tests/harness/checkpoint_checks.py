@@ -197,6 +197,24 @@ def _answer(reading: int, writing: int) -> None:
 
 
 @check
+def ended_connection() -> Check:
+    """A socket whose connection the peer has reset: it is closed, but has the peer's address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = socket.create_connection(server.getsockname())
+        peer, _ = server.accept()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    while True:
+        yield
+        ended.settimeout(1)
+        try:
+            received = ended.recv(1)
+        except ConnectionError:
+            continue
+        assert received == b""
+
+
+@check
 def listeners() -> Check:
     """Listening sockets of TCP and UDP, by IPv4 and IPv6, with options."""
     sockets, names = [], []

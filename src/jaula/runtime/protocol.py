@@ -115,7 +115,6 @@ class RestoreSetup(msgspec.Struct, frozen=True):
     hostname: str = ""
     stdio: tuple[int, int, int] = (0, 0, 0)
     tcp_established: bool = False
-    tcp_close: bool = False
     early: bool = False
     shares_network: bool = False
 

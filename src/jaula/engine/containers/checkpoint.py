@@ -504,7 +504,6 @@ def restore_setup(
         images=str(store.images(manifest)),
         stdio=manifest.stdio,
         tcp_established=manifest.tcp_established,
-        tcp_close=manifest.tcp_close,
         hostname=hostname if hostname != former else "",
         published=published,
         early=early,

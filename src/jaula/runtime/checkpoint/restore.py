@@ -261,7 +261,8 @@ class _Restore:
                 inherited_fds=inherited,
                 empty_namespaces=int(namespaces.CLONE.NEWNET) if self._makes_network else 0,
                 tcp_established=self._setup.tcp_established,
-                tcp_close=self._setup.tcp_close,
+                # A socket whose connection had ended before the dump needs it, too.
+                tcp_close=not self._setup.tcp_established,
                 shell_job=terminal,
                 orphan_pts_master=terminal,
                 file_locks=True,

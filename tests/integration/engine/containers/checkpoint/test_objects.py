@@ -19,7 +19,7 @@ pytestmark = pytest.mark.criu
 FILES = ("pipes", "unix_sockets", "memory", "files", "locks", "inotify")
 PROCESSES = ("threads", "tree", "sysv", "timers", "clocks", "signals", "attributes", "event_files",
              "own_filter", "terminals")  # fmt: skip
-NETWORK = ("listeners", "connections", "netlink")
+NETWORK = ("listeners", "connections", "ended_connection", "netlink")
 RAW = ("raw_sockets",)
 ALL = (*FILES, *PROCESSES, *NETWORK, *RAW, "chroot")
 TMPFS = ("--tmpfs", "/work")
@@ -117,7 +117,14 @@ def test_a_connection_from_outside_goes_on(make: Make, engine: PrivateEngine) ->
 def test_closed_connections_are_an_error_for_programs_only(
     make: Make, engine: PrivateEngine
 ) -> None:
-    container = make(Way(VOLUME, ("listeners", "files")))
+    container = make(Way(VOLUME, ("listeners", "ended_connection", "files")))
     container.create("--tcp-close")
+    container.start()
+    container.advance()
+
+
+def test_a_connection_that_had_ended_needs_no_flag(make: Make) -> None:
+    container = make(Way(VOLUME, ("ended_connection", "files")))
+    container.create()
     container.start()
     container.advance()
