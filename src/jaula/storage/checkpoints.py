@@ -258,20 +258,8 @@ class CheckpointStore:
         :raises InvalidRequest: when the name is not valid or exists.
         :raises Unavailable: when the disk is full or read-only.
         """
-        check_name(name)
-        if name in self.names(container):
-            raise InvalidRequest(f"checkpoint with name {name} already exists")
-        try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._of(container).mkdir(mode=0o700, exist_ok=True)
-            images = self._of(container) / f"{_UNFINISHED}{secrets.token_hex(8)}" / IMAGES
-            images.parent.mkdir(mode=0o700)
-            images.mkdir()
-            images.chmod(0o711)
-        except OSError as error:
-            failure = resource_error(error, f"checkpoint {name}")
-            raise failure or JaulaError(f"checkpoint {name}: {error}") from error
-        return images
+        self._check_new(container, name)
+        return self._make(container, _hidden_name(), f"checkpoint {name}")
 
     def digest(self, path: Path) -> CheckpointFile:
         """Return size and digest of a file that is complete, for :meth:`commit`; it is synced.
@@ -319,7 +307,7 @@ class CheckpointStore:
 
         :raises Unavailable: when the disk is full or read-only.
         """
-        return self._make(container, f"{_UNFINISHED}{secrets.token_hex(8)}", memory)
+        return self._make(container, _hidden_name(), "checkpoint", memory)
 
     def begin_received(self, container: str, name: str) -> Path:
         """Make the image directory of a checkpoint that another engine sends.
@@ -331,12 +319,16 @@ class CheckpointStore:
         :raises InvalidRequest: when the name is not valid or exists.
         :raises Unavailable: when the disk is full or read-only.
         """
+        self._check_new(container, name)
+        return self._make(container, name, "checkpoint")
+
+    def _check_new(self, container: str, name: str) -> None:
         check_name(name)
         if name in self.names(container):
             raise InvalidRequest(f"checkpoint with name {name} already exists")
-        return self._make(container, name)
 
-    def _make(self, container: str, entry: str, memory: int = 0) -> Path:
+    def _make(self, container: str, entry: str, what: str, memory: int = 0) -> Path:
+        """Make an image directory. ``what`` names it in errors."""
         images = self._of(container) / entry / IMAGES
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -347,8 +339,7 @@ class CheckpointStore:
             images.mkdir()
             images.chmod(0o711)
         except OSError as error:
-            failure = resource_error(error, "checkpoint")
-            raise failure or JaulaError(f"checkpoint: {error}") from error
+            raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
         return images
 
     def seal(self, manifest: Manifest) -> Manifest:
@@ -526,13 +517,13 @@ class CheckpointStore:
             raise InvalidRequest(f"checkpoint {name} does not exist")
         directory = self._of(container)
         _unmount(directory / name)
-        hidden = directory / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        hidden = directory / _hidden_name()
         os.rename(directory / name, hidden)
         shutil.rmtree(hidden)
 
     def remove_all(self, container: str) -> None:
         """Remove every checkpoint of a container. One that is being written fails."""
-        hidden = self._directory / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        hidden = self._directory / _hidden_name()
         try:
             os.rename(self._of(container), hidden)  # so no file can be added meanwhile
         except FileNotFoundError:
@@ -581,6 +572,11 @@ class _DirectoryStore(CheckpointStore):
 
     def _of(self, container: str) -> Path:
         return self._directory
+
+
+def _hidden_name() -> str:
+    """Return a new name of what is not finished, or not removed yet."""
+    return f"{_UNFINISHED}{secrets.token_hex(8)}"
 
 
 def _mount_memory(directory: Path, size: int) -> None:
