@@ -1,4 +1,4 @@
-"""Images that a migration sends, in memory: a tmpfs with a limit, removed with them."""
+"""The tmpfs of the images that a migration sends: its limit, and its removal."""
 
 from __future__ import annotations
 

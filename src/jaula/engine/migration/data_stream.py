@@ -1,9 +1,9 @@
-"""The connection of a checkpoint's files: blocking, in a thread of its own at both ends.
+"""Send and receive the files of a checkpoint on a connection of their own.
 
-The source writes with an :class:`ssl.SSLSocket`: OpenSSL encrypts from the caller's buffer into the
-socket. The target has the state of the handshake from the listener, and decrypts from one buffer
-into another. Neither end makes objects of the data, so a gigabyte costs half a second of processor
-time at each of them.
+Its calls block, so it has a thread at each end. The source writes with an :class:`ssl.SSLSocket`:
+OpenSSL encrypts from the caller's buffer into the socket. The target has the state of the handshake
+from the listener, and decrypts from one buffer into another. Neither end makes objects of the data,
+so a gigabyte costs half a second of processor time at each of them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError
@@ -13,11 +12,9 @@ from jaula.spec.migration import HostDescription
 if TYPE_CHECKING:
     from jaula.engine.oci_spec.inputs import HostFacts
 
-NOT_FEATURES = frozenset(  # flags of /proc/cpuinfo that no program can use
+_NOT_FEATURES = frozenset(  # flags of /proc/cpuinfo that no program can use
     ("arch_perfmon", "nopl", "rep_good", "tsc_known_freq", "hypervisor", "cpuid", "constant_tsc")
 )
-_RESERVE = 256 << 20  # bytes of memory that images leave to others
-_SMALL_IMAGES = 64 << 20  # bytes of images beside those of memory
 
 
 def describe(host: HostFacts) -> HostDescription:
@@ -51,75 +48,6 @@ def available_memory() -> int:
     return 0
 
 
-class ImageMemory:
-    """The memory that the images of migrations away from here may have."""
-
-    def __init__(self) -> None:
-        self._reserved: dict[str, int] = {}  # bytes, by migration
-
-    def reserve(self, facts: HostFacts, migration: str, size: int) -> int:
-        """Return how many bytes the images of a container of ``size`` bytes may have.
-
-        These are reserved until :meth:`release`. 0: there is too little, with the limits of the
-        engine's cgroup; or SELinux decides who may write to a tmpfs.
-        """
-        available = min(available_memory(), _cgroup_room()) - sum(self._reserved.values())
-        limit = 0 if facts.selinux else choose_image_memory(size, available)
-        if limit:
-            self._reserved[migration] = size
-        return limit
-
-    def release(self, migration: str) -> None:
-        """Release what was reserved, if anything was."""
-        self._reserved.pop(migration, None)
-
-
-def choose_image_memory(size: int, available: int) -> int:
-    """Return the limit of the images, with ``available`` bytes; 0 if they do not fit. Pure."""
-    spare = available - _RESERVE
-    return spare if spare >= size + size // 8 + _SMALL_IMAGES else 0
-
-
-def has_mounts_of(pid: int) -> bool:
-    """Return whether this process is in the mount namespace of another one."""
-    try:
-        return os.path.samefile(f"/proc/{pid}/ns/mnt", "/proc/self/ns/mnt")
-    except (FileNotFoundError, PermissionError):
-        return False
-
-
-def _cgroup_room() -> int:
-    """Return the bytes that the memory limits of this process's cgroup and those above leave."""
-    room = sys.maxsize
-    with open("/proc/self/cgroup", encoding="utf-8") as file:
-        lines = [line.rstrip("\n").split(":", 2) for line in file]
-    for _, controllers, path in lines:
-        if not controllers:
-            root, limit, usage = "/sys/fs/cgroup", "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            root, limit, usage = (
-                "/sys/fs/cgroup/memory",
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-            )
-        else:
-            continue
-        while path not in ("", "/"):
-            room = min(room, _room(f"{root}{path}", limit, usage))
-            path = os.path.dirname(path)
-    return max(0, room)
-
-
-def _room(directory: str, limit: str, usage: str) -> int:
-    try:
-        with open(f"{directory}/{limit}", encoding="ascii") as file:
-            most = file.read().strip()
-        with open(f"{directory}/{usage}", encoding="ascii") as file:
-            return sys.maxsize if most == "max" else int(most) - int(file.read())
-    except FileNotFoundError:
-        return sys.maxsize
-
-
 def _criu_version() -> str:
     from jaula.engine.containers.checkpoint import criu_version
 
@@ -137,4 +65,4 @@ def cpu_features() -> tuple[str, ...]:
             name, _, value = line.partition(":")
             if name.strip() in ("flags", "Features"):
                 found = set(value.split()) if found is None else found & set(value.split())
-    return tuple(sorted((found or set()) - NOT_FEATURES))
+    return tuple(sorted((found or set()) - _NOT_FEATURES))

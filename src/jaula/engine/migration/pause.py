@@ -1,4 +1,4 @@
-"""How long a container is expected to stand still: a fixed part, and its memory at a rate."""
+"""Estimate the pause of a container: a fixed part, and the time that its memory needs at a rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sandbox of a pod at the source of a migration, as a member of the group of its containers.
+"""Move the sandbox of a pod away, as a member of the group of its containers.
 
 Its only process is ``pause``, which the target starts anew: nothing is dumped. Its network is cut
 off when the containers are stopped, and its /dev/shm is sent when they are dumped.
@@ -16,7 +16,7 @@ from jaula.engine.migration import checks, host
 from jaula.engine.migration.coordinator import Step
 from jaula.engine.migration.held_container import mark_moved
 from jaula.engine.migration.source import MigrationResult, Outgoing, Progress
-from jaula.engine.threads import in_thread, shielded
+from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.spec.migration import (
@@ -97,7 +97,7 @@ class OutgoingSandbox(Outgoing):
         return [CheckRow("pod", True, "can be moved")]
 
     def _check_pod(self) -> None:
-        """Check that the pod is more than nothing, and that nothing of it would be lost.
+        """Check that the pod runs, and that a move would lose nothing of it.
 
         :raises InvalidRequest: with the way out.
         """
@@ -194,17 +194,9 @@ class OutgoingSandbox(Outgoing):
             self._sent_at = time.monotonic()
             await channel.send(Restore(created=time.time_ns(), files=()))
             await channel.expect(Ready)
-            self._ready_at = time.monotonic()
-            try:
-                await self._coordinator.give(self)
-            except BaseException:
-                if not self.given:
-                    raise
-            await shielded(self._give(channel, held))
+            await self._give_with_group(channel, held, self._coordinator.give(self))
         except BaseException:
-            if not self.given:
-                await shielded(held.resume())
-                self._mark(None)
+            await self._resume(held)
             raise
         return self.result()
 

@@ -1,4 +1,4 @@
-"""The sandbox of a pod at the target of a migration: made anew, and silent until the commit.
+"""Receive the sandbox of a pod: make it anew. It sends no packet before the commit.
 
 The containers of the pod are restored in its namespaces by the other migrations of the group.
 """
@@ -16,14 +16,18 @@ import msgspec
 
 from jaula.engine.containers import shm
 from jaula.engine.migration import checks, host
-from jaula.engine.migration.target import CHECKPOINT, Access, remember, wait_for_commit
+from jaula.engine.migration.target import (
+    CHECKPOINT,
+    Access,
+    IncomingMigration,
+    check_commit,
+    wait_for_commit,
+)
 from jaula.engine.threads import in_thread, shielded
-from jaula.errors import Conflict, JaulaError, RuntimeFailure, Unavailable
+from jaula.errors import Conflict, JaulaError, Unavailable
 from jaula.spec.api import AddressMode
 from jaula.spec.migration import (
-    DRY_RUN,
     VERSION,
-    Cancel,
     CheckRow,
     Commit,
     Prepare,
@@ -49,14 +53,13 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.pods.service import Pods
+    from jaula.spec.migration import Message
 
 log = logging.getLogger("jaula.migration")
 
 
-class IncomingSandbox:
+class IncomingSandbox(IncomingMigration):
     """One migration of a sandbox to this engine."""
-
-    files = None  # a sandbox is made anew: it has no images
 
     def __init__(
         self,
@@ -65,60 +68,31 @@ class IncomingSandbox:
         channel: Channel,
         access: Access,
         offer: SandboxOffer,
-        accept: Callable[[Commit, IncomingSandbox], None],
+        accept: Callable[[Commit, IncomingMigration], None],
     ) -> None:
-        self._services = services
+        super().__init__(services, channel, access, offer, accept)
         self._pods = pods
-        self._channel = channel
-        self._access = access
         self._offer = offer
-        self._accept = accept
-        self._accepted = asyncio.Event()
-        self._container: Container | None = None
-        self.ready = False
-        self.given = False
 
-    @property
-    def source(self) -> str:
-        """The engine that moves the pod here."""
-        return self._access.peer
+    async def _handle(self, message: Message) -> bool:
+        if isinstance(message, Prepare):
+            await self._create()
+        elif isinstance(message, Transfer) and message.kind is TransferKind.SHM:
+            await self._receive_shm()
+        elif isinstance(message, Restore) and self._container is not None:
+            await self._hold(self._container)
+            return True
+        else:
+            raise ProtocolError(f"{type(message).__name__} is out of order")
+        return False
 
-    async def run(self) -> None:
-        """Serve the migration to its end. Undo everything if it does not receive the commit.
-
-        :raises JaulaError: when a step fails; the source is to be told.
-        :raises LinkLost: when the source has ended the connection.
-        """
-        try:
-            await self._serve()
-        finally:
-            if not self.given and self._container is not None:
-                await shielded(self._pods.undo(self._container))
-
-    async def _serve(self) -> None:
-        verdict = Verdict(tuple(await self._check()))
-        await self._channel.send(verdict)
-        if not all(row.passed for row in verdict.rows):
-            return
-        while True:
-            message = await self._channel.receive()
-            if isinstance(message, Cancel):
-                if message.reason == DRY_RUN:
-                    return
-                raise RuntimeFailure(f"the source has cancelled: {message.reason}")
-            if isinstance(message, Prepare):
-                await self._create()
-            elif isinstance(message, Transfer) and message.kind is TransferKind.SHM:
-                await self._receive_shm()
-            elif isinstance(message, Restore) and self._container is not None:
-                await self._hold(self._container)
-                return
-            else:
-                raise ProtocolError(f"{type(message).__name__} is out of order")
+    async def _undo(self) -> None:
+        if self._container is not None:
+            await self._pods.undo(self._container)
 
     # -- checks ----------------------------------------------------------------------------------
 
-    async def _check(self) -> list[CheckRow]:
+    async def _check(self) -> Verdict:
         offer = self._offer
         description = await asyncio.to_thread(host.describe, self._services.host)
         rows = [checks.check_protocol(offer.version, VERSION)]
@@ -129,7 +103,7 @@ class IncomingSandbox:
         detail = (
             "new ones; established TCP connections are closed" if is_new else f"asks for {asked}"
         )
-        return [*rows, CheckRow("addresses", True, detail)]
+        return Verdict((*rows, CheckRow("addresses", True, detail)))
 
     def _check_name(self) -> CheckRow:
         name = self._offer.name
@@ -254,16 +228,11 @@ class IncomingSandbox:
         try:
             self.ready = True
             await self._channel.send(Ready())
-            await wait_for_commit((commit, accepted, exited), self._offer.members)
+            await wait_for_commit((commit, accepted, exited), self._members)
             if not self.given:
                 if exited.done():
                     raise Unavailable("the sandbox has exited")
-                message = await commit
-                if isinstance(message, Cancel):
-                    raise RuntimeFailure(f"the source has cancelled: {message.reason}")
-                if not isinstance(message, Commit):
-                    raise ProtocolError(f"{type(message).__name__} is out of order")
-                self._accept(message, self)
+                self._accept(check_commit(await commit), self)
             await shielded(self._commit(container))
         finally:
             self.ready = False
@@ -273,24 +242,13 @@ class IncomingSandbox:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def record_commit(self) -> None:
-        """Record the commit; the caller sets it with :meth:`set_given` then."""
+        """Record the commit: CRI lists the pod from now on."""
         container = self._container
         assert container is not None
         assert container.record.sandbox is not None
-        assert container.record.migration is not None
-        remember(self._services, self._offer.id)
-        container.change(
-            sandbox=msgspec.structs.replace(container.record.sandbox, starting=False),
-            migration=msgspec.structs.replace(
-                container.record.migration, phase=MigrationPhase.RECEIVED, boot=host.boot_id()
-            ),
-        )
-        self._services.container_store.save(container)
-
-    def set_given(self) -> None:
-        """Continue: the commit is recorded."""
-        self.given = True
-        self._accepted.set()
+        sandbox = msgspec.structs.replace(container.record.sandbox, starting=False)
+        container.change(sandbox=sandbox)
+        super().record_commit()
 
     async def _commit(self, container: Container) -> None:
         await self._services.group_commit.wait()

@@ -24,6 +24,7 @@ from jaula.engine.migration import checks, data_stream, hold, host
 from jaula.engine.migration.channel import LinkLost
 from jaula.engine.migration.group import PROJECT, Group, dependencies, joined, ordered
 from jaula.engine.migration.held_container import end, mark_moved
+from jaula.engine.migration.image_memory import ImageMemory
 from jaula.engine.migration.pause import Rates
 from jaula.engine.migration.sandbox_source import OutgoingSandbox
 from jaula.engine.migration.sandbox_target import IncomingSandbox
@@ -40,6 +41,7 @@ from jaula.engine.migration.target import (
     CHECKPOINT,
     Access,
     Incoming,
+    IncomingMigration,
     Made,
     finish,
     given_migrations,
@@ -106,12 +108,12 @@ class Migration:
         self._images = images
         self._pods = pods
         self._outgoing: set[str] = set()  # ids of containers
-        # by migration
-        self._incoming: dict[str, tuple[Incoming | IncomingSandbox, asyncio.Task[None]]] = {}
+        # By migration.
+        self._incoming: dict[str, tuple[IncomingMigration, asyncio.Task[None]]] = {}
         self._made = Made()
         self._restoring = asyncio.Lock()
         self._rates = Rates()
-        self._image_memory = host.ImageMemory()
+        self._image_memory = ImageMemory()
         self._held: dict[str, Held] = {}  # given away and undecided, by container
         self._tasks = BackgroundTasks(log, "the end of a migration")
 
@@ -535,7 +537,7 @@ class Migration:
             raise Conflict("this migration is in progress, or has ended")
         task = asyncio.current_task()
         assert task is not None
-        incoming: Incoming | IncomingSandbox
+        incoming: IncomingMigration
         if isinstance(offer, SandboxOffer):
             incoming = IncomingSandbox(
                 self._services, self._pods, channel, access, offer, self._accept_commit
@@ -560,7 +562,7 @@ class Migration:
             if not self._incoming:
                 self._made.clear()
 
-    def _accept_commit(self, commit: Commit, incoming: Incoming | IncomingSandbox) -> None:
+    def _accept_commit(self, commit: Commit, incoming: IncomingMigration) -> None:
         """Record the commit for a container, or for all members of its group in one transaction.
 
         :raises Conflict: when a member is not ready: none of them has received the commit.

@@ -13,7 +13,7 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -27,7 +27,7 @@ from jaula.engine.containers.checkpoint import (
 from jaula.engine.containers.create import NAMESPACE_MODES
 from jaula.engine.containers.liveness import check_running
 from jaula.engine.containers.start import open_cgroup
-from jaula.engine.migration import checks, host
+from jaula.engine.migration import checks, host, image_memory
 from jaula.engine.migration.changes import ContainerSender, mount_points
 from jaula.engine.migration.channel import Channel, LinkLost, TargetFailed
 from jaula.engine.migration.coordinator import Alone, Step
@@ -168,13 +168,13 @@ class Outgoing:
         report: OnProgress,
         open_stream: Callable[[str], DataWriter],
         rates: Rates,
-        image_memory: host.ImageMemory,
+        memory: image_memory.ImageMemory,
         coordinator: Coordinator | None = None,
         group: frozenset[str] = frozenset(),
     ) -> None:
         self._open_stream = open_stream
         self._rates = rates
-        self._image_memory = image_memory
+        self._image_memory = memory
         self._sender: FileSender | None = None
         self._coordinator = coordinator or Alone()
         self._group = group | {container.id}
@@ -518,17 +518,9 @@ class Outgoing:
             self._report(Progress(stage="restore", sent=channel.sent - before + sender.sent))
             await channel.send(self._restore_message(files))
             await held.during(channel.expect(Ready))
-            self._ready_at = time.monotonic()
-            try:
-                await held.during(self._coordinator.give(self))
-            except BaseException:
-                if not self.given:
-                    raise
-            await shielded(self._give(channel, held))
+            await self._give_with_group(channel, held, held.during(self._coordinator.give(self)))
         except BaseException:
-            if not self.given:
-                await shielded(held.resume())
-                self._mark(None)
+            await self._resume(held)
             raise
         else:
             if not rounds:
@@ -561,7 +553,7 @@ class Outgoing:
 
     def _reserve_memory(self) -> int:
         """Return the bytes of memory that the images may have; 0: they are on the disk."""
-        if not host.has_mounts_of(self._container.record.shim_pid):
+        if not image_memory.has_mounts_of(self._container.record.shim_pid):
             return 0  # a shim that was started in another mount namespace
         return self._image_memory.reserve(self._services.host, self.id, self._memory)
 
@@ -624,6 +616,22 @@ class Outgoing:
     def record_given(self) -> None:
         """Record that the container is given away; the caller sets ``given`` then."""
         self._mark(MigrationPhase.GIVEN)
+
+    async def _give_with_group(self, channel: Channel, held: Held, given: Awaitable[None]) -> None:
+        """Give it away when the target is ready; ``given`` ends when all members are given."""
+        self._ready_at = time.monotonic()
+        try:
+            await given
+        except BaseException:
+            if not self.given:
+                raise
+        await shielded(self._give(channel, held))
+
+    async def _resume(self, held: Held) -> None:
+        """Let it run on here, unless it was given away."""
+        if not self.given:
+            await shielded(held.resume())
+            self._mark(None)
 
     async def _give(self, channel: Channel, held: Held) -> None:
         """Send the commit, once it is on the disk that there is no way back, and let it exit here.

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_networks import NetworkCreate
-    from jaula.spec.migration import Message, MountPoint
+    from jaula.spec.migration import Message, MountPoint, SandboxOffer
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 
 log = logging.getLogger("jaula.migration")
@@ -141,40 +141,32 @@ class _Restoring(NamedTuple):
     mount_points: tuple[MountPoint, ...]  # that exist
 
 
-class Incoming:
-    """One migration to this engine."""
+class IncomingMigration:
+    """One migration to this engine: what containers and sandboxes of pods have in common."""
 
     def __init__(
         self,
         services: Services,
-        containers: Containers,
-        images: Images,
-        pods: Pods,
         channel: Channel,
         access: Access,
-        offer: Offer,
-        made: Made,
-        accept: Callable[[Commit, Incoming], None],
+        offer: Offer | SandboxOffer,
+        accept: Callable[[Commit, IncomingMigration], None],
     ) -> None:
-        self._accept = accept
-        self._made = made
-        self._accepted = asyncio.Event()
-        self.ready = False
         self._services = services
-        self._containers = containers
-        self._images = images
-        self._pods = pods
         self._channel = channel
         self._access = access
-        self._offer = offer
-        self._keep_address = True
-        self._image_missing = False
+        self._accept = accept
+        self._accepted = asyncio.Event()
         self._container: Container | None = None
-        self._volumes: set[str] = set()  # that existed before
-        self.files: FileReceiver | None = None
-        self._directory: Path | None = None  # of the images; None once they are a checkpoint
-        self._restoring: _Restoring | None = None
+        self._id, self._members = offer.id, offer.members
+        self.files: FileReceiver | None = None  # None: it has no images, or is not created yet
+        self.ready = False
         self.given = False
+
+    @property
+    def source(self) -> str:
+        """The engine that moves it here."""
+        return self._access.peer
 
     async def run(self) -> None:
         """Serve the migration to its end. Undo everything if it does not receive the commit.
@@ -195,32 +187,100 @@ class Incoming:
             return
         while True:
             message = await self._next()
-            if isinstance(message, Cancel):
-                if message.reason == DRY_RUN:
-                    return
-                raise RuntimeFailure(f"the source has cancelled: {message.reason}")
-            if isinstance(message, Transfer):
-                await self._receive(message)
-            elif isinstance(message, Removed):
-                await asyncio.to_thread(self._changes().remove, message)
-            elif isinstance(message, Prepare):
-                await self._create()
-            elif isinstance(message, BeginRestore) and not self._offer.stopped:
-                await self._begin_restore(message)
-            elif isinstance(message, Keep) and self._offer.stopped:
-                await self._keep()
+            if isinstance(message, Cancel) and message.reason == DRY_RUN:
                 return
-            elif isinstance(message, Restore) and not self._offer.stopped:
-                await self._restore(message)
+            check_not_cancelled(message)
+            if await self._handle(message):
                 return
-            else:
-                raise ProtocolError(f"{type(message).__name__} is out of order")
 
     async def _next(self) -> Message:
         """Return the next message.
 
         :raises JaulaError: when the files of the checkpoint cannot be received.
         """
+        return await self._channel.receive()
+
+    async def _check(self) -> Verdict:
+        """Return whether this engine can take it."""
+        raise NotImplementedError
+
+    async def _handle(self, message: Message) -> bool:
+        """Handle a message of the source; return whether the migration has ended.
+
+        :raises ProtocolError: when it is out of order.
+        """
+        raise NotImplementedError
+
+    async def _undo(self) -> None:
+        """Remove everything that this migration has made."""
+        raise NotImplementedError
+
+    def record_commit(self) -> None:
+        """Record the commit; the caller sets it with :meth:`set_given` then."""
+        container = self._container
+        assert container is not None
+        assert container.record.migration is not None
+        remember(self._services, self._id)
+        received = msgspec.structs.replace(
+            container.record.migration, phase=MigrationPhase.RECEIVED, boot=host.boot_id()
+        )
+        container.change(migration=received)
+        self._services.container_store.save(container)
+
+    def set_given(self) -> None:
+        """Continue: the commit is recorded."""
+        self.given = True
+        self._accepted.set()
+
+
+class Incoming(IncomingMigration):
+    """One migration of a container to this engine."""
+
+    def __init__(
+        self,
+        services: Services,
+        containers: Containers,
+        images: Images,
+        pods: Pods,
+        channel: Channel,
+        access: Access,
+        offer: Offer,
+        made: Made,
+        accept: Callable[[Commit, IncomingMigration], None],
+    ) -> None:
+        super().__init__(services, channel, access, offer, accept)
+        self._made = made
+        self._containers = containers
+        self._images = images
+        self._pods = pods
+        self._offer = offer
+        self._keep_address = True
+        self._image_missing = False
+        self._volumes: set[str] = set()  # that existed before
+        self._directory: Path | None = None  # of the images; None once they are a checkpoint
+        self._restoring: _Restoring | None = None
+
+    async def _handle(self, message: Message) -> bool:
+        stopped = self._offer.stopped
+        if isinstance(message, Transfer):
+            await self._receive(message)
+        elif isinstance(message, Removed):
+            await asyncio.to_thread(self._changes().remove, message)
+        elif isinstance(message, Prepare):
+            await self._create()
+        elif isinstance(message, BeginRestore) and not stopped:
+            await self._begin_restore(message)
+        elif isinstance(message, Keep) and stopped:
+            await self._keep()
+            return True
+        elif isinstance(message, Restore) and not stopped:
+            await self._restore(message)
+            return True
+        else:
+            raise ProtocolError(f"{type(message).__name__} is out of order")
+        return False
+
+    async def _next(self) -> Message:
         receiving = asyncio.ensure_future(self._channel.receive())
         try:
             waits: set[asyncio.Future[Any]] = {receiving}
@@ -539,7 +599,7 @@ class Incoming:
                 restoring.result()
                 raise RuntimeFailure("the container was continued without the commit")
             if commit.done():
-                self._check_commit(await commit)
+                check_commit(await commit)
                 raise ProtocolError("Commit is out of order")
             container.held = await held
             if container.held is None:
@@ -548,11 +608,11 @@ class Incoming:
             await sealing
             self.ready = True
             await self._channel.send(Ready())
-            await wait_for_commit((commit, accepted, restoring), self._offer.members)
+            await wait_for_commit((commit, accepted, restoring), self._members)
             if not self.given:
                 if restoring.done():
                     restoring.result()
-                self._accept(self._check_commit(await commit), self)
+                self._accept(check_commit(await commit), self)
             await shielded(self._commit(container, ours, restoring))
         finally:
             self.ready = False
@@ -560,29 +620,6 @@ class Incoming:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _check_commit(self, message: object) -> Commit:
-        if isinstance(message, Cancel):
-            raise RuntimeFailure(f"the source has cancelled: {message.reason}")
-        if not isinstance(message, Commit):
-            raise ProtocolError(f"{type(message).__name__} is out of order")
-        return message
-
-    @property
-    def source(self) -> str:
-        """The engine that moves the container here."""
-        return self._access.peer
-
-    def record_commit(self) -> None:
-        """Record the commit; the caller sets it with :meth:`set_given` then."""
-        assert self._container is not None
-        remember(self._services, self._offer.id)
-        self._mark(self._container, MigrationPhase.RECEIVED)
-
-    def set_given(self) -> None:
-        """Continue the container: the commit is recorded."""
-        self.given = True
-        self._accepted.set()
 
     async def _commit(
         self, container: Container, ours: socket.socket, restoring: asyncio.Future[None]
@@ -593,13 +630,6 @@ class Incoming:
         await restoring
         await self._channel.send(Running(container.id))
         await finish(self._services, container)
-
-    def _mark(self, container: Container, phase: MigrationPhase) -> None:
-        record = container.record.migration
-        assert record is not None
-        changed = msgspec.structs.replace(record, phase=phase, boot=host.boot_id())
-        container.change(migration=changed)
-        self._services.container_store.save(container)
 
     def _manifest(self, container: Container) -> Manifest:
         """Return the manifest of the checkpoint as far as it is known before the dump."""
@@ -624,7 +654,6 @@ class Incoming:
     # -- the end without the commit ----------------------------------------------------------------
 
     async def _undo(self) -> None:
-        """Remove everything that this migration has made."""
         await self._end_restore()
         if self.files is not None:
             await self.files.close()
@@ -645,6 +674,27 @@ class Incoming:
             if named and volume.name not in self._volumes:
                 with contextlib.suppress(JaulaError):  # another container uses it already
                     self._services.volumes.remove(volume.name)
+
+
+def check_not_cancelled(message: Message) -> None:
+    """Check that the source goes on.
+
+    :raises RuntimeFailure: when it has cancelled the migration.
+    """
+    if isinstance(message, Cancel):
+        raise RuntimeFailure(f"the source has cancelled: {message.reason}")
+
+
+def check_commit(message: Message) -> Commit:
+    """Return the commit.
+
+    :raises RuntimeFailure: when the source has cancelled the migration.
+    :raises ProtocolError: when it has sent something else.
+    """
+    check_not_cancelled(message)
+    if not isinstance(message, Commit):
+        raise ProtocolError(f"{type(message).__name__} is out of order")
+    return message
 
 
 async def wait_for_commit(events: Iterable[asyncio.Future[Any]], members: int) -> None:

@@ -1,4 +1,4 @@
-"""The network of a sandbox that a migration holds: the host ends of its interfaces are down.
+"""Disconnect the network of a sandbox during a migration: the host ends of its interfaces go down.
 
 At the source no packet leaves the pod or reaches it from the stop of its containers on. At the
 target the pod has its address before its containers are there, while the other pod still runs. So

@@ -1,4 +1,4 @@
-"""`jaula doctor --against`: two hosts, and what prevents a move in which direction."""
+"""`jaula doctor --against`: it compares two hosts for moves in both directions."""
 
 from __future__ import annotations
 

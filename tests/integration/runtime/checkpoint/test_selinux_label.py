@@ -1,4 +1,4 @@
-"""A label that the kernel refuses is one error, and the process waits on."""
+"""A label that the kernel refuses is one error, and the process goes on waiting."""
 
 from __future__ import annotations
 

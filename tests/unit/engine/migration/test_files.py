@@ -1,4 +1,4 @@
-"""Files of a checkpoint on their connection: what arrives, and what a hostile peer may send."""
+"""The connection of the files of a checkpoint, with honest and hostile peers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the images of a migration are in memory."""
+"""The memory that the images of a migration may have."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.migration import host
-from jaula.engine.migration.host import ImageMemory, choose_image_memory
+from jaula.engine.migration import host, image_memory
+from jaula.engine.migration.image_memory import ImageMemory, choose_image_memory
 
 MIB = 1 << 20
 
@@ -32,7 +32,7 @@ def test_images_are_in_memory_if_it_has_room_for_them(
 
 def test_migrations_at_the_same_time_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "available_memory", lambda: 2560 * MIB)
-    monkeypatch.setattr(host, "_cgroup_room", lambda: 8192 * MIB)
+    monkeypatch.setattr(image_memory, "_cgroup_room", lambda: 8192 * MIB)
     facts: Any = SimpleNamespace(selinux=False)
     memory = ImageMemory()
     assert memory.reserve(facts, "a", 1024 * MIB) == (2560 - 256) * MIB
@@ -52,6 +52,6 @@ def test_images_are_on_the_disk_with_selinux(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_limit_of_the_engines_cgroup_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "available_memory", lambda: 4096 * MIB)
-    monkeypatch.setattr(host, "_cgroup_room", lambda: 300 * MIB)
+    monkeypatch.setattr(image_memory, "_cgroup_room", lambda: 300 * MIB)
     facts: Any = SimpleNamespace(selinux=False)
     assert ImageMemory().reserve(facts, "a", MIB) == 0

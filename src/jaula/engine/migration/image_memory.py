@@ -1,0 +1,86 @@
+"""Decide how much memory the images of a migration may have at the source.
+
+They are in a tmpfs if they fit, and otherwise on the disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from jaula.cgroups import hierarchies
+from jaula.engine.migration import host
+from jaula.kernel import mountinfo
+
+if TYPE_CHECKING:
+    from jaula.engine.oci_spec.inputs import HostFacts
+
+_RESERVE = 256 << 20  # bytes of memory that images leave to others
+_SMALL_IMAGES = 64 << 20  # bytes of images beside those of memory
+_LEGACY_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+
+
+class ImageMemory:
+    """The memory that the images of migrations away from here may have."""
+
+    def __init__(self) -> None:
+        self._reserved: dict[str, int] = {}  # bytes, by migration
+
+    def reserve(self, facts: HostFacts, migration: str, size: int) -> int:
+        """Return how many bytes the images of a container of ``size`` bytes may have.
+
+        These are reserved until :meth:`release`. 0: there is too little, with the limits of the
+        engine's cgroup; or SELinux decides who may write to a tmpfs.
+        """
+        available = min(host.available_memory(), _cgroup_room()) - sum(self._reserved.values())
+        limit = 0 if facts.selinux else choose_image_memory(size, available)
+        if limit:
+            self._reserved[migration] = size
+        return limit
+
+    def release(self, migration: str) -> None:
+        """Release what was reserved, if anything was."""
+        self._reserved.pop(migration, None)
+
+
+def choose_image_memory(size: int, available: int) -> int:
+    """Return the limit of the images, with ``available`` bytes; 0 if they do not fit. Pure."""
+    spare = available - _RESERVE
+    return spare if spare >= size + size // 8 + _SMALL_IMAGES else 0
+
+
+def has_mounts_of(pid: int) -> bool:
+    """Return whether this process is in the mount namespace of another one."""
+    try:
+        return os.path.samefile(f"/proc/{pid}/ns/mnt", "/proc/self/ns/mnt")
+    except (FileNotFoundError, PermissionError):
+        return False
+
+
+def _cgroup_room() -> int:
+    """Return the bytes that the memory limits of this process's cgroup and those above leave."""
+    room, mounts = sys.maxsize, hierarchies.find(mountinfo.read())
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        lines = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, controllers, path in lines:
+        if not controllers:
+            root, limit, usage = mounts.unified, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, limit, usage = mounts.legacy.get("memory"), *_LEGACY_FILES
+        else:
+            continue
+        while root is not None and path not in ("", "/"):
+            room = min(room, _room(f"{root}{path}", limit, usage))
+            path = os.path.dirname(path)
+    return max(0, room)
+
+
+def _room(directory: str, limit: str, usage: str) -> int:
+    try:
+        with open(f"{directory}/{limit}", encoding="ascii") as file:
+            most = file.read().strip()
+        with open(f"{directory}/{usage}", encoding="ascii") as file:
+            return sys.maxsize if most == "max" else int(most) - int(file.read())
+    except FileNotFoundError:
+        return sys.maxsize
