@@ -19,6 +19,7 @@ import pytest
 from harness import leaks
 from harness.attribute_watch import AttributeWatch
 from harness.engine import PROJECT, PrivateEngine
+from harness.lsm_denials import Denials
 from jaula.runtime.checkpoint.probe import probe
 
 # A machine that is busy makes an example slow, not wrong.
@@ -191,6 +192,14 @@ def busybox(engine: PrivateEngine) -> str:
 def debian(engine: PrivateEngine) -> str:
     """Return the name of a Debian image in the engine; its first use takes time."""
     return load_image(engine, "debian")
+
+
+@pytest.fixture
+def print_denials() -> Iterator[None]:
+    """Print the denials of SELinux and AppArmor during a failed test."""
+    denials = Denials()
+    yield
+    print("\n".join(denials.containing()))
 
 
 @pytest.fixture(scope="session")

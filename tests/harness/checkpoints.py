@@ -106,6 +106,16 @@ class CheckedContainer:
         self._engine.cli("jaula", "rm", "-f", "-v", self.name)
 
 
+def thread_labels(engine: PrivateEngine, container: str, file: str) -> set[str]:
+    """Return the labels of all threads of a container; ``file`` is below the task's directory."""
+    return {
+        (task / file).read_text().rstrip("\0\n")
+        for pid in processes(containers.pid(engine, container))
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        if "\nState:\tZ" not in (task / "status").read_text()
+    }
+
+
 def processes(init: int) -> list[int]:
     """Return a process and its descendants, which do not change while the checks run."""
     found = [init]

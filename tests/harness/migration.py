@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,37 @@ def start(site: Site, *flags: str, command: tuple[str, ...] = ("/server",)) -> N
 def move(source: Site, target: Site, *flags: str) -> str:
     """Move the server; return the output of the command."""
     return source.jaula("container", "migrate", *flags, "--to", target.target, NAME)
+
+
+def move_interrupted(
+    source: Site,
+    target: Site,
+    words: Sequence[str],
+    line: str,
+    interrupt: Callable[[], object],
+    *,
+    timeout: float = 60,
+) -> str:
+    """Move containers, and call ``interrupt`` at a line of the output; return the rest of it.
+
+    ``words`` are those of the command. ``line`` is a regular expression. The move has to fail, in
+    ``timeout`` seconds from then on.
+    """
+    process = subprocess.Popen(
+        [PROJECT / "jaula", "container", "migrate", *words, "--to", target.target],
+        env=source.engine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for text in process.stdout:
+        if re.search(line, text):
+            interrupt()
+            break
+    rest, _ = process.communicate(timeout=timeout)
+    assert process.returncode != 0, rest
+    return rest
 
 
 class Sites:

@@ -16,21 +16,17 @@ from harness.lsm_denials import Denials
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
 
-pytestmark = [pytest.mark.vm, pytest.mark.needs(str(LOADED))]
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.usefixtures("print_denials"),
+    pytest.mark.needs(str(LOADED)),
+]
 
 DEFAULT = "jaula-default (enforce)"
 
 
 def current(process: int) -> str:
     return Path(f"/proc/{process}/attr/apparmor/current").read_text().rstrip("\0\n")
-
-
-@pytest.fixture(autouse=True)
-def _denials() -> Iterator[None]:
-    """Print the denials of a failed test."""
-    denials = Denials()
-    yield
-    print("\n".join(denials.containing()))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,11 @@ from harness import containers
 from harness.engine import PrivateEngine
 from harness.lsm_denials import Denials
 
-pytestmark = [pytest.mark.vm, pytest.mark.needs("/sys/fs/selinux/enforce")]
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.usefixtures("print_denials"),
+    pytest.mark.needs("/sys/fs/selinux/enforce"),
+]
 
 ROOT = ("--userns", "host")
 TYPE, FILES = "container_t", "container_file_t"
@@ -36,14 +40,6 @@ def current(process: int) -> str:
 @pytest.fixture(autouse=True, scope="module")
 def _enforcing() -> None:
     assert Path("/sys/fs/selinux/enforce").read_text() == "1"
-
-
-@pytest.fixture(autouse=True)
-def _denials() -> Iterator[None]:
-    """Print the denials of a failed test."""
-    denials = Denials()
-    yield
-    print("\n".join(denials.containing()))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import time
@@ -14,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import containers
-from harness.engine import PROJECT
-from harness.migration import SUBNET, Site, Sites, ip, sites
+from harness.migration import SUBNET, Site, Sites, ip, move_interrupted, sites
 from harness.moved_pod import POD, PORT, Pod, PodEngine, call, pid_at, pods_of, remove_pods
 from jaula.cri.proto import api_pb2 as api
 
@@ -155,25 +153,6 @@ def engine_of(site: Site) -> PodEngine:
     return site.engine
 
 
-def interrupted(two: Sites, stage: str, interrupt: Callable[[Sites], None]) -> str:
-    """Move the pod, and interrupt it at a stage of one container; return the whole output."""
-    process = subprocess.Popen(
-        [PROJECT / "jaula", "container", "migrate", "--pod", POD, "--to", two.b.target],
-        env=two.a.engine.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.search(f"relay.*: {stage}", line):
-            interrupt(two)
-            break
-    text, _ = process.communicate(timeout=90)
-    assert process.returncode != 0, text
-    return text
-
-
 def kill_a_container(two: Sites) -> None:
     found = two.b.engine.request("GET", "/containers/json?all=1&pods=1").json()
     (id,) = [each["Id"] for each in found if each["Pod"]["Container"] == "relay"]
@@ -207,7 +186,14 @@ def test_a_pod_runs_on_if_something_fails_before_the_commit(
     two: Sites, pod: Pod, stage: str, interrupt: Callable[[Sites], None]
 ) -> None:
     with two.counting(pod.address, PORT) as client:
-        text = interrupted(two, stage, interrupt)
+        text = move_interrupted(
+            two.a,
+            two.b,
+            ("--pod", POD),
+            f"relay.*: {stage}",
+            lambda: interrupt(two),
+            timeout=90,
+        )
         time.sleep(0.5)
         result = client.finish()
     assert "all containers of the group run on here" in text

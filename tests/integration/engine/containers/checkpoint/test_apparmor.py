@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 
 from harness import checkpoint_edits, containers
-from harness.checkpoints import CheckedContainer, processes
+from harness.checkpoints import CheckedContainer, thread_labels
 from harness.engine import PrivateEngine
-from harness.lsm_denials import Denials
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.storage.checkpoints import CheckpointStore
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
 
-pytestmark = [pytest.mark.vm, pytest.mark.criu, pytest.mark.needs(str(LOADED))]
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.usefixtures("print_denials"),
+    pytest.mark.criu,
+    pytest.mark.needs(str(LOADED)),
+]
 
 DEFAULT, OWN = "jaula-default", "jaula-checkpoint-test"
 CHECKS = ("threads", "tree", "pipes", "unix_sockets", "memory", "timers", "listeners")
@@ -25,21 +29,7 @@ RULES = "{ file, capability, network, signal, ptrace peer=@{profile_name}, deny 
 
 
 def labels(engine: PrivateEngine, container: str) -> set[str]:
-    """Return the labels of all threads of a container."""
-    return {
-        (task / "attr/apparmor/current").read_text().rstrip("\0\n")
-        for pid in processes(containers.pid(engine, container))
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        if "\nState:\tZ" not in (task / "status").read_text()
-    }
-
-
-@pytest.fixture(autouse=True)
-def _denials() -> Iterator[None]:
-    """Print the denials of a failed test."""
-    denials = Denials()
-    yield
-    print("\n".join(denials.containing()))
+    return thread_labels(engine, container, "attr/apparmor/current")
 
 
 @pytest.fixture

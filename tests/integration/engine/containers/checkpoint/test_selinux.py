@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from harness import checkpoint_edits, containers
-from harness.checkpoints import processes
+from harness.checkpoints import thread_labels
 from harness.engine import PrivateEngine
-from harness.lsm_denials import Denials
 from jaula.storage.checkpoints import CheckpointStore
 
-pytestmark = [pytest.mark.vm, pytest.mark.criu, pytest.mark.needs("/sys/fs/selinux/enforce")]
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.usefixtures("print_denials"),
+    pytest.mark.criu,
+    pytest.mark.needs("/sys/fs/selinux/enforce"),
+]
 
 LOOP = "while :; do sleep 1; done"
 OTHER = "system_u:system_r:kernel_t:s0"
@@ -22,21 +23,7 @@ LABEL = "system_u:system_r:spc_t:s0"
 
 
 def labels(engine: PrivateEngine, container: str) -> set[str]:
-    """Return the labels of all threads of a container."""
-    return {
-        (task / "attr/current").read_text().rstrip("\0\n")
-        for pid in processes(containers.pid(engine, container))
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        if "\nState:\tZ" not in (task / "status").read_text()
-    }
-
-
-@pytest.fixture(autouse=True)
-def _denials() -> Iterator[None]:
-    """Print the denials of a failed test."""
-    denials = Denials()
-    yield
-    print("\n".join(denials.containing()))
+    return thread_labels(engine, container, "attr/current")
 
 
 def restore(engine: PrivateEngine, name: str) -> None:
