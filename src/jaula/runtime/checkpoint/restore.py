@@ -33,7 +33,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from jaula.errors import Conflict, JaulaError, RuntimeFailure
+from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel import keyring, mounts, namespaces, selinuxfs, tty
 from jaula.runtime.checkpoint import (
     affinity,
@@ -52,7 +52,7 @@ from jaula.runtime.checkpoint.hold import receive_go, receive_images, send_early
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 from jaula.runtime.create import id_maps, mount_plan
-from jaula.runtime.create.create import CreateOptions
+from jaula.runtime.create.create import CreateOptions, check_thawed
 from jaula.runtime.create.id_maps import host_id
 from jaula.runtime.create.process import (
     FdStack,
@@ -113,11 +113,7 @@ def start(
             check.check(read, confinement)
             cgroup = interfaces.cgroups.create(options.cgroup)
             try:
-                if cgroup.frozen():
-                    raise Conflict(
-                        f"cgroup {options.cgroup} is frozen: the container could not start",
-                        hint="thaw the cgroup that it is below",
-                    )
+                check_thawed(cgroup, options.cgroup)
                 warnings: tuple[str, ...] = ()
                 if linux.resources is not None:
                     # CRIU runs tar in the cgroup, so the limit of processes follows.

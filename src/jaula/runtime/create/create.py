@@ -89,11 +89,7 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
         debug(f"create cgroup {options.cgroup}")
         cgroup = interfaces.cgroups.create(options.cgroup)
         try:
-            if cgroup.frozen():
-                raise Conflict(
-                    f"cgroup {options.cgroup} is frozen: the container could not start",
-                    hint="thaw the cgroup that it is below",
-                )
+            check_thawed(cgroup, options.cgroup)
             debug("set the limits of the cgroup")
             warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
             pid, master, parent_stdio = _create_init(
@@ -115,6 +111,18 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
     finally:
         fd_stack.close()
         layer_clones.close()
+
+
+def check_thawed(cgroup: Cgroup, path: str) -> None:
+    """Check that processes can run in a new cgroup.
+
+    :raises Conflict: when it is frozen.
+    """
+    if cgroup.frozen():
+        raise Conflict(
+            f"cgroup {path} is frozen: the container could not start",
+            hint="thaw the cgroup that it is below",
+        )
 
 
 def _create_init(
