@@ -126,6 +126,8 @@ def follow(
                 ready, go_sent = False, True
                 debug("the process is ready: set its limits, let it continue")
                 set_limits(pid, process_spec)  # it has opened what it needs
+                os.waitpid(stage_pid, 0)  # it counts in the limit of processes until then
+                stage_pid = 0
                 seqpacket.send(sock, b"G%d" % pid)
         succeeded = waiting if waits_for_start else go_sent and not hooks_pending
         if failure is None and not succeeded:
@@ -141,7 +143,8 @@ def follow(
         if check is not None and not waiting:
             check(pid)
     except BaseException:
-        _kill(stage_pid)
+        if stage_pid:
+            _kill(stage_pid)
         if pid := pid or shared_pid.value:  # read when the stage can clone no more
             _kill(pid)
         if master >= 0:
@@ -150,7 +153,8 @@ def follow(
     finally:
         sock.close()
         os.close(stage_pidfd)
-    os.waitpid(stage_pid, 0)
+    if stage_pid:
+        os.waitpid(stage_pid, 0)
     return pid, master
 
 

@@ -1,0 +1,48 @@
+"""The synchronisation of the parent with a new process and the stage that cloned it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from jaula.kernel.namespaces import SharedPid
+from jaula.runtime import seqpacket
+from jaula.runtime.init import sync
+from jaula.spec.runtime import Process
+
+
+def forked(run: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(30)
+            run()
+        finally:
+            os._exit(70)
+    return pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGSTOP], ids=["sleeps", "is-stopped"])
+def test_the_stage_is_reaped_before_the_program_executes(number: signal.Signals) -> None:
+    """The stage counts in the container's limit of processes until it is reaped."""
+    stage_pid = forked(lambda: (os.kill(os.getpid(), number), signal.pause()))
+    stage = (stage_pid, os.pidfd_open(stage_pid))
+    parent, child = seqpacket.pair()
+
+    def process() -> None:
+        parent.close()
+        seqpacket.send(child, b"P%d" % os.getpid())
+        sync.wait_to_proceed(child)
+        gone = not os.path.exists(f"/proc/{stage_pid}")
+        os.execv("/bin/sh", ["sh", "-c", f"exit {0 if gone else 1}"])
+
+    pid = forked(process)
+    child.close()
+    followed = sync.follow(
+        parent, stage, SharedPid(), Process("/"), (0, 0), died_message="the process died"
+    )
+    assert followed == (pid, -1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
