@@ -42,6 +42,13 @@ class EndpointRequest(msgspec.Struct, frozen=True):
     carrier: bool = True  # packets arrive from the beginning
 
 
+class MacAddressInUse(JaulaError):
+    """Another interface of the parent has the MAC address.
+
+    The kernel deletes the interface of a container some milliseconds after its last process.
+    """
+
+
 class Network(ABC):
     """One network. ``endpoints`` is keyed by container id; ``warnings`` are for the operator.
 

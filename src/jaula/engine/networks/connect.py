@@ -8,9 +8,13 @@ theirs, or disconnected from theirs.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import time
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from jaula.engine.networks import endpoints as network_endpoints
 from jaula.engine.networks import etc_files
@@ -18,6 +22,7 @@ from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
+from jaula.network.network import MacAddressInUse
 from jaula.network.port_mapper import PortRequest
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import ANY
@@ -33,6 +38,9 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, Namespaces
 
 log = logging.getLogger("jaula.network")
+
+_DELETION_TIMEOUT = 3.0  # seconds in which the kernel deletes the interface of a former namespace
+_RETRY_INTERVAL = 0.02  # seconds
 
 
 class NetworkConnector:
@@ -112,25 +120,58 @@ class NetworkConnector:
                 sandboxes.release_address(address)
         # No other task runs between the release of an address and its use.
         resources.endpoints.append(
-            network.attach(
+            await self._add(
+                record,
                 name,
-                record.id,
+                msgspec.structs.replace(settings, mac_address=mac),
                 resources.net_fd,
-                ip=ip or None,
-                ip6=ip6 or None,
-                mac=mac or None,
-                container_name=record.name,
-                interface=network_endpoints.free_interface(
-                    e.interface for e in resources.endpoints
-                ),
+                resources.endpoints,
                 default_route=alone,
-                names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
-                links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
-                egress=record.resolved.egress,
-                listen=record.resolved.listen,
                 carrier=carrier,
             )
         )
+
+    async def _add(
+        self,
+        record: ContainerRecord,
+        name: str,
+        settings: EndpointSettings,
+        net_fd: int,
+        others: Iterable[Endpoint],
+        *,
+        default_route: bool = False,
+        carrier: bool = True,
+    ) -> Endpoint:
+        """Add an interface to a namespace that has those of ``others``.
+
+        Wait until the kernel has deleted a former interface that has the MAC address.
+        """
+        ip, ip6, mac = _addresses(settings)
+        deadline = time.monotonic() + _DELETION_TIMEOUT
+        while True:
+            try:
+                return self._services.network_manager.attach(
+                    name,
+                    record.id,
+                    net_fd,
+                    ip=ip or None,
+                    ip6=ip6 or None,
+                    mac=mac or None,
+                    container_name=record.name,
+                    interface=network_endpoints.free_interface(each.interface for each in others),
+                    default_route=default_route,
+                    names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
+                    links=network_endpoints.link_aliases(record, settings)
+                    if name != DEFAULT
+                    else {},
+                    egress=record.resolved.egress,
+                    listen=record.resolved.listen,
+                    carrier=carrier,
+                )
+            except MacAddressInUse:
+                if time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(_RETRY_INTERVAL)
 
     def _publish(self, record: ContainerRecord, gateways: Gateways) -> None:
         """Publish the ports on the networks with the default routes.
@@ -230,7 +271,7 @@ class NetworkConnector:
         fds = join.open_namespaces(container, ("network",))
         net_fd = fds["network"]
         try:
-            endpoint = self._add(record, name, settings, net_fd)
+            endpoint = await self._add(record, name, settings, net_fd, record.endpoints)
             try:
                 # Saved first: if the engine is killed now, the next one sets the routes.
                 self._save_endpoints(
@@ -276,27 +317,6 @@ class NetworkConnector:
         self._services.network_manager.unpublish(record.id)
         self._publish(before, new)
         self._save_endpoints(container, self._current(record.id, record.endpoints))
-
-    def _add(
-        self, record: ContainerRecord, name: str, settings: EndpointSettings, net_fd: int
-    ) -> Endpoint:
-        """Add an interface to a running container, without default routes."""
-        ip, ip6, mac = _addresses(settings)
-        return self._services.network_manager.attach(
-            name,
-            record.id,
-            net_fd,
-            ip=ip or None,
-            ip6=ip6 or None,
-            mac=mac or None,
-            container_name=record.name,
-            interface=network_endpoints.free_interface(e.interface for e in record.endpoints),
-            default_route=False,
-            names=network_endpoints.dns_names(record, settings) if name != DEFAULT else (),
-            links=network_endpoints.link_aliases(record, settings) if name != DEFAULT else {},
-            egress=record.resolved.egress,
-            listen=record.resolved.listen,
-        )
 
     async def disconnect(self, container: Container, name: str) -> None:
         """Disconnect a container from a network, now if it runs, and for every start.

@@ -7,13 +7,15 @@ interface is created in the container's network namespace and disappears with it
 
 from __future__ import annotations
 
+import errno
+
 import msgspec
 
 from jaula.errors import JaulaError
 from jaula.network import endpoint_config, host_routes
 from jaula.network.drivers.parent_interface import ParentInterface
 from jaula.network.ipam import Addresses, IpamPlan
-from jaula.network.network import Network, OtherSubnets
+from jaula.network.network import MacAddressInUse, Network, OtherSubnets
 from jaula.spec.endpoint import Endpoint
 
 ROUTED_MODES = ("l3", "l3s")
@@ -68,8 +70,13 @@ class MacvlanNetwork(Network):
         created = self.parent.connect(endpoint, netns_fd)
         try:
             endpoint_config.configure(created, netns_fd, default_route=default_route)
-        except OSError:
+        except OSError as error:
             endpoint_config.remove(created, netns_fd)
+            if error.errno in (errno.EADDRINUSE, errno.EBUSY):  # by kernel release
+                raise MacAddressInUse(
+                    f"failed to set up network {self.network} for {endpoint.container_name}:"
+                    f" another interface of {self.name} has the MAC address {endpoint.mac}"
+                ) from error
             raise
         return created
 

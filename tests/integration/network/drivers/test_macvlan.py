@@ -22,9 +22,10 @@ from jaula.kernel.rtnetlink import (
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
 from jaula.network.drivers.parent_interface import dummy_name
+from jaula.network.network import MacAddressInUse
 from jaula.spec.network import NetworkRecord, Pool
 
-from ..conftest import HOST_OUTER, OUTSIDE, Topology, join, listen, new_namespace, talks
+from ..conftest import HOST_OUTER, OUTSIDE, Box, Topology, join, listen, new_namespace, talks
 
 SUBNET = "198.51.100.0/24"  # of the link between the host and the machine outside
 PORT = 8000
@@ -284,3 +285,21 @@ def test_a_parent_that_appears_later_is_used(topology: Topology) -> None:
             assert inside.link("eth0") is None, "it goes with its parent"
     with pytest.raises(JaulaError, match="late0 does not exist"):
         join(topology, "late")
+
+
+@pytest.fixture
+def taken(topology: Topology) -> Box:
+    """A container whose MAC address another one asks for."""
+    with in_netns(topology.host):
+        topology.manager.define(on_wire("wire"))
+    return join(topology, "wire")
+
+
+def test_a_mac_address_of_another_interface_is_refused(topology: Topology, taken: Box) -> None:
+    mac = taken.endpoint.mac
+    with pytest.raises(
+        MacAddressInUse, match=f"another interface of up0 has the MAC address {mac}"
+    ):
+        join(topology, "wire", mac=mac)
+    assert len(topology.manager.endpoints("wire")) == 1
+    assert join(topology, "wire").address == "198.51.100.66", "the address is free again"
