@@ -62,6 +62,7 @@ class PrivateEngine:
     extra_flags: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     netns: str = ""  # name of an existing network namespace to run in
+    mntns: str = ""  # path of an existing mount namespace to run in
 
     @property
     def tag(self) -> str:
@@ -133,6 +134,8 @@ class PrivateEngine:
             time.sleep(0.05)
 
     def _prefix(self, own_network: bool) -> tuple[str, ...]:
+        if self.mntns:
+            return ("nsenter", f"--mount={self.mntns}")
         if self.netns:
             return ("nsenter", f"--net=/run/netns/{self.netns}")
         return ("unshare", "--net") if own_network else ()
