@@ -72,7 +72,7 @@ class UnixConnection(http.client.HTTPConnection):
         return json.loads(text) if text[:1] in (b"{", b"[") else None
 
 
-def wait_for(condition: Any, what: str, seconds: float = 60.0) -> None:
+def wait_for(condition: Any, what: str, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
