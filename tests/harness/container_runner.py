@@ -23,6 +23,7 @@ CAPABILITIES = (
     "CAP_KILL",
 )
 NULL = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
+NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "user", "cgroup")
 _numbers = itertools.count()
 
 
@@ -36,9 +37,10 @@ def make_spec(
     cwd: str = "/",
     user: oci.User | None = None,
     resources: oci.Resources | None = None,
+    namespaces: tuple[str, ...] = NAMESPACES,
 ) -> oci.Spec:
     """Return a small spec like the engine's."""
-    mapping = (oci.IDMapping(0, first_id, 65536),)
+    mapping = (oci.IDMapping(0, first_id, 65536),) if "user" in namespaces else ()
     secure = ("nosuid", "noexec", "nodev")
     return oci.Spec(
         process=oci.Process(
@@ -69,10 +71,7 @@ def make_spec(
             *mounts,
         ),
         linux=oci.Linux(
-            namespaces=tuple(
-                oci.Namespace(kind)
-                for kind in ("pid", "network", "ipc", "uts", "mount", "user", "cgroup")
-            ),
+            namespaces=tuple(oci.Namespace(kind) for kind in namespaces),
             uid_mappings=mapping,
             gid_mappings=mapping,
             devices=tuple(oci.Device(f"/dev/{name}", "c", 1, minor) for name, minor in NULL),

@@ -116,6 +116,20 @@ def close_fds_except(keep: Iterable[int]) -> None:
     _close_range(first, 0xFFFFFFFF, 0)
 
 
+def open_fds() -> tuple[int, ...]:
+    """Return the descriptors of this process, in ascending order."""
+    listed = sorted(map(int, os.listdir("/proc/self/fd")))
+    return tuple(fd for fd in listed if _is_open(fd))  # one of the listing itself is closed
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 class Execve:
     """A prepared execve(2), which makes no other system call and allocates no memory of note.
 

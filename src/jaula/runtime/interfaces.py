@@ -87,13 +87,14 @@ class FollowLogs(Protocol):
 
 
 class Interfaces(msgspec.Struct, frozen=True):
-    """The implementations that the runtime works with."""
+    """The implementations that the runtime works with; ``fds`` are descriptors that they hold."""
 
     cgroups: CgroupDriver
     absent_cgroup: AbsentCgroup
     open_log: OpenLog
     seccomp_program: SeccompProgram
     follow_logs: FollowLogs
+    fds: tuple[int, ...] = ()
 
 
 def ignore(_text: str) -> None:

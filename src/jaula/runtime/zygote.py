@@ -60,14 +60,18 @@ def _run(
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
     os.chdir("/")
     process.close_fds_except((engine.fileno(),))  # drop the engine's lock and sockets
+    before = set(process.open_fds())
     interfaces = load_interfaces()
+    interfaces = msgspec.structs.replace(
+        interfaces, fds=tuple(fd for fd in process.open_fds() if fd not in before)
+    )
     capabilities.last_cap()  # known to all processes that are forked
     gc.collect()
     gc.freeze()
     gc.disable()
-    spares = SpareShims(engine, interfaces)
+    spares = SpareShims(engine, interfaces, spare_shims)
     while _serve(engine, interfaces, spares):
-        while len(spares) < spare_shims and not select.select([engine], [], [], _IDLE)[0]:
+        while len(spares) < spares.limit and not select.select([engine], [], [], _IDLE)[0]:
             if _has_restored:
                 _import_restore()
             spares.fork()
@@ -103,7 +107,7 @@ def _serve(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) ->
         else:
             _has_restored = _has_restored or request.restore is not None
             if not spares.start(data, fds):
-                _start(request, fds, engine, interfaces)
+                _start(request, fds, engine, interfaces, shim.SpawnHelper(ahead=spares.limit > 0))
     except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
         _log_error(error)
     finally:
@@ -141,14 +145,18 @@ def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
 
 
 def _start(
-    request: StartRequest, fds: list[int], engine: socket.socket, interfaces: Interfaces
+    request: StartRequest,
+    fds: list[int],
+    engine: socket.socket,
+    interfaces: Interfaces,
+    spawn_helper: shim.SpawnHelper,
 ) -> None:
     """Fork a shim. The zygote returns at once; the shim never does."""
     if os.fork():
         return
     engine.close()
     _leave_zygote()
-    shim.main(request, list(fds), interfaces, shim.SpawnHelper())
+    shim.main(request, list(fds), interfaces, spawn_helper)
 
 
 def _leave_zygote() -> None:
@@ -160,9 +168,10 @@ def _leave_zygote() -> None:
 
 
 class SpareShims:
-    """The shims that are forked before there are requests for them, oldest first."""
+    """Up to ``limit`` shims that are forked before there are requests for them, oldest first."""
 
-    def __init__(self, engine: socket.socket, interfaces: Interfaces) -> None:
+    def __init__(self, engine: socket.socket, interfaces: Interfaces, limit: int) -> None:
+        self.limit = limit
         self._engine = engine
         self._interfaces = interfaces
         self._socks: list[_socket.socket] = []
@@ -203,7 +212,7 @@ class SpareShims:
 def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
     """Wait for a request, and become its shim. Return if the zygote has ended."""
     _leave_zygote()
-    spawn_helper = shim.SpawnHelper()
+    spawn_helper = shim.SpawnHelper(ahead=True)
     spawn_helper.prepare(interfaces, sock)
     prefault.run(prefault.of_shim(interfaces), sock)
     data, fds = seqpacket.receive(sock)

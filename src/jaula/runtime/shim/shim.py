@@ -73,6 +73,11 @@ COMM = "jaula-shim"  # name of the processes of a shim (proc_pid_comm(5))
 MAX_RECORDINGS = 1000  # sessions of one container that are recorded
 UNNAMED = "/jaula/unnamed"  # cgroup for a spec without linux.cgroupsPath
 
+_IDLE = 0.02
+"""Seconds after an exec until the helper of the next one is forked."""
+_SPARE_TIME = 5.0
+"""Seconds that a spare helper waits for an exec."""
+
 
 class _ExecProcess(NamedTuple):
     """An exec'd process that has not been reaped."""
@@ -109,6 +114,7 @@ class Shim:
         self.draining = Drain()
         self.recordings = 0
         self.reaper = Reaper(self.event_loop)
+        self.spare_due: float | None = None  # monotonic time to fork a spare helper, or to end it
         self.started_at = 0.0
         self.oom_kills_seen = 0
         self.oom_fd: int | None = None
@@ -364,10 +370,12 @@ class Shim:
         """Start an exec'd process, attach its client, and return its host pid."""
         stream, before = request.stream, _children()
         try:
-            handle = self.spawn_helper.run(lambda: self._make_exec(request))
+            handle = self.spawn_helper.execute(request, lambda: self._make_exec(request))
         except HelperKilled:
             self._kill_new_children(before)
             raise
+        if self.spawn_helper.ahead and self.request.runtime is None:
+            self.spare_due = time.monotonic() + _IDLE
         pidfd = process.pidfd_open(handle.pid)
         stdio = StdioRelay(
             self.event_loop,
@@ -403,7 +411,43 @@ class Shim:
             exec_pids = (each.pid for each in self.execs.values())
             self.reaper.scan({self.init.pid, *exec_pids})
 
-    def _make_exec(self, request: ExecRequest) -> ProcessHandle:
+    def _keep_spare_helper(self) -> None:
+        """Fork a spare helper some time after an exec, and end it if no other exec follows."""
+        if self.spare_due is None or time.monotonic() < self.spare_due:
+            return
+        if self.spawn_helper.has_spare:
+            self.spare_due = None
+            self.spawn_helper.end_spare()
+            return
+        self.spare_due = time.monotonic() + _SPARE_TIME
+        self.spawn_helper.prepare_exec(self._spare_exec)
+
+    def _spare_exec(self, sock: _socket.socket) -> ProcessHandle:
+        """Wait for a request, and create its process. Runs in the spare helper.
+
+        It has no descriptor of the container's output or of a client, which would keep it open.
+        """
+        process.close_fds_except((*self.interfaces.fds, sock.fileno(), self.pidfd))
+        cgroup = self.interfaces.cgroups.open(self.init.cgroup)
+        prefault.run((self._prefault_exec,), sock)
+        data, _ = seqpacket.receive(sock)
+        if not data:
+            raise RuntimeFailure("the shim has ended")
+        request = protocol.decode_shim_request(data)
+        assert isinstance(request, ExecRequest)
+        return self._make_exec(request, cgroup)
+
+    def _prefault_exec(self) -> None:
+        """Compile the container's own process, as an exec'd one."""
+        spec = _read_spec(self.request.bundle)
+        fd_stack = FdStack()
+        try:
+            if spec.process is not None:
+                self._compile_exec(spec, spec.process, fd_stack)
+        finally:
+            fd_stack.close()
+
+    def _make_exec(self, request: ExecRequest, cgroup: Cgroup | None = None) -> ProcessHandle:
         """Create an exec'd process; the container's spec applies to it. Runs in the helper."""
         spec = _read_spec(self.request.bundle)
         linux, process_spec = spec.linux, request.process
@@ -425,26 +469,32 @@ class Shim:
             )
         fd_stack = FdStack()
         try:
-            config = init_exec.prepare(
-                process_spec,
-                linux,
-                _state(self.request, spec, "running", self.init.pid),
-                self.interfaces,
-                fd_stack,
-                seccomp_cache=self.request.seccomp_cache,
-                annotations=spec.annotations,
-                for_exec=True,
-            )
+            config = self._compile_exec(spec, process_spec, fd_stack)
             options = runtime_exec.ExecOptions(
                 owner_ids=owner_ids,
                 stdin_open=stdin_open,
                 console=request.console,
             )
             return runtime_exec.start(
-                self.init.pid, self.pidfd, self.cgroup, process_spec, config, options
+                self.init.pid, self.pidfd, cgroup or self.cgroup, process_spec, config, options
             )
         finally:
             fd_stack.close()
+
+    def _compile_exec(
+        self, spec: oci.Spec, process_spec: oci.Process, fd_stack: FdStack
+    ) -> init_exec.ProcessConfig:
+        assert spec.linux is not None
+        return init_exec.prepare(
+            process_spec,
+            spec.linux,
+            _state(self.request, spec, "running", self.init.pid),
+            self.interfaces,
+            fd_stack,
+            seccomp_cache=self.request.seccomp_cache,
+            annotations=spec.annotations,
+            for_exec=True,
+        )
 
     def _exec_ended(self, exec_id: str) -> None:
         """Reap an exec'd process, report its exit status and drain its output."""
@@ -461,11 +511,13 @@ class Shim:
 
     def _run_once(self) -> None:
         """Run one round of the event loop, the log's periodic work, and the drain deadlines."""
-        timeouts = (self.stdio.poll(), self.draining.timeout())
+        spare = None if self.spare_due is None else max(0.0, self.spare_due - time.monotonic())
+        timeouts = (self.stdio.poll(), self.draining.timeout(), spare)
         self.event_loop.run_once(
             min((timeout for timeout in timeouts if timeout is not None), default=None)
         )
         self.draining.close_finished()
+        self._keep_spare_helper()
 
     # exit
 
@@ -539,6 +591,8 @@ class Shim:
             self._report_oom()
         while self.exit_record is None:
             self._run_once()
+        self.spare_due = None
+        self.spawn_helper.end_spare()
         self.engines.stop_listening()
         self.draining.add(self.stdio)
         while self.draining:
@@ -738,10 +792,13 @@ class SpawnHelper:
     its pidfd, and not from the socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ahead: bool = False) -> None:
+        """Initialise; ``ahead`` says that the helpers of execs are forked before their requests."""
+        self.ahead = ahead
         self.timeout: float | None = 0.0  # seconds that a helper has; None: no limit
         self._helper = 0
         self._sock: _socket.socket | None = None  # to a helper that waits
+        self._spare: _socket.socket | None = None  # to one that waits for an exec
 
     def prepare(self, interfaces: Interfaces, zygote: _socket.socket) -> None:
         """Fork the helper of a start ahead. It closes the socket ``zygote`` of its shim."""
@@ -802,8 +859,47 @@ class SpawnHelper:
         :raises RuntimeFailure: with the error that the helper reported.
         :raises HelperKilled: when the helper died, or did not report within the timeout.
         """
+        self.end_spare()
         self.wait()
         return self._receive(self._fork(lambda _: work()))
+
+    @property
+    def has_spare(self) -> bool:
+        """Return whether a helper was forked for the next exec."""
+        return self._spare is not None
+
+    def prepare_exec(self, work: Callable[[_socket.socket], ProcessHandle]) -> None:
+        """Fork the helper of the next exec ahead; ``work`` receives the request.
+
+        The shim is no subreaper until then: orphans of a container that is in the pid namespace of
+        the host would become its children, and nobody would reap them.
+        """
+        self.wait()
+        self._spare = self._fork(work)
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+
+    def execute(self, request: ExecRequest, work: Callable[[], ProcessHandle]) -> ProcessHandle:
+        """Let the spare helper carry out an exec; without one, run ``work``.
+
+        It raises as :meth:`run`.
+        """
+        if self._spare is None:
+            return self.run(work)
+        sock, self._spare = self._spare, None
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        try:
+            seqpacket.send(sock, protocol.encode(request))
+        except BrokenPipeError:  # it was killed, or has failed, before there was a request
+            sock.close()
+            return self.run(work)
+        return self._receive(sock)
+
+    def end_spare(self) -> None:
+        """End the spare helper, if there is one."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+            self.wait()
 
     def _fork(self, work: Callable[[_socket.socket], ProcessHandle]) -> _socket.socket:
         """Fork a helper, and return the socket on which it reports."""
@@ -865,9 +961,9 @@ class SpawnHelper:
     def wait(self) -> None:
         """Wait until the helper has exited: the process that it created is our child then.
 
-        The helper has reported or failed, so it is killed: it may be stopped.
+        The helper has reported or failed, so it is killed: it may be stopped. A spare one stays.
         """
-        if self._helper:
+        if self._helper and self._spare is None:
             os.kill(self._helper, signal.SIGKILL)
             os.waitpid(self._helper, 0)
             self._helper = 0

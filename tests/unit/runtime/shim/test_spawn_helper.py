@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -10,11 +11,13 @@ from typing import Any, cast
 import pytest
 
 from jaula.errors import RuntimeFailure
+from jaula.runtime import seqpacket
 from jaula.runtime.create.process import ProcessHandle
 from jaula.runtime.interfaces import Interfaces
-from jaula.runtime.protocol import LogSetup, StartRequest
+from jaula.runtime.protocol import ExecRequest, LogSetup, StartRequest, decode_shim_request
 from jaula.runtime.shim import shim
 from jaula.spec.rootfs import DirectoryRoot
+from jaula.spec.runtime import Process
 
 REQUEST = StartRequest("c", "/bundle", "/run", DirectoryRoot("/"), LogSetup("none", {}, ""))
 NO_INTERFACES = cast(Interfaces, None)
@@ -115,3 +118,71 @@ def test_a_helper_that_hangs_is_killed(
     assert not helper.cancel()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def spare_child(helper: shim.SpawnHelper, work: Any) -> int:
+    """Prepare the helper of an exec, and return its pid."""
+    before = set(shim._children())
+    helper.prepare_exec(work)
+    (pid,) = shim._children() - before
+    return pid
+
+
+def served(sock: Any) -> ProcessHandle:
+    """Return the number of the request as a pid."""
+    data, _ = seqpacket.receive(sock)
+    request = decode_shim_request(data)
+    assert isinstance(request, ExecRequest)
+    return ProcessHandle(request.number)
+
+
+EXEC = ExecRequest(42, "e1", Process("/"))
+
+
+def other() -> ProcessHandle:
+    return ProcessHandle(7)
+
+
+def test_a_spare_helper_serves_one_exec(helper: shim.SpawnHelper) -> None:
+    pid = spare_child(helper, served)
+    helper.wait()  # ends helpers that have reported only
+    assert helper.has_spare
+    assert not is_subreaper()
+    assert helper.execute(EXEC, other).pid == 42
+    assert is_subreaper(), "the process that it has created must become a child"
+    helper.wait()
+    assert not is_subreaper()
+    assert pid not in shim._children()
+    assert helper.execute(EXEC, other).pid == 7, "there is no spare helper"
+    helper.wait()
+
+
+@pytest.mark.parametrize("failure", ["killed", "raises"])
+def test_an_exec_needs_no_spare_helper(helper: shim.SpawnHelper, failure: str) -> None:
+    def work(sock: Any) -> ProcessHandle:
+        if failure == "raises":
+            raise RuntimeFailure("no cgroup")
+        return served(sock)
+
+    pid = spare_child(helper, work)
+    if failure == "killed":
+        os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert helper.execute(EXEC, other).pid == 7
+    helper.wait()
+    assert pid not in shim._children()
+
+
+def test_other_work_and_the_end_of_the_shim_end_a_spare_helper(helper: shim.SpawnHelper) -> None:
+    for end in (helper.end_spare, lambda: helper.run(other)):
+        pid = spare_child(helper, served)
+        end()
+        assert not helper.has_spare
+        assert pid not in shim._children()
+        helper.wait()
+
+
+def is_subreaper() -> bool:
+    value = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(37, ctypes.byref(value))  # PR_GET_CHILD_SUBREAPER
+    return bool(value.value)
