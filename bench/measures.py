@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import tempfile
 import time
@@ -145,6 +146,34 @@ def _running(engine: Engine, count: int, clients: int) -> Iterator[list[str]]:
     yield names
     for first in range(0, len(names), 20):
         engine.remove(*names[first : first + 20])
+
+
+def crowded_start(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
+    """Start of a container beside 480 running ones, divided by a start beside none"""
+    samples: Samples = {}
+    for engine in (e for e in engines if e.socket):
+        alone = _start_times(engine, [f"alone{number}" for number in range(20)])
+        with _running(engine, RUNNING - len(alone), options.clients):
+            crowded = _start_times(engine, [f"crowded{number}" for number in range(20)])
+        samples[engine.name] = [statistics.median(crowded) / statistics.median(alone)]
+    return samples
+
+
+def _start_times(engine: Engine, names: Sequence[str]) -> list[float]:
+    """Start containers one after the other; return the seconds of each start."""
+    client = engine.connect()
+    body = {"Image": IMAGE, "Cmd": ["sleep", "3600"], "HostConfig": {}}
+    times = []
+    try:
+        for name in names:
+            client.call("POST", f"/containers/create?name={name}", body)
+            begin = time.perf_counter()
+            client.call("POST", f"/containers/{name}/start")
+            times.append(time.perf_counter() - begin)
+    finally:
+        client.close()
+        engine.remove(*names)
+    return times
 
 
 def engine_start(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Samples:
@@ -294,6 +323,7 @@ ALL: dict[str, Measure] = {
     "monitor_memory": monitor_memory,
     "burst": burst,
     "restart": restart,
+    "crowded_start": crowded_start,
     "verify": verify,
     "floor": floor,
     "phases": phases,
