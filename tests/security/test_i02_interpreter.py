@@ -19,6 +19,7 @@ import pytest
 
 from harness.engine import PROJECT
 from harness.private_runtime import Bundle, PrivateRuntime
+from jaula.oci import clone_exec
 
 REFUSED = "Read-only file system"
 # For this script the kernel runs the executable of the calling process. It keeps a descriptor
@@ -44,10 +45,11 @@ HOST_LIBRARIES = [
 
 
 class Copied:
-    """The runtime, run by a copy of the interpreter."""
+    """The runtime, run by a copy of the interpreter; ``start`` are the words before it."""
 
-    def __init__(self, runtime: PrivateRuntime) -> None:
+    def __init__(self, runtime: PrivateRuntime, start: list[str]) -> None:
         self.runtime = runtime
+        self.start_words = start
         self.python = runtime.base / "interpreter"
         shutil.copy(os.path.realpath(sys.executable), self.python)
         self.before = self.digest()
@@ -58,7 +60,7 @@ class Copied:
 
     def words(self, *words: str) -> list[str]:
         main = str(PROJECT / "src/jaula/oci/__main__.py")
-        start = [str(self.python), "-I", "-S", "-X", "utf8", main]
+        start = [*self.start_words, str(self.python), "-I", "-S", "-X", "utf8", main]
         return [*start, "--root", str(self.runtime.root), *words]
 
     def call(self, *words: str) -> str:
@@ -99,12 +101,19 @@ def runtime(tmp_path: Path) -> Iterator[PrivateRuntime]:
         made.clear()
 
 
-@pytest.fixture
-def copied(runtime: PrivateRuntime) -> Copied:
+@pytest.fixture(params=["interpreter", clone_exec.NAME])
+def copied(runtime: PrivateRuntime, request: pytest.FixtureRequest) -> Copied:
+    """The interpreter makes the clone, or the program of the launcher does."""
+    start = []
+    if request.param == clone_exec.NAME:
+        program = runtime.base / clone_exec.NAME
+        program.write_bytes(clone_exec.program())
+        program.chmod(0o755)
+        start = [str(program)]
     (runtime.rootfs / "attack").write_text(ATTACK)
     (runtime.rootfs / "attack").chmod(0o755)
     runtime.config["mounts"] += HOST_LIBRARIES
-    return Copied(runtime)
+    return Copied(runtime, start)
 
 
 def _wait_for(path: str, lines: int) -> list[str]:
@@ -164,6 +173,28 @@ def test_a_waiting_init_runs_from_a_read_only_mount(
     assert os.path.samefile(executable, copied.python)
     copied.call("delete", "--force", bundle.id)
     assert not os.statvfs(copied.python).f_flag & os.ST_RDONLY, "the host's own mount was changed"
+
+
+@pytest.mark.parametrize("cve", ["CVE-2019-5736"])
+def test_an_init_of_the_launcher_runs_from_a_read_only_mount(
+    runtime: PrivateRuntime, cve: str
+) -> None:
+    bundle = runtime.bundle()
+    launcher = [str(PROJECT / "jaula-runtime"), "--root", str(runtime.root)]
+    pid_file = bundle.path / "pid"
+    flags = ["--pid-file", str(pid_file), "--bundle", str(bundle.path)]
+    with (bundle.path / "out").open("wb") as out:
+        subprocess.run(
+            [*launcher, "create", *flags, bundle.id],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            timeout=20,
+            check=True,
+        )
+    executable = f"/proc/{pid_file.read_text()}/exe"
+    assert os.statvfs(executable).f_flag & os.ST_RDONLY
+    subprocess.run([*launcher, "delete", "--force", bundle.id], timeout=20, check=True)
 
 
 def test_descriptors_and_input_survive_the_re_execution(

@@ -1,75 +1,161 @@
-"""Build the archive of compiled modules, for ``scripts/setup``.
+"""Build the files that start ``jaula-runtime`` faster, for ``scripts/setup``.
 
-It holds the modules that the commands load: ours, the standard library's and msgspec's. Docstrings
-and annotations of functions are left out, and with ``-X no_debug_ranges`` the columns of source
-lines. That halves the size.
+These are the archive of compiled modules, the script that loads it, and the program that executes
+the interpreter from a read-only clone (:mod:`jaula.oci.clone_exec`).
+
+The archive holds the modules that the commands load, of this package, the standard library and
+msgspec, and the paths of extension modules. Docstrings and annotations of functions are left out,
+and with ``-X no_debug_ranges`` the columns of source lines. That halves the size.
+
+Each command is imported in a new interpreter, which reports the modules in the order in which their
+execution ended: a module follows those that it imports. A module of a package that is being
+executed itself is not in that order, and is imported as usual.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
+import subprocess
 import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 
-from jaula.oci import commands, fast_import, pyc_archive
+from jaula.oci import clone_exec, fast_import, pyc_archive
+from jaula.oci.main import COMMANDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, ModuleType
 
-LAZY_MODULES = (
-    "jaula.oci.main",
-    "jaula.oci.foreground",
+_V2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+_CGROUPS = ("jaula.cgroups.v2.driver",) if _V2 else ("jaula.cgroups.v1.driver",)
+_CREATE = (*_CGROUPS, "jaula.security.seccomp.seccomp")
+COMMAND_MODULES = {
+    "create": _CREATE,
+    "run": (*_CREATE, "jaula.oci.foreground"),
+    "exec": (*_CREATE, "jaula.oci.foreground"),
+    "delete": _CGROUPS,
+}
+"""Modules that a command usually imports lazily, by command."""
+OTHER_MODULES = (
     "jaula.cgroups.v1.driver",
     "jaula.cgroups.v2.driver",
-    "jaula.security.seccomp.seccomp",
     "jaula.runtime.init.hooks",
     "jaula.runtime.init.landlock",
 )
-"""Modules that are imported lazily, besides the commands."""
+"""Modules that are imported lazily, and only sometimes."""
+_START = ("jaula.oci.entry", "jaula.oci.cloned_binary", "jaula.oci.fast_import")
+_RECORD = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+sys.modules["typing_extensions"] = None
+from _frozen_importlib_external import SourceFileLoader
+plain = SourceFileLoader.exec_module
+def exec_module(self, module):
+    plain(self, module)
+    name = module.__name__
+    parent = name.rpartition(".")[0]
+    if not parent or parent in order:
+        order[name] = None
+order = {}
+SourceFileLoader.exec_module = exec_module
+from jaula.oci import fast_import
+sys.meta_path.insert(0, fast_import.Finder())
+for name in sys.argv[3:]:
+    __import__(name)
+print(*order)
+"""
 
 
 def main() -> None:
-    """Load what the commands load, and write it to the archive.
+    """Load what the commands load, and write the files.
 
-    :raises OSError: when the archive cannot be written.
+    :raises OSError: when a file cannot be written.
     """
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
     sys.meta_path.insert(0, fast_import.Finder())
-    for file in os.listdir(commands.__path__[0]):
-        if file.endswith(".py"):
-            __import__(f"{commands.__name__}.{file.removesuffix('.py')}")
-    for name in LAZY_MODULES:
+    order = {command: record_order(command) for command in COMMANDS}
+    names = {name for names in order.values() for name in names}
+    for name in (*sorted(names), *OTHER_MODULES):
         __import__(name)
-    write(pyc_archive.archive_path(), sorted(sys.modules))
+    path = pyc_archive.archive_path()
+    write(path, sorted(sys.modules), order)
+    directory = os.path.dirname(path)
+    write_script(f"{directory}/{pyc_archive.SCRIPT}")
+    if os.uname().machine == clone_exec.MACHINE:
+        _write(f"{directory}/{clone_exec.NAME}", clone_exec.program(), 0o755)
 
 
-def write(path: str, names: list[str]) -> None:
-    """Write an archive of the loaded modules ``names`` that have a source file."""
+def record_order(command: str) -> tuple[str, ...]:
+    """Return the modules of a command in the order in which their execution ends."""
+    names = (
+        *_START,
+        "jaula.oci.main",
+        f"jaula.oci.commands.{command}",
+        *COMMAND_MODULES.get(command, ()),
+    )
+    start = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _RECORD, *sys.path[:2]]
+    printed = subprocess.run([*start, *names], check=True, stdout=subprocess.PIPE).stdout
+    return tuple(printed.decode().split())
+
+
+def write(path: str, names: list[str], order: dict[str, tuple[str, ...]]) -> None:
+    """Write an archive of the loaded modules ``names`` that have a file.
+
+    ``order`` has the modules of each command. Those of the same commands are one group.
+    """
+    files = {name: file for name in names if (file := _file(sys.modules[name], name))}
+    members: dict[object, list[str]] = {}
+    for name, file in files.items():
+        if file.endswith(".py"):
+            users = tuple(command for command in order if name in order[command])
+            members.setdefault(users or name, []).append(name)
     index: dict[str, tuple[object, ...]] = {}
-    code = bytearray()
-    for name in names:
-        spec = getattr(sys.modules[name], "__spec__", None)
-        if spec is None or spec.name != name or not (spec.origin or "").endswith(".py"):
-            continue
-        package_path = spec.submodule_search_locations
-        st = os.stat(spec.origin)
-        start = len(code)
-        code += marshal.dumps(compile_stripped(spec.origin))
-        index[name] = (
-            spec.origin,
-            st.st_mtime_ns,
-            st.st_size,
-            None if package_path is None else list(package_path),
-            start,
-            len(code),
-        )
-    index_data = marshal.dumps(index)
+    bounds = []
+    data = bytearray()
+    for group, group_names in enumerate(members.values()):
+        start = len(data)
+        data += marshal.dumps([compile_stripped(files[name]) for name in group_names])
+        bounds.append((start, len(data)))
+        for position, name in enumerate(group_names):
+            index[name] = (*_file_facts(name, files[name]), group, position)
+    for name in files.keys() - index.keys():
+        index[name] = (*_file_facts(name, files[name]), -1, 0)
+    archived = {
+        command: tuple(name for name in modules if name in index)
+        for command, modules in order.items()
+    }
+    index_data = marshal.dumps((index, bounds, archived))
+    _write(path, MAGIC_NUMBER + len(index_data).to_bytes(4, "little") + index_data + data)
+
+
+def _file(module: ModuleType, name: str) -> str:
+    """Return the file of a module in source form, or of an extension module; "" for others."""
+    spec = getattr(module, "__spec__", None)
+    if spec is None or spec.name != name or not (spec.origin or "").endswith((".py", ".so")):
+        return ""
+    return str(spec.origin)
+
+
+def _file_facts(name: str, file: str) -> tuple[object, ...]:
+    package_path = sys.modules[name].__spec__.submodule_search_locations  # type: ignore[union-attr]
+    st = os.stat(file)
+    path = None if package_path is None else list(package_path)
+    return file, st.st_mtime_ns, st.st_size, path
+
+
+def write_script(path: str) -> None:
+    """Write the compiled form of :mod:`jaula.oci.pyc_archive`, for the launcher to run."""
+    code = marshal.dumps(compile_stripped(pyc_archive.__file__))
+    _write(path, MAGIC_NUMBER + bytes(12) + code)
+
+
+def _write(path: str, data: bytes, mode: int = 0o644) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}"
     with open(temporary, "wb") as file:
-        file.write(MAGIC_NUMBER + len(index_data).to_bytes(4, "little") + index_data + code)
+        file.write(data)
+        os.fchmod(file.fileno(), mode)
     os.rename(temporary, path)
 
 

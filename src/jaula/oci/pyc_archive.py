@@ -1,9 +1,16 @@
 """The compiled modules of ``jaula-runtime`` in one file, loaded without a search.
 
-An import searches directories, compares times and opens a file; for the 150 modules of ``run`` that
-is 7 ms. ``scripts/setup`` writes their code into one archive (:mod:`jaula.oci.build_pyc_archive`).
-A module is taken from it if its source still has the recorded time and size, as with the
-interpreter's own ``__pycache__``. Otherwise, and without an archive, it is imported as usual.
+An import searches directories, compares times and opens a file, and the import system itself takes
+0.1 ms for a module. ``scripts/setup`` writes the code of all modules into one archive
+(:mod:`jaula.oci.build_pyc_archive`), with the modules that each command executes, in their order.
+:meth:`ArchiveFinder.load` executes those of one command before they are imported, so that their
+import statements find them loaded. Modules of the same commands are one group, which is decoded as
+a whole. A module is taken from the archive if its source still has the recorded time and size,
+as with the interpreter's own ``__pycache__``. Otherwise, and without an archive, it is imported as
+usual.
+
+The compiled form of this module is also the script that the launcher runs, since a script in source
+form is compiled anew each time.
 """
 
 from __future__ import annotations
@@ -16,24 +23,30 @@ from _frozen_importlib_external import MAGIC_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import ModuleType
-    from typing import NamedTuple
+    from collections.abc import Sequence
+    from types import CodeType, ModuleType
+    from typing import Any, NamedTuple
 
     class Entry(NamedTuple):
         """The location of a module's code; a plain tuple on disk.
 
-        ``package_path`` are the directories of a package.
+        ``package_path`` are the directories of a package. ``group`` is -1 for an extension module.
         """
 
         file: str
         mtime: int  # nanoseconds
-        size: int  # bytes of the source
+        size: int  # bytes of the file
         package_path: list[str] | None
-        start: int  # of its code, in bytes after the index
-        end: int
+        group: int
+        position: int  # in the group
+
+    Index = tuple[dict[str, Entry], list[tuple[int, int]], dict[str, tuple[str, ...]]]
+    """Entries by name, first and last byte of each group, modules of each command."""
 
 
-NAME = f"jaula-runtime.{sys.implementation.cache_tag}.codes"
+NAME = f"jaula-runtime.{sys.implementation.cache_tag}.modules"
+SCRIPT = "jaula-runtime.pyc"
+"""The compiled form of this module, beside the archive."""
 
 
 def archive_path() -> str:
@@ -41,58 +54,106 @@ def archive_path() -> str:
     return f"{__file__.rpartition('/')[0]}/__pycache__/{NAME}"
 
 
-def install() -> None:
-    """Load modules from the archive from now on, if there is one for this interpreter."""
+def install() -> ArchiveFinder | None:
+    """Import modules from the archive from now on, if there is one for this interpreter."""
+    return _install(archive_path(), __file__)
+
+
+def _install(path: str, own_file: str) -> ArchiveFinder | None:
+    """Install the archive at ``path`` if it is that of this interpreter and of ``own_file``."""
     try:
-        fd = posix.open(archive_path(), posix.O_RDONLY | posix.O_CLOEXEC)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
-        return
-    try:
-        data = posix.read(fd, posix.fstat(fd).st_size)
-    finally:
-        posix.close(fd)
-    magic, length = data[:4], int.from_bytes(data[4:8], "little")
-    if magic != MAGIC_NUMBER:
-        return
-    index = marshal.loads(data[8 : 8 + length])
-    if _is_own_archive(index):
-        sys.meta_path.insert(0, ArchiveFinder(index, data, 8 + length))
+        return None
+    head = posix.read(fd, 8)
+    length = int.from_bytes(head[4:], "little")
+    if head[:4] == MAGIC_NUMBER:
+        index = marshal.loads(posix.read(fd, length))
+        if _is_own_archive(index[0], own_file):
+            finder = ArchiveFinder(index, fd, 8 + length)
+            sys.meta_path.insert(0, finder)
+            return finder
+    posix.close(fd)
+    return None
 
 
-def _is_own_archive(index: dict[str, Entry]) -> bool:
+def _is_own_archive(entries: dict[str, Entry], own_file: str) -> bool:
     """Return whether an archive belongs to this tree; a copied tree has the other's."""
     try:
-        archived, own = posix.stat(index[__name__][0]), posix.stat(__file__)
+        archived, own = posix.stat(entries["jaula.oci.pyc_archive"][0]), posix.stat(own_file)
     except (KeyError, OSError):
         return False
     return (archived.st_dev, archived.st_ino) == (own.st_dev, own.st_ino)
 
 
 class ArchiveFinder:
-    """Finder and loader of the modules in the archive; a member of ``sys.meta_path``."""
+    """Finder and loader of the modules in the archive; a member of ``sys.meta_path``.
 
-    def __init__(self, index: dict[str, Entry], data: bytes, first: int) -> None:
-        self._index = index
-        self._code = memoryview(data)[first:]
+    ``fd`` is the open archive, and ``first`` the position of its groups.
+    """
+
+    def __init__(self, index: Index, fd: int, first: int) -> None:
+        self._index, self._groups, self._commands = index
+        self._fd = fd
+        self._first = first
+        self._codes: dict[int, list[CodeType]] = {}
+
+    def load(self, argv: Sequence[str]) -> None:
+        """Execute the modules of the first command in ``argv``, each after those it imports."""
+        modules = sys.modules
+        command = next((word for word in argv if word in self._commands), "")
+        for name in self._commands.get(command, ()):
+            spec = self.find_spec(name) if name not in modules else None
+            if spec is None:
+                continue
+            module = modules[name] = type(sys)(name)
+            module.__spec__ = spec
+            module.__loader__ = spec.loader
+            module.__file__ = spec.origin
+            package = name
+            parent, _, last = name.rpartition(".")
+            if spec.submodule_search_locations is None:
+                package = parent
+            else:
+                module.__path__ = spec.submodule_search_locations
+            module.__package__ = package
+            try:
+                exec(self._code(name), module.__dict__)  # noqa: S102 - a loader executes code
+            except BaseException:
+                del modules[name]
+                raise
+            if parent:
+                setattr(modules[parent], last, module)
+
+    def _code(self, name: str) -> CodeType:
+        """Return the code of a module; the groups that were read are kept."""
+        entry = self._index[name]
+        group = entry[4]
+        codes = self._codes.get(group)
+        if codes is None:
+            start, end = self._groups[group]
+            data = posix.pread(self._fd, end - start, self._first + start)
+            codes = self._codes[group] = marshal.loads(data)
+        return codes[entry[5]]
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Find a module; see importlib.abc.MetaPathFinder."""
         entry = self._index.get(name)
         if entry is None:
             return None
-        file, mtime, size, package_path, _, _ = entry
+        file, mtime, size, package_path, group, _ = entry
         try:
             st = posix.stat(file)
         except OSError:
             return None
         if st.st_mtime_ns != mtime or st.st_size != size:
             return None
-        spec = ModuleSpec(
-            name,
-            self,  # type: ignore[arg-type] # importlib.abc would be an import more
-            origin=file,
-            is_package=package_path is not None,
-        )
+        loader: Any = self
+        if group < 0:
+            from _frozen_importlib_external import ExtensionFileLoader
+
+            loader = ExtensionFileLoader(name, file)
+        spec = ModuleSpec(name, loader, origin=file, is_package=package_path is not None)
         spec.submodule_search_locations = package_path
         spec.has_location = True
         return spec
@@ -102,7 +163,26 @@ class ArchiveFinder:
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module's code."""
-        entry = self._index[module.__name__]
         exec(  # noqa: S102 - a loader executes code
-            marshal.loads(self._code[entry[4] : entry[5]]), module.__dict__
+            self._code(module.__name__), module.__dict__
         )
+
+
+def _run() -> None:
+    """Run the command; the file of this script is in the ``__pycache__`` of the package."""
+    directory = __file__.rpartition("/__pycache__/")[0]
+    source = directory.removesuffix("/jaula/oci")
+    packages = f"/.venv/lib/python3.{sys.version_info[1]}/site-packages"
+    sys.path[:0] = (source, source.removesuffix("/src") + packages)
+    finder = _install(f"{directory}/__pycache__/{NAME}", f"{directory}/pyc_archive.py")
+    if finder is None or finder.find_spec("jaula.oci.pyc_archive") is None:
+        words = list(sys.orig_argv)  # this script is not that of the present sources
+        words[words.index(__file__)] = f"{directory}/__main__.py"
+        posix.execv(sys.executable, words)
+    from jaula.oci.entry import start
+
+    start(finder.load)
+
+
+if __name__ == "__main__":
+    _run()

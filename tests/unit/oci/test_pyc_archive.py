@@ -40,7 +40,7 @@ def made(tmp_path: Path) -> Path:
         f"sys.path.insert(0, {str(tmp_path)!r}); import subject\n"
         "from jaula.oci import build_pyc_archive\n"
         f"path = {str(tmp_path / 'codes')!r}\n"
-        "build_pyc_archive.write(path, ['jaula.oci.pyc_archive', 'subject'])"
+        "build_pyc_archive.write(path, ['jaula.oci.pyc_archive', 'subject'], {})"
     )
     return tmp_path
 
@@ -113,6 +113,44 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
 
     assert set(names.split()) >= {f"jaula.oci.commands.{name}" for name in COMMANDS}
     assert others == "True True False False"
+
+
+def test_the_modules_of_a_command_are_loaded_in_order(tmp_path: Path) -> None:
+    """A module follows those that it imports; none is imported by the import system again."""
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "outer/__init__.py").write_text("")
+    (tmp_path / "outer/first.py").write_text("from outer import second\nVALUE = second.VALUE\n")
+    (tmp_path / "outer/second.py").write_text("VALUE = __name__, __package__, __file__\n")
+    printed = python(
+        f"sys.path.insert(0, {str(tmp_path)!r}); import outer.first\n"
+        "from jaula.oci import build_pyc_archive, pyc_archive\n"
+        f"pyc_archive.archive_path = lambda: {str(tmp_path / 'codes')!r}\n"
+        "names = ['jaula.oci.pyc_archive', 'outer', 'outer.first', 'outer.second']\n"
+        "order = {'do': ('outer', 'outer.second', 'outer.first'), 'other': ()}\n"
+        "build_pyc_archive.write(pyc_archive.archive_path(), names, order)\n"
+        "for name in names[1:]: del sys.modules[name]\n"
+        "finder = pyc_archive.install(); finder.load(['--root', '/r', 'do', 'other'])\n"
+        "outer = sys.modules['outer']\n"
+        "print(outer.first.VALUE, outer.first is sys.modules['outer.first'])\n"
+        "print(outer.__path__, outer.__package__, outer.first.__spec__.loader is finder)"
+    )
+    second = ("outer.second", "outer", f"{tmp_path}/outer/second.py")
+    assert printed.split("\n") == [f"{second} True", f"['{tmp_path}/outer'] outer True"]
+
+
+def test_the_script_refuses_the_archive_of_other_sources(tmp_path: Path) -> None:
+    """It executes the source form of the command instead, with the same arguments."""
+    for name in ("jaula", "jaula/oci"):
+        (tmp_path / name).mkdir()
+        shutil.copy(f"{SOURCE}/{name}/__init__.py", tmp_path / name)
+    (tmp_path / "jaula/oci/__pycache__").mkdir()
+    (tmp_path / "jaula/oci/pyc_archive.py").write_text("")
+    (tmp_path / "jaula/oci/__main__.py").write_text("import sys; print('source', sys.argv[1:])")
+    script = str(tmp_path / "jaula/oci/__pycache__" / pyc_archive.SCRIPT)
+    build_pyc_archive.write_script(script)
+    words = [sys.executable, "-I", "-S", "-X", "utf8", script, "state", "a b"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.stdout, done.stderr) == ("source ['state', 'a b']\n", "")
 
 
 def test_compiled_code_has_no_docstring() -> None:
