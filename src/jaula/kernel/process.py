@@ -7,7 +7,6 @@ clears it before it closes descriptors, and a zombie keeps it.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -275,6 +274,8 @@ def reset_signals() -> None:
     """
     for number in range(1, signal.NSIG):
         if signal.getsignal(number) is not signal.SIG_DFL:
-            with contextlib.suppress(OSError, ValueError):  # signals that glibc reserves
+            try:
                 signal.signal(number, signal.SIG_DFL)
+            except (OSError, ValueError):
+                continue  # signals that glibc reserves
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

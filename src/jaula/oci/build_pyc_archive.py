@@ -60,7 +60,7 @@ def exec_module(self, module):
 order = {}
 SourceFileLoader.exec_module = exec_module
 from jaula.oci import fast_import
-sys.meta_path.insert(0, fast_import.Finder())
+fast_import.install()
 for name in sys.argv[3:]:
     __import__(name)
 print(*order)
@@ -73,7 +73,7 @@ def main() -> None:
     :raises OSError: when a file cannot be written.
     """
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
-    sys.meta_path.insert(0, fast_import.Finder())
+    fast_import.install()
     order = {command: record_order(command) for command in COMMANDS}
     names = {name for names in order.values() for name in names}
     for name in (*sorted(names), *OTHER_MODULES):

@@ -25,7 +25,7 @@ def start(load_modules: Callable[[Sequence[str]], None] | None) -> NoReturn:
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
     from jaula.oci import fast_import
 
-    sys.meta_path.insert(0, fast_import.Finder())
+    fast_import.install()
     if load_modules is not None:
         load_modules(sys.argv[1:])
     from jaula.oci.main import main

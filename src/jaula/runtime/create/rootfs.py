@@ -19,7 +19,6 @@ the host's mounts: there init calls :func:`prepare_mounts` itself, in its own na
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import stat
 from collections.abc import Collection, Mapping
@@ -223,12 +222,15 @@ def prepare_mounts(
                 prepared[index] = fd_stack.add(_of_namespace(mount, options, foreign or {}))
             else:
                 source = os.path.join(bundle, mount.source or "")
-                clone = functools.partial(
-                    open_source,
-                    source,
-                    bind_roots.get(mount.source or ""),
-                    recursive=options.recursive,
-                )
+                bind_root = bind_roots.get(mount.source or "")
+
+                def clone(
+                    source: str = source,
+                    bind_root: str | None = bind_root,
+                    recursive: bool = options.recursive,
+                ) -> int:
+                    return open_source(source, bind_root, recursive=recursive)
+
                 if options.shared and host_mounts >= 0 and user_fd is None:
                     tree = forked_mounts.shared_with_namespace(host_mounts, source, clone)
                 elif host_mounts >= 0 and mount.destination in of_host:
