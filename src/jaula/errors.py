@@ -12,7 +12,6 @@ what the host lacks, wherever the error is raised.
 from __future__ import annotations
 
 import errno
-import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -140,6 +139,8 @@ def resource_error(error: BaseException, what: str) -> Unavailable | None:
     """
     if not isinstance(error, OSError) or error.errno not in _REMEDIES:
         return None
+    import os  # not for the commands of jaula-runtime that read a state
+
     reason = error.strerror or os.strerror(error.errno)
     return Unavailable(f"{what}: {reason}", hint=_REMEDIES[error.errno])
 

@@ -21,6 +21,7 @@ import sys
 from _frozen_importlib_external import MAGIC_NUMBER
 
 from jaula.oci import clone_exec, fast_import, pyc_archive
+from jaula.oci.entry import CONTAINER_COMMANDS
 from jaula.oci.main import COMMANDS
 
 TYPE_CHECKING = False
@@ -34,7 +35,6 @@ COMMAND_MODULES = {
     "create": _CREATE,
     "run": (*_CREATE, "jaula.oci.foreground"),
     "exec": (*_CREATE, "jaula.oci.foreground"),
-    "delete": _CGROUPS,
 }
 """Modules that a command usually imports lazily, by command."""
 OTHER_MODULES = (
@@ -44,7 +44,6 @@ OTHER_MODULES = (
     "jaula.runtime.init.landlock",
 )
 """Modules that are imported lazily, and only sometimes."""
-_START = ("jaula.oci.entry", "jaula.oci.cloned_binary", "jaula.oci.fast_import")
 _RECORD = """
 import sys
 sys.path[:0] = sys.argv[1:3]
@@ -63,6 +62,8 @@ from jaula.oci import fast_import
 fast_import.install()
 for name in sys.argv[3:]:
     __import__(name)
+if "msgspec" not in sys.modules:
+    del order["jaula.oci.fast_import"]
 print(*order)
 """
 
@@ -88,8 +89,10 @@ def main() -> None:
 
 def record_order(command: str) -> tuple[str, ...]:
     """Return the modules of a command in the order in which their execution ends."""
+    protection = ("jaula.oci.cloned_binary",) if command in CONTAINER_COMMANDS else ()
     names = (
-        *_START,
+        "jaula.oci.entry",
+        *protection,
         "jaula.oci.main",
         f"jaula.oci.commands.{command}",
         *COMMAND_MODULES.get(command, ()),
@@ -160,11 +163,19 @@ def _write(path: str, data: bytes, mode: int = 0o644) -> None:
 
 
 def compile_stripped(file: str) -> CodeType:
-    """Compile a module without docstrings and annotations of functions."""
+    """Compile a module without docstrings, annotations of functions and imports of __future__."""
+    import __future__
+
     import ast
 
     with open(file, "rb") as source:
         tree = ast.parse(source.read(), file)
+    flags = 0
+    for statement in tree.body[:]:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            tree.body.remove(statement)
+            for name in statement.names:
+                flags |= getattr(__future__, name.name).compiler_flag
     for node in ast.walk(tree):
         if isinstance(node, ast.arg):
             node.annotation = None
@@ -178,5 +189,5 @@ def compile_stripped(file: str) -> CodeType:
             del node.body[0]
         else:
             node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
-    code: CodeType = compile(tree, file, "exec", dont_inherit=True)
+    code: CodeType = compile(tree, file, "exec", flags, dont_inherit=True)
     return code

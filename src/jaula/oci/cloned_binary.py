@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 EXECUTABLE = "/proc/self/exe"
-COMMANDS = frozenset({"create", "run", "exec"})
-"""Commands that put a process into a container."""
-
 _MAX_CONFIG = 16 << 20  # bytes of a config.json, as in jaula.oci.bundle
 _NR_OPEN_TREE, _NR_MOUNT_SETATTR = 428, 442  # the same on every architecture
 _OPEN_TREE_CLONE = 1
@@ -40,12 +37,12 @@ _ST_RDONLY = 1
 
 
 def ensure(argv: Sequence[str]) -> None:
-    """Execute again from a read-only clone of the executable, if ``argv`` requires it.
+    """Execute again from a read-only clone of the executable, if its container requires it.
 
     Does not return when it executes. Without CAP_SYS_ADMIN there is no clone to create, and no host
     root in the container either.
     """
-    if COMMANDS.isdisjoint(argv) or posix.statvfs(EXECUTABLE).f_flag & _ST_RDONLY:
+    if posix.statvfs(EXECUTABLE).f_flag & _ST_RDONLY:
         return
     if not _needs_clone(argv, posix.stat(EXECUTABLE).st_uid):
         return

@@ -9,7 +9,7 @@ The lock is flock(2) on the directory: it is released when its holder exits, in 
 directory without a live creator and without a live process is a stopped container, however far the
 creator came; ``delete`` removes it.
 
-Reading a state needs neither msgspec nor ctypes, whose imports would take longer than all the rest.
+Reading a state needs neither msgspec, ctypes nor os: their imports take longer than all the rest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import _socket
 import errno
 import fcntl
-import os
+import posix
 
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.spec import fast_json
@@ -127,10 +127,12 @@ class Container:
         :raises Conflict: when the id is in use.
         """
         check_id(container_id)
+        import os
+
         os.makedirs(root, 0o700, exist_ok=True)
         path = f"{root}/{container_id}"
         try:
-            os.mkdir(path, 0o700)
+            posix.mkdir(path, 0o700)
         except FileExistsError:
             raise Conflict(f"container with given ID already exists: {container_id}") from None
         container = cls._open(root, container_id)
@@ -148,9 +150,9 @@ class Container:
     @classmethod
     def _open(cls, root: str, container_id: str) -> Self:
         try:
-            fd = os.open(
+            fd = posix.open(
                 f"{root}/{container_id}",
-                os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW,
+                posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC | posix.O_NOFOLLOW,
             )
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"container {container_id} does not exist") from None
@@ -160,7 +162,7 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
+        posix.close(self.fd)
 
     def lock(self, *, wait_for_create: bool = True) -> None:
         """Wait for the lock, which every command takes that changes the container.
@@ -177,7 +179,7 @@ class Container:
             if not wait_for_create and not self.record().pid:
                 raise Conflict(f"container {self.id} is still being created") from None
             fcntl.flock(self.fd, fcntl.LOCK_EX)
-        if os.fstat(self.fd).st_nlink == 0:
+        if posix.fstat(self.fd).st_nlink == 0:
             raise NotFound(f"container {self.id} does not exist")
 
     def unlock(self) -> None:
@@ -186,35 +188,35 @@ class Container:
 
     def locked(self) -> bool:
         """Return whether another process holds the lock."""
-        probe = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        probe = posix.open(".", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
         try:
             fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         finally:
-            os.close(probe)
+            posix.close(probe)
         return False
 
     # files
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file atomically."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(f"{name}.new", flags, 0o600, dir_fd=self.fd)
+        flags = posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW
+        fd = posix.open(f"{name}.new", flags, 0o600, dir_fd=self.fd)
         try:
             left = memoryview(data)
             while left:  # a full file system takes a part, and fails the next time
-                left = left[os.write(fd, left) :]
+                left = left[posix.write(fd, left) :]
         finally:
-            os.close(fd)
-        os.rename(f"{name}.new", name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            posix.close(fd)
+        posix.rename(f"{name}.new", name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def read(self, name: str) -> bytes:
         """Return the content of a file.
 
         :raises FileNotFoundError: when it does not exist.
         """
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self.fd)
+        fd = posix.open(name, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW, dir_fd=self.fd)
         with open(fd, "rb") as file:
             return file.read()
 
@@ -235,14 +237,14 @@ class Container:
 
     def remove(self) -> None:
         """Remove the directory and everything in it."""
-        for name in os.listdir(self.fd):
+        for name in posix.listdir(self.fd):
             try:
-                os.unlink(name, dir_fd=self.fd)
+                posix.unlink(name, dir_fd=self.fd)
             except IsADirectoryError:  # that of the notify socket
                 import shutil
 
                 shutil.rmtree(name, dir_fd=self.fd)
-        os.rmdir(self.path)
+        posix.rmdir(self.path)
 
     # the socket
 
@@ -299,7 +301,7 @@ def open_process(record: Record) -> int | None:
     if not record.pid:
         return None
     try:
-        pidfd = os.pidfd_open(record.pid)
+        pidfd = posix.pidfd_open(record.pid)
     except ProcessLookupError:
         return None
     except OSError as error:
@@ -308,7 +310,7 @@ def open_process(record: Record) -> int | None:
         raise
     if alive(record):  # checked after the pidfd is open, so both are the same process
         return pidfd
-    os.close(pidfd)
+    posix.close(pidfd)
     return None
 
 

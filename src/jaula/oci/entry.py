@@ -11,23 +11,29 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+CONTAINER_COMMANDS = frozenset({"create", "run", "exec"})
+"""Commands that put a process into a container."""
+
+
 def start(load_modules: Callable[[Sequence[str]], None] | None) -> NoReturn:
     """Run the command of ``sys.argv``; ``load_modules`` loads those of the command's words.
 
     The first step protects the interpreter's file from containers, since that may start the
-    interpreter again. msgspec works without typing_extensions, and skipping it saves 12 ms. Only
-    the used part of msgspec is loaded.
+    interpreter again. msgspec works without typing_extensions, and skipping it saves 12 ms.
     """
-    from jaula.oci import cloned_binary
+    argv = sys.argv[1:]
+    if not CONTAINER_COMMANDS.isdisjoint(argv):
+        from jaula.oci import cloned_binary
 
-    cloned_binary.ensure(sys.argv[1:])
+        cloned_binary.ensure(argv)
     gc.disable()  # imported objects are never garbage, so a collection would free nothing
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]
-    from jaula.oci import fast_import
-
-    fast_import.install()
     if load_modules is not None:
-        load_modules(sys.argv[1:])
+        load_modules(argv)
+    else:
+        from jaula.oci import fast_import
+
+        fast_import.install()
     from jaula.oci.main import main
 
     main()

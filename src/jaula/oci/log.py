@@ -8,7 +8,7 @@ parse. A message is one line of at most a kilobyte, whatever a hook printed.
 
 from __future__ import annotations
 
-import os
+import posix
 import time
 
 from jaula.spec import fast_json
@@ -32,8 +32,10 @@ class Log:
         self._to_stderr = not path
         self._fd = 2
         if path:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
-            self._fd = os.open(path, flags, 0o644)
+            flags = (
+                posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND | posix.O_CLOEXEC | posix.O_NOCTTY
+            )
+            self._fd = posix.open(path, flags, 0o644)
 
     def step(self, text: str) -> None:
         """Log a step of the command, which only ``--debug`` keeps."""
@@ -48,7 +50,7 @@ class Log:
         self._write("error", text)
         if not self._to_stderr:
             line = next(line for line in _lines(text, str) if len(line) <= MAX_LINE)
-            os.write(2, line)
+            posix.write(2, line)
 
     def _write(self, level: str, text: str) -> None:
         if _LEVELS.index(level) < self._minimum:
@@ -61,7 +63,7 @@ class Log:
             text = fast_json.encode(message)
             return f"time={fast_json.encode(now)} level={level} msg={text}"
 
-        os.write(self._fd, next(line for line in _lines(text, encode) if len(line) <= MAX_LINE))
+        posix.write(self._fd, next(line for line in _lines(text, encode) if len(line) <= MAX_LINE))
 
 
 def _lines(text: str, encode: Callable[[str], str]) -> Iterator[bytes]:

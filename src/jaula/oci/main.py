@@ -8,7 +8,7 @@ start of the interpreter. Each of :data:`COMMANDS` is a module of its name in
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from jaula import __version__
@@ -61,7 +61,7 @@ def main() -> NoReturn:
     """Run a command and exit without unwinding, which nothing here needs."""
     code = run(sys.argv[1:])
     sys.stdout.flush()
-    os._exit(code)
+    posix._exit(code)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -85,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
                 f"--rootless: {options.get('rootless')!r} is not true, false or auto"
             )
         settings = Settings(
-            root=os.path.abspath(options.get("root")) if options.get("root") else "",
+            root=_absolute(options.get("root")),
             log=options.get("log"),
             log_format=log_format,
             debug=options.on("debug"),
@@ -129,13 +129,22 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _module(name: str) -> Any:
-    import importlib
+    module = f"jaula.oci.commands.{name}"
+    __import__(module)
+    return sys.modules[module]
 
-    return importlib.import_module(f"jaula.oci.commands.{name}")
+
+def _absolute(path: str) -> str:
+    """Return an absolute path without ``.`` and ``..``; "" for ""."""
+    if not path or (path[0] == "/" and "//" not in path and "/." not in path and path[-1] != "/"):
+        return path
+    import os  # 2 ms, for the paths of few callers
+
+    return os.path.abspath(path)
 
 
 def _print(text: str) -> None:
-    os.write(1, text.encode())
+    posix.write(1, text.encode())
 
 
 def _usage() -> str:

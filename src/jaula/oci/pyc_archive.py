@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 NAME = f"jaula-runtime.{sys.implementation.cache_tag}.modules"
 SCRIPT = "jaula-runtime.pyc"
 """The compiled form of this module, beside the archive."""
+PARTIAL = frozenset({"collections", "msgspec", "signal", "typing"})
+"""Modules that :mod:`jaula.oci.fast_import` loads in part."""
 
 
 def archive_path() -> str:
@@ -95,6 +97,7 @@ class ArchiveFinder:
     def __init__(self, index: Index, fd: int, first: int) -> None:
         self._index, self._groups, self._commands = index
         self._fd = fd
+        self._partial = False
         self._first = first
         self._codes: dict[int, list[CodeType]] = {}
 
@@ -137,7 +140,16 @@ class ArchiveFinder:
         return codes[entry[5]]
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Find a module; see importlib.abc.MetaPathFinder."""
+        """Find a module; see importlib.abc.MetaPathFinder.
+
+        The first import of a module that is loaded in part installs the finder of these.
+        """
+        if name in PARTIAL and not self._partial:
+            self._partial = True
+            from jaula.oci import fast_import
+
+            fast_import.install()
+            return sys.meta_path[0].find_spec(name, None)
         entry = self._index.get(name)
         if entry is None:
             return None

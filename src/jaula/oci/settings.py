@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Settings:
         rootless: bool | None = None,
     ) -> None:
         self.rootless = is_rootless() if rootless is None else rootless
-        self.root = root or default_root(os.environ, self.rootless)
+        self.root = root or (_rootless_root() if self.rootless else DEFAULT_ROOT)
         self.log = log
         self.log_format = log_format
         self.debug = debug
@@ -40,13 +40,19 @@ def is_rootless() -> bool:
 
     That is a user other than root, or root of a user namespace.
     """
-    if os.geteuid() != 0:
+    if posix.geteuid() != 0:
         return True
     try:
         with open("/proc/self/uid_map", "rb") as file:
             return b" ".join(file.read().split()) != _INITIAL_USERNS_MAP
     except OSError:
         return False
+
+
+def _rootless_root() -> str:
+    import os
+
+    return default_root(os.environ, rootless=True)
 
 
 def default_root(environment: Mapping[str, str], rootless: bool) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jaula.oci import cloned_binary
+from jaula.oci import cloned_binary, entry
 
 USER = {"type": "user"}
 ROW = {"containerID": 0, "hostID": 100000, "size": 65536}
@@ -73,6 +73,8 @@ def test_other_commands_are_not_executed_again(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> int:
         raise AssertionError("executed anew")
 
-    monkeypatch.setattr(cloned_binary, "_clone", refuse)
+    monkeypatch.setattr(cloned_binary, "ensure", refuse)
+    monkeypatch.setattr("jaula.oci.main.main", lambda: None)
     for words in (["state", "name"], ["--root", "/r", "delete", "--force", "name"], []):
-        cloned_binary.ensure(words)
+        monkeypatch.setattr("sys.argv", ["jaula-runtime", *words])
+        entry.start(lambda argv: None)

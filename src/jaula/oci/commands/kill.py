@@ -6,7 +6,7 @@ It takes no lock: a container whose start hangs can still be killed.
 from __future__ import annotations
 
 import _signal as signal  # type: ignore[import-not-found] # without enumerations: 5 of 20 ms
-import os
+import posix
 
 from jaula.errors import Conflict, InvalidRequest
 from jaula.oci.args import SWITCH, CommandArgs
@@ -81,7 +81,7 @@ def _signal_init(record: Record, signum: int) -> bool:
     except ProcessLookupError:
         return False
     finally:
-        os.close(pidfd)
+        posix.close(pidfd)
     return True
 
 
@@ -100,7 +100,7 @@ def _signal_all(record: Record, signum: int) -> bool:
             else:
                 for pid in pids:
                     try:
-                        os.kill(pid, signum)
+                        posix.kill(pid, signum)
                     except ProcessLookupError:
                         continue
             return bool(pids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.oci.args import SWITCH, VALUE, CommandArgs
@@ -34,14 +34,14 @@ def run(args: CommandArgs) -> int:
         )
     else:
         text = _table([_row(*one) for one in containers])
-    os.write(1, text.encode("utf-8", "surrogateescape"))
+    posix.write(1, text.encode("utf-8", "surrogateescape"))
     return 0
 
 
 def _containers(args: CommandArgs) -> Iterator[tuple[Record, str]]:
     root = args.settings.root
     try:
-        names = sorted(os.listdir(root))
+        names = sorted(posix.listdir(root))
     except FileNotFoundError:
         return
     for name in names:

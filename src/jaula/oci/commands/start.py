@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from jaula.errors import Conflict, JaulaError, RuntimeFailure
 from jaula.oci.args import CommandArgs
@@ -47,8 +47,10 @@ def run(args: CommandArgs) -> int:
 
 def _notify_socket(args: CommandArgs, container: Container) -> NotifySocket | None:
     """Return the socket for the program's states; None if the caller does not expect any."""
-    if not os.environ.get("NOTIFY_SOCKET"):
+    if not posix.environ.get(b"NOTIFY_SOCKET"):
         return None
+    import os
+
     from jaula.oci import notify_socket
 
     address = notify_socket.host_address(os.environ)
@@ -65,7 +67,7 @@ def start_init(container: Container, record: Record) -> None:
         raise RuntimeFailure(f"container {container.id}: its init is not waiting to be started")
     try:
         init_sock.send(START)
-        os.unlink(SOCKET, dir_fd=container.fd)
+        posix.unlink(SOCKET, dir_fd=container.fd)
         message = init_sock.recv(1 << 16)
         if message == HOOKS_DONE:
             message = init_sock.recv(1 << 16)
@@ -110,6 +112,8 @@ def verify_labels(container: Container, record: Record) -> None:
     config = container.read(CONFIG)
     if not any(key in config for key in _LABELS):
         return
+    import os
+
     from jaula.oci.commands import delete
     from jaula.runtime.init import lsm_labels
     from jaula.spec import runtime as oci

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix
 
 from jaula.oci.args import CommandArgs
 from jaula.oci.container import Container
@@ -18,5 +18,5 @@ def run(args: CommandArgs) -> int:
         record = container.record()
         status = container.status(record)
     document = {**record.document(status), "owner": ""}
-    os.write(1, f"{fast_json.pretty(document, '  ')}\n".encode("utf-8", "surrogateescape"))
+    posix.write(1, f"{fast_json.pretty(document, '  ')}\n".encode("utf-8", "surrogateescape"))
     return 0
