@@ -40,7 +40,7 @@ from jaula.spec.api_params import (
     SendStream,
     WaitResult,
 )
-from jaula.spec.build import BuildOptions, PruneOptions
+from jaula.spec.build import BuildOptions, LayerCompression, PruneOptions
 from jaula.spec.image import Platform
 
 if TYPE_CHECKING:
@@ -192,7 +192,12 @@ class Registry(Protocol):
         self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None
     ) -> AsyncIterator[Document]: ...
     def push(
-        self, name: str, tag: str, auth: RegistryAuth | None, platform: Platform | None
+        self,
+        name: str,
+        tag: str,
+        auth: RegistryAuth | None,
+        platform: Platform | None,
+        compression: LayerCompression | None,
     ) -> AsyncIterator[Document]: ...
     async def login(self, auth: RegistryAuth) -> Document: ...
     async def inspect(self, name: str, auth: RegistryAuth | None) -> Document: ...

@@ -30,6 +30,7 @@ from jaula.spec.build import (
     LayerCompression,
     LocalDirectories,
     is_builtin_frontend,
+    parse_compression,
 )
 
 FRONTEND = "dockerfile.v0"
@@ -47,7 +48,6 @@ _ANNOTATION = re.compile(
 )
 _ANNOTATION_KINDS = frozenset({"manifest", "manifest-descriptor", "index", "index-descriptor"})
 _IMAGE_KINDS = frozenset({"moby", "image", "oci", "docker"})
-_GZIP_LEVELS = range(-1, 10)
 
 
 class FrontendRequest(msgspec.Struct, frozen=True):
@@ -285,9 +285,10 @@ def build_export(number: int, kind: str, attributes: Mapping[str, str]) -> Build
     )
     if export.oci_types:
         return export
-    if compression is not None and compression.kind == "zstd":
+    if compression is not None and compression.kind not in ("gzip", "uncompressed"):
         raise Unsupported(
-            'exporter option "compression=zstd" conflicts with "oci-mediatypes=false"',
+            f'exporter option "compression={compression.kind}" conflicts with '
+            '"oci-mediatypes=false"',
             hint="must be gzip or uncompressed",
         )
     if is_true(attributes.get("oci-artifact", "")):
@@ -326,33 +327,12 @@ def _compression(attributes: Mapping[str, str]) -> LayerCompression | None:
     """Return the compression of an output, None if no attribute is about it.
 
     :raises InvalidRequest: when a value is not valid.
-    :raises Unsupported: when the type is not supported.
     """
     kind, level = attributes.get("compression"), attributes.get("compression-level")
     force = _flag(attributes, "force-compression", default=False)
     if kind is None and level is None and not force:
         return None
-    kind = "gzip" if kind is None else kind
-    if kind == "estargz":
-        raise Unsupported(
-            "compression=estargz is not supported", hint="must be gzip, zstd or uncompressed"
-        )
-    if kind not in ("gzip", "zstd", "uncompressed"):
-        raise InvalidRequest(
-            f"unsupported compression type {kind[:64]!r}", hint="must be gzip, zstd or uncompressed"
-        )
-    number = None
-    if level is not None:
-        if not re.fullmatch(r"[+-]?[0-9]{1,18}", level, re.ASCII):
-            raise InvalidRequest(
-                f"non-integer value {level[:64]!r} specified for compression-level"
-            )
-        number = int(level)
-        if kind == "gzip" and number not in _GZIP_LEVELS:
-            raise InvalidRequest(
-                f"gzip: invalid compression level: {number}", hint="must be 0 to 9"
-            )
-    return LayerCompression(kind, number, force)
+    return parse_compression("gzip" if kind is None else kind, level, force=force)
 
 
 def _annotations(attributes: Mapping[str, str]) -> tuple[Annotation, ...]:

@@ -14,6 +14,7 @@ from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.images.platform import decode_platform
 from jaula.spec.api import ManifestListAdd, RegistryAuth
+from jaula.spec.build import LayerCompression, parse_compression
 from jaula.spec.decode import decode
 
 _Kind = TypeVar("_Kind")
@@ -54,7 +55,10 @@ async def login(request: Request) -> Answer:
 
 
 async def push(request: Request) -> Answer:
-    """Push an image: ``POST /images/{name...}/push``."""
+    """Push an image: ``POST /images/{name...}/push``.
+
+    The parameters ``compression``, ``compression-level`` and ``force-compression`` are jaula's.
+    """
     await request.ignore_body()
     request.begin_transfer()
     progress = request.engine.distribution.push(
@@ -62,8 +66,24 @@ async def push(request: Request) -> Answer:
         request.query.text("tag"),
         auth(request),
         decode_platform(request.query.text("platform")),
+        _compression(request),
     )
     return StreamResponse(json_lines(progress), error_chunk=response.progress_error)
+
+
+def _compression(request: Request) -> LayerCompression | None:
+    """Return the compression of a push, None for the default.
+
+    A compression that is named is that of all layers, unless ``force-compression`` is false.
+
+    :raises InvalidRequest: when it is not valid.
+    """
+    query = request.query
+    kind, level = query.optional("compression"), query.optional("compression-level")
+    force = query.flag("force-compression", default=bool(kind))
+    if not kind and not level and not force:
+        return None
+    return parse_compression(kind or "gzip", level or None, force=force)
 
 
 async def search(request: Request) -> Answer:

@@ -29,7 +29,7 @@ def run(options: Options) -> int:
     messages = Client(Settings.host).lines(
         "POST",
         f"/images/{quote(name, '/:')}/push",
-        (("tag", "" if all_tags else tag), *chosen),
+        (("tag", "" if all_tags else tag), *chosen, *_compression(options)),
         registry_auth.headers(image),
     )
     notes: list[str] = []
@@ -39,6 +39,12 @@ def run(options: Options) -> int:
     for note in notes:
         _note(note)
     return 0
+
+
+def _compression(options: Options) -> list[tuple[str, str]]:
+    """Return the parameters of the requested compression."""
+    flags = ("compression", "compression-level", "force-compression")
+    return [(name, value) for name in flags if (value := options.text(name))]
 
 
 def _watched(messages: Iterable[dict[str, Any]], notes: list[str]) -> Iterator[dict[str, Any]]:
@@ -69,7 +75,21 @@ COMMAND = Command(
     run,
     flags=(
         Flag("all-tags", "a", "bool", "Push all tags of an image to the repository"),
+        Flag(
+            "compression",
+            "",
+            "string",
+            "Compression of the pushed layers (gzip, zstd, estargz, zstd:chunked, uncompressed)",
+            completes=("gzip", "zstd", "estargz", "zstd:chunked", "uncompressed"),
+        ),
+        Flag("compression-level", "", "int", "Level of the compression"),
         content_trust.FLAG,
+        Flag(
+            "force-compression",
+            "",
+            "bool",
+            "Convert layers that are compressed in another form, as --compression does by default",
+        ),
         platform.flag(
             "Push a platform-specific manifest as a single-platform image to the registry. Image "
             "index won't be pushed, meaning that other manifests, including attestations won't be "
@@ -82,9 +102,18 @@ COMMAND = Command(
     description=(
         "Uploads the layers that the registry does not have, then the manifest. A pulled image "
         "is pushed unchanged, under the same digest, with its index if the engine has all of it. "
-        "The layers of a loaded or imported image are compressed first."
+        "The layers of a loaded or imported image are compressed first. With --compression all "
+        "layers are pushed in that form, under another digest. Other engines can start containers "
+        "from estargz and zstd:chunked before they have the whole image, or fetch only the files "
+        "that they lack. The image of the engine stays as it is."
     ),
-    examples=(("Push a tag", "jaula push registry.example.com/team/web:1.0"),),
+    examples=(
+        ("Push a tag", "jaula push registry.example.com/team/web:1.0"),
+        (
+            "Push layers that podman can fetch file by file",
+            "jaula push --compression zstd:chunked registry.example.com/team/web:1.0",
+        ),
+    ),
     see_also=("pull", "login", "tag"),
     completes="image",
 )

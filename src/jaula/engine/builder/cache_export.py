@@ -122,11 +122,12 @@ class CacheExporter:
         cancellation = self._sources.cancellation
         try:
             with images.lease(layer.diff_id for layer in state.layers) as lease:
-                layers = await shielded(
+                compressed = await shielded(
                     in_own_thread(
                         lambda: compressed_layers(images, lease, state.layers, cancellation)
                     )
                 )
+                layers = tuple(layer.blob for layer in compressed)
                 for layer in {layer.digest: layer for layer in layers}.values():
                     text = f"writing layer {layer.digest}"
                     await self._report(

@@ -17,7 +17,11 @@ from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.images.attestation.package_url import package_url
 from jaula.images.attestation.statement import Subject, attestation_manifest, statement
 from jaula.images.platform import format_platform, normalize
-from jaula.images.registry.compress import compressed_layers
+from jaula.images.registry.compress import (
+    CompressedLayer,
+    compressed_layers,
+    with_diff_ids,
+)
 from jaula.images.store.index import Kind
 from jaula.spec.image import (
     CONFIG,
@@ -175,15 +179,18 @@ class _Writer:
     def image(self, image: IndexedImage) -> tuple[Descriptor, str, tuple[str, ...]]:
         """Store a manifest; return its descriptor and the blobs of configuration and layers."""
         export, platform = self._export, normalize(image.platform)
-        layers = compressed_layers(
+        made = compressed_layers(
             self._store, self._lease, image.state.layers, self._cancel, export.compression
         )
         layers = tuple(
-            msgspec.structs.replace(layer, media_type=self.media_type(layer.media_type))
-            for layer in layers
+            msgspec.structs.replace(layer.blob, media_type=self.media_type(layer.blob.media_type))
+            for layer in made
         )
         self.blobs |= {layer.digest: layer.size for layer in layers}
-        config = self.document(self.media_type(CONFIG), image.config)
+        if export.kind == "image":
+            self._unpack(made)
+        data = with_diff_ids(image.config, [layer.diff_id for layer in made])
+        config = self.document(self.media_type(CONFIG), data)
         media_type = self.media_type(MANIFEST)
         document = Manifest(
             media_type=media_type,
@@ -194,6 +201,15 @@ class _Writer:
         about = annotations_of(export, "manifest-descriptor", platform)
         descriptor = self.document(media_type, encode(document), about, platform)
         return descriptor, config.digest, tuple(layer.digest for layer in layers)
+
+    def _unpack(self, layers: Sequence[CompressedLayer]) -> None:
+        """Unpack the layers that the store does not have: those of eStargz have other files."""
+        self._lease.pin(*(layer.diff_id for layer in layers))
+        for layer in layers:
+            if not self._store.layers.has(layer.diff_id):
+                self._cancel.check()
+                with self._store.blobs.open(layer.blob.digest) as file:
+                    self._store.layers.extract(file, layer.diff_id)
 
     def finish(
         self,

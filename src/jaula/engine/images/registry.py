@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.sources import Sources
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
+    from jaula.spec.build import LayerCompression
     from jaula.spec.image import Platform
 
 Document = dict[str, Any]
@@ -100,11 +101,13 @@ class RegistryService:
         platform: Platform | None = None,
         *,
         unchanged: bool = False,
+        compression: LayerCompression | None = None,
     ) -> AsyncIterator[Document]:
         """Push an image, or every tag of a repository; yield Docker's messages.
 
         Of an index it is the image for ``platform``, or the whole index if it is stored. With
-        ``unchanged``, plain layers are not compressed.
+        ``unchanged``, plain layers are not compressed. With ``compression`` they are pushed in that
+        form, and the image of the engine stays as it is.
 
         :raises InvalidRequest: when the reference has a digest.
         """
@@ -122,7 +125,7 @@ class RegistryService:
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
                 request = PushRequest(
-                    client, reference, credentials, emit, cancel, quota, unchanged
+                    client, reference, credentials, emit, cancel, quota, unchanged, compression
                 )
                 push(request, platform)
 

@@ -1,24 +1,31 @@
-"""Compress the plain layers of an image for a push, and convert those of a build for an export.
+"""Compress the layers of an image for a push, and convert those of a build for an export.
 
 The layers of a loaded or imported image are stored as received. Registries keep what they are sent,
 so plain layers are compressed first. The image keeps the compressed form, so its next push has
 nothing to compress. The image id does not change: it is the digest of the configuration.
+
+A client may request another compression. Then the image of the store stays as it is, and what is
+pushed is another manifest of it. eStargz adds files to a layer, so the image gets another
+configuration too.
 """
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 
-from jaula.errors import CorruptState
+from jaula.errors import CorruptState, InvalidRequest
+from jaula.images.chunked import estargz, zstd_chunked
+from jaula.images.chunked.part_writer import Compress, Output
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.store.quota import Quota
-from jaula.images.store.store import Image, ImageStore, Lease
+from jaula.images.store.store import Image, ImageStore, Lease, short
 from jaula.spec.build import LayerCompression
 from jaula.spec.image import (
     CONFIG,
@@ -32,7 +39,8 @@ from jaula.spec.image import (
     Manifest,
     encode,
 )
-from jaula.storage.compression import Source, decompress_stream, zstd_module
+from jaula.storage.compression import PrefixedStream, Source, decompress_stream, zstd_module
+from jaula.storage.tar.raw_reader import RawTarReader
 
 _PLAIN = frozenset({LAYER_TAR, DOCKER_LAYER_TAR})
 _CHUNK = 1 << 20  # bytes
@@ -40,7 +48,16 @@ _LEVEL = 3  # the library's highest; as small as zlib's middle levels
 _THREADS = 2
 _GZIP_HEADER = 31  # zlib's window bits for a gzip stream without name and time
 _ZSTD_LEVELS = (1, 19)  # a compressor of the higher levels takes up to 700 MiB
-_MEDIA_TYPES = {"gzip": LAYER_GZIP, "zstd": LAYER_ZSTD, "uncompressed": LAYER_TAR}
+_MEDIA_TYPES = {
+    "gzip": LAYER_GZIP,
+    "zstd": LAYER_ZSTD,
+    "estargz": LAYER_GZIP,
+    "zstd:chunked": LAYER_ZSTD,
+    "uncompressed": LAYER_TAR,
+}
+_TOC_DIGESTS = {"estargz": estargz.TOC_DIGEST, "zstd:chunked": zstd_chunked.TOC_DIGEST}
+"""The annotations of layers that have a table of contents."""
+
 _OCI_TYPES = {DOCKER_LAYER_GZIP: LAYER_GZIP, DOCKER_LAYER_TAR: LAYER_TAR}
 
 
@@ -51,6 +68,27 @@ class BuiltLayer(Protocol):
     def diff_id(self) -> str: ...
     @property
     def blob(self) -> Descriptor: ...
+
+
+class CompressedLayer(NamedTuple):
+    """A layer in a requested compression. The diff id of eStargz is not that of its source."""
+
+    diff_id: str
+    blob: Descriptor
+
+
+class ConvertedImage(NamedTuple):
+    """The manifest of an image whose layers are in a requested compression.
+
+    ``layers`` are diff ids, in the order of the manifest.
+    """
+
+    manifest: Manifest
+    layers: tuple[str, ...]
+
+
+Report = Callable[[str, str], None]
+"""Receives the short id of a layer and a note about its conversion, from any thread."""
 
 
 class _Source(NamedTuple):
@@ -78,11 +116,50 @@ def compress_layers(
         packed = _convert_all(
             store, dict.fromkeys(plain, _Source()), LayerCompression(), cancel, lease
         )
-        layers = tuple(packed.get(layer.digest, layer) for layer in manifest.layers)
+        layers = tuple(
+            packed[layer.digest].blob if layer.digest in packed else layer
+            for layer in manifest.layers
+        )
         config = msgspec.structs.replace(manifest.config, media_type=CONFIG)
         document = Manifest(config=config, layers=layers, annotations=manifest.annotations)
         names = [n for n in image.names if n in store.names_of(image.manifest)]
         return store.adopt(encode(document), MANIFEST, names, quota)
+
+
+def convert_image(
+    store: ImageStore,
+    lease: Lease,
+    image: Image,
+    compression: LayerCompression,
+    cancel: Cancellation,
+    report: Report,
+) -> ConvertedImage:
+    """Convert the layers of an image that ``lease`` has pinned, and pin the new blobs.
+
+    The manifest is OCI's and keeps its annotations.
+    """
+    manifest = store.manifest(image)
+    layers = [
+        CompressedLayer(diff_id, blob)
+        for diff_id, blob in zip(image.layers, manifest.layers, strict=True)
+    ]
+    converted = compressed_layers(store, lease, layers, cancel, compression, report)
+    config = with_diff_ids(store.config_bytes(image), [layer.diff_id for layer in converted])
+    document = Manifest(
+        config=Descriptor(CONFIG, store.put(lease, config), len(config)),
+        layers=tuple(layer.blob for layer in converted),
+        annotations=manifest.annotations,
+    )
+    return ConvertedImage(document, tuple(layer.diff_id for layer in converted))
+
+
+def with_diff_ids(config: bytes, diff_ids: Sequence[str]) -> bytes:
+    """Return an image configuration with other diff ids; the same bytes if they are the same."""
+    document = msgspec.json.decode(config)
+    if document["rootfs"]["diff_ids"] == list(diff_ids):
+        return config
+    document["rootfs"]["diff_ids"] = list(diff_ids)
+    return msgspec.json.encode(document)
 
 
 def compressed_layers(
@@ -91,43 +168,52 @@ def compressed_layers(
     layers: Sequence[BuiltLayer],
     cancel: Cancellation,
     compression: LayerCompression | None = None,
-) -> tuple[Descriptor, ...]:
-    """Return blobs of layers in a compression, pinned by ``lease``, which has pinned the layers.
+    report: Report = lambda layer, note: None,
+) -> tuple[CompressedLayer, ...]:
+    """Return layers in a compression, pinned by ``lease``, which has pinned the given ones.
 
     Plain layers are compressed, compressed ones stay unless it is forced. The media types are
     OCI's. A layer that an image of the store has in gzip form is not compressed again, except with
-    a level.
+    a level. A layer that a table of contents cannot describe is compressed without one, which
+    ``report`` gets to know.
 
     :raises CorruptState: when a compressed layer does not have its content.
     """
     compression = compression or LayerCompression()
-    target = _MEDIA_TYPES[compression.kind]
     sources = {
         layer.diff_id: layer.blob
         for layer in layers
-        if (media_type := _oci_type(layer.blob)) != target
-        and (compression.force or media_type == LAYER_TAR)
+        if not _is_in_form(layer.blob, compression.kind)
+        and (compression.force or layer.blob.media_type in _PLAIN)
     }
     known = {}
-    if target == LAYER_GZIP and compression.level is None:
+    if compression.kind == "gzip" and compression.level is None:
         known = store.compressed(lease, sources)
     missing = {
         blob.digest: _Source(diff_id, blob.media_type in _PLAIN)
         for diff_id, blob in sources.items()
         if diff_id not in known
     }
-    converted = _convert_all(store, missing, compression, cancel, lease)
-    blobs = [
-        known.get(layer.diff_id)
-        or (converted.get(layer.blob.digest) if layer.diff_id in sources else None)
-        or layer.blob
-        for layer in layers
-    ]
-    return tuple(msgspec.structs.replace(blob, media_type=_oci_type(blob)) for blob in blobs)
+    converted = _convert_all(store, missing, compression, cancel, lease, report)
+    result = []
+    for layer in layers:
+        new = CompressedLayer(layer.diff_id, known.get(layer.diff_id, layer.blob))
+        if layer.diff_id in sources and layer.diff_id not in known:
+            new = converted[layer.blob.digest]
+        blob = msgspec.structs.replace(new.blob, media_type=_oci_type(new.blob))
+        result.append(CompressedLayer(new.diff_id, blob))
+    return tuple(result)
 
 
 def _oci_type(blob: Descriptor) -> str:
     return _OCI_TYPES.get(blob.media_type, blob.media_type)
+
+
+def _is_in_form(blob: Descriptor, kind: str) -> bool:
+    """Return whether a layer has a compression, and its table of contents if it has one."""
+    annotation = _TOC_DIGESTS.get(kind)
+    is_indexed = annotation is None or annotation in blob.annotations
+    return _oci_type(blob) == _MEDIA_TYPES[kind] and is_indexed
 
 
 def _convert_all(
@@ -136,15 +222,29 @@ def _convert_all(
     compression: LayerCompression,
     cancel: Cancellation,
     lease: Lease,
-) -> dict[str, Descriptor]:
+    report: Report = lambda layer, note: None,
+) -> dict[str, CompressedLayer]:
     """Convert blobs, by their digests."""
-
-    def work(digest: str) -> Descriptor:
-        return _convert(store, digest, blobs[digest], compression, cancel.check, lease)
-
     if not blobs:
         return {}
-    with ThreadPoolExecutor(_THREADS, "registry-compress") as threads:
+    # The parts of indexed layers have threads of their own: those of layers wait for them.
+    with (
+        ThreadPoolExecutor(_THREADS, "registry-compress") as threads,
+        ThreadPoolExecutor(_THREADS, "layer-part") as parts,
+    ):
+
+        def work(digest: str) -> CompressedLayer:
+            origin = blobs[digest]
+            if compression.kind in _TOC_DIGESTS:
+                try:
+                    return _index(store, digest, origin, compression, cancel.check, lease, parts)
+                except InvalidRequest as error:
+                    report(
+                        short(origin.diff_id or digest),
+                        f"Compressing without a table of contents: {error}",
+                    )
+            return _convert(store, digest, origin, compression, cancel.check, lease)
+
         return dict(zip(blobs, threads.map(work, blobs), strict=True))
 
 
@@ -155,7 +255,7 @@ def _convert(
     compression: LayerCompression,
     check: Callable[[], None],
     lease: Lease,
-) -> Descriptor:
+) -> CompressedLayer:
     compressor, content = _compressor(compression), hashlib.sha256()
     with store.blobs.open(digest) as source, store.blobs.writer() as blob:
         # The first bytes of a plain tar are a name, which may look like a compressed stream.
@@ -165,11 +265,44 @@ def _convert(
             content.update(chunk)
             blob.write(compressor.compress(chunk))
         blob.write(compressor.flush())
-        if origin.diff_id not in ("", f"sha256:{content.hexdigest()}"):
-            raise CorruptState(f"layer {origin.diff_id} is damaged: its blob has another content")
+        _verify(origin, content.hexdigest())
         size = blob.size
         lease.pin(blob.digest)
-        return Descriptor(_MEDIA_TYPES[compression.kind], blob.commit(), size)
+        descriptor = Descriptor(_MEDIA_TYPES[compression.kind], blob.commit(), size)
+        return CompressedLayer(f"sha256:{content.hexdigest()}", descriptor)
+
+
+def _index(
+    store: ImageStore,
+    digest: str,
+    origin: _Source,
+    compression: LayerCompression,
+    check: Callable[[], None],
+    lease: Lease,
+    threads: Executor,
+) -> CompressedLayer:
+    """Convert a layer to a form with a table of contents.
+
+    :raises InvalidRequest: when its table cannot describe it.
+    """
+    content = hashlib.sha256()
+    with store.blobs.open(digest) as source, store.blobs.writer() as blob:
+        stream = PrefixedStream(b"", source) if origin.plain else decompress_stream(source)[0]
+        reader = RawTarReader(stream, tap=content.update)
+        made = _write(compression, reader, blob, threads, check)
+        diff_id = f"sha256:{content.hexdigest()}"
+        _verify(origin, content.hexdigest())
+        size = blob.size
+        lease.pin(blob.digest)
+        descriptor = Descriptor(
+            _MEDIA_TYPES[compression.kind], blob.commit(), size, made.annotations
+        )
+        return CompressedLayer(made.diff_id or diff_id, descriptor)
+
+
+def _verify(origin: _Source, content: str) -> None:
+    if origin.diff_id not in ("", f"sha256:{content}"):
+        raise CorruptState(f"layer {origin.diff_id} is damaged: its blob has another content")
 
 
 class _Compressor(Protocol):
@@ -191,11 +324,8 @@ def _compressor(compression: LayerCompression) -> _Compressor:
     level = compression.level
     if compression.kind == "uncompressed":
         return _NoCompressor()
-    if compression.kind == "zstd":
-        factory: Any = zstd_module().ZstdCompressor
-        if level is not None:
-            factory = partial(factory, level=min(max(level, _ZSTD_LEVELS[0]), _ZSTD_LEVELS[1]))
-        return cast(_Compressor, factory())
+    if _MEDIA_TYPES[compression.kind] == LAYER_ZSTD:
+        return cast(_Compressor, _zstd_compressor(level))
     if level is not None:
         import zlib
 
@@ -203,3 +333,59 @@ def _compressor(compression: LayerCompression) -> _Compressor:
     from isal import isal_zlib
 
     return cast(_Compressor, isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_HEADER))
+
+
+def _zstd_compressor(level: int | None) -> Any:
+    factory = zstd_module().ZstdCompressor
+    if level is None:
+        return factory()
+    return factory(level=min(max(level, _ZSTD_LEVELS[0]), _ZSTD_LEVELS[1]))
+
+
+# -- forms with a table of contents ---------------------------------------------------------------
+
+
+class _Written(NamedTuple):
+    """A written blob. ``diff_id`` is empty if it is that of the source."""
+
+    annotations: dict[str, str]
+    diff_id: str = ""
+
+
+def _write(
+    compression: LayerCompression,
+    reader: RawTarReader,
+    output: Output,
+    threads: Executor,
+    check: Callable[[], None],
+) -> _Written:
+    if compression.kind == "zstd:chunked":
+        compress = _frame_compressor(compression.level)
+        return _Written(zstd_chunked.write_zstd_chunked(reader, output, compress, threads, check))
+    compress = _member_compressor(compression.level)
+    made = estargz.write_estargz(reader, output, compress, threads, check)
+    return _Written(made.annotations, made.diff_id)
+
+
+def _frame_compressor(level: int | None) -> Compress:
+    """Return a function that compresses data to one zstd frame."""
+    local = threading.local()  # the state of a compressor takes longer to create than to use
+
+    def compress(data: bytes) -> bytes:
+        compressor = getattr(local, "compressor", None)
+        if compressor is None:
+            compressor = local.compressor = _zstd_compressor(level)
+        return cast(bytes, compressor.compress(data, compressor.FLUSH_FRAME))
+
+    return compress
+
+
+def _member_compressor(level: int | None) -> Compress:
+    """Return a function that compresses data to one gzip member without name and time."""
+    if level is not None:
+        import zlib
+
+        return partial(zlib.compress, level=level, wbits=_GZIP_HEADER)
+    from isal import igzip_lib
+
+    return partial(igzip_lib.compress, level=_LEVEL, flag=igzip_lib.COMP_GZIP)

@@ -1,13 +1,14 @@
 """Push images: missing layers, the configuration, then the manifest unchanged.
 
 The messages are dockerd's, measured at version 26. A pulled image is pushed bit for bit. An image
-with plain layers is compressed first (:mod:`jaula.images.registry.compress`).
+with plain layers is compressed first (:mod:`jaula.images.registry.compress`). With a requested
+compression another manifest is pushed, and the store keeps nothing of it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,14 +19,25 @@ from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.compress import compress_layers, is_plain
+from jaula.images.registry.compress import compress_layers, convert_image, is_plain
 from jaula.images.registry.progress import Message, ProgressBoard, amount, status
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.upload import Upload, UploadResult
 from jaula.images.registry.worker_pool import WorkerPool
+from jaula.images.store.catalog import digest_of
 from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease, short
-from jaula.spec.image import Descriptor, Platform
+from jaula.spec.build import LayerCompression
+from jaula.spec.image import (
+    INDEX,
+    MANIFEST,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+    decode,
+    encode,
+)
 
 Emit = Callable[[Message], None]
 _WAKE = 0.5  # seconds between two checks for new messages
@@ -36,7 +48,8 @@ class PushRequest:
     """The name that a client pushes to, and the means. ``emit`` gets the messages.
 
     ``quota`` is for an image that another client removes meanwhile, since the push names it again.
-    With ``unchanged``, plain layers are not compressed.
+    With ``unchanged``, plain layers are not compressed. ``compression`` is that of all layers, None
+    for the default.
     """
 
     client: RegistryClient
@@ -46,6 +59,7 @@ class PushRequest:
     cancel: Cancellation
     quota: Quota | None = None
     unchanged: bool = False
+    compression: LayerCompression | None = None
 
     def repository(self) -> Repository:
         """Return the repository at the registry."""
@@ -90,7 +104,11 @@ def _push_tags(request: PushRequest, lease: Lease, platform: Platform | None) ->
     results = []
     for tag, image in images:
         index = store.index(image.target)
-        if index is not None and index.is_complete and platform is None:
+        whole = index is not None and index.is_complete and platform is None
+        if request.compression is not None:
+            convert = _push_converted_index if whole else _push_converted
+            pushed = convert(request, target, tag, image)
+        elif whole:
             pushed = _push_index(request, target, tag, image)
         else:
             pushed = _push(request, target, tag, image)
@@ -179,12 +197,82 @@ def _push_index(request: PushRequest, target: Repository, tag: str, image: Image
     return pushed
 
 
+def _push_converted(
+    request: PushRequest, target: Repository, tag: str, image: Image
+) -> UploadResult:
+    """Push an image with its layers in the requested compression."""
+    upload = Upload(target, request.client.store.blobs, request.cancel)
+    data = _send_converted(request, upload, image)
+    upload.manifest(tag, data, MANIFEST)
+    pushed = UploadResult(tag, digest_of(data), len(data))
+    _report(pushed, request.emit)
+    return pushed
+
+
+def _push_converted_index(
+    request: PushRequest, target: Repository, tag: str, image: Image
+) -> UploadResult:
+    """Push an index whose images have their layers in the requested compression.
+
+    Its attestations are about the manifests of the store, so they are left out.
+    """
+    store = request.client.store
+    index, images = store.index(image.target), store.images(image)
+    if index is None:
+        raise NotFound(f"No such image: {image.target}")  # removed meanwhile
+    upload = Upload(target, store.blobs, request.cancel)
+    listed = []
+    for each in images:
+        data = _send_converted(request, upload, each)
+        upload.manifest(digest_of(data), data, MANIFEST)
+        entry = index.tree.entry(each.manifest)
+        annotations = {} if entry is None else entry.descriptor.annotations
+        platform = None if entry is None else entry.descriptor.platform
+        listed.append(Descriptor(MANIFEST, digest_of(data), len(data), annotations, platform))
+    if index.artifacts:
+        request.emit(
+            status("The attestations of the index are about other manifests and are not pushed")
+        )
+    original = decode(store.blobs.document(image.target), Index, "the index")
+    data = encode(Index(manifests=tuple(listed), annotations=original.annotations))
+    upload.manifest(tag, data, INDEX)
+    pushed = UploadResult(tag, digest_of(data), len(data))
+    _report(pushed, request.emit)
+    return pushed
+
+
+def _send_converted(request: PushRequest, upload: Upload, image: Image) -> bytes:
+    """Convert the layers of an image, and upload what the registry lacks. Return the manifest.
+
+    The caller has pinned the image. The converted blobs are pinned until their upload.
+    """
+    store, compression = request.client.store, request.compression
+    if compression is None:
+        raise ValueError("the push has no compression")
+    for layer in dict.fromkeys(reversed(image.layers)):
+        request.emit(status("Preparing", short(layer)))
+    with store.lease() as converted:
+        notes: dict[str, str] = {}
+        manifest, layers = convert_image(
+            store, converted, image, compression, request.cancel, notes.__setitem__
+        )
+        for layer, note in notes.items():
+            request.emit(status(note, layer))
+        _send_layers(request, upload, manifest, layers)
+    return encode(manifest)
+
+
 def _send_blobs(request: PushRequest, upload: Upload, image: Image) -> None:
     """Upload the layers of an image that the registry lacks, then its configuration."""
-    manifest = request.client.store.manifest(image)
+    _send_layers(request, upload, request.client.store.manifest(image), image.layers)
+
+
+def _send_layers(
+    request: PushRequest, upload: Upload, manifest: Manifest, layers: Sequence[str]
+) -> None:
     distinct = {
         layer.digest: (layer, diff_id)
-        for layer, diff_id in zip(manifest.layers, image.layers, strict=True)
+        for layer, diff_id in zip(manifest.layers, layers, strict=True)
     }
     _Layers(request, upload, list(distinct.values())).send()
     if not upload.has(manifest.config.digest):

@@ -55,7 +55,7 @@ def apply_records(entry: TarEntry, records: dict[bytes, bytes]) -> None:
         elif key == b"gid":
             entry.gid = _decimal(value)
         elif key == b"mtime":
-            entry.mtime = _nanoseconds(value)
+            entry.mtime = parse_time(value)
         elif key.startswith(b"SCHILY.xattr."):
             try:
                 entry.xattrs[key[13:].decode()] = value
@@ -73,7 +73,7 @@ def _decimal(value: bytes) -> int:
     return int(value)
 
 
-def _nanoseconds(value: bytes) -> int:
+def parse_time(value: bytes) -> int:
     """Convert seconds with a fraction of any length, perhaps negative, to nanoseconds."""
     seconds, _, fraction = value.partition(b".")
     negative = seconds.startswith(b"-")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.spec.api import ManifestListAdd, RegistryAuth
+    from jaula.spec.build import LayerCompression
     from jaula.spec.image import Platform
 
 Document = dict[str, Any]
@@ -43,12 +44,18 @@ class RegistryApi:
                     yield action.check_progress(document)
 
     async def push(
-        self, name: str, tag: str, auth: RegistryAuth | None, platform: Platform | None = None
+        self,
+        name: str,
+        tag: str,
+        auth: RegistryAuth | None,
+        platform: Platform | None = None,
+        compression: LayerCompression | None = None,
     ) -> AsyncIterator[Document]:
         with self._session.begin("image push", f"{name}:{tag}" if tag else name) as action:
             action.require_images()
             quota = self._session.image_quota()
-            async with closing(self._service.push(name, tag, auth, quota, platform)) as progress:
+            pushed = self._service.push(name, tag, auth, quota, platform, compression=compression)
+            async with closing(pushed) as progress:
                 async for document in progress:
                     yield action.check_progress(document)
 
