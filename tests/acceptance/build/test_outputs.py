@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from harness.chunked_layers import contents, read_estargz, read_zstd_chunked
 from harness.containers import unique
 from harness.engine import PrivateEngine
 from harness.registry import Registry
@@ -223,6 +224,38 @@ def test_only_force_converts_the_layers_of_the_base(
         docker("rmi", "-f", base)
 
 
+@pytest.mark.parametrize("kind", ["estargz", "zstd:chunked"])
+def test_layers_with_a_table_of_contents(
+    docker: Docker, place: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    with Registry(tmp_path / "registry") as registry:
+        remote = f"{registry.name}/{name}"
+        build(docker, PLAIN, "-t", remote, "-o", f"type=registry,compression={kind}", str(place))
+        target = tmp_path / "layout"
+        words = f"type=oci,tar=false,compression={kind},dest={target}"
+        build(docker, PLAIN, "-o", words, str(place))
+        layout = Layout(target)
+        manifest = layout.document(layout.index["manifests"][0])
+        assert pushed(registry, remote)["layers"] == manifest["layers"]
+        config = json.loads(layout.blob(manifest["config"]))
+        for layer, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True):
+            blob = layout.blob(layer)
+            if kind == "estargz":
+                tar, entries = read_estargz(blob, layer["annotations"])
+            else:
+                tar, entries, _ = read_zstd_chunked(blob, layer["annotations"])
+            assert "sha256:" + hashlib.sha256(tar).hexdigest() == diff_id
+            assert {"one", "two"} & set(contents(blob, entries))
+        # The image in the engine is what was pushed, and starts.
+        shown = json.loads(docker("image", "inspect", remote).stdout)[0]
+        assert shown["RootFS"]["Layers"] == config["rootfs"]["diff_ids"]
+        done = docker("run", "--rm", "--entrypoint", "/one", remote)
+        assert "permission denied" in done.stderr  # a file of the image without the x bit
+        docker("rmi", "-f", remote)
+        assert docker("pull", remote).returncode == 0
+        docker("rmi", "-f", remote)
+
+
 def test_docker_media_types(docker: Docker, place: Path, tmp_path: Path, name: str) -> None:
     with Registry(tmp_path / "registry") as registry:
         remote = f"{registry.name}/{name}"
@@ -303,7 +336,7 @@ def test_annotations_of_an_index(docker: Docker, place: Path, tmp_path: Path, na
         ("annotation-index-descriptor.a=b", "index annotations not supported"),
         ("annotation[linux/mips].a=b", "no platform linux/mips found in source"),
         ("annotation-other.a=b", "unrecognized annotation type other"),
-        ("compression=estargz", "compression=estargz is not supported"),
+        ("compression=estargz,oci-mediatypes=false", 'compression=estargz" conflicts with'),
         ("compression=lz4", "unsupported compression type"),
         ("compression-level=high", "non-integer value"),
         ("compression=gzip,compression-level=10", "invalid compression level: 10"),

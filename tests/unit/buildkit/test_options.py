@@ -264,6 +264,11 @@ def test_the_compression_of_an_output() -> None:
     assert made.compression == LayerCompression("gzip", -1, force=True)
     made = build_export(0, "oci", {"compression": "zstd", "compression-level": "999"})
     assert made.compression == LayerCompression("zstd", 999)
+    made = build_export(0, "image", {"compression": "zstd:chunked", "force-compression": "1"})
+    assert made.compression == LayerCompression("zstd:chunked", None, force=True)
+    assert build_export(0, "oci", {"compression": "estargz"}).compression == LayerCompression(
+        "estargz"
+    )
     made = build_export(0, "docker", {"tar": "false", "oci-mediatypes": "0"})
     assert (made.tar, made.oci_types) == (False, False)
     assert build_export(0, "oci", {"tar": "", "unknown": "x"}) == BuildExport(kind="oci")
@@ -275,7 +280,9 @@ def test_the_compression_of_an_output() -> None:
     [
         ("image", {"compression": ""}),
         ("image", {"compression": "GZIP"}),
-        ("image", {"compression": "estargz"}),
+        ("image", {"compression": "estargz", "compression-level": "10"}),
+        ("image", {"compression": "estargz", "oci-mediatypes": "false"}),
+        ("image", {"compression": "zstd:chunked", "oci-mediatypes": "false"}),
         ("image", {"compression-level": ""}),
         ("image", {"compression-level": "1.5"}),
         ("image", {"compression-level": "9" * 5000}),

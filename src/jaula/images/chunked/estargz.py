@@ -146,8 +146,7 @@ class _Writer:
         if len(self._member) - self._chunk_size >= _HEADERS:
             self._flush()
         document = describe(self._reader, entry, self._names)
-        if time := time_text(entry.mtime, entry.name, fraction=False):
-            document["modtime"] = time
+        document["modtime"] = time_text(entry.mtime, entry.name, fraction=False)
         record = Record(document)
         self._entries.add(record)
         if entry.type == REGULAR:

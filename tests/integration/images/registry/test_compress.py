@@ -11,15 +11,16 @@ from typing import NamedTuple
 
 import pytest
 
+from harness.chunked_layers import contents, read_estargz, read_zstd_chunked
 from harness.puller import Puller
 from jaula.errors import CorruptState
 from jaula.images.archive.import_ import import_tar
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.compress import compressed_layers
+from jaula.images.registry.compress import compressed_layers, with_diff_ids
 from jaula.images.store.store import ImageStore
 from jaula.spec.build import LayerCompression
 from jaula.spec.image import DOCKER_LAYER_GZIP, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Descriptor
-from jaula.storage.compression import zstd_module
+from jaula.storage.compression import decompress_stream, zstd_module
 
 
 class Layer(NamedTuple):
@@ -50,12 +51,19 @@ def plain(store: ImageStore, data: bytes) -> Layer:
     return Layer(image.layers[0], store.manifest(image).layers[0])
 
 
+def compressed(store: ImageStore, data: bytes) -> Layer:
+    packed = gzip.compress(data)
+    blob = Descriptor(DOCKER_LAYER_GZIP, store.blobs.put(packed), len(packed))
+    return Layer(digest_of(data), blob)
+
+
 def convert(
     store: ImageStore, layer: Layer, compression: LayerCompression | None
 ) -> tuple[Descriptor, bytes]:
     with store.lease((layer.diff_id, layer.blob.digest)) as lease:
-        (made,) = compressed_layers(store, lease, [layer], Cancellation(), compression)
+        ((diff_id, made),) = compressed_layers(store, lease, [layer], Cancellation(), compression)
         data = store.blobs.open(made.digest).read()
+    assert diff_id == layer.diff_id or (compression is not None and compression.kind == "estargz")
     assert made.digest == digest_of(data) and made.size == len(data)
     return made, data
 
@@ -102,3 +110,70 @@ def test_a_layer_with_another_content_is_not_converted(store: ImageStore) -> Non
     with pytest.raises(CorruptState, match="is damaged"):
         convert(store, Layer(digest_of(tar_of("file")), blob), LayerCompression("zstd", force=True))
     assert sorted(store.blobs.digests()) == before
+
+
+@pytest.mark.parametrize("kind", ["estargz", "zstd:chunked"])
+@pytest.mark.parametrize("level", [None, 1, 9])
+def test_a_layer_gets_a_table_of_contents(store: ImageStore, kind: str, level: int | None) -> None:
+    data = tar_of("file")
+    for layer in (plain(store, data), compressed(store, data)):
+        made, packed = convert(store, layer, LayerCompression(kind, level, force=True))
+        if kind == "estargz":
+            assert made.media_type == LAYER_GZIP
+            _, entries = read_estargz(packed, made.annotations)
+        else:
+            assert made.media_type == LAYER_ZSTD
+            tar, entries, _ = read_zstd_chunked(packed, made.annotations)
+            assert tar == data
+        assert contents(packed, entries)["file"] == bytes(1 << 16)
+        again, _ = convert(store, Layer(layer.diff_id, made), LayerCompression(kind, force=True))
+        assert again == made
+
+
+def test_only_plain_layers_get_a_table_without_force(store: ImageStore) -> None:
+    layer = compressed(store, tar_of("file"))
+    made, _ = convert(store, layer, LayerCompression("estargz"))
+    assert (made.digest, made.annotations) == (layer.blob.digest, {})
+
+
+@pytest.mark.parametrize("kind", ["estargz", "zstd:chunked"])
+def test_a_layer_without_a_possible_table_is_compressed_nevertheless(
+    store: ImageStore, kind: str
+) -> None:
+    data = tar_of("file")[: 512 + (1 << 16)] + tar_of("file")  # the name twice
+    blob = Descriptor(LAYER_TAR, store.blobs.put(data), len(data))
+    notes: list[tuple[str, str]] = []
+    with store.lease((blob.digest,)) as lease:
+        ((diff_id, made),) = compressed_layers(
+            store,
+            lease,
+            [Layer(blob.digest, blob)],
+            Cancellation(),
+            LayerCompression(kind),
+            lambda layer, note: notes.append((layer, note)),
+        )
+        content, _ = decompress_stream(store.blobs.open(made.digest))
+    assert content.read() == data
+    assert (diff_id, made.annotations) == (blob.digest, {})
+    assert notes == [
+        (
+            blob.digest[7:19],
+            "Compressing without a table of contents: 'file' exists twice",
+        )
+    ]
+    assert not store.blobs.incomplete(1 << 63)
+
+
+def test_a_damaged_layer_gets_no_table(store: ImageStore) -> None:
+    layer = Layer(digest_of(tar_of("file")), compressed(store, tar_of("other")).blob)
+    before = sorted(store.blobs.digests())
+    for kind in ("estargz", "zstd:chunked"):
+        with pytest.raises(CorruptState, match="is damaged"):
+            convert(store, layer, LayerCompression(kind, force=True))
+    assert sorted(store.blobs.digests()) == before
+
+
+def test_a_configuration_with_other_diff_ids_keeps_its_members() -> None:
+    config = b'{"unknown":[1.5,null],"rootfs":{"type":"layers","diff_ids":["sha256:a"]},"os":"l"}'
+    assert with_diff_ids(config, ["sha256:a"]) is config
+    assert with_diff_ids(config, ["sha256:b"]) == config.replace(b"sha256:a", b"sha256:b")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,8 @@ from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.push import PushRequest, push
 from jaula.images.registry.upload import Upload, UploadResult
-from jaula.spec.image import LAYER_GZIP, Descriptor
+from jaula.spec.build import LayerCompression
+from jaula.spec.image import LAYER_GZIP, LAYER_TAR, Descriptor
 
 pytestmark = pytest.mark.needs("docker-registry")
 
@@ -189,3 +192,66 @@ def test_an_unknown_image_cannot_be_pushed(puller: Puller, registry: Registry) -
     every = Reference(registry.name, "nosuch")
     with pytest.raises(NotFound, match="An image does not exist locally"):
         push(request_for(puller, every))
+
+
+# -- a requested compression ----------------------------------------------------------------------
+
+
+def send_as(puller: Puller, name: str, kind: str) -> UploadResult:
+    puller.messages.clear()
+    request = request_for(puller, parse(name))
+    request = dataclasses.replace(request, compression=LayerCompression(kind, force=True))
+    return push(request)[0]
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd", "estargz", "zstd:chunked", "uncompressed"])
+def test_a_compression_is_that_of_the_registry_only(
+    puller: Puller, registry: Registry, tmp_path: Path, kind: str
+) -> None:
+    name = f"{registry.name}/as-{kind.replace(':', '-')}:1"
+    image = import_tar(puller.store, io.BytesIO(layer("plain", 1 << 20)), name)
+    before, left = puller.store.resolve(name), puller.left()
+    pushed = send_as(puller, name, kind)
+    assert puller.store.resolve(name) == before and puller.left() == left
+    digest, manifest = registry.manifest(parse(name).path, "1")
+    assert digest == pushed.digest
+    (blob,) = manifest["layers"]
+    suffix = {"estargz": "+gzip", "zstd:chunked": "+zstd", "uncompressed": ""}
+    assert blob["mediaType"] == LAYER_TAR + suffix.get(kind, f"+{kind}")
+    tables = {"estargz": "stargz/toc.digest", "zstd:chunked": "manifest-checksum"}
+    assert tables.get(kind, "") in "".join(blob.get("annotations", {}))
+    # The second push finds all blobs, since the form of a layer is always the same.
+    assert send_as(puller, name, kind) == pushed
+    assert "Layer already exists" in [message.get("status") for message in puller.messages]
+    other = Puller(tmp_path / "other")
+    pulled = other.pull(name)
+    assert (pulled.id == image.id) is (kind != "estargz")
+    root = other.store.layers.path(pulled.layers[0])
+    assert ("stargz.index.json" in os.listdir(root)) is (kind == "estargz")
+    assert (Path(root) / "big").stat().st_size == 1 << 20
+
+
+def test_a_pulled_image_is_pushed_in_another_form(
+    puller: Puller, registry: Registry, tmp_path: Path
+) -> None:
+    name = f"{registry.name}/pulled:1"
+    import_tar(puller.store, io.BytesIO(layer("plain", 1 << 20)), name)
+    first = send(puller, name).digest
+    other = Puller(tmp_path / "other")
+    image = other.pull(name)
+    other.store.tag(image.id, f"{registry.name}/pulled:2")
+    pushed = send_as(other, f"{registry.name}/pulled:2", "zstd:chunked")
+    assert pushed.digest != first
+    assert other.store.resolve(name).digests == (f"{registry.name}/pulled@{first}",)
+    assert other.pull(f"{registry.name}/pulled:2").id == image.id
+
+
+def test_a_layer_that_has_no_table_is_reported(puller: Puller, registry: Registry) -> None:
+    data = layer("plain", 1 << 10)
+    data = data[: 5 * 512] + data  # without its end, and again
+    name = f"{registry.name}/twice:1"
+    image = import_tar(puller.store, io.BytesIO(data), name)
+    send_as(puller, name, "estargz")
+    (note,) = [m for m in puller.messages if "table of contents" in m.get("status", "")]
+    assert note["id"] == image.layers[0][7:19] and "exists twice" in note["status"]
+    assert registry.manifest("twice", "1")[1]["config"]["digest"] == image.id
