@@ -165,7 +165,8 @@ class _Writer:
         content, position = hashlib.sha256(), 0
         for data in file_chunks(self._reader, _CHUNK):
             check()
-            content.update(data)
+            if size > _CHUNK:
+                content.update(data)
             document = main if not position else {"type": "chunk", "name": name}
             if position:
                 document["chunkOffset"] = position
@@ -174,7 +175,8 @@ class _Writer:
                 document["chunkSize"] = len(data)  # absent: up to the end of the file
             position += len(data)
             self._chunk(record, document, data)
-        main["digest"] = "sha256:" + content.hexdigest()
+        is_one_chunk = 0 < size <= _CHUNK
+        main["digest"] = main["chunkDigest"] if is_one_chunk else "sha256:" + content.hexdigest()
 
     def _finish(self) -> Stargz:
         """Write the TOC and the footer."""

@@ -181,10 +181,7 @@ def compressed_layers(
     """
     compression = compression or LayerCompression()
     sources = {
-        layer.diff_id: layer.blob
-        for layer in layers
-        if not _is_in_form(layer.blob, compression.kind)
-        and (compression.force or layer.blob.media_type in _PLAIN)
+        layer.diff_id: layer.blob for layer in layers if is_converted(layer.blob, compression)
     }
     known = {}
     if compression.kind == "gzip" and compression.level is None:
@@ -209,11 +206,13 @@ def _oci_type(blob: Descriptor) -> str:
     return _OCI_TYPES.get(blob.media_type, blob.media_type)
 
 
-def _is_in_form(blob: Descriptor, kind: str) -> bool:
-    """Return whether a layer has a compression, and its table of contents if it has one."""
-    annotation = _TOC_DIGESTS.get(kind)
+def is_converted(blob: Descriptor, compression: LayerCompression) -> bool:
+    """Return whether a layer is to be converted: it has another form, or no table of contents."""
+    annotation = _TOC_DIGESTS.get(compression.kind)
     is_indexed = annotation is None or annotation in blob.annotations
-    return _oci_type(blob) == _MEDIA_TYPES[kind] and is_indexed
+    if _oci_type(blob) == _MEDIA_TYPES[compression.kind] and is_indexed:
+        return False
+    return compression.force or blob.media_type in _PLAIN
 
 
 def _convert_all(

@@ -19,7 +19,7 @@ from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.client import RegistryClient
-from jaula.images.registry.compress import compress_layers, convert_image, is_plain
+from jaula.images.registry.compress import compress_layers, convert_image, is_converted, is_plain
 from jaula.images.registry.progress import Message, ProgressBoard, amount, status
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.upload import Upload, UploadResult
@@ -249,8 +249,10 @@ def _send_converted(request: PushRequest, upload: Upload, image: Image) -> bytes
     store, compression = request.client.store, request.compression
     if compression is None:
         raise ValueError("the push has no compression")
-    for layer in dict.fromkeys(reversed(image.layers)):
-        request.emit(status("Preparing", short(layer)))
+    blobs = store.manifest(image).layers
+    for layer, blob in dict(zip(reversed(image.layers), reversed(blobs), strict=True)).items():
+        word = "Compressing" if is_converted(blob, compression) else "Preparing"
+        request.emit(status(word, short(layer)))
     with store.lease() as converted:
         notes: dict[str, str] = {}
         manifest, layers = convert_image(
