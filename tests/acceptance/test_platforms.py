@@ -282,6 +282,24 @@ def test_an_index_is_pushed_and_its_platforms_are_pulled_one_by_one(
         assert f"1: digest: {target} size: " in pushed
         assert "Not all multiplatform-content" not in pushed
         assert registry.manifest(path, "1")[0] == target
+
+        other = f"{registry.name}/{path}:indexed"
+        must(engine, "jaula", "tag", name, other)
+        noted = must(engine, "jaula", "push", "--compression", "zstd:chunked", other)
+        assert "attestations of the index are about other manifests" in noted
+        listed = registry.manifest(path, "indexed")[1]["manifests"]
+        platforms = [entry["platform"] for entry in listed]
+        assert [f"{each['os']}/{each['architecture']}" for each in platforms] == [
+            "/".join(wanted.split("/")[:2]) for wanted in (OTHER, HOST)
+        ]
+        for entry in listed:
+            (blob,) = registry.manifest(path, entry["digest"])[1]["layers"]
+            assert "io.github.containers.zstd-chunked.manifest-checksum" in blob["annotations"]
+        must(engine, "jaula", "push", "--platform", OTHER, "--compression", "estargz", other)
+        assert "layers" in registry.manifest(path, "indexed")[1]
+        assert manifests(engine, name) == before
+        must(engine, "jaula", "rmi", other)
+
         must(engine, "jaula", "rmi", name)
 
         assert f"Digest: {target}" in must(engine, "jaula", "pull", name)

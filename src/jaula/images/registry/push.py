@@ -217,18 +217,21 @@ def _push_converted_index(
     Its attestations are about the manifests of the store, so they are left out.
     """
     store = request.client.store
-    index, images = store.index(image.target), store.images(image)
+    index = store.index(image.target)
     if index is None:
         raise NotFound(f"No such image: {image.target}")  # removed meanwhile
+    images = {each.manifest: each for each in store.images(image)}
     upload = Upload(target, store.blobs, request.cancel)
     listed = []
-    for each in images:
+    for entry in index.tree.entries:
+        if (each := images.get(entry.descriptor.digest)) is None:
+            continue  # an attestation
         data = _send_converted(request, upload, each)
-        upload.manifest(digest_of(data), data, MANIFEST)
-        entry = index.tree.entry(each.manifest)
-        annotations = {} if entry is None else entry.descriptor.annotations
-        platform = None if entry is None else entry.descriptor.platform
-        listed.append(Descriptor(MANIFEST, digest_of(data), len(data), annotations, platform))
+        digest, described = digest_of(data), entry.descriptor
+        upload.manifest(digest, data, MANIFEST)
+        listed.append(
+            Descriptor(MANIFEST, digest, len(data), described.annotations, described.platform)
+        )
     if index.artifacts:
         request.emit(
             status("The attestations of the index are about other manifests and are not pushed")
