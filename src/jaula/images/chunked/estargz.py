@@ -107,8 +107,8 @@ class _Writer:
     def _flush(self) -> None:
         """End the member."""
         if self._member:
-            self._parts.add(bytes(self._member), self._placed)
-            self._member.clear()
+            self._parts.add(self._member, self._placed)
+            self._member = bytearray()
         self._placed, self._chunk_size = None, 0
 
     def _landmark(self) -> None:
@@ -182,16 +182,18 @@ class _Writer:
         """Write the TOC and the footer."""
         start = self._parts.position
         self._toc += b"]}"
+        digest = "sha256:" + hashlib.sha256(self._toc).hexdigest()
         writer = TarWriter(self._append)
-        writer.add(new_entry(_TOC_NAME, mode=0o444, size=len(self._toc)), (bytes(self._toc),))
+        writer.add(new_entry(_TOC_NAME, mode=0o444, size=len(self._toc)), (memoryview(self._toc),))
         writer.finish()
+        self._toc = bytearray()  # it may be large, and the member is a copy
         self._flush()
         self._parts.flush()
         self._parts.write(_footer(start))
         return Stargz(
             "sha256:" + self._tar.hexdigest(),
             {
-                TOC_DIGEST: "sha256:" + hashlib.sha256(self._toc).hexdigest(),
+                TOC_DIGEST: digest,
                 UNCOMPRESSED_SIZE: str(self._size),
             },
         )

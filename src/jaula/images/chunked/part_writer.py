@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import NamedTuple, Protocol
 
-Compress = Callable[[bytes], bytes]
+Compress = Callable[[bytes | bytearray], bytes]
 """Returns data as a complete compressed stream. Several threads call it."""
 
 Placed = Callable[[int, int], None]
@@ -41,8 +41,11 @@ class PartWriter:
         self._pending: deque[_Part] = deque()
         self.position = 0
 
-    def add(self, data: bytes, placed: Placed | None = None) -> None:
-        """Compress and write a part. ``placed`` is called when its position is known."""
+    def add(self, data: bytes | bytearray, placed: Placed | None = None) -> None:
+        """Compress and write a part. ``placed`` is called when its position is known.
+
+        The data may not change afterwards.
+        """
         if len(data) > _INLINE:
             part = _Part(self._threads.submit(partial(self._compress, data)), placed)
         else:

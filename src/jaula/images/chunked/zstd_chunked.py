@@ -121,8 +121,8 @@ class _Writer:
 
     def _flush_headers(self) -> None:
         if self._headers:
-            self._parts.add(bytes(self._headers))
-            self._headers.clear()
+            self._parts.add(self._headers)
+            self._headers = bytearray()
 
     def _add(self, entry: TarEntry, check: Callable[[], None]) -> None:
         self._segment(self._reader.take_raw())

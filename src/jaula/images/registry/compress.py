@@ -370,7 +370,7 @@ def _frame_compressor(level: int | None) -> Compress:
     """Return a function that compresses data to one zstd frame."""
     local = threading.local()  # the state of a compressor takes longer to create than to use
 
-    def compress(data: bytes) -> bytes:
+    def compress(data: bytes | bytearray) -> bytes:
         compressor = getattr(local, "compressor", None)
         if compressor is None:
             compressor = local.compressor = _zstd_compressor(level)

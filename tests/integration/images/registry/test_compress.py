@@ -15,7 +15,7 @@ from harness.chunked_layers import contents, read_estargz, read_zstd_chunked
 from harness.puller import Puller
 from jaula.errors import CorruptState
 from jaula.images.archive.import_ import import_tar
-from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.compress import compressed_layers, with_diff_ids
 from jaula.images.store.store import ImageStore
 from jaula.spec.build import LayerCompression
@@ -177,3 +177,29 @@ def test_a_configuration_with_other_diff_ids_keeps_its_members() -> None:
     config = b'{"unknown":[1.5,null],"rootfs":{"type":"layers","diff_ids":["sha256:a"]},"os":"l"}'
     assert with_diff_ids(config, ["sha256:a"]) is config
     assert with_diff_ids(config, ["sha256:b"]) == config.replace(b"sha256:a", b"sha256:b")
+
+
+class CancelledAt(Cancellation):
+    """A cancellation by the client during the work."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self._left = calls
+
+    def check(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self.cancel()
+        super().check()
+
+
+@pytest.mark.parametrize("kind", ["zstd", "estargz", "zstd:chunked"])
+@pytest.mark.parametrize("calls", [1, 3])
+def test_a_cancelled_conversion_leaves_nothing(store: ImageStore, kind: str, calls: int) -> None:
+    data = b"".join(tar_of(str(number))[: 512 + (1 << 16)] for number in range(40))
+    layer = plain(store, data)
+    before = sorted(store.blobs.digests())
+    with store.lease((layer.diff_id, layer.blob.digest)) as lease, pytest.raises(Cancelled):
+        compressed_layers(store, lease, [layer], CancelledAt(calls), LayerCompression(kind))
+    assert sorted(store.blobs.digests()) == before
+    assert not store.blobs.incomplete(1 << 63)
