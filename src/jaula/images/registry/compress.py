@@ -77,16 +77,6 @@ class CompressedLayer(NamedTuple):
     blob: Descriptor
 
 
-class ConvertedImage(NamedTuple):
-    """The manifest of an image whose layers are in a requested compression.
-
-    ``layers`` are diff ids, in the order of the manifest.
-    """
-
-    manifest: Manifest
-    layers: tuple[str, ...]
-
-
 Report = Callable[[str, str], None]
 """Receives the short id of a layer and a note about its conversion, from any thread."""
 
@@ -133,10 +123,10 @@ def convert_image(
     compression: LayerCompression,
     cancel: Cancellation,
     report: Report,
-) -> ConvertedImage:
+) -> Manifest:
     """Convert the layers of an image that ``lease`` has pinned, and pin the new blobs.
 
-    The manifest is OCI's and keeps its annotations.
+    The returned manifest is OCI's and keeps its annotations.
     """
     manifest = store.manifest(image)
     layers = [
@@ -145,12 +135,11 @@ def convert_image(
     ]
     converted = compressed_layers(store, lease, layers, cancel, compression, report)
     config = with_diff_ids(store.config_bytes(image), [layer.diff_id for layer in converted])
-    document = Manifest(
+    return Manifest(
         config=Descriptor(CONFIG, store.put(lease, config), len(config)),
         layers=tuple(layer.blob for layer in converted),
         annotations=manifest.annotations,
     )
-    return ConvertedImage(document, tuple(layer.diff_id for layer in converted))
 
 
 def with_diff_ids(config: bytes, diff_ids: Sequence[str]) -> bytes:

@@ -258,12 +258,12 @@ def _send_converted(request: PushRequest, upload: Upload, image: Image) -> bytes
         request.emit(status(word, short(layer)))
     with store.lease() as converted:
         notes: dict[str, str] = {}
-        manifest, layers = convert_image(
+        manifest = convert_image(
             store, converted, image, compression, request.cancel, notes.__setitem__
         )
         for layer, note in notes.items():
             request.emit(status(note, layer))
-        _send_layers(request, upload, manifest, layers)
+        _send_layers(request, upload, manifest, image.layers)
     return encode(manifest)
 
 
@@ -273,11 +273,11 @@ def _send_blobs(request: PushRequest, upload: Upload, image: Image) -> None:
 
 
 def _send_layers(
-    request: PushRequest, upload: Upload, manifest: Manifest, layers: Sequence[str]
+    request: PushRequest, upload: Upload, manifest: Manifest, ids: Sequence[str]
 ) -> None:
+    """Upload layers, then the configuration. ``ids`` name the layers in the messages."""
     distinct = {
-        layer.digest: (layer, diff_id)
-        for layer, diff_id in zip(manifest.layers, layers, strict=True)
+        layer.digest: (layer, diff_id) for layer, diff_id in zip(manifest.layers, ids, strict=True)
     }
     _Layers(request, upload, list(distinct.values())).send()
     if not upload.has(manifest.config.digest):

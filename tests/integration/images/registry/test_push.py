@@ -213,6 +213,8 @@ def test_a_compression_is_that_of_the_registry_only(
     before, left = puller.store.resolve(name), puller.left()
     pushed = send_as(puller, name, kind)
     assert puller.store.resolve(name) == before and puller.left() == left
+    ids = {message["id"] for message in puller.messages if "id" in message}
+    assert ids == {image.layers[0][7:19]}
     digest, manifest = registry.manifest(parse(name).path, "1")
     assert digest == pushed.digest
     (blob,) = manifest["layers"]
