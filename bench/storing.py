@@ -73,7 +73,7 @@ def measure(
     base: Path, engines: Sequence[Engine], archive: Path, rounds: int
 ) -> dict[str, Samples]:
     """Return milliseconds of each command and engine. The first round is not counted."""
-    registry = _registry(base)
+    registry = start_registry(base)
     try:
         image = _names(archive)[0]
         engines[0].run("load", "-i", str(archive), stdout=subprocess.DEVNULL)
@@ -161,7 +161,7 @@ def _names(archive: Path) -> list[str]:
         return list(json.load(file)[0]["RepoTags"])
 
 
-def _registry(base: Path) -> subprocess.Popen[bytes]:
+def start_registry(base: Path) -> subprocess.Popen[bytes]:
     settings = {
         "version": 0.1,
         "log": {"level": "error"},

@@ -72,6 +72,8 @@ def describe(reader: RawTarReader, entry: TarEntry, names: Names) -> Document:
     if header[257:265] == _GNU_MAGIC and (header[345] or header[357]):
         raise NotIndexable(f"{quote_name(entry.name)} has GNU tar's times of access and change")
     size = entry.size if entry.type == REGULAR else 0
+    if entry.type != REGULAR and (parse_number(header[124:136]) or b"size" in reader.records):
+        raise NotIndexable(f"{quote_name(entry.name)} has a size, but is not a regular file")
     members = {
         "linkName": link,
         "mode": parse_number(header[100:108]),

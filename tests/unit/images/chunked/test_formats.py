@@ -183,9 +183,17 @@ def _gnu_times() -> bytes:
     return bytes(archive)
 
 
+def _sized(type: bytes) -> bytes:
+    info, _ = member("a", type=type, linkname="b")
+    info.size = 512
+    return info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+
+
 @pytest.mark.parametrize(
     ("archive", "text"),
     [
+        (_sized(tarfile.DIRTYPE), "not a regular file"),
+        (_sized(tarfile.LNKTYPE), "not a regular file"),
         (tar_of(member("a"), member("./a")), "exists twice"),
         (tar_of(member("d/", type=tarfile.DIRTYPE), member("d", b"x")), "exists twice"),
         (tar_of(member("\udcff"), format=tarfile.GNU_FORMAT), "not UTF-8"),
