@@ -187,13 +187,13 @@ def _run() -> None:
     packages = f"/.venv/lib/python3.{sys.version_info[1]}/site-packages"
     sys.path[:0] = (source, source.removesuffix("/src") + packages)
     finder = _install(f"{directory}/__pycache__/{NAME}", f"{directory}/pyc_archive.py")
-    if finder is None or finder.find_spec("jaula.oci.pyc_archive") is None:
-        words = list(sys.orig_argv)  # this script is not that of the present sources
+    if finder is not None and finder.find_spec("jaula.oci.pyc_archive") is None:
+        words = list(sys.orig_argv)  # this script is not that of the present source
         words[words.index(__file__)] = f"{directory}/__main__.py"
         posix.execv(sys.executable, words)
     from jaula.oci.entry import start
 
-    start(finder.load)
+    start(finder.load if finder is not None else None)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
 import sys
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
 import pytest
@@ -138,19 +140,41 @@ def test_the_modules_of_a_command_are_loaded_in_order(tmp_path: Path) -> None:
     assert printed.split("\n") == [f"{second} True", f"['{tmp_path}/outer'] outer True"]
 
 
-def test_the_script_refuses_the_archive_of_other_sources(tmp_path: Path) -> None:
-    """It executes the source form of the command instead, with the same arguments."""
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree with the script of the launcher, and with an entry point that prints."""
     for name in ("jaula", "jaula/oci"):
         (tmp_path / name).mkdir()
         shutil.copy(f"{SOURCE}/{name}/__init__.py", tmp_path / name)
     (tmp_path / "jaula/oci/__pycache__").mkdir()
     (tmp_path / "jaula/oci/pyc_archive.py").write_text("")
     (tmp_path / "jaula/oci/__main__.py").write_text("import sys; print('source', sys.argv[1:])")
-    script = str(tmp_path / "jaula/oci/__pycache__" / pyc_archive.SCRIPT)
-    build_pyc_archive.write_script(script)
+    (tmp_path / "jaula/oci/entry.py").write_text(
+        "import sys\ndef start(load):\n    print('entry', load, sys.argv[1:])\n"
+    )
+    build_pyc_archive.write_script(str(tmp_path / f"jaula/oci/__pycache__/{pyc_archive.SCRIPT}"))
+    return tmp_path
+
+
+def run_script(tree: Path) -> str:
+    script = str(tree / f"jaula/oci/__pycache__/{pyc_archive.SCRIPT}")
     words = [sys.executable, "-I", "-S", "-X", "utf8", script, "state", "a b"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
-    assert (done.stdout, done.stderr) == ("source ['state', 'a b']\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_the_script_works_without_an_archive(tree: Path) -> None:
+    assert run_script(tree) == "entry None ['state', 'a b']"
+
+
+def test_an_older_script_executes_the_source_of_the_command(tree: Path) -> None:
+    """The archive of this tree has another time for the source of the script."""
+    file = str(tree / "jaula/oci/pyc_archive.py")
+    index = marshal.dumps(({"jaula.oci.pyc_archive": (file, 1, 0, None, 0, 0)}, [(0, 0)], {}))
+    head = MAGIC_NUMBER + len(index).to_bytes(4, "little")
+    (tree / f"jaula/oci/__pycache__/{pyc_archive.NAME}").write_bytes(head + index)
+    assert run_script(tree) == "source ['state', 'a b']"
 
 
 def test_compiled_code_has_no_docstring() -> None:

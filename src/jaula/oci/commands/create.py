@@ -24,7 +24,7 @@ from jaula.oci.settings import Settings
 from jaula.runtime import validation
 from jaula.runtime.create import create, mount_options
 from jaula.runtime.create.process import ProcessHandle
-from jaula.runtime.interfaces import CgroupDriver
+from jaula.runtime.interfaces import CgroupDriver, Interfaces
 from jaula.runtime.validation import host
 from jaula.spec import runtime as oci
 from jaula.spec.rootfs import DirectoryRoot
@@ -111,11 +111,13 @@ def create_container(
                     warn = args.log.warning
                     notify = notify_socket.open_socket(container, notify_address, warn)
             relay_terminal = foreground and spec.process.terminal
+            interfaces = services.load(settings, spec.annotations)
             handle = _launch(
                 args,
                 container,
                 record,
                 spec,
+                interfaces,
                 wait_for_start=wait_for_start,
                 preserve=preserve,
                 relay_terminal=relay_terminal,
@@ -126,7 +128,7 @@ def create_container(
             container.remove()
             raise
         try:
-            _publish(args, container, record, handle)
+            _publish(args, container, record, handle, interfaces.cgroups)
         except BaseException:
             delete.kill(record)
             delete.remove(args, container, record)
@@ -139,6 +141,7 @@ def _launch(
     container: Container,
     record: Record,
     spec: oci.Spec,
+    interfaces: Interfaces,
     *,
     wait_for_start: bool,
     preserve: int,
@@ -169,7 +172,6 @@ def _launch(
             unprivileged=os.geteuid() != 0,
             debug=args.log.step,
         )
-        interfaces = services.load(args.settings, spec.annotations)
         _refuse_frozen(interfaces.cgroups, record.cgroup)
         every_mount = tuple(
             mount_options.with_cleared_flags(mount) for mount in (*spec.mounts, *mounts)
@@ -219,14 +221,17 @@ def _caller_terminal_size() -> tuple[int, int]:
 
 
 def _publish(
-    args: CommandArgs, container: Container, record: Record, handle: ProcessHandle
+    args: CommandArgs,
+    container: Container,
+    record: Record,
+    handle: ProcessHandle,
+    driver: CgroupDriver,
 ) -> None:
     """Record init, and pass its terminal, pidfd and pid to the caller."""
     options = args.options
     args.log.step(f"record process {handle.pid}")
     record.pid = handle.pid
     record.start_time = process_facts(handle.pid)[1]
-    driver = services.cgroup_driver(args.settings)
     with driver.open(record.cgroup) as cgroup:
         record.cgroup_paths = cgroup.locations()
     container.write(STATE, record.encode())
