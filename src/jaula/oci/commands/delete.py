@@ -2,8 +2,8 @@
 
 Other commands use its parts to remove what they created: processes, cgroup, hooks, directory.
 
-The usual container has exited and left an empty cgroup. To remove that takes one system call for
-each hierarchy, and no driver: its modules would take longer than all the rest.
+The usual container leaves an empty cgroup when its init has exited. To remove that takes one system
+call for each hierarchy, and no driver: its modules would take longer than all the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import select
 
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
 from jaula.oci.args import SWITCH, CommandArgs
-from jaula.oci.container import CONFIG, Container, Record, alive, open_process
+from jaula.oci.container import CONFIG, Container, Record, frozen, open_process
 from jaula.oci.settings import Settings
 
 TYPE_CHECKING = False
@@ -72,9 +72,34 @@ def _delete(args: CommandArgs, container: Container, *, force: bool) -> None:
 
 
 def _kill_remaining(record: Record) -> None:
-    """Kill every process, if init has not exited or its cgroup is not empty."""
-    if not record.pid or alive(record) or not _remove_empty_cgroup(record):
-        kill(record)
+    """Kill every process, and remove the cgroup if init was the last one.
+
+    With a pid namespace of the container it is: the kernel kills all others before init has exited.
+    In a frozen cgroup v1 no process exits.
+    """
+    if record.pid and not frozen(record):
+        _kill_init(record)
+        if _remove_empty_cgroup(record):
+            return
+    kill(record)
+
+
+def _kill_init(record: Record) -> None:
+    pidfd = open_process(record)
+    if pidfd is None:
+        return
+    try:
+        _send_kill(pidfd)
+        _wait_for_exit(record, pidfd)
+    finally:
+        posix.close(pidfd)
+
+
+def _send_kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it has exited meanwhile
 
 
 def kill(record: Record) -> None:
@@ -84,10 +109,7 @@ def kill(record: Record) -> None:
     """
     pidfd = open_process(record)
     if pidfd is not None:
-        try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # it has exited meanwhile
+        _send_kill(pidfd)
     try:
         if record.cgroup:
             try:
@@ -95,17 +117,18 @@ def kill(record: Record) -> None:
                     cgroup.kill()
             except NotFound:
                 pass  # never made, or removed already
-        if pidfd is not None and not _wait_for_exit(pidfd):
-            raise Conflict(f"container {record.id}: process {record.pid} does not exit")
+        if pidfd is not None:
+            _wait_for_exit(record, pidfd)
     finally:
         if pidfd is not None:
             posix.close(pidfd)
 
 
-def _wait_for_exit(pidfd: int) -> bool:
+def _wait_for_exit(record: Record, pidfd: int) -> None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(KILL_TIMEOUT * 1000))
+    if not poll.poll(KILL_TIMEOUT * 1000):
+        raise Conflict(f"container {record.id}: process {record.pid} does not exit")
 
 
 def remove(args: CommandArgs, container: Container, record: Record) -> None:
