@@ -18,12 +18,14 @@ Layout of the image::
 Facts about EROFS: inline data must not cross a block. Names in a directory are sorted by bytes,
 ``.`` and ``..`` included. A compact inode has no time in Linux before 6.16, so it is used for
 files with the time of the superblock only. Numbers of blocks have 32 bits: neither the image nor
-the blob can exceed 16 TiB.
+the blob can exceed 16 TiB. The UUID is made of the content: overlayfs keeps the inode numbers of
+files at a copy-up only if the UUIDs of its layers differ.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import stat
 import struct
@@ -153,12 +155,19 @@ def write(
     for inode in inodes:
         encoded = inode.encode(epoch)
         metadata[inode.position : inode.position + len(encoded)] = encoded
-    file.write(_first_block(len(inodes), epoch, block, inodes[0].nid, blob_size, blob_tag))
-    file.write(metadata)
+    data = bytearray()
     for inode in inodes:
         if inode.blocks:
-            data = inode.data()[: inode.blocks * BLOCK_SIZE]
-            file.write(data.ljust(inode.blocks * BLOCK_SIZE, b"\0"))
+            size = inode.blocks * BLOCK_SIZE
+            data += inode.data()[:size].ljust(size, b"\0")
+    digest = hashlib.sha256(metadata)
+    digest.update(data)
+    device = _DEVICE_SLOT.pack(blob_tag, _blocks(blob_size), 0)
+    digest.update(device)
+    uuid = digest.digest()[:16]
+    file.write(_first_block(len(inodes), epoch, block, inodes[0].nid, device, uuid))
+    file.write(metadata)
+    file.write(data)
     return block * BLOCK_SIZE
 
 
@@ -354,7 +363,8 @@ def _check_chunks(entry: Entry, blob_size: int) -> None:
 
 
 def _check_name(path: bytes, name: bytes) -> None:
-    if not 0 < len(name) <= MAX_NAME or name in (b".", b"..") or b"\0" in name:
+    valid = 0 < len(name) <= MAX_NAME and name not in (b".", b"..") and b"\0" not in name
+    if not valid or path.startswith(b"/"):
         raise ValueError(f"{path[:300]!r} does not end with a valid name")
 
 
@@ -488,7 +498,7 @@ def _split_xattr(path: bytes, name: str) -> tuple[int, bytes]:
 
 
 def _first_block(
-    inodes: int, epoch: int, blocks: int, root_nid: int, blob_size: int, blob_tag: bytes
+    inodes: int, epoch: int, blocks: int, root_nid: int, device: bytes, uuid: bytes
 ) -> bytes:
     seconds, nanoseconds = divmod(epoch, 10**9)
     device_offset = _SUPERBLOCK_OFFSET + _SUPERBLOCK.size
@@ -508,7 +518,7 @@ def _first_block(
         blocks,
         _META_BLOCK,
         0,  # no shared attributes
-        bytes(16),  # uuid
+        uuid,
         bytes(16),  # volume name
         _INCOMPAT_CHUNKED_FILE | _INCOMPAT_DEVICE_TABLE,
         0,  # no compression
@@ -519,7 +529,7 @@ def _first_block(
         0,
         0,
     )
-    _DEVICE_SLOT.pack_into(block, device_offset, blob_tag, _blocks(blob_size), 0)
+    block[device_offset : device_offset + len(device)] = device
     checksum = _crc32c(bytes(block[_SUPERBLOCK_OFFSET:]))
     struct.pack_into("<I", block, _SUPERBLOCK_OFFSET + 4, checksum)
     return bytes(block)

@@ -1,0 +1,174 @@
+"""A layer as EROFS: the files ``metadata`` and ``blob`` in its directory, mounted at ``fs``.
+
+With fs-verity the kernel compares each block that it reads of both files with a digest, so data
+that was changed on the disk is an error (EIO) and never reaches a container. The digests of the
+files are in the document of the layer, and are compared before each mount.
+
+Facts about EROFS: Linux 6.12 mounts files without a loop device (``EROFS_FS_BACKED_BY_FILE``). The
+files must be on a file system with a page cache of its own, so tmpfs and overlayfs are refused. A
+user namespace cannot mount it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.errors import CorruptState, Unsupported
+from jaula.kernel import fsverity, mounts
+from jaula.storage.erofs.tree import pack
+from jaula.storage.filesystem_type import filesystem_name
+from jaula.storage.trees import open_directory, remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+METADATA, BLOB, ROOT = "metadata", "blob", "fs"
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PROBE = ".probe-erofs"
+
+
+class ErofsFiles(msgspec.Struct, frozen=True):
+    """The fs-verity digests of the two files of a layer, '' without fs-verity."""
+
+    metadata: str = ""
+    blob: str = ""
+
+
+def create(directory: int, *, verity: bool) -> ErofsFiles:
+    """Replace the tree ``fs`` in a layer's directory by the two files and an empty directory.
+
+    :raises OSError: when the disk is full, or the file system does not have fs-verity.
+    :raises ValueError: when a file exceeds the limits of EROFS.
+    """
+    with (
+        os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", 0) as metadata,
+        os.fdopen(os.open(BLOB, _NEW, 0o600, dir_fd=directory), "wb", 0) as blob,
+        open_directory(ROOT, dir_fd=directory) as root,
+    ):
+        pack(root, metadata, blob)
+    digests = [_protect(directory, name) for name in (METADATA, BLOB)] if verity else []
+    remove_tree(directory, ROOT.encode())
+    os.mkdir(ROOT, 0o755, dir_fd=directory)
+    return ErofsFiles(*digests)
+
+
+def _protect(directory: int, name: str) -> str:
+    descriptor = os.open(name, _READ, dir_fd=directory)
+    try:
+        fsverity.enable(descriptor)
+        return fsverity.measure(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def open_mount(directory: int, expected: ErofsFiles) -> Iterator[int]:
+    """Yield a detached mount of the layer in ``directory``.
+
+    :raises CorruptState: when a file is missing or damaged, or does not have the expected digest.
+    :raises OSError: when the kernel cannot mount it for another reason.
+    """
+    metadata = blob = -1
+    try:
+        metadata = _open(directory, METADATA, expected.metadata)
+        blob = _open(directory, BLOB, expected.blob)
+        mount = _mount(metadata, blob)
+    finally:
+        for descriptor in (metadata, blob):
+            if descriptor >= 0:
+                os.close(descriptor)
+    try:
+        yield mount
+    finally:
+        os.close(mount)
+
+
+def _open(directory: int, name: str, expected: str) -> int:
+    """Open a file of a layer and compare its digest, if there is one.
+
+    :raises CorruptState: when the file is missing, or does not have the digest.
+    """
+    try:
+        descriptor = os.open(name, _READ, dir_fd=directory)
+    except FileNotFoundError:
+        raise CorruptState(f"the file {name} of the layer is missing") from None
+    if not expected:
+        return descriptor
+    try:
+        actual = fsverity.measure(descriptor)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.ENODATA, *fsverity.UNSUPPORTED):
+            raise CorruptState(
+                f"the file {name} of the layer does not have fs-verity any more: it was replaced"
+            ) from error
+        raise
+    if actual != expected:
+        os.close(descriptor)
+        raise CorruptState(
+            f"the file {name} of the layer has the fs-verity digest {actual} instead of {expected}"
+        )
+    return descriptor
+
+
+def _mount(metadata: int, blob: int) -> int:
+    context = mounts.fsopen("erofs")
+    try:
+        # The opened files are mounted, not those that have their names by now.
+        mounts.fsconfig_set_string(context, "source", f"/proc/self/fd/{metadata}")
+        mounts.fsconfig_set_string(context, "device", f"/proc/self/fd/{blob}")
+        mounts.fsconfig_set_flag(context, "ro")
+        try:
+            mounts.fsconfig_create(context)
+        except OSError as error:
+            if error.errno in (errno.EUCLEAN, errno.EIO, errno.EINVAL):
+                raise CorruptState(
+                    f"the file {METADATA} of the layer is damaged: {error}"
+                ) from error
+            raise
+        attributes = mounts.MOUNT_ATTR.RDONLY | mounts.MOUNT_ATTR.NODEV | mounts.MOUNT_ATTR.NOSUID
+        return mounts.fsmount(context, attributes)
+    finally:
+        os.close(context)
+
+
+def probe(directory: Path, *, verity: bool) -> None:
+    """Make and mount a layer with an empty tree below ``directory``.
+
+    :raises Unsupported: when the kernel or the file system cannot do that.
+    """
+    place = f"{filesystem_name(directory)} at {directory}"
+    name = f"{_PROBE}-{os.urandom(6).hex()}"
+    with open_directory(directory) as parent:
+        os.mkdir(name, 0o700, dir_fd=parent)
+        try:
+            with open_directory(name, dir_fd=parent) as layer:
+                os.mkdir(ROOT, 0o755, dir_fd=layer)
+                try:
+                    files = create(layer, verity=verity)
+                except OSError as error:
+                    if error.errno not in fsverity.UNSUPPORTED:
+                        raise
+                    raise Unsupported(
+                        f"verity=on needs fs-verity, which {place} does not have: {error.strerror}",
+                        hint="unmount an ext4 file system and run 'tune2fs -O verity DEVICE', or "
+                        "use btrfs; the kernel needs CONFIG_FS_VERITY",
+                    ) from error
+                try:
+                    with open_mount(layer, files):
+                        pass
+                except (OSError, CorruptState) as error:
+                    raise Unsupported(
+                        f"the kernel cannot mount EROFS files on {place}: {error}",
+                        hint="use Linux 6.12 or later with CONFIG_EROFS_FS_BACKED_BY_FILE, and "
+                        "ext4, xfs or btrfs",
+                    ) from error
+        finally:
+            remove_tree(parent, name.encode())
