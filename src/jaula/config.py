@@ -145,6 +145,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     cni_conf_dir: str = "/etc/cni/net.d"
     cni_bin_dirs: tuple[str, ...] = ("/opt/cni/bin", "/usr/lib/cni")
     storage_driver: str | None = None  # None: probe
+    layer_format: str = "directory"  # or "erofs", or "verity": EROFS with fs-verity
     bridge: str = "jaula0"
     bridge_subnet: str | None = None  # CIDR; None: from the pool
     bridge_ipv6: bool = False

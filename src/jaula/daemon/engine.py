@@ -28,6 +28,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
 
     from jaula import cgroups
     from jaula.daemon import process_limits
+    from jaula.daemon.config import storage
     from jaula.engine.containers.engine_socket import EngineSockets
     from jaula.engine.containers.resolved_request import resolve
     from jaula.engine.engine import Engine
@@ -72,7 +73,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     else:
         driver = cgroups.detect(systemd=config.systemd_cgroups)
     warnings += (*_unproven(config), *process_limits.file_limit_warnings())
-    layers = LayerStore(paths)
+    layers = LayerStore(paths, format=storage.layer_format(config, rootless=rootless))
     images = ImageStore(paths, layers, durable=config.durable)
     images.hold(registry.layers)
     layers.users = registry.users_of
@@ -106,7 +107,9 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtime_table=RuntimeTable(config),
             cgroups=driver,
-            snapshots=open_storage_driver(database, config, layers, rootless=rootless),
+            snapshots=storage.check_driver(
+                config, open_storage_driver(database, config, layers, rootless=rootless)
+            ),
             layers=layers,
             images=images,
             image_policy=_gate(config, images),

@@ -17,7 +17,8 @@ class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
     read-only view. ``id_mapped`` is as in :class:`DirectoryRoot`. ``user_xattr`` makes overlayfs
     use attributes that a user namespace may set (``user.overlay.*``), because ``trusted.*`` needs
     the host's root. ``volatile`` disables every sync to disk, by programs and at unmount; such an
-    upper directory is mounted only once.
+    upper directory is mounted only once. ``xino`` is for layers on several file systems: all files
+    of the root have one device number then, and unique inode numbers of 64 bits.
     """
 
     lowers: tuple[str, ...]
@@ -26,12 +27,18 @@ class OverlayRoot(msgspec.Struct, frozen=True, tag="overlay"):
     id_mapped: bool = True
     user_xattr: bool = False
     volatile: bool = False
+    xino: bool = False
 
     @property
     def options(self) -> tuple[tuple[str, str | None], ...]:
         """Further mount options; a value of None marks a flag."""
-        flags = (("userxattr", self.user_xattr), ("volatile", self.volatile and bool(self.upper)))
-        return tuple((name, None) for name, enabled in flags if enabled)
+        writable = bool(self.upper)
+        options: tuple[tuple[str, str | None, bool], ...] = (
+            ("userxattr", None, self.user_xattr),
+            ("volatile", None, self.volatile and writable),
+            ("xino", "on", self.xino and writable),
+        )
+        return tuple((name, value) for name, value, enabled in options if enabled)
 
 
 class DirectoryRoot(msgspec.Struct, frozen=True, tag="directory"):

@@ -63,6 +63,7 @@ def read_config(options: Options) -> EngineConfig:
         logging,
         network,
         registry,
+        storage,
         streams,
     )
     from jaula.errors import InvalidRequest
@@ -114,6 +115,7 @@ def read_config(options: Options) -> EngineConfig:
     stream_config = streams.pop_stream_config(settings)
     network.normalize(settings)
     logging.normalize(settings)
+    storage.normalize(settings)
     cgroup.normalize(
         settings,
         has_systemd=cgroups.has_systemd(),
@@ -284,6 +286,13 @@ FLAGS = (
         "string",
         "Storage driver to use (overlay, btrfs, vfs; default: detected)",
         completes=("overlay", "btrfs", "vfs"),
+    ),
+    Flag(
+        "storage-opt",
+        "",
+        "list",
+        "Storage options: erofs=on keeps layers as EROFS images, verity=on with fs-verity",
+        completes=("erofs=on", "verity=on"),
     ),
     Flag("bridge", "", "string", "Name of the bridge of the default network", default="jaula0"),
     Flag("bridge-subnet", "", "string", "IPv4 subnet of the default bridge (CIDR)"),

@@ -53,9 +53,16 @@ def parse(data: bytes) -> tuple[dict[str, object], dict[str, Any]]:
 
 
 def _settings() -> dict[str, Setting]:
-    from jaula.daemon.config import cgroup, logging, network, registry
+    from jaula.daemon.config import cgroup, logging, network, registry, storage
 
-    return SETTINGS | cgroup.keys() | logging.keys() | network.keys() | registry.keys()
+    return (
+        SETTINGS
+        | cgroup.keys()
+        | logging.keys()
+        | network.keys()
+        | registry.keys()
+        | storage.keys()
+    )
 
 
 def check_conflicts(document: Mapping[str, Any], flags: Mapping[str, str]) -> None:

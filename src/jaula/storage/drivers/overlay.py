@@ -131,6 +131,7 @@ class OverlayDriver:
             work,
             id_mapped=not self._rootless,
             user_xattr=self._rootless,
+            xino=any(map(self._layers.is_erofs, layers)),
         )
 
     def remove(self, id: str) -> None:

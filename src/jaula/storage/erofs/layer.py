@@ -32,6 +32,7 @@ METADATA, BLOB, ROOT = "metadata", "blob", "fs"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PROBE = ".probe-erofs"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ErofsFiles(msgspec.Struct, frozen=True):
@@ -88,6 +89,26 @@ def open_mount(directory: int, expected: ErofsFiles) -> Iterator[int]:
         yield mount
     finally:
         os.close(mount)
+
+
+def check_digests(directory: int, expected: ErofsFiles) -> None:
+    """Compare the fs-verity digests of a layer's files; without digests only open them.
+
+    :raises CorruptState: when a file is missing, or does not have the digest.
+    """
+    for name, digest in ((METADATA, expected.metadata), (BLOB, expected.blob)):
+        os.close(_open(directory, name, digest))
+
+
+def unmount(path: str) -> None:
+    """Unmount all layers at ``path``. Containers keep their own mounts of them."""
+    while True:
+        try:
+            mounts.umount2(path, mounts.MNT.DETACH | mounts.MNT.NOFOLLOW)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):  # not a mount point
+                raise
+            return
 
 
 def _open(directory: int, name: str, expected: str) -> int:
@@ -154,6 +175,8 @@ def probe(directory: Path, *, verity: bool) -> None:
                 try:
                     files = create(layer, verity=verity)
                 except OSError as error:
+                    if error.errno in _FULL:
+                        return  # an engine starts on a full disk; a new layer is refused there
                     if error.errno not in fsverity.UNSUPPORTED:
                         raise
                     raise Unsupported(

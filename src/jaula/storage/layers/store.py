@@ -6,6 +6,11 @@ an existing layer is complete. After a crash of the engine :meth:`LayerStore.swe
 incomplete layers. The image store writes layers to the disk before an image or a build step refers
 to them (:meth:`jaula.images.store.store.ImageStore.sync`).
 
+With the format ``erofs`` or ``verity`` the tree of a layer is an EROFS image instead, in the files
+``metadata`` and ``blob`` beside ``fs`` (:mod:`jaula.storage.erofs.layer`). The store mounts it at
+``fs`` when the path of the layer is first used. The mount is in the mount namespace of the process,
+so each engine mounts its layers anew. Layers of every format can be read in every format.
+
 Other users cannot enter the directory, because layers have set-user-ID programs.
 """
 
@@ -21,7 +26,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -33,8 +38,10 @@ from jaula.errors import (
     NotFound,
     resource_error,
 )
+from jaula.kernel import mounts
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
+from jaula.storage.erofs import layer as erofs
 from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.reader import Limits, TarReader
@@ -47,6 +54,9 @@ from jaula.storage.trees import (
     write_new,
 )
 
+LayerFormat = Literal["directory", "erofs", "verity"]
+"""The form of new layers: a directory, an EROFS image, or one that is protected by fs-verity."""
+
 _INCOMPLETE = "new-"
 
 
@@ -54,13 +64,15 @@ class LayerInfo(msgspec.Struct, frozen=True):
     """The document of a layer.
 
     ``size`` is the bytes of its regular files, ``tar_size`` those of its uncompressed tar.
-    ``states_root`` says whether the tar has an entry for the root directory.
+    ``states_root`` says whether the tar has an entry for the root directory. ``erofs`` is None for
+    a layer that is a directory.
     """
 
     diff_id: str
     size: int
     tar_size: int
     states_root: bool = False
+    erofs: erofs.ErofsFiles | None = None
 
 
 Names = list[str]
@@ -81,8 +93,16 @@ class NewLayer(NamedTuple):
 class LayerStore:
     """The layers of one engine. The methods are thread-safe."""
 
-    def __init__(self, paths: Paths, *, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        paths: Paths,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        format: LayerFormat = "directory",
+    ) -> None:
         self._directory = paths.layers
+        self._format = format
+        self._mounted: set[str] = set()
         self._limits = limits
         self._info: dict[str, LayerInfo] = {}
         self._inodes: dict[str, int] = {}
@@ -138,8 +158,32 @@ class LayerStore:
         self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
     ) -> LayerInfo:
         with self._extract_temporary(reader, diff_id, expected) as new:
+            new = self._pack(new)
             self._rename(new.parent, new.name, new.info)
         return new.info
+
+    def _pack(self, new: NewLayer) -> NewLayer:
+        """Turn the tree of a new layer into the format of the store."""
+        if self._format == "directory":
+            return new
+        with open_directory(new.name, dir_fd=new.parent) as top:
+            os.unlink("layer.json", dir_fd=top)
+            return new._replace(info=self._write_erofs(top, new.info))
+
+    def _write_erofs(self, top: int, info: LayerInfo) -> LayerInfo:
+        """Replace the tree below the directory ``top`` by an EROFS image, and write the document.
+
+        :raises InvalidRequest: when a file exceeds the limits of EROFS.
+        """
+        try:
+            files = erofs.create(top, verity=self._format == "verity")
+        except ValueError as error:
+            raise InvalidRequest(
+                f"the layer {info.diff_id} does not fit in EROFS: {error}"
+            ) from error
+        info = msgspec.structs.replace(info, erofs=files)
+        write_new(top, "layer.json", msgspec.json.encode(info))
+        return info
 
     @contextmanager
     def _extract_temporary(
@@ -191,13 +235,12 @@ class LayerStore:
         digest = hashlib.sha256()
         source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=self._limits, tap=digest.update)
-        name = _hex(diff_id)
         with self._extract_temporary(
             reader, lambda: "sha256:" + digest.hexdigest(), diff_id
         ) as new:
             with open_directory(f"{new.name}/fs", dir_fd=new.parent) as expected:
                 try:
-                    with open_directory(f"{name}/fs", dir_fd=new.parent) as actual:
+                    with self._open_root(diff_id) as actual:
                         differences = compare_trees(
                             actual,
                             expected,
@@ -206,8 +249,15 @@ class LayerStore:
                         )
                 except (FileNotFoundError, NotADirectoryError):
                     differences = [Difference("/", "the layer is not extracted")]
+                except CorruptState as error:
+                    differences = [Difference("/", error.message)]
+                except OSError as error:
+                    if error.errno not in DAMAGED_DISK:
+                        raise
+                    differences = [Difference("/", f"it cannot be read: {error.strerror}")]
             differences += self._compare_info(new.info)
             if repair and differences:
+                new = self._pack(new)
                 with self._lock:
                     old = self._detach_damaged(diff_id)
                     self._rename(new.parent, new.name, new.info)
@@ -218,10 +268,12 @@ class LayerStore:
     def _compare_info(self, expected: LayerInfo) -> list[Difference]:
         document = self._directory / _hex(expected.diff_id) / "layer.json"
         try:
-            same = msgspec.json.decode(document.read_bytes(), type=LayerInfo) == expected
+            actual = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
         except (OSError, msgspec.DecodeError):
-            same = False
-        return [] if same else [Difference("layer.json", "it does not describe the layer")]
+            return [Difference("layer.json", "it does not describe the layer")]
+        if msgspec.structs.replace(actual, erofs=None) != expected:
+            return [Difference("layer.json", "it does not describe the layer")]
+        return [] if self._is_protected(actual) else [Difference("/", "it is without fs-verity")]
 
     def _rename(self, parent: int, name: str, info: LayerInfo) -> None:
         with self._lock:
@@ -265,7 +317,10 @@ class LayerStore:
             try:
                 with open_directory(name, dir_fd=parent) as top:
                     os.rename(path, "fs", dst_dir_fd=top)
-                    write_new(top, "layer.json", msgspec.json.encode(info))
+                    if self._format == "directory":
+                        write_new(top, "layer.json", msgspec.json.encode(info))
+                    else:
+                        info = self._write_erofs(top, info)
                 self._rename(parent, name, info)
             finally:
                 remove_tree(parent, name.encode())
@@ -279,14 +334,25 @@ class LayerStore:
                 self._damaged.discard(diff_id)
 
     def is_intact(self, diff_id: str) -> bool:
-        """Return whether the layer exists, can be described and is not known to be damaged."""
+        """Return whether the layer exists, can be described and is not known to be damaged.
+
+        With fs-verity the digests of its files are compared, and it must have some if the format of
+        the store is ``verity``.
+        """
         if diff_id in self._damaged or not self.is_on_disk(diff_id):
             return False
         try:
-            self.info(diff_id)
+            info = self.info(diff_id)
+            if info.erofs is not None:
+                with open_directory(self._directory / _hex(diff_id)) as layer:
+                    erofs.check_digests(layer, info.erofs)
         except (NotFound, CorruptState):
             return False
-        return True
+        return self._is_protected(info)
+
+    def _is_protected(self, info: LayerInfo) -> bool:
+        """Return whether a layer has fs-verity, if new layers have it."""
+        return self._format != "verity" or (info.erofs is not None and bool(info.erofs.metadata))
 
     def has(self, diff_id: str) -> bool:
         return diff_id in self._info or (self._directory / _hex(diff_id) / "layer.json").exists()
@@ -316,13 +382,76 @@ class LayerStore:
         return info
 
     def path(self, diff_id: str) -> str:
-        """Return the path of the layer's root directory.
+        """Return the path of the layer's root directory, and mount the layer there if it is EROFS.
 
         :raises NotFound: when the layer does not exist.
+        :raises CorruptState: when it is damaged, or is not protected as new layers are.
         """
         if not self.has(diff_id):
             raise NotFound(f"layer {diff_id} does not exist", hint="load the image again")
-        return f"{self._directory}/{_hex(diff_id)}/fs"
+        path = f"{self._directory}/{_hex(diff_id)}/fs"
+        if diff_id not in self._mounted:
+            with self._lock:
+                self._mount(diff_id, path)
+        return path
+
+    def _mount(self, diff_id: str, path: str) -> None:
+        """Mount a layer at ``path``, unless it is a directory."""
+        if diff_id in self._mounted:
+            return
+        info = self.info(diff_id)
+        if not self._is_protected(info):
+            raise CorruptState(
+                f"layer {diff_id} was unpacked without fs-verity, and the engine has verity=on",
+                hint="jaula system check --repair",
+            )
+        if info.erofs is None:
+            self._mounted.add(diff_id)
+            return
+        try:
+            with (
+                open_directory(self._directory / _hex(diff_id)) as layer,
+                erofs.open_mount(layer, info.erofs) as mount,
+            ):
+                mounts.move_mount(mount, path)
+        except CorruptState as error:
+            self._damaged.add(diff_id)
+            raise CorruptState(
+                f"layer {diff_id} cannot be mounted: {error.message}",
+                hint="jaula system check --repair",
+            ) from error
+        except OSError as error:
+            raise resource_error(error, f"cannot mount layer {diff_id}") or error from error
+        self._mounted.add(diff_id)
+
+    @contextmanager
+    def _open_root(self, diff_id: str) -> Iterator[int]:
+        """Yield a descriptor of the root directory of a layer. EROFS is mounted detached.
+
+        :raises OSError: when the layer does not exist.
+        :raises CorruptState: when it cannot be mounted.
+        """
+        with open_directory(self._directory / _hex(diff_id)) as layer:
+            files = self._files(diff_id)
+            if files is None:
+                with open_directory("fs", dir_fd=layer) as root:
+                    yield root
+            else:
+                with (
+                    erofs.open_mount(layer, files) as mount,
+                    open_directory(".", dir_fd=mount) as root,
+                ):
+                    yield root
+
+    def _files(self, diff_id: str) -> erofs.ErofsFiles | None:
+        try:
+            return self.info(diff_id).erofs
+        except (NotFound, CorruptState):
+            return None
+
+    def is_erofs(self, diff_id: str) -> bool:
+        """Return whether a layer is an EROFS image, and so a file system of its own."""
+        return self._files(diff_id) is not None
 
     def ids(self) -> Names:
         """Return the diff ids of all layers, including those with a damaged document."""
@@ -341,7 +470,10 @@ class LayerStore:
         if count is None:
             try:
                 with open_directory(self._directory / _hex(diff_id)) as layer:
-                    count = tree_usage(layer)[1]
+                    if self._files(diff_id) is None:
+                        count = tree_usage(layer)[1]
+                    else:
+                        count = len(os.listdir(layer)) + 1
             except FileNotFoundError:
                 return 0
             with self._lock:  # a removal meanwhile would leave the count in the cache
@@ -369,6 +501,7 @@ class LayerStore:
             finally:
                 self._info.pop(diff_id, None)
                 self._inodes.pop(diff_id, None)
+                self._mounted.discard(diff_id)
         return temporary
 
     def is_on_disk(self, diff_id: str) -> bool:
@@ -382,7 +515,9 @@ class LayerStore:
         return list_with_prefix(self._directory, _INCOMPLETE, before=before)
 
     def remove_incomplete(self, name: str) -> None:
-        """Remove an incomplete or detached layer by name."""
+        """Remove an incomplete or detached layer by name, with its mount."""
+        if (self._directory / name / erofs.METADATA).exists():
+            erofs.unmount(f"{self._directory}/{name}/fs")
         with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
 
