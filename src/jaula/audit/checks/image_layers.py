@@ -8,7 +8,9 @@ of each layer, which no higher layer hides, are looked up in the root.
 Facts about overlayfs (``filesystems/overlayfs.rst``, fs/overlayfs/inode.c): the root has the inode
 number of the upper directory. A directory in several layers has that of the topmost one. If layers
 and upper directory are on two file systems, high bits may name the layer, and directories may have
-numbers of the overlay's own.
+numbers of the overlay's own. Inode numbers of EROFS are offsets in the image, so two layers have
+the same ones; sizes and times are compared as well. The engine mounts layers that are EROFS images
+in its own mount namespace, and this check mounts them again.
 
 The other storage drivers copy the layers when the container is created: the root is that copy.
 """
@@ -19,6 +21,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import msgspec
 
@@ -26,9 +30,11 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.image_layout import StoredImage
 from jaula.audit.model.result import Result, quantity, verdict_of
-from jaula.errors import JaulaError
+from jaula.config import Paths
+from jaula.errors import CorruptState, JaulaError
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import RESOLVE, openat2
+from jaula.storage.layers.store import LayerStore
 
 _OVERLAY = "overlay"
 _COMPARED = 4  # entries of a layer
@@ -150,20 +156,28 @@ def _overlay(
         problems.append(f"the upper directory is not {directory}/upper")
     higher = [f"{directory}/upper"]
     seen = 0
-    for layer in stack:
-        path = f"{root}/layers/{layer.removeprefix('sha256:')}/fs"
-        try:
-            status = _status(f"{root}/layers", f"{layer.removeprefix('sha256:')}/fs")
-        except OSError as error:
-            what = _REPLACED.get(error.errno or 0, error.strerror)
-            problems.append(f"layer {layer[7:19]}: {what}")
-            continue
-        directories = status.st_dev == upper.st_dev
-        compared, problem = compare(container.root, path, higher, directories=directories)
-        seen += bool(compared)
-        if problem:
-            problems.append(f"layer {layer[7:19]}: {problem}")
-        higher.append(path)
+    store = LayerStore(Paths(Path(root)))
+    with ExitStack() as mounted:
+        for layer in stack:
+            path = f"{root}/layers/{layer.removeprefix('sha256:')}/fs"
+            try:
+                status = _status(f"{root}/layers", f"{layer.removeprefix('sha256:')}/fs")
+                directories = status.st_dev == upper.st_dev
+                if store.is_erofs(layer):
+                    path = f"/proc/self/fd/{mounted.enter_context(store.open_root(layer))}"
+                    directories = False
+            except OSError as error:
+                what = _REPLACED.get(error.errno or 0, error.strerror)
+                problems.append(f"layer {layer[7:19]}: {what}")
+                continue
+            except CorruptState as error:
+                problems.append(f"layer {layer[7:19]}: {error.message}")
+                continue
+            compared, problem = compare(container.root, path, higher, directories=directories)
+            seen += bool(compared)
+            if problem:
+                problems.append(f"layer {layer[7:19]}: {problem}")
+            higher.append(path)
     hidden = len(stack) - seen
     return problems, f"{quantity(seen, 'layer')} seen in the root" + (
         f", {hidden} hidden" if hidden else ""
@@ -230,15 +244,24 @@ def compare(root: int, layer: str, higher: Sequence[str], *, directories: bool) 
                 continue
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 raise
-            actual = 0
+            actual = None
         else:
-            actual = os.fstat(fd).st_ino
+            actual = os.fstat(fd)
             os.close(fd)
         # A program inside may have replaced the entry meanwhile.
-        if not same_inode(actual, status.st_ino) and not _is_hidden(path, higher):
+        if not _same(actual, status) and not _is_hidden(path, higher):
             return compared, f"/{path} is of another directory"
         compared += 1
     return compared, ""
+
+
+def _same(actual: os.stat_result | None, expected: os.stat_result) -> bool:
+    """Return whether an entry of the root is the one of the layer. Pure."""
+    if actual is None or not same_inode(actual.st_ino, expected.st_ino):
+        return False
+    if stat.S_ISDIR(expected.st_mode):
+        return True
+    return (actual.st_size, actual.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
 
 
 def _entries(layer: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -240,7 +240,7 @@ class LayerStore:
         ) as new:
             with open_directory(f"{new.name}/fs", dir_fd=new.parent) as expected:
                 try:
-                    with self._open_root(diff_id) as actual:
+                    with self.open_root(diff_id) as actual:
                         differences = compare_trees(
                             actual,
                             expected,
@@ -425,7 +425,7 @@ class LayerStore:
         self._mounted.add(diff_id)
 
     @contextmanager
-    def _open_root(self, diff_id: str) -> Iterator[int]:
+    def open_root(self, diff_id: str) -> Iterator[int]:
         """Yield a descriptor of the root directory of a layer. EROFS is mounted detached.
 
         :raises OSError: when the layer does not exist.
