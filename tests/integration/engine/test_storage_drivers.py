@@ -17,12 +17,12 @@ from harness.engine import PrivateEngine
 
 
 @contextmanager
-def engine_on(top: Path, driver: str, index: int) -> Iterator[PrivateEngine]:
+def engine_on(top: Path, driver: str, index: int, *options: str) -> Iterator[PrivateEngine]:
     """An engine with its files on a disk of its own, with a small image."""
     private = PrivateEngine(
         index,
         root=top / f"jlt{os.getpid()}",
-        extra_flags=("--storage-driver", driver),
+        extra_flags=("--storage-driver", driver, *options),
     )
     private.root.mkdir()
     with leaks.nothing_left(private):
@@ -30,15 +30,30 @@ def engine_on(top: Path, driver: str, index: int) -> Iterator[PrivateEngine]:
         yield private
 
 
-@pytest.fixture(params=["overlay", "btrfs", "vfs"])
+DRIVERS = {
+    "overlay": ("overlay",),
+    "overlay-erofs": ("overlay", "--storage-opt", "erofs=on"),
+    "overlay-verity": ("overlay", "--storage-opt", "verity=on"),
+    "btrfs": ("btrfs",),
+    "vfs": ("vfs",),
+}
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.vm] if name == "overlay-verity" else [])
+        for name in DRIVERS
+    ]
+)
 def engine(
     request: pytest.FixtureRequest, worker_index: int, tmp_path: Path
 ) -> Iterator[PrivateEngine]:
-    """An engine with each driver, on btrfs."""
+    """An engine with each driver and each form of layers, on btrfs."""
     index = (worker_index + 31) % 250 + 1
+    driver, *options = DRIVERS[str(request.param)]
     with (
         loop_mount.mounted(tmp_path, "mkfs.btrfs", "-q") as top,
-        engine_on(top, str(request.param), index) as private,
+        engine_on(top, driver, index, *options) as private,
     ):
         yield private
 
