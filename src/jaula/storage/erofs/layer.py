@@ -20,7 +20,7 @@ import msgspec
 
 from jaula.errors import CorruptState, Unsupported
 from jaula.kernel import fsverity, mounts
-from jaula.storage.erofs.tree import pack
+from jaula.storage.erofs.tree import BlobWriter, pack
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.trees import open_directory, remove_tree
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 METADATA, BLOB, ROOT = "metadata", "blob", "fs"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+_BUFFER = 1 << 20  # bytes
 _PROBE = ".probe-erofs"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -42,18 +43,36 @@ class ErofsFiles(msgspec.Struct, frozen=True):
     blob: str = ""
 
 
-def create(directory: int, *, verity: bool) -> ErofsFiles:
-    """Replace the tree ``fs`` in a layer's directory by the two files and an empty directory.
+@contextmanager
+def open_blob(directory: int) -> Iterator[BlobWriter]:
+    """Create the blob of a layer in its directory, and yield a writer of it."""
+    descriptor = os.open(BLOB, _NEW, 0o600, dir_fd=directory)
+    try:
+        yield BlobWriter(descriptor)
+    finally:
+        os.close(descriptor)
 
-    :raises OSError: when the disk is full, or the file system does not have fs-verity.
+
+def create(directory: int, blob: BlobWriter) -> None:
+    """Complete the two files from the tree ``fs`` in a layer's directory.
+
+    :raises OSError: when the disk is full.
     :raises ValueError: when a file exceeds the limits of EROFS.
     """
     with (
-        os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", 0) as metadata,
-        os.fdopen(os.open(BLOB, _NEW, 0o600, dir_fd=directory), "wb", 0) as blob,
+        os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", _BUFFER) as metadata,
         open_directory(ROOT, dir_fd=directory) as root,
     ):
         pack(root, metadata, blob)
+
+
+def finish(directory: int, *, verity: bool) -> ErofsFiles:
+    """Protect the two files and replace the tree ``fs`` by an empty directory.
+
+    No process may have the files open for writing.
+
+    :raises OSError: when the file system does not have fs-verity.
+    """
     digests = [_protect(directory, name) for name in (METADATA, BLOB)] if verity else []
     remove_tree(directory, ROOT.encode())
     os.mkdir(ROOT, 0o755, dir_fd=directory)
@@ -173,7 +192,9 @@ def probe(directory: Path, *, verity: bool) -> None:
             with open_directory(name, dir_fd=parent) as layer:
                 os.mkdir(ROOT, 0o755, dir_fd=layer)
                 try:
-                    files = create(layer, verity=verity)
+                    with open_blob(layer) as blob:
+                        create(layer, blob)
+                    files = finish(layer, verity=verity)
                 except OSError as error:
                     if error.errno in _FULL:
                         return  # an engine starts on a full disk; a new layer is refused there

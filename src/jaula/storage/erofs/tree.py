@@ -1,7 +1,9 @@
 """Pack a directory into an EROFS metadata image and a blob of file contents.
 
 The blob has the contents of the regular files, each at a multiple of the block size. A file with
-holes is stored in chunks, and chunks without data are not in the blob.
+holes is stored in chunks, and chunks without data are not in the blob. Contents that were appended
+to the blob before, such as those of an archive, are not copied: the files in the directory are
+empty files of the same size then.
 
 The directory is not changed, and no process may change it meanwhile. Whiteouts and the attributes
 of overlayfs are those of the directory. Labels of SELinux and AppArmor are left out: they belong to
@@ -13,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from jaula.storage import free_space
@@ -28,20 +30,18 @@ _MIN_SPARSE_CHUNK = 64 << 10  # bytes
 _MAX_SPARSE_CHUNKS = 4096
 
 
-def pack(root_fd: int, metadata: BinaryIO, blob: BinaryIO) -> None:
-    """Pack the directory ``root_fd``. Both files are empty and not buffered.
+def pack(root_fd: int, metadata: BinaryIO, blob: BlobWriter) -> None:
+    """Pack the directory ``root_fd``. ``metadata`` is an empty file.
 
     :raises OSError: when a file cannot be read or written.
     :raises ValueError: when a file exceeds the limits of EROFS.
     """
-    writer = _BlobWriter(blob)
-    entries = list(_entries(root_fd, writer))
-    writer.flush()
-    with os.fdopen(os.dup(metadata.fileno()), "wb", buffering=_BUFFER) as buffered:
-        image.write(entries, buffered, blob_size=writer.size)
+    entries = list(_entries(root_fd, blob))
+    blob.flush()
+    image.write(entries, metadata, blob_size=blob.size)
 
 
-def _entries(root_fd: int, writer: _BlobWriter) -> Iterator[Entry]:
+def _entries(root_fd: int, writer: BlobWriter) -> Iterator[Entry]:
     links: dict[tuple[int, int], bytes] = {}
     root = os.fstat(root_fd)
     yield Entry(
@@ -73,11 +73,15 @@ def _entries(root_fd: int, writer: _BlobWriter) -> Iterator[Entry]:
 
 
 def _store(
-    entry: Entry, directory: int, name: bytes, status: os.stat_result, writer: _BlobWriter
+    entry: Entry, directory: int, name: bytes, status: os.stat_result, writer: BlobWriter
 ) -> None:
     """Copy a file to the blob, and set size and chunks of its entry."""
     entry.size = status.st_size
     if not entry.size:
+        return
+    appended = writer.appended.get(status.st_ino)
+    if appended is not None:
+        entry.chunks = (appended,)
         return
     descriptor = os.open(name, _READ, dir_fd=directory)
     try:
@@ -95,7 +99,7 @@ def _sparse_chunk(size: int) -> int:
     return max(_MIN_SPARSE_CHUNK, 1 << (size // _MAX_SPARSE_CHUNKS).bit_length())
 
 
-def _sparse(descriptor: int, size: int, chunk_size: int, writer: _BlobWriter) -> Iterator[int]:
+def _sparse(descriptor: int, size: int, chunk_size: int, writer: BlobWriter) -> Iterator[int]:
     """Yield the chunks of a file with holes."""
     for start in range(0, size, chunk_size):
         end = min(start + chunk_size, size)
@@ -123,14 +127,40 @@ def _xattrs(name: bytes, directory: int) -> dict[str, bytes]:
     }
 
 
-class _BlobWriter:
-    """Appends file contents to a blob. Small files are written together."""
+class BlobWriter:
+    """Appends file contents to a blob. Small files are written together.
 
-    def __init__(self, blob: BinaryIO) -> None:
-        self._fd = blob.fileno()
+    ``size`` is in bytes. ``appended`` has the offsets of contents by the inode number of their
+    file, for files of one directory tree.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
         self._pending = bytearray()
         self._unchecked = 0
         self.size = 0
+        self.appended: dict[int, int] = {}
+
+    def append(self, inode: int, data: Iterable[memoryview]) -> None:
+        """Append the contents of the file ``inode``, which are not empty."""
+        self.appended[inode] = self.size
+        size = 0
+        for chunk in data:
+            size += len(chunk)
+            if len(chunk) < _BUFFER:
+                self._pending += chunk
+                if len(self._pending) >= _BUFFER:
+                    self.flush()
+            else:
+                self.flush()
+                write_all(self._fd, chunk)
+        self._pad(size)
+
+    def _pad(self, size: int) -> None:
+        """Complete the last block after ``size`` bytes."""
+        padding = -size % BLOCK_SIZE
+        self._pending += bytes(padding)
+        self.size += size + padding
 
     def copy(self, descriptor: int, offset: int, size: int) -> int:
         """Append ``size`` bytes of a file, and return their offset in the blob.
@@ -146,10 +176,9 @@ class _BlobWriter:
             data = os.pread(descriptor, size, offset)
             if len(data) == size:
                 self._pending += data
-                self._pending += bytes(-size % BLOCK_SIZE)
+                self._pad(size)
                 if len(self._pending) >= _BUFFER:
                     self.flush()
-                self.size += size + -size % BLOCK_SIZE
                 return start
         self.flush()
         left = size
@@ -158,8 +187,7 @@ class _BlobWriter:
             if not count:
                 raise OSError(errno.EIO, "a file became shorter while it was read")
             offset, left = offset + count, left - count
-        self._pending += bytes(-size % BLOCK_SIZE)
-        self.size += size + -size % BLOCK_SIZE
+        self._pad(size)
         return start
 
     def _transfer(self, descriptor: int, offset: int, size: int) -> int:

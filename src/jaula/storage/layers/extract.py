@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from jaula.errors import InvalidRequest
 from jaula.kernel import namespaces, paths
 from jaula.storage import free_space
+from jaula.storage.erofs.tree import BlobWriter
 from jaula.storage.errors import file_error
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
@@ -63,11 +64,20 @@ class Extractor:
 
     ``size`` is the total size of the regular files in bytes. ``states_root`` says whether the
     archive has an entry for the root directory. Without ``whiteouts`` a name that begins with
-    ``.wh.`` is a file like any other. With ``sparse`` blocks of zeros become holes.
+    ``.wh.`` is a file like any other. With ``sparse`` blocks of zeros become holes. With ``blob``
+    the contents of files go there, and the files have the right size and no data.
     """
 
-    def __init__(self, root_fd: int, *, whiteouts: bool = True, sparse: bool = False) -> None:
+    def __init__(
+        self,
+        root_fd: int,
+        *,
+        whiteouts: bool = True,
+        sparse: bool = False,
+        blob: BlobWriter | None = None,
+    ) -> None:
         self._root = root_fd
+        self._blob = blob
         self._whiteouts = whiteouts
         self._sparse = sparse
         self._directories: dict[bytes, int] = {}
@@ -199,10 +209,13 @@ class Extractor:
         try:
             if entry.size:
                 self._reserve(descriptor, entry.size)
-                write = write_sparse if self._sparse else write_all
-                for chunk in reader.data():
-                    write(descriptor, chunk)
-                if self._sparse:
+                if self._blob is not None:
+                    self._blob.append(os.fstat(descriptor).st_ino, reader.data())
+                else:
+                    write = write_sparse if self._sparse else write_all
+                    for chunk in reader.data():
+                        write(descriptor, chunk)
+                if self._sparse or self._blob is not None:
                     os.ftruncate(descriptor, entry.size)
             self._set_metadata(descriptor, entry)
             os.utime(descriptor, ns=(entry.mtime, entry.mtime))

@@ -24,7 +24,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
@@ -42,6 +42,7 @@ from jaula.kernel import mounts
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
 from jaula.storage.erofs import layer as erofs
+from jaula.storage.erofs.tree import BlobWriter
 from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.reader import Limits, TarReader
@@ -157,8 +158,7 @@ class LayerStore:
     def _extract(
         self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
     ) -> LayerInfo:
-        with self._extract_temporary(reader, diff_id, expected) as new:
-            new = self._pack(new)
+        with self._extract_temporary(reader, diff_id, expected, self._format) as new:
             self._rename(new.parent, new.name, new.info)
         return new.info
 
@@ -168,26 +168,24 @@ class LayerStore:
             return new
         with open_directory(new.name, dir_fd=new.parent) as top:
             os.unlink("layer.json", dir_fd=top)
-            return new._replace(info=self._write_erofs(top, new.info))
+            with erofs.open_blob(top) as blob:
+                _write_erofs(top, blob, new.info.diff_id)
+            return new._replace(info=self._finish(top, new.info, self._format))
 
-    def _write_erofs(self, top: int, info: LayerInfo) -> LayerInfo:
-        """Replace the tree below the directory ``top`` by an EROFS image, and write the document.
-
-        :raises InvalidRequest: when a file exceeds the limits of EROFS.
-        """
-        try:
-            files = erofs.create(top, verity=self._format == "verity")
-        except ValueError as error:
-            raise InvalidRequest(
-                f"the layer {info.diff_id} does not fit in EROFS: {error}"
-            ) from error
-        info = msgspec.structs.replace(info, erofs=files)
+    def _finish(self, top: int, info: LayerInfo, format: LayerFormat) -> LayerInfo:
+        """Write the document of a new layer. EROFS files are protected before, if they have to."""
+        if format != "directory":
+            info = msgspec.structs.replace(info, erofs=erofs.finish(top, verity=format == "verity"))
         write_new(top, "layer.json", msgspec.json.encode(info))
         return info
 
     @contextmanager
     def _extract_temporary(
-        self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
+        self,
+        reader: TarReader,
+        diff_id: Callable[[], str],
+        expected: str | None,
+        format: LayerFormat,
     ) -> Iterator[NewLayer]:
         """Yield a layer extracted under a temporary name. Remove it unless it was renamed."""
         name = _INCOMPLETE + secrets.token_hex(8)
@@ -195,7 +193,7 @@ class LayerStore:
             with open_directory(self._directory) as parent:
                 os.mkdir(name, 0o700, dir_fd=parent)
                 try:
-                    yield self._extract_into(parent, name, reader, diff_id, expected)
+                    yield self._extract_into(parent, name, reader, diff_id, expected, format)
                 finally:
                     remove_tree(parent, name.encode())
         except OSError as error:
@@ -208,12 +206,14 @@ class LayerStore:
         reader: TarReader,
         diff_id: Callable[[], str],
         expected: str | None,
+        format: LayerFormat,
     ) -> NewLayer:
-        with open_directory(name, dir_fd=parent) as top:
+        with open_directory(name, dir_fd=parent) as top, ExitStack() as files:
+            blob = None if format == "directory" else files.enter_context(erofs.open_blob(top))
             os.mkdir("fs", 0o755, dir_fd=top)
             with open_directory("fs", dir_fd=top) as root:
                 os.fchmod(root, 0o755)
-                extractor = Extractor(root)
+                extractor = Extractor(root, blob=blob)
                 extractor.run(reader)
             reader.drain()
             actual = diff_id()
@@ -222,7 +222,10 @@ class LayerStore:
                     f"the layer's content has the digest {actual}, the image says {expected}"
                 )
             info = LayerInfo(actual, extractor.size, reader.consumed, extractor.states_root)
-            write_new(top, "layer.json", msgspec.json.encode(info))
+            if blob is not None:
+                _write_erofs(top, blob, actual)
+                files.close()
+            info = self._finish(top, info, format)
         return NewLayer(parent, name, info, extractor.timed_directories)
 
     def check(self, stream: Source, diff_id: str, *, repair: bool = False) -> list[Difference]:
@@ -236,7 +239,7 @@ class LayerStore:
         source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=self._limits, tap=digest.update)
         with self._extract_temporary(
-            reader, lambda: "sha256:" + digest.hexdigest(), diff_id
+            reader, lambda: "sha256:" + digest.hexdigest(), diff_id, "directory"
         ) as new:
             with open_directory(f"{new.name}/fs", dir_fd=new.parent) as expected:
                 try:
@@ -317,10 +320,10 @@ class LayerStore:
             try:
                 with open_directory(name, dir_fd=parent) as top:
                     os.rename(path, "fs", dst_dir_fd=top)
-                    if self._format == "directory":
-                        write_new(top, "layer.json", msgspec.json.encode(info))
-                    else:
-                        info = self._write_erofs(top, info)
+                    if self._format != "directory":
+                        with erofs.open_blob(top) as blob:
+                            _write_erofs(top, blob, info.diff_id)
+                    info = self._finish(top, info, self._format)
                 self._rename(parent, name, info)
             finally:
                 remove_tree(parent, name.encode())
@@ -524,6 +527,17 @@ class LayerStore:
     def sweep(self) -> Names:
         """Remove incomplete layers. No layer may be in extraction."""
         return remove_with_prefix(self._directory, _INCOMPLETE)
+
+
+def _write_erofs(top: int, blob: BlobWriter, diff_id: str) -> None:
+    """Write the EROFS image of the tree below the directory ``top``.
+
+    :raises InvalidRequest: when a file exceeds the limits of EROFS.
+    """
+    try:
+        erofs.create(top, blob)
+    except ValueError as error:
+        raise InvalidRequest(f"the layer {diff_id} does not fit in EROFS: {error}") from error
 
 
 def _damaged_document(path: Path, reason: str) -> CorruptState:

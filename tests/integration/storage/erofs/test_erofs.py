@@ -54,6 +54,13 @@ def image_of(top: Path, *entries: Entry, blob: bytes = b"") -> Iterator[int]:
         yield root
 
 
+def create(directory: int) -> erofs_layer.ErofsFiles:
+    """Pack the tree ``fs`` in a directory."""
+    with erofs_layer.open_blob(directory) as blob:
+        erofs_layer.create(directory, blob)
+    return erofs_layer.finish(directory, verity=False)
+
+
 @contextmanager
 def packed(top: Path, tree: Path) -> Iterator[int]:
     """Yield the root of an image of the directory ``tree``, which is consumed."""
@@ -61,7 +68,7 @@ def packed(top: Path, tree: Path) -> Iterator[int]:
     layer.mkdir()
     tree.rename(layer / "fs")
     with open_directory(layer) as directory:
-        files = erofs_layer.create(directory, verity=False)
+        files = create(directory)
         assert not os.listdir(layer / "fs")
         with (
             erofs_layer.open_mount(directory, files) as mount,
@@ -175,7 +182,7 @@ def test_a_random_tree_is_mounted_with_all_attributes(tmp_path: Path, seed: int)
 def test_the_checker_of_erofs_utils_accepts_a_random_tree(tmp_path: Path, seed: int) -> None:
     random_tree(random.Random(seed), tmp_path / "fs", 100)
     with open_directory(tmp_path) as directory:
-        erofs_layer.create(directory, verity=False)
+        create(directory)
     result = subprocess.run(
         ["fsck.erofs", f"--device={tmp_path}/blob", tmp_path / "metadata"],
         capture_output=True,
@@ -327,9 +334,16 @@ def test_whiteouts_and_opaque_directories_of_a_layer_hide_the_lower_layer(
     tree.mkdir(mode=0o755)
     with open_directory(tree) as root:
         Extractor(root).run(TarReader(io.BytesIO(layer)))
-    with packed(tmp_path, tree) as root:
-        upper = f"/proc/self/fd/{root}"
-        overlay = mounts.overlay((upper, str(lower)), None, None)
+    layer_directory, upper = tmp_path / "layer", tmp_path / "upper"
+    upper.mkdir()
+    layer_directory.mkdir()
+    tree.rename(layer_directory / "fs")
+    with open_directory(layer_directory) as directory:
+        files = create(directory)
+        with erofs_layer.open_mount(directory, files) as mount:
+            mounts.move_mount(mount, str(upper))
+    try:
+        overlay = mounts.overlay((str(upper), str(lower)))
         try:
             with open_directory(".", dir_fd=overlay) as merged:
                 assert sorted(os.listdir(merged)) == ["dir", "kept"]
@@ -337,12 +351,14 @@ def test_whiteouts_and_opaque_directories_of_a_layer_hide_the_lower_layer(
                 assert os.listdir(merged) == ["new"]
         finally:
             os.close(overlay)
+    finally:
+        erofs_layer.unmount(str(upper))
 
 
 def test_a_damaged_image_is_refused_with_the_name_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "fs").mkdir()
     with open_directory(tmp_path) as directory:
-        files = erofs_layer.create(directory, verity=False)
+        files = create(directory)
         data = bytearray((tmp_path / "metadata").read_bytes())
         data[1024 + 90] ^= 1
         (tmp_path / "metadata").write_bytes(data)

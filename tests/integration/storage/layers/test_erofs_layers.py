@@ -162,6 +162,38 @@ def test_a_missing_file_of_a_layer_is_an_error_that_names_the_remedy(
     assert read(f"{store.path(diff_id)}/a") == "text"
 
 
+def test_an_archive_with_replaced_files_and_links_equals_its_directory(
+    store: LayerStore, tar: Tar
+) -> None:
+    data = tar(
+        ("a", "first" * 1000),
+        ("hard", "hard", "a"),
+        ("a", "second"),
+        ("late", "hard", "a"),
+        ("dir", "dir", {"mode": 0o700, "uid": 5}),
+        ("dir/x", b"x" * (3 << 20)),
+        ("dir/empty", ""),
+        ("b", "a file"),
+        ("b", "dir", {"mode": 0o711}),
+        ("b/c", "below"),
+        ("to-dir", "link", "dir"),
+        ("to-dir/through", "a link" * 999),
+        ("gone", "dir"),
+        ("gone/file", "lost"),
+        ("gone", "a file again"),
+        ("zeros", bytes(200_000)),
+        (".wh.hidden", ""),
+        ("fifo", "fifo"),
+        ("null", "char", {"devmajor": 1, "devminor": 3, "mode": 0o666}),
+    )
+    info = store.extract(io.BytesIO(data))
+    assert store.check(io.BytesIO(data), info.diff_id) == []
+    root = store.path(info.diff_id)
+    assert read(f"{root}/hard") == "first" * 1000
+    assert read(f"{root}/late") == read(f"{root}/a") == "second"
+    assert read(f"{root}/dir/through") == "a link" * 999
+
+
 def test_a_damaged_archive_leaves_nothing(paths: Paths, store: LayerStore, tar: Tar) -> None:
     with pytest.raises(InvalidRequest, match="the image says"):
         store.extract(io.BytesIO(tar(("a", "text"))), "sha256:" + "0" * 64)
