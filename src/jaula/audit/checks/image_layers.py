@@ -34,7 +34,6 @@ from jaula.config import Paths
 from jaula.errors import CorruptState, JaulaError
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import RESOLVE, openat2
-from jaula.storage.layers.store import LayerStore
 
 _OVERLAY = "overlay"
 _COMPARED = 4  # entries of a layer
@@ -141,6 +140,8 @@ def _overlay(
     container: AuditedContainer, root: str, directory: str, layers: Sequence[str]
 ) -> tuple[list[str], str]:
     """Return what is wrong with an overlay, and a description of one that is right."""
+    from jaula.storage.layers.store import LayerStore
+
     mount = container.mount_at("/")
     if mount is None or mount.fstype != _OVERLAY:
         return [f"the root is {mount.fstype if mount else 'not a mount'}, not overlay"], ""

@@ -6,7 +6,8 @@ files are in the document of the layer, and are compared before each mount.
 
 Facts about EROFS: Linux 6.12 mounts files without a loop device (``EROFS_FS_BACKED_BY_FILE``). The
 files must be on a file system with a page cache of its own, so tmpfs and overlayfs are refused. A
-user namespace cannot mount it.
+user namespace cannot mount it. File contents are in the page cache twice, as part of the blob too,
+unless the mount has ``directio``. Files with fs-verity do not have direct reads.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import msgspec
 
 from jaula.errors import CorruptState, Unsupported
 from jaula.kernel import fsverity, mounts
-from jaula.storage.erofs.tree import BlobWriter, pack
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.trees import open_directory, remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from jaula.storage.erofs.tree import BlobWriter
 
 METADATA, BLOB, ROOT = "metadata", "blob", "fs"
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -46,6 +48,8 @@ class ErofsFiles(msgspec.Struct, frozen=True):
 @contextmanager
 def open_blob(directory: int) -> Iterator[BlobWriter]:
     """Create the blob of a layer in its directory, and yield a writer of it."""
+    from jaula.storage.erofs.tree import BlobWriter
+
     descriptor = os.open(BLOB, _NEW, 0o600, dir_fd=directory)
     try:
         yield BlobWriter(descriptor)
@@ -59,6 +63,8 @@ def create(directory: int, blob: BlobWriter) -> None:
     :raises OSError: when the disk is full.
     :raises ValueError: when a file exceeds the limits of EROFS.
     """
+    from jaula.storage.erofs.tree import pack
+
     with (
         os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", _BUFFER) as metadata,
         open_directory(ROOT, dir_fd=directory) as root,
@@ -99,7 +105,7 @@ def open_mount(directory: int, expected: ErofsFiles) -> Iterator[int]:
     try:
         metadata = _open(directory, METADATA, expected.metadata)
         blob = _open(directory, BLOB, expected.blob)
-        mount = _mount(metadata, blob)
+        mount = _mount(metadata, blob, direct=not expected.blob)
     finally:
         for descriptor in (metadata, blob):
             if descriptor >= 0:
@@ -158,21 +164,34 @@ def _open(directory: int, name: str, expected: str) -> int:
     return descriptor
 
 
-def _mount(metadata: int, blob: int) -> int:
+def _mount(metadata: int, blob: int, *, direct: bool) -> int:
+    """Return a detached mount; with ``direct`` the blob is read directly if that is possible.
+
+    :raises CorruptState: when the image is damaged.
+    """
+    if direct:
+        try:
+            return _mount_with(metadata, blob, ("ro", "directio"))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # an older kernel, or another file system
+                raise
+    try:
+        return _mount_with(metadata, blob, ("ro",))
+    except OSError as error:
+        if error.errno in (errno.EUCLEAN, errno.EIO, errno.EINVAL):
+            raise CorruptState(f"the file {METADATA} of the layer is damaged: {error}") from error
+        raise
+
+
+def _mount_with(metadata: int, blob: int, flags: tuple[str, ...]) -> int:
     context = mounts.fsopen("erofs")
     try:
         # The opened files are mounted, not those that have their names by now.
         mounts.fsconfig_set_string(context, "source", f"/proc/self/fd/{metadata}")
         mounts.fsconfig_set_string(context, "device", f"/proc/self/fd/{blob}")
-        mounts.fsconfig_set_flag(context, "ro")
-        try:
-            mounts.fsconfig_create(context)
-        except OSError as error:
-            if error.errno in (errno.EUCLEAN, errno.EIO, errno.EINVAL):
-                raise CorruptState(
-                    f"the file {METADATA} of the layer is damaged: {error}"
-                ) from error
-            raise
+        for flag in flags:
+            mounts.fsconfig_set_flag(context, flag)
+        mounts.fsconfig_create(context)
         attributes = mounts.MOUNT_ATTR.RDONLY | mounts.MOUNT_ATTR.NODEV | mounts.MOUNT_ATTR.NOSUID
         return mounts.fsmount(context, attributes)
     finally:

@@ -20,11 +20,11 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest
 from jaula.kernel import namespaces, paths
 from jaula.storage import free_space
-from jaula.storage.erofs.tree import BlobWriter
 from jaula.storage.errors import file_error
 from jaula.storage.tar.entry import (
     BLOCK_DEVICE,
@@ -49,6 +49,9 @@ from jaula.storage.trees import (
     write_all,
     write_sparse,
 )
+
+if TYPE_CHECKING:
+    from jaula.storage.erofs.tree import BlobWriter
 
 _WHITEOUT_PREFIX = b".wh."
 _AUFS_PREFIX = b".wh..wh."

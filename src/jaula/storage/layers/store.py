@@ -26,7 +26,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -42,7 +42,6 @@ from jaula.kernel import mounts
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
 from jaula.storage.erofs import layer as erofs
-from jaula.storage.erofs.tree import BlobWriter
 from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.reader import Limits, TarReader
@@ -54,6 +53,9 @@ from jaula.storage.trees import (
     tree_usage,
     write_new,
 )
+
+if TYPE_CHECKING:
+    from jaula.storage.erofs.tree import BlobWriter
 
 LayerFormat = Literal["directory", "erofs", "verity"]
 """The form of new layers: a directory, an EROFS image, or one that is protected by fs-verity."""

@@ -33,7 +33,7 @@ def mounted(metadata: Path, blob: Path) -> Iterator[int]:
     """Yield a descriptor of the root of an image."""
     source, device = os.open(metadata, os.O_RDONLY), os.open(blob, os.O_RDONLY)
     try:
-        mount = erofs_layer._mount(source, device)
+        mount = erofs_layer._mount(source, device, direct=False)
     finally:
         os.close(source)
         os.close(device)

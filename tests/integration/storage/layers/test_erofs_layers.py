@@ -68,6 +68,29 @@ def test_a_layer_is_mounted_when_its_path_is_used(
     assert sorted(os.listdir(directory)) == ["blob", "fs", "layer.json", "metadata"]
 
 
+def test_a_file_is_in_the_page_cache_once_if_the_kernel_reads_directly(
+    paths: Paths, store: LayerStore, tar: Tar
+) -> None:
+    diff_id = store.extract(io.BytesIO(tar(("a", b"x" * (4 << 20))))).diff_id
+    path = store.path(diff_id)
+    blob = paths.layers / diff_id[7:] / "blob"
+    with open(blob, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert read(f"{path}/a") == "x" * (4 << 20)
+    direct = any(
+        path in line and "directio" in line
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+    )
+    assert cached(blob) == (0 if direct else 4 << 20)
+
+
+def cached(path: Path) -> int:
+    """Return the bytes of a file that are in the page cache."""
+    out = subprocess.run(["fincore", "-nbo", "RES", path], capture_output=True, check=True).stdout
+    return int(out)
+
+
 def test_another_store_mounts_the_layers_anew(paths: Paths, store: LayerStore, layer: str) -> None:
     store.path(layer)
     later = LayerStore(paths)
