@@ -70,8 +70,7 @@ def _missing_parts(store: ImageStore, image: Image) -> Iterator[Problem]:
         elif size != blob.size:
             problem = f"the blob {blob.digest} has {size} bytes, not {blob.size}"
             yield Problem("image", name, problem, _ADVICE)
-        if not store.layers.is_intact(layer):
-            state = "damaged" if store.layers.is_on_disk(layer) else "missing"
+        if state := store.layers.problem(layer):
             if size != blob.size:
                 advice, repair = _ADVICE, None
             else:

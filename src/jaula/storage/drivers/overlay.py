@@ -229,7 +229,12 @@ class OverlayDriver:
             ("Supports d_type", "true"),
             ("Native Overlay Diff", "true"),
             ("userxattr", "true" if self._rootless else "false"),
+            *self._layer_format(),
         ]
+
+    def _layer_format(self) -> list[tuple[str, str]]:
+        rows = {"erofs": [("Layers", "EROFS")], "verity": [("Layers", "EROFS with fs-verity")]}
+        return rows.get(self._layers.format, [])
 
     def _upper(self, id: str) -> str:
         if not self.exists(id):

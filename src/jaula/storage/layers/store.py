@@ -104,7 +104,7 @@ class LayerStore:
         format: LayerFormat = "directory",
     ) -> None:
         self._directory = paths.layers
-        self._format = format
+        self.format = format
         self._mounted: set[str] = set()
         self._limits = limits
         self._info: dict[str, LayerInfo] = {}
@@ -160,19 +160,19 @@ class LayerStore:
     def _extract(
         self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
     ) -> LayerInfo:
-        with self._extract_temporary(reader, diff_id, expected, self._format) as new:
+        with self._extract_temporary(reader, diff_id, expected, self.format) as new:
             self._rename(new.parent, new.name, new.info)
         return new.info
 
     def _pack(self, new: NewLayer) -> NewLayer:
         """Turn the tree of a new layer into the format of the store."""
-        if self._format == "directory":
+        if self.format == "directory":
             return new
         with open_directory(new.name, dir_fd=new.parent) as top:
             os.unlink("layer.json", dir_fd=top)
             with erofs.open_blob(top) as blob:
                 _write_erofs(top, blob, new.info.diff_id)
-            return new._replace(info=self._finish(top, new.info, self._format))
+            return new._replace(info=self._finish(top, new.info, self.format))
 
     def _finish(self, top: int, info: LayerInfo, format: LayerFormat) -> LayerInfo:
         """Write the document of a new layer. EROFS files are protected before, if they have to."""
@@ -322,10 +322,10 @@ class LayerStore:
             try:
                 with open_directory(name, dir_fd=parent) as top:
                     os.rename(path, "fs", dst_dir_fd=top)
-                    if self._format != "directory":
+                    if self.format != "directory":
                         with erofs.open_blob(top) as blob:
                             _write_erofs(top, blob, info.diff_id)
-                    info = self._finish(top, info, self._format)
+                    info = self._finish(top, info, self.format)
                 self._rename(parent, name, info)
             finally:
                 remove_tree(parent, name.encode())
@@ -339,25 +339,30 @@ class LayerStore:
                 self._damaged.discard(diff_id)
 
     def is_intact(self, diff_id: str) -> bool:
-        """Return whether the layer exists, can be described and is not known to be damaged.
+        """Return whether the layer exists, can be described and is not known to be damaged."""
+        return not self.problem(diff_id)
 
-        With fs-verity the digests of its files are compared, and it must have some if the format of
-        the store is ``verity``.
+    def problem(self, diff_id: str) -> str:
+        """Return why a layer cannot be used, '' if it can: missing, damaged, without fs-verity.
+
+        The digests of files with fs-verity are compared. The files of other layers are not read.
         """
-        if diff_id in self._damaged or not self.is_on_disk(diff_id):
-            return False
+        if not self.is_on_disk(diff_id):
+            return "missing"
+        if diff_id in self._damaged:
+            return "damaged"
         try:
             info = self.info(diff_id)
             if info.erofs is not None:
                 with open_directory(self._directory / _hex(diff_id)) as layer:
                     erofs.check_digests(layer, info.erofs)
         except (NotFound, CorruptState):
-            return False
-        return self._is_protected(info)
+            return "damaged"
+        return "" if self._is_protected(info) else "without fs-verity"
 
     def _is_protected(self, info: LayerInfo) -> bool:
         """Return whether a layer has fs-verity, if new layers have it."""
-        return self._format != "verity" or (info.erofs is not None and bool(info.erofs.metadata))
+        return self.format != "verity" or (info.erofs is not None and bool(info.erofs.metadata))
 
     def has(self, diff_id: str) -> bool:
         return diff_id in self._info or (self._directory / _hex(diff_id) / "layer.json").exists()
