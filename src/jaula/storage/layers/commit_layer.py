@@ -90,10 +90,14 @@ def write_layer(merged: int, differences: Differences, sink: Sink, *, exact: boo
 def prune_unchanged(upper: int, lower_root: int, select: ChangeFilter) -> bool:
     """Remove unchanged files and those not selected from ``upper``. Return whether any remain.
 
-    ``lower_root`` is a descriptor of the merged layers.
+    ``lower_root`` is a descriptor of the merged layers. A new directory is not opaque afterwards:
+    overlayfs with ``xino=on`` makes it so, although it hides nothing, and the layer would have
+    another digest than the same layer made without that option.
     """
     kept = select(overlay_differences(upper, lower_root))
     for path, directory, entries in walk(upper):
+        if kept.get(path) is ChangeKind.ADDED and is_opaque(directory):
+            os.removexattr(directory, opaque_xattr())
         for item in tuple(entries):
             name = item[0]
             if (path + b"/" + name if path else name) not in kept:

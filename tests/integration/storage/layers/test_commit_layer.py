@@ -107,6 +107,20 @@ def test_unchanged_files_are_pruned(upper: Path, tmp_path: Path) -> None:
     assert not list(upper.iterdir())
 
 
+def test_a_new_directory_is_not_opaque_and_a_replaced_one_is(tmp_path: Path) -> None:
+    lower, upper = tmp_path / "low", tmp_path / "up"
+    for path in (lower / "kept/old", upper / "kept/new", upper / "kept/replaced"):
+        path.mkdir(parents=True)
+    (lower / "kept/replaced").mkdir()
+    (lower / "kept/replaced/file").touch()
+    for path in (upper / "kept/new", upper / "kept/replaced"):
+        os.setxattr(path, "trusted.overlay.opaque", b"y")
+    with open_directory(upper) as directory, open_directory(lower) as below:
+        assert commit_layer.prune_unchanged(directory, below, lambda found: found)
+    assert os.listxattr(upper / "kept/new") == []
+    assert os.getxattr(upper / "kept/replaced", "trusted.overlay.opaque") == b"y"
+
+
 @pytest.mark.parametrize("exact", [False, True])
 def test_times_are_limited_to_the_maximum(upper: Path, exact: bool) -> None:
     os.utime(upper / "hard", ns=(0, 0))
