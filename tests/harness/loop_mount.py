@@ -12,6 +12,26 @@ import pytest
 SIZE = 512 << 20  # bytes; the file is sparse
 
 
+def change(directory: Path, mark: bytes) -> int:
+    """Change ``mark`` on the disk of :func:`mounted`, beneath the file system.
+
+    Return the number of places. Nothing of the file system is cached afterwards.
+    """
+    subprocess.run(["sync"], check=True)
+    image = directory / "disk.img"
+    data = image.read_bytes()
+    places = data.count(mark)
+    with image.open("r+b") as file:
+        start = data.find(mark)
+        while start >= 0:
+            file.seek(start)
+            file.write(bytes([mark[0] ^ 1]))
+            start = data.find(mark, start + len(mark))
+    subprocess.run(["sync"], check=True)
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    return places
+
+
 @contextmanager
 def mounted(directory: Path, *maker: str, options: str = "") -> Iterator[Path]:
     """Yield the mount point of a new file system, created by ``maker`` below ``directory``.

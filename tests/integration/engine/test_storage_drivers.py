@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import tarfile
@@ -142,6 +143,48 @@ def test_an_image_of_two_hundred_layers(
     assert len(jaula(engine, "history", "-q", "deeper:1").split()) == 201
     jaula(engine, "rm", "c1")
     jaula(engine, "rmi", "deeper:1", "deep:1")
+
+
+MARK = b"a file that is changed on the disk beneath the file system"
+
+
+@pytest.mark.vm
+def test_changed_data_of_a_layer_is_an_error_in_the_container_and_is_repaired(
+    worker_index: int, busybox_archive: Path, tmp_path: Path
+) -> None:
+    marked = tmp_path / "marked.tar"
+    marked.write_bytes(of_a_marked_layer(busybox_archive))
+    index = (worker_index + 91) % 250 + 1
+    options = ("--storage-opt", "verity=on")
+    with (
+        loop_mount.mounted(tmp_path, "mkfs.ext4", "-q", "-O", "verity") as top,
+        engine_on(top, "overlay", index, *options) as engine,
+    ):
+        with marked.open("rb") as file:
+            assert engine.cli("jaula", "load", stdin=file).returncode == 0
+        read = ("run", "--rm", "marked:1", "sh", "-c", "cat /marked | wc -c; cat /other")
+        assert jaula(engine, *read) == f"{len(MARK) * 200}\nunchanged\n"
+        assert "EROFS with fs-verity" in jaula(engine, "info")
+        assert loop_mount.change(tmp_path, MARK)
+        out = jaula(engine, *read)
+        assert "cat: read error: Input/output error" in out or "I/O error" in out
+        assert "unchanged" in out
+        found = jaula(engine, "system", "check", "--contents", status=1)
+        assert "it cannot be read: Input/output error" in found
+        jaula(engine, "system", "check", "--contents", "--repair")
+        assert jaula(engine, *read) == f"{len(MARK) * 200}\nunchanged\n"
+        assert jaula(engine, "system", "check", "--contents") == "No problems found.\n"
+        jaula(engine, "rmi", "marked:1")
+
+
+def of_a_marked_layer(busybox: Path) -> bytes:
+    """An archive with busybox's layer and a compressed one with the mark."""
+    with tarfile.open(busybox) as tar:
+        listed = json.load(tar.extractfile("manifest.json"))  # type: ignore[arg-type]
+        base = tar.extractfile(listed[0]["Layers"][0]).read()  # type: ignore[union-attr]
+    own = layers.layer((("marked", MARK * 200), ("other", "unchanged\n")))
+    stored = gzip.compress(own)
+    return layers.image("marked:1", (base, layers.digest(base)), (stored, layers.digest(own)))
 
 
 def of_two_hundred_layers(busybox: Path) -> bytes:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from jaula.storage.erofs.tree import BlobWriter
 
 METADATA, BLOB, ROOT = "metadata", "blob", "fs"
+MAX_FILES = 500_000
+"""The files of a layer. Its tree is in memory while it is packed, 2 KB for a file."""
+_TREE_SIZE = 256 << 20  # bytes of long symbolic links
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFER = 1 << 20  # bytes
@@ -57,23 +60,42 @@ def open_blob(directory: int) -> Iterator[BlobWriter]:
         os.close(descriptor)
 
 
-def create(directory: int, blob: BlobWriter) -> None:
-    """Complete the two files from the tree ``fs`` in a layer's directory.
+@contextmanager
+def open_tree() -> Iterator[int]:
+    """Yield an empty directory in memory, for a tree whose contents are in a blob.
+
+    It is a mount without a name, which the kernel removes with its descriptor. A tree on the disk
+    would make inodes that are deleted at once: ext4 does not use such an inode again for a while,
+    and searches past them for each new one.
+    """
+    options = (("mode", "0755"), ("nr_inodes", str(MAX_FILES)), ("size", str(_TREE_SIZE)))
+    mount = mounts.new_filesystem("tmpfs", options)
+    try:
+        with open_directory(".", dir_fd=mount) as root:
+            yield root
+    finally:
+        os.close(mount)
+
+
+def is_full(tree: int) -> bool:
+    """Return whether a directory of :func:`open_tree` has :data:`MAX_FILES` files."""
+    return not os.fstatvfs(tree).f_ffree
+
+
+def create(directory: int, root: int, blob: BlobWriter) -> None:
+    """Complete the two files in a layer's directory from the tree ``root``.
 
     :raises OSError: when the disk is full.
     :raises ValueError: when a file exceeds the limits of EROFS.
     """
     from jaula.storage.erofs.tree import pack
 
-    with (
-        os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", _BUFFER) as metadata,
-        open_directory(ROOT, dir_fd=directory) as root,
-    ):
+    with os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", _BUFFER) as metadata:
         pack(root, metadata, blob)
 
 
 def finish(directory: int, *, verity: bool) -> ErofsFiles:
-    """Protect the two files and replace the tree ``fs`` by an empty directory.
+    """Protect the two files and make ``fs`` an empty directory; a tree there is removed.
 
     No process may have the files open for writing.
 
@@ -209,10 +231,9 @@ def probe(directory: Path, *, verity: bool) -> None:
         os.mkdir(name, 0o700, dir_fd=parent)
         try:
             with open_directory(name, dir_fd=parent) as layer:
-                os.mkdir(ROOT, 0o755, dir_fd=layer)
                 try:
-                    with open_blob(layer) as blob:
-                        create(layer, blob)
+                    with open_tree() as root, open_blob(layer) as blob:
+                        create(layer, root, blob)
                     files = finish(layer, verity=verity)
                 except OSError as error:
                     if error.errno in _FULL:

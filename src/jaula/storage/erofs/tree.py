@@ -28,6 +28,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BUFFER = 1 << 20  # bytes
 _MIN_SPARSE_CHUNK = 64 << 10  # bytes
 _MAX_SPARSE_CHUNKS = 4096
+_ANY_FILE_SYSTEM = 2**31 * 10**9  # nanoseconds; later times are clamped by some file systems
 
 
 def pack(root_fd: int, metadata: BinaryIO, blob: BlobWriter) -> None:
@@ -37,6 +38,8 @@ def pack(root_fd: int, metadata: BinaryIO, blob: BlobWriter) -> None:
     :raises ValueError: when a file exceeds the limits of EROFS.
     """
     entries = list(_entries(root_fd, blob))
+    for entry in entries:
+        entry.mtime = blob.storable_time(entry.mtime)
     blob.flush()
     image.write(entries, metadata, blob_size=blob.size)
 
@@ -141,12 +144,14 @@ class BlobWriter:
         self.size = 0
         self.appended: dict[int, int] = {}
 
-    def append(self, inode: int, data: Iterable[memoryview]) -> None:
-        """Append the contents of the file ``inode``, which are not empty."""
+    def append(self, inode: int, size: int, data: Iterable[memoryview]) -> None:
+        """Append the contents of the file ``inode``, which are not empty.
+
+        :raises OSError: ENOSPC when too little free space would be left.
+        """
+        self._reserve(size)
         self.appended[inode] = self.size
-        size = 0
         for chunk in data:
-            size += len(chunk)
             if len(chunk) < _BUFFER:
                 self._pending += chunk
                 if len(self._pending) >= _BUFFER:
@@ -155,6 +160,22 @@ class BlobWriter:
                 self.flush()
                 write_all(self._fd, chunk)
         self._pad(size)
+
+    def storable_time(self, time: int) -> int:
+        """Return a time as the file system of the blob stores it, in nanoseconds.
+
+        A layer that is extracted to that file system again has the same time then.
+        """
+        if not 0 <= time < _ANY_FILE_SYSTEM:
+            os.utime(self._fd, ns=(time, time))
+            return os.fstat(self._fd).st_mtime_ns
+        return time
+
+    def _reserve(self, size: int) -> None:
+        """Check that a file leaves enough free space, at most once in an eighth of it."""
+        self._unchecked -= size
+        if self._unchecked < 0:
+            self._unchecked = free_space.check(self._fd, size) // 8
 
     def _pad(self, size: int) -> None:
         """Complete the last block after ``size`` bytes."""
@@ -168,9 +189,7 @@ class BlobWriter:
         :raises OSError: ENOSPC when too little free space would be left; EIO when the file is
             shorter.
         """
-        self._unchecked -= size
-        if self._unchecked < 0:
-            self._unchecked = free_space.check(self._fd, size) // 8
+        self._reserve(size)
         start = self.size
         if size <= _BUFFER:
             data = os.pread(descriptor, size, offset)

@@ -68,7 +68,8 @@ class Extractor:
     ``size`` is the total size of the regular files in bytes. ``states_root`` says whether the
     archive has an entry for the root directory. Without ``whiteouts`` a name that begins with
     ``.wh.`` is a file like any other. With ``sparse`` blocks of zeros become holes. With ``blob``
-    the contents of files go there, and the files have the right size and no data.
+    the contents of files go there, and the files have the right size and no data. The directory can
+    be on another file system then.
     """
 
     def __init__(
@@ -211,10 +212,11 @@ class Extractor:
             descriptor = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=parent)
         try:
             if entry.size:
-                self._reserve(descriptor, entry.size)
                 if self._blob is not None:
-                    self._blob.append(os.fstat(descriptor).st_ino, reader.data())
+                    inode = os.fstat(descriptor).st_ino
+                    self._blob.append(inode, entry.size, reader.data())
                 else:
+                    self._reserve(descriptor, entry.size)
                     write = write_sparse if self._sparse else write_all
                     for chunk in reader.data():
                         write(descriptor, chunk)

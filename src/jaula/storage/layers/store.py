@@ -36,6 +36,7 @@ from jaula.errors import (
     CorruptState,
     InvalidRequest,
     NotFound,
+    Unavailable,
     resource_error,
 )
 from jaula.kernel import mounts
@@ -170,8 +171,7 @@ class LayerStore:
             return new
         with open_directory(new.name, dir_fd=new.parent) as top:
             os.unlink("layer.json", dir_fd=top)
-            with erofs.open_blob(top) as blob:
-                _write_erofs(top, blob, new.info.diff_id)
+            _pack_directory(top, new.info.diff_id)
             return new._replace(info=self._finish(top, new.info, self.format))
 
     def _finish(self, top: int, info: LayerInfo, format: LayerFormat) -> LayerInfo:
@@ -211,12 +211,21 @@ class LayerStore:
         format: LayerFormat,
     ) -> NewLayer:
         with open_directory(name, dir_fd=parent) as top, ExitStack() as files:
-            blob = None if format == "directory" else files.enter_context(erofs.open_blob(top))
-            os.mkdir("fs", 0o755, dir_fd=top)
-            with open_directory("fs", dir_fd=top) as root:
+            blob = None
+            if format == "directory":
+                os.mkdir("fs", 0o755, dir_fd=top)
+                root = files.enter_context(open_directory("fs", dir_fd=top))
                 os.fchmod(root, 0o755)
-                extractor = Extractor(root, blob=blob)
+            else:
+                root = files.enter_context(erofs.open_tree())
+                blob = files.enter_context(erofs.open_blob(top))
+            extractor = Extractor(root, blob=blob)
+            try:
                 extractor.run(reader)
+            except Unavailable as error:
+                if blob is not None and erofs.is_full(root):
+                    raise _too_many_files() from error
+                raise
             reader.drain()
             actual = diff_id()
             if expected is not None and actual != expected:
@@ -225,7 +234,7 @@ class LayerStore:
                 )
             info = LayerInfo(actual, extractor.size, reader.consumed, extractor.states_root)
             if blob is not None:
-                _write_erofs(top, blob, actual)
+                _write_erofs(top, root, blob, actual)
                 files.close()
             info = self._finish(top, info, format)
         return NewLayer(parent, name, info, extractor.timed_directories)
@@ -323,8 +332,7 @@ class LayerStore:
                 with open_directory(name, dir_fd=parent) as top:
                     os.rename(path, "fs", dst_dir_fd=top)
                     if self.format != "directory":
-                        with erofs.open_blob(top) as blob:
-                            _write_erofs(top, blob, info.diff_id)
+                        _pack_directory(top, info.diff_id)
                     info = self._finish(top, info, self.format)
                 self._rename(parent, name, info)
             finally:
@@ -536,13 +544,28 @@ class LayerStore:
         return remove_with_prefix(self._directory, _INCOMPLETE)
 
 
-def _write_erofs(top: int, blob: BlobWriter, diff_id: str) -> None:
-    """Write the EROFS image of the tree below the directory ``top``.
+def _too_many_files() -> InvalidRequest:
+    return InvalidRequest(
+        f"the layer has more than {erofs.MAX_FILES} files, the limit of a layer as EROFS image",
+        hint="start the engine without --storage-opt",
+    )
+
+
+def _pack_directory(top: int, diff_id: str) -> None:
+    """Write the EROFS image of the directory ``fs`` in a layer's directory."""
+    with open_directory("fs", dir_fd=top) as root, erofs.open_blob(top) as blob:
+        if tree_usage(root)[1] > erofs.MAX_FILES:
+            raise _too_many_files()
+        _write_erofs(top, root, blob, diff_id)
+
+
+def _write_erofs(top: int, root: int, blob: BlobWriter, diff_id: str) -> None:
+    """Write the EROFS image of the tree ``root`` to the directory ``top``.
 
     :raises InvalidRequest: when a file exceeds the limits of EROFS.
     """
     try:
-        erofs.create(top, blob)
+        erofs.create(top, root, blob)
     except ValueError as error:
         raise InvalidRequest(f"the layer {diff_id} does not fit in EROFS: {error}") from error
 

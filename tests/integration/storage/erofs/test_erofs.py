@@ -56,8 +56,11 @@ def image_of(top: Path, *entries: Entry, blob: bytes = b"") -> Iterator[int]:
 
 def create(directory: int) -> erofs_layer.ErofsFiles:
     """Pack the tree ``fs`` in a directory."""
-    with erofs_layer.open_blob(directory) as blob:
-        erofs_layer.create(directory, blob)
+    with (
+        open_directory("fs", dir_fd=directory) as root,
+        erofs_layer.open_blob(directory) as blob,
+    ):
+        erofs_layer.create(directory, root, blob)
     return erofs_layer.finish(directory, verity=False)
 
 

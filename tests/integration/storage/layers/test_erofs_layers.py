@@ -19,6 +19,7 @@ from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.drivers.driver import open_root
 from jaula.storage.drivers.overlay import OverlayDriver
 from jaula.storage.erofs import image
+from jaula.storage.erofs import layer as erofs_layer
 from jaula.storage.layers.store import LayerInfo, LayerStore
 from jaula.storage.trees import open_directory
 
@@ -208,6 +209,9 @@ def test_an_archive_with_replaced_files_and_links_equals_its_directory(
         (".wh.hidden", ""),
         ("fifo", "fifo"),
         ("null", "char", {"devmajor": 1, "devminor": 3, "mode": 0o666}),
+        ("old", "", {"mtime": -5}),
+        ("far", "", {"mtime": 2**40}),
+        ("capable", "", {"pax_headers": {"SCHILY.xattr.user.x": "value"}}),
     )
     info = store.extract(io.BytesIO(data))
     assert store.check(io.BytesIO(data), info.diff_id) == []
@@ -215,6 +219,21 @@ def test_an_archive_with_replaced_files_and_links_equals_its_directory(
     assert read(f"{root}/hard") == "first" * 1000
     assert read(f"{root}/late") == read(f"{root}/a") == "second"
     assert read(f"{root}/dir/through") == "a link" * 999
+
+
+def test_a_layer_with_too_many_files_is_refused(
+    paths: Paths, store: LayerStore, tar: Tar, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(erofs_layer, "MAX_FILES", 50)
+    with pytest.raises(InvalidRequest, match="more than 50 files") as caught:
+        store.extract(io.BytesIO(tar(*((f"{n}", "") for n in range(60)))))
+    assert caught.value.hint == "start the engine without --storage-opt"
+    (tmp_path / "upper").mkdir()
+    for number in range(60):
+        (tmp_path / "upper" / str(number)).touch()
+    with pytest.raises(InvalidRequest, match="more than 50 files"):
+        store.adopt(str(tmp_path / "upper"), LayerInfo("sha256:" + "3" * 64, 0, 0))
+    assert os.listdir(paths.layers) == []
 
 
 def test_a_damaged_archive_leaves_nothing(paths: Paths, store: LayerStore, tar: Tar) -> None:
@@ -240,7 +259,7 @@ def test_a_layer_of_a_killed_process_is_swept(paths: Paths, store: LayerStore, t
     script = (
         "import io, os, pathlib, sys; from jaula.config import Paths;"
         "from jaula.storage.erofs import layer; from jaula.storage.layers.store import LayerStore;"
-        "layer.remove_tree = lambda *a: os.kill(os.getpid(), 9); p = pathlib.Path(sys.argv[1]);"
+        "layer.finish = lambda *a, **k: os.kill(os.getpid(), 9); p = pathlib.Path(sys.argv[1]);"
         "LayerStore(Paths(p, p), format='erofs').extract(io.BytesIO(sys.stdin.buffer.read()))"
     )
     data = tar(("a", "text"))

@@ -55,28 +55,6 @@ def directory_of(disk: Path, diff_id: str) -> Path:
     return disk / "root" / "layers" / diff_id[7:]
 
 
-def drop_caches() -> None:
-    subprocess.run(["sync"], check=True)
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-
-
-def change_on_disk(disk: Path, mark: bytes) -> int:
-    """Change bytes of the file system's image beneath the kernel. Return how many places."""
-    subprocess.run(["sync"], check=True)
-    image = disk.parent / "disk.img"
-    data = image.read_bytes()
-    places = 0
-    with open(image, "r+b") as file:
-        start = data.find(mark)
-        while start >= 0:
-            file.seek(start)
-            file.write(b"A")
-            places += 1
-            start = data.find(mark, start + len(mark))
-    drop_caches()
-    return places
-
-
 @pytest.mark.vm
 def test_the_files_of_a_layer_cannot_be_written(
     disk: Path, store: LayerStore, archive: bytes
@@ -98,8 +76,7 @@ def test_a_byte_that_is_changed_on_the_disk_is_an_error_at_a_read(
 ) -> None:
     diff_id = store.extract(io.BytesIO(archive)).diff_id
     root = store.path(diff_id)
-    drop_caches()
-    assert change_on_disk(disk, MARK)
+    assert loop_mount.change(disk.parent, MARK)
     with pytest.raises(OSError) as caught:
         Path(root, "dir/marked").read_bytes()
     assert caught.value.errno == errno.EIO
@@ -117,7 +94,7 @@ def test_a_name_that_is_changed_on_the_disk_is_never_seen(
     names = [f"file-with-a-long-name-{number:06}" for number in range(3000)]
     data = tar(*((name, "") for name in names))
     diff_id = store.extract(io.BytesIO(data)).diff_id
-    assert change_on_disk(disk, b"file-with-a-long-name-001500")
+    assert loop_mount.change(disk.parent, b"file-with-a-long-name-001500")
     later = LayerStore(Paths(disk / "root", disk / "run"), format="verity")
     try:
         root = later.path(diff_id)
