@@ -78,6 +78,12 @@ def parse(word: str) -> Output:
         )
     if values.get("push", "false") not in ("false", "0"):
         raise UsageError("push=true is not supported: push the image with 'jaula push NAME'")
+    compression = values.get("compression", "uncompressed")
+    if compression != "uncompressed":
+        raise UsageError(
+            f"compression={compression} is not supported: push the image with "
+            f"'jaula push --compression {compression} NAME', or build with docker buildx"
+        )
     if kind == "local" and destination in ("", "-"):
         raise UsageError(
             f'invalid argument "{word}" for "--output" flag: dest=DIRECTORY is required'

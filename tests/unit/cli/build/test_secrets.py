@@ -95,7 +95,11 @@ def test_an_output_is_parsed(word: str, kind: str, destination: str, keeps: bool
 
 
 @pytest.mark.parametrize(
-    "word", ["type=nope", "type=local", "type=image,push=true", "type=tar,to=x", "dest=x"]
+    "word",
+    [
+        *("type=nope", "type=local", "type=image,push=true", "type=tar,to=x", "dest=x"),
+        *("type=image,compression=zstd", "type=oci,dest=x,compression=estargz"),
+    ],
 )
 def test_an_invalid_output_is_refused(word: str) -> None:
     with pytest.raises(CliError):
