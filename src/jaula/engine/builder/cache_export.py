@@ -124,7 +124,7 @@ class CacheExporter:
             with images.lease(layer.diff_id for layer in state.layers) as lease:
                 compressed = await shielded(
                     in_own_thread(
-                        lambda: compressed_layers(images, lease, state.layers, cancellation)
+                        lambda: compressed_layers(images, lease, state.layers, cancellation.check)
                     )
                 )
                 layers = tuple(layer.blob for layer in compressed)

@@ -180,7 +180,7 @@ class _Writer:
         """Store a manifest; return its descriptor and the blobs of configuration and layers."""
         export, platform = self._export, normalize(image.platform)
         made = compressed_layers(
-            self._store, self._lease, image.state.layers, self._cancel, export.compression
+            self._store, self._lease, image.state.layers, self._cancel.check, export.compression
         )
         layers = tuple(
             msgspec.structs.replace(layer.blob, media_type=self.media_type(layer.blob.media_type))

@@ -81,6 +81,10 @@ Report = Callable[[str, str], None]
 """Receives the short id of a layer and a note about its conversion, from any thread."""
 
 
+Ready = Callable[[str, Descriptor], None]
+"""Receives the diff id of a source layer and the blob that it has from now on, from any thread."""
+
+
 class _Source(NamedTuple):
     """A blob to convert. ``diff_id`` is the digest of its content, '' if unknown."""
 
@@ -104,7 +108,7 @@ def compress_layers(
     plain = list(dict.fromkeys(d.digest for d in manifest.layers if d.media_type in _PLAIN))
     with store.lease(image.layers) as lease:
         packed = _convert_all(
-            store, dict.fromkeys(plain, _Source()), LayerCompression(), cancel, lease
+            store, dict.fromkeys(plain, _Source()), LayerCompression(), cancel.check, lease
         )
         layers = tuple(
             packed[layer.digest].blob if layer.digest in packed else layer
@@ -121,10 +125,14 @@ def convert_image(
     lease: Lease,
     image: Image,
     compression: LayerCompression,
-    cancel: Cancellation,
+    check: Callable[[], None],
     report: Report,
+    ready: Ready,
 ) -> Manifest:
     """Convert the layers of an image that ``lease`` has pinned, and pin the new blobs.
+
+    ``ready`` gets each blob as soon as it is stored, those that stay first. ``check`` is called
+    often and may raise, and so may ``ready``.
 
     The returned manifest is OCI's and keeps its annotations.
     """
@@ -133,7 +141,7 @@ def convert_image(
         CompressedLayer(diff_id, blob)
         for diff_id, blob in zip(image.layers, manifest.layers, strict=True)
     ]
-    converted = compressed_layers(store, lease, layers, cancel, compression, report)
+    converted = compressed_layers(store, lease, layers, check, compression, report, ready)
     config = with_diff_ids(store.config_bytes(image), [layer.diff_id for layer in converted])
     return Manifest(
         config=Descriptor(CONFIG, store.put(lease, config), len(config)),
@@ -155,16 +163,17 @@ def compressed_layers(
     store: ImageStore,
     lease: Lease,
     layers: Sequence[BuiltLayer],
-    cancel: Cancellation,
+    check: Callable[[], None],
     compression: LayerCompression | None = None,
     report: Report = lambda layer, note: None,
+    ready: Ready = lambda diff_id, blob: None,
 ) -> tuple[CompressedLayer, ...]:
     """Return layers in a compression, pinned by ``lease``, which has pinned the given ones.
 
     Plain layers are compressed, compressed ones stay unless it is forced. The media types are
     OCI's. A layer that an image of the store has in gzip form is not compressed again, except with
     a level. A layer that a table of contents cannot describe is compressed without one, which
-    ``report`` gets to know.
+    ``report`` gets to know. ``check`` is called often and may raise.
 
     :raises CorruptState: when a compressed layer does not have its content.
     """
@@ -180,7 +189,10 @@ def compressed_layers(
         for diff_id, blob in sources.items()
         if diff_id not in known
     }
-    converted = _convert_all(store, missing, compression, cancel, lease, report)
+    for layer in layers:
+        if layer.blob.digest not in missing:
+            ready(layer.diff_id, known.get(layer.diff_id, layer.blob))
+    converted = _convert_all(store, missing, compression, check, lease, report, ready)
     result = []
     for layer in layers:
         new = CompressedLayer(layer.diff_id, known.get(layer.diff_id, layer.blob))
@@ -208,9 +220,10 @@ def _convert_all(
     store: ImageStore,
     blobs: Mapping[str, _Source],
     compression: LayerCompression,
-    cancel: Cancellation,
+    check: Callable[[], None],
     lease: Lease,
     report: Report = lambda layer, note: None,
+    ready: Ready = lambda diff_id, blob: None,
 ) -> dict[str, CompressedLayer]:
     """Convert blobs, by their digests."""
     if not blobs:
@@ -221,17 +234,21 @@ def _convert_all(
         ThreadPoolExecutor(_THREADS, "layer-part") as parts,
     ):
 
-        def work(digest: str) -> CompressedLayer:
-            origin = blobs[digest]
+        def convert(digest: str, origin: _Source) -> CompressedLayer:
             if compression.kind in _TOC_DIGESTS:
                 try:
-                    return _index(store, digest, origin, compression, cancel.check, lease, parts)
+                    return _index(store, digest, origin, compression, check, lease, parts)
                 except InvalidRequest as error:
                     report(
                         short(origin.diff_id or digest),
                         f"Compressing without a table of contents: {error}",
                     )
-            return _convert(store, digest, origin, compression, cancel.check, lease)
+            return _convert(store, digest, origin, compression, check, lease)
+
+        def work(digest: str) -> CompressedLayer:
+            made = convert(digest, blobs[digest])
+            ready(blobs[digest].diff_id, made.blob)
+            return made
 
         return dict(zip(blobs, threads.map(work, blobs), strict=True))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +18,7 @@ import msgspec
 from jaula.errors import JaulaError, NotFound
 from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
-from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.client import RegistryClient
 from jaula.images.registry.compress import compress_layers, convert_image, is_converted, is_plain
 from jaula.images.registry.progress import Message, ProgressBoard, amount, status
@@ -256,14 +257,21 @@ def _send_converted(request: PushRequest, upload: Upload, image: Image) -> bytes
     for layer, blob in dict(zip(reversed(image.layers), reversed(blobs), strict=True)).items():
         word = "Compressing" if is_converted(blob, compression) else "Preparing"
         request.emit(status(word, short(layer)))
-    with store.lease() as converted:
-        notes: dict[str, str] = {}
-        manifest = convert_image(
-            store, converted, image, compression, request.cancel, notes.__setitem__
+    layers = _Layers(request, upload)
+
+    def ready(diff_id: str, blob: Descriptor) -> None:
+        layers.add(blob, diff_id)
+
+    # A layer is uploaded while the next one is converted.
+    with store.lease() as converted, ThreadPoolExecutor(1, "registry-convert") as thread:
+        work = thread.submit(
+            convert_image,
+            *(store, converted, image, compression, layers.check, layers.note, ready),
         )
-        for layer, note in notes.items():
-            request.emit(status(note, layer))
-        _send_layers(request, upload, manifest, image.layers)
+        work.add_done_callback(lambda _: layers.complete())
+        layers.wait()
+        manifest = work.result()
+        _send_config(upload, manifest)
     return encode(manifest)
 
 
@@ -276,10 +284,15 @@ def _send_layers(
     request: PushRequest, upload: Upload, manifest: Manifest, ids: Sequence[str]
 ) -> None:
     """Upload layers, then the configuration. ``ids`` name the layers in the messages."""
-    distinct = {
-        layer.digest: (layer, diff_id) for layer, diff_id in zip(manifest.layers, ids, strict=True)
-    }
-    _Layers(request, upload, list(distinct.values())).send()
+    layers = _Layers(request, upload)
+    for layer, diff_id in zip(manifest.layers, ids, strict=True):
+        layers.add(layer, diff_id)
+    layers.complete()
+    layers.wait()
+    _send_config(upload, manifest)
+
+
+def _send_config(upload: Upload, manifest: Manifest) -> None:
     if not upload.has(manifest.config.digest):
         upload.send(manifest.config, lambda sent: None)
 
@@ -291,29 +304,53 @@ def _report(pushed: UploadResult, emit: Emit) -> None:
 
 
 class _Layers:
-    """The layers of one image that is being pushed."""
+    """The layers of one image that is being pushed. Any thread adds them."""
 
-    def __init__(
-        self, request: PushRequest, upload: Upload, layers: list[tuple[Descriptor, str]]
-    ) -> None:
+    def __init__(self, request: PushRequest, upload: Upload) -> None:
         self._upload = upload
-        self._layers = layers
+        self._added: set[str] = set()
+        self._is_complete = False
         self._emit = request.emit
         self._cancel = request.cancel
         self._board = ProgressBoard()
         self._pool = WorkerPool(request.client.config.uploads, "registry-upload")
         self._lock = threading.Lock()
-        self._left = len(layers)
+        self._left = 0
         self._error: BaseException | None = None
         self._mounts = _repositories(request.client.store, request.reference)
 
-    def send(self) -> None:
-        """Upload every missing layer. Raise the first failure."""
-        for layer, diff_id in self._layers:
-            if self._pool.busy:
-                self._emit(status("Waiting", short(diff_id)))
-            self._pool.submit(partial(self._work, layer, diff_id))
-        while self._left:
+    def add(self, layer: Descriptor, diff_id: str) -> None:
+        """Upload a layer, if it is missing. A layer that was added before is left out."""
+        with self._lock:
+            if layer.digest in self._added:
+                return
+            self._added.add(layer.digest)
+            self._left += 1
+        if self._pool.busy:
+            self._board.post(status("Waiting", short(diff_id)))
+        self._pool.submit(partial(self._work, layer, diff_id))
+
+    def complete(self) -> None:
+        """End the list of layers."""
+        self._is_complete = True
+        self._board.wake()
+
+    def note(self, id: str, text: str) -> None:
+        """Add a message about a layer."""
+        self._board.post(status(text, id))
+
+    def check(self) -> None:
+        """Return if the push goes on.
+
+        :raises Cancelled: if it does not: the client left, or an upload failed.
+        """
+        self._cancel.check()
+        if self._error is not None:
+            raise Cancelled
+
+    def wait(self) -> None:
+        """Wait for the uploads of a complete list. Raise the first failure."""
+        while self._left or not self._is_complete:
             for message in self._board.take(_WAKE):
                 self._emit(message)
         for message in self._board.take(0):

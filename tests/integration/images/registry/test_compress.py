@@ -61,7 +61,9 @@ def convert(
     store: ImageStore, layer: Layer, compression: LayerCompression | None
 ) -> tuple[Descriptor, bytes]:
     with store.lease((layer.diff_id, layer.blob.digest)) as lease:
-        ((diff_id, made),) = compressed_layers(store, lease, [layer], Cancellation(), compression)
+        ((diff_id, made),) = compressed_layers(
+            store, lease, [layer], Cancellation().check, compression
+        )
         data = store.blobs.open(made.digest).read()
     assert diff_id == layer.diff_id or (compression is not None and compression.kind == "estargz")
     assert made.digest == digest_of(data) and made.size == len(data)
@@ -148,7 +150,7 @@ def test_a_layer_without_a_possible_table_is_compressed_nevertheless(
             store,
             lease,
             [Layer(blob.digest, blob)],
-            Cancellation(),
+            Cancellation().check,
             LayerCompression(kind),
             lambda layer, note: notes.append((layer, note)),
         )
@@ -200,6 +202,6 @@ def test_a_cancelled_conversion_leaves_nothing(store: ImageStore, kind: str, cal
     layer = plain(store, data)
     before = sorted(store.blobs.digests())
     with store.lease((layer.diff_id, layer.blob.digest)) as lease, pytest.raises(Cancelled):
-        compressed_layers(store, lease, [layer], CancelledAt(calls), LayerCompression(kind))
+        compressed_layers(store, lease, [layer], CancelledAt(calls).check, LayerCompression(kind))
     assert sorted(store.blobs.digests()) == before
     assert not store.blobs.incomplete(1 << 63)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from jaula.errors import JaulaError, NotFound
 from jaula.images.archive.import_ import import_tar
 from jaula.images.reference import Reference, parse
 from jaula.images.registry.auth.token import Credentials
-from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.push import PushRequest, push
 from jaula.images.registry.upload import Upload, UploadResult
 from jaula.spec.build import LayerCompression
@@ -257,3 +258,64 @@ def test_a_layer_that_has_no_table_is_reported(puller: Puller, registry: Registr
     (note,) = [m for m in puller.messages if "table of contents" in m.get("status", "")]
     assert note["id"] == image.layers[0][7:19] and "exists twice" in note["status"]
     assert registry.manifest("twice", "1")[1]["config"]["digest"] == image.id
+
+
+def image_of(puller: Puller, name: str, *layers: bytes) -> None:
+    """Store an image with several plain layers."""
+    parts = [
+        import_tar(puller.store, io.BytesIO(data), f"part:{n}") for n, data in enumerate(layers)
+    ]
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [part.layers[0] for part in parts]},
+    }
+    blobs = [puller.store.manifest(part).layers[0] for part in parts]
+    puller.store.add(json.dumps(config).encode(), blobs, [name])
+
+
+def test_the_layers_of_an_image_are_converted_and_uploaded(
+    puller: Puller, registry: Registry, tmp_path: Path
+) -> None:
+    name = f"{registry.name}/several:1"
+    data = [layer(text, size) for text, size in (("a", 1 << 21), ("b", 10), ("c", 1 << 20))]
+    image_of(puller, name, *data, data[0])
+    for kind in ("zstd:chunked", "estargz"):
+        send_as(puller, name, kind)
+        manifest = registry.manifest("several", "1")[1]
+        digests = [blob["digest"] for blob in manifest["layers"]]
+        assert len(digests) == 4 and digests[0] == digests[3] and len(set(digests)) == 3
+        pulled = Puller(tmp_path / kind.replace(":", "-")).pull(name)
+        assert (pulled.id == puller.store.resolve(name).id) is (kind != "estargz")
+
+
+def test_a_failed_upload_ends_the_conversion(puller: Puller) -> None:
+    def refuse(request: Request) -> None:
+        request.answer(403, b'{"errors":[{"code":"DENIED","message":"read only"}]}')
+
+    with ScriptedRegistry(layer()) as scripted:
+        name = f"{scripted.name}/refused:1"
+        scripted.scripts["POST /v2/refused/blobs/uploads/"] = refuse
+        image_of(puller, name, *(layer(str(number), 1 << 20) for number in range(6)))
+        left = puller.left()
+        with pytest.raises(JaulaError, match=r"read only|denied"):
+            send_as(puller, name, "zstd:chunked")
+    assert puller.left() == left
+    assert "Pushed" not in [message.get("status") for message in puller.messages]
+
+
+def test_a_cancelled_push_leaves_nothing(puller: Puller, registry: Registry) -> None:
+    name = f"{registry.name}/cancelled:1"
+    image_of(puller, name, *(layer(str(number), 1 << 20) for number in range(3)))
+    left, cancel = puller.left(), Cancellation()
+    request = PushRequest(
+        puller.client,
+        parse(name),
+        Credentials(),
+        lambda message: cancel.cancel() if message.get("status") == "Compressing" else None,
+        cancel,
+        compression=LayerCompression("estargz", force=True),
+    )
+    with pytest.raises(Cancelled):
+        push(request)
+    assert puller.left() == left
