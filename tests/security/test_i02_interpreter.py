@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +196,31 @@ def test_an_init_of_the_launcher_runs_from_a_read_only_mount(
     executable = f"/proc/{pid_file.read_text()}/exe"
     assert os.statvfs(executable).f_flag & os.ST_RDONLY
     subprocess.run([*launcher, "delete", "--force", bundle.id], timeout=20, check=True)
+
+
+@pytest.mark.parametrize("cve", ["CVE-2019-5736"])
+def test_an_init_of_the_installed_package_runs_from_a_read_only_mount(
+    runtime: PrivateRuntime, cve: str
+) -> None:
+    entry_point = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, _, function = entry_point["jaula-runtime"].partition(":")
+    script = runtime.base / "jaula-runtime"
+    script.write_text(f"from {module} import {function}\n{function}()\n")
+    bundle = runtime.bundle()
+    pid_file = bundle.path / "pid"
+    words = ["--root", str(runtime.root), "create", "--pid-file", str(pid_file)]
+    with (bundle.path / "out").open("wb") as out:
+        subprocess.run(
+            [sys.executable, str(script), *words, "--bundle", str(bundle.path), bundle.id],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            timeout=20,
+            check=True,
+        )
+    assert os.statvfs(f"/proc/{pid_file.read_text()}/exe").f_flag & os.ST_RDONLY
+    words = [str(PROJECT / "jaula-runtime"), "--root", str(runtime.root)]
+    subprocess.run([*words, "delete", "--force", bundle.id], timeout=20, check=True)
 
 
 def test_descriptors_and_input_survive_the_re_execution(

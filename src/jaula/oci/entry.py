@@ -1,4 +1,4 @@
-"""Entry point of the scripts that the launcher runs."""
+"""Entry points of ``jaula-runtime``: of the launcher's scripts, and of an installed package."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 CONTAINER_COMMANDS = frozenset({"create", "run", "exec"})
 """Commands that put a process into a container."""
+
+
+def main() -> NoReturn:
+    """Run the command of ``sys.argv``; the script of an installed package calls this."""
+    start(None)
 
 
 def start(load_modules: Callable[[Sequence[str]], None] | None) -> NoReturn:
