@@ -14,7 +14,6 @@ Reading a state needs neither msgspec, ctypes nor os: their imports take longer 
 
 from __future__ import annotations
 
-import _socket
 import errno
 import fcntl
 import posix
@@ -24,6 +23,7 @@ from jaula.spec import fast_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import _socket
     from typing import Any, Self
 
     from jaula.spec.runtime import State
@@ -254,6 +254,8 @@ class Container:
 
     def listen(self) -> _socket.socket:
         """Return the socket on which init waits to be started."""
+        import _socket
+
         listener = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         listener.bind(self.socket_address())
         listener.listen(1)
@@ -261,6 +263,12 @@ class Container:
 
     def connect(self) -> _socket.socket | None:
         """Connect to an init that waits to be started; return None if none does."""
+        try:
+            posix.stat(SOCKET, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        import _socket  # 0.3 ms, which a started container does not need
+
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             sock.connect(self.socket_address())
