@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 METADATA, BLOB, ROOT = "metadata", "blob", "fs"
 MAX_FILES = 500_000
 """The files of a layer. Its tree is in memory while it is packed, 2 KB for a file."""
+_ATTRIBUTE_INODES = 66  # of an attribute with a value of 64 KiB
 _TREE_SIZE = 256 << 20  # bytes of long symbolic links
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,8 +79,12 @@ def open_tree() -> Iterator[int]:
 
 
 def is_full(tree: int) -> bool:
-    """Return whether a directory of :func:`open_tree` has :data:`MAX_FILES` files."""
-    return not os.fstatvfs(tree).f_ffree
+    """Return whether a directory of :func:`open_tree` has no room for a file or an attribute.
+
+    tmpfs counts a KiB of attributes as an inode.
+    """
+    status = os.fstatvfs(tree)
+    return status.f_ffree < _ATTRIBUTE_INODES or not status.f_bavail
 
 
 def create(directory: int, root: int, blob: BlobWriter) -> None:

@@ -546,7 +546,8 @@ class LayerStore:
 
 def _too_many_files() -> InvalidRequest:
     return InvalidRequest(
-        f"the layer has more than {erofs.MAX_FILES} files, the limit of a layer as EROFS image",
+        f"the layer has more than {erofs.MAX_FILES} files, the limit of a layer as EROFS image;"
+        " a KiB of attributes counts as a file",
         hint="start the engine without --storage-opt",
     )
 

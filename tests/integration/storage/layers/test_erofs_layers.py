@@ -228,6 +228,9 @@ def test_a_layer_with_too_many_files_is_refused(
     with pytest.raises(InvalidRequest, match="more than 50 files") as caught:
         store.extract(io.BytesIO(tar(*((f"{n}", "") for n in range(60)))))
     assert caught.value.hint == "start the engine without --storage-opt"
+    attributes = {f"SCHILY.xattr.trusted.{n}": "v" * 9000 for n in range(9)}
+    with pytest.raises(InvalidRequest, match="a KiB of attributes counts as a file"):
+        store.extract(io.BytesIO(tar(("a", "", {"pax_headers": attributes}))))
     (tmp_path / "upper").mkdir()
     for number in range(60):
         (tmp_path / "upper" / str(number)).touch()
