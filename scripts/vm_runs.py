@@ -127,6 +127,13 @@ RUNS = (
         ("--lsm", "selinux"),
         ("tests/integration/engine/containers/checkpoint/test_selinux.py",),
     ),
+    Run(
+        "verity",
+        (),
+        ("tests/integration/storage/layers/test_fs_verity.py",
+         "tests/integration/engine/test_storage_drivers.py"),
+        ("-k", "fs_verity or overlay-verity or changed_data"),
+    ),
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
 )  # fmt: skip

@@ -69,6 +69,7 @@ def test_a_layer_is_mounted_when_its_path_is_used(
     assert sorted(os.listdir(directory)) == ["blob", "fs", "layer.json", "metadata"]
 
 
+@pytest.mark.needs("fincore")
 def test_a_file_is_in_the_page_cache_once_if_the_kernel_reads_directly(
     paths: Paths, store: LayerStore, tar: Tar
 ) -> None:
