@@ -167,6 +167,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     sandbox_pool: int = 4
     spare_shims: int = 1  # forked ahead of starts
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    pull_mode: str = "whole"  # or "lazy": layers with a TOC are mounted while they are fetched
     audit_head: str = ""  # journald, syslog, or a syslog address; '': heads are not sent
     audit_head_interval: int = 300  # seconds
     durability: str = "strict"  # or "relaxed": a power failure may take what was answered

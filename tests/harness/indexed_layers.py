@@ -11,9 +11,13 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from jaula.storage.compression import zstd_module
+
+if TYPE_CHECKING:
+    from harness.registry import Registry
 
 _TYPES = {
     tarfile.REGTYPE: "reg",
@@ -25,6 +29,8 @@ _TYPES = {
     tarfile.FIFOTYPE: "fifo",
 }
 
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
 
@@ -183,3 +189,35 @@ def _end(tar: bytes) -> int:
     last = members[-1]
     size = last.size if last.isreg() else 0
     return last.offset_data + (size + 511) // 512 * 512
+
+
+def push_image(registry: Registry, name: str, *layers: IndexedLayer, **config: Any) -> str:
+    """Push an image of ``layers`` as ``name:1``; return its reference."""
+    document = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": config,
+        "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+    }
+    data = json.dumps(document).encode()
+    for blob in (data, *(layer.blob for layer in layers)):
+        path = f"/v2/{name}/blobs"
+        status, headers, body = registry.ask("POST", f"{path}/uploads/")
+        assert status == 202, body
+        location = urlsplit(headers["location"])
+        query = f"{location.query}&digest={sha256(blob)}"
+        octets = {"Content-Type": "application/octet-stream"}
+        status, _, body = registry.ask("PUT", f"{location.path}?{query}", blob, octets)
+        assert status == 201, body
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": {"mediaType": _CONFIG, "digest": sha256(data), "size": len(data)},
+        "layers": [layer.descriptor for layer in layers],
+    }
+    body = json.dumps(manifest).encode()
+    status, _, answer = registry.ask(
+        "PUT", f"/v2/{name}/manifests/1", body, {"Content-Type": _MANIFEST}
+    )
+    assert status == 201, answer
+    return f"{registry.name}/{name}:1"

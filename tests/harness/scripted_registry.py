@@ -174,9 +174,10 @@ class ScriptedRegistry:
             data = self.blobs[path[14:]]
             expected = request.headers.get("Range")
             if expected:
-                start = int(expected.removeprefix("bytes=").removesuffix("-"))
-                span = f"bytes {start}-{len(data) - 1}/{len(data)}"
-                request.answer(206, data[start:], "application/octet-stream", Content_Range=span)
+                first, _, last = expected.removeprefix("bytes=").partition("-")
+                start, end = int(first), int(last) + 1 if last else len(data)
+                span = f"bytes {start}-{end - 1}/{len(data)}"
+                request.answer(206, data[start:end], "application/octet-stream", Content_Range=span)
             else:
                 request.answer(200, data, "application/octet-stream")
         else:

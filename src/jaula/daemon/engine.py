@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
     from jaula.engine.userns.id_ranges import SingleIdRange
+    from jaula.images.lazy.layers import LazyLayers
     from jaula.images.store.store import ImageStore
     from jaula.images.trust.policy import ImagePolicy
     from jaula.runtime.client import Runtime
@@ -74,7 +75,13 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
         driver = cgroups.detect(systemd=config.systemd_cgroups)
     warnings += (*_unproven(config), *process_limits.file_limit_warnings())
     layers = LayerStore(paths, format=storage.layer_format(config, rootless=rootless))
+    snapshots = storage.check_driver(
+        config, open_storage_driver(database, config, layers, rootless=rootless)
+    )
+    lazy_layers = _lazy_layers(config, layers, snapshots, rootless=rootless)
     images = ImageStore(paths, layers, durable=config.durable)
+    if lazy_layers is not None:
+        lazy_layers.attach(images.blobs, images.sync)
     images.hold(registry.layers)
     layers.users = registry.users_of
     layers.mounted_stacks = registry.mounted_stacks
@@ -107,11 +114,10 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             runtime=runtime,
             runtime_table=RuntimeTable(config),
             cgroups=driver,
-            snapshots=storage.check_driver(
-                config, open_storage_driver(database, config, layers, rootless=rootless)
-            ),
+            snapshots=snapshots,
             layers=layers,
             images=images,
+            lazy_layers=lazy_layers,
             image_policy=_gate(config, images),
             volumes=volumes,
             volume_mounts=VolumeMounts(volumes, registry),
@@ -126,6 +132,36 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             started_at=time.time_ns(),
         )
     )
+
+
+def _lazy_layers(
+    config: EngineConfig, layers: LayerStore, snapshots: SnapshotDriver, *, rootless: bool
+) -> LazyLayers | None:
+    """Return the lazy layers, or None with the pull mode ``whole`` and no layers left of ``lazy``.
+
+    :raises InvalidRequest: when the setting is not valid.
+    """
+    if config.pull_mode not in ("whole", "lazy"):
+        raise InvalidRequest(f"pull-mode {config.pull_mode[:40]!r} must be one of whole, lazy")
+    lazy = config.pull_mode == "lazy"
+    if lazy and (rootless or snapshots.name != "overlay"):
+        raise InvalidRequest(
+            "pull-mode lazy needs the storage driver overlay and an engine that runs as root",
+            hint="use pull-mode whole",
+        )
+    if lazy and layers.format != "directory":
+        raise InvalidRequest(
+            f"pull-mode lazy does not support layers of the format {layers.format}",
+            hint="use pull-mode whole, or layers that are directories",
+        )
+    left = config.paths.root / "lazy"
+    if not lazy and not (left.is_dir() and any(left.iterdir())):
+        return None
+    from jaula.images.lazy.layers import LazyLayers as ImagesLazyLayers
+
+    lazy_layers = ImagesLazyLayers(config.paths, layers, enabled=lazy)
+    lazy_layers.adopt()
+    return lazy_layers
 
 
 def open_storage_driver(

@@ -7,6 +7,7 @@ import errno
 import functools
 import logging
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -92,6 +93,7 @@ class Engine:
     async def open(self) -> None:
         """Take over what a previous engine left running, and sweep what it left incomplete."""
         await self._load_profile()
+        self._watch_lazy_layers()
         self.services.runtime_table.open()
         self.builds.sweep()
         migrated = any(each.record.migration is not None for each in self.services.container_store)
@@ -115,6 +117,19 @@ class Engine:
         if failure:
             log.warning("%s", failure)
             self.services.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))
+
+    def _watch_lazy_layers(self) -> None:
+        """Send the events of layers that are fetched in the background."""
+        lazy, events = self.services.lazy_layers, self.services.events
+        if lazy is None:
+            return
+        loop = asyncio.get_running_loop()
+
+        def emit(action: str, image: str, attributes: dict[str, str]) -> None:
+            with suppress(RuntimeError):  # the engine has ended
+                loop.call_soon_threadsafe(events.emit, "image", action, image, attributes)
+
+        lazy.on_event = emit
 
     async def _open_pod_network(self) -> None:
         if not self.services.config.cri:
@@ -188,5 +203,7 @@ class Engine:
         self.services.network_manager.close()
         self._remove_cgroup_parent()
         self.distribution.close()
+        if self.services.lazy_layers is not None:
+            self.services.lazy_layers.close()
         self.services.database.close()
         self.services.runtime.close()

@@ -29,7 +29,7 @@ import msgspec
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.image_layout import StoredImage
-from jaula.audit.model.result import Result, quantity, verdict_of
+from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.config import Paths
 from jaula.errors import CorruptState, JaulaError
 from jaula.kernel.mountinfo import MountInfo
@@ -84,6 +84,11 @@ def _layers(container: AuditedContainer, root: str, image: StoredImage) -> Resul
     driver = container.inspect.get("GraphDriver") or {}
     layers = image.layers or _recorded(driver)
     directory = f"{root}/containers/{container.container_id}"
+    if driver.get("Name") == _OVERLAY and (reason := _lazy(container, root, layers)):
+        return Result(
+            "image layers", "image", quantity(len(layers), "layer"), reason,
+            f"{container.path('mountinfo')}, {root}/layers", Verdict.UNKNOWN,
+        )  # fmt: skip
     if driver.get("Name") == _OVERLAY:
         problems, effective = _overlay(container, root, directory, layers)
     else:
@@ -101,6 +106,24 @@ def _recorded(driver: dict[str, object]) -> tuple[str, ...]:
     data = driver.get("Data")
     paths = str(data.get("LowerDir") or "") if isinstance(data, dict) else ""
     return tuple("sha256:" + p.split("/")[-2] for p in reversed(paths.split(":")) if "/" in p)
+
+
+def _lazy(container: AuditedContainer, root: str, layers: Sequence[str]) -> str:
+    """Return why the inodes of a container that started before its image was whole prove nothing.
+
+    Its layers are other file systems than those in the directory of layers.
+    """
+    from jaula.storage.layers.store import LayerStore
+
+    store = LayerStore(Paths(Path(root)))
+    missing = [layer[7:19] for layer in layers if not store.is_on_disk(layer)]
+    if missing and os.path.isdir(f"{root}/lazy"):
+        return f"layer {', '.join(missing)} is not whole"
+    mount = container.mount_at("/")
+    several = mount is not None and "xino=on" in mount.super_options
+    if several and not any(map(store.is_erofs, layers)):
+        return "it was started before its image was whole"
+    return ""
 
 
 def _contents(container: AuditedContainer, root: str, id: str) -> Result:

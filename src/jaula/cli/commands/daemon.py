@@ -335,6 +335,14 @@ FLAGS = (
         completes=("strict", "relaxed"),
     ),
     Flag(
+        "pull-mode",
+        "",
+        "string",
+        "Start containers when images are pulled (whole), or before where possible (lazy)",
+        default="whole",
+        completes=("whole", "lazy"),
+    ),
+    Flag(
         "sandbox-pool", "", "int", "Number of network sandboxes to create in advance", default="4"
     ),
     Flag(

@@ -276,6 +276,7 @@ SETTINGS: dict[str, Setting] = {
     "audit-head": Setting(("audit-head",), _text("audit_head")),
     "audit-head-interval": Setting(("audit-head-interval",), _number("audit_head_interval")),
     "durability": Setting(("durability",), _text("durability")),
+    "pull-mode": Setting(("pull-mode",), _text("pull_mode")),
     "cdi-spec-dirs": Setting(("cdi-spec-dir",), _directories("cdi_spec_dirs")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
     "spare-shims": Setting(("spare-shims",), _number("spare_shims")),

@@ -217,7 +217,9 @@ class BuildSources:
         :raises NotFound: when the image is removed meanwhile.
         """
         image = await self.image(name, platform, report)
-        return state_of_image(self._services, self._services.images.pin(self._lease, image.id))
+        pinned = self._services.images.pin(self._lease, image.id)
+        await in_thread(self._services.images.wait_whole, pinned)
+        return state_of_image(self._services, pinned)
 
     async def context_state(self, name: str, platform: str, report: Report) -> ImageState | None:
         """Return the image that a named context is, and pin its layers; None for a directory.
@@ -509,7 +511,9 @@ async def find_image(
         await report({"status": f"Unable to find image '{parse(name)}' locally"})
     auth = await auths(parse(name).domain)
     try:
-        pull_messages = distribution.pull(str(parse(name)), "", platform or None, auth, quota)
+        pull_messages = distribution.pull(
+            str(parse(name)), "", platform or None, auth, quota, whole=True
+        )
         async for message in pull_messages:
             await report(message)
     except JaulaError as error:

@@ -38,7 +38,8 @@ def _check_record(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Probl
         problem = "its record says that it runs, but its process is unknown"
         yield Problem("container", record.name, problem, "restart the engine")
     for layer in record.all_layers:
-        if not inputs.services.layers.is_on_disk(layer):
+        layers = inputs.services.layers
+        if not layers.is_on_disk(layer) and not layers.is_lazy(layer):
             problem = f"the layer {layer} of its image is missing"
             advice = "run `system check --repair`, or pull or load its image again"
             yield Problem("container", record.name, problem, advice)

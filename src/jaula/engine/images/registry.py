@@ -51,7 +51,10 @@ class RegistryService:
 
             services = self._services
             self._client = RegistryClient(
-                services.images, services.config.registry, admission=services.image_policy
+                services.images,
+                services.config.registry,
+                admission=services.image_policy,
+                lazy=services.lazy_layers,
             )
         return self._client
 
@@ -65,9 +68,18 @@ class RegistryService:
             self._client.close()
 
     async def pull(
-        self, name: str, tag: str, platform: str | None, auth: RegistryAuth | None, quota: Quota
+        self,
+        name: str,
+        tag: str,
+        platform: str | None,
+        auth: RegistryAuth | None,
+        quota: Quota,
+        *,
+        whole: bool = False,
     ) -> AsyncIterator[Document]:
         """Pull an image, or every tag of a repository; yield Docker's messages.
+
+        With ``whole``, no layer is mounted before it is stored.
 
         :raises NotAuthorized: when the quota does not allow the image.
         :raises NotFound: when the registry does not have it.
@@ -85,7 +97,7 @@ class RegistryService:
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
                 fetch = pull_all if all_tags else pull
-                fetch(client, reference, requested, credentials, emit, cancel, quota)
+                fetch(client, reference, requested, credentials, emit, cancel, quota, whole=whole)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message

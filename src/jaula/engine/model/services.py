@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaula.engine.secrets.store import SecretStore
     from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
     from jaula.engine.volumes.mount import VolumeMounts
+    from jaula.images.lazy.layers import LazyLayers
     from jaula.images.store.store import ImageStore
     from jaula.images.trust.policy import ImagePolicy
     from jaula.network.manager import NetworkManager
@@ -48,6 +49,7 @@ class Services:
     snapshots: SnapshotDriver
     layers: LayerStore
     images: ImageStore
+    lazy_layers: LazyLayers | None
     image_policy: ImagePolicy
     volumes: VolumeStore
     volume_mounts: VolumeMounts

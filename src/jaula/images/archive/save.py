@@ -51,6 +51,8 @@ def _save(
         whole = store.index(images[0].target) is not None and len(platforms) != 1
         key = images[0].target if whole else images[0].id
         chosen = images if platforms or not whole else store.images(images[0])
+        for image in chosen:
+            store.wait_whole(image)
         _, tags = selected.setdefault(key, (chosen, []))
         known = images[0].names
         if not could_be_id(name) or familiar(name) in known:

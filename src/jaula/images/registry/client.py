@@ -20,6 +20,7 @@ from jaula.images.registry.transfers import Transfers
 from jaula.images.store.store import ImageStore
 
 if TYPE_CHECKING:
+    from jaula.images.lazy.layers import LazyLayers
     from jaula.images.registry.admission import Admission
 
 
@@ -32,9 +33,12 @@ class RegistryClient:
         config: RegistryConfig,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         admission: Admission | None = None,
+        lazy: LazyLayers | None = None,
     ) -> None:
+        """``lazy`` mounts layers before they are whole; without it every layer is fetched."""
         self.store = store
         self.admission = admission
+        self.lazy = lazy
         self.config = config
         proxies = proxy.configured_proxies(
             config.http_proxy, config.https_proxy, config.no_proxy, os.environ

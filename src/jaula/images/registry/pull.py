@@ -75,8 +75,12 @@ def pull(
     emit: Emit,
     cancel: Cancellation,
     quota: Quota | None = None,
+    *,
+    whole: bool = False,
 ) -> Image:
     """Fetch an image and name it. After a failure only complete layers of other images remain.
+
+    With ``whole``, no layer is mounted before it is stored.
 
     Errors about the name and about ``quota`` are raised before the first message. The quota is
     checked again with the unpacked layers, before the image is named.
@@ -118,7 +122,11 @@ def pull(
     names = {f"{reference.repository}@{remote.named.digest}", name}
     before = _stored(client.store, name)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
-    image = _fetch(client, remote, content, config, pairs, names, emit, cancel, quota)
+
+    def mount() -> frozenset[str]:
+        return frozenset() if whole else _mount(client, reference, credentials, pairs, emit, cancel)
+
+    image = _fetch(client, remote, content, config, pairs, names, emit, cancel, quota, mount)
     if on_stored is not None:
         on_stored()
     emit(status(f"Digest: {remote.named.digest}"))
@@ -139,6 +147,8 @@ def pull_all(
     emit: Emit,
     cancel: Cancellation,
     quota: Quota | None = None,
+    *,
+    whole: bool = False,
 ) -> list[Image]:
     """Fetch every tag of a repository. The tag of ``reference`` is ignored."""
     if client.admission is not None:
@@ -159,6 +169,7 @@ def pull_all(
             emit,
             cancel,
             quota,
+            whole=whole,
         )
         for tag in tags
     ]
@@ -247,6 +258,7 @@ def _fetch(
     emit: Emit,
     cancel: Cancellation,
     quota: Quota | None,
+    mount: Callable[[], frozenset[str]],
 ) -> Image:
     store = client.store
     named, manifest = remote.named, remote.manifest
@@ -254,8 +266,9 @@ def _fetch(
     pins.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
     try:
         with store.lease(pins):
+            lazy = mount()
             with store.early_writeback():
-                _Layers(client, content, pairs, emit, cancel).fetch()
+                _Layers(client, content, pairs, emit, cancel, lazy).fetch()
             store.blobs.put(config)
             if not named.is_index:
                 return store.adopt(manifest.data, manifest.media_type, names, quota)
@@ -267,6 +280,33 @@ def _fetch(
             return store.resolve(manifest.digest)
     finally:
         store.collect()
+
+
+def _mount(
+    client: RegistryClient,
+    reference: Reference,
+    credentials: Credentials,
+    pairs: list[tuple[Descriptor, str]],
+    emit: Emit,
+    cancel: Cancellation,
+) -> frozenset[str]:
+    """Mount the layers that can be used before they are whole, and return their diff ids."""
+    layers = client.store.layers
+    distinct = {diff_id: layer for layer, diff_id in pairs}
+    missing = [
+        (layer, diff_id)
+        for diff_id, layer in distinct.items()
+        if not layers.is_intact(diff_id) and not layers.is_lazy(diff_id)
+    ]
+    if client.lazy is None or not missing:
+        return frozenset()
+    mounted = client.lazy.begin(
+        str(reference), reference, client.config, credentials, missing, cancel
+    )
+    for layer, diff_id in missing:
+        if diff_id in mounted:
+            emit(status("Mounted, download continues", short(layer.digest)))
+    return frozenset(mounted)
 
 
 def _attestations(
@@ -308,7 +348,9 @@ class _Layers:
         pairs: list[tuple[Descriptor, str]],
         emit: Emit,
         cancel: Cancellation,
+        lazy: frozenset[str] = frozenset(),
     ) -> None:
+        self._lazy = lazy
         self._client = client
         self._content = content
         self._emit = emit
@@ -328,7 +370,7 @@ class _Layers:
             for (_, diff_id), layer in distinct.items():
                 exists = store.layers.is_intact(diff_id)
                 if exists and store.blobs.is_intact(layer.digest, layer.size):
-                    if not self._complete:
+                    if not self._complete and diff_id not in self._lazy:
                         self._emit(status("Already exists", short(layer.digest)))
                 else:
                     self._emit(status("Pulling fs layer", short(layer.digest)))

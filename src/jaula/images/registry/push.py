@@ -100,7 +100,7 @@ def _push_tags(request: PushRequest, lease: Lease, platform: Platform | None) ->
             store.resolve(str(named))
         except NotFound:
             raise NotFound(f"tag does not exist: {named}") from None
-        images.append((tag, store.pin(lease, str(named), platform)))
+        images.append((tag, _pinned(request, lease, str(named), platform)))
     target = request.repository()
     results = []
     for tag, image in images:
@@ -138,8 +138,17 @@ def push_image(request: PushRequest, image: Image) -> UploadResult:
     """Push an image of the store under a name that it need not have."""
     store = request.client.store
     with store.lease() as lease:
-        image = store.pin(lease, image.id)
+        image = _pinned(request, lease, image.id, None)
         return _push(request, request.repository(), request.reference.tag or "latest", image)
+
+
+def _pinned(request: PushRequest, lease: Lease, ref: str, platform: Platform | None) -> Image:
+    """Return an image for ``ref``, pinned and whole."""
+    store, cancel = request.client.store, request.cancel
+    image = store.pin(lease, ref, platform)
+    store.wait_whole(image, lambda: cancel.done)
+    cancel.check()
+    return image
 
 
 def _tags(store: ImageStore, reference: Reference) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, Unsupported
 from jaula.images.reference import is_tag
 from jaula.images.registry import manifest as registry_manifest
 from jaula.images.registry.cancellation import Cancellation
@@ -111,6 +111,32 @@ class Repository:
             stream=True,
         )
         return check(response, 200, 206) if offset else check(response, 200)
+
+    def blob_range(
+        self, digest: str, offset: int, length: int, cancel: Cancellation
+    ) -> HttpResponse:
+        """Return a response with exactly ``length`` bytes of a blob, from byte ``offset``.
+
+        :raises Unsupported: if the registry does not serve ranges.
+        :raises RegistryError: if it refuses the request.
+        """
+        last = offset + length - 1
+        response = self.session.request(
+            "GET",
+            f"/{self.path}/blobs/{digest}",
+            self.scopes,
+            cancel=cancel,
+            headers={"Range": f"bytes={offset}-{last}"},
+            stream=True,
+        )
+        check(response, 200, 206)
+        stated = response.header("Content-Range").partition("/")[0]
+        if response.status == 206 and stated == f"bytes {offset}-{last}":
+            return response
+        response.drop()
+        raise Unsupported(
+            f"the registry {self.session.endpoint.name} does not serve parts of blobs"
+        )
 
     def tags(self, cancel: Cancellation) -> Iterator[str]:
         """Yield every tag.

@@ -18,6 +18,7 @@ A TOC comes from a registry. :func:`parse` accepts what an unpacked layer can be
 from __future__ import annotations
 
 import binascii
+import functools
 import hashlib
 import io
 import re
@@ -421,8 +422,10 @@ def _chunks(entry: TocEntry, parts: list[TocEntry], ends: dict[int, int]) -> tup
 
 
 def _xattrs(entry: TocEntry) -> dict[str, bytes]:
+    if not entry.xattrs:
+        return _NO_XATTRS
     values = {}
-    for name, text in (entry.xattrs or {}).items():
+    for name, text in entry.xattrs.items():
         try:
             value = binascii.a2b_base64(text, strict_mode=True)
         except (binascii.Error, ValueError):
@@ -453,7 +456,17 @@ def clean_path(name: str) -> bytes:
 
     :raises InvalidRequest: if a component is ``..`` or too long.
     """
-    components = [part for part in _encode(name).split(b"/") if part not in (b"", b".")]
+    encoded = _encode(name)
+    path = encoded.rstrip(b"/")
+    if (
+        0 < len(path) <= _NAME_LIMIT
+        and path[:1] not in b"./"
+        and b"/." not in path
+        and b"//" not in path
+        and path.count(b"/") < _DEPTH_LIMIT
+    ):
+        return path  # most names
+    components = [part for part in encoded.split(b"/") if part not in (b"", b".")]
     path = b"/".join(components)
     if b".." in components:
         raise InvalidRequest(f"entry {name[:200]!r} of a TOC leaves the layer's directory")
@@ -466,6 +479,7 @@ def clean_path(name: str) -> bytes:
     return path
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_time(text: str) -> int:
     """Return a time of RFC 3339 in nanoseconds since the epoch, 0 for an empty text. Pure.
 
@@ -485,4 +499,5 @@ def parse_time(text: str) -> int:
     return seconds * 1_000_000_000 + int((fraction or "").ljust(9, "0"))
 
 
+_NO_XATTRS: dict[str, bytes] = {}
 _SECOND = datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from jaula.errors import CorruptState, InvalidRequest, NotFound, resource_error
+from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable, resource_error
 from jaula.spec.image import DOCUMENT_LIMIT
 from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.trees import list_with_prefix, remove_with_prefix
@@ -92,6 +92,7 @@ class BlobStore:
         self._directory = directory / "blobs" / "sha256"
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._damaged: set[str] = set()
+        self._arriving: dict[str, int] = {}
 
     def writer(self) -> BlobWriter:
         """Return a new blob, for a ``with`` statement."""
@@ -146,6 +147,8 @@ class BlobStore:
         try:
             return open(self._directory / hex_of(digest), "rb")
         except FileNotFoundError:
+            if digest in self._arriving:
+                raise Unavailable(f"blob {digest} is still being fetched") from None
             raise NotFound(f"blob {digest} does not exist", hint="load the image again") from None
 
     def size(self, digest: str) -> int | None:
@@ -153,7 +156,21 @@ class BlobStore:
         try:
             return (self._directory / hex_of(digest)).stat().st_size
         except FileNotFoundError:
-            return None
+            return self._arriving.get(digest)
+
+    def expect(self, digest: str, size: int) -> None:
+        """Count a blob as stored that is being fetched for a mounted layer."""
+        self._arriving[digest] = size
+
+    def end_expected(self, digest: str) -> None:
+        """Count a blob as stored only if it is."""
+        self._arriving.pop(digest, None)
+
+    def put_file(self, path: Path, digest: str) -> None:
+        """Store a file as the blob ``digest``, by a rename. Its content was verified."""
+        os.rename(path, self._directory / hex_of(digest))
+        self._damaged.discard(digest)
+        self._arriving.pop(digest, None)
 
     def mark(self, digest: str, *, damaged: bool) -> None:
         """Record whether a verification found a blob damaged. The next copy replaces it then."""

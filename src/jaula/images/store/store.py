@@ -381,6 +381,15 @@ class ImageStore:
         with self.lease() as lease:
             yield self.pin(lease, ref, platform)
 
+    def wait_whole(self, image: Image, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the layers of an image, and of the others in its index, are whole.
+
+        :raises Unavailable: when one cannot be fetched.
+        """
+        images = (image, *self._catalog.images(image.target))
+        layers = dict.fromkeys(layer for each in images for layer in each.layers)
+        self.layers.wait_whole(layers, cancelled)
+
     def hold(self, holder: Holder) -> None:
         """Ask ``holder`` from now on, from any thread, for more garbage collection roots."""
         self._roots.hold(holder)

@@ -60,6 +60,7 @@ class Verification:
         """
         store = self._store
         with store.pinned_image(image.id) as image:
+            store.wait_whole(image)
             blobs, images = store.parts(image).blobs, store.with_siblings(image)
             kinds = dict.fromkeys((m for i in images for m in store.manifests_of(i.id)), "manifest")
             kinds |= {i.target: "manifest" for i in images} | {i.id: "config" for i in images}

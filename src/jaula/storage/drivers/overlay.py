@@ -131,7 +131,7 @@ class OverlayDriver:
             work,
             id_mapped=not self._rootless,
             user_xattr=self._rootless,
-            xino=any(map(self._layers.is_erofs, layers)),
+            xino=any(self._layers.is_erofs(each) or self._layers.is_lazy(each) for each in layers),
         )
 
     def remove(self, id: str) -> None:

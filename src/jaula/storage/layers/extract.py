@@ -53,11 +53,11 @@ from jaula.storage.trees import (
 if TYPE_CHECKING:
     from jaula.storage.erofs.tree import BlobWriter
 
-_WHITEOUT_PREFIX = b".wh."
+WHITEOUT_PREFIX = b".wh."
 _AUFS_PREFIX = b".wh..wh."
-_OPAQUE_NAME = b".wh..wh..opq"
+OPAQUE_NAME = b".wh..wh..opq"
 _CACHE = 512  # open directories
-_DROPPED = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")
+DROPPED_XATTRS = ("trusted.overlay.", "user.overlay.", "security.selinux", "security.apparmor")
 
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -169,7 +169,7 @@ class Extractor:
             self._extract_root(entry)
             return
         parent_path, _, name = path.rpartition(b"/")
-        if self._whiteouts and name.startswith(_WHITEOUT_PREFIX):
+        if self._whiteouts and name.startswith(WHITEOUT_PREFIX):
             self._apply_whiteout(parent_path, name)
             return
         parent = self._open_directory(parent_path)
@@ -199,7 +199,7 @@ class Extractor:
             # after chown, which clears set-user-ID and capabilities
             os.fchmod(descriptor, entry.mode)
         for attribute, value in entry.xattrs.items():
-            if not attribute.startswith(_DROPPED):
+            if not attribute.startswith(DROPPED_XATTRS):
                 set_xattr(descriptor, attribute, value)
 
     def _extract_file(
@@ -281,7 +281,7 @@ class Extractor:
         if entry.type != SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent)
         for attribute, value in entry.xattrs.items():
-            if not attribute.startswith(_DROPPED):
+            if not attribute.startswith(DROPPED_XATTRS):
                 link = b"/proc/self/fd/%d/%s" % (parent, name)
                 set_xattr(link, attribute, value, follow=False)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
@@ -306,12 +306,12 @@ class Extractor:
 
     def _apply_whiteout(self, parent_path: bytes, name: bytes) -> None:
         """Apply a whiteout. It hides files of lower layers, never files of this layer."""
-        if name == _OPAQUE_NAME:
+        if name == OPAQUE_NAME:
             self._make_opaque(parent_path)
             return
         if name.startswith(_AUFS_PREFIX):
             return  # metadata of aufs
-        hidden = name.removeprefix(_WHITEOUT_PREFIX)
+        hidden = name.removeprefix(WHITEOUT_PREFIX)
         if hidden in (b"", b".", b".."):
             raise InvalidRequest(f"whiteout {quote_name(name)} does not name a file")
         parent = self._open_directory(parent_path)

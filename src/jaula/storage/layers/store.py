@@ -23,7 +23,7 @@ import mmap
 import os
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
@@ -62,6 +62,7 @@ LayerFormat = Literal["directory", "erofs", "verity"]
 """The form of new layers: a directory, an EROFS image, or one that is protected by fs-verity."""
 
 _INCOMPLETE = "new-"
+_WAKE = 0.5  # seconds between two checks for cancellation
 
 
 class LayerInfo(msgspec.Struct, frozen=True):
@@ -77,6 +78,18 @@ class LayerInfo(msgspec.Struct, frozen=True):
     tar_size: int
     states_root: bool = False
     erofs: erofs.ErofsFiles | None = None
+
+
+class LazyLayer(NamedTuple):
+    """A layer whose files are a mount at ``path`` until its blob is whole.
+
+    ``info`` has no size of the tar yet. ``failure`` is the reason for which it cannot get whole.
+    """
+
+    info: LayerInfo
+    path: str
+    inodes: int
+    failure: str = ""
 
 
 Names = list[str]
@@ -115,12 +128,24 @@ class LayerStore:
         self.users: Callable[[str], Sequence[str]] = lambda diff_id: ()
         self.mounted_stacks: Callable[[], Collection[tuple[str, ...]]] = lambda: ()
         """Returns the names of running containers with a layer, whose files must stay."""
+        self._lazy: dict[str, LazyLayer] = {}
+        self._arrived = threading.Condition(self._lock)
+        self.on_lazy_end: Callable[[str, bool], None] = lambda diff_id, replaced: None
+        """Is called with the diff id of a layer that is not mounted any more, and whether it has a
+        directory instead. A start may use the former path then."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def extract(self, stream: Source, expected: str | None = None) -> LayerInfo:
+    def extract(
+        self,
+        stream: Source,
+        expected: str | None = None,
+        *,
+        sync: Callable[[], None] = lambda: None,
+    ) -> LayerInfo:
         """Extract the tar of a layer, plain or compressed. An existing layer is kept.
 
-        A damaged one is replaced.
+        A damaged one is replaced. ``sync`` is called before the layer gets its name: an image that
+        has a name already may need it.
 
         After an error no file is left.
 
@@ -131,7 +156,7 @@ class LayerStore:
         digest = hashlib.sha256()
         source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=self._limits, tap=digest.update)
-        return self._extract(reader, lambda: "sha256:" + digest.hexdigest(), expected)
+        return self._extract(reader, lambda: "sha256:" + digest.hexdigest(), expected, sync)
 
     def extract_plain(self, tar: BinaryIO, diff_id: str) -> LayerInfo:
         """Extract an uncompressed tar with a known diff id.
@@ -159,9 +184,14 @@ class LayerStore:
         return self._extract(reader, diff_id, None)
 
     def _extract(
-        self, reader: TarReader, diff_id: Callable[[], str], expected: str | None
+        self,
+        reader: TarReader,
+        diff_id: Callable[[], str],
+        expected: str | None,
+        sync: Callable[[], None] = lambda: None,
     ) -> LayerInfo:
         with self._extract_temporary(reader, diff_id, expected, self.format) as new:
+            sync()
             self._rename(new.parent, new.name, new.info)
         return new.info
 
@@ -304,6 +334,7 @@ class LayerStore:
                 old = None
             self._info[info.diff_id] = info
             self._damaged.discard(info.diff_id)
+            self._end_lazy(info.diff_id, replaced=True)
         if old is not None:
             self.remove_incomplete(old)
 
@@ -338,6 +369,49 @@ class LayerStore:
             finally:
                 remove_tree(parent, name.encode())
 
+    # -- layers that are not whole ----------------------------------------------------------------
+
+    def add_lazy(self, layer: LazyLayer) -> None:
+        """Add a layer that is mounted before it is whole."""
+        with self._lock:
+            self._lazy[layer.info.diff_id] = layer
+
+    def _end_lazy(self, diff_id: str, *, replaced: bool) -> None:
+        """Use the directory of a layer from now on: it is whole, or was removed."""
+        if self._lazy.pop(diff_id, None) is not None:
+            self._arrived.notify_all()
+            self.on_lazy_end(diff_id, replaced)
+
+    def fail_lazy(self, diff_id: str, reason: str) -> None:
+        """Record that a mounted layer cannot get whole. The next pull replaces it."""
+        with self._arrived:
+            layer = self._lazy.get(diff_id)
+            if layer is not None:
+                self._lazy[diff_id] = layer._replace(failure=reason)
+                self._damaged.add(diff_id)
+            self._arrived.notify_all()
+
+    def is_lazy(self, diff_id: str) -> bool:
+        """Return whether a layer is not whole yet."""
+        return diff_id in self._lazy
+
+    def wait_whole(self, diff_ids: Iterable[str], cancelled: Callable[[], bool]) -> None:
+        """Wait until layers are whole. A layer that does not exist is not waited for.
+
+        ``cancelled`` is called every half second, and ends the wait.
+
+        :raises Unavailable: when a layer cannot get whole.
+        """
+        with self._arrived:
+            for diff_id in diff_ids:
+                while (layer := self._lazy.get(diff_id)) is not None and not cancelled():
+                    if layer.failure:
+                        raise Unavailable(
+                            f"layer {diff_id} is not complete: {layer.failure}",
+                            hint="pull the image again",
+                        )
+                    self._arrived.wait(_WAKE)
+
     def mark(self, diff_id: str, *, damaged: bool) -> None:
         """Record whether a verification found a layer damaged. The next copy replaces it then."""
         with self._lock:
@@ -355,6 +429,8 @@ class LayerStore:
 
         The digests of files with fs-verity are compared. The files of other layers are not read.
         """
+        if diff_id in self._lazy:
+            return "damaged" if diff_id in self._damaged else ""
         if not self.is_on_disk(diff_id):
             return "missing"
         if diff_id in self._damaged:
@@ -373,7 +449,8 @@ class LayerStore:
         return self.format != "verity" or (info.erofs is not None and bool(info.erofs.metadata))
 
     def has(self, diff_id: str) -> bool:
-        return diff_id in self._info or (self._directory / _hex(diff_id) / "layer.json").exists()
+        known = diff_id in self._lazy or diff_id in self._info
+        return known or (self._directory / _hex(diff_id) / "layer.json").exists()
 
     def info(self, diff_id: str) -> LayerInfo:
         """Return the document of a layer.
@@ -384,6 +461,9 @@ class LayerStore:
         cached = self._info.get(diff_id)
         if cached is not None:
             return cached
+        lazy = self._lazy.get(diff_id)
+        if lazy is not None:
+            return lazy.info
         document = self._directory / _hex(diff_id) / "layer.json"
         with self._lock:  # a removal after the read would leave the layer in the cache
             try:
@@ -405,6 +485,9 @@ class LayerStore:
         :raises NotFound: when the layer does not exist.
         :raises CorruptState: when it is damaged, or is not protected as new layers are.
         """
+        lazy = self._lazy.get(diff_id)
+        if lazy is not None:
+            return lazy.path
         if not self.has(diff_id):
             raise NotFound(f"layer {diff_id} does not exist", hint="load the image again")
         path = f"{self._directory}/{_hex(diff_id)}/fs"
@@ -473,7 +556,8 @@ class LayerStore:
 
     def ids(self) -> Names:
         """Return the diff ids of all layers, including those with a damaged document."""
-        return sorted("sha256:" + name for name in os.listdir(self._directory) if len(name) == 64)
+        stored = {"sha256:" + name for name in os.listdir(self._directory) if len(name) == 64}
+        return sorted(stored | self._lazy.keys())
 
     def size(self, diff_id: str) -> int:
         """Return the bytes of a layer's regular files, 0 if its document cannot be read."""
@@ -484,6 +568,9 @@ class LayerStore:
 
     def inodes(self, diff_id: str) -> int:
         """Return the inodes of a layer, 0 if it does not exist. The first call counts them."""
+        lazy = self._lazy.get(diff_id)
+        if lazy is not None:
+            return lazy.inodes
         count = self._inodes.get(diff_id)
         if count is None:
             try:
@@ -512,6 +599,10 @@ class LayerStore:
         """
         temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
         with self._lock:
+            if diff_id in self._lazy:
+                self._end_lazy(diff_id, replaced=False)
+                if not self.is_on_disk(diff_id):
+                    return temporary
             try:
                 os.rename(self._directory / _hex(diff_id), self._directory / temporary)
             except FileNotFoundError:

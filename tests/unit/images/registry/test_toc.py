@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.harness.indexed_layers import IndexedLayer, estargz, sha256, zstd_chunked
 
+from harness.indexed_layers import IndexedLayer, estargz, sha256, zstd_chunked
 from jaula.errors import InvalidRequest
 from jaula.images.registry import toc
 from jaula.images.registry.toc import EntryType, TocFormat

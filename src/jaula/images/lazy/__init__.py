@@ -1,0 +1,1 @@
+"""Lazy pulls: layers that are mounted while their blobs are still fetched."""
