@@ -489,7 +489,8 @@ def blob_of(layout: Path, digest: str) -> Path:
 def test_a_client_that_leaves_ends_its_build(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
-    place = write(tmp_path, f"FROM {busybox}\nRUN echo started; sleep 1000\n")
+    seconds = 1_000_000 + os.getpid()  # no other process of the machine sleeps so long
+    place = write(tmp_path, f"FROM {busybox}\nRUN echo started; sleep {seconds}\n")
     command = ["docker", "build", "--progress", "plain", str(place)]
     process = subprocess.Popen(
         command, env=environment(engine), stderr=subprocess.PIPE, start_new_session=True
@@ -501,7 +502,7 @@ def test_a_client_that_leaves_ends_its_build(
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     deadline = time.monotonic() + 10
-    while b"sleep\x001000" in processes():
+    while b"sleep\x00%d" % seconds in processes():
         assert time.monotonic() < deadline, "the step runs on"
         time.sleep(0.1)
 
