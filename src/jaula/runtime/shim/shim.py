@@ -115,6 +115,7 @@ class Shim:
         self.recordings = 0
         self.reaper = Reaper(self.event_loop)
         self.spare_due: float | None = None  # monotonic time to fork a spare helper, or to end it
+        self.children_before: set[int] | None = None  # those before an exec that has just begun
         self.started_at = 0.0
         self.oom_kills_seen = 0
         self.oom_fd: int | None = None
@@ -389,6 +390,7 @@ class Shim:
             recording=self._recording(f"exec-{request.exec_id[:12]}", request.console),
         )
         self.execs[request.exec_id] = _ExecProcess(handle.pid, pidfd, stdio)
+        self.children_before = before
         if stream is not None and fds:
             stdio.attach(socket.socket(fileno=fds.pop(0)), stream)
         self.event_loop.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
@@ -405,11 +407,18 @@ class Shim:
             os.waitpid(pid, 0)
 
     def _after_reply(self) -> None:
-        """Wait for the helper after a reply, and reap what an external runtime left to us."""
+        """Wait for the helper after a reply, and reap what became our child meanwhile.
+
+        An external runtime leaves processes to us. So does an exec'd process in the pid namespace
+        of the host that ends while we are a child subreaper.
+        """
         self.spawn_helper.wait()
+        others = {self.init.pid, *(each.pid for each in self.execs.values())}
         if self.request.runtime is not None:
-            exec_pids = (each.pid for each in self.execs.values())
-            self.reaper.scan({self.init.pid, *exec_pids})
+            self.reaper.scan(others)
+        elif self.children_before is not None:
+            self.reaper.scan(others | self.children_before)
+        self.children_before = None
 
     def _keep_spare_helper(self) -> None:
         """Fork a spare helper some time after an exec, and end it if no other exec follows."""
@@ -1003,7 +1012,7 @@ class Reaper:
 
     def scan(self, other_children: Iterable[int]) -> None:
         """Watch every child that is not one of ``other_children``, which are reaped elsewhere."""
-        for pid in external_runtime.children():
+        for pid in _children():
             if pid not in other_children and pid not in self._pids:
                 self.watch(pid)
 
