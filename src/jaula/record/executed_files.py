@@ -202,13 +202,19 @@ class ExecutedFiles:
             os.close(expected)
 
     def _executor(self, event: Event, path: str) -> str:
-        """Return who executed ``path``: the parent's program, if the process runs it by now."""
+        """Return who executed ``path``: the parent's program, if the process runs it by now.
+
+        Return '' if it has exited, or if the parent is not in the container. Then the process was
+        cloned by the runtime, and has executed another program before ``path``.
+        """
         if event.pidfd < 0:
             return ""
         try:
             program = text_of(os.readlink(f"/proc/{event.pid}/exe".encode()))
             if program.removesuffix(" (deleted)") == path:
                 parent = _parent(event.pid)
+                if parent not in self._processes():
+                    return ""
                 program = text_of(os.readlink(f"/proc/{parent}/exe".encode()))
         except OSError:
             return ""

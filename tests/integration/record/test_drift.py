@@ -242,10 +242,13 @@ def test_a_container_that_ends_with_the_drift_is_reported(
         assert subjects(drift.wait(), "program") == ["/tmp/last"]
 
 
-def test_a_drift_is_an_event_of_the_engine(engine: PrivateEngine, busybox: str) -> None:
+@pytest.mark.parametrize("command", ["/tmp/busybox true", "exec /tmp/busybox sleep 1"])
+def test_a_drift_is_an_event_of_the_engine(
+    engine: PrivateEngine, busybox: str, command: str
+) -> None:
     with containers.running(engine, busybox) as name:
         with drifting(engine, name) as drift:
-            execute(engine, name, "cp /bin/busybox /tmp/true; /tmp/true")
+            execute(engine, name, f"cp /bin/busybox /tmp/busybox; {command}")
             drift.end()
         until = str(int(time.time()) + 1)
         words = ("events", "--since", "1", "--until", until, "--format", "{{json .}}")
@@ -254,7 +257,7 @@ def test_a_drift_is_an_event_of_the_engine(engine: PrivateEngine, busybox: str) 
     (event,) = [json.loads(line) for line in done.stdout.splitlines()]
     assert (event["Type"], event["Action"]) == ("container", "drift")
     attributes = event["Actor"]["Attributes"]
-    assert (attributes["kind"], attributes["subject"]) == ("program", "/tmp/true")
+    assert (attributes["kind"], attributes["subject"]) == ("program", "/tmp/busybox")
     assert attributes["program"] == "/bin/sh"
     assert attributes["digest"].startswith("sha256:")
 

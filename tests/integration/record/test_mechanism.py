@@ -90,14 +90,15 @@ def test_fanotify_records_files_and_each_execution(
 def test_a_flood_of_files_is_bounded_and_counted(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:
-    # A tmpfs: the flood is ten times faster than on an overlay.
-    script = "i=0; while [ $i -lt 5000 ]; do i=$((i+1)); echo > /flood/f$((i%4000)); done"
+    # A tmpfs: the flood is ten times faster than on an overlay. The kernel merges events of a file
+    # that are in its queue, so each file is written once.
+    script = "i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo > /flood/f$i; done"
     with containers.running(engine, busybox, flags=("--tmpfs", "/flood")) as name:
         record = recorded(engine, name, tmp_path / "record", "fanotify", script)
     assert record.end is not None
     written = [e for e in entries(record, "file", "/bin/sh") if e.mode == "write"]
     assert written
-    missing = 5000 - sum(entry.count for entry in written)
+    missing = 4000 - sum(entry.count for entry in written)
     assert missing == 0 or "files" in record.end.losses
 
 
