@@ -177,7 +177,12 @@ class RootlessHost:
         for directory in Path("/proc").glob("[0-9]*"):
             try:
                 status = (directory / "status").read_text()
-                command = (directory / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                command = (
+                    (directory / "cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode("utf-8", "replace")
+                )
             except OSError:
                 continue
             uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()
