@@ -17,14 +17,12 @@ from typing import Any
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.images.registry.toc import TOC_LIMIT
 from jaula.storage.tar.entry import REGULAR, TarEntry, quote_name
 from jaula.storage.tar.raw_reader import RawTarReader
 from jaula.storage.tar.reader import parse_number
 
 Document = dict[str, Any]
-
-TOC_LIMIT = 64 << 20
-"""Maximum size in bytes of a TOC. Readers keep it in memory and have limits of their own."""
 
 _TYPES = ("reg", "hardlink", "symlink", "char", "block", "dir", "fifo")
 _EPOCH = datetime(1970, 1, 1)

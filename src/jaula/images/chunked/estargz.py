@@ -29,17 +29,23 @@ from jaula.images.chunked.entries import (
     time_text,
 )
 from jaula.images.chunked.part_writer import Compress, Output, PartWriter
+from jaula.images.registry.toc import (
+    ESTARGZ_DIGEST,
+    ESTARGZ_TOC_NAME,
+    NO_PREFETCH_LANDMARK,
+    PREFETCH_LANDMARK,
+)
 from jaula.storage.tar.entry import BLOCK, REGULAR, TarEntry
 from jaula.storage.tar.raw_reader import RawTarReader
 from jaula.storage.tar.writer import TarWriter, new_entry
 
-TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 
-_TOC_NAME = "stargz.index.json"
-_LANDMARK, _NO_PREFETCH = ".prefetch.landmark", ".no.prefetch.landmark"
+_TOC_NAME = ESTARGZ_TOC_NAME.decode()
 _LANDMARK_CONTENT = b"\x0f"
-_RESERVED = frozenset(b"/" + name.encode() for name in (_TOC_NAME, _LANDMARK, _NO_PREFETCH))
+_RESERVED = frozenset(
+    b"/" + name.encode() for name in (_TOC_NAME, PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK)
+)
 _CHUNK = 1 << 22  # bytes, the default of the snapshotter
 _HEADERS = 1 << 20  # bytes of headers in one member
 
@@ -114,11 +120,13 @@ class _Writer:
     def _landmark(self) -> None:
         parts: list[bytes] = []
         writer = TarWriter(lambda data: parts.append(bytes(data)))
-        writer.add(new_entry(_NO_PREFETCH, size=len(_LANDMARK_CONTENT)), (_LANDMARK_CONTENT,))
+        writer.add(
+            new_entry(NO_PREFETCH_LANDMARK, size=len(_LANDMARK_CONTENT)), (_LANDMARK_CONTENT,)
+        )
         writer.finish()
         archive = b"".join(parts)
         self._append(archive[:BLOCK])
-        document = {"type": "reg", "name": _NO_PREFETCH, "mode": 0o644, "size": 1}
+        document = {"type": "reg", "name": NO_PREFETCH_LANDMARK, "mode": 0o644, "size": 1}
         record = Record(document)
         self._entries.add(record)
         self._chunk(record, document, _LANDMARK_CONTENT)
@@ -193,7 +201,7 @@ class _Writer:
         return Stargz(
             "sha256:" + self._tar.hexdigest(),
             {
-                TOC_DIGEST: digest,
+                ESTARGZ_DIGEST: digest,
                 UNCOMPRESSED_SIZE: str(self._size),
             },
         )

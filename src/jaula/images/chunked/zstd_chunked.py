@@ -19,7 +19,6 @@ from concurrent.futures import Executor
 
 from jaula.images.chunked.crc64 import Crc64
 from jaula.images.chunked.entries import (
-    TOC_LIMIT,
     EntryList,
     Names,
     NotIndexable,
@@ -31,13 +30,17 @@ from jaula.images.chunked.entries import (
 )
 from jaula.images.chunked.part_writer import Compress, Output, PartWriter
 from jaula.images.chunked.tar_split import TarSplitWriter
+from jaula.images.registry.toc import (
+    TOC_LIMIT,
+    ZSTD_CHUNKED_DIGEST,
+    ZSTD_CHUNKED_MAGIC,
+    ZSTD_CHUNKED_POSITION,
+)
 from jaula.storage.compression import zstd_module
 from jaula.storage.tar.entry import TarEntry
 from jaula.storage.tar.pax import parse_time
 from jaula.storage.tar.raw_reader import RawTarReader
 
-TOC_DIGEST = "io.github.containers.zstd-chunked.manifest-checksum"
-TOC_POSITION = "io.github.containers.zstd-chunked.manifest-position"
 TAR_SPLIT_POSITION = "io.github.containers.zstd-chunked.tarsplit-position"
 
 _CHUNK = 1 << 19  # bytes
@@ -45,7 +48,6 @@ _HEADERS = 1 << 20  # bytes of headers in one frame
 _SKIPPABLE = struct.Struct("<II")
 _SKIPPABLE_MAGIC = 0x184D2A50
 _FOOTER = struct.Struct("<QQQQQQQ8s")
-_FOOTER_MAGIC = b"GNUlInUx"
 _TOC_TYPE = 1  # the format of CRFS, the only one
 _ZEROS = bytes(_CHUNK)
 
@@ -174,10 +176,10 @@ class _Writer:
         tar_split_start = self._skippable(tar_split)
         sizes = (toc_start, len(toc), self._toc.size)
         split_sizes = (tar_split_start, len(tar_split), self._tar_split_text.size)
-        self._skippable(_FOOTER.pack(*sizes, _TOC_TYPE, *split_sizes, _FOOTER_MAGIC))
+        self._skippable(_FOOTER.pack(*sizes, _TOC_TYPE, *split_sizes, ZSTD_CHUNKED_MAGIC))
         return {
-            TOC_DIGEST: "sha256:" + hashlib.sha256(toc).hexdigest(),
-            TOC_POSITION: ":".join(map(str, (*sizes, _TOC_TYPE))),
+            ZSTD_CHUNKED_DIGEST: "sha256:" + hashlib.sha256(toc).hexdigest(),
+            ZSTD_CHUNKED_POSITION: ":".join(map(str, (*sizes, _TOC_TYPE))),
             TAR_SPLIT_POSITION: ":".join(map(str, split_sizes)),
         }
 

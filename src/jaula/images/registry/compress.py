@@ -24,6 +24,8 @@ from jaula.errors import CorruptState, InvalidRequest
 from jaula.images.chunked import estargz, zstd_chunked
 from jaula.images.chunked.part_writer import Compress, Output
 from jaula.images.registry.cancellation import Cancellation
+from jaula.images.registry.toc import ESTARGZ_DIGEST, ZSTD_CHUNKED_DIGEST
+from jaula.images.store.blobs import BlobWriter
 from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease, short
 from jaula.spec.build import LayerCompression
@@ -55,7 +57,7 @@ _MEDIA_TYPES = {
     "zstd:chunked": LAYER_ZSTD,
     "uncompressed": LAYER_TAR,
 }
-_TOC_DIGESTS = {"estargz": estargz.TOC_DIGEST, "zstd:chunked": zstd_chunked.TOC_DIGEST}
+_TOC_DIGESTS = {"estargz": ESTARGZ_DIGEST, "zstd:chunked": ZSTD_CHUNKED_DIGEST}
 """The annotations of layers that have a table of contents."""
 
 _OCI_TYPES = {DOCKER_LAYER_GZIP: LAYER_GZIP, DOCKER_LAYER_TAR: LAYER_TAR}
@@ -270,11 +272,7 @@ def _convert(
             content.update(chunk)
             blob.write(compressor.compress(chunk))
         blob.write(compressor.flush())
-        _verify(origin, content.hexdigest())
-        size = blob.size
-        lease.pin(blob.digest)
-        descriptor = Descriptor(_MEDIA_TYPES[compression.kind], blob.commit(), size)
-        return CompressedLayer(f"sha256:{content.hexdigest()}", descriptor)
+        return _store(blob, origin, content.hexdigest(), compression, lease, _Written({}))
 
 
 def _index(
@@ -295,19 +293,27 @@ def _index(
         stream = PrefixedStream(b"", source) if origin.plain else decompress_stream(source)[0]
         reader = RawTarReader(stream, tap=content.update)
         made = _write(compression, reader, blob, threads, check)
-        diff_id = f"sha256:{content.hexdigest()}"
-        _verify(origin, content.hexdigest())
-        size = blob.size
-        lease.pin(blob.digest)
-        descriptor = Descriptor(
-            _MEDIA_TYPES[compression.kind], blob.commit(), size, made.annotations
-        )
-        return CompressedLayer(made.diff_id or diff_id, descriptor)
+        return _store(blob, origin, content.hexdigest(), compression, lease, made)
 
 
-def _verify(origin: _Source, content: str) -> None:
+def _store(
+    blob: BlobWriter,
+    origin: _Source,
+    content: str,
+    compression: LayerCompression,
+    lease: Lease,
+    made: _Written,
+) -> CompressedLayer:
+    """Pin and commit a blob that was made of a layer whose tar has the SHA-256 ``content``.
+
+    :raises CorruptState: when the layer has another diff id.
+    """
     if origin.diff_id not in ("", f"sha256:{content}"):
         raise CorruptState(f"layer {origin.diff_id} is damaged: its blob has another content")
+    size = blob.size
+    lease.pin(blob.digest)
+    descriptor = Descriptor(_MEDIA_TYPES[compression.kind], blob.commit(), size, made.annotations)
+    return CompressedLayer(made.diff_id or f"sha256:{content}", descriptor)
 
 
 class _Compressor(Protocol):

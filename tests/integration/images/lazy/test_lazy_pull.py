@@ -176,12 +176,7 @@ def test_a_mounted_layer_is_the_extracted_one(
 def test_a_container_that_started_early_goes_on_when_the_image_is_whole(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
-    registry.gate.clear()
-    started = engine.cli(
-        *("jaula", "run", "-d", "--name", "early", "--network", "none"),
-        *(registry.image, "sleep", "1000"),
-    )
-    assert started.returncode == 0, started.stderr
+    start_early(engine, registry, "sleep", "1000")
     registry.gate.set()
     wait_whole(engine, registry)
     registry.alive = False
@@ -292,6 +287,14 @@ def test_a_chunk_with_another_digest_is_never_read(
     assert not is_whole(engine, registry)
 
 
+def start_early(engine: PrivateEngine, registry: SlowRegistry, *command: str) -> None:
+    """Start the container ``early`` while the registry holds the contents back."""
+    registry.gate.clear()
+    words = ("jaula", "run", "-d", "--name", "early", "--network", "none")
+    started = engine.cli(*words, registry.image, *command)
+    assert started.returncode == 0, started.stderr
+
+
 def server_pids(engine: PrivateEngine) -> list[int]:
     """Return the lazy servers of an engine: they have files below its directory open."""
     found = []
@@ -311,12 +314,7 @@ def server_pids(engine: PrivateEngine) -> list[int]:
 def test_a_killed_server_is_an_error_and_no_wait(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
-    registry.gate.clear()
-    started = engine.cli(
-        *("jaula", "run", "-d", "--name", "early", "--network", "none"),
-        *(registry.image, "sleep", "1000"),
-    )
-    assert started.returncode == 0, started.stderr
+    start_early(engine, registry, "sleep", "1000")
     (server,) = server_pids(engine)
     os.kill(server, signal.SIGKILL)
     wait(engine, lambda: "the lazy server has ended" in engine.log_tail())
@@ -335,15 +333,10 @@ def test_a_killed_server_is_an_error_and_no_wait(
 def test_files_that_a_container_wrote_are_there_when_its_image_is_whole(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
-    registry.gate.clear()
     script = (
         "echo more >>/data/noted; test -e /data/first && ln /data/first /data/other; sleep 1000"
     )
-    started = engine.cli(
-        *("jaula", "run", "-d", "--name", "early", "--network", "none"),
-        *(registry.image, "sh", "-c", script),
-    )
-    assert started.returncode == 0, started.stderr
+    start_early(engine, registry, "sh", "-c", script)
     wait(
         engine,
         lambda: "/data/other" in engine.cli("jaula", "diff", "early").stdout,
@@ -457,12 +450,7 @@ def test_a_push_with_a_table_of_contents_can_be_pulled_lazily(
 def test_verify_says_that_layers_cannot_be_compared(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
-    registry.gate.clear()
-    started = engine.cli(
-        *("jaula", "run", "-d", "--name", "early", "--network", "none"),
-        *(registry.image, "sleep", "1000"),
-    )
-    assert started.returncode == 0, started.stderr
+    start_early(engine, registry, "sleep", "1000")
     verified = engine.cli("jaula", "verify", "early")
     assert "is not whole" in verified.stdout
     assert "FAILS" not in verified.stdout
@@ -616,12 +604,7 @@ def test_a_container_reads_long_after_its_image_is_whole(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
     """The engine has left the server by then, and its pages are not in the cache."""
-    registry.gate.clear()
-    started = engine.cli(
-        *("jaula", "run", "-d", "--name", "early", "--network", "none"),
-        *(registry.image, "sleep", "1000"),
-    )
-    assert started.returncode == 0, started.stderr
+    start_early(engine, registry, "sleep", "1000")
     (server,) = server_pids(engine)
     registry.gate.set()
     wait(engine, lambda: not list((engine.root / "lib" / "lazy").iterdir()))
