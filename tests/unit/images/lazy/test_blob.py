@@ -1,4 +1,4 @@
-"""The blob device of a lazy layer: what it serves, and what it never serves."""
+"""The blob device of a lazy layer: it serves verified contents, and nothing else."""
 
 from __future__ import annotations
 
