@@ -1,7 +1,11 @@
-"""List, add and delete tables of nftables with netlink messages, for processes without libnftables.
+"""Change tables and elements of sets of nftables with netlink messages, without libnftables.
 
 Source: include/uapi/linux/netfilter/nf_tables.h and nfnetlink.h. A change is a batch between two
 messages, of which the kernel takes all or none.
+
+Facts about elements: libnftables reads the ruleset of the host before it changes an element, so its
+time grows with the rules of other programs. A message of nf_tables needs the name of the set only.
+The kernel keeps each field of a concatenated key in whole registers of four bytes.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterable
 
 from jaula.kernel.netlink import NLM_F, Netlink, Request, attribute, attributes, nest, text
 
@@ -17,6 +22,7 @@ NFNL_SUBSYS_NFTABLES = 10
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFT_MSG_NEWTABLE, NFT_MSG_GETTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN = 0, 1, 2, 3
 NFT_MSG_NEWRULE = 6
+NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM = 12, 14
 NFTA_TABLE_NAME = 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAIN_TYPE = (
     1,
@@ -28,6 +34,8 @@ NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY, NFTA_CHAI
 NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
 NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
+NFTA_SET_ELEM_LIST_TABLE, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 1, 2, 3
+NFTA_SET_ELEM_KEY = 1
 NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE = 1, 2, 1
 NFTA_META_DREG, NFTA_META_KEY = 1, 2
 NFTA_CMP_SREG, NFTA_CMP_OP, NFTA_CMP_DATA = 1, 2, 3
@@ -43,7 +51,7 @@ NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA = 1, 2
 NFT_REG_VERDICT, NFT_REG_1 = 0, 1
 NFT_META_L4PROTO, NFT_PAYLOAD_TRANSPORT_HEADER = 16, 2
 NFT_CMP_EQ, NFT_CMP_NEQ = 0, 1
-NFPROTO_INET, NFPROTO_ARP = 1, 3
+NFPROTO_INET, NFPROTO_ARP, NFPROTO_BRIDGE = 1, 3, 7
 NF_DROP, NF_ACCEPT = 0, 1
 NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT, NF_ARP_OUT = 0, 3, 1
 _TCP_FLAGS, _RST = 13, 0x04  # offset in the header of TCP, in bytes, and a flag (RFC 9293)
@@ -132,6 +140,41 @@ def add_reset_table(netns: int, name: str) -> None:
     ]
     with Netlink(netns, protocol=NETLINK_NETFILTER) as table:
         table.send(*_batch(*requests))
+
+
+def concatenated(*fields: bytes) -> bytes:
+    """Return the key of a set whose type is a concatenation. Pure."""
+    return b"".join(field + bytes(-len(field) % 4) for field in fields)
+
+
+def change_elements(
+    table: Netlink, family: int, name: str, keys: Iterable[tuple[str, bytes]], *, add: bool
+) -> None:
+    """Add or delete elements of sets of the table ``name``: all or none.
+
+    ``table`` is a socket of NETLINK_NETFILTER. ``keys`` are pairs of a set and a key. An element
+    that is there may be added again.
+
+    :raises OSError: when the kernel refuses; ENOENT if the table, a set, or an element to delete is
+        missing.
+    """
+    kind, flags = (NFT_MSG_NEWSETELEM, NLM_F.CREATE) if add else (NFT_MSG_DELSETELEM, 0)
+    requests = (
+        Request(
+            _kind(kind),
+            flags,
+            _nfgenmsg.pack(family, 0, 0)
+            + _text(NFTA_SET_ELEM_LIST_TABLE, name)
+            + _text(NFTA_SET_ELEM_LIST_SET, set_)
+            + nest(
+                NFTA_SET_ELEM_LIST_ELEMENTS,
+                nest(NFTA_LIST_ELEM, nest(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, key))),
+            ),
+            f"change an element of {set_} in the table {name}",
+        )
+        for set_, key in keys
+    )
+    table.send(*_batch(*requests))
 
 
 def _add_table(family: int, name: str) -> Request:

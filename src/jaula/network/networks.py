@@ -238,6 +238,7 @@ class Networks:
         for net in self:
             net.close()
         self._by_name.clear()
+        self.antispoof.close()
 
 
 def has_interface(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from jaula.kernel.netlink import in_netns
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
+from jaula.network.firewall.bridge_rules import table_name
 
 from .conftest import (
     HOST_OUTER,
@@ -151,3 +153,34 @@ def test_the_host_still_reaches_outside(topology: Topology) -> None:
         with out:
             out.sendto(b"x", (OUTSIDE, 9))
             assert server.recvfrom(8)[1][0] == HOST_OUTER
+
+
+def elements(topology: Topology) -> list[str]:
+    listing = run_nft(topology.host, "list", "table", "bridge", table_name("jltbr0"))
+    return sorted(re.findall(r'"jl\w+" \. [0-9a-f:]{17} \. [0-9a-f.:]+', listing))
+
+
+def test_elements_that_are_added_and_loaded_are_the_same(topology: Topology) -> None:
+    boxes = [topology.box(), topology.box()]
+    added = elements(topology)
+    assert len(added) == len(boxes)
+    with in_netns(topology.host):
+        assert topology.manager.restore([box.endpoint for box in boxes]) == []
+    assert elements(topology) == added
+    with in_netns(topology.host):
+        topology.manager.detach(boxes[0].endpoint)
+    left = elements(topology)
+    assert len(left) == 1
+    assert boxes[1].address in left[0]
+
+
+def test_a_start_and_an_end_load_a_table_that_is_missing(topology: Topology) -> None:
+    first = topology.box()
+    run_nft(topology.host, "delete", "table", "bridge", table_name("jltbr0"))
+    second = topology.box()
+    assert len(elements(topology)) == 2
+    run_nft(topology.host, "delete", "table", "bridge", table_name("jltbr0"))
+    with in_netns(topology.host):
+        topology.manager.detach(first.endpoint)
+    (left,) = elements(topology)
+    assert second.address in left

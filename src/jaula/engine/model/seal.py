@@ -21,6 +21,7 @@ from jaula.state.records import ContainerRecord
 _SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
            "engine_socket", "pod", "resolved_request", "cgroup")  # fmt: skip
 """Members of a record that only a creation or an update sets."""
+_LINKS = ("links", "Links")
 
 
 def request_seal(record: ContainerRecord) -> str:
@@ -43,13 +44,21 @@ def spec_seal(document: bytes) -> str:
 
 
 def _without_defaults(node: Any) -> Any:
+    """Return a document without members that have no value, or whose value has none. Pure.
+
+    Most members of a request have no value, so they are left out before anything is copied.
+    """
     if isinstance(node, dict):
-        kept = {
-            key: _without_defaults(value)
-            for key, value in node.items()
-            if key not in ("links", "Links")
-        }
-        return {key: value for key, value in kept.items() if value}
+        kept = {}
+        for key, value in node.items():
+            if not value or key in _LINKS:
+                continue
+            if isinstance(value, dict | list | tuple):
+                value = _without_defaults(value)
+                if not value:
+                    continue
+            kept[key] = value
+        return kept
     if isinstance(node, list | tuple):
         return [_without_defaults(value) for value in node]
     return node

@@ -7,19 +7,27 @@ another container's address.
 One table serves all bridges, since every bridged frame passes all base chains of the hook: with a
 table for each network, thirty networks doubled the latency between containers.
 
+The table is loaded by libnftables. The elements of an endpoint, which each start and each end
+changes, are changed by messages to the kernel (:mod:`jaula.kernel.nftables`).
+
 Not thread safe: the caller holds the manager's lock.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address
 
+from jaula.kernel import nftables
+from jaula.kernel.netlink import Netlink
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import set_elements, table_name
 from jaula.network.firewall.nftables import FirewallError, Nft
 from jaula.network.ipam import link_local_address
 from jaula.spec.endpoint import Endpoint
+
+_IFNAMSIZ = 16  # bytes of the name of an interface, include/uapi/linux/if.h
 
 
 class AntiSpoof:
@@ -44,6 +52,7 @@ class AntiSpoof:
         self._kept_tables = kept_tables
         self._loaded = False
         self._supported = True
+        self._netlink: Netlink | None = None
 
     @property
     def supported(self) -> bool:
@@ -73,25 +82,33 @@ class AntiSpoof:
 
         Return whether the table was missing and had to be loaded; other tables may be missing too.
         """
-        return self._change(endpoint, "add")
+        return self._change(endpoint, add=True)
 
     def revoke(self, endpoint: Endpoint) -> bool:
         """Remove an endpoint's entry. The result is as in :meth:`allow`."""
-        return self._change(endpoint, "delete")
+        return self._change(endpoint, add=False)
 
-    def _change(self, endpoint: Endpoint, verb: str) -> bool:
+    def _change(self, endpoint: Endpoint, *, add: bool) -> bool:
         """Change an endpoint's elements. If they or the table are missing, load the table."""
         if not self._supported:
             return False
-        elements = endpoint_elements(self._bridge, endpoint, verb=verb)
+        keys = endpoint_keys(endpoint)
         try:
-            self._nft().run(elements)
-        except FirewallError:
+            self._change_elements(keys, add=add)
+        except OSError:
             self.load()
-            if verb == "add" and self._supported:
-                self._nft().run(elements)
+            if add and self._supported:
+                self._change_elements(keys, add=True)
             return True
         return False
+
+    def _change_elements(self, keys: Sequence[tuple[str, bytes]], *, add: bool) -> None:
+        if not keys:
+            return
+        self._netlink = self._netlink or Netlink(protocol=nftables.NETLINK_NETFILTER)
+        nftables.change_elements(
+            self._netlink, nftables.NFPROTO_BRIDGE, table_name(self._bridge), keys, add=add
+        )
 
     def is_missing(self, listing: str) -> bool:
         """Return whether the table was loaded and is missing in ``nft list tables`` output."""
@@ -103,6 +120,12 @@ class AntiSpoof:
         if self._supported:
             self._nft().run(delete(self._bridge))
         self._loaded = False
+
+    def close(self) -> None:
+        """Close the socket; the table stays."""
+        if self._netlink is not None:
+            self._netlink.close()
+            self._netlink = None
 
 
 def port_group(bridge: str) -> int:
@@ -153,11 +176,17 @@ def delete(bridge: str) -> str:
     return f"table bridge {name} {{ }}\ndelete table bridge {name}\n"
 
 
-def endpoint_elements(bridge: str, endpoint: Endpoint, *, verb: str) -> str:
-    """Return commands that 'add' or 'delete' the elements of an endpoint. Pure."""
-    table = f"{verb} element bridge {table_name(bridge)}"
-    sets = (("endpoints", _elements(endpoint)), ("endpoints6", _elements6(endpoint)))
-    return "".join(f"{table} {name} {{ {', '.join(rows)} }}\n" for name, rows in sets if rows)
+def endpoint_keys(endpoint: Endpoint) -> list[tuple[str, bytes]]:
+    """Return the elements of an endpoint as the kernel has them: pairs of set and key. Pure."""
+    interface = endpoint.host_interface.encode().ljust(_IFNAMSIZ, b"\0")
+    sender = nftables.concatenated(interface, bytes.fromhex(endpoint.mac.replace(":", "")))
+    keys = []
+    if endpoint.ipv4:
+        keys.append(("endpoints", sender + IPv4Address(endpoint.ipv4).packed))
+    if endpoint.ipv6:
+        keys.append(("endpoints6", sender + IPv6Address(endpoint.ipv6).packed))
+        keys.append(("endpoints6", sender + link_local_address(endpoint.mac).packed))
+    return keys
 
 
 def _elements(endpoint: Endpoint) -> list[str]:

@@ -60,17 +60,18 @@ def test_ports_bypass_the_input_rules_only_if_requested() -> None:
 
 
 def test_a_container_is_one_element() -> None:
-    assert antispoof.endpoint_elements("jaula0", ENDPOINT, verb="delete") == (
-        "delete element bridge jaula0 endpoints"
-        ' { "jleeeeeeeeee" . 02:42:ac:1e:00:02 . 172.30.0.2 }\n'
-    )
+    sender = b"jleeeeeeeeee\0\0\0\0" + bytes.fromhex("0242ac1e00020000")
+    assert antispoof.endpoint_keys(ENDPOINT) == [("endpoints", sender + bytes((172, 30, 0, 2)))]
 
 
 def test_an_endpoint_without_ipv4_is_in_the_set_of_ipv6_alone() -> None:
     six = msgspec.structs.replace(ENDPOINT, ipv4="", ipv6="fd00::2", ports=())
-    text = antispoof.endpoint_elements("jaula0", six, verb="add")
-    assert text.startswith("add element bridge jaula0 endpoints6 {")
-    assert text.count("add element") == 1
+    keys = antispoof.endpoint_keys(six)
+    assert [name for name, _ in keys] == ["endpoints6", "endpoints6"]
+    assert [key[24:].hex() for _, key in keys] == [
+        "fd000000000000000000000000000002",
+        "fe800000000000000042acfffe1e0002",
+    ]
     assert ". 02:42:ac:1e:00:02 .  }" not in antispoof.ruleset("jaula0", [six])
 
 
