@@ -140,8 +140,7 @@ class SeccompTracer:
             os.eventfd_read(self._wake)
         except BlockingIOError:
             pass
-        while self._calls:
-            self._note(self._calls.popleft())
+        self._note_calls()
         if self._sampler is not None and time.monotonic() - self._sampled >= SAMPLE:
             self._sampled = time.monotonic()
             self._sampler.sample()
@@ -231,6 +230,10 @@ class SeccompTracer:
             protocol,
         )  # fmt: skip
 
+    def _note_calls(self) -> None:
+        while self._calls:
+            self._note(self._calls.popleft())
+
     def _note(self, call: Call) -> None:
         """Count a call in the tables."""
         if not self._first:
@@ -305,6 +308,7 @@ class SeccompTracer:
         alive = [listener for listener in self._listeners if not has_ended(listener)]
         if alive and not _has_exited(self._first):
             self._start_responder(alive)
+        self._note_calls()  # an execution is known by a call of its program
         self._forget_pending()
         if self._sampler is not None:
             self._sampler.sample()
