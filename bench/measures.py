@@ -136,7 +136,7 @@ def _start_all(engine: Engine, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _running(engine: Engine, count: int, clients: int) -> Iterator[list[str]]:
+def running(engine: Engine, count: int, clients: int) -> Iterator[list[str]]:
     """Containers that sleep, by their names, started by parallel clients and removed after use."""
     names = [f"running{number}" for number in range(count)]
     with ThreadPoolExecutor(clients) as pool:
@@ -153,7 +153,7 @@ def crowded_start(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace)
     samples: Samples = {}
     for engine in (e for e in engines if e.socket):
         alone = _start_times(engine, [f"alone{number}" for number in range(20)])
-        with _running(engine, RUNNING - len(alone), options.clients):
+        with running(engine, RUNNING - len(alone), options.clients):
             crowded = _start_times(engine, [f"crowded{number}" for number in range(20)])
         samples[engine.name] = [statistics.median(crowded) / statistics.median(alone)]
     return samples
@@ -186,7 +186,7 @@ def restart(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Sa
     """Kill of an engine with 500 running containers, until the next one answers (ms)"""
     samples: Samples = {}
     for engine in (e for e in engines if e.socket):
-        with _running(engine, RUNNING, options.clients):
+        with running(engine, RUNNING, options.clients):
             samples[engine.name] = [engine.restart() * 1e3 for _ in range(5)]
             listed = engine.run("ps", "-q", capture_output=True, text=True).stdout.split()
             if len(listed) != RUNNING:
@@ -199,7 +199,7 @@ def verify(engines: Sequence[Engine], rootfs: Rootfs, options: Namespace) -> Sam
     chosen = [engine for engine in engines if engine.name in ("jaula", "baseline")]
     with ExitStack() as stack:
         for engine in chosen:
-            stack.enter_context(_running(engine, VERIFIED, options.clients))
+            stack.enter_context(running(engine, VERIFIED, options.clients))
         return _alternate(chosen, 5, lambda engine: _milliseconds(engine, "verify", "--all"))
 
 

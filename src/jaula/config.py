@@ -18,6 +18,14 @@ DEFAULT_ROOT = Path("/var/lib/jaula")
 DEFAULT_RUN = Path("/run/jaula")
 DEFAULT_SOCKET = DEFAULT_RUN / "jaula.sock"
 OWN_RUNTIME = "jaula"
+METRICS_LABELS = (
+    "com.docker.compose.project",
+    "com.docker.compose.service",
+    "io.kubernetes.container.name",
+    "io.kubernetes.pod.name",
+    "io.kubernetes.pod.namespace",
+)
+"""The container labels that metrics have by default."""
 
 
 class Paths(msgspec.Struct, frozen=True):
@@ -179,6 +187,8 @@ class EngineConfig(msgspec.Struct, frozen=True):
     runtime_timeout: int = 60  # seconds that another runtime may take to create a process
     default_profile: str = "default"  # of containers without --profile
     policy: str = ""  # path of the authorisation policy; empty: the default path, if it exists
+    metrics: tuple[str, int] | None = None  # address and port of /metrics without authorization
+    metrics_labels: tuple[str, ...] = METRICS_LABELS  # of containers, that metrics have, too
     debug: bool = False
 
     @property

@@ -6,7 +6,7 @@ zero and negative values mean no limit.
 
 from __future__ import annotations
 
-from jaula.cgroups.files import FileWrite, Reader, Step, limit, number
+from jaula.cgroups.files import FileWrite, Reader, Step, flat_keyed, limit, number
 from jaula.cgroups.protocol import PidsStats
 
 TYPE_CHECKING = False
@@ -29,5 +29,9 @@ class Pids:
 
 
 def stats(read: Reader) -> PidsStats:
-    """Return the number of tasks, including threads, and its limit."""
-    return PidsStats(current=number(read("pids.current")), limit=limit(read("pids.max")))
+    """Return the number of tasks, including threads, its limit, and the forks that it refused."""
+    return PidsStats(
+        current=number(read("pids.current")),
+        limit=limit(read("pids.max")),
+        refused=flat_keyed(read("pids.events")).get("max", 0),
+    )

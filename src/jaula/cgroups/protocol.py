@@ -88,8 +88,11 @@ class MemoryStats(msgspec.Struct, frozen=True):
 
 
 class PidsStats(msgspec.Struct, frozen=True):
+    """The number of tasks; ``refused`` counts the forks that failed because of the limit."""
+
     current: int = 0
     limit: int | None = None
+    refused: int = 0
 
 
 class IoEntry(msgspec.Struct, frozen=True):

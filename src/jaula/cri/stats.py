@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from jaula.cri import status
 from jaula.cri.proto import api_pb2 as api
+from jaula.engine.metrics.containers import hierarchical, rss, working_set
 
 if TYPE_CHECKING:
-    from jaula.cgroups.protocol import MemoryStats, Pressure
+    from jaula.cgroups.protocol import Pressure
     from jaula.engine.pods.stats import CgroupUsage, ContainerUsage, SandboxUsage
     from jaula.state.records import ContainerRecord, ResourceLimits
 
@@ -110,21 +111,6 @@ def _set_pressure(made: api.PsiStats, pressure: Pressure) -> None:
     for data, line in ((made.Full, pressure.full), (made.Some, pressure.some)):
         data.Total = line.total * 1000  # nanoseconds
         data.Avg10, data.Avg60, data.Avg300 = line.avg10, line.avg60, line.avg300
-
-
-def working_set(memory: MemoryStats) -> int:
-    """Return the bytes that the kernel does not reclaim first, as cadvisor counts them."""
-    return max(memory.usage - memory.inactive_file, 0)
-
-
-def rss(memory: MemoryStats) -> int:
-    """Return the bytes of anonymous memory."""
-    return memory.details.get("anon", hierarchical(memory, "rss"))
-
-
-def hierarchical(memory: MemoryStats, key: str) -> int:
-    """Return a value of ``memory.stat`` with the cgroups below; v1 has two keys for it."""
-    return memory.details.get(f"total_{key}", memory.details.get(key, 0))
 
 
 def swap_limit(limits: ResourceLimits) -> int | None:

@@ -36,6 +36,7 @@ from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
+    from jaula.engine.metrics.service import Metrics
     from jaula.engine.migration.service import Migration
     from jaula.engine.model.services import Services
 
@@ -77,6 +78,13 @@ class Engine:
         from jaula.engine.migration.service import Migration
 
         return Migration(self.services, self.containers, self.images, self.pods)
+
+    @functools.cached_property
+    def metrics(self) -> Metrics:
+        """The metrics. They are loaded with the first scrape."""
+        from jaula.engine.metrics.service import Metrics
+
+        return Metrics(self.services, self.builds.cached_steps)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""
@@ -183,6 +191,8 @@ class Engine:
         """Stop the engine and leave every container running."""
         if "migrations" in self.__dict__:
             await self.migrations.close()
+        if "metrics" in self.__dict__:
+            self.metrics.close()
         await self.builds.close()
         await self.pods.close()
         for container in self.services.container_store:

@@ -371,6 +371,16 @@ class NetworkManager:
                 for row in self._networks.egress.refused(endpoint)
             ]
 
+    def refused_packets(self) -> dict[str, int]:
+        """Return the packets that the egress list of each container refused."""
+        counts: dict[str, int] = {}
+        with self._lock:
+            for net in self._networks.bridge_networks():
+                packets = self._networks.egress.refused_packets(net.endpoints.values())
+                for container_id, count in zip(net.endpoints, packets, strict=True):
+                    counts[container_id] = counts.get(container_id, 0) + count
+        return counts
+
     # -- published ports ---------------------------------------------------------------------
 
     def publish(

@@ -12,6 +12,7 @@ from jaula.api.routes import (
     execs,
     fsck,
     images,
+    metrics,
     migrations,
     networks,
     registry,
@@ -26,6 +27,7 @@ from jaula.api.routes import (
 
 ROUTES: Routes = (
     *system.ROUTES,
+    *metrics.ROUTES,
     *containers.ROUTES,
     *archive.ROUTES,
     *streams.ROUTES,

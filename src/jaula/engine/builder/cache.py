@@ -175,6 +175,9 @@ class BuildCache:
                 self._steps.pop(name, None)
         return True
 
+    def __len__(self) -> int:
+        return len(self._steps)
+
     def all(self) -> list[tuple[str, BuildStep]]:
         """Return every step with its key, each once. Safe in any thread."""
         with self._lock:

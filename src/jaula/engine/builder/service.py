@@ -95,6 +95,10 @@ class Builds:
             async for message in messages:
                 yield message
 
+    def cached_steps(self) -> int:
+        """Return the number of steps in the cache."""
+        return len(self._shared.cache)
+
     async def cancel(self, build_id: str, owner: str | None) -> None:
         """Cancel a build by the id that its client chose; ``owner`` None allows any owner.
 

@@ -55,6 +55,11 @@ class SandboxPool:
         self._filling: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def ready(self) -> int:
+        """The number of prepared sandboxes."""
+        return len(self._ready)
+
     async def take(self) -> PreparedSandbox:
         """Return a prepared sandbox, or create one if the pool is empty."""
         if self._ready:

@@ -176,6 +176,10 @@ class PodStats:
         self._layers[container] = sample
         return sample
 
+    def last_layer(self, container: Container) -> LayerSample | None:
+        """Return the last known usage of a writable layer, without a walk."""
+        return self._layers.get(container)
+
     def _rate(self, container: Container, cgroup: CgroupUsage | None) -> int | None:
         if cgroup is None:
             return None

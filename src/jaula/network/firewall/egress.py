@@ -115,6 +115,11 @@ class EgressFirewall(EndpointTables):
             return []
         return parse_refused(self._sets(), endpoint)
 
+    def refused_packets(self, endpoints: Iterable[Endpoint]) -> list[int]:
+        """Return for each endpoint the packets to destinations that it was refused."""
+        sets = self._sets()
+        return [sum(row.packets for row in parse_refused(sets, each)) for each in endpoints]
+
     def _sets(self) -> list[dict[str, Any]]:
         """Return the sets of both tables with their elements; none if a table is absent."""
         found = []

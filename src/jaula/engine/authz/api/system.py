@@ -20,6 +20,7 @@ class SystemApi:
     """The engine itself. Ping and version need no right."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
+        self._engine = engine
         self._service = engine.system
         self._session = session
 
@@ -43,6 +44,10 @@ class SystemApi:
     ) -> AsyncIterator[Document]:
         self._session.require_read()
         return self._session.visible_events(self._service.events(since, until, filters))
+
+    async def metrics(self, format: str, *, compressed: bool) -> bytes:
+        self._session.require_read()
+        return await self._engine.metrics.page(format, compressed=compressed)
 
     async def ping(self) -> None:
         await self._service.ping()

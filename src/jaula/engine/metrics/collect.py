@@ -1,0 +1,145 @@
+"""Samples of all running containers for one scrape. The functions that read files run in a thread.
+
+A thread that holds the interpreter delays the event loop. So the work is done in slices of a few
+milliseconds, with a sleep after each: only a sleep lets another thread in for certain.
+
+A container decides how long the walk of its writable layer takes. So a thread of its own walks the
+layers, those first that were walked longest ago. A scrape waits for it for a moment only, and has
+the last known sizes of the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaula.engine.containers.start import cgroup_path
+from jaula.engine.containers.stats import interface_counters
+from jaula.engine.metrics.exposition import label_name, labels
+from jaula.engine.pods.metrics import (
+    ContainerSample,
+    device_name,
+    files_limit,
+    read_file_system,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.engine.pods.metrics import Device
+    from jaula.engine.pods.stats import PodStats
+    from jaula.state.records import ContainerRecord
+
+SLICE = 8  # containers that are read before the event loop gets its turn
+PAUSE = 0.0001  # seconds; the kernel adds 50 microseconds
+MAX_CONTAINERS = 4096  # of a page; the youngest are left out
+_INTERFACES = 8  # of a container: one with CAP_NET_ADMIN can make any number
+_WALK_BUDGET = 0.05  # seconds of the walks of writable layers that a scrape starts
+_WALK_WAIT = 0.02  # seconds that a scrape waits for them
+
+
+class Sample(NamedTuple):
+    """One running container. ``labels`` are in braces; ``networks`` is by interface."""
+
+    container: Container
+    usage: ContainerSample
+    labels: str
+    networks: Mapping[str, Mapping[str, int]]
+
+
+class Target(NamedTuple):
+    """A running container that a scrape reads, and its labels in braces."""
+
+    container: Container
+    labels: str
+
+
+def targets(services: Services, allowed: Collection[str]) -> list[Target]:
+    """Return the running containers with their labels. Call it in the event loop.
+
+    ``allowed`` are the container labels that become labels of the metrics.
+    """
+    running = [c for c in services.container_store if c.live]
+    running = running[:MAX_CONTAINERS]
+    return [Target(c, labels(_labels(services, c.record, allowed))) for c in running]
+
+
+def _labels(
+    services: Services, record: ContainerRecord, allowed: Collection[str]
+) -> dict[str, str]:
+    own = record.body.labels
+    named = {label_name(name): own[name] for name in allowed if name in own}
+    pairs = {
+        **dict(sorted(named.items())),
+        "id": cgroup_path(services, record),
+        "image": record.body.image,
+        "name": record.name,
+    }
+    if (pod := services.container_store.pod_of(record)) is not None:
+        name = record.pod.name if record.pod is not None else ""
+        pairs |= {"container": name, "namespace": pod.namespace, "pod": pod.name}
+    return pairs
+
+
+class Collector:
+    """Reads the containers, one scrape at a time."""
+
+    def __init__(self, stats: PodStats, directory: str) -> None:
+        """``directory`` is that of the writable layers."""
+        self._stats = stats
+        self._directory = directory
+        self._walk: threading.Thread | None = None
+
+    def collect(self, running: Sequence[Target]) -> list[Sample]:
+        """Return the samples of those containers that still run."""
+        self._start_walk([target.container for target in running])
+        file_system = read_file_system(self._directory)
+        names: dict[Device, str] = {}
+        samples: list[Sample] = []
+        for index, (container, own) in enumerate(running):
+            if index % SLICE == SLICE - 1:
+                time.sleep(PAUSE)
+            usage = self._stats.cgroup(container)
+            if usage is None:
+                continue
+            for entry in usage.stats.blkio.devices:
+                if (entry.major, entry.minor) not in names:
+                    names[entry.major, entry.minor] = device_name(entry.major, entry.minor)
+            record, limit = container.record, files_limit(container.record.pid)
+            sample = ContainerSample(record, usage, None, None, limit, file_system, names)
+            networks: dict[str, dict[str, int]] = {}
+            if record.resolved.namespaces.net.private:
+                networks = dict(islice(interface_counters(record.pid).items(), _INTERFACES))
+            samples.append(Sample(container, sample, own, networks))
+        if self._walk is not None:
+            self._walk.join(_WALK_WAIT)
+        return [
+            sample._replace(usage=sample.usage._replace(layer=layer))
+            if (layer := self._stats.last_layer(sample.container)) is not None
+            else sample
+            for sample in samples
+        ]
+
+    def _start_walk(self, containers: Sequence[Container]) -> None:
+        if self._walk is None or not self._walk.is_alive():
+            self._walk = threading.Thread(
+                target=self._walk_layers, args=(containers,), name="layer-walk", daemon=True
+            )
+            self._walk.start()
+
+    def _walk_layers(self, containers: Sequence[Container]) -> None:
+        def moment(container: Container) -> int:
+            last = self._stats.last_layer(container)
+            return 0 if last is None else last.moment
+
+        deadline = time.monotonic() + _WALK_BUDGET
+        for index, container in enumerate(sorted(containers, key=moment)):
+            if index % SLICE == SLICE - 1:
+                time.sleep(PAUSE)
+            self._stats.layer(container)
+            if time.monotonic() > deadline:
+                return

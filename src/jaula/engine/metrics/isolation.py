@@ -1,0 +1,127 @@
+"""Metrics of isolation: relaxations and refusals of each container, rows of the last verification.
+
+The engine does not verify itself: ``jaula verify`` reads the kernel in a process of its own
+(:mod:`jaula.daemon.verification`), and its counts are kept here until the next run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaula.engine import relaxations
+from jaula.engine.metrics.containers import COUNTER, GAUGE, Metric
+from jaula.state.records import HealthStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from jaula.engine.metrics.containers import Value
+    from jaula.engine.pods.metrics import ContainerSample
+    from jaula.state.records import ContainerRecord
+
+
+class IsolationRows(NamedTuple):
+    """The last verification of all containers.
+
+    ``rows`` has the number of rows by layer and verdict. ``moment`` is in seconds since the epoch,
+    ``duration`` in seconds. ``failed`` says that the rows are those of an earlier run.
+    """
+
+    rows: Mapping[tuple[str, str], int]
+    moment: float
+    duration: float
+    failed: bool = False
+
+
+class RelaxationCache:
+    """The relaxations of containers. They are computed again when the record is another one."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[ContainerRecord, tuple[str, ...]]] = {}
+
+    def update(self, records: Sequence[ContainerRecord]) -> None:
+        """Compute the relaxations of these records, and forget all others."""
+        known: dict[str, tuple[ContainerRecord, tuple[str, ...]]] = {}
+        for record in records:
+            entry = self._known.get(record.id)
+            if entry is None or entry[0] is not record:
+                kinds = {str(privilege.kind) for privilege in relaxations.of_record(record)}
+                entry = (record, tuple(sorted(kinds)))
+            known[record.id] = entry
+        self._known = known
+
+    def of(self, record: ContainerRecord) -> tuple[str, ...]:
+        """Return the kinds of relaxations of a container."""
+        entry = self._known.get(record.id)
+        return entry[1] if entry is not None else ()
+
+
+def container_metrics(cache: RelaxationCache, refused: Mapping[str, int]) -> tuple[Metric, ...]:
+    """Return the table of jaula's own metrics of containers.
+
+    ``refused`` are the packets that egress lists have refused, by container.
+    """
+
+    def kinds(sample: ContainerSample) -> Iterable[Value]:
+        return (((kind,), 1) for kind in cache.of(sample.record))
+
+    def count(sample: ContainerSample) -> Iterable[Value]:
+        return (((), len(cache.of(sample.record))),)
+
+    def refusals(sample: ContainerSample) -> Iterable[Value]:
+        stats = sample.cgroup.stats
+        yield ("pids",), stats.pids.refused
+        yield ("memory",), stats.memory.failures
+
+    def packets(sample: ContainerSample) -> Iterable[Value]:
+        if sample.record.resolved.egress is not None:
+            yield (), refused.get(sample.record.id, 0)
+
+    def unhealthy(sample: ContainerSample) -> Iterable[Value]:
+        if (health := sample.record.health) is not None:
+            yield (), int(health.status is HealthStatus.UNHEALTHY)
+
+    return (
+        Metric(
+            "jaula_container_relaxation",
+            "1 for each relaxation of the container, by its name in the policy.",
+            ("relaxation",),
+            GAUGE,
+            kinds,
+        ),
+        Metric(
+            "jaula_container_relaxations",
+            "Number of the relaxations of the container.",
+            (),
+            GAUGE,
+            count,
+        ),
+        Metric(
+            "jaula_container_refusals_total",
+            "Operations that a limit of the container has refused: forks, allocations.",
+            ("layer",),
+            COUNTER,
+            refusals,
+        ),
+        Metric(
+            "jaula_container_egress_refused_packets",
+            "Packets to destinations that the egress list refuses, of destinations seen lately.",
+            (),
+            GAUGE,
+            packets,
+        ),
+        Metric(
+            "jaula_container_restarts_total",
+            "Restarts of the container by its policy.",
+            (),
+            COUNTER,
+            lambda sample: (((), sample.record.restart_count),),
+        ),
+        Metric(
+            "jaula_container_unhealthy",
+            "1 if the health check of the container fails; none without a check.",
+            (),
+            GAUGE,
+            unhealthy,
+        ),
+    )
