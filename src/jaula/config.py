@@ -189,6 +189,9 @@ class EngineConfig(msgspec.Struct, frozen=True):
     policy: str = ""  # path of the authorisation policy; empty: the default path, if it exists
     metrics: tuple[str, int] | None = None  # address and port of /metrics without authorization
     metrics_labels: tuple[str, ...] = METRICS_LABELS  # of containers, that metrics have, too
+    metrics_verify_interval: int = 0  # seconds between two verifications; 0: none
+    log_format: str = "text"  # of the engine's own log; or "json"
+    log_level: str = "info"
     debug: bool = False
 
     @property

@@ -111,7 +111,6 @@ _CONTAINER_ACTIONS = {
     "container start": "start",
     "container commit": "commit",
     "container remove": "delete",
-    "container changes": "changes",
 }
 _NETWORK_ACTIONS = {"network connect": "connect", "network disconnect": "disconnect"}
 
@@ -130,7 +129,7 @@ CONTAINER_ACTIONS = Histogram(
     "engine_daemon_container_actions_seconds",
     "The number of seconds it takes to process each container action.",
     ("action",),
-    known=tuple((action,) for action in _CONTAINER_ACTIONS.values()),
+    known=tuple((action,) for action in (*_CONTAINER_ACTIONS.values(), "changes")),
 )
 NETWORK_ACTIONS = Histogram(
     "engine_daemon_network_actions_seconds",
@@ -193,9 +192,7 @@ ISOLATION_CHANGES = Counter(
     "Rows of verify --watch that have changed, by their new verdict.",
     ("verdict",),
 )
-DRIFTS = Counter(
-    "jaula_drifts_total", "Deviations from a record that record --drift has found.", ("kind",)
-)
+DRIFTS = Counter("jaula_drifts_total", "Deviations from a record that record --drift has found.")
 OUT_OF_MEMORY = Counter(
     "jaula_container_oom_events_total",
     "Notifications of exhausted memory, of all containers since the engine's start.",

@@ -53,14 +53,17 @@ def exists(directory: int, name: str) -> bool:
     return os.access(name, os.F_OK, dir_fd=directory)
 
 
-def reader(directory: int | None) -> Reader:
-    """Return a :data:`Reader` of a cgroup directory; None gives a reader without files."""
+def reader(directory: int | None, prefix: str = "") -> Reader:
+    """Return a :data:`Reader` of a cgroup directory; None gives a reader without files.
+
+    ``prefix`` is the path of the cgroup below the directory, with a slash at its end.
+    """
 
     def get(name: str) -> str | None:
         if directory is None:
             return None
         try:
-            return read(directory, name)
+            return read(directory, prefix + name)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):  # ENODEV: the cgroup was removed
                 return None
@@ -71,6 +74,11 @@ def reader(directory: int | None) -> Reader:
 
 def flat_keyed(text: str | None) -> dict[str, int]:
     """Parse ``key value`` lines (cgroup-v2.rst: "flat keyed"); skip other lines."""
+    words = (text or "").split()
+    try:  # most files have such lines only, and many cgroups are read for a scrape
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    except ValueError:
+        pass  # another line, or none
     values: dict[str, int] = {}
     for line in (text or "").splitlines():
         key, _, value = line.partition(" ")

@@ -13,7 +13,7 @@ import msgspec
 
 from jaula.cgroups import features
 from jaula.cgroups.protocol import Cgroup as AnyCgroup
-from jaula.cgroups.protocol import CgroupDriver, Stats
+from jaula.cgroups.protocol import CgroupDriver, Stats, Usage
 from jaula.errors import NotAuthorized, NotFound, Unsupported
 from jaula.spec.runtime import Resources
 
@@ -135,6 +135,9 @@ class NullDriver:
             return self._host.open(path)
         except NotFound:
             return NullCgroup(path)
+
+    def usage(self, path: str) -> Usage:
+        return self._host.usage(path) if self._host is not None else Usage()
 
     def controllers(self) -> frozenset[str]:
         return self._host.controllers() if self._host else frozenset()

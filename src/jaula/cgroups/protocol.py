@@ -159,6 +159,17 @@ class Stats(msgspec.Struct, frozen=True):
     cpuset: CpusetStats = CpusetStats()
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """The usage of a cgroup, and its processes as :meth:`Cgroup.pids` returns them.
+
+    ``stats`` has CPU time, memory, tasks, block I/O, OOM kills and on v2 pressure. Limits other
+    than that of tasks are absent.
+    """
+
+    stats: Stats = Stats()
+    pids: tuple[int, ...] = ()
+
+
 class Cgroup(Protocol):
     """One cgroup in all hierarchies. Holds descriptors: close it, or use ``with``."""
 
@@ -295,6 +306,15 @@ class CgroupDriver(Protocol):
 
     def open(self, path: str) -> Cgroup:
         """Open an existing cgroup.
+
+        :raises NotFound: when the cgroup does not exist.
+        """
+        ...
+
+    def usage(self, path: str) -> Usage:
+        """Return the usage of a cgroup from as few files as possible, for reads of many cgroups.
+
+        A cgroup that does not exist has no processes, or is an error.
 
         :raises NotFound: when the cgroup does not exist.
         """

@@ -58,6 +58,7 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
         lock = _lock_root(config)
         network = sockets.listen_tcp(config)
         listening = inherited or [sockets.listen_unix(config.socket, config.socket_group)]
+        metrics = sockets.listen_metrics(config)
         cri = sockets.listen_cri(config) if config.cri else None
     except BaseException:
         runtime.close()
@@ -65,7 +66,7 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
     from jaula.daemon import serve
 
     try:
-        serve.run(config, runtime, listening, network, cri, read_config)
+        serve.run(config, runtime, listening, network, metrics, cri, read_config)
     finally:
         if not inherited:
             sockets.unlink(config.socket)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula import tls
+from jaula.daemon import engine_log
 from jaula.daemon import policy as daemon_policy
 from jaula.engine.containers import log_config, presets
 from jaula.errors import JaulaError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 RELOADED = (
     *("debug", "default_profile", "default_runtime", "runtimes", "runtime_timeout", "registry"),
-    *("log_driver", "log_max_size", "log_max_file", "log_options"),
+    *("log_driver", "log_level", "log_max_size", "log_max_file", "log_options", "metrics_labels"),
     *("pids_limit", "nofile", "policy", "cri_pinned_images", "cdi_spec_dirs"),
 )
 """Fields of the configuration that a running engine adopts. TLS paths are adopted as well."""
@@ -86,7 +87,7 @@ class Reloader:
             return
         self._engine.reconfigure(config)
         self._gateway.follow(policy)
-        logging.getLogger().setLevel(logging.DEBUG if config.debug else logging.INFO)
+        logging.getLogger().setLevel(engine_log.level(config))
         for listener in self.tls_listeners:
             if context is not None:
                 listener.context = context

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jaula import metrics
+from jaula.daemon import engine_log, process_limits
 from jaula.daemon import policy as daemon_policy
-from jaula.daemon import process_limits
 from jaula.daemon.engine import new_engine
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.kernel import process
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from jaula.api.http.tls_listener import TlsListener
     from jaula.config import EngineConfig, StreamConfig
     from jaula.cri.server import Server as CriServer
+    from jaula.daemon.engine_log import ContainerIds
     from jaula.daemon.sockets import CriSockets
+    from jaula.daemon.traces import SdkBackend
+    from jaula.daemon.verification import Verification
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.engine import Engine
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 
 ReadConfig = Callable[[], "EngineConfig"]
+_TRACES_TIMEOUT = 3.0  # seconds, for the last spans
 _SETTLE_TIME = 1.0  # seconds from the first answer until the collector runs, for 30 ms
 
 
@@ -39,10 +43,11 @@ def run(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
+    metrics_socket: socket.socket | None,
     cri_sockets: CriSockets | None,
     read_config: ReadConfig,
 ) -> None:
-    """Serve on unix and TCP sockets until SIGTERM or SIGINT; CRI on its own, if there is one.
+    """Serve on unix and TCP sockets until SIGTERM or SIGINT; metrics and CRI on their own.
 
     ``read_config`` returns the new configuration at SIGHUP.
 
@@ -54,13 +59,17 @@ def run(
 
     gc.disable()  # what an engine loads at its start stays; see _settle
     process_limits.set_heap_options()
+    ids = engine_log.ContainerIds()
     logging.basicConfig(
-        level=logging.DEBUG if config.debug else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
+        level=engine_log.level(config), handlers=(engine_log.handler(config, ids.find),)
     )
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    asyncio.run(_serve(config, runtime, unix_sockets, tcp_sockets, cri_sockets, read_config))
+    asyncio.run(
+        _serve(
+            *(config, runtime, unix_sockets, tcp_sockets, metrics_socket, cri_sockets, read_config),
+            ids,
+        )
+    )
 
 
 async def _serve(
@@ -68,12 +77,15 @@ async def _serve(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
+    metrics_socket: socket.socket | None,
     cri_sockets: CriSockets | None,
     read_config: ReadConfig,
+    ids: ContainerIds,
 ) -> None:
     import asyncio
     import logging
     import signal
+    import time
 
     from jaula.api.http import server as api
     from jaula.daemon.reload import Reloader
@@ -88,7 +100,10 @@ async def _serve(
         policy = daemon_policy.load_policy(config)
         context = _context(config)
         stream_context = _stream_context(config.streams)
+        started = time.perf_counter()
         engine = new_engine(config, runtime)
+        ids.names = engine.services.container_store.names
+        traces = _start_traces(engine)
         gateway = Gateway(
             engine,
             policy,
@@ -99,7 +114,11 @@ async def _serve(
     except BaseException:
         runtime.close()
         raise
+    loaded = time.perf_counter()
     await engine.open()
+    restored = time.perf_counter()
+    metrics.ENGINE_STARTS.add("load", by=loaded - started)
+    metrics.ENGINE_STARTS.add("restore", by=restored - loaded)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -120,22 +139,35 @@ async def _serve(
     log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
     reloader.tls_listeners = await _open(server, tcp_sockets, context, engine)
+    metrics_server = None
+    if metrics_socket is not None:
+        metrics_server = await _open_metrics(metrics_socket, engine)
     cri = None
     if cri_sockets is not None:
         cri = _open_cri(cri_sockets, gateway, config.streams, stream_context)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     gateway.start()
+    verification = None
+    if config.metrics_verify_interval:
+        verification = _start_verification(engine, config.metrics_verify_interval)
+    metrics.ENGINE_STARTS.add("listen", by=time.perf_counter() - restored)
     _notify("READY=1")
     loop.call_later(_SETTLE_TIME, _settle)
     await stop.wait()
     _notify("STOPPING=1")
     loop.remove_reader(zygote)
     os.close(zygote)
+    if verification is not None:
+        await verification.close()
     if cri is not None:
         await cri.close()
+    if metrics_server is not None:
+        await metrics_server.close()
     await server.close()
     await engine.close()
     await gateway.close()
+    if traces is not None:
+        await _end_traces(traces)
     if zygote_lost.is_set():
         # A process with threads must not fork a new zygote: the service manager restarts it.
         raise Unavailable(
@@ -143,6 +175,29 @@ async def _serve(
             hint="start the engine again; containers keep running",
         )
     log.info("engine stopped; containers keep running")
+
+
+def _start_traces(engine: Engine) -> SdkBackend | None:
+    """Export traces if the environment asks for it. The module is loaded here only."""
+    if not any(name.startswith("OTEL_") for name in os.environ):
+        return None
+    from jaula.daemon import traces
+
+    if not traces.requested(os.environ):
+        return None
+    services = engine.services
+    return traces.start(os.environ, services.identity, services.host.hostname)
+
+
+async def _end_traces(traces: SdkBackend) -> None:
+    """Export the last spans; give up after a while, since no collector may answer."""
+    import asyncio
+
+    from jaula import tracing
+    from jaula.engine.threads import in_own_thread
+
+    tracing.set_backend(None)
+    await asyncio.wait((in_own_thread(traces.shutdown),), timeout=_TRACES_TIMEOUT)
 
 
 def _settle() -> None:
@@ -195,6 +250,31 @@ async def _open(
             "engine listens on tcp://%s:%d as well", f"[{host}]" if ":" in host else host, port
         )
     return listeners
+
+
+async def _open_metrics(sock: socket.socket, engine: Engine) -> Server:
+    """Serve metrics without authorization. The module is loaded here only."""
+    import ipaddress
+    import logging
+
+    from jaula.daemon import metrics_listener
+
+    server = await metrics_listener.serve(engine, sock)
+    host, port = sock.getsockname()[:2]
+    log = logging.getLogger("jaula.engine")
+    if not ipaddress.ip_address(host).is_loopback:
+        log.warning("names and usage of all containers can be read at %s without a login", host)
+    log.info("metrics are at http://%s:%d/metrics", f"[{host}]" if ":" in host else host, port)
+    return server
+
+
+def _start_verification(engine: Engine, interval: int) -> Verification:
+    """Verify all containers at an interval. The module is loaded here only."""
+    from jaula.daemon.verification import Verification as DaemonVerification
+
+    verification = DaemonVerification(engine, interval)
+    verification.start()
+    return verification
 
 
 def _open_cri(

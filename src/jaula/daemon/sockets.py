@@ -117,6 +117,16 @@ def listen_tcp(config: EngineConfig) -> list[socket.socket]:
     return _listen_tcp(config.tcp)
 
 
+def listen_metrics(config: EngineConfig) -> socket.socket | None:
+    """Open the socket of ``--metrics-addr``, if there is one.
+
+    :raises Unavailable: when it cannot be opened.
+    """
+    if config.metrics is None:
+        return None
+    return _listen_tcp((config.metrics,))[0]
+
+
 def _listen_tcp(addresses: Iterable[tuple[str, int]]) -> list[socket.socket]:
     tcp_sockets: list[socket.socket] = []
     for host, port in addresses:

@@ -7,7 +7,9 @@ own, so neither the event loop nor long work in the pool of threads delays it, o
 from __future__ import annotations
 
 import asyncio
+import time
 
+from jaula import metrics
 from jaula.engine.threads import in_own_thread
 from jaula.state.database import Database
 from jaula.tasks import awaited_task
@@ -35,8 +37,10 @@ class GroupCommit:
 
     async def _sync(self) -> None:
         try:
-            changes = self._database.changes
+            changes, started = self._database.changes, time.perf_counter()
             await in_own_thread(self._database.sync)
+            metrics.SYNCS.observe(time.perf_counter() - started)
+            metrics.SYNCED_CHANGES.add(by=changes - self._synced)
             self._synced = changes
         finally:
             self._running = None

@@ -14,6 +14,8 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import BinaryIO, ParamSpec, TypeVar
 
+from jaula import tracing
+
 Item = TypeVar("Item")
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -80,10 +82,12 @@ def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
         else:
             done.set_result(result)  # type: ignore[arg-type]
 
+    traced = tracing.in_context(work)
+
     def run() -> None:
         result, failure = None, None
         try:
-            result = work()
+            result = traced()
         except BaseException as error:  # noqa: BLE001 - raised in the waiting task
             failure = error
         with contextlib.suppress(RuntimeError):  # the event loop is closed

@@ -25,15 +25,18 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import logging
 import os
 import struct
 import termios
+import time
 from asyncio import Transport
 from collections.abc import Iterable
 
 import h11
 
+from jaula import metrics, request_context, tracing
 from jaula.api.backend import Backend
 from jaula.api.http.errors import BadHeader, Busy, Disconnected
 from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
@@ -49,10 +52,15 @@ from jaula.api.http.response import (
 )
 from jaula.api.http.router import HEADERS, MAXIMUM, Router, check_version, parse_version
 from jaula.errors import JaulaError, resource_error
+from jaula.request_context import RequestContext
 
 BATCH = 64 * 1024  # bytes of a stream that are sent as one chunk at most
 BUFFERED_CLIENT = b"docker-sdk-python"
 _HEAD_POLLS, _POLL_INTERVAL = 100, 0.001  # polls of the send queue, and seconds between them
+
+_METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"})
+_UNKNOWN = "none"  # the route of a request that has none
+_numbers = itertools.count(1)  # of requests in this engine
 
 _BODILESS = frozenset({204, 304})
 # Source: RFC 9110, 15. SDKs print these texts in their errors.
@@ -144,23 +152,56 @@ class HttpSession:
     async def _exchange(self, request: h11.Request) -> bool:
         """Answer one request; return whether the connection can be used again."""
         target = request.target.decode("ascii")
+        started = time.perf_counter()
+        request_context.current.set(
+            RequestContext(f"{next(_numbers):x}", self._engine.access.caller, _title(request))
+        )
         try:
             routed, handler = self._route(request, target)
         except Exception as exc:  # noqa: BLE001 - every exception becomes an answer here
-            return await self._answer(_error_answer(exc, target), request, target)
-        try:
-            try:
-                answer = await handler(routed)
-                if not isinstance(answer, StreamResponse):
-                    await self._engine.sync()
-            except Disconnected:
-                raise
-            except Exception as exc:  # noqa: BLE001 - as above
-                answer = _error_answer(exc, target)
-            routed.forget_body()
+            answer = _error_answer(exc, target)
+            self._count(request, _UNKNOWN, answer, started)
             return await self._answer(answer, request, target)
-        finally:
-            routed.end()
+        route = self._router.template(handler)
+        with self._span(request, route) as span:
+            try:
+                try:
+                    answer = await handler(routed)
+                    if not isinstance(answer, StreamResponse):
+                        await self._engine.sync()
+                except Disconnected:
+                    raise
+                except Exception as exc:  # noqa: BLE001 - as above
+                    answer = _error_answer(exc, target)
+                span.set("http.response.status_code", _status(answer))
+                self._count(request, route, answer, started)
+                routed.forget_body()
+                return await self._answer(answer, request, target)
+            finally:
+                routed.end()
+
+    def _span(self, request: h11.Request, route: str) -> tracing.Span | tracing.NoSpan:
+        """Return the span of a request, which ends with its answer."""
+        if not tracing.enabled():
+            return tracing.NO_SPAN
+        method = request.method.decode("ascii")
+        return tracing.request_span(
+            f"{method} {route}",
+            dict(request.headers),
+            {
+                "http.request.method": method,
+                "http.route": route,
+                "url.path": request.target.decode("ascii").partition("?")[0],
+                "user.id": self._engine.access.caller,
+            },
+        )
+
+    def _count(self, request: h11.Request, route: str, answer: Answer, started: float) -> None:
+        """Count an answer that is known; a stream ends later."""
+        method = request.method.decode("ascii")
+        method = method if method in _METHODS else "other"
+        metrics.REQUESTS.add(method, route, str(_status(answer)))
+        metrics.REQUEST_DURATIONS.observe(time.perf_counter() - started, route)
 
     async def _answer(self, answer: Answer, request: h11.Request, target: str) -> bool:
         """Send an answer; return whether the connection can be used again."""
@@ -343,6 +384,13 @@ class HttpSession:
                 transport.close()
             else:
                 transport.abort()
+
+
+def _status(answer: Answer) -> int:
+    """Return the status of an answer; that of a stream is the one of its head."""
+    if isinstance(answer, Response):
+        return answer.status
+    return 101 if isinstance(answer, HijackResponse) else 200
 
 
 class _Batch:

@@ -59,8 +59,10 @@ class Router:
         self._parts: dict[tuple[str, str, str], Handler] = {}  # method, noun, kind of part
         self._greedy: dict[tuple[str, str, str], Handler] = {}
         self._below: dict[str, Handler] = {}
+        self._templates: dict[Handler, str] = {}
         for method, template, handler in routes:
             self._add(method, template, handler)
+            self._templates.setdefault(handler, template)
 
     def _add(self, method: str, template: str, handler: Handler) -> None:
         if template.endswith("/*"):
@@ -76,6 +78,10 @@ class Router:
             return
         table = self._greedy if variable.endswith("...") else self._single
         table[method, noun, verb.removeprefix("/")] = handler
+
+    def template(self, handler: Handler) -> str:
+        """Return the first template of a handler; ``*`` for one of every path."""
+        return self._templates.get(handler, "*")
 
     def find(self, method: str, path: str) -> tuple[Handler, str]:
         """Return the handler of a decoded path (without its version) and the variable part.

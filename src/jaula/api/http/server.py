@@ -13,7 +13,7 @@ from jaula.api.http.container_listener import ContainerListener
 from jaula.api.http.http_session import HttpSession
 from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
 from jaula.api.http.request import Limits
-from jaula.api.http.router import Router
+from jaula.api.http.router import Router, Routes
 from jaula.api.routes import ROUTES
 from jaula.caller_quota import CallerQuota
 from jaula.listener import DescriptorReserve, Listener
@@ -52,10 +52,11 @@ class Server:
         *,
         max_connections: int = MAX_CONNECTIONS,
         root_connections: int = ROOT_CONNECTIONS,
+        routes: Routes = ROUTES,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._enter = enter
-        self._router = Router(ROUTES)
+        self._router = Router(routes)
         self._admitted = CallerQuota(max_connections, root_connections)
         self._refused = CallerQuota(MAX_REFUSED, 0)
         self._limits = Limits(

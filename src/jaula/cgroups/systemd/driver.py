@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from jaula.cgroups import cgroup_path
+from jaula.cgroups.protocol import Usage
 from jaula.cgroups.systemd.bus import Address, Connection
 from jaula.cgroups.systemd.cgroup import CgroupfsCgroup, SystemdCgroup
 from jaula.cgroups.systemd.pause_process import PauseProcess
@@ -25,6 +26,7 @@ class CgroupfsDriver(Protocol):
 
     def adopt(self, path: str) -> CgroupfsCgroup: ...
     def open(self, path: str) -> CgroupfsCgroup: ...
+    def usage(self, path: str) -> Usage: ...
     def controllers(self) -> frozenset[str]: ...
     def features(self) -> frozenset[str]: ...
     def warnings(self) -> tuple[str, ...]: ...
@@ -101,6 +103,9 @@ class SystemdDriver:
         with Connection(self._address) as systemd:
             full = self._root(systemd) + path
         return self._cgroup(unit, self._host.open(full), None)
+
+    def usage(self, path: str) -> Usage:
+        return self._host.usage(path)
 
     def controllers(self) -> frozenset[str]:
         return self._host.controllers()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from jaula.cgroups.cgroup_path import SCOPE
-from jaula.cgroups.protocol import Cgroup
+from jaula.cgroups.protocol import Cgroup, Usage
 from jaula.cgroups.systemd.cgroup import CgroupfsCgroup
 from jaula.cgroups.systemd.driver import CgroupfsDriver, SystemdDriver
 
@@ -35,6 +35,9 @@ class EngineDriver:
 
     def open(self, path: str) -> Cgroup:
         return self._systemd.open(path) if path.endswith(SCOPE) else self._host.open(path)
+
+    def usage(self, path: str) -> Usage:
+        return self._host.usage(path)
 
     def controllers(self) -> frozenset[str]:
         return self._host.controllers()

@@ -15,7 +15,7 @@ from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups import files, pids
 from jaula.cgroups.controller import Controller, requested
 from jaula.cgroups.files import Reader, Step, is_removed, perform
-from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats
+from jaula.cgroups.protocol import CpusetStats, CpuStats, Stats, Usage
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v1 import blkio, cpu, cpuset, freezer, hugetlb, memory
 from jaula.cgroups.v1.devices import Devices
@@ -134,6 +134,21 @@ class V1Cgroup:
             cpuset=cpuset.stats(self.reader("cpuset")) if detailed else CpusetStats(),
         )
 
+    def usage(self) -> Usage:
+        """Return the usage from as few files as possible; no processes if it does not exist."""
+        read = self._root_reader("memory")
+        stats = Stats(
+            cpu=CpuStats(
+                *cpu.usage(self._root_reader("cpuacct")),
+                *cpu.throttling(self._root_reader("cpu")),
+            ),
+            memory=memory.usage(read),
+            pids=pids.stats(self._root_reader("pids")),
+            blkio=blkio.stats(self._root_reader("blkio")),
+            oom_kills=memory.oom_kills(read),
+        )
+        return Usage(stats, self.pids())
+
     def pids(self) -> tuple[int, ...]:
         return tuple(sorted(self._pids()))
 
@@ -217,6 +232,13 @@ class V1Cgroup:
                 self._directories.update(dict.fromkeys(hierarchy.controllers, directory))
                 return directory
         return None
+
+    def _root_reader(self, controller: str) -> Reader:
+        """Return a reader that does not open the directory of the cgroup."""
+        for hierarchy in self._hierarchies:
+            if controller in hierarchy.controllers:
+                return files.reader(hierarchy.root, f"{self._relative}/")
+        return files.reader(None)
 
     def _required(self, controller: str) -> int:
         directory = self._directory(controller)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 
 from jaula.cgroups import cgroup_path, directory, features, files
+from jaula.cgroups.protocol import Usage
 from jaula.cgroups.v1 import cpuset
 from jaula.cgroups.v1.cgroup import CONTROLLERS, Hierarchy, V1Cgroup
 from jaula.errors import NotAuthorized, NotFound
@@ -76,6 +77,11 @@ class V1Driver:
         if not present:
             raise NotFound(f"no such cgroup: /{relative}")
         return V1Cgroup(f"/{relative}", relative, present)
+
+    def usage(self, path: str) -> Usage:
+        relative = cgroup_path.relative(path)
+        with V1Cgroup(f"/{relative}", relative, self.hierarchies) as cgroup:
+            return cgroup.usage()
 
     def controllers(self) -> frozenset[str]:
         names = {name for hierarchy in self.hierarchies for name in hierarchy.controllers}

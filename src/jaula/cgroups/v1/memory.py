@@ -94,6 +94,19 @@ def stats(read: Reader, *, detailed: bool = False) -> MemoryStats:
     )
 
 
+def usage(read: Reader) -> MemoryStats:
+    """Return the usage without limits, from four files."""
+    details = flat_keyed(read("memory.stat"))
+    return MemoryStats(
+        usage=number(read("memory.usage_in_bytes")),
+        peak=number(read("memory.max_usage_in_bytes")),
+        swap=details.get("total_swap", 0),
+        failures=number(read("memory.failcnt")),
+        inactive_file=details.get("total_inactive_file", 0),
+        details=details,
+    )
+
+
 def _counter(read: Reader, prefix: str) -> MemoryCounter:
     return MemoryCounter(
         usage=number(read(f"{prefix}.usage_in_bytes")),

@@ -14,7 +14,7 @@ from jaula.cgroups import device_rules, files, pids
 from jaula.cgroups import directory as cgroup_directory
 from jaula.cgroups.controller import Controller, requested
 from jaula.cgroups.files import FileWrite, Reader, Step, is_removed, perform
-from jaula.cgroups.protocol import CpusetStats, Stats
+from jaula.cgroups.protocol import CpusetStats, Stats, Usage
 from jaula.cgroups.rdma import Rdma
 from jaula.cgroups.v2 import cpu, cpuset, devices, freezer, hugetlb, io, memory, unified
 from jaula.errors import NotFound, Unavailable, Unsupported
@@ -123,6 +123,18 @@ class V2Cgroup:
             hugetlb=hugetlb.stats(read) if detailed else {},
             cpuset=cpuset.stats(read) if detailed else CpusetStats(),
         )
+
+    def usage(self) -> Usage:
+        """Return the usage from as few files as possible."""
+        read = self._read
+        stats = Stats(
+            cpu=cpu.stats(read, detailed=True),
+            memory=memory.stats(read, detailed=True),
+            pids=pids.stats(read),
+            blkio=io.stats(read, detailed=True),
+            oom_kills=memory.oom_kills(read),
+        )
+        return Usage(stats, self.pids())
 
     def pids(self) -> tuple[int, ...]:
         return tuple(sorted(cgroup_directory.pids(self._directory))) if self._directory >= 0 else ()

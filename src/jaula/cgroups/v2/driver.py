@@ -13,6 +13,7 @@ import os
 
 from jaula.cgroups import cgroup_path, features, files
 from jaula.cgroups import directory as cgroup_directory
+from jaula.cgroups.protocol import Usage
 from jaula.cgroups.v2.cgroup import V2Cgroup
 from jaula.errors import Conflict, JaulaError, NotAuthorized, NotFound, Unsupported
 
@@ -90,6 +91,10 @@ class V2Driver:
             return self._open(relative)
         except FileNotFoundError as error:
             raise NotFound(f"no such cgroup: /{relative}") from error
+
+    def usage(self, path: str) -> Usage:
+        with self.open(path) as cgroup:
+            return cgroup.usage()
 
     def controllers(self) -> frozenset[str]:
         return frozenset(files.read(self.root, "cgroup.controllers").split()) | {

@@ -115,6 +115,10 @@ def read_config(options: Options) -> EngineConfig:
     stream_config = streams.pop_stream_config(settings)
     network.normalize(settings)
     logging.normalize(settings)
+    if any(key.startswith("metrics_") for key in settings):
+        from jaula.daemon.config import metrics
+
+        metrics.normalize(settings, rootless=rootless_paths.rootless_uid() is not None)
     storage.normalize(settings)
     cgroup.normalize(
         settings,
@@ -423,6 +427,36 @@ FLAGS = (
     Flag("http-proxy", "", "string", "HTTP proxy URL to use for outgoing traffic"),
     Flag("https-proxy", "", "string", "HTTPS proxy URL to use for outgoing traffic"),
     Flag("no-proxy", "", "string", "List of hosts that are reached without the proxy"),
+    Flag(
+        "metrics-addr",
+        "",
+        "string",
+        "Address to serve /metrics on without a login (HOST:PORT; default host: 127.0.0.1)",
+    ),
+    Flag("metrics-label", "", "list", "Label of containers that their metrics have, too"),
+    Flag(
+        "metrics-verify-interval",
+        "",
+        "int",
+        "Interval of `verify --all` for the metrics of isolation (seconds; 0: never)",
+        default="0",
+    ),
+    Flag(
+        "log-format",
+        "",
+        "string",
+        "Set the logging format of the engine",
+        default="text",
+        completes=("text", "json"),
+    ),
+    Flag(
+        "log-level",
+        "l",
+        "string",
+        "Set the logging level of the engine",
+        default="info",
+        completes=("debug", "info", "warn", "error", "fatal"),
+    ),
     Flag("debug", "D", "bool", "Enable debug mode"),
 )
 

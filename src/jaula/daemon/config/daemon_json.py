@@ -5,8 +5,8 @@ where this engine has the setting. Its own keys are ``subid-start``, ``subid-cou
 ``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``spare-shims``,
 ``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``,
 ``insecure-tcp``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``, ``cri``,
-``cni-*`` and ``stream-*``. As in dockerd, an unknown key is an error, and so is a setting that is
-also set by a flag.
+``cni-*``, ``stream-*``, ``metrics-labels`` and ``metrics-verify-interval``. As in dockerd, an
+unknown key is an error, and so is a setting that is also set by a flag.
 """
 
 from __future__ import annotations
@@ -280,4 +280,9 @@ SETTINGS: dict[str, Setting] = {
     "cdi-spec-dirs": Setting(("cdi-spec-dir",), _directories("cdi_spec_dirs")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
     "spare-shims": Setting(("spare-shims",), _number("spare_shims")),
+    "metrics-addr": Setting(("metrics-addr",), _text("metrics_addr")),
+    "metrics-labels": Setting(("metrics-label",), _names("metrics_label")),
+    "metrics-verify-interval": Setting(
+        ("metrics-verify-interval",), _number("metrics_verify_interval")
+    ),
 }

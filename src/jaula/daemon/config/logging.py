@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from jaula.daemon.config.setting import Setting
 
 
+FORMATS = ("text", "json")
+LEVELS = {"debug": 10, "info": 20, "warn": 30, "warning": 30, "error": 40, "fatal": 50}
+"""The levels of ``--log-level``, as the module logging numbers them."""
+
+
 def normalize(settings: dict[str, object]) -> None:
     """Convert the log settings to fields of ``EngineConfig``, in place.
 
@@ -27,6 +32,15 @@ def normalize(settings: dict[str, object]) -> None:
         log_options[key] = value
     if log_options:
         settings["log_options"] = log_options
+    if (format := settings.get("log_format", "text")) not in FORMATS:
+        raise InvalidRequest(
+            f"invalid log format: {str(format)[:40]}", hint=f"must be one of {', '.join(FORMATS)}"
+        )
+    if (level := settings.get("log_level", "info")) not in LEVELS:
+        raise InvalidRequest(
+            f"invalid logging level: {str(level)[:40]}",
+            hint="must be one of debug, info, warn, error, fatal",
+        )
 
 
 def keys() -> dict[str, Setting]:
@@ -36,6 +50,9 @@ def keys() -> dict[str, Setting]:
     def driver(key: str, value: object) -> dict[str, object]:
         return {"log_driver": file.read_string(key, value)}
 
+    def text(key: str, value: object) -> dict[str, object]:
+        return {key.replace("-", "_"): file.read_string(key, value)}
+
     def options(key: str, value: object) -> dict[str, object]:
         rows = file.read_object(key, value).items()
         log_options = [f"{name}={file.read_string(f'{key}: {name}', text)}" for name, text in rows]
@@ -43,5 +60,7 @@ def keys() -> dict[str, Setting]:
 
     return {
         "log-driver": file.Setting(("log-driver",), driver),
+        "log-format": file.Setting(("log-format",), text),
+        "log-level": file.Setting(("log-level",), text),
         "log-opts": file.Setting(("log-opt", "log-max-size", "log-max-file"), options),
     }

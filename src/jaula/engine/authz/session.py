@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import pwd
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula import metrics, tracing
 from jaula.engine import relaxations
 from jaula.engine.authz import limits, policy
 from jaula.engine.authz.limits import Share
@@ -609,6 +611,8 @@ class AuditedAction:
         self._error = ""
         self._name = ""
         self._reserved: Counter[tuple[Share, str]] = Counter()
+        self._started = 0.0  # time.perf_counter()
+        self._span: tracing.Span | tracing.NoSpan | None = None
         self.object = subject
         self.seal = ""
         self.pod: PodMetadata | None = None
@@ -616,6 +620,8 @@ class AuditedAction:
     def __enter__(self) -> AuditedAction:
         if not self._revokes:
             self._session.audit_trail.check(self._session.share_key)
+        self._started = time.perf_counter()
+        self._span = tracing.span(self._action).__enter__()
         return self
 
     # -- checks of the caller's rule -------------------------------------------------------------
@@ -769,6 +775,8 @@ class AuditedAction:
             status, text = _outcome(error)
         elif self._error:
             status, text = FAILED, self._error
+        metrics.observe_action(self._action, time.perf_counter() - self._started, status)
+        self._end_span(kind, error, trace, status)
         session, peer = self._session, self._session.peer
         session.audit_trail.append(
             AuditEntry(
@@ -795,6 +803,25 @@ class AuditedAction:
             session.share_key,
             repeated=self._repeated,
         )
+
+    def _end_span(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        status: int,
+    ) -> None:
+        span = self._span
+        if span is None:
+            return
+        if self.object:
+            span.set("jaula.object", self.object)
+        if self._name:
+            span.set("container.name", self._name)
+        if self._image:
+            span.set("container.image.name", self._image)
+        span.set("jaula.status", status)
+        span.__exit__(kind, error, trace)
 
 
 def _outcome(error: BaseException) -> tuple[int, str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from jaula import __version__
+from jaula import __version__, metrics
 from jaula.engine.builder.cache import BuildCache
 from jaula.engine.builder.client_session import ClientSessions
 from jaula.engine.builder.history import BuildHistory
@@ -90,10 +92,22 @@ class Builds:
         """
         from jaula.engine.builder.request import run_request
 
+        started, failure = time.perf_counter(), "error_processing_commands_error"
+        metrics.BUILDS.add()
         request = run_request(self._shared, options, stream, resolved, quota, authorize)
-        async with aclosing(request) as messages:
-            async for message in messages:
-                yield message
+        try:
+            async with aclosing(request) as messages:
+                async for message in messages:
+                    yield message
+            failure = ""
+        except (asyncio.CancelledError, GeneratorExit):
+            failure = "build_canceled"
+            raise
+        finally:
+            if failure:
+                metrics.BUILDS_FAILED.add(failure)
+            else:
+                metrics.BUILD_DURATIONS.observe(time.perf_counter() - started)
 
     def cached_steps(self) -> int:
         """Return the number of steps in the cache."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula import tracing
 from jaula.engine.builder import cache, copy
 from jaula.engine.builder import run as builder_run
 from jaula.engine.builder.cache import CacheLookup, key_comment
@@ -81,13 +82,16 @@ class StageRun:
         :raises JaulaError: when a step failed; the client has received the number of the step.
         """
         try:
-            await self._begin_step(self._planned.stage.base)
-            await self._from()
-            await self._end_step()
-            for instruction in self._planned.instructions:
-                await self._begin_step(instruction)
-                await self._run_instruction(instruction)
+            with self._span(self._planned.stage.base):
+                await self._begin_step(self._planned.stage.base)
+                await self._from()
                 await self._end_step()
+            for instruction in self._planned.instructions:
+                with self._span(instruction) as span:
+                    await self._begin_step(instruction)
+                    await self._run_instruction(instruction)
+                    await self._end_step()
+                    span.set("build.cached", self._cache.cached)
         except Exception as error:
             lines = msgspec.to_builtins(self._instruction.location)
             exit_of = {}
@@ -98,6 +102,14 @@ class StageRun:
         finally:
             self._channel.close()
         return StageResult(self._state, self._scope)
+
+    def _span(self, instruction: Instruction) -> tracing.Span | tracing.NoSpan:
+        """Return the span of a step. Its text is left out, since it may have secrets."""
+        attributes: dict[str, tracing.Attribute] = {
+            "build.step": self._number,
+            "build.stage": self._planned.stage.name,
+        }
+        return tracing.span(f"build {instruction.word}", attributes)
 
     async def _begin_step(self, instruction: Instruction) -> None:
         self._instruction = instruction

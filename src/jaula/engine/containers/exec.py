@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula import tracing
 from jaula.engine.containers.liveness import check_running, while_running
 from jaula.engine.model.container_store import new_id
 from jaula.engine.oci_spec import security
@@ -151,9 +152,15 @@ class Execs:
                 stream = None if fd is None else _stream(execed, early, tty=tty, framed=framed)
                 size = console or execed.body.console_size or (0, 0)
                 self._emit(container, f"exec_start: {_command_line(execed.body)}", exec_id)
-                execed.pid = await shim.exec(
-                    exec_id, spec_process, tty=execed.body.tty, console=size, fd=fd, stream=stream
-                )
+                with tracing.span("exec runtime", {"container.id": container.id}):
+                    execed.pid = await shim.exec(
+                        exec_id,
+                        spec_process,
+                        tty=execed.body.tty,
+                        console=size,
+                        fd=fd,
+                        stream=stream,
+                    )
         except JaulaError as error:
             failed = self._execs.get(exec_id)
             if failed is not None and failed.running:

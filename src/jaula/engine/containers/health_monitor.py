@@ -15,6 +15,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from jaula import metrics
 from jaula.engine.containers import exec_session, health
 from jaula.engine.containers.health import Probe
 from jaula.engine.model.container_store import new_id
@@ -83,6 +84,9 @@ class HealthMonitor:
             if container.record.status is not Status.RUNNING:
                 continue  # paused: the health stays as it is
             result = await self._run(container, probe)
+            metrics.HEALTH_CHECKS.add()
+            if result.exit_code:
+                metrics.HEALTH_CHECKS_FAILED.add()
             same_run = container.live and container.record.started_at == run
             if same_run and container.record.status is Status.RUNNING:
                 self._record(container, probe, result)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula import metrics
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
 from jaula.engine.containers import checkpoint_files, oom_score, restart_policy
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.containers")
 
+_VERDICTS = ("holds", "relaxed", "fails", "unknown")
 _MAX_REPORT = 512  # characters of a member of a reported change
 
 
@@ -128,6 +130,7 @@ class Containers(ContainerQueries):
         elif isinstance(event, OutOfMemory):
             container.change(oom_killed=True)  # the record of the exit has it, too
             attributes = {"memoryUsage": str(event.usage), "memoryLimit": str(event.limit)}
+            metrics.OUT_OF_MEMORY.add()
             self._emit(container, "oom", attributes)
         elif isinstance(event, Detached):
             self._emit(container, "detach")
@@ -418,7 +421,10 @@ class Containers(ContainerQueries):
             name: getattr(change, name)[:_MAX_REPORT]
             for name in ("row", "verdict", "requested", "effective")
         }
-        self._emit(self.find(ref), "isolation-changed", attributes)
+        container = self.find(ref)
+        verdict = change.verdict.lower()
+        metrics.ISOLATION_CHANGES.add(verdict if verdict in _VERDICTS else "other")
+        self._emit(container, "isolation-changed", attributes)
 
     def drift(self, ref: str, report: Drift) -> None:
         """Emit the event of a deviation that ``record --drift`` has found.
@@ -432,7 +438,9 @@ class Containers(ContainerQueries):
             for name in ("kind", "subject", "program", "detail", "digest")
             if getattr(report, name)
         }
-        self._emit(self.find(ref), "drift", attributes)
+        container = self.find(ref)
+        metrics.DRIFTS.add()
+        self._emit(container, "drift", attributes)
 
     def refresh_status(self, container: Container) -> None:
         """Set the status of a running container, paused or not, to the state of its freezer."""

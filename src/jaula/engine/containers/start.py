@@ -23,6 +23,7 @@ does (exit code 127, 126 or 125, and the text), and no client waits forever.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import time
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula import metrics, tracing
 from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, honeypot, selinux, shm
@@ -58,7 +60,7 @@ from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord, StartIntent
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from jaula.cgroups.protocol import Cgroup
     from jaula.config import EngineConfig
@@ -70,6 +72,15 @@ if TYPE_CHECKING:
     from jaula.spec.api import DeviceRequest
     from jaula.state.records import MountRecord, Namespaces
     from jaula.storage.checkpoints import Manifest
+
+
+@contextlib.contextmanager
+def _phase(name: str) -> Iterator[None]:
+    """Measure a phase of a start for metrics and traces. One that fails is not counted."""
+    started = time.perf_counter()
+    with tracing.span(f"start {name}"):
+        yield
+    metrics.START_PHASES.observe(time.perf_counter() - started, name)
 
 
 class Starter:
@@ -121,7 +132,8 @@ class Starter:
             joined = self._joined_paths(resolved.namespaces, resources)
             if container.netns >= 0:
                 resources.joined_fds["network"] = os.dup(container.netns)
-            await self._take(record, resources, checkpoint)
+            with _phase("sandbox"):
+                await self._take(record, resources, checkpoint)
             if container.prepare is not None:
                 await container.prepare(self._maps(record, resources))
                 record = container.record
@@ -130,11 +142,12 @@ class Starter:
                 container.change(level=level)
                 record = container.record
             runtime = await self._services.runtime_table.command(resolved.runtime)
-            await self._services.volume_mounts.use(record)
-            mounts, images = await mount_images(
-                self._services, record, self._maps(record, resources)
-            )
-            request = self._prepare(container, joined, resources, runtime, mounts)
+            with _phase("spec"):
+                await self._services.volume_mounts.use(record)
+                mounts, images = await mount_images(
+                    self._services, record, self._maps(record, resources)
+                )
+                request = self._prepare(container, joined, resources, runtime, mounts)
             if checkpoint is not None:
                 for address in checkpoint.addresses:
                     self._services.network_manager.restore_egress(
@@ -154,8 +167,10 @@ class Starter:
                 request = msgspec.structs.replace(request, restore=restore)
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
-            intent = self._record_intent(container, resources)
-            shim = await self._ask_runtime(container, request, resources, hold)
+            with _phase("record"):
+                intent = self._record_intent(container, resources)
+            with _phase("runtime"):
+                shim = await self._ask_runtime(container, request, resources, hold)
         except BaseException as error:
             try:
                 await shielded(self._clean_up(container))

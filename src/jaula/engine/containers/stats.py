@@ -164,12 +164,12 @@ def _blkio(blkio: BlkioStats | None) -> dict[str, Any]:
 def interface_counters(pid: int) -> dict[str, dict[str, int]]:
     """Return the counters of the interfaces that a process sees; none if it has exited."""
     try:
-        # A container with CAP_NET_ADMIN can give an interface a name that is not UTF-8.
-        path = f"/proc/{pid}/net/dev"
-        with open(path, encoding="utf-8", errors="backslashreplace") as file:
-            return parse_net_dev(file.read())
+        with open(f"/proc/{pid}/net/dev", "rb", buffering=0) as file:
+            data = file.read()
     except OSError:
         return {}  # it has just exited
+    # A container with CAP_NET_ADMIN can give an interface a name that is not UTF-8.
+    return parse_net_dev(data.decode("utf-8", "backslashreplace"))
 
 
 def parse_net_dev(text: str) -> dict[str, dict[str, int]]:

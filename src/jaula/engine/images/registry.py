@@ -6,11 +6,13 @@ cancelled when its client leaves. The first request loads the registry client an
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from jaula import metrics
 from jaula.engine.model.filters import Filters
 from jaula.engine.threads import in_own_thread, produce
 from jaula.errors import InvalidRequest, JaulaError
@@ -99,8 +101,10 @@ class RegistryService:
                 fetch = pull_all if all_tags else pull
                 fetch(client, reference, requested, credentials, emit, cancel, quota, whole=whole)
 
+        started = time.perf_counter()
         async for message in produce(work, abandon=cancel.cancel):
             yield message
+        metrics.PULLS.observe(time.perf_counter() - started)
         pulled = reference.repository if all_tags else str(reference)
         self._services.events.emit("image", "pull", pulled, {"name": reference.repository})
 

@@ -1,11 +1,11 @@
 """Samples of all running containers for one scrape. The functions that read files run in a thread.
 
-A thread that holds the interpreter delays the event loop. So the work is done in slices of a few
-milliseconds, with a sleep after each: only a sleep lets another thread in for certain.
+A thread that holds the interpreter delays the event loop by five milliseconds. So the work is done
+in slices of two, with a sleep after each (:class:`Slices`).
 
 A container decides how long the walk of its writable layer takes. So a thread of its own walks the
-layers, those first that were walked longest ago. A scrape waits for it for a moment only, and has
-the last known sizes of the rest.
+layers after each scrape, those first that were walked longest ago. A scrape has the last known
+sizes.
 """
 
 from __future__ import annotations
@@ -34,18 +34,29 @@ if TYPE_CHECKING:
     from jaula.engine.pods.stats import PodStats
     from jaula.state.records import ContainerRecord
 
-SLICE = 8  # containers that are read before the event loop gets its turn
-PAUSE = 0.0001  # seconds; the kernel adds 50 microseconds
+_SLICE = 0.002  # seconds of work before other threads get their turn
+_PAUSE = 0.00005  # seconds; the kernel adds as much
 MAX_CONTAINERS = 4096  # of a page; the youngest are left out
 _INTERFACES = 8  # of a container: one with CAP_NET_ADMIN can make any number
-_WALK_BUDGET = 0.05  # seconds of the walks of writable layers that a scrape starts
-_WALK_WAIT = 0.02  # seconds that a scrape waits for them
+_WALK_BUDGET = 0.2  # seconds of the walks of writable layers after a scrape
+
+
+class Slices:
+    """Work of one thread, cut into slices. Only a sleep lets another thread in for certain."""
+
+    def __init__(self) -> None:
+        self._end = time.monotonic() + _SLICE
+
+    def step(self) -> None:
+        """Sleep if the slice is over."""
+        if time.monotonic() > self._end:
+            time.sleep(_PAUSE)
+            self._end = time.monotonic() + _SLICE
 
 
 class Sample(NamedTuple):
     """One running container. ``labels`` are in braces; ``networks`` is by interface."""
 
-    container: Container
     usage: ContainerSample
     labels: str
     networks: Mapping[str, Mapping[str, int]]
@@ -94,38 +105,32 @@ class Collector:
         self._directory = directory
         self._walk: threading.Thread | None = None
 
-    def collect(self, running: Sequence[Target]) -> list[Sample]:
+    def collect(self, running: Sequence[Target], slices: Slices) -> list[Sample]:
         """Return the samples of those containers that still run."""
-        self._start_walk([target.container for target in running])
         file_system = read_file_system(self._directory)
         names: dict[Device, str] = {}
         samples: list[Sample] = []
-        for index, (container, own) in enumerate(running):
-            if index % SLICE == SLICE - 1:
-                time.sleep(PAUSE)
-            usage = self._stats.cgroup(container)
+        for container, own in running:
+            slices.step()
+            usage = self._stats.brief(container)
             if usage is None:
                 continue
             for entry in usage.stats.blkio.devices:
                 if (entry.major, entry.minor) not in names:
                     names[entry.major, entry.minor] = device_name(entry.major, entry.minor)
-            record, limit = container.record, files_limit(container.record.pid)
-            sample = ContainerSample(record, usage, None, None, limit, file_system, names)
+            record, layer = container.record, self._stats.last_layer(container)
+            limit = files_limit(record.pid)
+            sample = ContainerSample(record, usage, layer, None, limit, file_system, names)
             networks: dict[str, dict[str, int]] = {}
             if record.resolved.namespaces.net.private:
                 networks = dict(islice(interface_counters(record.pid).items(), _INTERFACES))
-            samples.append(Sample(container, sample, own, networks))
-        if self._walk is not None:
-            self._walk.join(_WALK_WAIT)
-        return [
-            sample._replace(usage=sample.usage._replace(layer=layer))
-            if (layer := self._stats.last_layer(sample.container)) is not None
-            else sample
-            for sample in samples
-        ]
+            samples.append(Sample(sample, own, networks))
+        return samples
 
-    def _start_walk(self, containers: Sequence[Container]) -> None:
+    def start_walk(self, running: Sequence[Target]) -> None:
+        """Walk writable layers in a thread of its own, unless the last one still does."""
         if self._walk is None or not self._walk.is_alive():
+            containers = [target.container for target in running]
             self._walk = threading.Thread(
                 target=self._walk_layers, args=(containers,), name="layer-walk", daemon=True
             )
@@ -136,10 +141,10 @@ class Collector:
             last = self._stats.last_layer(container)
             return 0 if last is None else last.moment
 
+        slices = Slices()
         deadline = time.monotonic() + _WALK_BUDGET
-        for index, container in enumerate(sorted(containers, key=moment)):
-            if index % SLICE == SLICE - 1:
-                time.sleep(PAUSE)
+        for container in sorted(containers, key=moment):
+            slices.step()
             self._stats.layer(container)
             if time.monotonic() > deadline:
                 return

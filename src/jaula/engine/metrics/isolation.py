@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 
+VERDICTS = ("holds", "relaxed", "fails", "unknown")
+
+
 class IsolationRows(NamedTuple):
     """The last verification of all containers.
 
-    ``rows`` has the number of rows by layer and verdict. ``moment`` is in seconds since the epoch,
-    ``duration`` in seconds. ``failed`` says that the rows are those of an earlier run.
+    ``rows`` has the number of rows by layer and verdict, ``containers`` that by name and verdict.
+    ``moment`` is in seconds since the epoch, ``duration`` in seconds. ``failed`` says that the rows
+    are those of an earlier run.
     """
 
     rows: Mapping[tuple[str, str], int]
+    containers: Mapping[tuple[str, str], int]
     moment: float
     duration: float
     failed: bool = False
@@ -56,7 +61,9 @@ class RelaxationCache:
         return entry[1] if entry is not None else ()
 
 
-def container_metrics(cache: RelaxationCache, refused: Mapping[str, int]) -> tuple[Metric, ...]:
+def container_metrics(
+    cache: RelaxationCache, refused: Mapping[str, int], isolation: IsolationRows | None
+) -> tuple[Metric, ...]:
     """Return the table of jaula's own metrics of containers.
 
     ``refused`` are the packets that egress lists have refused, by container.
@@ -76,6 +83,12 @@ def container_metrics(cache: RelaxationCache, refused: Mapping[str, int]) -> tup
     def packets(sample: ContainerSample) -> Iterable[Value]:
         if sample.record.resolved.egress is not None:
             yield (), refused.get(sample.record.id, 0)
+
+    def rows(sample: ContainerSample) -> Iterable[Value]:
+        counts = isolation.containers if isolation is not None else {}
+        for verdict in VERDICTS:
+            if (number := counts.get((sample.record.name, verdict))) is not None:
+                yield (verdict,), number
 
     def unhealthy(sample: ContainerSample) -> Iterable[Value]:
         if (health := sample.record.health) is not None:
@@ -109,6 +122,13 @@ def container_metrics(cache: RelaxationCache, refused: Mapping[str, int]) -> tup
             (),
             GAUGE,
             packets,
+        ),
+        Metric(
+            "jaula_container_isolation_rows",
+            "Rows of the last verification of the container, by verdict.",
+            ("verdict",),
+            GAUGE,
+            rows,
         ),
         Metric(
             "jaula_container_restarts_total",

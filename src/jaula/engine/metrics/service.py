@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from jaula import __version__, metrics
 from jaula.engine.metrics import exposition
-from jaula.engine.metrics.collect import PAUSE, Collector, targets
+from jaula.engine.metrics.collect import Collector, Slices, targets
 from jaula.engine.metrics.containers import CONTAINER_METRICS, COUNTER, NETWORK_METRICS, Metric
 from jaula.engine.metrics.engine_table import ENGINE_METRICS, EngineFacts, ProcessFacts
 from jaula.engine.metrics.exposition import Family
@@ -98,6 +98,7 @@ class Metrics:
             self._pages = {key: page}
             self._written = time.monotonic()
             metrics.SCRAPES.observe(self._written - started)
+            self._collector.start_walk(running)
         finally:
             self._running = None
 
@@ -162,18 +163,19 @@ class Metrics:
         records = [target.container.record for target in running]
         self._relaxations.update(records)
         kinds = [self._relaxations.of(record) for record in records]
-        facts = facts._replace(
+        facts = self._with_files(facts)._replace(
             relaxations=dict(sorted(Counter(kind for row in kinds for kind in row).items())),
             unrelaxed=sum(not row for row in kinds),
             process=_process(facts.process),
-            **self._files(facts),
         )
-        samples = self._collector.collect(running)
-        own = container_metrics(self._relaxations, self._refused_packets(running))
+        slices = Slices()
+        samples = self._collector.collect(running, slices)
+        refused = self._refused_packets(running)
+        own = container_metrics(self._relaxations, refused, facts.isolation)
         parts = []
         for family in _families(samples, own, facts):
             parts.append(exposition.encode(family, format))
-            time.sleep(PAUSE)  # the event loop gets its turn
+            slices.step()
         parts.append(exposition.end(format))
         page = "".join(parts).encode()
         if not compressed:
@@ -182,27 +184,25 @@ class Metrics:
 
         return igzip.compress(page, _GZIP_LEVEL)
 
-    def _files(self, facts: EngineFacts) -> dict[str, object]:
+    def _with_files(self, facts: EngineFacts) -> EngineFacts:
+        """Return the facts with those of the engine's files and their file system."""
         services = self._services
         paths = services.config.paths
         disk = os.statvfs(paths.root)
         layers, volumes = services.layers.ids(), _entries(str(paths.volumes))
-        return {
-            "disk_size": disk.f_blocks * disk.f_frsize,
-            "disk_free": disk.f_bavail * disk.f_frsize,
-            "inodes": disk.f_files,
-            "inodes_free": disk.f_favail,
-            "objects": {**facts.objects, "layer": len(layers), "volume": volumes},
-            "caches": {
-                "seccomp": _entries(str(paths.seccomp_cache)),
-                "build": self._build_steps(),
-            },
-            "files": {
+        return facts._replace(
+            disk_size=disk.f_blocks * disk.f_frsize,
+            disk_free=disk.f_bavail * disk.f_frsize,
+            inodes=disk.f_files,
+            inodes_free=disk.f_favail,
+            objects={**facts.objects, "layer": len(layers), "volume": volumes},
+            caches={"build": self._build_steps(), "seccomp": _entries(str(paths.seccomp_cache))},
+            files={
+                "audit-log": _directory_size(str(paths.audit_log)),
                 "database": _size(str(paths.database)),
                 "database-log": _size(f"{paths.database}-wal"),
-                "audit-log": _directory_size(str(paths.audit_log)),
             },
-        }
+        )
 
     def _refused_packets(self, running: Sequence[Target]) -> dict[str, int]:
         """Return the packets that egress lists have refused, read every ten seconds."""
@@ -236,21 +236,25 @@ def _families(
 
 def _container_lines(metric: Metric, samples: Sequence[Sample]) -> Iterator[tuple[str, str]]:
     values, divisor, names = metric.values, metric.divisor, metric.labels
-    for _, usage, common, _ in samples:
+    known: dict[tuple[str, ...], str] = {(): "}"}  # the ends of labels: few are different
+    for usage, common, _ in samples:
         for own, value in values(usage):
-            text = str(value) if divisor == 1 else repr(value / divisor)
-            if own:
-                pairs = dict(zip(names, own, strict=True))
-                yield "", f"{exposition.with_labels(common, pairs)} {text}\n"
-            else:
-                yield "", f"{common} {text}\n"
+            end = known.get(own)
+            if end is None:
+                pairs = exposition.labels(dict(zip(names, own, strict=True)))
+                end = known[own] = f",{pairs[1:]}"
+            text = value if divisor == 1 else value / divisor
+            yield "", f"{common[:-1]}{end} {text}\n"
 
 
 def _network_lines(counter: str, samples: Sequence[Sample]) -> Iterator[tuple[str, str]]:
-    for sample in samples:
-        for interface, counters in sample.networks.items():
-            own = exposition.with_labels(sample.labels, {"interface": interface})
-            yield "", f"{own} {counters[counter]}\n"
+    known: dict[str, str] = {}
+    for _, common, networks in samples:
+        for interface, counters in networks.items():
+            end = known.get(interface)
+            if end is None:
+                end = known[interface] = f",{exposition.labels({'interface': interface})[1:]}"
+            yield "", f"{common[:-1]}{end} {counters[counter]}\n"
 
 
 def _engine_lines(metric: EngineMetric, facts: EngineFacts) -> Iterator[tuple[str, str]]:
@@ -322,7 +326,7 @@ def _directory_size(path: str) -> int:
 
 def names() -> dict[str, tuple[str, tuple[str, ...], str]]:
     """Return the type, the own labels and the help text of every name."""
-    own = container_metrics(RelaxationCache(), {})
+    own = container_metrics(RelaxationCache(), {}, None)
     described = {
         metric.name: (metric.type, metric.labels, metric.help)
         for metric in (*CONTAINER_METRICS, *own)

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from jaula import metrics
 from jaula.engine.model.filters import has_label
 
 _HISTORY = 256  # events
@@ -103,6 +104,7 @@ class EventBus:
         """Record an event and send it to every subscriber."""
         event = Event(kind, action, actor, dict(attributes or {}), time.time_ns())
         self._recent.append(event)
+        metrics.EVENTS.add()
         for queue in self._subscribers:
             if queue.full():
                 queue.get_nowait()

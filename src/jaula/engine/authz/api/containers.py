@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
+from jaula import metrics
 from jaula.engine import relaxations
 from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
@@ -256,7 +258,10 @@ class ContainersApi:
 
     async def changes(self, ref: str) -> Documents:
         self._session.require_container_read(ref)
-        return await self._service.changes(ref)
+        started = time.perf_counter()
+        changes = await self._service.changes(ref)
+        metrics.CONTAINER_ACTIONS.observe(time.perf_counter() - started, "changes")
+        return changes
 
     async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
         try:

@@ -1,0 +1,169 @@
+"""Traces by OpenTelemetry's SDK, if the environment asks for them.
+
+The variables are those of the SDK. ``OTEL_TRACES_EXPORTER=otlp`` or an endpoint turns traces on;
+``OTEL_SDK_DISABLED=true`` and ``OTEL_TRACES_EXPORTER=none`` turn them off. The SDK reads the others
+(sampler, limits, headers, certificates). It is loaded here only, and a thread of its own exports.
+
+Source: OpenTelemetry specification, "Environment Variable Specification" and "OTLP Exporter
+Configuration"; W3C Trace Context; semantic conventions for HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from jaula import __version__, tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Span
+    from opentelemetry.trace.status import Status
+
+_log = logging.getLogger("jaula.traces")
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_PROPAGATED = ("traceparent", "tracestate")
+_MAX_MESSAGE = 256  # characters of an error in a span
+
+
+class SdkBackend:
+    """Spans of the SDK, as :class:`jaula.tracing.TraceBackend`."""
+
+    def __init__(self, identity: str, hostname: str) -> None:
+        """Load the SDK and start its exporter.
+
+        :raises ImportError: when the packages of the extra ``otel`` are not installed.
+        """
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.trace import SpanKind, set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        from opentelemetry.trace.status import Status as StatusType
+        from opentelemetry.trace.status import StatusCode
+
+        own = {
+            "service.name": "jaula",
+            "service.version": __version__,
+            "service.instance.id": identity,
+            "host.name": hostname,
+        }
+        # Those of the environment win over these.
+        resource = Resource(own).merge(Resource.create())
+        if resource.attributes.get("service.name") == "unknown_service":
+            resource = resource.merge(Resource({"service.name": "jaula"}))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("jaula", __version__)
+        self._extract = TraceContextTextMapPropagator().extract
+        self._in_context = set_span_in_context
+        self._server = SpanKind.SERVER
+        self._status, self._error_code = StatusType, StatusCode.ERROR
+
+    def start(
+        self,
+        name: str,
+        parent: tracing.OpenSpan | None,
+        attributes: Mapping[str, tracing.Attribute],
+    ) -> SdkSpan:
+        """Start a span below another one."""
+        context: Context | None = None
+        if isinstance(parent, SdkSpan):
+            context = self._in_context(parent.span)
+        return SdkSpan(self._tracer.start_span(name, context, attributes=attributes), self)
+
+    def start_request(
+        self,
+        name: str,
+        headers: Mapping[bytes, bytes],
+        attributes: Mapping[str, tracing.Attribute],
+    ) -> SdkSpan:
+        """Start the span of a request, below that of the client if it names a valid one."""
+        carrier = {
+            key: headers[key.encode()].decode("latin-1")
+            for key in _PROPAGATED
+            if key.encode() in headers
+        }
+        context = self._extract(carrier)
+        span = self._tracer.start_span(name, context, kind=self._server, attributes=attributes)
+        return SdkSpan(span, self)
+
+    def failed(self, error: BaseException) -> Status:
+        """Return the status of a span that ended with an error."""
+        return self._status(self._error_code, (str(error) or type(error).__name__)[:_MAX_MESSAGE])
+
+    def shutdown(self) -> None:
+        """Export what is left. It blocks for the timeout of the exporter."""
+        self._provider.shutdown()
+
+
+class SdkSpan:
+    """One span of the SDK."""
+
+    __slots__ = ("_backend", "span")
+
+    def __init__(self, span: Span, backend: SdkBackend) -> None:
+        self.span = span
+        self._backend = backend
+
+    def set(self, name: str, value: tracing.Attribute) -> None:
+        """Set an attribute."""
+        self.span.set_attribute(name, value)
+
+    def end(self, error: BaseException | None) -> None:
+        """End the span, with the error that ended its block."""
+        if error is not None:
+            self.span.set_attribute("error.type", type(error).__name__)
+            self.span.set_status(self._backend.failed(error))
+        self.span.end()
+
+
+def requested(environment: Mapping[str, str]) -> bool:
+    """Return whether the environment asks for traces. Pure."""
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter:
+        return exporter != "none"
+    return any(environment.get(name) for name in _ENDPOINTS)
+
+
+def unsupported(environment: Mapping[str, str]) -> str:
+    """Return why the request of an environment cannot be met; '' if it can. Pure."""
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter not in ("", "otlp"):
+        return f"OTEL_TRACES_EXPORTER {exporter[:40]!r} must be otlp or none"
+    for name in _PROTOCOLS:
+        protocol = environment.get(name, "").strip()
+        if protocol and protocol != "http/protobuf":
+            return f"{name} {protocol[:40]!r} must be http/protobuf"
+    return ""
+
+
+def start(environment: Mapping[str, str], identity: str, hostname: str) -> SdkBackend | None:
+    """Export traces from now on, if the environment asks for it; None if it is not possible.
+
+    The engine runs without them then, and its log says why.
+    """
+    if reason := unsupported(environment):
+        _log.error("traces are not exported: %s", reason)
+        return None
+    try:
+        backend = SdkBackend(identity, hostname)
+    except ImportError as error:
+        _log.error(
+            "traces are not exported, since a package is missing (%s): pip install 'jaula[otel]'",
+            error,
+        )
+        return None
+    except ValueError as error:
+        _log.error("traces are not exported: a variable OTEL_* is not valid: %s", error)
+        return None
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+    tracing.set_backend(backend)
+    _log.info("traces are exported by OTLP")
+    return backend
