@@ -156,6 +156,8 @@ class HttpSession:
         request_context.current.set(
             RequestContext(f"{next(_numbers):x}", self._engine.access.caller, _title(request))
         )
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("calling %s", _title(request))
         try:
             routed, handler = self._route(request, target)
         except Exception as exc:  # noqa: BLE001 - every exception becomes an answer here

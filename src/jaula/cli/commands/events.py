@@ -28,8 +28,25 @@ def run(options: Options) -> int:
 
         template = Template(unescape(output_format))
     for event in Client(Settings.host).lines("GET", "/events", query):
-        print(template.render(event) if template else line(event), flush=True)
+        print(template.render(Message(event)) if template else line(event), flush=True)
     return 0
+
+
+class Message(dict):  # type: ignore[type-arg]
+    """An event for a template: the names of Go's fields, and their zero values, are known, too."""
+
+    _FIELDS = {
+        "Status": ("status", ""),
+        "ID": ("id", ""),
+        "From": ("from", ""),
+        "Scope": ("scope", ""),
+        "Time": ("time", 0),
+        "TimeNano": ("timeNano", 0),
+    }
+
+    def get(self, name: str, default: object = None) -> object:
+        """Return the member for a name of the struct ``events.Message`` of moby."""
+        return super().get(*self._FIELDS.get(name, (name, default)))
 
 
 def line(event: dict[str, Any]) -> str:

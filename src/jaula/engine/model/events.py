@@ -102,7 +102,8 @@ class EventBus:
         self, kind: str, action: str, actor: str, attributes: Mapping[str, str] | None = None
     ) -> None:
         """Record an event and send it to every subscriber."""
-        event = Event(kind, action, actor, dict(attributes or {}), time.time_ns())
+        own = dict(sorted((attributes or {}).items()))  # as Go encodes a map
+        event = Event(kind, action, actor, own, time.time_ns())
         self._recent.append(event)
         metrics.EVENTS.add()
         for queue in self._subscribers:
