@@ -11,6 +11,7 @@ Configuration"; W3C Trace Context; semantic conventions for HTTP.
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from jaula import __version__, tracing
@@ -37,6 +38,8 @@ class SdkBackend:
 
         :raises ImportError: when the packages of the extra ``otel`` are not installed.
         """
+        if sys.modules.get("typing_extensions", self) is None:
+            del sys.modules["typing_extensions"]  # the engine hides it from msgspec
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
