@@ -193,10 +193,9 @@ async def _end_traces(traces: SdkBackend) -> None:
     """Export the last spans; give up after a while, since no collector may answer."""
     import asyncio
 
-    from jaula import tracing
     from jaula.engine.threads import in_own_thread
 
-    tracing.set_backend(None)
+    spans.set_backend(None)
     await asyncio.wait((in_own_thread(traces.shutdown),), timeout=_TRACES_TIMEOUT)
 
 

@@ -14,7 +14,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from jaula import __version__, tracing
+from jaula import __version__, spans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ _MAX_MESSAGE = 256  # characters of an error in a span
 
 
 class SdkBackend:
-    """Spans of the SDK, as :class:`jaula.tracing.TraceBackend`."""
+    """Spans of the SDK, as :class:`jaula.spans.TraceBackend`."""
 
     def __init__(self, identity: str, hostname: str) -> None:
         """Load the SDK and start its exporter.
@@ -70,8 +70,8 @@ class SdkBackend:
     def start(
         self,
         name: str,
-        parent: tracing.OpenSpan | None,
-        attributes: Mapping[str, tracing.Attribute],
+        parent: spans.OpenSpan | None,
+        attributes: Mapping[str, spans.Attribute],
     ) -> SdkSpan:
         """Start a span below another one."""
         context: Context | None = None
@@ -83,7 +83,7 @@ class SdkBackend:
         self,
         name: str,
         headers: Mapping[bytes, bytes],
-        attributes: Mapping[str, tracing.Attribute],
+        attributes: Mapping[str, spans.Attribute],
     ) -> SdkSpan:
         """Start the span of a request, below that of the client if it names a valid one."""
         carrier = {
@@ -113,7 +113,7 @@ class SdkSpan:
         self.span = span
         self._backend = backend
 
-    def set(self, name: str, value: tracing.Attribute) -> None:
+    def set(self, name: str, value: spans.Attribute) -> None:
         """Set an attribute."""
         self.span.set_attribute(name, value)
 
@@ -167,6 +167,6 @@ def start(environment: Mapping[str, str], identity: str, hostname: str) -> SdkBa
         _log.error("traces are not exported: a variable OTEL_* is not valid: %s", error)
         return None
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    tracing.set_backend(backend)
+    spans.set_backend(backend)
     _log.info("traces are exported by OTLP")
     return backend

@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import BinaryIO, ParamSpec, TypeVar
 
-from jaula import tracing
+from jaula import spans
 
 Item = TypeVar("Item")
 Params = ParamSpec("Params")
@@ -82,7 +82,7 @@ def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
         else:
             done.set_result(result)  # type: ignore[arg-type]
 
-    traced = tracing.in_context(work)
+    traced = spans.in_context(work)
 
     def run() -> None:
         result, failure = None, None

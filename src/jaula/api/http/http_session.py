@@ -36,7 +36,7 @@ from collections.abc import Iterable
 
 import h11
 
-from jaula import metrics, request_context, tracing
+from jaula import metrics, request_context, spans
 from jaula.api.backend import Backend
 from jaula.api.http.errors import BadHeader, Busy, Disconnected
 from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
@@ -182,12 +182,12 @@ class HttpSession:
             finally:
                 routed.end()
 
-    def _span(self, request: h11.Request, route: str) -> tracing.Span | tracing.NoSpan:
+    def _span(self, request: h11.Request, route: str) -> spans.Span | spans.NoSpan:
         """Return the span of a request, which ends with its answer."""
-        if not tracing.enabled():
-            return tracing.NO_SPAN
+        if not spans.enabled():
+            return spans.NO_SPAN
         method = request.method.decode("ascii")
-        return tracing.request_span(
+        return spans.request_span(
             f"{method} {route}",
             dict(request.headers),
             {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula import metrics, tracing
+from jaula import metrics, spans
 from jaula.engine import relaxations
 from jaula.engine.authz import limits, policy
 from jaula.engine.authz.limits import Share
@@ -612,7 +612,7 @@ class AuditedAction:
         self._name = ""
         self._reserved: Counter[tuple[Share, str]] = Counter()
         self._started = 0.0  # time.perf_counter()
-        self._span: tracing.Span | tracing.NoSpan | None = None
+        self._span: spans.Span | spans.NoSpan | None = None
         self.object = subject
         self.seal = ""
         self.pod: PodMetadata | None = None
@@ -621,7 +621,7 @@ class AuditedAction:
         if not self._revokes:
             self._session.audit_trail.check(self._session.share_key)
         self._started = time.perf_counter()
-        self._span = tracing.span(self._action).__enter__()
+        self._span = spans.span(self._action).__enter__()
         return self
 
     # -- checks of the caller's rule -------------------------------------------------------------

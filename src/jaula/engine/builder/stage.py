@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula import tracing
+from jaula import spans
 from jaula.engine.builder import cache, copy
 from jaula.engine.builder import run as builder_run
 from jaula.engine.builder.cache import CacheLookup, key_comment
@@ -103,13 +103,13 @@ class StageRun:
             self._channel.close()
         return StageResult(self._state, self._scope)
 
-    def _span(self, instruction: Instruction) -> tracing.Span | tracing.NoSpan:
+    def _span(self, instruction: Instruction) -> spans.Span | spans.NoSpan:
         """Return the span of a step. Its text is left out, since it may have secrets."""
-        attributes: dict[str, tracing.Attribute] = {
+        attributes: dict[str, spans.Attribute] = {
             "build.step": self._number,
             "build.stage": self._planned.stage.name,
         }
-        return tracing.span(f"build {instruction.word}", attributes)
+        return spans.span(f"build {instruction.word}", attributes)
 
     async def _begin_step(self, instruction: Instruction) -> None:
         self._instruction = instruction

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula import tracing
+from jaula import spans
 from jaula.engine.containers.liveness import check_running, while_running
 from jaula.engine.model.container_store import new_id
 from jaula.engine.oci_spec import security
@@ -152,7 +152,7 @@ class Execs:
                 stream = None if fd is None else _stream(execed, early, tty=tty, framed=framed)
                 size = console or execed.body.console_size or (0, 0)
                 self._emit(container, f"exec_start: {_command_line(execed.body)}", exec_id)
-                with tracing.span("exec runtime", {"container.id": container.id}):
+                with spans.span("exec runtime", {"container.id": container.id}):
                     execed.pid = await shim.exec(
                         exec_id,
                         spec_process,

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula import metrics, tracing
+from jaula import metrics, spans
 from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, honeypot, selinux, shm
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 def _phase(name: str) -> Iterator[None]:
     """Measure a phase of a start for metrics and traces. One that fails is not counted."""
     started = time.perf_counter()
-    with tracing.span(f"start {name}"):
+    with spans.span(f"start {name}"):
         yield
     metrics.START_PHASES.observe(time.perf_counter() - started, name)
 

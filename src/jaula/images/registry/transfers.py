@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from jaula import tracing
+from jaula import spans
 from jaula.errors import JaulaError, Unavailable, resource_error
 from jaula.images.registry import progress
 from jaula.images.registry.cancellation import Cancellation, Cancelled
@@ -93,7 +93,7 @@ class Transfer:
             self.cancel.check()
             with self._store.blobs.writer() as blob:
                 growing = GrowingFile(blob.reader())
-                unpackers.submit(tracing.in_context(lambda: self.unpack(growing)))
+                unpackers.submit(spans.in_context(lambda: self.unpack(growing)))
                 unpacking = True
 
                 def on_progress(received: int) -> None:
@@ -101,7 +101,7 @@ class Transfer:
                     self._update("Downloading", received)
 
                 try:
-                    with tracing.span("layer download", self._attributes()):
+                    with spans.span("layer download", self._attributes()):
                         receive(self._source, self.layer, blob, self.cancel, on_progress)
                     self._post("Verifying Checksum")
                     blob.commit()
@@ -123,7 +123,7 @@ class Transfer:
         try:
             if not self._store.layers.is_intact(self.diff_id):
                 source = _Progress(growing, self._report_unpacked)
-                with tracing.span("layer unpack", self._attributes()):
+                with spans.span("layer unpack", self._attributes()):
                     self._store.layers.extract(source, self.diff_id)
         except BaseException as error:  # noqa: BLE001 - handed to the waiting pulls
             self._end_thread(error)
@@ -147,7 +147,7 @@ class Transfer:
         growing = GrowingFile(self._store.blobs.open(self.layer.digest))
         growing.advance(self.layer.size)
         growing.finish()
-        unpackers.submit(tracing.in_context(lambda: self.unpack(growing)))
+        unpackers.submit(spans.in_context(lambda: self.unpack(growing)))
 
     def _end_thread(self, error: BaseException | None) -> None:
         with self._lock:
@@ -209,7 +209,7 @@ class Transfers:
             return transfer, True
         if self._receivers.busy:
             board.post(progress.status("Waiting", short(layer.digest)))
-        self._receivers.submit(tracing.in_context(lambda: transfer.receive(self._unpackers)))
+        self._receivers.submit(spans.in_context(lambda: transfer.receive(self._unpackers)))
         return transfer, True
 
     def leave(self, transfer: Transfer, board: ProgressBoard) -> None:
