@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jaula import metrics
+from jaula import metrics, spans
 from jaula.daemon import engine_log, process_limits
 from jaula.daemon import policy as daemon_policy
 from jaula.daemon.engine import new_engine

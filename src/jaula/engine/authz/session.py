@@ -815,12 +815,12 @@ class AuditedAction:
         if span is None:
             return
         if self.object:
-            span.set("jaula.object", self.object)
+            span.set("engine.object", self.object)
         if self._name:
             span.set("container.name", self._name)
         if self._image:
             span.set("container.image.name", self._image)
-        span.set("jaula.status", status)
+        span.set("engine.status", status)
         span.__exit__(kind, error, trace)
 
 
