@@ -21,6 +21,7 @@ from jaula.spec.api import (
     ContainerMigrate,
     ContainerUpdate,
     Drift,
+    DebugCreate,
     ExecCreate,
     GroupMigrate,
     IsolationChange,
@@ -138,6 +139,7 @@ class Execs(Protocol):
     """Exec processes. ``start`` owns ``fd`` from the call on, whether it succeeds or not."""
 
     async def create(self, ref: str, body: ExecCreate) -> str: ...
+    async def debug(self, ref: str, body: DebugCreate) -> str: ...
     async def start(
         self,
         exec_id: str,

@@ -34,6 +34,7 @@ COMMANDS = {
     "record": "record",
     "harden": "harden",
     "why": "why",
+    "debug": "debug",
     "diff": "diff",
     "cp": "cp",
     "commit": "commit",

@@ -173,6 +173,19 @@ def pidfd_open(pid: int) -> int:
     return _pidfd_open(pid, 0)
 
 
+def pid_of(pidfd: int) -> int:
+    """Return the pid of a process in this pid namespace.
+
+    :raises ProcessLookupError: when it has been reaped.
+    """
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "Pid" and int(value) > 0:
+                return int(value)
+    raise ProcessLookupError(errno.ESRCH, "the process of a pidfd has been reaped")
+
+
 def pidfd_getfd(pidfd: int, fd: int) -> int:
     """Return a copy of a descriptor of another process: pidfd_getfd(2), Linux 5.6."""
     return _pidfd_getfd(pidfd, fd, 0)

@@ -28,6 +28,7 @@ from jaula.runtime.protocol import (
     AttachRequest,
     AttachStream,
     Event,
+    DebugRequest,
     ExecRequest,
     ExitRecord,
     HelloRequest,
@@ -334,21 +335,25 @@ class Shim:
         console: tuple[int, int] = (0, 0),
         fd: int | None = None,
         stream: AttachStream | None = None,
+        tools: tuple[int, ...] = (),
     ) -> int:
         """Run another process in the container and return its host pid.
 
-        ``console`` is (rows, columns); 0 keeps the kernel's size. ``fd`` is the client's socket,
-        which is closed here in every case.
+        ``console`` is (rows, columns); 0 keeps the kernel's size. ``fd`` is the client's socket.
+        ``tools`` are the descriptors of a :class:`DebugRequest`, for a debug session. All
+        descriptors are closed here in every case.
         """
+        fds = (*(() if fd is None else (fd,)), *tools)
+        arguments = (self._next_number(), exec_id, process_spec, tty, console, stream)
         try:
-            request = ExecRequest(self._next_number(), exec_id, process_spec, tty, console, stream)
-            answer = await self._request(
-                request, () if fd is None else (fd,), protocol.start_timeout(self.runtime)
-            )
+            request: ExecRequest | DebugRequest = ExecRequest(*arguments)
+            if tools:
+                request = DebugRequest(*arguments, target=len(tools) > 1)
+            answer = await self._request(request, fds, protocol.start_timeout(self.runtime))
             return answer.pid
         finally:
-            if fd is not None:
-                os.close(fd)
+            for each in fds:
+                os.close(each)
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the size of a terminal; an empty id means the container's own terminal."""

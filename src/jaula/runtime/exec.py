@@ -54,6 +54,7 @@ class ExecOptions(msgspec.Struct, frozen=True):
     initial_cpus: frozenset[int] = frozenset()  # before it joins the cgroup; empty: unchanged
     final_cpus: frozenset[int] = frozenset()
     debug: Callable[[str], None] = ignore  # gets each step as it begins
+    enter_root: Callable[[], None] | None = None  # called in the namespaces, as their root user
 
 
 def start(
@@ -159,6 +160,8 @@ def _stage(
         if pid:
             seqpacket.send(sync_sock, b"P%d" % pid)
             os._exit(0)
+        if options.enter_root is not None:
+            options.enter_root()
         label_fds = lsm_labels.open_labels(config.labels, proc)
         if terminal:
             root = os.open("/", os.O_PATH | os.O_DIRECTORY)

@@ -198,6 +198,22 @@ class ExecRequest(msgspec.Struct, frozen=True, tag="exec"):
     stream: AttachStream | None = None
 
 
+class DebugRequest(msgspec.Struct, frozen=True, tag="debug"):
+    """Run a process of a debug session; see :mod:`jaula.runtime.debug`.
+
+    Descriptors: the client's socket if ``stream`` is set, then the toolbox as a detached mount,
+    then a pidfd and the root directory of the target process if ``target`` is set.
+    """
+
+    number: int
+    exec_id: str
+    process: Process
+    tty: bool = False
+    console: tuple[int, int] = (0, 0)
+    stream: AttachStream | None = None
+    target: bool = False
+
+
 class ResizeRequest(msgspec.Struct, frozen=True, tag="resize"):
     """Set the size of a terminal; an empty ``exec_id`` means the container's own."""
 
@@ -269,6 +285,7 @@ class HelloRequest(msgspec.Struct, frozen=True, tag="hello"):
 ShimRequest = (
     AttachRequest
     | CheckpointRequest
+    | DebugRequest
     | ExecRequest
     | ResizeRequest
     | SignalRequest

@@ -421,6 +421,21 @@ class ExecCreate(Document, frozen=True, kw_only=True):
     cmd: tuple[str, ...] = ()
 
 
+DEBUG_IMAGE = "busybox"
+"""The toolbox of a debug session that names none."""
+
+
+class DebugCreate(ExecCreate, frozen=True, kw_only=True):
+    """``POST /jaula/containers/{id}/debug``: an exec with the tools of an image.
+
+    ``image`` is :data:`DEBUG_IMAGE` if it is empty. ``target`` is a pid as the container sees it, or the name
+    of a program; empty for the container's first process. Without ``cmd`` a shell of the image.
+    """
+
+    image: str = ""
+    target: str = ""
+
+
 class ExecStart(Document, frozen=True, kw_only=True):
     """``POST /exec/{id}/start``, sent before the hijacked stream."""
 

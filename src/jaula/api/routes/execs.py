@@ -9,7 +9,7 @@ from jaula.api.http.router import Routes
 from jaula.api.routes.containers import console_size
 from jaula.api.routes.streams import content_type, error_writer
 from jaula.errors import InvalidRequest
-from jaula.spec.api import ExecCreate, ExecStart
+from jaula.spec.api import DebugCreate, ExecCreate, ExecStart
 
 
 async def create(request: Request) -> Answer:
@@ -18,6 +18,12 @@ async def create(request: Request) -> Answer:
     if not body.cmd:  # as in Docker, before the container is looked up
         raise InvalidRequest("No exec command specified")
     return response.json({"Id": await request.engine.execs.create(request.name, body)}, 201)
+
+
+async def debug(request: Request) -> Answer:
+    """Create a debug session: ``POST /jaula/containers/{id}/debug``. It is started as an exec."""
+    body = await request.document(DebugCreate)
+    return response.json({"Id": await request.engine.execs.debug(request.name, body)}, 201)
 
 
 async def start(request: Request) -> Answer:
@@ -53,6 +59,7 @@ async def resize(request: Request) -> Answer:
 
 ROUTES: Routes = (
     ("POST", "/containers/{id}/exec", create),
+    ("POST", "/jaula/containers/{id}/debug", debug),
     ("POST", "/exec/{id}/start", start),
     ("GET", "/exec/{id}/json", inspect),
     ("POST", "/exec/{id}/resize", resize),

@@ -24,10 +24,6 @@ def run(options: Options) -> int:
     name, *words = options.arguments
     tty, detach = options.on("tty"), options.on("detach")
     stdin = options.on("interactive") and not detach
-    if tty and stdin:
-        from jaula.cli.output.terminal import check_terminal
-
-        check_terminal()
     body: dict[str, Any] = {
         "User": options.text("user"),
         "Privileged": options.on("privileged"),
@@ -41,6 +37,30 @@ def run(options: Options) -> int:
         "WorkingDir": options.text("workdir"),
         "Cmd": words,
     }
+    path = f"/containers/{quote(name)}/exec"
+    status = attach(client, options, path, body, tty=tty, stdin=stdin, detach=detach)
+    print_hint(status, f"jaula why {name} -- {words[0]} ...")
+    return status
+
+
+def attach(
+    client: Client,
+    options: Options,
+    path: str,
+    body: dict[str, Any],
+    *,
+    tty: bool,
+    stdin: bool,
+    detach: bool = False,
+) -> int:
+    """Create an exec at ``path``, start it, and return its status; 0 after the detach keys.
+
+    :raises CliError: when the engine refuses.
+    """
+    if tty and stdin:
+        from jaula.cli.output.terminal import check_terminal
+
+        check_terminal()
     body = {key: value for key, value in body.items() if value not in ("", False, [])}
     console = None
     if tty:
@@ -49,22 +69,18 @@ def run(options: Options) -> int:
         console = console_size()
     if console:
         body["ConsoleSize"] = console
-    created = client.document("POST", f"/containers/{quote(name)}/exec", (), body)
-    path = f"/exec/{created['Id']}"
+    created = client.document("POST", path, (), body)
+    exec_path = f"/exec/{created['Id']}"
     start_config: dict[str, Any] = {"Detach": detach, "Tty": tty}
     if console:
         start_config["ConsoleSize"] = console
     if detach:
-        client.request("POST", path + "/start", (), start_config)
+        client.request("POST", exec_path + "/start", (), start_config)
         return 0
     keys = detach_keys_of(options, tty=tty, stdin=stdin)
-    loop = AttachLoop(client, tty=tty, stdin=stdin, resize_path=path + "/resize", keys=keys)
-    connection = check_hijacked(client.send_hijack(path + "/start", (), start_config))
-    if loop.run(connection):
-        return 0
-    status = _status(client, path)
-    print_hint(status, f"jaula why {name} -- {words[0]} ...")
-    return status
+    loop = AttachLoop(client, tty=tty, stdin=stdin, resize_path=exec_path + "/resize", keys=keys)
+    connection = check_hijacked(client.send_hijack(exec_path + "/start", (), start_config))
+    return 0 if loop.run(connection) else _status(client, exec_path)
 
 
 def _status(client: Client, path: str) -> int:

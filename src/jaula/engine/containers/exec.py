@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.spec.api import DebugCreate
 
 NOT_STARTED = 126
 """Exit status of an exec whose start failed; Docker has no 125 for it."""
@@ -59,6 +60,12 @@ class Exec(msgspec.Struct):
     started: bool = False
     pid: int = 0
     exit_code: int | None = None
+    toolbox: Any = None  # a Toolbox, for a debug session
+
+    def close_toolbox(self) -> None:
+        """Release the image of a debug session that has ended."""
+        if self.toolbox is not None:
+            self.toolbox.close()
 
 
 class Execs:
@@ -89,6 +96,26 @@ class Execs:
         )
         container.execs.add(exec_id)
         self._emit(container, f"exec_create: {_command_line(body)}", exec_id)
+        return exec_id
+
+    async def create_debug(self, ref: str, body: DebugCreate) -> str:
+        """Record a process of a debug session and return the exec's id.
+
+        :raises Conflict: when the container does not run, or another runtime runs it.
+        :raises NotFound: when there is no such image.
+        :raises InvalidRequest: when the request is not valid.
+        """
+        from jaula.engine.containers import debug
+
+        container = self._services.container_store.find(ref)
+        self._check(container)
+        exec_body, toolbox = await debug.prepare(self._services, container, body)
+        try:
+            exec_id = await self.create(container.id, exec_body)
+        except BaseException:
+            toolbox.close()
+            raise
+        self._execs[exec_id].toolbox = toolbox
         return exec_id
 
     def _check(self, container: Container) -> None:
@@ -148,6 +175,7 @@ class Execs:
             execed.started = execed.running = True
             async with while_running(container):
                 spec_process = self._process(container, execed)
+                tools = await execed.toolbox.open(container) if execed.toolbox else ()
                 owned = False
                 stream = None if fd is None else _stream(execed, early, tty=tty, framed=framed)
                 size = console or execed.body.console_size or (0, 0)
@@ -160,6 +188,7 @@ class Execs:
                         console=size,
                         fd=fd,
                         stream=stream,
+                        tools=tools,
                     )
         except JaulaError as error:
             failed = self._execs.get(exec_id)
@@ -214,6 +243,7 @@ class Execs:
         execed = self._execs.pop(exec_id, None)
         if execed is not None:
             execed.container.execs.discard(exec_id)
+            execed.close_toolbox()
 
     def ended(self, exec_id: str, exit_code: int) -> None:
         """Record the end of an exec'd process and resolve its exit future."""
@@ -224,6 +254,7 @@ class Execs:
         if execed is None:
             return
         execed.running, execed.exit_code = False, exit_code  # the pid stays, as in Docker
+        execed.close_toolbox()
         container: Container = execed.container
         container.execs.discard(exec_id)
         self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
@@ -235,6 +266,8 @@ class Execs:
             execed = self._execs.get(exec_id)
             if execed is not None and execed.started:
                 self.ended(exec_id, _KILLED)
+            elif execed is not None:
+                execed.close_toolbox()
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         """Return Docker's document of an exec."""

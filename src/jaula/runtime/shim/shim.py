@@ -45,11 +45,13 @@ from jaula.runtime.create.process import FdStack, ProcessHandle
 from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.external import runtime as external_runtime
 from jaula.runtime.init import exec as init_exec
+from jaula.runtime.init import lsm_labels
 from jaula.runtime.interfaces import Cgroup, Interfaces, LogWriter
 from jaula.runtime.protocol import (
     Answer,
     AttachRequest,
     CheckpointRequest,
+    DebugRequest,
     Detached,
     ExecExited,
     ExecRequest,
@@ -260,7 +262,7 @@ class Shim:
                 shim_pid=os.getpid(),
                 execs=tuple(self.execs),
             )
-        if isinstance(request, ExecRequest):
+        if isinstance(request, ExecRequest | DebugRequest):
             return Answer(request.number, pid=self._exec(request, fds))
         if isinstance(request, ReopenLogRequest):
             self._reopen_log()
@@ -367,11 +369,14 @@ class Shim:
 
     # exec
 
-    def _exec(self, request: ExecRequest, fds: list[int]) -> int:
+    def _exec(self, request: ExecRequest | DebugRequest, fds: list[int]) -> int:
         """Start an exec'd process, attach its client, and return its host pid."""
         stream, before = request.stream, _children()
         try:
-            handle = self.spawn_helper.execute(request, lambda: self._make_exec(request))
+            if isinstance(request, DebugRequest):
+                handle = self.spawn_helper.run(lambda: self._make_debug(request, fds))
+            else:
+                handle = self.spawn_helper.execute(request, lambda: self._make_exec(request))
         except HelperKilled:
             self._kill_new_children(before)
             raise
@@ -456,8 +461,31 @@ class Shim:
         finally:
             fd_stack.close()
 
-    def _make_exec(self, request: ExecRequest, cgroup: Cgroup | None = None) -> ProcessHandle:
-        """Create an exec'd process; the container's spec applies to it. Runs in the helper."""
+    def _make_debug(self, request: DebugRequest, fds: list[int]) -> ProcessHandle:
+        """Create a process of a debug session. Runs in the helper, which has the descriptors."""
+        from jaula.runtime import debug
+
+        if self.request.runtime is not None:
+            raise RuntimeFailure(f"runtime {self.request.runtime.name} has no debug sessions")
+        toolbox, *target = fds[1 if request.stream is not None else 0 :]
+        pidfd, root = target if request.target else (-1, -1)
+        label = lsm_labels.mount_label(_read_spec(self.request.bundle))
+        return self._make_exec(
+            request, enter_root=lambda: debug.enter(toolbox, root, label), target=pidfd
+        )
+
+    def _make_exec(
+        self,
+        request: ExecRequest | DebugRequest,
+        cgroup: Cgroup | None = None,
+        *,
+        enter_root: Callable[[], None] | None = None,
+        target: int = -1,
+    ) -> ProcessHandle:
+        """Create an exec'd process; the container's spec applies to it. Runs in the helper.
+
+        ``target`` is a pidfd of the process whose namespaces are joined; -1 is init.
+        """
         spec = _read_spec(self.request.bundle)
         linux, process_spec = spec.linux, request.process
         assert linux is not None
@@ -483,9 +511,13 @@ class Shim:
                 owner_ids=owner_ids,
                 stdin_open=stdin_open,
                 console=request.console,
+                enter_root=enter_root,
             )
+            pid, pidfd = self.init.pid, self.pidfd
+            if target >= 0:
+                pid, pidfd = process.pid_of(target), target
             return runtime_exec.start(
-                self.init.pid, self.pidfd, cgroup or self.cgroup, process_spec, config, options
+                pid, pidfd, cgroup or self.cgroup, process_spec, config, options
             )
         finally:
             fd_stack.close()

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
+from jaula.spec.api import DEBUG_IMAGE
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
     from jaula.engine.containers.exec import Exec
     from jaula.engine.engine import Engine
-    from jaula.spec.api import ExecCreate
+    from jaula.spec.api import DebugCreate, ExecCreate
 
 Document = dict[str, Any]
 
@@ -31,6 +32,13 @@ class ExecsApi:
             action.authorize(relaxations.of_exec(body))
             return await self._service.create(ref, body)
 
+    async def debug(self, ref: str, body: DebugCreate) -> str:
+        image = body.image or DEBUG_IMAGE
+        with self._session.begin("debug create", ref, argv=body.cmd, image=image) as action:
+            action.require_enter(ref)
+            action.authorize(relaxations.of_exec(body))
+            return await self._service.create_debug(ref, body)
+
     async def start(
         self,
         exec_id: str,
@@ -42,8 +50,12 @@ class ExecsApi:
     ) -> None:
         try:
             exec_process = self._find(exec_id)
+            toolbox = exec_process.toolbox
             with self._session.begin(
-                "exec start", exec_process.container.id, argv=exec_process.body.cmd
+                "exec start" if toolbox is None else "debug start",
+                exec_process.container.id,
+                argv=exec_process.body.cmd,
+                image="" if toolbox is None else toolbox.image,
             ) as action:
                 action.require_enter(exec_process.container.id)
                 action.authorize(relaxations.of_exec(exec_process.body))

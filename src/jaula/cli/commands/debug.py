@@ -1,0 +1,128 @@
+"""``jaula debug``."""
+
+from __future__ import annotations
+
+from jaula.cli.client.client import Client, quote
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.commands import exec_
+from jaula.cli.containers.options import environment
+from jaula.cli.errors import EngineError
+from jaula.cli.main import Settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_IMAGE = "busybox"
+_NOT_FOUND = 404
+
+
+def run(options: Options) -> int:
+    """Run the command and exit with its status."""
+    client = Client(Settings.host)
+    name, *words = options.arguments
+    tty = options.on("tty")
+    stdin = options.on("interactive")
+    if not tty and not stdin and not words:
+        tty = stdin = _has_terminal()
+    image = options.text("image", DEFAULT_IMAGE)
+    ensure_image(client, image, quiet=options.on("quiet"))
+    body: dict[str, Any] = {
+        "Image": image,
+        "Target": options.text("target"),
+        "User": options.text("user"),
+        "Tty": tty,
+        "AttachStdin": stdin,
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "DetachKeys": options.text("detach-keys"),
+        "Env": environment(options),
+        "WorkingDir": options.text("workdir"),
+        "Cmd": words,
+    }
+    path = f"/jaula/containers/{quote(name)}/debug"
+    return exec_.attach(client, options, path, body, tty=tty, stdin=stdin)
+
+
+def _has_terminal() -> bool:
+    from os import isatty
+
+    return isatty(0) and isatty(1)
+
+
+def ensure_image(client: Client, image: str, *, quiet: bool) -> None:
+    """Build or pull the toolbox image if the engine does not have it.
+
+    :raises CliError: when that fails.
+    """
+    try:
+        client.get(f"/images/{quote(image)}/json")
+    except EngineError as error:
+        if error.code != _NOT_FOUND:
+            raise
+    else:
+        return
+    if image == DEFAULT_IMAGE:
+        from jaula.cli.commands.image_bootstrap import bootstrap
+
+        bootstrap(client, image, quiet=quiet)
+        return
+    from jaula.cli.images.pull import pull
+
+    pull(client, image, quiet=quiet, output=2)
+
+
+COMMAND = Command(
+    "[OPTIONS] CONTAINER [COMMAND] [ARG...]",
+    "Run a shell with tools of its own beside the processes of a container",
+    run,
+    flags=(
+        Flag(
+            "detach-keys",
+            "",
+            "string",
+            "Override the key sequence for detaching a container",
+            default="ctrl-p,ctrl-q",
+        ),
+        Flag(
+            "env",
+            "e",
+            "list",
+            "Set environment variables (NAME=value, or NAME to pass its value on)",
+        ),
+        Flag("env-file", "", "list", "Read in a file of environment variables", completes="file"),
+        Flag("image", "", "string", "Image with the tools", default="busybox", completes="image"),
+        Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
+        Flag("quiet", "q", "bool", "Suppress the progress of a missing image"),
+        Flag(
+            "target",
+            "",
+            "string",
+            "Show the files of this process (pid in the container, or name of its program)",
+        ),
+        Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
+        Flag("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])"),
+        Flag("workdir", "w", "string", "Working directory inside the container"),
+    ),
+    min_args=1,
+    interspersed=False,
+    description=(
+        "The container needs no shell and no tools. The session has its namespaces, user, "
+        "capabilities, system call filter and limits, and no more. It sees the container's files "
+        "at /, and the tools of the image, read-only, at /.debug, which are first in PATH. "
+        "Nothing of the session is left when it ends. Without COMMAND it is a shell."
+    ),
+    examples=(
+        ("Look into a container without a shell", "jaula debug web"),
+        ("Run one tool", "jaula debug web netstat -tln"),
+        ("Use the tools of another image", "jaula debug --image debian web bash"),
+    ),
+    exit_status=(
+        ("N", "the command's own exit status"),
+        ("126", "the command cannot be executed"),
+        ("127", "the command was not found"),
+        ("1", "the engine refused"),
+    ),
+    see_also=("exec", "why", "top", "cp"),
+    completes="container",
+)

@@ -1,0 +1,264 @@
+"""Debug sessions: a toolbox image and a process that see a running container's files.
+
+A session is an exec whose root has the tools of an image at ``/.debug``. :func:`prepare` resolves
+the request when the session is created: image, environment and target process. :class:`Toolbox`
+holds what it decided, and mounts the image when the process starts. The image stays in use until
+the session ends.
+
+The process has the namespaces, user, capabilities, filter, labels and cgroup that an exec has.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from jaula.engine.containers.liveness import not_running
+from jaula.engine.containers.start import open_cgroup
+from jaula.engine.oci_spec import security
+from jaula.engine.threads import in_thread
+from jaula.engine.userns import join
+from jaula.engine.volumes.staged_mounts import mount_layers
+from jaula.errors import Conflict, InvalidRequest, RuntimeFailure
+from jaula.kernel import mounts, process
+from jaula.kernel.mounts import MOUNT_ATTR
+from jaula.kernel.paths import RESOLVE, openat2
+from jaula.spec.api import DEBUG_IMAGE, ExecCreate
+from jaula.spec.runtime import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.images.store.store import Lease
+    from jaula.spec.api import DebugCreate
+
+DIRECTORY = "/.debug"
+SHELLS = ("bash", "ash", "sh")
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_COMM = 15  # bytes of a process name that the kernel keeps
+
+
+class Target(NamedTuple):
+    """A process of the container: pid and start time on the host."""
+
+    pid: int
+    started: int  # clock ticks since boot
+
+
+class Toolbox:
+    """The image of one session, which is kept until :meth:`close`."""
+
+    def __init__(
+        self,
+        services: Services,
+        image: str,
+        layers: tuple[str, ...],
+        lease: Lease,
+        target: Target | None,
+    ) -> None:
+        self.image = image
+        self._services = services
+        self._layers = layers
+        self._lease = lease
+        self._target = target
+
+    def close(self) -> None:
+        """Release the image."""
+        self._lease.close()
+
+    async def open(self, container: Container) -> tuple[int, ...]:
+        """Return the toolbox as a detached mount, then pidfd and root of a target process.
+
+        The caller closes the descriptors.
+
+        :raises RuntimeFailure: when the image cannot be mounted.
+        :raises Conflict: when the target process has exited.
+        """
+        return await in_thread(self._open, container)
+
+    def _open(self, container: Container) -> tuple[int, ...]:
+        target = () if self._target is None else _open_target(self._target)
+        try:
+            return (self._mount(container), *target)
+        except OSError as error:
+            for fd in target:
+                os.close(fd)
+            raise RuntimeFailure(f"image {self.image} cannot be mounted: {error}") from error
+
+    def _mount(self, container: Container) -> int:
+        services, record = self._services, container.record
+        own_userns = not record.resolved.namespaces.user.host and not services.host.rootless
+        user = join.open_namespaces(container, ("user",))["user"] if own_userns else None
+        try:
+            label = None
+            if services.host.selinux:
+                labels = security.selinux_labels(record.resolved, services.host, record.level)
+                label = labels.mount or None
+            tree = mount_layers(services.snapshots.view(self._layers), user, (0, 0), label)
+        finally:
+            if user is not None:
+                os.close(user)
+        try:
+            attributes = MOUNT_ATTR.RDONLY | MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV
+            mounts.mount_setattr(tree, set=attributes)
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
+
+
+async def prepare(
+    services: Services, container: Container, body: DebugCreate
+) -> tuple[ExecCreate, Toolbox]:
+    """Return the exec and the toolbox of a session in a running container.
+
+    The caller closes the toolbox.
+
+    :raises NotFound: when there is no such image or process.
+    :raises NotAuthorized: when the image policy does not allow the image.
+    :raises InvalidRequest: when the session shall be privileged, or ``target`` is not usable.
+    """
+    if body.privileged:
+        raise InvalidRequest(
+            "a debug session has the privileges of the container and no more",
+            hint="jaula exec --privileged runs a program of the container with all capabilities",
+        )
+    reference = body.image or DEBUG_IMAGE
+    lease = services.images.lease()
+    try:
+        image = services.images.pin(lease, services.images.resolve(reference).id)
+        services.image_policy.check_run(image, reference)
+        target = await in_thread(_find_target, services, container, body.target)
+        config = services.config.paths.container(container.record.id) / "config.json"
+        base = decode(config.read_bytes()).process
+        assert base is not None
+        layers = tuple(image.layers)
+        cmd = body.cmd or (await in_thread(_shell, services, layers, image.config.env),)
+        env = (_path(base.env, body.env, image.config.env), *body.env)
+        fields = {name: getattr(body, name) for name in ExecCreate.__struct_fields__}
+        exec_body = ExecCreate(**fields | {"cmd": cmd, "env": env})
+        return exec_body, Toolbox(services, image.id, layers, lease, target)
+    except BaseException:
+        lease.close()
+        raise
+
+
+def search_path(toolbox: str, container: str) -> str:
+    """Return the directories of the tools, then those of the container. Pure."""
+    tools = [f"{DIRECTORY}{path}" for path in toolbox.split(":") if path.startswith("/")]
+    return ":".join((*tools, container) if container else tools)
+
+
+def _path(base: Iterable[str], requested: Iterable[str], toolbox: Iterable[str]) -> str:
+    container = _value((*base, *requested), "PATH")
+    return f"PATH={search_path(_value(toolbox, 'PATH') or _PATH, container)}"
+
+
+def _value(env: Iterable[str], name: str) -> str:
+    values = [entry.partition("=")[2] for entry in env if entry.startswith(f"{name}=")]
+    return values[-1] if values else ""
+
+
+def _shell(services: Services, layers: tuple[str, ...], env: tuple[str, ...]) -> str:
+    """Return the name of the best shell that the toolbox has in its path.
+
+    :raises InvalidRequest: when it has none.
+    """
+    root = mount_layers(services.snapshots.view(layers), None, (0, 0), None)
+    try:
+        for shell in SHELLS:
+            for directory in (_value(env, "PATH") or _PATH).split(":"):
+                if _is_file(root, f"{directory}/{shell}"):
+                    return shell
+    finally:
+        os.close(root)
+    raise InvalidRequest(
+        "the toolbox image has no shell", hint="name a command, or another image with --image"
+    )
+
+
+def _is_file(root: int, path: str) -> bool:
+    try:
+        resolve = RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS
+        os.close(openat2(root, path.lstrip("/"), os.O_PATH, resolve=resolve))
+    except OSError:
+        return False
+    return True
+
+
+def _find_target(services: Services, container: Container, name: str) -> Target | None:
+    """Return the process for a pid in the container or a name; None for the first process.
+
+    :raises InvalidRequest: when none or several processes match, or it is in another user
+        namespace, in which it has other privileges.
+    """
+    if not name:
+        return None
+    if not container.live:
+        raise not_running(container)
+    init = container.record.pid
+    with open_cgroup(services, container.record) as cgroup:
+        pids = sorted(set(cgroup.pids()) | {init})
+    matches = []
+    for pid in pids:
+        try:
+            process_name, inside = _identity(pid)
+            if name in (inside, process_name) or name == process_name[:_COMM]:
+                matches.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has exited
+    if not matches:
+        raise InvalidRequest(
+            f"container {container.name} has no process {name}",
+            hint="give a pid as the container sees it, or the name of a program",
+        )
+    if len(matches) > 1:
+        raise InvalidRequest(f"container {container.name} has {len(matches)} processes {name}",
+                             hint="give a pid as the container sees it")  # fmt: skip
+    if matches[0] == init:
+        return None
+    try:
+        if os.readlink(f"/proc/{matches[0]}/ns/user") != os.readlink(f"/proc/{init}/ns/user"):
+            raise InvalidRequest(
+                f"process {name} of container {container.name} is in another user namespace"
+            )
+        return Target(matches[0], _start_time(matches[0]))
+    except (FileNotFoundError, ProcessLookupError):
+        raise Conflict(f"process {name} of container {container.name} has exited") from None
+
+
+def _identity(pid: int) -> tuple[str, str]:
+    """Return the name of a process, and its pid in its own pid namespace."""
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+        fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    return fields.get("Name", ""), fields.get("NSpid", str(pid)).split()[-1]
+
+
+def _start_time(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read()
+    return int(text[text.rindex(b")") + 1 :].split()[19])
+
+
+def _open_target(target: Target) -> tuple[int, int]:
+    """Return a pidfd and the root directory of a process.
+
+    :raises Conflict: when it has exited.
+    """
+    pidfd = root = -1
+    try:
+        pidfd = process.pidfd_open(target.pid)
+        root = os.open(f"/proc/{target.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if _start_time(target.pid) != target.started:
+            raise ProcessLookupError(errno.ESRCH, "another process has the pid")
+        process.pid_of(pidfd)
+    except (FileNotFoundError, ProcessLookupError):
+        for fd in (pidfd, root):
+            if fd >= 0:
+                os.close(fd)
+        raise Conflict("the target process has exited") from None
+    return pidfd, root
