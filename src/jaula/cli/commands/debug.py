@@ -6,7 +6,7 @@ from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.commands import exec_
 from jaula.cli.containers.options import environment
-from jaula.cli.errors import EngineError
+from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
@@ -40,8 +40,26 @@ def run(options: Options) -> int:
         "WorkingDir": options.text("workdir"),
         "Cmd": words,
     }
-    path = f"/jaula/containers/{quote(name)}/debug"
-    return exec_.attach(client, options, path, body, tty=tty, stdin=stdin)
+    container = _container(client, name)
+    if container is not None and container["State"]["Running"]:
+        path = f"/jaula/containers/{quote(name)}/debug"
+        return exec_.attach(client, options, path, body, tty=tty, stdin=stdin)
+    if options.is_set("target"):
+        raise CliError(f"--target: {name} does not run")
+    from jaula.cli.containers import debug_copy
+
+    return debug_copy.run(client, options, name, container, body)
+
+
+def _container(client: Client, name: str) -> dict[str, Any] | None:
+    """Return the container with a name or id; None if there is none, for an image."""
+    try:
+        document: dict[str, Any] = client.get(f"/containers/{quote(name)}/json")
+    except EngineError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        return None
+    return document
 
 
 def _has_terminal() -> bool:
@@ -73,7 +91,7 @@ def ensure_image(client: Client, image: str, *, quiet: bool) -> None:
 
 
 COMMAND = Command(
-    "[OPTIONS] CONTAINER [COMMAND] [ARG...]",
+    "[OPTIONS] CONTAINER|IMAGE [COMMAND] [ARG...]",
     "Run a shell with tools of its own beside the processes of a container",
     run,
     flags=(
@@ -110,12 +128,14 @@ COMMAND = Command(
         "The container needs no shell and no tools. The session has its namespaces, user, "
         "capabilities, system call filter and limits, and no more. It sees the container's files "
         "at /, and the tools of the image, read-only, at /.debug, which are first in PATH. "
-        "Nothing of the session is left when it ends. Without COMMAND it is a shell."
+        "Nothing of the session is left when it ends. Without COMMAND it is a shell. Of a stopped "
+        "container or an image it sees a copy, without network, and all changes are discarded."
     ),
     examples=(
         ("Look into a container without a shell", "jaula debug web"),
         ("Run one tool", "jaula debug web netstat -tln"),
         ("Use the tools of another image", "jaula debug --image debian web bash"),
+        ("Look into an image", "jaula debug example/app ls -l /"),
     ),
     exit_status=(
         ("N", "the command's own exit status"),
