@@ -18,6 +18,7 @@ from jaula.spec.api import (
     CheckpointClone,
     CheckpointCreate,
     ContainerCreate,
+    ContainerEdit,
     ContainerMigrate,
     ContainerUpdate,
     Drift,
@@ -133,6 +134,8 @@ class Containers(Protocol):
     def spec(self, ref: str) -> bytes: ...
     def isolation_changed(self, ref: str, change: IsolationChange) -> None: ...
     def drift(self, ref: str, report: Drift) -> None: ...
+    def editable(self, ref: str) -> Document: ...
+    async def edit(self, ref: str, body: ContainerEdit) -> Sequence[str]: ...
 
 
 class Execs(Protocol):

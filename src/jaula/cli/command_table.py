@@ -35,6 +35,7 @@ COMMANDS = {
     "harden": "harden",
     "why": "why",
     "debug": "debug",
+    "edit": "edit",
     "diff": "diff",
     "cp": "cp",
     "commit": "commit",

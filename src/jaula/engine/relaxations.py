@@ -29,6 +29,7 @@ from jaula.state.records import (
     ENGINE_SOCKET,
     ContainerRecord,
     MountRecord,
+    MountRequest,
     Namespaces,
     ResolvedRequest,
     Security,
@@ -169,6 +170,11 @@ def _cgroup_parent(path: str) -> tuple[Privilege, ...]:
     """Return the privilege of a cgroup parent; a relative one is below the root, too."""
     name = path if path.startswith("/") else f"/{path}"
     return (Privilege(Relaxation.CGROUP_PARENT, name),) if path else ()
+
+
+def of_edit(resolved: ResolvedRequest, mounts: tuple[MountRequest, ...]) -> tuple[Privilege, ...]:
+    """Return the privileges of mounts that are added to a container of this request."""
+    return tuple(_mounts(msgspec.structs.replace(resolved, mounts=mounts)))
 
 
 def of_network(body: NetworkCreate) -> tuple[Privilege, ...]:

@@ -402,6 +402,19 @@ class NetworkManager:
         with self._lock:
             return self._port_mapper.publish(self._bridge_network, gateways, ports)
 
+    def change_ports(
+        self, gateways: Gateways, added: Sequence[PortRequest], removed: Collection[PublishedPort]
+    ) -> list[PublishedPort]:
+        """Change the published ports of a container: all or nothing. Return the new ones.
+
+        :meth:`endpoint` returns the record with the ports afterwards.
+
+        :raises PortUnavailable: when a port is taken.
+        :raises Conflict: when the network's driver cannot publish ports.
+        """
+        with self._lock:
+            return self._port_mapper.change(self._bridge_network, gateways, added, removed)
+
     def _bridge_network(self, name: str) -> BridgeNetwork:
         net = self._networks.find(name)
         if not isinstance(net, BridgeNetwork):

@@ -267,6 +267,12 @@ class PortAllocator:
         _close_all(rows)
         return [binding for binding, _ in rows]
 
+    def release_ports(self, container_id: str, ports: Collection[PublishedPort]) -> None:
+        """Release some ports of a container."""
+        rows = self._allocated.get(container_id, [])
+        _close_all(row for row in rows if row[0] in ports)
+        self._allocated[container_id] = [row for row in rows if row[0] not in ports]
+
     def allocated(self, container_id: str) -> tuple[PublishedPort, ...]:
         """Return the ports that a container has."""
         return tuple(binding for binding, _ in self._allocated.get(container_id, ()))
@@ -409,37 +415,101 @@ class PortMapper:
         A port of an IPv6 address leads to the gateway of IPv6 if there is one. Else the binder
         connects from IPv6 to the other gateway.
         """
+        nets, container_id, name = self._networks(network, gateways)
+        if self._ports.allocated(container_id):
+            raise Conflict(f"ports of {name} are already published")
+        bindings = self._ports.allocate(container_id, ports, _target(gateways))
+        try:
+            self._add(nets, gateways, container_id, bindings)
+        except JaulaError:
+            self.unpublish(nets.values(), container_id)
+            raise
+        return bindings
+
+    def change(
+        self,
+        network: Callable[[str], BridgeNetwork],
+        gateways: Gateways,
+        added: Sequence[PortRequest],
+        removed: Collection[PublishedPort],
+    ) -> list[PublishedPort]:
+        """Release some published ports of a container and publish others: all or nothing.
+
+        Return the new ones. The other ports of the container stay in effect all the time.
+
+        :raises PortUnavailable: when a port is taken.
+        """
+        nets, container_id, _ = self._networks(network, gateways)
+        self._withdraw(nets.values(), container_id, removed)
+        bindings: list[PublishedPort] = []
+        try:
+            bindings = self._ports.allocate(container_id, added, _target(gateways))
+            self._add(nets, gateways, container_id, bindings)
+        except JaulaError:
+            self._withdraw(nets.values(), container_id, bindings)
+            again = self._ports.allocate(
+                container_id, map(_as_request, removed), _target(gateways)
+            )
+            self._add(nets, gateways, container_id, again)
+            raise
+        return bindings
+
+    def _networks(
+        self, network: Callable[[str], BridgeNetwork], gateways: Gateways
+    ) -> tuple[dict[str, BridgeNetwork], str, str]:
+        """Return the networks of the gateways by name, the container's id and its name.
+
+        :raises NotFound: when a gateway is not attached any more.
+        """
         nets: dict[str, BridgeNetwork] = {}
+        container_id = name = ""
         for endpoint in filter(None, gateways):
             net = nets[endpoint.network] = network(endpoint.network)
             current = net.endpoints.get(endpoint.container_id)
             if current is None or current.endpoint_id != endpoint.endpoint_id:
                 raise NotFound(f"container {endpoint.container_name} is not attached")
             container_id, name = endpoint.container_id, endpoint.container_name
-        if self._ports.allocated(container_id):
-            raise Conflict(f"ports of {name} are already published")
-        target = PortTarget(
-            gateways.ipv4.ipv4 if gateways.ipv4 else "", gateways.ipv6.ipv6 if gateways.ipv6 else ""
-        )
-        bindings = self._ports.allocate(container_id, ports, target)
+        return nets, container_id, name
+
+    def _add(
+        self,
+        nets: Mapping[str, BridgeNetwork],
+        gateways: Gateways,
+        container_id: str,
+        bindings: Sequence[PublishedPort],
+    ) -> None:
+        """Forward allocated ports in the firewall, and add them to the endpoints."""
+        target = _target(gateways)
         rows: dict[str, list[PublishedPort]] = {}
         for binding in bindings:
             holder = gateways.ipv6 if ":" in binding.host_ip and target.ipv6 else gateways.ipv4
             assert holder is not None
             rows.setdefault(holder.network, []).append(binding)
-        published: list[BridgeNetwork] = []
-        try:
-            for key, own in rows.items():
-                net = nets[key]
-                current = net.endpoints[container_id]
-                net.publish(current, own, verb="add")
-                net.endpoints[container_id] = msgspec.structs.replace(current, ports=tuple(own))
-                published.append(net)
-            self.delete_udp_flows(bindings)
-        except JaulaError:
-            self.unpublish(published, container_id)
-            raise
-        return bindings
+        for key, own in rows.items():
+            net = nets[key]
+            current = net.endpoints[container_id]
+            net.publish(current, own, verb="add")
+            ports = (*current.ports, *own)
+            net.endpoints[container_id] = msgspec.structs.replace(current, ports=ports)
+        self.delete_udp_flows(bindings)
+
+    def _withdraw(
+        self,
+        nets: Collection[BridgeNetwork],
+        container_id: str,
+        ports: Collection[PublishedPort],
+    ) -> None:
+        """Release some published ports of a container."""
+        self._ports.release_ports(container_id, ports)
+        for net in nets:
+            current = net.endpoints[container_id]
+            own = [port for port in current.ports if port in ports]
+            if not own:
+                continue
+            kept = tuple(port for port in current.ports if port not in own)
+            net.endpoints[container_id] = msgspec.structs.replace(current, ports=kept)
+            net.publish(current, own, verb="delete")
+            self.delete_udp_flows(own)
 
     def unpublish(self, nets: Collection[BridgeNetwork], container_id: str) -> None:
         """Release all published ports of a container."""
@@ -484,6 +554,12 @@ class PortMapper:
     def close(self) -> None:
         """Release all ports, unless the binder is persistent."""
         self._ports.close()
+
+
+def _target(gateways: Gateways) -> PortTarget:
+    return PortTarget(
+        gateways.ipv4.ipv4 if gateways.ipv4 else "", gateways.ipv6.ipv6 if gateways.ipv6 else ""
+    )
 
 
 def port_target(endpoints: Sequence[Endpoint]) -> PortTarget:

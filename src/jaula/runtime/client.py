@@ -30,6 +30,7 @@ from jaula.runtime.protocol import (
     Event,
     DebugRequest,
     ExecRequest,
+    MountsRequest,
     ExitRecord,
     HelloRequest,
     LogFollowersRequest,
@@ -41,7 +42,7 @@ from jaula.runtime.protocol import (
 )
 from jaula.runtime.shim import shim
 from jaula.runtime.shim.engine_connections import SOCKET_NAME, UCRED
-from jaula.spec.runtime import IDMapping, Process
+from jaula.spec.runtime import IDMapping, Process, Spec
 
 if TYPE_CHECKING:
     import asyncio
@@ -354,6 +355,28 @@ class Shim:
         finally:
             for each in fds:
                 os.close(each)
+
+    async def change_mounts(
+        self,
+        spec: Spec,
+        removed: tuple[str, ...],
+        *,
+        detach: bool = False,
+        undo: bool = False,
+        free: tuple[str, ...] = (),
+        host_mounts: int = -1,
+    ) -> None:
+        """Make the mounts of ``spec`` in the container, and unmount those at ``removed``.
+
+        ``host_mounts`` is a descriptor of the host's mount namespace, -1 for the shim's own. It
+        stays open. See :class:`MountsRequest`.
+
+        :raises RuntimeFailure: when a mount cannot be made or removed; all are as before then.
+        """
+        fds = () if host_mounts < 0 else (host_mounts,)
+        number = self._next_number()
+        request = MountsRequest(number, spec, removed, detach, undo, free, bool(fds))
+        await self._request(request, fds, protocol.start_timeout(self.runtime))
 
     async def resize(self, exec_id: str, height: int, width: int) -> None:
         """Set the size of a terminal; an empty id means the container's own terminal."""

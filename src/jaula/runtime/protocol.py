@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from jaula.spec.rootfs import RootSource
-from jaula.spec.runtime import IDMapping, Process
+from jaula.spec.runtime import IDMapping, Process, Spec
 
 
 class AttachStream(msgspec.Struct, frozen=True):
@@ -214,6 +214,25 @@ class DebugRequest(msgspec.Struct, frozen=True, tag="debug"):
     target: bool = False
 
 
+class MountsRequest(msgspec.Struct, frozen=True, tag="mounts"):
+    """Unmount and mount in the container's mount namespace: all or nothing.
+
+    ``spec`` has the mounts to make, the id maps and the mount label. ``removed`` are destinations.
+    With ``detach`` a mount that is in use is detached. ``undo`` is for a change that was
+    interrupted: what is there already, or not there any more, is skipped. ``free`` are destinations
+    that must not be mount points; it is asked alone, before a change begins. One descriptor if
+    ``host_mounts`` is set: the host's mount namespace.
+    """
+
+    number: int
+    spec: Spec
+    removed: tuple[str, ...] = ()
+    detach: bool = False
+    undo: bool = False
+    free: tuple[str, ...] = ()
+    host_mounts: bool = False
+
+
 class ResizeRequest(msgspec.Struct, frozen=True, tag="resize"):
     """Set the size of a terminal; an empty ``exec_id`` means the container's own."""
 
@@ -287,6 +306,7 @@ ShimRequest = (
     | CheckpointRequest
     | DebugRequest
     | ExecRequest
+    | MountsRequest
     | ResizeRequest
     | SignalRequest
     | ReopenLogRequest

@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.spec.api_networks import NetworkingConfig
+from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 from jaula.spec.decode import Document, Empty, Int64, UInt16, UInt32, UInt64
 
 
@@ -295,6 +295,29 @@ class ContainerUpdate(Resources, frozen=True, kw_only=True):
         name="BlkioDeviceWriteIOps", default=None
     )
     restart_policy: RestartPolicy = RestartPolicy()
+
+
+class ContainerEdit(Document, frozen=True, kw_only=True):
+    """``POST /jaula/containers/{id}/edit``: change a container, also while it runs. All or nothing.
+
+    ``version`` is that of the document of ``GET``; empty: whatever the container is now. ``publish``
+    and ``unpublish`` are as ``PortBindings``; an empty host port of the latter stands for each one.
+    ``unmount`` are destinations; with ``detach`` a mount that is in use is removed as well.
+    ``update`` has the limits and the restart policy.
+    """
+
+    version: str = ""
+    publish: dict[str, tuple[PortBinding, ...]] = {}
+    unpublish: dict[str, tuple[PortBinding, ...]] = {}
+    mounts: tuple[Mount, ...] = ()
+    unmount: tuple[str, ...] = ()
+    detach: bool = False
+    connect: dict[str, EndpointSettings] = {}
+    disconnect: tuple[str, ...] = ()
+    update: ContainerUpdate = ContainerUpdate()
+    labels: dict[str, str] = {}
+    remove_labels: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
 
 
 class IsolationChange(Document, frozen=True, kw_only=True):

@@ -12,7 +12,13 @@ import msgspec
 
 from jaula.config import OWN_RUNTIME
 from jaula.errors import CorruptState
-from jaula.spec.api import ContainerCreate, LogConfig, Resources, SecretReference
+from jaula.spec.api import (
+    ContainerCreate,
+    ContainerUpdate,
+    LogConfig,
+    Resources,
+    SecretReference,
+)
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import Endpoint, PublishedPort
 from jaula.spec.pod import PodAttachment, PodContainerRequest, PodSandboxRequest
@@ -337,6 +343,31 @@ class StartIntent(msgspec.Struct, frozen=True, omit_defaults=True):
     ports: tuple[PublishedPort, ...] = ()
 
 
+class EditIntent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of a container that is in progress, and what undoes it.
+
+    It is written before the first step and removed with the last. An engine that reads one undoes
+    what its predecessor did. ``mounted`` are destinations, ``unmounted`` the former mounts,
+    ``networks`` the former networks, ``limits`` the changed members of the former limits and
+    ``volumes`` those that were created for it.
+    """
+
+    mounted: tuple[str, ...] = ()
+    unmounted: tuple[MountRecord, ...] = ()
+    networks: dict[str, EndpointSettings] | None = None
+    limits: ContainerUpdate | None = None
+    volumes: tuple[str, ...] = ()
+
+
+class LiveChange(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A change of a container after its creation, for ``inspect`` and ``verify``."""
+
+    at: int  # nanoseconds since the epoch
+    by: str  # the client: a uid, or "certificate NAME"
+    changes: tuple[str, ...]  # such as "publish 8080:80/tcp"
+    running: bool = True  # it took effect at once; else at the next start
+
+
 class UserFacts(msgspec.Struct, frozen=True, omit_defaults=True):
     """The user of the program, looked up in the container's own passwd and group files.
 
@@ -434,6 +465,8 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     rollback_directory: str = ""  # that of --checkpoint-dir, in which it is
     migration: MigrationRecord | None = None  # None: it has not been moved
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
+    edit_intent: EditIntent | None = None  # None: no change by ``edit`` is in progress
+    live_changes: tuple[LiveChange, ...] = ()  # by ``edit``, the last ones
 
     @property
     def asked_image(self) -> str:

@@ -17,6 +17,7 @@ from jaula.spec.api import (
     CheckpointCreate,
     ContainerCreate,
     ContainerCreateBody,
+    ContainerEdit,
     ContainerUpdate,
     Drift,
     IsolationChange,
@@ -64,6 +65,18 @@ def _check_endpoints(body: ContainerCreate) -> None:
     mode = body.host_config.network_mode
     if body.mac_address and (mode == "host" or mode.startswith("container:")):
         raise InvalidRequest("conflicting options: mac-address and the network mode")
+
+
+async def editable(request: Request) -> Answer:
+    """Return what can be edited of a container: ``GET /jaula/containers/{id}/edit``."""
+    return response.json(request.engine.containers.editable(request.name))
+
+
+async def edit(request: Request) -> Answer:
+    """Change a container, also while it runs: ``POST /jaula/containers/{id}/edit``."""
+    body = await request.document(ContainerEdit, required=True)
+    warnings = await request.engine.containers.edit(request.name, body)
+    return response.json({"Warnings": warnings})
 
 
 async def list_(request: Request) -> Answer:
@@ -354,6 +367,8 @@ ROUTES: Routes = (
     ("GET", "/jaula/containers/{id}/checkpoint-manifest/{checkpoint}", checkpoint_manifest),
     ("GET", "/jaula/containers/{id}/checkpoint-archive/{checkpoint}", export_checkpoint),
     ("POST", "/jaula/checkpoints", import_checkpoint),
+    ("GET", "/jaula/containers/{id}/edit", editable),
+    ("POST", "/jaula/containers/{id}/edit", edit),
     ("GET", "/jaula/containers/{id}/spec", spec),
     ("POST", "/jaula/containers/{id}/isolation-changed", isolation_changed),
     ("POST", "/jaula/containers/{id}/drift", drift),

@@ -45,7 +45,7 @@ def document(options: Options) -> dict[str, Any]:
     }
     if options.is_set("entrypoint"):
         body["Entrypoint"] = [options.text("entrypoint")]
-    if (check := _healthcheck(options)) is not None:
+    if (check := healthcheck(options)) is not None:
         body["Healthcheck"] = check
     if options.is_set("stop-timeout"):
         body["StopTimeout"] = options.number("stop-timeout")
@@ -475,7 +475,7 @@ def _health_labels(options: Options) -> dict[str, str]:
     return {HEALTH_ON_FAILURE: options.text(flag)} if options.is_set(flag) else {}
 
 
-def _healthcheck(options: Options) -> dict[str, Any] | None:
+def healthcheck(options: Options) -> dict[str, Any] | None:
     """Return the Healthcheck document, or None to use the image's.
 
     :raises UsageError: when a flag is invalid.

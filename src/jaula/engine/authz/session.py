@@ -604,7 +604,7 @@ class AuditedAction:
         self._session = session
         self._repeated = repeated
         self._action = action
-        self._argv = argv
+        self.argv = argv
         self._image = image
         self._revokes = revokes
         self._privileges: tuple[Privilege, ...] = ()
@@ -795,7 +795,7 @@ class AuditedAction:
                 pod=f"{self.pod.namespace}/{self.pod.name}" if self.pod else "",
                 pod_uid=self.pod.uid if self.pod else "",
                 asks=tuple(str(privilege) for privilege in self._privileges),
-                argv=self._argv,
+                argv=self.argv,
                 status=status,
                 error=text,
                 seal=self.seal,

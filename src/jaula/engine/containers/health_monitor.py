@@ -63,12 +63,12 @@ class HealthMonitor:
 
     def watch(self, container: Container) -> None:
         """Probe a running container, from its start or from the start of the engine."""
+        previous = self._tasks.pop(container.id, None)
+        if previous is not None:
+            previous.cancel()
         probe = health.probe_of(container.record.body)
         if probe is None or not container.live:
             return
-        previous = self._tasks.get(container.id)
-        if previous is not None:
-            previous.cancel()
         task = self._exit_handler.tasks.spawn(self._watch(container, probe))
         self._tasks[container.id] = task
         task.add_done_callback(lambda done: self._forget(container.id, done))

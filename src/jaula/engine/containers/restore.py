@@ -75,6 +75,8 @@ async def restore(services: Services, containers: Containers) -> None:
     except JaulaError as error:
         log.warning("the default network does not work: %s", error)
     await network_restore.restore_resolvers(services, living)
+    for container in [c for c in services.container_store if c.record.edit_intent is not None]:
+        await _undo_edit(containers, container)
     await _undo_unrecorded_starts(services, containers)
     for container in [c for c in services.container_store if c.live and c.shim is None]:
         await _record_exit(services, containers, container)
@@ -157,6 +159,8 @@ async def _adopt(
     log.debug("container %s is still running", container.name)
     if late.is_set():
         await _finish_start(services, containers, container, starts)
+        if container.record.edit_intent is not None:
+            await _undo_edit(containers, container)
 
 
 def _resume_starts(services: Services) -> dict[Container, ContainerRecord]:
@@ -234,6 +238,17 @@ async def _thaw_commits(containers: Containers, living: list[Container]) -> None
             await containers.restore_frozen(container)
         except JaulaError as error:
             log.warning("container %s: %s", container.name, error)
+
+
+async def _undo_edit(containers: Containers, container: Container) -> None:
+    """Undo an interrupted change of a container whose shim answers, or that does not run."""
+    if container.live and (container.shim is None or not container.shim.pid):
+        return  # done when its shim answers, or before the next change
+    try:
+        async with container.lock:
+            await containers.edits.undo(container)
+    except JaulaError as error:
+        log.warning("container %s: %s", container.name, error)
 
 
 async def _refresh_status(containers: Containers, living: list[Container]) -> None:

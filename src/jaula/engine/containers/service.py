@@ -47,6 +47,7 @@ from jaula.spec.api import (
     CheckpointClone,
     CheckpointCreate,
     ContainerCreate,
+    ContainerEdit,
     ContainerUpdate,
     Drift,
     IsolationChange,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.containers.checkpoint_archive import CheckpointArchives
     from jaula.engine.containers.clone import AuthorizeBody, Clones
+    from jaula.engine.containers.edit import AuthorizeEdit, Edits
     from jaula.engine.containers.health_monitor import HealthMonitor
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
@@ -108,6 +110,13 @@ class Containers(ContainerQueries):
         from jaula.engine.containers.clone import Clones
 
         return Clones(self.services, self.exit_handler)
+
+    @functools.cached_property
+    def edits(self) -> Edits:
+        """The changes of containers, which are loaded with the first one."""
+        from jaula.engine.containers.edit import Edits
+
+        return Edits(self.services, self.starter, self.health)
 
     @functools.cached_property
     def checkpoint_archives(self) -> CheckpointArchives:
@@ -650,6 +659,21 @@ class Containers(ContainerQueries):
             self.services.container_store.save(container)
         self._emit(container, "update")
         return warnings
+
+    def editable(self, ref: str) -> dict[str, Any]:
+        """Return what :meth:`edit` can change of a container, and its version."""
+        from jaula.engine.containers import edit_request
+
+        return edit_request.document(self.find(ref).record)
+
+    async def edit(
+        self, ref: str, body: ContainerEdit, authorize: AuthorizeEdit, by: str
+    ) -> Sequence[str]:
+        """Change a container, also while it runs; see :meth:`Edits.edit`."""
+        container = self.find(ref)
+        async with container.lock:
+            self._check_exists(container)
+            return await self.edits.edit(container, body, authorize, by)
 
     def _apply(
         self, container: Container, limits: Resources | None, score: int | None

@@ -28,14 +28,14 @@ from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import ANY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.runtime.client import Sandbox
-    from jaula.spec.endpoint import Endpoint, Gateways
-    from jaula.state.records import ContainerRecord, Namespaces
+    from jaula.spec.endpoint import Endpoint, Gateways, PublishedPort
+    from jaula.state.records import ContainerRecord, Namespaces, PortMapping
 
 log = logging.getLogger("jaula.network")
 
@@ -183,17 +183,31 @@ class NetworkConnector:
         endpoint = gateways.ipv4 or gateways.ipv6
         if endpoint is None or not record.resolved.ports:
             return
-        network = self._services.network_store.get(endpoint.network)
-        default_ip = (network and network.host_binding) or self._services.config.host_binding
-        if default_ip == ANY:  # Docker's value for both address families
-            default_ip = ""
         numbers: dict[tuple[int, str], list[int]] = {}
         for port in record.ports:
             known = numbers.setdefault((port.container_port, port.protocol), [])
             if port.host_port not in known:
                 known.append(port.host_port)
+        ports = self._port_requests(endpoint, record.resolved.ports, numbers)
+        try:
+            self._services.network_manager.publish(gateways, ports)
+        except JaulaError as error:
+            _name_endpoint(error, endpoint)
+            raise
+
+    def _port_requests(
+        self,
+        endpoint: Endpoint,
+        mappings: Iterable[PortMapping],
+        numbers: Mapping[tuple[int, str], list[int]],
+    ) -> list[PortRequest]:
+        """Return the requests for ports; ``numbers`` are those that a choice prefers."""
+        network = self._services.network_store.get(endpoint.network)
+        default_ip = (network and network.host_binding) or self._services.config.host_binding
+        if default_ip == ANY:  # Docker's value for both address families
+            default_ip = ""
         ports = []
-        for m in record.resolved.ports:
+        for m in mappings:
             left = numbers.get((m.container_port, m.protocol))
             ports.append(
                 PortRequest(
@@ -205,15 +219,36 @@ class NetworkConnector:
                     left.pop(0) if left else None,
                 )
             )
-        try:
-            self._services.network_manager.publish(gateways, ports)
-        except JaulaError as error:
-            error.args = (error.message,)
-            error.message = (
-                "driver failed programming external connectivity on endpoint"
-                f" {record.name} ({endpoint.endpoint_id}): {error.message}"
+        return ports
+
+    def change_ports(
+        self,
+        record: ContainerRecord,
+        added: Sequence[PortMapping],
+        removed: Collection[PublishedPort],
+    ) -> tuple[list[PublishedPort], list[Endpoint]]:
+        """Change the published ports of a running container: all or nothing.
+
+        Return the new ports, and all endpoints of the container for :meth:`endpoint_fields`.
+
+        :raises InvalidRequest: when no network of the container can publish ports.
+        :raises PortUnavailable: when a port is taken.
+        """
+        gateways = network_endpoints.gateways(
+            record.endpoints, network_endpoints.settings_of(record)
+        ).publishing()
+        endpoint = gateways.ipv4 or gateways.ipv6
+        if endpoint is None:
+            raise InvalidRequest(
+                f"container {record.name} has no network on which ports can be published"
             )
+        requests = self._port_requests(endpoint, added, {})
+        try:
+            ports = self._services.network_manager.change_ports(gateways, requests, removed)
+        except JaulaError as error:
+            _name_endpoint(error, endpoint)
             raise
+        return ports, self._current(record.id, record.endpoints)
 
     def _current(self, container_id: str, endpoints: Iterable[Endpoint]) -> list[Endpoint]:
         """Return the endpoints with the ports that are published to them now."""
@@ -354,14 +389,7 @@ class NetworkConnector:
     def _save_endpoints(
         self, container: Container, endpoints: Sequence[Endpoint], **fields: object
     ) -> None:
-        first = endpoints[0] if endpoints else None
-        self._save(
-            container,
-            endpoint=first,
-            more_endpoints=tuple(endpoints[1:]),
-            ports=tuple(port for endpoint in endpoints for port in endpoint.ports),
-            **fields,
-        )
+        self._save(container, **endpoint_fields(endpoints), **fields)
 
     def _save(self, container: Container, **fields: object) -> None:
         before = container.record
@@ -395,6 +423,24 @@ class NetworkConnector:
         for endpoint in record.endpoints:
             self._services.network_manager.detach(endpoint)
         self.emit(record, record.endpoints, "disconnect")
+
+
+def endpoint_fields(endpoints: Sequence[Endpoint]) -> dict[str, object]:
+    """Return the members of a record for the endpoints of a running container."""
+    return {
+        "endpoint": endpoints[0] if endpoints else None,
+        "more_endpoints": tuple(endpoints[1:]),
+        "ports": tuple(port for endpoint in endpoints for port in endpoint.ports),
+    }
+
+
+def _name_endpoint(error: JaulaError, endpoint: Endpoint) -> None:
+    """Add Docker's words for the endpoint to an error of the port mapper."""
+    error.args = (error.message,)
+    error.message = (
+        "driver failed programming external connectivity on endpoint"
+        f" {endpoint.container_name} ({endpoint.endpoint_id}): {error.message}"
+    )
 
 
 def _addresses(settings: EndpointSettings) -> tuple[str, str, str]:

@@ -59,6 +59,12 @@ def decide(
     return tuple(mounts)
 
 
+def requested(inputs: SpecInputs) -> tuple[Mount, ...]:
+    """Return the requested mounts alone, parents before children."""
+    listed = [_requested(record, inputs) for record in inputs.mounts]
+    return tuple(sorted(listed, key=lambda m: m.destination.rstrip("/").count("/")))
+
+
 def _standard(
     modes: Namespaces,
     inputs: SpecInputs,

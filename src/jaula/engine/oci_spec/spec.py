@@ -76,9 +76,7 @@ def build(
         ),
         annotations={
             **resolved.annotations,
-            **_bounds(inputs),
-            **_optional_id_maps(inputs),
-            **_host_binds(inputs),
+            **mount_annotations(inputs),
         },
         linux=Linux(
             namespaces=namespaces.namespaces(
@@ -103,6 +101,11 @@ def build(
     for module, request in _modules(inputs, confinement):
         spec = module.confine(spec, request)
     return spec
+
+
+def mount_annotations(inputs: SpecInputs) -> dict[str, str]:
+    """Return the annotations that tell the runtime how to open and map the mounts."""
+    return {**_bounds(inputs), **_optional_id_maps(inputs), **_host_binds(inputs)}
 
 
 def _bounds(inputs: SpecInputs) -> dict[str, str]:

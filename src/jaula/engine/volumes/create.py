@@ -44,6 +44,11 @@ class VolumeMounter:
         self._services = services
         self._created: list[str] = []
 
+    @property
+    def created(self) -> tuple[str, ...]:
+        """The names of the volumes that were created."""
+        return tuple(self._created)
+
     async def create_sources(
         self, record: ContainerRecord, lease: Lease
     ) -> tuple[MountRecord, ...]:

@@ -13,6 +13,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jaula.engine.volumes.create import mount_data, parse_driver_options, server_name
 from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.kernel import mounts
@@ -20,13 +22,13 @@ from jaula.kernel.mounts import MNT, MOUNT_ATTR
 from jaula.kernel.namespace_threads import clone_tree_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
     from jaula.engine.volumes.create import VolumeSource
-    from jaula.state.records import ContainerRecord
+    from jaula.state.records import ContainerRecord, MountRecord
     from jaula.storage.volumes import Volume, VolumeStore
 
 
@@ -60,6 +62,17 @@ class VolumeMounts:
             users = self._using.pop(volume.name, set())
             users |= {user.id for user in self._users(volume.name)}
             if users := users - {container.id}:
+                self._using[volume.name] = users
+            else:
+                _unmount(volume.path)
+
+    def leave_mounts(self, container: Container, mounts: Iterable[MountRecord]) -> None:
+        """Unmount the volumes of removed mounts that no container uses, this one included."""
+        removed = msgspec.structs.replace(container.record, mounts=tuple(mounts))
+        for volume, _ in self._mounted(removed):
+            users = self._using.pop(volume.name, set()) - {container.id}
+            users |= {user.id for user in self._users(volume.name)}
+            if users:
                 self._using[volume.name] = users
             else:
                 _unmount(volume.path)

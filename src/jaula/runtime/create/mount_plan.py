@@ -178,7 +178,7 @@ def plan(
         elif mount.type == "cgroup":
             steps.extend(_cgroup(mount, options, v1_hierarchies))
         else:
-            steps.append(_new_filesystem(mount, options, label))
+            steps.append(new_filesystem(mount, options, label))
         if mount.type == "cgroup" and legacy and options.set & MOUNT_ATTR.RDONLY:
             writable_cgroups.append(mount.destination)
     steps.extend(mask_steps.Freeze(destination) for destination in reversed(writable_cgroups))
@@ -200,7 +200,11 @@ def plan(
     return tuple(steps)
 
 
-def _new_filesystem(mount: Mount, options: MountOptions, label: str | None) -> step.Step:
+def new_filesystem(mount: Mount, options: MountOptions, label: str | None) -> step.Step:
+    """Return the step that mounts a file system of the container's namespaces.
+
+    :raises InvalidRequest: when the mount has no type.
+    """
     if not mount.type or mount.type == "none":
         raise InvalidRequest(
             f"mount at {mount.destination} has no type", hint="name one, or the option bind"

@@ -57,6 +57,7 @@ from jaula.runtime.protocol import (
     ExecRequest,
     ExitRecord,
     HelloRequest,
+    MountsRequest,
     OutOfMemory,
     ReopenLogRequest,
     ResizeRequest,
@@ -270,6 +271,9 @@ class Shim:
         if isinstance(request, CheckpointRequest):
             self._checkpoint(request, fds)
             return Answer(request.number)
+        if isinstance(request, MountsRequest):
+            self._change_mounts(request, fds)
+            return Answer(request.number)
         stdio, pid = self._target(request.exec_id if not isinstance(request, AttachRequest) else "")
         if isinstance(request, AttachRequest):
             stdio.attach(socket.socket(fileno=fds.pop(0)), request.stream)
@@ -366,6 +370,29 @@ class Shim:
             process.pidfd_send_signal(each.pidfd, signal.SIGKILL)
             select.select([each.pidfd], [], [])
             self._exec_ended(exec_id)
+
+    # mounts
+
+    def _change_mounts(self, request: MountsRequest, fds: list[int]) -> None:
+        """Change the mounts of the running container in a helper.
+
+        :raises RuntimeFailure: when that fails; the mounts are as before.
+        """
+        if self.request.runtime is not None:
+            raise RuntimeFailure(
+                f"runtime {self.request.runtime.name} cannot change the mounts of a container"
+            )
+        host_mounts = fds[0] if request.host_mounts else -1
+
+        def work() -> ProcessHandle:
+            from jaula.runtime import live_mounts
+
+            live_mounts.change(
+                request, self.init.pid, self.pidfd, self.request.bundle, host_mounts
+            )
+            return ProcessHandle(self.init.pid)
+
+        self.spawn_helper.run(work)
 
     # exec
 

@@ -6,6 +6,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jaula import metrics
 from jaula.engine import relaxations
 from jaula.engine.authz import limits
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize, Bounds
+    from jaula.engine.containers.edit_request import Edit
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
     from jaula.spec.api import (
         CheckpointClone,
         CheckpointCreate,
         ContainerCreate,
+        ContainerEdit,
         ContainerUpdate,
         Drift,
         IsolationChange,
@@ -354,6 +358,46 @@ class ContainersApi:
             warnings = await self._service.update(ref, body)
             action.seal = request_seal(container.record)
             return warnings
+
+    def editable(self, ref: str) -> Document:
+        self._session.require_container_read(ref)
+        return self._service.editable(ref)
+
+    async def edit(self, ref: str, body: ContainerEdit) -> Sequence[str]:
+        session = self._session
+        with session.begin("container edit", ref) as action:
+            container = action.require_control(ref)
+            for network in body.connect:
+                session.require_network_use(network)
+
+            def authorize(edit: Edit) -> Bounds:
+                action.argv = edit.changes
+                return self._authorize_edit(action, container, body, edit)
+
+            warnings = await self._service.edit(ref, body, authorize, session.caller.key)
+            action.seal = request_seal(container.record)
+            return warnings
+
+    def _authorize_edit(
+        self, action: AuditedAction, container: Container, body: ContainerEdit, edit: Edit
+    ) -> Bounds:
+        """Check a decided change as a create with its new members would be checked."""
+        session, record = self._session, container.record
+        privileges = action.authorize(
+            (*relaxations.of_edit(edit.resolved, edit.mounts), *relaxations.of_update(body.update))
+        )
+        if any(request.mount.type == "bind" for request in edit.mounts):
+            if not session.is_admin and session.caller.key != record.owner:
+                raise session.denial(
+                    f"mount a directory of the host in container {container.name}",
+                    "its owner may",
+                )
+        asked = msgspec.structs.replace(edit.resolved, mounts=edit.mounts, volumes_from=())
+        action.reserve(Share.VOLUMES, session.authorize_volumes(asked))
+        if edit.limits is not None:
+            old, pids = record.resolved.resources, session.services.host.pids_limit
+            session.check_ceilings(limits.of_update(old, edit.resolved.resources, pids))
+        return session.bounds(asked, privileges, record.engine_socket)
 
     async def resize(self, ref: str, h: int, w: int) -> None:
         self._session.require_control(ref)

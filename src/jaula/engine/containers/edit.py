@@ -1,0 +1,475 @@
+"""Change a container that exists, also while it runs (``jaula edit``): all or nothing.
+
+The steps are: sources of mounts, mounts, networks, published ports, limits, record. The record has
+an :class:`~jaula.state.records.EditIntent` from before the first step until the last: the write
+that removes it is the one that makes the change true. A step that fails, or an engine that reads
+the intent of a killed one, undoes the others. Ports are not in the intent: an engine that starts
+publishes those of the records.
+
+For a running container the caller holds its lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jaula.engine.containers import edit_request, restart_policy, selinux
+from jaula.engine.containers import health as container_health
+from jaula.engine.containers.liveness import has_exited, not_running
+from jaula.engine.containers.start import open_cgroup
+from jaula.engine.containers.update import Update
+from jaula.engine.model.seal import spec_seal
+from jaula.engine.networks import endpoints
+from jaula.engine.networks.connect import endpoint_fields
+from jaula.engine.oci_spec import live_mounts, resources
+from jaula.engine.threads import in_thread, shielded
+from jaula.engine.volumes.create import VolumeMounter
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure, Unavailable
+from jaula.spec.api import ContainerUpdate
+from jaula.spec.runtime import CPU, Linux, Memory, Pids, Resources, Spec, decode, encode
+from jaula.state.records import EditIntent, LiveChange, PortMapping, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from jaula.engine.containers.create import Bounds
+    from jaula.engine.containers.edit_request import Edit
+    from jaula.engine.containers.health_monitor import HealthMonitor
+    from jaula.engine.containers.start import Starter
+    from jaula.engine.model.container import Container
+    from jaula.engine.model.services import Services
+    from jaula.runtime.client import Shim
+    from jaula.spec.api import ContainerEdit
+    from jaula.spec.endpoint import PublishedPort
+    from jaula.state.records import ContainerRecord, MountRecord
+
+log = logging.getLogger("jaula.containers")
+
+AuthorizeEdit = Callable[["Edit"], "Bounds"] if TYPE_CHECKING else object
+"""Checks a decided change and returns the bounds of its mounts."""
+
+MAX_CHANGES = 50  # that a record keeps
+
+
+class Edits:
+    """The changes of one engine's containers."""
+
+    def __init__(self, services: Services, starter: Starter, health: HealthMonitor) -> None:
+        self._services = services
+        self._starter = starter
+        self._health = health
+
+    def decide(self, container: Container, body: ContainerEdit) -> Edit:
+        """Return the change that a request asks for, with its networks checked.
+
+        :raises Conflict: when the container has changed since the client read it.
+        :raises NotFound: when there is no such network.
+        :raises InvalidRequest: when the change is not valid.
+        """
+        store = self._services.network_store
+        body = msgspec.structs.replace(
+            body,
+            connect={store.find(ref): settings for ref, settings in body.connect.items()},
+            disconnect=tuple(store.find(ref) for ref in body.disconnect),
+        )
+        policy = body.update.restart_policy
+        if policy.name:
+            auto = container.record.body.host_config.auto_remove
+            restart_policy.check(policy, auto_remove=auto)
+        container_health.check(body.healthcheck)
+        return edit_request.decide(
+            container.record,
+            body,
+            self._services.host,
+            is_engine_socket=self._services.engine_sockets.is_engine_socket,
+        )
+
+    async def edit(
+        self, container: Container, body: ContainerEdit, authorize: AuthorizeEdit, by: str
+    ) -> Sequence[str]:
+        """Change a container and return warnings; ``by`` is the client, for the record.
+
+        :raises Conflict: when the container has changed since the client read it, a mount is in
+            use, or the container exits meanwhile.
+        :raises InvalidRequest: when the change is not valid.
+        :raises RuntimeFailure: when the kernel refuses it. Nothing has changed then.
+        """
+        if container.record.status in (Status.REMOVING, Status.DEAD, Status.RESTARTING):
+            raise Conflict(f"container {container.name} is {container.record.status}")
+        if container.record.edit_intent is not None:
+            await self.undo(container)
+        edit = self.decide(container, body)
+        if container.live and edit.mounts + edit.unmounted and container.record.resolved.external_runtime:
+            raise InvalidRequest("the mounts of a container of an external runtime cannot be changed")
+        bounds = authorize(edit)
+        for request in edit.mounts:
+            selinux.check_mount(self._services, request.mount)
+        lease = self._services.images.lease()
+        mounter = VolumeMounter(self._services)
+        try:
+            asked = msgspec.structs.replace(edit.resolved, mounts=edit.mounts, volumes_from=())
+            asking = msgspec.structs.replace(
+                container.record, resolved_request=asked, beneath=bounds.mount_prefixes
+            )
+            mounts = await mounter.create_sources(asking, lease)
+            steps = _Steps(self._services, self._starter, container, edit, body, mounts, bounds)
+            await steps.run(by, mounter.created)
+        except BaseException:
+            await asyncio.to_thread(mounter.undo)
+            raise
+        finally:
+            lease.close()
+        if body.healthcheck is not None and container.live:
+            container.change(health=None)
+            self._health.started(container)
+            self._health.watch(container)
+        self._services.events.emit(
+            "container",
+            "update",
+            container.id,
+            container.record.event_attributes | {"changes": "; ".join(edit.changes)},
+        )
+        return edit.warnings
+
+    async def undo(self, container: Container) -> None:
+        """Undo the change that a previous engine has begun. Safe for each of its steps."""
+        intent = container.record.edit_intent
+        if intent is None:
+            return
+        log.info("the change of container %s was interrupted and is undone", container.name)
+        await _undo(self._services, self._starter, container, intent)
+        for name in intent.volumes:
+            try:
+                await asyncio.to_thread(self._services.volumes.remove, name)
+            except JaulaError as error:
+                log.warning("volume %s: %s", name, error)
+
+
+class _Steps:
+    """The steps of one change."""
+
+    def __init__(
+        self,
+        services: Services,
+        starter: Starter,
+        container: Container,
+        edit: Edit,
+        body: ContainerEdit,
+        mounts: tuple[MountRecord, ...],
+        bounds: Bounds,
+    ) -> None:
+        self._services = services
+        self._starter = starter
+        self._container = container
+        self._edit = edit
+        self._request = body
+        self._mounts = mounts
+        prefixes = (*container.record.beneath, *bounds.mount_prefixes)
+        self._beneath = tuple(dict.fromkeys(prefixes))
+
+    async def run(self, by: str, volumes: tuple[str, ...]) -> None:
+        """Carry out all steps, or undo those that were.
+
+        :raises JaulaError: when one fails.
+        """
+        container, edit = self._container, self._edit
+        before, shim, live = container.record, container.shim, container.live
+        intent = EditIntent(
+            mounted=tuple(mount.destination for mount in self._mounts),
+            unmounted=edit.unmounted,
+            networks=endpoints.settings_of(before),
+            limits=_former_limits(before, self._request.update) if edit.limits else None,
+            volumes=volumes,
+        )
+        ports: list[PublishedPort] = []
+        changed_ports = False
+        if live and self._mounts:
+            await self._check_free()
+        try:
+            container.change(edit_intent=intent)
+            self._save()
+            if live and (self._mounts or edit.unmounted):
+                await self._change_mounts()
+            await self._change_networks()
+            current = list(container.record.endpoints)
+            if live and edit.changes_ports:
+                connector = self._starter.connector
+                ports, current = connector.change_ports(
+                    container.record, edit.ports, edit.unpublished
+                )
+                changed_ports = True
+            if live and edit.limits is not None:
+                await in_thread(_apply, self._services, before, edit.limits)
+            if live and (not container.live or container.shim is not shim):
+                raise not_running(container)
+            fields = self._fields(by, live=live)
+            if live:
+                fields |= endpoint_fields(current)
+            container.change(**fields)
+            self._save()
+        except BaseException as error:
+            exited = isinstance(error, JaulaError | OSError) and live
+            exited = exited and await shielded(has_exited(container, shim))
+            container.change(
+                body=before.body,
+                resolved_request=before.resolved_request,
+                mounts=before.mounts,
+                beneath=before.beneath,
+                live_changes=before.live_changes,
+                edit_intent=intent,
+            )
+            if changed_ports and container.live:
+                self._restore_ports(before, ports)
+            await shielded(_undo(self._services, self._starter, container, intent))
+            self._services.volume_mounts.leave_mounts(container, self._mounts)
+            if exited and not isinstance(error, InvalidRequest):
+                raise not_running(container) from error
+            if isinstance(error, RuntimeFailure):
+                raise _as_answer(error) from error
+            raise
+        await self._release(before)
+
+    def _fields(self, by: str, *, live: bool) -> dict[str, object]:
+        """Return the members of the record that the change sets."""
+        edit, record = self._edit, self._container.record
+        removed = {mount.destination for mount in edit.unmounted}
+        kept = tuple(mount for mount in record.mounts if mount.destination not in removed)
+        change = LiveChange(time.time_ns(), by, edit.changes, live)
+        return {
+            "body": edit.body,
+            "resolved_request": edit.resolved,
+            "mounts": (*kept, *self._mounts),
+            "beneath": self._beneath,
+            "live_changes": (*record.live_changes, change)[-MAX_CHANGES:],
+            "edit_intent": None,
+        }
+
+    def _save(self) -> None:
+        self._services.container_store.save(self._container)
+
+    async def _check_free(self) -> None:
+        """Check that nothing is mounted at the new destinations, which an undo would unmount.
+
+        :raises Conflict: when something is, or the container exits.
+        """
+        removed = {mount.destination for mount in self._edit.unmounted}
+        free = (mount.destination for mount in self._mounts)
+        shim = self._shim()
+        try:
+            nothing = Spec(linux=Linux())
+            await shim.change_mounts(nothing, (), free=tuple(d for d in free if d not in removed))
+        except RuntimeFailure as error:
+            if await has_exited(self._container, shim):
+                raise not_running(self._container) from error
+            raise _as_answer(error) from error
+
+    def _shim(self) -> Shim:
+        shim = self._container.shim
+        if shim is None:
+            raise Unavailable(f"the shim of container {self._container.name} is not connected yet")
+        return shim
+
+    async def _change_mounts(self) -> None:
+        record = msgspec.structs.replace(
+            self._container.record, mounts=self._mounts, beneath=self._beneath
+        )
+        await self._services.volume_mounts.use(record)
+        removed = tuple(mount.destination for mount in self._edit.unmounted)
+        detach = self._request.detach
+        await _mount(
+            self._services, self._starter, record, self._shim(), removed, detach=detach
+        )
+
+    async def _change_networks(self) -> None:
+        connector, store = self._starter.connector, self._services.network_store
+        for ref in self._request.disconnect:
+            await connector.disconnect(self._container, store.find(ref))
+        for ref, settings in self._request.connect.items():
+            await connector.connect(self._container, store.find(ref), settings)
+
+    def _restore_ports(self, before: ContainerRecord, ports: Sequence[PublishedPort]) -> None:
+        """Publish what was published before, by the same numbers."""
+        again = [
+            PortMapping(port.container_port, port.protocol, port.host_ip, port.host_port)
+            for port in self._edit.unpublished
+        ]
+        try:
+            _, current = self._starter.connector.change_ports(
+                self._container.record, again, tuple(ports)
+            )
+            self._container.change(**endpoint_fields(current))
+        except JaulaError as error:
+            log.warning("container %s: %s", before.name, error)
+
+    async def _release(self, before: ContainerRecord) -> None:
+        """Release what only the removed mounts used."""
+        if self._edit.unmounted:
+            self._services.volume_mounts.leave_mounts(self._container, self._edit.unmounted)
+        if self._mounts and self._container.live:
+            from jaula.engine.volumes.mount import emit_mounts
+
+            emit_mounts(
+                self._services.events, msgspec.structs.replace(before, mounts=self._mounts)
+            )
+
+
+async def _mount(
+    services: Services,
+    starter: Starter,
+    record: ContainerRecord,
+    shim: Shim,
+    removed: tuple[str, ...],
+    *,
+    detach: bool = False,
+    undo: bool = False,
+) -> None:
+    """Mount those of ``record`` in its running container, unmount others, and write the spec."""
+    path = services.config.paths.container(record.id) / "config.json"
+    former = decode(await in_thread(path.read_bytes))
+    made = live_mounts.partial_spec(record, former, services.host)
+    host_mounts = services.runtime.host_mounts if live_mounts.needs_host(made) else -1
+    await shim.change_mounts(
+        made, removed, detach=detach, undo=undo, host_mounts=host_mounts
+    )
+    document = encode(live_mounts.changed_spec(former, made, removed))
+    await in_thread(_write, path, document)
+    starter.on_spec(record, spec_seal(document))
+
+
+def _write(path: Path, document: bytes) -> None:
+    """Replace a file: a reader sees all of it or the former one."""
+    new = f"{path}.new"
+    with open(new, "wb", buffering=0) as file:
+        file.write(document)
+    os.rename(new, path)
+
+
+async def _undo(
+    services: Services, starter: Starter, container: Container, intent: EditIntent
+) -> None:
+    """Revert the steps of a change but its ports, whichever were done; remove the intent.
+
+    A step that cannot be reverted is logged. The others are.
+    """
+    record = container.record
+    if container.live and (intent.mounted or intent.unmounted) and container.shim is not None:
+        former = msgspec.structs.replace(record, mounts=intent.unmounted)
+        try:
+            await _mount(
+                services,
+                starter,
+                former,
+                container.shim,
+                intent.mounted,
+                detach=True,
+                undo=True,
+            )
+        except (JaulaError, OSError) as error:
+            _report(container, error)
+    await _undo_networks(services, starter, container, intent)
+    if container.live and intent.limits is not None:
+        try:
+            await in_thread(_restore_limits, services, record, intent.limits)
+        except (JaulaError, OSError) as error:
+            _report(container, error)
+    container.change(edit_intent=None)
+    services.container_store.save(container)
+
+
+async def _undo_networks(
+    services: Services, starter: Starter, container: Container, intent: EditIntent
+) -> None:
+    before = intent.networks or {}
+    for name in endpoints.settings_of(container.record):
+        if name not in before:
+            try:
+                await starter.connector.disconnect(container, name)
+            except (JaulaError, OSError) as error:
+                _report(container, error)
+    for name, settings in before.items():
+        if name not in endpoints.settings_of(container.record):
+            try:
+                await starter.connector.connect(container, name, settings)
+            except (JaulaError, OSError) as error:
+                _report(container, error)
+
+
+def _report(container: Container, error: Exception) -> None:
+    if container.live:
+        log.warning("container %s: undo of a change: %s", container.name, error)
+
+
+def _as_answer(error: RuntimeFailure) -> JaulaError:
+    """Return the error of the shim with the status of a request that cannot be carried out."""
+    if error.errno in (errno.EBUSY, errno.EEXIST, errno.ENOENT):
+        return Conflict(error.message)
+    if error.errno in (errno.EROFS, errno.EXDEV, errno.EPERM, errno.ELOOP, errno.ENOTDIR):
+        return InvalidRequest(error.message)
+    return error
+
+
+# -- limits --------------------------------------------------------------------------------------
+
+
+def _apply(services: Services, record: ContainerRecord, update: Update) -> None:
+    if update.limits is None:
+        return
+    try:
+        with open_cgroup(services, record) as cgroup:
+            cgroup.apply(update.limits)
+    except NotFound as error:
+        raise Conflict(f"container {record.name} has no cgroup") from error
+
+
+def _former_limits(record: ContainerRecord, update: ContainerUpdate) -> ContainerUpdate:
+    """Return the update itself: its members name the limits to restore from the record."""
+    return msgspec.structs.replace(update, restart_policy=ContainerUpdate().restart_policy)
+
+
+def _restore_limits(services: Services, record: ContainerRecord, update: ContainerUpdate) -> None:
+    """Write the limits of the record that an update had changed."""
+    old = record.resolved.resources
+    merged = msgspec.structs.replace(
+        old,
+        **{
+            name: getattr(update, name)
+            for name in ("memory", "memory_swap", "nano_cpus", "cpu_quota", "pids_limit")
+            if getattr(update, name) != getattr(ContainerUpdate(), name)
+        },
+    )
+    limits = resources.change(update, merged, old, services.host)
+    with open_cgroup(services, record) as cgroup:
+        cgroup.apply(_explicit(limits, update))
+
+
+def _explicit(limits: Resources, update: ContainerUpdate) -> Resources:
+    """Return limits in which an absent one that an update had set is unlimited. Pure."""
+    memory = limits.memory
+    if update.memory or update.memory_swap or update.memory_reservation:
+        memory = memory or Memory()
+        memory = msgspec.structs.replace(
+            memory,
+            limit=-1 if memory.limit is None else memory.limit,
+            swap=-1 if memory.swap is None else memory.swap,
+            reservation=-1 if memory.reservation is None else memory.reservation,
+        )
+    cpu = limits.cpu
+    if update.nano_cpus or update.cpu_quota or update.cpu_period or update.cpu_shares:
+        cpu = cpu or CPU()
+        cpu = msgspec.structs.replace(
+            cpu,
+            quota=-1 if cpu.quota is None else cpu.quota,
+            shares=1024 if cpu.shares is None else cpu.shares,
+        )
+    pids = limits.pids
+    if update.pids_limit is not None and pids is None:
+        pids = Pids(-1)
+    return msgspec.structs.replace(limits, memory=memory, cpu=cpu, pids=pids)

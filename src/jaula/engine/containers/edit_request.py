@@ -1,0 +1,359 @@
+"""Decide a change of a container that exists (``jaula edit``): what it has afterwards. Pure.
+
+The result is a value from which the change is authorized, carried out and recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from jaula.engine.containers.update import Update, merge_limits
+from jaula.engine.networks import endpoints, port_bindings
+from jaula.engine.volumes import mount_spec
+from jaula.errors import Conflict, InvalidRequest
+from jaula.spec.api import ContainerCreate, ContainerEdit, ContainerUpdate, HostConfig, Mount
+from jaula.state.records import ENGINE_SOCKET, IMAGE_MOUNT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jaula.engine.oci_spec.inputs import HostFacts
+    from jaula.spec.api import PortBinding
+    from jaula.spec.endpoint import PublishedPort
+    from jaula.state.records import (
+        ContainerRecord,
+        MountRecord,
+        MountRequest,
+        PortMapping,
+        ResolvedRequest,
+    )
+
+Bindings = dict[str, tuple["PortBinding", ...]]
+
+
+class Edit(NamedTuple):
+    """A decided change: the request afterwards, and the steps of a running container."""
+
+    body: ContainerCreate
+    resolved: ResolvedRequest
+    mounts: tuple[MountRequest, ...]
+    unmounted: tuple[MountRecord, ...]
+    ports: tuple[PortMapping, ...]
+    unpublished: tuple[PublishedPort, ...]
+    limits: Update | None
+    warnings: tuple[str, ...]
+    changes: tuple[str, ...]  # in words
+
+    @property
+    def changes_ports(self) -> bool:
+        """Whether published ports are added or removed."""
+        return bool(self.ports or self.unpublished)
+
+
+def version(record: ContainerRecord) -> str:
+    """Return a hash of everything that an edit may change."""
+    networks = endpoints.settings_of(record)
+    state = (record.body, record.resolved.resources, record.mounts, networks)
+    text = msgspec.json.encode(state, order="deterministic")
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def document(record: ContainerRecord) -> dict[str, Any]:
+    """Return what can be edited, as the API shows it."""
+    host, limits = record.body.host_config, record.resolved.resources
+    unset = ContainerUpdate()
+    return {
+        "Version": version(record),
+        "Name": record.name,
+        "PortBindings": msgspec.to_builtins(host.port_bindings),
+        "Mounts": [
+            {
+                "Type": mount.type,
+                "Source": mount.name if mount.type == "volume" else mount.source,
+                "Target": mount.destination,
+                "ReadOnly": mount.read_only,
+            }
+            for mount in record.mounts
+        ],
+        "Networks": list(endpoints.settings_of(record)),
+        "RestartPolicy": msgspec.to_builtins(host.restart_policy),
+        "Limits": {
+            name: value
+            for name in _LIMITS
+            if (value := getattr(limits, _FIELDS[name])) != getattr(unset, _FIELDS[name])
+        },
+        "Labels": record.body.labels,
+        "Healthcheck": msgspec.to_builtins(record.body.healthcheck),
+    }
+
+
+_LIMITS = (
+    *("Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpuPeriod"),
+    *("CpuQuota", "CpusetCpus", "CpusetMems", "PidsLimit", "BlkioWeight"),
+)
+_FIELDS = {
+    encoded: name
+    for name, encoded in zip(
+        ContainerUpdate.__struct_fields__, ContainerUpdate.__struct_encode_fields__, strict=True
+    )
+}
+
+
+def decide(
+    record: ContainerRecord,
+    edit: ContainerEdit,
+    host: HostFacts,
+    *,
+    is_engine_socket: Callable[[str], bool] = lambda path: False,
+) -> Edit:
+    """Return the change of a container.
+
+    :raises Conflict: when the container is not the one of ``edit.version`` any more, or is of a pod.
+    :raises InvalidRequest: when the change is not valid, or changes nothing.
+    """
+    if record.in_pod:
+        raise Conflict(
+            f"container {record.name} is of a pod, which the client of the CRI changes",
+            hint="change the pod",
+        )
+    if edit.version and edit.version != version(record):
+        raise Conflict(
+            f"container {record.name} was changed by another client meanwhile",
+            hint="read it again, and repeat the change",
+        )
+    networks = endpoints.settings_of(record)
+    host_config = record.body.host_config
+    bindings, unpublished = _without_ports(record, edit.unpublish)
+    ports = port_bindings.port_mappings(_with_ports({}, edit.publish))
+    bindings = _with_bindings(bindings, edit.publish)
+    if ports or unpublished or edit.unpublish:
+        _check_ports(record)
+    unmounted = tuple(_mount_of(record, path) for path in edit.unmount)
+    mounts = mount_spec.mount_requests(
+        ContainerCreate(host_config=HostConfig(mounts=edit.mounts)), is_engine_socket
+    )
+    _check_mounts(record, mounts, unmounted)
+    destinations = {mount.destination for mount in unmounted}
+    host_config = _without_mounts(host_config, destinations)
+    labels = {k: v for k, v in record.body.labels.items() if k not in edit.remove_labels}
+    for name in edit.remove_labels:
+        if name not in record.body.labels:
+            raise InvalidRequest(f"container {record.name} has no label {name}")
+    for name in edit.disconnect:
+        if name not in networks:
+            raise InvalidRequest(f"container {record.name} is not connected to network {name}")
+    body = msgspec.structs.replace(
+        record.body,
+        labels=labels | edit.labels,
+        volumes={k: v for k, v in record.body.volumes.items() if k not in destinations},
+        exposed_ports=record.body.exposed_ports | {port: {} for port in edit.publish},
+        healthcheck=edit.healthcheck or record.body.healthcheck,
+        host_config=msgspec.structs.replace(
+            host_config, port_bindings=bindings, mounts=(*host_config.mounts, *edit.mounts)
+        ),
+    )
+    kept = tuple(r for r in record.resolved.mounts if r.mount.destination not in destinations)
+    resolved = msgspec.structs.replace(
+        record.resolved,
+        mounts=(*kept, *mounts),
+        ports=port_bindings.port_mappings(body),
+    )
+    changed = msgspec.structs.replace(record, body=body, resolved_request=resolved)
+    limits = None
+    if edit.update != ContainerUpdate():
+        limits = merge_limits(changed, edit.update, host)
+        body, resolved = limits.body, limits.resolved
+    changes = tuple(_words(edit, unmounted))
+    if not changes:
+        raise InvalidRequest("the edit changes nothing")
+    warnings = limits.warnings if limits else ()
+    return Edit(body, resolved, mounts, unmounted, ports, unpublished, limits, warnings, changes)
+
+
+# -- ports ---------------------------------------------------------------------------------------
+
+
+def _check_ports(record: ContainerRecord) -> None:
+    net = record.resolved.namespaces.net
+    if net.host or net.container:
+        other = "the host" if net.host else "another container"
+        raise InvalidRequest(
+            f"container {record.name} has the network of {other}, and publishes no ports itself"
+        )
+    if record.body.host_config.profile == "honeypot":
+        raise InvalidRequest("the ports of a honeypot cannot be changed while it exists")
+
+
+def _with_ports(present: Bindings, added: Bindings) -> ContainerCreate:
+    host = HostConfig(port_bindings=_with_bindings(present, added))
+    return ContainerCreate(host_config=host)
+
+
+def _with_bindings(present: Bindings, added: Bindings) -> Bindings:
+    """Return bindings with others, each once.
+
+    :raises InvalidRequest: when the container has one of them.
+    """
+    result = dict(present)
+    for text, bindings in added.items():
+        port, protocol = port_bindings.parse_port(text)
+        key = f"{port}/{protocol}"
+        for binding in bindings:
+            if binding.host_port not in ("", "0") and binding in result.get(key, ()):
+                raise InvalidRequest(f"port {_port_words(key, binding)} is published already")
+            result[key] = (*result.get(key, ()), binding)
+    return result
+
+
+def _without_ports(
+    record: ContainerRecord, removed: Bindings
+) -> tuple[Bindings, tuple[PublishedPort, ...]]:
+    """Return the bindings without others, and the published ports that end with them.
+
+    :raises InvalidRequest: when a port is not published.
+    """
+    bindings = dict(record.body.host_config.port_bindings)
+    ended: list[PublishedPort] = []
+    for text, requests in removed.items():
+        port, protocol = port_bindings.parse_port(text)
+        key = f"{port}/{protocol}"
+        for request in requests:
+            published = [
+                each
+                for each in record.ports
+                if (each.container_port, each.protocol) == (port, protocol)
+                and request.host_port in ("", "0", str(each.host_port))
+                and request.host_ip in ("", each.host_ip)
+                and each not in ended
+            ]
+            numbers = {str(each.host_port) for each in published}
+            matching = [
+                binding
+                for binding in bindings.get(key, ())
+                if request.host_ip in ("", binding.host_ip)
+                and _may_be(binding, request.host_port, numbers)
+            ]
+            if request.host_port not in ("", "0") and len(matching) > 1:
+                exact = [b for b in matching if b.host_port == request.host_port]
+                matching = (exact or matching)[:1]
+            if not matching:
+                what = _port_words(key, request)
+                hint = None
+                if published:
+                    hint = "it was published by --publish-all"
+                raise InvalidRequest(f"port {what} is not published", hint=hint)
+            left = [binding for binding in bindings[key] if binding not in matching]
+            bindings[key] = tuple(left)
+            if not left:
+                del bindings[key]
+            ended += published
+    return bindings, tuple(ended)
+
+
+def _may_be(binding: PortBinding, host_port: str, numbers: Iterable[str]) -> bool:
+    """Return whether a binding is the one of a host port; ``numbers`` are published now."""
+    if host_port in ("", "0") or binding.host_port == host_port:
+        return True
+    is_choice = binding.host_port in ("", "0") or "-" in binding.host_port
+    return is_choice and host_port in numbers
+
+
+def _port_words(key: str, binding: PortBinding) -> str:
+    address = f"{binding.host_ip}:" if binding.host_ip else ""
+    return f"{address}{binding.host_port}:{key}" if address or binding.host_port else key
+
+
+# -- mounts --------------------------------------------------------------------------------------
+
+
+def _mount_of(record: ContainerRecord, path: str) -> MountRecord:
+    destination = mount_spec.destination(path)
+    for mount in record.mounts:
+        if mount.destination == destination:
+            if mount.type not in ("bind", "volume", "tmpfs"):
+                raise InvalidRequest(f"a mount of type {mount.type} cannot be removed: {path}")
+            return mount
+    raise InvalidRequest(f"container {record.name} has no mount at {path}")
+
+
+def _check_mounts(
+    record: ContainerRecord, added: Iterable[MountRequest], removed: Iterable[MountRecord]
+) -> None:
+    gone = {mount.destination for mount in removed}
+    present = {mount.destination for mount in record.mounts} - gone
+    for request in added:
+        mount = request.mount
+        if mount.destination in present:
+            raise InvalidRequest(f"Duplicate mount point: {mount.destination}")
+        if mount.type in (IMAGE_MOUNT, ENGINE_SOCKET):
+            raise InvalidRequest(
+                f"a mount of type {mount.type} cannot be added to a container that exists",
+                hint="bind, volume and tmpfs can",
+            )
+        if mount.shared:
+            raise InvalidRequest(
+                f"propagation {mount.propagation} cannot be added to a container that exists"
+            )
+    for mount in removed:
+        below = [path for path in sorted(present) if path.startswith(f"{mount.destination}/")]
+        if below:
+            raise InvalidRequest(
+                f"the mount at {below[0]} is below {mount.destination}", hint="remove both"
+            )
+
+
+def _without_mounts(host: HostConfig, destinations: set[str]) -> HostConfig:
+    """Return the configuration without the mounts at these destinations."""
+    if not destinations:
+        return host
+
+    def kept(mount: Mount) -> bool:
+        return mount_spec.destination(mount.target) not in destinations if mount.target else True
+
+    return msgspec.structs.replace(
+        host,
+        binds=tuple(
+            text
+            for text in host.binds
+            if mount_spec.destination(mount_spec.split_bind(text)[1]) not in destinations
+        ),
+        mounts=tuple(mount for mount in host.mounts if kept(mount)),
+        tmpfs={
+            path: options
+            for path, options in host.tmpfs.items()
+            if mount_spec.destination(path) not in destinations
+        },
+    )
+
+
+# -- words ---------------------------------------------------------------------------------------
+
+
+def _words(edit: ContainerEdit, unmounted: Iterable[MountRecord]) -> Iterable[str]:
+    """Yield each change in words, for the audit log, the events and ``verify``."""
+    for verb, ports in (("unpublish", edit.unpublish), ("publish", edit.publish)):
+        for key, bindings in ports.items():
+            yield from (f"{verb} {_port_words(key, binding)}" for binding in bindings)
+    for mount in unmounted:
+        yield f"unmount {mount.destination}"
+    for added in edit.mounts:
+        source = f" {added.source}" if added.source else ""
+        yield f"mount {added.type}{source} at {added.target}{' ro' if added.read_only else ''}"
+    yield from (f"disconnect {name}" for name in edit.disconnect)
+    yield from (f"connect {name}" for name in edit.connect)
+    unset = ContainerUpdate()
+    for name, encoded in zip(
+        ContainerUpdate.__struct_fields__, ContainerUpdate.__struct_encode_fields__, strict=True
+    ):
+        value = getattr(edit.update, name)
+        if value == getattr(unset, name):
+            continue
+        shown = value.name if name == "restart_policy" else value
+        yield f"set {encoded}={shown}"
+    yield from (f"label {name}={value}" for name, value in edit.labels.items())
+    yield from (f"remove label {name}" for name in edit.remove_labels)
+    if edit.healthcheck is not None:
+        yield f"healthcheck {' '.join(edit.healthcheck.test)}".rstrip()
