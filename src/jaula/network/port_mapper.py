@@ -447,9 +447,7 @@ class PortMapper:
             self._add(nets, gateways, container_id, bindings)
         except JaulaError:
             self._withdraw(nets.values(), container_id, bindings)
-            again = self._ports.allocate(
-                container_id, map(_as_request, removed), _target(gateways)
-            )
+            again = self._ports.allocate(container_id, map(_as_request, removed), _target(gateways))
             self._add(nets, gateways, container_id, again)
             raise
         return bindings

@@ -300,8 +300,9 @@ class ContainerUpdate(Resources, frozen=True, kw_only=True):
 class ContainerEdit(Document, frozen=True, kw_only=True):
     """``POST /jaula/containers/{id}/edit``: change a container, also while it runs. All or nothing.
 
-    ``version`` is that of the document of ``GET``; empty: whatever the container is now. ``publish``
-    and ``unpublish`` are as ``PortBindings``; an empty host port of the latter stands for each one.
+    ``version`` is that of the document of ``GET``; empty: whatever the container is now.
+    ``publish`` and ``unpublish`` are as ``PortBindings``; an empty host port of the latter stands
+    for each one.
     ``unmount`` are destinations; with ``detach`` a mount that is in use is removed as well.
     ``update`` has the limits and the restart policy.
     """
@@ -451,8 +452,9 @@ DEBUG_IMAGE = "busybox"
 class DebugCreate(ExecCreate, frozen=True, kw_only=True):
     """``POST /jaula/containers/{id}/debug``: an exec with the tools of an image.
 
-    ``image`` is :data:`DEBUG_IMAGE` if it is empty. ``target`` is a pid as the container sees it, or the name
-    of a program; empty for the container's first process. Without ``cmd`` a shell of the image.
+    ``image`` is :data:`DEBUG_IMAGE` if it is empty. ``target`` is a pid as the container sees it,
+    or the name of a program; empty for the container's first process. Without ``cmd`` a shell of
+    the image runs.
     """
 
     image: str = ""

@@ -1,7 +1,8 @@
 """The audited container: what was requested, and its init process as the kernel shows it.
 
 The request comes from two documents. Of the engine's inspect document only these keys are used:
-``Id``; ``Image``; ``PauseRequested``; ``RequestSeal``; ``ResolvConfPath``; ``State.Pid``;
+``Changes``; ``Id``; ``Image``; ``PauseRequested``; ``RequestSeal``; ``ResolvConfPath``;
+``State.Pid``;
 ``GraphDriver``; ``Mounts[]`` (Type, Source, Destination, RW, Propagation);
 ``NetworkSettings.Networks.*`` (IPAddress, IPPrefixLen, MacAddress, EndpointID, Gateway) and
 ``NetworkSettings.Ports``; ``Pod``; and of ``HostConfig`` Privileged, CapAdd, CapDrop, SecurityOpt,

@@ -30,7 +30,8 @@ def run(options: Options) -> int:
     if not body:
         from jaula.cli.containers import editor
 
-        return editor.run(client, path, detach=options.on("detach"))
+        detach = options.on("detach")
+        return editor.run(client, path, lambda change: apply(client, path, change), detach=detach)
     if options.on("detach"):
         body["Detach"] = True
     apply(client, path, body)
@@ -129,4 +130,3 @@ COMMAND = Command(
     see_also=("update", "network connect", "port", "debug"),
     completes="container",
 )
-

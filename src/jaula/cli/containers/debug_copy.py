@@ -72,6 +72,10 @@ def run(
         query = (("container", container["Id"]), ("comment", "jaula debug"))
         image = str(client.document("POST", "/commit", query, {})["Id"])
     session = ""
+
+    def start() -> None:
+        client.request("POST", f"/containers/{session}/start")
+
     try:
         created = client.document("POST", "/containers/create", (), body | {"Image": image})
         session = str(created["Id"])
@@ -79,7 +83,7 @@ def run(
             client,
             session,
             options,
-            lambda: client.request("POST", f"/containers/{session}/start"),
+            start,
             tty=request["Tty"],
             stdin=request["AttachStdin"],
             stdout=True,

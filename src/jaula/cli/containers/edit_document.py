@@ -191,8 +191,7 @@ def _change_limits(former: dict[str, Any], edited: dict[str, Any], body: dict[st
     for key in old:
         if key not in new:
             raise CliError(
-                f"limits: {key} cannot be removed while the container exists",
-                hint="give another value; -1 for no limit of memory-swap or pids-limit",
+                f"limits: {key} cannot be removed while the container exists; give another value"
             )
     if update:
         body["Update"] = update

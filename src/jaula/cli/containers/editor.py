@@ -14,10 +14,10 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from jaula.cli.commands import edit
 from jaula.cli.errors import CliError, EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from jaula.cli.client.client import Client
@@ -26,8 +26,8 @@ _CONFLICT = 409
 _FAILED = "# The change failed: "
 
 
-def run(client: Client, path: str, *, detach: bool) -> int:
-    """Edit the container of an API path.
+def run(client: Client, path: str, apply: Callable[[dict[str, Any]], None], *, detach: bool) -> int:
+    """Edit the container of an API path; ``apply`` sends the change.
 
     :raises CliError: when the editor fails, or the change is not valid and is given up.
     """
@@ -57,7 +57,7 @@ def run(client: Client, path: str, *, detach: bool) -> int:
                     print("edit cancelled, no changes made")
                     return 0
                 body |= {"Version": document["Version"]} | ({"Detach": True} if detach else {})
-                edit.apply(client, path, body)
+                apply(body)
             except EngineError as error:
                 if error.code == _CONFLICT and "changed by another client" in error.reason:
                     _keep(text, document["Name"])
@@ -80,7 +80,10 @@ def _edit(file: str, text: str) -> str:
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
-    command = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    command = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not command and not (os.isatty(0) and os.isatty(1)):
+        raise CliError("nothing to change: give a flag, or run it in a terminal for an editor")
+    command = command or "vi"
     try:
         status = subprocess.run([*shlex.split(command), file], check=False).returncode
     except OSError as error:
@@ -101,9 +104,7 @@ def _with_message(text: str, message: str) -> str:
 
 
 def _without_message(text: str) -> str:
-    return "".join(
-        line for line in text.splitlines(keepends=True) if not line.startswith(_FAILED)
-    )
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(_FAILED))
 
 
 def _content(text: str) -> list[str]:

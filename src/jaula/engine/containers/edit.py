@@ -16,6 +16,7 @@ import errno
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,7 +38,7 @@ from jaula.spec.runtime import CPU, Linux, Memory, Pids, Resources, Spec, decode
 from jaula.state.records import EditIntent, LiveChange, PortMapping, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from jaula.engine.containers.create import Bounds
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.containers")
 
-AuthorizeEdit = Callable[["Edit"], "Bounds"] if TYPE_CHECKING else object
+AuthorizeEdit = Callable[["Edit"], "Bounds"]
 """Checks a decided change and returns the bounds of its mounts."""
 
 MAX_CHANGES = 50  # that a record keeps
@@ -107,8 +108,14 @@ class Edits:
         if container.record.edit_intent is not None:
             await self.undo(container)
         edit = self.decide(container, body)
-        if container.live and edit.mounts + edit.unmounted and container.record.resolved.external_runtime:
-            raise InvalidRequest("the mounts of a container of an external runtime cannot be changed")
+        if (
+            container.live
+            and edit.mounts + edit.unmounted
+            and container.record.resolved.external_runtime
+        ):
+            raise InvalidRequest(
+                "the mounts of a container of an external runtime cannot be changed"
+            )
         bounds = authorize(edit)
         for request in edit.mounts:
             selinux.check_mount(self._services, request.mount)
@@ -284,9 +291,7 @@ class _Steps:
         await self._services.volume_mounts.use(record)
         removed = tuple(mount.destination for mount in self._edit.unmounted)
         detach = self._request.detach
-        await _mount(
-            self._services, self._starter, record, self._shim(), removed, detach=detach
-        )
+        await _mount(self._services, self._starter, record, self._shim(), removed, detach=detach)
 
     async def _change_networks(self) -> None:
         connector, store = self._starter.connector, self._services.network_store
@@ -316,9 +321,7 @@ class _Steps:
         if self._mounts and self._container.live:
             from jaula.engine.volumes.mount import emit_mounts
 
-            emit_mounts(
-                self._services.events, msgspec.structs.replace(before, mounts=self._mounts)
-            )
+            emit_mounts(self._services.events, msgspec.structs.replace(before, mounts=self._mounts))
 
 
 async def _mount(
@@ -336,9 +339,7 @@ async def _mount(
     former = decode(await in_thread(path.read_bytes))
     made = live_mounts.partial_spec(record, former, services.host)
     host_mounts = services.runtime.host_mounts if live_mounts.needs_host(made) else -1
-    await shim.change_mounts(
-        made, removed, detach=detach, undo=undo, host_mounts=host_mounts
-    )
+    await shim.change_mounts(made, removed, detach=detach, undo=undo, host_mounts=host_mounts)
     document = encode(live_mounts.changed_spec(former, made, removed))
     await in_thread(_write, path, document)
     starter.on_spec(record, spec_seal(document))

@@ -111,7 +111,7 @@ def decide(
 ) -> Edit:
     """Return the change of a container.
 
-    :raises Conflict: when the container is not the one of ``edit.version`` any more, or is of a pod.
+    :raises Conflict: when the container has changed since ``edit.version``, or is of a pod.
     :raises InvalidRequest: when the change is not valid, or changes nothing.
     """
     if record.in_pod:

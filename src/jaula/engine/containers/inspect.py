@@ -107,6 +107,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "NetworkSettings": network_settings.settings(record, services.network_store.id_of),
         **_egress(services, record),
         **_migration(record),
+        **_changes(record),
         **pod(services, record),
     }
 
@@ -118,6 +119,23 @@ def _egress(services: Services, record: ContainerRecord) -> dict[str, Any]:
     refused = services.network_manager.refused_egress(record.id)
     rows = [{"Destination": row.destination, "Packets": row.packets} for row in refused]
     return {"EgressRefused": rows}
+
+
+def _changes(record: ContainerRecord) -> dict[str, Any]:
+    """Return the member ``Changes`` of a container that ``edit`` has changed."""
+    if not record.live_changes:
+        return {}
+    return {
+        "Changes": [
+            {
+                "At": timestamp.format_time(change.at),
+                "By": change.by,
+                "Changes": list(change.changes),
+                "Running": change.running,
+            }
+            for change in record.live_changes
+        ]
+    }
 
 
 def _migration(record: ContainerRecord) -> dict[str, Any]:

@@ -80,6 +80,4 @@ def changed_spec(former: Spec, made: Spec, removed: Collection[str]) -> Spec:
         annotations.pop(name, None)
         if present:
             annotations[name] = encode_destinations(tuple(present))
-    return msgspec.structs.replace(
-        former, mounts=(*kept, *made.mounts), annotations=annotations
-    )
+    return msgspec.structs.replace(former, mounts=(*kept, *made.mounts), annotations=annotations)

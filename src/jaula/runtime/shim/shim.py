@@ -387,9 +387,7 @@ class Shim:
         def work() -> ProcessHandle:
             from jaula.runtime import live_mounts
 
-            live_mounts.change(
-                request, self.init.pid, self.pidfd, self.request.bundle, host_mounts
-            )
+            live_mounts.change(request, self.init.pid, self.pidfd, self.request.bundle, host_mounts)
             return ProcessHandle(self.init.pid)
 
         self.spawn_helper.run(work)

@@ -386,12 +386,11 @@ class ContainersApi:
         privileges = action.authorize(
             (*relaxations.of_edit(edit.resolved, edit.mounts), *relaxations.of_update(body.update))
         )
-        if any(request.mount.type == "bind" for request in edit.mounts):
-            if not session.is_admin and session.caller.key != record.owner:
-                raise session.denial(
-                    f"mount a directory of the host in container {container.name}",
-                    "its owner may",
-                )
+        binds = any(request.mount.type == "bind" for request in edit.mounts)
+        if binds and not session.is_admin and session.caller.key != record.owner:
+            # Such a mount has the rights of the container's owner.
+            what = f"mount a directory of the host in container {container.name}"
+            raise session.denial(what, "its owner may")
         asked = msgspec.structs.replace(edit.resolved, mounts=edit.mounts, volumes_from=())
         action.reserve(Share.VOLUMES, session.authorize_volumes(asked))
         if edit.limits is not None:
