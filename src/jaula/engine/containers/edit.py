@@ -126,11 +126,16 @@ class Edits:
             asking = msgspec.structs.replace(
                 container.record, resolved_request=asked, beneath=bounds.mount_prefixes
             )
+            if missing := tuple(r.mount.name for r in mounter.missing(asked) if r.mount.name):
+                self._intend_volumes(container, missing)
             mounts = await mounter.create_sources(asking, lease)
             steps = _Steps(self._services, self._starter, container, edit, body, mounts, bounds)
             await steps.run(by, mounter.created)
         except BaseException:
             await asyncio.to_thread(mounter.undo)
+            if container.record.edit_intent is not None:
+                container.change(edit_intent=None)
+                self._services.container_store.save(container)
             raise
         finally:
             lease.close()
@@ -146,6 +151,12 @@ class Edits:
         )
         return edit.warnings
 
+    def _intend_volumes(self, container: Container, names: tuple[str, ...]) -> None:
+        """Record the names of volumes that will be created."""
+        networks = endpoints.settings_of(container.record)
+        container.change(edit_intent=EditIntent(networks=networks, volumes=names))
+        self._services.container_store.save(container)
+
     async def undo(self, container: Container) -> None:
         """Undo the change that a previous engine has begun. Safe for each of its steps."""
         intent = container.record.edit_intent
@@ -153,7 +164,10 @@ class Edits:
             return
         log.info("the change of container %s was interrupted and is undone", container.name)
         await _undo(self._services, self._starter, container, intent)
+        used = {m.name for each in self._services.container_store for m in each.record.mounts}
         for name in intent.volumes:
+            if name in used or not self._services.volumes.exists(name):
+                continue
             try:
                 await asyncio.to_thread(self._services.volumes.remove, name)
             except JaulaError as error:

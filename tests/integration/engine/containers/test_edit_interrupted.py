@@ -1,0 +1,190 @@
+"""SIGKILL of the engine at each step of an edit: all of it is in effect afterwards, or nothing."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import load_image
+from harness import leaks
+from harness.containers import eventually, inspect
+from harness.engine import PrivateEngine
+
+SCRIPT = Path(__file__).parents[3] / "harness/edit_faults.py"
+EDIT = {
+    "Publish": {"80/tcp": [{"HostIp": "127.0.0.1"}]},
+    "Unpublish": {"81/tcp": [{}]},
+    "Mounts": [
+        {"Type": "volume", "Source": "added", "Target": "/added"},
+        {"Type": "tmpfs", "Target": "/memory"},
+    ],
+    "Unmount": ["/former"],
+    "Connect": {"second": {}},
+    "Update": {"Memory": 64 << 20, "MemorySwap": 64 << 20, "RestartPolicy": {"Name": "always"}},
+    "Labels": {"edited": "yes"},
+}
+
+
+class FaultyEngine(PrivateEngine):
+    """An engine with the steps of :mod:`harness.edit_faults`."""
+
+    @property
+    def fault(self) -> Path:
+        return self.root / "fault"
+
+    def command(self) -> list[str]:
+        words = super().command()
+        return [sys.executable, str(SCRIPT), str(self.fault), *words[words.index("daemon") :]]
+
+
+@pytest.fixture(scope="module")
+def faulty(worker_index: int) -> Iterator[FaultyEngine]:
+    private = FaultyEngine((worker_index + 97) % 250 + 1)
+    with leaks.nothing_left(private):
+        load_image(private, "busybox")
+        assert private.request("POST", "/networks/create", {"Name": "second"}).status == 201
+        yield private
+        private.request("DELETE", "/networks/second")
+
+
+@pytest.mark.parametrize("stride", [6, pytest.param(1, marks=pytest.mark.soak)])
+def test_an_edit_is_done_or_undone_wherever_the_engine_is_killed(
+    faulty: FaultyEngine, stride: int
+) -> None:
+    undone, step = 0, 1 - stride
+    while True:
+        step += stride
+        name = f"edited-{step}"
+        create(faulty, name)
+        before = state(faulty, name)
+        faulty.fault.write_text(str(step))
+        try:
+            reply = faulty.request("POST", f"/jaula/containers/{name}/edit", EDIT)
+        except (OSError, http.client.HTTPException):
+            assert faulty.process is not None
+            faulty.process.wait(10)
+            faulty.process = None
+            faulty.fault.unlink()
+            faulty.start()
+        else:
+            assert reply.status == 200, reply
+            assert step > int(faulty.fault.read_text())
+            remove(faulty, name)
+            break
+        after = state(faulty, name)
+        if after["labels"]:
+            assert_changed(before, after)
+        else:
+            undone += 1
+            assert after == before, step
+            assert faulty.request("GET", "/volumes/added").status == 404
+        remove(faulty, name)
+    assert undone * stride > 15
+
+
+def create(engine: FaultyEngine, name: str) -> None:
+    body = {
+        "Image": "busybox",
+        "Cmd": ["sh", "-c", "for port in 80 81 82; do httpd -p $port; done; exec sleep 600"],
+        "ExposedPorts": {"81/tcp": {}, "82/tcp": {}},
+        "HostConfig": {
+            "Binds": ["former:/former"],
+            "PortBindings": {
+                "81/tcp": [{"HostIp": "127.0.0.1"}],
+                "82/tcp": [{"HostIp": "127.0.0.1"}],
+            },
+        },
+    }
+    assert engine.request("POST", f"/containers/create?name={name}", body).status == 201
+    assert engine.request("POST", f"/containers/{name}/start").status == 204
+    ports = inspect(engine, name)["NetworkSettings"]["Ports"]
+    eventually(lambda: all(map(answers, ports.values())), "the web servers answer")
+
+
+def remove(engine: FaultyEngine, name: str) -> None:
+    assert engine.request("DELETE", f"/containers/{name}?force=1").status == 204
+    for volume in ("added", "former"):
+        engine.request("DELETE", f"/volumes/{volume}")
+
+
+def state(engine: FaultyEngine, name: str) -> dict[str, Any]:
+    """Return what an edit may change, of the record and of the kernel."""
+    document = inspect(engine, name)
+    pid = document["State"]["Pid"]
+    table = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    ports = document["NetworkSettings"]["Ports"]
+    return {
+        "mounted": sorted(line.split()[4] for line in table),
+        "mounts": sorted(mount["Destination"] for mount in document["Mounts"]),
+        "ports": ports,
+        "bindings": document["HostConfig"]["PortBindings"],
+        "answers": sorted(port for port in ports if answers(ports[port])),
+        "networks": sorted(document["NetworkSettings"]["Networks"]),
+        "interfaces": sorted(
+            line.split(":")[0].strip()
+            for line in Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
+        ),
+        "memory": document["HostConfig"]["Memory"],
+        "limit": limit_of(pid),
+        "restart": document["HostConfig"]["RestartPolicy"]["Name"],
+        "labels": document["Config"]["Labels"],
+        "changes": len(document.get("Changes", ())),
+        "spec": sorted(m["destination"] for m in spec_of(engine, name)["mounts"]),
+    }
+
+
+def answers(bindings: list[dict[str, str]] | None) -> bool:
+    """Return whether a web server answers at each of the bindings."""
+    for binding in bindings or ():
+        connection = http.client.HTTPConnection("127.0.0.1", int(binding["HostPort"]), timeout=5)
+        try:
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        except OSError:
+            return False
+        finally:
+            connection.close()
+    return bool(bindings)
+
+
+def spec_of(engine: FaultyEngine, name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = engine.request("GET", f"/jaula/containers/{name}/spec").json()
+    return spec
+
+
+def limit_of(pid: int) -> str:
+    """Return the limit of memory of a process's cgroup."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            file = Path(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")
+            return file.read_text()
+        if number == "0" and (file := Path(f"/sys/fs/cgroup{path}/memory.max")).exists():
+            return file.read_text()
+    return ""
+
+
+def assert_changed(before: dict[str, Any], after: dict[str, Any]) -> None:
+    mounted = set(after["mounted"])
+    assert {"/added", "/memory"} <= mounted
+    assert "/former" not in mounted
+    assert after["spec"] == sorted(
+        {*before["spec"], "/added", "/memory"} - {"/former"}
+    )
+    assert after["mounts"] == ["/added", "/memory"]
+    assert "80/tcp" in after["ports"]
+    assert not after["ports"].get("81/tcp")
+    assert after["ports"]["82/tcp"] == before["ports"]["82/tcp"]
+    assert after["answers"] == ["80/tcp", "82/tcp"]
+    assert after["networks"] == sorted([*before["networks"], "second"])
+    assert len(after["interfaces"]) == len(before["interfaces"]) + 1
+    assert after["memory"] == 64 << 20
+    assert after["limit"].strip() == str(64 << 20)
+    assert after["restart"] == "always"
+    assert after["labels"] == {"edited": "yes"}
+    assert after["changes"] == 1
