@@ -18,7 +18,7 @@ from jaula.network.port_mapper import DYNAMIC_PORTS
 from jaula.spec import units
 from jaula.spec.api import Resources
 from jaula.spec.pod import PodSandboxRequest
-from jaula.state.records import ResolvedRequest
+from jaula.state.records import PortMapping, ResolvedRequest
 
 UNLIMITED: Final = 1 << 64
 """More than any value of the API."""
@@ -186,7 +186,7 @@ def of_request(resolved: ResolvedRequest, default_pids: int) -> tuple[Demand, ..
     return (
         *of_resources(resolved.resources, default_pids),
         Demand(Bound.SHM_SIZE, shm),
-        *_host_ports(resolved),
+        *_host_ports(resolved.ports),
     )
 
 
@@ -212,6 +212,11 @@ def of_update(old: Resources, new: Resources, default_pids: int) -> tuple[Demand
     return tuple(demand for demand in of_resources(new, default_pids) if demand not in before)
 
 
+def of_ports(ports: Iterable[PortMapping]) -> tuple[Demand, ...]:
+    """Return the demands of published ports."""
+    return tuple(_host_ports(ports))
+
+
 def _of_resources(resources: Resources, default_pids: int) -> Iterator[Demand]:
     yield Demand(Bound.MEMORY, _limit(resources.memory))
     if resources.memory_swap:
@@ -231,8 +236,8 @@ def _limit(value: int) -> int:
     return value if value > 0 else UNLIMITED
 
 
-def _host_ports(resolved: ResolvedRequest) -> Iterator[Demand]:
-    for mapping in resolved.ports:
+def _host_ports(ports: Iterable[PortMapping]) -> Iterator[Demand]:
+    for mapping in ports:
         first, last = mapping.host_port, mapping.host_port_end
         if first is None:  # the engine chooses
             first, last = DYNAMIC_PORTS[0], DYNAMIC_PORTS[-1]

@@ -393,6 +393,7 @@ class ContainersApi:
             raise session.denial(what, "its owner may")
         asked = msgspec.structs.replace(edit.resolved, mounts=edit.mounts, volumes_from=())
         action.reserve(Share.VOLUMES, session.authorize_volumes(asked))
+        session.check_ceilings(limits.of_ports(edit.ports))
         if edit.limits is not None:
             old, pids = record.resolved.resources, session.services.host.pids_limit
             session.check_ceilings(limits.of_update(old, edit.resolved.resources, pids))
