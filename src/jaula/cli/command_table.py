@@ -60,6 +60,7 @@ COMMANDS = {
     "history": "history",
     "build": "build",
     "compose": "compose",
+    "migrate-from": "migrate_from",
     "daemon": "daemon",
     "check": "check",
     "doctor": "doctor",

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import BinaryIO, ParamSpec, TypeVar
 
 from jaula import spans
+from jaula.errors import InvalidRequest
 
 Item = TypeVar("Item")
 Params = ParamSpec("Params")
@@ -145,6 +146,33 @@ async def consume(
         feeder.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await feeder
+
+
+class TrackedStream:
+    """A stream that records whether it was read to its end. Iterate it once.
+
+    A file of :func:`consume` also ends when the client is gone. The attribute ``complete`` is set
+    before such a file ends.
+    """
+
+    def __init__(self, stream: AsyncIterator[bytes]) -> None:
+        self._stream = stream
+        self.complete = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk
+        self.complete = True
+
+    def read_end(self, file: BinaryIO) -> None:
+        """Read the rest of the file, which is padding.
+
+        :raises InvalidRequest: when the stream ended too early.
+        """
+        while file.read(1 << 16):
+            pass
+        if not self.complete:
+            raise InvalidRequest("the archive ends too early")
 
 
 async def shielded(work: Awaitable[Result]) -> Result:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
     from io import BufferedReader
 
-    from jaula.storage.tar.writer import Sink
+    from jaula.storage.tar.writer import Owner, Sink
 
 _CHUNK = 1 << 20  # bytes
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -63,18 +63,27 @@ def sparse_sink(file: BinaryIO) -> Iterator[Sink]:
         raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
 
 
-def write_volume(directory: int, sink: Sink, select: Container[bytes] | None = None) -> None:
+def write_volume(
+    directory: int,
+    sink: Sink,
+    select: Container[bytes] | None = None,
+    *,
+    owner: Owner | None = None,
+) -> None:
     """Write the tar of a volume; ``directory`` is a descriptor of it.
 
-    With ``select`` it has the directory and the entries with these paths only.
+    With ``select`` it has the directory and the entries with these paths only. ``owner`` translates
+    uid and gid.
     """
     status = os.fstat(directory)
     root = new_entry("./", DIRECTORY, mode=status.st_mode & 0o7777)
     root.uid, root.gid, root.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
+    if owner is not None:
+        root.uid, root.gid = owner(root.uid, root.gid)
     root.xattrs = read_xattrs(directory)
     writer = TarWriter(sink, nanoseconds=True)
     writer.add(root)
-    add_tree(writer, directory, select=select)
+    add_tree(writer, directory, select=select, owner=owner)
     writer.finish()
 
 

@@ -19,7 +19,7 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedReader
@@ -39,7 +39,7 @@ from jaula.errors import (
 from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.paths import RESOLVE
-from jaula.kernel.sync import fsync_paths, sync_file_systems
+from jaula.kernel.sync import fsync_paths, sync_file_systems, syncfs
 from jaula.storage import checkpoint_files
 from jaula.storage.trees import (
     DIRECTORY_FLAGS,
@@ -149,6 +149,56 @@ class VolumeStore:
                 return CreatedVolume(self.get(name), False)
             raise resource_error(error, f"cannot create volume {name!r}") or error from error
         return CreatedVolume(self._volume(name, document), True)
+
+    def import_(
+        self,
+        name: str,
+        labels: dict[str, str],
+        archive: BufferedReader,
+        *,
+        check: Callable[[], None],
+        created_at: str = "",
+        owner: str = "",
+    ) -> Volume:
+        """Create a volume with the files of a tar of :func:`checkpoint_files.write_volume`.
+
+        ``check`` raises if the archive is not complete. ``created_at`` is RFC 3339, '' for now. The
+        volume gets its name when its files are complete and on the disk. An interrupted call
+        leaves what :meth:`sweep` removes.
+
+        :raises Conflict: when the name is in use.
+        :raises InvalidRequest: when the name or the tar is not valid.
+        :raises Unavailable: when the disk is full or read-only.
+        """
+        name = check_name(name)
+        created = created_at or datetime.now(UTC).isoformat(timespec="seconds")
+        document = _Document(created, labels, {}, owner)
+        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
+        try:
+            with open_directory(self._directory) as parent:
+                os.mkdir(temporary, 0o700, dir_fd=parent)
+                try:
+                    self._fill(parent, temporary, document)
+                    with (
+                        open_directory(temporary, dir_fd=parent) as top,
+                        open_directory(_DATA, dir_fd=top) as data,
+                    ):
+                        checkpoint_files.extract(archive, data, layer=False)
+                        check()
+                        if self._durable:
+                            syncfs(data)
+                    with self._owners_lock:
+                        os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+                        if self._owners is not None:
+                            self._owners[name] = owner
+                    self._fsync(".", dir_fd=parent)
+                finally:
+                    remove_tree(parent, temporary.encode())
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise Conflict(f"volume {name} exists") from None
+            raise resource_error(error, f"cannot create volume {name!r}") or error from error
+        return self._volume(name, document)
 
     def _fsync(self, *paths: str | Path, dir_fd: int | None = None) -> None:
         if self._durable:

@@ -45,8 +45,23 @@ async def put(request: Request) -> Answer:
     return response.OK
 
 
+async def import_(request: Request) -> Answer:
+    """Complete a container that never ran: ``POST /jaula/containers/{id}/import``.
+
+    The body is the tar of a layer, whose files replace the container's changes; an empty body has
+    none. Then the container gets ``name``, and ``created``, a time in seconds since 1970 with
+    decimals, as the time of its creation.
+    """
+    query = request.query
+    await request.engine.containers.import_(
+        request.name, query.text("name"), query.nanoseconds("created"), request.archive()
+    )
+    return response.NO_CONTENT
+
+
 ROUTES: Routes = (
     ("HEAD", "/containers/{id}/archive", stat),
     ("GET", "/containers/{id}/archive", get),
     ("PUT", "/containers/{id}/archive", put),
+    ("POST", "/jaula/containers/{id}/import", import_),
 )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
+import msgspec
+
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
-from jaula.errors import Unavailable
+from jaula.errors import InvalidRequest, Unavailable
 from jaula.spec.api import VolumeCreate
 
 _KEEP_NAMED_SINCE = (1, 42)
@@ -22,6 +26,25 @@ async def create(request: Request) -> Answer:
     return response.json(
         await request.engine.volumes.create(await request.document(VolumeCreate)), 201
     )
+
+
+async def import_(request: Request) -> Answer:
+    """Create a volume with the files of a tar archive: ``POST /jaula/volumes/import``.
+
+    ``name`` is required. ``labels`` is a JSON object, and ``createdAt`` a time of RFC 3339. The
+    volume exists when the archive was received completely, or not at all.
+    """
+    query = request.query
+    try:
+        labels = msgspec.json.decode(query.text("labels") or "{}", type=dict[str, str])
+        if created := query.text("createdAt"):
+            datetime.fromisoformat(created)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise InvalidRequest(f"invalid labels or createdAt: {error}") from None
+    volume = await request.engine.volumes.import_(
+        query.text("name"), labels, created, request.archive()
+    )
+    return response.json(volume, 201)
 
 
 async def inspect(request: Request) -> Answer:
@@ -53,6 +76,7 @@ ROUTES: Routes = (
     ("GET", "/volumes", list_),
     ("POST", "/volumes/create", create),
     ("POST", "/volumes/prune", prune),
+    ("POST", "/jaula/volumes/import", import_),
     ("GET", "/volumes/{name}", inspect),
     ("PUT", "/volumes/{name}", update),
     ("DELETE", "/volumes/{name}", remove),

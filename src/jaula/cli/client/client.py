@@ -192,6 +192,9 @@ class Client:
             connection.send_raw(b"0\r\n\r\n")
         except Unreachable:
             connection.reusable = False  # the engine's error answer may be unread
+        except BaseException:
+            connection.close()  # the engine must not wait for the rest, or take it as complete
+            raise
         return checked(connection.response())
 
 

@@ -453,6 +453,15 @@ class Session:
         if not self.is_admin and not self.rule.images:
             raise self.denial("change images or use registries", line="images = true")
 
+    def require_import(self, what: str) -> None:
+        """Check that the caller may give the engine files with any owner, mode and device.
+
+        :raises NotAuthorized: when it has not root's power anyway.
+        """
+        self.require_run()
+        if not self.is_admin:
+            raise self.denial(f"import {what} with owners of the host")
+
     def require_volumes(self) -> None:
         """Check that the caller may create, change and remove volumes.
 

@@ -459,6 +459,29 @@ class Containers(ContainerQueries):
         """Thaw a container that a commit of the previous engine has frozen."""
         await self._process_control.restore(container)
 
+    async def import_(
+        self, ref: str, name: str, created: int | None, stream: AsyncIterator[bytes]
+    ) -> None:
+        """Give a container that never ran its files, its name and the time of its creation.
+
+        ``stream`` is the tar of a layer with the changes of the root; without a byte there are
+        none. ``created`` is nanoseconds since 1970. The files are in place before the container
+        has the name. A container that keeps its present name was not completed.
+
+        :raises Conflict: when the container has run, or another one has the name.
+        :raises InvalidRequest: when the name or the archive is not valid.
+        """
+        from jaula.engine.containers.import_ import replace_files
+
+        container = self.find(ref)
+        async with container.lock:
+            if container.record.status is not Status.CREATED or container.record.started_at:
+                raise Conflict(f"container {container.name} has run, and takes no other files")
+            await replace_files(self.services, container.id, stream)
+            if created is not None:
+                container.change(created=created)  # written with the name
+            await self.rename(ref, name)
+
     async def rename(self, ref: str, new: str) -> None:
         """Rename a container.
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from io import BufferedReader
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, check_names, has_labels, truth
-from jaula.engine.threads import in_thread
+from jaula.engine.threads import TrackedStream, consume, in_thread
 from jaula.engine.volumes.create import parse_driver_options
 from jaula.errors import Conflict, NotFound
 from jaula.spec.api import VolumeCreate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from typing import BinaryIO
 
     from jaula.engine.model.services import Services
     from jaula.storage.volumes import Volume
 
 Document = dict[str, Any]
 Ids = list[str]
+Labels = dict[str, str]
 _ANONYMOUS = "com.docker.volume.anonymous"
 
 
@@ -45,6 +48,42 @@ class Volumes:
         )
         if is_new:
             self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
+        return _document(volume)
+
+    async def import_(
+        self,
+        name: str,
+        labels: Labels,
+        created_at: str,
+        stream: AsyncIterator[bytes],
+        owner: str = "",
+    ) -> Document:
+        """Create a volume of ``owner`` with the files of a tar archive, completely or not at all.
+
+        Owners in the archive are ids inside containers. The first entry may be the directory.
+        ``created_at`` is RFC 3339, '' for now.
+
+        :raises Conflict: when the name is in use.
+        :raises InvalidRequest: when the name or the archive is not valid.
+        """
+        tracked = TrackedStream(stream)
+
+        def work(file: BinaryIO, emit: Callable[[Volume], None]) -> None:
+            assert isinstance(file, BufferedReader)
+            store = self._services.volumes
+            volume = store.import_(
+                name,
+                labels,
+                file,
+                check=lambda: tracked.read_end(file),
+                created_at=created_at,
+                owner=owner,
+            )
+            emit(volume)
+
+        created = [each async for each in consume(aiter(tracked), work)]
+        volume = created[0]
+        self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
         return _document(volume)
 
     def list(self, filters: Filters) -> Document:

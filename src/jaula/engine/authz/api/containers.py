@@ -225,6 +225,14 @@ class ContainersApi:
             action.require_control(ref)
             await self._service.rename(ref, new)
 
+    async def import_(
+        self, ref: str, name: str, created: int | None, stream: AsyncIterator[bytes]
+    ) -> None:
+        with self._session.begin("container import", ref) as action:
+            self._session.require_import("the files of a container")
+            action.require_control(ref)
+            await self._service.import_(ref, name, created, stream)
+
     async def remove(self, ref: str, *, force: bool, volumes: bool) -> None:
         with self._session.begin("container remove", ref, revokes=True) as action:
             action.require_remove(ref)

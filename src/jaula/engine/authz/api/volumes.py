@@ -9,11 +9,14 @@ from jaula.engine.authz.limits import Share
 from jaula.engine.model.filters import Filters
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.spec.api import VolumeCreate
 
 Document = dict[str, Any]
+Labels = dict[str, str]
 
 
 class VolumesApi:
@@ -33,6 +36,15 @@ class VolumesApi:
             if not self._session.services.volumes.exists(body.name):
                 action.reserve(Share.VOLUMES)
             return await self._service.create(body, self._session.caller.key)
+
+    async def import_(
+        self, name: str, labels: Labels, created_at: str, stream: AsyncIterator[bytes]
+    ) -> Document:
+        session = self._session
+        with session.begin("volume import", name) as action:
+            session.require_import("volumes")
+            action.reserve(Share.VOLUMES)
+            return await self._service.import_(name, labels, created_at, stream, session.caller.key)
 
     def list(self, filters: Filters) -> Document:
         self._session.require_read()
