@@ -152,10 +152,15 @@ def _plan_options(options: Options, engine: str) -> PlanOptions:
 
 
 def _source(options: Options, engine: str) -> Source:
-    from jaula.migrate_from.docker import Docker
+    host, root = options.text("host"), options.text("root")
     from jaula.migrate_from.source_api import SourceApi
 
-    host, root = options.text("host"), options.text("root")
+    if root and not host:
+        from jaula.migrate_from.docker_root import DockerRoot
+
+        return DockerRoot(root)
+    from jaula.migrate_from.docker import Docker
+
     return Docker(SourceApi(host or _DOCKER_SOCKET), root, from_disk=not options.on("api-only"))
 
 
@@ -229,13 +234,11 @@ def _print_plan(decided: Plan, *, quiet: bool) -> None:
 
 
 def _remarks(item: Item) -> list[str]:
-    renamed = [f"becomes {_shown(item.becomes, 60)}"] if _is_renamed(item) else []
+    names = item.becomes.split(", ") if item.action in ("take", "use") else []
+    renamed = [f"becomes {_shown(names[0], 60)}"] if names and names[0] != item.name else []
+    renamed += [f"also {', '.join(names[1:])}"] if names[1:] else []
     reason = [item.reason] if item.reason else []
     return [_printable(text) for text in (*reason, *renamed, *item.notes)]
-
-
-def _is_renamed(item: Item) -> bool:
-    return bool(item.becomes) and item.becomes != item.name and item.action != "refuse"
 
 
 def _printable(text: str) -> str:
