@@ -284,7 +284,7 @@ def read_container(
             network: _endpoint(endpoint, id)
             for network, endpoint in document.network_settings.networks.items()
         },
-        created=_seconds(document.created),
+        created=seconds(document.created),
         status=document.state.status,
         volumes=volumes,
         changed=changed,
@@ -323,7 +323,7 @@ def _endpoint(settings: EndpointSettings, id: str) -> EndpointSettings:
     )
 
 
-def _seconds(text: str) -> str:
+def seconds(text: str) -> str:
     """Return a time of RFC 3339 as seconds since 1970 with decimals, '' if it is not valid."""
     match = re.fullmatch(r"([0-9T:-]{19})(\.[0-9]{1,9})?(Z|[+-][0-9:]{5})", text, re.ASCII)
     if match is None:

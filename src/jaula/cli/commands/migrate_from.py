@@ -55,7 +55,7 @@ def _run(options: Options) -> int:
     if as_json and not options.on("dry-run") and not options.on("yes"):
         raise UsageError("--json asks no question: add --dry-run or --yes", status=1)
     api = _Api()
-    with closing(_source(options, engine)) as source, execute.only_once(api.identity):
+    with closing(_source(options, engine, api)) as source, execute.only_once(api.identity):
         inventory = source.inventory()
         decided = plan.make_plan(inventory, target.read_target(api, source, inventory), wishes)
         if as_json and options.on("dry-run"):
@@ -151,17 +151,33 @@ def _plan_options(options: Options, engine: str) -> PlanOptions:
     )
 
 
-def _source(options: Options, engine: str) -> Source:
+def _source(options: Options, engine: str, api: _Api) -> Source:
     host, root = options.text("host"), options.text("root")
-    from jaula.migrate_from.source_api import SourceApi
+    if engine == "podman":
+        from jaula.migrate_from import podman
 
+        root = root or podman.find_root(host)
+        if os.geteuid() and api.is_local:
+            _enter_namespaces(api.socket)
+        return podman.Podman(root)
     if root and not host:
         from jaula.migrate_from.docker_root import DockerRoot
 
         return DockerRoot(root)
     from jaula.migrate_from.docker import Docker
+    from jaula.migrate_from.source_api import SourceApi
 
     return Docker(SourceApi(host or _DOCKER_SOCKET), root, from_disk=not options.on("api-only"))
+
+
+def _enter_namespaces(socket: str) -> None:
+    """Join the user namespace of this user's engine, which has the ids of the user's podman."""
+    from jaula.rootless import enter
+
+    try:
+        enter.join_existing(os.path.dirname(socket))
+    except OSError as error:
+        raise CliError(f"cannot enter the engine's namespaces: {error.strerror}") from None
 
 
 class _Api:
@@ -169,6 +185,7 @@ class _Api:
 
     def __init__(self) -> None:
         self._client = Client(Settings.host)
+        self.socket = self._client.address.text.removeprefix("unix://")
         self.is_local = self._client.address.text.startswith("unix://")
         self.identity = str(self.document("GET", "/info")["ID"])
 
