@@ -216,9 +216,7 @@ def test_what_cannot_be_debugged_is_refused(engine: PrivateEngine, sleeper: str)
     assert engine.request("POST", path, {"Cmd": ["true"]}).status == 409
 
 
-def test_a_target_is_another_process_with_its_own_root(
-    engine: PrivateEngine, busybox: str
-) -> None:
+def test_a_target_is_another_process_with_its_own_root(engine: PrivateEngine, busybox: str) -> None:
     script = (
         "mkdir -p /jail/bin; cp /bin/busybox /jail/bin/busybox; cp /bin/busybox /jail/only-here;"
         " chroot /jail /bin/busybox nc -l -p 9 & exec sleep 600"
@@ -268,9 +266,7 @@ def test_the_audit_log_has_the_session(engine: PrivateEngine, sleeper: str) -> N
 def test_a_container_that_ends_is_a_clear_error(engine: PrivateEngine, bare: str) -> None:
     for delay in range(6):
         with running(engine, bare, "/sleep", "600") as name:
-            end = subprocess.Popen(
-                ["sh", "-c", f"sleep 0.0{delay}; kill -9 {pid(engine, name)}"]
-            )
+            end = subprocess.Popen(["sh", "-c", f"sleep 0.0{delay}; kill -9 {pid(engine, name)}"])
             done = debug(engine, name, "true")
             end.wait()
             refused = "is not running" in done.stderr or "No such" in done.stderr

@@ -59,9 +59,7 @@ def mounted(engine: PrivateEngine, name: str) -> list[str]:
     return [line.split()[4] for line in table.splitlines()]
 
 
-def test_docker_sees_ports_that_are_published_and_removed(
-    engine: PrivateEngine, web: str
-) -> None:
+def test_docker_sees_ports_that_are_published_and_removed(engine: PrivateEngine, web: str) -> None:
     done = engine.cli("jaula", "edit", "--publish-add", "127.0.0.1::80", web)
     assert (done.returncode, done.stdout) == (0, f"{web}\n"), done.stderr
     number = published(engine, web, "80/tcp")

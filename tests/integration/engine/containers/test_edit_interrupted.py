@@ -173,9 +173,7 @@ def assert_changed(before: dict[str, Any], after: dict[str, Any]) -> None:
     mounted = set(after["mounted"])
     assert {"/added", "/memory"} <= mounted
     assert "/former" not in mounted
-    assert after["spec"] == sorted(
-        {*before["spec"], "/added", "/memory"} - {"/former"}
-    )
+    assert after["spec"] == sorted({*before["spec"], "/added", "/memory"} - {"/former"})
     assert after["mounts"] == ["/added", "/memory"]
     assert "80/tcp" in after["ports"]
     assert not after["ports"].get("81/tcp")
