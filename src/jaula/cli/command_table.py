@@ -62,6 +62,7 @@ COMMANDS = {
     "compose": "compose",
     "migrate-from": "migrate_from",
     "daemon": "daemon",
+    "web": "web",
     "check": "check",
     "doctor": "doctor",
     "verify": "verify",

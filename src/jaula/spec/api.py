@@ -491,6 +491,18 @@ class SecretSpec(Document, frozen=True, kw_only=True):
     templating: DriverConfig | None = None
 
 
+class WebServer(Document, frozen=True, kw_only=True):
+    """``PUT /jaula/web/server``: the address of a web view."""
+
+    url: str = ""
+
+
+class WebLogin(Document, frozen=True, kw_only=True):
+    """``POST /jaula/web/logins``: the code of a link."""
+
+    code: str = ""
+
+
 class RegistryAuth(msgspec.Struct, frozen=True, kw_only=True):
     """The ``X-Registry-Auth`` header's document and the body of ``POST /auth``.
 

@@ -18,6 +18,8 @@ class Peer(msgspec.Struct, frozen=True):
 
     ``groups`` are its supplementary groups (``SO_PEERGROUPS``). ``login_uid`` is the audit login
     uid (``/proc/PID/loginuid``), None if unset. ``command`` is the process name.
+
+    ``via`` and ``address`` are set for a user of the web view: ``web``, and the browser's address.
     """
 
     pid: int
@@ -26,6 +28,8 @@ class Peer(msgspec.Struct, frozen=True):
     groups: tuple[int, ...] = ()
     login_uid: int | None = None
     command: str = ""
+    via: str = ""
+    address: str = ""
 
 
 class Remote(msgspec.Struct, frozen=True):
@@ -33,12 +37,13 @@ class Remote(msgspec.Struct, frozen=True):
 
     ``fingerprint`` is ``sha256:`` and the digest of the certificate; ``name`` is the common name of
     its subject, if there is exactly one. Both are empty for a client without TLS. ``address`` is
-    the client's.
+    the client's. ``via`` is ``web`` for a user of the web view.
     """
 
     address: str
     name: str = ""
     fingerprint: str = ""
+    via: str = ""
 
 
 class ContainerPeer(msgspec.Struct, frozen=True):
@@ -52,6 +57,22 @@ class ContainerPeer(msgspec.Struct, frozen=True):
     entry: str
     pid: int = 0
     command: str = ""
+
+
+class WebUser(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The user of a web view: a user of this host, or the subject of a client certificate.
+
+    ``uid`` is None for a certificate. ``name`` is for people. ``address`` is the browser's.
+    """
+
+    uid: int | None = None
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    login_uid: int | None = None
+    name: str = ""
+    certificate: str = ""
+    fingerprint: str = ""
+    address: str = ""
 
 
 Origin = Peer | Remote | ContainerPeer

@@ -65,6 +65,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     certificate: str = ""  # name of a TLS client's certificate
     fingerprint: str = ""
     address: str = ""
+    via: str = ""  # web: the request came through the web view
     container: str = ""  # id of the container whose engine socket was used
     action: str = ""
     object: str = ""

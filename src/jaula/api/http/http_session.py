@@ -55,6 +55,7 @@ from jaula.errors import JaulaError, resource_error
 from jaula.request_context import RequestContext
 
 BATCH = 64 * 1024  # bytes of a stream that are sent as one chunk at most
+WEB_USER = b"jaula-web-user"
 BUFFERED_CLIENT = b"docker-sdk-python"
 _HEAD_POLLS, _POLL_INTERVAL = 100, 0.001  # polls of the send queue, and seconds between them
 
@@ -101,7 +102,7 @@ class HttpSession:
         self._busy = busy
         self._parser = connection.parser
         self._router = router
-        self._engine = engine
+        self._engine = self._own_engine = engine
         self._method = b""
 
     async def run(self) -> None:
@@ -118,6 +119,7 @@ class HttpSession:
                 _check_head(event)
                 connection.begin_work()
                 self._method = event.method
+                self._choose_caller(event)
                 self._check_access(event)
                 if not await self._exchange(event):
                     break
@@ -129,6 +131,17 @@ class HttpSession:
         finally:
             if connection.phase is not Phase.GONE:
                 connection.transport.close()
+
+    def _choose_caller(self, request: h11.Request) -> None:
+        """Serve the user whom the web view names, for this request only.
+
+        :raises NotAuthorized: when the caller may not speak for that user.
+        :raises InvalidRequest: when the header is not valid.
+        """
+        self._engine = self._own_engine
+        for name, value in request.headers:
+            if name == WEB_USER:
+                self._engine = self._own_engine.act_for(value.decode("latin-1"))
 
     def _check_access(self, request: h11.Request) -> None:
         """Check what is decided before the body is read, for each request: a policy may change.

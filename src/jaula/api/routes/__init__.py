@@ -22,6 +22,7 @@ from jaula.api.routes import (
     system,
     trust,
     volumes,
+    web,
     websockets,
 )
 
@@ -43,4 +44,5 @@ ROUTES: Routes = (
     *migrations.ROUTES,
     *secrets.ROUTES,
     *swarm.ROUTES,
+    *web.ROUTES,
 )

@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from jaula.engine.authz.api.system import SystemApi
     from jaula.engine.authz.api.trust import TrustApi
     from jaula.engine.authz.api.volumes import VolumesApi
+    from jaula.engine.authz.api.web import WebApi
     from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.authz.limits import Share
     from jaula.engine.authz.policy import Policy
+    from jaula.engine.authz.web_logins import WebLogins
     from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
@@ -54,9 +56,21 @@ class EngineApi:
     module is imported at the first use in the engine.
     """
 
-    def __init__(self, engine: Engine, session: Session) -> None:
+    def __init__(self, engine: Engine, session: Session, gateway: Gateway | None = None) -> None:
         self._engine = engine
         self._session = session
+        self._gateway = gateway
+
+    def act_for(self, user: str) -> EngineApi:
+        """Return the engine as a user of the web view has it. ``user`` is a JSON document.
+
+        :raises NotAuthorized: when the caller may not speak for that user.
+        :raises InvalidRequest: when the document is not valid.
+        """
+        from jaula.engine.authz import web_logins
+
+        assert self._gateway is not None
+        return self._gateway.enter(web_logins.origin_of(user, self._session))
 
     async def sync(self) -> None:
         """Wait until everything recorded so far is on the disk.
@@ -150,6 +164,13 @@ class EngineApi:
         return SystemApi(self._engine, self._session)
 
     @cached_property
+    def web(self) -> WebApi:
+        from jaula.engine.authz.api.web import WebApi
+
+        assert self._gateway is not None
+        return WebApi(self._gateway.web_logins, self._session)
+
+    @cached_property
     def fsck(self) -> FsckApi:
         from jaula.engine.authz.api.fsck import FsckApi
 
@@ -226,7 +247,14 @@ class Gateway:
             self._engine, caller_of(peer), self._policy, self._audit_trail, peer, self._reserved
         )
         self._sessions.add(session)
-        return EngineApi(self._engine, session)
+        return EngineApi(self._engine, session, self)
+
+    @cached_property
+    def web_logins(self) -> WebLogins:
+        """The web view that serves this engine, and the links to it that are valid."""
+        from jaula.engine.authz.web_logins import WebLogins
+
+        return WebLogins()
 
     def _sync_soon(self) -> None:
         self._syncing.spawn(self._sync())

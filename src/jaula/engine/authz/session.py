@@ -109,6 +109,12 @@ class Session:
         file = self._policy_file() if line else ""
         return policy.denial(self._named_caller(), self.rule, action, advice, line, file)
 
+    @property
+    def caller_name(self) -> str:
+        """The caller's name for people; empty if the host has none."""
+        caller = self._named_caller()
+        return caller.name or caller.certificate
+
     def _named_caller(self) -> Caller:
         if self.caller.container:
             container = self.services.container_store.get(self.caller.container)
@@ -796,7 +802,8 @@ class AuditedAction:
                 container=session.caller.container,
                 certificate=session.caller.certificate,
                 fingerprint=session.caller.fingerprint,
-                address=peer.address if isinstance(peer, Remote) else "",
+                address=peer.address if isinstance(peer, Remote | Peer) else "",
+                via=peer.via if isinstance(peer, Remote | Peer) else "",
                 action=self._action,
                 object=self.object,
                 name=self._name,

@@ -1,0 +1,41 @@
+"""The web view: its registration, links that log a user in, and the caller's own rights."""
+
+from __future__ import annotations
+
+from jaula.api.http import response
+from jaula.api.http.request import Request
+from jaula.api.http.response import Answer
+from jaula.api.http.router import Routes
+from jaula.spec.api import WebLogin, WebServer
+
+
+async def register(request: Request) -> Answer:
+    """Register a web view: ``PUT /jaula/web/server``. For administrators only."""
+    body = await request.document(WebServer, required=True)
+    request.engine.web.register(body.url)
+    return response.NO_CONTENT
+
+
+async def link(request: Request) -> Answer:
+    """Make a link to the web view that logs the caller in once: ``POST /jaula/web/links``."""
+    await request.ignore_body()
+    return response.json(request.engine.web.create_link(), 201)
+
+
+async def login(request: Request) -> Answer:
+    """Return the user of a link: ``POST /jaula/web/logins``. For administrators only."""
+    body = await request.document(WebLogin, required=True)
+    return response.json(request.engine.web.redeem(body.code))
+
+
+async def whoami(request: Request) -> Answer:
+    """Return who the caller is for the policy: ``GET /jaula/web/whoami``."""
+    return response.json(request.engine.web.whoami())
+
+
+ROUTES: Routes = (
+    ("PUT", "/jaula/web/server", register),
+    ("POST", "/jaula/web/links", link),
+    ("POST", "/jaula/web/logins", login),
+    ("GET", "/jaula/web/whoami", whoami),
+)

@@ -1,0 +1,171 @@
+"""``jaula web``: the engine in a browser."""
+
+from __future__ import annotations
+
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import CliError, EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.web.config import WebConfig
+
+MISSING = (
+    "the web view needs the Python packages starlette and uvicorn: pip install 'jaula[web]', or"
+    " scripts/setup web"
+)
+_PROBE_SECONDS = 1.0
+
+
+def run(options: Options) -> int:
+    """Open a web view that runs, or run one until a signal."""
+    from jaula.cli import site_packages
+
+    site_packages.enable()
+    if options.on("open") and not options.is_set("listen"):
+        link = _link()
+        if link:
+            _open(link)
+            return 0
+    return _serve(options)
+
+
+def _link() -> str:
+    """Return a link to the web view that serves the engine, empty if there is none."""
+    import socket
+    from urllib.parse import urlsplit
+
+    from jaula.cli.client.client import Client
+    from jaula.cli.main import Settings
+
+    try:
+        url = str(Client(Settings.host).document("POST", "/jaula/web/links")["Url"])
+    except EngineError as error:
+        if error.status == 404:
+            return ""
+        raise
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), _PROBE_SECONDS).close()
+    except OSError:
+        return ""  # it has ended
+    return url
+
+
+def _open(link: str) -> None:
+    """Print a link, and show it in a browser if this session has a screen."""
+    import os
+    import shutil
+    import subprocess
+
+    print(link, flush=True)
+    has_screen = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
+    opener = shutil.which("xdg-open")
+    if has_screen and opener and os.geteuid() != 0:  # no browser of root
+        subprocess.Popen(
+            [opener, link],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+
+def _serve(options: Options) -> int:
+    import ctypes
+    import logging
+    import sys
+
+    from jaula.cli.client.client import Client
+    from jaula.cli.main import Settings
+    from jaula.errors import JaulaError
+
+    address = Client(Settings.host).address
+    if not address.text.startswith("unix://"):
+        raise CliError(
+            f"the web view needs the unix socket of an engine on this host, not {address.text}"
+        )
+    try:
+        from jaula.web.server import WebServer
+    except ModuleNotFoundError as error:
+        if error.name in ("starlette", "uvicorn"):
+            raise CliError(MISSING) from None
+        raise
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    ctypes.CDLL(None).prctl(15, b"jaula-web", 0, 0, 0)  # PR_SET_NAME: the name in the audit log
+    child = options.on("until-stdin-ends")
+
+    def ready(link: str) -> None:
+        if child:
+            logging.getLogger("jaula.web").info("web view on %s", link.partition("/login")[0])
+        elif options.on("open"):
+            _open(link)
+        else:
+            print(f"web view on {server.url}, log in with: jaula web --open", flush=True)
+
+    try:
+        server = WebServer(_config(options), address.text.removeprefix("unix://"))
+        server.run(ready, until_stdin_ends=child)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}", status=error.exit_code) from None
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    return 0
+
+
+def _config(options: Options) -> WebConfig:
+    import msgspec
+
+    from jaula import trusted_file
+    from jaula.web import config
+
+    path = options.text("config")
+    data = trusted_file.read(
+        path, config.MAX_SIZE, "configuration file", required=options.is_set("config")
+    )
+    settings = config.WebConfig() if data is None else config.parse(data, path)
+    if options.is_set("listen"):
+        settings = msgspec.structs.replace(settings, listen=options.text("listen"))
+    return settings
+
+
+COMMAND = Command(
+    "jaula web [OPTIONS]",
+    "Show the engine in a browser",
+    run,
+    flags=(
+        Flag("open", "", "bool", "Print a link that logs you in once, and open it"),
+        Flag(
+            "listen",
+            "",
+            "string",
+            "Address to listen on (ADDRESS:PORT)",
+            default="127.0.0.1:8320",
+        ),
+        Flag(
+            "config",
+            "",
+            "string",
+            "Settings: TLS, client certificates, OpenID Connect",
+            default="/etc/jaula/web.toml",
+            completes="file",
+        ),
+        Flag("until-stdin-ends", "", "bool", "End when the standard input does"),
+    ),
+    max_args=0,
+    description=(
+        "Runs a web view of the engine until Ctrl+C. It is a process of its own that speaks the"
+        " engine's API. Each user of it has the rights that the policy gives to this user, and each"
+        " action is in the audit log.\n\n"
+        "With --open, a view that runs already is used: the link is valid once, for 60 seconds, and"
+        " for the user who runs the command."
+    ),
+    examples=(
+        ("jaula web --open", "Show the engine in your browser"),
+        ("jaula daemon --web 127.0.0.1:8320", "Run the engine with its web view"),
+    ),
+    see_also=("jaula-daemon", "jaula-system-audit-log"),
+)

@@ -1,0 +1,221 @@
+"""The process of the web view: its socket, its registration at the engine, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from jaula import tls
+from jaula.api.http.protocol import certified_peer
+from jaula.errors import JaulaError, NotAuthorized, Unavailable
+from jaula.spec.api_params import WebUser
+from jaula.web import config as settings
+from jaula.web.app import WebApp
+from jaula.web.engine_client import EngineClient, EngineDown
+from jaula.web.static_files import StaticFiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.web.config import WebConfig
+
+MAX_CONNECTIONS = 512
+_RETRY = 1.0  # seconds between attempts to reach the engine
+_GRACE = 2  # seconds for requests at the end
+_BACKLOG = 128
+_MAX_MESSAGE = 1 << 20  # bytes of a WebSocket message
+
+_log = logging.getLogger("jaula.web")
+
+
+class CertificateProtocol(H11Protocol):
+    """uvicorn's protocol; the verified certificate of a connection is in ``scope["state"]``."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin a connection."""
+        super().connection_made(transport)
+        secure = transport.get_extra_info("ssl_object")
+        der = secure.getpeercert(binary_form=True) if secure is not None else None
+        if der:
+            peer = certified_peer("", secure.getpeercert()["subject"], der)
+            name = peer.name or peer.fingerprint
+            user = WebUser(certificate=name, fingerprint=peer.fingerprint)
+            self.app_state = {**self.app_state, "certificate": user}
+
+
+class WebServer:
+    """A web view for the engine on a unix socket.
+
+    An administrator's view serves every user, and is registered at the engine. That of another user
+    serves this user only, and makes the links itself.
+    """
+
+    def __init__(self, config: WebConfig, engine_socket: str) -> None:
+        self._config = config
+        self._engine = EngineClient(engine_socket)
+        self._socket = listen(*settings.check(config))
+        host, port = self._socket.getsockname()[:2]
+        self.url = settings.url_of(config, host, port)
+        self._own_links: Any = None  # WebLogins
+
+    def run(self, on_ready: Callable[[str], None], *, until_stdin_ends: bool = False) -> None:
+        """Serve until a signal. ``on_ready`` gets a link that logs in the user of this process.
+
+        With ``until_stdin_ends`` the end of the standard input is the end, too.
+        """
+        asyncio.run(self._run(on_ready, until_stdin_ends))
+
+    async def _run(self, on_ready: Callable[[str], None], until_stdin_ends: bool) -> None:
+        static = StaticFiles()
+        static.require_vendor()
+        provider = None
+        if self._config.oidc is not None:
+            from jaula.web.oidc import Provider
+
+            provider = Provider(self._config.oidc)
+        app = WebApp(
+            self._config, self._engine, self._redeem, self.url, provider=provider, static=static
+        )
+        config = uvicorn.Config(
+            app.asgi(),
+            http=CertificateProtocol,
+            ws="wsproto",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            lifespan="off",
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE,
+            ws_max_size=_MAX_MESSAGE,
+        )
+        config.load()
+        if self._config.tls is not None:
+            config.ssl = tls_context(self._config.tls)
+        server = uvicorn.Server(config)
+        loop = asyncio.get_running_loop()
+        if until_stdin_ends:
+            loop.add_reader(sys.stdin.fileno(), lambda: setattr(server, "should_exit", True))
+        follow = asyncio.create_task(self._follow_engine(on_ready))
+        expire = asyncio.create_task(_expire(app))
+        try:
+            await server.serve(sockets=[self._socket])
+        finally:
+            for task in (follow, expire):
+                task.cancel()
+            await asyncio.gather(follow, expire, return_exceptions=True)
+
+    async def _follow_engine(self, on_ready: Callable[[str], None]) -> None:
+        """Register at the engine, again after each of its restarts."""
+        ready = False
+        while True:
+            try:
+                link = await self._register()
+                if not ready:
+                    ready = True
+                    on_ready(link)
+                answer = await self._engine.open("GET", '/events?filters={"type":["daemon"]}')
+                async for _ in answer.chunks():
+                    pass
+            except EngineDown as error:
+                _log.debug("%s", error)
+            except JaulaError as error:
+                _log.error("cannot register at the engine: %s", error)
+            await asyncio.sleep(_RETRY)
+
+    async def _register(self) -> str:
+        """Register, and return a link for the user of this process."""
+        caller = await self._engine.document("GET", "/jaula/web/whoami")
+        if caller["Admin"]:
+            self._own_links = None
+            await self._engine.document("PUT", "/jaula/web/server", None, {"Url": self.url})
+            link = await self._engine.document("POST", "/jaula/web/links")
+            return str(link["Url"])
+        from jaula.engine.authz.web_logins import WebLogins
+
+        if self._own_links is None:
+            self._own_links = WebLogins()
+            self._own_links.url = self.url
+        code = self._own_links.create(_own_user())
+        return f"{self.url}/login#{code}"
+
+    async def _redeem(self, code: str) -> WebUser:
+        """Return the user of a link.
+
+        :raises NotAuthorized: when the code is not valid.
+        """
+        if self._own_links is not None:
+            user: WebUser = self._own_links.redeem(code)
+            return user
+        try:
+            document = await self._engine.document(
+                "POST", "/jaula/web/logins", None, {"Code": code}
+            )
+        except JaulaError as error:
+            if error.status == NotAuthorized.status:
+                raise NotAuthorized(str(error)) from None
+            raise
+        return named(msgspec.convert(document, WebUser))
+
+
+def named(user: WebUser) -> WebUser:
+    """Return a user with the name that the host has for the uid."""
+    import pwd
+
+    if user.uid is None:
+        return user
+    with contextlib.suppress(KeyError):
+        return msgspec.structs.replace(user, name=pwd.getpwuid(user.uid).pw_name)
+    return user
+
+
+def _own_user() -> WebUser:
+    groups = tuple(os.getgroups())
+    return named(WebUser(uid=os.geteuid(), gid=os.getegid(), groups=groups))
+
+
+async def _expire(app: WebApp) -> None:
+    while True:
+        await asyncio.sleep(10)
+        app.sessions.expire()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return the listening socket.
+
+    :raises Unavailable: when the address cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise Unavailable(
+            f"cannot listen on {host} port {port}: {error.strerror}",
+            hint="choose another one with --listen 127.0.0.1:PORT",
+        ) from None
+    return sock
+
+
+def tls_context(files: settings.TlsFiles) -> ssl.SSLContext:
+    """Return the TLS context. A browser may have a certificate of the authority, or none.
+
+    :raises InvalidRequest: when a file is missing or not valid.
+    """
+    context = tls.server_context(tls.TlsFiles(files.client_ca, files.cert, files.key))
+    if files.client_ca:
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context

@@ -1,0 +1,44 @@
+// Values as text for people. Every function returns a string.
+import {language} from './i18n.js';
+
+export const shortId = id => String(id || '').replace(/^sha256:/, '').slice(0, 12);
+
+export function bytes(count) {
+  if (!Number.isFinite(count) || count < 0) return '–';
+  const units = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
+  let value = count;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+export const number = value => new Intl.NumberFormat(language()).format(value);
+
+const STEPS = [['year', 31536000], ['month', 2592000], ['week', 604800], ['day', 86400], ['hour', 3600], ['minute', 60], ['second', 1]];
+
+// 'time' is seconds since 1970, or a text that Date reads.
+export function ago(time) {
+  const then = typeof time === 'number' ? time * 1000 : Date.parse(time);
+  if (!Number.isFinite(then) || then <= 0) return '–';
+  const seconds = (then - Date.now()) / 1000;
+  const [unit, size] = STEPS.find(([, step]) => Math.abs(seconds) >= step) || STEPS[6];
+  return new Intl.RelativeTimeFormat(language(), {numeric: 'auto', style: 'short'}).format(Math.trunc(seconds / size), unit);
+}
+
+export function date(time) {
+  const then = typeof time === 'number' ? new Date(time * 1000) : new Date(time);
+  if (Number.isNaN(then.getTime()) || then.getTime() <= 0) return '–';
+  return new Intl.DateTimeFormat(language(), {dateStyle: 'medium', timeStyle: 'medium'}).format(then);
+}
+
+// A name of a container without its slash.
+export const containerName = container => String(container.Names?.[0] || container.Name || shortId(container.Id)).replace(/^\//, '');
+
+// Quotes a word for a POSIX shell.
+export function shellWord(word) {
+  const text = String(word);
+  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
