@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+from collections.abc import Callable
 
 import msgspec
 
@@ -41,8 +42,10 @@ _KERNEL_FILESYSTEMS = frozenset(
 )
 """Magic numbers of kernel file systems (linux/magic.h)."""
 
+MAX_ENTRIES = 10_000  # of a listed directory
+_GO_DIRECTORY = 1 << 31
 _GO_BITS = (
-    (stat.S_ISDIR, 1 << 31),
+    (stat.S_ISDIR, _GO_DIRECTORY),
     (stat.S_ISLNK, 1 << 27),
     (stat.S_ISBLK, 1 << 26),
     (stat.S_ISFIFO, 1 << 25),
@@ -62,6 +65,29 @@ class PathStat(msgspec.Struct, frozen=True):
     mode: int
     mtime: str
     linkTarget: str = ""
+
+
+class DirectoryEntry(msgspec.Struct, frozen=True, rename="pascal", omit_defaults=True):
+    """One file of a directory. ``mode`` and ``mtime`` are as in :class:`PathStat`.
+
+    ``text`` is false for a name that is not UTF-8, which no path of the API can name.
+    """
+
+    name: str
+    size: int
+    mode: int
+    mtime: str
+    uid: int
+    gid: int
+    link_target: str = ""
+    text: bool = True
+
+
+class DirectoryListing(msgspec.Struct, frozen=True, rename="pascal"):
+    """The files of a directory, directories first. ``truncated``: there are more."""
+
+    entries: list[DirectoryEntry]
+    truncated: bool
 
 
 class PathRequest(msgspec.Struct, frozen=True):
@@ -150,6 +176,61 @@ def stat_path(root_fd: int, fd: int, request: PathRequest) -> PathStat:
     return PathStat(
         request.name, status.st_size, go_mode(status.st_mode), _rfc3339(status.st_mtime_ns), target
     )
+
+
+def list_directory(fd: int, inside: Callable[[int, int], tuple[int, int]]) -> DirectoryListing:
+    """Return the files of the directory ``fd``. ``inside`` translates owners.
+
+    A file that is removed meanwhile is left out.
+
+    :raises InvalidRequest: when it cannot be read.
+    """
+    try:
+        directory = paths.openat2(
+            fd, ".", os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS
+        )
+    except OSError as error:
+        raise InvalidRequest(f"cannot read the directory: {error.strerror}") from error
+    entries: list[DirectoryEntry] = []
+    truncated = False
+    try:
+        with os.scandir(directory) as scan:
+            for item in scan:
+                if len(entries) == MAX_ENTRIES:
+                    truncated = True
+                    break
+                try:
+                    entries.append(_entry(directory, item.name, inside))
+                except OSError:
+                    continue  # removed meanwhile
+    finally:
+        os.close(directory)
+    entries.sort(key=lambda entry: (not entry.mode & _GO_DIRECTORY, entry.name))
+    return DirectoryListing(entries, truncated)
+
+
+def _entry(
+    directory: int, name: str, inside: Callable[[int, int], tuple[int, int]]
+) -> DirectoryEntry:
+    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(status.st_mode) else ""
+    uid, gid = inside(status.st_uid, status.st_gid)
+    shown = _text(name)
+    return DirectoryEntry(
+        shown,
+        status.st_size,
+        go_mode(status.st_mode),
+        _rfc3339(status.st_mtime_ns),
+        uid,
+        gid,
+        _text(link),
+        shown == name,
+    )
+
+
+def _text(name: str) -> str:
+    """Return a name as valid Unicode."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def go_mode(mode: int) -> int:

@@ -24,6 +24,12 @@ async def stat(request: Request) -> Answer:
     return Response(200, headers=(_header(file_stat),))
 
 
+async def list_directory(request: Request) -> Answer:
+    """List a directory in a container: ``GET /jaula/containers/{id}/files``."""
+    path = request.query.text("path")
+    return response.json(await request.engine.containers.list_directory(request.name, path))
+
+
 async def get(request: Request) -> Answer:
     """Get an archive of a filesystem resource in a container: ``GET /containers/{id}/archive``."""
     path = request.query.text("path")
@@ -64,4 +70,5 @@ ROUTES: Routes = (
     ("GET", "/containers/{id}/archive", get),
     ("PUT", "/containers/{id}/archive", put),
     ("POST", "/jaula/containers/{id}/import", import_),
+    ("GET", "/jaula/containers/{id}/files", list_directory),
 )

@@ -12,7 +12,7 @@ from jaula.engine.containers.rootfs import RootfsView
 from jaula.engine.threads import consume, in_own_thread, produce, shielded
 from jaula.errors import NotAuthorized, NotFound
 from jaula.storage import path_resolve
-from jaula.storage.path_resolve import PathRequest, PathStat
+from jaula.storage.path_resolve import DirectoryListing, PathRequest, PathStat
 
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
@@ -51,6 +51,27 @@ class ContainerCopy:
             return _open(view, request, container.name)[1]
 
         def run() -> PathStat:
+            return rootfs.with_rootfs(self._services, record, running, work, write=False)
+
+        running = await rootfs.open_running(container, self.ids, container.live)
+        record = container.record
+        return await shielded(in_own_thread(run))
+
+    async def list(self, container: Container, path: str) -> DirectoryListing:
+        """Return the files in a directory, without those below a kernel file system.
+
+        :raises NotFound: when there is no such directory.
+        """
+        request = path_resolve.parse_path(path.rstrip("/") + "/.")
+
+        def work(view: RootfsView) -> DirectoryListing:
+            fd, _ = _open(view, request, container.name, keep=True)
+            try:
+                return path_resolve.list_directory(fd, view.inside)
+            finally:
+                os.close(fd)
+
+        def run() -> DirectoryListing:
             return rootfs.with_rootfs(self._services, record, running, work, write=False)
 
         running = await rootfs.open_running(container, self.ids, container.live)

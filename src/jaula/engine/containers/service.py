@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from jaula.spec.pod import PodContainerRequest
     from jaula.spec.runtime import Resources
     from jaula.storage.checkpoints import Manifest
-    from jaula.storage.path_resolve import PathStat
+    from jaula.storage.path_resolve import DirectoryListing, PathStat
 
 log = logging.getLogger("jaula.containers")
 
@@ -630,6 +630,10 @@ class Containers(ContainerQueries):
     async def path_stat(self, ref: str, path: str) -> PathStat:
         """Return the file status of a path in a container."""
         return await self._copy.stat(self.find(ref), path)
+
+    async def list_directory(self, ref: str, path: str) -> DirectoryListing:
+        """Return the files in a directory of a container."""
+        return await self._copy.list(self.find(ref), path)
 
     async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         """Return the status of a path in a container, and the path as a tar archive."""

@@ -54,12 +54,13 @@ export const icon = (name, size = 18) => html`<svg class="icon" width=${size} he
 // The mark of the view: an enclosure in an enclosure. 'layers' are 'holds', 'relaxed' or 'fails'.
 export function Cell({layers = ['holds', 'holds', 'holds'], size = 28, core = 'on', label}) {
   const step = 10 / layers.length;
+  const width = Math.min(1.6, step * 0.42);
   return html`<svg class="cell" width=${size} height=${size} viewBox="0 0 32 32" role=${label ? 'img' : undefined} aria-label=${label} aria-hidden=${label ? undefined : 'true'}>
     ${layers.map((state, i) => {
       const at = 2 + i * step;
-      return html`<rect key=${i} class="layer ${state}" x=${at} y=${at} width=${32 - 2 * at} height=${32 - 2 * at} rx=${Math.max(2, 7 - i * 2)} />`;
+      return html`<rect key=${i} class="layer ${state}" x=${at} y=${at} width=${32 - 2 * at} height=${32 - 2 * at} rx=${Math.max(1.5, 7 - i * step * 0.6)} stroke-width=${width} />`;
     })}
-    <rect class="core ${core}" x="13" y="13" width="6" height="6" rx="1.5" />
+    <rect class="core ${core}" x="13" y="13" width="6" height="6" rx="1.5" stroke-width=${width} />
   </svg>`;
 }
 
@@ -354,7 +355,7 @@ export function Card({title, children, actions, className = ''}) {
 
 // A list of terms: rows are [term, value]; a value of null or '' is left out.
 export function Facts({rows}) {
-  return html`<dl class="facts">${rows.filter(([, value]) => value !== null && value !== undefined && value !== '').map(([term, value]) => html`<div><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return html`<dl class="facts">${rows.filter(([, value]) => value !== null && value !== undefined && value !== '' && value !== false).map(([term, value]) => html`<div><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
 export function Bar({value, limit, label, kind = ''}) {

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         WaitResult,
     )
     from jaula.state.records import ResolvedRequest
-    from jaula.storage.path_resolve import PathStat
+    from jaula.storage.path_resolve import DirectoryListing, PathStat
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -317,6 +317,10 @@ class ContainersApi:
     async def path_stat(self, ref: str, path: str) -> PathStat:
         self._authorize_copy_out(ref)
         return await self._service.path_stat(ref, path)
+
+    async def list_directory(self, ref: str, path: str) -> DirectoryListing:
+        self._authorize_copy_out(ref)
+        return await self._service.list_directory(ref, path)
 
     async def copy_out(self, ref: str, path: str) -> tuple[PathStat, AsyncIterator[bytes]]:
         self._authorize_copy_out(ref)
