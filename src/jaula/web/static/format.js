@@ -37,8 +37,4 @@ export function date(time) {
 // A name of a container without its slash.
 export const containerName = container => String(container.Names?.[0] || container.Name || shortId(container.Id)).replace(/^\//, '');
 
-// Quotes a word for a POSIX shell.
-export function shellWord(word) {
-  const text = String(word);
-  return /^[A-Za-z0-9_@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-}
+export {shellWord} from './words.js';

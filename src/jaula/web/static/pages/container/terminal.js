@@ -3,6 +3,7 @@ import {html, useEffect, useRef, useState, Empty, icon} from '../../ui.js';
 import {terminalSocket} from '../../api.js';
 import {t} from '../../i18n.js';
 import {useStyle} from '../../shortcuts.js';
+import {splitWords} from '../../words.js';
 
 const sessions = new Map(); // id of a container: its sessions
 let nextId = 1;
@@ -124,30 +125,6 @@ class Session {
 addEventListener('theme', () => {
   for (const list of sessions.values()) for (const session of list) if (session.term) session.term.options.theme = theme();
 });
-
-// Splits a command line into words, with quotes and backslashes as a shell has them. Pure.
-export function splitWords(text) {
-  const words = [];
-  let word = null;
-  let quote = '';
-  for (let i = 0; i < text.length; i++) {
-    const c = text[i];
-    if (quote) {
-      if (c === quote) quote = '';
-      else if (c === '\\' && quote === '"' && '"\\$`'.includes(text[i + 1] || '')) word += text[++i];
-      else word += c;
-    } else if (c === '"' || c === "'") {
-      quote = c;
-      word ??= '';
-    } else if (c === '\\' && i + 1 < text.length) word = (word ?? '') + text[++i];
-    else if (/\s/.test(c)) {
-      if (word !== null) words.push(word);
-      word = null;
-    } else word = (word ?? '') + c;
-  }
-  if (word !== null) words.push(word);
-  return words;
-}
 
 export function Terminals({id, state, tty, stdin}) {
   useStyle('vendor/xterm.css');
