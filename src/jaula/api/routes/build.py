@@ -214,6 +214,29 @@ def _head(protocol: str) -> bytes:
 _H2C = "h2c"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
+async def records(request: Request) -> Answer:
+    """List the last builds of BuildKit's clients of the caller: ``GET /jaula/builds``."""
+    return response.json(
+        [
+            {
+                "Ref": record.ref,
+                "Frontend": record.frontend,
+                "Target": record.attributes.get("target", ""),
+                "File": record.attributes.get("filename", ""),
+                "Created": record.created,
+                "Completed": record.completed,
+                "Steps": record.steps,
+                "Cached": record.cached,
+                "Warnings": record.warnings,
+                "Error": record.error,
+                "Names": record.response.get("image.name", ""),
+                "Digest": record.response.get("containerimage.digest", ""),
+            }
+            for record in request.engine.builds.records()
+        ]
+    )
+
+
 ROUTES: Routes = (
     ("POST", "/build", build),
     ("POST", "/build/prune", prune),
@@ -222,4 +245,5 @@ ROUTES: Routes = (
     ("POST", "/grpc", grpc),
     ("PRI", "/", http2),
     ("POST", "/session", buildkit_session),
+    ("GET", "/jaula/builds", records),
 )

@@ -31,11 +31,12 @@ function record(key, value) {
 
 const padding = size => new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK);
 
-// Returns an archive of files with the attributes name, size and lastModified.
+// Returns an archive of files with the attributes name, size and lastModified. 'archiveName' is a path
+// that replaces the name.
 export function archive(files) {
   const parts = [];
   for (const file of files) {
-    const name = file.name.replace(/^.*\//, '');
+    const name = file.archiveName || file.name.replace(/^.*\//, '');
     const time = file.lastModified || Date.now();
     const records = encoder.encode(record('path', name) + record('size', file.size));
     parts.push(header('pax', records.length, time, 'x'), records, padding(records.length));
