@@ -146,6 +146,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     socket_group: str | None = None
     tcp: tuple[tuple[str, int], ...] = ()  # addresses and ports to listen on as well
     tls: TlsConfig | None = None  # of these sockets; None: clients are not authenticated
+    web: str = ""  # ADDRESS:PORT of the web view; empty: none
     cri: bool = False  # serve Kubernetes' CRI as well
     cri_socket_group: str | None = None  # may connect to it; the policy decides what it may do
     streams: StreamConfig = StreamConfig()

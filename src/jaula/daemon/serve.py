@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaula.daemon.sockets import CriSockets
     from jaula.daemon.traces import SdkBackend
     from jaula.daemon.verification import Verification
+    from jaula.daemon.web_process import WebProcess
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.engine import Engine
@@ -151,6 +152,7 @@ async def _serve(
     if config.metrics_verify_interval:
         verification = _start_verification(engine, config.metrics_verify_interval)
     metrics.ENGINE_STARTS.add("listen", by=time.perf_counter() - restored)
+    web = _open_web(config)
     _notify("READY=1")
     loop.call_later(_SETTLE_TIME, _settle)
     await stop.wait()
@@ -159,6 +161,8 @@ async def _serve(
     os.close(zygote)
     if verification is not None:
         await verification.close()
+    if web is not None:
+        await web.close()
     if cri is not None:
         await cri.close()
     if metrics_server is not None:
@@ -274,6 +278,17 @@ def _start_verification(engine: Engine, interval: int) -> Verification:
     verification = DaemonVerification(engine, interval)
     verification.start()
     return verification
+
+
+def _open_web(config: EngineConfig) -> WebProcess | None:
+    """Start the web view if it is configured. Its process loads its packages, the engine none."""
+    if not config.web:
+        return None
+    from jaula.daemon.web_process import WebProcess
+
+    process = WebProcess(str(config.socket), config.web)
+    process.start()
+    return process
 
 
 def _open_cri(

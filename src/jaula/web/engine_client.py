@@ -19,7 +19,7 @@ from jaula.errors import JaulaError, Unavailable
 if TYPE_CHECKING:
     from jaula.spec.api_params import WebUser
 
-API = "/v1.48"
+API = "/v1.55"
 MAX_DOCUMENT = 64 * 1024 * 1024  # bytes of an answer that is read as a whole
 _CHUNK = 64 * 1024  # bytes
 _MAX_HEAD = 256 * 1024  # bytes; the head of an answer may have the stat of a path

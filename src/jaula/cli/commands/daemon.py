@@ -109,6 +109,12 @@ def read_config(options: Options) -> EngineConfig:
             " reach a TCP socket",
             hint="forward its unix socket with ssh -L",
         )
+    if settings.get("web") and rootless_paths.rootless_uid() is not None:
+        raise InvalidRequest(
+            "a rootless engine runs in a network namespace of its own, where no browser can"
+            " reach a web view",
+            hint="run jaula web beside it",
+        )
     socket = str(settings["socket"]).removeprefix("unix://")
     settings["socket"] = Path(socket).absolute() if socket else paths.socket
     registry_config = registry.pop_registry_config(settings)
@@ -247,6 +253,7 @@ FLAGS = (
     ),
     Flag("tls", "", "bool", "Use TLS; refused without --tlsverify, since any client could connect"),
     Flag("insecure-tcp", "", "bool", "Allow TCP without TLS, on the loopback interface only"),
+    Flag("web", "", "string", "Address of the web view (ADDRESS:PORT, such as 127.0.0.1:8320)"),
     Flag("cri", "", "bool", "Serve Kubernetes' CRI on RUN/cri.sock"),
     Flag("cri-pinned-image", "", "list", "Image that a kubelet never removes (NAME or BEGINNING*)"),
     Flag(

@@ -4,9 +4,9 @@ Source: docker docs, "dockerd", section "Daemon configuration file". Docker's ke
 where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
 ``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``spare-shims``,
 ``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``,
-``insecure-tcp``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``, ``cri``,
-``cni-*``, ``stream-*``, ``metrics-labels`` and ``metrics-verify-interval``. As in dockerd, an
-unknown key is an error, and so is a setting that is also set by a flag.
+``insecure-tcp``, ``web``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``,
+``cri``, ``cni-*``, ``stream-*``, ``metrics-labels`` and ``metrics-verify-interval``. As in dockerd,
+an unknown key is an error, and so is a setting that is also set by a flag.
 """
 
 from __future__ import annotations
@@ -246,6 +246,7 @@ SETTINGS: dict[str, Setting] = {
     "tlskey": Setting(("tlskey",), _text("tlskey")),
     "insecure-tcp": Setting(("insecure-tcp",), _flag),
     "group": Setting(("socket-group",), _text("socket_group")),
+    "web": Setting(("web",), _text("web")),
     "cri": Setting(("cri",), _flag),
     "cri-group": Setting(("cri-socket-group",), _text("cri_socket_group")),
     "cri-pinned-images": Setting(("cri-pinned-image",), _names("cri_pinned_images")),

@@ -88,7 +88,14 @@ function Login({methods, error: first}) {
 
 // -- shell ---------------------------------------------------------------------------------------
 
-function Navigation({address, open, onClose}) {
+function Language({onChange}) {
+  return html`<select class="language" aria-label=${t('language')} value=${language()} onChange=${event => {
+    setLanguage(event.currentTarget.value);
+    onChange();
+  }}>${Object.entries(LANGUAGES).map(([code, name]) => html`<option value=${code}>${name}</option>`)}</select>`;
+}
+
+function Navigation({address, open, onClose, user, redraw}) {
   const here = find(address.path)?.entry;
   return html`<nav id="nav" class="nav ${open ? 'open' : ''}" aria-label=${t('nav.label')}>
     ${GROUPS.map(group => {
@@ -98,6 +105,7 @@ function Navigation({address, open, onClose}) {
         return html`<li><a href=${`#${page.path}`} aria-current=${isHere ? 'page' : undefined} onClick=${onClose}>${icon(page.nav.icon)}<span>${t(page.nav.word)}</span>${page.nav.key && html`<kbd aria-hidden="true">g ${page.nav.key}</kbd>`}</a></li>`;
       })}</ul></div>`;
     })}
+    <div class="nav-foot"><span>${user}</span><${Language} onChange=${redraw} /></div>
   </nav>`;
 }
 
@@ -201,10 +209,7 @@ function Shell({session}) {
       <span class="live ${connection}" role="status"><i></i><span>${t(`live.${connection}`)}</span></span>
       <span class="grow"></span>
       <button class="ghost" aria-label=${t('keys.title')} title=${t('keys.title')} onClick=${() => setHelp(true)}><kbd>?</kbd></button>
-      <select class="language" aria-label=${t('language')} value=${language()} onChange=${event => {
-        setLanguage(event.currentTarget.value);
-        redraw(n => n + 1);
-      }}>${Object.entries(LANGUAGES).map(([code, name]) => html`<option value=${code}>${name}</option>`)}</select>
+      <${Language} onChange=${() => redraw(n => n + 1)} />
       <button class="ghost" aria-label=${t('theme')} title=${t('theme')} onClick=${toggleTheme}>${icon('theme')}</button>
       <span class="user" title=${t('login.by', {method: session.method})}>${session.user}</span>
       <button class="ghost" aria-label=${t('login.out')} title=${t('login.out')} onClick=${async () => {
@@ -213,7 +218,7 @@ function Shell({session}) {
       }}>${icon('logout')}</button>
     </header>
     ${connection === 'down' && html`<div class="down" role="alert"><${Cell} size=${20} layers=${['fails', 'fails']} core="off" /> ${t('live.downLong')}</div>`}
-    <${Navigation} address=${address} open=${nav} onClose=${() => setNav(false)} />
+    <${Navigation} address=${address} open=${nav} onClose=${() => setNav(false)} user=${session.user} redraw=${() => redraw(n => n + 1)} />
     ${nav && html`<div class="shade" onClick=${() => setNav(false)}></div>`}
     <main id="main" tabindex="-1" ref=${main}><${Page} key=${language()} address=${address} /></main>
     ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
