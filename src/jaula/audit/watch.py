@@ -83,10 +83,16 @@ def changes(before: Rows, after: Rows) -> list[Result]:
 
 
 class KernelReports:
-    """Descriptors on which the kernel reports changes, by container. Use as a context manager."""
+    """Descriptors on which the kernel reports changes, by container. Use as a context manager.
 
-    def __init__(self) -> None:
+    ``input_fd`` ends a wait too, if it is given; the caller reads it.
+    """
+
+    def __init__(self, input_fd: int = -1) -> None:
         self._poll = select.poll()
+        self._input = input_fd
+        if input_fd >= 0:
+            self._poll.register(input_fd, select.POLLIN)
         self._inotify = inotify.create()
         self._poll.register(self._inotify, select.POLLIN)
         self._keys: dict[int, str] = {}  # by descriptor
@@ -134,6 +140,8 @@ class KernelReports:
         """
         changed = set()
         for fd, event in self._poll.poll(max(0.0, seconds) * 1000):
+            if fd == self._input:
+                continue
             if fd == self._inotify:
                 numbers = inotify.changed(fd)
                 changed |= {self._watches[n] for n in numbers if n in self._watches}

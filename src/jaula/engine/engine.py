@@ -36,6 +36,7 @@ from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
+    from jaula.engine.diagnostics.service import Diagnostics
     from jaula.engine.metrics.service import Metrics
     from jaula.engine.migration.service import Migration
     from jaula.engine.model.services import Services
@@ -71,6 +72,13 @@ class Engine:
         self.system = System(services, disk_usage)
         self.fsck = Fsck(services)
         self.pods = Pods(services, self.containers, self.execs)
+
+    @functools.cached_property
+    def diagnostics(self) -> Diagnostics:
+        """The diagnostics. They are loaded with the first view of them."""
+        from jaula.engine.diagnostics.service import Diagnostics
+
+        return Diagnostics(self.services)
 
     @functools.cached_property
     def migrations(self) -> Migration:
@@ -193,6 +201,8 @@ class Engine:
             await self.migrations.close()
         if "metrics" in self.__dict__:
             self.metrics.close()
+        if "diagnostics" in self.__dict__:
+            await self.diagnostics.close()
         await self.builds.close()
         await self.pods.close()
         for container in self.services.container_store:

@@ -214,6 +214,7 @@ def _head(protocol: str) -> bytes:
 _H2C = "h2c"
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 
+
 async def records(request: Request) -> Answer:
     """List the last builds of BuildKit's clients of the caller: ``GET /jaula/builds``."""
     return response.json(

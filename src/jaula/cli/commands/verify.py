@@ -99,7 +99,7 @@ def _snapshot(client: Client, options: Options) -> HostSnapshot:
     return snapshot
 
 
-class _Documents:
+class Documents:
     """The engine's documents of running containers, each requested once."""
 
     def __init__(self, client: Client) -> None:
@@ -162,7 +162,7 @@ class _Documents:
 def _containers(client: Client, options: Options) -> list[Report]:
     from jaula.audit.reports.report import Report
 
-    snapshot, documents = _snapshot(client, options), _Documents(client)
+    snapshot, documents = _snapshot(client, options), Documents(client)
     selected = list(_selected(documents, options))
     if options.on("all"):
         selected += [e["Id"] for e in documents.listed if e["Id"] not in selected]
@@ -181,7 +181,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
         if path := options.text("profile"):
             rows = _profile_rows(client, document, path, documents.spec(document["Id"]))
         else:
-            rows = _rows(client, document, snapshot, documents, probe=options.on("probe"))
+            rows = container_rows(client, document, snapshot, documents, probe=options.on("probe"))
         pod = document.get("Pod") or {}
         name = document["Name"].lstrip("/")
         reports.append(
@@ -190,7 +190,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
     return reports
 
 
-def _selected(documents: _Documents, options: Options) -> dict[str, None]:
+def _selected(documents: Documents, options: Options) -> dict[str, None]:
     """Return the containers that the arguments name, once each.
 
     The sandbox of a pod stands for its containers.
@@ -214,14 +214,18 @@ def _selected(documents: _Documents, options: Options) -> dict[str, None]:
     return refs
 
 
-def _rows(
+def container_rows(
     client: Client,
     document: Any,
     snapshot: HostSnapshot,
-    documents: _Documents,
+    documents: Documents,
     *,
     probe: bool,
 ) -> list[Result]:
+    """Return the rows of a container, with those of escape attempts if ``probe`` is set.
+
+    :raises CliError: when it does not run, or the engine does not return its spec.
+    """
     from jaula.audit import verify
     from jaula.errors import JaulaError
 
@@ -280,7 +284,7 @@ def rows_of_containers(client: Client) -> dict[str, list[Result]]:
     from jaula.audit.image_policy import ImagePolicyReader
     from jaula.audit.model.host_snapshot import HostSnapshot
 
-    snapshot, documents = HostSnapshot(), _Documents(client)
+    snapshot, documents = HostSnapshot(), Documents(client)
     snapshot.networks = client.get("/networks")
     snapshot.cdi_directories = client.get("/info")["CDISpecDirs"]
     snapshot.image_rules = ImagePolicyReader(client.get(POLICY))
@@ -288,7 +292,7 @@ def rows_of_containers(client: Client) -> dict[str, list[Result]]:
     for entry in documents.listed:
         try:
             document = documents.inspect(entry["Id"])
-            result[entry["Id"]] = _rows(client, document, snapshot, documents, probe=False)
+            result[entry["Id"]] = container_rows(client, document, snapshot, documents, probe=False)
         except CliError:
             continue  # it has exited
     return result
@@ -317,7 +321,7 @@ def _watch(options: Options, output_format: str) -> int:
 
     def running() -> list[str]:
         try:
-            entries = _Documents(client).listed
+            entries = Documents(client).listed
             listed = {e["Id"]: e for e in entries if options.on("all") or _is_named(e, options)}
             for ref in options.texts("pod"):
                 listed |= {entry["Id"]: entry for entry in pods.select(entries, ref)}
@@ -330,19 +334,19 @@ def _watch(options: Options, output_format: str) -> int:
 
     def open_container(key: str) -> AuditedContainer:
         try:
-            documents = _Documents(client)
+            documents = Documents(client)
             return AuditedContainer(documents.inspect(key), documents.spec(key))
         except (CliError, JaulaError) as error:
             raise LookupError(str(error)) from None
 
     def verify(keys: Sequence[str]) -> dict[str, list[Result]]:
         snapshots[0] = snapshots[0].renewed()
-        documents = _Documents(client)
+        documents = Documents(client)
         result = {}
         for key in keys:
             try:
                 document = documents.inspect(key)
-                result[key] = _rows(client, document, snapshots[0], documents, probe=False)
+                result[key] = container_rows(client, document, snapshots[0], documents, probe=False)
             except CliError:
                 continue  # it has exited, or the engine does not answer
         return result

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaula.engine.authz.api.access import AccessApi
     from jaula.engine.authz.api.builds import BuildsApi
     from jaula.engine.authz.api.containers import ContainersApi
+    from jaula.engine.authz.api.diagnostics import DiagnosticsApi
     from jaula.engine.authz.api.execs import ExecsApi
     from jaula.engine.authz.api.fsck import FsckApi
     from jaula.engine.authz.api.images import ImagesApi
@@ -175,6 +176,12 @@ class EngineApi:
         from jaula.engine.authz.api.fsck import FsckApi
 
         return FsckApi(self._engine, self._session)
+
+    @cached_property
+    def diagnostics(self) -> DiagnosticsApi:
+        from jaula.engine.authz.api.diagnostics import DiagnosticsApi
+
+        return DiagnosticsApi(self._engine, self._session)
 
 
 class Gateway:
