@@ -1,0 +1,247 @@
+// Usage of containers over time: all of them as a table with small curves, one of them in charts.
+
+import { html, ErrorBox, PageHead, Empty, useEffect, useRef, useState } from '../ui.js';
+import { get } from '../api.js';
+import { t } from '../i18n.js';
+import { useStyle } from '../shortcuts.js';
+import { bytes, containerName } from '../format.js';
+import { F, observed } from '../observed.js';
+import words from '../i18n/map.js';
+
+const WINDOW = 600; // seconds of a chart
+const POINTS = 600;
+const CURVE = 60; // samples of a small curve
+
+const percent = (value) => (value === null || value === undefined ? '' : `${value < 10 ? value.toFixed(1) : Math.round(value)}%`);
+const rate = (value) => `${bytes(value)}/s`;
+
+/** Charts of one container: fields, how values are written, and whether a limit is drawn. */
+const CHARTS = [
+  { key: 'memory', fields: ['memory', 'limit'], names: ['stats.usage', 'stats.limit'], text: bytes, marks: true },
+  { key: 'cpu', fields: ['cpu', 'throttled'], names: ['stats.cpu', 'stats.throttled'], text: percent },
+  { key: 'pids', fields: ['pids'], names: ['stats.pids'], text: (value) => String(Math.round(value)) },
+  { key: 'network', fields: ['received', 'sent'], names: ['stats.received', 'stats.sent'], text: rate },
+  { key: 'block', fields: ['read', 'written'], names: ['stats.readb', 'stats.written'], text: rate },
+  { key: 'pressure', fields: ['pressure_cpu', 'pressure_memory', 'pressure_io'], names: ['stats.cpu', 'stats.memory', 'stats.block'], text: percent },
+];
+
+/** Return the times at which the number of OOM kills rises, with the number of kills. Pure. */
+export function oomMarks(rows) {
+  const marks = [];
+  rows.forEach(([time, values], index) => {
+    const before = index ? rows[index - 1][1][F.oom] : values[F.oom];
+    if (values[F.oom] > before) marks.push({ time, kills: values[F.oom] - before });
+  });
+  return marks;
+}
+
+/** Return the columns of uPlot for some fields; values that are not counted are gaps. Pure. */
+export function columns(rows, fields) {
+  return [
+    rows.map(([time]) => time),
+    ...fields.map((field) => rows.map(([, values]) => {
+      const value = values[F[field]];
+      return value < 0 || (field.endsWith('limit') && value === 0) ? null : value;
+    })),
+  ];
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+let loadingPlot = null;
+const plot = () => (loadingPlot ??= import('../vendor/uplot.js').then((module) => module.default));
+
+/** The marks of OOM kills, drawn over a chart. */
+const oomPlugin = (marks) => ({
+  hooks: {
+    draw: (chart) => {
+      const { ctx, bbox } = chart;
+      ctx.save();
+      ctx.fillStyle = ctx.strokeStyle = colour('--fails') || 'red';
+      ctx.lineWidth = 1.5 * devicePixelRatio;
+      ctx.font = `${11 * devicePixelRatio}px system-ui`;
+      for (const { time } of marks()) {
+        const x = chart.valToPos(time, 'x', true);
+        if (x < bbox.left || x > bbox.left + bbox.width) continue;
+        ctx.beginPath();
+        ctx.moveTo(x, bbox.top);
+        ctx.lineTo(x, bbox.top + bbox.height);
+        ctx.stroke();
+        ctx.beginPath();
+        ctx.moveTo(x - 5 * devicePixelRatio, bbox.top);
+        ctx.lineTo(x + 5 * devicePixelRatio, bbox.top);
+        ctx.lineTo(x, bbox.top + 8 * devicePixelRatio);
+        ctx.fill();
+        ctx.fillText('OOM', x + 7 * devicePixelRatio, bbox.top + 10 * devicePixelRatio);
+      }
+      ctx.restore();
+    },
+  },
+});
+
+function Chart({ chart, rows, marks }) {
+  const root = useRef(null);
+  const drawn = useRef(null);
+  const latest = useRef({ rows, marks });
+  latest.current = { rows, marks };
+  const data = columns(rows, chart.fields);
+  const empty = !rows.length || data.slice(1).every((column) => column.every((value) => value === null));
+  useEffect(() => {
+    if (empty) return undefined;
+    let ended = false;
+    let observer = null;
+    const build = async () => {
+      const UPlot = await plot();
+      if (ended || !root.current) return;
+      drawn.current?.destroy();
+      const soft = colour('--text-soft') || colour('--soft') || '#888';
+      const grid = { stroke: colour('--line') || '#8883', width: 1 };
+      const axis = { stroke: soft, grid, ticks: grid, font: '11px system-ui' };
+      const lines = [colour('--accent') || '#2a7', chart.fields[1]?.endsWith('limit') ? colour('--relaxed') : colour('--chart-2') || '#79a', colour('--chart-3') || '#a7c'];
+      drawn.current = new UPlot({
+        width: root.current.clientWidth, height: 190, legend: { show: false }, cursor: { y: false, points: { size: 6 } }, padding: [12, 8, 0, 0],
+        scales: { x: { range: (_, least, most) => [Math.min(least, most - 30), most] }, y: { range: (_, least, most) => [0, Math.max(most * 1.08, chart.text === percent ? 1 : 4)] } },
+        axes: [{ ...axis, space: 70 }, { ...axis, size: 70, values: (_, all) => all.map((value) => chart.text(value)) }],
+        series: [{}, ...chart.fields.map((field, index) => ({
+          stroke: lines[index], width: 1.6, spanGaps: false, points: { show: false },
+          ...(field.endsWith('limit') ? { dash: [5, 4] } : index ? {} : { fill: `${lines[0]}1f` }),
+        }))],
+        plugins: chart.marks ? [oomPlugin(() => latest.current.marks)] : [],
+      }, columns(latest.current.rows, chart.fields), root.current);
+      root.current.firstChild?.setAttribute('aria-hidden', 'true');
+    };
+    build();
+    observer = new ResizeObserver(() => drawn.current?.setSize({ width: root.current.clientWidth, height: 190 }));
+    observer.observe(root.current);
+    addEventListener('theme', build);
+    return () => { ended = true; observer.disconnect(); removeEventListener('theme', build); drawn.current?.destroy(); drawn.current = null; };
+  }, [empty]);
+  useEffect(() => { drawn.current?.setData(data); }, [rows.at(-1)?.[0], rows.length]);
+  const last = rows.at(-1)?.[1];
+  const words_ = chart.fields.map((field, index) => {
+    const value = last?.[F[field]];
+    if (value === undefined || value < 0 || (field.endsWith('limit') && !value)) return null;
+    return html`<span class="figure series-${index}${field.endsWith('limit') ? ' limit' : ''}"><i aria-hidden="true"></i>${t(chart.names[index])} <b>${chart.text(value)}</b></span>`;
+  });
+  return html`<section class="card chart" data-chart=${chart.key}><header><h2>${t(`stats.${chart.key}`)}</h2><p class="chart-figures">${words_}
+      ${chart.marks && marks.length ? html`<span class="word fails oom">${t('stats.ooms', { count: marks.reduce((sum, each) => sum + each.kills, 0) })}</span>` : null}</p></header>
+    <div class="plot" ref=${root}></div>
+    ${empty && chart.key === 'pressure' && last ? html`<p class="soft">${t('stats.nopressure')}</p>` : null}</section>`;
+}
+
+/** The newest values as a table, for readers that see no chart. */
+function Values({ rows, marks }) {
+  const shown = rows.filter((_, index) => (rows.length - 1 - index) % 30 === 0).slice(-20).reverse();
+  const fields = ['cpu', 'throttled', 'memory', 'limit', 'pids', 'received', 'sent', 'read', 'written'];
+  const text = { cpu: percent, throttled: percent, memory: bytes, limit: (value) => (value ? bytes(value) : '–'), pids: String };
+  return html`<details class="value-table"><summary>${t('stats.values')}</summary><div class="scroll" tabindex="0" role="region" aria-label=${t('stats.values')}><table>
+    <thead><tr><th scope="col">${t('stats.time')}</th>${fields.map((field) => html`<th scope="col" class="right">${field}</th>`)}<th scope="col">OOM</th></tr></thead>
+    <tbody>${shown.map(([time, values]) => html`<tr><th scope="row">${new Date(time * 1000).toLocaleTimeString()}</th>
+      ${fields.map((field) => html`<td class="right mono">${(text[field] ?? rate)(values[F[field]])}</td>`)}
+      <td>${marks.filter((each) => Math.abs(each.time - time) < 15).map((each) => each.kills).join()}</td></tr>`)}</tbody></table></div></details>`;
+}
+
+function One({ id, name }) {
+  const [past, setPast] = useState([]);
+  const [error, setError] = useState(null);
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    get(`/jaula/stats?containers=${id}&points=${POINTS}`).then((document) => {
+      setPast((document.Containers[id] ?? []).map(([time, ...values]) => [time, values]));
+    }, setError);
+    return observed.subscribe((kind) => { if (kind === 'stats' && !document.hidden) redraw((n) => n + 1); });
+  }, [id]);
+  const live = observed.containers.get(id)?.samples ?? [];
+  const from = live[0]?.[0] ?? Infinity;
+  const newest = live.at(-1)?.[0] ?? 0;
+  const rows = [...past.filter(([time]) => time < from - 0.5), ...live].filter(([time]) => time > newest - WINDOW);
+  const marks = oomMarks(rows);
+  return html`<${ErrorBox} error=${error} />
+    <p class="hidden" role="status">${marks.length ? `${name}: ${t('stats.ooms', { count: marks.length })}` : ''}</p>
+    <div class="charts">${CHARTS.map((chart) => html`<${Chart} key=${chart.key} chart=${chart} rows=${rows} marks=${marks} />`)}</div>
+    <${Values} rows=${rows} marks=${marks} />`;
+}
+
+/** A small curve of one field, drawn on a canvas when its samples change. */
+function Curve({ samples, field, limit }) {
+  const canvas = useRef(null);
+  useEffect(() => {
+    const node = canvas.current;
+    const ratio = devicePixelRatio;
+    const [width, height] = [node.clientWidth * ratio, node.clientHeight * ratio];
+    if (node.width !== width) { node.width = width; node.height = height; }
+    const context = node.getContext('2d');
+    context.clearRect(0, 0, width, height);
+    const shown = samples.slice(-CURVE);
+    if (shown.length < 2) return;
+    const values = shown.map(([, each]) => each[F[field]]);
+    const most = Math.max(limit ? shown.at(-1)[1][F[limit]] : 0, ...values, 1);
+    context.beginPath();
+    values.forEach((value, index) => {
+      const x = width - (values.length - 1 - index) * (width / (CURVE - 1));
+      const y = height - 2 - (value / most) * (height - 4);
+      if (index) context.lineTo(x, y); else context.moveTo(x, y);
+    });
+    context.strokeStyle = colour('--accent') || '#2a7';
+    context.lineWidth = 1.4 * ratio;
+    context.stroke();
+    context.fillStyle = colour('--fails') || 'red';
+    for (const { time } of oomMarks(shown)) {
+      const index = shown.findIndex(([each]) => each === time);
+      context.fillRect(width - (values.length - 1 - index) * (width / (CURVE - 1)) - ratio, 0, 2 * ratio, height);
+    }
+  });
+  return html`<canvas class="curve" ref=${canvas} aria-hidden="true"></canvas>`;
+}
+
+const SORTS = ['name', 'cpu', 'memory', 'pids', 'network', 'block'];
+
+function All() {
+  const [sort, setSort] = useState('name');
+  const [, redraw] = useState(0);
+  useEffect(() => observed.subscribe((kind) => { if (kind !== 'isolation' && !document.hidden) redraw((n) => n + 1); }), []);
+  const entries = observed.entries();
+  const value = (id, key) => {
+    const values = observed.latest(id);
+    if (!values) return -1;
+    if (key === 'network') return values[F.received] + values[F.sent];
+    if (key === 'block') return values[F.read] + values[F.written];
+    return values[F[key]];
+  };
+  const rows = sort === 'name' ? entries : [...entries].sort((a, b) => value(b.Id, sort) - value(a.Id, sort));
+  const pressure = observed.host?.Pressure ?? [];
+  if (observed.ready && !entries.length) return html`<${Empty} title=${t('stats.none')} />`;
+  return html`${pressure.some((each) => each >= 0) ? html`<p class="host-pressure"><span class="soft">${t('stats.hostpressure')}</span>
+      ${['cpu', 'memory', 'block'].map((name, index) => html`<span class="figure"><span class="soft">${t(`stats.${name}`)}</span> <b>${percent(Math.max(0, pressure[index]))}</b></span>`)}</p>` : null}
+    <div class="table-frame scroll" tabindex="0" role="region" aria-label=${t('stats.all')}><table class="usage"><thead><tr>${SORTS.map((name) => html`<th scope="col" aria-sort=${sort === name ? (name === 'name' ? 'ascending' : 'descending') : null}>
+      <button type="button" class="sort" onClick=${() => setSort(name)}>${t(`stats.${name}`)}</button></th>`)}<th scope="col">OOM</th></tr></thead>
+    <tbody>${rows.map((entry) => {
+      const samples = observed.containers.get(entry.Id)?.samples ?? [];
+      const values = samples.at(-1)?.[1];
+      const name = containerName(entry);
+      if (!values) return html`<tr key=${entry.Id}><th scope="row">${name}</th><td colspan="6" class="soft">…</td></tr>`;
+      return html`<tr key=${entry.Id}><th scope="row"><a href=${`#/stats?c=${entry.Id.slice(0, 12)}`}>${name}</a></th>
+        <td><${Curve} samples=${samples} field="cpu" /><span class="mono">${percent(values[F.cpu])}</span>${values[F.throttled] > 0.5 ? html` <span class="word relaxed">${percent(values[F.throttled])} ${t('stats.throttled')}</span>` : null}</td>
+        <td><${Curve} samples=${samples} field="memory" limit="limit" /><span class="mono">${bytes(values[F.memory])}${values[F.limit] ? html`<span class="soft"> / ${bytes(values[F.limit])}</span>` : null}</span></td>
+        <td class="mono">${values[F.pids]}${values[F.pids_limit] ? html`<span class="soft"> / ${values[F.pids_limit]}</span>` : null}</td>
+        <td class="mono">↓ ${rate(values[F.received])} <br />↑ ${rate(values[F.sent])}</td>
+        <td class="mono">${rate(values[F.read])} <br />${rate(values[F.written])}</td>
+        <td class=${values[F.oom] ? 'word fails' : 'soft'}>${values[F.oom] || '–'}</td></tr>`;
+    })}</tbody></table></div>`;
+}
+
+function StatsPage({ query }) {
+  useStyle('pages/map.css');
+  useStyle('vendor/uplot.css');
+  const [, redraw] = useState(0);
+  useEffect(() => observed.subscribe((kind) => { if (kind === 'list') redraw((n) => n + 1); }), []);
+  const wanted = query.get('c');
+  const entry = wanted ? observed.entries().find((each) => each.Id.startsWith(wanted) || containerName(each) === wanted) : null;
+  const title = entry ? t('stats.of', { name: containerName(entry) }) : t('stats.title');
+  return html`<div class="stats-page"><${PageHead} title=${title} back=${entry ? { href: '#/stats', text: t('stats.all') } : null} />
+    <${ErrorBox} error=${observed.error ? { message: observed.error } : null} />
+    ${entry ? html`<${One} key=${entry.Id} id=${entry.Id} name=${containerName(entry)} />` : html`<${All} />`}</div>`;
+}
+
+export { One as Charts };
+export const page = { words, View: StatsPage };

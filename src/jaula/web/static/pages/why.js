@@ -1,0 +1,70 @@
+// Why: ask which layer of a container refuses an operation.
+
+import { html, ErrorBox, PageHead, useEffect, useState } from '../ui.js';
+import { get, send } from '../api.js';
+import { t } from '../i18n.js';
+import { useStyle } from '../shortcuts.js';
+import { containerName } from '../format.js';
+import { splitWords } from '../words.js';
+import words from '../i18n/map.js';
+
+const EXAMPLES = [
+  'mount -t tmpfs none /mnt', 'ping -c 1 192.0.2.1', 'mknod /tmp/disk b 8 0', 'date -s 00:00',
+  'cat /proc/kcore', 'hostname other', 'dmesg', 'unshare -m true', 'chroot / true',
+];
+
+function Diagnosis({ each }) {
+  const { explanation: why, operations } = each;
+  return html`<li class="diagnosis card"><p class="layer-name">${t('why.layer')} <strong>${why.layer}</strong></p>
+    <p class="rule">${why.rule}</p>
+    <dl><dt>${t('why.proof')}</dt><dd>${why.proof}</dd>
+      <dt>${t('why.flag')}</dt><dd>${why.flag ? html`<code class="flag">${why.flag}</code>` : t('why.none')}</dd>
+      ${why.gives_away ? html`<dt>${t('why.gives')}</dt><dd class="word fails">${why.gives_away}</dd>` : null}
+      ${why.advice ? html`<dt>${t('why.advice')}</dt><dd>${why.advice}</dd>` : null}</dl>
+    <details open=${operations.length < 4}><summary>${t('why.operations')} <span class="count">${operations.length}</span></summary>
+      <ul class="operations">${operations.map((one) => html`<li><code>${one.program}</code> <code>${one.call}</code> <code>${one.object}</code> <b>${one.errno}</b>${one.count > 1 ? ` × ${one.count}` : ''}</li>`)}</ul></details></li>`;
+}
+
+function WhyPage({ query }) {
+  useStyle('pages/map.css');
+  const [containers, setContainers] = useState([]);
+  const [ref, setRef] = useState(query.get('c') ?? '');
+  const [command, setCommand] = useState(query.get('cmd') ?? '');
+  const [user, setUser] = useState('');
+  const [report, setReport] = useState(null);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  useEffect(() => { get('/containers/json?all=1').then(setContainers, setError); }, []);
+  const chosen = containers.find((each) => each.Id.startsWith(ref) && ref);
+  const running = chosen?.State === 'running';
+  const ask = async (event) => {
+    event.preventDefault();
+    setBusy(true); setError(null); setReport(null);
+    try {
+      setReport(running ? await send('POST', `/jaula/containers/${chosen.Id}/why`, { Cmd: splitWords(command), User: user })
+        : await get(`/jaula/containers/${chosen.Id}/why`));
+    } catch (failure) {
+      setError(failure);
+    }
+    setBusy(false);
+  };
+  return html`<div class="why-page"><${PageHead} title=${t('why.title')} about=${t('why.lead')} />
+    <form class="ask card" onSubmit=${ask}>
+      <label class="field"><span>${t('why.container')}</span><select required value=${chosen?.Id ?? ''} onChange=${(event) => setRef(event.currentTarget.value)}>
+        <option value="">${t('why.choose')}</option>${containers.map((each) => html`<option value=${each.Id}>${containerName(each)} · ${each.State}</option>`)}</select></label>
+      ${chosen && !running ? null : html`<label class="field grow"><span>${t('why.command')}</span><input class="mono" required value=${command} spellcheck=${false} autocomplete="off"
+        placeholder="ping -c 1 192.0.2.1" onInput=${(event) => setCommand(event.currentTarget.value)} /></label>
+      <label class="field"><span>${t('why.user')}</span><input value=${user} size="8" autocomplete="off" spellcheck=${false} placeholder="root" onInput=${(event) => setUser(event.currentTarget.value)} /></label>`}
+      <button class="primary" disabled=${busy}>${chosen && !running ? t('why.exited') : t('why.ask')}</button></form>
+    <p class="soft">${t('why.warning')} ${t('why.examples')}: ${EXAMPLES.map((each) => html`<button type="button" class="chip mono" onClick=${() => setCommand(each)}>${each}</button> `)}</p>
+    <div aria-live="polite">${busy ? html`<p class="busy">${t('why.asking')}</p>` : null}
+    <${ErrorBox} error=${error} />
+    ${report ? html`<section class="answer-list"><h2>${report.container}: ${report.state}</h2>
+      ${report.diagnoses.length ? html`<ol>${report.diagnoses.map((each, index) => html`<${Diagnosis} key=${index} each=${each} />`)}</ol>` : html`<p class="standing holds">${t('why.nothing')}</p>`}
+      ${report.notes.map((note) => html`<p class="soft">${note}</p>`)}
+      ${report.log ? html`<pre>${report.log}</pre>` : null}
+      ${report.harmless.length ? html`<details><summary>${t('why.harmless', { count: report.harmless.length })}</summary><ol>${report.harmless.map((each, index) => html`<${Diagnosis} key=${index} each=${each} />`)}</ol></details>` : null}
+    </section>` : null}</div></div>`;
+}
+
+export const page = { words, View: WhyPage };
