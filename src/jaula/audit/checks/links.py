@@ -23,6 +23,7 @@ from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.network_view import SETTINGS
 from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.rtnetlink import Link, Route
+from jaula.network.firewall.bridge_rules import table_name
 from jaula.network.network import PORT_PREFIX
 from jaula.security.sysctls import normalize
 from jaula.spec.network import PARENT_DRIVERS
@@ -166,9 +167,13 @@ def _translations(
     objects = container.snapshot.packet_filter
     addresses = [address for e in endpoints.values() for address in addresses_of(e)]
     own = set()
-    for endpoint in endpoints.values():
+    for name, endpoint in endpoints.items():
         mac = str(endpoint.get("MacAddress") or "")
         own.add(endpoint_table(objects, addresses_of(endpoint)[0], mac))
+        # The table of endpoints is one for all bridges; ports are published by that of the bridge.
+        document = container.snapshot.network(name, str(endpoint.get("NetworkID")))
+        if bridge := named_bridge(document):
+            own.add(table_name(bridge))
     found = [
         translation.place
         for translation in container.snapshot.derived("translations", translations)

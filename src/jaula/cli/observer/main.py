@@ -62,6 +62,11 @@ class Observed:
         self.verified = ""  # time, RFC 3339
 
 
+def word(verdict: Verdict) -> str:
+    """Return a verdict in lower case: reports for people write one of them in capitals. Pure."""
+    return str(verdict).lower()
+
+
 def layers(rows: Sequence[Result]) -> list[Document]:
     """Return the layers in the order of the report, with the number of rows by verdict. Pure."""
     found: dict[str, dict[Verdict, int]] = {}
@@ -71,8 +76,8 @@ def layers(rows: Sequence[Result]) -> list[Document]:
     return [
         {
             "Layer": name,
-            "Verdict": str(next(v for v in _ORDER if counts[v])),
-            **{str(verdict).capitalize(): counts[verdict] for verdict in _ORDER},
+            "Verdict": word(next(v for v in _ORDER if counts[v])),
+            **{word(verdict).capitalize(): counts[verdict] for verdict in _ORDER},
         }
         for name, counts in found.items()
     ]
@@ -87,7 +92,7 @@ def row_document(row: Result) -> Document:
         "Requested": row.requested,
         "Effective": row.effective,
         "Evidence": row.evidence,
-        "Verdict": str(row.verdict),
+        "Verdict": word(row.verdict),
     }
 
 
@@ -107,9 +112,9 @@ def differences(
             "Id": name,
             "Layer": row.layer,
             "Before": {"Requested": old.requested, "Effective": old.effective,
-                       "Verdict": str(old.verdict)},
+                       "Verdict": word(old.verdict)},
             "After": {"Requested": row.requested, "Effective": row.effective,
-                      "Verdict": str(row.verdict)},
+                      "Verdict": word(row.verdict)},
         }  # fmt: skip
 
 
@@ -128,6 +133,7 @@ class Observer:
         self._due: dict[str, None] = {}
         self._viewers = 1
         self._tree: tuple[float, Document] = (0.0, {})
+        self._sample_at = 0.0
         self._ended = False
 
     def request(self, document: Document | None) -> None:
@@ -137,23 +143,24 @@ class Observer:
     def run(self) -> None:
         """Observe until the input ends."""
         with KernelReports(self._wake_fd) as reports:
-            sample_at = list_at = time.monotonic()
-            round_at, cost = sample_at, 0.0
+            list_at = self._sample_at = time.monotonic()
+            round_at, cost = list_at, 0.0
             while not self._ended:
                 now = time.monotonic()
                 if self._answer() or now >= list_at:
                     self._list(reports)
                     list_at = now + LISTING
-                if now >= sample_at:
+                if now >= self._sample_at:
                     self._emit(self._samples.take())
-                    sample_at = now + (INTERVAL if self._viewers else IDLE_INTERVAL)
+                    self._sample_at += INTERVAL if self._viewers else IDLE_INTERVAL
+                    self._sample_at = max(self._sample_at, now + INTERVAL / 2)
                 if now >= round_at:
                     self._due |= dict.fromkeys(self._containers)
                     round_at = now + next_interval(cost, SHARE)
                     cost = 0.0
                 spent = self._verify_some()
                 cost += spent
-                until = min(sample_at, list_at, round_at)
+                until = min(self._sample_at, list_at, round_at)
                 if self._due and self._viewers:
                     until = min(until, time.monotonic() + (0 if spent else self._wait()))
                 changed = reports.wait(until - time.monotonic())
@@ -310,6 +317,8 @@ class Observer:
                 if (key := request["Event"]) in self._containers:
                     self._due[key] = None
             elif "Viewers" in request:
+                if not self._viewers:
+                    self._sample_at = time.monotonic()
                 self._viewers = int(request["Viewers"])
             else:
                 self._reply(request)

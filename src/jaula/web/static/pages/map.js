@@ -235,11 +235,11 @@ function MapPage({ query }) {
           onKeyDown=${view === 'map' ? onKey : null} ref=${root}>
         <p class="map-host-name" aria-hidden="true">${t('map.host')}</p>
         ${view === 'table' ? html`<${Table} entries=${shown} />`
-          : groups.map(([name, members]) => html`<section class="group" key=${name} aria-label=${name || t('map.ungrouped')}>
+          : html`<div class="groups">${groups.map(([name, members]) => html`<section class="group" key=${name} aria-label=${name || t('map.ungrouped')}>
             ${chosen === 'none' ? null : html`<h2>${name || t('map.ungrouped')} <span class="count">${members.length}</span></h2>`}
             <div class="tiles ${size}">${members.map((entry) => html`<${MemoTile} key=${entry.Id} entry=${entry}
               isolation=${observed.containers.get(entry.Id)?.isolation} size=${size} current=${entry.Id === first} />`)}</div>
-          </section>`)}
+          </section>`)}</div>`}
         ${observed.ready && !entries.length ? html`<p class="empty">${t('map.empty')}</p>` : null}
       </div>
       ${selected ? html`<${Evidence} key=${selected.Id} id=${selected.Id} name=${nameOf(selected)} layer=${params.layer}
