@@ -17,6 +17,8 @@ const PATHS = {
   add: 'M12 4v16M4 12h16',
   stats: 'M4 20V10M10 20V4M16 20v-7M22 20H2',
   events: 'M3 12h4l3-8 4 16 3-8h4',
+  verify: 'M3 3h18v18H3zM7 7h10v10H7zM9.5 12l2 2 3.5-4',
+  reach: 'M5 8a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM19 22a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM19 8a3 3 0 1 0 0-6 3 3 0 0 0 0 6zM8 5h8M7 7.5l10 9',
   processes: 'M6 4h4v4H6zM14 10h4v4h-4zM14 17h4v4h-4zM8 8v11h6M8 12h6',
   records: 'M5 3h10l4 4v14H5zM9 12h6M9 16h6',
   profiles: 'M12 3l8 3v6c0 5-4 8-8 9-4-1-8-4-8-9V6z',

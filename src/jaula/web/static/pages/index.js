@@ -9,6 +9,16 @@
 export const GROUPS = ['see', 'run', 'store', 'prove'];
 
 export const PAGES = [
+  {path: '/map', nav: {group: 'see', word: 'nav.map', icon: 'map', key: 'm'}, load: () => import('./map.js')},
+  {path: '/reach', nav: {group: 'see', word: 'nav.reach', icon: 'reach', key: 'r'}, load: () => import('./reach.js')},
+  {path: '/stats', nav: {group: 'see', word: 'nav.stats', icon: 'stats', key: 'u'}, load: () => import('./stats.js')},
+  {path: '/events', nav: {group: 'see', word: 'nav.events', icon: 'events', key: 'e'}, load: () => import('./events.js')},
+  {path: '/projects', nav: {group: 'run', word: 'nav.projects', icon: 'projects', key: 'p'}, load: () => import('./projects.js')},
+  {path: '/verify', nav: {group: 'prove', word: 'nav.verify', icon: 'verify', key: 'y'}, load: () => import('./verify.js')},
+  {path: '/why', nav: {group: 'prove', word: 'nav.why', icon: 'why', key: 'q'}, load: () => import('./why.js')},
+  {path: '/records', nav: {group: 'prove', word: 'nav.records', icon: 'records', key: 'o'}, load: () => import('./records.js')},
+  {path: '/profiles', nav: {group: 'prove', word: 'nav.profiles', icon: 'profiles', key: 'f'}, load: () => import('./profiles.js')},
+  {path: '/audit', nav: {group: 'prove', word: 'nav.audit', icon: 'audit', key: 'a'}, load: () => import('./audit.js')},
   {path: '/containers', nav: {group: 'run', word: 'nav.containers', icon: 'containers', key: 'c'}, load: () => import('./containers.js')},
   {path: '/containers/:id', load: () => import('./container.js')},
   {path: '/create', nav: {group: 'run', word: 'nav.create', icon: 'add', key: 'n'}, load: () => import('./create.js')},
