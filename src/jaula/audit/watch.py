@@ -12,6 +12,8 @@ lasts, and later when it is spent. Half of it is kept for the timer.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import io
 import os
 import select
 import socket
@@ -29,6 +31,7 @@ BURST = 1.0  # seconds of processor time that the budget can save
 INTERVAL = 60.0  # seconds between two verifications of all containers, at least
 LISTING = 5.0  # seconds between two lists of running containers
 GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_LINK, IPV4 and IPV6 _IFADDR and _ROUTE
+FD_SETSIZE = 1024  # descriptors, select(2)
 HOST = ""
 """The key of the reader's own network namespace, whose links are the other ends."""
 
@@ -114,7 +117,7 @@ class KernelReports:
         :raises OSError: when it has exited.
         """
         key = container.container_id
-        table = open(container.path("mountinfo"), "rb", buffering=0)  # noqa: SIM115 - kept
+        table = _in_high_descriptor(os.open(container.path("mountinfo"), os.O_RDONLY))
         self._files[table.fileno()], self._keys[table.fileno()] = table, key
         self._poll.register(table.fileno(), select.POLLPRI)
 
@@ -164,12 +167,31 @@ class KernelReports:
         self._files.pop(fd).close()  # type: ignore[attr-defined]
 
 
+def _in_high_descriptor(fd: int) -> io.FileIO:
+    """Return a file with a descriptor of 1024 or more, and close ``fd``; low if none is free.
+
+    libnftables waits with select(2), which has room for lower ones only. A watch holds two for each
+    container.
+    """
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FD_SETSIZE)
+    except OSError:
+        return io.FileIO(fd)  # the limit of the process is lower
+    os.close(fd)
+    return io.FileIO(high)
+
+
 def _routing_socket() -> socket.socket:
     """Return a socket that reports changes of the thread's network namespace."""
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
     opened.setblocking(False)
     opened.bind((0, GROUPS))
-    return opened
+    try:
+        high = fcntl.fcntl(opened.fileno(), fcntl.F_DUPFD_CLOEXEC, FD_SETSIZE)
+    except OSError:
+        return opened
+    opened.close()
+    return socket.socket(fileno=high)
 
 
 def _drain(opened: socket.socket) -> None:

@@ -7,20 +7,21 @@ report.
 document with its number as ``Reply``, and ``Document`` or ``Error``.
 
 The kernel reports changes of mounts, cgroups and networks (:mod:`jaula.audit.watch`), and the
-engine reports its events. Containers that are concerned are verified at once, while the budget
+engine hands over its events. Containers that are concerned are verified at once, while the budget
 lasts. All are verified again on a timer, since the kernel reports no change of a process.
+
+The process has one thread, since checks fork.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
+import resource
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,14 +42,12 @@ INTERVAL = 1.0  # seconds between two samples
 IDLE_INTERVAL = 10.0  # without a viewer
 LISTING = 15.0  # seconds between two lists of containers; events make them earlier
 SHARE = 0.05  # of one processor, for verifications beyond the first of each container
-CHUNK = 4  # containers that are verified between two looks at requests and samples
+SLICE = 0.25  # seconds of verifications between two looks at requests and samples
+MAX_AGE = 5.0  # seconds of what was read of the host
 MAX_CHANGES = 50  # of one container
 RENEWAL = 1.0  # seconds for which the process tree is not read again
-_NICE = 10
+_NICE = 5
 _ORDER = (Verdict.FAILS, Verdict.UNKNOWN, Verdict.RELAXED, Verdict.HOLDS)
-_EVENTS = ("start", "restart", "die", "destroy", "update", "rename", "unpause", "pause", "connect",
-           "disconnect", "isolation-changed")  # fmt: skip
-
 Document = dict[str, Any]
 
 
@@ -121,28 +120,26 @@ def differences(
 class Observer:
     """Verifies and samples the containers of one engine."""
 
-    def __init__(self, address: str, emit: Callable[[Document], None], wake_fd: int) -> None:
+    def __init__(self, address: str, emit: Callable[[Document], None], input_fd: int) -> None:
+        """``input_fd`` has the requests, and does not block."""
         self._client = Client(address)
         self._emit = emit
-        self._wake_fd = wake_fd
-        self._requests: queue.SimpleQueue[Document | None] = queue.SimpleQueue()
+        self._input_fd = input_fd
+        self._rest = b""  # of an incomplete line
         self._containers: dict[str, Observed] = {}
         self._samples = Samples()
         self._snapshot: HostSnapshot | None = None
+        self._read_at = 0.0  # when the snapshot was made, monotonic
         self._budget = Budget(time.monotonic(), SHARE, 2.0)
-        self._due: dict[str, None] = {}
+        self._due: dict[str, float] = {}  # by id: since when, monotonic
         self._viewers = 1
         self._tree: tuple[float, Document] = (0.0, {})
         self._sample_at = 0.0
         self._ended = False
 
-    def request(self, document: Document | None) -> None:
-        """Hand over a request, or None at the end of the input. Safe in any thread."""
-        self._requests.put(document)
-
     def run(self) -> None:
         """Observe until the input ends."""
-        with KernelReports(self._wake_fd) as reports:
+        with KernelReports(self._input_fd) as reports:
             list_at = self._sample_at = time.monotonic()
             round_at, cost = list_at, 0.0
             while not self._ended:
@@ -155,7 +152,7 @@ class Observer:
                     self._sample_at += INTERVAL if self._viewers else IDLE_INTERVAL
                     self._sample_at = max(self._sample_at, now + INTERVAL / 2)
                 if now >= round_at:
-                    self._due |= dict.fromkeys(self._containers)
+                    self._mark(self._containers)
                     round_at = now + next_interval(cost, SHARE)
                     cost = 0.0
                 spent = self._verify_some()
@@ -164,8 +161,11 @@ class Observer:
                 if self._due and self._viewers:
                     until = min(until, time.monotonic() + (0 if spent else self._wait()))
                 changed = reports.wait(until - time.monotonic())
-                mine = self._containers if HOST in changed else changed & set(self._containers)
-                self._due |= dict.fromkeys(mine)
+                self._mark(self._containers if HOST in changed else changed & set(self._containers))
+
+    def _mark(self, keys: Iterable[str]) -> None:
+        """Verify containers as soon as possible, with what the host is from now on."""
+        self._due |= dict.fromkeys(keys, time.monotonic())
 
     def _wait(self) -> float:
         return self._budget.wait(time.monotonic())
@@ -192,10 +192,10 @@ class Observer:
                 if not self._watch(document, documents, reports):
                     continue
                 self._containers[key] = Observed(document)
-                self._due[key] = None
+                self._mark((key,))
             elif known.inspect != document:
                 known.inspect = document
-                self._due[key] = None
+                self._mark((key,))
         self._samples.follow({k: o.inspect["State"]["Pid"] for k, o in self._containers.items()})
 
     @staticmethod
@@ -228,16 +228,17 @@ class Observer:
         if not self._due or not self._viewers:
             return 0.0
         allowed = not self._wait()
-        chosen = [k for k in self._due if allowed or not self._containers[k].rows][:CHUNK]
+        chosen = [k for k in self._due if allowed or not self._containers[k].rows]
         if not chosen:
             return 0.0
-        begun = time.process_time()
+        begun, end = time.process_time(), time.monotonic() + SLICE
         documents = Documents(self._client)
-        if self._snapshot is None or len(chosen) == len(self._due) or allowed:
-            self._snapshot = self._renewed()
         for key in chosen:
-            del self._due[key]
+            if self._due.pop(key) > self._read_at or end - self._read_at > MAX_AGE:
+                self._renew()
             self._verify(key, documents)
+            if time.monotonic() > end:
+                break
         spent = time.process_time() - begun
         if allowed:
             self._budget.spend(time.monotonic(), spent)
@@ -286,7 +287,9 @@ class Observer:
             "Profile": str(host.get("Profile") or "")[:80].partition("\n")[0],
         }
 
-    def _renewed(self) -> HostSnapshot:
+    def _renew(self) -> None:
+        """Read the host again with the next check."""
+        self._read_at = time.monotonic()
         snapshot = HostSnapshot() if self._snapshot is None else self._snapshot.renewed()
         try:
             snapshot.networks = self._client.get("/networks")
@@ -294,28 +297,19 @@ class Observer:
                 snapshot.cdi_directories = self._client.get("/info")["CDISpecDirs"]
                 snapshot.image_rules = ImagePolicyReader(self._client.get(POLICY))
         except CliError:
-            return self._snapshot or snapshot  # the engine stops
-        return snapshot
+            self._read_at = 0.0  # the engine stops
+        self._snapshot = snapshot
 
     # -- requests --------------------------------------------------------------------------------
 
     def _answer(self) -> bool:
         """Answer the requests that have arrived; return whether containers have to be listed."""
-        while True:
-            try:
-                os.read(self._wake_fd, 4096)
-            except BlockingIOError:
-                break
         changed = False
-        while not self._requests.empty():
-            request = self._requests.get()
-            if request is None:
-                self._ended = True
-                return False
+        for request in self._read():
             if "Event" in request:
                 changed = True
                 if (key := request["Event"]) in self._containers:
-                    self._due[key] = None
+                    self._mark((key,))
             elif "Viewers" in request:
                 if not self._viewers:
                     self._sample_at = time.monotonic()
@@ -323,6 +317,20 @@ class Observer:
             else:
                 self._reply(request)
         return changed
+
+    def _read(self) -> Iterator[Document]:
+        """Yield the requests that have arrived; the end of the input ends the observer."""
+        while True:
+            try:
+                data = os.read(self._input_fd, 1 << 16)
+            except BlockingIOError:
+                return
+            if not data:
+                self._ended = True
+                return
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
 
     def _reply(self, request: Document) -> None:
         number = request["Request"]
@@ -360,11 +368,12 @@ class Observer:
             observed = Observed(document)
         if observed is None:
             raise CliError("the container is not running: nothing is in effect to verify")
-        self._snapshot = self._renewed()
+        self._renew()
         if key in self._containers:
             self._due.pop(key, None)
             rows: Sequence[Result] = self._verify(key, documents)
         else:
+            assert self._snapshot is not None
             rows = container_rows(self._client, document, self._snapshot, documents, probe=False)
         infos = {row.check: check_info(row) for row in rows}
         return {
@@ -424,42 +433,17 @@ def _now() -> str:
 def main(address: str) -> int:
     """Observe the engine at an address until standard input ends."""
     os.nice(_NICE)
-    wake_read, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     output = sys.stdout.buffer
 
     def emit(document: Document) -> None:
         output.write(json.dumps(document, separators=(",", ":")).encode() + b"\n")
         output.flush()
 
-    observer = Observer(address, emit, wake_read)
-
-    def hand_over(document: Document | None) -> None:
-        observer.request(document)
-        try:
-            os.write(wake_write, b"\0")
-        except BlockingIOError:
-            return  # full: the loop wakes up anyway
-
-    def read_input() -> None:
-        for line in sys.stdin.buffer:
-            hand_over(json.loads(line))
-        hand_over(None)
-
-    def read_events() -> None:
-        filters = json.dumps({"type": ["container", "network"], "event": list(_EVENTS)})
-        while True:
-            try:
-                for event in Client(address).lines("GET", "/events", (("filters", filters),)):
-                    actor = event.get("Actor") or {}
-                    key = (actor.get("Attributes") or {}).get("container") or actor.get("ID", "")
-                    hand_over({"Event": key})
-            except CliError:
-                time.sleep(1)  # the engine restarts, or ends and so does the input
-
-    threading.Thread(target=read_events, daemon=True).start()
-    threading.Thread(target=read_input, daemon=True).start()
+    os.set_blocking(sys.stdin.fileno(), False)
     try:
-        observer.run()
+        Observer(address, emit, sys.stdin.fileno()).run()
     except BrokenPipeError:
         return 0  # the engine has ended
     return 0

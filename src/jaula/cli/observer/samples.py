@@ -15,7 +15,7 @@ from typing import Any
 
 from jaula import cgroups
 from jaula.audit.model.host_process import parse_cgroups
-from jaula.cgroups.protocol import Cgroup, CgroupDriver
+from jaula.cgroups.protocol import CgroupDriver
 from jaula.cgroups.v2 import pressure
 from jaula.engine.containers.stats import interface_counters
 from jaula.errors import JaulaError, NotFound, Unsupported
@@ -82,10 +82,10 @@ def rates(before: Counters, now: Counters) -> tuple[float, float, float, float, 
 
 
 class ContainerSampler:
-    """The cgroup of one container, and its history."""
+    """The cgroup of one container, and its history. It holds no descriptor between samples."""
 
     def __init__(self, driver: CgroupDriver, pid: int) -> None:
-        """Open the cgroup of the process.
+        """Find the cgroup of the process.
 
         :raises OSError: when the container has exited.
         :raises NotFound: when its cgroup is gone.
@@ -98,22 +98,21 @@ class ContainerSampler:
         deepest = max(paths, key=len, default="/")
         if deepest == "/":
             raise NotFound("the container has no cgroup of its own")
-        self._cgroup: Cgroup = driver.open(deepest)
-        directories = self._cgroup.locations()
+        self._driver, self._path = driver, deepest
+        with driver.open(deepest) as cgroup:
+            directories = cgroup.locations()
         self._pressure = next(
             (path for path in directories.values() if os.path.exists(f"{path}/cpu.pressure")), ""
         )
-
-    def close(self) -> None:
-        """Close the descriptors of the cgroup."""
-        self._cgroup.close()
 
     def take(self, unix_time: float) -> Sequence[float]:
         """Take a sample, keep it, and return the values of :data:`FIELDS`.
 
         :raises OSError: when the container has exited.
+        :raises NotFound: when its cgroup is gone.
         """
-        stats = self._cgroup.stats()
+        with self._driver.open(self._path) as cgroup:
+            stats = cgroup.stats()
         networks = interface_counters(self.pid).values()
         now = Counters(
             time.monotonic(),
@@ -188,7 +187,7 @@ class Samples:
     def follow(self, running: Mapping[str, int]) -> None:
         """Begin with new containers and forget those that have ended; values are their pids."""
         for key in [k for k, each in self._containers.items() if running.get(k) != each.pid]:
-            self._containers.pop(key).close()
+            del self._containers[key]
         if self._driver is None:
             return
         for key, pid in running.items():
@@ -206,7 +205,7 @@ class Samples:
             try:
                 containers[key] = sampler.take(now)
             except (OSError, JaulaError):
-                self._containers.pop(key).close()  # it has exited
+                del self._containers[key]  # it has exited
         return {
             "Type": "stats",
             "Time": round(now, 3),

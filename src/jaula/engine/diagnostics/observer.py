@@ -12,15 +12,18 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from jaula.errors import Conflict, RuntimeFailure, Unavailable
 from jaula.tasks import BackgroundTasks
+
+if TYPE_CHECKING:
+    from jaula.engine.model.events import EventBus
 
 log = logging.getLogger("jaula.observer")
 
@@ -30,6 +33,9 @@ MAX_LINE = 32 << 20  # bytes of one document
 BACKLOG = 512  # documents that one viewer has not read
 MAX_VIEWERS = 64
 TIMEOUT = 30.0  # seconds for an answer
+
+_EVENTS = ("start", "restart", "die", "destroy", "update", "rename", "unpause", "pause", "connect",
+           "disconnect", "isolation-changed")  # fmt: skip
 
 Document = dict[str, Any]
 
@@ -72,8 +78,9 @@ class Viewer:
 class Observer:
     """The child, its viewers, and the requests that it has not answered."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, events: EventBus) -> None:
         self._socket = socket
+        self._events = events
         self._child: asyncio.subprocess.Process | None = None
         self._viewers: set[Viewer] = set()
         self._waiting: dict[int, asyncio.Future[Document]] = {}
@@ -81,6 +88,7 @@ class Observer:
         self._tasks = BackgroundTasks(log, "observer")
         self._starting = asyncio.Lock()
         self._end: asyncio.TimerHandle | None = None
+        self._following: asyncio.Task[None] | None = None
 
     async def stream(self) -> AsyncIterator[Document]:
         """Yield what is known of each container, then each new document.
@@ -164,12 +172,23 @@ class Observer:
             except OSError as error:
                 raise RuntimeFailure(f"cannot start the observer: {error.strerror}") from error
             self._tasks.spawn(self._read(self._child))
+            self._following = self._tasks.spawn(self._follow_events())
 
     def _send(self, document: Document) -> None:
         child = self._child
         if child is None or child.stdin is None or child.stdin.is_closing():
             raise Unavailable("the observer has ended: try again")
         child.stdin.write(msgspec.json.encode(document) + b"\n")
+
+    async def _follow_events(self) -> None:
+        """Tell the child which containers the engine's events concern."""
+        filters = {"type": ["container", "network"], "event": list(_EVENTS)}
+        async for event in self._events.stream(filters=filters):
+            actor = event["Actor"]
+            try:
+                self._send({"Event": actor["Attributes"].get("container") or actor["ID"]})
+            except Unavailable:
+                return
 
     async def _read(self, child: asyncio.subprocess.Process) -> None:
         assert child.stdout is not None, "it is a pipe"
@@ -181,6 +200,8 @@ class Observer:
                 with suppress(ProcessLookupError):
                     child.send_signal(signal.SIGKILL)
             await child.wait()
+            if self._following is not None:
+                self._following.cancel()
             for future in self._waiting.values():
                 if not future.done():
                     future.set_exception(Unavailable("the observer has ended: try again"))
@@ -215,13 +236,3 @@ class Observer:
         if not self._viewers and not self._waiting and self._child is not None:
             assert self._child.stdin is not None, "it is a pipe"
             self._child.stdin.close()
-
-
-def visible(document: Document, readable: Sequence[str] | frozenset[str]) -> Document | None:
-    """Return what a caller may see of a document, by the containers that it may read. Pure.
-
-    Samples are for all who may list containers, as ``GET /containers/{id}/stats`` is.
-    """
-    if document["Type"] == "isolation" and document["Id"] not in readable:
-        return None
-    return document

@@ -21,7 +21,7 @@ class Diagnostics:
     @cached_property
     def observer(self) -> Observer:
         """The observer of this engine."""
-        return Observer(str(self._services.config.socket))
+        return Observer(str(self._services.config.socket), self._services.events)
 
     @cached_property
     def commands(self) -> Commands:
