@@ -162,44 +162,100 @@ function One({ id, name }) {
     <${Values} rows=${rows} marks=${marks} />`;
 }
 
-/** A small curve of one field, drawn on a canvas when its samples change. */
-function Curve({ samples, field, limit }) {
-  const canvas = useRef(null);
-  useEffect(() => {
-    const node = canvas.current;
-    const ratio = devicePixelRatio;
-    const [width, height] = [node.clientWidth * ratio, node.clientHeight * ratio];
-    if (node.width !== width) { node.width = width; node.height = height; }
-    const context = node.getContext('2d');
-    context.clearRect(0, 0, width, height);
-    const shown = samples.slice(-CURVE);
-    if (shown.length < 2) return;
-    const values = shown.map(([, each]) => each[F[field]]);
-    const most = Math.max(limit ? shown.at(-1)[1][F[limit]] : 0, ...values, 1);
-    context.beginPath();
-    values.forEach((value, index) => {
-      const x = width - (values.length - 1 - index) * (width / (CURVE - 1));
-      const y = height - 2 - (value / most) * (height - 4);
-      if (index) context.lineTo(x, y); else context.moveTo(x, y);
-    });
-    context.strokeStyle = colour('--accent') || '#2a7';
-    context.lineWidth = 1.4 * ratio;
-    context.stroke();
-    context.fillStyle = colour('--fails') || 'red';
-    for (const { time } of oomMarks(shown)) {
-      const index = shown.findIndex(([each]) => each === time);
-      context.fillRect(width - (values.length - 1 - index) * (width / (CURVE - 1)) - ratio, 0, 2 * ratio, height);
-    }
+let palette = null;
+addEventListener('theme', () => { palette = null; });
+
+/** Return the colours of curves, read once: reading a style makes the browser compute it. */
+const colours = () => (palette ??= { line: colour('--accent') || '#2a7', bad: colour('--fails') || 'red' });
+
+/** Draw a small curve of one field on a canvas. */
+function drawCurve(node, samples, field, limit) {
+  const ratio = devicePixelRatio;
+  node.size ??= [node.clientWidth * ratio, node.clientHeight * ratio];
+  const [width, height] = node.size;
+  if (node.width !== width) { node.width = width; node.height = height; }
+  const context = node.getContext('2d');
+  context.clearRect(0, 0, width, height);
+  const shown = samples.slice(-CURVE);
+  if (shown.length < 2) return;
+  const values = shown.map(([, each]) => each[F[field]]);
+  const most = Math.max(limit ? shown.at(-1)[1][F[limit]] : 0, ...values, 1);
+  const step = width / (CURVE - 1);
+  context.beginPath();
+  values.forEach((value, index) => {
+    const x = width - (values.length - 1 - index) * step;
+    const y = height - 2 - (value / most) * (height - 4);
+    if (index) context.lineTo(x, y); else context.moveTo(x, y);
   });
-  return html`<canvas class="curve" ref=${canvas} aria-hidden="true"></canvas>`;
+  context.strokeStyle = colours().line;
+  context.lineWidth = 1.4 * ratio;
+  context.stroke();
+  context.fillStyle = colours().bad;
+  for (const { time } of oomMarks(shown)) {
+    const index = shown.findIndex(([each]) => each === time);
+    context.fillRect(width - (values.length - 1 - index) * step - ratio, 0, 2 * ratio, height);
+  }
+}
+
+const visible = new Set(); // rows that are on the screen: only these are drawn at each sample
+const watcher = new IntersectionObserver((changes) => {
+  for (const { target, isIntersecting } of changes) {
+    if (isIntersecting) { visible.add(target); target.refresh?.(); } else visible.delete(target);
+  }
+}, { rootMargin: '120px' });
+
+function UsageRow({ entry }) {
+  const [, redraw] = useState(0);
+  const row = useRef(null);
+  const cpu = useRef(null);
+  const memory = useRef(null);
+  useEffect(() => {
+    const node = row.current;
+    node.refresh = () => redraw((n) => n + 1);
+    watcher.observe(node);
+    return () => { watcher.unobserve(node); visible.delete(node); };
+  }, []);
+  const samples = observed.containers.get(entry.Id)?.samples ?? [];
+  useEffect(() => {
+    if (!visible.has(row.current)) return;
+    drawCurve(cpu.current, samples, 'cpu');
+    drawCurve(memory.current, samples, 'memory', 'limit');
+  });
+  const values = samples.at(-1)?.[1] ?? null;
+  const of = (field) => values?.[F[field]] ?? 0;
+  return html`<tr ref=${row}><th scope="row"><a href=${`#/stats?c=${entry.Id.slice(0, 12)}`}>${containerName(entry)}</a></th>
+    <td><canvas class="curve" ref=${cpu} aria-hidden="true"></canvas><span class="mono">${values ? percent(of('cpu')) : '…'}</span>${of('throttled') > 0.5 ? html` <span class="word relaxed">${percent(of('throttled'))} ${t('stats.throttled')}</span>` : null}</td>
+    <td><canvas class="curve" ref=${memory} aria-hidden="true"></canvas><span class="mono">${values ? bytes(of('memory')) : '…'}${of('limit') ? html`<span class="soft"> / ${bytes(of('limit'))}</span>` : null}</span></td>
+    <td class="mono">${of('pids')}${of('pids_limit') ? html`<span class="soft"> / ${of('pids_limit')}</span>` : null}</td>
+    <td class="mono">↓ ${rate(of('received'))} <br />↑ ${rate(of('sent'))}</td>
+    <td class="mono">${rate(of('read'))} <br />${rate(of('written'))}</td>
+    <td class=${of('oom') ? 'word fails' : 'soft'}>${of('oom') || '–'}</td></tr>`;
 }
 
 const SORTS = ['name', 'cpu', 'memory', 'pids', 'network', 'block'];
+const RESORT = 5; // samples between two orders of the rows
+
+function HostPressure() {
+  const [, redraw] = useState(0);
+  useEffect(() => observed.subscribe((kind) => { if (kind === 'stats' && !document.hidden) redraw((n) => n + 1); }), []);
+  const pressure = observed.host?.Pressure ?? [-1];
+  return html`<p class="host-pressure">${pressure.some((each) => each >= 0) ? html`<span class="soft">${t('stats.hostpressure')}</span>
+    ${['cpu', 'memory', 'block'].map((name, index) => html`<span class="figure"><span class="soft">${t(`stats.${name}`)}</span> <b>${percent(Math.max(0, pressure[index]))}</b></span>`)}` : null}</p>`;
+}
 
 function All() {
   const [sort, setSort] = useState('name');
   const [, redraw] = useState(0);
-  useEffect(() => observed.subscribe((kind) => { if (kind !== 'isolation' && !document.hidden) redraw((n) => n + 1); }), []);
+  const samples = useRef(0);
+  const order = useRef(sort);
+  order.current = sort;
+  useEffect(() => observed.subscribe((kind) => {
+    if (document.hidden || kind === 'isolation') return;
+    if (kind === 'list') { redraw((n) => n + 1); return; }
+    samples.current += 1;
+    if (order.current !== 'name' && samples.current % RESORT === 1) redraw((n) => n + 1);
+    else for (const row of visible) row.refresh();
+  }), []);
   const entries = observed.entries();
   const value = (id, key) => {
     const values = observed.latest(id);
@@ -209,25 +265,11 @@ function All() {
     return values[F[key]];
   };
   const rows = sort === 'name' ? entries : [...entries].sort((a, b) => value(b.Id, sort) - value(a.Id, sort));
-  const pressure = observed.host?.Pressure ?? [];
   if (observed.ready && !entries.length) return html`<${Empty} title=${t('stats.none')} />`;
-  return html`${pressure.some((each) => each >= 0) ? html`<p class="host-pressure"><span class="soft">${t('stats.hostpressure')}</span>
-      ${['cpu', 'memory', 'block'].map((name, index) => html`<span class="figure"><span class="soft">${t(`stats.${name}`)}</span> <b>${percent(Math.max(0, pressure[index]))}</b></span>`)}</p>` : null}
+  return html`<${HostPressure} />
     <div class="table-frame scroll" tabindex="0" role="region" aria-label=${t('stats.all')}><table class="usage"><thead><tr>${SORTS.map((name) => html`<th scope="col" aria-sort=${sort === name ? (name === 'name' ? 'ascending' : 'descending') : null}>
       <button type="button" class="sort" onClick=${() => setSort(name)}>${t(`stats.${name}`)}</button></th>`)}<th scope="col">OOM</th></tr></thead>
-    <tbody>${rows.map((entry) => {
-      const samples = observed.containers.get(entry.Id)?.samples ?? [];
-      const values = samples.at(-1)?.[1];
-      const name = containerName(entry);
-      if (!values) return html`<tr key=${entry.Id}><th scope="row">${name}</th><td colspan="6" class="soft">…</td></tr>`;
-      return html`<tr key=${entry.Id}><th scope="row"><a href=${`#/stats?c=${entry.Id.slice(0, 12)}`}>${name}</a></th>
-        <td><${Curve} samples=${samples} field="cpu" /><span class="mono">${percent(values[F.cpu])}</span>${values[F.throttled] > 0.5 ? html` <span class="word relaxed">${percent(values[F.throttled])} ${t('stats.throttled')}</span>` : null}</td>
-        <td><${Curve} samples=${samples} field="memory" limit="limit" /><span class="mono">${bytes(values[F.memory])}${values[F.limit] ? html`<span class="soft"> / ${bytes(values[F.limit])}</span>` : null}</span></td>
-        <td class="mono">${values[F.pids]}${values[F.pids_limit] ? html`<span class="soft"> / ${values[F.pids_limit]}</span>` : null}</td>
-        <td class="mono">↓ ${rate(values[F.received])} <br />↑ ${rate(values[F.sent])}</td>
-        <td class="mono">${rate(values[F.read])} <br />${rate(values[F.written])}</td>
-        <td class=${values[F.oom] ? 'word fails' : 'soft'}>${values[F.oom] || '–'}</td></tr>`;
-    })}</tbody></table></div>`;
+    <tbody>${rows.map((entry) => html`<${UsageRow} key=${entry.Id} entry=${entry} />`)}</tbody></table></div>`;
 }
 
 function StatsPage({ query }) {
