@@ -68,11 +68,19 @@ print(*order)
 """
 
 
-def main() -> None:
+_staged = ""
+
+
+def main(staged: str = "") -> None:
     """Load what the commands load, and write the files.
+
+    ``staged`` is the directory that is ``/`` on the machine where a package is installed. The files
+    name their modules without it.
 
     :raises OSError: when a file cannot be written.
     """
+    global _staged
+    _staged = staged
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
     fast_import.install()
     order = {command: record_order(command) for command in COMMANDS}
@@ -143,8 +151,13 @@ def _file(module: ModuleType, name: str) -> str:
 def _file_facts(name: str, file: str) -> tuple[object, ...]:
     package_path = sys.modules[name].__spec__.submodule_search_locations  # type: ignore[union-attr]
     st = os.stat(file)
-    path = None if package_path is None else list(package_path)
-    return file, st.st_mtime_ns, st.st_size, path
+    path = None if package_path is None else [_installed(entry) for entry in package_path]
+    return _installed(file), st.st_mtime_ns, st.st_size, path
+
+
+def _installed(path: str) -> str:
+    """Return the path of a file where the package is installed."""
+    return path.removeprefix(_staged)
 
 
 def write_script(path: str) -> None:
@@ -189,5 +202,5 @@ def compile_stripped(file: str) -> CodeType:
             del node.body[0]
         else:
             node.body[0] = ast.copy_location(ast.Pass(), node.body[0])
-    code: CodeType = compile(tree, file, "exec", flags, dont_inherit=True)
+    code: CodeType = compile(tree, _installed(file), "exec", flags, dont_inherit=True)
     return code

@@ -6,7 +6,8 @@ where this engine has the setting. Its own keys are ``subid-start``, ``subid-cou
 ``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``,
 ``insecure-tcp``, ``web``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``,
 ``cri``, ``cni-*``, ``stream-*``, ``metrics-labels`` and ``metrics-verify-interval``. As in dockerd,
-an unknown key is an error, and so is a setting that is also set by a flag.
+an unknown key is an error, and so is a setting that is also set by a flag. A line
+that begins with ``//`` is a comment: the file that the packages install describes its keys.
 """
 
 from __future__ import annotations
@@ -125,15 +126,23 @@ def add_runtime(text: str) -> RuntimeConfig:
 def _document(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_SIZE:
         raise InvalidRequest(f"the file has {len(data)} bytes, more than {MAX_SIZE}")
-    if not data.strip():
-        return {}
     try:
-        document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
+        text = _without_comments(data.decode("utf-8-sig"))
+        if not text.strip():
+            return {}
+        document = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"not a valid JSON document: {error}") from None
     if not isinstance(document, dict):
         raise InvalidRequest("not a JSON object")
     return document
+
+
+def _without_comments(text: str) -> str:
+    """Empty the lines that begin with ``//``, which no line of JSON does. Keep their number."""
+    return "\n".join(
+        "" if line.lstrip(" \t").startswith("//") else line for line in text.split("\n")
+    )
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
