@@ -130,7 +130,7 @@ def write(path: str, names: list[str], order: dict[str, tuple[str, ...]]) -> Non
         bounds.append((start, len(data)))
         for position, name in enumerate(group_names):
             index[name] = (*_file_facts(name, files[name]), group, position)
-    for name in files.keys() - index.keys():
+    for name in sorted(files.keys() - index.keys()):
         index[name] = (*_file_facts(name, files[name]), -1, 0)
     archived = {
         command: tuple(name for name in modules if name in index)
