@@ -1,6 +1,7 @@
-"""Build hook of the wheel: generate the man pages and install them below ``share/man``.
+"""Build hook: write the version of the build into the package, and the man pages into the wheel.
 
-The pages come from the command tables in ``src``, which import nothing but msgspec.
+The pages come from the command tables in ``src``, which import nothing but msgspec. They are
+installed below ``share/man``.
 """
 
 from __future__ import annotations
@@ -12,21 +13,37 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+TARGETS = {"wheel": "jaula/__init__.py", "sdist": "src/jaula/__init__.py"}
+"""Path of the module with the version, in each kind of archive."""
 
-class ManPages(BuildHookInterface[Any]):
-    """Add the man pages to the wheel's data files."""
+
+class Build(BuildHookInterface[Any]):
+    """Add generated files to a wheel or a source distribution."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Generate the pages in a temporary directory, which lives as long as the hook."""
-        root = Path(self.root)
-        self.pages = tempfile.TemporaryDirectory(prefix="jaula-man-")
-        sys.path[:0] = [str(root / "packaging/man"), str(root / "src")]
-        sys.dont_write_bytecode = True
-        import generate
+        """Generate the files in a temporary directory, which lives as long as the hook.
 
-        for path in generate.write(Path(self.pages.name)):
-            build_data["shared_data"][f"{self.pages.name}/{path}"] = f"share/man/{path}"
+        ``version`` is the kind of build. An editable wheel has the files of the clone.
+        """
+        root = Path(self.root)
+        self.files = tempfile.TemporaryDirectory(prefix="jaula-build-")
+        if version == "editable":
+            return
+        sys.path[:0] = [str(root / "packaging"), str(root / "packaging/man"), str(root / "src")]
+        sys.dont_write_bytecode = True
+        import version as versions
+
+        text = (root / versions.MODULE).read_text(encoding="utf-8")
+        module = Path(self.files.name, "__init__.py")
+        module.write_text(versions.with_version(text, self.metadata.version), encoding="utf-8")
+        module.chmod(0o644)
+        build_data["force_include"][str(module)] = TARGETS[self.target_name]
+        if self.target_name == "wheel":
+            import generate
+
+            for path in generate.write(Path(self.files.name)):
+                build_data["shared_data"][f"{self.files.name}/{path}"] = f"share/man/{path}"
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove the temporary directory."""
-        self.pages.cleanup()
+        self.files.cleanup()
