@@ -32,7 +32,7 @@ class WebProcess:
         )
         self._tasks = BackgroundTasks(_log, "the web view")
         self._process: asyncio.subprocess.Process | None = None
-        self._closing = False
+        self._closing = asyncio.Event()
 
     def start(self) -> None:
         """Start the child; the event loop must run."""
@@ -40,13 +40,13 @@ class WebProcess:
 
     async def _run(self) -> None:
         loop, delay = asyncio.get_running_loop(), _FIRST_DELAY
-        while not self._closing:
+        while not self._closing.is_set():
             begun = loop.time()
             self._process = await asyncio.create_subprocess_exec(
                 *self._command, stdin=asyncio.subprocess.PIPE
             )
             status = await self._process.wait()
-            if self._closing:
+            if self._closing.is_set():
                 return
             if loop.time() - begun > _SETTLED:
                 delay = _FIRST_DELAY
@@ -56,7 +56,7 @@ class WebProcess:
 
     async def close(self) -> None:
         """End the child and wait for it."""
-        self._closing = True
+        self._closing.set()
         process = self._process
         if process is not None and process.stdin is not None:
             process.stdin.close()

@@ -1,4 +1,4 @@
-"""Debug sessions on the real kernel: tools for a container without any, and nothing left of them."""
+"""Debug sessions on the real kernel: tools for a container without any, and nothing is left."""
 
 from __future__ import annotations
 

@@ -355,7 +355,7 @@ def test_the_editor_shows_errors_again_and_cancels_without_a_change(
 def test_an_update_event_has_the_changes(engine: PrivateEngine, web: str) -> None:
     assert edit(engine, web, Labels={"seen": "1"}).status == 200
     listed = engine.cli(
-        "docker", "events", "--since", "1m", "--until", str(time.time() + 1), "--format", "{{json .}}",
-        "--filter", f"container={web}", "--filter", "event=update",
+        "docker", "events", "--since", "1m", "--until", str(time.time() + 1),
+        "--format", "{{json .}}", "--filter", f"container={web}", "--filter", "event=update",
     ).stdout  # fmt: skip
     assert json.loads(listed.splitlines()[-1])["Actor"]["Attributes"]["changes"] == "label seen=1"
