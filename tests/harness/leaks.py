@@ -101,10 +101,10 @@ def clean_up(engine: PrivateEngine) -> None:
 
 
 @contextlib.contextmanager
-def nothing_left(private: PrivateEngine) -> Iterator[PrivateEngine]:
+def nothing_left(private: PrivateEngine, *, own_network: bool = False) -> Iterator[PrivateEngine]:
     """Start a private engine, yield it, stop it and assert that nothing remains."""
     try:
-        private.start()
+        private.start(own_network=own_network)
         yield private
         private.discard()
         left = of_engine(private)

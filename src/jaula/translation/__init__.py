@@ -1,0 +1,1 @@
+"""Translations of help pages, help topics and the tour."""

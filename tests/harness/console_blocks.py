@@ -1,0 +1,303 @@
+"""Console blocks of the documents: their commands, run against a private engine, and their output.
+
+A block is a fence named ``console``. A line that begins with ``# `` is typed by root, one with
+``$ `` by an ordinary user, and ``> `` continues the line above. Other lines are the output.
+
+A comment before the block changes how it is run:
+
+``<!-- replay: setup COMMAND -->``
+    COMMAND runs first, and is not shown to the reader. May be repeated.
+``<!-- replay: rows -->``
+    The lines of the output are among the printed ones, in this order.
+``<!-- replay: registry -->``
+    ``registry.example.com`` is a registry of this machine, from this block on.
+``<!-- not replayed: REASON -->``
+    The block is an illustration: the reason says what this machine lacks.
+
+The blocks of a page share one directory and one engine, from the first to the last one.
+
+Output is compared line by line. Ids, times, process ids, sizes and addresses of containers are
+equal to others of their kind, blanks are equal to blanks, and ``...`` stands for any text: in a
+line, or for any lines if it is the whole line. A block without output checks the exit status only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.engine import PROJECT, PrivateEngine
+
+REGISTRY = "localhost:5000"
+TIMEOUT = 60.0  # seconds for one command
+
+_FENCE = re.compile(r"^```console\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
+_ANY_CONSOLE = re.compile(r"^\s*```+\s*console", re.MULTILINE)
+_COMMENTS = re.compile(r"(?:<!--(?:(?!-->).)*-->\s*)+\Z", re.DOTALL)
+_COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
+
+
+@dataclass
+class Step:
+    """One typed command, and the lines below it."""
+
+    command: str
+    expected: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Block:
+    """One console block of a page."""
+
+    page: str
+    line: int
+    steps: list[Step]
+    setup: list[str]
+    reason: str = ""  # why it is not replayed; empty if it is
+    rows: bool = False  # the output has more lines than the document
+    registry: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+class BlockError(ValueError):
+    """A block or its comment does not have the form that the reader of blocks knows."""
+
+
+def blocks(path: Path) -> list[Block]:
+    """Return the console blocks of a page.
+
+    :raises BlockError: when a comment is unknown, or a block does not begin with a command.
+    """
+    text = path.read_text()
+    page = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else path.name
+    found = list(_FENCE.finditer(text))
+    if len(found) != len(_ANY_CONSOLE.findall(text)):
+        raise BlockError(f"{page}: a console block is indented or has no end")
+    return [_block(page, text[: match.start()], match["body"].splitlines()) for match in found]
+
+
+def _block(page: str, before: str, lines: Sequence[str]) -> Block:
+    setup: list[str] = []
+    block = Block(page, before.count("\n") + 1, [], setup)
+    if comments := _COMMENTS.search(before):
+        for comment in _COMMENT.findall(comments[0]):
+            kind, _, text = comment.partition(": ")
+            if kind == "not replayed" and text:
+                block.reason = " ".join(text.split())
+            elif (kind, text) == ("replay", "rows"):
+                block.rows = True
+            elif (kind, text) == ("replay", "registry"):
+                block.registry = True
+            elif kind == "replay" and text.startswith("setup "):
+                setup.append(text.removeprefix("setup "))
+            else:
+                raise BlockError(f"{block}: unknown comment {comment!r}")
+    for line in lines:
+        if line[:2] in ("# ", "$ "):
+            block.steps.append(Step(line[2:]))
+        elif not block.steps:
+            raise BlockError(f"{block}: the first line must be a command")
+        elif line.startswith("> ") and not block.steps[-1].expected:
+            block.steps[-1].command += "\n" + line[2:]
+        else:
+            block.steps[-1].expected.append(line)
+    if not block.steps:
+        raise BlockError(f"{block}: the block is empty")
+    return block
+
+
+# --- comparison ---------------------------------------------------------------------------------
+
+_PERIOD = "(?:second|minute|hour|day|week|month|year)"
+_UNIT = r"(?:[kKMGT]i?)?B"
+_KINDS: tuple[tuple[str, str], ...] = (
+    (r"\x1b\[[0-9;?]*[A-Za-z]", ""),
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| ?[+-]\d\d:?\d\d(?: [A-Z]+)?)?", "TIME"),
+    (r"\b(?:sha256:)?[0-9a-f]{64}\b|\bsha256:[0-9a-f]{6,}\b", "ID"),
+    (r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{8,40}\b(?:\.\.\.)?", "ID"),
+    (r"\b[0-9]{12}\b", "ID"),
+    (rf"(?:Less than a second|About an? {_PERIOD}|\d+ {_PERIOD}s?)(?= ago|$|\s|\))", "AGE"),
+    (rf"\b\d+(?:\.\d+)?{_UNIT}\b", "SIZE"),
+    (r"\b\d+\.\d+%", "PERCENT"),
+    (r"\b(?:10\.\d+|172\.\d+)\.\d+\.\d+\b", "ADDRESS"),
+    (r"\b[0-9a-f]{2}(?::[0-9a-f]{2}){5}\b", "MAC"),
+    (
+        r"(?<=/proc/)\d+|(?<=GET_FILTER )\d+|(?<=\()\d+(?=[,)])|(?<![.\w-])\d{4,11}(?![.\w%])",
+        "NUMBER",
+    ),
+)
+_ELLIPSIS = "\0"
+
+
+def normalized(line: str) -> str:
+    """Return a line with one word for each id, time, size and address, and single blanks."""
+    for pattern, word in _KINDS:
+        line = re.sub(pattern, word, line)
+    return " ".join(line.split())
+
+
+def line_matches(expected: str, actual: str) -> bool:
+    """Return whether a line of output is as the document says."""
+    parts = re.split(r"\.\.\.|…", re.sub(r"(?<=[0-9a-f])\.\.\.", "\0", expected))
+    parts = [part for piece in parts for part in piece.split("\0")]
+    pattern = ".*".join(re.escape(normalized(part)) for part in parts)
+    pattern = pattern.replace(r"\ ", r"\s*")
+    return re.fullmatch(pattern, normalized(actual)) is not None or (
+        normalized(expected) == normalized(actual)
+    )
+
+
+def output_matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
+    """Return whether the lines of a command's output are as the document says."""
+    if not expected:
+        return not actual
+    if expected[0].strip() == "...":
+        return any(output_matches(expected[1:], actual[n:]) for n in range(len(actual) + 1))
+    if not actual:
+        return False
+    return line_matches(expected[0], actual[0]) and output_matches(expected[1:], actual[1:])
+
+
+# --- execution ----------------------------------------------------------------------------------
+
+
+class Replay:
+    """One page's commands in a directory of their own, with one engine."""
+
+    def __init__(self, engine: PrivateEngine, directory: Path) -> None:
+        assert engine.process is not None
+        self._engine = engine
+        self._directory = directory / "work"
+        self._directory.mkdir()
+        self._status = 0
+        self._registry: subprocess.Popen[bytes] | None = None
+        programs = directory / "bin"
+        programs.mkdir()
+        for name in ("jaula", "jaula-runtime", "docker"):
+            program = "/usr/bin/docker" if name == "docker" else str(PROJECT / name)
+            script = f'#!/bin/sh\nexec {shlex.quote(program)} "$@"\n'
+            (programs / name).write_text(script)
+            (programs / name).chmod(0o755)
+        # sudo is not installed everywhere, and root needs none.
+        (programs / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+        (programs / "sudo").chmod(0o755)
+        home = directory / "home"
+        home.mkdir()
+        self._environment = engine.environment() | {
+            "PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(home),
+            "COSIGN_PASSWORD": "secret",
+            "TERM": "dumb",
+            "LC_ALL": "C.UTF-8",
+            "TZ": "UTC",
+        }
+        del self._environment["DOCKER_BUILDKIT"]
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._registry is not None:
+            self._registry.terminate()
+            self._registry.wait(10)
+
+    def _start_registry(self) -> None:
+        """Start the distribution project's server in the engine's network namespace."""
+        directory = self._directory.parent / "registry"
+        directory.mkdir()
+        settings = {
+            "version": 0.1,
+            "storage": {"filesystem": {"rootdirectory": str(directory)}},
+            "http": {"addr": REGISTRY},
+        }
+        file = directory / "config.yml"
+        file.write_text(json.dumps(settings))  # JSON is YAML
+        self._registry = subprocess.Popen(
+            [*self._in_namespace(), "docker-registry", "serve", str(file)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OTEL_TRACES_EXPORTER": "none"},
+        )
+        deadline = time.monotonic() + TIMEOUT
+        while self._shell(f"curl -sf http://{REGISTRY}/v2/").returncode:
+            assert self._registry.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def _in_namespace(self) -> tuple[str, ...]:
+        assert self._engine.process is not None
+        return ("nsenter", f"--net=/proc/{self._engine.process.pid}/ns/net")
+
+    def run(self, block: Block) -> Iterator[str]:
+        """Run a block; yield what differs from the document."""
+        if block.registry and self._registry is None:
+            self._start_registry()
+        for command in block.setup:
+            done = self._shell(command)
+            if done.returncode:
+                yield f"{block}: setup {command!r} failed: {done.stdout}"
+                return
+        for number, step in enumerate(block.steps):
+            done = self._shell(step.command)
+            self._status = done.returncode
+            following = block.steps[number + 1].command if number + 1 < len(block.steps) else ""
+            actual = [self._documented(line).rstrip() for line in done.stdout.splitlines()]
+            expected = [line.rstrip() for line in step.expected]
+            if block.rows:
+                expected = [word for line in expected for word in ("...", line)] + ["..."]
+            if expected:
+                if not output_matches(expected, actual):
+                    yield f"{block}: {step.command}\n" + _difference(expected, actual)
+            elif done.returncode and not following.startswith("echo $?"):
+                yield f"{block}: {step.command}\nexit status {done.returncode}\n" + "\n".join(
+                    actual
+                )
+
+    def _shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        command = command.replace("/run/jaula/jaula.sock", str(self._engine.socket))
+        command = command.replace("registry.example.com", REGISTRY)
+        if re.match(r"jaula (run|exec) -it ", command):  # at a terminal, whose user types exit
+            typed = "(sleep 0.5; printf 'exit\\r'; sleep 1)"
+            command = f"{typed} | timeout 20 script -qec {shlex.quote(command)} /dev/null"
+        return subprocess.run(
+            [*self._in_namespace(), "bash", "-c", f"(exit {self._status})\n{command}"],
+            cwd=self._directory,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+        )  # fmt: skip
+
+    def _documented(self, line: str) -> str:
+        """Return a line with the paths and names of an engine with default settings."""
+        engine = self._engine
+        for own, documented in (
+            (str(engine.root / "lib"), "/var/lib/jaula"),
+            (str(engine.run), "/run/jaula"),
+            (REGISTRY, "registry.example.com"),
+            (engine.bridge, "jaula0"),
+            (f"/{engine.cgroup_parent}/", "/jaula/"),
+            (str(self._directory), os.fspath("/root")),
+        ):
+            line = line.replace(own, documented)
+        return line
+
+
+def _difference(expected: Sequence[str], actual: Sequence[str]) -> str:
+    document = "\n".join(f"  document: {line}" for line in expected)
+    output = "\n".join(f"  output:   {line}" for line in actual[:60])
+    return f"{document}\n{output}"

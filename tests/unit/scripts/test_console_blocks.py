@@ -1,0 +1,111 @@
+"""The console blocks of the documents: their form, their illustrations, and the comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import console_blocks
+from harness.console_blocks import BlockError, blocks, line_matches, output_matches
+from harness.engine import PROJECT
+
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+ILLUSTRATIONS = 3  # blocks that are not replayed: a lower number is better
+
+
+def test_every_block_is_replayed_or_has_a_reason() -> None:
+    found = [block for page in PAGES for block in blocks(page)]
+    illustrations = [f"{block}: {block.reason}" for block in found if block.reason]
+    assert len(illustrations) <= ILLUSTRATIONS, "\n".join(illustrations)
+    assert len(found) - len(illustrations) > 25
+
+
+def page(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "page.md"
+    path.write_text(text)
+    return path
+
+
+def test_a_block_has_commands_output_and_what_prepares_it(tmp_path: Path) -> None:
+    text = """Text:
+
+<!-- replay: setup echo a > b -->
+<!-- replay: rows -->
+
+```console
+# cat <<'END'
+> one
+> END
+one
+$ jaula ps
+```
+"""
+    (block,) = blocks(page(tmp_path, text))
+    assert [(step.command, step.expected) for step in block.steps] == [
+        ("cat <<'END'\none\nEND", ["one"]),
+        ("jaula ps", []),
+    ]
+    assert (block.setup, block.rows, block.reason) == (["echo a > b"], True, "")
+    assert str(block) == "page.md:6"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- replay: sometimes -->\n```console\n# ls\n```\n",
+        "<!-- not replayed: -->\n```console\n# ls\n```\n",
+        "<!-- a remark -->\n```console\n# ls\n```\n",
+        "```console\noutput\n# ls\n```\n",
+        "```console\n```\n",
+        "```console\n# ls\n",
+        "* item\n\n  ```console\n  # ls\n  ```\n",
+    ],
+)
+def test_a_block_of_another_form_is_an_error(text: str, tmp_path: Path) -> None:
+    with pytest.raises(BlockError):
+        blocks(page(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ("b8785a94fa33  busybox  Up 2 seconds", "0079c32f482d   busybox   Up About a minute"),
+        ("sha256:9b5a06b3c8cf", "sha256:" + "0" * 64),
+        ("516KiB / 64MiB", "1.2MiB / 64MiB"),
+        ("2026-11-24T17:50:24.588Z start", "2027-01-01T00:00:00Z start"),
+        ("/proc/19181/status", "/proc/7/status"),
+        ("httpd(19181,mnt)", "httpd(77,mnt)"),
+        ("address 10.0.0.7", "address 172.30.4.5"),
+        ("a ... z", "a b c z"),
+        ("5 months ago", "4 weeks ago"),
+    ],
+)
+def test_what_changes_from_run_to_run_is_equal(expected: str, actual: str) -> None:
+    assert line_matches(expected, actual)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ("81 rows: 81 holds", "81 rows: 80 holds, 1 FAILS"),
+        ("true 137", "true 1"),
+        ("127.0.0.1:8080", "0.0.0.0:8080"),
+        ("web", "webs"),
+        ("000000000000000 a", "00000000a80425fb a"),
+        ("a ... z", "a b c"),
+    ],
+)
+def test_a_difference_is_a_difference(expected: str, actual: str) -> None:
+    assert not line_matches(expected, actual)
+
+
+def test_lines_may_be_left_out_where_the_document_says_so() -> None:
+    assert output_matches(["a", "...", "d"], ["a", "b", "c", "d"])
+    assert output_matches(["..."], [])
+    assert not output_matches(["a", "d"], ["a", "b", "d"])
+    assert not output_matches([], ["a"])
+
+
+def test_a_normalized_line_has_single_blanks() -> None:
+    assert console_blocks.normalized("  a \t b  ") == "a b"
