@@ -292,12 +292,9 @@ def _short(
 
 
 def _suggestion(name: str, table: dict[str, Flag]) -> str:
-    from difflib import get_close_matches
+    from jaula.cli import suggestion
 
-    close = get_close_matches(name, table, n=2, cutoff=0.6)
-    close += [
-        flag_name for flag_name in table if flag_name.startswith(name) and flag_name not in close
-    ][:2]
+    close = suggestion.flags(name, table)
     return f" (did you mean {' or '.join('--' + word for word in close)}?)" if close else ""
 
 

@@ -248,6 +248,7 @@ ROOT = Command(
         Flag("tlscert", "", "string", "Path to TLS certificate file"),
         Flag("tlskey", "", "string", "Path to TLS key file"),
         Flag("debug", "D", "bool", "Enable debug mode (print the traceback of an internal error)"),
+        Flag("no-color", "", "bool", "Print no colors (also: NO_COLOR in the environment)"),
         Flag("version", "v", "bool", "Print version information and quit"),
     ),
     interspersed=False,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from jaula.cli.client.client import Query
 
 
+NOT_FOUND = 404
+
+
 def each(names: Iterable[str], action: Callable[[str], object], *, echo: bool = True) -> int:
     """Call ``action`` for every name and print the name.
 
@@ -28,6 +31,10 @@ def each(names: Iterable[str], action: Callable[[str], object], *, echo: bool = 
         except EngineError as error:
             sys.stdout.flush()
             sys.stderr.write(error.message + "\n")
+            if error.code == NOT_FOUND:
+                from jaula.cli import suggestion
+
+                suggestion.print_object_hint(error)
             status = 1
         else:
             if echo:

@@ -8,7 +8,7 @@ from posix import _exit
 from jaula.cli import command as cli_command
 from jaula.cli import command_table
 from jaula.cli.client.endpoint import ConnectionOptions
-from jaula.cli.errors import CliError, ExitStatus, UsageError
+from jaula.cli.errors import CliError, EngineError, ExitStatus, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.status
     except CliError as error:
         _print_error(error.message)
+        if isinstance(error, EngineError):
+            from jaula.cli import suggestion
+
+            suggestion.print_object_hint(error)
         return error.status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -84,6 +88,10 @@ def _dispatch(words: list[str]) -> int:
     command_table.ROOT.path = ""
     options = cli_command.parse(command_table.ROOT, words)
     Settings.debug = options.on("debug")
+    if options.on("no-color"):
+        from jaula.cli.output.ansi import ColorOptions
+
+        ColorOptions.disabled = True
     hosts = options.texts("host")
     Settings.host = ConnectionOptions.host = hosts[-1] if hosts else ""
     ConnectionOptions.context = options.text("context")
@@ -165,9 +173,11 @@ def _print_error(message: str) -> None:
 
 
 def _suggestion(word: str) -> str:
-    from difflib import get_close_matches
+    from jaula.cli import suggestion
 
-    close = get_close_matches(
-        word, [*command_table.COMMANDS, *command_table.GROUPS], n=3, cutoff=0.6
+    words = [*command_table.COMMANDS, *command_table.GROUPS]
+    group, space, _ = word.partition(" ")
+    close = suggestion.close(
+        word, [name for name in words if name.partition(" ")[0] == group] if space else words
     )
     return f" Did you mean {' or '.join(close)}?" if close else ""

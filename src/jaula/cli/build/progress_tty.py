@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import deque
 
+from jaula.cli.output.ansi import accepts_colors
 from jaula.cli.output.terminal import size
 
 TYPE_CHECKING = False
@@ -105,7 +106,7 @@ class TtyProgress:
             seconds = max(step.began + step.elapsed - first for step in self._steps)
         rows = [f"[+] Building {seconds:.1f}s ({ended}/{total})"[:columns]]
         for step in self._steps:
-            rows.append(_step(step, columns))
+            rows.append(_step(step, columns, colored=accepts_colors()))
             lines = self._lines.get(step.number, ())
             limit = _FAILED_LINES if step.state == "failed" else _RUNNING_LINES
             rows += [f" => => {line}"[:columns] for line in list(lines)[-limit:]]
@@ -118,12 +119,12 @@ class TtyProgress:
         return rows + [text[:columns] for text in self._texts]
 
 
-def _step(step: ProgressStep, columns: int) -> str:
+def _step(step: ProgressStep, columns: int, *, colored: bool) -> str:
     label = {"cached": "CACHED ", "failed": "ERROR ", "canceled": "CANCELED "}.get(step.state, "")
     clock = f"{step.elapsed:.1f}s"
     width = max(columns - len(clock) - 1, 10)
     text = f" => {label}{printable(step.title)}"[:width].ljust(width)
-    colour = {"failed": _RED, "done": _BLUE, "cached": _BLUE}.get(step.state, "")
+    colour = {"failed": _RED, "done": _BLUE, "cached": _BLUE}.get(step.state, "") if colored else ""
     return f"{colour}{text} {clock}{_PLAIN if colour else ''}"
 
 

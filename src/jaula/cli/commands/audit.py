@@ -10,6 +10,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.commands import verify
 from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def run(options: Options) -> int:
             if docker
             else _EngineAudit(Client(Settings.host), options, profile)
         )
-        assessment = audit.assess(exemptions)
+        with Progress("audit"):
+            assessment = audit.assess(exemptions)
         failures: list[str] = []
         if options.on("fix"):
             plan = audit.plan(assessment)

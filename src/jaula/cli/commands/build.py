@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from time import time
 
 from jaula.cli import site_packages
@@ -86,9 +85,10 @@ def _show(messages: Iterator[dict[str, Any]], progress: str, context: Context) -
     :raises CliError: when the build failed, with the engine's error.
     """
     from jaula.cli.build import progress_plain
+    from jaula.cli.output.ansi import redraws
 
     if progress == "auto":
-        progress = "tty" if sys.stderr.isatty() else "plain"
+        progress = "tty" if redraws(2) else "plain"
     view: View
     if progress == "tty":
         from jaula.cli.build.progress_tty import TtyProgress

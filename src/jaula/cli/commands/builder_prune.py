@@ -6,6 +6,7 @@ from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.images import prune
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 
 def run(options: Options) -> int:
@@ -23,7 +24,9 @@ def run(options: Options) -> int:
         ("min-free-space", options.number("min-free-space") or ""),
         ("filters", filters(options.texts("filter"))),
     )
-    answer = Client(Settings.host).document("POST", "/build/prune", query) or {}
+    client = Client(Settings.host)
+    with Progress("prune build cache"):
+        answer = client.document("POST", "/build/prune", query) or {}
     prune.print_deleted("Deleted build cache objects", list(answer.get("CachesDeleted") or ()))
     prune.print_reclaimed(answer.get("SpaceReclaimed") or 0)
     return 0

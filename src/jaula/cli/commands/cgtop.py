@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from time import monotonic, sleep
 
 from jaula.cli.client.client import Client
@@ -11,6 +10,7 @@ from jaula.cli.containers.stats import ContainerUsage, Sampler
 from jaula.cli.errors import EngineError, UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output import table
+from jaula.cli.output.ansi import redraws
 from jaula.cli.output.screen import Screen
 from jaula.spec import units
 
@@ -27,7 +27,7 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     view = CgroupView(client, order)
     remaining = options.number("iterations")
-    if options.on("batch") or not sys.stdout.isatty():
+    if options.on("batch") or not redraws(1):
         remaining = remaining or 1
         view.sample()
         for _ in range(remaining):

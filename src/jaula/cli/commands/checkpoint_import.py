@@ -9,6 +9,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.commands.load import chunks
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress, file_size
 from jaula.spec.fast_json import decode_lines
 
 
@@ -20,7 +21,9 @@ def run(options: Options) -> int:
     query = tuple((name, options.text(name)) for name in ("name", "network") if options.text(name))
     client = Client(Settings.host)
     with open(path or 0, "rb", buffering=0, closefd=bool(path)) as archive:
-        response = client.upload("/jaula/checkpoints", query, chunks(archive))
+        total = file_size(archive.fileno())
+        with Progress("import", total=total) as progress:
+            response = client.upload("/jaula/checkpoints", query, progress.counted(chunks(archive)))
     for document in decode_lines(response.chunks()):
         for warning in document["Warnings"]:
             sys.stderr.write(f"WARNING: {warning}\n")

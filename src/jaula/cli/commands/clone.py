@@ -10,6 +10,7 @@ from jaula.cli.containers import checkpoint, publish_option
 from jaula.cli.containers.options import pairs
 from jaula.cli.errors import EngineError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 
 def run(options: Options) -> int:
@@ -24,7 +25,8 @@ def run(options: Options) -> int:
     }
     client = Client(Settings.host)
     path = f"/jaula/containers/{quote(container)}/clone/{quote(name)}"
-    created = client.document("POST", path, checkpoint.query(options), body)
+    with Progress("clone"):
+        created = client.document("POST", path, checkpoint.query(options), body)
     identifier = str(created["Id"])
     if not options.on("no-start"):
         query = (("checkpoint", name),)

@@ -6,6 +6,7 @@ from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.images import pull
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 
 def run(options: Options) -> int:
@@ -21,7 +22,9 @@ def run(options: Options) -> int:
         ("pause", "1" if options.on("pause", True) else "0"),
         *(("changes", change) for change in options.texts("change")),
     ]
-    answer = Client(Settings.host).document("POST", "/commit", query, {})
+    client = Client(Settings.host)
+    with Progress("commit"):
+        answer = client.document("POST", "/commit", query, {})
     print(answer["Id"])
     return 0
 

@@ -9,6 +9,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import migrate
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
+from jaula.cli.output.ansi import redraws
 from jaula.spec.units import bytes_size
 
 TYPE_CHECKING = False
@@ -74,7 +75,7 @@ class _Printer:
         self._quiet = quiet
         self._table = table
         self._stage = ""
-        self._live = sys.stderr.isatty()
+        self._live = redraws(2)
         self.status = 0
 
     def add(self, document: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import cp
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 from jaula.errors import JaulaError
 from jaula.spec import units
 
@@ -20,30 +21,53 @@ def run(options: Options) -> int:
     site_packages.enable()
     source, destination = options.arguments
     container, path = cp.split_argument(source)
-    to_container, target = cp.split_argument(destination)
+    to_container, _ = cp.split_argument(destination)
     if (source == "-" and destination == "-") or not (container or to_container):
         raise UsageError("must specify at least one container source")
     if container and to_container:
         raise CliError("copying between containers is not supported")
     client = Client(Settings.host)
-    archive, follow = options.on("archive"), options.on("follow-link")
+    quiet = options.on("quiet")
     try:
-        if to_container and source == "-":
-            size = cp.send_archive(client, to_container, target, archive=archive)
-        elif to_container:
-            size = cp.upload(client, to_container, source, target, archive=archive, follow=follow)
-        elif destination == "-":
-            for chunk in cp.fetch(client, container, path, follow=follow).chunks():
-                write_all(1, chunk)
-            return 0
-        else:
-            size = cp.download(client, container, path, destination, archive=archive, follow=follow)
+        with Progress("copy", quiet=quiet) as progress:
+            if to_container:
+                size = _upload(client, options, progress)
+            elif destination == "-":
+                for chunk in cp.fetch(
+                    client, container, path, follow=options.on("follow-link")
+                ).chunks():
+                    progress.add(len(chunk))
+                    write_all(1, chunk)
+                return 0
+            else:
+                size = cp.download(
+                    client,
+                    container,
+                    path,
+                    destination,
+                    archive=options.on("archive"),
+                    follow=options.on("follow-link"),
+                    progress=progress,
+                )
     except JaulaError as error:
         raise CliError(str(error)) from None
-    if not options.on("quiet") and sys.stderr.isatty():
+    if not quiet and sys.stderr.isatty():
         message = f"Successfully copied {units.human_size(size)} to {destination}"
         print(message, file=sys.stderr)
     return 0
+
+
+def _upload(client: Client, options: Options, progress: Progress) -> int:
+    """Copy into a container and return the number of bytes sent."""
+    source, destination = options.arguments
+    container, target = cp.split_argument(destination)
+    archive = options.on("archive")
+    if source == "-":
+        return cp.send_archive(client, container, target, archive=archive, progress=progress)
+    follow = options.on("follow-link")
+    return cp.upload(
+        client, container, source, target, archive=archive, follow=follow, progress=progress
+    )
 
 
 COMMAND = Command(

@@ -12,7 +12,7 @@ def run(options: Options) -> int:
     """Write the container's file system as a tar archive."""
     name = options.arguments[0]
     response = Client(Settings.host).open("GET", f"/containers/{quote(name)}/export")
-    save.write(response.chunks(), options.text("output"), "save")
+    save.write(response.chunks(), options.text("output"), "save", "export")
     return 0
 
 

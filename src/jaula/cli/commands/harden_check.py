@@ -13,6 +13,7 @@ from jaula.cli.containers import cp
 from jaula.cli.containers.record_process import RecordProcess
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _was_started(client: Client, identity: str) -> bool:
 def _copy(client: Client, source: str, path: str, target: str) -> None:
     """Copy the content of a directory, with owners, from one container into another."""
     answer = cp.fetch(client, source, f"{path}/.", follow=False)
-    upload = cp.Upload(client, target, path, archive=True)
+    upload = cp.Upload(client, target, path, archive=True, progress=Progress("copy", quiet=True))
     for chunk in answer.chunks():
         if chunk:
             upload.write(chunk)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from jaula.cli import command_table
+from jaula.cli import command_table, suggestion
 from jaula.cli import help as cli_help
 from jaula.cli.command import Command, Options
 from jaula.cli.errors import CliError
+from jaula.translation import topics
 
 
 def run(options: Options) -> int:
-    """Print the help page of a command, of a group, or of jaula."""
+    """Print the help page of a command, of a group, of a topic, or of jaula."""
     words = " ".join(options.arguments)
     if not words:
         print(cli_help.overview(), end="")
@@ -17,17 +18,36 @@ def run(options: Options) -> int:
         print(cli_help.group(words), end="")
     elif words in command_table.COMMANDS or words in command_table.ALIASES:
         print(cli_help.page(command_table.load(words)), end="")
+    elif words in topics.NAMES:
+        print(cli_help.topic(words), end="")
+    elif words == "topics":
+        print(cli_help.topic_list(), end="")
     else:
-        raise CliError(f"jaula: no help for '{words}': not a jaula command")
+        names = [*command_table.COMMANDS, *command_table.GROUPS, *topics.NAMES]
+        close = suggestion.close(words, names)
+        hint = f". Did you mean {' or '.join(close)}?" if close else ""
+        raise CliError(
+            f"jaula: no help for '{words}': not a command or a topic{hint}\n"
+            "See 'jaula help' and 'jaula help topics'"
+        )
     return 0
 
 
 COMMAND = Command(
-    "[COMMAND]",
-    "Help about the command",
+    "[COMMAND|TOPIC]",
+    "Help about the command or the topic",
     run,
     max_args=2,
-    description="Prints the same page as --help of the command.",
-    examples=(("Help of a command", "jaula help container ls"),),
+    description=(
+        "For a command, prints the same page as --help. Topics are short pages about a subject: "
+        "jaula help topics lists them. Pages are in Spanish if LC_ALL, LC_MESSAGES or LANG name "
+        "that language, or LANGUAGE."
+    ),
+    examples=(
+        ("Help of a command", "jaula help container ls"),
+        ("A topic", "jaula help networks"),
+        ("In Spanish", "LANG=es_ES.UTF-8 jaula help volumes"),
+    ),
     see_also=("completion",),
+    completes=topics.NAMES,
 )

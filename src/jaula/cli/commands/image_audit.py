@@ -10,6 +10,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.commands import audit
 from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def run(options: Options) -> int:
     try:
         ids = {control.id for control in controls.PROFILE.controls}
         exemptions = audit.exemptions_of(options.text("exceptions"), ids)
-        assessment = _assess(client, options, exemptions)
+        with Progress("audit"):
+            assessment = _assess(client, options, exemptions)
     except JaulaError as error:
         raise CliError(f"jaula: {error}", status=1) from None
     print(FORMS[output_format](assessment))

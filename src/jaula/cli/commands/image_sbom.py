@@ -8,6 +8,7 @@ from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 from jaula.spec.fast_json import pretty
 
 FORMS = ("spdx", "cyclonedx")
@@ -16,11 +17,12 @@ FORMS = ("spdx", "cyclonedx")
 def run(options: Options) -> int:
     """Print the packages of an image."""
     client = Client(Settings.host)
-    document = client.document(
-        "GET",
+    path, query = (
         f"/jaula/sbom/{quote(options.arguments[0], '/:@')}",
         (("form", options.text("format", FORMS[0])),),
     )
+    with Progress("sbom"):
+        document = client.document("GET", path, query)
     text = pretty(document) + "\n"
     path = options.text("output")
     if not path:

@@ -9,6 +9,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
+from jaula.cli.output.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ def run(options: Options) -> int:
         raise UsageError('"jaula image verify" requires an image, or --all.', status=1)
     names = tuple(("names", name) for name in options.arguments)
     images = []
-    for document in Client(Settings.host).lines("GET", "/jaula/images/verify", names):
-        if "error" in document:
-            raise CliError(f"Error response from engine: {document['error']}")
-        images.append(document)
+    client = Client(Settings.host)
+    with Progress("verify"):
+        for document in client.lines("GET", "/jaula/images/verify", names):
+            if "error" in document:
+                raise CliError(f"Error response from engine: {document['error']}")
+            images.append(document)
     columns: dict[str, output_list.Column] = {
         "Image": ("IMAGE", _name),
         "Blobs": ("BLOBS", lambda row: str(row["Blobs"])),

@@ -10,6 +10,7 @@ from jaula.cli.commands.load import chunks
 from jaula.cli.errors import CliError
 from jaula.cli.images import platform, pull
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress, file_size
 from jaula.spec.fast_json import decode_lines
 
 
@@ -30,7 +31,9 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     is_file = source != "-"
     with open(source if is_file else 0, "rb", buffering=0, closefd=is_file) as archive:
-        response = client.upload("/images/create", query, chunks(archive))
+        total = file_size(archive.fileno())
+        with Progress("import", total=total) as progress:
+            response = client.upload("/images/create", query, progress.counted(chunks(archive)))
     pull.show_progress(decode_lines(response.chunks()), sys.stdout)
     return 0
 

@@ -39,7 +39,7 @@ def run(options: Options) -> int:
             except EngineError as error:
                 if type_name or error.code not in (400, inspect.NOT_FOUND):
                     raise
-        not_found = EngineError(inspect.NOT_FOUND, "")
+        not_found = EngineError(inspect.NOT_FOUND, f"No such object: {name}")
         not_found.message = f"Error: No such object: {name}"
         raise not_found
 

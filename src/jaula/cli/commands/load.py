@@ -41,8 +41,12 @@ def send(
 
     :raises CliError: when the engine refuses it.
     """
+    from jaula.cli.output.progress import Progress, file_size
+
     query = (("quiet", "1" if quiet or not sys.stdout.isatty() else "0"), *platforms)
-    response = client.upload("/images/load", query, chunks(archive))
+    total = file_size(archive.fileno())
+    with Progress("load", total=total, quiet=quiet) as progress:
+        response = client.upload("/images/load", query, progress.counted(chunks(archive)))
     pull.show_progress(decode_lines(response.chunks()), sys.stdout)
 
 

@@ -6,13 +6,16 @@ from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Options
 from jaula.cli.containers import checkpoint
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 
 def run(options: Options) -> int:
     """Put the container back and print its name."""
     container, name = options.arguments
     path = f"/jaula/containers/{quote(container)}/rollback/{quote(name)}"
-    Client(Settings.host).request("POST", path, checkpoint.query(options))
+    client = Client(Settings.host)
+    with Progress("rollback"):
+        client.request("POST", path, checkpoint.query(options))
     print(container)
     return 0
 

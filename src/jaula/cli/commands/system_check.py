@@ -6,6 +6,7 @@ from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
 from jaula.cli.output import list as output_list
+from jaula.cli.output.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +18,11 @@ def run(options: Options) -> int:
     client = Client(Settings.host)
     query = (("contents", "1"),) if options.on("contents") else ()
     repair = options.on("repair")
-    if repair:
-        findings = client.document("POST", "/jaula/system/repair", query)["Findings"]
-    else:
-        findings = client.get("/jaula/system/check", query)["Findings"]
+    with Progress("repair" if repair else "check"):
+        if repair:
+            findings = client.document("POST", "/jaula/system/repair", query)["Findings"]
+        else:
+            findings = client.get("/jaula/system/check", query)["Findings"]
     output_format = options.text("format")
     if not findings and not output_format:
         print("No problems found.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Flag, Options
 from jaula.cli.errors import UsageError
+from jaula.cli.output.progress import Progress
 
 DIRECTORY = Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory")
 FLAGS = (
@@ -39,4 +40,5 @@ def create(client: Client, options: Options, members: dict[str, object]) -> None
         "EndExecs": options.on("end-execs"),
         **members,
     }
-    client.document("POST", f"/containers/{quote(container)}/checkpoints", (), body)
+    with Progress("checkpoint"):
+        client.document("POST", f"/containers/{quote(container)}/checkpoints", (), body)

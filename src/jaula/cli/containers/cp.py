@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.cli.client.http import Connection, Response
+    from jaula.cli.output.progress import Progress
     from jaula.storage.tar.entry import TarEntry
     from jaula.storage.tar.reader import TarReader
 
@@ -132,7 +133,10 @@ def is_directory(status: dict[str, Any]) -> bool:
 class Upload:
     """A PUT whose body is written piece by piece. An early answer ends the upload."""
 
-    def __init__(self, client: Client, container: str, path: str, *, archive: bool) -> None:
+    def __init__(
+        self, client: Client, container: str, path: str, *, archive: bool, progress: Progress
+    ) -> None:
+        self._progress = progress
         query = (
             ("path", path),
             ("noOverwriteDirNonDir", "true"),
@@ -146,6 +150,7 @@ class Upload:
 
     def write(self, data: bytes) -> None:
         self.size += len(data)
+        self._progress.add(len(data))
         self._connection.send_raw(b"%x\r\n%s\r\n" % (len(data), data))
 
     def end(self) -> None:
@@ -165,7 +170,14 @@ class Upload:
 
 
 def upload(
-    client: Client, container: str, source: str, path: str, *, archive: bool, follow: bool
+    client: Client,
+    container: str,
+    source: str,
+    path: str,
+    *,
+    archive: bool,
+    follow: bool,
+    progress: Progress,
 ) -> int:
     """Copy a local path into a container and return the number of bytes sent.
 
@@ -197,7 +209,7 @@ def upload(
         name = renamed or (
             "." if local.contents else os.path.basename(os.path.abspath(source_path))
         )
-        request = Upload(client, container, directory, archive=archive)
+        request = Upload(client, container, directory, archive=archive, progress=progress)
         buffer = _ChunkBuffer(request)
         try:
             ArchiveWriter(buffer.add).write(descriptor, name)
@@ -211,7 +223,9 @@ def upload(
         os.close(descriptor)
 
 
-def send_archive(client: Client, container: str, path: str, *, archive: bool) -> int:
+def send_archive(
+    client: Client, container: str, path: str, *, archive: bool, progress: Progress
+) -> int:
     """Unpack a tar from standard input in a directory of a container; return its size in bytes.
 
     :raises CliError: when the destination is not a directory.
@@ -219,7 +233,7 @@ def send_archive(client: Client, container: str, path: str, *, archive: bool) ->
     path, status = follow_link(client, container, path)
     if status is None or not is_directory(status):
         raise CliError(f'destination "{container}:{path}" must be a directory')
-    request = Upload(client, container, path, archive=archive)
+    request = Upload(client, container, path, archive=archive, progress=progress)
     try:
         while chunk := os.read(0, 1 << 18):
             request.write(chunk)
@@ -259,7 +273,14 @@ def fetch(client: Client, container: str, path: str, *, follow: bool) -> Respons
 
 
 def download(
-    client: Client, container: str, path: str, destination: str, *, archive: bool, follow: bool
+    client: Client,
+    container: str,
+    path: str,
+    destination: str,
+    *,
+    archive: bool,
+    follow: bool,
+    progress: Progress,
 ) -> int:
     """Copy a path of a container to a local path and return the number of bytes received.
 
@@ -279,7 +300,7 @@ def download(
         root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise CliError(f"{directory}: {(error.strerror or '').lower()}") from None
-    body = TarBody(response.chunks())
+    body = TarBody(progress.counted(response.chunks()))
     owns = archive and os.geteuid() == 0
     try:
         ArchiveExtractor(

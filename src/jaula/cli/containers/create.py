@@ -46,7 +46,13 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
         from jaula.cli.images.pull import with_tag
 
         sys.stderr.write(f"Unable to find image '{with_tag(image)}' locally\n")
-        _pull(client, options, image)
+        try:
+            _pull(client, options, image)
+        except CliError:
+            from jaula.cli import suggestion
+
+            suggestion.print_image_hint(image)
+            raise
         answer = client.document("POST", "/containers/create", query, body)
     for warning in answer.get("Warnings") or ():
         sys.stderr.write(f"WARNING: {warning}\n")

@@ -8,6 +8,7 @@ from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Flag, Options
 from jaula.cli.errors import ExitStatus
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 from jaula.spec import units
 
 TYPE_CHECKING = False
@@ -53,7 +54,8 @@ def confirm(warning: str, *, force: bool) -> None:
 
 def prune_images(client: Client, conditions: str) -> tuple[list[str], int]:
     """Prune images; return the lines to print and the bytes reclaimed."""
-    answer = client.document("POST", "/images/prune", (("filters", conditions),)) or {}
+    with Progress("prune images"):
+        answer = client.document("POST", "/images/prune", (("filters", conditions),)) or {}
     rows: list[dict[str, Any]] = answer.get("ImagesDeleted") or []
     lines = [f"{action.lower()}: {name}" for row in rows for action, name in row.items()]
     return lines, answer.get("SpaceReclaimed") or 0
@@ -68,13 +70,15 @@ def prune_build_cache(
     """
     supported = filters([text for text in conditions if not text.startswith("label")])
     query = (("all", all_entries), ("filters", supported))
-    answer = client.document("POST", "/build/prune", query) or {}
+    with Progress("prune build cache"):
+        answer = client.document("POST", "/build/prune", query) or {}
     return list(answer.get("CachesDeleted") or ()), answer.get("SpaceReclaimed") or 0
 
 
 def prune_objects(client: Client, kind: str, conditions: str) -> tuple[list[str], int]:
     """Prune containers, networks or volumes; return the lines to print and the bytes reclaimed."""
-    answer = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}
+    with Progress(f"prune {kind}"):
+        answer = client.document("POST", f"/{kind}/prune", (("filters", conditions),)) or {}
     return (
         list(answer.get(f"{kind.capitalize()}Deleted") or ()),
         answer.get("SpaceReclaimed") or 0,

@@ -86,8 +86,10 @@ def show_progress(
 
     :raises CliError: when a message reports an error.
     """
+    from jaula.cli.output.ansi import is_dumb
+
     lines: dict[str, int] = {}
-    terminal = output.isatty()
+    terminal = output.isatty() and not is_dumb()
     for message in messages:
         error = message.get("error") or (message.get("errorDetail") or {}).get("message")
         if error:

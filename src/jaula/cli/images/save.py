@@ -12,20 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def write(chunks: Iterator[bytes], path: str, verb: str) -> None:
+def write(chunks: Iterator[bytes], path: str, verb: str, title: str = "") -> None:
     """Write ``chunks`` to ``path``, or to standard output if it is empty or ``-``.
 
-    The file appears only when it is complete.
+    The file appears only when it is complete. ``title`` names the progress; ``verb`` if absent.
 
     :raises CliError: when standard output is a terminal.
     """
+    from jaula.cli.output.progress import Progress
+
+    if (not path or path == "-") and sys.stdout.isatty():
+        raise CliError(f"cowardly refusing to {verb} to a terminal. Use the -o flag or redirect")
+    with Progress(title or verb) as progress:
+        _write(progress.counted(chunks), path)
+
+
+def _write(chunks: Iterator[bytes], path: str) -> None:
     import os
 
     if not path or path == "-":
-        if sys.stdout.isatty():
-            raise CliError(
-                f"cowardly refusing to {verb} to a terminal. Use the -o flag or redirect"
-            )
         for chunk in chunks:
             write_all(1, chunk)
         return

@@ -24,14 +24,15 @@ def show(names: list[str], output_format: str, find: Callable[[str], Any]) -> in
 
     Return 1 if an object does not exist, else 0. The other documents are still printed.
     """
-    documents, missing = [], []
+    documents: list[Any] = []
+    missing: list[EngineError] = []
     for name in names:
         try:
             documents.append(find(name))
         except EngineError as error:
             if error.code != NOT_FOUND:
                 raise
-            missing.append(error.message)
+            missing.append(error)
     if output_format in ("", "json"):
         from jaula.spec.fast_json import encode
 
@@ -43,6 +44,9 @@ def show(names: list[str], output_format: str, find: Callable[[str], Any]) -> in
         for document in documents:
             print(template.render(document))
     sys.stdout.flush()
-    for message in missing:
-        sys.stderr.write(message + "\n")
+    for absent in missing:
+        from jaula.cli import suggestion
+
+        sys.stderr.write(absent.message + "\n")
+        suggestion.print_object_hint(absent)
     return 1 if missing else 0

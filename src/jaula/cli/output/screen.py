@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from jaula.cli.output.ansi import redraws
+
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
@@ -12,7 +14,7 @@ class Screen:
     """The alternate screen of the terminal, as a context manager. It is left on every way out."""
 
     def __init__(self, *, full_screen: bool = True) -> None:
-        self.is_terminal = sys.stdout.isatty()
+        self.is_terminal = redraws(1)
         self._full_screen = full_screen and self.is_terminal
 
     def __enter__(self) -> Screen:
