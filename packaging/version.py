@@ -80,8 +80,8 @@ def with_version(text: str, value: str) -> str:
 
 
 def debian(value: str) -> str:
-    """Return a version in dpkg's and rpm's order: ``~`` sorts before the end. Pure."""
-    return re.sub(r"(?:\.(?=dev)|(?<=\d)(?=(?:a|b|rc)\d))", "~", value)
+    """Return a version in dpkg's and rpm's order, where ``~`` sorts before the end. Pure."""
+    return re.sub(r"(?<=\d)(?=(?:a|b|rc)\d)", "~", value.replace(".dev", "~~dev"))
 
 
 if __name__ == "__main__":

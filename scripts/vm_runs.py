@@ -35,12 +35,16 @@ MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
 
 
 class Run(NamedTuple):
-    """One boot: the options of the machine, and the tests and options of pytest."""
+    """One boot: the options of the machine, and the tests and options of pytest.
+
+    ``preparation`` is a command that runs on this host first.
+    """
 
     name: str
     machine: tuple[str, ...]
     tests: tuple[str, ...]
     options: tuple[str, ...] = ("-n", "2")
+    preparation: tuple[str, ...] = ()
 
 
 PROBES = (
@@ -136,6 +140,14 @@ RUNS = (
     ),
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
+    # 50 containers that write 1000 lines a second take both processors under emulation.
+    Run(
+        "packages",
+        ("--init", "systemd", "--mem", "3072"),
+        ("tests/packages",),
+        ("-s",),
+        ("scripts/upgrade-debs",),
+    ),
 )  # fmt: skip
 TABLE = result_table.Table(
     "vm runs",
@@ -159,6 +171,9 @@ def execute(run: Run, log: Path) -> Outcome:
     words += ["scripts/in-vm", "-q", *run.options, *run.tests]
     environment = {"VMLAB_PACKAGES": PACKAGES, "VMLAB_SEMODULES": str(ROOT / MODULE)}
     with log.open("wb") as file:
+        if run.preparation:
+            subprocess.run(run.preparation, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file,
+                           stderr=subprocess.STDOUT, check=True)  # fmt: skip
         done = subprocess.run(
             words,
             cwd=ROOT,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.engine import PROJECT
 from jaula.cli import command
 from jaula.cli.commands import daemon
 from jaula.config import EngineConfig, RuntimeConfig
@@ -30,6 +31,30 @@ def config(*words: str) -> EngineConfig:
 @pytest.mark.parametrize("empty", [b"", b"  \n", b"{}", b"\xef\xbb\xbf{}"])
 def test_an_empty_file_sets_nothing(empty: bytes) -> None:
     assert daemon_json.parse(empty) == ({}, {})
+
+
+def test_lines_that_begin_with_slashes_are_comments() -> None:
+    text = b'// first\n{\n\t// "debug": true,\n  "registry-mirrors": ["https://a.example"]\n}\n//'
+    fields, _ = daemon_json.parse(text)
+    assert fields == daemon_json.parse(b'{"registry-mirrors": ["https://a.example"]}')[0]
+
+
+@pytest.mark.parametrize("text", [b'{} // x', b'/ {}', b'{"a": 1 // x\n}'])
+def test_slashes_elsewhere_are_not_a_comment(text: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="not a valid JSON document"):
+        daemon_json.parse(text)
+
+
+def test_an_error_after_a_comment_names_its_line() -> None:
+    with pytest.raises(InvalidRequest, match="line 3 column"):
+        daemon_json.parse(b"// one\n// two\n{x}")
+
+
+def test_every_setting_of_the_packaged_file_is_valid() -> None:
+    text = (PROJECT / "packaging/etc/daemon.json").read_text()
+    assert daemon_json.parse(text.encode())[0] == read({"group": "jaula"})
+    settings = re.sub(r'^    // (?=")', "    ", text, flags=re.MULTILINE)
+    assert len(daemon_json.parse(settings.encode())[0]) > 10
 
 
 def test_dockers_keys_are_supported() -> None:

@@ -1,0 +1,193 @@
+"""The Debian packages on a system with systemd: each transition of dpkg, without a network.
+
+`./test --vm-all packages` builds two versions (scripts/upgrade-debs) and runs this in a virtual
+machine. The tests are one story: each leaves the state that the next one expects.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.engine import PROJECT
+from packages import debian
+from packages.debian import NEW, OLD, run
+
+pytestmark = [
+    pytest.mark.vm,
+    pytest.mark.xdist_group("packages"),
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(
+        "JAULA_VM" not in os.environ or not OLD.is_dir() or not Path("/run/systemd/system").is_dir(),
+        reason="needs a virtual machine with systemd, and the packages of scripts/upgrade-debs",
+    ),
+]
+
+COUNT = int(os.environ.get("JAULA_UPGRADE_CONTAINERS", "50"))
+INTERVAL = 0.05  # seconds between two lines of a container
+IMAGE = PROJECT / ".venv/test-images/busybox.tar"
+# `read` waits without a new process.
+WRITER = (
+    "mkfifo /tmp/f; exec 3<>/tmp/f; i=0; "
+    f"while :; do echo line $i; i=$((i+1)); read -t {INTERVAL} x <&3; done"
+)
+LINE = re.compile(r"^line (\d+)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def before() -> dict[str, list[str]]:
+    return debian.snapshot()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def report() -> Iterator[list[str]]:
+    """Yield a list of measurements, which are printed at the end."""
+    lines: list[str] = []
+    yield lines
+    print("\n" + "\n".join(lines))
+
+
+def lines_of(name: str) -> list[int]:
+    """Return the numbers that a container has logged."""
+    return [int(number) for number in LINE.findall(run("jaula", "logs", name))]
+
+
+def test_first_container_after_the_installation(
+    before: dict[str, list[str]], report: list[str]
+) -> None:
+    begin = time.monotonic()
+    run("dpkg", "-i", debian.package(OLD))
+    installed = time.monotonic()
+    run("jaula", "load", "-i", IMAGE)
+    assert run("jaula", "run", "--rm", "busybox", "echo", "hello") == "hello\n"
+    end = time.monotonic()
+    report.append(f"install {installed - begin:.0f} s, first container {end - begin:.0f} s")
+    assert end - begin < 60
+    assert debian.is_active("jaula.service") and debian.is_active("jaula.socket")
+    group = run("getent", "group", "jaula").split(":")[2]
+    socket_status = Path("/run/jaula/jaula.sock").stat()
+    assert socket_status.st_gid == int(group)
+    assert socket_status.st_mode & 0o777 == 0o660
+
+
+def test_upgrade_keeps_containers_and_every_line_of_their_logs(report: list[str]) -> None:
+    names = [f"writer{number}" for number in range(COUNT)]
+    for name in names:
+        run("jaula", "run", "-d", "--name", name, "busybox", "sh", "-c", WRITER)
+    pids = debian.init_pids()
+    times = {name: debian.start_time(pid) for name, pid in pids.items()}
+    assert len(pids) == COUNT
+    counts = {name: len(lines_of(name)) for name in names[:1]}
+
+    begin = time.monotonic()
+    output = run("dpkg", "-i", debian.package(NEW))
+    seconds = time.monotonic() - begin
+
+    assert debian.is_active("jaula.service"), output
+    assert run("jaula", "--version") != "jaula version 0.0.1\n"
+    assert debian.init_pids() == pids
+    assert {name: debian.start_time(pid) for name, pid in pids.items()} == times
+    assert run("jaula", "exec", names[0], "echo", "inside") == "inside\n"
+    for name in names:
+        numbers = lines_of(name)
+        assert numbers == list(range(len(numbers))), name
+    written = len(lines_of(names[0])) - counts[names[0]]
+    assert written > 10
+    report.append(
+        f"upgrade under {COUNT} containers {seconds:.0f} s; one of them wrote {written} lines meanwhile"
+    )
+
+
+def test_failed_upgrade_keeps_engine_and_containers(tmp_path: Path) -> None:
+    pids = debian.init_pids()
+    tree = tmp_path / "package"
+    run("dpkg-deb", "-R", debian.package(NEW), tree)
+    control = tree / "DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 9.0-1", control.read_text()))
+    (tree / "DEBIAN/preinst").write_text("#!/bin/sh\nexit 1\n")
+    (tree / "DEBIAN/preinst").chmod(0o755)
+    broken = tmp_path / "broken.deb"
+    run("dpkg-deb", "-b", "-Znone", tree, broken)
+    shutil.rmtree(tree)
+    assert "error processing" in run("dpkg", "-i", broken, check=False)
+    assert debian.status() == "installed"
+    assert debian.is_active("jaula.service")
+    assert debian.init_pids() == pids
+    run("dpkg", "-i", debian.package(NEW))  # and once more, for the same version
+    assert debian.init_pids() == pids
+
+
+def test_docker_finds_its_socket_and_its_command() -> None:
+    run("dpkg", "-i", debian.package(NEW, "jaula-docker"))
+    assert os.readlink("/run/docker.sock") == "jaula/jaula.sock"
+    assert run("docker", "ps", "--quiet", "--filter", "name=writer0").strip()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("/run/docker.sock")
+        client.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+        assert b"200 OK" in client.recv(4096)
+    run("dpkg", "-P", "jaula-docker")
+    assert not os.path.lexists("/run/docker.sock")
+    assert not Path("/usr/bin/docker").exists()
+
+
+def test_removal_stops_containers_and_keeps_data_and_settings() -> None:
+    run("jaula", "volume", "create", "kept")
+    run("jaula", "run", "--rm", "-v", "kept:/data", "busybox", "sh", "-c", "echo 1 > /data/file")
+    extra = [c["Name"].lstrip("/") for c in debian.containers()][3:]
+    run("jaula", "rm", "-f", *extra)  # the rest end one after another, at each stop's time-out
+    begin = time.monotonic()
+    run("dpkg", "-r", "jaula")
+    assert time.monotonic() - begin < 120
+    assert debian.status() == "config-files"
+    after = debian.snapshot()
+    assert after["processes"] == []
+    assert after["active units"] == []
+    assert not Path("/run/jaula/jaula.sock").exists()
+    assert not [link for link in after["links"] if link.startswith("jaula")]
+    assert not [line for line in after["firewall"] if "jaula" in line]
+    assert Path("/etc/jaula/daemon.json").exists()
+    assert Path("/var/lib/jaula").is_dir()
+
+
+def test_installation_after_a_removal_finds_the_containers_again() -> None:
+    run("dpkg", "-i", debian.package(NEW))
+    assert len(debian.containers("--all")) == 3
+    words = ("jaula", "run", "--rm", "-v", "kept:/data", "busybox", "cat", "/data/file")
+    assert run(*words) == "1\n"
+    name = debian.containers("--all")[0]["Name"].lstrip("/")
+    run("jaula", "start", name)
+    assert lines_of(name)[-1] >= 0
+
+
+def test_changed_settings_survive_an_upgrade() -> None:
+    settings = Path("/etc/jaula/daemon.json")
+    text = settings.read_text()
+    settings.write_text(text.replace('"group": "jaula"', '"debug": true,\n    "group": "jaula"'))
+    run("dpkg", "-i", "--force-confold", debian.package(NEW))
+    assert '"debug": true' in settings.read_text()
+    run("systemctl", "restart", "jaula.service")
+    assert json.loads(run("jaula", "info", "--format", "json"))["Debug"] is True
+
+
+def test_purge_leaves_nothing_but_the_group(before: dict[str, list[str]]) -> None:
+    run("dpkg", "-P", "jaula")
+    assert debian.status() in ("", "not-installed")
+    left = debian.difference(before, debian.snapshot())
+    groups = left.pop("groups", [])
+    assert all(line.startswith("+ jaula:") for line in groups)
+    files = [
+        line
+        for line in left.pop("files", [])
+        # systemd-sysusers writes backups, and systemd's helper keeps its directory.
+        if line not in ("+ /etc/group-", "+ /etc/gshadow-", "+ /etc/.pwd.lock")
+    ]
+    assert files == []
+    assert left == {}
