@@ -73,6 +73,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.root / "honeypots"
 
     @property
+    def launchers(self) -> Path:
+        """Directory of the launchers of toolbox images, by image."""
+        return self.root / "launchers"
+
+    @property
     def seccomp_cache(self) -> Path:
         return self.root / "seccomp"
 

@@ -12,26 +12,33 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
+from jaula.engine.containers import launchers
 from jaula.engine.containers.liveness import not_running
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_thread
 from jaula.engine.userns import join
 from jaula.engine.volumes.staged_mounts import mount_layers
-from jaula.errors import Conflict, InvalidRequest, RuntimeFailure
+from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.kernel import mounts, process
 from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.spec.api import DEBUG_IMAGE, ExecCreate
+from jaula.spec.rootfs import OverlayRoot
 from jaula.spec.runtime import decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.images.store.catalog import Image
     from jaula.images.store.store import Lease
     from jaula.spec.api import DebugCreate
 
@@ -55,14 +62,15 @@ class Toolbox:
     def __init__(
         self,
         services: Services,
-        image: str,
-        layers: tuple[str, ...],
+        image: Image,
+        launchers: str,
         lease: Lease,
         target: Target | None,
     ) -> None:
-        self.image = image
+        self.image = image.id
         self._services = services
-        self._layers = layers
+        self._layers = tuple(image.layers)
+        self._launchers = launchers
         self._lease = lease
         self._target = target
 
@@ -98,7 +106,10 @@ class Toolbox:
             if services.host.selinux:
                 labels = security.selinux_labels(record.resolved, services.host, record.level)
                 label = labels.mount or None
-            tree = mount_layers(services.snapshots.view(self._layers), user, (0, 0), label)
+            view = services.snapshots.view(self._layers)
+            if self._launchers and isinstance(view, OverlayRoot):
+                view = msgspec.structs.replace(view, lowers=(self._launchers, *view.lowers))
+            tree = mount_layers(view, user, (0, 0), label)
         finally:
             if user is not None:
                 os.close(user)
@@ -136,26 +147,33 @@ async def prepare(
         config = services.config.paths.container(container.record.id) / "config.json"
         base = decode(config.read_bytes()).process
         assert base is not None
-        layers = tuple(image.layers)
-        cmd = body.cmd or (await in_thread(_shell, services, layers, image.config.env),)
-        env = (_path(base.env, body.env, image.config.env), *body.env)
+        prepared = await in_thread(_prepare_image, services, image)
+        cmd = body.cmd or (prepared.shell,)
+        if not cmd[0]:
+            raise InvalidRequest(
+                "the toolbox image has no shell",
+                hint="name a command, or another image with --image",
+            )
+        search = search_path(
+            prepared.path, _value((*base.env, *body.env), "PATH"), launched=prepared.launchers != ""
+        )
+        env = (f"PATH={search}", *body.env)
         fields = {name: getattr(body, name) for name in ExecCreate.__struct_fields__}
         exec_body = ExecCreate(**fields | {"cmd": cmd, "env": env})
-        return exec_body, Toolbox(services, image.id, layers, lease, target)
+        return exec_body, Toolbox(services, image, prepared.launchers, lease, target)
     except BaseException:
         lease.close()
         raise
 
 
-def search_path(toolbox: str, container: str) -> str:
-    """Return the directories of the tools, then those of the container. Pure."""
-    tools = [f"{DIRECTORY}{path}" for path in toolbox.split(":") if path.startswith("/")]
+def search_path(toolbox: str, container: str, *, launched: bool) -> str:
+    """Return the directories of the tools, then those of the container. Pure.
+
+    ``launched`` says that the tools have launchers, which come first.
+    """
+    tools = [f"{DIRECTORY}/{launchers.DIRECTORY}"] if launched else []
+    tools += [DIRECTORY + path for path in toolbox.split(":") if path.startswith("/")]
     return ":".join((*tools, container) if container else tools)
-
-
-def _path(base: Iterable[str], requested: Iterable[str], toolbox: Iterable[str]) -> str:
-    container = _value((*base, *requested), "PATH")
-    return f"PATH={search_path(_value(toolbox, 'PATH') or _PATH, container)}"
 
 
 def _value(env: Iterable[str], name: str) -> str:
@@ -163,22 +181,43 @@ def _value(env: Iterable[str], name: str) -> str:
     return values[-1] if values else ""
 
 
-def _shell(services: Services, layers: tuple[str, ...], env: tuple[str, ...]) -> str:
-    """Return the name of the best shell that the toolbox has in its path.
+class _PreparedImage(NamedTuple):
+    """What a session needs of a toolbox image; empty for what it does not have."""
 
-    :raises InvalidRequest: when it has none.
-    """
-    root = mount_layers(services.snapshots.view(layers), None, (0, 0), None)
+    path: str  # its PATH
+    shell: str
+    launchers: str  # directory
+
+
+def _prepare_image(services: Services, image: Image) -> _PreparedImage:
+    """Find the shell of an image, and make its launchers if they are not made yet."""
+    path = _value(image.config.env, "PATH") or _PATH
+    search = [directory for directory in path.split(":") if directory.startswith("/")]
+    view = services.snapshots.view(tuple(image.layers))
+    root = mount_layers(view, None, (0, 0), None)
     try:
-        for shell in SHELLS:
-            for directory in (_value(env, "PATH") or _PATH).split(":"):
-                if _is_file(root, f"{directory}/{shell}"):
-                    return shell
+        shells = (s for s in SHELLS for d in search if _is_file(root, f"{d}/{s}"))
+        shell = next(shells, "")
+        if not isinstance(view, OverlayRoot) or os.uname().machine != launchers.MACHINE:
+            return _PreparedImage(path, shell, "")
+        cache = services.config.paths.launchers
+        directory = cache / image.id.removeprefix("sha256:")
+        if not directory.is_dir():
+            cache.mkdir(mode=0o700, exist_ok=True)
+            _remove_unused(services, cache)
+            launchers.make(directory, root, search, DIRECTORY)
     finally:
         os.close(root)
-    raise InvalidRequest(
-        "the toolbox image has no shell", hint="name a command, or another image with --image"
-    )
+    return _PreparedImage(path, shell, str(directory) if any(directory.iterdir()) else "")
+
+
+def _remove_unused(services: Services, cache: Path) -> None:
+    """Remove the launchers of images that do not exist any more."""
+    for directory in cache.iterdir():
+        try:
+            services.images.resolve(f"sha256:{directory.name}")
+        except JaulaError:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _is_file(root: int, path: str) -> bool:

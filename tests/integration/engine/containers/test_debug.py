@@ -1,4 +1,4 @@
-"""Debug sessions on the real kernel: tools for a container without any, and nothing is left."""
+"""Debug sessions on the real kernel: tools for a container that has none, and nothing left."""
 
 from __future__ import annotations
 
@@ -183,6 +183,39 @@ def test_a_hostile_toolbox_has_no_rights_of_its_own(engine: PrivateEngine, sleep
         with session_of(engine, sleeper, Image=name) as process:
             row = next(r for r in mounts_of(process).splitlines() if r.split()[4] == "/.debug")
             assert {"ro", "nosuid", "nodev"} <= set(row.split()[5].split(","))
+    finally:
+        engine.request("DELETE", f"/images/{name}?force=1")
+
+
+def test_programs_of_a_dynamic_toolbox_run_with_their_own_libraries(
+    engine: PrivateEngine, sleeper: str
+) -> None:
+    """The container has no loader and no library; a link is absolute, a script has no shell."""
+    name = unique("dynamic")
+    script = b"#!/bin/sh -e\necho script $1; linked /etc/hostname\n"
+    entries = [*images.busybox_entries(), images.directory("lib64"), images.directory("usr")]
+    entries += [images.directory("usr/bin"), images.directory("lib")]
+    for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/usr/bin/cat"):
+        content = Path(path).read_bytes()
+        target = "lib/libc.so.6" if path.endswith("libc.so.6") else path.lstrip("/")
+        entries.append(images.file(target, content, 0o755))
+    entries += [
+        images.link("usr/bin/linked", "/usr/bin/cat"),
+        images.file("usr/bin/script", script, 0o755),
+        images.file("usr/bin/broken", b"#!/no/such/interpreter\n", 0o755),
+        images.file("usr/bin/garbage", b"\x7fELF\x02\x01" + b"\xff" * 200, 0o755),
+    ]
+    images.import_image(engine, name, entries)
+    hostname = inspect(engine, sleeper)["Config"]["Hostname"] + "\n"
+    try:
+        assert output(engine, "--image", name, sleeper, "cat", "/etc/hostname") == hostname
+        words = ("script", "one")
+        expected = f"script one\n{hostname}"
+        assert output(engine, "--image", name, sleeper, *words) == expected
+        shown = output(engine, "--image", name, sleeper, "linked", "/proc/self/maps")
+        assert "/.debug/lib/libc.so.6" in shown
+        assert output(engine, "--image", name, sleeper, "sh", "-c", "cat /etc/hostname") == hostname
+        assert debug(engine, "--image", name, sleeper, "broken").returncode == 127
     finally:
         engine.request("DELETE", f"/images/{name}?force=1")
 
