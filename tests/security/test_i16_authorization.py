@@ -431,7 +431,7 @@ def test_a_user_without_the_images_grant_reaches_no_service_through_the_engine(
 
 def test_a_user_without_a_rule_is_refused_before_its_body(guarded: PrivateEngine) -> None:
     stranger = ApiUser(guarded, STRANGER, STRANGER)
-    for path in ("/_ping", "/version", "/info", "/containers/json", "/events?until=1"):
+    for path in ("/_ping", "/version", "/info", "/containers/json", "/events?until=1", "/metrics"):
         assert stranger.request("GET", path).status == 403, path
     status, body = stranger.raw(
         b"POST /containers/create HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"

@@ -57,7 +57,7 @@ class SdkBackend:
         }
         # Those of the environment win over these.
         resource = Resource(own).merge(Resource.create())
-        if resource.attributes.get("service.name") == "unknown_service":
+        if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "jaula"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
