@@ -13,36 +13,35 @@ Source: OpenTelemetry specification, "Tracing API"; W3C Trace Context.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Protocol, TypeVar
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
+    from typing import Protocol, TypeVar
 
-Result = TypeVar("Result")
-Attribute = str | int | float | bool
+    Result = TypeVar("Result")
+    Attribute = str | int | float | bool
 
+    class OpenSpan(Protocol):
+        """A span of the backend that has not ended."""
 
-class OpenSpan(Protocol):
-    """A span of the backend that has not ended."""
+        def set(self, name: str, value: Attribute) -> None: ...
+        def end(self, error: BaseException | None) -> None: ...
 
-    def set(self, name: str, value: Attribute) -> None: ...
-    def end(self, error: BaseException | None) -> None: ...
+    class TraceBackend(Protocol):
+        """Creates spans and exports them. No method waits."""
 
+        def start(
+            self, name: str, parent: OpenSpan | None, attributes: Mapping[str, Attribute]
+        ) -> OpenSpan: ...
 
-class TraceBackend(Protocol):
-    """Creates spans and exports them. No method waits."""
-
-    def start(
-        self, name: str, parent: OpenSpan | None, attributes: Mapping[str, Attribute]
-    ) -> OpenSpan: ...
-
-    def start_request(
-        self, name: str, headers: Mapping[bytes, bytes], attributes: Mapping[str, Attribute]
-    ) -> OpenSpan:
-        """Start the span of a request, whose parent may be named by ``traceparent``."""
-        ...
+        def start_request(
+            self, name: str, headers: Mapping[bytes, bytes], attributes: Mapping[str, Attribute]
+        ) -> OpenSpan:
+            """Start the span of a request, whose parent may be named by ``traceparent``."""
+            ...
 
 
 _current: ContextVar[OpenSpan | None] = ContextVar("jaula span", default=None)

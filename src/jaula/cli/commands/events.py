@@ -24,9 +24,9 @@ def run(options: Options) -> int:
         output_format = "{{json .}}"
     template = None
     if output_format:
-        from jaula.cli.output.template import Template, unescape
+        from jaula.cli.output.template import Template
 
-        template = Template(unescape(output_format))
+        template = Template(output_format)  # docker replaces no backslash here
     for event in Client(Settings.host).lines("GET", "/events", query):
         print(template.render(Message(event)) if template else line(event), flush=True)
     return 0
