@@ -1,0 +1,125 @@
+"""The sections and keys of quadlet's unit files, and what becomes of each key.
+
+Source: podman-systemd.unit(5) of podman 5.4, and a few keys of later versions. :data:`KEYS` has
+the keys that are understood; :data:`IMPOSSIBLE` those that cannot be served, with the reason.
+"""
+
+from __future__ import annotations
+
+SECTIONS = {
+    "container": "Container",
+    "volume": "Volume",
+    "network": "Network",
+    "pod": "Pod",
+    "image": "Image",
+    "build": "Build",
+    "kube": "Kube",
+}
+"""The section of each kind of file, by its suffix."""
+
+ORDER = ("image", "volume", "network", "build", "container", "kube", "pod")
+"""The order in which files are converted: names of resources before their users."""
+
+SUFFIXES = {"volume": "-volume", "network": "-network", "pod": "-pod", "image": "-image",
+            "build": "-build"}  # fmt: skip
+"""What the name of a service has in addition, by the kind of its file."""
+
+COMMON = "Quadlet"
+_EVERY = "ContainersConfModule GlobalArgs PodmanArgs JaulaArgs ServiceName"
+_MAPPINGS = "GIDMap UIDMap SubGIDMap SubUIDMap RemapGid RemapUid RemapUidSize RemapUsers UserNS"
+
+KEYS = {
+    "Container": frozenset(
+        f"""{_EVERY} {_MAPPINGS}
+        AddCapability AddDevice AddHost Annotation AutoUpdate CgroupsMode ContainerName DNS
+        DNSOption DNSSearch DropCapability Entrypoint Environment EnvironmentFile EnvironmentHost
+        Exec ExposeHostPort Group GroupAdd HealthCmd HealthInterval HealthLogDestination
+        HealthMaxLogCount HealthMaxLogSize HealthOnFailure HealthRetries HealthStartPeriod
+        HealthStartupCmd HealthStartupInterval HealthStartupRetries HealthStartupSuccess
+        HealthStartupTimeout HealthTimeout HostName IP IP6 Image Label LogDriver LogOpt Mask Memory
+        Mount Network NetworkAlias NoNewPrivileges Notify PidsLimit Pod PublishPort Pull ReadOnly
+        ReadOnlyTmpfs ReloadCmd ReloadSignal Rootfs RunInit SeccompProfile Secret
+        SecurityLabelDisable SecurityLabelFileType SecurityLabelLevel SecurityLabelNested
+        SecurityLabelType ShmSize StartWithPod StopSignal StopTimeout Sysctl Timezone Tmpfs Ulimit
+        Unmask User VolatileTmp Volume WorkingDir
+        Egress Listen Profile""".split()
+    ),
+    "Volume": frozenset(
+        f"{_EVERY} Copy Device Driver Group Image Label Options Type User VolumeName".split()
+    ),
+    "Network": frozenset(
+        f"""{_EVERY} DisableDNS DNS Driver Gateway Internal IPAMDriver IPRange IPv6 Label
+        NetworkName Options Subnet""".split()
+    ),
+    "Pod": frozenset(
+        f"""{_EVERY} {_MAPPINGS} AddHost DNS DNSOption DNSSearch HostName IP IP6 Label Network
+        NetworkAlias PodName PublishPort ShmSize Volume""".split()
+    ),
+    "Image": frozenset(
+        f"""{_EVERY} AllTags Arch AuthFile CertDir Creds DecryptionKey Image ImageTag OS TLSVerify
+        Variant""".split()
+    ),
+    "Build": frozenset(
+        f"""{_EVERY} Annotation Arch AuthFile DNS DNSOption DNSSearch Environment File ForceRM
+        GroupAdd ImageTag Label Network Pull Secret SetWorkingDirectory Target TLSVerify Variant
+        Volume""".split()
+    ),
+    "Kube": frozenset(
+        f"""{_EVERY} AutoUpdate ConfigMap ExitCodePropagation KubeDownForce LogDriver LogOpt Network
+        PublishPort RemapGid RemapUid RemapUidSize RemapUsers SetWorkingDirectory UserNS
+        Yaml""".split()
+    ),
+    COMMON: frozenset(("DefaultDependencies",)),
+}
+
+_NO_CONFIGURATION = "jaula reads no containers.conf; put options into JaulaArgs="
+_OWN_MAPS = (
+    "the engine maps the ids of each container to a range of its own; UserNS= selects others"
+)
+_STARTUP_CHECK = "there is one health check; HealthStartPeriod= gives the program time to start"
+_LOGIN = "store the credentials with `jaula login`"
+_REGISTRY_TLS = "certificates of registries are in the configuration of the engine"
+
+IMPOSSIBLE = {
+    ("Container", "Rootfs"): "a container has an image; `jaula import` makes one from a directory",
+    ("Container", "UIDMap"): _OWN_MAPS,
+    ("Container", "GIDMap"): _OWN_MAPS,
+    ("Container", "SubUIDMap"): _OWN_MAPS,
+    ("Container", "SubGIDMap"): _OWN_MAPS,
+    ("Container", "HealthStartupCmd"): _STARTUP_CHECK,
+    ("Container", "HealthStartupInterval"): _STARTUP_CHECK,
+    ("Container", "HealthStartupRetries"): _STARTUP_CHECK,
+    ("Container", "HealthStartupSuccess"): _STARTUP_CHECK,
+    ("Container", "HealthStartupTimeout"): _STARTUP_CHECK,
+    ("Pod", "UIDMap"): _OWN_MAPS,
+    ("Pod", "GIDMap"): _OWN_MAPS,
+    ("Pod", "SubUIDMap"): _OWN_MAPS,
+    ("Pod", "SubGIDMap"): _OWN_MAPS,
+    ("Volume", "Image"): "a container mounts an image with Mount=type=image",
+    (
+        "Network",
+        "DNS",
+    ): "the resolver of a network asks the servers of the host; a container has DNS=",
+    ("Network", "DisableDNS"): "each network has a resolver",
+    ("Image", "Creds"): _LOGIN,
+    ("Image", "CertDir"): _REGISTRY_TLS,
+    ("Image", "DecryptionKey"): "images are not encrypted",
+    ("Build", "DNS"): "a build uses the resolver of its network",
+    ("Build", "DNSOption"): "a build uses the resolver of its network",
+    ("Build", "DNSSearch"): "a build uses the resolver of its network",
+    ("Build", "GroupAdd"): "the Dockerfile states the user of a build",
+    ("Build", "Volume"): "a build has no volumes; use RUN --mount in the Dockerfile",
+    ("Build", "Environment"): "set ENV in the Dockerfile, or JaulaArgs=--build-arg NAME=VALUE",
+    ("Build", "Annotation"): "use Label=, or JaulaArgs=--output with an annotation",
+    **{(section, "ContainersConfModule"): _NO_CONFIGURATION for section in SECTIONS.values()},
+}
+"""Keys that are refused, with the reason."""
+
+IGNORED = {
+    ("Container", "HealthLogDestination"): "results of checks are in the record of the container",
+    ("Container", "HealthMaxLogCount"): "the record has the last five results",
+    ("Container", "HealthMaxLogSize"): "the record has 4096 bytes of each result",
+    ("Image", "TLSVerify"): _REGISTRY_TLS,
+    ("Build", "TLSVerify"): _REGISTRY_TLS,
+}
+"""Keys without effect, with the reason. A generator warns of them."""
