@@ -14,6 +14,11 @@ def variable(name: str) -> str | None:
     return None if value is None else value.decode("utf-8", "surrogateescape")
 
 
+def variables() -> list[str]:
+    """Return all environment variables, each ``NAME=value``."""
+    return [b"=".join(pair).decode("utf-8", "surrogateescape") for pair in sorted(environ.items())]
+
+
 def text(name: str) -> str:
     """Return the value of an environment variable, or an empty string if it is not set."""
     return variable(name) or ""

@@ -15,6 +15,7 @@ from jaula.errors import InvalidRequest, Unavailable
 from jaula.kernel import process
 
 if TYPE_CHECKING:
+    import asyncio
     from ssl import SSLContext
 
     from jaula.api.http.server import Server
@@ -155,6 +156,8 @@ async def _serve(
     web = _open_web(config)
     _notify("READY=1")
     loop.call_later(_SETTLE_TIME, _settle)
+    if period := _watchdog_period():
+        _ping(loop, period)
     await stop.wait()
     _notify("STOPPING=1")
     loop.remove_reader(zygote)
@@ -330,6 +333,24 @@ def _context(config: EngineConfig) -> SSLContext | None:
     from jaula.daemon.reload import tls_context
 
     return tls_context(config.tls)
+
+
+def _watchdog_period() -> float:
+    """Return the seconds between two signs of life (sd_watchdog_enabled(3)), 0 for none."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    if not text.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return 0
+    return int(text) / 2e6
+
+
+def _ping(loop: asyncio.AbstractEventLoop, period: float) -> None:
+    """Tell systemd that the event loop runs, now and after each period.
+
+    An engine whose loop is blocked sends nothing. systemd then restarts it; containers keep
+    running.
+    """
+    _notify("WATCHDOG=1")
+    loop.call_later(period, _ping, loop, period)
 
 
 def _notify(state: str) -> None:

@@ -58,7 +58,7 @@ class Engine:
             services,
             self.containers.exit_handler,
             self.execs,
-            self.containers.restart_unhealthy,
+            self.containers.end_unhealthy,
         )
         self.images = Images(services)
         self.distribution = RegistryService(services)

@@ -156,6 +156,11 @@ def of_checkpoint_directory(path: str) -> tuple[Privilege, ...]:
     return (Privilege(Relaxation.CHECKPOINT_DIRECTORY, path),) if path else ()
 
 
+def of_descriptors() -> tuple[Privilege, ...]:
+    """Return what sockets of the host for a program ask for."""
+    return (Privilege(Relaxation.HOST_NAMESPACE, "network"),)
+
+
 def of_update(body: Resources) -> tuple[Privilege, ...]:
     """Return the privileges of an update: what is more than a limit."""
     score = (body.oom_score_adj or 0) if isinstance(body, PodContainerUpdate) else 0

@@ -548,16 +548,17 @@ class Runtime:
         *,
         engine_socket: int = -1,
         hold: int = -1,
+        inherited: Sequence[int] = (),
     ) -> Shim:
         """Create and start a container; the program runs when this returns.
 
         ``namespace_fds`` are descriptors by namespace type. The container joins them, whether the
-        spec names a path for that type or asks for a new one. The descriptors of ``attachments``
-        are closed here in every case. The sandbox and the namespace descriptors stay open: the
-        caller owns them. ``on_request`` gets the connection when the request was sent: its ``kill``
-        ends the start. The shim holds a duplicate of ``engine_socket`` as long as the container
-        runs. ``hold`` is the other end of a socket on which a restore asks before
-        its processes run.
+        spec names a path for that type or asks for a new one. The program gets ``inherited``. These
+        descriptors and those of ``attachments`` are closed here in every case. The sandbox and the
+        namespace descriptors stay open: the caller owns them. ``on_request`` gets the connection
+        when the request was sent: its ``kill`` ends the start. The shim holds a duplicate of
+        ``engine_socket`` as long as the container runs. ``hold`` is the other end of a socket on
+        which a restore asks before its processes run.
 
         :raises RuntimeFailure: with Docker's exit code; nothing of the container is left then.
         :raises ShimLost: when the shim was killed, or did not answer and was killed. No process
@@ -577,6 +578,7 @@ class Runtime:
             fds.append(engine_socket)
         if hold >= 0:
             fds.append(hold)
+        fds += inherited
         fds += [fd for fd, _ in attachments]
         request = msgspec.structs.replace(
             request,
@@ -585,6 +587,7 @@ class Runtime:
             host_mounts=host_mounts,
             engine_socket=engine_socket >= 0,
             hold=hold >= 0,
+            inherited=len(inherited),
             attachments=tuple(stream for _, stream in attachments),
         )
         inode = os.fstat(shim_end.fileno()).st_ino
@@ -603,7 +606,7 @@ class Runtime:
             raise
         finally:
             shim_end.close()
-            for fd, _ in attachments:
+            for fd in (*inherited, *(fd for fd, _ in attachments)):
                 os.close(fd)
         if on_request is not None:
             on_request(handle)

@@ -131,8 +131,8 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     Sent to the zygote. Descriptors: the shim's end of a socket to the engine, then the user and
     network namespace if ``sandbox`` is set, then one for each of ``namespace_types``, then the
     host's mount namespace if ``host_mounts`` is set, then the listening engine socket if
-    ``engine_socket`` is set, then the socket of a hold if ``hold`` is set, then one socket for each
-    of ``attachments``.
+    ``engine_socket`` is set, then the socket of a hold if ``hold`` is set, then as many as
+    ``inherited`` says, then one socket for each of ``attachments``.
     """
 
     container_id: str
@@ -154,6 +154,7 @@ class StartRequest(msgspec.Struct, frozen=True, tag="start"):
     attachments: tuple[AttachStream, ...] = ()
     restore: RestoreSetup | None = None  # None: the program starts anew
     hold: bool = False  # ask on a socket before the restored processes run
+    inherited: int = 0  # number of descriptors that the program inherits, from 3 on
 
 
 class SandboxRequest(msgspec.Struct, frozen=True, tag="sandbox"):

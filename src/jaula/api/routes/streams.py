@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -29,6 +31,8 @@ _CONDITIONS = ("not-running", "next-exit", "removed")
 _CONDITIONS_SINCE = (1, 30)
 _ONE_SHOT_SINCE = (1, 41)
 _MULTIPLEXED_SINCE = (1, 42)
+_DESCRIPTOR_SECONDS = 5.0
+_MAX_DESCRIPTORS = 64
 
 
 def content_type(request: Request, tty: bool) -> bytes:
@@ -72,6 +76,50 @@ async def attach(request: Request) -> Answer:
         await engine.attach(ref, descriptor, structs.replace(options, early=early))
 
     return HijackResponse(content_type(request, tty), take, error_writer(tty))
+
+
+async def descriptors(request: Request) -> Answer:
+    """Give sockets to the program of the next start: ``POST /containers/{id}/descriptors``.
+
+    The client sends one byte with the descriptors (SCM_RIGHTS) on the upgraded connection, a unix
+    socket. The answer is one line: ``ok``, or the error.
+    """
+    await request.ignore_body()
+    engine, ref = request.engine.containers, request.name
+    engine.tty(ref, control=True)
+
+    async def take(descriptor: int, early: bytes) -> None:
+        with socket.socket(fileno=descriptor) as client:
+            fds = await _receive_descriptors(client)
+            await engine.give_descriptors(ref, fds)
+            client.setblocking(True)
+            client.sendall(b"ok\n")
+
+    return HijackResponse(response.RAW_STREAM, take, error_writer(True))
+
+
+async def _receive_descriptors(client: socket.socket) -> list[int]:
+    """Return the descriptors of one message.
+
+    :raises InvalidRequest: when there are none within some seconds.
+    """
+    if client.family != socket.AF_UNIX:
+        raise InvalidRequest("descriptors need a connection by the engine's unix socket")
+    client.setblocking(False)
+    loop, readable = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(client, readable.set)
+    try:
+        await asyncio.wait_for(readable.wait(), _DESCRIPTOR_SECONDS)
+    except TimeoutError:
+        raise InvalidRequest(f"no descriptors within {_DESCRIPTOR_SECONDS:.0f} s") from None
+    finally:
+        loop.remove_reader(client)
+    data, fds, flags, _ = socket.recv_fds(client, 1, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+    if not data or not fds or flags & socket.MSG_CTRUNC:
+        for fd in fds:
+            os.close(fd)
+        raise InvalidRequest(f"the message has no descriptors, or more than {_MAX_DESCRIPTORS}")
+    return fds
 
 
 def tail(query: Query) -> int | None:
@@ -166,6 +214,7 @@ async def export(request: Request) -> Answer:
 
 ROUTES: Routes = (
     ("POST", "/containers/{id}/attach", attach),
+    ("POST", "/containers/{id}/descriptors", descriptors),
     ("GET", "/containers/{id}/logs", logs),
     ("GET", "/containers/{id}/stats", stats),
     ("POST", "/containers/{id}/wait", wait),

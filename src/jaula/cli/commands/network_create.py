@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from jaula.cli.client.client import Client
+from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers.options import pairs
-from jaula.cli.errors import UsageError
+from jaula.cli.errors import EngineError, UsageError
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+_CONFLICT = 409
 
 
 def run(options: Options) -> int:
@@ -38,7 +41,13 @@ def run(options: Options) -> int:
             "Config": _pools(options),
         },
     }
-    print(Client(Settings.host).document("POST", "/networks/create", (), body)["Id"])
+    client = Client(Settings.host)
+    try:
+        print(client.document("POST", "/networks/create", (), body)["Id"])
+    except EngineError as error:
+        if error.code != _CONFLICT or not options.on("ignore"):
+            raise
+        print(client.get(f"/networks/{quote(options.arguments[0])}")["Id"])
     return 0
 
 
@@ -94,6 +103,7 @@ COMMAND = Command(
             completes=("bridge", "macvlan", "ipvlan"),
         ),
         Flag("gateway", "", "list", "IPv4 or IPv6 Gateway for the master subnet"),
+        Flag("ignore", "", "bool", "Do not fail if a network with this name exists"),
         Flag("ingress", "", "bool", "Create swarm routing-mesh network (refused)"),
         Flag("internal", "", "bool", "Restrict external access to the network"),
         Flag("ip-range", "", "list", "Allocate container ip from a sub-range"),

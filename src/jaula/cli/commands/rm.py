@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import cidfile
 from jaula.cli.for_each import each
 from jaula.cli.main import Settings
 
@@ -16,10 +17,24 @@ def run(options: Options) -> int:
         ("link", options.on("link")),
         ("v", options.on("volumes")),
     )
-    return each(
-        options.arguments,
+    status = each(
+        cidfile.containers(options),
         lambda name: client.request("DELETE", f"/containers/{quote(name.strip('/'), '/')}", query),
+        ignored=cidfile.MISSING if options.on("ignore") else 0,
     )
+    if not status:
+        for path in options.texts("cidfile"):
+            _remove(path)
+    return status
+
+
+def _remove(path: str) -> None:
+    from posix import unlink
+
+    try:
+        unlink(path)
+    except FileNotFoundError:
+        return  # --ignore
 
 
 COMMAND = Command(
@@ -35,9 +50,12 @@ COMMAND = Command(
             "Remove the specified link (CONTAINER/ALIAS); no container is removed",
         ),
         Flag("volumes", "v", "bool", "Remove anonymous volumes associated with the container"),
+        *cidfile.FLAGS,
     ),
-    min_args=1,
-    description="Removes the containers with their writable layers; named volumes are kept.",
+    description=(
+        "Removes the containers with their writable layers; named volumes are kept. A file of "
+        "--cidfile is removed with its container."
+    ),
     examples=(("Remove a running container", "jaula rm -f web"),),
     see_also=("stop", "container prune"),
     completes="container",

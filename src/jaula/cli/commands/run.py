@@ -6,16 +6,26 @@ from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import flags
 from jaula.cli.containers import options as container_options
-from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, detach_keys_of, start_attached
+from jaula.cli.containers.attach import (
+    DETACH_KEYS,
+    SDNOTIFY,
+    SIG_PROXY,
+    detach_keys_of,
+    start_attached,
+)
 from jaula.cli.containers.create import create
 from jaula.cli.containers.hint import print_hint
+from jaula.cli.environ import variable
 from jaula.cli.errors import CliError, EngineError, NotATerminal
 from jaula.cli.main import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.cli.client.detach_keys import DetachKeys
     from jaula.cli.containers.record_process import RecordProcess
+    from jaula.cli.containers.service import Service
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 # Parts of the engine's error message that determine the status, as in Docker's command line.
@@ -54,6 +64,11 @@ def _run(client: Client, options: Options) -> int:
     if tty:
         _console_size(body)
     keys = detach_keys_of(options, tty=tty, stdin=stdin)
+    if options.is_set("sdnotify") or variable("LISTEN_FDS") is not None:
+        from jaula.cli.containers import service
+
+        if (managed := service.of(options)) is not None:
+            return _run_service(client, options, body, keys, managed)
     if options.is_set("record"):
         from jaula.cli.containers import record_process
 
@@ -94,6 +109,35 @@ def _run(client: Client, options: Options) -> int:
     return status
 
 
+def _run_service(
+    client: Client,
+    options: Options,
+    body: dict[str, object],
+    keys: DetachKeys | None,
+    service: Service,
+) -> int:
+    """Run the container as the main process of a service of systemd."""
+    with service:
+        service.prepare(body)
+        container = create(client, options, body)
+        try:
+            service.created(client, container)
+
+            def start() -> None:
+                _start(client, container, None)
+                service.started(container)
+
+            if not options.on("detach"):
+                return _attached(client, options, container, body, keys, None, start)
+            service.supervise(client, container, lambda: _start(client, container, None))
+        except CliError:
+            if options.on("rm"):
+                client.request("DELETE", f"/containers/{container}", (("force", True),))
+            raise
+    print(container)
+    return 0
+
+
 def _start(client: Client, container: str, recorder: RecordProcess | None) -> None:
     try:
         client.request("POST", f"/containers/{container}/start")
@@ -110,12 +154,13 @@ def _attached(
     body: dict[str, object],
     keys: DetachKeys | None,
     recorder: RecordProcess | None,
+    start: Callable[[], None] | None = None,
 ) -> int:
     return start_attached(
         client,
         container,
         options,
-        lambda: _start(client, container, recorder),
+        start or (lambda: _start(client, container, recorder)),
         tty=options.on("tty"),
         stdin=bool(body.get("AttachStdin")),
         stdout=bool(body.get("AttachStdout")),
@@ -156,6 +201,7 @@ COMMAND = Command(
         Flag("detach", "d", "bool", "Run container in background and print container ID"),
         DETACH_KEYS,
         SIG_PROXY,
+        SDNOTIFY,
         Flag("why", "", "bool", "Explain at the end which layers refused operations"),
     ),
     min_args=1,

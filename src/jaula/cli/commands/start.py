@@ -6,7 +6,13 @@ import sys
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers.attach import DETACH_KEYS, SIG_PROXY, detach_keys_of, start_attached
+from jaula.cli.containers.attach import (
+    DETACH_KEYS,
+    SDNOTIFY,
+    SIG_PROXY,
+    detach_keys_of,
+    start_attached,
+)
 from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 
@@ -50,6 +56,17 @@ def _attached(client: Client, name: str, options: Options) -> int:
     def start() -> None:
         client.request("POST", f"/containers/{container}/start", _checkpoint(options))
 
+    if options.is_set("sdnotify"):
+        from jaula.cli.containers import service
+
+        if (managed := service.of_start(options)) is not None:
+            managed.created(client, container)
+            plain_start = start
+
+            def start() -> None:
+                plain_start()
+                managed.started(container)
+
     return start_attached(
         client,
         container,
@@ -72,6 +89,7 @@ COMMAND = Command(
         Flag("checkpoint-dir", "", "string", "Use a custom checkpoint storage directory"),
         DETACH_KEYS,
         Flag("interactive", "i", "bool", "Attach container's STDIN"),
+        SDNOTIFY,
         SIG_PROXY,
     ),
     min_args=1,

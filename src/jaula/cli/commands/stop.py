@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.containers import cidfile
 from jaula.cli.for_each import each_container
 
 FLAGS = (
@@ -22,15 +23,15 @@ def query(options: Options) -> tuple[tuple[str, str], ...]:
 
 def run(options: Options) -> int:
     """Stop the containers."""
-    return each_container(options.arguments, "stop", query(options))
+    ignored = cidfile.MISSING if options.on("ignore") else 0
+    return each_container(cidfile.containers(options), "stop", query(options), ignored=ignored)
 
 
 COMMAND = Command(
     "[OPTIONS] CONTAINER [CONTAINER...]",
     "Stop one or more running containers",
     run,
-    flags=FLAGS,
-    min_args=1,
+    flags=(*FLAGS, *cidfile.FLAGS),
     description=(
         "Sends the container's stop signal (default: SIGTERM), and SIGKILL if the container is "
         "still running after ten seconds or the given time."

@@ -29,6 +29,14 @@ DETACH_KEYS = Flag(
     "Override the key sequence for detaching a container",
     default="ctrl-p,ctrl-q",
 )
+SDNOTIFY = Flag(
+    "sdnotify",
+    "",
+    "string",
+    "Notify the service manager (container, conmon, healthy, ignore)",
+    metavar="mode",
+    completes=("container", "conmon", "healthy", "ignore"),
+)
 SIG_PROXY = Flag("sig-proxy", "", "bool", "Proxy received signals to the process", default="true")
 
 

@@ -31,7 +31,11 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
             f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"',
             status=125,
         )
+    if options.is_set("pod") or options.is_set("pod-id-file"):
+        _join_pod(client, options, body)
     cidfile = options.text("cidfile")
+    if options.on("replace"):
+        _remove_former(client, options.text("name"), cidfile)
     if cidfile:
         _check_cidfile(cidfile)
     image = str(body["Image"])
@@ -61,6 +65,39 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
         with open(cidfile, "x", encoding="ascii") as file:
             file.write(identity)
     return identity
+
+
+def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
+    from jaula.cli.pods import pods, select
+
+    ref = options.text("pod")
+    if path := options.text("pod-id-file"):
+        try:
+            ref = select.read_id(path)
+        except FileNotFoundError:
+            raise CliError(f"{path} does not exist: the pod was not created", status=125) from None
+    pods.join(body, pods.find(client, ref))
+
+
+def _remove_former(client: Client, name: str, cidfile: str) -> None:
+    """Remove the container that has the name, and the file with its id."""
+    from posix import unlink
+
+    from jaula.cli.client.client import quote
+
+    if not name:
+        raise CliError("cannot replace container without --name being set", status=125)
+    query = (("force", True), ("v", True))
+    try:
+        client.request("DELETE", f"/containers/{quote(name)}", query)
+    except EngineError as error:
+        if error.code != NOT_FOUND:
+            raise
+    if cidfile:
+        try:
+            unlink(cidfile)
+        except FileNotFoundError:
+            return
 
 
 def _check_cidfile(path: str) -> None:

@@ -155,6 +155,7 @@ FLAGS = (
         "env", "e", "list", "Set environment variables (NAME=value, or NAME to pass its value on)"
     ),
     Flag("env-file", "", "list", "Read in a file of environment variables", completes="file"),
+    Flag("env-host", "", "bool", "Pass all environment variables of the client on"),
     Flag("expose", "", "list", "Expose a port or a range of ports", group=NETWORK),
     Flag(
         "gpus",
@@ -177,7 +178,7 @@ FLAGS = (
         "health-on-failure",
         "",
         "string",
-        "Action when the container becomes unhealthy (none, restart)",
+        "Action when the container becomes unhealthy (none, restart, kill, stop)",
         metavar="action",
         group=HEALTH,
     ),
@@ -337,6 +338,15 @@ FLAGS = (
     ),
     Flag("pids-limit", "", "int", "Tune container pids limit (set -1 for unlimited)", group=LIMITS),
     Flag("platform", "", "string", "Set platform if server is multi-platform capable (os/arch)"),
+    Flag("pod", "", "string", "Run the container in a pod", group=NAMESPACES),
+    Flag(
+        "pod-id-file",
+        "",
+        "string",
+        "Run the container in the pod whose ID the file has",
+        group=NAMESPACES,
+        completes="file",
+    ),
     Flag(
         "privileged",
         "",
@@ -404,6 +414,7 @@ FLAGS = (
         completes=("no", "on-failure", "always", "unless-stopped"),
     ),
     Flag("rm", "", "bool", "Automatically remove the container when it exits"),
+    Flag("replace", "", "bool", "Remove a container that has the name first"),
     Flag("runtime", "", "string", "Runtime to use for this container"),
     Flag(
         "secret",

@@ -261,6 +261,10 @@ def environment(options: Options) -> list[str]:
     :raises UsageError: when a variable or a file is invalid.
     """
     variables: list[str] = []
+    if options.on("env-host"):
+        from jaula.cli.environ import variables as client_variables
+
+        variables += client_variables()
     for path in options.texts("env-file"):
         from jaula.cli.containers import env_file
 

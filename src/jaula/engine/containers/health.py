@@ -20,7 +20,7 @@ from jaula.state.records import HealthRecord, HealthResult, HealthStatus
 
 ON_FAILURE_LABEL = "io.jaula.health-on-failure"
 """Label with the action for an unhealthy container; Docker has no such setting."""
-_ON_FAILURE_ACTIONS = ("none", "restart")
+_ON_FAILURE_ACTIONS = ("none", "restart", "kill", "stop")
 
 LOG_LENGTH = 5  # results in the record
 OUTPUT_LENGTH = 4096  # bytes of output per result
@@ -100,9 +100,9 @@ def check_on_failure(body: ContainerCreate) -> tuple[str, ...]:
             f"invalid label {ON_FAILURE_LABEL}={action!r}",
             hint=f"must be one of {', '.join(_ON_FAILURE_ACTIONS)}",
         )
-    if not restarts_when_unhealthy(body):
+    if action == "none":
         return ()
-    if body.host_config.auto_remove:
+    if action == "restart" and body.host_config.auto_remove:
         raise InvalidRequest(
             f"can't create 'AutoRemove' container with {ON_FAILURE_LABEL}={action}"
         )
@@ -111,9 +111,9 @@ def check_on_failure(body: ContainerCreate) -> tuple[str, ...]:
     return ()
 
 
-def restarts_when_unhealthy(body: ContainerCreate) -> bool:
-    """Return whether the engine restarts the container when it is unhealthy."""
-    return body.labels.get(ON_FAILURE_LABEL) == "restart"
+def on_failure(body: ContainerCreate) -> str:
+    """Return what the engine does with a container that is unhealthy: the action, or ``none``."""
+    return body.labels.get(ON_FAILURE_LABEL, "none")
 
 
 def probe_of(body: ContainerCreate) -> Probe | None:

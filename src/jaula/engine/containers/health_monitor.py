@@ -46,12 +46,12 @@ class HealthMonitor:
         services: Services,
         exit_handler: ExitHandler,
         execs: Execs,
-        restart_unhealthy: Callable[[Container], Awaitable[None]],
+        end_unhealthy: Callable[[Container, str], Awaitable[None]],
     ) -> None:
         self._services = services
         self._exit_handler = exit_handler
         self._execs = execs
-        self._restart_unhealthy = restart_unhealthy
+        self._end_unhealthy = end_unhealthy
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def started(self, container: Container) -> None:
@@ -115,14 +115,13 @@ class HealthMonitor:
                 container.id,
                 record.event_attributes,
             )
-            if record_after.status is HealthStatus.UNHEALTHY and health.restarts_when_unhealthy(
-                record.body
-            ):
-                self._exit_handler.tasks.spawn(self._restart(container))
+            action = health.on_failure(record.body)
+            if record_after.status is HealthStatus.UNHEALTHY and action != "none":
+                self._exit_handler.tasks.spawn(self._end(container, action))
 
-    async def _restart(self, container: Container) -> None:
+    async def _end(self, container: Container, action: str) -> None:
         try:
-            await self._restart_unhealthy(container)
+            await self._end_unhealthy(container, action)
         except JaulaError as error:
             log.warning("container %s does not exit: %s", container.name, error)
 

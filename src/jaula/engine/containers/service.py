@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from jaula import metrics
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
-from jaula.engine.containers import checkpoint_files, oom_score, restart_policy
+from jaula.engine.containers import checkpoint_files, inherit, oom_score, restart_policy
 from jaula.engine.containers import create as container_create
 from jaula.engine.containers.checkpoint import Checkpoints
 from jaula.engine.containers.copy import ContainerCopy
@@ -267,9 +268,19 @@ class Containers(ContainerQueries):
         await self._stop(container, timeout, signal)
         self._emit(container, "stop")
 
-    async def restart_unhealthy(self, container: Container) -> None:
-        """Stop an unhealthy container; the exit handler restarts it, as for a restart policy."""
-        log.warning("container %s is unhealthy and is restarted", container.name)
+    async def end_unhealthy(self, container: Container, action: str) -> None:
+        """End an unhealthy container; ``action`` is ``restart``, ``kill`` or ``stop``.
+
+        The exit handler starts it again after ``restart``, and after ``kill`` if its restart
+        policy says so.
+        """
+        log.warning("container %s is unhealthy: %s", container.name, action)
+        if action == "kill":
+            await self._process_control.kill(container)
+            return
+        if action == "stop":
+            await self._stop(container, None, None)
+            return
         container.change(renewing=True)
         self.exit_handler.save(container)
         await self._process_control.end(container, None, None)
@@ -585,6 +596,24 @@ class Containers(ContainerQueries):
     async def attach(self, ref: str, fd: int, options: AttachOptions) -> None:
         """Attach a client to a container's streams; this method owns ``fd``."""
         await container_attach.attach(self, self.find_or_close(ref, fd), fd, options)
+
+    async def give_descriptors(self, ref: str, fds: Sequence[int]) -> None:
+        """Keep descriptors for the program of the next start; this method owns ``fds``.
+
+        :raises NotFound: when there is no such container.
+        :raises Conflict: when it runs.
+        :raises InvalidRequest: when one is not a socket that a program may inherit.
+        """
+        try:
+            container = self.find(ref)
+            async with container.lock:
+                self._check_exists(container)
+                inherit.check(container, fds)
+                container.close_inherited()
+                container.inherited, fds = list(fds), []
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     def tty(self, ref: str, *, control: bool = False) -> bool:
         """Return whether a container has a terminal.

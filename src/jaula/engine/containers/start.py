@@ -223,6 +223,7 @@ class Starter:
                 functools.partial(setattr, container, "starting"),
                 engine_socket=self._services.engine_sockets.descriptor(container.id),
                 hold=hold,
+                inherited=container.take_inherited(),
             )
         )
         try:

@@ -47,7 +47,8 @@ class Container:
     """A record with its shim, its waiters and the clients that attached before the start.
 
     ``lock`` is held through every transition. ``pending`` are sockets of clients that attached
-    before there was a process; this object owns them until a start takes them. A start calls
+    before there was a process, ``inherited`` descriptors for its program; this object owns them
+    until a start takes them. A start calls
     ``prepare`` once the container's ids are known; it may change the mounts. ``transient_env`` are
     environment variables that are never stored in the database; the spec is then written to
     ``bundle``. ``starting`` is the shim that creates the container; a removal by force kills it.
@@ -62,6 +63,7 @@ class Container:
         self.shim: Shim | None = None
         self.starting: Shim | None = None
         self.pending: list[tuple[int, AttachStream]] = []
+        self.inherited: list[int] = []
         self.execs: set[str] = set()
         self.exited = asyncio.Event()
         if not self.live:
@@ -118,10 +120,21 @@ class Container:
         pending, self.pending = self.pending, []
         return pending
 
+    def take_inherited(self) -> list[int]:
+        """Return the descriptors for the program; the caller owns them."""
+        inherited, self.inherited = self.inherited, []
+        return inherited
+
+    def close_inherited(self) -> None:
+        """Close the descriptors for the program."""
+        for fd in self.take_inherited():
+            os.close(fd)
+
     def close_pending(self) -> None:
-        """Close the sockets of clients whose container will not start."""
+        """Close the sockets of clients, and those for the program: the start is given up."""
         for fd, _ in self.take_pending():
             os.close(fd)
+        self.close_inherited()
 
 
 # -- transitions ---------------------------------------------------------------------------------

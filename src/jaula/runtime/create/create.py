@@ -54,6 +54,7 @@ class CreateOptions(msgspec.Struct, frozen=True):
     console: tuple[int, int] = (0, 0)  # rows, columns; 0: from the spec, or keep the kernel's
     raw_output: bool = False  # the terminal passes newlines on as they are
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
+    inherited: tuple[int, ...] = ()  # those descriptors, if they are not at 3 and on
     start_socket: int = -1  # listening: init waits on it to be started; -1: start at once
     seccomp_cache: str | None = None  # directory of compiled filters
     session_keyring: bool = True  # create a session keyring (keyrings(7))
@@ -208,7 +209,8 @@ def _create_init(
         terminal=process_spec.terminal,
         console=options.console if any(options.console) or not size else (size.height, size.width),
         stdio=stdio,
-        preserve=options.preserve,
+        preserve=options.preserve or len(options.inherited),
+        inherited=options.inherited,
         start_socket=options.start_socket,
         hooks=spec.hooks,
         shared_pid=SharedPid(),

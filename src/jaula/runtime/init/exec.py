@@ -267,6 +267,7 @@ def take_stdio(
     *,
     terminal: bool,
     preserve: int = 0,
+    inherited: tuple[int, ...] = (),
     keep: tuple[int, ...] = (),
 ) -> tuple[int, ...]:
     """Start a session, put the three descriptors in place, and set the controlling terminal.
@@ -274,16 +275,20 @@ def take_stdio(
     The caller has entered the container's root. A null device of the host becomes the container's.
 
     ``preserve`` descriptors from 3 on stay open, and so do those in ``keep`` (-1: none), which are
-    moved; their new numbers are returned. All others are closed.
+    moved; their new numbers are returned. All others are closed. Those of ``inherited`` are moved
+    to 3 and on first.
     """
     os.setsid()
     first = 3 + preserve
     moved_fds = tuple(
         fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(first, 10)) if fd >= 0 else -1 for fd in keep
     )
+    sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(first, 10)) for fd in inherited]
     for number, fd in enumerate((stdin, stdout, stderr)):
         os.dup2(fd, number, inheritable=True)
         _reopen_null(number)
+    for number, fd in enumerate(sources, 3):
+        os.dup2(fd, number)
     if terminal:
         tty.make_controlling(0)
     process.close_fds_except((*range(3, first), *(fd for fd in moved_fds if fd >= 0)))

@@ -68,6 +68,7 @@ class InitConfig(msgspec.Struct, frozen=True):
     console: tuple[int, int]
     stdio: Stdio
     preserve: int = 0  # number of descriptors that the program inherits, from 3 on
+    inherited: tuple[int, ...] = ()  # those descriptors, if they are not at 3 and on
     start_socket: int = -1  # listening; -1: start at once
     hooks: Hooks | None = None
     shared_pid: SharedPid | None = None  # of init, for the parent
@@ -163,7 +164,11 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
             listener.socket if listener else -1,
         )
         kept_fds = init_exec.take_stdio(
-            *stdio, terminal=config.terminal, preserve=config.preserve, keep=keep
+            *stdio,
+            terminal=config.terminal,
+            preserve=config.preserve,
+            inherited=config.inherited,
+            keep=keep,
         )
         sync_sock = socket_at(sync_sock, kept_fds[0])
         label_fds = structs.replace(label_fds, apparmor=kept_fds[1], selinux=kept_fds[2])

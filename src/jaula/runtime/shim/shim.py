@@ -714,6 +714,7 @@ class StartFds(NamedTuple):
     host_mounts: int  # mount namespace of the host, or -1
     engine_sockets: tuple[int, ...]  # the listening engine socket of the container, if it has one
     hold: int  # of a restore that asks the engine, or -1
+    inherited: tuple[int, ...]  # by the program
     clients: tuple[int, ...]
 
     @classmethod
@@ -725,12 +726,13 @@ class StartFds(NamedTuple):
         host_mounts = next(rest) if request.host_mounts else -1
         engine_sockets = (next(rest),) if request.engine_socket else ()
         hold = next(rest) if request.hold else -1
-        return cls(sandbox, namespaces, host_mounts, engine_sockets, hold, tuple(rest))
+        inherited = tuple(next(rest) for _ in range(request.inherited))
+        return cls(sandbox, namespaces, host_mounts, engine_sockets, hold, inherited, tuple(rest))
 
     def close_namespaces(self) -> None:
         """Close the descriptors that only the creation needs."""
         optional = (fd for fd in (self.host_mounts, self.hold) if fd >= 0)
-        for fd in (*(self.sandbox or ()), *self.namespaces.values(), *optional):
+        for fd in (*(self.sandbox or ()), *self.namespaces.values(), *optional, *self.inherited):
             os.close(fd)
 
 
@@ -762,6 +764,7 @@ def create_container(
         host_mounts=start_fds.host_mounts,
         console=request.console,
         stdin_open=request.stdin_open,
+        inherited=start_fds.inherited,
         seccomp_cache=request.seccomp_cache,
         proceed=proceed,
     )

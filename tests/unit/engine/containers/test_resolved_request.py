@@ -253,7 +253,7 @@ class Machine:
         actual = Platform("", "linux")
         return SimpleNamespace(id="sha256:0", config=ImageConfig(), layers=(), platform=actual)
 
-    async def _start(self, request: StartRequest, *_: object, engine_socket: int, hold: int) -> Any:
+    async def _start(self, request: StartRequest, *_: object, **_descriptors: object) -> Any:
         self.started.append(request)
         return SimpleNamespace(pid=2, shim_pid=1)
 

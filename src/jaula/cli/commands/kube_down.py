@@ -1,0 +1,33 @@
+"""``jaula kube down``."""
+
+from __future__ import annotations
+
+from jaula.cli.client.client import Client
+from jaula.cli.command import Command, Flag, Options
+from jaula.cli.kube import play
+from jaula.cli.main import Settings
+
+
+def run(options: Options) -> int:
+    """Remove what the file describes."""
+    path = options.arguments[0]
+    plan = play.plan_of(path, play.read(path))
+    play.down(Client(Settings.host), plan, force=options.on("force"))
+    return 0
+
+
+COMMAND = Command(
+    "[OPTIONS] FILE|-",
+    "Remove pods, secrets and volumes of Kubernetes' YAML",
+    run,
+    flags=(Flag("force", "", "bool", "Remove volumes of claims too"),),
+    min_args=1,
+    max_args=1,
+    description=(
+        "Stops and removes the pods and secrets of the file. Volumes of claims stay, unless "
+        "--force is set. What is absent is not an error."
+    ),
+    examples=(("Remove a played file", "jaula kube down web.yaml"),),
+    see_also=("kube play",),
+    completes="file",
+)

@@ -1,0 +1,1 @@
+"""The commands of Kubernetes' YAML: files, and the objects on the engine."""

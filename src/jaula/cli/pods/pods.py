@@ -1,0 +1,253 @@
+"""Pods through the Docker API: create, find, start, stop and remove them.
+
+A pod is an infra container, whose program waits for a signal, and containers that join its
+namespaces. Labels say which containers belong to a pod. So the engine, ``jaula ps`` and other
+clients need to know nothing of pods. The pod's id is that of its infra container.
+
+Pods of Kubernetes, which the engine serves by CRI, are listed with these but belong to the kubelet.
+"""
+
+from __future__ import annotations
+
+from jaula.cli.client.client import Client, engine_error, filters, quote, target
+from jaula.cli.errors import CliError, EngineError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from jaula.cli.client.client import Query
+
+NAME_LABEL = "io.jaula.pod"
+ROLE_LABEL = "io.jaula.pod-role"
+EXIT_POLICY_LABEL = "io.jaula.pod-exit-policy"
+INFRA, MEMBER, INIT = "infra", "member", "init"
+IMAGE = "localhost/jaula-pause"
+_NOT_FOUND, _NOT_MODIFIED, _ERROR = 404, 304, 400
+_WITHOUT_ALIASES = ("default", "bridge", "host", "none")
+_POLL_SECONDS = 0.5
+_ALIVE = frozenset(("running", "restarting", "paused", "created"))
+NO_POD = 125  # the exit status of a command about a pod that does not exist
+
+
+class Pod:
+    """A pod: its name, its infra container and its other containers, as the list has them."""
+
+    def __init__(self, name: str, infra: dict[str, Any], members: list[dict[str, Any]]) -> None:
+        self.name = name
+        self.infra = infra
+        self.members = members
+
+    @property
+    def id(self) -> str:
+        """Return the id of the infra container."""
+        return str(self.infra["Id"])
+
+    @property
+    def status(self) -> str:
+        """Return the state as podman names it."""
+        states = [str(member["State"]) for member in self.members]
+        if self.infra["State"] == "created":
+            return "Created"
+        if self.infra["State"] != "running":
+            return "Exited"
+        if any(state != "running" for state in states):
+            return "Degraded"
+        return "Running"
+
+
+def listed(client: Client) -> list[Pod]:
+    """Return all pods that were made by this client, the newest first."""
+    query = (("all", True), ("filters", filters([f"label={NAME_LABEL}"])))
+    infra: dict[str, dict[str, Any]] = {}
+    members: dict[str, list[dict[str, Any]]] = {}
+    for entry in client.get("/containers/json", query):
+        name, role = entry["Labels"][NAME_LABEL], entry["Labels"].get(ROLE_LABEL)
+        if role == INFRA:
+            infra[name] = entry
+        else:
+            members.setdefault(name, []).append(entry)
+    return [Pod(name, entry, members.get(name, [])[::-1]) for name, entry in infra.items()]
+
+
+def find(client: Client, ref: str) -> Pod:
+    """Return a pod by its name, or its id or the beginning of it.
+
+    :raises CliError: when there is none, or several begin so.
+    """
+    pods = listed(client)
+    found = [pod for pod in pods if ref in (pod.name, pod.id)]
+    found = found or [pod for pod in pods if ref and pod.id.startswith(ref)]
+    if not found:
+        raise CliError(f"no pod with name or ID {ref} found: no such pod", status=NO_POD)
+    if len(found) > 1:
+        raise CliError(f"several pods have an ID that begins with {ref}")
+    return found[0]
+
+
+def ensure_image(client: Client) -> str:
+    """Return the image of infra containers; make it if it is absent."""
+    from jaula import __version__
+
+    image = f"{IMAGE}:{__version__}"
+    try:
+        client.get(f"/images/{quote(image, '/:')}/json")
+        return image
+    except EngineError as error:
+        if error.code != _NOT_FOUND:
+            raise
+    from jaula.engine.pods import pause
+
+    query = [("fromSrc", "-"), ("repo", IMAGE), ("tag", __version__),
+             ("changes", f'ENTRYPOINT ["{pause.PROGRAM}"]')]  # fmt: skip
+    for _ in client.upload("/images/create", query, [pause.layer()[1]]).chunks():
+        continue
+    return image
+
+
+def create_infra(client: Client, name: str, body: dict[str, Any], exit_policy: str = "") -> str:
+    """Create the infra container of a pod and return its id.
+
+    :raises EngineError: when a pod or container has the name, or the engine refuses.
+    """
+    labels = {NAME_LABEL: name, ROLE_LABEL: INFRA}
+    if exit_policy:
+        labels[EXIT_POLICY_LABEL] = exit_policy
+    body = {
+        "StopTimeout": 0,
+        **body,
+        "Image": ensure_image(client),
+        "Labels": {**body.get("Labels", {}), **labels},
+        "HostConfig": {"IpcMode": "shareable", **body.get("HostConfig", {})},
+    }
+    networks = body.get("NetworkingConfig", {}).get("EndpointsConfig", {})
+    for network, endpoint in networks.items():
+        if network not in _WITHOUT_ALIASES:
+            endpoint["Aliases"] = [*endpoint.get("Aliases", ()), name]
+    query = (("name", f"{name}-infra"),)
+    return str(client.document("POST", "/containers/create", query, body)["Id"])
+
+
+def join(body: dict[str, Any], pod: Pod) -> None:
+    """Change the body of a container so that it is one of ``pod``.
+
+    :raises CliError: when it asks for namespaces or ports of its own.
+    """
+    host = body.setdefault("HostConfig", {})
+    for member, flag in (
+        ("PortBindings", "--publish"),
+        ("ExtraHosts", "--add-host"),
+        ("UsernsMode", "--userns"),
+    ):
+        if host.get(member):
+            raise CliError(
+                f"{flag} belongs to the pod {pod.name}, not to its container", status=125
+            )
+    if host.get("NetworkMode") not in (None, "", "default"):
+        raise CliError(f"--network belongs to the pod {pod.name}", status=125)
+    body.pop("NetworkingConfig", None)
+    body.pop("Hostname", None)
+    body.pop("ExposedPorts", None)
+    body.setdefault("Labels", {}).update({NAME_LABEL: pod.name, ROLE_LABEL: MEMBER})
+    infra = f"container:{pod.id}"
+    host.update({"IpcMode": infra, "UsernsMode": infra, "NetworkMode": infra, "UTSMode": infra})
+    if pod.infra["HostConfig"].get("NetworkMode") == "host":
+        host["NetworkMode"] = "host"
+        del host["UTSMode"]
+    if pod.infra.get("Mounts"):
+        host.setdefault("VolumesFrom", []).append(pod.id)
+
+
+def start(client: Client, pod: Pod, *, infra_only: bool = False) -> None:
+    """Start the infra container, then the others unless ``infra_only``; what runs stays.
+
+    :raises EngineError: when one does not start.
+    """
+    for entry in (pod.infra, *(() if infra_only else pod.members)):
+        if entry["Labels"].get(ROLE_LABEL) != INIT and entry["State"] != "running":
+            _request(client, "POST", f"/containers/{entry['Id']}/start")
+
+
+def stop(client: Client, pod: Pod, seconds: int | None = None) -> None:
+    """Stop the containers, the infra container last."""
+    limit: object = "" if seconds is None else seconds
+    connections = []
+    for entry in pod.members:  # all at once: one that ignores the signal takes its whole timeout
+        if entry["State"] in _ALIVE - {"created"}:
+            connection = client.connection()
+            path = f"/containers/{entry['Id']}/stop"
+            connection.send("POST", target(path, (("t", limit),)))
+            connections.append(connection)
+    for connection in connections:
+        response = connection.response()
+        content = response.read()
+        client.release(connection)
+        if response.status >= _ERROR and response.status != _NOT_FOUND:
+            raise engine_error(response.status, content)
+    if pod.infra["State"] in _ALIVE - {"created"}:
+        _request(client, "POST", f"/containers/{pod.id}/stop", (("t", 0),), _NOT_FOUND)
+
+
+def remove(client: Client, pod: Pod, *, force: bool = False) -> None:
+    """Remove the containers of a pod with their anonymous volumes.
+
+    :raises EngineError: when one runs and ``force`` is not set.
+    """
+    query = (("force", force), ("v", True))
+    for entry in (*pod.members[::-1], pod.infra):
+        _request(client, "DELETE", f"/containers/{entry['Id']}", query, _NOT_FOUND)
+
+
+def _request(
+    client: Client, method: str, path: str, query: Query = (), ignored: int = _NOT_MODIFIED
+) -> None:
+    """Send a request; an answer with the code ``ignored`` says that there is nothing to do."""
+    try:
+        client.request(method, path, query)
+    except EngineError as error:
+        if error.code not in (ignored, _NOT_MODIFIED):
+            raise
+
+
+def exit_codes(client: Client, pod: Pod) -> list[int]:
+    """Return the exit statuses of the containers of a pod; 0 of one that runs or is gone."""
+    result = []
+    for entry in pod.members:
+        try:
+            state = client.get(f"/containers/{entry['Id']}/json")["State"]
+        except EngineError as error:
+            if error.code != _NOT_FOUND:
+                raise
+            continue
+        result.append(int(state["ExitCode"]) if state["Status"] == "exited" else 0)
+    return result
+
+
+def has_ended(pod: Pod) -> bool:
+    """Return whether no container of a pod runs or will be started again by its policy."""
+    states = [entry["State"] for entry in pod.members if entry["Labels"].get(ROLE_LABEL) != INIT]
+    if pod.infra["State"] != "running":
+        return True
+    policy = pod.infra["Labels"].get(EXIT_POLICY_LABEL, "continue")
+    return policy == "stop" and bool(states) and not set(states) & _ALIVE
+
+
+def wait(client: Client, names: list[str], ended: Callable[[], bool]) -> None:
+    """Wait until every pod of ``names`` has ended, or ``ended`` returns true.
+
+    The engine may start again meanwhile.
+    """
+    from time import sleep
+
+    from jaula.cli.errors import Unreachable
+
+    while not ended():
+        try:
+            pods = {pod.name: pod for pod in listed(client)}
+        except (Unreachable, OSError):
+            client = Client(client.explicit_host)
+        else:
+            if all(name not in pods or has_ended(pods[name]) for name in names):
+                return
+        sleep(_POLL_SECONDS)

@@ -1,0 +1,88 @@
+"""The pods that a command names: by arguments, or by files with their ids."""
+
+from __future__ import annotations
+
+import sys
+
+from jaula.cli.client.client import Client
+from jaula.cli.command import Flag, Options
+from jaula.cli.errors import CliError, UsageError
+from jaula.cli.main import Settings
+from jaula.cli.pods import pods
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MAX_ID = 4096  # bytes of a file
+
+FLAGS = (
+    Flag("all", "a", "bool", "Select all pods"),
+    Flag("ignore", "i", "bool", "Ignore pods and files that do not exist"),
+    Flag("pod-id-file", "", "list", "Read the pod's ID from the file", completes="file"),
+)
+
+
+def pods_of(client: Client, options: Options) -> list[pods.Pod]:
+    """Return the pods that the command names.
+
+    :raises UsageError: when it names none.
+    :raises CliError: when one does not exist, unless ``--ignore`` is set.
+    """
+    if options.on("all"):
+        return pods.listed(client)
+    names = list(options.arguments)
+    if not names and not options.is_set("pod-id-file"):
+        raise UsageError(
+            f'"jaula {options.command.path}" requires at least 1 argument.', status=1, usage=True
+        )
+    for path in options.texts("pod-id-file"):
+        try:
+            names.append(read_id(path))
+        except FileNotFoundError:
+            if not options.on("ignore"):
+                raise CliError(f"{path} does not exist; --ignore skips it", status=125) from None
+    result = []
+    for name in names:
+        try:
+            result.append(pods.find(client, name))
+        except CliError as error:
+            if error.status != pods.NO_POD or not options.on("ignore"):
+                raise
+    return result
+
+
+def read_id(path: str) -> str:
+    """Return the id in a file.
+
+    :raises FileNotFoundError: when there is none.
+    """
+    with open(path, encoding="ascii") as file:
+        return file.read(_MAX_ID).strip()
+
+
+def each(options: Options, action: Callable[[Client, pods.Pod], object]) -> int:
+    """Perform an action on every pod and print its id; return 1 if one failed."""
+    client = Client(Settings.host)
+    status = 0
+    for pod in pods_of(client, options):
+        try:
+            action(client, pod)
+        except CliError as error:
+            sys.stdout.flush()
+            sys.stderr.write(error.message + "\n")
+            status = 1
+        else:
+            print(pod.id)
+    return status
+
+
+def remove_files(options: Options, status: int) -> None:
+    """Remove the files with the ids of pods that were removed."""
+    from posix import unlink
+
+    for path in options.texts("pod-id-file") if not status else ():
+        try:
+            unlink(path)
+        except FileNotFoundError:
+            continue  # --ignore
