@@ -104,7 +104,7 @@ def test_upgrade_keeps_containers_and_every_line_of_their_logs(report: list[str]
     written = len(lines_of(names[0])) - counts[names[0]]
     assert written > 10
     report.append(
-        f"upgrade under {COUNT} containers {seconds:.0f} s; one of them wrote {written} lines meanwhile"
+        f"upgrade under {COUNT} containers {seconds:.0f} s; one of them wrote {written} lines"
     )
 
 

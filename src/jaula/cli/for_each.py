@@ -42,7 +42,7 @@ def each(
             if error.code == NOT_FOUND:
                 from jaula.cli import suggestion
 
-                suggestion.print_object_hint(error)
+                suggestion.print_object_hint(error, Settings.host)
             status = 1
         else:
             if echo:

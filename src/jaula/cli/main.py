@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, EngineError):
             from jaula.cli import suggestion
 
-            suggestion.print_object_hint(error)
+            suggestion.print_object_hint(error, Settings.host)
         return error.status
     except KeyboardInterrupt:
         return INTERRUPTED

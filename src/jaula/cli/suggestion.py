@@ -73,37 +73,36 @@ def flags(name: str, names: Iterable[str]) -> list[str]:
     return found[:LIMIT]
 
 
-def print_object_hint(error: EngineError) -> None:
+def print_object_hint(error: EngineError, host: str) -> None:
     """Print the names that a name in the error may mean, if standard error is a terminal."""
-    if error.code == NOT_FOUND and isatty(2) and (hint := _object_hint(error.reason)):
+    if error.code == NOT_FOUND and isatty(2) and (hint := _object_hint(error.reason, host)):
         sys.stderr.write(hint + "\n")
 
 
-def print_image_hint(image: str) -> None:
+def print_image_hint(image: str, host: str) -> None:
     """Print the local images that ``image`` may mean, if standard error is a terminal."""
-    if isatty(2) and (found := close(image, _names("image"))):
+    if isatty(2) and (found := close(image, _names("image", host))):
         sys.stderr.write(f"Did you mean {' or '.join(found)}?\n")
 
 
-def _object_hint(message: str) -> str:
+def _object_hint(message: str, host: str) -> str:
     for beginning, kind in _MESSAGES:
         if message.startswith(beginning):
             name = message.removeprefix(beginning).removesuffix(" not found")
             name = name.partition(": ")[0] if kind == "volume" else name
-            found = close(name.removesuffix(":latest"), _names(kind))
+            found = close(name.removesuffix(":latest"), _names(kind, host))
             return f"Did you mean {' or '.join(found)}?" if found else ""
     return ""
 
 
-def _names(kind: str) -> list[str]:
+def _names(kind: str, host: str) -> list[str]:
     """Return the names of the engine's objects; [] if it does not answer, which was reported."""
     from jaula.cli.client.client import Client
     from jaula.cli.errors import CliError
-    from jaula.cli.main import Settings
 
     names: list[str] = []
     try:
-        client = Client(Settings.host)
+        client = Client(host)
         if kind in ("container", "object"):
             for row in client.get("/containers/json", (("all", "1"),)):
                 names += [name.removeprefix("/") for name in row["Names"]]

@@ -96,13 +96,13 @@ def test_objects_of_the_engine_have_hints_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(suggestion, "_names", OBJECTS.__getitem__)
+    monkeypatch.setattr(suggestion, "_names", lambda kind, _: OBJECTS[kind])
     monkeypatch.setattr(suggestion, "isatty", lambda _: True)
-    suggestion.print_object_hint(EngineError(404, message))
+    suggestion.print_object_hint(EngineError(404, message), "unix:///x")
     assert capsys.readouterr().err == (f"Did you mean {hint}?\n" if hint else "")
-    suggestion.print_object_hint(EngineError(409, message))
+    suggestion.print_object_hint(EngineError(409, message), "unix:///x")
     monkeypatch.setattr(suggestion, "isatty", lambda _: False)
-    suggestion.print_object_hint(EngineError(404, message))
+    suggestion.print_object_hint(EngineError(404, message), "unix:///x")
     assert capsys.readouterr().err == ""
 
 
@@ -115,7 +115,7 @@ def test_a_hint_is_no_second_error(
     monkeypatch.setattr("jaula.cli.client.client.Client.get", fail)
     monkeypatch.setattr("jaula.cli.client.client.Client.__init__", lambda *_: None)
     monkeypatch.setattr(suggestion, "isatty", lambda _: True)
-    suggestion.print_object_hint(EngineError(404, "No such container: wbe"))
+    suggestion.print_object_hint(EngineError(404, "No such container: wbe"), "unix:///x")
     assert capsys.readouterr().err == ""
 
 

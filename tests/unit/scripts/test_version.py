@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import subprocess
 from pathlib import Path
 from types import ModuleType
@@ -89,7 +90,7 @@ def test_a_module_without_the_constant_is_an_error(version: ModuleType) -> None:
 def test_versions_are_in_dpkgs_order(version: ModuleType) -> None:
     pep440 = ["0.2.0", "0.3.0.dev1+gabc", "0.3.0a1", "0.3.0rc1", "0.3.0", "0.3.0.post2+gabc"]
     debian = [version.debian(value) for value in pep440]
-    for earlier, later in zip(debian, debian[1:], strict=False):
+    for earlier, later in itertools.pairwise(debian):
         words = ["dpkg", "--compare-versions", earlier, "lt", later]
         assert subprocess.run(words, check=False).returncode == 0, (earlier, later)
 

@@ -54,8 +54,9 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
             _pull(client, options, image)
         except CliError:
             from jaula.cli import suggestion
+            from jaula.cli.main import Settings
 
-            suggestion.print_image_hint(image)
+            suggestion.print_image_hint(image, Settings.host)
             raise
         answer = client.document("POST", "/containers/create", query, body)
     for warning in answer.get("Warnings") or ():

@@ -46,7 +46,8 @@ def show(names: list[str], output_format: str, find: Callable[[str], Any]) -> in
     sys.stdout.flush()
     for absent in missing:
         from jaula.cli import suggestion
+        from jaula.cli.main import Settings
 
         sys.stderr.write(absent.message + "\n")
-        suggestion.print_object_hint(absent)
+        suggestion.print_object_hint(absent, Settings.host)
     return 1 if missing else 0
