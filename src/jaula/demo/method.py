@@ -86,7 +86,7 @@ class Method:
         for name, path in self._records.items():
             shown = tour.jaula("record", "show", path, show_output=False)
             tour.show(shown.output, limit=60)
-            tour.check(shown.status == 0, f"the record of {name} is complete")
+            tour.check(shown.status == 0, "the record of {name} is complete", name=name)
             intact = tour.jaula("record", "verify", path)
             tour.check(intact.status == 0, "its hash chain is intact")
 
@@ -94,7 +94,7 @@ class Method:
         tour = self._tour
         for name, record in self._records.items():
             made = tour.jaula("harden", name, "--record", record, "-o", self._profiles[name])
-            tour.check(made.status == 0, f"the profile of {name} is written")
+            tour.check(made.status == 0, "the profile of {name} is written", name=name)
             text = Path(self._profiles[name]).read_text()
             tour.show(text.partition("[seccomp.syscalls]")[0], limit=40)
 
@@ -168,13 +168,13 @@ class Method:
     def _build(self, target: str, image: str) -> None:
         words = ("build", "-q", "--target", target, "-t", image, str(CONTEXT))
         if subprocess.run(self._tour.arguments(*words), check=False).returncode:
-            raise StepFailed(f"the image {image} could be built")
+            raise StepFailed("the image {image} could be built", image=image)
 
     def _start(self, options: Callable[[str], tuple[str, ...]] = lambda _: ()) -> None:
         """Start the service, each container with ``options`` of its name."""
         for words in self._commands(options):
             if self._tour.jaula(*words).status:
-                raise StepFailed(f"{words[3]} started")
+                raise StepFailed("{name} started", name=words[3])
 
     def _commands(self, options: Callable[[str], tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
         network = ("--network", self._network)
@@ -220,7 +220,7 @@ class Method:
         for name in self._containers():
             proof: Result = self._tour.jaula("verify", name, show_output=False)
             self._tour.show(proof.output.rstrip().rpartition("\n")[2])
-            self._tour.check(proof.status == 0, f"the isolation of {name} holds")
+            self._tour.check(proof.status == 0, "the isolation of {name} holds", name=name)
 
     def _stop(self) -> None:
         self._tour.jaula("stop", "-t", "5", *reversed(self._containers()), show_output=False)

@@ -10,6 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from jaula.translation import catalog
+from jaula.translation.language import ENGLISH
+
 TIMEOUT = 120.0  # seconds for one command
 MAIN = Path(__file__).resolve().parent.parent / "__main__.py"
 
@@ -25,8 +28,9 @@ class Result(NamedTuple):
 class TourRunner:
     """Prints the tour on standard output and records failed checks."""
 
-    def __init__(self, host: str, *, quick: bool) -> None:
+    def __init__(self, host: str, *, quick: bool, language: str = ENGLISH) -> None:
         self.quick = quick
+        self._translate = catalog.translator(language)
         self.image = "busybox"
         self.shell_image = "busybox" if quick else "debian"
         self.shell = "sh" if quick else "bash"
@@ -37,7 +41,11 @@ class TourRunner:
         self._networks: list[str] = []
         self._volumes: list[str] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="jaula-demo-")
-        self._color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._color = (
+            sys.stdout.isatty()
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM") != "dumb"
+        )
 
     @property
     def scratch(self) -> Path:
@@ -46,32 +54,43 @@ class TourRunner:
 
     # -- output -------------------------------------------------------------------------------
 
+    def translated(self, text: str, **values: object) -> str:
+        """Return a text in the language of the tour, with values for the names in braces."""
+        text = self._translate(text)
+        return text.format(**values) if values else text
+
     def title(self, number: int, text: str) -> None:
         """Print the heading of a step."""
         self.line("")
-        self.line(f"── {number}. {text} ".ljust(78, "─"), "1")
+        self.line(f"── {number}. {self.translated(text)} ".ljust(78, "─"), "1")
 
-    def text(self, text: str) -> None:
-        """Print a paragraph."""
+    def text(self, text: str, **values: object) -> None:
+        """Print a paragraph, in the language of the tour."""
         self.line("")
-        self.line(text)
+        self.line(self.translated(text, **values))
 
     def show(self, text: str, limit: int = 60) -> None:
         """Print indented output; the middle of a long one is left out."""
         lines = text.rstrip("\n").split("\n")
         if len(lines) > limit:
             omitted = len(lines) - limit
-            lines = [*lines[: limit - 5], f"... {omitted} lines ...", *lines[-5:]]
+            gap = self.translated("... {count} lines ...", count=omitted)
+            lines = [*lines[: limit - 5], gap, *lines[-5:]]
         for line in lines:
             self.line("  " + line)
 
-    def check(self, condition: object, sentence: str) -> None:
+    def check(self, condition: object, sentence: str, **values: object) -> None:
         """Print whether a check passed. A failed check fails the tour."""
+        sentence = self.translated(sentence, **values)
         if condition:
             self.line(f"  [ok] {sentence}", "32")
         else:
-            self.line(f"  [NOT SEEN] {sentence}", "31")
+            self.line(f"  {self.translated('[NOT SEEN]')} {sentence}", "31")
             self.failures.append(sentence)
+
+    def failed(self, error: StepFailed) -> None:
+        """Record the failure that ended a step."""
+        self.check(False, error.text, **error.values)
 
     def line(self, text: str, color: str = "") -> None:
         """Print one line, in a colour (SGR number) if the terminal supports it."""
@@ -102,7 +121,7 @@ class TourRunner:
             if text.strip():
                 self.show(text)
         if echo and result.status:
-            self.line(f"  (exit status {result.status})")
+            self.line("  " + self.translated("(exit status {status})", status=result.status))
         return result
 
     def command(self, *words: str) -> None:
@@ -146,7 +165,7 @@ class TourRunner:
             "run", "-d", "--name", name, *words, image or self.image, "sleep", "600"
         )
         if result.status:
-            raise StepFailed(f"the container {name} did not start")
+            raise StepFailed("the container {name} did not start", name=name)
         return name
 
     def pid(self, name: str) -> int:
@@ -156,7 +175,7 @@ class TourRunner:
         """
         result = self.jaula("inspect", "-f", "{{.State.Pid}}", name)
         if result.status or not result.output.strip().isdigit():
-            raise StepFailed(f"{name} has no process")
+            raise StepFailed("{name} has no process", name=name)
         return int(result.output)
 
     def clean(self) -> None:
@@ -174,4 +193,9 @@ class TourRunner:
 
 
 class StepFailed(Exception):
-    """A step cannot continue."""
+    """A step cannot continue. ``text`` is English, with names of ``values`` in braces."""
+
+    def __init__(self, text: str, **values: object) -> None:
+        super().__init__(text.format(**values) if values else text)
+        self.text = text
+        self.values = values

@@ -33,13 +33,13 @@ STEPS: tuple[tuple[str, Callable[[TourRunner], None]], ...] = (
 )
 
 
-def run(host_address: str, *, quick: bool, method: bool, only: list[int]) -> int:
+def run(host_address: str, *, quick: bool, method: bool, only: list[int], language: str) -> int:
     """Run the steps and return the exit status.
 
     ``method`` selects the tour of the method. ``only`` are the numbers of the steps to run; empty
-    for all.
+    for all. ``language`` is one of :data:`jaula.translation.language.LANGUAGES`.
     """
-    runner = TourRunner(host_address, quick=quick)
+    runner = TourRunner(host_address, quick=quick, language=language)
     start = time.monotonic()
     try:
         _images(runner)
@@ -50,19 +50,25 @@ def run(host_address: str, *, quick: bool, method: bool, only: list[int]) -> int
             runner.title(number, title)
             try:
                 step(runner)
-            except (StepFailed, OSError, subprocess.TimeoutExpired) as error:
-                runner.check(False, f"step {number} completed ({error})")
+            except StepFailed as error:
+                runner.failed(error)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                runner.check(False, "step {number} completed ({error})", number=number, error=error)
     except StepFailed as error:
-        runner.check(False, str(error))
+        runner.failed(error)
     finally:
         runner.clean()
     runner.line("")
     if runner.failures:
-        runner.line(f"{len(runner.failures)} checks of the tour failed:")
+        count = len(runner.failures)
+        runner.line(runner.translated("{count} checks of the tour failed:", count=count))
         for sentence in runner.failures:
             runner.line(f"  {sentence}")
         return 1
-    runner.line(f"All checks of the tour passed, in {time.monotonic() - start:.0f} seconds.")
+    seconds = round(time.monotonic() - start)
+    runner.line(
+        runner.translated("All checks of the tour passed, in {seconds} seconds.", seconds=seconds)
+    )
     return 0
 
 
@@ -72,9 +78,10 @@ def _images(runner: TourRunner) -> None:
         if runner.jaula("image", "inspect", image, echo=False).status == 0:
             continue
         runner.text(
-            f"The image {image} does not exist yet: build it from the host's package mirror."
+            "The image {image} does not exist yet: build it from the host's package mirror.",
+            image=image,
         )
         runner.command("jaula", "image", "bootstrap", image)
         done = subprocess.run(runner.arguments("image", "bootstrap", image), check=False)
         if done.returncode:
-            raise StepFailed(f"the image {image} could be built")
+            raise StepFailed("the image {image} could be built", image=image)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from jaula.cli import help as cli_help
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import UsageError
 from jaula.cli.main import Settings
+from jaula.translation import language
 
 
 def run(options: Options) -> int:
     """Run the tour; 1 if a step fails."""
     from jaula.demo import tour
 
+    chosen = cli_help.environment_language()
+    if options.is_set("lang"):
+        chosen = language.known(options.text("lang"))
+        if not chosen:
+            raise UsageError(
+                f'invalid argument "{options.text("lang")}" for "--lang": '
+                f"must be one of {', '.join(language.LANGUAGES)}"
+            )
     only = [int(number) for word in options.texts("step") for number in word.split(",")]
     return tour.run(
-        Settings.host, quick=options.on("quick"), method=options.on("method"), only=only
+        Settings.host,
+        quick=options.on("quick"),
+        method=options.on("method"),
+        only=only,
+        language=chosen,
     )
 
 
@@ -21,6 +36,13 @@ COMMAND = Command(
     "Run a guided tour with real containers",
     run,
     flags=(
+        Flag(
+            "lang",
+            "",
+            "string",
+            "Language of the tour (en or es; default: the environment's)",
+            completes=language.LANGUAGES,
+        ),
         Flag(
             "method", "", "bool", "Configure, record, harden, prove and audit one service instead"
         ),
@@ -38,6 +60,7 @@ COMMAND = Command(
     ),
     examples=(
         ("Run the short tour", "jaula demo --quick"),
+        ("In Spanish", "jaula demo --quick --lang es"),
         ("Harden a service step by step", "sudo jaula demo --method"),
     ),
     exit_status=(("0", "every check passed"), ("1", "a check failed")),

@@ -21,7 +21,9 @@ def show(tour: TourRunner) -> None:
     small = tour.name("small")
     limit = ("-m", "64mb", "--memory-swap", "64mb")
     limited = tour.jaula("run", "--name", small, *limit, tour.image, *HOG)
-    tour.check(limited.status == 137, f"it is killed (expected 137, got {limited.status})")
+    tour.check(
+        limited.status == 137, "it is killed (expected 137, got {status})", status=limited.status
+    )
     killed = tour.jaula("inspect", "-f", "{{.State.OOMKilled}}", small)
     tour.check(killed.output.strip() == "true", "inspect reports OOMKilled")
     since = f"{start - 1:.3f}"

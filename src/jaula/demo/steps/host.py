@@ -18,9 +18,12 @@ def show(tour: TourRunner) -> None:
     info = tour.jaula("info")
     missing = [line for line in LINES if line not in info.output]
     tour.check(info.status == 0, "the engine answers")
-    tour.check(not missing, "info has every line" + (f" but {missing}" if missing else ""))
+    if missing:
+        tour.check(False, "info has every line but {missing}", missing=missing)
+    else:
+        tour.check(True, "info has every line")
     tour.text("The kernel's support for containers, feature by feature:")
     check = tour.jaula("check")
     tour.check(check.status == 0, "the kernel has all required features")
     for word in ("namespace", "cgroup", "overlay", "seccomp", "bridge"):
-        tour.check(word in check.output.lower(), f"check reports on: {word}")
+        tour.check(word in check.output.lower(), "check reports on: {word}", word=word)

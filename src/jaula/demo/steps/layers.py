@@ -9,14 +9,14 @@ COUNT = 10
 
 def show(tour: TourRunner) -> None:
     """Start the containers, compare them and remove them."""
-    tour.text(f"{COUNT} containers of one image; each writes its own file:")
+    tour.text("{count} containers of one image; each writes its own file:", count=COUNT)
     names = []
     for number in range(COUNT):
         name = tour.name(f"cow{number}")
         script = f"echo {number} > /mine-{number}; sleep 600"
         words = ("run", "-d", "--name", name, tour.image, "sh", "-c", script)
         started = tour.jaula(*words, echo=number < 2)
-        tour.check(started.status == 0, f"container {number} started")
+        tour.check(started.status == 0, "container {number} started", number=number)
         names.append(name)
     listed = tour.jaula("exec", names[3], "sh", "-c", "ls -d /mine-*")
     tour.check(listed.output.split() == ["/mine-3"], "each sees only its own file")

@@ -11,10 +11,13 @@ def show(tour: TourRunner) -> None:
     name = tour.start("spaces")
     pid = tour.pid(name)
     host, container = kernel.namespaces("self"), kernel.namespaces(pid)
-    tour.text(f"/proc/self/ns on the host, and /proc/{pid}/ns of the container:")
+    tour.text("/proc/self/ns on the host, and /proc/{pid}/ns of the container:", pid=pid)
     tour.show("\n".join(f"{kind:<8} {host[kind]:<22} {container[kind]}" for kind in host))
     same = [kind for kind in host if host[kind] == container[kind]]
-    tour.check(not same, "all seven differ" + (f" but {same}" if same else ""))
+    if same:
+        tour.check(False, "all seven differ but {same}", same=same)
+    else:
+        tour.check(True, "all seven differ")
     first = tour.jaula("exec", name, "cat", "/proc/1/cmdline")
     tour.check(first.output.startswith("sleep"), "the program is PID 1 inside")
     tour.text("The host's process tree, with the namespaces that change at each process:")

@@ -43,4 +43,4 @@ def show(tour: TourRunner) -> None:
         terminal.type("\nexit 7\n")
         status = terminal.wait()
         tour.show(terminal.plain.decode("utf-8", "replace"))
-    tour.check(status == 7, f"the exit status is returned (expected 7, got {status})")
+    tour.check(status == 7, "the exit status is returned (expected 7, got {status})", status=status)

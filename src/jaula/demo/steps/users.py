@@ -16,13 +16,15 @@ def show(tour: TourRunner) -> None:
     for word in ("one", "two"):
         name = tour.start(word)
         inside = tour.jaula("exec", name, "id", "-u")
-        tour.check(inside.output.strip() == "0", f"{name} runs as uid 0 inside")
+        tour.check(inside.output.strip() == "0", "{name} runs as uid 0 inside", name=name)
         pid = tour.pid(name)
         uid = int(kernel.status(pid, "Uid")["Uid"].split()[0])
-        tour.text(f"/proc/{pid}/status says Uid: {uid}; /proc/{pid}/uid_map says:")
+        tour.text("/proc/{pid}/status says Uid: {uid}; /proc/{pid}/uid_map says:", pid=pid, uid=uid)
         tour.show(Path(f"/proc/{pid}/uid_map").read_text())
         uids.append(uid)
-    tour.check(all(uid >= 65536 for uid in uids), f"they are unprivileged ids outside: {uids}")
+    tour.check(
+        all(uid >= 65536 for uid in uids), "they are unprivileged ids outside: {uids}", uids=uids
+    )
     tour.check(uids[0] != uids[1], "and no two containers share them")
     shared = tour.scratch / "shared"
     shared.mkdir()
@@ -32,5 +34,8 @@ def show(tour: TourRunner) -> None:
         "echo hello > /data/file; ls -ln /data",
     )  # fmt: skip
     owner = (shared / "file").stat().st_uid if written.status == 0 else None
-    tour.show(f"on the host: owner of {shared}/file is uid {owner}")
+    file = f"{shared}/file"
+    tour.show(
+        tour.translated("on the host: owner of {file} is uid {owner}", file=file, owner=owner)
+    )
     tour.check(owner == os.getuid(), "the file belongs to the invoking user, not to an unknown id")
