@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 
 
+_loaded: dict[str, dict[str, str]] = {}
+
+
 class CatalogError(ValueError):
     """A line of the file is not part of an entry."""
 
@@ -29,8 +32,10 @@ def translator(language: str) -> Callable[[str], str]:
     """
     if language == ENGLISH:
         return lambda text: text
-    with open(path(language), encoding="utf-8") as file:
-        entries = parse(file)
+    if language not in _loaded:
+        with open(path(language), encoding="utf-8") as file:
+            _loaded[language] = parse(file)
+    entries = _loaded[language]
     return lambda text: entries.get(text) or text
 
 
