@@ -132,7 +132,12 @@ class Served(AbstractAsyncContextManager["Served"]):
 
     def _enter(self, peer: object) -> Any:
         return SimpleNamespace(
-            **vars(self.engine) | {"access": self.access, "sync": self.engine.sync}
+            **vars(self.engine)
+            | {
+                "access": self.access,
+                "sync": self.engine.sync,
+                "act_for": self.engine.act_for,
+            }
         )
 
     async def client(self) -> Client:

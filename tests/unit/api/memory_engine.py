@@ -486,9 +486,16 @@ class MemoryEngine(SimpleNamespace):
             volumes=Volumes(),
             networks=Networks(),
             system=System(),
+            users={},
             syncs=0,
             sync_error=None,
         )
+
+    def act_for(self, user: str) -> MemoryEngine:
+        """Return an engine of its own for a user of the web view."""
+        if user == "refused":
+            raise NotAuthorized("the caller may not speak for another user")
+        return self.users.setdefault(user, MemoryEngine())
 
     async def sync(self) -> None:
         self.syncs += 1

@@ -17,8 +17,10 @@ async def register(request: Request) -> Answer:
 
 
 async def link(request: Request) -> Answer:
-    """Make a link to the web view that logs the caller in once: ``POST /jaula/web/links``."""
-    await request.ignore_body()
+    """Make a link to the web view that logs the caller in once: ``POST /jaula/web/links``.
+
+    The body is not read, so that a caller who may only read gets a link too.
+    """
     return response.json(request.engine.web.create_link(), 201)
 
 

@@ -117,15 +117,17 @@ def _serve(options: Options) -> int:
 
 
 def _config(options: Options) -> WebConfig:
+    import os
+
     import msgspec
 
     from jaula import trusted_file
     from jaula.web import config
 
-    path = options.text("config")
-    data = trusted_file.read(
-        path, config.MAX_SIZE, "configuration file", required=options.is_set("config")
-    )
+    path, required = options.text("config"), options.is_set("config")
+    data = None
+    if required or os.geteuid() == 0:  # the default file is for root's view
+        data = trusted_file.read(path, config.MAX_SIZE, "configuration file", required=required)
     settings = config.WebConfig() if data is None else config.parse(data, path)
     if options.is_set("listen"):
         settings = msgspec.structs.replace(settings, listen=options.text("listen"))

@@ -209,3 +209,31 @@ def test_the_wait_for_the_head_ends_after_a_tenth_of_a_second(
     with ours, theirs:
         ours.sendall(b"head")
         assert asyncio.run(http_session.wait_until_read(ours.fileno())) is False
+
+
+# -- users of the web view -------------------------------------------------------------------------
+
+
+def test_a_request_for_a_user_of_the_web_view_is_served_as_that_user_and_no_other_one_is() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        await client.ask("POST", "/containers/create?name=own", {"Image": "x"})
+        client.send("GET", "/containers/json?all=1", headers={"Jaula-Web-User": "alice"})
+        assert (await client.answer()).json() == []
+        client.send("GET", "/containers/json?all=1")
+        assert len((await client.answer()).json()) == 1
+        assert set(server.engine.users) == {"alice"}
+
+    served(test)
+
+
+def test_a_sender_who_may_not_speak_for_a_user_is_refused_before_the_body_is_read() -> None:
+    async def test(server: Served) -> None:
+        client = await server.client()
+        headers = {"Jaula-Web-User": "refused", "Content-Length": "1000"}
+        client.send("POST", "/containers/create", headers=headers)
+        answer = await client.answer()
+        assert answer.status == 403
+        assert "may not speak for" in answer.message
+
+    served(test)

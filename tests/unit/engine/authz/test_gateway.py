@@ -16,7 +16,8 @@ GROUPS = sorted(name for name, member in vars(Backend).items() if isinstance(mem
 def view() -> EngineApi:
     inner: Any = SimpleNamespace(**dict.fromkeys(GROUPS))
     session: Any = SimpleNamespace()
-    return EngineApi(inner, session)
+    gateway: Any = SimpleNamespace(web_logins=None)
+    return EngineApi(inner, session, gateway)
 
 
 def test_a_connection_starts_without_any_service() -> None:

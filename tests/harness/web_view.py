@@ -1,0 +1,243 @@
+"""A web view of a private engine, and a browser without pages: cookies, tokens, WebSockets."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+
+from harness.engine import PROJECT, SLOW, PrivateEngine, Reply
+
+START_TIMEOUT = 30.0 * SLOW  # seconds
+
+
+class WebView:
+    """``jaula web`` for one engine. ``settings`` is the content of its configuration file."""
+
+    def __init__(self, engine: PrivateEngine, settings: str = "") -> None:
+        self.engine = engine
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._directory = tempfile.TemporaryDirectory(prefix="jlt")
+        self._settings = Path(self._directory.name) / "web.toml"
+        self._settings.write_text(settings)
+        self.log = Path(self._directory.name) / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if '[tls]' in self._settings.read_text() else 'http'}://{self.address}"
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "jaula", "--host", self.engine.host, "web", *words]
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))}
+        kept.pop("DISPLAY", None)
+        kept.pop("WAYLAND_DISPLAY", None)
+        return kept | {"PYTHONPATH": str(PROJECT / "src")}
+
+    def start(self, **options: Any) -> None:
+        """Start it and wait until it says that it is ready. ``options`` are those of Popen."""
+        words = ("--listen", self.address, "--config", str(self._settings))
+        for path in (self._settings, Path(self._directory.name)):
+            os.chown(path, options.get("user", 0), options.get("group", 0))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(*words),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.environment(),
+                **options,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith(b"web view on"), (line, self.log.read_text())
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(START_TIMEOUT)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+        self._directory.cleanup()
+
+    def link(self, **options: Any) -> str:
+        """Return a one-time link for a user of this host; ``options`` are those of subprocess."""
+        done = subprocess.run(
+            self.command("--open"),
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT,
+            env=self.environment(),
+            **options,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def log_in(self, **options: Any) -> Browser:
+        """Return a browser that has used a link."""
+        browser = Browser(self)
+        code = self.link(**options).partition("#")[2]
+        assert browser.request("POST", "/login", {"code": code}).status == 204
+        browser.begin()
+        return browser
+
+
+class Browser:
+    """One client with cookies. Requests have the headers that a page of the view sends."""
+
+    def __init__(self, view: WebView, context: ssl.SSLContext | None = None) -> None:
+        self.view = view
+        self._context = context
+        self.cookies: dict[str, str] = {}
+        self.token = ""
+
+    def begin(self) -> Any:
+        """Read the session and its token."""
+        document = self.request("GET", "/session").json()
+        self.token = document["csrf"]
+        return document
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> Reply:
+        """Send one request. A header with the value '' is left out."""
+        kind = http.client.HTTPConnection
+        connection: http.client.HTTPConnection = (
+            http.client.HTTPSConnection("127.0.0.1", self.view.port, context=self._context)
+            if self._context
+            else kind("127.0.0.1", self.view.port, timeout=60)
+        )
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        sent = {
+            "Host": self.view.address,
+            "Origin": self.view.url,
+            "X-CSRF-Token": self.token,
+            "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
+        } | ({"Content-Type": "application/json"} if data is not None else {})
+        sent |= headers or {}
+        try:
+            connection.request(method, path, data, {k: v for k, v in sent.items() if v})
+            answer = connection.getresponse()
+            for value in answer.headers.get_all("Set-Cookie") or ():
+                name, _, rest = value.partition("=")
+                self.cookies[name] = rest.partition(";")[0].strip('"')
+            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+    def api(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
+        return self.request(method, f"/api{path}", body, **options)
+
+    @contextlib.contextmanager
+    def socket(self, path: str, headers: dict[str, str] | None = None) -> Iterator[WebSocket]:
+        """Open a WebSocket of a page."""
+        cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        sent = {"Origin": self.view.url, "Cookie": cookie} | (headers or {})
+        opened = WebSocket(urlsplit(self.view.url).netloc, path, sent)
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+class Rejected(Exception):
+    """The server refused a WebSocket, or closed it with this code."""
+
+
+class WebSocket:
+    """A client of a WebSocket."""
+
+    def __init__(self, address: str, path: str, headers: dict[str, str]) -> None:
+        host, _, port = address.rpartition(":")
+        self._sock = socket.create_connection((host, int(port)), 60)
+        self._connection = WSConnection(ConnectionType.CLIENT)
+        self._events: list[Any] = []
+        extra = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._sock.sendall(
+            self._connection.send(Request(host=address, target=path, extra_headers=extra))
+        )
+        if not isinstance(event := self._next(), AcceptConnection):
+            raise Rejected(getattr(event, "status_code", event))
+
+    def _next(self) -> Any:
+        while not self._events:
+            data = self._sock.recv(65536)
+            self._connection.receive_data(data or None)
+            self._events += list(self._connection.events())
+        return self._events.pop(0)
+
+    def receive(self) -> Any:
+        """Return the next message: bytes, or a JSON document."""
+        text, data = "", b""
+        while True:
+            event = self._next()
+            if isinstance(event, CloseConnection | RejectConnection):
+                raise Rejected(getattr(event, "code", event))
+            if isinstance(event, TextMessage):
+                text += event.data
+                if event.message_finished:
+                    return json.loads(text)
+            elif isinstance(event, BytesMessage):
+                data += event.data
+                if event.message_finished:
+                    return bytes(data)
+
+    def receive_until(self, done: Callable[[Any], bool]) -> Any:
+        """Return the first message for which ``done`` holds."""
+        while not done(message := self.receive()):
+            pass
+        return message
+
+    def send(self, message: Any) -> None:
+        event = BytesMessage(message) if isinstance(message, bytes) else None
+        self._sock.sendall(self._connection.send(event or TextMessage(json.dumps(message))))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+@contextlib.contextmanager
+def web_view(engine: PrivateEngine, settings: str = "") -> Iterator[WebView]:
+    """Run a web view of an engine."""
+    view = WebView(engine, settings)
+    try:
+        view.start()
+        yield view
+    finally:
+        view.stop()
