@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
-NEED_ROOT = ("integration", "security", "acceptance", "chaos")
+NEED_ROOT = ("integration", "security", "acceptance", "chaos", "browser")
 TESTS = Path(__file__).parent
 IMAGE_CACHE = PROJECT / ".venv" / "test-images"
 

@@ -24,6 +24,7 @@ PRELUDE = """
 globalThis.document = {documentElement: {lang: 'en', dataset: {}}};
 globalThis.addEventListener = () => {};
 globalThis.localStorage = {getItem: () => null, setItem: () => {}};
+globalThis.IntersectionObserver = globalThis.ResizeObserver = class { observe() {} };
 globalThis.location = {hash: '', origin: 'http://127.0.0.1'};
 const print = value => process.stdout.write(JSON.stringify(value));
 """
@@ -63,7 +64,7 @@ def test_every_text_is_in_english_and_in_spanish_with_the_same_values(static: Pa
         for key, text in page["en"].items():
             other = page["es"][key]
             assert type(text) is type(other), key
-            for one in (other if isinstance(other, list) else [other]):
+            for one in other if isinstance(other, list) else [other]:
                 assert one
                 assert one.count("{") == (text[0] if isinstance(text, list) else text).count("{")
     shell = found["all"][0]
@@ -181,7 +182,8 @@ def test_frames_of_output_are_lines_however_they_arrive(static: Path) -> None:
     for (let step = 1; step <= whole.length; step += 3) {
       const lines = [];
       const demultiplexer = new Demultiplexer(false, (kind, line) => lines.push([kind, line]));
-      for (let at = 0; at < whole.length; at += step) demultiplexer.add(Uint8Array.from(whole.slice(at, at + step)));
+      for (let at = 0; at < whole.length; at += step)
+        demultiplexer.add(Uint8Array.from(whole.slice(at, at + step)));
       demultiplexer.end();
       results.push(JSON.stringify(lines));
     }

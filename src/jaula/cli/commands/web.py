@@ -169,5 +169,5 @@ COMMAND = Command(
         ("jaula web --open", "Show the engine in your browser"),
         ("jaula daemon --web 127.0.0.1:8320", "Run the engine with its web view"),
     ),
-    see_also=("jaula-daemon", "jaula-system-audit-log"),
+    see_also=("daemon", "system audit-log"),
 )

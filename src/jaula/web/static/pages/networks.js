@@ -63,7 +63,7 @@ function useMembers(networks) {
       if (!stopped) setMembers(Object.fromEntries(all.filter(Boolean).map(network => [network.Id, Object.entries(network.Containers || {}).map(([id, endpoint]) => ({id, name: endpoint.Name, address: endpoint.IPv4Address || endpoint.IPv6Address || ''}))])));
     });
     load();
-    const off = onEvent(['network', 'container'], load);
+    const off = onEvent(['network'], event => ['connect', 'disconnect'].includes(event.Action) && load());
     return () => {
       stopped = true;
       off();

@@ -18,11 +18,11 @@ function styledDocument() {
   };
   const create = (name, options) => {
     if (String(name).toLowerCase() !== 'style') {
-      const element = document.createElement(name, options);
+      const element = Document.prototype.createElement.call(document, name, options);
       element.setAttribute = setStyle;
       return element;
     }
-    const element = document.createElement('template');
+    const element = Document.prototype.createElement.call(document, 'template');
     const sheet = new CSSStyleSheet();
     const set = value => {
       sheet.replaceSync(String(value));
@@ -71,12 +71,19 @@ class Session {
 
   async begin() {
     const [{Terminal}, {FitAddon}, {SearchAddon}] = await Promise.all([import('../../vendor/xterm.js'), import('../../vendor/xterm-fit.js'), import('../../vendor/xterm-search.js')]);
-    this.term = new Terminal({fontFamily: getComputedStyle(document.documentElement).getPropertyValue('--mono'), fontSize: 13, scrollback: 5000, cursorBlink: true, theme: theme(), documentOverride: styledDocument(), allowProposedApi: false, screenReaderMode: false, minimumContrastRatio: 4.5});
+    const styled = styledDocument();
+    this.term = new Terminal({fontFamily: getComputedStyle(document.documentElement).getPropertyValue('--mono'), fontSize: 13, scrollback: 5000, cursorBlink: true, theme: theme(), documentOverride: styled, allowProposedApi: false, screenReaderMode: false, minimumContrastRatio: 4.5});
     this.fit = new FitAddon();
     this.search = new SearchAddon();
     this.term.loadAddon(this.fit);
     this.term.loadAddon(this.search);
-    this.term.open(this.element);
+    // A part of xterm takes the document itself, but only here.
+    document.createElement = styled.createElement;
+    try {
+      this.term.open(this.element);
+    } finally {
+      delete document.createElement;
+    }
     this.term.textarea?.setAttribute('aria-label', t('terminal.input'));
     this.fit.fit();
     this.socket = terminalSocket();
