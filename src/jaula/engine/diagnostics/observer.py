@@ -56,6 +56,13 @@ def environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([root, *filter(None, sys.path)]))}
 
 
+class ObserverEnded(Unavailable):
+    """The child has ended, or been killed."""
+
+    def __init__(self) -> None:
+        super().__init__("the observer has ended: try again")
+
+
 class Viewer:
     """The documents that one viewer has not read; the oldest ones are dropped."""
 
@@ -119,9 +126,19 @@ class Observer:
     async def ask(self, method: str, **arguments: object) -> Document:
         """Return the observer's answer to one request.
 
+        An observer that has ended is started again, once.
+
         :raises Conflict: when it cannot answer, with its reason.
-        :raises Unavailable: when it does not answer in time, or ends.
+        :raises Unavailable: when it does not answer in time, or ends again.
         """
+        try:
+            return await self._ask(method, arguments)
+        except ObserverEnded:
+            if self._child is not None:
+                await self._child.wait()
+            return await self._ask(method, arguments)
+
+    async def _ask(self, method: str, arguments: dict[str, object]) -> Document:
         await self._start()
         self._number += 1
         number = self._number
@@ -177,7 +194,7 @@ class Observer:
     def _send(self, document: Document) -> None:
         child = self._child
         if child is None or child.stdin is None or child.stdin.is_closing():
-            raise Unavailable("the observer has ended: try again")
+            raise ObserverEnded
         child.stdin.write(msgspec.json.encode(document) + b"\n")
 
     async def _follow_events(self) -> None:
@@ -204,7 +221,7 @@ class Observer:
                 self._following.cancel()
             for future in self._waiting.values():
                 if not future.done():
-                    future.set_exception(Unavailable("the observer has ended: try again"))
+                    future.set_exception(ObserverEnded())
             for viewer in self._viewers:
                 viewer.end()
 
