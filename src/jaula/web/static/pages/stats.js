@@ -198,11 +198,17 @@ function drawCurve(node, samples, field, limit) {
 }
 
 const visible = new Set(); // rows that are on the screen: only these are drawn at each sample
-const watcher = new IntersectionObserver((changes) => {
-  for (const { target, isIntersecting } of changes) {
-    if (isIntersecting) { visible.add(target); target.refresh?.(); } else visible.delete(target);
-  }
-}, { rootMargin: '120px' });
+let watcher = null;
+
+function watch(row) {
+  watcher ??= new IntersectionObserver((changes) => {
+    for (const { target, isIntersecting } of changes) {
+      if (isIntersecting) { visible.add(target); target.refresh?.(); } else visible.delete(target);
+    }
+  }, { rootMargin: '120px' });
+  watcher.observe(row);
+  return () => { watcher.unobserve(row); visible.delete(row); };
+}
 
 function UsageRow({ entry }) {
   const [, redraw] = useState(0);
@@ -212,8 +218,7 @@ function UsageRow({ entry }) {
   useEffect(() => {
     const node = row.current;
     node.refresh = () => redraw((n) => n + 1);
-    watcher.observe(node);
-    return () => { watcher.unobserve(node); visible.delete(node); };
+    return watch(node);
   }, []);
   const samples = observed.containers.get(entry.Id)?.samples ?? [];
   useEffect(() => {
