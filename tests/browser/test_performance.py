@@ -1,0 +1,217 @@
+"""Frames with many containers, the weight of the view, its first drawing and its layout."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from harness.engine import PrivateEngine
+from harness.web_page import FRAMES, chromium, processor_share, web_page
+from harness.web_view import WebView, web_view
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Route
+
+pytestmark = [pytest.mark.browser, pytest.mark.root]
+
+CONTAINERS = 200
+FRAME = 16.0  # milliseconds, at the 95th percentile
+SHARE = 0.25  # of one processor, for the main thread of a page that follows 200 containers
+WEIGHT = 300_000  # bytes of all files of the view, compressed
+FIRST_RENDER = 1500.0  # milliseconds
+LAYOUT_SHIFT = 0.1  # "good", by web.dev
+
+
+@pytest.fixture(scope="module")
+def view(engine: PrivateEngine, busybox: str) -> Iterator[WebView]:
+    assert busybox
+    with web_view(engine) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def many(engine: PrivateEngine, busybox: str) -> Iterator[list[str]]:
+    """Return the ids of 200 running containers."""
+
+    def start(number: int) -> str:
+        labels = {
+            "com.docker.compose.project": f"stack{number % 12}",
+            "com.docker.compose.service": "s",
+        }
+        body = {"Image": busybox, "Cmd": ["sleep", "3600"], "Labels": labels}
+        name = f"many{number}-{os.getpid()}"
+        key = engine.request("POST", f"/containers/create?name={name}", body).json()["Id"]
+        assert engine.request("POST", f"/containers/{key}/start").status == 204
+        return str(key)
+
+    with ThreadPoolExecutor(4) as pool:
+        keys = list(pool.map(start, range(CONTAINERS)))
+    yield keys
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda k: engine.request("DELETE", f"/containers/{k}?force=1"), keys))
+
+
+def measured(page: Page, milliseconds: int) -> dict[str, float | list[int]]:
+    result: dict[str, float | list[int]] = page.evaluate(FRAMES, milliseconds)
+    return result
+
+
+@pytest.mark.parametrize("path", ["/map", "/stats", "/verify", "/reach"])
+def test_two_hundred_real_containers_are_drawn_without_jank(
+    view: WebView, many: list[str], path: str, record_property: pytest.RecordProperty
+) -> None:
+    with chromium(unlimited=True) as browser, web_page(browser, view) as opened:
+        page = opened.open("/map")
+        page.wait_for_function(
+            f"document.querySelectorAll('.tile:not(.reading)').length >= {len(many)}",
+            timeout=240_000,
+        )
+        opened.open(path)
+        page.wait_for_timeout(2000)
+        share = processor_share(page, 5)
+        result = measured(page, 5000)
+        record_property(path, json.dumps({**result, "share": round(share, 3)}))
+        print(path, result, f"share {share:.3f}")
+        assert result["p95"] < FRAME
+        assert share < SHARE
+
+
+def test_changes_of_two_hundred_containers_are_drawn_without_jank(
+    view: WebView, record_property: pytest.RecordProperty
+) -> None:
+    """A recorded engine with 200 containers, of which 20 change their isolation each second."""
+    with chromium(unlimited=True) as browser, web_page(browser, view) as opened:
+        page = opened.page
+        page.route("**/api/containers/json*", lambda route: fulfil(route, listed()))
+        page.add_init_script(RECORDED)
+        page.reload()
+        page.goto(f"{view.url}/#/map")
+        page.wait_for_function("document.querySelectorAll('.tile:not(.reading)').length === 200")
+        result = measured(page, 6000)
+        share = processor_share(page, 5)
+        record_property("changes", json.dumps({**result, "share": round(share, 3)}))
+        print("changes", result, f"share {share:.3f}")
+        assert result["p95"] < FRAME
+        assert page.locator(".tile.relaxed, .tile.fails").count() > 0
+        opened.errors.clear()  # the recorded engine has no other route
+
+
+def fulfil(route: Route, document: object) -> None:
+    route.fulfill(json=document)
+
+
+def listed() -> list[dict[str, object]]:
+    return [
+        {
+            "Id": f"{number:064x}",
+            "Names": [f"/recorded-{number}"],
+            "Labels": {"com.docker.compose.project": f"stack{number % 9}"},
+            "State": "running",
+            "NetworkSettings": {"Networks": {}},
+            "HostConfig": {"NetworkMode": "bridge"},
+            "Ports": [],
+        }
+        for number in range(CONTAINERS)
+    ]
+
+
+RECORDED = """
+window.WebSocket = class {
+  static OPEN = 1;
+  constructor() { this.readyState = 0; setTimeout(() => { this.readyState = 1; this.onopen?.(); }, 10); }
+  close() {}
+  send(text) {
+    const {open, path} = JSON.parse(text);
+    if (open === undefined) return;
+    this.onmessage({data: JSON.stringify({id: open, status: 200})});
+    if (!path.startsWith('/jaula/observe')) return;
+    const names = ['profile', 'image', 'cgroups', 'namespaces', 'users', 'network', 'mounts', 'masks',
+      'devices', 'lsm', 'seccomp', 'capabilities', 'no_new_privs', 'rlimits', 'descriptors'];
+    const id = n => n.toString(16).padStart(64, '0');
+    const emit = document => {
+      const body = new TextEncoder().encode(JSON.stringify(document) + '\\n');
+      const data = new Uint8Array(4 + body.length);
+      new DataView(data.buffer).setUint32(0, open);
+      data.set(body, 4);
+      this.onmessage({data: data.buffer});
+    };
+    let round = 0;
+    const verdicts = ['holds', 'holds', 'relaxed', 'fails', 'unknown'];
+    const isolation = n => emit({Type: 'isolation', Id: id(n), Name: 'recorded-' + n,
+      Time: '2026-01-01T00:00:00Z', Pid: n + 1, Egress: null, Listen: null, Profile: '', Rows: [],
+      Changes: [], Layers: names.map((Layer, i) => ({Layer, Holds: 3, Relaxed: 0, Fails: 0, Unknown: 0,
+        Verdict: (n + round) % 10 === 0 && i === (n + round) % 15 ? verdicts[round % 5] : 'holds'}))});
+    for (let n = 0; n < 200; n++) isolation(n);
+    setInterval(() => {
+      round += 1;
+      for (let n = 0; n < 200; n += 10) isolation((n + round) % 200);
+      const Containers = {};
+      for (let n = 0; n < 200; n++) Containers[id(n)] = [(n * round) % 100, 0, 1e6, 0, 1, 0, 0, 0, 0, 0, 0, -1, -1, -1];
+      emit({Type: 'stats', Time: Date.now() / 1000, Containers, Host: {Cpus: 2, Memory: 1, Pressure: [1, 0, 0]}});
+    }, 1000);
+  }
+};
+"""
+
+
+def test_the_whole_view_is_small(view: WebView) -> None:
+    with chromium() as browser, web_page(browser, view) as opened:
+        sizes: dict[str, int] = {}
+
+        def add(response: object) -> None:
+            url = response.url  # type: ignore[attr-defined]
+            if "/static/" in url or url.rstrip("/") == view.url:
+                sizes[url] = len(gzip.compress(response.body(), 9))  # type: ignore[attr-defined]
+
+        opened.page.on("response", add)
+        opened.page.reload()
+        opened.page.wait_for_selector(".shell")
+        names = opened.page.evaluate(
+            "import('/static/pages/index.js').then(m => m.PAGES.map(page => page.path))"
+        )
+        for path in names:
+            opened.open(path.replace(":id", "none").replace(":name*", "none"))
+            opened.page.wait_for_timeout(300)
+        opened.page.evaluate("import('/static/vendor/xterm.js')")
+        opened.page.evaluate("import('/static/vendor/uplot.js')")
+        opened.page.wait_for_timeout(500)
+        print(sum(sizes.values()), sorted(sizes.items(), key=lambda each: -each[1])[:6])
+        assert len(sizes) > 25
+        assert sum(sizes.values()) < WEIGHT
+        opened.errors.clear()  # the pages of a container and an image that do not exist
+
+
+@pytest.mark.parametrize("path", ["/map", "/stats", "/reach", "/events", "/verify", "/containers"])
+def test_a_page_is_drawn_soon_and_does_not_move(
+    view: WebView, many: list[str], path: str, record_property: pytest.RecordProperty
+) -> None:
+    assert many
+    with chromium() as browser, web_page(browser, view) as opened:
+        page = opened.page
+        page.add_init_script(SHIFTS)
+        page.goto(f"{view.url}/#{path}")
+        page.reload()
+        page.wait_for_selector("main h1")
+        page.wait_for_timeout(3000)
+        shift = page.evaluate("window.shift")
+        paint = page.evaluate(
+            "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 1e9"
+        )
+        record_property(path, json.dumps({"shift": shift, "paint": paint}))
+        print(path, f"shift {shift:.3f}, first paint {paint:.0f} ms")
+        assert shift < LAYOUT_SHIFT
+        assert paint < FIRST_RENDER
+
+
+SHIFTS = """
+window.shift = 0;
+new PerformanceObserver(list => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+}).observe({type: 'layout-shift', buffered: true});
+"""

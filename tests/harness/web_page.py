@@ -1,0 +1,166 @@
+"""Pages of the web view in Debian's chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from harness.engine import SLOW
+from harness.web_view import WebView
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = "/usr/bin/chromium"
+TIMEOUT = 30_000.0 * SLOW  # milliseconds
+AXE = ("axe-core", "4.14.1")
+AXE_INTEGRITY = (
+    "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
+)
+_UNLIMITED = ("--disable-gpu-vsync", "--disable-frame-rate-limit")
+
+
+@contextlib.contextmanager
+def chromium(*flags: str, unlimited: bool = False) -> Iterator[Browser]:
+    """Run a browser; with ``unlimited`` it draws frames as fast as it can."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    if shutil.which(CHROMIUM) is None:
+        pytest.skip(f"{CHROMIUM} is not installed")
+    extra = _UNLIMITED if unlimited else ()
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *extra, *flags]
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class WebPage:
+    """A page of a logged-in user. Errors of its scripts fail the test that calls ``check``."""
+
+    def __init__(self, browser: Browser, view: WebView, **context: Any) -> None:
+        self.view = view
+        context = {"viewport": {"width": 1280, "height": 860}, "locale": "en"} | context
+        self.context = browser.new_context(**context)
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(TIMEOUT)
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self._console)
+        self.page.goto(view.link())
+        self.page.wait_for_selector(".shell")
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def open(self, path: str) -> Page:
+        """Show a page of the view and wait until it is drawn."""
+        self.page.goto(f"{self.view.url}/#{path}")
+        self.page.wait_for_selector("main h1")
+        return self.page
+
+    def check(self) -> None:
+        """Assert that no script failed and that the policy of the page refused nothing."""
+        assert self.errors == []
+
+    def close(self) -> None:
+        self.context.close()
+
+
+@contextlib.contextmanager
+def web_page(browser: Browser, view: WebView, **context: Any) -> Iterator[WebPage]:
+    """Open a page of root, and check it at the end."""
+    page = WebPage(browser, view, **context)
+    try:
+        yield page
+        page.check()
+    finally:
+        page.close()
+
+
+def axe_source(cache: Path) -> str:
+    """Return the source of axe-core, from the npm registry at the first use."""
+    name, version = AXE
+    archive = cache / f"{name}-{version}.tgz"
+    if not archive.exists():
+        if shutil.which("npm") is None:
+            pytest.skip("npm is not installed, and axe-core is not in the cache")
+        cache.mkdir(parents=True, exist_ok=True)
+        words = ["npm", "pack", "--silent", "--pack-destination", str(cache), f"{name}@{version}"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode:
+            pytest.skip(f"npm cannot fetch {name}: {done.stderr[-200:]}")
+    digest = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    assert digest == AXE_INTEGRITY, f"{archive} is not the version of the lock"
+    with tarfile.open(archive) as tar:
+        file = tar.extractfile("package/axe.min.js")
+        assert file is not None
+        return file.read().decode()
+
+
+def violations(page: Page, source: str) -> list[str]:
+    """Return what axe-core finds on a page: rule, element and reason of each violation.
+
+    The source is evaluated by the debugger, which the policy of the page does not concern.
+    """
+    page.evaluate(f"() => {{ if (!window.axe) {{ {source} ; }} }}")
+    found = page.evaluate(
+        "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
+    )
+    return [
+        f"{rule['id']}: {node['target']}: {node['failureSummary'][:300]}"
+        for rule in found
+        for node in rule["nodes"]
+    ]
+
+
+FRAMES = """
+milliseconds => new Promise(done => {
+  const frames = [], long = [];
+  const observer = new PerformanceObserver(list => {
+    for (const each of list.getEntries()) long.push(Math.round(each.duration));
+  });
+  observer.observe({entryTypes: ['longtask']});
+  const start = performance.now();
+  let last = start;
+  const step = now => {
+    frames.push(now - last);
+    last = now;
+    if (now - start < milliseconds) { requestAnimationFrame(step); return; }
+    observer.disconnect();
+    frames.sort((a, b) => a - b);
+    done({frames: frames.length, p50: frames[frames.length >> 1],
+          p95: frames[Math.floor(frames.length * 0.95)], most: frames.at(-1), long});
+  };
+  requestAnimationFrame(step);
+})
+"""
+"""Measures the times between frames, and counts tasks of more than 50 ms."""
+
+
+def processor_share(page: Page, seconds: float, during: Callable[[], None] | None = None) -> float:
+    """Return the share of one processor that the page's main thread takes."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
+
+    before = busy()
+    if during is not None:
+        during()
+    page.wait_for_timeout(seconds * 1000)
+    return (busy() - before) / seconds
