@@ -31,7 +31,7 @@ def release() -> ModuleType:
 @pytest.fixture
 def wheels(release: ModuleType) -> list[dict[str, Any]]:
     """The packages of the lock, as wheels with the first of their hashes."""
-    lock = release.locked((PROJECT / "requirements/runtime.txt").read_text())
+    lock = release.locked((PROJECT / "requirements/web.txt").read_text())
     return [
         {"name": name, "version": version, "licence": "MIT", "is_expression": True, "file": name,
          "sha256": hashes[0], "requires": ["hpack"] if name == "h2" else []}
@@ -44,8 +44,8 @@ def directory(release: ModuleType, wheels: list[dict[str, Any]], tmp_path: Path)
     """A release of one file."""
     (tmp_path / "jaula.whl").write_bytes(b"wheel")
     integrity = "sha512-" + "A" * 86 + "=="
-    package = {"version": "5.5.0", "license": "MIT", "integrity": integrity}
-    assets = {"node_modules/@xterm/xterm": package}
+    assets = [{"package": "@xterm/xterm", "version": "5.5.0", "licence": "MIT",
+               "integrity": integrity}]  # fmt: skip
     document = release.sbom(VERSION, wheels, assets, "2026-01-01T00:00:00Z")
     release.write(tmp_path / "jaula.cdx.json", document)
     files = {path.name: release.digest(path) for path in tmp_path.iterdir()}
@@ -65,7 +65,7 @@ def write_sums(directory: Path) -> None:
 
 
 def test_the_lock_has_a_version_and_hashes_for_each_package(release: ModuleType) -> None:
-    lock = release.locked((PROJECT / "requirements/runtime.txt").read_text())
+    lock = release.locked((PROJECT / "requirements/web.txt").read_text())
     assert {"msgspec", "backports-zstd", "google-re2", "pyyaml"} <= lock.keys()
     assert all(version and hashes for version, hashes in lock.values())
 
