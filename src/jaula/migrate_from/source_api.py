@@ -111,7 +111,7 @@ class SourceApi:
     def _unavailable(self, target: str, error: Exception) -> Unavailable:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return Unavailable(
-            f"the source at {self.address} does not answer GET {target}: {reason[:200]}",
+            f"the source at {self.address} does not answer GET {target}: {printable(reason)}",
             hint="name its socket with --host, or read its files with --root if it is stopped",
         )
 

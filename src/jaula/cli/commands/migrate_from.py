@@ -36,8 +36,10 @@ _SPACE = 64 << 20  # bytes that stay free on the disk
 
 def run(options: Options) -> int:
     """Print the plan; carry it out after a question, or with ``--yes``."""
+    from jaula.cli import site_packages
     from jaula.errors import JaulaError
 
+    site_packages.enable()
     try:
         return _run(options)
     except JaulaError as error:
