@@ -176,18 +176,23 @@ class DockerRoot:
         return upper
 
     def listing(self) -> str:
-        """Return all that can be seen of the directory without reading a file's time of access."""
-        rows = []
-        for directory, _, names in os.walk(self.path):
-            for name in (".", *names):
-                path = Path(directory, name)
-                status = path.lstat()
-                content = digest(path.read_bytes()) if path.is_file() else ""
-                rows.append(
-                    f"{path} {status.st_mode} {status.st_uid} {status.st_gid} {status.st_mtime_ns}"
-                    f" {status.st_ctime_ns} {status.st_nlink} {status.st_ino} {content}"
-                )
-        return "\n".join(sorted(rows))
+        """Return :func:`listing` of the directory."""
+        return listing(self.path)
+
+
+def listing(path: Path) -> str:
+    """Return all that can be seen of a directory, except times of access."""
+    rows = []
+    for directory, _, names in os.walk(path):
+        for name in (".", *names):
+            each = Path(directory, name)
+            status = each.lstat()
+            content = digest(each.read_bytes()) if each.is_file() else ""
+            rows.append(
+                f"{each} {status.st_mode} {status.st_uid} {status.st_gid} {status.st_mtime_ns}"
+                f" {status.st_ctime_ns} {status.st_nlink} {status.st_ino} {content}"
+            )
+    return "\n".join(sorted(rows))
 
 
 def tar_split(tar: bytes) -> bytes:

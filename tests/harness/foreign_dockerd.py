@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.callers.caller import until
+from jaula.kernel import mountinfo
 
 if TYPE_CHECKING:
     from typing import Self
@@ -75,8 +76,9 @@ class ForeignDockerd:
             self("rm", "-f", *names, expect=None)
         self.daemon.terminate()
         self.daemon.wait(40)
-        if os.path.ismount(self.base / "data"):  # dockerd binds it, and keeps it with live restore
-            subprocess.run(["umount", str(self.base / "data")], check=True)
+        data = str(self.base / "data")
+        if any(mount.target == data for mount in mountinfo.read("/proc/self/mountinfo")):
+            subprocess.run(["umount", data], check=True)  # dockerd binds it, and may keep it
         shutil.rmtree(self.base)
         shutil.rmtree(self.state, ignore_errors=True)
         for tree in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*")):

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -291,11 +291,9 @@ class Executor:
         labels = request.labels | {ORIGIN: self._inventory.origin(CONTAINER, container.id)}
         request = msgspec.structs.replace(request, labels=labels)
         temporary = f"{TEMPORARY}{container.id[:12]}"
+        body = _without_none(msgspec.to_builtins(request))
         created = self._api.document(
-            "POST",
-            "/containers/create",
-            (("name", temporary),),
-            _without_none(msgspec.to_builtins(request)),
+            "POST", "/containers/create", (("name", temporary),), _with_plain_mounts(body)
         )
         identity = created["Id"]
         try:
@@ -456,6 +454,19 @@ def _without_none(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_without_none(each) for each in value]
     return value
+
+
+def _with_plain_mounts(body: Any) -> Any:
+    """Return a create request whose mounts have no members that are empty, as clients send them."""
+    host = body["HostConfig"]
+    return body | {"HostConfig": host | {"Mounts": [_pruned(each) for each in host["Mounts"]]}}
+
+
+def _pruned(document: dict[str, Any]) -> dict[str, Any]:
+    pruned = {
+        name: _pruned(each) if isinstance(each, dict) else each for name, each in document.items()
+    }
+    return {name: each for name, each in pruned.items() if each or isinstance(each, dict)}
 
 
 def _text(error: JaulaError | OSError) -> str:

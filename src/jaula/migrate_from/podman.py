@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.kernel import namespaces
 from jaula.migrate_from import podman_documents, read_only
 from jaula.migrate_from.documents import check_digest, check_id, is_volume_name
 from jaula.migrate_from.inventory import (
@@ -292,7 +293,7 @@ class Podman:
 
     def _networks(self) -> Iterator[SourceNetwork]:
         names = self._tree.names("networks")
-        if names or self._tree.path.rstrip("/") != _SYSTEM_ROOT:
+        if names or self._owner is not None or not namespaces.is_initial_userns():
             documents = [(name, self._tree.read(f"networks/{name}", _LIMIT))
                          for name in names if name.endswith(".json")]  # fmt: skip
         else:

@@ -354,7 +354,11 @@ def _request(config: Config) -> ContainerCreate:
     annotations = spec.annotations or {}
     types = {each.type for each in spec.linux.namespaces}
     network = _network_mode(config)
-    has_own_name = not config.uts_container and "uts" in types
+    is_named = (
+        not config.uts_container
+        and "uts" in types
+        and network.partition(":")[0] not in ("host", "container")
+    )
     host = HostConfig(
         binds=_binds(config),
         mounts=_image_mounts(config),
@@ -395,7 +399,7 @@ def _request(config: Config) -> ContainerCreate:
     )
     return ContainerCreate(
         image=familiar(config.rootfs_image_name),
-        hostname=spec.hostname if has_own_name and network.partition(":")[0] == "bridge" else "",
+        hostname=spec.hostname if is_named else "",
         user=config.user,
         env=tuple(
             text
