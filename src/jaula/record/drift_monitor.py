@@ -23,6 +23,9 @@ _COMPARED = frozenset(
     {ebpf_events.PROGRAM, ebpf_events.EXEC, ebpf_events.ADDRESS, ebpf_events.CAPABILITY}
 )
 _MAX_EXECUTORS = 8192
+_FILES = ("program", "file", "library")
+_OF_SESSIONS = (*_FILES, "connect", "listen", "capability", "set-uid")
+_DEBUG = "/.debug/"  # where the tools of a debug session are
 _LAST_STEPS = 16  # which read a whole queue, while a hostile container fills it
 _HOLD = 0.3  # seconds that an execution waits for the descriptor of its file
 
@@ -35,7 +38,10 @@ class Watched(NamedTuple):
 
 
 class DriftMonitor:
-    """Compares one container. ``mechanism`` and ``unmarked`` can be read after the start."""
+    """Compares one container. ``mechanism`` and ``unmarked`` can be read after the start.
+
+    ``debugged`` is the number of deviations of debug sessions, which are not reported.
+    """
 
     def __init__(
         self,
@@ -45,10 +51,12 @@ class DriftMonitor:
         mechanism_name: str,
         reporter: Reporter,
         act: Callable[[], None],
+        has_session: Callable[[], bool] = lambda: False,
     ) -> None:
         """Open the mechanism and mark the mounts.
 
-        ``act`` is called after each new deviation.
+        ``act`` is called after each new deviation. ``has_session`` tells whether the engine has a
+        debug session in the container, or had one a moment ago.
 
         :raises JaulaError: when this host cannot do it.
         """
@@ -56,6 +64,8 @@ class DriftMonitor:
         self._baseline = baseline
         self._reporter = reporter
         self._act = act
+        self._has_session = has_session
+        self.debugged = 0
         self._observer = Observer(SyscallNames())
         self._events: list[Event] = []
         self._held: list[tuple[float, Drift]] = []
@@ -129,7 +139,7 @@ class DriftMonitor:
                 self._add_executor(each.executed, each.program)
         for found in executed:
             program = found.program or self._executors.get(found.subject, "")
-            self._report(found._replace(program=program))
+            self._report(found._replace(program=program), marked=True)
         for each in observed:
             deviation = self._deviation(each)
             if deviation is not None and deviation.kind == "program":
@@ -164,10 +174,26 @@ class DriftMonitor:
 
     def _report_program(self, each: Drift) -> None:
         """Report an execution, unless its file was reported."""
-        if each.subject not in self._programs:
+        if self._is_of_session(each):
+            self.debugged += 1
+        elif each.subject not in self._programs:
             self._report(each._replace(digest=self._files.digest_of(each.subject)))
 
-    def _report(self, each: Drift) -> None:
+    def _is_of_session(self, each: Drift) -> bool:
+        """Return whether a debug session did it: its tools are on no mount of the container.
+
+        A file that the container itself has at the same path is on a marked mount, so it was seen.
+        """
+        path = each.subject if each.kind in _FILES else each.program
+        if not path.startswith(_DEBUG) or self._files.runs(path):
+            return False
+        return self._has_session()
+
+    def _report(self, each: Drift, *, marked: bool = False) -> None:
+        """Report a deviation; ``marked`` says that the file is on a mount of the container."""
+        if each.kind in _OF_SESSIONS and not marked and self._is_of_session(each):
+            self.debugged += 1
+            return
         if each.kind == "program" and len(self._programs) < drift.MAX_DRIFTS:
             self._programs.add(each.subject)
         if self._reporter.report(each):

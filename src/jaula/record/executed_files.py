@@ -57,6 +57,7 @@ class ExecutedFiles:
 
         :raises JaulaError: when that is not possible.
         """
+        self._pid = pid
         self._group = FanotifyGroup(pid, fanotify.FAN_OPEN_EXEC, executable=True)
         self._image = image
         self._baseline = baseline
@@ -233,6 +234,18 @@ class ExecutedFiles:
             finally:
                 os.close(fd)
         return ""
+
+    def runs(self, path: str) -> bool:
+        """Return whether a process in the container's mount namespace runs a program."""
+        for pid in self._processes()[:_MAX_PROCESSES]:
+            try:
+                if os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink(f"/proc/{self._pid}/ns/mnt"):
+                    continue
+                if text_of(os.readlink(f"/proc/{pid}/exe".encode())) == path:
+                    return True
+            except OSError:
+                continue
+        return False
 
     def close(self) -> None:
         """Remove the marks."""

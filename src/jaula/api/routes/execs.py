@@ -26,6 +26,11 @@ async def debug(request: Request) -> Answer:
     return response.json({"Id": await request.engine.execs.debug(request.name, body)}, 201)
 
 
+async def debug_sessions(request: Request) -> Answer:
+    """List debug sessions, also recent ones: ``GET /jaula/containers/{id}/debug``."""
+    return response.json(request.engine.execs.debug_sessions(request.name))
+
+
 async def start(request: Request) -> Answer:
     """Start an exec instance: ``POST /exec/{id}/start``.
 
@@ -60,6 +65,7 @@ async def resize(request: Request) -> Answer:
 ROUTES: Routes = (
     ("POST", "/containers/{id}/exec", create),
     ("POST", "/jaula/containers/{id}/debug", debug),
+    ("GET", "/jaula/containers/{id}/debug", debug_sessions),
     ("POST", "/exec/{id}/start", start),
     ("GET", "/exec/{id}/json", inspect),
     ("POST", "/exec/{id}/resize", resize),

@@ -83,6 +83,7 @@ def _run(options: Options, client: Client, document: dict[str, Any], seconds: fl
                 DriftMonitor(
                     target, image, baseline, mechanism_name(options), reporter,
                     _Action(client, container_id, name, action),
+                    lambda: bool(client.get(f"/jaula/containers/{container_id}/debug")),
                 )
             ) as monitor,
         ):  # fmt: skip
@@ -101,6 +102,11 @@ def _run(options: Options, client: Client, document: dict[str, Any], seconds: fl
     if reporter.unlisted or reporter.unemitted:
         text += f"; {reporter.unlisted} not listed, {reporter.unemitted} without an event"
     print(text, file=sys.stderr)
+    if monitor.debugged:
+        print(
+            f"jaula: {monitor.debugged} by debug sessions, which the audit log has",
+            file=sys.stderr,
+        )
     for source, number in watched.lost.items():
         print(f"jaula: lost: {number} {source}", file=sys.stderr)
     return 1 if reporter.count else 0

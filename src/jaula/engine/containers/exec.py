@@ -296,6 +296,15 @@ class Execs:
             "Pid": execed.pid,
         }
 
+    def debug_sessions(self, ref: str) -> list[dict[str, Any]]:
+        """Return the debug sessions of a container, those that ended some minutes ago included."""
+        container = self._services.container_store.find(ref)
+        return [
+            self.inspect(execed.id) | {"Image": execed.toolbox.image}
+            for execed in self._execs.values()
+            if execed.toolbox is not None and execed.container is container and execed.started
+        ]
+
     async def resize(self, exec_id: str, h: int, w: int) -> None:
         """Set the size of the exec's terminal.
 

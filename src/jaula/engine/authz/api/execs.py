@@ -39,6 +39,10 @@ class ExecsApi:
             action.authorize(relaxations.of_exec(body))
             return await self._service.create_debug(ref, body)
 
+    def debug_sessions(self, ref: str) -> list[Document]:
+        self._session.require_container_read(ref)
+        return self._service.debug_sessions(ref)
+
     async def start(
         self,
         exec_id: str,
