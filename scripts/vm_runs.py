@@ -138,6 +138,7 @@ RUNS = (
          "tests/integration/engine/test_storage_drivers.py"),
         ("-k", "fs_verity or overlay-verity or changed_data"),
     ),
+    Run("units", ("--init", "systemd"), ("tests/integration/cli/test_systemd_units.py",), ()),
     Run("statements", (), ("tests/security",)),
     Run("oci", (), ("tests/integration/oci", "tests/integration/oci_runtimes")),
     # 50 containers that write 1000 lines a second take both processors under emulation.
