@@ -1,8 +1,8 @@
 """Build hook: write the version of the build into the package, and the man pages into the wheel.
 
 The third-party files of the web view and their licences are added too, from the clone or by
-``scripts/web-assets``. Without npm and without them a build goes on with a warning, and ``jaula web``
-says what it lacks.
+``scripts/web-assets``. Without npm and without them a build goes on with a warning, and
+``jaula web`` says what it lacks.
 
 The pages come from the command tables in ``src``, which import nothing but msgspec. They are
 installed below ``share/man``.
