@@ -13,6 +13,7 @@ import errno
 import os
 import socket
 import struct
+import time
 import sys
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_TABLE = 1, 4, 5, 15
 RT_TABLE_MAIN, RT_TABLE_LOCAL, RTPROT_BOOT, RTN_UNICAST, RTN_LOCAL = 254, 255, 3, 1, 2
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_HOST = 0, 253, 254
 IFF_UP = 1
+LOCAL_TIMEOUT = 1.0  # seconds
 IF_OPER_UP = 6  # RFC 2863
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -237,7 +239,8 @@ def delete_link(name: str) -> Request:
 def add_address(index: int, address: str, prefix: int) -> Request:
     """Add an address, for IPv4 with its broadcast address; EEXIST if the link has it.
 
-    An IPv6 address is usable at once: duplicate address detection is disabled for it.
+    Duplicate address detection is disabled for an IPv6 address. The kernel makes it local in a
+    worker: see :meth:`Rtnetlink.await_local`.
     """
     description = f"add address {address}/{prefix}"
     flags = NLM_F.CREATE | NLM_F.EXCL
@@ -377,6 +380,23 @@ class Rtnetlink(Netlink):
             raw = values.get(IFA_LOCAL, values.get(IFA_ADDRESS, b""))
             rows.append(Address(index, family, _ip(family, raw), prefix))
         return rows
+
+    def await_local(self, address: str) -> None:
+        """Wait until packets to an IPv6 address of this namespace are received, at most a second.
+
+        The kernel adds the local route of a new address in a worker (net/ipv6/addrconf.c). A packet
+        that arrives before is dropped: an answer of neighbour discovery then, which is asked for
+        again after a second.
+        """
+        raw = socket.inet_pton(socket.AF_INET6, address)
+        body = rtmsg.pack(socket.AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, raw)
+        end = time.monotonic() + LOCAL_TIMEOUT
+        while time.monotonic() < end:
+            about = f"route to {address}"
+            reply = self.ask(RTM_GETROUTE, body, about=about, absent=errno.ENETUNREACH)
+            if reply is not None and rtmsg.unpack_from(reply)[7] == RTN_LOCAL:
+                return
+            time.sleep(0.0002)
 
     def routes(self) -> list[Route]:
         """Return the IPv4 and IPv6 routes of all tables of the namespace."""

@@ -43,6 +43,8 @@ def configure(endpoint: Endpoint, netns_fd: int, *, default_route: bool) -> None
             *_addresses(link.index, endpoint),
             *(_default_routes(endpoint, link.index) if default_route else ()),
         )
+        if endpoint.ipv6:
+            inside.await_local(endpoint.ipv6)
 
 
 def set_default_routes(gateways: Gateways, netns_fd: int, *, replace: bool) -> None:

@@ -40,6 +40,7 @@ from jaula.spec.network import NetworkRecord
 
 HOST_OUTER, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
 HOST_SECOND = "198.51.100.3"
+BRIEF = 0.8  # seconds of an attempt that is expected to fail
 HOST_OUTER6, OUTSIDE6 = "2001:db8::1", "2001:db8::2"
 
 
@@ -169,9 +170,13 @@ def client(
 
 
 def talks(
-    netns: int, target: tuple[str, int], server: socket.socket, *, timeout: float = 0.8
+    netns: int, target: tuple[str, int], server: socket.socket, *, timeout: float = 3
 ) -> str | None:
-    """Connect and exchange a line with ``server``. Return the peer address it saw, or None."""
+    """Connect and exchange a line with ``server``. Return the peer address it saw, or None.
+
+    A neighbour solicitation that is lost is sent again after a second. A test that expects no
+    connection passes :data:`BRIEF` as ``timeout``.
+    """
     with client(netns, timeout=timeout, family=_family(target[0])) as near:
         try:
             near.connect(target)

@@ -10,7 +10,17 @@ import pytest
 from jaula.kernel.netlink import in_netns
 from jaula.network import PortRequest
 
-from .conftest import HOST_OUTER, HOST_SECOND, OUTSIDE, Box, Topology, listen, talks, talks_udp
+from .conftest import (
+    BRIEF,
+    HOST_OUTER,
+    HOST_SECOND,
+    OUTSIDE,
+    Box,
+    Topology,
+    listen,
+    talks,
+    talks_udp,
+)
 
 
 def publish(topology: Topology, box: Box, *requests: PortRequest) -> None:
@@ -82,8 +92,8 @@ def test_a_port_on_one_address_is_not_reached_by_another(topology: Topology) -> 
             (other.net, HOST_OUTER),
             (other.net, box.endpoint.gateway),
         ):
-            assert talks(sender, (address, 8080), server) is None
-            assert talks(sender, (address, 8081), server) is None
+            assert talks(sender, (address, 8080), server, timeout=BRIEF) is None
+            assert talks(sender, (address, 8081), server, timeout=BRIEF) is None
         assert talks(topology.outside, (HOST_SECOND, 8081), server) == OUTSIDE
         assert talks(topology.host, (HOST_SECOND, 8081), server) is not None
 
@@ -93,5 +103,5 @@ def test_outside_cannot_reach_a_port_that_is_not_published(topology: Topology) -
     publish(topology, box, PortRequest(80, host_port=8080))
     with listen(box.net, "0.0.0.0", 81) as server, listen(box.net, "0.0.0.0", 80) as published:
         assert talks(topology.host, (box.address, 81), server) is not None
-        assert talks(topology.outside, (box.address, 81), server) is None
-        assert talks(topology.outside, (box.address, 80), published) is None
+        assert talks(topology.outside, (box.address, 81), server, timeout=BRIEF) is None
+        assert talks(topology.outside, (box.address, 80), published, timeout=BRIEF) is None

@@ -20,6 +20,7 @@ from jaula.network.firewall.egress import Refused
 from jaula.network.ipam import link_local_address
 
 from .conftest import (
+    BRIEF,
     HOST_OUTER,
     OUTSIDE,
     OUTSIDE6,
@@ -209,7 +210,10 @@ def test_an_address_of_a_name_expires_and_its_connection_stays(topology: Topolog
         far, _ = server.accept()
         with far:
             deadline = time.monotonic() + 5
-            while talks(box.net, (OUTSIDE, 443), server) and time.monotonic() < deadline:
+            while (
+                talks(box.net, (OUTSIDE, 443), server, timeout=BRIEF)
+                and time.monotonic() < deadline
+            ):
                 time.sleep(0.1)
             refusal(box, (OUTSIDE, 443))
             near.sendall(b"still here")

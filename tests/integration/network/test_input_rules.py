@@ -14,6 +14,7 @@ from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.nftables import FirewallError, Libnftables
 
 from .conftest import (
+    BRIEF,
     HOST_OUTER,
     HOST_OUTER6,
     OUTSIDE,
@@ -63,7 +64,7 @@ def reached(
     result: dict[str, str | None] = {}
     for family, every, host in (("4", "0.0.0.0", HOST_OUTER), ("6", "::", HOST_OUTER6)):
         with listen(made.net, every, 80) as tcp:
-            result[f"tcp{family}"] = talks(source, (host, port), tcp)
+            result[f"tcp{family}"] = talks(source, (host, port), tcp, timeout=BRIEF)
         with listen(made.net, every, 80, socket.SOCK_DGRAM) as udp:
             result[f"udp{family}"] = talks_udp(source, (host, port), udp)
     return result
@@ -125,7 +126,7 @@ def test_input_rules_apply_to_containers_of_other_networks(topology: Topology, b
         with in_netns(topology.host):
             FIREWALLS["nftables"](OPEN)
         assert talks(other.net, (HOST_OUTER, OPEN), server) is not None
-        assert talks(other.net, (HOST_OUTER, CLOSED), server) is None
+        assert talks(other.net, (HOST_OUTER, CLOSED), server, timeout=BRIEF) is None
 
 
 def test_a_rejected_port_is_refused_at_once_and_a_banned_sender_is_dropped(
@@ -141,7 +142,7 @@ def test_a_rejected_port_is_refused_at_once_and_a_banned_sender_is_dropped(
     with listen(box.net, "0.0.0.0", 80) as server:
         assert talks(topology.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
         run_nft(topology.host, f"add element inet own banned {{ {OUTSIDE} }}")
-        assert talks(topology.outside, (HOST_OUTER, OPEN), server) is None
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server, timeout=BRIEF) is None
         run_nft(topology.host, f"delete element inet own banned {{ {OUTSIDE} }}")
         assert talks(topology.outside, (HOST_OUTER, OPEN), server) == OUTSIDE
 
@@ -229,7 +230,7 @@ def test_an_internal_network_reaches_no_port_at_its_gateway(topology: Topology, 
         gateway = str(topology.manager.ensure("vault").gateway)
     inner = join(topology, "vault")
     with listen(box.net, "0.0.0.0", 80) as server:
-        assert talks(inner.net, (gateway, OPEN), server) is None
+        assert talks(inner.net, (gateway, OPEN), server, timeout=BRIEF) is None
 
 
 def test_without_dup_ports_are_closed_to_outside(
@@ -249,7 +250,7 @@ def test_without_dup_ports_are_closed_to_outside(
     with listen(made.net, "0.0.0.0", 80) as server:
         assert talks(topology.host, ("127.0.0.1", OPEN), server) is not None
         assert talks(topology.host, (HOST_OUTER, OPEN), server) is not None
-        assert talks(topology.outside, (HOST_OUTER, OPEN), server) is None
+        assert talks(topology.outside, (HOST_OUTER, OPEN), server, timeout=BRIEF) is None
     with in_netns(topology.host):
         assert any(
             "are reachable from this host only" in line for line in topology.manager.warnings()

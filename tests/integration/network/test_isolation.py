@@ -21,6 +21,7 @@ from jaula.network.firewall import bridge_rules
 from jaula.spec.network import Pool
 
 from .conftest import (
+    BRIEF,
     HOST_OUTER,
     OUTSIDE,
     Box,
@@ -120,7 +121,7 @@ def test_a_published_port_is_reached_by_all_but_internal_networks(
     with in_netns(town.topology.host):
         town.topology.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18080)])
     with listen(box.net, "0.0.0.0", PORT) as server:
-        seen = talks(town.netns(source), (HOST_OUTER, 18080), server)
+        seen = talks(town.netns(source), (HOST_OUTER, 18080), server, timeout=BRIEF)
     assert (seen is not None) == reached
 
 
@@ -130,7 +131,7 @@ def test_an_internal_network_reaches_no_other_through_the_gateway_address(town: 
         town.topology.manager.publish(box.endpoint, [PortRequest(PORT, host_port=18081)])
         gateway = str(town.topology.manager.ensure("inner").gateway)
     with listen(box.net, "0.0.0.0", PORT) as server:
-        assert talks(town.netns("inner1"), (gateway, 18081), server) is None
+        assert talks(town.netns("inner1"), (gateway, 18081), server, timeout=BRIEF) is None
     with listen(town.topology.host, gateway, 18082) as server:
         assert talks(town.netns("inner1"), (gateway, 18082), server) is not None
 
@@ -144,7 +145,7 @@ def test_published_ports_without_icc_are_reachable_from_other_networks(
     with listen(box.net, "0.0.0.0", PORT) as server:
         assert talks(town.netns("a1"), (HOST_OUTER, 18083), server) is not None
         assert talks(town.netns("outside"), (HOST_OUTER, 18083), server) is not None
-        assert talks(town.netns("apart2"), (HOST_OUTER, 18083), server) is None
+        assert talks(town.netns("apart2"), (HOST_OUTER, 18083), server, timeout=BRIEF) is None
 
 
 def test_a_container_in_two_networks_is_reachable_in_both_and_does_not_route(
@@ -190,7 +191,7 @@ def talks6(source: int, target: str, server_ns: int) -> bool:
         server = socket.create_server(("::", PORT), family=socket.AF_INET6)
     with in_netns(source):
         near = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-    near.settimeout(1)
+    near.settimeout(3)
     with server, near:
         try:
             near.connect((target, PORT))
@@ -386,7 +387,7 @@ def test_flushed_tables_of_every_network_are_restored(topology: Topology) -> Non
     assert run_nft(topology.host, "list", "tables").count("table ip6") == 1
     with listen(topology.outside, "0.0.0.0", PORT) as server, Rtnetlink(box.net) as inside:
         inside.send(add_default_route(box.address.rpartition(".")[0] + ".1"))
-        assert talks(box.net, (OUTSIDE, PORT), server) is None
+        assert talks(box.net, (OUTSIDE, PORT), server, timeout=BRIEF) is None
 
 
 def test_remains_of_an_interrupted_creation_are_removed(topology: Topology) -> None:
@@ -409,3 +410,22 @@ def test_the_hosts_own_namespace_is_not_touched(topology: Topology) -> None:
         added = {link.name for link in Rtnetlink().links()} - before
     assert made.bridge in added
     assert not added & {link.name for link in Rtnetlink().links()}
+
+
+def test_the_first_connection_by_ipv6_waits_for_no_second_solicitation(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(network("six", ipv6=True))
+    before = join(topology, "six")
+    for _ in range(12):
+        box = join(topology, "six")
+        with (
+            listen(before.net, before.endpoint.ipv6, PORT) as server,
+            client(box.net, timeout=5, family=socket.AF_INET6) as near,
+        ):
+            near.connect((before.endpoint.ipv6, PORT))
+            far, _ = server.accept()
+            far.close()
+        with in_netns(box.net), open("/proc/thread-self/net/snmp6") as file:
+            counters = dict(line.split() for line in file)
+        assert counters["Icmp6OutNeighborSolicits"] == "1"
+        before = box

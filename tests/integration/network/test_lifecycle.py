@@ -16,6 +16,7 @@ from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
 
 from .conftest import (
+    BRIEF,
     HOST_OUTER,
     OUTSIDE,
     Topology,
@@ -235,7 +236,7 @@ def test_an_unpublished_port_refuses_and_is_free_again(topology: Topology) -> No
         topology.manager.unpublish(box.id)
         topology.manager.unpublish(box.id)
     with listen(box.net, "0.0.0.0", 80) as server:
-        assert talks(topology.outside, (HOST_OUTER, 8080), server) is None
+        assert talks(topology.outside, (HOST_OUTER, 8080), server, timeout=BRIEF) is None
     with listen(topology.host, "0.0.0.0", 8080) as server:
         assert talks(topology.outside, (HOST_OUTER, 8080), server) == OUTSIDE
 

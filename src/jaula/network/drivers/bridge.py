@@ -165,6 +165,7 @@ class Bridge:
             add_address(self._index, self._plan.gateway6, self._plan.prefix6),
             ignore=(errno.EEXIST,),
         )
+        self._netlink.await_local(self._plan.gateway6)
         if endpoint_config.read_sysctl("ipv6/conf/all/forwarding") != "0":
             return []
         for name in endpoint_config.ipv6_interfaces():

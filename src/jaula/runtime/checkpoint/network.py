@@ -161,10 +161,12 @@ def _configure(
     if found is None:
         raise RuntimeFailure(f"interface {link.name} has not arrived in the container")
     requests: list[Request] = [set_link(found.index, up=link.up)]
+    added = []
     for address in addresses:
         link_local = address.family == socket.AF_INET6 and address.address.startswith("fe80:")
         if address.index == link.index and not link_local:
             requests.append(add_address(found.index, address.address, address.prefix))
+            added.append(address)
     for route in routes:
         if route.index != link.index or route.prefix or route.table != _MAIN_TABLE:
             continue
@@ -173,6 +175,9 @@ def _configure(
         elif route.family in _FAMILIES:
             requests.append(add_default_device_route(found.index, route.family))
     inside.send(*requests)
+    for address in added:
+        if address.family == socket.AF_INET6:
+            inside.await_local(address.address)
 
 
 def connect(netns: int, host_ends: tuple[int, ...]) -> None:

@@ -25,7 +25,7 @@ from jaula.network.drivers.parent_interface import dummy_name
 from jaula.network.network import MacAddressInUse
 from jaula.spec.network import NetworkRecord, Pool
 
-from ..conftest import HOST_OUTER, OUTSIDE, Box, Topology, join, listen, new_namespace, talks
+from ..conftest import BRIEF, HOST_OUTER, OUTSIDE, Box, Topology, join, listen, new_namespace, talks
 
 SUBNET = "198.51.100.0/24"  # of the link between the host and the machine outside
 PORT = 8000
@@ -98,7 +98,7 @@ def test_reachability_on_the_parents_link(topology: Topology, wire: NetworkRecor
     ]
     for what, source, address, place, expected in table:
         with listen(place, "0.0.0.0", PORT) as server:
-            seen = talks(source, (address, PORT), server)
+            seen = talks(source, (address, PORT), server, timeout=BRIEF)
             assert (seen is not None) is expected, what
     with listen(topology.outside, "0.0.0.0", PORT) as server:
         assert talks(first.net, (OUTSIDE, PORT), server) == first.address, "no masquerading"
@@ -170,7 +170,7 @@ def test_private_macvlan_containers_do_not_reach_each_other(topology: Topology) 
         topology.manager.define(on_wire("apart", mode="private"))
     first, second = join(topology, "apart"), join(topology, "apart")
     with listen(second.net, "0.0.0.0", PORT) as server:
-        assert talks(first.net, (second.address, PORT), server) is None
+        assert talks(first.net, (second.address, PORT), server, timeout=BRIEF) is None
         assert talks(topology.outside, (second.address, PORT), server) is not None
 
 
@@ -240,7 +240,7 @@ def test_without_a_parent_the_network_is_isolated(topology: Topology, driver: st
     with listen(topology.outside, "0.0.0.0", PORT) as server:
         with Rtnetlink(first.net) as inside, pytest.raises(OSError, match=r"gateway|unreachable"):
             inside.send(add_default_route("10.0.0.1"))
-        assert talks(first.net, (OUTSIDE, PORT), server) is None
+        assert talks(first.net, (OUTSIDE, PORT), server, timeout=BRIEF) is None
     with in_netns(topology.host):
         for box in (first, second):
             topology.manager.detach(box.endpoint, delete_interface=True, netns_fd=box.net)
