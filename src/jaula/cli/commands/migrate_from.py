@@ -12,6 +12,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output import table
+from jaula.cli.output.ansi import redraws
 from jaula.spec import fast_json
 from jaula.spec.units import bytes_size
 
@@ -289,7 +290,7 @@ class _Progress:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._live = sys.stderr.isatty()
+        self._live = redraws(2)
         self._label = ""
         self._sent = 0
         self._began = self._shown = 0.0

@@ -166,8 +166,8 @@ COMMAND = Command(
         " for the user who runs the command."
     ),
     examples=(
-        ("jaula web --open", "Show the engine in your browser"),
-        ("jaula daemon --web 127.0.0.1:8320", "Run the engine with its web view"),
+        ("Show the engine in your browser", "jaula web --open"),
+        ("Run the engine with its web view", "jaula daemon --web 127.0.0.1:8320"),
     ),
     see_also=("daemon", "system audit-log"),
 )
