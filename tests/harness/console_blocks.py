@@ -124,7 +124,8 @@ _KINDS: tuple[tuple[str, str], ...] = (
     (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z| ?[+-]\d\d:?\d\d(?: [A-Z]+)?)?", "TIME"),
     (r"\b(?:sha256:)?[0-9a-f]{64}\b|\bsha256:[0-9a-f]{6,}\b", "ID"),
     (r"\b(?=[0-9a-f]*[a-f])(?=[0-9a-f]*[0-9])[0-9a-f]{8,40}\b(?:\.\.\.)?", "ID"),
-    (r"\b[0-9]{12}\b", "ID"),
+    (r"\b[0-9]{12}\b|\b[0-9a-z]{25}\b", "ID"),  # 25 characters: ids of secrets and configs
+    (r"\b[A-Z][a-z]{2} [ \d]\d \d\d:\d\d\b", "TIME"),  # ls -l
     (rf"(?:Less than a second|About an? {_PERIOD}|\d+ {_PERIOD}s?)(?= ago|$|\s|\))", "AGE"),
     (rf"\b\d+(?:\.\d+)?{_UNIT}\b", "SIZE"),
     (r"\b\d+\.\d+%", "PERCENT"),
