@@ -128,7 +128,7 @@ class WebApp:
             "oidc": self._provider.name if self._provider else "",
         }
         if session is None:
-            return JSONResponse({"methods": methods}, 401)
+            return JSONResponse({"methods": methods})
         user = session.user
         name = user.name or user.certificate or ("" if user.uid is None else str(user.uid))
         return JSONResponse({"user": name, "method": session.method, "csrf": session.csrf})

@@ -21,6 +21,7 @@ from jaula.errors import JaulaError, NotAuthorized, Unavailable
 from jaula.spec.api_params import WebUser
 from jaula.web import config as settings
 from jaula.web.app import WebApp
+from jaula.web.confinement import confine
 from jaula.web.engine_client import EngineClient, EngineDown
 from jaula.web.static_files import StaticFiles
 
@@ -71,8 +72,11 @@ class WebServer:
     def run(self, on_ready: Callable[[str], None], *, until_stdin_ends: bool = False) -> None:
         """Serve until a signal. ``on_ready`` gets a link that logs in the user of this process.
 
-        With ``until_stdin_ends`` the end of the standard input is the end, too.
+        With ``until_stdin_ends`` the end of the standard input is the end, too. A view of root
+        confines itself first.
         """
+        if os.geteuid() == 0 and not confine():
+            _log.warning("the kernel has no Landlock: this process could write files of root")
         asyncio.run(self._run(on_ready, until_stdin_ends))
 
     async def _run(self, on_ready: Callable[[str], None], until_stdin_ends: bool) -> None:

@@ -248,7 +248,7 @@ async function begin() {
   }
   const response = await fetch('/session').catch(() => null);
   const document_ = response ? await response.json() : {};
-  if (response?.ok) {
+  if (document_.csrf) {
     first.session = document_;
     first.error = null;
     setToken(document_.csrf);

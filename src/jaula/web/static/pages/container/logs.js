@@ -108,6 +108,7 @@ export function Logs({id, name, tty, started}) {
   const node = useRef();
   const view = useRef();
   const [error, setError] = useState(null);
+  const [ready, setReady] = useState(false);
   const [filter, setFilter] = useState('');
   const [follow, setFollow] = useState(true);
   const [times, setTimes] = useStored('logs.times', false);
@@ -127,9 +128,11 @@ export function Logs({id, name, tty, started}) {
     const log = view.current;
     log.clear();
     setError(null);
+    setReady(false);
     const demultiplexer = new Demultiplexer(tty, (kind, line) => log.add(kind, line));
     const query = `stdout=1&stderr=1&follow=${follow ? 1 : 0}&timestamps=${times ? 1 : 0}&tail=${tail}`;
     return stream(`/containers/${encodeURIComponent(id)}/logs?${query}`, {
+      head: () => setReady(true),
       data: part => demultiplexer.add(part),
       end: problem => {
         demultiplexer.end();
@@ -166,7 +169,7 @@ export function Logs({id, name, tty, started}) {
     <${ErrorBox} error=${error} />
     <div class="log-frame"><div ref=${node} class="log ${wrap ? 'wrap' : ''}" role="log" aria-label=${t('logs.label', {name})} aria-live="off" tabindex="0"></div>
       ${!counts.atEnd && html`<button class="to-end primary" onClick=${toEnd}>${t('logs.toEnd')}</button>`}
-      ${counts.lines === 0 && html`<p class="log-empty faint">${t('logs.empty')}</p>`}</div>
+      ${ready && counts.lines === 0 && html`<p class="log-empty faint">${t('logs.empty')}</p>`}</div>
   </div>`;
 }
 
