@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -64,9 +65,10 @@ def test_every_text_is_in_english_and_in_spanish_with_the_same_values(static: Pa
         for key, text in page["en"].items():
             other = page["es"][key]
             assert type(text) is type(other), key
-            for one in other if isinstance(other, list) else [other]:
-                assert one
-                assert one.count("{") == (text[0] if isinstance(text, list) else text).count("{")
+            many, others = (one[-1] if isinstance(one, list) else one for one in (text, other))
+            assert many
+            assert others
+            assert set(re.findall(r"{(\w+)}", many)) == set(re.findall(r"{(\w+)}", others)), key
     shell = found["all"][0]
     assert set(found["nav"]) <= shell["en"].keys()
 
