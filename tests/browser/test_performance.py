@@ -124,15 +124,18 @@ def listed() -> list[dict[str, object]]:
 RECORDED = """
 window.WebSocket = class {
   static OPEN = 1;
-  constructor() { this.readyState = 0; setTimeout(() => { this.readyState = 1; this.onopen?.(); }, 10); }
+  constructor() {
+    this.readyState = 0;
+    setTimeout(() => { this.readyState = 1; this.onopen?.(); }, 10);
+  }
   close() {}
   send(text) {
     const {open, path} = JSON.parse(text);
     if (open === undefined) return;
     this.onmessage({data: JSON.stringify({id: open, status: 200})});
     if (!path.startsWith('/jaula/observe')) return;
-    const names = ['profile', 'image', 'cgroups', 'namespaces', 'users', 'network', 'mounts', 'masks',
-      'devices', 'lsm', 'seccomp', 'capabilities', 'no_new_privs', 'rlimits', 'descriptors'];
+    const names = ['profile', 'image', 'cgroups', 'namespaces', 'users', 'network', 'mounts',
+      'masks', 'devices', 'lsm', 'seccomp', 'capabilities', 'no_new_privs', 'rlimits'];
     const id = n => n.toString(16).padStart(64, '0');
     const emit = document => {
       const body = new TextEncoder().encode(JSON.stringify(document) + '\\n');
@@ -143,17 +146,21 @@ window.WebSocket = class {
     };
     let round = 0;
     const verdicts = ['holds', 'holds', 'relaxed', 'fails', 'unknown'];
+    const changed = (n, i) => (n + round) % 10 === 0 && i === (n + round) % names.length;
+    const layer = (n, Layer, i) => ({Layer, Holds: 3, Relaxed: 0, Fails: 0, Unknown: 0,
+      Verdict: changed(n, i) ? verdicts[round % 5] : 'holds'});
     const isolation = n => emit({Type: 'isolation', Id: id(n), Name: 'recorded-' + n,
       Time: '2026-01-01T00:00:00Z', Pid: n + 1, Egress: null, Listen: null, Profile: '', Rows: [],
-      Changes: [], Layers: names.map((Layer, i) => ({Layer, Holds: 3, Relaxed: 0, Fails: 0, Unknown: 0,
-        Verdict: (n + round) % 10 === 0 && i === (n + round) % 15 ? verdicts[round % 5] : 'holds'}))});
+      Changes: [], Layers: names.map((name, i) => layer(n, name, i))});
     for (let n = 0; n < 200; n++) isolation(n);
     setInterval(() => {
       round += 1;
       for (let n = 0; n < 200; n += 10) isolation((n + round) % 200);
       const Containers = {};
-      for (let n = 0; n < 200; n++) Containers[id(n)] = [(n * round) % 100, 0, 1e6, 0, 1, 0, 0, 0, 0, 0, 0, -1, -1, -1];
-      emit({Type: 'stats', Time: Date.now() / 1000, Containers, Host: {Cpus: 2, Memory: 1, Pressure: [1, 0, 0]}});
+      for (let n = 0; n < 200; n++)
+        Containers[id(n)] = [(n * round) % 100, 0, 1e6, 0, 1, 0, 0, 0, 0, 0, 0, -1, -1, -1];
+      const Host = {Cpus: 2, Memory: 1, Pressure: [1, 0, 0]};
+      emit({Type: 'stats', Time: Date.now() / 1000, Containers, Host});
     }, 1000);
   }
 };

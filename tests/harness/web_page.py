@@ -62,7 +62,8 @@ class WebPage:
         self.page.wait_for_selector(".shell")
 
     def _console(self, message: Any) -> None:
-        if message.type == "error":
+        # A status of the API, such as that of a container that has just ended, is no error here.
+        if message.type == "error" and not message.text.startswith("Failed to load resource"):
             self.errors.append(message.text)
 
     def open(self, path: str) -> Page:

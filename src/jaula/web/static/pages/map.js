@@ -31,24 +31,14 @@ function standingOf(known) {
   return layers ? worst(layers) : 'unknown';
 }
 
-/** The words of a tile for those who do not see it. */
-function describe(entry, layers) {
-  const name = nameOf(entry);
-  if (!layers) return `${name}: ${t('map.reading')}`;
-  const bad = layers.filter((each) => each.Verdict !== 'holds');
-  if (!bad.length) return `${name}: ${t('map.allhold', { layers: layers.length })}`;
-  return `${name}: ${bad.map((each) => `${each.Layer} ${t(`verdict.${each.Verdict}`)}`).join(', ')}`;
-}
-
 function Tile({ entry, isolation, size, current }) {
   const layers = isolation ? sortLayers(isolation.Layers) : null;
   const verdict = layers ? worst(layers) : 'unknown';
   const paths = layers ? shells(layers) : shells([]);
   const bad = layers?.filter((each) => each.Verdict !== 'holds') ?? [];
   const changed = isolation?.Changes.length ?? 0;
-  const label = describe(entry, layers);
   return html`<a class="tile ${verdict} ${layers ? '' : 'reading'}" href=${mapHref(entry.Id)}
-      data-id=${entry.Id} tabindex=${current ? 0 : -1} aria-label=${label} title=${label}>
+      data-id=${entry.Id} tabindex=${current ? 0 : -1}>
     <svg class="shells" viewBox="0 0 100 100" aria-hidden="true" focusable="false">
       <rect class="core" x="36" y="36" width="28" height="28" rx="5" />
       <path class="holds" d=${paths.holds} /><path class="unknown" d=${paths.unknown} />
@@ -56,10 +46,10 @@ function Tile({ entry, isolation, size, current }) {
       <rect class="work" x="36" y="36" width="28" height="28" rx="5" />
     </svg>
     <span class="name">${nameOf(entry)}</span>
-    ${size === 'small' ? null : html`<span class="note">${
+    <span class="note ${size === 'small' ? 'hidden' : ''}">${
       !layers ? t('map.reading')
-        : bad.length ? bad.map((each) => html`<b class=${each.Verdict}>${each.Layer}</b> `)
-        : t('map.layershold', { layers: layers.length })}</span>`}
+        : bad.length ? bad.map((each) => html`<b class=${each.Verdict}>${each.Layer}<span class="hidden"> ${t(`verdict.${each.Verdict}`)}</span></b> `)
+        : t('map.layershold', { layers: layers.length })}</span>
     ${changed && size !== 'small' ? html`<span class="changed">${t('map.changed', { count: changed })}</span>` : null}
   </a>`;
 }
