@@ -129,7 +129,8 @@ export function group(entries, way) {
     if (!groups.has(name)) groups.set(name, []);
     groups.get(name).push(entry);
   }
-  return [...groups].sort(([a], [b]) => (a === '') - (b === '') || a.localeCompare(b));
+  return [...groups].sort(([a], [b]) => (a === '') - (b === '')
+    || a.localeCompare(b, undefined, { numeric: true }));
 }
 
 /** Return the name of a container of the list. */

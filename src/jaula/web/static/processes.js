@@ -53,8 +53,8 @@ export function ProcessTree({ selected, onClose }) {
         ${below ? html`<button type="button" class="fold" aria-expanded=${!closed} aria-label=${`${process.Name} ${process.Pid}`}
           onClick=${() => fold(process.Pid)}>${closed ? '▸' : '▾'}</button>` : html`<i class="fold" aria-hidden="true">·</i>`}
         <span class="comm">${process.Name}</span> <span class="pid">${process.Pid}</span>
-        ${process.Changes.length ? html`<span class="namespaces">${process.Changes.map((kind) => html`<b>${kind}</b>`)}</span>` : null}
-        ${known ? html`<a href=${`#/map?c=${process.Container.slice(0, 12)}`}>${nameOf(known)}</a>` : null}</li>`;
+        ${known ? html`<a href=${`#/map?c=${process.Container.slice(0, 12)}`}>${nameOf(known)}</a>` : null}
+        ${process.Changes.length ? html`<span class="namespaces">${process.Changes.map((kind) => html`<b>${kind}</b>`)}</span>` : null}</li>`;
     })}</ol>
     ${rows.length > MOST ? html`<p class="soft">${t('tree.more', { count: rows.length - MOST })}</p>` : null}
   </aside>`;

@@ -8,7 +8,7 @@ import { useStyle } from '../shortcuts.js';
 import { setQuery } from '../router.js';
 import { observed, F } from '../observed.js';
 import {
-  bestGrouping, countLayers, group, nameOf, shellKey, shells, sortLayers, worst, GROUPS,
+  bestGrouping, group, nameOf, shellKey, shells, sortLayers, worst, GROUPS, LAYERS,
 } from '../isolation.js';
 import { Evidence } from '../evidence.js';
 import { ProcessTree } from '../processes.js';
@@ -31,10 +31,12 @@ function standingOf(known) {
   return layers ? worst(layers) : 'unknown';
 }
 
+const NOT_READ = LAYERS.slice(0, 15).map((Layer) => ({ Layer, Verdict: 'holds' }));
+
 function Tile({ entry, isolation, size, current }) {
   const layers = isolation ? sortLayers(isolation.Layers) : null;
   const verdict = layers ? worst(layers) : 'unknown';
-  const paths = layers ? shells(layers) : shells([]);
+  const paths = shells(layers ?? NOT_READ);
   const bad = layers?.filter((each) => each.Verdict !== 'holds') ?? [];
   const changed = isolation?.Changes.length ?? 0;
   return html`<a class="tile ${verdict} ${layers ? '' : 'reading'}" href=${mapHref(entry.Id)}
