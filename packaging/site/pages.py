@@ -30,7 +30,7 @@ SECTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "honeypot",
         ),
     ),
-    ("Method", ("method", "record", "harden", "harden-images", "why")),
+    ("Method", ("method", "map", "record", "harden", "harden-images", "why")),
     ("Kubernetes", ("kubernetes", "kube-play")),
     ("Rootless", ("rootless",)),
     (

@@ -10,13 +10,13 @@ import pytest
 
 from harness import containers
 from harness.engine import PROJECT, PrivateEngine
-from harness.web_page import axe_source, chromium, violations, web_page
-from harness.web_view import WebView, web_view
+from harness.web_page import axe_source, violations, web_page
+from harness.web_view import WebView
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [pytest.mark.browser, pytest.mark.root]
+pytestmark = pytest.mark.usefixtures("busybox")
 
 CACHE = Path(PROJECT) / ".pytest_cache" / "npm"
 PAGES = (
@@ -33,20 +33,13 @@ def axe() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def shown(engine: PrivateEngine, busybox: str) -> Iterator[tuple[WebView, str]]:
+def shown(engine: PrivateEngine, view: WebView, busybox: str) -> Iterator[tuple[WebView, str]]:
     """Return the view of an engine with containers of each kind, and the id of one."""
     flags = ("-m", "64m", "--cap-add", "NET_ADMIN", "-p", "127.0.0.1::80", "--label",
              "com.docker.compose.project=shop")  # fmt: skip
     with (
         containers.running(engine, busybox, flags=flags) as name,
         containers.running(engine, busybox),
-        web_view(engine) as view,
     ):
         yield view, containers.inspect(engine, name)["Id"][:12]
 
@@ -54,10 +47,10 @@ def shown(engine: PrivateEngine, busybox: str) -> Iterator[tuple[WebView, str]]:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
 def test_axe_finds_no_violation(
-    browser: Browser, shown: tuple[WebView, str], axe: str, path: str, theme: str
+    chromium: Browser, shown: tuple[WebView, str], axe: str, path: str, theme: str
 ) -> None:
     view, key = shown
-    with web_page(browser, view, color_scheme=theme, bypass_csp=True) as opened:
+    with web_page(chromium, view, color_scheme=theme, bypass_csp=True) as opened:
         page = opened.open(path.format(id=key))
         page.wait_for_timeout(2500)
         assert violations(page, axe) == []
@@ -65,11 +58,11 @@ def test_axe_finds_no_violation(
 
 @pytest.mark.parametrize("width", [390, 1280, 2560])
 def test_no_page_is_wider_than_the_screen(
-    browser: Browser, shown: tuple[WebView, str], width: int
+    chromium: Browser, shown: tuple[WebView, str], width: int
 ) -> None:
     view, key = shown
     viewport: Any = {"width": width, "height": 860}
-    with web_page(browser, view, viewport=viewport) as opened:
+    with web_page(chromium, view, viewport=viewport) as opened:
         wide = []
         for path in PAGES:
             page = opened.open(path.format(id=key))
@@ -79,9 +72,9 @@ def test_no_page_is_wider_than_the_screen(
         assert wide == []
 
 
-def test_all_of_the_map_is_reached_by_tab(browser: Browser, shown: tuple[WebView, str]) -> None:
+def test_all_of_the_map_is_reached_by_tab(chromium: Browser, shown: tuple[WebView, str]) -> None:
     view, _ = shown
-    with web_page(browser, view) as opened:
+    with web_page(chromium, view) as opened:
         page = opened.open("/map")
         page.wait_for_selector(".tile")
         reached = set()

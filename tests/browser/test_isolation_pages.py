@@ -11,35 +11,22 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from harness.web_page import chromium, web_page
-from harness.web_view import WebView, web_view
+from harness.web_page import web_page
+from harness.web_view import WebView
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from harness.web_page import WebPage
 
-pytestmark = [pytest.mark.browser, pytest.mark.root]
+pytestmark = pytest.mark.usefixtures("busybox")
 
 HOSTILE = "<img src=x onerror=window.broken=1>\u202e\x1b[31m'\"&lt;"
 
 
-@pytest.fixture(scope="module")
-def view(engine: PrivateEngine, busybox: str) -> Iterator[WebView]:
-    assert busybox
-    with web_view(engine) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
 @pytest.fixture
-def page(browser: Browser, view: WebView) -> Iterator[WebPage]:
-    with web_page(browser, view) as opened:
+def page(chromium: Browser, view: WebView) -> Iterator[WebPage]:
+    with web_page(chromium, view) as opened:
         yield opened
 
 
@@ -255,7 +242,7 @@ def test_hostile_labels_and_commands_are_text(page: WebPage, engine: PrivateEngi
         engine.request("DELETE", f"/containers/{key}?force=1")
 
 
-def test_two_languages_and_their_pages(browser: Browser, view: WebView) -> None:
-    with web_page(browser, view, locale="es") as page:
+def test_two_languages_and_their_pages(chromium: Browser, view: WebView) -> None:
+    with web_page(chromium, view, locale="es") as page:
         for path, title in (("/map", "Mapa"), ("/reach", "Alcance"), ("/why", "¿Por qué?")):
             assert page.open(path).locator("main h1").inner_text() == title

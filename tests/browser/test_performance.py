@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
+from conftest import load_image
 from harness.engine import PrivateEngine
-from harness.web_page import FRAMES, chromium, processor_share, web_page
+from harness.web_page import FRAMES, processor_share, unlimited, web_page
 from harness.web_view import WebView, web_view
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, Route
-
-pytestmark = [pytest.mark.browser, pytest.mark.root]
+    from playwright.sync_api import Browser, Page, Route
 
 CONTAINERS = 200
 FRAME = 16.0  # milliseconds, at the 95th percentile
@@ -29,32 +27,36 @@ LAYOUT_SHIFT = 0.1  # "good", by web.dev
 
 
 @pytest.fixture(scope="module")
-def view(engine: PrivateEngine, busybox: str) -> Iterator[WebView]:
-    assert busybox
-    with web_view(engine) as started:
-        yield started
+def crowded(worker_index: int) -> Iterator[PrivateEngine]:
+    """Yield an engine with 200 running containers, which need more ids than other tests have."""
+    ids = ("--subid-start", "3400000000", "--subid-count", "20000000")
+    engine = PrivateEngine((worker_index + 71) % 250 + 1, extra_flags=ids)
+    engine.start()
+    try:
+        image = load_image(engine, "busybox")
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: start(engine, image, number), range(CONTAINERS)))
+        yield engine
+        engine.discard()
+    finally:
+        if engine.process is not None:
+            engine.kill()
+        engine.delete_directories()
+
+
+def start(engine: PrivateEngine, image: str, number: int) -> None:
+    labels = {"com.docker.compose.project": f"stack{number % 12}"}
+    body = {"Image": image, "Cmd": ["sleep", "3600"], "Labels": labels}
+    created = engine.request("POST", f"/containers/create?name=many-{number}", body).json()
+    reply = engine.request("POST", f"/containers/{created['Id']}/start")
+    assert reply.status == 204, reply.body
 
 
 @pytest.fixture(scope="module")
-def many(engine: PrivateEngine, busybox: str) -> Iterator[list[str]]:
-    """Return the ids of 200 running containers."""
-
-    def start(number: int) -> str:
-        labels = {
-            "com.docker.compose.project": f"stack{number % 12}",
-            "com.docker.compose.service": "s",
-        }
-        body = {"Image": busybox, "Cmd": ["sleep", "3600"], "Labels": labels}
-        name = f"many{number}-{os.getpid()}"
-        key = engine.request("POST", f"/containers/create?name={name}", body).json()["Id"]
-        assert engine.request("POST", f"/containers/{key}/start").status == 204
-        return str(key)
-
-    with ThreadPoolExecutor(4) as pool:
-        keys = list(pool.map(start, range(CONTAINERS)))
-    yield keys
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda k: engine.request("DELETE", f"/containers/{k}?force=1"), keys))
+def view(crowded: PrivateEngine) -> Iterator[WebView]:
+    """Yield the view of the engine with many containers."""
+    with web_view(crowded) as running:
+        yield running
 
 
 def measured(page: Page, milliseconds: int) -> dict[str, float | list[int]]:
@@ -64,12 +66,15 @@ def measured(page: Page, milliseconds: int) -> dict[str, float | list[int]]:
 
 @pytest.mark.parametrize("path", ["/map", "/stats", "/verify", "/reach"])
 def test_two_hundred_real_containers_are_drawn_without_jank(
-    view: WebView, many: list[str], path: str, record_property: pytest.RecordProperty
+    chromium: Browser,
+    view: WebView,
+    path: str,
+    record_property: pytest.RecordProperty,
 ) -> None:
-    with chromium(unlimited=True) as browser, web_page(browser, view) as opened:
+    with unlimited(chromium) as browser, web_page(browser, view) as opened:
         page = opened.open("/map")
         page.wait_for_function(
-            f"document.querySelectorAll('.tile:not(.reading)').length >= {len(many)}",
+            f"document.querySelectorAll('.tile:not(.reading)').length >= {CONTAINERS}",
             timeout=240_000,
         )
         opened.open(path)
@@ -83,10 +88,10 @@ def test_two_hundred_real_containers_are_drawn_without_jank(
 
 
 def test_changes_of_two_hundred_containers_are_drawn_without_jank(
-    view: WebView, record_property: pytest.RecordProperty
+    chromium: Browser, view: WebView, record_property: pytest.RecordProperty
 ) -> None:
     """A recorded engine with 200 containers, of which 20 change their isolation each second."""
-    with chromium(unlimited=True) as browser, web_page(browser, view) as opened:
+    with unlimited(chromium) as browser, web_page(browser, view) as opened:
         page = opened.page
         page.route("**/api/containers/json*", lambda route: fulfil(route, listed()))
         page.add_init_script(RECORDED)
@@ -167,8 +172,8 @@ window.WebSocket = class {
 """
 
 
-def test_the_whole_view_is_small(view: WebView) -> None:
-    with chromium() as browser, web_page(browser, view) as opened:
+def test_the_whole_view_is_small(chromium: Browser, view: WebView) -> None:
+    with web_page(chromium, view) as opened:
         sizes: dict[str, int] = {}
 
         def add(response: object) -> None:
@@ -196,10 +201,12 @@ def test_the_whole_view_is_small(view: WebView) -> None:
 
 @pytest.mark.parametrize("path", ["/map", "/stats", "/reach", "/events", "/verify", "/containers"])
 def test_a_page_is_drawn_soon_and_does_not_move(
-    view: WebView, many: list[str], path: str, record_property: pytest.RecordProperty
+    chromium: Browser,
+    view: WebView,
+    path: str,
+    record_property: pytest.RecordProperty,
 ) -> None:
-    assert many
-    with chromium() as browser, web_page(browser, view) as opened:
+    with web_page(chromium, view) as opened:
         page = opened.page
         page.add_init_script(SHIFTS)
         page.goto(f"{view.url}/#{path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 import shutil
 import subprocess
 import tarfile
@@ -30,20 +31,14 @@ _UNLIMITED = ("--disable-gpu-vsync", "--disable-frame-rate-limit")
 
 
 @contextlib.contextmanager
-def chromium(*flags: str, unlimited: bool = False) -> Iterator[Browser]:
-    """Run a browser; with ``unlimited`` it draws frames as fast as it can."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    if shutil.which(CHROMIUM) is None:
-        pytest.skip(f"{CHROMIUM} is not installed")
-    extra = _UNLIMITED if unlimited else ()
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *extra, *flags]
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+def unlimited(browser: Browser) -> Iterator[Browser]:
+    """Run another browser, which draws frames as fast as it can."""
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    other = browser.browser_type.launch(executable_path=CHROMIUM, args=[*arguments, *_UNLIMITED])
+    try:
+        yield other
+    finally:
+        other.close()
 
 
 class WebPage:
