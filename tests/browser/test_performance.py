@@ -12,13 +12,14 @@ import pytest
 
 from conftest import load_image
 from harness.engine import PrivateEngine
-from harness.web_page import FRAMES, processor_share, unlimited, web_page
+from harness.web_page import FRAMES, processor_share, unlimited, wait_until, web_page
 from harness.web_view import WebView, web_view
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
 CONTAINERS = 200
+DRAWN = "document.querySelectorAll('.tile:not(.reading)').length"
 FRAME = 16.0  # milliseconds, at the 95th percentile
 SHARE = 0.25  # of one processor, for the main thread of a page that follows 200 containers
 WEIGHT = 300_000  # bytes of all files of the view, compressed
@@ -73,10 +74,7 @@ def test_two_hundred_real_containers_are_drawn_without_jank(
 ) -> None:
     with unlimited(chromium) as browser, web_page(browser, view) as opened:
         page = opened.open("/map")
-        page.wait_for_function(
-            f"document.querySelectorAll('.tile:not(.reading)').length >= {CONTAINERS}",
-            timeout=240_000,
-        )
+        wait_until(page, f"{DRAWN} >= {CONTAINERS}", "the report of every container", 240)
         opened.open(path)
         page.wait_for_timeout(2000)
         share = processor_share(page, 5)
@@ -97,7 +95,7 @@ def test_changes_of_two_hundred_containers_are_drawn_without_jank(
         page.add_init_script(RECORDED)
         page.reload()
         page.goto(f"{view.url}/#/map")
-        page.wait_for_function("document.querySelectorAll('.tile:not(.reading)').length === 200")
+        wait_until(page, f"{DRAWN} === 200", "the recorded reports")
         result = measured(page, 6000)
         share = processor_share(page, 5)
         record_property("changes", json.dumps({**result, "share": round(share, 3)}))

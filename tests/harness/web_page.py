@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,14 @@ milliseconds => new Promise(done => {
 })
 """
 """Measures the times between frames, and counts tasks of more than 50 ms."""
+
+
+def wait_until(page: Page, expression: str, what: str, seconds: float = 30.0 * SLOW) -> None:
+    """Wait until an expression is true. The policy of the page forbids wait_for_function()."""
+    end = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, what
+        page.wait_for_timeout(200)
 
 
 def processor_share(page: Page, seconds: float, during: Callable[[], None] | None = None) -> float:

@@ -3,8 +3,10 @@
 import { html, ErrorBox, PageHead, useState, useStored } from '../ui.js';
 import { get } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 const PROFILES = { cis: 'CIS Docker 1.6.0', jaula: 'jaula', 'nsa-k8s': 'NSA Kubernetes' };
 const SCOPES = ['containers', 'engine', 'images', 'host'];
@@ -31,7 +33,6 @@ function Control({ control }) {
 }
 
 function AuditPage() {
-  useStyle('pages/map.css');
   const [profile, setProfile] = useStored('audit.profile', 'cis');
   const [scopes, setScopes] = useStored('audit.scopes', ['containers', 'engine']);
   const [report, setReport] = useState(kept);

@@ -3,9 +3,11 @@
 import { html, PageHead, Search, Empty, useEffect, useRef, useState } from '../ui.js';
 import { lines, onEvent } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { setQuery } from '../router.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 const KEPT = 1000;
 const SHOWN = 300;
@@ -26,7 +28,6 @@ function details(event) {
 const nano = (event) => event.timeNano ?? event.time * 1e9;
 
 function EventsPage({ query }) {
-  useStyle('pages/map.css');
   const [events, setEvents] = useState([]);
   const [paused, setPaused] = useState(false);
   const waiting = useRef([]);

@@ -4,7 +4,7 @@ import {
   html, ErrorBox, PageHead, useEffect, useMemo, useRef, useState, useStored,
 } from '../ui.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { setQuery } from '../router.js';
 import { observed, F } from '../observed.js';
 import {
@@ -13,6 +13,8 @@ import {
 import { Evidence } from '../evidence.js';
 import { ProcessTree } from '../processes.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 /** Return the address of the evidence for a container, or for one of its layers. */
 export const mapHref = (id, layer = '') => `#/map?c=${id.slice(0, 12)}${layer ? `&layer=${layer}` : ''}`;
@@ -167,7 +169,6 @@ function Table({ entries }) {
 }
 
 function MapPage({ query }) {
-  useStyle('pages/map.css');
   const params = { id: query.get('c'), layer: query.get('layer') };
   const [, redraw] = useState(0);
   const [filter, setFilter] = useState('all');

@@ -3,11 +3,13 @@
 import { html, ErrorBox, PageHead, Empty, useEffect, useState } from '../ui.js';
 import { get } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { observed } from '../observed.js';
 import { nameOf } from '../isolation.js';
 import { Strip } from './verify.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 /** The document of the profile that a container was created with; nothing for a preset. */
 function Text({ id }) {
@@ -17,7 +19,6 @@ function Text({ id }) {
 }
 
 function ProfilesPage() {
-  useStyle('pages/map.css');
   const [, redraw] = useState(0);
   useEffect(() => observed.subscribe((kind) => { if (kind !== 'stats') redraw((n) => n + 1); }), []);
   const groups = new Map();

@@ -3,11 +3,13 @@
 import { html, ErrorBox, PageHead, Empty, StateBadge, confirm, toast, useEffect, useState } from '../ui.js';
 import { get, onEvent, send } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { containerName } from '../format.js';
 import { observed } from '../observed.js';
 import { Strip } from './verify.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 const LABEL = 'com.docker.compose.';
 
@@ -80,7 +82,6 @@ function Group({ group }) {
 }
 
 function ProjectsPage() {
-  useStyle('pages/map.css');
   const [containers, setContainers] = useState(null);
   const [error, setError] = useState(null);
   const [, redraw] = useState(0);

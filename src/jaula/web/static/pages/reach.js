@@ -5,11 +5,13 @@ import {
 } from '../ui.js';
 import { get, onEvent } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { setQuery } from '../router.js';
 import { observed } from '../observed.js';
 import { isPastFirewall, membersReach, model, portText, reach } from '../reach.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 const MATRIX = 30; // containers; more are shown by network
 const MARKS = { yes: '●', no: '·', ports: '◐', list: '≡', rules: '?' };
@@ -134,7 +136,6 @@ function Matrix({ parties }) {
 }
 
 function ReachPage({ query }) {
-  useStyle('pages/map.css');
   const [networks, setNetworks] = useState(null);
   const [error, setError] = useState(null);
   const [, redraw] = useState(0);

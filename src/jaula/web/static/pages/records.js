@@ -3,10 +3,12 @@
 import { html, ErrorBox, PageHead, Empty, Search, useEffect, useRef, useState } from '../ui.js';
 import { get, send } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { bytes, containerName } from '../format.js';
 import { checkChain, entriesOf, parseRecord } from '../record.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 const SHOWN = 400;
 const kept = []; // records of this page: {name, text, lines, chain}
@@ -57,7 +59,6 @@ function Record({ record }) {
 }
 
 function RecordsPage({ query }) {
-  useStyle('pages/map.css');
   const [containers, setContainers] = useState([]);
   const [ref, setRef] = useState(query.get('c') ?? '');
   const [seconds, setSeconds] = useState(10);

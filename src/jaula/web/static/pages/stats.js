@@ -3,10 +3,12 @@
 import { html, ErrorBox, PageHead, Empty, useEffect, useRef, useState } from '../ui.js';
 import { get } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { bytes, containerName } from '../format.js';
 import { F, observed } from '../observed.js';
 import words from '../i18n/map.js';
+
+await Promise.all([style('pages/map.css'), style('vendor/uplot.css')]);
 
 const WINDOW = 600; // seconds of a chart
 const POINTS = 600;
@@ -278,8 +280,6 @@ function All() {
 }
 
 function StatsPage({ query }) {
-  useStyle('pages/map.css');
-  useStyle('vendor/uplot.css');
   const [, redraw] = useState(0);
   useEffect(() => observed.subscribe((kind) => { if (kind === 'list') redraw((n) => n + 1); }), []);
   const wanted = query.get('c');

@@ -2,18 +2,19 @@
 
 import { html, ErrorBox, PageHead, Empty, useEffect, useState } from '../ui.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { observed } from '../observed.js';
 import { Evidence } from '../evidence.js';
 import { countLayers, nameOf, sortLayers, worst } from '../isolation.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 function Strip({ layers }) {
   return html`<span class="strip" aria-hidden="true">${sortLayers(layers).map((each) => html`<i class=${each.Verdict} title=${each.Layer}></i>`)}</span>`;
 }
 
 function VerifyPage({ query }) {
-  useStyle('pages/map.css');
   const [, redraw] = useState(0);
   useEffect(() => observed.subscribe((kind) => { if (kind !== 'stats') redraw((n) => n + 1); }), []);
   const entries = observed.entries();

@@ -3,10 +3,12 @@
 import { html, ErrorBox, PageHead, useEffect, useState } from '../ui.js';
 import { get, send } from '../api.js';
 import { t } from '../i18n.js';
-import { useStyle } from '../shortcuts.js';
+import { style } from '../styles.js';
 import { containerName } from '../format.js';
 import { splitWords } from '../words.js';
 import words from '../i18n/map.js';
+
+await style('pages/map.css');
 
 const EXAMPLES = [
   'mount -t tmpfs none /mnt', 'ping -c 1 192.0.2.1', 'mknod /tmp/disk b 8 0', 'date -s 00:00',
@@ -26,7 +28,6 @@ function Diagnosis({ each }) {
 }
 
 function WhyPage({ query }) {
-  useStyle('pages/map.css');
   const [containers, setContainers] = useState([]);
   const [ref, setRef] = useState(query.get('c') ?? '');
   const [command, setCommand] = useState(query.get('cmd') ?? '');
