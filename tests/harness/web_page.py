@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import bisect
 import contextlib
 import hashlib
-import os
+import json
 import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -22,24 +23,11 @@ from harness.web_view import WebView
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = "/usr/bin/chromium"
 TIMEOUT = 30_000.0 * SLOW  # milliseconds
 AXE = ("axe-core", "4.14.1")
 AXE_INTEGRITY = (
     "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ=="
 )
-_UNLIMITED = ("--disable-gpu-vsync", "--disable-frame-rate-limit")
-
-
-@contextlib.contextmanager
-def unlimited(browser: Browser) -> Iterator[Browser]:
-    """Run another browser, which draws frames as fast as it can."""
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    other = browser.browser_type.launch(executable_path=CHROMIUM, args=[*arguments, *_UNLIMITED])
-    try:
-        yield other
-    finally:
-        other.close()
 
 
 class WebPage:
@@ -123,28 +111,71 @@ def violations(page: Page, source: str) -> list[str]:
     ]
 
 
-FRAMES = """
+class Frames(NamedTuple):
+    """Times of the frames of a page, in milliseconds.
+
+    ``work`` is the processor time of the main thread in a frame, ``interval`` the time from one
+    frame to the next, which other programs of a busy machine make longer. ``long`` are the tasks
+    with more than 50 ms of processor time.
+    """
+
+    number: int
+    work: float  # at the 95th percentile
+    interval: float  # at the 95th percentile
+    long: tuple[int, ...]
+
+
+def frames(browser: Browser, page: Page, seconds: float) -> Frames:
+    """Measure the frames of a page for some time."""
+    categories = ["toplevel", "devtools.timeline", "blink.user_timing"]
+    browser.start_tracing(page=page, categories=categories)
+    intervals = page.evaluate(_INTERVALS, seconds * 1000)
+    events = json.loads(browser.stop_tracing())["traceEvents"]
+    main = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    tasks: list[tuple[float, float]] = []  # begin, processor time; microseconds
+    begins: list[float] = []
+    for event in events:
+        if (event["pid"], event["tid"]) not in main:
+            continue
+        if event["name"] == "FireAnimationFrame":
+            begins.append(event["ts"])
+        elif event["name"].endswith("RunTask") and "tdur" in event:
+            tasks.append((event["ts"], event["tdur"]))
+    begins.sort()
+    work = [0.0] * (len(begins) + 1)
+    for begin, cost in tasks:
+        work[bisect.bisect_right(begins, begin)] += cost / 1000
+    assert len(begins) > 20, "the page draws no frames"
+    return Frames(
+        len(begins),
+        round(_percentile(work, 0.95), 2),
+        round(_percentile(intervals, 0.95), 2),
+        tuple(round(cost / 1000) for _, cost in tasks if cost > 50_000),
+    )
+
+
+def _percentile(values: Sequence[float], part: float) -> float:
+    return sorted(values)[int(len(values) * part)]
+
+
+_INTERVALS = """
 milliseconds => new Promise(done => {
-  const frames = [], long = [];
-  const observer = new PerformanceObserver(list => {
-    for (const each of list.getEntries()) long.push(Math.round(each.duration));
-  });
-  observer.observe({entryTypes: ['longtask']});
+  const intervals = [];
   const start = performance.now();
   let last = start;
   const step = now => {
-    frames.push(now - last);
+    intervals.push(now - last);
     last = now;
-    if (now - start < milliseconds) { requestAnimationFrame(step); return; }
-    observer.disconnect();
-    frames.sort((a, b) => a - b);
-    done({frames: frames.length, p50: frames[frames.length >> 1],
-          p95: frames[Math.floor(frames.length * 0.95)], most: frames.at(-1), long});
+    if (now - start < milliseconds) requestAnimationFrame(step);
+    else done(intervals);
   };
   requestAnimationFrame(step);
 })
 """
-"""Measures the times between frames, and counts tasks of more than 50 ms."""
 
 
 def wait_until(page: Page, expression: str, what: str, seconds: float = 30.0 * SLOW) -> None:

@@ -117,7 +117,8 @@ def answers(static: Path) -> dict[str, Any]:
     """Return the answers for all pairs of the table."""
     program = f"""
     import {{model, reach}} from './reach.js';
-    const observed = new Map([['listed', {{isolation: {{Egress: ['192.0.2.1:443'], Listen: null}}}}]]);
+    const isolation = {{Egress: ['192.0.2.1:443'], Listen: null}};
+    const observed = new Map([['listed', {{isolation}}]]);
     async function main() {{
       const host = model({json.dumps(CONTAINERS)}, {json.dumps(NETWORKS)}, observed);
       const party = name => host.byId.get(name) ?? name;
@@ -261,7 +262,8 @@ def test_a_file_that_is_no_record_is_an_error(static: Path, text: str) -> None:
     program = f"""
     import {{parseRecord}} from './record.js';
     async function main() {{
-      try {{ parseRecord({json.dumps(text)}); return ''; }} catch (error) {{ return error.message; }}
+      try {{ parseRecord({json.dumps(text)}); }} catch (error) {{ return error.message; }}
+      return '';
     }}
     """
     assert node(static, program)
