@@ -1,0 +1,165 @@
+"""Release files: wheel and sdist in clean environments, packages of the same bytes, SBOM."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from harness.engine import PROJECT
+
+pytestmark = [pytest.mark.packages, pytest.mark.timeout(1200)]
+
+
+def run(*words: str | Path, cwd: Path | None = None, **environment: str) -> str:
+    done = subprocess.run(
+        [str(word) for word in words], cwd=cwd, text=True, stdin=subprocess.DEVNULL,
+        capture_output=True, env=os.environ | environment, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with the tag of a release."""
+    directory = tmp_path_factory.mktemp("tagged") / "jaula"
+    run("git", "clone", "-q", "--no-hardlinks", PROJECT, directory)
+    (directory / ".venv").symlink_to(PROJECT / ".venv")
+    module = directory / "src/jaula/__init__.py"
+    module.write_text(module.read_text().replace('__version__ = "', '__version__ = "9.'))
+    git = ("git", "-C", directory, "-c", "user.name=a", "-c", "user.email=a@b.example")
+    run(*git, "commit", "-qam", "Raise the version")
+    run(*git, "tag", f"v{version_of(directory)}")
+    return directory
+
+
+def version_of(directory: Path) -> str:
+    return run(sys.executable, "-B", directory / "packaging/version.py").strip()
+
+
+@pytest.fixture(scope="module")
+def built(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel and a source distribution of the tagged clone."""
+    return build(clone, tmp_path_factory.mktemp("built"))
+
+
+def build(source: Path, output: Path) -> Path:
+    run(PROJECT / ".venv/bin/hatchling", "build", "-d", output, cwd=source)
+    return output
+
+
+@pytest.fixture(scope="module")
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The locked packages and the files of the web view."""
+    directory = tmp_path_factory.mktemp("wheels")
+    run(PROJECT / "scripts/build-deb", "--download-only", directory)
+    return directory
+
+
+def wheel(directory: Path) -> Path:
+    (path,) = directory.glob("*.whl")
+    return path
+
+
+def test_the_wheel_has_the_version_of_the_tag(clone: Path, built: Path) -> None:
+    version = version_of(clone)
+    assert version.startswith("9.")
+    assert wheel(built).name == f"jaula-{version}-py3-none-any.whl"
+
+
+def test_pip_installs_the_wheel_into_a_clean_environment(
+    clone: Path, built: Path, wheelhouse: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "environment"
+    run("/usr/bin/python3", "-m", "venv", environment)
+    pip = (environment / "bin/python", "-m", "pip", "install", "-q", "--no-index")
+    run(*pip, f"--find-links={wheelhouse}", wheel(built))
+    check_commands(environment / "bin", version_of(clone))
+    assert (environment / "share/man/man1/jaula-run.1").exists()
+
+
+@pytest.mark.parametrize("program", ["pipx", "uv"])
+def test_tools_install_the_wheel(program: str, clone: Path, built: Path, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    run("/usr/bin/python3", "-m", "venv", tools)
+    run(tools / "bin/python", "-m", "pip", "install", "-q", program)
+    links = tmp_path / "bin"
+    settings = {
+        "PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(links),
+        "PIPX_MAN_DIR": str(tmp_path / "man"), "UV_TOOL_DIR": str(tmp_path / "uv"),
+        "UV_TOOL_BIN_DIR": str(links), "UV_CACHE_DIR": str(tmp_path / "cache"),
+    }  # fmt: skip
+    words = ("install", "--python", "/usr/bin/python3")
+    if program == "uv":
+        words = ("tool", *words)
+    run(tools / "bin" / program, *words, wheel(built), **settings)
+    check_commands(links, version_of(clone))
+
+
+def check_commands(directory: Path, version: str) -> None:
+    assert run(directory / "jaula", "--version") == f"jaula version {version}\n"
+    assert version in run(directory / "jaula-runtime", "--version")
+    assert "overlay" in run(directory / "jaula", "check", "--format", "json")
+
+
+def test_the_source_distribution_builds_without_git(clone: Path, built: Path, tmp_path: Path) -> None:
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    (tree,) = tmp_path.iterdir()
+    empty = tmp_path / "programs"
+    empty.mkdir()
+    hatchling = PROJECT / ".venv/bin/hatchling"
+    run(hatchling, "build", "-t", "wheel", "-d", tmp_path / "out", cwd=tree, PATH=str(empty))
+    assert wheel(tmp_path / "out").name == wheel(built).name
+    assert filecmp.cmp(wheel(tmp_path / "out"), wheel(built), shallow=False)
+
+
+def test_two_builds_of_a_release_have_the_same_bytes(
+    clone: Path, wheelhouse: Path, tmp_path: Path
+) -> None:
+    sums = []
+    for name in ("first", "second"):
+        copy = tmp_path / name / ("x" * len(name)) / "jaula"  # paths of other lengths
+        run("git", "clone", "-q", "--no-hardlinks", clone, copy)
+        (copy / ".venv").symlink_to(PROJECT / ".venv")
+        run("git", "-C", copy, "config", "core.excludesFile", "/dev/null")
+        (copy / ".git/info/exclude").write_text(".venv\n")
+        output = tmp_path / f"release {name}"
+        run(copy / "scripts/release", "--offline", wheelhouse, "--output", output)
+        run(copy / "scripts/release", "--verify", output)
+        sums.append((output / "SHA256SUMS").read_text())
+        shutil.rmtree(copy)
+    assert sums[0] == sums[1]
+    names = [line.split("  ")[1] for line in sums[0].splitlines()]
+    for suffix in (".whl", ".tar.gz", ".cdx.json", ".intoto.json", ".rpm", "_amd64.deb"):
+        assert any(name.endswith(suffix) for name in names), suffix
+
+
+def test_the_packages_have_no_complaint_of_lintian(wheelhouse: Path, tmp_path: Path) -> None:
+    run(PROJECT / "scripts/build-deb", "--offline", wheelhouse, "--output", tmp_path)
+    packages = sorted(tmp_path.glob("*.deb"))
+    assert len(packages) == 4
+    assert run("lintian", "--allow-root", "--fail-on=error,warning", *packages) == ""
+
+
+def test_a_wheel_with_another_hash_is_refused(wheelhouse: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "wheels"
+    shutil.copytree(wheelhouse, copy)
+    (path,) = copy.glob("h11-*.whl")
+    path.write_bytes(path.read_bytes() + b"x")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() not in (
+        PROJECT / "requirements/web.txt"
+    ).read_text()
+    words = [PROJECT / "packaging/install", "--destdir", tmp_path / "root", "--wheels", copy]
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "DO NOT MATCH THE HASHES" in done.stderr
