@@ -43,10 +43,10 @@ class DockerFiles:
 
         :raises InvalidRequest: when it is not docker's.
         """
-        if not {"image", "volumes"} <= set(tree.names(".")):
+        if not {"containers", "volumes"} <= set(tree.names(".")):
             raise InvalidRequest(
-                f"{printable(tree.path)} is not a data directory of docker: it has no image and"
-                " volumes",
+                f"{printable(tree.path)} is not a data directory of docker: it has no containers"
+                " and volumes",
                 hint="name it with --root",
             )
         self.tree = tree
@@ -137,7 +137,7 @@ class DockerFiles:
 
     def _upper(self, id: str) -> AbstractContextManager[int]:
         if not self.has_layers:
-            raise Unavailable(f"storage driver {printable(self._driver)} keeps them elsewhere")
+            raise Unavailable(f"storage driver {printable(self._driver) or 'of containerd'} keeps them elsewhere")
         path = f"image/overlay2/layerdb/mounts/{id}/mount-id"
         try:
             mount_id = self.tree.read(path, 128).decode("ascii", "replace").strip()

@@ -364,8 +364,8 @@ class _Planner:
     def image(self, image: SourceImage) -> Item:
         size = self._image_size(image)
         notes = tuple(
-            f"{digest} is not taken over: the source has no manifest of it"
-            for digest in image.digests
+            f"without the name {name}@{digest[:19]}…: the source has no such manifest"
+            for name, _, digest in (each.partition("@") for each in image.digests)
         )
         taken: list[str] = []
         for tag in image.tags:
