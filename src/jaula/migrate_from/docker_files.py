@@ -137,7 +137,8 @@ class DockerFiles:
 
     def _upper(self, id: str) -> AbstractContextManager[int]:
         if not self.has_layers:
-            raise Unavailable(f"storage driver {printable(self._driver) or 'of containerd'} keeps them elsewhere")
+            driver = printable(self._driver) or "of containerd"
+            raise Unavailable(f"storage driver {driver} keeps them elsewhere")
         path = f"image/overlay2/layerdb/mounts/{id}/mount-id"
         try:
             mount_id = self.tree.read(path, 128).decode("ascii", "replace").strip()

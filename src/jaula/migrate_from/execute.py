@@ -20,6 +20,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import msgspec
@@ -166,6 +167,16 @@ class Executor:
         self._report.end(outcome)
 
     def _counted(self, chunks: Chunks) -> Iterator[bytes | memoryview]:
+        """Return the chunks and report their sizes, after the first one has arrived.
+
+        dockerd writes a whole archive to its disk before it sends a byte. The target would wait in
+        vain for the body of a request that has begun.
+        """
+        iterator = iter(chunks)
+        first = next(iterator, b"")
+        return self._count(chain((first,), iterator))
+
+    def _count(self, chunks: Chunks) -> Iterator[bytes | memoryview]:
         for chunk in chunks:
             yield chunk
             self._report.advance(len(chunk))
