@@ -22,7 +22,6 @@ _BRANCH = struct.Struct("<IIQ")  # position, key size, page
 _BUCKET = struct.Struct("<QQ")  # root page, sequence
 _IS_BRANCH, _IS_LEAF, _IS_META = 0x01, 0x02, 0x04
 _BUCKET_FLAG = 0x01
-_VISITS = 1_000_000  # pages
 
 
 class _Meta(NamedTuple):
@@ -47,7 +46,6 @@ class BoltFile:
             raise InvalidRequest("not a file of BoltDB")
         newest = max(valid, key=lambda meta: meta.transaction)
         self._page_size, self._root = newest.page_size, newest.root
-        self._visits = 0
 
     def items(self, bucket: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the keys and values of a bucket of the top level; nothing if it is absent.
@@ -68,11 +66,11 @@ class BoltFile:
             raise InvalidRequest("the file of BoltDB is damaged") from None
 
     def _leaves(self, offset: int) -> Iterator[tuple[int, bytes, bytes]]:
-        pending = [offset]
+        pending, visits = [offset], 0
         while pending:
             offset = pending.pop()
-            self._visits += 1
-            if self._visits > _VISITS:
+            visits += 1
+            if visits > len(self._data) // self._page_size + 1:
                 raise InvalidRequest("the file of BoltDB is damaged: its pages form a cycle")
             _, flags, count, _ = _PAGE.unpack_from(self._data, offset)
             if flags & _IS_LEAF:

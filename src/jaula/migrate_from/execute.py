@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import msgspec
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.kernel import namespaces
 from jaula.migrate_from.inventory import (
     CONTAINER,
     IMAGE,
@@ -87,9 +88,10 @@ def only_once(target: str) -> Iterator[None]:
 
     :raises Conflict: when another process has it.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "") if os.geteuid() else ""
+    is_root = os.geteuid() == 0 and namespaces.is_initial_userns()
+    directory = "/run/lock" if is_root else os.environ.get("XDG_RUNTIME_DIR") or "/run/lock"
     name = hashlib.sha256(target.encode()).hexdigest()[:16]
-    path = f"{runtime or '/run/lock'}/jaula-migrate-from-{os.geteuid()}-{name}.lock"
+    path = f"{directory}/jaula-migrate-from-{name}.lock"
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o600)

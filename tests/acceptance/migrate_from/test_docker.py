@@ -21,6 +21,7 @@ from jaula.migrate_from.inventory import Inventory
 from jaula.migrate_from.source_api import SourceApi
 
 pytestmark = [
+    pytest.mark.takeover,
     pytest.mark.needs("dockerd", "docker", "runc"),
     pytest.mark.xdist_group("foreign-dockerd"),
 ]

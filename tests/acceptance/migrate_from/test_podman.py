@@ -16,7 +16,7 @@ import pytest
 from harness.docker_root import listing
 from harness.engine import PrivateEngine
 
-pytestmark = [pytest.mark.needs("podman")]
+pytestmark = [pytest.mark.takeover, pytest.mark.needs("podman")]
 
 FLAGS = (
     "--user 1000:1000 --workdir /tmp --hostname name --add-host a:1.2.3.4 --dns 9.9.9.9 --env X=1 "
