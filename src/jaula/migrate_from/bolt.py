@@ -62,7 +62,7 @@ class BoltFile:
                 else:  # the bucket is so small that its page is in the value
                     entries = _page_leaves(value, _BUCKET.size)
                 yield from ((k, v) for f, k, v in entries if not f & _BUCKET_FLAG)
-        except struct.error:
+        except (struct.error, OverflowError):
             raise InvalidRequest("the file of BoltDB is damaged") from None
 
     def _leaves(self, offset: int) -> Iterator[tuple[int, bytes, bytes]]:

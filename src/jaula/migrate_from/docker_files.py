@@ -19,12 +19,13 @@ from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.migrate_from import read_only
 from jaula.migrate_from.documents import is_volume_name
 from jaula.migrate_from.layer_archive import LayerFiles, write_archive
+from jaula.migrate_from.owners import remapped_owner, rootless_owner
 from jaula.migrate_from.source_api import printable
 from jaula.storage.checkpoint_files import write_volume
 from jaula.storage.trees import tree_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from jaula.migrate_from.inventory import SourceContainer, SourceImage, SourceVolume
@@ -51,7 +52,7 @@ class DockerFiles:
             )
         self.tree = tree
         self._driver = driver
-        self._owner = _owner(tree.path)
+        self._owner = rootless_owner(tree) or remapped_owner(tree.path)
 
     @property
     def has_layers(self) -> bool:
@@ -154,22 +155,6 @@ class DockerFiles:
                 read_only.write_changes(upper, sink, self._owner)
 
         return read_only.pull(work)
-
-
-def _owner(root: str) -> Callable[[int, int], tuple[int, int]]:
-    """Return the map of ids on the disk to those inside containers.
-
-    With ``userns-remap`` the data directory is named by the first uid and gid of the range, and
-    owners on the disk are shifted by these.
-    """
-    match = re.fullmatch(r".*/([0-9]{4,10})\.([0-9]{4,10})/?", root, re.ASCII | re.DOTALL)
-    if match is None:
-        return lambda uid, gid: (uid, gid)
-    first_uid, first_gid = map(int, match.groups())
-    return lambda uid, gid: (
-        uid - first_uid if uid >= first_uid else uid,
-        gid - first_gid if gid >= first_gid else gid,
-    )
 
 
 def chain_id(layers: Sequence[str]) -> str:

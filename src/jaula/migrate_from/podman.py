@@ -35,6 +35,7 @@ from jaula.migrate_from.inventory import (
     SourceVolume,
 )
 from jaula.migrate_from.layer_archive import LayerFiles, write_archive
+from jaula.migrate_from.owners import rootless_owner
 from jaula.migrate_from.podman_documents import (
     ANONYMOUS,
     DEFAULT_NETWORK,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from jaula.storage.tar.writer import Owner, Sink
+    from jaula.storage.tar.writer import Sink
 
 _LIMIT = 256 << 20  # bytes of one file
 _SYSTEM_ROOT = "/var/lib/containers/storage"
@@ -139,7 +140,7 @@ class Podman:
                     f"{printable(root)} has {printable(found)}: only overlay of podman is read",
                     hint="name podman's graph root with --root (podman info)",
                 )
-            self._owner = _owner(self._tree)
+            self._owner = rootless_owner(self._tree)
             self._layers = {
                 layer.id: layer
                 for name in ("layers.json", "volatile-layers.json")
@@ -450,50 +451,6 @@ def _source_network(network: _Network) -> SourceNetwork:
     )
     bridge = network.network_interface if network.driver == "bridge" else ""
     return SourceNetwork(network.id, request, bridge)
-
-
-def _owner(tree: ReadOnlyTree) -> Owner | None:
-    """Return the map of ids on the disk to those inside containers of a rootless podman.
-
-    Its containers have the user as root, and the subordinate ids of the user from 1 on. A process
-    in a user namespace with that map sees the ids inside already.
-    """
-    fd = tree.open(".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        uid, gid = os.fstat(fd).st_uid, os.fstat(fd).st_gid
-    finally:
-        os.close(fd)
-    if uid == 0:
-        return None
-    try:
-        name = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        name = ""
-    uids = _subordinate("/etc/subuid", name, uid)
-    gids = _subordinate("/etc/subgid", name, uid)
-    return lambda u, g: (_inside(u, uid, uids), _inside(g, gid, gids))
-
-
-def _subordinate(path: str, name: str, uid: int) -> list[tuple[int, int]]:
-    """Return the ranges of a user in subuid(5), as first id and number."""
-    ranges = []
-    with suppress(FileNotFoundError), open(path, encoding="utf-8", errors="replace") as file:
-        for line in file:
-            fields = line.strip().split(":")
-            if len(fields) == 3 and fields[0] in (name, str(uid)):
-                ranges.append((int(fields[1]), int(fields[2])))
-    return ranges
-
-
-def _inside(number: int, own: int, ranges: list[tuple[int, int]]) -> int:
-    if number == own:
-        return 0
-    first = 1
-    for start, count in ranges:
-        if start <= number < start + count:
-            return first + number - start
-        first += count
-    return number
 
 
 def _rows(database: sqlite3.Connection, query: str, kind: type[_Type]) -> list[tuple[str, _Type]]:

@@ -15,7 +15,7 @@ import pytest
 from harness.docker_root import tar_split
 from harness.images import archive, file, link
 from jaula.errors import InvalidRequest
-from jaula.migrate_from import docker_files, documents, podman, podman_documents
+from jaula.migrate_from import documents, owners, podman_documents
 from jaula.migrate_from.documents import ContainerDocument, Info, NetworkDocument
 from jaula.migrate_from.inventory import SourceContainer, SourceImage
 from jaula.migrate_from.layer_archive import LayerFiles, entries, write_archive
@@ -147,16 +147,16 @@ def test_what_is_not_a_digest_is_refused(text: str) -> None:
 
 
 def test_owners_of_a_remapped_docker_are_shifted_back() -> None:
-    owner = docker_files._owner("/var/lib/docker/100000.200000")
+    owner = owners.remapped_owner("/var/lib/docker/100000.200000")
     assert owner(100000, 200000) == (0, 0)
     assert owner(101234, 200005) == (1234, 5)
     assert owner(7, 8) == (7, 8)
-    assert docker_files._owner("/var/lib/docker")(100000, 5) == (100000, 5)
+    assert owners.remapped_owner("/var/lib/docker")(100000, 5) == (100000, 5)
 
 
 def test_owners_of_a_users_podman_are_mapped_by_its_ranges() -> None:
     ranges = [(100000, 1000), (300000, 65536)]
-    inside = [podman._inside(number, 1000, ranges) for number in (1000, 100000, 100999, 300000, 5)]
+    inside = [owners._inside(number, 1000, ranges) for number in (1000, 100000, 100999, 300000, 5)]
     assert inside == [0, 1, 1000, 1001, 5]
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import closing
 
+from jaula.cli import environ
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, EngineError, UsageError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Query = Iterable[tuple[str, object]]
 
 ENGINES = ("docker", "podman")
-_DOCKER_SOCKET = "unix:///var/run/docker.sock"
+_SOCKET = "unix:///var/run/docker.sock"
 _INTERVAL = 0.2  # seconds between two lines of progress on a terminal
 _SPACE = 64 << 20  # bytes that stay free on the disk
 
@@ -160,8 +161,10 @@ def _source(options: Options, engine: str, api: _Api) -> Source:
         from jaula.migrate_from import podman
 
         root = root or podman.find_root(host)
-        if os.geteuid() and api.is_local:
-            _enter_namespaces(api.socket)
+    is_rootless = os.geteuid() != 0
+    if is_rootless and api.is_local:
+        _enter_namespaces(api.socket)
+    if engine == "podman":
         return podman.Podman(root)
     if root and not host:
         from jaula.migrate_from.docker_root import DockerRoot
@@ -170,11 +173,12 @@ def _source(options: Options, engine: str, api: _Api) -> Source:
     from jaula.migrate_from.docker import Docker
     from jaula.migrate_from.source_api import SourceApi
 
-    return Docker(SourceApi(host or _DOCKER_SOCKET), root, from_disk=not options.on("api-only"))
+    socket = f"unix://{environ.text('XDG_RUNTIME_DIR')}/docker.sock" if is_rootless else _SOCKET
+    return Docker(SourceApi(host or socket), root, from_disk=not options.on("api-only"))
 
 
 def _enter_namespaces(socket: str) -> None:
-    """Join the user namespace of this user's engine, which has the ids of the user's podman."""
+    """Join the user namespace of this user's engine, which has the ids of the user's engines."""
     from jaula.rootless import enter
 
     try:
