@@ -127,7 +127,8 @@ class Executor:
         self._items = plan.items
         self._options = options
         self._report = report
-        self._names = _Names(plan.items, inventory)
+        self._existing = plan.existing
+        self._names = _Names((*plan.items, *plan.existing), inventory)
         self._failed: dict[tuple[str, str], str] = {}
         self.outcomes: list[Outcome] = []
 
@@ -211,7 +212,7 @@ class Executor:
                 continue
             for item, _ in batch:
                 self._end(Outcome(item))
-        for item in items:
+        for item in (*items, *(each for each in self._existing if each.kind == IMAGE)):
             if item.action in (Action.PRESENT, Action.USE):
                 self._names.images[item.key] = self._image_id(item, images[item.key])
 

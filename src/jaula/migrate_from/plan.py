@@ -140,7 +140,10 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The items in the order in which they are taken over. ``space`` is bytes on the disk."""
+    """The items in the order in which they are taken over. ``space`` is bytes on the disk.
+
+    ``existing`` are objects that were not selected and exist in the target.
+    """
 
     engine: str
     version: str
@@ -149,6 +152,7 @@ class Plan(msgspec.Struct, frozen=True):
     space: int
     free: int
     seconds: int
+    existing: tuple[Item, ...] = ()
 
     @property
     def has_space(self) -> bool:
@@ -200,6 +204,7 @@ def make_plan(source: Inventory, target: Target, options: Options) -> Plan:
         space=2 * images + trees,  # an image is stored as received and unpacked
         free=target.free,
         seconds=round(seconds + count * _CONTAINER_TIME),
+        existing=tuple(planner.existing),
     )
 
 
@@ -320,6 +325,7 @@ class _Planner:
         self._target = target
         self._options = options
         self.items: list[Item] = []
+        self.existing: list[Item] = []
         self._layers = {layer for image in target.images.values() for layer in image.layers}
         self._by_key: dict[tuple[str, str], Item] = {}
         self._running = {
@@ -342,6 +348,8 @@ class _Planner:
             self.items.append(item)
         elif item.action is Action.TAKE:
             item = msgspec.structs.replace(item, action=Action.REFUSE, reason="it is not selected")
+        elif item.is_usable:
+            self.existing.append(item)
         self._by_key[kind, item.key] = item
         if kind != IMAGE:
             self._by_key.setdefault((kind, item.name), item)
@@ -413,6 +421,9 @@ class _Planner:
     def network(self, network: SourceNetwork) -> Item:
         name, request = network.name, network.request
         origin = self._source.origin(NETWORK, network.id)
+        for other, existing in self._target.networks.items():
+            if existing.labels.get(ORIGIN) == origin:
+                return Item(NETWORK, network.id, name, Action.PRESENT, other)
         known = self._target.networks.get(name)
         driver = request.driver or "bridge"
         if driver not in ("bridge", "macvlan", "ipvlan") and not request.config_only:
@@ -423,14 +434,14 @@ class _Planner:
         subnets = tuple(pool.subnet for pool in request.ipam.config) if request.ipam else ()
         if known is not None:
             same = (known.driver or "bridge") == driver and set(known.subnets) == set(subnets)
-            if known.labels.get(ORIGIN) == origin or (same and ORIGIN not in known.labels):
+            if same and ORIGIN not in known.labels:
                 return Item(NETWORK, network.id, name, Action.PRESENT, name)
             decided = self._conflict(NETWORK, network.id, name, "another network has its name")
             if isinstance(decided, Item):
                 return decided
-            other = self._target.networks.get(decided)
-            if other is not None and other.labels.get(ORIGIN) == origin:
-                return Item(NETWORK, network.id, name, Action.PRESENT, decided)
+            if decided in self._target.networks:
+                reason = f"{decided} exists too: choose another --suffix"
+                return self.refused(NETWORK, network.id, name, reason)
             name = decided
         notes = []
         problem = self._address_problem(network, subnets, driver)
@@ -468,18 +479,17 @@ class _Planner:
             return self.refused(VOLUME, name, name, f"jaula has no volume driver {volume.driver}")
         if volume.unreadable:
             return self.refused(VOLUME, name, name, volume.unreadable)
+        for other, labels in self._target.volumes.items():
+            if labels.get(ORIGIN) == origin:
+                return Item(VOLUME, name, name, Action.PRESENT, other)
         becomes = name
         if name in self._target.volumes:
-            if self._target.volumes[name].get(ORIGIN) == origin:
-                return Item(VOLUME, name, name, Action.PRESENT, name)
             if name in self._target.same_volumes:
                 return Item(VOLUME, name, name, Action.PRESENT, name, notes=("same files",))
             decided = self._conflict(VOLUME, name, name, "another volume has its name")
             if isinstance(decided, Item):
                 return decided
             if decided in self._target.volumes:
-                if self._target.volumes[decided].get(ORIGIN) == origin:
-                    return Item(VOLUME, name, name, Action.PRESENT, decided)
                 reason = f"{decided} exists too: choose another --suffix"
                 return self.refused(VOLUME, name, name, reason)
             becomes = decided

@@ -302,6 +302,20 @@ def test_a_subnet_that_the_host_uses_is_refused_or_changed(
     assert not pool.startswith("10.199.")
 
 
+def test_containers_can_follow_what_they_need(
+    jaula: Any, root: DockerRoot, clean: Callable[..., Any]
+) -> None:
+    jaula("volume", "create", "migrated-data")
+    rename = ("--on-conflict", "rename", "--suffix", "-old")
+    first = migrate(jaula, root, "--only", "images,volumes,networks", *rename)
+    assert first["Status"] == 0, first
+    second = migrate(jaula, root, "--only", "containers", *rename)
+    assert second["Status"] == 0, second
+    assert list(actions(second)) == ["container migrated", "build cache *"]
+    container = clean("GET", "/containers/migrated/json")
+    assert [mount["Name"] for mount in container["Mounts"]] == ["migrated-data-old"]
+
+
 KILLER = """
 import os, signal, sys
 sys.path.insert(0, {source!r})

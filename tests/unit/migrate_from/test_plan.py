@@ -117,6 +117,20 @@ def test_what_was_taken_over_before_is_present() -> None:
     assert {item.action for item in plan(source, target).values()} == {Action.PRESENT}
 
 
+def test_what_was_renamed_before_is_present_under_its_new_name() -> None:
+    source = inventory()
+    target = Target(
+        volumes={"data": {}, "data-x": {ORIGIN: source.origin("volume", "data")}},
+        networks={
+            "net": TargetNetwork(driver="macvlan"),
+            "net-x": TargetNetwork({ORIGIN: source.origin("network", NET.id)}),
+        },
+    )
+    items = plan(source, target)
+    assert (items["volume data"].action, items["volume data"].becomes) == (Action.PRESENT, "data-x")
+    assert (items["network net"].action, items["network net"].becomes) == (Action.PRESENT, "net-x")
+
+
 def test_an_incomplete_container_is_not_present() -> None:
     source = inventory()
     name = "migrate-from-776562000000"
