@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from jaula.engine.diagnostics.observer import environment
 from jaula.engine.metrics.isolation import IsolationRows
 from jaula.tasks import BackgroundTasks
 
@@ -109,7 +109,7 @@ class Verification:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            env=environment(),
         )
         try:
             output, errors = await asyncio.wait_for(process.communicate(), _TIMEOUT)

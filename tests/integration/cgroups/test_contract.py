@@ -193,7 +193,38 @@ time.sleep(60)
     assert process.stdout is not None
     assert process.stdout.readline() == b"made 2\n"
     assert cgroup.stats().pids.current == 3
+    assert cgroup.stats().pids.refused == 1
     assert len(cgroup.pids()) == 3
+
+
+def test_the_usage_is_that_of_the_statistics(
+    driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
+) -> None:
+    cgroup.apply(Resources(pids=Pids(limit=20)))
+    process = start(cgroup, "print('up', flush=True)\nwhile True: pass")
+    up(process)
+    until(lambda: cgroup.stats().cpu.usage > 50_000_000)
+    cgroup.freeze()
+    stats, usage = cgroup.stats(), driver.usage(path)
+    assert usage.pids == cgroup.pids() == (process.pid,)
+    assert usage.stats.cpu.usage == pytest.approx(stats.cpu.usage, rel=0.05)
+    assert usage.stats.cpu.user + usage.stats.cpu.system == pytest.approx(
+        usage.stats.cpu.usage, rel=0.05
+    )
+    assert usage.stats.memory.usage == pytest.approx(stats.memory.usage, abs=MIB)
+    assert usage.stats.memory.inactive_file == stats.memory.inactive_file
+    assert usage.stats.memory.peak == stats.memory.peak
+    assert usage.stats.pids == stats.pids
+    assert usage.stats.pids.limit == 20
+    assert usage.stats.blkio.devices == stats.blkio.devices
+    cgroup.kill()
+
+
+def test_the_usage_of_a_missing_cgroup_has_no_processes(driver: CgroupDriver, path: str) -> None:
+    try:
+        assert driver.usage(path).pids == ()
+    except NotFound as error:
+        assert "no such cgroup" in str(error)  # noqa: PT017 - both are the contract
 
 
 def test_an_oom_kill_is_counted_and_notified(cgroup: Cgroup, start: Start) -> None:
@@ -267,7 +298,7 @@ def test_destroy_removes_children_and_is_idempotent(driver: CgroupDriver, path: 
 
 
 def test_processes_of_child_cgroups_are_listed_frozen_and_killed(
-    cgroup: Cgroup, start: Start
+    driver: CgroupDriver, cgroup: Cgroup, path: str, start: Start
 ) -> None:
     """A container may create its own cgroups: systemd or a container engine in it."""
     process = start(cgroup, "print('up', flush=True)\nwhile True: pass")
@@ -279,7 +310,7 @@ def test_processes_of_child_cgroups_are_listed_frozen_and_killed(
         for level in (inner.parent, inner):
             fill_cpuset(level)
         (inner / "cgroup.procs").write_text(str(process.pid))
-    assert cgroup.pids() == (process.pid,)
+    assert cgroup.pids() == driver.usage(path).pids == (process.pid,)
     cgroup.freeze()
     used = cgroup.stats().cpu.usage
     time.sleep(0.1)

@@ -24,6 +24,8 @@ from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jaula.spec.runtime import Resources
 
 CONTROLLERS: dict[str, Controller] = {
@@ -45,6 +47,9 @@ CONTROLLERS: dict[str, Controller] = {
 }
 
 FREEZE_TIMEOUT = 2.0  # seconds
+_USAGE = ("cpu", "cpuacct", "memory", "pids", "blkio")
+_OF_PIDS = ("pids", "freezer", "memory", *CONTROLLERS)
+"""The hierarchies whose list of processes is read, the first one that there is."""
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
@@ -134,21 +139,6 @@ class V1Cgroup:
             cpuset=cpuset.stats(self.reader("cpuset")) if detailed else CpusetStats(),
         )
 
-    def usage(self) -> Usage:
-        """Return the usage from as few files as possible; no processes if it does not exist."""
-        read = self._root_reader("memory")
-        stats = Stats(
-            cpu=CpuStats(
-                *cpu.usage(self._root_reader("cpuacct")),
-                *cpu.throttling(self._root_reader("cpu")),
-            ),
-            memory=memory.usage(read),
-            pids=pids.stats(self._root_reader("pids")),
-            blkio=blkio.stats(self._root_reader("blkio")),
-            oom_kills=memory.oom_kills(read),
-        )
-        return Usage(stats, self.pids())
-
     def pids(self) -> tuple[int, ...]:
         return tuple(sorted(self._pids()))
 
@@ -233,13 +223,6 @@ class V1Cgroup:
                 return directory
         return None
 
-    def _root_reader(self, controller: str) -> Reader:
-        """Return a reader that does not open the directory of the cgroup."""
-        for hierarchy in self._hierarchies:
-            if controller in hierarchy.controllers:
-                return files.reader(hierarchy.root, f"{self._relative}/")
-        return files.reader(None)
-
     def _required(self, controller: str) -> int:
         directory = self._directory(controller)
         if directory is None:
@@ -247,7 +230,7 @@ class V1Cgroup:
         return directory
 
     def _pids(self) -> set[int]:
-        for name in ("pids", "freezer", "memory", *CONTROLLERS):
+        for name in _OF_PIDS:
             directory = self._directory(name)
             if directory is not None:
                 return cgroup_directory.pids(directory)
@@ -275,3 +258,40 @@ class V1Cgroup:
                 raise
             return False
         return True
+
+
+def usage(roots: Mapping[str, int], relative: str) -> Usage:
+    """Return the usage of a cgroup from as few files as possible.
+
+    ``roots`` are descriptors of the mount points by controller. The directories of the cgroup are
+    not opened. One that does not exist has no processes.
+    """
+    prefix = f"{relative}/"
+    read = {name: files.reader(roots.get(name), prefix) for name in _USAGE}
+    stats = Stats(
+        cpu=CpuStats(*cpu.usage(read["cpuacct"]), *cpu.throttling(read["cpu"])),
+        memory=memory.usage(read["memory"]),
+        pids=pids.stats(read["pids"]),
+        blkio=blkio.stats(read["blkio"]),
+        oom_kills=memory.oom_kills(read["memory"]),
+    )
+    return Usage(stats, _pids(roots, relative))
+
+
+def _pids(roots: Mapping[str, int], relative: str) -> tuple[int, ...]:
+    """Return the processes of a cgroup and those below, sorted."""
+    root = next((roots[name] for name in _OF_PIDS if name in roots), None)
+    if root is None:
+        return ()
+    try:
+        if os.stat(relative, dir_fd=root).st_nlink <= 2:  # no child: see the module directory
+            return tuple(sorted(files.pids(files.read(root, f"{relative}/cgroup.procs"))))
+        directory = os.open(relative, cgroup_directory.DIRECTORY, dir_fd=root)
+    except OSError as error:
+        if is_removed(error):
+            return ()
+        raise
+    try:
+        return tuple(sorted(cgroup_directory.pids(directory)))
+    finally:
+        os.close(directory)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from jaula.cgroups import cgroup_path, directory, features, files
 from jaula.cgroups.protocol import Usage
 from jaula.cgroups.v1 import cpuset
-from jaula.cgroups.v1.cgroup import CONTROLLERS, Hierarchy, V1Cgroup
+from jaula.cgroups.v1.cgroup import CONTROLLERS, Hierarchy, V1Cgroup, usage
 from jaula.errors import NotAuthorized, NotFound
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -42,6 +42,7 @@ class V1Driver:
             Hierarchy(controllers=(name,), mount=mount, root=os.open(mount, _DIRECTORY))
             for name, mount in named
         )
+        self._roots = {name: h.root for h in self.hierarchies for name in h.controllers}
 
     def create(self, path: str) -> V1Cgroup:
         relative = cgroup_path.relative(path)
@@ -79,9 +80,7 @@ class V1Driver:
         return V1Cgroup(f"/{relative}", relative, present)
 
     def usage(self, path: str) -> Usage:
-        relative = cgroup_path.relative(path)
-        with V1Cgroup(f"/{relative}", relative, self.hierarchies) as cgroup:
-            return cgroup.usage()
+        return usage(self._roots, cgroup_path.relative(path))
 
     def controllers(self) -> frozenset[str]:
         names = {name for hierarchy in self.hierarchies for name in hierarchy.controllers}

@@ -1,7 +1,7 @@
 """Samples of all running containers for one scrape. The functions that read files run in a thread.
 
 A thread that holds the interpreter delays the event loop by five milliseconds. So the work is done
-in slices of two, with a sleep after each (:class:`Slices`).
+in slices of three, with a sleep after each (:class:`Slices`).
 
 A container decides how long the walk of its writable layer takes. So a thread of its own walks the
 layers after each scrape, those first that were walked longest ago. A scrape has the last known
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jaula.engine.pods.stats import PodStats
     from jaula.state.records import ContainerRecord
 
-_SLICE = 0.002  # seconds of work before other threads get their turn
+_SLICE = 0.003  # seconds of work before other threads get their turn
 _PAUSE = 0.00005  # seconds; the kernel adds as much
 MAX_CONTAINERS = 4096  # of a page; the youngest are left out
 _INTERFACES = 8  # of a container: one with CAP_NET_ADMIN can make any number
