@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import pytest
 
 from jaula import spans
-from jaula.spans import Attribute, OpenSpan
+
+if TYPE_CHECKING:
+    from jaula.spans import Attribute, OpenSpan
 
 
 class Recorded:
