@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import load_image
 from harness.engine import PROJECT, PrivateEngine
 from harness.service_manager import ServiceManager
 
@@ -176,6 +177,27 @@ def test_a_container_that_exists_is_started_as_a_service(
     process.send_signal(signal.SIGTERM)
     assert process.wait(SECONDS) == 7
     jaula("rm", "exists")
+
+
+def test_the_status_is_known_after_a_restart_of_the_engine(
+    new_engine: Callable[..., PrivateEngine], manager: ServiceManager
+) -> None:
+    """The container is removed before the client can ask the new engine."""
+    private = new_engine()
+    load_image(private, "busybox")
+    process = subprocess.Popen(
+        [
+            *(str(PROJECT / "jaula"), "--host", private.host, "run", "--rm"),
+            *("--sdnotify=conmon", "busybox", *ENDS_AT_TERM),
+        ],
+        env=manager.environment(),
+    )
+    assert manager.expect("READY=1")
+    private.stop()
+    private.start()
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) == 7
 
 
 def test_no_service_manager_and_a_mode_that_is_unknown(

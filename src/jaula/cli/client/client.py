@@ -48,7 +48,12 @@ def target(path: str, query: Query = ()) -> str:
 
 
 class Client:
-    """A client of the engine at one address."""
+    """A client of the engine at one address.
+
+    ``autostart``: an engine is started if the default socket does not answer.
+    """
+
+    autostart = True
 
     def __init__(self, host: str = "") -> None:
         selected = resolve_endpoint(host)
@@ -65,12 +70,15 @@ class Client:
 
         :raises Unreachable: when the engine does not answer.
         """
-        if self._idle:
-            return self._idle.pop()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open():
+                return connection
+            connection.close()  # the engine has ended since
         try:
             return Connection(self.address)
         except OSError as error:
-            if not self.explicit_host:
+            if not self.explicit_host and self.autostart:
                 from jaula.cli.client import autostart
 
                 autostart.start(self.address, error)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from jaula.cli.signals import SignalHandler
 
 MSG_DONTWAIT = 0x40
+_WAIT_ATTEMPTS = 600  # of a wait after the engine has ended, one in 0.1 s
 SHUT_WR = 1
 READ = 65536
 
@@ -196,7 +197,7 @@ def exit_status(waiting: Connection, retry: Callable[[], Connection]) -> int:
     from jaula.cli.errors import CliError, EngineError
     from jaula.spec import fast_json as documents
 
-    attempts = 100
+    attempts = _WAIT_ATTEMPTS
     while True:
         try:
             document = documents.decode(waiting.response_body())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jaula.cli.client.tls import TlsOptions
 
 MSG_NOSIGNAL = 0x4000
+MSG_PEEK, MSG_DONTWAIT = 0x2, 0x40
 READ = 65536  # bytes of one recv
 MAX_HEAD = 65536  # bytes of one header line
 
@@ -86,6 +87,17 @@ class Connection:
 
     def fileno(self) -> int:
         return self.socket.fileno()
+
+    def is_open(self) -> bool:
+        """Return whether an idle connection is still open, as far as a unix socket tells."""
+        if not self.address.is_unix:
+            return True
+        try:
+            return bool(self._buffer or self.socket.recv(1, MSG_PEEK | MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def close(self) -> None:
         self.socket.close()

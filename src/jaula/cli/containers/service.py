@@ -44,6 +44,7 @@ def of(options: Options) -> Service | None:
         raise UsageError(
             "conflicting options: --restart and LISTEN_FDS: the sockets are for one start"
         )
+    Client.autostart = False  # an engine of its own would end with the service
     return Service(notifier, number, init=options.on("init"), removed=options.on("rm"))
 
 
@@ -56,7 +57,10 @@ def of_start(options: Options) -> Service | None:
     if mode == "container":
         raise UsageError("--sdnotify=container is for run: a container that exists has no socket")
     notifier = sd_notify.notifier(mode)
-    return None if notifier is None else Service(notifier, 0, init=False, removed=False)
+    if notifier is None:
+        return None
+    Client.autostart = False
+    return Service(notifier, 0, init=False, removed=False)
 
 
 class Service:

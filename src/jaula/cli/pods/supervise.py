@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from posix import getpid
 
+from jaula.cli.client.client import Client
 from jaula.cli.containers import sd_notify
 from jaula.cli.errors import UsageError
 from jaula.cli.signals import ENDING, SignalHandler
@@ -47,6 +48,8 @@ def supervise(mode: str) -> Iterator[Supervisor]:
     if mode not in ("conmon", "ignore"):
         raise UsageError(f"--sdnotify={mode}: it must be conmon or ignore for pods")
     notifier = sd_notify.notifier(mode)
+    if notifier is not None:
+        Client.autostart = False  # an engine of its own would end with the service
     with SignalHandler(ENDING) as signals:
         try:
             yield Supervisor(notifier, signals)

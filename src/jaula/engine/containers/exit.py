@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.containers")
 _SAVE_RETRY_DELAY = 2.0  # seconds
+_REMOVED_STATUSES = 1024
 
 
 class ExitHandler:
@@ -55,6 +56,11 @@ class ExitHandler:
         self.end_execs: Callable[[Container], None] = lambda container: None
         self.tasks = BackgroundTasks(log)
         self.cgroup_reaper = CgroupReaper(services, self.tasks)
+        self.removed_statuses: dict[str, int] = {}
+        """Exit statuses of the last containers with ``--rm``, by id.
+
+        A client whose wait ended with the former engine asks again after the end of the output.
+        """
 
     def exited(self, container: Container, end: ExitRecord) -> None:
         """Record the exit of a container's init, and apply the restart policy or ``--rm``."""
@@ -262,6 +268,10 @@ class ExitHandler:
                     with contextlib.suppress(JaulaError):
                         self._remove_anonymous(mount.name, record.owner)
         services.events.emit("container", "destroy", container.id, record.event_attributes)
+        if record.body.host_config.auto_remove:
+            self.removed_statuses[container.id] = record.exit_code
+            if len(self.removed_statuses) > _REMOVED_STATUSES:
+                del self.removed_statuses[next(iter(self.removed_statuses))]
         result = WaitResult(record.exit_code)
         container.notify(("next-exit", "not-running", "removed"), result)
 

@@ -575,8 +575,16 @@ class Containers(ContainerQueries):
     async def wait(self, ref: str, condition: str) -> asyncio.Future[WaitResult]:
         """Return a future that is resolved when ``condition`` is met.
 
+        It is resolved at once for the id of a container with ``--rm`` that was removed lately.
+
         :raises InvalidRequest: when the condition is unknown.
+        :raises NotFound: when there is no such container.
         """
+        future: asyncio.Future[WaitResult]
+        if (status := self.exit_handler.removed_statuses.get(ref)) is not None:
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(WaitResult(status))
+            return future
         container = self.find(ref)
         condition = condition or "not-running"
         if condition not in ("not-running", "next-exit", "removed"):
@@ -586,7 +594,7 @@ class Containers(ContainerQueries):
             )
         running = container.record.status in LIVE | {Status.RESTARTING}
         if condition == "not-running" and not running:
-            future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+            future = asyncio.get_running_loop().create_future()
             future.set_result(WaitResult(container.record.exit_code))
             return future
         return container.wait(condition)
