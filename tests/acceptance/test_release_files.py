@@ -110,7 +110,9 @@ def check_commands(directory: Path, version: str) -> None:
     assert "overlay" in run(directory / "jaula", "check")
 
 
-def test_the_source_distribution_builds_without_git(clone: Path, built: Path, tmp_path: Path) -> None:
+def test_the_source_distribution_builds_without_git(
+    clone: Path, built: Path, tmp_path: Path
+) -> None:
     (archive,) = built.glob("*.tar.gz")
     with tarfile.open(archive) as file:
         file.extractall(tmp_path, filter="data")
@@ -156,9 +158,10 @@ def test_a_wheel_with_another_hash_is_refused(wheelhouse: Path, tmp_path: Path) 
     shutil.copytree(wheelhouse, copy)
     (path,) = copy.glob("h11-*.whl")
     path.write_bytes(path.read_bytes() + b"x")
-    assert hashlib.sha256(path.read_bytes()).hexdigest() not in (
-        PROJECT / "requirements/web.txt"
-    ).read_text()
+    assert (
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        not in (PROJECT / "requirements/web.txt").read_text()
+    )
     words = [PROJECT / "packaging/install", "--destdir", tmp_path / "root", "--wheels", copy]
     done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
     assert done.returncode != 0

@@ -202,7 +202,7 @@ def test_a_page_is_drawn_soon_and_does_not_move(
     path: str,
     record_property: pytest.RecordProperty,
 ) -> None:
-    with web_page(chromium, view) as opened:
+    with web_page(chromium, crowded_view) as opened:
         page = opened.page
         page.add_init_script(SHIFTS)
         page.goto(f"{crowded_view.url}/#{path}")

@@ -26,7 +26,9 @@ pytestmark = [
     pytest.mark.xdist_group("packages"),
     pytest.mark.timeout(2400),
     pytest.mark.skipif(
-        "JAULA_VM" not in os.environ or not OLD.is_dir() or not Path("/run/systemd/system").is_dir(),
+        "JAULA_VM" not in os.environ
+        or not OLD.is_dir()
+        or not Path("/run/systemd/system").is_dir(),
         reason="needs a virtual machine with systemd, and the packages of scripts/upgrade-debs",
     ),
 ]

@@ -13,8 +13,8 @@ import errno
 import os
 import socket
 import struct
-import time
 import sys
+import time
 from dataclasses import dataclass
 
 from jaula.kernel.netlink import NLM_F, Netlink, Request, attribute, attributes, nest, text

@@ -42,11 +42,16 @@ def jwks() -> list[dict[str, Any]]:
     return [
         {"kty": "RSA", "kid": "rsa", "n": number(public.n), "e": number(public.e)},
         {
-            **{"kty": "EC", "kid": "ec", "crv": "P-256"},
-            **{"x": b64(point.x.to_bytes(32)), "y": b64(point.y.to_bytes(32))},
+            "kty": "EC",
+            "kid": "ec",
+            "crv": "P-256",
+            "x": b64(point.x.to_bytes(32)),
+            "y": b64(point.y.to_bytes(32)),
         },
         {
-            **{"kty": "OKP", "kid": "ed", "crv": "Ed25519"},
+            "kty": "OKP",
+            "kid": "ed",
+            "crv": "Ed25519",
             "x": b64(ED.public_key().public_bytes_raw()),
         },
     ]
@@ -102,8 +107,13 @@ class Issuer:
         assert b64(hashlib.sha256(verifier.encode()).digest()) == self.challenge
         assert form["code"] == ["the-code"]
         claims = {
-            **{"iss": ISSUER, "aud": "jaula", "sub": "1", "nonce": self.nonce},
-            **{"iat": NOW, "exp": NOW + 300, "email": "alice@example.com"},
+            "iss": ISSUER,
+            "aud": "jaula",
+            "sub": "1",
+            "nonce": self.nonce,
+            "iat": NOW,
+            "exp": NOW + 300,
+            "email": "alice@example.com",
         } | self.claims
         made = self.token or token(claims, self.algorithm, **self.header)
         return json.dumps({"id_token": made, "access_token": "x"}).encode()

@@ -39,7 +39,7 @@ def test_lines_that_begin_with_slashes_are_comments() -> None:
     assert fields == daemon_json.parse(b'{"registry-mirrors": ["https://a.example"]}')[0]
 
 
-@pytest.mark.parametrize("text", [b'{} // x', b'/ {}', b'{"a": 1 // x\n}'])
+@pytest.mark.parametrize("text", [b"{} // x", b"/ {}", b'{"a": 1 // x\n}'])
 def test_slashes_elsewhere_are_not_a_comment(text: bytes) -> None:
     with pytest.raises(InvalidRequest, match="not a valid JSON document"):
         daemon_json.parse(text)
