@@ -223,7 +223,7 @@ def test_a_layer_is_assembled_byte_for_byte(tmp_path: Path) -> None:
     layer = archive([file("a", b"x" * 700), link("l", "a"), file("dir/b", b"")])
     (tmp_path / "a").write_bytes(b"x" * 700)
     split = tmp_path / "split"
-    split.write_bytes(gzip.compress(tar_split(layer)))
+    split.write_bytes(gzip.compress(tar_split(layer), mtime=0))
     image = SourceImage("sha256:" + "1" * 64, "", ("n:1",), (), ("sha256:" + "2" * 64,))
     files = LayerFiles(lambda: split.open("rb"), lambda: ReadOnlyTree(str(tmp_path)).directory("."))
     whole = b"".join(
@@ -241,8 +241,8 @@ def test_a_layer_is_assembled_byte_for_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"not gzip", gzip.compress(b"{"), gzip.compress(b'{"type": "x"}\n'),
-     gzip.compress(b'{"type": 2, "payload": 5}\n')],
+    [b"", b"not gzip", gzip.compress(b"{", mtime=0), gzip.compress(b'{"type": "x"}\n', mtime=0),
+     gzip.compress(b'{"type": 2, "payload": 5}\n', mtime=0)],
 )  # fmt: skip
 def test_damaged_tar_split_data_is_an_error_or_empty(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "split"
@@ -261,7 +261,9 @@ def test_damaged_tar_split_data_is_an_error_or_empty(tmp_path: Path, data: bytes
 def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     raw = base64.b64encode(b"\xff").decode()
     path = tmp_path / "split"
-    path.write_bytes(gzip.compress(json.dumps({"type": 1, "name_raw": raw, "size": 1}).encode()))
+    path.write_bytes(
+        gzip.compress(json.dumps({"type": 1, "name_raw": raw, "size": 1}).encode(), mtime=0)
+    )
     with path.open("rb") as split:
         assert [entry.name_raw for entry in entries(split)] == [raw]
 
