@@ -70,7 +70,7 @@ def run(options: Options) -> int:
             if docker
             else _EngineAudit(Client(Settings.host), options, profile)
         )
-        with Progress("audit"):
+        with Progress("audit", timer=False):
             assessment = audit.assess(exemptions)
         failures: list[str] = []
         if options.on("fix"):

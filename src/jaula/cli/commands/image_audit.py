@@ -50,7 +50,7 @@ def run(options: Options) -> int:
     try:
         ids = {control.id for control in controls.PROFILE.controls}
         exemptions = audit.exemptions_of(options.text("exceptions"), ids)
-        with Progress("audit"):
+        with Progress("audit", timer=False):
             assessment = _assess(client, options, exemptions)
     except JaulaError as error:
         raise CliError(f"jaula: {error}", status=1) from None

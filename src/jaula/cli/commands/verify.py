@@ -10,6 +10,7 @@ from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import pods
 from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.main import Settings
+from jaula.cli.output.progress import Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def run(options: Options) -> int:
     if named or options.on("all"):
         if os.geteuid() != 0:
             _enter_namespaces(client)
-        reports = _containers(client, options)
+        with Progress("verify", timer=False):
+            reports = _containers(client, options)
     reports += host
     if not reports:
         print("jaula: no container is running", file=sys.stderr)

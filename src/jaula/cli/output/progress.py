@@ -33,35 +33,44 @@ class Progress:
     """The progress of one operation, as a context manager.
 
     ``title`` names it, as ``save``. ``total`` is in bytes, 0 if it is unknown. Nothing is printed
-    with ``quiet``.
+    with ``quiet``. With ``timer=False`` a terminal has the title without a time: for operations
+    whose own system calls a signal could interrupt.
     """
 
-    def __init__(self, title: str, *, total: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self, title: str, *, total: int = 0, quiet: bool = False, timer: bool = True
+    ) -> None:
         self._title = title
         self._total = total
         self._quiet = quiet
+        self._timer = timer
         self._count = 0
         self._start = 0.0
         self._drawn = False
         self._redraws = redraws(2)
 
     def __enter__(self) -> Progress:
-        if not self._quiet:
+        if not self._timer:
+            if not self._quiet and self._redraws:
+                self._drawn = True
+                _print(ERASE_LINE + f"{self._title} ...".encode())
+        elif not self._quiet:
             self._start = monotonic()
             sys.stdout.flush()
             self._previous = _signal.signal(_signal.SIGALRM, self._tick)
             first, interval = (
                 (FIRST, INTERVAL) if self._redraws else (PLAIN_INTERVAL, PLAIN_INTERVAL)
             )
-            _signal.setitimer(_signal.ITIMER_REAL, first, interval)
+            self._other_timer = _signal.setitimer(_signal.ITIMER_REAL, first, interval)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._quiet:
+        if self._timer and not self._quiet:
             _signal.setitimer(_signal.ITIMER_REAL, 0)
             _signal.signal(_signal.SIGALRM, self._previous)
-            if self._drawn and self._redraws:
-                _print(ERASE_LINE)
+            _signal.setitimer(_signal.ITIMER_REAL, *self._other_timer)
+        if self._drawn and self._redraws:
+            _print(ERASE_LINE)
 
     def add(self, count: int) -> None:
         """Count bytes."""
