@@ -299,6 +299,14 @@ class Replay:
 
 
 def _difference(expected: Sequence[str], actual: Sequence[str]) -> str:
+    absent = [
+        line
+        for line in expected
+        if not any(line_matches(line, output) for output in actual) and line.strip() != "..."
+    ]
+    if absent and len(actual) > 20:  # a table of which the document shows some rows
+        own = [line for line in actual if not line.endswith("holds")]
+        return "\n".join([*(f"  document: {line}" for line in absent), *own])
     document = "\n".join(f"  document: {line}" for line in expected)
     output = "\n".join(f"  output:   {line}" for line in actual[:60])
     return f"{document}\n{output}"
