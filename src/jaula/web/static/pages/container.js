@@ -2,7 +2,7 @@
 import {html, useQuery, useState, PageHead, Card, Facts, Badge, StateBadge, Tabs, Table, ErrorBox, Menu, Cell, Id, Copy, Empty, icon} from '../ui.js';
 import {t} from '../i18n.js';
 import {go} from '../router.js';
-import {ago, bytes, date} from '../format.js';
+import {ago, date, memory} from '../format.js';
 import {containerActions, addContainerWords} from './containers.js';
 import {Logs} from './container/logs.js';
 import {Terminals} from './container/terminal.js';
@@ -34,7 +34,10 @@ const words = {
     'container.owner': 'Owner',
     'container.profile': 'Profile',
     'container.isolation': 'Isolation',
-    'container.isolationAbout': 'Requested at its creation, from the outside in. The map shows what is in effect.',
+    'container.isolationAbout': 'Requested at its creation, from the outside in.',
+    'container.inEffect': 'What is in effect',
+    'container.why': 'Why is something refused?',
+    'container.usage': 'Usage over time',
     'container.noRelaxation': 'Nothing is relaxed.',
     'container.relaxed': ['{count} relaxation', '{count} relaxations'],
     'container.limits': 'Limits',
@@ -102,7 +105,10 @@ const words = {
     'container.owner': 'Propietario',
     'container.profile': 'Perfil',
     'container.isolation': 'Aislamiento',
-    'container.isolationAbout': 'Lo pedido al crearlo, de fuera adentro. El mapa muestra lo que está en vigor.',
+    'container.isolationAbout': 'Lo pedido al crearlo, de fuera adentro.',
+    'container.inEffect': 'Lo que está en vigor',
+    'container.why': '¿Por qué se rechaza algo?',
+    'container.usage': 'Uso en el tiempo',
     'container.noRelaxation': 'Nada está relajado.',
     'container.relaxed': ['{count} relajación', '{count} relajaciones'],
     'container.limits': 'Límites',
@@ -189,7 +195,7 @@ function Isolation({inspect}) {
       <ol>${layers.map(([name, state, text]) => html`<li class=${state}><span>${t(`container.layer.${name}`)}</span><span class="soft">${text}</span></li>`)}</ol>
     </div>
     ${relaxations.length > 0 && html`<p class="relaxations">${relaxations.map(value => html`<${Badge} kind="relaxed">${typeof value === 'string' ? value : JSON.stringify(value)}<//> `)}</p>`}
-    <p class="small faint">${t('container.isolationAbout')}</p>
+    <p class="small soft row"><span>${t('container.isolationAbout')}</span><a href=${`#/verify?c=${inspect.Id}`}>${t('container.inEffect')}</a><a href=${`#/why?c=${inspect.Id}`}>${t('container.why')}</a></p>
   <//>`;
 }
 
@@ -206,7 +212,7 @@ function Environment({values}) {
 
 function Overview({inspect}) {
   const {State: state, Config: config, HostConfig: host, NetworkSettings: network} = inspect;
-  const size = value => (value > 0 ? bytes(value) : t('container.unlimited'));
+  const size = value => (value > 0 ? memory(value) : t('container.unlimited'));
   const cpus = host.NanoCpus ? host.NanoCpus / 1e9 : host.CpuQuota > 0 ? host.CpuQuota / (host.CpuPeriod || 100000) : 0;
   const labels = Object.entries(config.Labels || {});
   const ports = Object.entries(network.Ports || {}).flatMap(([port, bindings]) => (bindings || []).map(binding => `${binding.HostIp.includes(':') ? `[${binding.HostIp}]` : binding.HostIp}:${binding.HostPort} → ${port}`));
@@ -227,7 +233,7 @@ function Overview({inspect}) {
         [t('container.owner'), inspect.Owner],
         [t('container.profile'), host.Profile && String(host.Profile).slice(0, 60)],
       ]} /><//>
-      <${Card} title=${t('container.limits')}><${Facts} rows=${[
+      <${Card} title=${t('container.limits')} actions=${html`<a class="small" href=${`#/stats?c=${inspect.Id}`}>${t('container.usage')}</a>`}><${Facts} rows=${[
         [t('container.memory'), size(host.Memory)],
         [t('container.swap'), size(host.MemorySwap)],
         [t('container.cpus'), cpus || t('container.unlimited')],
