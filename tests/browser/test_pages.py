@@ -145,6 +145,27 @@ def test_terminals_type_resize_and_stay_open(page: Page, container: str) -> None
     expect(screen).to_contain_text("exit code 3")
 
 
+def test_a_program_without_a_terminal_is_attached(
+    page: Page, engine: PrivateEngine, busybox: str
+) -> None:
+    program = "while read -r word; do echo got $word; done; echo bye"
+    body = {"Image": busybox, "Cmd": ["sh", "-c", program], "OpenStdin": True, "StdinOnce": True}
+    made = engine.request("POST", "/containers/create?name=plain", body).json()["Id"]
+    engine.request("POST", f"/containers/{made}/start")
+    try:
+        show(page, f"/containers/{made}?tab=terminal")
+        page.click("button:text-is('Attach')")
+        screen = page.locator(".xterm-rows")
+        expect(page.locator(".xterm-helper-textarea")).to_be_focused()
+        page.keyboard.type("one\n")
+        expect(screen).to_contain_text("got one")
+        page.keyboard.press("Control+d")
+        expect(screen).to_contain_text("bye")
+        expect(screen).to_contain_text("exit code 0")
+    finally:
+        engine.request("DELETE", f"/containers/{made}?force=1")
+
+
 def test_files_are_browsed_shown_and_uploaded(
     page: Page, engine: PrivateEngine, container: str, tmp_path: Path
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import os
 import pwd
@@ -13,110 +11,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from harness.oidc_issuer import ISSUER, KIDS, NOW, Issuer, b64, jwks, number, sign, token
 from jaula.errors import NotAuthorized, Unavailable
 from jaula.web import oidc
 from jaula.web.config import Oidc
 from jaula.web.oidc import Provider
 
-ISSUER = "https://login.example"
-NOW = 1_800_000_000.0
 CONFIG = Oidc(issuer=ISSUER, client_id="jaula", users={"alice@example.com": "root"})
-RSA = rsa.generate_private_key(65537, 2048)
-EC = ec.generate_private_key(ec.SECP256R1())
-ED = ed25519.Ed25519PrivateKey.generate()
-
-
-def b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def number(value: int) -> str:
-    return b64(value.to_bytes((value.bit_length() + 7) // 8 or 1))
-
-
-def jwks() -> list[dict[str, Any]]:
-    public, point = RSA.public_key().public_numbers(), EC.public_key().public_numbers()
-    return [
-        {"kty": "RSA", "kid": "rsa", "n": number(public.n), "e": number(public.e)},
-        {
-            "kty": "EC",
-            "kid": "ec",
-            "crv": "P-256",
-            "x": b64(point.x.to_bytes(32)),
-            "y": b64(point.y.to_bytes(32)),
-        },
-        {
-            "kty": "OKP",
-            "kid": "ed",
-            "crv": "Ed25519",
-            "x": b64(ED.public_key().public_bytes_raw()),
-        },
-    ]
-
-
-def sign(algorithm: str, data: bytes) -> bytes:
-    if algorithm == "RS256":
-        return RSA.sign(data, padding.PKCS1v15(), hashes.SHA256())
-    if algorithm == "PS256":
-        return RSA.sign(data, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
-    if algorithm == "ES256":
-        r, s = decode_dss_signature(EC.sign(data, ec.ECDSA(hashes.SHA256())))
-        return r.to_bytes(32) + s.to_bytes(32)
-    assert algorithm == "EdDSA"
-    return ED.sign(data)
-
-
-KIDS = {"RS256": "rsa", "PS256": "rsa", "ES256": "ec", "EdDSA": "ed"}
-
-
-def token(claims: dict[str, Any], algorithm: str = "RS256", **header: Any) -> str:
-    head = {"alg": algorithm, "kid": KIDS.get(algorithm, "rsa")} | header
-    signed = ".".join(b64(json.dumps(part).encode()) for part in (head, claims))
-    return f"{signed}.{b64(sign(algorithm, signed.encode()))}"
-
-
-class Issuer:
-    """A provider. ``claims`` and ``header`` change what its token says."""
-
-    def __init__(self) -> None:
-        self.claims: dict[str, Any] = {}
-        self.algorithm = "RS256"
-        self.header: dict[str, Any] = {}
-        self.token = ""
-        self.keys = jwks()
-        self.nonce = self.challenge = ""
-        self.requests: list[tuple[str, str]] = []
-        self.metadata = {
-            "issuer": ISSUER,
-            "authorization_endpoint": f"{ISSUER}/auth?tenant=1",
-            "token_endpoint": f"{ISSUER}/token",
-            "jwks_uri": f"{ISSUER}/keys",
-        }
-
-    def fetch(self, method: str, url: str, body: bytes | None, headers: dict[str, str]) -> bytes:
-        self.requests.append((method, url))
-        if url.endswith("openid-configuration"):
-            return json.dumps(self.metadata).encode()
-        if url.endswith("/keys"):
-            return json.dumps({"keys": self.keys}).encode()
-        form = parse_qs((body or b"").decode())
-        verifier = form["code_verifier"][0]
-        assert b64(hashlib.sha256(verifier.encode()).digest()) == self.challenge
-        assert form["code"] == ["the-code"]
-        claims = {
-            "iss": ISSUER,
-            "aud": "jaula",
-            "sub": "1",
-            "nonce": self.nonce,
-            "iat": NOW,
-            "exp": NOW + 300,
-            "email": "alice@example.com",
-        } | self.claims
-        made = self.token or token(claims, self.algorithm, **self.header)
-        return json.dumps({"id_token": made, "access_token": "x"}).encode()
 
 
 def login(issuer: Issuer, config: Oidc = CONFIG, **answer: str) -> Any:

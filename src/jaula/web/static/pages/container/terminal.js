@@ -89,7 +89,10 @@ class Session {
     this.socket = terminalSocket();
     const send = document_ => this.socket.readyState === WebSocket.OPEN && this.socket.send(JSON.stringify(document_));
     const encoder = new TextEncoder();
-    this.socket.onopen = () => send({container: this.container, ...this.options, rows: this.term.rows, cols: this.term.cols});
+    const {kind, cmd, user, plain} = this.options;
+    // Without a terminal in the container nothing translates the ends of lines.
+    this.term.options.convertEol = Boolean(plain);
+    this.socket.onopen = () => send({container: this.container, kind, cmd, user, rows: this.term.rows, cols: this.term.cols});
     let shown = 0;
     this.socket.onmessage = event => {
       if (typeof event.data === 'string') {
@@ -107,7 +110,10 @@ class Session {
       });
     };
     this.socket.onclose = () => this.finish(t('terminal.lost'));
-    this.term.onData(text => this.socket.readyState === WebSocket.OPEN && this.socket.send(encoder.encode(text)));
+    this.term.onData(text => {
+      if (plain && text === '\x04') send({eof: true});
+      else if (this.socket.readyState === WebSocket.OPEN) this.socket.send(encoder.encode(plain ? text.replaceAll('\r', '\n') : text));
+    });
     this.term.onBinary(text => this.socket.readyState === WebSocket.OPEN && this.socket.send(Uint8Array.from(text, c => c.charCodeAt(0))));
     this.term.onResize(({rows, cols}) => send({rows, cols}));
     this.changed();
@@ -183,7 +189,7 @@ export function Terminals({id, state, tty, stdin}) {
       <datalist id="shells"><option value="sh" /><option value="bash" /><option value="python3" /></datalist>
       <label class="field inline narrow"><span>${t('terminal.user')}</span><input value=${user} placeholder=${t('terminal.default')} onInput=${event => setUser(event.currentTarget.value)} spellcheck=${false} autocomplete="off" /></label>
       <button class="primary" disabled=${!running}>${icon('terminal', 16)} ${t('terminal.open')}</button>
-      <button type="button" disabled=${!running} title=${tty ? '' : t('terminal.noTty')} onClick=${() => open({kind: 'attach'})}>${t('terminal.attach')}</button>
+      <button type="button" disabled=${!running} title=${tty ? '' : t('terminal.noTty')} onClick=${() => open({kind: 'attach', plain: !tty})}>${t('terminal.attach')}</button>
       <span class="grow"></span>
       ${shown && html`<label class="search">${icon('search', 16)}<span class="hidden">${t('terminal.search')}</span><input type="search" placeholder=${t('terminal.search')} value=${find} onInput=${event => {
         setFind(event.currentTarget.value);
