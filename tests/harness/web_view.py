@@ -45,6 +45,7 @@ class WebView:
         self._settings.write_text(settings)
         self.log = Path(self._directory.name) / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.first_line = ""
 
     @property
     def url(self) -> str:
@@ -81,6 +82,7 @@ class WebView:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith(b"web view on"), (line, self.log.read_text())
+        self.first_line = line.decode()
 
     def stop(self) -> None:
         if self.process is not None:

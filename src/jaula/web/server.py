@@ -69,17 +69,28 @@ class WebServer:
         self.url = settings.url_of(config, host, port)
         self._own_links: Any = None  # WebLogins
 
-    def run(self, on_ready: Callable[[str], None], *, until_stdin_ends: bool = False) -> None:
-        """Serve until a signal. ``on_ready`` gets a link that logs in the user of this process.
+    def run(
+        self,
+        on_ready: Callable[[str], None],
+        *,
+        link: bool = False,
+        until_stdin_ends: bool = False,
+    ) -> None:
+        """Serve until a signal. ``on_ready`` is called once, when the engine knows the view.
+
+        It gets a link that logs in the user of this process; '' for a view of root without
+        ``link``.
 
         With ``until_stdin_ends`` the end of the standard input is the end, too. A view of root
         confines itself first.
         """
         if os.geteuid() == 0 and not confine():
             _log.warning("the kernel has no Landlock: this process could write files of root")
-        asyncio.run(self._run(on_ready, until_stdin_ends))
+        asyncio.run(self._run(on_ready, link, until_stdin_ends))
 
-    async def _run(self, on_ready: Callable[[str], None], until_stdin_ends: bool) -> None:
+    async def _run(
+        self, on_ready: Callable[[str], None], link: bool, until_stdin_ends: bool
+    ) -> None:
         static = StaticFiles()
         static.require_vendor()
         provider = None
@@ -110,7 +121,7 @@ class WebServer:
         loop = asyncio.get_running_loop()
         if until_stdin_ends:
             loop.add_reader(sys.stdin.fileno(), lambda: setattr(server, "should_exit", True))
-        follow = asyncio.create_task(self._follow_engine(on_ready))
+        follow = asyncio.create_task(self._follow_engine(on_ready, link))
         expire = asyncio.create_task(_expire(app))
         try:
             await server.serve(sockets=[self._socket])
@@ -119,15 +130,16 @@ class WebServer:
                 task.cancel()
             await asyncio.gather(follow, expire, return_exceptions=True)
 
-    async def _follow_engine(self, on_ready: Callable[[str], None]) -> None:
+    async def _follow_engine(self, on_ready: Callable[[str], None], link: bool) -> None:
         """Register at the engine, again after each of its restarts."""
         ready = False
         while True:
             try:
-                link = await self._register()
+                await self._register()
                 if not ready:
+                    link = link or self._own_links is not None  # only this process can make those
+                    on_ready(await self._create_link() if link else "")
                     ready = True
-                    on_ready(link)
                 answer = await self._engine.open("GET", '/events?filters={"type":["daemon"]}')
                 async for _ in answer.chunks():
                     pass
@@ -137,21 +149,24 @@ class WebServer:
                 _log.error("cannot register at the engine: %s", error)
             await asyncio.sleep(_RETRY)
 
-    async def _register(self) -> str:
-        """Register, and return a link for the user of this process."""
+    async def _register(self) -> None:
+        """Register at the engine, or prepare to make the links of an ordinary user here."""
         caller = await self._engine.document("GET", "/jaula/web/whoami")
         if caller["Admin"]:
             self._own_links = None
             await self._engine.document("PUT", "/jaula/web/server", None, {"Url": self.url})
-            link = await self._engine.document("POST", "/jaula/web/links")
-            return str(link["Url"])
-        from jaula.engine.authz.web_logins import WebLogins
+        elif self._own_links is None:
+            from jaula.engine.authz.web_logins import WebLogins
 
-        if self._own_links is None:
             self._own_links = WebLogins()
             self._own_links.url = self.url
-        code = self._own_links.create(_own_user())
-        return f"{self.url}/login#{code}"
+
+    async def _create_link(self) -> str:
+        """Return a link for the user of this process."""
+        if self._own_links is not None:
+            return f"{self.url}/login#{self._own_links.create(_own_user())}"
+        link = await self._engine.document("POST", "/jaula/web/links")
+        return str(link["Url"])
 
     async def _redeem(self, code: str) -> WebUser:
         """Return the user of a link.
@@ -209,7 +224,8 @@ def listen(host: str, port: int) -> socket.socket:
         sock.close()
         raise Unavailable(
             f"cannot listen on {host} port {port}: {error.strerror}",
-            hint="choose another one with --listen 127.0.0.1:PORT",
+            hint="a web view that runs is opened by jaula web --open; another address is chosen"
+            " with --listen 127.0.0.1:PORT",
         ) from None
     return sock
 

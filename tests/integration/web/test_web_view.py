@@ -164,10 +164,17 @@ def test_a_user_without_rights_gets_no_link_and_cannot_be_the_view(
     own = WebView(engine)  # a view of an ordinary user is for this user only
     try:
         own.start(user=ALICE, group=ALICE, extra_groups=[])
-        reply = Browser(own).request("POST", "/login", {"code": "x"})
-        assert reply.status == 403
+        browser = Browser(own)
+        assert browser.request("POST", "/login", {"code": "x"}).status == 403
+        code = own.first_line.strip().partition("#")[2]
+        assert browser.request("POST", "/login", {"code": code}).status == 204
+        browser.begin()
+        assert browser.api("GET", "/jaula/web/whoami").json()["Caller"] == str(ALICE)
+        assert browser.api("POST", "/volumes/create", {"Name": "own"}).status == 201
     finally:
         own.stop()
+    (created,) = [e for e in audit_lines(engine) if e["action"] == "volume create"]
+    assert (created["uid"], created["via"]) == (ALICE, "web")
 
 
 def test_events_and_logs_share_one_websocket(root: Browser, busybox: str) -> None:

@@ -100,15 +100,16 @@ def _serve(options: Options) -> int:
 
     def ready(link: str) -> None:
         if child:
-            logging.getLogger("jaula.web").info("web view on %s", link.partition("/login")[0])
+            logging.getLogger("jaula.web").info("web view on %s", server.url)
         elif options.on("open"):
             _open(link)
         else:
-            print(f"web view on {server.url}, log in with: jaula web --open", flush=True)
+            how = f"within 60 seconds: {link}" if link else "with: jaula web --open"
+            print(f"web view on {server.url}, log in {how}", flush=True)
 
     try:
         server = WebServer(_config(options), address.text.removeprefix("unix://"))
-        server.run(ready, until_stdin_ends=child)
+        server.run(ready, link=options.on("open"), until_stdin_ends=child)
     except JaulaError as error:
         raise CliError(f"jaula: {error}", status=error.exit_code) from None
     except KeyboardInterrupt:
@@ -135,7 +136,7 @@ def _config(options: Options) -> WebConfig:
 
 
 COMMAND = Command(
-    "jaula web [OPTIONS]",
+    "[OPTIONS]",
     "Show the engine in a browser",
     run,
     flags=(
