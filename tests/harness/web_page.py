@@ -127,7 +127,7 @@ class Frames(NamedTuple):
 
 def frames(browser: Browser, page: Page, seconds: float) -> Frames:
     """Measure the frames of a page for some time."""
-    categories = ["toplevel", "devtools.timeline", "blink.user_timing"]
+    categories = ["devtools.timeline", "disabled-by-default-devtools.timeline"]
     browser.start_tracing(page=page, categories=categories)
     intervals = page.evaluate(_INTERVALS, seconds * 1000)
     events = json.loads(browser.stop_tracing())["traceEvents"]
@@ -143,7 +143,7 @@ def frames(browser: Browser, page: Page, seconds: float) -> Frames:
             continue
         if event["name"] == "FireAnimationFrame":
             begins.append(event["ts"])
-        elif event["name"].endswith("RunTask") and "tdur" in event:
+        elif event["name"] == "RunTask" and "tdur" in event:
             tasks.append((event["ts"], event["tdur"]))
     begins.sort()
     work = [0.0] * (len(begins) + 1)

@@ -10,6 +10,7 @@ export const LAYERS = [
 /** Verdicts, the worst one first. */
 export const VERDICTS = ['fails', 'unknown', 'relaxed', 'holds'];
 
+const COLLATOR = new Intl.Collator(undefined, { numeric: true });
 const ORDER = new Map(LAYERS.map((name, index) => [name, index]));
 
 /** Return the layers of a document in the order of the drawing. */
@@ -130,7 +131,7 @@ export function group(entries, way) {
     groups.get(name).push(entry);
   }
   return [...groups].sort(([a], [b]) => (a === '') - (b === '')
-    || a.localeCompare(b, undefined, { numeric: true }));
+    || COLLATOR.compare(a, b));
 }
 
 /** Return the name of a container of the list. */

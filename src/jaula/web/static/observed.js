@@ -19,9 +19,12 @@ export const FIELDS = [
 /** Field numbers of a sample. */
 export const F = Object.fromEntries(FIELDS.map((name, index) => [name, index]));
 
+const ORDER = new Intl.Collator(undefined, { numeric: true });
+
 class Observed {
   constructor() {
     this.containers = new Map(); // by id: {entry, isolation, samples: [[time, values]]}
+    this.sorted = null; // the containers of the list, by name
     this.changes = []; // newest first: {id, name, time, ...change}
     this.host = null;
     this.error = '';
@@ -71,6 +74,7 @@ class Observed {
     this.close?.();
     this.close = null;
     this.containers.clear();
+    this.sorted = null;
     this.changes = [];
     this.ready = false;
   }
@@ -98,6 +102,7 @@ class Observed {
     const listed = new Set(entries.map((entry) => entry.Id));
     for (const id of [...this.containers.keys()]) if (!listed.has(id)) this.containers.delete(id);
     for (const entry of entries) this.known(entry.Id).entry = entry;
+    this.sorted = null;
     this.emit('list');
   }
 
@@ -115,6 +120,7 @@ class Observed {
     else if (document.Type === 'isolation') this.takeIsolation(document);
     else if (document.Type === 'removed') {
       this.containers.delete(document.Id);
+      this.sorted = null;
       this.emit('list');
     }
   }
@@ -127,7 +133,7 @@ class Observed {
       if (seen.has(change.Time + change.Id)) continue;
       this.changes.unshift({ ...change, container: document.Id, name: document.Name });
     }
-    this.changes.sort((a, b) => b.Time.localeCompare(a.Time));
+    this.changes.sort((a, b) => (a.Time < b.Time) - (a.Time > b.Time));
     this.changes.length = Math.min(this.changes.length, 200);
     if (!known.entry) this.readSoon();
     this.emit('isolation', document.Id);
@@ -146,8 +152,9 @@ class Observed {
 
   /** Return the containers of the list, sorted by name. */
   entries() {
-    return [...this.containers.values()].filter((each) => each.entry).map((each) => each.entry)
-      .sort((a, b) => (a.Names?.[0] ?? '').localeCompare(b.Names?.[0] ?? '', undefined, { numeric: true }));
+    this.sorted ??= [...this.containers.values()].filter((each) => each.entry)
+      .map((each) => each.entry).sort((a, b) => ORDER.compare(a.Names?.[0] ?? '', b.Names?.[0] ?? ''));
+    return this.sorted;
   }
 
   /** Return the newest sample of a container, or null. */

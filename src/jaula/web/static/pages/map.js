@@ -20,6 +20,7 @@ await style('pages/map.css');
 export const mapHref = (id, layer = '') => `#/map?c=${id.slice(0, 12)}${layer ? `&layer=${layer}` : ''}`;
 
 const SIZES = ['small', 'medium', 'large'];
+const LEVELS = 6; // of brightness of a core
 const FILTERS = ['all', 'holds', 'relaxed', 'fails'];
 
 /** Return the size of tiles that suits a number of containers. Pure. */
@@ -71,11 +72,11 @@ function pulse(root) {
   for (const tile of root.querySelectorAll('.tile')) {
     const values = observed.latest(tile.dataset.id);
     const level = values ? Math.min(1, Math.sqrt(values[F.cpu] / 100)) : 0;
-    const step = Math.round(level * 20) / 20;
-    if (tile.pulse !== step) {
-      tile.pulse = step;
-      tile.querySelector('.work').style.opacity = String(step);
-    }
+    const step = Math.round(level * LEVELS) / LEVELS;
+    if (tile.pulse === step) continue;
+    tile.pulse = step;
+    tile.work ??= tile.querySelector('.work');
+    tile.work.style.opacity = String(step);
   }
 }
 
