@@ -148,7 +148,7 @@ function ReachPage({ query }) {
     return () => { off(); end(); };
   }, []);
   const entries = observed.entries();
-  if (!networks) return html`<${PageHead} title=${t('reach.title')} about=${t('networks.lead')} /><${ErrorBox} error=${error} />`;
+  if (!networks || !observed.ready) return html`<${PageHead} title=${t('reach.title')} about=${t('networks.lead')} /><${ErrorBox} error=${error} />`;
   const fresh = model(entries, networks, observed.containers);
   const wanted = query.get('c');
   const chosen = ['host', 'outside'].includes(wanted) ? wanted
