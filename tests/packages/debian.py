@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.engine import PROJECT
-
+PROJECT = Path(__file__).parents[2]
 PACKAGES = PROJECT / "dist/upgrade"
 OLD, NEW = PACKAGES / "old", PACKAGES / "new"
 # Changed by every program, or by dpkg for each package.
@@ -23,6 +22,7 @@ AUTOMATIC = {"/proc/sys/fs/binfmt_misc"}  # mounted by the first program that lo
 def run(*words: str | Path, check: bool = True, timeout: float = 600) -> str:
     """Run a command and return its output, with the errors."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    environment["SYSTEMD_BUS_TIMEOUT"] = "300"  # seconds; the machine is emulated
     done = subprocess.run(
         [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False, env=environment,

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.engine import PROJECT
 from packages import debian
-from packages.debian import NEW, OLD, run
+from packages.debian import NEW, OLD, PROJECT, run
 
 pytestmark = [
     pytest.mark.vm,
@@ -34,6 +33,7 @@ pytestmark = [
 ]
 
 COUNT = int(os.environ.get("JAULA_UPGRADE_CONTAINERS", "50"))
+LIMIT = float(os.environ.get("JAULA_INSTALL_LIMIT", "60"))  # seconds, on an idle host
 INTERVAL = 0.05  # seconds between two lines of a container
 IMAGE = PROJECT / ".venv/test-images/busybox.tar"
 # `read` waits without a new process.
@@ -72,7 +72,7 @@ def test_first_container_after_the_installation(
     assert run("jaula", "run", "--rm", "busybox", "echo", "hello") == "hello\n"
     end = time.monotonic()
     report.append(f"install {installed - begin:.0f} s, first container {end - begin:.0f} s")
-    assert end - begin < 60
+    assert end - begin < LIMIT
     assert debian.is_active("jaula.service") and debian.is_active("jaula.socket")
     group = run("getent", "group", "jaula").split(":")[2]
     socket_status = Path("/run/jaula/jaula.sock").stat()
@@ -104,7 +104,7 @@ def test_upgrade_keeps_containers_and_every_line_of_their_logs(report: list[str]
     written = len(lines_of(names[0])) - counts[names[0]]
     assert written > 10
     report.append(
-        f"upgrade under {COUNT} containers {seconds:.0f} s; one of them wrote {written} lines"
+        f"upgrade under {COUNT} containers {seconds:.0f} s; one wrote {written} lines meanwhile"
     )
 
 
