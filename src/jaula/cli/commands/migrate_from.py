@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 ENGINES = ("docker", "podman")
 _SOCKET = "unix:///var/run/docker.sock"
 _INTERVAL = 0.2  # seconds between two lines of progress on a terminal
-_SPACE = 64 << 20  # bytes that stay free on the disk
 
 
 def run(options: Options) -> int:
@@ -230,7 +229,10 @@ def _converted(error: EngineError) -> JaulaError:
 def _print_plan(decided: Plan, *, quiet: bool) -> None:
     from jaula.migrate_from.plan import Action
 
-    print(f"{decided.engine} {decided.version}, {decided.root}")
+    print(f"{' '.join(filter(None, (decided.engine, decided.version)))}, {decided.root}")
+    if not decided.items:
+        print("nothing is selected, or the source has no objects")
+        return
     lines = ["KIND\tNAME\tACTION\tSIZE\tREMARK"]
     for item in decided.items:
         if quiet and item.action in (Action.PRESENT, Action.LEAVE):
@@ -253,7 +255,7 @@ def _print_plan(decided: Plan, *, quiet: bool) -> None:
         if decided.selected(action)
     ]
     free = "" if decided.free < 0 else f" of {bytes_size(decided.free)} free"
-    print(f"{', '.join(counts) or 'nothing is selected'};", end=" ")
+    print(f"{', '.join(counts)};", end=" ")
     print(f"disk {bytes_size(decided.space)}{free}, about {_duration(decided.seconds)}")
 
 
