@@ -508,6 +508,20 @@ def test_images_and_volumes_can_be_denied_to_a_user(guarded: PrivateEngine) -> N
     assert restricted.request("POST", "/volumes/create", {"Name": "v"}).status == 403
 
 
+def test_files_with_owners_of_the_host_are_roots_to_import(
+    guarded: PrivateEngine, member: ApiUser
+) -> None:
+    """Neither a volume nor a container gets files with any owner from a user."""
+    reply = member.request("POST", "/jaula/volumes/import?name=imported", bytes(1024))
+    assert reply.status == 403
+    assert "import volumes" in reply.json()["message"]
+    assert guarded.request("GET", "/volumes/imported").status == 404
+    assert member.create("busybox", "importing").status == 201
+    reply = member.request("POST", "/jaula/containers/importing/import?name=other", bytes(1024))
+    assert reply.status == 403
+    assert guarded.request("DELETE", "/containers/importing").status == 204
+
+
 MAKES_A_VOLUME: list[dict[str, Any]] = [
     {"HostConfig": {"Binds": ["made-by-bind:/v"]}},
     {"HostConfig": {"Binds": ["/v"]}},

@@ -92,20 +92,35 @@ def only_once(target: str) -> Iterator[None]:
     directory = "/run/lock" if is_root else os.environ.get("XDG_RUNTIME_DIR") or "/run/lock"
     name = hashlib.sha256(target.encode()).hexdigest()[:16]
     path = f"{directory}/jaula-migrate-from-{name}.lock"
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = _locked(path)
     try:
-        descriptor = os.open(path, flags, 0o600)
-    except OSError as error:
-        raise Conflict(f"cannot open the lock {path}: {error.strerror}") from None
-    try:
+        yield
+    finally:
+        os.unlink(path)  # before the lock is released: see _locked
+        os.close(descriptor)
+
+
+def _locked(path: str) -> int:
+    """Return a descriptor of the file at ``path``, which is locked.
+
+    A holder removes the file. So a file that was opened before that is not the lock any more.
+
+    :raises Conflict: when another process has the lock.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Conflict(f"cannot open the lock {path}: {error.strerror}") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
         except BlockingIOError:
+            os.close(descriptor)
             raise Conflict(
                 "another jaula migrate-from fills this engine", hint="wait until it has ended"
             ) from None
-        yield
-    finally:
         os.close(descriptor)
 
 

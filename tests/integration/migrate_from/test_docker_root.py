@@ -402,6 +402,14 @@ def test_two_runs_at_once_are_refused(
         done = jaula("migrate-from", "docker", "--root", str(root.path), "--yes")
     assert done.returncode == 1
     assert "another jaula migrate-from" in done.stderr
+    assert migrate(jaula, root)["Status"] == 0
+    assert not list(Path("/run/lock").glob(f"jaula-migrate-from-{_lock(clean)}*"))
+
+
+def _lock(request: Callable[..., Any]) -> str:
+    from harness.docker_root import digest
+
+    return digest(request("GET", "/info")["ID"].encode())[:16]
 
 
 def test_a_truncated_archive_makes_no_volume(
