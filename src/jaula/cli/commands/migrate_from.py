@@ -98,8 +98,10 @@ def _execute(
     options: Options,
 ) -> Sequence[Outcome]:
     from jaula.migrate_from.execute import Executor
+    from jaula.migrate_from.plan import Action
 
-    progress = _Progress(quiet=options.on("quiet") or options.on("json"))
+    quiet = options.on("quiet") or options.on("json")
+    progress = _Progress(len(decided.selected(Action.TAKE)), quiet=quiet)
     executor = Executor(api, source, inventory, decided, wishes, progress)
     executor.run()
     if options.on("start"):
@@ -292,9 +294,14 @@ def _is_confirmed(taken: int, total: int) -> bool:
 
 
 class _Progress:
-    """One line for each object: on a terminal with the bytes sent so far, else when it is done."""
+    """One line for each object: on a terminal with the bytes sent so far, else when it is done.
 
-    def __init__(self, *, quiet: bool) -> None:
+    ``total`` is the number of objects.
+    """
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        self._total = total
+        self._done = 0
         self._quiet = quiet
         self._live = redraws(2)
         self._label = ""
@@ -302,7 +309,7 @@ class _Progress:
         self._began = self._shown = 0.0
 
     def begin(self, item: Item, count: int = 1) -> None:
-        self._label = f"{item.kind} {_shown(item.name)}"
+        self._label = f"[{self._done + 1}/{self._total}] {item.kind} {_shown(item.name)}"
         if count > 1:
             self._label += f" and {count - 1} more"
         self._sent = 0
@@ -315,6 +322,7 @@ class _Progress:
             self._draw()
 
     def end(self, outcome: Outcome) -> None:
+        self._done += 1
         if self._quiet and not outcome.error:
             return
         item = outcome.item
