@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
+from harness.registry import Registry
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -166,6 +167,28 @@ def test_exec_has_a_span_of_the_runtime(traced: PrivateEngine, collector: Collec
     (action,) = collector.named("exec start")
     (runtime,) = collector.named("exec runtime")
     assert runtime.parent_span_id == action.span_id
+
+
+def test_a_pull_has_spans_of_its_layers(
+    traced: PrivateEngine, collector: Collector, tmp_path: Path
+) -> None:
+    with Registry(tmp_path) as registry:
+        name = f"{registry.name}/traced:1"
+        for words in (("tag", "busybox", name), ("push", "-q", name), ("rmi", name)):
+            done = traced.cli("jaula", *words)
+            assert done.returncode == 0, (words, done.stderr)
+        traced.cli("jaula", "rm", "-f", "web")
+        assert traced.cli("jaula", "rmi", "-f", "busybox").returncode == 0
+        traced.cli("jaula", "system", "prune", "-a", "-f")
+        assert traced.cli("jaula", "pull", "-q", name).returncode == 0
+    (pull,) = collector.named("image pull")
+    assert attributes(pull)["engine.object"] == name
+    for kind in ("layer download", "layer unpack"):
+        layers = collector.named(kind)
+        assert {span.trace_id for span in layers} == {pull.trace_id}
+        assert all(attributes(span)["layer.digest"].startswith("sha256:") for span in layers)
+    downloads = collector.named("layer download")
+    assert {span.parent_span_id for span in downloads} == {pull.span_id}
 
 
 def test_a_collector_that_never_answers_delays_nothing(
