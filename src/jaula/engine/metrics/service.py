@@ -1,8 +1,8 @@
 """The pages of ``/metrics``: one collection at a time, kept for a second.
 
-A collection has three parts: the event loop lists the running containers, a thread reads their
-files, and the same thread writes the page. So the event loop is never busy for longer than the
-list takes. Clients that ask during a collection wait for the same one.
+The event loop lists the running containers, a thread reads their files, and a thread writes the
+page. So the event loop is never busy for longer than the list takes. Clients that ask during a
+collection wait for the same one, also if they ask for another format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import resource
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaula import __version__, metrics
 from jaula.engine.metrics import exposition
@@ -64,7 +64,8 @@ class Metrics:
         self._collector = Collector(PodStats(services), str(services.config.paths.root))
         self._relaxations = RelaxationCache()
         self._pages: dict[tuple[str, bool], bytes] = {}
-        self._written = float("-inf")  # time.monotonic() of the pages
+        self._collection: _Collection | None = None
+        self._collected_at = float("-inf")  # time.monotonic()
         self._running: asyncio.Task[None] | None = None
         self._last_scrape = float("-inf")
         self._lag: asyncio.TimerHandle | None = None
@@ -77,28 +78,34 @@ class Metrics:
         self._last_scrape = time.monotonic()
         self._measure_lag()
         key = (format, compressed)
-        while time.monotonic() - self._written > MAX_AGE or key not in self._pages:
+        while (page := self._pages.get(key)) is None or self._is_old():
             if self._running is None:
-                self._running = awaited_task(self._collect(key))
+                self._running = awaited_task(self._make(key))
             await asyncio.shield(self._running)
-        return self._pages[key]
+        return page
+
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._collected_at > MAX_AGE
 
     def close(self) -> None:
         """Stop the timer."""
         if self._lag is not None:
             self._lag.cancel()
 
-    async def _collect(self, key: tuple[str, bool]) -> None:
-        """Write the page of ``key``; the others are written when they are asked for."""
+    async def _make(self, key: tuple[str, bool]) -> None:
+        """Write the page of ``key``, from the last collection unless it is old."""
         try:
-            started = time.monotonic()
-            running = targets(self._services, self._services.config.metrics_labels)
-            facts = self._facts(running)
-            page = await in_own_thread(functools.partial(self._write, running, facts, *key))
-            self._pages = {key: page}
-            self._written = time.monotonic()
-            metrics.SCRAPES.observe(self._written - started)
-            self._collector.start_walk(running)
+            if self._collection is None or self._is_old():
+                started = time.monotonic()
+                running = targets(self._services, self._services.config.metrics_labels)
+                facts = self._facts(running)
+                work = functools.partial(self._collect, running, facts)
+                self._collection = await in_own_thread(work)
+                self._pages, self._collected_at = {}, time.monotonic()
+                metrics.SCRAPES.observe(self._collected_at - started)
+                self._collector.start_walk(running)
+            write = functools.partial(_write, self._collection, *key)
+            self._pages[key] = await in_own_thread(write)
         finally:
             self._running = None
 
@@ -150,6 +157,8 @@ class Metrics:
         def measure() -> None:
             self._lag = None
             metrics.LOOP_LAG.observe(max(0.0, loop.time() - due))
+            if self._running is None and self._is_old():
+                self._pages, self._collection = {}, None  # some megabytes
             if time.monotonic() - self._last_scrape < _LAG_PERIOD:
                 self._measure_lag()
 
@@ -157,9 +166,7 @@ class Metrics:
 
     # -- in a thread ------------------------------------------------------------------------------
 
-    def _write(
-        self, running: Sequence[Target], facts: EngineFacts, format: str, compressed: bool
-    ) -> bytes:
+    def _collect(self, running: Sequence[Target], facts: EngineFacts) -> _Collection:
         records = [target.container.record for target in running]
         self._relaxations.update(records)
         kinds = [self._relaxations.of(record) for record in records]
@@ -168,21 +175,10 @@ class Metrics:
             unrelaxed=sum(not row for row in kinds),
             process=_process(facts.process),
         )
-        slices = Slices()
-        samples = self._collector.collect(running, slices)
+        samples = self._collector.collect(running, Slices())
         refused = self._refused_packets(running)
         own = container_metrics(self._relaxations, refused, facts.isolation)
-        parts = []
-        for family in _families(samples, own, facts):
-            parts.append(exposition.encode(family, format))
-            slices.step()
-        parts.append(exposition.end(format))
-        page = "".join(parts).encode()
-        if not compressed:
-            return page
-        from isal import igzip
-
-        return igzip.compress(page, _GZIP_LEVEL)
+        return _Collection(samples, own, facts)
 
     def _with_files(self, facts: EngineFacts) -> EngineFacts:
         """Return the facts with those of the engine's files and their file system."""
@@ -215,6 +211,30 @@ class Metrics:
                 _log.warning("refused packets are not counted: %s", error)
             self._refused_read = time.monotonic()
         return self._refused
+
+
+class _Collection(NamedTuple):
+    """What a page is written from, in any format."""
+
+    samples: Sequence[Sample]
+    own: Sequence[Metric]
+    facts: EngineFacts
+
+
+def _write(collection: _Collection, format: str, compressed: bool) -> bytes:
+    """Return a page."""
+    slices = Slices()
+    parts = []
+    for family in _families(*collection):
+        parts.append(exposition.encode(family, format))
+        slices.step()
+    parts.append(exposition.end(format))
+    page = "".join(parts).encode()
+    if not compressed:
+        return page
+    from isal import igzip
+
+    return igzip.compress(page, _GZIP_LEVEL)
 
 
 def _families(
