@@ -75,14 +75,17 @@ class Metrics:
 
     async def page(self, format: str, *, compressed: bool) -> bytes:
         """Return a page in one of the formats of :mod:`.exposition`, in gzip if ``compressed``."""
-        self._last_scrape = time.monotonic()
+        asked = self._last_scrape = time.monotonic()
         self._measure_lag()
         key = (format, compressed)
-        while (page := self._pages.get(key)) is None or self._is_old():
+        while True:
+            page = self._pages.get(key)
+            # On a busy machine a page may be old when it is written.
+            if page is not None and (not self._is_old() or self._collected_at >= asked):
+                return page
             if self._running is None:
                 self._running = awaited_task(self._make(key))
             await asyncio.shield(self._running)
-        return page
 
     def _is_old(self) -> bool:
         return time.monotonic() - self._collected_at > MAX_AGE
