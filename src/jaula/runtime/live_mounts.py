@@ -78,6 +78,10 @@ def change(
             init_exec.become_root()
         root = fd_stack.add(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         _Change(step.RootfsContext(root, prepared), request, label).run()
+    except RuntimeFailure as failure:
+        if isinstance(failure.__cause__, OSError):
+            failure.errno = failure.__cause__.errno or 0
+        raise
     except OSError as error:
         raise RuntimeFailure(
             f"mounts: {error.strerror} ({error.filename})", errno=error.errno or 0

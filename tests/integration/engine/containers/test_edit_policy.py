@@ -130,7 +130,7 @@ def test_a_mount_of_a_user_has_that_users_rights_and_follows_no_link(
 ) -> None:
     own = containers[MOUNTER]
     reply = edit(guarded, MOUNTER, own, Mounts=bind(ground / "open/link"))
-    assert reply.status >= 400, reply
+    assert (reply.status, "symbolic link" in reply.json()["message"]) == (400, True), reply
     assert edit(guarded, MOUNTER, own, Mounts=bind(ground / "host")).status == 403
     assert edit(guarded, MOUNTER, own, Mounts=bind(ground / "open/own")).status == 200
     guarded.cli("jaula", "exec", own, "sh", "-c", "echo x > /host/file")
@@ -145,9 +145,10 @@ def test_refusals_are_in_the_audit_log(
     guarded: PrivateEngine, containers: dict[int, str], ground: Path
 ) -> None:
     edit(guarded, MEMBER, containers[MEMBER], Mounts=bind(ground / "open"))
-    files = [file for file in sorted((guarded.root / "lib/audit").iterdir()) if file.is_file()]
-    text = "".join(file.read_text(errors="replace") for file in files)
+    files = (guarded.root / "lib/audit/refused").iterdir()
+    text = "".join(file.read_text(errors="replace") for file in sorted(files) if file.is_file())
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    last = next(line for line in reversed(lines) if line.get("action") == "container edit")
-    assert (last["uid"], last["status"]) == (MEMBER, 403)
-    assert last["argv"] == [f"mount bind {ground / 'open'} at /host"]
+    expected = (MEMBER, "container edit", 403, [f"mount bind {ground / 'open'} at /host"])
+    assert expected in [
+        (line.get("uid"), line.get("action"), line["status"], line.get("argv")) for line in lines
+    ]
