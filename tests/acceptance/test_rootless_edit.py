@@ -56,6 +56,3 @@ def test_ports_mounts_and_networks_change(host: RootlessHost, box: str) -> None:
     assert host.jaula("port", box).stdout == ""
     host.jaula("restart", "-t", "0", box)
     assert " /memory " in host.jaula("exec", box, "cat", "/proc/self/mountinfo").stdout
-    host.jaula("rm", "-f", box)
-    host.jaula("network", "rm", "second")
-    host.jaula("volume", "rm", "data")
