@@ -251,7 +251,7 @@ class _Steps:
                 self._restore_ports(before, ports)
             await shielded(_undo(self._services, self._starter, container, intent))
             self._services.volume_mounts.leave_mounts(container, self._mounts)
-            if exited and not isinstance(error, InvalidRequest):
+            if exited:
                 raise not_running(container) from error
             if isinstance(error, RuntimeFailure):
                 raise _as_answer(error) from error

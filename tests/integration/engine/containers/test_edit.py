@@ -226,15 +226,13 @@ def test_a_container_that_swaps_its_paths_gets_no_mount_outside(
     )
     with running(engine, busybox, "sh", "-c", script) as name:
         masks = [path for path in mounted(engine, name) if path.startswith(("/proc", "/sys"))]
-        done = 0
-        for _ in range(25):
+        for _ in range(12):
             reply = edit(engine, name, Mounts=[
                 {"Type": "bind", "Source": str(tmp_path), "Target": "/a/in/m"}])  # fmt: skip
             assert reply.status in (200, 400, 409, 500, 503), reply
             if reply.status == 200:
                 for _ in range(200):
                     if edit(engine, name, Unmount=["/a/in/m"]).status == 200:
-                        done += 1
                         break
         now = [path for path in mounted(engine, name) if path.startswith(("/proc", "/sys"))]
         assert now == masks
@@ -289,7 +287,6 @@ def test_a_container_that_ends_is_a_clear_error(engine: PrivateEngine, busybox: 
                 name,
                 Mounts=[{"Type": "tmpfs", "Target": "/memory"}],
                 Publish={"80/tcp": [{"HostIp": "127.0.0.1"}]},
-                Connect={},
                 Update={"Memory": 64 << 20},
             )
             end.wait()
