@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Options
+from jaula.cli.commands.run import STATUS_BY_WORDS
 from jaula.cli.containers.attach import detach_keys_of, start_attached
 from jaula.cli.errors import CliError, EngineError
 
@@ -74,7 +75,11 @@ def run(
     session = ""
 
     def start() -> None:
-        client.request("POST", f"/containers/{session}/start")
+        try:
+            client.request("POST", f"/containers/{session}/start")
+        except EngineError as error:
+            statuses = (status for words, status in STATUS_BY_WORDS if words in error.reason)
+            raise CliError(error.message, status=next(statuses, 1)) from None
 
     try:
         created = client.document("POST", "/containers/create", (), body | {"Image": image})

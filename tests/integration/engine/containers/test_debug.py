@@ -267,6 +267,8 @@ def test_a_target_is_another_process_with_its_own_root(engine: PrivateEngine, bu
 def test_an_image_and_a_stopped_container_are_copies(engine: PrivateEngine, bare: str) -> None:
     before = images_of(engine)
     assert "sleep" in output(engine, bare, "ls", "/").split()
+    assert debug(engine, bare, "sh", "-c", "exit 5").returncode == 5
+    assert debug(engine, bare, "nothing-of-this-name").returncode == 127
     name = unique("stopped")
     engine.cli("jaula", "run", "--name", name, "busybox", "sh", "-c", "echo kept > /made")
     try:
