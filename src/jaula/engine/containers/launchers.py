@@ -164,14 +164,14 @@ def programs(root: int, directories: Iterable[str]) -> Iterator[tuple[str, Progr
 def _program(root: int, path: str) -> Program | None:
     """Return the program at a path of an image; None if it cannot be executed from elsewhere."""
     try:
-        fd = _open(root, path, os.O_RDONLY | os.O_NONBLOCK)
+        fd = _open(root, path, os.O_PATH)  # opening a device of the image could do something
     except OSError:
         return None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or not status.st_mode & 0o111:
             return None
-        real, head = _real_path(fd), os.pread(fd, _HEAD, 0)
+        real, head = _real_path(fd), _head(fd)
         if head.startswith(b"#!"):
             words = tuple(os.fsdecode(head[2:].split(b"\n", 1)[0]).split(None, 1))
             interpreter = _program(root, words[0]) if words and words[0] != path else None
@@ -193,6 +193,15 @@ def _program(root: int, path: str) -> Program | None:
         return None
     finally:
         os.close(fd)
+
+
+def _head(fd: int) -> bytes:
+    """Return the beginning of a regular file that is open as ``O_PATH``."""
+    readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.pread(readable, _HEAD, 0)
+    finally:
+        os.close(readable)
 
 
 def loader_of(head: bytes) -> str | None:
