@@ -204,7 +204,6 @@ def test_containers_of_a_pod_share_its_namespaces_and_volumes(
     id_file = tmp_path / "pod-id"
     flags = ("--name", "duo", "-v", "/both", "--pod-id-file", id_file)
     assert jaula("pod", "create", *flags).returncode == 0
-    jaula("pod", "start", "duo")
     server = "echo x > /both/f; httpd -f -p 8000 -h /both"
     assert jaula("run", "-d", "--pod", "duo", "--name", "srv", busybox, "sh", "-c", server).stdout
     wget = "until wget -qO- localhost:8000/f; do sleep 0.1; done; hostname; cat /both/f"

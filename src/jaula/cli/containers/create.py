@@ -77,7 +77,10 @@ def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
             ref = select.read_id(path)
         except FileNotFoundError:
             raise CliError(f"{path} does not exist: the pod was not created", status=125) from None
-    pods.join(body, pods.find(client, ref))
+    pod = pods.find(client, ref)
+    if options.command.path.endswith("run"):
+        pods.start(client, pod, infra_only=True)
+    pods.join(body, pod)
 
 
 def _remove_former(client: Client, name: str, cidfile: str) -> None:
