@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ pytestmark = [
 UNITS = Path("/etc/jaula/systemd")
 SYSTEM = Path("/run/systemd/system")
 GENERATOR = Path("/run/systemd/system-generators/jaula-system-generator")
+LIBRARY = Path("/usr/local/lib/jaula-generator")
 SECONDS = 300.0  # emulation is slow
 LIMITS = "[Service]\nTimeoutStartSec=600\nTimeoutStopSec=300\n"
 
@@ -72,9 +72,12 @@ def jaula(*words: str) -> str:
 def installation() -> Iterator[None]:
     Path("/usr/bin/jaula").symlink_to(PROJECT / "jaula")
     GENERATOR.parent.mkdir(parents=True, exist_ok=True)
-    code = f"import sys; sys.path.insert(0, {str(PROJECT / 'src')!r}); "
+    # systemd runs generators with a /tmp of their own, and the tree is there.
+    shutil.copytree(PROJECT / "src" / "jaula" / "quadlet", LIBRARY / "jaula" / "quadlet")
+    shutil.copy(PROJECT / "src" / "jaula" / "__init__.py", LIBRARY / "jaula")
+    code = f"import sys; sys.path.insert(0, {str(LIBRARY)!r})\n"
     code += "from jaula.quadlet.generator import main; sys.exit(main())"
-    GENERATOR.write_text(f"#!{sys.executable} -ISXutf8\n{code}\n")
+    GENERATOR.write_text(f"#!/usr/bin/python3 -ISXutf8\n{code}\n")
     GENERATOR.chmod(0o755)
     for name in ("jaula.service", "jaula.socket"):
         shutil.copy(PROJECT / "packaging" / name, SYSTEM / name)
