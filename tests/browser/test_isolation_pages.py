@@ -134,6 +134,8 @@ def test_reach_is_that_of_networks_and_published_ports(
             shown = page.open(f"/reach?c={key[:12]}")
             cell = shown.locator(".matrix tbody tr")
             shown.wait_for_selector(f".room[data-network='{inner}'] .party:has-text('{vault}')")
+            for name in (vault, web, peer):
+                shown.wait_for_selector(f".matrix tbody th:text-is('{name}')")
             rows = cell.all_inner_texts()
             header = shown.locator(".matrix thead th").all_inner_texts()[1:]
             table = {
