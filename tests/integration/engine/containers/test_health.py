@@ -257,6 +257,20 @@ def test_an_unhealthy_container_is_started_again(
         engine.request("DELETE", f"/containers/{name}?force=1")
 
 
+@pytest.mark.parametrize(("action", "status"), [("kill", 137), ("stop", 143)])
+def test_an_unhealthy_container_is_ended_for_its_service_manager(
+    engine: PrivateEngine, busybox: str, action: str, status: int
+) -> None:
+    name = containers.unique("h")
+    probe = ("--health-cmd", "false", *FAST, "--health-retries", "1")
+    flags = ("-d", "--init", "--name", name, "--health-on-failure", action)
+    assert engine.cli("jaula", "run", *flags, *probe, busybox, "sleep", "600").returncode == 0
+    try:
+        assert engine.cli("jaula", "wait", name).stdout.strip() == str(status)
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
 def renewed(engine: PrivateEngine, name: str, count: int) -> None:
     """Wait until it runs for another time."""
 
