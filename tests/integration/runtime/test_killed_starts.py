@@ -152,7 +152,12 @@ def test_a_start_ends_and_leaves_nothing(
         except RuntimeFailure:  # the shim, or the helper, has removed everything
             ended.set()
         else:
-            await sender
+            try:
+                await sender
+            except Unreached:
+                await box.shim.kill()
+                await box.ended
+                raise
             if victim == "shim" and number == signal.SIGKILL:
                 clean_up(runner)
             else:
@@ -198,7 +203,7 @@ def test_an_exec_ends_and_its_container_stays(
             ended.set()
             assert not programs()
         else:
-            await sender
+            await asyncio.wait((sender,))
             with contextlib.suppress(RuntimeFailure):  # the process may be the victim
                 await box.shim.signal(signal.SIGKILL, "e1")
         try:
