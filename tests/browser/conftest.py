@@ -46,7 +46,7 @@ def view(engine: PrivateEngine) -> Iterator[WebView]:
 
 
 class Watch:
-    """What must not happen on a page. ``allowed`` are texts of errors that a test expects."""
+    """The errors of a page. ``allowed`` are texts of errors that a test expects."""
 
     def __init__(self, page: Page, view: WebView) -> None:
         self.problems: list[str] = []

@@ -1,4 +1,4 @@
-"""What Kubernetes' objects ask for on one host: volumes, files, and pods with their containers.
+"""The plan for Kubernetes' objects on one host: volumes, files, and pods with their containers.
 
 Source: Kubernetes API v1, podman-kube-play(1) and podman's table of supported fields. A pod is an
 infra container that holds the namespaces, and containers that join them. The bodies are those of
@@ -99,7 +99,7 @@ class Options:
 
 @dataclass
 class Plan:
-    """What is to be made. ``warnings`` name what has no effect."""
+    """The objects to create. ``warnings`` name the fields without effect."""
 
     pods: list[Pod] = field(default_factory=list)
     volumes: list[Volume] = field(default_factory=list)

@@ -62,7 +62,7 @@ Chunks = Iterable[bytes | memoryview]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of an item: ``error`` is empty if it was taken over."""
+    """The result of an item: ``error`` is empty if it was taken over."""
 
     item: Item
     error: str = ""

@@ -44,7 +44,7 @@ _decoder = msgspec.json.Decoder(_Entry)
 
 
 class LayerFiles(NamedTuple):
-    """Where one layer is: functions that open its tar-split data (gzip) and its directory."""
+    """The sources of one layer: functions that open its tar-split data (gzip) and its directory."""
 
     split: Callable[[], BinaryIO]
     directory: Callable[[], AbstractContextManager[int]]

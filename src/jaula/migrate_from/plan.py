@@ -47,7 +47,7 @@ Subnet = IPv4Network | IPv6Network
 
 
 class Action(StrEnum):
-    """What becomes of an object."""
+    """The decision about an object."""
 
     TAKE = "take"
     PRESENT = "present"  # it was taken over before, or is the same
@@ -57,7 +57,7 @@ class Action(StrEnum):
 
 
 class OnConflict(StrEnum):
-    """What to do about a name that another object has."""
+    """The answer to a name that another object has."""
 
     REFUSE = "refuse"
     RENAME = "rename"
@@ -65,7 +65,7 @@ class OnConflict(StrEnum):
 
 
 class Options(msgspec.Struct, frozen=True):
-    """What to take over.
+    """The selection of objects to take over.
 
     ``filters`` are pairs of ``name``, ``label`` or ``project`` and a value.
     """

@@ -30,7 +30,7 @@ _WRITABLE = ("/run", "/tmp", "/var/tmp")
 
 
 class Info:
-    """What other units need of one: its service, and the name of the resource that it makes."""
+    """The facts of a unit that others need: its service, and the name of the resource it makes."""
 
     def __init__(self, service: str, resource: str = "") -> None:
         self.service = service

@@ -22,7 +22,7 @@ ORDER = ("image", "volume", "network", "build", "container", "kube", "pod")
 
 SUFFIXES = {"volume": "-volume", "network": "-network", "pod": "-pod", "image": "-image",
             "build": "-build"}  # fmt: skip
-"""What the name of a service has in addition, by the kind of its file."""
+"""The suffix of the name of a service, by the kind of its file."""
 
 COMMON = "Quadlet"
 _EVERY = "ContainersConfModule GlobalArgs PodmanArgs JaulaArgs ServiceName"

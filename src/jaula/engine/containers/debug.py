@@ -182,7 +182,7 @@ def _value(env: Iterable[str], name: str) -> str:
 
 
 class _PreparedImage(NamedTuple):
-    """What a session needs of a toolbox image; empty for what it does not have."""
+    """The parts of a toolbox image that a session needs; empty for a missing one."""
 
     path: str  # its PATH
     shell: str

@@ -217,7 +217,7 @@ class Metrics:
 
 
 class _Collection(NamedTuple):
-    """What a page is written from, in any format."""
+    """The data of a page in any format."""
 
     samples: Sequence[Sample]
     own: Sequence[Metric]

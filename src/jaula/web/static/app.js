@@ -16,7 +16,7 @@
 //   (URLSearchParams). It renders <PageHead title=...> first: the h1 takes the focus after a
 //   navigation, and is the title of the window.
 //
-// What pages use:
+// The names that pages use:
 //
 // * ./ui.js: html, hooks, useQuery(path, {types, every}) for data that follows events, Table, Menu,
 //   Tabs, Card, Facts, Badge, StateBadge, Cell, Search, Empty, ErrorBox, Bar, Copy, Dialog,

@@ -1,4 +1,4 @@
-// Who may reach whom, decided from the engine's documents by the rules of docs/networks.md.
+// Reach between containers, host and outside, decided from the engine's documents by the rules of docs/networks.md.
 // No function here touches the document.
 //
 // A party is 'host', 'outside', or a container of `GET /containers/json`. An answer is

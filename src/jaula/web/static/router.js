@@ -23,11 +23,11 @@ export function setQuery(changes) {
 
 // Returns the parameters of a path, null if it does not match. ':id' is one part, ':name*' the rest.
 export function match(pattern, path) {
-  const wanted = pattern.split('/');
+  const words = pattern.split('/');
   const given = path.split('/');
   const parameters = {};
-  for (let i = 0; i < wanted.length; i++) {
-    const part = wanted[i];
+  for (let i = 0; i < words.length; i++) {
+    const part = words[i];
     if (part.endsWith('*')) {
       parameters[part.slice(1, -1)] = given.slice(i).map(decodeURIComponent).join('/');
       return given.length > i ? parameters : null;
@@ -42,7 +42,7 @@ export function match(pattern, path) {
       }
     } else if (part !== given[i]) return null;
   }
-  return given.length === wanted.length ? parameters : null;
+  return given.length === words.length ? parameters : null;
 }
 
 export const path = (...parts) => `#/${parts.map(encodeURIComponent).join('/')}`;

@@ -119,7 +119,7 @@ function Rows({ title, rows }) {
       ${closed ? html`<tr class="soft"><th scope="row">${closed}</th><td><${Answer} answer=${{ can: 'no' }} /></td><td>${t('reach.other')}</td></tr>` : null}</tbody></table></section>`;
 }
 
-/** Who may reach whom, one row for each that connects. */
+/** A matrix of reach, one row for each party that connects. */
 function Matrix({ parties }) {
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${t('reach.matrix')}><table class="matrix">
     <caption class="hidden">${t('networks.lead')}</caption>
@@ -150,9 +150,9 @@ function ReachPage({ query }) {
   const entries = observed.entries();
   if (!networks || !observed.ready) return html`<${PageHead} title=${t('reach.title')} about=${t('networks.lead')} /><${ErrorBox} error=${error} />`;
   const fresh = model(entries, networks, observed.containers);
-  const wanted = query.get('c');
-  const chosen = ['host', 'outside'].includes(wanted) ? wanted
-    : wanted ? fresh.parties.find((each) => each.id.startsWith(wanted)) : null;
+  const requested = query.get('c');
+  const chosen = ['host', 'outside'].includes(requested) ? requested
+    : requested ? fresh.parties.find((each) => each.id.startsWith(requested)) : null;
   const all = [...fresh.parties, 'host', 'outside'];
   const answers = new Map(chosen ? all.filter((each) => each !== chosen).map((each) => [partyId(each), { there: reach(chosen, each), back: reach(each, chosen) }]) : []);
   const shown = networks.filter((each) => !['host', 'none'].includes(each.Name) && (fresh.members.get(each.Name).length || each.Name !== 'bridge'))

@@ -120,12 +120,12 @@ function Chart({ chart, rows, marks }) {
   }, [empty]);
   useEffect(() => { drawn.current?.setData(data); }, [rows.at(-1)?.[0], rows.length]);
   const last = rows.at(-1)?.[1];
-  const words_ = chart.fields.map((field, index) => {
+  const figures = chart.fields.map((field, index) => {
     const value = last?.[F[field]];
     if (value === undefined || value < 0 || (field.endsWith('limit') && !value)) return null;
     return html`<span class="figure series-${index}${field.endsWith('limit') ? ' limit' : ''}"><i aria-hidden="true"></i>${t(chart.names[index])} <b>${chart.text(value)}</b></span>`;
   });
-  return html`<section class="card chart" data-chart=${chart.key}><header><h2>${t(`stats.${chart.key}`)}</h2><p class="chart-figures">${words_}
+  return html`<section class="card chart" data-chart=${chart.key}><header><h2>${t(`stats.${chart.key}`)}</h2><p class="chart-figures">${figures}
       ${chart.marks && marks.length ? html`<span class="word fails oom">${t('stats.ooms', { count: marks.reduce((sum, each) => sum + each.kills, 0) })}</span>` : null}</p></header>
     <div class="plot" ref=${root}></div>
     ${empty && chart.key === 'pressure' && last ? html`<p class="soft">${t('stats.nopressure')}</p>` : null}</section>`;
@@ -282,8 +282,8 @@ function All() {
 function StatsPage({ query }) {
   const [, redraw] = useState(0);
   useEffect(() => observed.subscribe((kind) => { if (kind === 'list') redraw((n) => n + 1); }), []);
-  const wanted = query.get('c');
-  const entry = wanted ? observed.entries().find((each) => each.Id.startsWith(wanted) || containerName(each) === wanted) : null;
+  const requested = query.get('c');
+  const entry = requested ? observed.entries().find((each) => each.Id.startsWith(requested) || containerName(each) === requested) : null;
   const title = entry ? t('stats.of', { name: containerName(entry) }) : t('stats.title');
   return html`<div class="stats-page"><${PageHead} title=${title} back=${entry ? { href: '#/stats', text: t('stats.all') } : null} />
     <${ErrorBox} error=${observed.error ? { message: observed.error } : null} />

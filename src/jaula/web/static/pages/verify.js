@@ -18,8 +18,8 @@ function VerifyPage({ query }) {
   const [, redraw] = useState(0);
   useEffect(() => observed.subscribe((kind) => { if (kind !== 'stats') redraw((n) => n + 1); }), []);
   const entries = observed.entries();
-  const wanted = query.get('c');
-  const chosen = wanted ? entries.find((each) => each.Id.startsWith(wanted)) : null;
+  const requested = query.get('c');
+  const chosen = requested ? entries.find((each) => each.Id.startsWith(requested)) : null;
   if (chosen) {
     return html`<div class="verify-page"><${PageHead} title=${`${t('verify.title')}: ${nameOf(chosen)}`} about=${t('verify.lead')} back=${{ href: '#/verify', text: t('verify.title') }} />
       <${Evidence} id=${chosen.Id} name=${nameOf(chosen)} layer=${query.get('layer')} base="verify" version=${observed.containers.get(chosen.Id)?.isolation?.Time} /></div>`;
