@@ -137,4 +137,4 @@ def test_a_mistyped_name_has_a_hint_on_a_terminal_only(engine: PrivateEngine, bu
         assert piped.stderr == f"Error response from daemon: No such container: {mistyped}\n"
         with Terminal([JAULA, "stop", mistyped], engine.environment()) as terminal:
             assert terminal.wait() == 1
-        assert f"Did you mean {name}?" in terminal.seen
+        assert f"Did you mean {name}" in terminal.seen

@@ -120,7 +120,11 @@ def install(monkeypatch: Any) -> Point:
 def processes(zygote: int) -> dict[str, int]:
     """Return the processes of the one start of a zygote by their role."""
     roles: dict[str, int] = {}
-    (roles["shim"],) = (pid for pid in children(zygote) if _is_shim(pid))  # not a spare one
+    deadline = time.monotonic() + 0.5  # shorter than the limits of a start
+    while len(shims := [pid for pid in children(zygote) if _is_shim(pid)]) != 1:  # not a spare one
+        assert time.monotonic() < deadline, f"{len(shims)} shims"
+        time.sleep(0.005)  # that of an earlier start exits
+    (roles["shim"],) = shims
     for helper in children(roles["shim"]):
         if not _is_shim(helper):
             continue  # the program of a container in which an exec begins
@@ -139,7 +143,10 @@ def children(pid: int) -> list[int]:
 
 
 def _is_shim(pid: int) -> bool:
-    return Path(f"/proc/{pid}/comm").read_text() == "jaula-shim\n"
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "jaula-shim\n"
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it has just exited
 
 
 def _in_new_pid_namespace(pid: int) -> bool:

@@ -114,11 +114,15 @@ def has_dotted_name(name: str) -> bool:
     return any(re.search(rf"^(class |def )?{attribute}\b", text, re.M) for text in texts)
 
 
+INSTALLED = {"src/jaula/web/static/vendor"}  # by scripts/web-assets
+
+
 def missing_names(page: Path) -> Iterator[str]:
     """Yield the names of a page that do not exist."""
     text = page.read_text()
     for path in REPOSITORY_PATH.findall(text):
-        if not is_placeholder(path) and not exists(path.rstrip("."), ROOT):
+        path = path.rstrip(".")
+        if path not in INSTALLED and not is_placeholder(path) and not exists(path, ROOT):
             yield path
     for name in DOTTED_NAME.findall(text):
         if name.split(".")[1] not in FILE_SUFFIXES and not has_dotted_name(name):

@@ -18,19 +18,21 @@ from jaula.engine.pods.metrics import (
 
 
 def test_descriptors_and_sockets_of_processes_are_counted() -> None:
-    child = subprocess.Popen(["sleep", "100"], stdin=subprocess.DEVNULL)
-    ours, theirs = open_files([os.getpid()]), open_files([child.pid])
+    words = ["sleep", "100"]
+    child = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    with socket.socket() as sock, open(os.devnull) as null:
+        passed = (sock.fileno(), null.fileno())
+        other = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=passed)
     try:
-        assert ours is not None and theirs is not None
-        with socket.socket(), open(os.devnull) as _:
-            more = open_files([os.getpid(), child.pid])
-        assert more == OpenFiles(
-            ours.descriptors + theirs.descriptors + 2, ours.sockets + theirs.sockets + 1
-        )
-        assert open_files([os.getpid(), child.pid], limit=3) is None
+        few = open_files([child.pid])
+        assert few is not None
+        more = open_files([child.pid, other.pid])
+        assert more == OpenFiles(2 * few.descriptors + 2, 2 * few.sockets + 1)
+        assert open_files([child.pid, other.pid], limit=3) is None
     finally:
-        child.kill()
-        child.wait()
+        for each in (child, other):
+            each.kill()
+            each.wait()
     assert open_files([child.pid]) == OpenFiles(0, 0)
 
 
