@@ -95,22 +95,8 @@ COMMAND = Command(
     "Run a shell with tools of its own beside the processes of a container",
     run,
     flags=(
-        Flag(
-            "detach-keys",
-            "",
-            "string",
-            "Override the key sequence for detaching a container",
-            default="ctrl-p,ctrl-q",
-        ),
-        Flag(
-            "env",
-            "e",
-            "list",
-            "Set environment variables (NAME=value, or NAME to pass its value on)",
-        ),
-        Flag("env-file", "", "list", "Read in a file of environment variables", completes="file"),
+        *exec_.PROCESS_FLAGS,
         Flag("image", "", "string", "Image with the tools", default="busybox", completes="image"),
-        Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
         Flag("quiet", "q", "bool", "Suppress the progress of a missing image"),
         Flag(
             "target",
@@ -118,9 +104,6 @@ COMMAND = Command(
             "string",
             "Show the files of this process (pid in the container, or name of its program)",
         ),
-        Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
-        Flag("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])"),
-        Flag("workdir", "w", "string", "Working directory inside the container"),
     ),
     min_args=1,
     interspersed=False,
@@ -137,12 +120,7 @@ COMMAND = Command(
         ("Use the tools of another image", "jaula debug --image debian web bash"),
         ("Look into an image", "jaula debug example/app ls -l /"),
     ),
-    exit_status=(
-        ("N", "the command's own exit status"),
-        ("126", "the command cannot be executed"),
-        ("127", "the command was not found"),
-        ("1", "the engine refused"),
-    ),
+    exit_status=exec_.EXIT_STATUS,
     see_also=("exec", "why", "top", "cp"),
     completes="container",
 )

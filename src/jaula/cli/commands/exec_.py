@@ -94,31 +94,43 @@ def _status(client: Client, path: str) -> int:
     raise CliError("the program closed its streams and is still running", status=125)
 
 
+PROCESS_FLAGS = (
+    Flag(
+        "detach-keys",
+        "",
+        "string",
+        "Override the key sequence for detaching a container",
+        default="ctrl-p,ctrl-q",
+    ),
+    Flag(
+        "env",
+        "e",
+        "list",
+        "Set environment variables (NAME=value, or NAME to pass its value on)",
+    ),
+    Flag("env-file", "", "list", "Read in a file of environment variables", completes="file"),
+    Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
+    Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
+    Flag("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])"),
+    Flag("workdir", "w", "string", "Working directory inside the container"),
+)
+"""Flags of a process that a client starts in a running container."""
+
+EXIT_STATUS = (
+    ("N", "the command's own exit status"),
+    ("126", "the command cannot be executed"),
+    ("127", "the command was not found"),
+    ("1", "the engine refused"),
+)
+
 COMMAND = Command(
     "[OPTIONS] CONTAINER COMMAND [ARG...]",
     "Execute a command in a running container",
     run,
     flags=(
         Flag("detach", "d", "bool", "Detached mode: run command in the background"),
-        Flag(
-            "detach-keys",
-            "",
-            "string",
-            "Override the key sequence for detaching a container",
-            default="ctrl-p,ctrl-q",
-        ),
-        Flag(
-            "env",
-            "e",
-            "list",
-            "Set environment variables (NAME=value, or NAME to pass its value on)",
-        ),
-        Flag("env-file", "", "list", "Read in a file of environment variables", completes="file"),
-        Flag("interactive", "i", "bool", "Keep STDIN open even if not attached"),
+        *PROCESS_FLAGS,
         Flag("privileged", "", "bool", "Give extended privileges to the command"),
-        Flag("tty", "t", "bool", "Allocate a pseudo-TTY"),
-        Flag("user", "u", "string", "Username or UID (format: <name|uid>[:<group|gid>])"),
-        Flag("workdir", "w", "string", "Working directory inside the container"),
     ),
     min_args=2,
     interspersed=False,
@@ -127,12 +139,7 @@ COMMAND = Command(
         "and exits with its status. Flags end at CONTAINER."
     ),
     examples=(("Run a shell in a container", "jaula exec -it web sh"),),
-    exit_status=(
-        ("N", "the command's own exit status"),
-        ("126", "the command cannot be executed"),
-        ("127", "the command was not found"),
-        ("1", "the engine refused"),
-    ),
+    exit_status=EXIT_STATUS,
     see_also=("run", "attach", "top", "why"),
     completes="container",
 )

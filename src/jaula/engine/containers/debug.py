@@ -27,7 +27,7 @@ from jaula.engine.volumes.staged_mounts import mount_layers
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.kernel import mounts, process
 from jaula.kernel.mounts import MOUNT_ATTR
-from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.paths import RESOLVE
 from jaula.spec.api import DEBUG_IMAGE, ExecCreate
 from jaula.spec.rootfs import OverlayRoot
 from jaula.spec.runtime import decode
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jaula.spec.api import DebugCreate
 
 DIRECTORY = "/.debug"
+_IN_IMAGE = RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS
 SHELLS = ("bash", "ash", "sh")
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -196,7 +197,9 @@ def _prepare_image(services: Services, image: Image) -> _PreparedImage:
     view = services.snapshots.view(tuple(image.layers))
     root = mount_layers(view, None, (0, 0), None)
     try:
-        shells = (s for s in SHELLS for d in search if _is_file(root, f"{d}/{s}"))
+        shells = (
+            s for s in SHELLS for d in search if launchers.resolves(root, f"{d}/{s}", _IN_IMAGE)
+        )
         shell = next(shells, "")
         if not isinstance(view, OverlayRoot) or os.uname().machine != launchers.MACHINE:
             return _PreparedImage(path, shell, "")
@@ -218,15 +221,6 @@ def _remove_unused(services: Services, cache: Path) -> None:
             services.images.resolve(f"sha256:{directory.name}")
         except JaulaError:
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _is_file(root: int, path: str) -> bool:
-    try:
-        resolve = RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS
-        os.close(openat2(root, path.lstrip("/"), os.O_PATH, resolve=resolve))
-    except OSError:
-        return False
-    return True
 
 
 def _find_target(services: Services, container: Container, name: str) -> Target | None:

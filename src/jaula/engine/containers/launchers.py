@@ -36,6 +36,7 @@ MACHINE = "x86_64"
 MAX_PROGRAMS = 5000
 _HEAD = 4096  # bytes of a program that are read
 _ELF, _EM_X86_64, _PT_LOAD, _PT_INTERP, _PT_GNU_STACK = b"\x7fELF\x02\x01", 62, 1, 3, 0x6474E551
+_NO_ABSOLUTE_LINK = RESOLVE.BENEATH | RESOLVE.NO_MAGICLINKS
 _BASE = 0x400000  # address at which a launcher is loaded
 _LIBRARIES = (
     "/usr/local/lib/x86_64-linux-gnu",
@@ -157,7 +158,7 @@ def programs(root: int, directories: Iterable[str]) -> Iterator[tuple[str, Progr
             if found is None:
                 continue
             seen.add(name)
-            linked = not _without_absolute_link(root, f"{directory}/{name}")
+            linked = not resolves(root, f"{directory}/{name}", _NO_ABSOLUTE_LINK)
             yield name, found, bool(found.loader or found.interpreter or linked)
 
 
@@ -230,10 +231,9 @@ def loader_of(head: bytes) -> str | None:
     return ""
 
 
-def _without_absolute_link(root: int, path: str) -> bool:
-    """Return whether a path can be resolved without leaving the root by absolute links."""
+def resolves(root: int, path: str, resolve: RESOLVE) -> bool:
+    """Return whether a path below a root can be resolved with these restrictions."""
     try:
-        resolve = RESOLVE.BENEATH | RESOLVE.NO_MAGICLINKS
         os.close(openat2(root, path.lstrip("/"), os.O_PATH, resolve=resolve))
     except OSError:
         return False
