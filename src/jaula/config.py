@@ -89,6 +89,11 @@ class Paths(msgspec.Struct, frozen=True):
         """Return the persistent directory of a container: upper, work, config.json, logs."""
         return self.containers / container_id
 
+    @property
+    def spare_inits(self) -> Path:
+        """Return the empty directory that spare inits mount their file systems on."""
+        return self.run / "spare"
+
     def container_run(self, container_id: str) -> Path:
         """Return the volatile directory: bundle/config.json, shim.sock, exit.json."""
         return self.run / "containers" / container_id
@@ -180,6 +185,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard
     sandbox_pool: int = 4
     spare_shims: int = 1  # forked ahead of starts
+    spare_inits: int = 1  # created ahead of starts
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     pull_mode: str = "whole"  # or "lazy": layers with a TOC are mounted while they are fetched
     audit_head: str = ""  # journald, syslog, or a syslog address; '': heads are not sent

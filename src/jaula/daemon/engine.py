@@ -127,7 +127,14 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             network_store=networks,
             dns_servers=DnsServers(network),
             id_ranges=ranges,
-            sandbox_pool=SandboxPool(runtime, network, ranges, config.sandbox_pool),
+            sandbox_pool=SandboxPool(
+                runtime,
+                network,
+                ranges,
+                config.sandbox_pool,
+                inits=config.spare_inits,
+                mount_point=str(config.paths.spare_inits),
+            ),
             engine_sockets=EngineSockets(),
             started_at=time.time_ns(),
         )

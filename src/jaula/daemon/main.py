@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.runtime.client import Runtime
 
-MAX_SPARE_SHIMS = 16  # each has 3 MB of memory
+MAX_SPARE = 16  # each has 3 to 5 MB of memory
 
 
 def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
@@ -44,10 +44,12 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
             f"the socket's path {config.socket} is too long",
             hint=f"the limit is {sockets.MAX_PATH} bytes",
         )
-    if not 0 <= config.spare_shims <= MAX_SPARE_SHIMS:
-        raise InvalidRequest(
-            f"spare-shims {config.spare_shims} is not between 0 and {MAX_SPARE_SHIMS}"
-        )
+    for setting, number in (
+        ("spare-shims", config.spare_shims),
+        ("spare-inits", config.spare_inits),
+    ):
+        if not 0 <= number <= MAX_SPARE:
+            raise InvalidRequest(f"{setting} {number} is not between 0 and {MAX_SPARE}")
     host_mounts = mount_namespace.enter(config)
     state.protect_keepalive()
     inherited = sockets.inherited()
@@ -88,6 +90,7 @@ def _create_directories(config: EngineConfig) -> None:
             (paths.root / "build", 0o711),
             (paths.root / "containers", 0o700),
             (paths.run / "containers", 0o700),
+            (paths.spare_inits, 0o711),
             (config.socket.parent, 0o711),
         ):
             directory.mkdir(mode=mode, parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import msgspec
 
 from jaula.cgroups.cgroup_path import parent_path
 from jaula.engine.builder.service import Builds
-from jaula.engine.containers import restore
+from jaula.engine.containers import restore, start
 from jaula.engine.containers.exec import Execs
 from jaula.engine.containers.health_monitor import HealthMonitor
 from jaula.engine.containers.service import Containers
@@ -25,6 +25,7 @@ from jaula.engine.images.service import Images
 from jaula.engine.images.trust import TrustService
 from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
+from jaula.engine.oci_spec import spare_init
 from jaula.engine.pods.service import Pods
 from jaula.engine.secrets.service import Secrets
 from jaula.engine.secrets.store import SecretKind
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from jaula.engine.metrics.service import Metrics
     from jaula.engine.migration.service import Migration
     from jaula.engine.model.services import Services
+    from jaula.engine.userns.id_ranges import IdRange
+    from jaula.spec.runtime import Spec
 
 log = logging.getLogger("jaula.engine")
 
@@ -120,7 +123,28 @@ class Engine:
             await self.migrations.recover()
         self._watch_firewall()
         await self._open_pod_network()
+        self._prepare_spare_inits()
         self.services.sandbox_pool.refill()
+
+    def _prepare_spare_inits(self) -> None:
+        """Let the pool of sandboxes create spare inits, where starts can use them.
+
+        The label of mounts on a host with SELinux, the scope of systemd's cgroups, and the
+        unprivileged way of a rootless engine differ for each container.
+        """
+        services = self.services
+        if services.host.selinux or services.host.rootless or services.config.systemd_cgroups:
+            return
+
+        def spec_of(container_id: str, ids: IdRange) -> Spec:
+            return spare_init.shape(
+                container_id,
+                start.new_cgroup_path(services.config, "", container_id),
+                oci_spec_host.refresh(services.host),
+                services.id_ranges.mappings(ids),
+            )
+
+        services.sandbox_pool.spec_of = spec_of
 
     async def _load_profile(self) -> None:
         """Load the AppArmor profile of containers, on a host with AppArmor; warn if that fails."""

@@ -38,6 +38,7 @@ from jaula.runtime.protocol import (
     ResizeRequest,
     SandboxRequest,
     SignalRequest,
+    SpareInitRequest,
     StartRequest,
 )
 from jaula.runtime.shim import shim
@@ -88,6 +89,30 @@ class Sandbox:
             if fd >= 0:
                 os.close(fd)
         self.user_fd = self.net_fd = -1
+
+
+class SpareInit:
+    """An init that was created ahead for a container; it ends when the control socket is closed."""
+
+    def __init__(self, container_id: str, control: socket.socket) -> None:
+        self.container_id = container_id
+        self._control = control
+
+    def end(self) -> None:
+        """Give it up, unless a start has it. :meth:`wait` waits until nothing of it is left."""
+        with contextlib.suppress(OSError):  # it has ended
+            self._control.shutdown(socket.SHUT_WR)
+
+    def wait(self) -> None:
+        """Wait until the process has ended and its cgroup is removed, or a start has it."""
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.poll(_CLOSE_TIMEOUT * 1000)
+        self.close()
+
+    def close(self) -> None:
+        """Close the control socket, which ends it unless a start has it."""
+        self._control.close()
 
 
 class ShimLost(RuntimeFailure):
@@ -525,6 +550,28 @@ class Runtime:
             reason = data.decode(errors="replace") or "the zygote is gone"
             raise RuntimeFailure(f"user or network namespace: {reason}")
         return namespace_fds
+
+    async def spare_init(
+        self, container_id: str, sandbox: Sandbox, spec: Spec, mount_point: str
+    ) -> SpareInit:
+        """Let the zygote create the init of a later start of a container, in this sandbox.
+
+        The start has it if its spec has the shape of ``spec``. This does not wait for the process:
+        if it cannot be created, the start creates another one. ``mount_point`` is an empty
+        directory.
+
+        :raises Unavailable: when the zygote is gone.
+        """
+        control, shim_end = _pair()
+        with shim_end:
+            request = SpareInitRequest(container_id, mount_point, spec)
+            fds = (shim_end.fileno(), sandbox.user_fd, sandbox.net_fd)
+            try:
+                await self._send(request, fds)
+            except BaseException:
+                control.close()
+                raise
+        return SpareInit(container_id, control)
 
     async def log_followers(self) -> socket.socket:
         """Fork the process that follows logs; it exits when the returned socket is closed.

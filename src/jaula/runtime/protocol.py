@@ -171,11 +171,25 @@ class SandboxRequest(msgspec.Struct, frozen=True, tag="sandbox"):
     within: bool = False
 
 
+class SpareInitRequest(msgspec.Struct, frozen=True, tag="spare-init"):
+    """Create the init of a later start ahead, in a cgroup and namespaces of its own.
+
+    Sent to the zygote. Descriptors: the control socket, then the user and network namespace. The
+    init becomes that of the container ``container_id`` if the start has the shape of ``spec``. It
+    ends, and its cgroup is removed, when the engine closes the other end of the control socket.
+    That end reads end of file when nothing of it is left. ``mount_point`` is an empty directory.
+    """
+
+    container_id: str
+    mount_point: str
+    spec: Spec
+
+
 class LogFollowersRequest(msgspec.Struct, frozen=True, tag="log-followers"):
     """Fork the process that follows logs. Sent to the zygote. One descriptor: its socket."""
 
 
-ZygoteRequest = StartRequest | SandboxRequest | LogFollowersRequest
+ZygoteRequest = StartRequest | SpareInitRequest | SandboxRequest | LogFollowersRequest
 
 
 class AttachRequest(msgspec.Struct, frozen=True, tag="attach"):

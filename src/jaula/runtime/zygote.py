@@ -10,6 +10,10 @@ with its spawn helper, before there are requests, and both prefault their memory
 only its end of a socket pair. It gets one request, and exits with the zygote. A request for which
 there is no spare shim, or one that was killed, is served by a fork.
 
+A spare shim may get the request for a spare init before that of a start. Its helper creates the
+process then (:mod:`jaula.runtime.create.spare_init`), and the shim is kept for the container that
+it is meant for.
+
 A restore from a checkpoint needs protobuf, whose import takes longer than a start. An idle zygote
 imports it after the first restore, so the shims of later ones have it.
 """
@@ -37,9 +41,15 @@ from jaula.runtime.init import (
     landlock as landlock,  # used only if a spec has rules; imported once here, for all shims
 )
 from jaula.runtime.interfaces import Interfaces
-from jaula.runtime.protocol import LogFollowersRequest, SandboxRequest, StartRequest
+from jaula.runtime.protocol import (
+    LogFollowersRequest,
+    SandboxRequest,
+    SpareInitRequest,
+    StartRequest,
+)
 from jaula.runtime.shim import prefault, shim
 
+_END_TIMEOUT = 5.0  # seconds for a helper to end a spare init
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
@@ -104,10 +114,12 @@ def _serve(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) ->
             _sandbox(request, fds)
         elif isinstance(request, LogFollowersRequest):
             _follow_logs(fds, engine, interfaces, spares)
+        elif isinstance(request, SpareInitRequest):
+            spares.prepare_init(request.container_id, data, fds)
         else:
             _has_restored = _has_restored or request.restore is not None
-            if not spares.start(data, fds):
-                _start(request, fds, engine, interfaces, shim.SpawnHelper(ahead=spares.limit > 0))
+            if not spares.start(request.container_id, data, fds):
+                _start(request, fds, engine, interfaces, spares)
     except (OSError, msgspec.MsgspecError) as error:  # one request failed, not the zygote
         _log_error(error)
     finally:
@@ -149,14 +161,15 @@ def _start(
     fds: list[int],
     engine: socket.socket,
     interfaces: Interfaces,
-    spawn_helper: shim.SpawnHelper,
+    spares: SpareShims,
 ) -> None:
     """Fork a shim. The zygote returns at once; the shim never does."""
     if os.fork():
         return
     engine.close()
+    spares.close()
     _leave_zygote()
-    shim.main(request, list(fds), interfaces, spawn_helper)
+    shim.main(request, list(fds), interfaces, shim.SpawnHelper(ahead=spares.limit > 0))
 
 
 def _leave_zygote() -> None:
@@ -168,13 +181,17 @@ def _leave_zygote() -> None:
 
 
 class SpareShims:
-    """Up to ``limit`` shims that are forked before there are requests for them, oldest first."""
+    """Shims that are forked before there are requests for them, oldest first.
+
+    There are up to ``limit``, and those with a spare init, by the container that it is meant for.
+    """
 
     def __init__(self, engine: socket.socket, interfaces: Interfaces, limit: int) -> None:
         self.limit = limit
         self._engine = engine
         self._interfaces = interfaces
         self._socks: list[_socket.socket] = []
+        self._with_init: dict[str, _socket.socket] = {}
 
     def __len__(self) -> int:
         return len(self._socks)
@@ -190,8 +207,27 @@ class SpareShims:
         shim_sock.close()
         self._socks.append(sock)
 
-    def start(self, data: bytes, fds: list[int]) -> bool:
+    def prepare_init(self, container_id: str, data: bytes, fds: list[int]) -> None:
+        """Pass the request for a spare init to a shim, which is kept for that container.
+
+        :raises OSError: when it was killed; the start has no spare init then.
+        """
+        self._forget_ended()
+        if not self._socks:
+            self.fork()
+        sock = self._socks.pop(0)
+        try:
+            seqpacket.send(sock, data, fds)
+        except OSError:
+            sock.close()
+            raise
+        self._with_init[container_id] = sock
+
+    def start(self, container_id: str, data: bytes, fds: list[int]) -> bool:
         """Pass a request to a shim; return False if there is none, or all were killed."""
+        with_init = self._with_init.pop(container_id, None)
+        if with_init is not None:
+            self._socks.insert(0, with_init)
         while self._socks:
             sock = self._socks.pop(0)
             try:
@@ -203,10 +239,19 @@ class SpareShims:
             return True
         return False
 
+    def _forget_ended(self) -> None:
+        """Close the sockets of shims whose spare init the engine has given up."""
+        for container_id, sock in tuple(self._with_init.items()):
+            if select.select([sock], [], [], 0)[0]:  # a shim sends nothing
+                del self._with_init[container_id]
+                sock.close()
+
     def close(self) -> None:
         """Close the sockets; a shim without a request exits."""
         while self._socks:
             self._socks.pop().close()
+        while self._with_init:
+            self._with_init.popitem()[1].close()
 
 
 def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
@@ -216,12 +261,43 @@ def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
     spawn_helper.prepare(interfaces, sock)
     prefault.run(prefault.of_shim(interfaces), sock)
     data, fds = seqpacket.receive(sock)
-    sock.close()
     if not data:
         return
     request = protocol.decode_zygote(data)
+    if isinstance(request, SpareInitRequest):
+        started = _hold_spare_init(request, fds, sock, spawn_helper)
+        if started is None:
+            return
+        data, fds = started
+        request = protocol.decode_zygote(data)
+    sock.close()
     assert isinstance(request, StartRequest)
     shim.main(request, fds, interfaces, spawn_helper)
+
+
+def _hold_spare_init(
+    request: SpareInitRequest,
+    fds: list[int],
+    sock: _socket.socket,
+    spawn_helper: shim.SpawnHelper,
+) -> tuple[bytes, list[int]] | None:
+    """Let the helper create a spare init. Return the request of its start.
+
+    Return None if the zygote has ended, or the engine has closed the control socket: the spare init
+    is ended then, and so is the other end of the control socket.
+    """
+    control, *sandbox = fds
+    spawn_helper.prepare_init(request, sandbox)
+    for fd in sandbox:
+        os.close(fd)
+    ready, _, _ = select.select([sock.fileno(), control], [], [])
+    data, fds = seqpacket.receive(sock) if sock.fileno() in ready else (b"", [])
+    if data:
+        os.close(control)
+        return data, fds
+    spawn_helper.timeout = _END_TIMEOUT
+    spawn_helper.cancel()
+    return None
 
 
 def _follow_logs(

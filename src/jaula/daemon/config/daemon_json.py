@@ -3,8 +3,8 @@
 Source: docker docs, "dockerd", section "Daemon configuration file". Docker's keys are supported
 where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
 ``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``spare-shims``,
-``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``, ``registry-certs``,
-``insecure-tcp``, ``web``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``,
+``spare-inits``, ``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``,
+``registry-certs``, ``insecure-tcp``, ``web``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``,
 ``cri``, ``cni-*``, ``stream-*``, ``metrics-labels`` and ``metrics-verify-interval``. As in dockerd,
 an unknown key is an error, and so is a setting that is also set by a flag. A line
 that begins with ``//`` is a comment: the file that the packages install describes its keys.
@@ -290,6 +290,7 @@ SETTINGS: dict[str, Setting] = {
     "cdi-spec-dirs": Setting(("cdi-spec-dir",), _directories("cdi_spec_dirs")),
     "sandbox-pool": Setting(("sandbox-pool",), _number("sandbox_pool")),
     "spare-shims": Setting(("spare-shims",), _number("spare_shims")),
+    "spare-inits": Setting(("spare-inits",), _number("spare_inits")),
     "metrics-addr": Setting(("metrics-addr",), _text("metrics_addr")),
     "metrics-labels": Setting(("metrics-label",), _names("metrics_label")),
     "metrics-verify-interval": Setting(

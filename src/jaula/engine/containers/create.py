@@ -26,8 +26,9 @@ from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import check_name, new_id, random_name, short
 from jaula.engine.model.services import Services
 from jaula.engine.networks import endpoints, links, port_bindings
+from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.oci_spec import host as oci_spec_host
-from jaula.engine.oci_spec import resources, security, spec
+from jaula.engine.oci_spec import resources, security, spec, spare_init
 from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
 from jaula.engine.secrets import mount
 from jaula.engine.threads import in_thread
@@ -146,7 +147,10 @@ async def create(
         )  # its rule would be another image's
     services.image_policy.check_run(image, (pod.user_specified_image if pod else "") or body.image)
     networks = _networks(services, merged)
-    container_id = new_id()
+    if spare_init.has_default_shape(resolved, networks, DEFAULT):
+        container_id = services.sandbox_pool.reserve_id()
+    else:
+        container_id = new_id()
     warnings = (*_platform_warnings(image, requested), *check(services, merged, resolved))
     unique_name = name or random_name(services.container_store.names)
     services.container_store.reserve(unique_name, container_id)

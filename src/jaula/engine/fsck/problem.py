@@ -58,10 +58,12 @@ class FsckInputs:
         return self.services.started_at
 
     def is_running(self, container_id: str) -> bool:
-        """Return whether a container runs now, or an operation on it is in progress.
+        """Return whether a container runs now, an operation on it is in progress, or its init waits.
 
         Read at the time of the call: a start may have begun after these inputs were taken.
         """
+        if container_id in self.services.sandbox_pool.init_ids:
+            return True
         store = self.services.container_store
         container = store.get(container_id)
         if container is not None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdRange
-    from jaula.runtime.client import Sandbox
+    from jaula.runtime.client import Sandbox, SpareInit
     from jaula.spec.endpoint import Endpoint, Gateways, PublishedPort
     from jaula.state.records import ContainerRecord, Namespaces, PortMapping
 
@@ -100,8 +100,9 @@ class NetworkConnector:
             mac = record.body.mac_address or mac
             default_maps = user_fd is None and not record.resolved.namespaces.keep_id
             if name == DEFAULT and default_maps and not (ip or mac):
-                prepared = await sandboxes.take()
+                prepared = await sandboxes.take(record.id)
                 resources.reserved, resources.sandbox = prepared.ids, prepared.sandbox
+                resources.init = prepared.init
                 resources.endpoints.append(prepared.endpoint)
                 resources.endpoints[0] = network.claim(
                     prepared.endpoint,
@@ -486,6 +487,7 @@ class StartResources:
         self.shared_ids: IdRange | None = None
         self.joined_fds: dict[str, int] = {}
         self.sandbox: Sandbox | None = None
+        self.init: SpareInit | None = None  # in the sandbox
         self.endpoints: list[Endpoint] = []
 
     @property
@@ -495,7 +497,13 @@ class StartResources:
         return self.sandbox.net_fd
 
     def close_sandbox(self) -> None:
-        """Close our descriptors; the container's processes hold the namespaces."""
+        """Close our descriptors; the container's processes hold the namespaces.
+
+        A spare init ends unless the start has it.
+        """
+        if self.init is not None:
+            self.init.close()
+            self.init = None
         if self.sandbox is not None:
             self.sandbox.close()
             self.sandbox = None

@@ -2,6 +2,10 @@
 
 Creating one costs more than the rest of a start together, so the engine keeps a few ready. The pool
 is filled in the background after a start, never during one.
+
+Some of them have a spare init (:mod:`jaula.runtime.create.spare_init`). It is born in the cgroup of
+the container that will have it, so the id of a new container is that of a spare init, if there is
+one. A container that is not started soon loses it again.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaula.engine.model.container_store import new_id
@@ -17,15 +22,18 @@ from jaula.engine.userns.id_ranges import IdRange
 from jaula.errors import JaulaError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaula.engine.userns.id_ranges import IdMaps, IdRanges, SingleIdRange
     from jaula.network.manager import NetworkManager
-    from jaula.runtime.client import Runtime, Sandbox
+    from jaula.runtime.client import Runtime, Sandbox, SpareInit
     from jaula.spec.endpoint import Endpoint
+    from jaula.spec.runtime import Spec
 
 log = logging.getLogger("jaula.sandboxes")
 _PAUSE = 0.03  # seconds; a short command has exited by then
+_RESERVED = 10.0  # seconds that the spare init of a created container waits for its start
+
+SpecOf = Callable[[str, IdRange], "Spec"]
+"""Returns the spec whose shape a spare init has, for the id of its container."""
 
 
 class PreparedSandbox:
@@ -35,6 +43,13 @@ class PreparedSandbox:
         self.ids = ids
         self.sandbox = sandbox
         self.endpoint = endpoint
+        self.init: SpareInit | None = None
+
+    def end_init(self) -> None:
+        """End the spare init, if there is one."""
+        if self.init is not None:
+            self.init.close()
+            self.init = None
 
 
 class SandboxPool:
@@ -46,12 +61,23 @@ class SandboxPool:
         network: NetworkManager,
         ranges: IdRanges | SingleIdRange,
         size: int,
+        *,
+        inits: int = 0,
+        mount_point: str = "",
     ) -> None:
+        """Initialise; up to ``inits`` sandboxes get a spare init, once :attr:`spec_of` is set.
+
+        ``mount_point`` is an empty directory.
+        """
+        self.spec_of: SpecOf | None = None
         self._runtime = runtime
         self._network = network
         self._ranges = ranges
         self._size = size
+        self._inits = min(inits, size)
+        self._mount_point = mount_point
         self._ready: deque[PreparedSandbox] = deque()
+        self._reserved: dict[str, PreparedSandbox] = {}
         self._filling: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -60,11 +86,46 @@ class SandboxPool:
         """The number of prepared sandboxes."""
         return len(self._ready)
 
-    async def take(self) -> PreparedSandbox:
-        """Return a prepared sandbox, or create one if the pool is empty."""
-        if self._ready:
-            return self._ready.popleft()
-        return await self._make()
+    @property
+    def init_ids(self) -> frozenset[str]:
+        """The ids of the containers that the spare inits are meant for."""
+        prepared = (*self._ready, *self._reserved.values())
+        return frozenset(each.init.container_id for each in prepared if each.init is not None)
+
+    def reserve_id(self) -> str:
+        """Return the id of a new container: that of a spare init, if there is one.
+
+        The container has the sandbox with it for some seconds.
+        """
+        for prepared in self._ready:
+            if prepared.init is not None:
+                self._ready.remove(prepared)
+                container_id = prepared.init.container_id
+                self._reserved[container_id] = prepared
+                asyncio.get_running_loop().call_later(_RESERVED, self._expire, container_id)
+                return container_id
+        return new_id()
+
+    def _expire(self, container_id: str) -> None:
+        """Take the sandbox back from a container that was not started."""
+        prepared = self._reserved.pop(container_id, None)
+        if prepared is not None:
+            prepared.end_init()
+            self._ready.append(prepared)
+
+    async def take(self, container_id: str) -> PreparedSandbox:
+        """Return the sandbox that is reserved for a container, a prepared one, or a new one.
+
+        The caller ends a spare init of it with the start.
+        """
+        if prepared := self._reserved.pop(container_id, None):
+            return prepared
+        if not self._ready:
+            return await self._make()
+        prepared = min(self._ready, key=lambda each: each.init is not None)
+        self._ready.remove(prepared)
+        prepared.end_init()  # that of another container
+        return prepared
 
     def release_address(self, address: str) -> None:
         """Destroy the prepared sandbox that has an address, so that a container can get it."""
@@ -75,6 +136,7 @@ class SandboxPool:
                 return
 
     def _destroy(self, prepared: PreparedSandbox) -> None:
+        prepared.end_init()
         self._network.detach(prepared.endpoint)
         prepared.sandbox.close()
         self._ranges.release(prepared.ids.start)
@@ -127,12 +189,28 @@ class SandboxPool:
         await asyncio.sleep(pause)
         while len(self._ready) < self._size and not self._closed:
             try:
-                self._ready.append(await self._make())
+                prepared = await self._make()
+                await self._add_init(prepared)
+                self._ready.append(prepared)
             except JaulaError as error:
                 log.warning("cannot prepare a network sandbox: %s", error)
                 return
             # Let other tasks run between two sandboxes.
             await asyncio.sleep(0.002)
+
+    async def _add_init(self, prepared: PreparedSandbox) -> None:
+        """Give a sandbox a spare init, unless enough others have one."""
+        if self.spec_of is None or sum(p.init is not None for p in self._ready) >= self._inits:
+            return
+        container_id = new_id()
+        spec = self.spec_of(container_id, prepared.ids)
+        try:
+            prepared.init = await self._runtime.spare_init(
+                container_id, prepared.sandbox, spec, self._mount_point
+            )
+        except BaseException:
+            self._destroy(prepared)
+            raise
 
     async def close(self) -> None:
         """Destroy the prepared sandboxes that no container uses."""
@@ -141,5 +219,12 @@ class SandboxPool:
             self._filling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._filling
+        self._ready.extend(self._reserved.values())
+        self._reserved.clear()
+        inits = [each.init for each in self._ready if each.init is not None]
+        for init in inits:
+            init.end()
+        for init in inits:
+            await asyncio.to_thread(init.wait)
         while self._ready:
             self._destroy(self._ready.popleft())

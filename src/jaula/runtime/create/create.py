@@ -31,10 +31,15 @@ from jaula.runtime.create.rootfs import mount_root, prepare_mounts
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import hooks, init, lsm_labels
 from jaula.runtime.init.exec import ProcessConfig
+from jaula.runtime.init.step import Step
 from jaula.runtime.init.sync import follow, report
 from jaula.runtime.interfaces import Cgroup, Interfaces, ignore
 from jaula.spec.rootfs import DirectoryRoot, RootSource
 from jaula.spec.runtime import Hooks, Linux, Process, Spec, State
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.runtime.create.spare_init import SpareInit
 
 _NONE = (-1, -1, -1)
 
@@ -64,8 +69,12 @@ class CreateOptions(msgspec.Struct, frozen=True):
     proceed: Callable[[], None] = lambda: None  # called before the first process is created
 
 
-def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> ProcessHandle:
+def start(
+    spec: Spec, options: CreateOptions, interfaces: Interfaces, spare: SpareInit | None = None
+) -> ProcessHandle:
     """Create a container; start it unless ``options`` makes init wait.
+
+    ``spare`` becomes its init if the spec has its shape, and is ended otherwise.
 
     :raises RuntimeFailure: when a step fails; nothing of the container is left then.
     :raises InvalidRequest: when the spec asks for something impossible.
@@ -75,26 +84,49 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
         raise RuntimeFailure("the spec has no linux or no process section")
     fd_stack, layer_clones = FdStack(), FdStack()
     debug = options.debug
+    steps: tuple[Step, ...] = ()
+    if spare is not None:
+        spare, steps = _claim(spare, spec, options)
     try:
         debug("compile the process and its filter of system calls")
-        config = init_exec.prepare(
-            process_spec,
-            linux,
-            options.state,
-            interfaces,
-            fd_stack,
-            seccomp_cache=options.seccomp_cache,
-            session_keyring=options.session_keyring,
-            annotations=spec.annotations,
-        )
-        debug(f"create cgroup {options.cgroup}")
-        cgroup = interfaces.cgroups.create(options.cgroup)
+        try:
+            config = init_exec.prepare(
+                process_spec,
+                linux,
+                options.state,
+                interfaces,
+                fd_stack,
+                seccomp_cache=options.seccomp_cache,
+                session_keyring=options.session_keyring,
+                annotations=spec.annotations,
+            )
+        except BaseException:
+            if spare is not None:
+                spare.end()
+            raise
+        if spare is None:
+            debug(f"create cgroup {options.cgroup}")
+            cgroup = interfaces.cgroups.create(options.cgroup)
+        else:
+            cgroup = spare.cgroup
         try:
             check_thawed(cgroup, options.cgroup)
             debug("set the limits of the cgroup")
-            warnings = cgroup.apply(linux.resources) if linux.resources is not None else ()
+            resources = linux.resources
+            if resources is not None and spare is not None:
+                resources = structs.replace(resources, devices=())  # it has these rules
+            warnings = cgroup.apply(resources) if resources is not None else ()
             pid, master, parent_stdio = _create_init(
-                spec, linux, process_spec, config, options, cgroup, fd_stack, layer_clones
+                spec,
+                linux,
+                process_spec,
+                config,
+                options,
+                cgroup,
+                fd_stack,
+                layer_clones,
+                spare,
+                steps,
             )
             cgroup.release_pause_process()
         except BaseException:
@@ -112,6 +144,28 @@ def start(spec: Spec, options: CreateOptions, interfaces: Interfaces) -> Process
     finally:
         fd_stack.close()
         layer_clones.close()
+
+
+def _claim(
+    spare: SpareInit, spec: Spec, options: CreateOptions
+) -> tuple[SpareInit | None, tuple[Step, ...]]:
+    """Return the spare init with the steps that are left for it, or end it."""
+    steps = None
+    try:
+        if not options.namespace_fds and not options.inherited and not _binds_root(spec, options):
+            steps = spare.steps_left(spec, options.sandbox)
+    finally:
+        if steps is None:
+            spare.end()
+    return (spare, steps) if steps is not None else (None, ())
+
+
+def _binds_root(spec: Spec, options: CreateOptions) -> bool:
+    """Return whether init makes bind mounts of the root's own directories."""
+    root = options.root
+    if not isinstance(root, DirectoryRoot):
+        return False
+    return bool(mount_plan.inside_sources(spec, root.path, options.state.bundle))
 
 
 def check_thawed(cgroup: Cgroup, path: str) -> None:
@@ -135,8 +189,13 @@ def _create_init(
     cgroup: Cgroup,
     fd_stack: FdStack,
     layer_clones: FdStack,
+    spare: SpareInit | None,
+    steps: tuple[Step, ...],
 ) -> tuple[int, int, Stdio]:
-    """Create init. Return (pid, terminal master or -1, our ends of its pipes or -1)."""
+    """Create init. Return (pid, terminal master or -1, our ends of its pipes or -1).
+
+    ``spare`` becomes init, with ``steps``, if it is set.
+    """
     options.debug("open and create namespaces")
     ns = namespaces.plan(
         linux,
@@ -173,20 +232,15 @@ def _create_init(
             inside=inside,
             foreign=foreign,
             host_mounts=options.host_mounts,
+            made=spare.slots if spare is not None else None,
         )
         return root, prepared_mounts
 
     root, prepared_mounts = (-1, {}) if options.unprivileged else prepare()
-    cgroup_mounts = mount_plan.cgroup_mounts()
-    cgroup_dirs = cgroup.locations().values() or mount_plan.own_cgroup_directories(cgroup_mounts)
-    steps = mount_plan.plan(
-        spec,
-        v1_hierarchies=mount_plan.mounted_v1_hierarchies(cgroup_dirs, cgroup_mounts),
-        cgroups=mount_plan.cgroup_directories(cgroup_dirs, cgroup_mounts),
-        selinux=selinux,
-        inside=inside,
-        foreign=foreign,
-    )
+    if not steps:
+        steps = mount_plan.plan_in_cgroup(
+            spec, cgroup.locations().values(), selinux=selinux, inside=inside, foreign=foreign
+        )
     stdio, parent_stdio = _stdio(process_spec, ns, options, fd_stack, lsm_labels.pipe_label(spec))
     size = process_spec.console_size
     init_config = init.InitConfig(
@@ -219,14 +273,17 @@ def _create_init(
     )
     try:
         options.proceed()
-        pid, master = _fork_stage(
-            init_config,
-            process_spec,
-            cgroup,
-            fd_stack,
-            layer_clones,
-            raw_output=options.raw_output,
-        )
+        if spare is not None:
+            pid, master = _start_spare(spare, init_config, process_spec, fd_stack, layer_clones)
+        else:
+            pid, master = _fork_stage(
+                init_config,
+                process_spec,
+                cgroup,
+                fd_stack,
+                layer_clones,
+                raw_output=options.raw_output,
+            )
     except BaseException:
         for fd in parent_stdio:
             if fd >= 0:
@@ -295,6 +352,34 @@ def _fork_stage(
         filtered=init_config.process.filter is not None,
         raw_output=raw_output,
         created=layer_clones.close,
+        debug=init_config.debug,
+    )
+
+
+def _start_spare(
+    spare: SpareInit,
+    init_config: init.InitConfig,
+    process_spec: Process,
+    fd_stack: FdStack,
+    layer_clones: FdStack,
+) -> tuple[int, int]:
+    """Pass the start to a spare init, and wait until the program runs.
+
+    Return (pid of init, terminal master or -1).
+    """
+    spare.send(init_config)
+    fd_stack.close()  # init has its own copies
+    layer_clones.close()
+    return follow(
+        spare.sock,
+        None,
+        SharedPid(),
+        process_spec,
+        init_config.console,
+        pid=spare.pid,
+        died_message="init died while the container was created",
+        check=lambda pid: lsm_labels.check(pid, init_config.process.labels),
+        filtered=init_config.process.filter is not None,
         debug=init_config.debug,
     )
 

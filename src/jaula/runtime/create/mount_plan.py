@@ -200,6 +200,30 @@ def plan(
     return tuple(steps)
 
 
+def plan_in_cgroup(
+    spec: Spec,
+    directories: Collection[str],
+    *,
+    selinux: bool = False,
+    inside: Mapping[int, str] | None = None,
+    foreign: Collection[str] = (),
+) -> tuple[step.Step, ...]:
+    """Return :func:`plan` for a container with these cgroup directories; none: the caller's own.
+
+    :raises InvalidRequest: when a mount of the spec is invalid.
+    """
+    mounts = cgroup_mounts()
+    directories = directories or own_cgroup_directories(mounts)
+    return plan(
+        spec,
+        v1_hierarchies=mounted_v1_hierarchies(directories, mounts),
+        cgroups=cgroup_directories(directories, mounts),
+        selinux=selinux,
+        inside=inside,
+        foreign=foreign,
+    )
+
+
 def new_filesystem(mount: Mount, options: MountOptions, label: str | None) -> step.Step:
     """Return the step that mounts a file system of the container's namespaces.
 

@@ -180,6 +180,7 @@ def prepare_mounts(
     inside: Collection[int] = (),
     foreign: Mapping[str, int] | None = None,
     host_mounts: int = -1,
+    made: Collection[int] | None = None,
 ) -> dict[int, int]:
     """Create detached mounts for binds and /dev by their index in the spec, and device nodes.
 
@@ -187,7 +188,8 @@ def prepare_mounts(
     ``unprivileged`` says that this process is in the container's own user and mount namespace.
     ``foreign`` are descriptors of joined namespaces, by type, that another user namespace owns.
     ``host_mounts`` is a mount namespace in which shared binds, and those that an annotation lists,
-    are made; -1 for this process's own.
+    are made; -1 for this process's own. ``made`` are the mounts that a spare init has, which has the
+    nodes as well; None: there is no spare init.
 
     :raises RuntimeFailure: when a mount cannot be created.
     :raises InvalidRequest: when a mount of the spec is invalid.
@@ -209,7 +211,7 @@ def prepare_mounts(
     labels = (spec.linux.mount_label,) if selinux and spec.linux.mount_label else ()
     for index, mount in enumerate(spec.mounts):
         options = mount_options.for_mount(mount)
-        if index in inside:
+        if index in inside or (made and index in made):
             continue
         if not mount_plan.needs_preparation(mount, options, foreign or ()):
             continue
@@ -243,7 +245,7 @@ def prepare_mounts(
                 )
         except OSError as error:
             raise RuntimeFailure(f"mount {mount.source} at {mount.destination}: {error}") from error
-    if not unprivileged and mount_plan.needs_store(spec, nodes):
+    if not unprivileged and made is None and mount_plan.needs_store(spec, nodes):
         try:
             prepared[NODES] = fd_stack.add(devices.make_node_store(nodes, owner))
         except PermissionError:

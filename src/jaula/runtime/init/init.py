@@ -16,7 +16,7 @@ from __future__ import annotations
 import _socket
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn
 
 import msgspec
@@ -74,6 +74,7 @@ class InitConfig(msgspec.Struct, frozen=True):
     shared_pid: SharedPid | None = None  # of init, for the parent
     state: State | None = None  # of the container, for hooks
     debug: Callable[[str], None] = ignore  # gets each step, until the root is entered
+    spare: bool = False  # the steps are those of a spare init, which waits for its start then
 
 
 START = b"S"  # sent by the start command
@@ -114,6 +115,11 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
     """Build the root, enter it, drop privileges and execute the program."""
     action = "root file system"
     try:
+        made_mounts: Collection[int] = ()
+        if config.own_mounts:
+            mounts.mount(None, "/", None, config.propagation)
+        if config.spare:
+            config, made_mounts = _become(config, sync_sock)
         label_request = config.process.labels
         label_fds = lsm_labels.open_labels(label_request, lsm_labels.open_proc(label_request))
         if config.hostname is not None and config.create & CLONE.NEWUTS:
@@ -122,13 +128,11 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
             process.setdomainname(config.domainname)
         if config.create & CLONE.NEWNET:
             loopback.set_up()
-        if config.own_mounts:
-            mounts.mount(None, "/", None, config.propagation)
         root, prepared_mounts = config.root, config.prepared_mounts
         if config.prepare_inside is not None:
             root, prepared_mounts = config.prepare_inside()
         mounts.move_mount(root, ".")
-        context = RootfsContext(root, prepared_mounts)
+        context = RootfsContext(root, prepared_mounts, made_mounts)
         hooks_due = config.hooks is not None
         for step in config.steps:
             if hooks_due and isinstance(step, STEPS_AFTER_HOOKS):
@@ -203,6 +207,30 @@ def _init(config: InitConfig, sync_sock: _socket.socket) -> NoReturn:
         )
     except BaseException as error:  # noqa: BLE001 - reported, and the process exits
         report(sync_sock, error, action)
+
+
+def _become(config: InitConfig, sync_sock: _socket.socket) -> tuple[InitConfig, Collection[int]]:
+    """Build the system directories, wait for a start, and return its configuration.
+
+    The second value are the ids of the mounts that were made. Exit if there is no start.
+    """
+    from jaula.runtime.init import spare  # the command jaula-runtime has no spare init
+
+    made_mounts, trees = spare.build(config.steps, config.prepared_mounts)
+    request, fds = spare.wait(sync_sock)
+    rest = iter(fds)
+    return structs.replace(
+        config,
+        root=next(rest),
+        prepared_mounts={slot: next(rest) for slot in request.slots} | trees,
+        steps=request.steps,
+        process=request.process,
+        hostname=request.hostname,
+        domainname=request.domainname,
+        terminal=request.terminal,
+        stdio=(-1, -1, -1) if request.terminal else (next(rest), next(rest), next(rest)),
+        spare=False,
+    ), made_mounts
 
 
 def _hooks(config: InitConfig, sync_sock: _socket.socket) -> None:

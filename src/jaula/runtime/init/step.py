@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Collection
 from typing import Protocol
 
 from jaula.kernel import mounts
@@ -30,6 +31,8 @@ NULL = -2
 """Slot of the null device for masks: a descriptor in a tmpfs created by the parent."""
 SYSTEM_DIRECTORIES = ("dev", "proc", "sys")
 """Directories of the root that must not be symbolic links of the image."""
+SYSTEM_SLOTS = {"proc": -3, "dev": -4, "sys": -5}
+"""Slots of the trees of a spare init, in the order in which they are attached."""
 
 
 class RootfsContext:
@@ -40,10 +43,12 @@ class RootfsContext:
     :class:`Console` sets ``master`` and ``slave``.
     """
 
-    def __init__(self, root: int, prepared: dict[int, int]) -> None:
+    def __init__(
+        self, root: int, prepared: dict[int, int], made_mounts: Collection[int] = ()
+    ) -> None:
         self.root = root
         self.prepared = prepared
-        self.made_mounts = {mounts.mount_id(root)}
+        self.made_mounts = {mounts.mount_id(root), *made_mounts}
         self.master = -1
         self.slave = -1
         self.shared_recursive: bool | None = None

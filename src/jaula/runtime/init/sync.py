@@ -45,12 +45,13 @@ _EXIT_POLLS, _POLL_INTERVAL = 20, 0.005  # tries to read an exit status, and sec
 
 def follow(
     sock: _socket.socket,
-    stage: tuple[int, int],
+    stage: tuple[int, int] | None,
     shared_pid: SharedPid,
     process_spec: Process,
     console: tuple[int, int],
     *,
     died_message: str,
+    pid: int = 0,
     start_hooks: bool = False,
     waits_for_start: bool = False,
     run_hooks: Callable[[int], None] | None = None,
@@ -64,7 +65,7 @@ def follow(
     """Follow a new process until it executes or waits; return (pid, terminal master or -1).
 
     ``stage`` is the pid and the pidfd of the stage, which clones the process and lets the kernel
-    write its pid to ``shared_pid``.
+    write its pid to ``shared_pid``; None for a process that exists already, with the pid ``pid``.
     ``created`` is called when the process exists. ``run_hooks`` gets the pid when the root is built
     and not yet entered, ``check`` when the program runs. ``start_hooks`` says that the spec has
     startContainer hooks, ``waits_for_start`` that init waits for a later start. ``hooks_inside``
@@ -75,7 +76,7 @@ def follow(
     :raises RuntimeFailure: with the reported error, or with ``died_message`` if the process died
         or stopped silently; neither process is left then.
     """
-    (stage_pid, stage_pidfd), pid, master = stage, 0, -1
+    (stage_pid, stage_pidfd), master = stage or (0, -1), -1
     timeout = None if hooks_inside else SYNC_TIMEOUT
     failure: RuntimeFailure | None = None
     try:
@@ -126,8 +127,9 @@ def follow(
                 ready, go_sent = False, True
                 debug("the process is ready: set its limits, let it continue")
                 set_limits(pid, process_spec)  # it has opened what it needs
-                os.waitpid(stage_pid, 0)  # it counts in the limit of processes until then
-                stage_pid = 0
+                if stage_pid:
+                    os.waitpid(stage_pid, 0)  # it counts in the limit of processes until then
+                    stage_pid = 0
                 seqpacket.send(sock, b"G%d" % pid)
         succeeded = waiting if waits_for_start else go_sent and not hooks_pending
         if failure is None and not succeeded:
@@ -152,7 +154,8 @@ def follow(
         raise
     finally:
         sock.close()
-        os.close(stage_pidfd)
+        if stage_pidfd >= 0:
+            os.close(stage_pidfd)
     if stage_pid:
         os.waitpid(stage_pid, 0)
     return pid, master

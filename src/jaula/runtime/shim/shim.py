@@ -30,7 +30,7 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn
 
 import msgspec
@@ -39,7 +39,7 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import protocol, seqpacket
-from jaula.runtime.create import create
+from jaula.runtime.create import create, spare_init
 from jaula.runtime.create.id_maps import host_id
 from jaula.runtime.create.process import FdStack, ProcessHandle
 from jaula.runtime.external import cgroup_cleanup
@@ -62,6 +62,7 @@ from jaula.runtime.protocol import (
     ReopenLogRequest,
     ResizeRequest,
     SignalRequest,
+    SpareInitRequest,
     StartRequest,
 )
 from jaula.runtime.shim import prefault
@@ -746,12 +747,20 @@ def _state(request: StartRequest, spec: oci.Spec, status: str, pid: int = 0) -> 
 
 
 def create_container(
-    request: StartRequest, fds: list[int], interfaces: Interfaces, proceed: Callable[[], None]
+    request: StartRequest,
+    fds: list[int],
+    interfaces: Interfaces,
+    proceed: Callable[[], None],
+    spare: spare_init.SpareInit | None = None,
 ) -> ProcessHandle:
     """Create the container with our own or an external runtime. Runs in the helper.
 
     ``proceed`` is called before its first process is created; it raises to give up the start.
+    ``spare`` becomes its init, or is ended.
     """
+    if spare is not None and (request.runtime is not None or request.restore is not None):
+        spare.end()
+        spare = None
     start_fds = StartFds.of(request, fds)
     spec = _read_spec(request.bundle)
     options = create.CreateOptions(
@@ -776,7 +785,7 @@ def create_container(
         from jaula.runtime.checkpoint import restore  # imports protobuf, which no start needs
 
         return restore.start(spec, options, interfaces, request.restore, start_fds.hold)
-    return create.start(spec, options, interfaces)
+    return create.start(spec, options, interfaces, spare)
 
 
 def main(
@@ -875,15 +884,30 @@ class SpawnHelper:
         def work(sock: _socket.socket) -> ProcessHandle:
             zygote.close()
             prefault.run(prefault.of_helper(interfaces), sock)
-            data, fds = seqpacket.receive(sock)
-            if not data:
-                raise RuntimeFailure("the shim has ended")
+            request, fds = _receive_request(sock)
+            spare = None
+            if isinstance(request, SpareInitRequest):
+                spare = _create_spare_init(request, fds, interfaces)
+                try:
+                    request, fds = _receive_request(sock)
+                except BaseException:
+                    if spare is not None:
+                        spare.end()
+                    raise
             process.set_name(COMM)
-            request = protocol.decode_zygote(data)
             assert isinstance(request, StartRequest)
-            return create_container(request, fds, interfaces, lambda: _wait_to_proceed(sock))
+            return create_container(request, fds, interfaces, lambda: _wait_to_proceed(sock), spare)
 
         self._sock = self._fork(work)
+
+    def prepare_init(self, request: SpareInitRequest, sandbox: Sequence[int]) -> None:
+        """Let the helper of a start create a spare init, after :meth:`prepare`.
+
+        ``sandbox`` are its user and network namespace.
+        """
+        assert self._sock is not None
+        with contextlib.suppress(BrokenPipeError):  # it was killed: the start forks another one
+            seqpacket.send(self._sock, protocol.encode(request), sandbox)
 
     def begin(self, request: StartRequest, fds: list[int], interfaces: Interfaces) -> None:
         """Let a helper create the container of a request, up to its first process."""
@@ -1037,6 +1061,31 @@ class SpawnHelper:
             os.waitpid(self._helper, 0)
             self._helper = 0
             process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _receive_request(sock: _socket.socket) -> tuple[protocol.ZygoteRequest, list[int]]:
+    """Wait in a helper for a request of its shim.
+
+    :raises RuntimeFailure: when the shim has ended.
+    """
+    data, fds = seqpacket.receive(sock)
+    if not data:
+        raise RuntimeFailure("the shim has ended")
+    return protocol.decode_zygote(data), fds
+
+
+def _create_spare_init(
+    request: SpareInitRequest, fds: list[int], interfaces: Interfaces
+) -> spare_init.SpareInit | None:
+    """Create a spare init; return None if that fails. A start creates its own init then."""
+    try:
+        return spare_init.create(request.spec, request.mount_point, (fds[0], fds[1]), interfaces)
+    except JaulaError as error:
+        os.write(2, f"jaula-zygote: spare init: {error}\n".encode())
+        return None
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def _wait_to_proceed(sock: _socket.socket) -> None:
