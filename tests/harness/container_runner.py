@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from jaula.runtime.client import Runtime, Shim
+from jaula.runtime.client import Runtime, Sandbox, Shim, SpareInit
 from jaula.runtime.protocol import AttachStream, Event, ExitRecord, LogSetup, StartRequest
 from jaula.spec import runtime as oci
 from jaula.spec.rootfs import OverlayRoot
@@ -114,15 +115,28 @@ class ContainerRunner:
         self.cgroup_parent = f"/jlt-rt-{os.getpid()}"
         self.first_id = 1_900_000_000 + (os.getpid() % 1000) * 65536
 
+    async def spare_init(self, name: str, sandbox: Sandbox) -> SpareInit:
+        """Create a spare init for the container ``name``."""
+        cgroup = f"{self.cgroup_parent}/{name}"
+        shape = make_spec(("true",), cgroup=cgroup, first_id=self.first_id)
+        mount_point = self.base / "spare"
+        mount_point.mkdir(mode=0o711, exist_ok=True)
+        return await self.runtime.spare_init(name, sandbox, shape, str(mount_point))
+
     async def start(
         self,
         *args: str,
         stdin: bool = False,
         sandbox: bool = True,
         log: LogSetup | None = None,
+        ahead: Callable[[str], Awaitable[None]] | None = None,
         **spec: object,
     ) -> Container:
-        """Start a program; ``spec`` goes to :func:`make_spec`."""
+        """Start a program; ``spec`` goes to :func:`make_spec`.
+
+        With ``ahead``, which gets the path of the cgroup, a spare init is created before. Its shape
+        is that of a spec without ``spec``.
+        """
         name = f"c{next(_numbers)}"
         home = self.base / name
         for part in ("upper", "work", "run/bundle"):
@@ -147,7 +161,12 @@ class ContainerRunner:
         assert document.linux is not None
         assert document.process is not None
         prepared = await self.runtime.sandbox(document.linux.uid_mappings) if sandbox else None
+        spare = None
         try:
+            if ahead is not None:
+                assert prepared is not None
+                spare = await self.spare_init(name, prepared)
+                await ahead(f"{self.cgroup_parent}/{name}")
             shim = await self.runtime.start(
                 StartRequest(
                     name,
@@ -164,6 +183,8 @@ class ContainerRunner:
                 on_event,
             )
         finally:
+            if spare is not None:
+                spare.close()
             if prepared is not None:
                 prepared.close()
         container = Container(shim, ours, ended)

@@ -22,6 +22,7 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 SPARE_SHIMS = os.environ.get("JAULA_TEST_SPARE_SHIMS", "")  # empty: as many as by default
+SPARE_INITS = os.environ.get("JAULA_TEST_SPARE_INITS", "")  # likewise
 SLOW = 8 if "JAULA_VM" in os.environ else 1  # emulation, on a machine that has other work too
 START_TIMEOUT = 30.0 * SLOW  # seconds
 STOP_TIMEOUT = 30.0 * SLOW
@@ -100,6 +101,7 @@ class PrivateEngine:
             *("--subid-count", "5000000"),
             *("--durability", "relaxed"),  # tests of power failures set another one
             *(("--spare-shims", SPARE_SHIMS) if SPARE_SHIMS else ()),
+            *(("--spare-inits", SPARE_INITS) if SPARE_INITS else ()),
             *self.extra_flags,
         ]
 

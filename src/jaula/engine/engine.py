@@ -15,6 +15,7 @@ import msgspec
 from jaula.cgroups.cgroup_path import parent_path
 from jaula.engine.builder.service import Builds
 from jaula.engine.containers import restore, start
+from jaula.engine.containers.cgroup_cleanup import remove_strays
 from jaula.engine.containers.exec import Execs
 from jaula.engine.containers.health_monitor import HealthMonitor
 from jaula.engine.containers.service import Containers
@@ -123,6 +124,8 @@ class Engine:
             await self.migrations.recover()
         self._watch_firewall()
         await self._open_pod_network()
+        if not self.services.config.systemd_cgroups:
+            await asyncio.to_thread(remove_strays, self.services)
         self._prepare_spare_inits()
         self.services.sandbox_pool.refill()
 

@@ -11,8 +11,8 @@ only its end of a socket pair. It gets one request, and exits with the zygote. A
 there is no spare shim, or one that was killed, is served by a fork.
 
 A spare shim may get the request for a spare init before that of a start. Its helper creates the
-process then (:mod:`jaula.runtime.create.spare_init`), and the shim is kept for the container that
-it is meant for.
+process then (:mod:`jaula.runtime.create.spare_init`), and the zygote keeps the shim for the
+container that the process is meant for.
 
 A restore from a checkpoint needs protobuf, whose import takes longer than a start. An idle zygote
 imports it after the first restore, so the shims of later ones have it.
@@ -49,7 +49,7 @@ from jaula.runtime.protocol import (
 )
 from jaula.runtime.shim import prefault, shim
 
-_END_TIMEOUT = 5.0  # seconds for a helper to end a spare init
+_END_TIMEOUT = 30.0  # seconds for a helper to end a spare init
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"

@@ -4,10 +4,11 @@ Source: docker docs, "dockerd", section "Daemon configuration file". Docker's ke
 where this engine has the setting. Its own keys are ``subid-start``, ``subid-count``,
 ``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``spare-shims``,
 ``spare-inits``, ``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``,
-``registry-certs``, ``insecure-tcp``, ``web``, ``audit-head``, ``audit-head-interval``, ``publish-past-firewall``,
-``cri``, ``cni-*``, ``stream-*``, ``metrics-labels`` and ``metrics-verify-interval``. As in dockerd,
-an unknown key is an error, and so is a setting that is also set by a flag. A line
-that begins with ``//`` is a comment: the file that the packages install describes its keys.
+``registry-certs``, ``insecure-tcp``, ``web``, ``audit-head``, ``audit-head-interval``,
+``publish-past-firewall``, ``cri``, ``cni-*``, ``stream-*``, ``metrics-labels`` and
+``metrics-verify-interval``. As in dockerd, an unknown key is an error, and so is a setting that is
+also set by a flag. A line that begins with ``//`` is a comment: the file that the packages install
+describes its keys.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from typing import TYPE_CHECKING
 
+from jaula.cgroups import cgroup_path as cgroup_paths
 from jaula.engine.containers.start import cgroup_path
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
@@ -26,6 +28,31 @@ log = logging.getLogger("jaula.containers")
 _PAUSE = 0.25  # seconds before the first retry; each pause is twice the previous one
 _MAX_PAUSE = 30.0  # seconds
 _GONE_TIMEOUT = 10.0  # seconds for which a start waits
+
+
+def remove_strays(services: Services) -> None:
+    """Remove the empty cgroups of containers without a record, below the engine's parent.
+
+    A spare init leaves one when it is killed together with its shim and the helper.
+    """
+    config = services.config
+    parent = cgroup_paths.parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
+    known = {each.id for each in (*services.container_store, *services.container_store.steps())}
+    try:
+        with services.cgroups.open(parent) as cgroup:
+            directories = set(cgroup.locations().values())
+    except NotFound:
+        return
+    for name in {name for directory in directories for name in os.listdir(directory)}:
+        container_id = cgroup_paths.container_id(name)
+        if not container_id or container_id in known:
+            continue
+        try:
+            with services.cgroups.open(f"{parent}/{name}") as stray:
+                if not stray.pids():
+                    stray.destroy()
+        except JaulaError as error:
+            log.warning("cannot remove the cgroup of no container %s: %s", name, error)
 
 
 class CgroupReaper:

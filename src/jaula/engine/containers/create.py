@@ -28,7 +28,7 @@ from jaula.engine.model.services import Services
 from jaula.engine.networks import endpoints, links, port_bindings
 from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.oci_spec import host as oci_spec_host
-from jaula.engine.oci_spec import resources, security, spec, spare_init
+from jaula.engine.oci_spec import resources, security, spare_init, spec
 from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
 from jaula.engine.secrets import mount
 from jaula.engine.threads import in_thread

@@ -58,7 +58,7 @@ class FsckInputs:
         return self.services.started_at
 
     def is_running(self, container_id: str) -> bool:
-        """Return whether a container runs now, an operation on it is in progress, or its init waits.
+        """Return whether a container runs, an operation on it is in progress, or its init waits.
 
         Read at the time of the call: a start may have begun after these inputs were taken.
         """

@@ -1,8 +1,8 @@
-"""The shape of a spare init: the spec of a container of which all decisions are the defaults. Pure.
+"""The shape of a spare init: the spec of a container with all decisions by default. Pure.
 
-The runtime compares the spec of a start with it (:mod:`jaula.runtime.create.spare_init`). The engine
-reserves a spare init for a new container that probably has this shape; a wrong guess costs a start
-nothing but that init.
+The runtime compares the spec of a start with it (:mod:`jaula.runtime.create.spare_init`). The
+engine reserves a spare init for a new container that probably has this shape. A wrong guess costs
+no more than that init.
 """
 
 from __future__ import annotations

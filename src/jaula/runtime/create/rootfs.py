@@ -188,8 +188,8 @@ def prepare_mounts(
     ``unprivileged`` says that this process is in the container's own user and mount namespace.
     ``foreign`` are descriptors of joined namespaces, by type, that another user namespace owns.
     ``host_mounts`` is a mount namespace in which shared binds, and those that an annotation lists,
-    are made; -1 for this process's own. ``made`` are the mounts that a spare init has, which has the
-    nodes as well; None: there is no spare init.
+    are made; -1 for this process's own. ``made`` are the mounts that a spare init has. It has the
+    nodes as well. None: there is no spare init.
 
     :raises RuntimeFailure: when a mount cannot be created.
     :raises InvalidRequest: when a mount of the spec is invalid.

@@ -17,7 +17,6 @@ import os
 import select
 from collections.abc import Sequence
 
-import msgspec
 from msgspec import structs
 
 from jaula.errors import RuntimeFailure
@@ -38,7 +37,7 @@ from jaula.runtime.init.sync import follow, report
 from jaula.runtime.interfaces import Cgroup, Interfaces
 from jaula.spec.runtime import Linux, Resources, Spec, State
 
-_OF_START = (RootPropagation, Console, WorkingDirectory, ReadonlyRoot)
+OF_START = (RootPropagation, Console, WorkingDirectory, ReadonlyRoot)
 """Steps that change the root or the process, and come after the system directories."""
 _MAX_MOUNTS = seqpacket.MAX_DESCRIPTORS - 4  # the root and stdio are sent too
 _MAX_TEXT = 1 << 15  # bytes of arguments, environment and annotations: a quarter of a message
@@ -74,9 +73,7 @@ class SpareInit:
             or select.select([self.sock], [], [], 0)[0]  # it has exited
         ):
             return None
-        return left(
-            mount_plan.plan_in_cgroup(spec, self.cgroup.locations().values()), self._steps
-        )
+        return left(mount_plan.plan_in_cgroup(spec, self.cgroup.locations().values()), self._steps)
 
     def send(self, config: init.InitConfig) -> None:
         """Pass a start to the process.
@@ -174,7 +171,8 @@ def _fork(
     config: init.InitConfig, spec: Spec, cgroup: Cgroup, fd_stack: FdStack
 ) -> tuple[int, _socket.socket]:
     """Fork the process and wait until it waits; return its pid and the socket to it."""
-    assert config.shared_pid is not None and spec.process is not None
+    assert config.shared_pid is not None
+    assert spec.process is not None
     parent_sock, child_sock = seqpacket.pair()
     stage = clone_into(cgroup, fd_stack.fds, lambda error: report(child_sock, error, "cgroup"))
     if stage[0] == 0:
@@ -215,7 +213,7 @@ def left(steps: Sequence[Step], ahead: Sequence[Step]) -> tuple[Step, ...] | Non
     for step in steps:
         if step == due:
             due = next(rest, None)
-        elif isinstance(step, _OF_START) or _outside(step):
+        elif isinstance(step, OF_START) or _outside(step):
             remaining.append(step)
         else:
             return None
@@ -234,7 +232,7 @@ def _outside(step: Step) -> bool:
 
 
 def _ahead(steps: Sequence[Step]) -> tuple[Step, ...]:
-    return tuple(step for step in steps if not isinstance(step, _OF_START))
+    return tuple(step for step in steps if not isinstance(step, OF_START))
 
 
 def _slots(steps: Sequence[Step]) -> frozenset[int]:

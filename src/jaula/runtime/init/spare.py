@@ -1,9 +1,9 @@
 """A spare init: it builds the system directories ahead, and waits for the rest of its container.
 
-Most containers have the same /proc, /sys and /dev, with the same masked and read-only paths. A spare
-init mounts them on a tmpfs in its own namespaces before there is a start. The start sends it the
-root and all that depends on the request. It moves the three trees onto the root, and goes on as any
-init does (:mod:`jaula.runtime.init.init`).
+Most containers have the same /proc, /sys and /dev, with the same masked and read-only paths. A
+spare init mounts them on a tmpfs in its own namespaces before there is a start. The start sends it
+the root and all that depends on the request. It moves the three trees onto the root, and goes on as
+any init does (:mod:`jaula.runtime.init.init`).
 
 A spare init has no program, no root and no descriptor of a container. It reads one message, from
 its parent, which alone holds the other end of the socket. At end of file it exits.
@@ -47,6 +47,12 @@ def encode(request: SpareStart) -> bytes:
     return pickle.dumps(request, pickle.HIGHEST_PROTOCOL)
 
 
+def decode(data: bytes) -> SpareStart:
+    """Return the request of a message, which is that of the parent."""
+    request: SpareStart = pickle.loads(data)
+    return request
+
+
 def build(steps: Iterable[Step], prepared: Mapping[int, int]) -> tuple[Set[int], dict[int, int]]:
     """Mount the system directories on a tmpfs that covers the working directory.
 
@@ -63,9 +69,7 @@ def build(steps: Iterable[Step], prepared: Mapping[int, int]) -> tuple[Set[int],
         step.execute(context)
     context.finish()
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    trees = {
-        slot: os.open(name, flags, dir_fd=staging) for name, slot in SYSTEM_SLOTS.items()
-    }
+    trees = {slot: os.open(name, flags, dir_fd=staging) for name, slot in SYSTEM_SLOTS.items()}
     os.close(staging)
     return context.made_mounts, trees
 
@@ -79,5 +83,4 @@ def wait(sync_sock: _socket.socket) -> tuple[SpareStart, list[int]]:
     data, fds = seqpacket.receive(sync_sock)
     if not data:
         os._exit(0)
-    request: SpareStart = pickle.loads(data)  # noqa: S301 - of the parent: see the module
-    return request, fds
+    return decode(data), fds
