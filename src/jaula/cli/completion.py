@@ -11,6 +11,7 @@ from jaula.cli import command_table
 
 NAME_COMMANDS = {
     "container": "jaula ps -a --format '{{.Names}}'",
+    "pod": "jaula pod ls --format '{{.Name}}'",
     "image": "jaula images --format '{{.Repository}}:{{.Tag}}'",
     "network": "jaula network ls --format '{{.Name}}'",
     "volume": "jaula volume ls --format '{{.Name}}'",

@@ -2,61 +2,44 @@
 
 from __future__ import annotations
 
+from time import time
+
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.main import Settings
-from jaula.cli.output import times
-from jaula.cli.pods import pods
+from jaula.cli.output import list as output_list
+from jaula.cli.pods import list as pod_list
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
-
-_HEADER = ("POD ID", "NAME", "STATUS", "CREATED", "INFRA ID", "# OF CONTAINERS")
+_OF_CONTAINERS = (
+    ("ctr-ids", "ContainerIds"),
+    ("ctr-names", "ContainerNames"),
+    ("ctr-status", "ContainerStatuses"),
+)
 
 
 def run(options: Options) -> int:
     """Print one line for each pod."""
-    client = Client(Settings.host)
-    found = pods.listed(client)
-    if options.on("quiet"):
-        for pod in found:
-            print(pod.id if options.on("no-trunc") else pod.id[:12])
+    rows = pod_list.select(pod_list.rows(Client(Settings.host)), options.texts("filter"), time())
+    rows = pod_list.sort(rows, options.choice("sort", pod_list.SORT_KEYS))
+    if options.on("latest"):
+        rows = pod_list.sort(rows, "created")[:1]
+    output_format = options.text("format")
+    if output_format == "json":
+        from jaula.spec.fast_json import pretty
+
+        print(pretty([row.document() for row in rows]))
         return 0
-    length = 64 if options.on("no-trunc") else 12
-    rows: list[tuple[str, ...]] = [
-        (pod.id[:length], pod.name, pod.status, times.ago(pod.infra["Created"]), pod.id[:12],
-         str(len(pod.members) + 1))
-        for pod in found
-    ]  # fmt: skip
-    rows += [_kubernetes(entries, length) for entries in _sandboxes(client)]
-    table = [_HEADER, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADER))]
-    for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    if options.on("quiet") and output_format in ("", "table"):
+        output_format = "{{.ID}}"
+    default = pod_list.DEFAULT + "".join(
+        f"\t{{{{.{name}}}}}" for flag, name in _OF_CONTAINERS if options.on(flag)
+    )
+    columns = pod_list.columns(no_trunc=options.on("no-trunc"))
+    text = output_list.text(rows, columns, default, output_format)
+    if options.on("noheading") and (output_format in ("", "table") or "table " in output_format):
+        text = text.partition("\n")[2]
+    print(text, end="")
     return 0
-
-
-def _sandboxes(client: Client) -> list[list[dict[str, Any]]]:
-    """Return the containers of each pod that the kubelet runs, the sandbox first."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for entry in client.get("/containers/json", (("all", True), ("pods", True))):
-        if entry.get("Pod"):
-            groups.setdefault(entry["Pod"]["Sandbox"], []).append(entry)
-    return [
-        sorted(group, key=lambda e: str(e["Pod"].get("Container"))) for group in groups.values()
-    ]
-
-
-def _kubernetes(entries: list[dict[str, Any]], length: int) -> tuple[str, ...]:
-    from jaula.cli.containers.pods import title
-
-    first = entries[0]
-    sandbox = str(first["Pod"]["Sandbox"])
-    status = "Running" if first["State"] == "running" else "Exited"
-    created = times.ago(first["Created"])
-    return (sandbox[:length], title(first["Pod"]), status, created, sandbox[:12], str(len(entries)))
 
 
 COMMAND = Command(
@@ -64,11 +47,43 @@ COMMAND = Command(
     "List pods",
     run,
     flags=(
+        Flag("ctr-ids", "", "bool", "Display the IDs of the containers"),
+        Flag("ctr-names", "", "bool", "Display the names of the containers"),
+        Flag("ctr-status", "", "bool", "Display the states of the containers"),
+        Flag(
+            "filter",
+            "f",
+            "list",
+            "Filter output based on conditions provided (status=running, name=web, label=a=b)",
+        ),
+        Flag(
+            "format",
+            "",
+            "string",
+            "Format output using a custom template (table, json, or a Go template)",
+        ),
+        Flag("latest", "l", "bool", "Show the newest pod"),
         Flag("no-trunc", "", "bool", "Do not truncate output"),
+        Flag("noheading", "n", "bool", "Do not print the heading"),
         Flag("quiet", "q", "bool", "Only display pod IDs"),
+        Flag(
+            "sort",
+            "",
+            "string",
+            "Sort by created, id, name, number or status",
+            default="created",
+            completes=pod_list.SORT_KEYS,
+        ),
     ),
     max_args=0,
-    description="Lists the pods of `pod create` and `kube play`, and those that a kubelet runs.",
-    examples=(("List pods", "jaula pod ls"),),
+    description=(
+        "Lists the pods of `pod create` and `kube play`, and those that a kubelet runs. Filters: "
+        + ", ".join(pod_list.FILTERS)
+        + "."
+    ),
+    examples=(
+        ("List pods", "jaula pod ls"),
+        ("Names and states", "jaula pod ls --format '{{.Name}} {{.Status}}'"),
+    ),
     see_also=("pod create", "pod inspect", "ps"),
 )

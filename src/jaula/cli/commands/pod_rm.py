@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.pods import pods, select
 
 
 def run(options: Options) -> int:
     """Remove the pods with their containers."""
-    status = select.each(
-        options, lambda client, pod: pods.remove(client, pod, force=options.on("force"))
-    )
+    seconds, force = select.seconds(options), options.on("force")
+
+    def remove(client: Client, pod: pods.Pod) -> None:
+        if force and seconds is not None:
+            pods.stop(client, pod, seconds)
+        pods.remove(client, pod, force=force)
+
+    status = select.each(options, remove)
     select.remove_files(options, status)
     return status
 
@@ -21,9 +27,14 @@ COMMAND = Command(
     run,
     flags=(
         Flag("force", "f", "bool", "Remove running containers too"),
+        *select.TIME_FLAGS,
         *select.FLAGS,
     ),
-    description="Removes the pods with their containers.",
+    description=(
+        "Removes the pods with their containers. With --force, running containers are killed; "
+        "with --time they are stopped first."
+    ),
     examples=(("Remove a running pod", "jaula pod rm -f web"),),
-    see_also=("pod stop", "pod ls"),
+    see_also=("pod stop", "pod prune", "pod ls"),
+    completes="pod",
 )

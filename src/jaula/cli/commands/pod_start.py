@@ -42,5 +42,6 @@ COMMAND = Command(
     ),
     description="Starts the infra container of each pod, then its containers.",
     examples=(("Start a pod", "jaula pod start web"),),
-    see_also=("pod create", "pod stop"),
+    see_also=("pod create", "pod stop", "pod restart"),
+    completes="pod",
 )

@@ -24,20 +24,29 @@ def run(options: Options) -> int:
     """Show resource usage, updated every second, or once."""
     names = [quote(name) for name in options.arguments]
     sampler = Sampler(Client(Settings.host), names, everything=options.on("all"))
-    columns = _columns(no_trunc=options.on("no-trunc"))
+    show(sampler, columns(no_trunc=options.on("no-trunc")), DEFAULT, options)
+    return 0
+
+
+def show(
+    sampler: Sampler, shown: dict[str, output_list.Column], default: str, options: Options
+) -> None:
+    """Print the samples of containers, as ``--no-stream`` and ``--format`` ask for."""
     output_format = options.text("format")
     sampler.take()
     if options.on("no-stream"):
         sleep(INTERVAL)
-        output_list.show(sampler.take(), columns, DEFAULT, output_format)
-        return 0
+        output_list.show(sampler.take(), shown, default, output_format)
+        return
     with Screen() as screen:
         while True:
             sleep(INTERVAL)
-            screen.draw(output_list.text(sampler.take(), columns, DEFAULT, output_format))
+            screen.draw(output_list.text(sampler.take(), shown, default, output_format))
 
 
-def _columns(*, no_trunc: bool) -> dict[str, output_list.Column]:
+def columns(*, no_trunc: bool) -> dict[str, output_list.Column]:
+    """Return the columns; ``no_trunc`` is the flag ``--no-trunc``."""
+
     def block(usage: ContainerUsage) -> str:
         return f"{units.human_size(usage.read, 3)} / {units.human_size(usage.written, 3)}"
 

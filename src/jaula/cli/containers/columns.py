@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.output import times
 from jaula.cli.output.list import ellipsis, short_id
+from jaula.cli.pods.pods import NAME_LABEL
 from jaula.spec import units
 from jaula.spec.fast_json import encode
 
@@ -38,7 +39,7 @@ def columns(*, no_trunc: bool) -> dict[str, Column]:
         "Command": ("COMMAND", command),
         "CreatedAt": ("CREATED AT", lambda item: times.local(item["Created"])),
         "RunningFor": ("CREATED", lambda item: times.ago(item["Created"])),
-        "Pod": ("POD", lambda item: (item.get("Pod") or {}).get("Name", "")),
+        "Pod": ("POD", pod),
         "Namespace": ("NAMESPACE", lambda item: (item.get("Pod") or {}).get("Namespace", "")),
         "Ports": ("PORTS", lambda item: ports(item.get("Ports") or [])),
         "State": ("STATE", lambda item: item["State"]),
@@ -64,6 +65,12 @@ def names(item: Any) -> str:
     """Return the container's names without their slash; names from legacy links are left out."""
     result = [name.removeprefix("/") for name in item.get("Names") or ()]
     return ",".join(name for name in result if "/" not in name)
+
+
+def pod(item: Any) -> str:
+    """Return the name of the pod: a kubelet's, or one of ``pod create``."""
+    name = (item.get("Pod") or {}).get("Name")
+    return str(name or (item.get("Labels") or {}).get(NAME_LABEL, ""))
 
 
 def size(item: Any) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaula.cli.command import Options
 
 NOT_FOUND = 404
+_NEW_POD = "new:"  # before the name of a pod to create
 
 
 def create(client: Client, options: Options, body: dict[str, Any]) -> str:
@@ -77,10 +78,21 @@ def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
             ref = select.read_id(path)
         except FileNotFoundError:
             raise CliError(f"{path} does not exist: the pod was not created", status=125) from None
+    if ref.startswith(_NEW_POD):
+        ref = _create_pod(client, ref.removeprefix(_NEW_POD), body)
     pod = pods.find(client, ref)
     if options.command.path.endswith("run"):
         pods.start(client, pod, infra_only=True)
     pods.join(body, pod)
+
+
+def _create_pod(client: Client, name: str, body: dict[str, Any]) -> str:
+    """Create the pod ``name`` with the network of the container in ``body``; return its id."""
+    from jaula.cli.pods import pods
+
+    infra = pods.split_infra(body)
+    name = name or pods.new_name()
+    return pods.create_infra(client, name, {"Hostname": name, **infra})
 
 
 def _remove_former(client: Client, name: str, cidfile: str) -> None:

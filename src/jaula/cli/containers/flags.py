@@ -338,7 +338,13 @@ FLAGS = (
     ),
     Flag("pids-limit", "", "int", "Tune container pids limit (set -1 for unlimited)", group=LIMITS),
     Flag("platform", "", "string", "Set platform if server is multi-platform capable (os/arch)"),
-    Flag("pod", "", "string", "Run the container in a pod, which is started", group=NAMESPACES),
+    Flag(
+        "pod",
+        "",
+        "string",
+        "Run the container in a pod, which is started; new:NAME creates it",
+        group=NAMESPACES,
+    ),
     Flag(
         "pod-id-file",
         "",

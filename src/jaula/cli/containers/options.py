@@ -97,7 +97,7 @@ def _host(options: Options) -> dict[str, Any]:
         "ContainerIDFile": text("cidfile"),
         "LogConfig": {"Type": text("log-driver"), "Config": pairs(texts("log-opt"), "log-opt")},
         "NetworkMode": network_option.mode(options),
-        "RestartPolicy": _restart(text("restart")),
+        "RestartPolicy": restart_policy(text("restart")),
         "AutoRemove": on("rm"),
         "CapAdd": texts("cap-add"),
         "CapDrop": texts("cap-drop"),
@@ -251,7 +251,7 @@ def update(options: Options) -> dict[str, Any]:
         if options.is_set(flag):
             body[name] = options.text(flag)
     if options.is_set("restart"):
-        body["RestartPolicy"] = _restart(options.text("restart"))
+        body["RestartPolicy"] = restart_policy(options.text("restart"))
     return body
 
 
@@ -306,7 +306,11 @@ def _split_pair(word: str, separator: str) -> tuple[str, str]:
     return first, second
 
 
-def _restart(text: str) -> dict[str, Any]:
+def restart_policy(text: str) -> dict[str, Any]:
+    """Return the API's document of a restart policy such as ``on-failure:3``.
+
+    :raises UsageError: when the count is not a number.
+    """
     name, colon, count = text.partition(":")
     if not colon:
         return {"Name": name or "no"}

@@ -124,7 +124,7 @@ class Play:
         policies = {c.body["HostConfig"]["RestartPolicy"]["Name"] for c in pod.containers}
         if "always" in policies:
             infra["HostConfig"] = {**infra["HostConfig"], "RestartPolicy": {"Name": "always"}}
-        identity = pods.create_infra(client, pod.name, infra, "stop")
+        identity = pods.create_infra(client, pod.name, infra, {pods.EXIT_POLICY_LABEL: "stop"})
         made.append(pod.name)
         for volume in pod.volumes:
             create_volume(client, volume, pod.name)

@@ -33,6 +33,18 @@ def show(names: list[str], output_format: str, find: Callable[[str], Any]) -> in
             if error.code != NOT_FOUND:
                 raise
             missing.append(error)
+    print_documents(documents, output_format)
+    for absent in missing:
+        from jaula.cli import suggestion
+        from jaula.cli.main import Settings
+
+        sys.stderr.write(absent.message + "\n")
+        suggestion.print_object_hint(absent, Settings.host)
+    return 1 if missing else 0
+
+
+def print_documents(documents: list[Any], output_format: str) -> None:
+    """Print documents as JSON, or each one through the template ``output_format``."""
     if output_format in ("", "json"):
         from jaula.spec.fast_json import encode
 
@@ -44,10 +56,3 @@ def show(names: list[str], output_format: str, find: Callable[[str], Any]) -> in
         for document in documents:
             print(template.render(document))
     sys.stdout.flush()
-    for absent in missing:
-        from jaula.cli import suggestion
-        from jaula.cli.main import Settings
-
-        sys.stderr.write(absent.message + "\n")
-        suggestion.print_object_hint(absent, Settings.host)
-    return 1 if missing else 0

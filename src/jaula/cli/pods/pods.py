@@ -1,4 +1,4 @@
-"""Pods through the Docker API: create, find, start, stop and remove them.
+"""Pods through the Docker API: create, find, start, stop, signal, pause and remove them.
 
 A pod is an infra container, whose program waits for a signal, and containers that join its
 namespaces. Labels say which containers belong to a pod. So the engine, ``jaula ps`` and other
@@ -14,7 +14,7 @@ from jaula.cli.errors import CliError, EngineError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from jaula.cli.client.client import Query
@@ -22,13 +22,19 @@ if TYPE_CHECKING:
 NAME_LABEL = "io.jaula.pod"
 ROLE_LABEL = "io.jaula.pod-role"
 EXIT_POLICY_LABEL = "io.jaula.pod-exit-policy"
+SHARE_LABEL = "io.jaula.pod-share"
+RESTART_LABEL = "io.jaula.pod-restart"
 INFRA, MEMBER, INIT = "infra", "member", "init"
 IMAGE = "localhost/jaula-pause"
-_NOT_FOUND, _NOT_MODIFIED, _ERROR = 404, 304, 400
+_NOT_FOUND, _NOT_MODIFIED, _CONFLICT, _ERROR = 404, 304, 409, 400
 _WITHOUT_ALIASES = ("default", "bridge", "host", "none")
 _POLL_SECONDS = 0.5
 _ALIVE = frozenset(("running", "restarting", "paused", "created"))
 NO_POD = 125  # the exit status of a command about a pod that does not exist
+SHARED = ("ipc", "net", "uts")
+"""The namespaces that containers share unless ``--share`` names others. The user namespace is
+shared always: it owns the others."""
+SHAREABLE = (*SHARED, "pid")
 
 
 class Pod:
@@ -45,16 +51,35 @@ class Pod:
         return str(self.infra["Id"])
 
     @property
+    def containers(self) -> list[dict[str, Any]]:
+        """Return all containers, the infra container first."""
+        return [self.infra, *self.members]
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Return the names of the namespaces that the containers share."""
+        text = self.infra["Labels"].get(SHARE_LABEL)
+        return SHARED if text is None else tuple(name for name in text.split(",") if name)
+
+    @property
     def status(self) -> str:
         """Return the state as podman names it."""
-        states = [str(member["State"]) for member in self.members]
-        if self.infra["State"] == "created":
-            return "Created"
-        if self.infra["State"] != "running":
-            return "Exited"
-        if any(state != "running" for state in states):
-            return "Degraded"
-        return "Running"
+        return status([str(entry["State"]) for entry in self.containers])
+
+
+def status(states: list[str]) -> str:
+    """Return podman's name of the state of a pod, from those of its containers. Pure.
+
+    The first one is the state of the infra container.
+    """
+    infra = states[0]
+    if infra == "created":
+        return "Created"
+    if set(states) == {"paused"}:
+        return "Paused"
+    if infra not in ("running", "paused"):
+        return "Exited"
+    return "Running" if all(state == "running" for state in states) else "Degraded"
 
 
 def listed(client: Client) -> list[Pod]:
@@ -106,14 +131,21 @@ def ensure_image(client: Client) -> str:
     return image
 
 
-def create_infra(client: Client, name: str, body: dict[str, Any], exit_policy: str = "") -> str:
+def create_infra(
+    client: Client,
+    name: str,
+    body: dict[str, Any],
+    settings: Mapping[str, str] | None = None,
+    container: str = "",
+) -> str:
     """Create the infra container of a pod and return its id.
+
+    ``settings`` are values of the pod by their labels. ``container`` is the name of the container,
+    by default ``NAME-infra``.
 
     :raises EngineError: when a pod or container has the name, or the engine refuses.
     """
-    labels = {NAME_LABEL: name, ROLE_LABEL: INFRA}
-    if exit_policy:
-        labels[EXIT_POLICY_LABEL] = exit_policy
+    labels = {NAME_LABEL: name, ROLE_LABEL: INFRA, **(settings or {})}
     body = {
         "StopTimeout": 0,
         **body,
@@ -125,7 +157,7 @@ def create_infra(client: Client, name: str, body: dict[str, Any], exit_policy: s
     for network, endpoint in networks.items():
         if network not in _WITHOUT_ALIASES:
             endpoint["Aliases"] = [*endpoint.get("Aliases", ()), name]
-    query = (("name", f"{name}-infra"),)
+    query = (("name", container or f"{name}-infra"),)
     return str(client.document("POST", "/containers/create", query, body)["Id"])
 
 
@@ -151,12 +183,40 @@ def join(body: dict[str, Any], pod: Pod) -> None:
     body.pop("ExposedPorts", None)
     body.setdefault("Labels", {}).update({NAME_LABEL: pod.name, ROLE_LABEL: MEMBER})
     infra = f"container:{pod.id}"
-    host.update({"IpcMode": infra, "UsernsMode": infra, "NetworkMode": infra, "UTSMode": infra})
-    if pod.infra["HostConfig"].get("NetworkMode") == "host":
+    host["UsernsMode"] = infra
+    modes = {"ipc": "IpcMode", "net": "NetworkMode", "uts": "UTSMode", "pid": "PidMode"}
+    for namespace in pod.shared:
+        if not host.get(modes[namespace]) or namespace == "net":
+            host[modes[namespace]] = infra
+    if "net" in pod.shared and pod.infra["HostConfig"].get("NetworkMode") == "host":
         host["NetworkMode"] = "host"
-        del host["UTSMode"]
+        host.pop("UTSMode", None)
+    policy = host.get("RestartPolicy", {}).get("Name", "")
+    text = pod.infra["Labels"].get(RESTART_LABEL)
+    if text and policy in ("", "no") and not host.get("AutoRemove"):
+        from jaula.cli.containers.options import restart_policy
+
+        host["RestartPolicy"] = restart_policy(text)
     if pod.infra.get("Mounts"):
         host.setdefault("VolumesFrom", []).append(pod.id)
+
+
+def split_infra(body: dict[str, Any]) -> dict[str, Any]:
+    """Move what belongs to a pod out of the body of a container; return it as that of its infra.
+
+    It is for ``run --pod new:NAME``, whose flags are those of the pod and of the container. Pure.
+    """
+    host = body.setdefault("HostConfig", {})
+    infra = {key: body.pop(key) for key in _INFRA_MEMBERS if key in body}
+    infra["HostConfig"] = {key: host.pop(key) for key in _INFRA_HOST_MEMBERS if key in host}
+    return infra
+
+
+_INFRA_MEMBERS = ("Hostname", "Domainname", "ExposedPorts", "NetworkingConfig")
+_INFRA_HOST_MEMBERS = (
+    "Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "NetworkMode", "PortBindings",
+    "PublishAllPorts", "UsernsMode",
+)  # fmt: skip
 
 
 def start(client: Client, pod: Pod, *, infra_only: bool = False) -> None:
@@ -187,6 +247,58 @@ def stop(client: Client, pod: Pod, seconds: int | None = None) -> None:
             raise engine_error(response.status, content)
     if pod.infra["State"] in _ALIVE - {"created"}:
         _request(client, "POST", f"/containers/{pod.id}/stop", (("t", 0),), _NOT_FOUND)
+
+
+def restart(client: Client, pod: Pod, seconds: int | None = None) -> None:
+    """Stop the pod and start it with all its containers.
+
+    :raises EngineError: when a container does not start.
+    """
+    stop(client, pod, seconds)
+    start(client, find(client, pod.id))
+
+
+def kill(client: Client, pod: Pod, signal: str) -> None:
+    """Send a signal to the running containers, to the infra container last.
+
+    :raises CliError: when none runs.
+    """
+    _each_in_state(client, pod, pod.containers[::-1], "running", "kill", (("signal", signal),))
+
+
+def pause(client: Client, pod: Pod) -> None:
+    """Pause the running containers.
+
+    :raises CliError: when none runs.
+    """
+    _each_in_state(client, pod, pod.containers[::-1], "running", "pause")
+
+
+def unpause(client: Client, pod: Pod) -> None:
+    """Let the paused containers continue.
+
+    :raises CliError: when none is paused.
+    """
+    _each_in_state(client, pod, pod.containers, "paused", "unpause")
+
+
+def _each_in_state(
+    client: Client,
+    pod: Pod,
+    entries: list[dict[str, Any]],
+    state: str,
+    action: str,
+    query: Query = (),
+) -> None:
+    """POST ``action`` for the containers in ``state``; one that has left it meanwhile is skipped.
+
+    :raises CliError: when no container is in it.
+    """
+    selected = [entry for entry in entries if entry["State"] == state]
+    if not selected:
+        raise CliError(f"no container of the pod {pod.name} is {state}", status=125)
+    for entry in selected:
+        _request(client, "POST", f"/containers/{entry['Id']}/{action}", query, _CONFLICT)
 
 
 def remove(client: Client, pod: Pod, *, force: bool = False) -> None:
@@ -222,6 +334,13 @@ def exit_codes(client: Client, pod: Pod) -> list[int]:
             continue
         result.append(int(state["ExitCode"]) if state["Status"] == "exited" else 0)
     return result
+
+
+def new_name() -> str:
+    """Return a name for a pod that was given none."""
+    from posix import urandom
+
+    return f"pod-{urandom(4).hex()}"
 
 
 def has_ended(pod: Pod) -> bool:

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 _MAX_ID = 4096  # bytes of a file
 
+LATEST = Flag("latest", "l", "bool", "Select the newest pod")
 FLAGS = (
     Flag("all", "a", "bool", "Select all pods"),
     Flag("ignore", "i", "bool", "Ignore pods and files that do not exist"),
+    LATEST,
     Flag("pod-id-file", "", "list", "Read the pod's ID from the file", completes="file"),
+)
+TIME_FLAGS = (
+    Flag("time", "t", "int", "Seconds to wait before killing the containers"),
+    Flag("timeout", "", "int", "Alias of --time"),
 )
 
 
@@ -31,6 +37,8 @@ def pods_of(client: Client, options: Options) -> list[pods.Pod]:
     """
     if options.on("all"):
         return pods.listed(client)
+    if options.on("latest"):
+        return [latest(client)]
     names = list(options.arguments)
     if not names and not options.is_set("pod-id-file"):
         raise UsageError(
@@ -50,6 +58,41 @@ def pods_of(client: Client, options: Options) -> list[pods.Pod]:
             if error.status != pods.NO_POD or not options.on("ignore"):
                 raise
     return result
+
+
+def latest(client: Client) -> pods.Pod:
+    """Return the newest pod.
+
+    :raises CliError: when there is no pod.
+    """
+    newest = max(pods.listed(client), key=lambda pod: int(pod.infra["Created"]), default=None)
+    if newest is None:
+        raise CliError("no pods were found: no such pod", status=pods.NO_POD)
+    return newest
+
+
+def one_of(client: Client, options: Options) -> tuple[pods.Pod, list[str]]:
+    """Return the pod that the first argument names, or ``--latest``, and the other arguments.
+
+    :raises UsageError: when no pod is named.
+    :raises CliError: when it does not exist.
+    """
+    if options.on("latest"):
+        return latest(client), list(options.arguments)
+    if not options.arguments:
+        raise UsageError(
+            f'"jaula {options.command.path}" requires at least 1 argument.', status=1, usage=True
+        )
+    name, *others = options.arguments
+    return pods.find(client, name), others
+
+
+def seconds(options: Options) -> int | None:
+    """Return the value of ``--time`` or ``--timeout``, None if none is set."""
+    for name in ("time", "timeout"):
+        if options.is_set(name):
+            return options.number(name)
+    return None
 
 
 def read_id(path: str) -> str:
