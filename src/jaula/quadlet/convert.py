@@ -112,7 +112,18 @@ class Converter:
             "kube": self._kube,
         }
         makers[kind](unit, service)
+        if kind in ("container", "kube", "pod"):
+            self._check_limits(unit)
         return service
+
+    def _check_limits(self, unit: UnitFile) -> None:
+        """Warn of limits of the service: a container is in a cgroup of the engine's."""
+        for key in unit.keys("Service"):
+            if replacement := keys.CLIENT_ONLY.get(key):
+                self._warn(
+                    f"{unit.path}: {key}= of the service limits the client and not the container:"
+                    f" use {replacement}"
+                )
 
     def _check_keys(self, unit: UnitFile, section: str) -> None:
         for name in (section, keys.COMMON):

@@ -76,6 +76,7 @@ _NO_CONFIGURATION = "jaula reads no containers.conf; put options into JaulaArgs=
 _OWN_MAPS = (
     "the engine maps the ids of each container to a range of its own; UserNS= selects others"
 )
+_RANGE_SIZE = "the engine selects the size of the range"
 _STARTUP_CHECK = "there is one health check; HealthStartPeriod= gives the program time to start"
 _LOGIN = "store the credentials with `jaula login`"
 _REGISTRY_TLS = "certificates of registries are in the configuration of the engine"
@@ -121,5 +122,25 @@ IGNORED = {
     ("Container", "HealthMaxLogSize"): "the record has 4096 bytes of each result",
     ("Image", "TLSVerify"): _REGISTRY_TLS,
     ("Build", "TLSVerify"): _REGISTRY_TLS,
+    **{(section, "RemapUidSize"): _RANGE_SIZE for section in ("Container", "Kube", "Pod")},
 }
 """Keys without effect, with the reason. A generator warns of them."""
+
+CLIENT_ONLY = {
+    "AllowedCPUs": "JaulaArgs=--cpuset-cpus",
+    "CPUQuota": "JaulaArgs=--cpus",
+    "CPUWeight": "JaulaArgs=--cpu-shares",
+    "DeviceAllow": "AddDevice=",
+    "IOWeight": "JaulaArgs=--blkio-weight",
+    "IPAddressAllow": "Egress= and Listen=",
+    "IPAddressDeny": "Egress= and Listen=",
+    "LimitNOFILE": "Ulimit=nofile=",
+    "LimitNPROC": "PidsLimit=",
+    "MemoryHigh": "Memory=",
+    "MemoryMax": "Memory=",
+    "MemorySwapMax": "JaulaArgs=--memory-swap",
+    "Slice": "JaulaArgs=--cgroup-parent",
+    "TasksMax": "PidsLimit=",
+}
+"""Keys of [Service] that concern the cgroup or limits of the service, where only the client runs,
+with what limits a container."""
