@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MSG_NOSIGNAL = 0x4000
 MSG_PEEK, MSG_DONTWAIT = 0x2, 0x40
+POLLIN, POLLOUT = 0x1, 0x4
+FIRST_ANSWER = 5000  # milliseconds to wait for an answer before the engine is asked for a ping
 READ = 65536  # bytes of one recv
 MAX_HEAD = 65536  # bytes of one header line
 
@@ -84,6 +86,7 @@ class Connection:
         self.reusable = True
         self._buffer = b""
         self._head: Response | None = None
+        self._answered = not address.is_unix  # a systemd socket may have no engine behind it
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -128,9 +131,38 @@ class Connection:
         :raises Unreachable: when the connection is broken.
         """
         try:
-            self.socket.sendall(data, MSG_NOSIGNAL)
+            if self._answered:
+                self.socket.sendall(data, MSG_NOSIGNAL)
+            else:
+                self._send_first(data)
         except OSError as error:
             raise Unreachable(f"connection to the engine broke: {error.strerror}") from None
+
+    def _send_first(self, data: bytes) -> None:
+        """Send to an engine that may not run.
+
+        :raises Unreachable: when it cannot start.
+        """
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.socket.send(view, MSG_NOSIGNAL | MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self._wait(POLLOUT)
+
+    def _wait(self, events: int) -> None:
+        """Wait for events of poll(2) as long as the engine is alive.
+
+        :raises Unreachable: when it cannot start.
+        """
+        from select import poll
+
+        waiting = poll()
+        waiting.register(self.fileno(), events)
+        if not waiting.poll(FIRST_ANSWER):
+            from jaula.cli.client import liveness
+
+            liveness.wait(self.fileno(), events, self.address.text, self.address.connect)
 
     def response(self) -> Response:
         """Read the head of the next answer.
@@ -212,6 +244,9 @@ class Connection:
 
     def _receive(self) -> bytes:
         try:
+            if not self._answered:
+                self._wait(POLLIN)
+                self._answered = True
             return self.socket.recv(READ)
         except OSError as error:
             raise Unreachable(f"connection to the engine broke: {error.strerror}") from None
