@@ -1,24 +1,30 @@
 """YAML with Kubernetes' objects, read with limits.
 
 Source: YAML 1.2, Kubernetes API conventions. Facts about YAML: an alias repeats what its anchor
-holds, so nine lines can mean billions of values. Each value counts once more for each alias here,
-and nesting has an end, before anything is built from it.
+holds, so nine lines can mean billions of values, and one long text can be repeated. Each value and
+its text count once more for each alias here, and nesting has an end, before anything is built from
+it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_SIZE = 1 << 20  # bytes of a file
 _MAX_VALUES = 50_000
+_MAX_TEXT = 4 << 20  # characters of all values, with those that aliases repeat
 _MAX_DEPTH = 48
+_MAX_MESSAGE = 500  # characters of an error
 _NULL = ("", "~", "null", "Null", "NULL")
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False,
              "FALSE": False}  # fmt: skip
 
 
 class InvalidDocument(Exception):
-    """YAML or an object that cannot be used; the text says where and why."""
+    """YAML or an object that cannot be used; the text says where and why, in few characters."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if len(text) <= _MAX_MESSAGE else text[:_MAX_MESSAGE] + "...")
 
 
 def load(text: bytes) -> list[dict[str, Any]]:
@@ -51,12 +57,19 @@ def _objects(document: dict[str, Any], number: int) -> list[dict[str, Any]]:
     return [entry for item in items for entry in _objects(item, number)]
 
 
+class _Size(NamedTuple):
+    """The number of values in a value, itself counted, and the characters of their texts."""
+
+    values: int
+    text: int
+
+
 class _Reader:
     """Builds values from the events of the parser, without recursion."""
 
     def __init__(self) -> None:
-        self._left = _MAX_VALUES
-        self._anchors: dict[str, tuple[Any, int]] = {}  # value and number of values in it
+        self._left = _Size(_MAX_VALUES, _MAX_TEXT)
+        self._anchors: dict[str, tuple[Any, _Size]] = {}
 
     def read(self, text: bytes) -> list[Any]:
         import yaml
@@ -76,13 +89,13 @@ class _Reader:
                 elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
                     ended = stack.pop()
                     if ended.anchor:
-                        self._anchors[ended.anchor] = (ended.value, ended.left - self._left + 1)
-                    self._put(stack, documents, ended.value, 1, event)
+                        self._anchors[ended.anchor] = (ended.value, self._size_since(ended.left))
+                    self._put(stack, documents, ended.value, _Size(1, 0), event)
                 elif isinstance(event, yaml.ScalarEvent):
-                    value = _scalar(event)
+                    value, size = _scalar(event), _Size(1, len(event.value))
                     if event.anchor:
-                        self._anchors[event.anchor] = (value, 1)
-                    self._put(stack, documents, value, 1, event)
+                        self._anchors[event.anchor] = (value, size)
+                    self._put(stack, documents, value, size, event)
                 elif isinstance(event, yaml.AliasEvent):
                     if event.anchor not in self._anchors:
                         raise InvalidDocument(
@@ -96,12 +109,17 @@ class _Reader:
             raise InvalidDocument(f"it is not text: {error}") from None
         return documents
 
+    def _size_since(self, before: _Size) -> _Size:
+        return _Size(before.values - self._left.values + 1, before.text - self._left.text)
+
     def _put(
-        self, stack: list[_Collection], documents: list[Any], value: Any, size: int, event: Any
+        self, stack: list[_Collection], documents: list[Any], value: Any, size: _Size, event: Any
     ) -> None:
-        self._left -= size
-        if self._left < 0:
+        self._left = _Size(self._left.values - size.values, self._left.text - size.text)
+        if self._left.values < 0:
             raise InvalidDocument(f"{_line(event)}: it has more than {_MAX_VALUES} values")
+        if self._left.text < 0:
+            raise InvalidDocument(f"{_line(event)}: it has more than {_MAX_TEXT} characters")
         if not stack:
             documents.append(value)
         elif problem := stack[-1].add(value):
@@ -109,9 +127,9 @@ class _Reader:
 
 
 class _Collection:
-    """A mapping or sequence that is being read. ``left`` is the count when it began."""
+    """A mapping or sequence that is being read. ``left`` is what was left when it began."""
 
-    def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None, left: int) -> None:
+    def __init__(self, value: dict[str, Any] | list[Any], anchor: str | None, left: _Size) -> None:
         self.value = value
         self.anchor = anchor
         self.left = left

@@ -9,7 +9,7 @@ from jaula.kube.documents import InvalidDocument
 
 
 class Node:
-    """A mapping at ``path``. It knows which of its members were read."""
+    """A mapping at ``path``. It knows which of its members were read, also by several readers."""
 
     def __init__(self, value: Any, path: str) -> None:
         if value is None:
@@ -19,7 +19,7 @@ class Node:
         self.value: dict[str, Any] = value
         self.path = path
         self._used: set[str] = set()
-        self._children: list[Node] = []
+        self._children: dict[str, Node] = {}  # by their paths
 
     def get(self, key: str) -> Any:
         """Return a member as it is, None if it is absent."""
@@ -34,9 +34,12 @@ class Node:
 
         :raises InvalidDocument: when it is something else.
         """
-        child = Node(self.get(key), f"{self.path}.{key}")
-        self._children.append(child)
-        return child
+        return self._child(self.get(key), f"{self.path}.{key}")
+
+    def _child(self, value: Any, path: str) -> Node:
+        if path not in self._children:
+            self._children[path] = Node(value, path)
+        return self._children[path]
 
     def nodes(self, key: str) -> Iterator[Node]:
         """Return the objects of a list.
@@ -44,9 +47,7 @@ class Node:
         :raises InvalidDocument: when it is something else.
         """
         for number, value in enumerate(self._list(key)):
-            child = Node(value, f"{self.path}.{key}[{number}]")
-            self._children.append(child)
-            yield child
+            yield self._child(value, f"{self.path}.{key}[{number}]")
 
     def text(self, key: str, default: str = "") -> str:
         """Return a text.
@@ -127,5 +128,5 @@ class Node:
         for key in self.value:
             if key not in self._used:
                 yield f"{self.path}.{key}"
-        for child in self._children:
+        for child in self._children.values():
             yield from child.unused()

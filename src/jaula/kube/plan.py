@@ -18,6 +18,7 @@ from jaula.kube.node import Node
 
 INFRA = "\0infra"
 NETWORK = "jaula-kube"
+SECCOMP_ROOT = "/var/lib/kubelet/seccomp"
 _KINDS = ("Pod", "Deployment", "DaemonSet", "Job", "ReplicaSet", "StatefulSet")
 _IGNORED_KINDS = ("Service", "Namespace", "ServiceAccount", "Ingress", "NetworkPolicy")
 _FIELDS_OF_CLUSTER = (
@@ -29,8 +30,10 @@ _FIELDS_OF_CLUSTER = (
 _SHARES_PER_CPU, _MIN_SHARES = 1024, 2
 _HOST_PATH_TYPES = ("", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket",
                     "CharDevice", "BlockDevice")  # fmt: skip
-_USERNS_ANNOTATIONS = ("io.podman.annotations.userns", "io.jaula.userns")
+_ANNOTATION = "io.podman.annotations."
+_USERNS_ANNOTATIONS = (f"{_ANNOTATION}userns", "io.jaula.userns")
 _MAX_HOST_PORT = 65535
+_MAX_WORD = 131072  # characters of an argument or variable, as execve(2)
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Pod:
     files: list[File] = field(default_factory=list)
     host_paths: list[HostPath] = field(default_factory=list)
     host_network: bool = False
+    infra_name: str = ""
 
 
 @dataclass
@@ -93,6 +97,9 @@ class Options:
     publish_all: bool = False
     log: dict[str, Any] = field(default_factory=dict)
     userns: str = ""
+    host_network: bool = False
+    seccomp_root: str = SECCOMP_ROOT
+    secrets: dict[str, list[str]] = field(default_factory=dict)  # keys in the engine, by Secret
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
 
@@ -105,6 +112,35 @@ class Plan:
     volumes: list[Volume] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Names:
+    """The names of what objects make: pods, volumes of claims, and Secrets."""
+
+    pods: list[str] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+
+
+def names(objects: list[dict[str, Any]]) -> Names:
+    """Return the names of what the objects make. References between them are not followed.
+
+    :raises InvalidDocument: when an object has no name.
+    """
+    result = Names()
+    for document in objects:
+        kind = document["kind"]
+        if kind not in (*_KINDS, "PersistentVolumeClaim", "Secret"):
+            continue
+        name = Node(document, kind).node("metadata").required("name")
+        if kind == "PersistentVolumeClaim":
+            result.volumes.append(name)
+        elif kind == "Secret":
+            result.secrets.append(name)
+        else:
+            result.pods.append(name if kind == "Pod" else f"{name}-pod")
+    return result
 
 
 def plan(
@@ -131,7 +167,8 @@ def plan(
         if kind == "PersistentVolumeClaim":
             result.volumes.append(_claim(node))
         elif kind in _KINDS:
-            pod = _Builder(_template(node, result.warnings), sources, options).build()
+            template, name = _template(node, result.warnings)
+            pod = _Builder(template, name, sources, options).build()
             if pod.name in names:
                 raise InvalidDocument(f"{kind}: two pods are named {pod.name!r}")
             names.add(pod.name)
@@ -154,12 +191,13 @@ def plan(
     return result
 
 
-def _template(node: Node, warnings: list[str]) -> Node:
-    """Return the pod of an object: itself, or the template, with the name that podman gives it."""
+def _template(node: Node, warnings: list[str]) -> tuple[Node, str]:
+    """Return the pod of an object, itself or its template, and the name that podman gives it."""
     node.get("apiVersion"), node.get("kind")
+    metadata = node.node("metadata")
     if node.path == "Pod":
-        return node
-    spec, metadata = node.node("spec"), node.node("metadata")
+        return node, metadata.required("name")
+    spec = node.node("spec")
     if spec.number("replicas", 1) > 1:
         warnings.append(f"{node.path}.spec.replicas: one pod runs on one host")
     if node.path == "Job":
@@ -167,13 +205,8 @@ def _template(node: Node, warnings: list[str]) -> Node:
             if spec.number(key, one) != one:
                 warnings.append(f"Job.spec.{key}: it is 1 on one host")
     template = spec.node("template")
-    name = metadata.required("name")
-    inner = dict(template.value)
-    inner["metadata"] = {**(template.get("metadata") or {}), "name": f"{name}-pod"}
-    template.get("spec")
-    result = Node(inner, f"{node.path}.spec.template")
-    template._children.append(result)
-    return result
+    template.node("metadata").get("name")  # the name is that of the object
+    return template, f"{metadata.required('name')}-pod"
 
 
 def _claim(node: Node) -> Volume:
@@ -245,11 +278,11 @@ def _decoded(text: str, path: str) -> bytes:
 class _Builder:
     """Makes one pod."""
 
-    def __init__(self, node: Node, sources: _Sources, options: Options) -> None:
+    def __init__(self, node: Node, name: str, sources: _Sources, options: Options) -> None:
         metadata = node.node("metadata")
-        self._name = metadata.required("name")
-        if not _is_name(self._name):
-            raise InvalidDocument(f"{node.path}.metadata.name is not a name: {self._name!r}")
+        self._name = name
+        if not _is_name(name):
+            raise InvalidDocument(f"{node.path}.metadata.name is not a name: {name!r}")
         self._labels = metadata.pairs("labels") | options.labels
         self._annotations = metadata.pairs("annotations") | options.annotations
         metadata.get("namespace")
@@ -266,7 +299,8 @@ class _Builder:
         :raises InvalidDocument: when it is invalid.
         """
         spec, pod = self._spec, self._pod
-        pod.host_network = spec.on("hostNetwork")
+        pod.host_network = spec.on("hostNetwork") or self._options.host_network
+        pod.infra_name = self._annotations.get(f"{_ANNOTATION}infra.name", "")
         for volume in spec.nodes("volumes"):
             name = volume.required("name")
             if name in self._volumes:
@@ -285,10 +319,11 @@ class _Builder:
                 name = node.required("name")
                 if not _is_name(name) or name in names:
                     raise InvalidDocument(f"{node.path}.name must be a name, and once: {name!r}")
+                body = self._body(node, name, context, ports)
+                self._annotate(body["HostConfig"], name, names)
                 names.add(name)
                 policy = node.text("restartPolicy")
                 init = key == "initContainers" and policy != "Always"
-                body = self._body(node, name, context, ports)
                 host = body["HostConfig"]
                 host["RestartPolicy"] = {"Name": "no"} if init else restart
                 if grace >= 0:
@@ -359,6 +394,22 @@ class _Builder:
         self._pod.infra["HostConfig"]["PortBindings"] = ports
 
     # -- a container -----------------------------------------------------------------------------
+
+    def _annotate(self, host: dict[str, Any], name: str, earlier: set[str]) -> None:
+        """Apply podman's annotations of a container; ``earlier`` are the containers before it."""
+        key = f"{_ANNOTATION}volumes-from/{name}"
+        for reference in filter(None, self._annotations.get(key, "").split(";")):
+            source, colon, mode = reference.partition(":")
+            if source not in earlier:
+                raise InvalidDocument(f"{self._path}: {key}: {source!r} is no earlier container")
+            host.setdefault("VolumesFrom", []).append(f"{self._name}-{source}{colon}{mode}")
+        key = f"{_ANNOTATION}pids-limit/{name}"
+        if limit := self._annotations.get(key, ""):
+            if not limit.removeprefix("-").isdecimal():
+                raise InvalidDocument(f"{self._path}: {key} is not a number: {limit!r}")
+            host["PidsLimit"] = int(limit)
+        if limits := self._annotations.get(f"{_ANNOTATION}ulimit", ""):
+            host["Ulimits"] = [_ulimit(word, self._path) for word in limits.split(",")]
 
     def _body(
         self, node: Node, name: str, pod_context: Node, ports: dict[str, list[dict[str, str]]]
@@ -435,7 +486,10 @@ class _Builder:
         name = node.required("name")
         data = self._sources.data(kind, name)
         if data is None and not node.on("optional"):
-            raise InvalidDocument(f"{node.path}: there is no {kind} {name!r} in this file")
+            hint = ""
+            if kind == "Secret" and name in self._options.secrets:
+                hint = "; the engine has it, and returns no value of a secret: mount it as a volume"
+            raise InvalidDocument(f"{node.path}: there is no {kind} {name!r} in this file{hint}")
         return data or {}
 
     def _value_from(self, node: Node, container: Node, name: str) -> str | None:
@@ -514,10 +568,15 @@ class _Builder:
         kind = profile.text("type", "RuntimeDefault")
         if kind == "Unconfined":
             options.append("seccomp=unconfined")
+        elif kind == "Localhost":
+            file = profile.required("localhostProfile")
+            if file.startswith("/") or ".." in file.split("/"):
+                raise InvalidDocument(f"{profile.path}.localhostProfile must be below the root")
+            options.append(f"seccomp={self._options.seccomp_root}/{file}")
         elif kind != "RuntimeDefault":
             raise InvalidDocument(
-                f"{profile.path}.type {kind!r} is not supported: "
-                "it must be RuntimeDefault or Unconfined"
+                f"{profile.path}.type {kind!r} is unknown: "
+                "it must be RuntimeDefault, Localhost or Unconfined"
             )
         if options:
             host["SecurityOpt"] = options
@@ -526,12 +585,11 @@ class _Builder:
 
     def _empty_dir(self, node: Node, name: str) -> Volume:
         options = {}
-        limit = ""
-        if node.has("sizeLimit"):
-            size = quantity.parse(node.get("sizeLimit"), f"{node.path}.sizeLimit")
-            limit = f"size={int(size)}"
         if node.text("medium") == "Memory":
-            options = {"type": "tmpfs", "device": "tmpfs"} | ({"o": limit} if limit else {})
+            options = {"type": "tmpfs", "device": "tmpfs"}
+            if node.has("sizeLimit"):
+                size = quantity.parse(node.get("sizeLimit"), f"{node.path}.sizeLimit")
+                options["o"] = f"size={int(size)}"
         return Volume(f"{self._name}-{name}", options, "", {}, kept=False)
 
     def _mounts(self, node: Node, host: dict[str, Any]) -> None:
@@ -596,6 +654,8 @@ class _Builder:
         kind, noun = ("Secret", "secrets") if is_secret else ("ConfigMap", "configs")
         name = node.text("secretName" if is_secret else "name")
         data = self._sources.data(kind, name)
+        if data is None and is_secret and name in self._options.secrets:
+            data = dict.fromkeys(self._options.secrets[name], b"")  # only the engine has the values
         if data is None:
             if node.on("optional"):
                 return
@@ -651,7 +711,8 @@ def _text(value: bytes, key: str) -> str:
 
 def _expand(text: str, variables: dict[str, str]) -> str:
     """Replace ``$(NAME)`` by the variable; ``$$(NAME)`` and an unknown one stay ``$(NAME)``."""
-    result, position = [], 0
+    result: list[str] = []
+    length, position = 0, 0
     while (start := text.find("$", position)) >= 0:
         result.append(text[position:start])
         if text.startswith("$$", start):
@@ -665,8 +726,21 @@ def _expand(text: str, variables: dict[str, str]) -> str:
             continue
         name = text[start + 2 : end]
         result.append(variables.get(name, text[start : end + 1]))
+        length += len(result[-1])
+        if length > _MAX_WORD:  # a variable of two others that have two others grows without end
+            raise InvalidDocument(f"{text[:40]!r} has more than {_MAX_WORD} characters")
         position = end + 1
     return "".join([*result, text[position:]])
+
+
+def _ulimit(word: str, path: str) -> dict[str, Any]:
+    """Return the API's document of ``NAME=SOFT[:HARD]``."""
+    name, _, values = word.partition("=")
+    soft, _, hard = values.partition(":")
+    limits = [text.removeprefix("-") for text in (soft, hard or soft)]
+    if not name or not all(text.isdecimal() and len(text) < 20 for text in limits):
+        raise InvalidDocument(f"{path}: {_ANNOTATION}ulimit: {word[:40]!r} is not NAME=SOFT:HARD")
+    return {"Name": name, "Soft": int(soft), "Hard": int(hard or soft)}
 
 
 def _restart_policy(name: str, path: str) -> dict[str, str]:
@@ -770,6 +844,14 @@ def _probe(node: Node, body: dict[str, Any]) -> None:
         "Retries": probe.number("failureThreshold", 3),
         "StartPeriod": probe.number("initialDelaySeconds", 0) * second,
     }
+    if node.has("startupProbe"):  # until it succeeds, failures of the liveness probe do not count
+        startup = node.node("startupProbe")
+        for key in ("exec", "httpGet", "tcpSocket", "timeoutSeconds", "successThreshold"):
+            startup.get(key)
+        seconds = startup.number("periodSeconds", 10) * startup.number("failureThreshold", 3)
+        body["Healthcheck"]["StartPeriod"] += (
+            seconds + startup.number("initialDelaySeconds", 0)
+        ) * second
     probe.number("successThreshold", 1)
     body["Labels"]["io.jaula.health-on-failure"] = "restart"
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import signal
 import socket
 import subprocess
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -146,6 +151,171 @@ def test_a_file_is_played_as_a_whole(jaula: Run, busybox: str, tmp_path: Path) -
     assert "init container i exited with status 3; its output: no" in done.stderr
     assert jaula("ps", "-aq").stdout == ""
     jaula("network", "rm", "jaula-kube")
+
+
+def write(path: Path, *objects: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump_all(objects))
+    return path
+
+
+def pod(name: str, *command: str, **members: Any) -> dict[str, Any]:
+    """Return a Pod with one container ``c`` that runs a command of busybox."""
+    container = {"name": "c", "image": "busybox", "command": list(command), **members}
+    spec = {"containers": [container], "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0}  # fmt: skip
+    return {"kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.fixture
+def clean(jaula: Run, busybox: str) -> Iterator[None]:
+    """Check that a test leaves no object in the engine."""
+    commands = ("ps -aq", "volume ls -q", "secret ls -q", "config ls -q", "pod ls -q")
+    before = {command: jaula(*command.split()).stdout for command in commands}
+    yield
+    assert {command: jaula(*command.split()).stdout for command in commands} == before
+    jaula("network", "rm", "jaula-kube")
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_failed_play_leaves_neither_secrets_nor_volumes(jaula: Run, tmp_path: Path) -> None:
+    volume = {"name": "v", "emptyDir": {}}
+    bad = pod("bad", "/absent", volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    bad["spec"]["volumes"] = [volume]
+    path = write(
+        tmp_path / "f.yaml",
+        {"kind": "Secret", "metadata": {"name": "gone"}, "stringData": {"a": "b"}},
+        {"kind": "PersistentVolumeClaim", "metadata": {"name": "gone"}},
+        pod("good", "sleep", "99"),
+        bad,
+    )
+    done = jaula("kube", "play", path, timeout=SECONDS)
+    assert done.returncode != 0
+    assert "absent" in done.stderr
+    assert "not everything is removed" not in done.stderr
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_play_that_is_interrupted_leaves_nothing(
+    engine: PrivateEngine, jaula: Run, tmp_path: Path
+) -> None:
+    slow = pod("slow", "sleep", "99")
+    slow["spec"]["initContainers"] = [{"name": "i", "image": "busybox", "command": ["sleep", "99"]}]
+    secret = {"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}}
+    path = write(tmp_path / "f.yaml", secret, pod("quick", "sleep", "99"), slow)
+    words = [str(PROJECT / "jaula"), "--host", engine.host, "kube", "play", str(path)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + SECONDS
+    while "slow-i" not in jaula("ps", "--format", "{{.Names}}").stdout:
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, error
+    assert b"Traceback" not in error
+
+
+@pytest.mark.usefixtures("clean")
+def test_the_yaml_of_a_url_is_played_and_removed(jaula: Run, tmp_path: Path) -> None:
+    write(tmp_path / "job.yaml", pod("net", "sleep", "99"))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = jaula("kube", "play", f"{url}/job.yaml", timeout=SECONDS)
+        assert done.returncode == 0, done.stderr
+        assert "net-c" in jaula("ps", "--format", "{{.Names}}").stdout
+        assert jaula("kube", "down", f"{url}/job.yaml").returncode == 0
+        missing = jaula("kube", "play", f"{url}/none.yaml")
+        assert missing.returncode == 125
+        assert "404" in missing.stderr
+        server.shutdown()
+    refused = jaula("kube", "play", f"{url}/job.yaml")
+    assert refused.returncode == 125
+    assert "Connection refused" in refused.stderr
+    file = jaula("kube", "play", f"file://{tmp_path}/job.yaml")
+    assert "begins with http:// or https://" in file.stderr
+
+
+@pytest.mark.usefixtures("clean")
+def test_an_image_with_a_context_of_its_name_is_built(
+    engine: PrivateEngine, jaula: Run, tmp_path: Path
+) -> None:
+    context = tmp_path / "own" / "app"
+    context.mkdir(parents=True)
+    (context / "Containerfile").write_text("FROM busybox\nCOPY text /text\n")
+    (context / "text").write_text("one")
+    built = pod("built", "cat", "/text")
+    built["spec"]["containers"][0]["image"] = "localhost/own/app:1"
+    path = write(tmp_path / "f.yaml", built)
+
+    def played(*flags: str) -> str:
+        words = ("kube", "play", "-q", "--replace", *flags, path)
+        done = jaula(*words, cwd=tmp_path, timeout=SECONDS)
+        assert done.returncode == 0, done.stderr
+        jaula("wait", "built-c")
+        return jaula("logs", "built-c").stdout
+
+    assert jaula("kube", "play", "--build=false", path, cwd=tmp_path).returncode != 0
+    assert played() == "one"
+    (context / "text").write_text("two")
+    assert played() == "one"  # the image exists
+    assert played("--build") == "two"
+    (context / "text").write_text("three")
+    assert played("--build", f"--context-dir={tmp_path}") == "three"
+    assert jaula("kube", "down", path).returncode == 0
+    assert jaula("rmi", "localhost/own/app:1").returncode == 0
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_pod_has_the_addresses_and_networks_of_the_flags(jaula: Run, tmp_path: Path) -> None:
+    network = ("network", "create", "--subnet", "10.123.45.0/24", "kube-test")
+    assert jaula(*network).returncode == 0
+    path = write(tmp_path / "f.yaml", pod("net", "sleep", "99"))
+
+    def address(*flags: str) -> list[str]:
+        done = jaula("kube", "play", "--replace", *flags, path, timeout=SECONDS)
+        assert done.returncode == 0, done.stderr
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}}{{end}}"
+        return jaula("inspect", "-f", form, "net-infra").stdout.split()
+
+    mac = "02:00:00:00:00:77"
+    try:
+        podmans = address(f"--network=kube-test:ip=10.123.45.7,mac={mac}")
+        assert podmans == ["10.123.45.7", mac]
+        dockers = address(f"--network=name=kube-test,ip=10.123.45.8,mac-address={mac}")
+        assert dockers == ["10.123.45.8", mac]
+        flags = address("--network=kube-test", "--ip=10.123.45.9", f"--mac-address={mac}")
+        assert flags == ["10.123.45.9", mac]
+        assert address("--network=host") == []
+        assert address("--network=none") == []
+    finally:
+        assert jaula("kube", "down", path).returncode == 0
+        assert jaula("network", "rm", "kube-test").returncode == 0
+
+
+@pytest.mark.usefixtures("clean")
+def test_a_secret_of_an_earlier_file_is_mounted_and_a_map_is_not_needed_to_remove(
+    jaula: Run, tmp_path: Path
+) -> None:
+    secret = {"kind": "Secret", "metadata": {"name": "login"}, "stringData": {"key": "hunter2"}}
+    first = write(tmp_path / "secret.yaml", secret)
+    maps = write(
+        tmp_path / "map.yaml", {"kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"A": "b"}}
+    )
+    user = pod("user", "sh", "-c", "cat /s/key; echo $A", envFrom=[{"configMapRef": {"name": "m"}}],
+               volumeMounts=[{"name": "s", "mountPath": "/s"}])  # fmt: skip
+    user["spec"]["volumes"] = [{"name": "s", "secret": {"secretName": "login"}}]
+    second = write(tmp_path / "pod.yaml", user)
+    assert jaula("kube", "play", second).returncode == 125
+    assert jaula("kube", "play", first).returncode == 0
+    done = jaula("kube", "play", "--configmap", maps, second, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    jaula("wait", "user-c")
+    assert jaula("logs", "user-c").stdout == "hunter2b\n"
+    again = jaula("kube", "play", "--configmap", maps, second)
+    assert again.returncode == 125
+    assert "the pod user exists: --replace removes it first" in again.stderr
+    assert jaula("kube", "down", second).returncode == 0  # without the map
+    assert jaula("kube", "down", first).returncode == 0
 
 
 @pytest.mark.parametrize(

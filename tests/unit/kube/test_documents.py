@@ -53,6 +53,8 @@ def bomb() -> str:
     ("text", "message"),
     [
         (bomb(), "more than 50000 values"),
+        (f"kind: X\na: &a {'x' * 9999}\nb: [{', '.join(['*a'] * 999)}]", "4194304 characters"),
+        (f"kind: X\na: &a [{'x' * 9999}]\nb: [{', '.join(['*a'] * 999)}]", "4194304 characters"),
         ("kind: X\nv: " + "[" * 900 + "]" * 900, "levels"),
         ("kind: X\nv: " + "[" * 100_000, "levels|nest|depth"),
         ("kind: X\n" + "\n".join(f"k{i}: 1" for i in range(60_000)), "values"),

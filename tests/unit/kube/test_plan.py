@@ -1,5 +1,7 @@
 """The plan of Kubernetes' objects: podman's table of fields, and what is refused."""
 
+import contextlib
+import json
 from typing import Any
 
 import pytest
@@ -20,6 +22,13 @@ def pod(spec: dict[str, Any] | None = None, **container: Any) -> dict[str, Any]:
     """Return a Pod with one container, which has the given members too."""
     containers = {"containers": [{**CONTAINER, **container}]}
     return {"kind": "Pod", "metadata": {"name": "p"}, "spec": {**containers, **(spec or {})}}
+
+
+def annotated(annotations: dict[str, str], **spec: Any) -> dict[str, Any]:
+    """Return a Pod with annotations of podman."""
+    result = pod(spec)
+    notes = {f"io.podman.annotations.{key}": value for key, value in annotations.items()}
+    return result | {"metadata": {"name": "p", "annotations": notes}}
 
 
 def config_map(**data: str) -> dict[str, Any]:
@@ -226,6 +235,170 @@ def test_a_claim_is_a_volume_with_the_options_of_its_annotations() -> None:
     assert planned.volumes[0].options == {"device": "tmpfs", "type": "tmpfs", "o": "uid=5,size=1m"}
 
 
+def test_annotations_of_podman_are_options_of_containers() -> None:
+    first = {"name": "first", "image": "busybox"}
+    notes = {
+        "infra.name": "holder",
+        "volumes-from/c": "first:ro",
+        "pids-limit/c": "20",
+        "ulimit": "nofile=10:20,core=0",
+    }
+    (planned,) = play(annotated(notes, initContainers=[first])).pods
+    assert planned.infra_name == "holder"
+    host = planned.containers[1].body["HostConfig"]
+    assert host["VolumesFrom"] == ["p-first:ro"]
+    assert host["PidsLimit"] == 20
+    assert host["Ulimits"] == [
+        {"Name": "nofile", "Soft": 10, "Hard": 20},
+        {"Name": "core", "Soft": 0, "Hard": 0},
+    ]
+    assert "PidsLimit" not in planned.containers[0].body["HostConfig"]
+
+
+def test_a_startup_probe_delays_the_failures_of_the_liveness_probe() -> None:
+    probe = {"exec": {"command": ["true"]}}
+    late = {**probe, "periodSeconds": 5, "failureThreshold": 6, "initialDelaySeconds": 2}
+    result = play(pod(livenessProbe={**probe, "initialDelaySeconds": 1}, startupProbe=late))
+    check = result.pods[0].containers[0].body["Healthcheck"]
+    assert check["StartPeriod"] == 33 * 10**9
+    assert result.warnings == []
+    assert play(pod(startupProbe=late)).warnings == [
+        "Pod.spec.containers[0].startupProbe has no effect"
+    ]
+
+
+def test_a_seccomp_profile_is_a_file_below_the_root() -> None:
+    profile = {"seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}}
+    options = Options(seccomp_root="/profiles")
+    (planned,) = play(pod(securityContext=profile), options=options).pods
+    host = planned.containers[0].body["HostConfig"]
+    assert host["SecurityOpt"] == ["seccomp=/profiles/a/b.json"]
+
+
+def test_a_secret_of_another_file_is_mounted_and_is_no_variable() -> None:
+    options = Options(secrets={"s": ["user", "key"]})
+    mounted = pod({"volumes": [{"name": "v", "secret": {"secretName": "s"}}]},
+                  volumeMounts=[{"name": "v", "mountPath": "/s"}])  # fmt: skip
+    planned = play(mounted, options=options)
+    secrets = planned.pods[0].containers[0].body["HostConfig"]["Secrets"]
+    assert [(s["Source"], s["Target"]) for s in secrets] == [
+        ("s.user", "/s/user"),
+        ("s.key", "/s/key"),
+    ]
+    assert planned.files == []
+    with pytest.raises(InvalidDocument, match="mount it as a volume"):
+        play(pod(envFrom=[{"secretRef": {"name": "s"}}]), options=options)
+
+
+def test_a_field_that_two_readers_need_is_not_without_effect() -> None:
+    probe = {"tcpSocket": {"port": "web"}}
+    variable = {"name": "A", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}}
+    result = play(
+        pod(
+            ports=[{"containerPort": 80, "hostPort": 80, "name": "web"}],
+            livenessProbe=probe,
+            env=[variable],
+            resources={"limits": {"cpu": 1, "memory": "1Mi"}},
+        )
+    )
+    assert result.warnings == []
+
+
+def test_names_need_no_object_that_the_file_refers_to() -> None:
+    objects = [pod(envFrom=[{"configMapRef": {"name": "elsewhere"}}]), secret(a="b"),
+               {"kind": "DaemonSet", "metadata": {"name": "d"}}, {"kind": "Service"},
+               {"kind": "PersistentVolumeClaim", "metadata": {"name": "v"}}]  # fmt: skip
+    result = kube_plan.names(objects)
+    assert (result.pods, result.volumes, result.secrets) == (["p", "d-pod"], ["v"], ["s"])
+    with pytest.raises(InvalidDocument, match="metadata"):
+        kube_plan.names([{"kind": "Pod", "metadata": []}])
+
+
+def test_variables_of_variables_do_not_fill_the_memory() -> None:
+    env = [{"name": "A0", "value": "x" * 99}]
+    env += [{"name": f"A{n}", "value": f"$(A{n - 1})" * 2} for n in range(1, 40)]
+    with pytest.raises(InvalidDocument, match="131072 characters"):
+        play(pod(env=env))
+
+
+def test_an_error_about_a_long_value_is_short() -> None:
+    with pytest.raises(InvalidDocument) as caught:
+        play(pod(command={"x" * 99999: 1}, image="y" * 99999, name="z" * 99999))
+    assert len(str(caught.value)) < 600
+
+
+def test_a_size_without_a_medium_is_named() -> None:
+    volume = {"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}
+    assert play(pod({"volumes": [volume]})).warnings == [
+        "Pod.spec.volumes[0].emptyDir.sizeLimit has no effect"
+    ]
+
+
+WRONG = (None, True, -1, 1 << 70, 1.5, "", "\0", [1], {"a": 1}, [{}])
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    return [
+        place
+        for key, item in items
+        for place in [
+            (*path, key),
+            *(places(item, (*path, key)) if isinstance(item, dict | list) else ()),
+        ]
+    ]
+
+
+def test_a_value_of_any_type_at_any_place_is_used_or_refused() -> None:
+    objects = [annotated({"ulimit": "nofile=1"}, **COMPLETE), config_map(a="b"), secret(a="b"),
+               {"kind": "Job", "metadata": {"name": "j"},
+                "spec": {"template": {"metadata": {"labels": {}}, "spec": pod()["spec"]}}},
+               {"kind": "PersistentVolumeClaim", "metadata": {"name": "v", "annotations": {}}},
+               ]  # fmt: skip
+    play(*objects)
+    for place in places(objects):
+        for value in WRONG:
+            changed = json.loads(json.dumps(objects))
+            parent = changed
+            for key in place[:-1]:
+                parent = parent[key]
+            parent[place[-1]] = value
+            if not all(isinstance(o, dict) and isinstance(o.get("kind"), str) for o in changed):
+                continue  # load() refuses it
+            with contextlib.suppress(InvalidDocument):
+                kube_plan.plan(changed)
+
+
+COMPLETE: dict[str, Any] = {
+    "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}],
+    "dnsConfig": {"nameservers": ["10.0.0.1"], "options": [{"name": "ndots", "value": "1"}]},
+    "securityContext": {"runAsUser": 1, "supplementalGroups": [1], "fsGroup": 2,
+                        "sysctls": [{"name": "a", "value": "b"}]},
+    "initContainers": [{"name": "i", "image": "x", "restartPolicy": "Always"}],
+    "containers": [{
+        **CONTAINER, "command": ["a"], "ports": [{"containerPort": 1, "name": "n"}],
+        "envFrom": [{"prefix": "a", "configMapRef": {"name": "m", "optional": True}}],
+        "env": [
+            {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "B", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+            {"name": "C", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a"}}},
+        ],
+        "resources": {"limits": {"cpu": "500m", "a.b/c=d": 1}, "requests": {"memory": "1Mi"}},
+        "securityContext": {"capabilities": {"add": ["A"]}, "seccompProfile": {"type": "Localhost",
+                            "localhostProfile": "x"}, "seLinuxOptions": {"type": "t"}},
+        "livenessProbe": {"tcpSocket": {"port": "n"}}, "startupProbe": {"periodSeconds": 1},
+        "volumeMounts": [{"name": n, "mountPath": f"/{n}"} for n in ("e", "h", "m", "s", "p")],
+    }],
+    "volumes": [
+        {"name": "e", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "h", "hostPath": {"path": "/a", "type": "File"}},
+        {"name": "m", "configMap": {"name": "m", "items": [{"key": "a", "path": "b"}]}},
+        {"name": "s", "secret": {"secretName": "s", "defaultMode": 256}},
+        {"name": "p", "persistentVolumeClaim": {"claimName": "v"}},
+    ],
+}  # fmt: skip
+
+
 def test_a_field_without_effect_is_named() -> None:
     warnings = play(pod({"priority": 1}, lifecycle={"preStop": {}})).warnings
     assert warnings == [
@@ -265,7 +438,15 @@ def test_a_field_without_effect_is_named() -> None:
         ([pod(imagePullPolicy="x")], "imagePullPolicy"),
         ([pod(securityContext={"runAsUser": 0, "runAsNonRoot": True})], "contradict"),
         ([pod(securityContext={"runAsUser": "root"})], "not a whole number"),
-        ([pod(securityContext={"seccompProfile": {"type": "Localhost"}})], "RuntimeDefault"),
+        ([pod(securityContext={"seccompProfile": {"type": "Other"}})], "RuntimeDefault"),
+        ([pod(securityContext={"seccompProfile": {"type": "Localhost"}})], "localhostProfile"),
+        ([pod(securityContext={"seccompProfile": {"type": "Localhost",
+                                                  "localhostProfile": "../x"}})], "below"),
+        ([annotated({"volumes-from/c": "later"})], "no earlier container"),
+        ([annotated({"ulimit": "nofile=x"})], "SOFT:HARD"),
+        ([annotated({"pids-limit/c": "many"})], "not a number"),
+        ([{"kind": "Job", "metadata": {"name": "j"}, "spec": {"template": {"metadata": []}}}],
+         "not an object"),
         ([pod(livenessProbe={"grpc": {}})], "exec, httpGet or tcpSocket"),
         ([pod(resources={"limits": {"memory": "much"}})], "quantity"),
         ([{"kind": "Secret", "metadata": {"name": "s"}, "data": {"k": "%"}}], "base64"),

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.kube import play
+from jaula.cli.kube import play, source
 from jaula.cli.main import Settings
 
 
 def run(options: Options) -> int:
     """Remove what the file describes."""
     path = options.arguments[0]
-    plan = play.plan_of(path, play.read(path))
-    play.down(Client(Settings.host), plan, force=options.on("force"))
+    names = play.names_of(path, source.read(path))
+    play.down(Client(Settings.host), names, force=options.on("force"))
     return 0
 
 
 COMMAND = Command(
-    "[OPTIONS] FILE|-",
+    "[OPTIONS] FILE|URL|-",
     "Remove pods, secrets and volumes of Kubernetes' YAML",
     run,
     flags=(Flag("force", "", "bool", "Remove volumes of claims too"),),

@@ -23,7 +23,7 @@ _NAMES = {
 def mode(options: Options) -> str:
     """Return the network that is named first."""
     networks = options.texts("network") + options.texts("net")
-    return _parse(networks[0])[0] if networks else "default"
+    return parse(networks[0])[0] if networks else "default"
 
 
 def documents(options: Options) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def documents(options: Options) -> dict[str, Any]:
     networks = options.texts("network") + options.texts("net") or ["default"]
     endpoints: dict[str, Any] = {}
     for number, word in enumerate(networks):
-        name, settings = _parse(word)
+        name, settings = parse(word)
         if name in endpoints:
             raise UsageError(f'network "{name}" is specified multiple times')
         if len(networks) > 1 and (name in ("host", "none") or name.startswith("container:")):
@@ -72,8 +72,11 @@ def _flag(key: str) -> str:
     return "network-alias" if key == "alias" else key
 
 
-def _parse(word: str) -> tuple[str, dict[str, Any]]:
-    """Parse ``NAME``, or ``name=NAME,alias=A,ip=1.2.3.4`` as Docker does."""
+def parse(word: str) -> tuple[str, dict[str, Any]]:
+    """Parse ``NAME``, or ``name=NAME,alias=A,ip=1.2.3.4`` as Docker does.
+
+    :raises UsageError: when an option is unknown or invalid.
+    """
     if "=" not in word:
         return word, {}
     name = ""

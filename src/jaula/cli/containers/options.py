@@ -147,7 +147,7 @@ def _host(options: Options) -> dict[str, Any]:
     if options.is_set("annotation"):
         host["Annotations"] = pairs(texts("annotation"), "annotation")
     if options.is_set("security-opt"):
-        _set_security_options(texts("security-opt"), host)
+        set_security_options(texts("security-opt"), host)
     if options.is_set("sysctl"):
         host["Sysctls"] = pairs(texts("sysctl"), "sysctl", needs_value=True)
     if options.is_set("tmpfs"):
@@ -350,7 +350,11 @@ def _set_volumes(words: list[str], body: dict[str, Any], host: dict[str, Any]) -
         host["Binds"] = binds
 
 
-def _set_security_options(words: list[str], host: dict[str, Any]) -> None:
+def set_security_options(words: list[str], host: dict[str, Any]) -> None:
+    """Set the fields of ``HostConfig`` of ``--security-opt``; a file of seccomp becomes its text.
+
+    :raises UsageError: when an option is invalid, or a file cannot be read.
+    """
     security_options = []
     for word in words:
         if word == "systempaths=unconfined":

@@ -1,7 +1,8 @@
 """Make what a plan of Kubernetes' objects asks for, and remove it again.
 
 Objects carry the label :data:`LABEL` with the name of the object in the YAML that they come from.
-If a step fails, the pods of this call are removed: a file is played as a whole.
+If a step fails, the pods, volumes and secrets that this call has created are removed: a file is
+played as a whole.
 """
 
 from __future__ import annotations
@@ -11,41 +12,23 @@ import stat
 import sys
 from base64 import b64encode
 
-from jaula.cli import site_packages
 from jaula.cli.client.client import Client, filters, quote
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.containers import network_option
+from jaula.cli.containers.options import set_security_options
+from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.images import pull
 from jaula.cli.pods import pods
 from jaula.kube import plan as kube_plan
-from jaula.kube.documents import MAX_SIZE, InvalidDocument, load
+from jaula.kube.documents import InvalidDocument
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 LABEL = "io.jaula.kube"
 _NOT_FOUND, _CONFLICT = 404, 409
-
-
-def read(path: str) -> list[dict[str, Any]]:
-    """Return the objects of a file, ``-`` for standard input.
-
-    :raises CliError: when it cannot be read, or is invalid.
-    """
-    if "://" in path:
-        raise CliError(f"cannot play {path}: download it first, and read it", status=125)
-    site_packages.enable()
-    try:
-        if path == "-":
-            text = sys.stdin.buffer.read(MAX_SIZE + 1)
-        else:
-            with open(path, "rb") as file:
-                text = file.read(MAX_SIZE + 1)
-        return load(text)
-    except OSError as error:
-        raise CliError(f"open {path}: {(error.strerror or '').lower()}", status=125) from None
-    except InvalidDocument as error:
-        raise CliError(f"{path}: {error}", status=125) from None
+_PRIVATE = ("private", "pasta", "slirp4netns")  # podman's networks without a name
 
 
 def plan_of(
@@ -64,76 +47,106 @@ def plan_of(
         raise CliError(f"{path}: {error}", status=125) from None
 
 
-class Play:
-    """One ``kube play``: the networks of the pods, and whether they are started."""
+def names_of(path: str, objects: list[dict[str, Any]]) -> kube_plan.Names:
+    """Return the names of what objects make.
 
-    def __init__(self, client: Client, networks: list[str], *, start: bool, quiet: bool) -> None:
+    :raises CliError: when an object is invalid.
+    """
+    try:
+        return kube_plan.names(objects)
+    except InvalidDocument as error:
+        raise CliError(f"{path}: {error}", status=125) from None
+
+
+class Settings:
+    """How the pods are made: networks and addresses, start, builds, and messages of a pull.
+
+    ``addresses`` are pairs of IP and MAC address, for the first pods in their order. ``build``
+    makes an image if there is a context for it, and returns whether it has; its second argument is
+    whether the engine has the image.
+    """
+
+    def __init__(self) -> None:
+        self.networks: list[str] = []
+        self.addresses: list[tuple[str, str]] = []
+        self.start = True
+        self.quiet = False
+        self.build: Callable[[str, bool], bool] = lambda image, present: False
+
+
+class Play:
+    """One ``kube play``."""
+
+    def __init__(self, client: Client, settings: Settings) -> None:
         self._client = client
-        self._networks = networks
-        self._start = start
-        self._quiet = quiet
+        self._settings = settings
+        self._undo: list[Callable[[], object]] = []
 
     def run(self, plan: kube_plan.Plan) -> list[str]:
         """Make everything and print it as podman does; return the names of the pods.
 
-        :raises CliError: when a step fails; no pod of the plan is left then.
+        :raises CliError: when a step fails; nothing that this call has created is left then.
         """
+        existing = {pod.name for pod in pods.listed(self._client)}
+        for pod in plan.pods:
+            if pod.name in existing:
+                raise CliError(f"the pod {pod.name} exists: --replace removes it first", status=125)
+        try:
+            self._create_objects(plan)
+            for number, pod in enumerate(plan.pods):
+                self._play(pod, number)
+        except BaseException:
+            self._remove_created()
+            raise
+        return [pod.name for pod in plan.pods]
+
+    def _remove_created(self) -> None:
+        for undo in reversed(self._undo):
+            try:
+                undo()
+            except CliError as error:
+                sys.stderr.write(f"not everything is removed: {error.message}\n")
+
+    def _create_objects(self, plan: kube_plan.Plan) -> None:
+        """Create the volumes of claims and the secrets, and print their names."""
         for volume in plan.volumes:
-            create_volume(self._client, volume, "")
+            self._create_volume(volume, "")
             print(f"Volumes:\n{volume.name}\n")
         for file in plan.files:
             self._create_file(file)
         if plan.files:
-            names = sorted({file.owner for file in plan.files})
-            print("Secrets:\n" + "\n".join(names) + "\n")
-        made: list[str] = []
-        try:
-            for pod in plan.pods:
-                self._play(pod, made)
-        except BaseException:
-            for name in made:
-                self._undo(name)
-            raise
-        return made
+            owners = sorted({file.owner for file in plan.files})
+            print("Secrets:\n" + "\n".join(owners) + "\n")
 
-    def _undo(self, name: str) -> None:
-        try:
-            remove_pod(self._client, pods.find(self._client, name))
-        except CliError as error:
-            sys.stderr.write(f"the pod {name} is left: {error.message}\n")
+    def _remove_pod(self, name: str) -> None:
+        for pod in pods.listed(self._client):
+            if pod.name == name:
+                remove_pod(self._client, pod)
 
-    def _play(self, pod: kube_plan.Pod, made: list[str]) -> None:
+    def _play(self, pod: kube_plan.Pod, number: int) -> None:
         client = self._client
         check_host_paths(client, pod)
         for container in pod.containers:
             self._ensure_image(str(container.body["Image"]), container.pull)
-        infra = dict(pod.infra)
+        infra = {**pod.infra, "HostConfig": dict(pod.infra["HostConfig"])}
         if not pod.host_network:
-            networks = self._networks or [kube_plan.NETWORK]
-            if not self._networks:
-                ensure_network(client, kube_plan.NETWORK)
-            infra["HostConfig"] = {
-                "NetworkMode": networks[0].partition(":")[0],
-                **infra["HostConfig"],
-            }
-            infra["NetworkingConfig"] = {"EndpointsConfig": {name: {} for name in networks}}
-            if networks[0] in ("host", "none"):
-                del infra["NetworkingConfig"]
+            self._set_network(infra, number)
         infra["Labels"] = {**infra["Labels"], LABEL: pod.name}
         # The containers decide about their restarts; the engine starts the infra container first.
         policies = {c.body["HostConfig"]["RestartPolicy"]["Name"] for c in pod.containers}
         if "always" in policies:
-            infra["HostConfig"] = {**infra["HostConfig"], "RestartPolicy": {"Name": "always"}}
-        identity = pods.create_infra(client, pod.name, infra, {pods.EXIT_POLICY_LABEL: "stop"})
-        made.append(pod.name)
+            infra["HostConfig"]["RestartPolicy"] = {"Name": "always"}
+        settings = {pods.EXIT_POLICY_LABEL: "stop"}
+        self._undo.append(lambda: self._remove_pod(pod.name))
+        identity = pods.create_infra(client, pod.name, infra, settings, pod.infra_name)
         for volume in pod.volumes:
-            create_volume(client, volume, pod.name)
+            self._create_volume(volume, pod.name)
         for file in pod.files:
             self._create_file(file)
         created: list[tuple[kube_plan.Container, str]] = []
         for container in pod.containers:
             created.append((container, self._create(pod.name, container, identity)))
-        if self._start:
+        if self._settings.start:
             client.request("POST", f"/containers/{identity}/start")
             for container, container_id in created:
                 client.request("POST", f"/containers/{container_id}/start")
@@ -144,8 +157,29 @@ class Play:
         ids = "\n".join(container_id for container, container_id in created if not container.init)
         print(f"Pod:\n{identity}\n{noun}:\n{ids}\n", flush=True)
 
+    def _set_network(self, infra: dict[str, Any], number: int) -> None:
+        """Set the networks and addresses of the infra container of the pod ``number``."""
+        endpoints = dict(map(parse_network, self._settings.networks))
+        if not endpoints:
+            ensure_network(self._client, kube_plan.NETWORK)
+            endpoints = {kube_plan.NETWORK: {}}
+        mode = next(iter(endpoints))
+        if number < len(self._settings.addresses):
+            address, mac = self._settings.addresses[number]
+            endpoints[mode] |= {"ip": address} if address else {}
+            endpoints[mode] |= {"mac-address": mac} if mac else {}
+        infra["HostConfig"]["NetworkMode"] = mode
+        if mode != "none" and not mode.startswith("container:"):
+            infra["NetworkingConfig"] = {
+                "EndpointsConfig": {
+                    name: network_option.endpoint(settings) for name, settings in endpoints.items()
+                }
+            }
+
     def _create(self, pod: str, container: kube_plan.Container, infra: str) -> str:
         body = _replace(container.body, kube_plan.INFRA, infra)
+        if words := body["HostConfig"].get("SecurityOpt"):  # with the path of a seccomp profile
+            set_security_options(words, body["HostConfig"])
         role = pods.INIT if container.init else pods.MEMBER
         body["Labels"] |= {pods.NAME_LABEL: pod, pods.ROLE_LABEL: role, LABEL: pod}
         query = (("name", f"{pod}-{container.name}"),)
@@ -165,21 +199,43 @@ class Play:
             )
 
     def _ensure_image(self, image: str, policy: str) -> None:
-        if policy != "always":
-            try:
-                self._client.get(f"/images/{quote(image, '/:@')}/json")
-                return
-            except EngineError as error:
-                if error.code != _NOT_FOUND:
-                    raise
-                if policy == "never":
-                    raise CliError(
-                        f"image {image} is absent, and its policy is Never", status=125
-                    ) from None
-        pull.pull(self._client, image, "", quiet=self._quiet, output=2)
+        present = self._has_image(image)
+        if self._settings.build(image, present):
+            return
+        if policy == "never" and not present:
+            raise CliError(f"image {image} is absent, and its policy is Never", status=125)
+        if policy == "always" or not present:
+            pull.pull(self._client, image, "", quiet=self._settings.quiet, output=2)
+
+    def _has_image(self, image: str) -> bool:
+        try:
+            self._client.get(f"/images/{quote(image, '/:@')}/json")
+        except EngineError as error:
+            if error.code != _NOT_FOUND:
+                raise
+            return False
+        return True
+
+    def _create_volume(self, volume: kube_plan.Volume, owner: str) -> None:
+        """Create a volume unless it exists; ``owner`` is the pod with which it is removed."""
+        path = f"/volumes/{quote(volume.name)}"
+        try:
+            self._client.get(path)
+        except EngineError as error:
+            if error.code != _NOT_FOUND:
+                raise
+            self._undo.insert(0, lambda: remove(self._client, path))  # after its pod
+        body: dict[str, Any] = {"Name": volume.name, "Labels": dict(volume.labels)}
+        body["Labels"][LABEL] = owner or volume.name
+        if volume.driver:
+            body["Driver"] = volume.driver
+        if volume.options:
+            body["DriverOpts"] = volume.options
+        self._client.document("POST", "/volumes/create", (), body)
 
     def _create_file(self, file: kube_plan.File) -> None:
         """Create a secret or config; one that exists is replaced."""
+        path = f"/{file.noun}/{quote(file.name)}"
         body = {
             "Name": file.name,
             "Labels": {LABEL: file.owner},
@@ -190,8 +246,40 @@ class Play:
         except EngineError as error:
             if error.code != _CONFLICT:
                 raise
-            self._client.request("DELETE", f"/{file.noun}/{quote(file.name)}")
+            self._client.request("DELETE", path)
             self._client.document("POST", f"/{file.noun}/create", (), body)
+        else:
+            self._undo.insert(0, lambda: remove(self._client, path))
+
+
+def parse_network(word: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and settings of a ``--network``, in Docker's form or podman's.
+
+    Podman's is ``NAME:ip=A,mac=B``. Networks of podman without a name are the one of all pods.
+
+    :raises UsageError: when an option is unknown.
+    """
+    name, colon, options = word.partition(":")
+    if colon and "=" not in name and name not in ("container", "ns"):
+        fields = options.replace("mac=", "mac-address=") if options else ""
+        name, settings = network_option.parse(f"name={name},{fields}")
+    else:
+        name, settings = network_option.parse(word)
+    if name.startswith("ns:"):
+        raise UsageError(f"--network={word}: a pod cannot join a network namespace by its path")
+    if name in _PRIVATE:
+        name = kube_plan.NETWORK
+    return name, settings
+
+
+def stored_secrets(client: Client) -> dict[str, list[str]]:
+    """Return the keys of the Secrets that earlier plays have stored in the engine."""
+    result: dict[str, list[str]] = {}
+    for entry in client.get("/secrets", (("filters", filters([f"label={LABEL}"])),)) or ():
+        owner = str(entry["Spec"]["Labels"][LABEL])
+        name = str(entry["Spec"]["Name"])
+        result.setdefault(owner, []).append(name.removeprefix(f"{owner}."))
+    return result
 
 
 def check_host_paths(client: Client, pod: kube_plan.Pod) -> None:
@@ -223,15 +311,13 @@ def ensure_network(client: Client, name: str) -> None:
             raise
 
 
-def create_volume(client: Client, volume: kube_plan.Volume, owner: str) -> None:
-    """Create a volume; ``owner`` is the pod with which it is removed."""
-    body: dict[str, Any] = {"Name": volume.name, "Labels": dict(volume.labels)}
-    body["Labels"][LABEL] = owner or volume.name
-    if volume.driver:
-        body["Driver"] = volume.driver
-    if volume.options:
-        body["DriverOpts"] = volume.options
-    client.document("POST", "/volumes/create", (), body)
+def remove(client: Client, path: str) -> None:
+    """Remove an object of the engine; it may be absent."""
+    try:
+        client.request("DELETE", path)
+    except EngineError as error:
+        if error.code != _NOT_FOUND:
+            raise
 
 
 def remove_pod(client: Client, pod: pods.Pod) -> None:
@@ -240,7 +326,7 @@ def remove_pod(client: Client, pod: pods.Pod) -> None:
     pods.remove(client, pod, force=True)
     _remove_owned(client, pod.name, ("configs",))
     for volume in _volumes(client, pod.name):
-        client.request("DELETE", f"/volumes/{quote(volume)}")
+        remove(client, f"/volumes/{quote(volume)}")
 
 
 def _volumes(client: Client, owner: str) -> list[str]:
@@ -259,25 +345,23 @@ def _remove_owned(client: Client, owner: str, nouns: tuple[str, ...]) -> int:
     return count
 
 
-def down(client: Client, plan: kube_plan.Plan, *, force: bool, quiet: bool = False) -> None:
-    """Remove what a plan has made, and print it as podman does. What is absent is no error."""
+def down(client: Client, names: kube_plan.Names, *, force: bool, quiet: bool = False) -> None:
+    """Remove what objects have made, and print it as podman does. What is absent is no error."""
     removed: list[str] = []
     known = {pod.name: pod for pod in pods.listed(client)}
-    for pod in plan.pods:
-        if pod.name in known:
-            remove_pod(client, known[pod.name])
-            removed.append(known[pod.name].id)
+    for name in names.pods:
+        if name in known:
+            remove_pod(client, known[name])
+            removed.append(known[name].id)
     secrets = [
-        owner
-        for owner in sorted({file.owner for file in plan.files})
-        if _remove_owned(client, owner, ("secrets",))
+        owner for owner in sorted(names.secrets) if _remove_owned(client, owner, ("secrets",))
     ]
     volumes = []
     if force:
-        for volume in plan.volumes:
+        for volume in names.volumes:
             try:
-                client.request("DELETE", f"/volumes/{quote(volume.name)}")
-                volumes.append(volume.name)
+                client.request("DELETE", f"/volumes/{quote(volume)}")
+                volumes.append(volume)
             except EngineError as error:
                 if error.code != _NOT_FOUND:
                     raise
