@@ -197,6 +197,7 @@ def _template(node: Node, warnings: list[str]) -> tuple[Node, str]:
     metadata = node.node("metadata")
     if node.path == "Pod":
         return node, metadata.required("name")
+    metadata.get("labels")  # those of the template are the pod's
     spec = node.node("spec")
     if spec.number("replicas", 1) > 1:
         warnings.append(f"{node.path}.spec.replicas: one pod runs on one host")

@@ -118,10 +118,29 @@ def test_a_deployment_is_played_replaced_written_and_removed(
     assert listed[-1] == "3"  # the init container is gone
 
     written = jaula("kube", "generate", "web-pod").stdout
-    (document,) = load(written.encode())
+    config_map, document = load(written.encode())
+    assert config_map["data"] == {"index.html": "from the config map"}
+    kinds = {
+        v["name"]: next(key for key in v if key != "name") for v in document["spec"]["volumes"]
+    }
+    assert sorted(kinds.values()) == [
+        "configMap", "emptyDir", "hostPath", "persistentVolumeClaim", "secret",
+    ]  # fmt: skip
     names = [container["name"] for container in document["spec"]["containers"]]
     assert names == ["httpd", "side"]
     assert document["spec"]["containers"][0]["ports"] == [{"containerPort": 80, "hostPort": port}]
+
+    def described() -> str:
+        form = "{{json .Config.Entrypoint}} {{json .Config.Cmd}} {{json .Mounts}}"
+        return jaula("inspect", "-f", form, "web-pod-httpd", "web-pod-side").stdout
+
+    before = described()
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(written)
+    again = jaula("kube", "play", "--replace", copy, timeout=SECONDS)  # the way back
+    assert again.returncode == 0, again.stderr
+    assert described() == before
+    assert jaula("exec", "web-pod-httpd", "cat", "/login/password").stdout == "hunter2"
 
     replaced = jaula("kube", "play", "--replace", file, timeout=SECONDS)
     assert replaced.returncode == 0, replaced.stderr

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from base64 import b64encode
+from base64 import b64decode, b64encode
 
 from jaula.cli.client.client import Client, filters, quote
 from jaula.cli.containers import network_option
 from jaula.cli.containers.options import set_security_options
-from jaula.cli.errors import CliError, EngineError, UsageError
+from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
 from jaula.cli.images import pull
 from jaula.cli.pods import pods
+from jaula.kube import generate
 from jaula.kube import plan as kube_plan
 from jaula.kube.documents import InvalidDocument
 
@@ -106,6 +107,8 @@ class Play:
                 undo()
             except CliError as error:
                 sys.stderr.write(f"not everything is removed: {error.message}\n")
+                if isinstance(error, Unreachable):
+                    break  # kube down removes it when the engine runs again
 
     def _create_objects(self, plan: kube_plan.Plan) -> None:
         """Create the volumes of claims and the secrets, and print their names."""
@@ -309,6 +312,23 @@ def ensure_network(client: Client, name: str) -> None:
     except EngineError as error:
         if error.code != _CONFLICT:
             raise
+
+
+def stored(client: Client) -> generate.Stored:
+    """Return the volumes, secrets and configs of the engine that plays have made."""
+    labelled = (("filters", filters([f"label={LABEL}"])),)
+    result = generate.Stored()
+    for volume in client.get("/volumes", labelled)["Volumes"] or ():
+        if volume["Labels"][LABEL] != volume["Name"]:  # else it is the volume of a claim
+            result.empty_dirs[volume["Name"]] = volume.get("Options") or {}
+    for owner, keys in stored_secrets(client).items():
+        result.secrets |= {f"{owner}.{key}": (owner, key) for key in keys}
+    for entry in client.get("/configs", labelled) or ():
+        spec = client.get(f"/configs/{entry['ID']}")["Spec"]
+        name = str(spec["Name"]).removeprefix(f"{spec['Labels'][LABEL]}.")
+        config_map, _, key = name.partition(".")
+        result.configs[spec["Name"]] = (config_map, key, b64decode(spec.get("Data") or ""))
+    return result
 
 
 def remove(client: Client, path: str) -> None:
