@@ -69,10 +69,11 @@ class Container:
 
 @dataclass
 class HostPath:
-    """A path of the host that a pod needs; ``kind`` is the type of the volume."""
+    """A path of the host that a pod needs: type of the volume, and the part that is mounted."""
 
     path: str
     kind: str
+    part: str = ""
 
 
 @dataclass
@@ -484,9 +485,9 @@ class _Builder:
         return result
 
     def _data(self, node: Node, kind: str) -> dict[str, bytes]:
-        name = node.required("name")
+        name, optional = node.required("name"), node.on("optional")
         data = self._sources.data(kind, name)
-        if data is None and not node.on("optional"):
+        if data is None and not optional:
             hint = ""
             if kind == "Secret" and name in self._options.secrets:
                 hint = "; the engine has it, and returns no value of a secret: mount it as a volume"
@@ -606,8 +607,13 @@ class _Builder:
             if volume is None:
                 raise InvalidDocument(f"{entry.path}: there is no volume {name!r}")
             mount: dict[str, Any] = {"Target": target, "ReadOnly": read_only}
-            if volume.has("hostPath"):
-                source = self._host_path(volume.node("hostPath"))
+            if volume.has("hostPath") and "/" not in volume.node("hostPath").required("path"):
+                source = volume.node("hostPath").required("path")  # podman's: a named volume
+                mount |= {"Type": "volume", "Source": source}
+                if part:
+                    mount["VolumeOptions"] = {"Subpath": part}
+            elif volume.has("hostPath"):
+                source = self._host_path(volume.node("hostPath"), part)
                 mount |= {"Type": "bind", "Source": f"{source}/{part}" if part else source}
             elif volume.has("emptyDir") or volume.has("persistentVolumeClaim"):
                 claim = (
@@ -638,14 +644,15 @@ class _Builder:
         if mounts:
             host["Mounts"] = mounts
 
-    def _host_path(self, node: Node) -> str:
+    def _host_path(self, node: Node, part: str) -> str:
         path, kind = node.required("path"), node.text("type")
         if kind not in _HOST_PATH_TYPES:
             raise InvalidDocument(f"{node.path}.type {kind!r} is unknown")
         if not path.startswith("/"):
             raise InvalidDocument(f"{node.path}.path must be an absolute path")
-        if not any(known.path == path for known in self._pod.host_paths):
-            self._pod.host_paths.append(HostPath(path, kind))
+        host_path = HostPath(path, kind, part)
+        if host_path not in self._pod.host_paths:
+            self._pod.host_paths.append(host_path)
         return path
 
     def _files(self, volume: Node, target: str, part: str, host: dict[str, Any]) -> None:
@@ -653,12 +660,12 @@ class _Builder:
         is_secret = volume.has("secret")
         node = volume.node("secret" if is_secret else "configMap")
         kind, noun = ("Secret", "secrets") if is_secret else ("ConfigMap", "configs")
-        name = node.text("secretName" if is_secret else "name")
+        name, optional = node.text("secretName" if is_secret else "name"), node.on("optional")
         data = self._sources.data(kind, name)
         if data is None and is_secret and name in self._options.secrets:
             data = dict.fromkeys(self._options.secrets[name], b"")  # only the engine has the values
         if data is None:
-            if node.on("optional"):
+            if optional:
                 return
             raise InvalidDocument(f"{node.path}: there is no {kind} {name!r} in this file")
         mode = node.number("defaultMode", 0o644)
@@ -669,7 +676,7 @@ class _Builder:
         chosen = items or {key: (key, mode) for key in data}
         for key, (path, file_mode) in chosen.items():
             if key not in data:
-                if node.on("optional"):
+                if optional:
                     continue
                 raise InvalidDocument(f"{node.path}: {kind} {name!r} has no key {key!r}")
             if path.startswith("/") or ".." in path.split("/"):

@@ -214,6 +214,26 @@ def test_a_failed_play_leaves_neither_secrets_nor_volumes(jaula: Run, tmp_path: 
 
 
 @pytest.mark.usefixtures("clean")
+def test_a_part_of_a_path_that_leads_out_of_it_is_refused(jaula: Run, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "out").symlink_to("/etc")
+    (shared / "in").mkdir()
+
+    def played(part: str) -> subprocess.CompletedProcess[str]:
+        mount = {"name": "v", "mountPath": "/v", "subPath": part}
+        user = pod("part", "true", volumeMounts=[mount])
+        user["spec"]["volumes"] = [{"name": "v", "hostPath": {"path": str(shared)}}]
+        return jaula("kube", "play", write(tmp_path / "f.yaml", user), timeout=SECONDS)
+
+    refused = played("out")
+    assert refused.returncode == 125
+    assert "leads out of it, to /etc" in refused.stderr
+    assert played("in").returncode == 0
+    assert jaula("kube", "down", tmp_path / "f.yaml").returncode == 0
+
+
+@pytest.mark.usefixtures("clean")
 def test_a_play_that_is_interrupted_leaves_nothing(
     engine: PrivateEngine, jaula: Run, tmp_path: Path
 ) -> None:

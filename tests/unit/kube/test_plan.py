@@ -327,6 +327,17 @@ def test_an_error_about_a_long_value_is_short() -> None:
     assert len(str(caught.value)) < 600
 
 
+def test_a_path_of_the_host_without_a_slash_is_a_volume() -> None:
+    planned = made(
+        pod(
+            {"volumes": [{"name": "x", "hostPath": {"path": "data"}}]},
+            volumeMounts=[{"name": "x", "mountPath": "/x"}],
+        )
+    )
+    (mount,) = planned.body["HostConfig"]["Mounts"]
+    assert (mount["Type"], mount["Source"]) == ("volume", "data")
+
+
 def test_a_size_without_a_medium_is_named() -> None:
     volume = {"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}
     assert play(pod({"volumes": [volume]})).warnings == [
@@ -355,7 +366,7 @@ def test_a_value_of_any_type_at_any_place_is_used_or_refused() -> None:
                 "spec": {"template": {"metadata": {"labels": {}}, "spec": pod()["spec"]}}},
                {"kind": "PersistentVolumeClaim", "metadata": {"name": "v", "annotations": {}}},
                ]  # fmt: skip
-    play(*objects)
+    assert play(*objects).warnings == []
     for place in places(objects):
         for value in WRONG:
             changed = json.loads(json.dumps(objects))
@@ -432,7 +443,7 @@ def test_a_field_without_effect_is_named() -> None:
               volumeMounts=[{"name": "x", "mountPath": "/x"}])], "not supported"),
         ([pod({"volumes": [{"name": "x", "emptyDir": {}}]},
               volumeMounts=[{"name": "x", "mountPath": "/x", "subPath": "../y"}])], "below"),
-        ([pod({"volumes": [{"name": "x", "hostPath": {"path": "etc"}}]},
+        ([pod({"volumes": [{"name": "x", "hostPath": {"path": "./etc"}}]},
               volumeMounts=[{"name": "x", "mountPath": "/x"}])], "absolute"),
         ([pod({"restartPolicy": "Sometimes"})], "restartPolicy"),
         ([pod(imagePullPolicy="x")], "imagePullPolicy"),

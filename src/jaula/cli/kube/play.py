@@ -288,7 +288,7 @@ def stored_secrets(client: Client) -> dict[str, list[str]]:
 def check_host_paths(client: Client, pod: kube_plan.Pod) -> None:
     """Check that paths of the host are what the volumes say; make those that may be absent.
 
-    :raises CliError: when one is absent or something else.
+    :raises CliError: when one is absent or something else, or a part of it is elsewhere.
     """
     kinds = {"Directory": stat.S_ISDIR, "File": stat.S_ISREG, "Socket": stat.S_ISSOCK,
              "CharDevice": stat.S_ISCHR, "BlockDevice": stat.S_ISBLK}  # fmt: skip
@@ -303,6 +303,11 @@ def check_host_paths(client: Client, pod: kube_plan.Pod) -> None:
                 os.chmod(path, 0o644)
         elif kind in kinds and not (os.path.exists(path) and kinds[kind](os.stat(path).st_mode)):
             raise CliError(f"the path {path} of the host is not a {kind}", status=125)
+        part = os.path.realpath(f"{path}/{host_path.part}")
+        if not f"{part}/".startswith(os.path.realpath(path).rstrip("/") + "/"):
+            raise CliError(
+                f"the subPath {host_path.part} of {path} leads out of it, to {part}", status=125
+            )
 
 
 def ensure_network(client: Client, name: str) -> None:
