@@ -52,7 +52,11 @@ def container_unit(
     if options.new:
         id_file = "--cidfile=%t/%n.cid"
         run = [program, "run", "--name", _literal(container), id_file, "--replace", "--rm"]
-        run += ["--sdnotify=conmon", *map(_literal, run_arguments(document, image))]
+        run.append("--sdnotify=conmon")
+        if pod:
+            run += ["--pod-id-file", f"%t/{pod}.pod-id"]
+            document = _without_pod(document)
+        run += map(_literal, run_arguments(document, image))
         stop = [program, "stop", "-i", id_file, "-t", str(options.stop_seconds)]
         remove = [program, "rm", "-v", "-f", "-i", id_file]
         lines += [f"ExecStart={words.join(run)}", f"ExecStop={words.join(stop)}"]
@@ -64,17 +68,68 @@ def container_unit(
     return "\n".join((*lines, "", "[Install]", "WantedBy=default.target")) + "\n"
 
 
-def pod_unit(name: str, pod: str, containers: list[str], options: UnitOptions) -> str:
-    """Return the service ``name`` of a pod; ``containers`` are the services of its containers."""
+def pod_unit(
+    name: str, pod: str, infra: dict[str, Any], containers: list[str], options: UnitOptions
+) -> str:
+    """Return the service ``name`` of a pod; ``containers`` are the services of its containers.
+
+    ``infra`` is the document of its infra container.
+    """
     program = options.program
     lines = _unit(name, options)
     if containers:
         lines += [f"Wants={' '.join(containers)}", f"Before={' '.join(containers)}"]
-    start = [program, "pod", "start", "--infra-only", "--wait", "--sdnotify=conmon", pod]
-    stop = [program, "pod", "stop", "-t", str(options.stop_seconds), pod]
     lines += ["", "[Service]", *_service(options)]
-    lines += [f"ExecStart={words.join(start)}", f"ExecStop={words.join(stop)}"]
+    start = [program, "pod", "start", "--infra-only", "--wait", "--sdnotify=conmon"]
+    stop = [program, "pod", "stop", "-t", str(options.stop_seconds)]
+    if options.new:
+        id_file = f"--pod-id-file=%t/{name}.pod-id"
+        create = [program, "pod", "create", id_file, "--replace", "--name", _literal(pod)]
+        create += map(_literal, pod_arguments(infra))
+        remove = [program, "pod", "rm", "-f", "-i", id_file]
+        lines.append(f"ExecStartPre={words.join(create)}")
+        lines.append(f"ExecStart={words.join([*start, id_file])}")
+        lines.append(f"ExecStop={words.join([*stop, '-i', id_file])}")
+        lines.append(f"ExecStopPost=-{words.join(remove)}")
+    else:
+        lines.append(f"ExecStart={words.join([*start, pod])}")
+        lines.append(f"ExecStop={words.join([*stop, pod])}")
     return "\n".join((*lines, "", "[Install]", "WantedBy=default.target")) + "\n"
+
+
+def pod_arguments(infra: dict[str, Any]) -> list[str]:
+    """Return the arguments of ``pod create`` that make a pod with such an infra container."""
+    labels = infra["Config"].get("Labels") or {}
+    document = _without_labels(infra)
+    document["Config"] |= {"Entrypoint": None, "Cmd": None, "Env": None, "StopTimeout": None}
+    document["HostConfig"] = {**document["HostConfig"], "IpcMode": "private"}
+    result = run_arguments(document, {})[:-1]  # without the image
+    for flag, label in (
+        ("--exit-policy", "io.jaula.pod-exit-policy"),
+        ("--restart", "io.jaula.pod-restart"),
+        ("--share", "io.jaula.pod-share"),
+    ):
+        if label in labels:
+            result += [flag, labels[label]]
+    return result
+
+
+def _without_labels(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a container without the labels that say that it is one of a pod."""
+    labels = document["Config"].get("Labels") or {}
+    kept = {key: value for key, value in labels.items() if not key.startswith("io.jaula.pod")}
+    return {**document, "Config": {**document["Config"], "Labels": kept}}
+
+
+def _without_pod(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a container of a pod without what it has of the pod: labels, network and volumes."""
+    result = _without_labels(document)
+    result["Config"]["Hostname"] = ""
+    host = dict(document["HostConfig"])
+    infra = str(host.get("UsernsMode") or "").removeprefix("container:")
+    host["NetworkMode"] = "default"
+    host["VolumesFrom"] = [v for v in host.get("VolumesFrom") or () if v != infra]
+    return {**result, "HostConfig": host}
 
 
 def _unit(name: str, options: UnitOptions) -> list[str]:

@@ -94,9 +94,42 @@ def test_a_service_starts_a_container_that_exists() -> None:
 
 
 def test_a_service_of_a_pod_is_before_those_of_its_containers() -> None:
-    made = unit(pod_unit("pod-p.service", "p", ["c.service"], UnitOptions("jaula")))
+    made = unit(pod_unit("pod-p.service", "p", document(), ["c.service"], UnitOptions("jaula")))
     assert made.text("Unit", "Before") == "c.service"
     assert made.last_words("Service", "ExecStart")[-1] == "p"
+
+
+def test_a_service_makes_a_pod_and_its_containers_join_it() -> None:
+    infra = document(
+        {"Labels": {"io.jaula.pod": "p", "io.jaula.pod-role": "infra", "mine": "1",
+                    "io.jaula.pod-exit-policy": "stop", "io.jaula.pod-share": "net,ipc"},
+         "Hostname": "h", "Entrypoint": ["/pause"], "StopTimeout": 0},
+        IpcMode="shareable", Binds=["v:/v"],
+        PortBindings={"80/tcp": [{"HostIp": "", "HostPort": "8080"}]},
+    )  # fmt: skip
+    settings = UnitOptions("jaula")
+    settings.new = True
+    made = unit(pod_unit("pod-p.service", "p", infra, ["c.service"], settings))
+    create = made.last_words("Service", "ExecStartPre")
+    assert shlex.join(create[1:]) == (
+        "pod create --pod-id-file=%t/pod-p.service.pod-id --replace --name p --hostname h "
+        "--label mine=1 --volume v:/v --publish 8080:80/tcp --exit-policy stop --share net,ipc"
+    )
+    parse(command_table.load("pod create"), create[3:])  # the flags exist
+    for key in ("ExecStart", "ExecStop", "ExecStopPost"):
+        line = made.last_words("Service", key)
+        assert line[-1] == create[3]
+        parse(command_table.load(" ".join(line[1:3])), line[3:])
+    holder = f"container:{'i' * 64}"
+    member = document(
+        {"Labels": {"io.jaula.pod": "p", "io.jaula.pod-role": "member"}, "Hostname": "h"},
+        NetworkMode=holder, UsernsMode=holder, IpcMode=holder, UTSMode=holder,
+        VolumesFrom=["i" * 64, "other"],
+    )  # fmt: skip
+    text = container_unit("c.service", member, IMAGE, settings, "pod-p.service")
+    run = unit(text).last_words("Service", "ExecStart")
+    joined = ["--pod-id-file", "%t/pod-p.service.pod-id", "--volumes-from", "other", "busybox"]
+    assert run[-5:] == joined
 
 
 def test_the_policies_are_those_of_systemd() -> None:

@@ -44,10 +44,6 @@ def _units(client: Client, ref: str, options: Options) -> list[tuple[str, str]]:
     if pod is None:
         document = client.get(f"/containers/{quote(ref)}/json")
         return [_container(client, document, unit_options, prefix + separator, by_name, "")]
-    if unit_options.new:
-        raise CliError(
-            f"--new is for containers: {pod.name} is a pod, which `kube generate` describes"
-        )
     pod_prefix = options.text("pod-prefix", "pod")
     service = f"{pod_prefix}{separator}{pod.name if by_name else pod.id}.service"
     documents = [client.get(f"/containers/{member['Id']}/json") for member in pod.members]
@@ -56,7 +52,9 @@ def _units(client: Client, ref: str, options: Options) -> list[tuple[str, str]]:
         for document in documents
     ]
     unit_options.header = _header(options, service)
-    text = systemd_units.pod_unit(service, pod.name, [name for name, _ in members], unit_options)
+    infra = client.get(f"/containers/{pod.id}/json")
+    services = [name for name, _ in members]
+    text = systemd_units.pod_unit(service, pod.name, infra, services, unit_options)
     return [(service, text), *members]
 
 
@@ -145,7 +143,7 @@ COMMAND = Command(
         Flag("env", "e", "list", "Set environment variables of the service (NAME=value)"),
         Flag("files", "f", "bool", "Write files in the working directory"),
         Flag("name", "n", "bool", "Name services by the name in place of the ID"),
-        Flag("new", "", "bool", "Create the container at the start, remove it at the end"),
+        Flag("new", "", "bool", "Create the container or pod at the start, remove it at the end"),
         Flag("no-header", "", "bool", "Leave out the comment with version and time"),
         Flag("pod-prefix", "", "string", "Prefix of services of pods", default="pod"),
         Flag("requires", "", "list", "Add Requires= to the unit"),
@@ -170,8 +168,9 @@ COMMAND = Command(
     max_args=1,
     description=(
         "Writes a service that starts an existing container, or each container of a pod. With "
-        "--new the service creates the container from the values of the existing one. A file of "
-        "quadlet is the better form for a container that systemd manages from its beginning."
+        "--new the service creates the container or pod from the values of the existing one. A "
+        "file of quadlet is the better form for a container that systemd manages from its "
+        "beginning."
     ),
     examples=(
         ("Print the service of a container", "jaula generate systemd --name web"),
