@@ -72,6 +72,12 @@ def test_a_paused_pod_runs_no_process(jaula: Run, pod: str) -> None:
     assert jaula("pod", "unpause", pod).returncode == 0
     assert status(jaula, pod) == "Running"
     assert jaula("pod", "unpause", pod).returncode == 1
+    assert jaula("pod", "create", "other").returncode == 0  # it is neither running nor paused
+    for command in ("pause", "unpause"):
+        done = jaula("pod", command, "--all")
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.split()) == 1
+    assert jaula("pod", "rm", "other").returncode == 0
 
 
 def test_logs_processes_and_usage_are_those_of_all_containers(jaula: Run, pod: str) -> None:

@@ -81,8 +81,8 @@ def _config_maps(options: Options) -> list[dict[str, Any]]:
     return maps
 
 
-def _settings(options: Options) -> play.Settings:
-    result = play.Settings()
+def _settings(options: Options) -> play.PodSettings:
+    result = play.PodSettings()
     result.networks = options.texts("network")
     addresses, macs = options.texts("ip"), options.texts("mac-address")
     result.addresses = list(zip_longest(addresses, macs, fillvalue=""))

@@ -9,7 +9,7 @@ from jaula.cli.pods import pods, select
 def run(options: Options) -> int:
     """Send a signal to the containers of the pods."""
     signal = options.text("signal", "KILL")
-    return select.each(options, lambda client, pod: pods.kill(client, pod, signal))
+    return select.each(options, lambda client, pod: pods.kill(client, pod, signal), "running")
 
 
 COMMAND = Command(

@@ -30,6 +30,7 @@ def run(options: Options) -> int:
     for number, entry in enumerate(entries):
         tty = client.get(f"/containers/{entry['Id']}/json")["Config"]["Tty"]
         sources.append(logs.Source(entry["Id"], _prefix(entry, number, options), tty=tty))
+    tail = options.text("tail", "all")
     query = (
         ("stdout", True),
         ("stderr", True),
@@ -37,7 +38,7 @@ def run(options: Options) -> int:
         ("until", timestamp(options.text("until"))),
         ("timestamps", options.on("timestamps")),
         ("follow", options.on("follow")),
-        ("tail", options.text("tail", "all").replace("-1", "all")),
+        ("tail", "all" if tail == "-1" else tail),  # podman's default is -1
     )
     (logs.follow if options.on("follow") else logs.show)(client, sources, query)
     return 0

@@ -8,7 +8,7 @@ from jaula.cli.pods import pods, select
 
 def run(options: Options) -> int:
     """Pause the pods."""
-    return select.each(options, pods.pause)
+    return select.each(options, pods.pause, "running")
 
 
 COMMAND = Command(

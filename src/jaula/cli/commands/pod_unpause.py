@@ -8,7 +8,7 @@ from jaula.cli.pods import pods, select
 
 def run(options: Options) -> int:
     """Let the pods continue."""
-    return select.each(options, pods.unpause)
+    return select.each(options, pods.unpause, "paused")
 
 
 COMMAND = Command(

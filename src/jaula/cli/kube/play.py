@@ -59,7 +59,7 @@ def names_of(path: str, objects: list[dict[str, Any]]) -> kube_plan.Names:
         raise CliError(f"{path}: {error}", status=125) from None
 
 
-class Settings:
+class PodSettings:
     """How the pods are made: networks and addresses, start, builds, and messages of a pull.
 
     ``addresses`` are pairs of IP and MAC address, for the first pods in their order. ``build``
@@ -78,7 +78,7 @@ class Settings:
 class Play:
     """One ``kube play``."""
 
-    def __init__(self, client: Client, settings: Settings) -> None:
+    def __init__(self, client: Client, settings: PodSettings) -> None:
         self._client = client
         self._settings = settings
         self._undo: list[Callable[[], object]] = []
@@ -163,9 +163,9 @@ class Play:
     def _set_network(self, infra: dict[str, Any], number: int) -> None:
         """Set the networks and addresses of the infra container of the pod ``number``."""
         endpoints = dict(map(parse_network, self._settings.networks))
-        if not endpoints:
+        endpoints = endpoints or {kube_plan.NETWORK: {}}
+        if kube_plan.NETWORK in endpoints:
             ensure_network(self._client, kube_plan.NETWORK)
-            endpoints = {kube_plan.NETWORK: {}}
         mode = next(iter(endpoints))
         if number < len(self._settings.addresses):
             address, mac = self._settings.addresses[number]

@@ -29,7 +29,8 @@ IMAGE = "localhost/jaula-pause"
 _NOT_FOUND, _NOT_MODIFIED, _CONFLICT, _ERROR = 404, 304, 409, 400
 _WITHOUT_ALIASES = ("default", "bridge", "host", "none")
 _POLL_SECONDS = 0.5
-_ALIVE = frozenset(("running", "restarting", "paused", "created"))
+_STARTED = frozenset(("running", "restarting", "paused"))
+_ALIVE = _STARTED | {"created"}
 NO_POD = 125  # the exit status of a command about a pod that does not exist
 SHARED = ("ipc", "net", "uts")
 """The namespaces that containers share unless ``--share`` names others. The user namespace is
@@ -54,6 +55,10 @@ class Pod:
     def containers(self) -> list[dict[str, Any]]:
         """Return all containers, the infra container first."""
         return [self.infra, *self.members]
+
+    def containers_in(self, state: str) -> list[dict[str, Any]]:
+        """Return the containers in a state, the infra container first."""
+        return [entry for entry in self.containers if entry["State"] == state]
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -234,7 +239,7 @@ def stop(client: Client, pod: Pod, seconds: int | None = None) -> None:
     limit: object = "" if seconds is None else seconds
     connections = []
     for entry in pod.members:  # all at once: one that ignores the signal takes its whole timeout
-        if entry["State"] in _ALIVE - {"created"}:
+        if entry["State"] in _STARTED:
             connection = client.connection()
             path = f"/containers/{entry['Id']}/stop"
             connection.send("POST", target(path, (("t", limit),)))
@@ -245,7 +250,7 @@ def stop(client: Client, pod: Pod, seconds: int | None = None) -> None:
         client.release(connection)
         if response.status >= _ERROR and response.status != _NOT_FOUND:
             raise engine_error(response.status, content)
-    if pod.infra["State"] in _ALIVE - {"created"}:
+    if pod.infra["State"] in _STARTED:
         _request(client, "POST", f"/containers/{pod.id}/stop", (("t", 0),), _NOT_FOUND)
 
 
@@ -263,15 +268,16 @@ def kill(client: Client, pod: Pod, signal: str) -> None:
 
     :raises CliError: when none runs.
     """
-    _each_in_state(client, pod, pod.containers[::-1], "running", "kill", (("signal", signal),))
+    entries = _containers_in(pod, "running")[::-1]
+    _each(client, entries, "kill", (("signal", signal),))
 
 
 def pause(client: Client, pod: Pod) -> None:
-    """Pause the running containers.
+    """Pause the running containers, the infra container last.
 
     :raises CliError: when none runs.
     """
-    _each_in_state(client, pod, pod.containers[::-1], "running", "pause")
+    _each(client, _containers_in(pod, "running")[::-1], "pause")
 
 
 def unpause(client: Client, pod: Pod) -> None:
@@ -279,25 +285,18 @@ def unpause(client: Client, pod: Pod) -> None:
 
     :raises CliError: when none is paused.
     """
-    _each_in_state(client, pod, pod.containers, "paused", "unpause")
+    _each(client, _containers_in(pod, "paused"), "unpause")
 
 
-def _each_in_state(
-    client: Client,
-    pod: Pod,
-    entries: list[dict[str, Any]],
-    state: str,
-    action: str,
-    query: Query = (),
-) -> None:
-    """POST ``action`` for the containers in ``state``; one that has left it meanwhile is skipped.
-
-    :raises CliError: when no container is in it.
-    """
-    selected = [entry for entry in entries if entry["State"] == state]
-    if not selected:
+def _containers_in(pod: Pod, state: str) -> list[dict[str, Any]]:
+    if not (entries := pod.containers_in(state)):
         raise CliError(f"no container of the pod {pod.name} is {state}", status=125)
-    for entry in selected:
+    return entries
+
+
+def _each(client: Client, entries: list[dict[str, Any]], action: str, query: Query = ()) -> None:
+    """POST ``action`` for containers; one that has left its state meanwhile is skipped."""
+    for entry in entries:
         _request(client, "POST", f"/containers/{entry['Id']}/{action}", query, _CONFLICT)
 
 

@@ -104,11 +104,16 @@ def read_id(path: str) -> str:
         return file.read(_MAX_ID).strip()
 
 
-def each(options: Options, action: Callable[[Client, pods.Pod], object]) -> int:
-    """Perform an action on every pod and print its id; return 1 if one failed."""
+def each(options: Options, action: Callable[[Client, pods.Pod], object], state: str = "") -> int:
+    """Perform an action on every pod and print its id; return 1 if one failed.
+
+    With ``--all``, pods without a container in ``state`` are left out.
+    """
     client = Client(Settings.host)
     status = 0
     for pod in pods_of(client, options):
+        if options.on("all") and state and not pod.containers_in(state):
+            continue
         try:
             action(client, pod)
         except CliError as error:
