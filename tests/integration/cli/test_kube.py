@@ -252,6 +252,35 @@ def test_a_play_that_is_interrupted_leaves_nothing(
     assert b"Traceback" not in error
 
 
+def test_a_play_is_repeated_after_the_engine_was_killed_in_its_middle(
+    new_engine: Callable[..., PrivateEngine], busybox_archive: Path, tmp_path: Path
+) -> None:
+    engine = new_engine()
+    assert engine.cli("jaula", "load", "-i", str(busybox_archive)).returncode == 0
+    slow = pod("slow", "sleep", "99")
+    init = {"name": "i", "image": "busybox", "command": ["sleep", "2"]}
+    slow["spec"]["initContainers"] = [init]
+    secret = {"kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "b"}}
+    path = str(write(tmp_path / "f.yaml", secret, slow))
+    words = [str(PROJECT / "jaula"), "--host", engine.host, "kube", "play", path]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + SECONDS
+    while "slow-i" not in engine.cli("jaula", "ps", "--format", "{{.Names}}").stdout:
+        assert time.monotonic() < deadline
+    engine.kill()
+    _, error = process.communicate(timeout=SECONDS)
+    assert process.returncode == 1
+    assert error.count(b"not everything is removed") == 1
+    engine.start()
+    again = engine.cli("jaula", "kube", "play", "--replace", path)
+    assert again.returncode == 0, again.stderr
+    assert engine.cli("jaula", "pod", "ls", "--format", "{{.Status}}").stdout == "Running\n"
+    assert engine.cli("jaula", "kube", "down", path).returncode == 0
+    for command in ("ps -aq", "secret ls -q", "pod ls -q"):
+        assert engine.cli("jaula", *command.split()).stdout == ""
+    engine.cli("jaula", "network", "rm", "jaula-kube")
+
+
 @pytest.mark.usefixtures("clean")
 def test_the_yaml_of_a_url_is_played_and_removed(jaula: Run, tmp_path: Path) -> None:
     write(tmp_path / "job.yaml", pod("net", "sleep", "99"))
