@@ -170,7 +170,7 @@ class Converter:
             if value := unit.text(section, key):
                 run += [flag, value]
         for key, flag in _CONTAINER_LISTS:
-            run += _repeat(flag, unit.texts(section, key))
+            run += words.repeat(flag, unit.texts(section, key))
         if pull := unit.text(section, "Pull"):
             run += ["--pull", "always" if pull == "newer" else pull]
         for key, flag in (("RunInit", "--init"), ("EnvironmentHost", "--env-host")):
@@ -180,8 +180,8 @@ class Converter:
         run += _security(unit)
         run += _devices(unit)
         for key, flag in (("DropCapability", "--cap-drop"), ("AddCapability", "--cap-add")):
-            run += _repeat(flag, [name.lower() for name in unit.names(section, key)])
-        run += _repeat("--sysctl", unit.names(section, "Sysctl"))
+            run += words.repeat(flag, [name.lower() for name in unit.names(section, key)])
+        run += words.repeat("--sysctl", unit.names(section, "Sysctl"))
         run += _read_only(unit)
         run += _user_of(unit)
         run += self._user_namespace(unit, section)
@@ -192,7 +192,7 @@ class Converter:
             if not _is_port_range(port):
                 raise InvalidUnit(f"invalid port format '{port}'")
             run += ["--expose", port]
-        run += _repeat("--publish", unit.texts(section, "PublishPort"))
+        run += words.repeat("--publish", unit.texts(section, "PublishPort"))
         run += _pairs("--env", unit.pairs(section, "Environment"))
         run += _pairs("--label", unit.pairs(section, "Label"))
         run += _pairs("--annotation", unit.pairs(section, "Annotation"))
@@ -203,8 +203,8 @@ class Converter:
                 for word in ("--security-opt", f"{key.lower()}={value}")
             ]
         files = unit.words(section, "EnvironmentFile")
-        run += _repeat("--env-file", [_absolute(unit, file) for file in files])
-        run += _repeat("--secret", [_secret(word) for word in unit.words(section, "Secret")])
+        run += words.repeat("--env-file", [_absolute(unit, file) for file in files])
+        run += words.repeat("--secret", [_secret(word) for word in unit.words(section, "Secret")])
         for mount in unit.words(section, "Mount"):
             run += ["--mount", self._mount(unit, service, mount)]
         run += self._health(unit)
@@ -292,8 +292,8 @@ class Converter:
             raise InvalidUnit("cannot set more ranges than subnets")
         for number, subnet in enumerate(subnets):
             create += ["--subnet", subnet]
-            create += _repeat("--gateway", gateways[number : number + 1])
-            create += _repeat("--ip-range", ranges[number : number + 1])
+            create += words.repeat("--gateway", gateways[number : number + 1])
+            create += words.repeat("--ip-range", ranges[number : number + 1])
         create += _pairs("--opt", unit.pairs(section, "Options"))
         create += _pairs("--label", unit.pairs(section, "Label"))
         create += [*_arguments(unit, section), name]
@@ -328,10 +328,10 @@ class Converter:
         self._auth_file(unit, service, section)
         if unit.has(section, "ForceRM"):
             build.append("--force-rm" if unit.on(section, "ForceRM") else "--force-rm=false")
-        build += _repeat("--tag", unit.texts(section, "ImageTag"))
+        build += words.repeat("--tag", unit.texts(section, "ImageTag"))
         build += _pairs("--label", unit.pairs(section, "Label"))
         build += self._networks(unit, service, section)
-        build += _repeat("--secret", unit.words(section, "Secret"))
+        build += words.repeat("--secret", unit.words(section, "Secret"))
         context = _working_directory(unit, service, section)
         directory, file = service.text("Service", "WorkingDirectory"), unit.text(section, "File")
         if not (directory or file or context):
@@ -371,15 +371,15 @@ class Converter:
             play.append(f"--service-exit-code-propagation={mode}")
         if driver := unit.text(section, "LogDriver"):
             play += ["--log-driver", driver]
-        play += _repeat("--log-opt", unit.names(section, "LogOpt"))
+        play += words.repeat("--log-opt", unit.names(section, "LogOpt"))
         play += self._user_namespace(unit, section)
         play += self._networks(unit, service, section)
         for update in unit.names(section, "AutoUpdate"):
             container, slash, policy = update.rpartition("/")
             play.append(f"--annotation={AUTO_UPDATE_LABEL}{slash}{container}={policy}")
         maps = [_absolute(unit, path) for path in unit.names(section, "ConfigMap")]
-        play += _repeat("--configmap", maps)
-        play += _repeat("--publish", unit.texts(section, "PublishPort"))
+        play += words.repeat("--configmap", maps)
+        play += words.repeat("--publish", unit.texts(section, "PublishPort"))
         play += ["--label", f"{UNIT_LABEL}=%n", *_arguments(unit, section), path]
         service.add("Service", "ExecStart", words.join(play))
         down = self._command(unit, section, "kube", "down")
@@ -402,13 +402,13 @@ class Converter:
         create = self._command(unit, section, "pod", "create", id_file)
         create += ["--exit-policy=stop", "--replace"]
         create += self._user_namespace(unit, section)
-        create += _repeat("--publish", unit.texts(section, "PublishPort"))
+        create += words.repeat("--publish", unit.texts(section, "PublishPort"))
         create += self._networks(unit, service, section)
         for key, flag in _POD_TEXTS:
             if value := unit.text(section, key):
                 create += [flag, value]
         for key, flag in _POD_LISTS:
-            create += _repeat(flag, unit.texts(section, key))
+            create += words.repeat(flag, unit.texts(section, key))
         create += _pairs("--label", unit.pairs(section, "Label"))
         create += self._volumes(unit, service, section)
         create += ["--label", f"{UNIT_LABEL}=%n", "--name", name, *_arguments(unit, section)]
@@ -651,12 +651,8 @@ def _container_name(unit: UnitFile) -> str:
     return unit.text("Container", "ContainerName") or default
 
 
-def _repeat(flag: str, values: Iterable[str]) -> list[str]:
-    return [word for value in values for word in (flag, value)]
-
-
 def _pairs(flag: str, pairs: dict[str, str]) -> list[str]:
-    return _repeat(flag, [f"{name}={pairs[name]}" for name in sorted(pairs)])
+    return words.repeat(flag, [f"{name}={pairs[name]}" for name in sorted(pairs)])
 
 
 def _arguments(unit: UnitFile, section: str) -> list[str]:
@@ -714,7 +710,7 @@ def _security(unit: UnitFile) -> list[str]:
             options.append(f"label={name}:{value}")
     if unit.has(section, "SeccompProfile"):
         options.append(f"seccomp={unit.text(section, 'SeccompProfile')}")
-    return _repeat("--security-opt", options)
+    return words.repeat("--security-opt", options)
 
 
 def _devices(unit: UnitFile) -> list[str]:
@@ -725,7 +721,7 @@ def _devices(unit: UnitFile) -> list[str]:
             if not os.path.exists(device.partition(":")[0]):
                 continue
         devices.append(device)
-    return _repeat("--device", devices)
+    return words.repeat("--device", devices)
 
 
 def _read_only(unit: UnitFile) -> list[str]:
@@ -741,7 +737,7 @@ def _read_only(unit: UnitFile) -> list[str]:
             given = {value.partition(":")[0] for value in unit.texts(section, "Tmpfs")} | {
                 value.split(":")[-1] for value in unit.texts(section, "Volume")
             }
-            result += _repeat("--tmpfs", [path for path in _WRITABLE if path not in given])
+            result += words.repeat("--tmpfs", [path for path in _WRITABLE if path not in given])
     if unit.on(section, "VolatileTmp") and not unit.on(section, "ReadOnly"):
         result += ["--tmpfs", "/tmp:rw,size=512M,mode=1777"]
     return result

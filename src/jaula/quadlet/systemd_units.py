@@ -11,7 +11,7 @@ from jaula.quadlet.convert import CLEAN_STATUSES, ENGINE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
 RESTART_POLICIES = (
@@ -202,20 +202,22 @@ def run_arguments(document: dict[str, Any], image: dict[str, Any]) -> list[str]:
         if on:
             result.append(flag)
     known = set(image.get("Env") or ())
-    result += _repeat("--env", [v for v in config.get("Env") or () if v not in known])
+    result += words.repeat("--env", [v for v in config.get("Env") or () if v not in known])
     of_image = image.get("Labels") or {}
     labels = config.get("Labels") or {}
-    result += _repeat(
+    result += words.repeat(
         "--label",
         [f"{k}={v}" for k, v in sorted(labels.items()) if of_image.get(k) != v],
     )
     for flag, member in _LISTS:
-        result += _repeat(flag, host.get(member) or ())
+        result += words.repeat(flag, host.get(member) or ())
     sysctls = host.get("Sysctls") or {}
-    result += _repeat("--sysctl", [f"{key}={sysctls[key]}" for key in sorted(sysctls)])
+    result += words.repeat("--sysctl", [f"{key}={sysctls[key]}" for key in sorted(sysctls)])
     tmpfs = host.get("Tmpfs") or {}
-    result += _repeat("--tmpfs", [f"{path}:{opt}" if opt else path for path, opt in tmpfs.items()])
-    result += _repeat("--mount", [_mount(mount) for mount in host.get("Mounts") or ()])
+    result += words.repeat(
+        "--tmpfs", [f"{path}:{opt}" if opt else path for path, opt in tmpfs.items()]
+    )
+    result += words.repeat("--mount", [_mount(mount) for mount in host.get("Mounts") or ()])
     for device in host.get("Devices") or ():
         text = ":".join(
             device[key] for key in ("PathOnHost", "PathInContainer", "CgroupPermissions")
@@ -248,10 +250,6 @@ def _literal(word: str) -> str:
     return word.replace("%", "%%").replace("$", "$$")
 
 
-def _repeat(flag: str, values: Iterable[str]) -> list[str]:
-    return [word for value in values for word in (flag, str(value))]
-
-
 def _mount(mount: dict[str, Any]) -> str:
     fields = [f"type={mount['Type']}", f"target={mount['Target']}"]
     if mount.get("Source"):
@@ -266,7 +264,7 @@ def _networks(document: dict[str, Any]) -> list[str]:
     names = sorted((document.get("NetworkSettings") or {}).get("Networks") or {})
     if mode in ("host", "none") or mode.startswith("container:") or not names:
         return ["--network", mode]
-    return _repeat("--network", [mode, *(name for name in names if name != mode)])
+    return words.repeat("--network", [mode, *(name for name in names if name != mode)])
 
 
 def _command(config: dict[str, Any], image: dict[str, Any]) -> list[str]:

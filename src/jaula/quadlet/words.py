@@ -5,6 +5,10 @@ Source: systemd.syntax(7), systemd.service(5) "COMMAND LINES".
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _WHITESPACE = " \t\n\r"
 _SIMPLE = {
     "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
@@ -85,6 +89,11 @@ def _escape(text: str, position: int) -> tuple[str, int]:
     if not 0 < code <= (0x10FFFF if base == 16 else 0xFF) or 0xD800 <= code < 0xE000:
         raise ValueError(f"the escape \\{text[position : position + 4]} is unknown")
     return chr(code), first + len(digits)
+
+
+def repeat(flag: str, values: Iterable[object]) -> list[str]:
+    """Return the words of a flag that occurs once for each value."""
+    return [word for value in values for word in (flag, str(value))]
 
 
 def join(words: list[str]) -> str:
