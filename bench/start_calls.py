@@ -71,15 +71,18 @@ def measure(engine: Engine, starts: int) -> list[Trace]:
     assert engine.process is not None
     connection = engine.connect()
     body = {"Image": IMAGE, "Cmd": ["sleep", "600"]}
-    names = [connection.call("POST", "/containers/create", body)["Id"] for _ in range(starts + 1)]
-    connection.call("POST", f"/containers/{names[0]}/start")
+    name = connection.call("POST", "/containers/create", body)["Id"]
+    connection.call("POST", f"/containers/{name}/start")
     zygote = next(pid for pid in children(engine.process.pid) if comm(pid) == "jaula-zygote")
     traces = []
-    for name in names[1:]:
+    for _ in range(starts):
         time.sleep(1.0)
+        name = connection.call("POST", "/containers/create", body)["Id"]
         spare = [pid for pid in children(zygote) if comm(pid) == "jaula-zygote"]
         helpers = [child for pid in spare for child in children(pid)]
+        inits = [child for pid in helpers for child in children(pid)]
         roles = {zygote: "zygote"} | dict.fromkeys(spare, "shim") | dict.fromkeys(helpers, "helper")
+        roles |= dict.fromkeys(inits, "init")
         with tempfile.NamedTemporaryFile("r") as file:
             tracer = subprocess.Popen(
                 ["strace", "-f", "-T", "-s", "0", "-o", file.name]
