@@ -1,11 +1,11 @@
-"""Build hook: write the version of the build into the package, and the man pages into the wheel.
+"""Build hook: the version of the build, and in a wheel the man pages and files for monitoring.
 
 The third-party files of the web view and their licences are added too, from the clone or by
 ``scripts/web-assets``. Without npm and without them a build goes on with a warning, and
 ``jaula web`` says what it lacks.
 
 The pages come from the command tables in ``src``, which import nothing but msgspec. They are
-installed below ``share/man``.
+installed below ``share/man``, and packaging/monitoring as ``share/jaula/monitoring``.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Build(BuildHookInterface[Any]):
 
             for path in generate.write(Path(self.files.name)):
                 build_data["shared_data"][f"{self.files.name}/{path}"] = f"share/man/{path}"
+            for file in sorted((root / "packaging/monitoring").iterdir()):
+                build_data["shared_data"][str(file)] = f"share/jaula/monitoring/{file.name}"
 
     def _add_web_assets(self, root: Path, build_data: dict[str, Any]) -> None:
         """Add the files of other projects that the web view has."""
