@@ -16,6 +16,7 @@ import pytest
 from harness.engine import PROJECT
 
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(1200)]
+NAMES = ["jaula", "jaula-docker", "jaula-selinux", "jaula-web"]
 
 
 def run(*words: str | Path, cwd: Path | None = None, **environment: str) -> str:
@@ -84,6 +85,7 @@ def test_pip_installs_the_wheel_into_a_clean_environment(
     run(*pip, f"--find-links={wheelhouse}", wheel(built))
     check_commands(environment / "bin", version_of(clone))
     assert (environment / "share/man/man1/jaula-run.1").exists()
+    assert (environment / "share/jaula/monitoring/prometheus-alerts.yml").exists()
 
 
 @pytest.mark.parametrize("program", ["pipx", "uv"])
@@ -146,11 +148,57 @@ def test_two_builds_of_a_release_have_the_same_bytes(
         assert any(name.endswith(suffix) for name in names), suffix
 
 
-def test_the_packages_have_no_complaint_of_lintian(wheelhouse: Path, tmp_path: Path) -> None:
-    run(PROJECT / "scripts/build-deb", "--offline", wheelhouse, "--output", tmp_path)
-    packages = sorted(tmp_path.glob("*.deb"))
-    assert len(packages) == 4
-    assert run("lintian", "--allow-root", "--fail-on=error,warning", *packages) == ""
+@pytest.fixture(scope="module")
+def debs(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The Debian packages of this tree."""
+    directory = tmp_path_factory.mktemp("debs")
+    run(PROJECT / "scripts/build-deb", "--offline", wheelhouse, "--output", directory)
+    packages = sorted(directory.glob("*.deb"))
+    assert [path.name.partition("_")[0] for path in packages] == NAMES
+    return packages
+
+
+@pytest.fixture(scope="module")
+def rpms(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The rpm packages of this tree."""
+    directory = tmp_path_factory.mktemp("rpms")
+    run(PROJECT / "scripts/build-rpm", "--offline", wheelhouse, "--output", directory)
+    packages = sorted(directory.glob("*.rpm"))
+    assert sorted(run("rpm", "-qp", "--qf", "%{NAME}\n", *packages).split()) == NAMES
+    return packages
+
+
+def test_the_packages_have_no_complaint_of_lintian(debs: list[Path]) -> None:
+    assert run("lintian", "--allow-root", "--fail-on=error,warning", *debs) == ""
+
+
+def deb_files(package: Path) -> set[str]:
+    """Return the paths of a Debian package, without its directories."""
+    lines = run("dpkg-deb", "--contents", package).splitlines()
+    paths = (line.split(maxsplit=5)[5].partition(" -> ")[0] for line in lines)
+    return {path.removeprefix(".") for path in paths if not path.endswith("/")}
+
+
+def rpm_files(package: Path) -> set[str]:
+    """Return the paths of an rpm, without its directories."""
+    lines = run("rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\n]", package).splitlines()
+    return {line.split(maxsplit=1)[1] for line in lines if not line.startswith("d")}
+
+
+def test_deb_and_rpm_have_the_same_files(debs: list[Path], rpms: list[Path]) -> None:
+    deb = set().union(*map(deb_files, debs))
+    rpm = set().union(*map(rpm_files, rpms))
+    own = ("/etc/apparmor.d/", "/usr/share/doc/", "/usr/share/lintian/", "/usr/share/licenses/")
+    assert "/usr/share/jaula/monitoring/grafana-dashboard.json" in deb
+    assert {path for path in deb ^ rpm if not path.startswith(own)} == {
+        "/usr/share/zsh/vendor-completions/_jaula",
+        "/usr/share/zsh/site-functions/_jaula",
+    }
+
+
+def test_the_packages_have_no_complaint_of_rpmlint(rpms: list[Path]) -> None:
+    output = run("rpmlint", "--rpmlintrc", PROJECT / "packaging/rpm/rpmlintrc", *rpms)
+    assert "4 packages and 0 specfiles checked; 0 errors, 0 warnings" in output
 
 
 def test_a_wheel_with_another_hash_is_refused(wheelhouse: Path, tmp_path: Path) -> None:
