@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = "runc crun tini gcc libc6-dev criu openssl iproute2 nftables"
 MODULE = "packaging/selinux/jaula.cil"
 LIMIT = 5400  # seconds of one run; emulation on a busy machine is slow
+SETTINGS = ("JAULA_UPGRADE_CONTAINERS", "JAULA_INSTALL_LIMIT", "JAULA_TEST_SPARE_SHIMS")
+"""Variables that tests read, which are passed to the machine and named in the table."""
 SUMMARY = re.compile(r"^=* ?((?:\d+ \w+,? ?)+) in [\d.]+s")
 MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
 
@@ -145,8 +147,15 @@ RUNS = (
     Run(
         "packages",
         ("--init", "systemd", "--mem", "3072"),
-        ("tests/packages",),
-        ("-s",),
+        ("tests/packages/test_debian_packages.py",),
+        ("-v", "-s"),  # print each step as it ends
+        ("scripts/upgrade-debs",),
+    ),
+    Run(
+        "packages-selinux",
+        ("--lsm", "selinux", "--init", "systemd"),
+        ("tests/packages/test_selinux_package.py",),
+        ("-v", "-s"),
         ("scripts/upgrade-debs",),
     ),
 )  # fmt: skip
@@ -166,13 +175,14 @@ class Outcome(NamedTuple):
     output: str
 
 
-def execute(run: Run, log: Path) -> Outcome:
+def execute(run: Run, log: Path, *, is_prepared: bool = False) -> Outcome:
     """Boot the machine, run the tests and wait; the output goes to ``log``."""
     words = [*shlex.split(os.environ["VMLAB"]), *run.machine, "--timeout", str(LIMIT), "--"]
+    words += ["env", *settings()] if settings() else []
     words += ["scripts/in-vm", "-q", *run.options, *run.tests]
     environment = {"VMLAB_PACKAGES": PACKAGES, "VMLAB_SEMODULES": str(ROOT / MODULE)}
     with log.open("wb") as file:
-        if run.preparation:
+        if run.preparation and not is_prepared:
             subprocess.run(run.preparation, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file,
                            stderr=subprocess.STDOUT, check=True)  # fmt: skip
         done = subprocess.run(
@@ -187,6 +197,11 @@ def execute(run: Run, log: Path) -> Outcome:
     return outcome(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
 
 
+def settings() -> list[str]:
+    """Return the variables of SETTINGS that are set, as arguments of env(1)."""
+    return [f"{name}={os.environ[name]}" for name in SETTINGS if name in os.environ]
+
+
 def outcome(status: int, output: str) -> Outcome:
     """Parse the output of a run."""
     machine = MACHINE.search(output)
@@ -198,7 +213,7 @@ def outcome(status: int, output: str) -> Outcome:
 
 def row(run: Run, result: Outcome, date: str) -> str:
     """Return one row of the table."""
-    tests = ", ".join(name.removeprefix("tests/") for name in run.tests)
+    tests = ", ".join([*(name.removeprefix("tests/") for name in run.tests), *settings()])
     return TABLE.row(run.name, result.machine, tests, result.summary, date)
 
 
@@ -209,10 +224,13 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {names}")
     parser.add_argument("--write", type=Path, help="document to update the table in")
     parser.add_argument("--logs", type=Path, help="directory for the output of each run")
+    parser.add_argument("--prepared", action="store_true",
+                        help="keep what the preparation of an earlier run has built")  # fmt: skip
     options = parser.parse_args(words)
     if unknown := result_table.unknown(options.names, TABLE.keys):
         parser.error(unknown)
     failed = False
+    prepared: set[tuple[str, ...]] = set()
     with tempfile.TemporaryDirectory(prefix="vm-runs-") as scratch:
         logs = options.logs or Path(scratch)
         logs.mkdir(parents=True, exist_ok=True)
@@ -220,7 +238,9 @@ def main(words: Sequence[str]) -> int:
             if options.names and run.name not in options.names:
                 continue
             start = time.monotonic()
-            result = execute(run, logs / f"{run.name}.log")
+            is_prepared = options.prepared or run.preparation in prepared
+            result = execute(run, logs / f"{run.name}.log", is_prepared=is_prepared)
+            prepared.add(run.preparation)
             result_table.report(f"{run.name}: {result.summary} ({time.monotonic() - start:.0f} s)")
             if result.status:
                 failed = True

@@ -7,26 +7,36 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+from harness.web_view import WebView
+
+if TYPE_CHECKING:
+    from harness.engine import PrivateEngine
 
 PROJECT = Path(__file__).parents[2]
 PACKAGES = PROJECT / "dist/upgrade"
 OLD, NEW = PACKAGES / "old", PACKAGES / "new"
+CLIENTS = PACKAGES / "clients"  # Debian's docker-cli and docker-compose
 # Changed by every program, or by dpkg for each package.
 UNCOUNTED = ("/proc", "/sys", "/dev", "/tmp", "/run", "/var/log", "/var/lib/dpkg", "/var/tmp",
              "/var/cache", "/var/lib/systemd", "/root")  # fmt: skip
 
 AUTOMATIC = {"/proc/sys/fs/binfmt_misc"}  # mounted by the first program that looks
+SLOW = 2.0  # seconds after which a command is printed with its time
 
 
 def run(*words: str | Path, check: bool = True, timeout: float = 600) -> str:
     """Run a command and return its output, with the errors."""
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     environment["SYSTEMD_BUS_TIMEOUT"] = "300"  # seconds; the machine is emulated
+    begin = time.monotonic()
     done = subprocess.run(
         [str(word) for word in words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=timeout, check=False, env=environment,
     )  # fmt: skip
+    if (seconds := time.monotonic() - begin) > SLOW:
+        print(f"  {seconds:.1f} s: {' '.join(map(str, words))[:150]}", flush=True)
     if check and done.returncode:
         raise AssertionError(f"{words}: status {done.returncode}\n{done.stdout}")
     return done.stdout
@@ -112,6 +122,20 @@ def _processes() -> list[str]:
         if "/usr/lib/jaula" in command or "/usr/bin/jaula" in command:
             result.append(command.replace("\0", " "))
     return result
+
+
+class PackagedWebView(WebView):
+    """``jaula web`` of the packages, for the engine of the service."""
+
+    def __init__(self) -> None:
+        super().__init__(cast("PrivateEngine", None))
+
+    def command(self, *words: str) -> list[str]:
+        return ["/usr/bin/jaula", "web", *words]
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
 
 
 def difference(before: dict[str, list[str]], after: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from packages import debian
-from packages.debian import NEW, OLD, PROJECT, run
+from packages.debian import CLIENTS, NEW, OLD, PROJECT, run
 
 pytestmark = [
     pytest.mark.vm,
@@ -41,6 +41,22 @@ WRITER = (
     "mkfifo /tmp/f; exec 3<>/tmp/f; i=0; "
     f"while :; do echo line $i; i=$((i+1)); read -t {INTERVAL} x <&3; done"
 )
+COMPOSE = """
+services:
+  store:
+    image: busybox
+    command: sh -c 'echo stock > /data/index.html; exec httpd -f -p 80 -h /data'
+    init: true
+    volumes: [data:/data]
+    healthcheck: {test: [CMD, test, -s, /data/index.html], interval: 1s}
+  client:
+    image: busybox
+    command: sleep 600
+    init: true
+    depends_on: {store: {condition: service_healthy}}
+volumes:
+  data: {}
+"""
 LINE = re.compile(r"^line (\d+)$", re.MULTILINE)
 
 
@@ -135,9 +151,48 @@ def test_docker_finds_its_socket_and_its_command() -> None:
         client.connect("/run/docker.sock")
         client.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
         assert b"200 OK" in client.recv(4096)
-    run("dpkg", "-P", "jaula-docker")
+
+
+def test_docker_and_compose_of_debian_use_the_socket(tmp_path: Path) -> None:
+    assert "conflicting packages" in run(
+        "dpkg", "-i", debian.package(CLIENTS, "docker-cli"), check=False
+    )
+    run("dpkg-deb", "-x", debian.package(CLIENTS, "docker-cli"), tmp_path / "client")
+    run("dpkg", "-i", debian.package(CLIENTS, "docker-compose"))
+    docker = tmp_path / "client/usr/bin/docker"
+    assert run(docker, "run", "--rm", "busybox", "echo", "docker") == "docker\n"
+    assert "jaula" in run(docker, "version")
+    (tmp_path / "compose.yaml").write_text(COMPOSE)
+    project = (docker, "compose", "--project-directory", tmp_path, "--project-name", "shop")
+    try:
+        run(*project, "up", "--detach", "--wait", "--wait-timeout", "300")
+        page = ("exec", "-T", "client", "wget", "-q", "-O", "-", "http://store/")
+        assert run(*project, *page) == "stock\n"
+    finally:
+        run(*project, "down", "--volumes", "--timeout", "1")
+    assert not [c for c in debian.containers("--all") if c["Name"].startswith("/shop")]
+
+
+def test_removed_docker_package_takes_its_socket_with_it() -> None:
+    run("dpkg", "-P", "docker-compose", "jaula-docker")
     assert not os.path.lexists("/run/docker.sock")
     assert not Path("/usr/bin/docker").exists()
+
+
+def test_web_view_of_the_package_serves_the_engine() -> None:
+    assert "jaula-web" in run("jaula", "web", check=False)
+    run("dpkg", "-i", debian.package(NEW, "jaula-web"))
+    view = debian.PackagedWebView()
+    try:
+        view.start()
+        browser = view.log_in()
+        assert browser.begin()["user"] == "root"
+        containers = browser.api("GET", "/containers/json").json()
+        assert {c["Id"] for c in containers} == {c["Id"] for c in debian.containers()}
+        assert browser.request("GET", "/static/vendor/preact.js").status == 200
+    finally:
+        view.stop()
+    run("dpkg", "-P", "jaula-web")
 
 
 def test_removal_stops_containers_and_keeps_data_and_settings() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -54,3 +55,34 @@ def test_a_row_names_the_tests_of_the_run(vm_runs: ModuleType) -> None:
     result = vm_runs.Outcome(0, "a machine", "7 passed", "")
     text = vm_runs.row(run, result, "2026-01-02")
     assert text == "| one | a machine | security, unit/x.py | 7 passed | 2026-01-02 |"
+
+
+def test_a_row_names_settings_that_change_the_tests(
+    vm_runs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAULA_UPGRADE_CONTAINERS", "5")
+    run = vm_runs.Run("one", (), ("tests/security",))
+    text = vm_runs.row(run, vm_runs.Outcome(0, "a machine", "7 passed", ""), "2026-01-02")
+    assert "security, JAULA_UPGRADE_CONTAINERS=5 |" in text
+
+
+def test_the_machine_gets_the_settings_and_packages_are_built_once(
+    vm_runs: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "vm").write_text('#!/bin/sh\necho "$@"\necho 1 passed in 1.0s\n')
+    (tmp_path / "vm").chmod(0o755)
+    monkeypatch.setenv("VMLAB", str(tmp_path / "vm"))
+    monkeypatch.setenv("JAULA_UPGRADE_CONTAINERS", "5")
+    build = ("sh", "-c", f"echo built >> {tmp_path}/builds")
+    runs = (
+        vm_runs.Run("packages", (), ("a",), (), build),
+        vm_runs.Run("packages-selinux", (), ("b",), (), build),
+    )
+    monkeypatch.setattr(vm_runs, "RUNS", runs)
+    words = ["packages", "packages-selinux", "--logs", str(tmp_path)]
+    assert vm_runs.main(words) == 0
+    assert (tmp_path / "builds").read_text() == "built\n"
+    assert vm_runs.main([*words, "--prepared"]) == 0
+    assert (tmp_path / "builds").read_text() == "built\n"
+    log = (tmp_path / "packages.log").read_text()
+    assert "-- env JAULA_UPGRADE_CONTAINERS=5 scripts/in-vm" in log
