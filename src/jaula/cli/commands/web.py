@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from jaula.web.config import WebConfig
 
 MISSING = (
-    "the web view needs the Python packages starlette and uvicorn: pip install 'jaula[web]', or"
-    " scripts/setup web"
+    "the web view needs the Python packages starlette and uvicorn: install the package jaula-web,"
+    " or pip install 'jaula[web]', or in a clone scripts/setup web"
 )
 _PROBE_SECONDS = 1.0
 
