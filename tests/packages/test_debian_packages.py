@@ -35,6 +35,7 @@ pytestmark = [
 COUNT = int(os.environ.get("JAULA_UPGRADE_CONTAINERS", "50"))
 LIMIT = float(os.environ.get("JAULA_INSTALL_LIMIT", "60"))  # seconds, on an idle host
 INTERVAL = 0.05  # seconds between two lines of a container
+SOCKET = Path("/run/jaula/jaula.sock")
 IMAGE = PROJECT / ".venv/test-images/busybox.tar"
 # `read` waits without a new process.
 WRITER = (
@@ -91,7 +92,7 @@ def test_first_container_after_the_installation(
     assert end - begin < LIMIT
     assert debian.is_active("jaula.service") and debian.is_active("jaula.socket")
     group = run("getent", "group", "jaula").split(":")[2]
-    socket_status = Path("/run/jaula/jaula.sock").stat()
+    socket_status = SOCKET.stat()
     assert socket_status.st_gid == int(group)
     assert socket_status.st_mode & 0o777 == 0o660
 
@@ -104,12 +105,14 @@ def test_upgrade_keeps_containers_and_every_line_of_their_logs(report: list[str]
     times = {name: debian.start_time(pid) for name, pid in pids.items()}
     assert len(pids) == COUNT
     counts = {name: len(lines_of(name)) for name in names[:1]}
+    inode = SOCKET.stat().st_ino
 
     begin = time.monotonic()
     output = run("dpkg", "-i", debian.package(NEW))
     seconds = time.monotonic() - begin
 
     assert debian.is_active("jaula.service"), output
+    assert SOCKET.stat().st_ino == inode  # it stays open, so that requests wait
     assert run("jaula", "--version") != "jaula version 0.0.1\n"
     assert debian.init_pids() == pids
     assert {name: debian.start_time(pid) for name, pid in pids.items()} == times
@@ -207,7 +210,7 @@ def test_removal_stops_containers_and_keeps_data_and_settings() -> None:
     after = debian.snapshot()
     assert after["processes"] == []
     assert after["active units"] == []
-    assert not Path("/run/jaula/jaula.sock").exists()
+    assert not SOCKET.exists()
     assert not [link for link in after["links"] if link.startswith("jaula")]
     assert not [line for line in after["firewall"] if "jaula" in line]
     assert Path("/etc/jaula/daemon.json").exists()
