@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,12 @@ import pytest
 from harness.engine import PROJECT
 
 pytestmark = [pytest.mark.packages, pytest.mark.timeout(1200)]
+LIBRARIES = {
+    "ld-linux-x86-64.so.2": "libc6", "libc.so.6": "libc6", "libdl.so.2": "libc6",
+    "libm.so.6": "libc6", "libpthread.so.0": "libc6", "librt.so.1": "libc6",
+    "libgcc_s.so.1": "libgcc-s1", "libstdc++.so.6": "libstdc++6",
+}  # fmt: skip
+"""Package of Debian and Ubuntu for each library that modules in C may use."""
 NAMES = ["jaula", "jaula-docker", "jaula-selinux", "jaula-web"]
 
 
@@ -153,7 +160,7 @@ def debs(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
     """The Debian packages of this tree."""
     directory = tmp_path_factory.mktemp("debs")
     run(PROJECT / "scripts/build-deb", "--offline", wheelhouse, "--output", directory)
-    packages = sorted(directory.glob("*.deb"))
+    packages = sorted(directory.glob("*.deb"), key=lambda path: path.name.partition("_")[0])
     assert [path.name.partition("_")[0] for path in packages] == NAMES
     return packages
 
@@ -177,6 +184,38 @@ def deb_files(package: Path) -> set[str]:
     lines = run("dpkg-deb", "--contents", package).splitlines()
     paths = (line.split(maxsplit=5)[5].partition(" -> ")[0] for line in lines)
     return {path.removeprefix(".") for path in paths if not path.endswith("/")}
+
+
+def test_the_libraries_of_a_package_are_its_dependencies(debs: list[Path], tmp_path: Path) -> None:
+    """Compare the modules in C with debian/control, which names them for every target."""
+    for package in debs:
+        run("dpkg-deb", "-x", package, tmp_path)
+    modules = sorted((tmp_path / "usr/lib/jaula").rglob("*.so*"))
+    libraries = re.findall(r"\(NEEDED\).*\[(.+)\]", run("readelf", "--dynamic", *modules))
+    assert set(libraries) <= LIBRARIES.keys()
+    depends = run("dpkg-deb", "--field", debs[0], "Depends")
+    for library in set(libraries):
+        assert LIBRARIES[library] in depends, library
+    symbols = run("readelf", "--version-info", *modules)
+    versions = {tuple(map(int, v.split("."))) for v in re.findall(r"GLIBC_([0-9.]+)", symbols)}
+    (libc,) = re.findall(r"libc6 \(>= ([0-9.]+)\)", depends)
+    assert max(versions) <= tuple(map(int, libc.split(".")))
+
+
+@pytest.mark.skipif(Path("/usr/bin/python3.12").exists(), reason="needs a host without it")
+def test_packages_for_another_python_compile_at_installation(tmp_path: Path) -> None:
+    run(PROJECT / "scripts/build-deb", "--target", "ubuntu24.04", "--output", tmp_path)
+    (package,) = tmp_path.glob("jaula_*.deb")
+    files = deb_files(package)
+    assert not [path for path in files if path.endswith(".pyc")]
+    assert {"/usr/lib/jaula/.compile", "/usr/share/man/man1/jaula-run.1.gz"} <= files
+    assert [path for path in files if path.endswith(".cpython-312-x86_64-linux-gnu.so")]
+    assert not [path for path in files if ".cpython-313" in path]
+    depends = run("dpkg-deb", "--field", package, "Depends")
+    assert "python3.12" in depends
+    (libc,) = re.findall(r"libc6 \(>= ([0-9.]+)\)", depends)
+    assert tuple(map(int, libc.split("."))) <= (2, 39)  # that of Ubuntu 24.04
+    assert package.name.endswith("~ubuntu24.04_amd64.deb")
 
 
 def rpm_files(package: Path) -> set[str]:
