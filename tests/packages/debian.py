@@ -26,8 +26,11 @@ AUTOMATIC = {"/proc/sys/fs/binfmt_misc"}  # mounted by the first program that lo
 SLOW = 2.0  # seconds after which a command is printed with its time
 
 
-def run(*words: str | Path, check: bool = True, timeout: float = 600) -> str:
-    """Run a command and return its output, with the errors."""
+def run(*words: str | Path, check: bool = True, timeout: float = 1800) -> str:
+    """Run a command and return its output, with the errors.
+
+    An installation takes ten minutes in an emulated machine on a busy host.
+    """
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     environment["SYSTEMD_BUS_TIMEOUT"] = "300"  # seconds; the machine is emulated
     begin = time.monotonic()
