@@ -11,14 +11,27 @@ A comment before the block changes how it is run:
     The lines of the output are among the printed ones, in this order.
 ``<!-- replay: registry -->``
     ``registry.example.com`` is a registry of this machine, from this block on.
+``<!-- replay: engine FLAGS -->``
+    The page's engine has these flags too. It applies to the whole page.
+``<!-- replay: peer -->``
+    ``b.example:2376`` is a second engine, and both are TLS servers that may move containers to each
+    other. It applies to the whole page.
+``<!-- replay: policy -->``
+    The page's engine has a policy, ``/etc/jaula/policy.toml``, which is a file of the test.
+``<!-- replay: host network -->``
+    The page's engine is in the network of the host, since its images are built from packages.
+``<!-- replay: needs PROGRAM -->``
+    The page is not replayed on a machine without this program: the test is skipped by name.
 ``<!-- not replayed: REASON -->``
     The block is an illustration: the reason says what this machine lacks.
 
 The blocks of a page share one directory and one engine, from the first to the last one.
+``$PROJECT`` is the directory of the source tree.
 
 Output is compared line by line. Ids, times, process ids, sizes and addresses of containers are
 equal to others of their kind, blanks are equal to blanks, and ``...`` stands for any text: in a
-line, or for any lines if it is the whole line. A block without output checks the exit status only.
+line, or for any lines if it is the whole line. A command without output, or with ``...`` alone,
+must succeed.
 """
 
 from __future__ import annotations
@@ -36,7 +49,11 @@ from pathlib import Path
 from harness.engine import PROJECT, PrivateEngine
 
 REGISTRY = "localhost:5000"
-TIMEOUT = 60.0  # seconds for one command
+PEER = "b.example:2376"
+ADDRESS = "127.0.0.1:23751"  # of the first engine, if the page has two
+PEER_ADDRESS = "127.0.0.1:23752"
+TIMEOUT = 180.0  # seconds for one command
+SETUP_TIMEOUT = 300.0  # seconds; packages of an image are downloaded
 
 _FENCE = re.compile(r"^```console\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _ANY_CONSOLE = re.compile(r"^\s*```+\s*console", re.MULTILINE)
@@ -63,6 +80,11 @@ class Block:
     reason: str = ""  # why it is not replayed; empty if it is
     rows: bool = False  # the output has more lines than the document
     registry: bool = False
+    engine: list[str] = field(default_factory=list)  # flags of the page's engine
+    peer: bool = False  # the page has a second engine
+    host_network: bool = False
+    policy: bool = False  # the page's engine has a policy
+    needs: list[str] = field(default_factory=list)  # programs
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -97,8 +119,18 @@ def _block(page: str, before: str, lines: Sequence[str]) -> Block:
                 block.rows = True
             elif (kind, text) == ("replay", "registry"):
                 block.registry = True
+            elif (kind, text) == ("replay", "peer"):
+                block.peer = True
+            elif (kind, text) == ("replay", "policy"):
+                block.policy = True
+            elif (kind, text) == ("replay", "host network"):
+                block.host_network = True
             elif kind == "replay" and text.startswith("setup "):
                 setup.append(text.removeprefix("setup "))
+            elif kind == "replay" and text.startswith("engine "):
+                block.engine += shlex.split(text.removeprefix("engine "))
+            elif kind == "replay" and text.startswith("needs "):
+                block.needs.append(text.removeprefix("needs "))
             else:
                 raise BlockError(f"{block}: unknown comment {comment!r}")
     for line in lines:
@@ -174,29 +206,39 @@ def output_matches(expected: Sequence[str], actual: Sequence[str]) -> bool:
 class Replay:
     """One page's commands in a directory of their own, with one engine."""
 
-    def __init__(self, engine: PrivateEngine, directory: Path) -> None:
+    def __init__(
+        self, engine: PrivateEngine, directory: Path, peer: PrivateEngine | None = None
+    ) -> None:
         assert engine.process is not None
         self._engine = engine
+        self._peer = peer
         self._directory = directory / "work"
         self._directory.mkdir()
         self._status = 0
         self._registry: subprocess.Popen[bytes] | None = None
         programs = directory / "bin"
         programs.mkdir()
-        for name in ("jaula", "jaula-runtime", "docker"):
-            program = "/usr/bin/docker" if name == "docker" else str(PROJECT / name)
-            script = f'#!/bin/sh\nexec {shlex.quote(program)} "$@"\n'
-            (programs / name).write_text(script)
+        scripts = {
+            name: f'exec {shlex.quote(program)} "$@"'
+            for name, program in (
+                ("jaula", str(PROJECT / "jaula")),
+                ("jaula-runtime", str(PROJECT / "jaula-runtime")),
+                ("docker", "/usr/bin/docker"),
+            )
+        }
+        scripts["sudo"] = 'exec "$@"'  # it is not installed everywhere, and root needs none
+        if peer is not None:  # ssh b.example COMMAND
+            scripts["ssh"] = f'shift\nJAULA_HOST={peer.host} exec sh -c "$*"'
+        for name, script in scripts.items():
+            (programs / name).write_text(f"#!/bin/sh\n{script}\n")
             (programs / name).chmod(0o755)
-        # sudo is not installed everywhere, and root needs none.
-        (programs / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
-        (programs / "sudo").chmod(0o755)
         home = directory / "home"
         home.mkdir()
         self._environment = engine.environment() | {
             "PATH": f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(home),
             "COSIGN_PASSWORD": "secret",
+            "PROJECT": str(PROJECT),
             "TERM": "dumb",
             "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
@@ -244,7 +286,7 @@ class Replay:
         if block.registry and self._registry is None:
             self._start_registry()
         for command in block.setup:
-            done = self._shell(command)
+            done = self._shell(command, SETUP_TIMEOUT)
             if done.returncode:
                 yield f"{block}: setup {command!r} failed: {done.stdout}"
                 return
@@ -256,17 +298,19 @@ class Replay:
             expected = [line.rstrip() for line in step.expected]
             if block.rows:
                 expected = [word for line in expected for word in ("...", line)] + ["..."]
-            if expected:
-                if not output_matches(expected, actual):
-                    yield f"{block}: {step.command}\n" + _difference(expected, actual)
-            elif done.returncode and not following.startswith("echo $?"):
+            if expected and not output_matches(expected, actual):
+                yield f"{block}: {step.command}\n" + _difference(expected, actual)
+                continue
+            unseen = all(line.strip() == "..." for line in step.expected)  # the output says nothing
+            if unseen and done.returncode and not following.startswith("echo $?"):
                 yield f"{block}: {step.command}\nexit status {done.returncode}\n" + "\n".join(
                     actual
                 )
 
-    def _shell(self, command: str) -> subprocess.CompletedProcess[str]:
+    def _shell(self, command: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
         command = command.replace("/run/jaula/jaula.sock", str(self._engine.socket))
-        command = command.replace("registry.example.com", REGISTRY)
+        command = command.replace("/etc/jaula/", f"{self._directory.parent}/")
+        command = command.replace("registry.example.com", REGISTRY).replace(PEER, PEER_ADDRESS)
         if re.match(r"jaula (run|exec) -it ", command):  # at a terminal, whose user types exit
             typed = "(sleep 0.5; printf 'exit\\r'; sleep 1)"
             command = f"{typed} | timeout 20 script -qec {shlex.quote(command)} /dev/null"
@@ -279,7 +323,7 @@ class Replay:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=TIMEOUT,
+            timeout=timeout,
             check=False,
         )  # fmt: skip
 
@@ -289,7 +333,9 @@ class Replay:
         for own, documented in (
             (str(engine.root / "lib"), "/var/lib/jaula"),
             (str(engine.run), "/run/jaula"),
+            (f"{self._directory.parent}/policy.toml", "/etc/jaula/policy.toml"),
             (REGISTRY, "registry.example.com"),
+            (PEER_ADDRESS, PEER),
             (engine.bridge, "jaula0"),
             (f"/{engine.cgroup_parent}/", "/jaula/"),
             (str(self._directory), os.fspath("/root")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from harness.console_blocks import BlockError, blocks, line_matches, output_matc
 from harness.engine import PROJECT
 
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-ILLUSTRATIONS = 3  # blocks that are not replayed: a lower number is better
+ILLUSTRATIONS = 7  # blocks that are not replayed: a lower number is better
 
 
 def test_every_block_is_replayed_or_has_a_reason() -> None:
@@ -48,6 +49,56 @@ $ jaula ps
     ]
     assert (block.setup, block.rows, block.reason) == (["echo a > b"], True, "")
     assert str(block) == "page.md:6"
+
+
+def test_comments_describe_the_machine_of_a_page(tmp_path: Path) -> None:
+    text = """<!-- replay: peer -->
+<!-- replay: host network -->
+<!-- replay: needs criu -->
+<!-- replay: engine --cri --log-level 'debug' -->
+```console
+# jaula ps
+```
+"""
+    (block,) = blocks(page(tmp_path, text))
+    assert (block.peer, block.host_network, block.needs) == (True, True, ["criu"])
+    assert block.engine == ["--cri", "--log-level", "debug"]
+
+
+class Played(console_blocks.Replay):
+    """A replay whose commands print and return what the test says."""
+
+    def __init__(self, status: int, output: str) -> None:
+        self._answer = subprocess.CompletedProcess[str]([], status, output)
+
+    def _shell(
+        self, command: str, timeout: float = console_blocks.TIMEOUT
+    ) -> subprocess.CompletedProcess[str]:
+        return self._answer
+
+    def _documented(self, line: str) -> str:
+        return line
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "output", "right"),
+    [
+        ("", 0, "anything", True),
+        ("", 1, "", False),
+        ("...\n", 0, "anything", True),
+        ("...\n", 1, "an error", False),
+        ("...\n# echo $?\n", 1, "an error", True),
+        ("81 rows, 1 FAILS\n", 1, "81 rows, 1 FAILS", True),
+        ("81 rows, 1 FAILS\n", 0, "81 rows", False),
+    ],
+)
+def test_a_command_whose_output_is_left_out_must_succeed(
+    document: str, status: int, output: str, right: bool, tmp_path: Path
+) -> None:
+    (block,) = blocks(page(tmp_path, f"```console\n# jaula verify web\n{document}```\n"))
+    del block.steps[2:]
+    found = [line for line in Played(status, output).run(block) if "jaula verify" in line]
+    assert (not found) is right
 
 
 @pytest.mark.parametrize(
