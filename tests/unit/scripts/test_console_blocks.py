@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from harness import console_blocks
 from harness.console_blocks import BlockError, blocks, line_matches, output_matches
 from harness.engine import PROJECT
 
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-ILLUSTRATIONS = 7  # blocks that are not replayed: a lower number is better
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+SPANISH = {PROJECT / "README.es.md": PROJECT / "README.md"} | {
+    PROJECT / "docs/es/metodo.md": PROJECT / "docs/method.md"
+}
+ILLUSTRATIONS = 24  # blocks that are not replayed: a lower number is better
 
 
 def test_every_block_is_replayed_or_has_a_reason() -> None:
@@ -20,6 +24,32 @@ def test_every_block_is_replayed_or_has_a_reason() -> None:
     illustrations = [f"{block}: {block.reason}" for block in found if block.reason]
     assert len(illustrations) <= ILLUSTRATIONS, "\n".join(illustrations)
     assert len(found) - len(illustrations) > 25
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SPANISH], ids=lambda path: path.name)
+def test_a_command_of_jaula_is_in_a_console_block(path: Path) -> None:
+    """An example outside of such a block is not run by any test."""
+    loose = []
+    fence = ""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if mark := re.match(r"```(\w*)", line):
+            fence = "" if fence else mark[1] or "text"
+        example = fence in ("sh", "bash") or (not fence and line.startswith("    "))
+        if example and re.match(r"\s*(?:[$#] )?jaula ", line):
+            loose.append(f"{path.name}:{number}: {line.strip()}")
+    assert not loose, "\n".join(loose)
+
+
+@pytest.mark.parametrize(("spanish", "english"), SPANISH.items(), ids=lambda path: path.name)
+def test_a_page_in_spanish_has_the_blocks_of_the_english_one(spanish: Path, english: Path) -> None:
+    def steps(path: Path) -> list[tuple[str, list[str]]]:
+        return [
+            (re.sub(r"(?<=\S) {2,}#.*", "", step.command), step.expected)
+            for block in blocks(path)
+            for step in block.steps
+        ]
+
+    assert steps(spanish) == steps(english)
 
 
 def page(tmp_path: Path, text: str) -> Path:
