@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 NAMES = (
+    "docker",
     "environment",
     "exit-codes",
     "formats",
+    "kubernetes",
     "method",
     "networks",
+    "profiles",
     "rootless",
     "security",
+    "troubleshooting",
     "volumes",
 )
 
