@@ -7,6 +7,12 @@ Facts about stopping: a seized process gets no signal and keeps its parent, but 
 for the request. The kernel interrupts and restarts a system call in which it waits. A few calls
 never restart (epoll_wait, semop, sigtimedwait) and return EINTR, as after any stop and continue.
 The kernel detaches the tracees of a tracer that exits.
+
+Facts about the time of a stop: PTRACE_INTERRUPT makes the process runnable, and it stops when it
+gets a processor. With the CPU limit of a container, or on a busy host, that can take seconds: a
+cgroup that has used its quota waits for the next period, of a second at most, and for more if it
+overran.
+A frozen process, or one in uninterruptible sleep, is not runnable.
 """
 
 from __future__ import annotations
@@ -30,6 +36,9 @@ PTRACE_SECCOMP_GET_FILTER = 0x420C
 PTRACE_EVENT_STOP = 128
 WALL = 0x40000000  # __WALL: also children made by clone without SIGCHLD
 INSTRUCTION = 8  # bytes of a struct sock_filter
+POLL = 0.0001  # seconds between two calls of waitpid(2)
+SLOW_POLL = 0.005  # seconds; for a process that waits for a processor
+RUNNABLE_SECONDS = 15.0
 
 _pointer = libc["ptrace"]
 _pointer.argtypes = (ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -47,7 +56,8 @@ def _ptrace(request: int, pid: int, addr: int = 0, data: int = 0) -> int:
 def seccomp_filters(pid: int, *, seconds: float = 0.5) -> tuple[bytes, ...]:
     """Return the classic BPF programs of a process, newest first.
 
-    Stops the process for some 50 microseconds; ``seconds`` is the time to wait for the stop.
+    Stops the process for some 50 microseconds. ``seconds`` is the time to wait for the stop of a
+    process that is not runnable; one that waits for a processor has ``RUNNABLE_SECONDS``.
 
     :raises OSError: EPERM when another tracer is attached or tracing is not permitted, EACCES
         without CAP_SYS_ADMIN or from within a filter, EIO on a kernel without
@@ -68,16 +78,29 @@ def seccomp_filters(pid: int, *, seconds: float = 0.5) -> tuple[bytes, ...]:
 
 def _wait(pid: int, seconds: float) -> int:
     """Wait for the stop; return the signal to deliver when the process continues, or 0."""
-    deadline = time.monotonic() + seconds
+    begin = time.monotonic()
+    pause = POLL
     while True:
         waited, status = os.waitpid(pid, os.WNOHANG | WALL)
         if waited == pid:
             if not os.WIFSTOPPED(status):
                 raise OSError(errno.ESRCH, f"ptrace: process {pid} exited")
             return 0 if status >> 16 == PTRACE_EVENT_STOP else os.WSTOPSIG(status)
-        if time.monotonic() > deadline:
-            raise OSError(errno.ETIMEDOUT, f"ptrace: process {pid} did not stop")
-        time.sleep(0.0001)
+        elapsed = time.monotonic() - begin
+        if elapsed > seconds:
+            if elapsed > RUNNABLE_SECONDS or not _runnable(pid):
+                raise OSError(errno.ETIMEDOUT, f"ptrace: process {pid} did not stop")
+            pause = SLOW_POLL
+        time.sleep(pause)
+
+
+def _runnable(pid: int) -> bool:
+    """Return whether a process runs or waits for a processor (proc_pid_stat(5), state R)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b") ")[2].startswith(b"R")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _filters(pid: int) -> list[bytes]:

@@ -236,3 +236,23 @@ def test_an_open_directory_with_a_long_path_is_the_containers_own(
         )
         row = Audited(engine, name).rows()["descriptors"]
         assert row.verdict is Verdict.HOLDS, row
+
+
+# A process that waits for a processor stops late for ptrace(2).
+
+
+@pytest.fixture
+def starved(engine: PrivateEngine, busybox: str) -> Iterator[Audited]:
+    """Yield a busy container with one thousandth of a processor, in periods of a second."""
+    flags = ("--cpu-period", "1000000", "--cpu-quota", "1000")
+    command = ("sh", "-c", "while :; do :; done")
+    with containers.running(engine, busybox, *command, flags=flags) as name:
+        yield Audited(engine, name)
+
+
+def test_the_filter_of_a_process_without_processor_time_is_read(starved: Audited) -> None:
+    """A stop takes more than a second here. Without it the row of the program would be absent."""
+    for _ in range(3):
+        rows = starved.rows()
+        assert "not readable" not in rows["seccomp"].effective
+        assert rows["seccomp program"].verdict is Verdict.HOLDS
