@@ -15,6 +15,9 @@ from integration.record.test_drift import drifting, execute, record, subjects
 from jaula.kernel import fanotify
 from jaula.record.fanotify import FanotifyGroup
 
+# Seconds. The image of Debian is made from packages, and a queue of the kernel is filled.
+pytestmark = pytest.mark.timeout(600)
+
 MEMFD = (
     "use POSIX; my $fd = syscall(319, my $name = 'hidden', 0); open(my $in, '<', '/bin/true'); "
     "open(my $out, '>&=', $fd); local $/; print {$out} <$in>; $out->flush; "
