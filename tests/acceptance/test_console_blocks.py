@@ -34,7 +34,7 @@ def _pages() -> Iterator[object]:
         absent = [word for block in blocks for word in block.needs if not shutil.which(word)]
         if absent:
             marks.append(pytest.mark.skip(reason=f"not installed: {', '.join(absent)}"))
-        yield pytest.param(path, id=name, marks=[*marks, pytest.mark.timeout(900)])
+        yield pytest.param(path, id=name, marks=[*marks, pytest.mark.timeout(1800)])
 
 
 @contextlib.contextmanager

@@ -53,7 +53,7 @@ PEER = "b.example:2376"
 ADDRESS = "127.0.0.1:23751"  # of the first engine, if the page has two
 PEER_ADDRESS = "127.0.0.1:23752"
 TIMEOUT = 180.0  # seconds for one command
-SETUP_TIMEOUT = 300.0  # seconds; packages of an image are downloaded
+SETUP_TIMEOUT = 600.0  # seconds; packages of an image are downloaded
 
 _FENCE = re.compile(r"^```console\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)
 _ANY_CONSOLE = re.compile(r"^\s*```+\s*console", re.MULTILINE)
@@ -264,17 +264,20 @@ class Replay:
         }
         file = directory / "config.yml"
         file.write_text(json.dumps(settings))  # JSON is YAML
-        self._registry = subprocess.Popen(
-            [*self._in_namespace(), "docker-registry", "serve", str(file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OTEL_TRACES_EXPORTER": "none"},
-        )
+        log = directory / "log"
+        with log.open("wb") as output:
+            self._registry = subprocess.Popen(
+                [*self._in_namespace(), "docker-registry", "serve", str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=os.environ | {"OTEL_TRACES_EXPORTER": "none"},
+            )
         deadline = time.monotonic() + TIMEOUT
-        while self._shell(f"curl -sf http://{REGISTRY}/v2/").returncode:
-            assert self._registry.poll() is None
-            assert time.monotonic() < deadline
+        while (done := self._shell(f"curl -sSf http://{REGISTRY}/v2/")).returncode:
+            report = f"{done.stdout}{log.read_text(errors='replace')}"
+            assert self._registry.poll() is None, report
+            assert time.monotonic() < deadline, report
             time.sleep(0.05)
 
     def _in_namespace(self) -> tuple[str, ...]:
