@@ -169,6 +169,7 @@ _KINDS: tuple[tuple[str, str], ...] = (
     ),
 )
 _ELLIPSIS = "\0"
+_PROGRESS = re.compile(r"[a-z]+: (?:\d+m)?\d+s")  # a command that takes more than 10 s prints one
 
 
 def normalized(line: str) -> str:
@@ -297,7 +298,11 @@ class Replay:
             done = self._shell(step.command)
             self._status = done.returncode
             following = block.steps[number + 1].command if number + 1 < len(block.steps) else ""
-            actual = [self._documented(line).rstrip() for line in done.stdout.splitlines()]
+            actual = [
+                self._documented(line).rstrip()
+                for line in done.stdout.splitlines()
+                if not _PROGRESS.fullmatch(line)
+            ]
             expected = [line.rstrip() for line in step.expected]
             if block.rows:
                 expected = [word for line in expected for word in ("...", line)] + ["..."]

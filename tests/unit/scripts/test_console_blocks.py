@@ -120,6 +120,8 @@ class Played(console_blocks.Replay):
         ("...\n# echo $?\n", 1, "an error", True),
         ("81 rows, 1 FAILS\n", 1, "81 rows, 1 FAILS", True),
         ("81 rows, 1 FAILS\n", 0, "81 rows", False),
+        ("81 rows\n", 0, "verify: 10s\n81 rows", True),
+        ("81 rows\n", 0, "verify: error\n81 rows", False),
     ],
 )
 def test_a_command_whose_output_is_left_out_must_succeed(
