@@ -225,6 +225,54 @@ def test_a_project_is_stopped_and_started_as_a_whole(page: WebPage, engine: Priv
         card.get_by_text("2 of 2 run").wait_for()
 
 
+def states(engine: PrivateEngine, *names: str) -> list[str]:
+    return [containers.inspect(engine, name)["State"]["Status"] for name in names]
+
+
+def test_a_pod_is_a_group_that_is_stopped_started_and_removed(
+    page: WebPage, engine: PrivateEngine
+) -> None:
+    pod = containers.unique("pod")
+    infra, member = f"{pod}-infra", f"{pod}-web"
+    for words in (
+        ("pod", "create", "--name", pod, "-p", "127.0.0.1::80"),
+        ("run", "-d", "--pod", pod, "--name", member, "--stop-timeout", "0", "busybox", "sleep",
+         "600"),
+    ):  # fmt: skip
+        done = engine.cli("jaula", *words)
+        assert done.returncode == 0, done.stderr
+    try:
+        shown = page.open("/map")
+        group = shown.locator(f".group[aria-label='{pod}']")
+        group.locator(".tile", has_text=infra).wait_for()
+        group.locator(".tile", has_text=member).wait_for()
+        shown = page.open("/containers")
+        assert pod in shown.locator("tbody tr", has_text=member).locator(".badge").inner_text()
+        shown = page.open("/projects")
+        card = shown.locator(".project", has_text=pod)
+        assert card.locator("tbody tr").first.locator("th").inner_text() == infra
+        assert "→ 80/tcp" in card.locator("header").inner_text()
+        for verb, text, expected in (
+            ("Stop", "0 of 2 run", "exited"),
+            ("Start", "2 of 2 run", "running"),
+            ("Restart", "2 of 2 run", "running"),
+        ):
+            card.get_by_role("button", name=verb, exact=True).click()
+            shown.get_by_role("button", name=f"Yes, {verb.lower()}").click()
+            shown.locator(".toast", has_text="Done.").wait_for()
+            shown.locator(".toast button").first.click()
+            card.get_by_text(text).wait_for()
+            assert states(engine, infra, member) == [expected] * 2
+        ends = containers.inspect(engine, infra), containers.inspect(engine, member)
+        assert ends[0]["State"]["StartedAt"] < ends[1]["State"]["StartedAt"]
+        card.get_by_role("button", name="Remove").click()
+        shown.get_by_role("button", name="Yes, remove").click()
+        card.wait_for(state="detached")
+        assert engine.request("GET", f"/containers/{infra}/json").status == 404
+    finally:
+        engine.cli("jaula", "pod", "rm", "-f", pod)
+
+
 def test_hostile_labels_and_commands_are_text(page: WebPage, engine: PrivateEngine) -> None:
     body: dict[str, Any] = {
         "Image": "busybox",

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is
 def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the modules that import no other part of the view."""
     target = tmp_path_factory.mktemp("static")
-    for name in ("isolation.js", "reach.js", "record.js"):
+    for name in ("groups.js", "isolation.js", "reach.js", "record.js"):
         shutil.copy(DIRECTORY / name, target)
     (target / "package.json").write_text('{"type": "module"}')
     return target
@@ -63,6 +63,7 @@ CONTAINERS = [
     container("nonet"),
     container("onhost", "host", mode="host"),
     container("side", mode="container:web"),
+    container("kept", mode="container:listed"),
     container("wired", "wire"),
     container("listed", "shop"),
 ]
@@ -90,6 +91,9 @@ REACH = [
     ("web", "nonet", "no"),
     ("side", "db", "yes"),
     ("side", "web", "yes"),
+    ("outside", "side", "ports"),  # those of the container whose namespace it is in
+    ("apart", "side", "ports"),
+    ("kept", "outside", "list"),
     ("onhost", "safe", "yes"),
     ("web", "onhost", "rules"),
     ("onhost", "host", "yes"),
@@ -178,7 +182,7 @@ def test_projects_are_in_the_order_of_numbers_and_the_rest_is_last(static: Path)
         for n, name in enumerate(("stack10", "", "stack2", "stack2"))
     ]
     program = f"""
-    import {{bestGrouping, group}} from './isolation.js';
+    import {{bestGrouping, group}} from './groups.js';
     const entries = {json.dumps(entries)};
     async function main() {{
       return {{way: bestGrouping(entries),
@@ -187,6 +191,71 @@ def test_projects_are_in_the_order_of_numbers_and_the_rest_is_last(static: Path)
     """
     found = node(static, program)
     assert found == {"way": "project", "groups": [["stack2", 2], ["stack10", 1], ["", 1]]}
+
+
+def pod_container(role: str, state: str = "running", pod: str = "shop") -> dict[str, Any]:
+    labels = {"io.jaula.pod": pod, "io.jaula.pod-role": role}
+    return {"Id": f"{pod}-{role}", "Labels": labels, "State": state}
+
+
+def test_pods_of_the_engine_and_of_a_kubelet_are_groups_beside_projects(static: Path) -> None:
+    entries = [
+        {"Id": "a", "Labels": {"com.docker.compose.project": "zoo"}, "State": "running"},
+        pod_container("member"),
+        pod_container("infra"),
+        {"Id": "k", "Pod": {"Namespace": "prod", "Name": "db", "Container": "main"}},
+        {"Id": "alone", "Labels": {}},
+    ]
+    program = f"""
+    import {{bestGrouping, group, groupsOf, roleOf}} from './groups.js';
+    const entries = {json.dumps(entries)};
+    const ids = members => members.map(each => each.Id);
+    async function main() {{
+      return {{groups: groupsOf(entries).map(each => [each.kind, each.name, ids(each.members)]),
+               map: group(entries, 'project').map(([name, all]) => [name, ids(all)]),
+               ways: [bestGrouping(entries), bestGrouping(entries.slice(1))],
+               roles: entries.map(roleOf)}};
+    }}
+    """
+    found = node(static, program)
+    assert found["groups"] == [
+        ["kubelet", "prod/db", ["k"]],
+        ["pod", "shop", ["shop-infra", "shop-member"]],
+        ["project", "zoo", ["a"]],
+    ]
+    assert [name for name, _ in found["map"]] == ["prod/db", "shop", "zoo", ""]
+    assert found["ways"] == ["project", "pod"]
+    assert found["roles"] == ["", "member", "infra", "main", ""]
+
+
+@pytest.mark.parametrize(
+    ("verb", "states", "requests"),
+    [
+        ("start", "exited", ["infra/start", "member/start"]),
+        ("start", "running", []),
+        ("stop", "running", ["member/stop", "init/stop", "infra/stop?t=0"]),
+        ("stop", "exited", []),
+        (
+            "restart",
+            "running",
+            ["member/stop", "init/stop", "infra/stop?t=0", "infra/start", "member/start"],
+        ),
+        ("remove", "running", ["init?force=1&v=1", "member?force=1&v=1", "infra?force=1&v=1"]),
+    ],
+)
+def test_the_infra_container_of_a_pod_starts_first_and_ends_last(
+    static: Path, verb: str, states: str, requests: list[str]
+) -> None:
+    entries = [pod_container(role, states) for role in ("member", "infra", "init")]
+    program = f"""
+    import {{actionsOn, groupsOf}} from './groups.js';
+    async function main() {{
+      const [pod] = groupsOf({json.dumps(entries)});
+      return actionsOn(pod, {json.dumps(verb)}).map(({{method, path}}) => [method, path]);
+    }}
+    """
+    method = "DELETE" if verb == "remove" else "POST"
+    assert node(static, program) == [[method, f"/containers/shop-{path}"] for path in requests]
 
 
 def test_the_process_tree_has_parents_first_and_no_threads_of_the_kernel(static: Path) -> None:

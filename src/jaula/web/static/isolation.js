@@ -10,7 +10,6 @@ export const LAYERS = [
 /** Verdicts, the worst one first. */
 export const VERDICTS = ['fails', 'unknown', 'relaxed', 'holds'];
 
-const COLLATOR = new Intl.Collator(undefined, { numeric: true });
 const ORDER = new Map(LAYERS.map((name, index) => [name, index]));
 
 /** Return the layers of a document in the order of the drawing. */
@@ -105,33 +104,6 @@ function halves(near, far, radius, middle, gap) {
   return `M${n(near)} ${n(top)}V${n(near + radius)}${arc(near + radius, near)}H${n(far - radius)}`
     + `${arc(far, near + radius)}V${n(top)}M${n(far)} ${n(bottom)}V${n(far - radius)}`
     + `${arc(far - radius, far)}H${n(near + radius)}${arc(near, far - radius)}V${n(bottom)}`;
-}
-
-/** Ways to group containers. Each returns the name of a container's group, '' for none. */
-export const GROUPS = {
-  project: (entry) => entry.Labels?.['com.docker.compose.project'] ?? '',
-  pod: (entry) => (entry.Pod ? `${entry.Pod.Namespace}/${entry.Pod.Name}` : ''),
-  network: (entry) => Object.keys(entry.NetworkSettings?.Networks ?? {}).sort()[0] ?? '',
-  none: () => '',
-};
-
-/** Return the way to group that tells most: projects, pods, else networks. */
-export function bestGrouping(entries) {
-  if (entries.some(GROUPS.project)) return 'project';
-  if (entries.some(GROUPS.pod)) return 'pod';
-  return new Set(entries.map(GROUPS.network)).size > 1 ? 'network' : 'none';
-}
-
-/** Return `[name, entries]` of each group in the order of names; containers without one are last. */
-export function group(entries, way) {
-  const groups = new Map();
-  for (const entry of entries) {
-    const name = GROUPS[way](entry);
-    if (!groups.has(name)) groups.set(name, []);
-    groups.get(name).push(entry);
-  }
-  return [...groups].sort(([a], [b]) => (a === '') - (b === '')
-    || COLLATOR.compare(a, b));
 }
 
 /** Return the name of a container of the list. */

@@ -22,6 +22,7 @@ export function model(entries, networks, observed = new Map()) {
       networks: Object.keys(entry.NetworkSettings?.Networks ?? {})
         .map((name) => byName.get(name)).filter((each) => each && !['host', 'none'].includes(each.Name)),
       published: (entry.Ports ?? []).filter((each) => each.PublicPort),
+      gates: null, // the published ports of its network namespace
       egress: isolation?.Egress ?? null,
       listen: isolation?.Listen ?? null,
     };
@@ -29,7 +30,10 @@ export function model(entries, networks, observed = new Map()) {
   const byId = new Map(parties.map((each) => [each.id, each]));
   for (const each of parties) {
     const shared = each.mode.startsWith('container:') ? byId.get(each.mode.slice(10)) : null;
-    if (shared) Object.assign(each, { networks: shared.networks, namespaceOf: shared.id });
+    each.gates = (shared ?? each).published;
+    if (!shared) continue;
+    const { networks, egress, listen } = shared;
+    Object.assign(each, { networks, egress, listen, namespaceOf: shared.id });
   }
   const members = new Map(networks.map((each) => [each.Name, []]));
   for (const party of parties) {
@@ -81,7 +85,7 @@ function limited(from, to, why) {
 }
 
 function byPorts(from, to, why) {
-  const ports = to.published.filter((each) => !isLoopback(each.IP));
+  const ports = to.gates.filter((each) => !isLoopback(each.IP));
   const leaves = from.networks.some((each) => !each.Internal && !isWire(each));
   if (!ports.length || !leaves) return answer('no', why);
   if (from.egress) return answer('list', 'reach.egress', from.egress);
@@ -90,8 +94,8 @@ function byPorts(from, to, why) {
 
 function fromOutside(to) {
   if (to.networks.some((each) => isWire(each) && !each.Internal)) return answer('yes', 'reach.wire');
-  const ports = to.published.filter((each) => !isLoopback(each.IP));
-  if (!ports.length) return answer('no', to.published.length ? 'reach.loopback' : 'reach.unpublished');
+  const ports = to.gates.filter((each) => !isLoopback(each.IP));
+  if (!ports.length) return answer('no', to.gates.length ? 'reach.loopback' : 'reach.unpublished');
   return answer('ports', isPastFirewall(to) ? 'reach.past' : 'reach.published', ports);
 }
 

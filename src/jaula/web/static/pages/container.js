@@ -3,6 +3,7 @@ import {html, useQuery, useState, PageHead, Card, Facts, Badge, StateBadge, Tabs
 import {t} from '../i18n.js';
 import {go} from '../router.js';
 import {ago, date, memory} from '../format.js';
+import {podOf, projectOf, roleOf} from '../groups.js';
 import {containerActions, addContainerWords} from './containers.js';
 import {Logs} from './container/logs.js';
 import {Terminals} from './container/terminal.js';
@@ -32,6 +33,7 @@ const words = {
     'container.restarts': 'Restarts',
     'container.health': 'Health',
     'container.owner': 'Owner',
+    'container.group': 'Project or pod',
     'container.profile': 'Profile',
     'container.isolation': 'Isolation',
     'container.isolationAbout': 'Requested at its creation, from the outside in.',
@@ -103,6 +105,7 @@ const words = {
     'container.restarts': 'Reinicios',
     'container.health': 'Salud',
     'container.owner': 'Propietario',
+    'container.group': 'Proyecto o pod',
     'container.profile': 'Perfil',
     'container.isolation': 'Aislamiento',
     'container.isolationAbout': 'Lo pedido al crearlo, de fuera adentro.',
@@ -215,6 +218,8 @@ function Overview({inspect}) {
   const size = value => (value > 0 ? memory(value) : t('container.unlimited'));
   const cpus = host.NanoCpus ? host.NanoCpus / 1e9 : host.CpuQuota > 0 ? host.CpuQuota / (host.CpuPeriod || 100000) : 0;
   const labels = Object.entries(config.Labels || {});
+  const entry = {Labels: config.Labels, Pod: inspect.Pod};
+  const group = projectOf(entry) || podOf(entry);
   const ports = Object.entries(network.Ports || {}).flatMap(([port, bindings]) => (bindings || []).map(binding => `${binding.HostIp.includes(':') ? `[${binding.HostIp}]` : binding.HostIp}:${binding.HostPort} → ${port}`));
   return html`<div class="overview">
     <${Isolation} inspect=${inspect} />
@@ -231,6 +236,7 @@ function Overview({inspect}) {
         [t('container.restartPolicy'), host.RestartPolicy?.Name],
         [t('container.restarts'), inspect.RestartCount || ''],
         [t('container.owner'), inspect.Owner],
+        [t('container.group'), group && html`<a href="#/projects">${group}</a> ${roleOf(entry)}`],
         [t('container.profile'), host.Profile && String(host.Profile).slice(0, 60)],
       ]} /><//>
       <${Card} title=${t('container.limits')} actions=${html`<a class="small" href=${`#/stats?c=${inspect.Id}`}>${t('container.usage')}</a>`}><${Facts} rows=${[

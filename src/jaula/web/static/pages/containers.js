@@ -4,6 +4,7 @@ import {send} from '../api.js';
 import {t} from '../i18n.js';
 import {go} from '../router.js';
 import {ago, containerName} from '../format.js';
+import {podOf, projectOf} from '../groups.js';
 
 const words = {
   en: {
@@ -14,7 +15,7 @@ const words = {
     'containers.state': 'State',
     'containers.ports': 'Ports',
     'containers.created': 'Created',
-    'containers.project': 'Project',
+    'containers.project': 'Project or pod',
     'containers.all': 'Stopped ones too',
     'containers.none': 'No containers yet',
     'containers.noneFound': 'No container matches',
@@ -41,7 +42,7 @@ const words = {
     'containers.state': 'Estado',
     'containers.ports': 'Puertos',
     'containers.created': 'Creado',
-    'containers.project': 'Proyecto',
+    'containers.project': 'Proyecto o pod',
     'containers.all': 'También los detenidos',
     'containers.none': 'Aún no hay contenedores',
     'containers.noneFound': 'Ningún contenedor coincide',
@@ -118,7 +119,7 @@ function View() {
     state: container.State,
     status: container.Status,
     created: container.Created,
-    project: container.Labels?.['com.docker.compose.project'] || '',
+    project: projectOf(container) || podOf(container),
     ports: [...new Set((container.Ports || []).map(portText))],
   })), [data]);
   const needle = text.toLowerCase();
@@ -141,7 +142,7 @@ function View() {
     {key: 'image', title: t('containers.image'), sort: row => row.image, render: row => row.image, hide: 'phone'},
     {key: 'state', title: t('containers.state'), sort: row => row.state, render: row => html`<${StateBadge} state=${row.state} /><br /><span class="small faint">${row.status}</span>`},
     {key: 'ports', title: t('containers.ports'), hide: 'phone', render: row => row.ports.map(port => html`<${Badge}>${port}<//> `)},
-    {key: 'project', title: t('containers.project'), hide: 'phone', sort: row => row.project, render: row => row.project && html`<${Badge}>${row.project}<//>`},
+    {key: 'project', title: t('containers.project'), hide: 'phone', sort: row => row.project, render: row => row.project && html`<a href="#/projects"><${Badge}>${row.project}<//></a>`},
     {key: 'created', title: t('containers.created'), hide: 'phone', align: 'right', sort: row => -row.created, render: row => html`<span class="soft small">${ago(row.created)}</span>`},
   ];
 

@@ -7,9 +7,8 @@ import { t } from '../i18n.js';
 import { style } from '../styles.js';
 import { setQuery } from '../router.js';
 import { observed, F } from '../observed.js';
-import {
-  bestGrouping, group, nameOf, shellKey, shells, sortLayers, worst, GROUPS, LAYERS,
-} from '../isolation.js';
+import { bestGrouping, group, GROUPS } from '../groups.js';
+import { nameOf, shellKey, shells, sortLayers, worst, LAYERS } from '../isolation.js';
 import { Evidence } from '../evidence.js';
 import { ProcessTree } from '../processes.js';
 import words from '../i18n/map.js';

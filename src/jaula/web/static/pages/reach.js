@@ -188,7 +188,7 @@ function ReachPage({ query }) {
 function representatives(host) {
   return host.networks.filter((each) => host.members.get(each.Name)?.length).map((each) => {
     const members = host.members.get(each.Name);
-    return { ...members[0], id: each.Id, name: each.Name, networks: [each], published: members.flatMap((one) => one.published),
+    return { ...members[0], id: each.Id, name: each.Name, networks: [each], gates: members.flatMap((one) => one.published),
       egress: null, listen: null, namespaceOf: undefined };
   });
 }
