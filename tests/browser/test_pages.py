@@ -277,6 +277,28 @@ def test_a_page_reconnects_after_a_restart_of_the_engine(
         expect(page.locator("tbody tr", has_text="after")).to_be_visible()
 
 
+def test_a_page_continues_after_a_restart_of_the_view(
+    new_engine: Callable[..., PrivateEngine],
+    new_page: NewPage,
+    watches: dict[Page, Watch],
+) -> None:
+    engine = new_engine()
+    with web_view(engine) as own:
+        page = new_page(of=own)
+        watches[page].allowed = ["ERR_CONNECTION_REFUSED"]
+        show(page, "/volumes")
+        own.end()
+        expect(page.locator(".live.down")).to_be_visible()
+        own.start()
+        expect(page.locator(".live.up")).to_be_visible()
+        page.click("button:has-text('New volume')")
+        page.fill("dialog [name=name]", "after")
+        page.click("dialog button.primary")
+        expect(page.locator("tbody tr", has_text="after")).to_be_visible()
+        page.reload()
+        expect(page.locator("tbody tr", has_text="after")).to_be_visible()
+
+
 def test_keys_lead_to_pages_and_are_listed(page: Page) -> None:
     show(page, "/containers")
     page.keyboard.press("?")

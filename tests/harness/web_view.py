@@ -84,14 +84,22 @@ class WebView:
         assert line.startswith(b"web view on"), (line, self.log.read_text())
         self.first_line = line.decode()
 
-    def stop(self) -> None:
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End the process by a signal; :meth:`start` starts it again on the same port."""
         if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
             self.process.wait(START_TIMEOUT)
             assert self.process.stdout is not None
             self.process.stdout.close()
             self.process = None
+
+    def stop(self) -> None:
+        self.end()
         self._directory.cleanup()
+
+    def configure(self, settings: str) -> None:
+        """Replace the configuration file; the next start reads it."""
+        self._settings.write_text(settings)
 
     def link(self, **options: Any) -> str:
         """Return a one-time link for a user of this host; ``options`` are those of subprocess."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaula.web.config import WebConfig
     from jaula.web.engine_client import EngineClient
     from jaula.web.oidc import Provider
+    from jaula.web.session_file import SessionFile
     from jaula.web.sessions import Session
 
 MAX_LOGIN = 4096  # bytes of the body of a login
@@ -51,6 +52,7 @@ class WebApp:
         *,
         provider: Provider | None = None,
         static: StaticFiles | None = None,
+        session_file: SessionFile | None = None,
     ) -> None:
         self._config = config
         self._engine = engine
@@ -59,7 +61,9 @@ class WebApp:
         self._provider = provider
         self._static = static or StaticFiles()
         self.sessions = Sessions(
-            lifetime=config.session_hours * 3600, idle=config.idle_minutes * 60
+            lifetime=config.session_hours * 3600,
+            idle=config.idle_minutes * 60,
+            file=session_file,
         )
         self._limiter = LoginLimiter()
         self._tls = url.startswith("https://")

@@ -20,6 +20,7 @@ from jaula.api.http.protocol import certified_peer
 from jaula.errors import JaulaError, NotAuthorized, Unavailable
 from jaula.spec.api_params import WebUser
 from jaula.web import config as settings
+from jaula.web import session_file
 from jaula.web.app import WebApp
 from jaula.web.confinement import confine
 from jaula.web.engine_client import EngineClient, EngineDown
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.web.config import WebConfig
+    from jaula.web.session_file import SessionFile
 
 MAX_CONNECTIONS = 512
 _RETRY = 1.0  # seconds between attempts to reach the engine
 _GRACE = 2  # seconds for requests at the end
+_EXPIRE = 10.0  # seconds between two looks for sessions that have ended
 _BACKLOG = 128
 _MAX_MESSAGE = 1 << 20  # bytes of a WebSocket message
 
@@ -84,12 +87,24 @@ class WebServer:
         With ``until_stdin_ends`` the end of the standard input is the end, too. A view of root
         confines itself first.
         """
+        file = self._open_sessions()
         if os.geteuid() == 0 and not confine():
             _log.warning("the kernel has no Landlock: this process could write files of root")
-        asyncio.run(self._run(on_ready, link, until_stdin_ends))
+        asyncio.run(self._run(on_ready, link, until_stdin_ends, file))
+
+    def _open_sessions(self) -> SessionFile | None:
+        """Open the file of the sessions, which a confined process could not."""
+        socket_path, port = self._engine.socket, self._socket.getsockname()[1]
+        digest = session_file.settings_digest(self._config, socket_path, self.url)
+        directories = (os.path.dirname(socket_path), os.environ.get("XDG_RUNTIME_DIR", ""))
+        return session_file.open_sessions(directories, port, digest)
 
     async def _run(
-        self, on_ready: Callable[[str], None], link: bool, until_stdin_ends: bool
+        self,
+        on_ready: Callable[[str], None],
+        link: bool,
+        until_stdin_ends: bool,
+        file: SessionFile | None,
     ) -> None:
         static = StaticFiles()
         static.require_vendor()
@@ -99,7 +114,13 @@ class WebServer:
 
             provider = Provider(self._config.oidc)
         app = WebApp(
-            self._config, self._engine, self._redeem, self.url, provider=provider, static=static
+            self._config,
+            self._engine,
+            self._redeem,
+            self.url,
+            provider=provider,
+            static=static,
+            session_file=file,
         )
         config = uvicorn.Config(
             app.asgi(),
@@ -129,6 +150,7 @@ class WebServer:
             for task in (follow, expire):
                 task.cancel()
             await asyncio.gather(follow, expire, return_exceptions=True)
+            app.sessions.store()
 
     async def _follow_engine(self, on_ready: Callable[[str], None], link: bool) -> None:
         """Register at the engine, again after each of its restarts."""
@@ -205,8 +227,9 @@ def _own_user() -> WebUser:
 
 async def _expire(app: WebApp) -> None:
     while True:
-        await asyncio.sleep(10)
+        await asyncio.sleep(_EXPIRE)
         app.sessions.expire()
+        app.sessions.store()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,4 +1,4 @@
-"""Sessions of browsers, and the limits of logins. Pure but for the clock and random numbers.
+"""Sessions of browsers, and the limits of logins.
 
 A session has an identifier in a cookie and a token against cross-site request forgery, which a page
 reads and sends in a header. Only the SHA-256 of an identifier is kept.
@@ -15,9 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, NotAuthorized
+from jaula.web.session_file import StoredSession
 
 if TYPE_CHECKING:
     from jaula.spec.api_params import WebUser
+    from jaula.web.session_file import SessionFile
 
 LIFETIME = 12 * 3600.0  # seconds, however much a session is used
 IDLE = 3600.0  # seconds without a request or an open stream
@@ -27,6 +29,11 @@ LOGINS = 10  # failed ones of one address in a window
 ALL_LOGINS = 100  # failed ones of all addresses in a window
 LOGIN_WINDOW = 60.0  # seconds
 _MAX_ADDRESSES = 4096
+
+
+def boot_time() -> float:
+    """Return the seconds since the boot, those of a suspended machine included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Session:
@@ -47,19 +54,26 @@ class Session:
 
 
 class Sessions:
-    """All sessions of a web view. They are lost when it ends."""
+    """All sessions of a web view. Without a ``file`` they are lost when it ends.
+
+    Begin and end of a session are stored at once, the time of its last use by :meth:`store`.
+    """
 
     def __init__(
         self,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = boot_time,
         *,
         lifetime: float = LIFETIME,
         idle: float = IDLE,
+        file: SessionFile | None = None,
     ) -> None:
         self._clock = clock
         self._lifetime = lifetime
         self._idle = idle
+        self._file = file
         self._sessions: dict[bytes, Session] = {}
+        if file is not None:
+            self._load(file)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -80,6 +94,7 @@ class Sessions:
         identifier = secrets.token_urlsafe(32)
         session = Session(user, method, self._clock())
         self._sessions[_digest(identifier)] = session
+        self.store()
         return identifier, session
 
     def find(self, identifier: str) -> Session | None:
@@ -95,14 +110,45 @@ class Sessions:
         key = _digest(identifier)
         if key in self._sessions:
             self._end(key)
+            self.store()
+
+    def store(self) -> None:
+        """Write the sessions to the file, if there is one."""
+        if self._file is None:
+            return
+        self._file.save(
+            [
+                StoredSession(
+                    digest=key.hex(),
+                    csrf=session.csrf,
+                    user=session.user,
+                    method=session.method,
+                    created=session.created,
+                    used=self._clock() if session.streams else session.used,
+                )
+                for key, session in self._sessions.items()
+            ]
+        )
+
+    def _load(self, file: SessionFile) -> None:
+        now = self._clock()
+        for stored in file.load()[:MAX_SESSIONS]:
+            if max(stored.created, stored.used) > now:
+                continue  # of another clock
+            session = Session(stored.user, stored.method, stored.created)
+            session.used, session.csrf = stored.used, stored.csrf
+            self._sessions[bytes.fromhex(stored.digest)] = session
+        self.expire()
 
     def expire(self) -> None:
         """End the sessions that are too old, or that were not used for too long."""
-        now = self._clock()
+        now, before = self._clock(), len(self._sessions)
         for key, session in tuple(self._sessions.items()):
             idle = not session.streams and now - session.used >= self._idle
             if idle or now - session.created >= self._lifetime:
                 self._end(key)
+        if len(self._sessions) != before:
+            self.store()
 
     def _end(self, key: bytes) -> None:
         session = self._sessions.pop(key)

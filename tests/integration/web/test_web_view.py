@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import time
@@ -276,6 +277,26 @@ def test_the_view_is_registered_again_after_a_restart_of_the_engine(
         while engine.request("POST", "/jaula/web/links").status != 201:
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_a_restart_of_the_view_ends_no_session_but_one_of_other_settings_does(
+    new_engine: Callable[..., PrivateEngine], third_party_files: None
+) -> None:
+    with web_view(new_engine()) as view:
+        kept, ended = view.log_in(), view.log_in()
+        cookies = dict(ended.cookies)
+        assert ended.request("POST", "/logout").status == 204
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            view.end(number)
+            view.start()
+            assert kept.request("GET", "/session").json()["csrf"] == kept.token
+            assert kept.api("POST", "/volumes/create", {"Name": f"after-{number}"}).status == 201
+        ended.cookies = cookies
+        assert ended.api("GET", "/containers/json").status == 401
+        view.end()
+        view.configure("session-hours = 11.0\n")
+        view.start()
+        assert kept.api("GET", "/containers/json").status == 401
 
 
 def test_the_view_ends_with_the_engine_that_started_it(
