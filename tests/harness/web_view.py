@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -28,6 +28,7 @@ from wsproto.events import (
 )
 
 from harness.engine import PROJECT, SLOW, PrivateEngine, Reply
+from harness.rootless import RootlessHost
 
 START_TIMEOUT = 30.0 * SLOW  # seconds
 
@@ -35,7 +36,7 @@ START_TIMEOUT = 30.0 * SLOW  # seconds
 class WebView:
     """``jaula web`` for one engine. ``settings`` is the content of its configuration file."""
 
-    def __init__(self, engine: PrivateEngine, settings: str = "") -> None:
+    def __init__(self, engine: PrivateEngine | None, settings: str = "") -> None:
         self.engine = engine
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -46,6 +47,8 @@ class WebView:
         self.log = Path(self._directory.name) / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.first_line = ""
+        self.owner = 0  # of the configuration file
+        self.network = ""  # path of the network namespace, if it is not that of the tests
 
     @property
     def url(self) -> str:
@@ -56,10 +59,10 @@ class WebView:
         return f"127.0.0.1:{self.port}"
 
     def command(self, *words: str) -> list[str]:
+        assert self.engine is not None
         return [sys.executable, "-m", "jaula", "--host", self.engine.host, "web", *words]
 
-    @staticmethod
-    def environment() -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))}
         kept.pop("DISPLAY", None)
         kept.pop("WAYLAND_DISPLAY", None)
@@ -69,7 +72,7 @@ class WebView:
         """Start it and wait until it says that it is ready. ``options`` are those of Popen."""
         words = ("--listen", self.address, "--config", str(self._settings))
         for path in (self._settings, Path(self._directory.name)):
-            os.chown(path, options.get("user", 0), options.get("group", 0))
+            os.chown(path, options.get("user", self.owner), options.get("group", self.owner))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(*words),
@@ -123,6 +126,39 @@ class WebView:
         return browser
 
 
+class RootlessView(WebView):
+    """The view that an ordinary user runs beside a rootless engine, in the user's namespaces."""
+
+    def __init__(self, host: RootlessHost) -> None:
+        super().__init__(None)
+        self._host = host
+        self.owner = host.uid
+        self.network = f"/proc/{host.namespaces.pid}/ns/net"
+
+    def command(self, *words: str) -> list[str]:
+        return self._host.as_user(f"{self._host.tree}/jaula", "web", *words)
+
+    def environment(self) -> dict[str, str]:
+        return self._host.environment()
+
+
+def connect(port: int, network: str = "") -> socket.socket:
+    """Return a connection to a port of 127.0.0.1 in a network namespace.
+
+    A socket is one of the namespace in which it is created: a thread enters it.
+    """
+    if not network:
+        return socket.create_connection(("127.0.0.1", port), 60)
+
+    def enter() -> socket.socket:
+        with open(network) as namespace:
+            os.setns(namespace.fileno(), os.CLONE_NEWNET)
+        return socket.create_connection(("127.0.0.1", port), 60)
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(enter).result()
+
+
 class Browser:
     """One client with cookies. Requests have the headers that a page of the view sends."""
 
@@ -153,6 +189,8 @@ class Browser:
             if self._context
             else kind("127.0.0.1", self.view.port, timeout=60)
         )
+        if self.view.network:
+            connection.sock = connect(self.view.port, self.view.network)
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         sent = {
             "Host": self.view.address,
@@ -179,7 +217,7 @@ class Browser:
         """Open a WebSocket of a page."""
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         sent = {"Origin": self.view.url, "Cookie": cookie} | (headers or {})
-        opened = WebSocket(urlsplit(self.view.url).netloc, path, sent)
+        opened = WebSocket(self.view, path, sent)
         try:
             yield opened
         finally:
@@ -193,9 +231,9 @@ class Rejected(Exception):
 class WebSocket:
     """A client of a WebSocket."""
 
-    def __init__(self, address: str, path: str, headers: dict[str, str]) -> None:
-        host, _, port = address.rpartition(":")
-        self._sock = socket.create_connection((host, int(port)), 60)
+    def __init__(self, view: WebView, path: str, headers: dict[str, str]) -> None:
+        address = view.address
+        self._sock = connect(view.port, view.network)
         self._connection = WSConnection(ConnectionType.CLIENT)
         self._events: list[Any] = []
         extra = [(name.encode(), value.encode()) for name, value in headers.items()]

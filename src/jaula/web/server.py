@@ -210,13 +210,17 @@ class WebServer:
 
 
 def named(user: WebUser) -> WebUser:
-    """Return a user with the name that the host has for the uid."""
+    """Return a user with the name that the host has for the uid.
+
+    A rootless engine is in a user namespace, where the user of this process has the uid 0.
+    """
     import pwd
 
     if user.uid is None:
         return user
     with contextlib.suppress(KeyError):
-        return msgspec.structs.replace(user, name=pwd.getpwuid(user.uid).pw_name)
+        name = pwd.getpwuid(user.uid or os.geteuid()).pw_name
+        return msgspec.structs.replace(user, name=name)
     return user
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.errors import CliError, EngineError
+from jaula.cli.errors import CliError, EngineError, Unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def _serve(options: Options) -> int:
     from jaula.cli.main import Settings
     from jaula.errors import JaulaError
 
-    address = Client(Settings.host).address
+    client = Client(Settings.host)
+    address = client.address
     if not address.text.startswith("unix://"):
         raise CliError(
             f"the web view needs the unix socket of an engine on this host, not {address.text}"
@@ -97,6 +98,11 @@ def _serve(options: Options) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     ctypes.CDLL(None).prctl(15, b"jaula-web", 0, 0, 0)  # PR_SET_NAME: the name in the audit log
     child = options.on("until-stdin-ends")
+    if not child:
+        try:
+            client.request("GET", "/_ping")  # as with every command, an absent engine is started
+        except Unreachable as error:
+            print(f"jaula: {error}\njaula: the web view waits for the engine", file=sys.stderr)
 
     def ready(link: str) -> None:
         if child:

@@ -33,6 +33,7 @@ MAX_LINE = 32 << 20  # bytes of one document
 BACKLOG = 512  # documents that one viewer has not read
 MAX_VIEWERS = 64
 TIMEOUT = 30.0  # seconds for an answer
+_KEPT = ("JAULA_ROOTLESS",)  # variables of the engine for its children; of jaula.rootless.paths
 
 _EVENTS = ("start", "restart", "die", "destroy", "update", "rename", "unpause", "pause", "connect",
            "disconnect", "isolation-changed")  # fmt: skip
@@ -46,11 +47,14 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child: the import path, and no address of another engine."""
+    """Return the environment of a child: the import path, and no address of another engine.
+
+    The uid of a rootless engine stays: checks judge its containers by what such an engine can do.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("DOCKER_", "JAULA_"))
+        if not name.startswith(("DOCKER_", "JAULA_")) or name in _KEPT
     }
     root = str(Path(__file__).resolve().parents[3])
     return kept | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([root, *filter(None, sys.path)]))}
