@@ -117,7 +117,8 @@ class Verification:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        if process.returncode not in (0, 1):  # 1: a row fails
+        empty = process.returncode == 1 and not output.strip()  # 1: a row fails, or an error
+        if process.returncode not in (0, 1) or empty:
             last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
             raise ValueError(f"verify ended with status {process.returncode}: {last[:200]}")
         return output

@@ -35,6 +35,24 @@ def test_invalid_arguments_are_errors(
     assert output.lower() in done.stderr.lower()
 
 
+def test_a_container_that_waits_for_its_restart_does_not_hide_the_others(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    words = ("--name", "again", "--restart", "always", busybox, "false")
+    assert engine.cli("jaula", "run", "-d", *words).returncode == 0
+    try:
+        while not containers.inspect(engine, "again")["State"]["Restarting"]:
+            time.sleep(0.05)
+        with containers.running(engine, busybox) as other:
+            while containers.inspect(engine, "again")["RestartCount"] < 5:
+                time.sleep(0.1)  # the delay is long enough now
+            done = engine.cli("jaula", "verify", "--all", "--no-trace", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        assert other in {row["subject"] for row in json.loads(done.stdout)}
+    finally:
+        engine.request("DELETE", "/containers/again?force=1")
+
+
 def test_every_container_and_the_host_are_in_one_report(
     engine: PrivateEngine, busybox: str
 ) -> None:

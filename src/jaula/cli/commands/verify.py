@@ -176,7 +176,7 @@ def _containers(client: Client, options: Options) -> list[Report]:
             if name in options.arguments:
                 raise
             continue  # removed since it was listed
-        if not document["State"]["Running"]:
+        if not document["State"]["Pid"]:  # Running is true while a container waits for a restart
             if name not in options.arguments:
                 continue  # exited since it was listed
             raise CliError(f"container {name} is not running: nothing is in effect to verify")
