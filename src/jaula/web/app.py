@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.spec.api_params import WebUser
 from jaula.web import archive_files, proxy
-from jaula.web.config import allowed_hosts
+from jaula.web.config import OIDC_LOGIN_SECONDS, allowed_hosts
 from jaula.web.http_checks import HttpChecks
 from jaula.web.sessions import LoginLimiter, Sessions
 from jaula.web.static_files import StaticFiles
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from jaula.web.sessions import Session
 
 MAX_LOGIN = 4096  # bytes of the body of a login
-_STATE_SECONDS = 600  # of a login with OIDC
+_LOGIN_SECONDS = 10.0  # for the body of a login
 _LOGGED_OUT = 4401  # close code of a WebSocket whose session ended
 
 Redeem = Callable[[str], Awaitable[WebUser]]
@@ -190,7 +190,7 @@ class WebApp:
         answer.set_cookie(
             self._state_cookie,
             state,
-            max_age=_STATE_SECONDS,
+            max_age=OIDC_LOGIN_SECONDS,
             path="/",
             secure=self._tls,
             httponly=True,
@@ -265,10 +265,14 @@ async def _code(request: Request) -> str:
     :raises InvalidRequest: when the body is not valid.
     """
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_LOGIN:
-            raise InvalidRequest("the body of the login is too large")
+    try:
+        async with asyncio.timeout(_LOGIN_SECONDS):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > MAX_LOGIN:
+                    raise InvalidRequest("the body of the login is too large")
+    except TimeoutError:
+        raise InvalidRequest(f"the body of the login took over {_LOGIN_SECONDS:g} s") from None
     try:
         return str(json.loads(data)["code"])
     except (ValueError, KeyError, TypeError):

@@ -105,10 +105,13 @@ def download(
         if request.query_params.get("tar"):
             return _response(answer.chunks(), f"{name}.tar", None)
         chunks = answer.chunks()
-        member = await first_member(chunks)
-        if not member.is_file:
+        try:
+            member = await first_member(chunks)
+            if not member.is_file:
+                raise InvalidRequest(f"{path} is not a file", hint="download it as an archive")
+        except BaseException:
             answer.close()
-            raise InvalidRequest(f"{path} is not a file", hint="download it as an archive")
+            raise
         return _response(_content(chunks, member), name, member.size)
 
     return route

@@ -16,6 +16,7 @@ from jaula.errors import InvalidRequest
 DEFAULT_PATH = "/etc/jaula/web.toml"
 DEFAULT_LISTEN = "127.0.0.1:8320"
 MAX_SIZE = 1 << 20  # bytes
+OIDC_LOGIN_SECONDS = 600  # from the redirect to the provider until its answer
 _PORT_LIMIT = 65536
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 API = "/v1.55"
 MAX_DOCUMENT = 64 * 1024 * 1024  # bytes of an answer that is read as a whole
+MAX_MESSAGE = 1000  # bytes of an error that is not a document of the engine
 _CHUNK = 64 * 1024  # bytes
 _MAX_HEAD = 256 * 1024  # bytes; the head of an answer may have the stat of a path
 _CONNECT_SECONDS = 10.0
@@ -49,10 +50,6 @@ class Answer:
         self._connection = connection
         self.status = head.status_code
         self.headers = [(name.decode(), value.decode("latin-1")) for name, value in head.headers]
-
-    def header(self, name: str) -> str:
-        """Return a header, empty if absent. ``name`` is in lower case."""
-        return next((value for key, value in self.headers if key == name), "")
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the body, and close the connection.
@@ -243,7 +240,9 @@ def engine_error(status: int, content: bytes) -> JaulaError:
     try:
         message = str(json.loads(content)["message"])
     except (ValueError, KeyError, TypeError):
-        message = content.decode("utf-8", "replace").strip() or f"HTTP status {status}"
+        message = (
+            content[:MAX_MESSAGE].decode("utf-8", "replace").strip() or f"HTTP status {status}"
+        )
     error = JaulaError(message)
     error.status = status
     return error

@@ -9,7 +9,7 @@ Source: the Fetch standard, "Origin header"; W3C Fetch Metadata; CSP level 3.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,29 +44,33 @@ _HEADERS = (
 )
 _STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 _SAFE = ("GET", "HEAD")
-MAX_HEADERS = 64 * 1024  # bytes
+_FORBIDDEN, _MISDIRECTED = 403, 421  # RFC 9110
+
+
+class Refusal(NamedTuple):
+    """Why a request is refused, and the status of the answer."""
+
+    status: int
+    reason: str
 
 
 def refusal(
     kind: str, method: str, headers: dict[bytes, bytes], hosts: frozenset[str], own: frozenset[str]
-) -> str:
-    """Return why a request is refused, empty if it is not. Pure.
+) -> Refusal | None:
+    """Return why a request is refused, None if it is not. Pure.
 
     ``kind`` is ``http`` or ``websocket``. ``own`` are the origins of this view.
     """
     if headers.get(b"host", b"").decode("latin-1").lower() not in hosts:
-        return "this name does not lead to the web view: add it to hosts in web.toml"
+        reason = "this name does not lead to the web view: add it to hosts in web.toml"
+        return Refusal(_MISDIRECTED, reason)
+    changes = kind == "websocket" or method not in _SAFE
     origin = headers.get(b"origin", b"").decode("latin-1").lower()
-    if kind == "websocket" or method not in _SAFE:
-        if origin not in own:
-            return "a page of another origin sent this request"
-    elif origin and origin not in own:
-        return "a page of another origin sent this request"
-    if kind == "websocket" or method not in _SAFE:
-        site = headers.get(b"sec-fetch-site", b"same-origin")
-        if site != b"same-origin":
-            return "a page of another site sent this request"
-    return ""
+    if (changes or origin) and origin not in own:
+        return Refusal(_FORBIDDEN, "a page of another origin sent this request")
+    if changes and headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
+        return Refusal(_FORBIDDEN, "a page of another site sent this request")
+    return None
 
 
 class HttpChecks:
@@ -86,9 +90,9 @@ class HttpChecks:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         method = scope.get("method", "GET")
-        why = refusal(scope["type"], method, headers, self._hosts, self._own)
-        if why:
-            await _refuse(scope, receive, self._completed(send), why)
+        refused = refusal(scope["type"], method, headers, self._hosts, self._own)
+        if refused is not None:
+            await _refuse(scope, receive, self._completed(send), refused)
             return
         await self._app(scope, receive, self._completed(send))
 
@@ -109,11 +113,11 @@ class HttpChecks:
         return complete
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, why: str) -> None:
+async def _refuse(scope: Scope, receive: Receive, send: Send, refused: Refusal) -> None:
     if scope["type"] == "websocket":
         await receive()  # websocket.connect
-        await send({"type": "websocket.close", "code": 1008, "reason": why})
+        await send({"type": "websocket.close", "code": 1008, "reason": refused.reason})
         return
     from starlette.responses import JSONResponse
 
-    await JSONResponse({"message": why}, 421 if "name" in why else 403)(scope, receive, send)
+    await JSONResponse({"message": refused.reason}, refused.status)(scope, receive, send)

@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from jaula import tls, trusted_file
 from jaula.errors import InvalidRequest, NotAuthorized, Unavailable
 from jaula.spec.api_params import WebUser
+from jaula.web.config import OIDC_LOGIN_SECONDS
 
 if TYPE_CHECKING:
     from jaula.web.config import Oidc
@@ -41,8 +42,7 @@ _MAX_ANSWER = 1 << 20  # bytes
 _MAX_TOKEN = 64 * 1024  # bytes
 _SECONDS = 15.0  # for one request to the provider
 _KEYS_SECONDS = 3600.0  # for which the provider's keys are kept
-_KEYS_AGAIN = 30.0  # seconds between two looks for a key that is not known
-LOGIN_SECONDS = 600.0
+_KEYS_AGAIN = 30.0  # seconds between two requests for a key that is not known
 LEEWAY = 60  # seconds between the clocks
 MAX_LOGINS = 256  # that have begun
 _RSA: dict[str, hashes.HashAlgorithm] = {
@@ -107,7 +107,7 @@ class Provider:
             raise Unavailable("too many logins have begun", hint="try again later")
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
         nonce = secrets.token_urlsafe(32)
-        self._logins[state] = _Login(verifier, nonce, redirect, now + LOGIN_SECONDS)
+        self._logins[state] = _Login(verifier, nonce, redirect, now + OIDC_LOGIN_SECONDS)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest())
         query = {
             "response_type": "code",

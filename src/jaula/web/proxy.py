@@ -20,14 +20,14 @@ import json
 import struct
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.web.engine_client import API, EngineClient, EngineDown
+from jaula.web.engine_client import API, EngineClient, EngineDown, engine_error
 from jaula.web.http_checks import DATA_POLICY
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ _TO_ENGINE = ("content-type", "content-length", "accept", "x-registry-auth", "x-
 _TO_BROWSER = ("content-type", "content-length", "x-docker-container-path-stat", "api-version")
 _HIJACKED = ("attach", "session", "grpc")
 _OWN = ("server", "links", "logins")  # of /jaula/web, for the web view itself
-_POLICY_VIOLATION, _ENDED, _FAILED = 1008, 1000, 1011  # RFC 6455, section 7.4.1
+_ENDED, _POLICY_VIOLATION, _FAILED = 1000, 1008, 1011  # RFC 6455, section 7.4.1
 
 
-def refuse_path(method: str, path: str) -> str:
-    """Return why a path of the engine is not served, empty if it is. Pure."""
-    parts = path.strip("/").split("/")
+def refuse_path(path: str) -> str:
+    """Return why a path of the engine is not served, empty if it is. Pure.
+
+    ``path`` is encoded. The engine decodes its parts, so they are judged decoded.
+    """
+    parts = unquote(path).strip("/").split("/")
     if parts[:2] == ["jaula", "web"] and parts[2:3] and parts[2] in _OWN:
         return "this route is for the web view itself"
     hijacked = parts[-1] in _HIJACKED or "attach" in parts[2:]
@@ -69,7 +72,7 @@ async def forward(request: Request, engine: EngineClient, session: Session) -> R
     """Send a request of the browser to the engine as the session's user, and stream the answer."""
     raw = request.scope["raw_path"].partition(b"?")[0].decode("ascii")
     path = raw.removeprefix("/api")
-    why = refuse_path(request.method, path)
+    why = refuse_path(path)
     if why:
         raise InvalidRequest(why)
     query = request.scope["query_string"].decode("ascii")
@@ -109,8 +112,10 @@ class StreamSocket:
                 if len(text) > MAX_MESSAGE:
                     raise InvalidRequest("the message is too large")
                 self._take(_message(text))
-        except (WebSocketDisconnect, JaulaError, KeyError):
-            pass  # the page went away, or is not one of ours
+        except WebSocketDisconnect:
+            return
+        except (JaulaError, KeyError, TypeError, ValueError):
+            await self._socket.close(_POLICY_VIOLATION)  # not a message of a page of this view
         finally:
             for task in tuple(self._tasks.values()):
                 task.cancel()
@@ -134,7 +139,7 @@ class StreamSocket:
             if len(self._tasks) > MAX_STREAMS or self._session.streams > MAX_STREAMS_OF_SESSION:
                 await self._send({"id": number, "status": 503, "message": "too many streams"})
                 return
-            why = refuse_path("GET", path.partition("?")[0])
+            why = refuse_path(path.partition("?")[0])
             if why or not path.startswith("/") or not path.isascii() or not path.isprintable():
                 why = why or "the path of a stream is not valid"
                 await self._send({"id": number, "status": 400, "message": why})
@@ -145,8 +150,8 @@ class StreamSocket:
                 await self._send({"id": number, "status": 502, "message": str(error)})
                 return
             if answer.status >= 400:
-                text = _error_text(await answer.read())
-                await self._send({"id": number, "status": answer.status, "message": text})
+                refused = engine_error(answer.status, await answer.read())
+                await self._send({"id": number, "status": answer.status, "message": str(refused)})
                 return
             await self._send({"id": number, "status": answer.status})
             end: dict[str, Any] = {"id": number, "end": True}
@@ -160,7 +165,7 @@ class StreamSocket:
                 answer.close()
             await self._send(end)
         except (WebSocketDisconnect, RuntimeError):
-            return  # the page went away meanwhile
+            return  # the page has closed the socket
         finally:
             self._session.streams -= 1
 
@@ -190,8 +195,8 @@ async def terminal(socket: WebSocket, engine: EngineClient, session: Session) ->
             raise InvalidRequest("too many streams are open")
         if request.get("kind") == "attach":
             resize = f"/containers/{ref}/resize"
-            found = await engine.document("GET", f"/containers/{ref}/json", user)
-            tty = bool(found["Config"]["Tty"])
+            inspect = await engine.document("GET", f"/containers/{ref}/json", user)
+            tty = bool(inspect["Config"]["Tty"])
             query = urlencode({"stream": 1, "stdin": 1, "stdout": 1, "stderr": 1, "logs": 1})
             stream = await engine.hijack(f"/containers/{ref}/attach?{query}", user)
             code = f"/containers/{ref}/json"
@@ -223,7 +228,7 @@ async def terminal(socket: WebSocket, engine: EngineClient, session: Session) ->
     except JaulaError as error:
         await _close(socket, str(error))
     except (WebSocketDisconnect, RuntimeError, OSError):
-        pass  # the page went away
+        return  # the page has closed the socket
     finally:
         session.streams -= 1
         if stream is not None:
@@ -255,15 +260,15 @@ class TerminalRelay:
     async def run(self) -> None:
         """Relay until the program or the browser ends."""
         output = asyncio.create_task(self._output())
-        given = asyncio.create_task(self._input())
+        keys = asyncio.create_task(self._input())
         try:
-            done, _ = await asyncio.wait((output, given), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((output, keys), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             output.cancel()
-            given.cancel()
-            await asyncio.gather(output, given, return_exceptions=True)
+            keys.cancel()
+            await asyncio.gather(output, keys, return_exceptions=True)
 
     async def _output(self) -> None:
         data, left = self._stream.early, b""
@@ -364,13 +369,6 @@ def _size(document: dict[str, Any]) -> tuple[int, int]:
     if not (0 < rows < 1000 and 0 < cols < 1000):
         raise InvalidRequest("the size of a terminal is not valid")
     return rows, cols
-
-
-def _error_text(content: bytes) -> str:
-    try:
-        return str(json.loads(content)["message"])
-    except (ValueError, KeyError, TypeError):
-        return content[:1000].decode("utf-8", "replace")
 
 
 def error_response(error: JaulaError) -> Response:

@@ -11,6 +11,7 @@ import ssl
 import sys
 from typing import TYPE_CHECKING, Any
 
+import h11
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -24,6 +25,7 @@ from jaula.web import session_file
 from jaula.web.app import WebApp
 from jaula.web.confinement import confine
 from jaula.web.engine_client import EngineClient, EngineDown
+from jaula.web.proxy import MAX_MESSAGE
 from jaula.web.static_files import StaticFiles
 
 if TYPE_CHECKING:
@@ -35,19 +37,45 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 512
 _RETRY = 1.0  # seconds between attempts to reach the engine
 _GRACE = 2  # seconds for requests at the end
-_EXPIRE = 10.0  # seconds between two looks for sessions that have ended
+_EXPIRE = 10.0  # seconds between two checks for sessions that have ended
+_HEAD_SECONDS = 15.0  # for the head of a request, so that idle connections leave room for users
 _BACKLOG = 128
-_MAX_MESSAGE = 1 << 20  # bytes of a WebSocket message
 
 _log = logging.getLogger("jaula.web")
 
 
-class CertificateProtocol(H11Protocol):
-    """uvicorn's protocol; the verified certificate of a connection is in ``scope["state"]``."""
+class ViewProtocol(H11Protocol):
+    """uvicorn's protocol with a time limit for heads of requests.
+
+    The verified certificate of a connection is in ``scope["state"]``.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take data. A head that is not complete has :data:`_HEAD_SECONDS`."""
+        super().data_received(data)
+        self._limit_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a connection."""
+        super().connection_lost(exc)
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+
+    def _limit_head(self) -> None:
+        """Start the timer if a head is expected, stop it if the head has arrived."""
+        if self.conn.their_state is not h11.IDLE:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(_HEAD_SECONDS, self.transport.close)
 
     def connection_made(self, transport: Any) -> None:
         """Begin a connection."""
         super().connection_made(transport)
+        self._limit_head()
         secure = transport.get_extra_info("ssl_object")
         der = secure.getpeercert(binary_form=True) if secure is not None else None
         if der:
@@ -124,7 +152,7 @@ class WebServer:
         )
         config = uvicorn.Config(
             app.asgi(),
-            http=CertificateProtocol,
+            http=ViewProtocol,
             ws="wsproto",
             log_config=None,
             access_log=False,
@@ -133,7 +161,7 @@ class WebServer:
             lifespan="off",
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=_GRACE,
-            ws_max_size=_MAX_MESSAGE,
+            ws_max_size=MAX_MESSAGE,
         )
         config.load()
         if self._config.tls is not None:

@@ -86,9 +86,9 @@ class Sessions:
         :raises Conflict: when there are too many sessions of other users.
         """
         self.expire()
-        mine = [key for key, other in self._sessions.items() if _same(other.user, user)]
-        if len(mine) >= MAX_SESSIONS_OF_USER:
-            self._end(min(mine, key=lambda key: self._sessions[key].used))
+        own = [key for key, other in self._sessions.items() if _same(other.user, user)]
+        if len(own) >= MAX_SESSIONS_OF_USER:
+            self._end(min(own, key=lambda key: self._sessions[key].used))
         elif len(self._sessions) >= MAX_SESSIONS:
             raise Conflict("too many sessions are open", hint="try again later")
         identifier = secrets.token_urlsafe(32)
