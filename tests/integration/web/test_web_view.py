@@ -16,7 +16,7 @@ import pytest
 
 from harness.certificates import Authority
 from harness.engine import PrivateEngine
-from harness.web_view import Browser, Rejected, WebView, web_view
+from harness.web_view import Browser, Rejected, WebView, connect, web_view
 
 ALICE, BOB = 54321, 54322  # uids that the host does not have
 
@@ -203,6 +203,27 @@ def test_events_and_logs_share_one_websocket(root: Browser, busybox: str) -> Non
             assert refused["status"] == 400
     finally:
         root.api("DELETE", "/containers/talker?force=1")
+
+
+@pytest.mark.parametrize("message", [[], {"open": "x", "path": "/events"}, {"close": []}, {}])
+def test_a_message_that_no_page_sends_closes_the_socket(root: Browser, message: Any) -> None:
+    with root.socket("/stream") as stream:
+        stream.send(message)
+        with pytest.raises(Rejected, match="1008"):
+            stream.receive()
+
+
+def test_a_connection_without_a_complete_head_is_closed(view: WebView) -> None:
+    complete = f"GET /session HTTP/1.1\r\nHost: {view.address}\r\n\r\n".encode()
+    with connect(view.port) as silent, connect(view.port) as partial, connect(view.port) as used:
+        partial.sendall(complete[:20])
+        used.sendall(complete)
+        assert used.recv(100).startswith(b"HTTP/1.1 200")
+        begun = time.monotonic()
+        for opened in (silent, partial):
+            opened.settimeout(40)
+            assert opened.recv(1) == b""
+        assert time.monotonic() - begun > 10
 
 
 def test_a_terminal_has_a_size_an_input_and_an_exit_code(root: Browser, busybox: str) -> None:
