@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from browser.conftest import NewPage, Watch, show
+from browser.conftest import TIMEOUT, NewPage, Watch, show
+from conftest import load_image
 from harness.engine import PrivateEngine
 from harness.web_view import web_view
 
@@ -192,6 +194,17 @@ def test_files_are_browsed_shown_and_uploaded(
     assert any(entry["Name"] == "ñandú.txt" for entry in reply.json()["Entries"])
 
 
+def test_changes_are_listed_and_their_absence_is_said(
+    page: Page, engine: PrivateEngine, container: str
+) -> None:
+    show(page, f"/containers/{container}?tab=changes")
+    expect(page.locator("main")).to_contain_text("Nothing was changed since its creation")
+    assert engine.cli("jaula", "exec", container, "touch", "/made").returncode == 0
+    show(page, f"/containers/{container}?tab=inspect")
+    show(page, f"/containers/{container}?tab=changes")
+    expect(page.locator("tbody tr", has_text="/made")).to_contain_text("added")
+
+
 def test_a_build_shows_its_progress(page: Page, busybox: str) -> None:
     show(page, "/builds")
     page.fill("textarea >> nth=0", "FROM busybox\nRUN echo built-in-a-browser > /x\n")
@@ -226,7 +239,8 @@ def test_networks_volumes_and_secrets_are_made_and_removed(page: Page) -> None:
 def test_hostile_texts_are_text(
     page: Page, engine: PrivateEngine, busybox: str, watches: dict[Page, Watch]
 ) -> None:
-    watches[page].allowed = ["status of 400"]  # the name of an image that cannot exist
+    # The name of an image that cannot exist; at the end the container of the page is removed.
+    watches[page].allowed = ["status of 400", "status of 404"]
     output = f"{HOSTILE}\n\x1b]0;{HOSTILE}\x07\x1b[31m{HOSTILE}\x1b[0m\u202e\n"
     body = {
         "Image": busybox,
@@ -297,6 +311,55 @@ def test_a_page_continues_after_a_restart_of_the_view(
         expect(page.locator("tbody tr", has_text="after")).to_be_visible()
         page.reload()
         expect(page.locator("tbody tr", has_text="after")).to_be_visible()
+
+
+def test_output_continues_after_a_restart_of_the_view(
+    new_engine: Callable[..., PrivateEngine], new_page: NewPage, watches: dict[Page, Watch]
+) -> None:
+    engine = new_engine()
+    load_image(engine, "busybox")
+    program = "i=0; while :; do echo line $i; i=$((i+1)); sleep 1; done"
+    words = ("--name", "talker", "--stop-timeout", "0", "busybox", "sh", "-c", program)
+    assert engine.cli("jaula", "run", "-d", *words).returncode == 0
+    with web_view(engine) as own:
+        page = new_page(of=own)
+        watches[page].allowed = ["ERR_CONNECTION_REFUSED"]
+        show(page, "/containers/talker?tab=logs")
+        expect(page.locator(".log .line").first).to_be_visible()
+        own.end()
+        expect(page.locator(".error-box")).to_be_visible()
+        own.start()
+        expect(page.locator(".error-box")).to_have_count(0)
+        last = page.locator(".log .line").last
+        before = last.inner_text()
+        expect(last).not_to_have_text(before)
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/ui.js", "/static/style.css", "/static/pages/volumes.js", "/api/volumes"]
+)
+def test_a_request_that_fails_on_the_way_is_sent_again(
+    page: Page, watches: dict[Page, Watch], path: str
+) -> None:
+    """Chromium fails requests when an interface of the host changes, as at a start."""
+    watches[page].allowed = ["ERR_FAILED"]
+    failed: list[str] = []
+
+    def fail_once(route: Route) -> None:
+        if failed:
+            route.continue_()
+        else:
+            failed.append(route.request.url)
+            route.abort("failed")
+
+    page.route(lambda url: urlsplit(url).path == path, fail_once)
+    page.goto(page.url.partition("#")[0] + "#/volumes")
+    page.reload()
+    expect(page.locator("main h1")).to_have_text("Volumes")
+    expect(page.locator("main .loading")).to_have_count(0, timeout=TIMEOUT)
+    assert failed
+    assert page.locator(".error-box").count() == 0
+    assert page.evaluate("getComputedStyle(document.body).margin") == "0px"
 
 
 def test_keys_lead_to_pages_and_are_listed(page: Page) -> None:

@@ -73,6 +73,66 @@ def test_every_text_is_in_english_and_in_spanish_with_the_same_values(static: Pa
     assert set(found["nav"]) <= shell["en"].keys()
 
 
+# Keys that a template makes. A prefix here stands for all of its keys.
+MADE = (
+    *("audit.state.", "builds.running", "builds.done", "builds.failed", "container.change."),
+    *("container.layer.", "container.tab.", "create.group.", "images.space.", "images.tab."),
+    *("layer.", "live.", "map.filter.", "map.group.", "map.standing.", "map.view.", "nav.group."),
+    *("secrets.tab.", "state.", "verdict."),
+    *("audit.containers", "audit.engine", "audit.images", "audit.host"),
+    *("projects.project", "projects.pod", "projects.kubelet"),
+    *("projects.start", "projects.stop", "projects.restart", "projects.remove"),
+    *("reach.yes", "reach.no", "reach.ports", "reach.list", "reach.rules"),
+    *("stats.name", "stats.network", "stats.pressure"),
+)
+
+
+def test_every_text_is_used_and_every_used_text_exists() -> None:
+    files = [p for p in DIRECTORY.rglob("*.js") if "vendor" not in p.parts]
+    source = "\n".join(path.read_text() for path in files)
+    source = re.sub(r"^ *//.*$", "", source, flags=re.MULTILINE)
+    defined = set(re.findall(r"'([a-z]\w*\.[\w.-]+)': ?[\['\"]", source))
+    used = set(re.findall(r"['\"`]([a-z]\w*\.[\w.-]+)['\"`](?!: ?[\['\"])", source))
+    assert {key for key in defined - used if not key.startswith(MADE)} == set()
+    called = set(re.findall(r"\bt\('([\w.-]+)'", source))
+    assert {key for key in called - defined if "." in key} == set()
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        ("Up Less than a second", "Desde hace 1 segundo"),
+        ("Up About a minute (Paused)", "Desde hace 1 minuto (en pausa)"),
+        ("Up 2 hours (health: starting)", "Desde hace 2 horas (prueba de salud: empezando)"),
+        ("Exited (137) About an hour ago", "Terminado (137) hace 1 hora"),
+        ("Restarting (-1) 3 seconds ago", "Reiniciando (-1) hace 3 segundos"),
+        ("Created", "creado"),
+        ("Removal In Progress", "Removal In Progress"),
+        ("Up <b>2</b> hours", "Up <b>2</b> hours"),
+    ],
+)
+def test_the_status_of_a_container_is_in_the_language_in_use(
+    static: Path, status: str, text: str
+) -> None:
+    program = f"""
+    const {{statusText}} = await import('./format.js');
+    document.documentElement.lang = 'es';
+    const spanish = statusText({json.dumps(status)});
+    document.documentElement.lang = 'en';
+    print([spanish, statusText('Up 2 hours (healthy)')]);
+    """
+    assert node(static, program) == [text, "Up 2 hours (healthy)"]
+
+
+def test_an_address_that_is_not_encoded_correctly_is_no_page(static: Path) -> None:
+    program = """
+    const {match} = await import('./router.js');
+    print([match('/images/:name*', '/images/%'), match('/containers/:id', '/containers/%E0%A4%A'),
+      match('/images/:name*', '/images/a%2Fb/c').name, match('/containers/:id', '/containers/')]);
+    """
+    assert node(static, program) == [None, None, "a/b/c", None]
+
+
 def test_a_command_line_and_the_form_are_the_same_request(static: Path) -> None:
     line = (
         "docker run -it --rm --name web -p 127.0.0.1:8080-8081:80-81/udp -m 64m --cpus=1.5"

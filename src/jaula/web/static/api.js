@@ -3,12 +3,18 @@
 //   await get('/containers/json?all=1')            a JSON document; throws ApiError
 //   await send('POST', '/containers/x/start')      a request that changes something
 //   for await (const line of lines('POST', path))  JSON lines of a long request (pull, build)
+//   await download(href, name)                     saves a file, or throws the engine's error
 //   const close = stream(path, {head, data, end})  an open-ended GET (logs, stats)
 //   const off = onEvent(types, event => ...)       events of the engine, by type; [] for all
 //   const off = onState(state => ...)              'up', 'down', 'out' (logged out)
 
+import {t} from './i18n.js';
+
 const API = '/api';
 const RETRY = 1000; // ms
+const REFUSED_RETRY = 30000; // ms
+const TRIES = 3; // of a request that only reads
+const TRY_RETRY = 400; // ms
 let csrf = '';
 let state = 'connecting';
 let socket = null;
@@ -54,6 +60,35 @@ async function failure(response) {
   return new ApiError(response.status, message);
 }
 
+const pause = time => new Promise(resolve => setTimeout(resolve, time));
+
+// Fetches, and reads again what failed on the way. Chromium aborts requests when an interface of the
+// host changes (ERR_NETWORK_CHANGED), as at the start of a container on the host of the browser.
+async function fetchAgain(path, options) {
+  for (let left = options.method === 'GET' ? TRIES : 1; ; ) {
+    try {
+      return await fetch(path, options);
+    } catch (error) {
+      left -= 1;
+      if (error.name === 'AbortError' || !left) throw error;
+      await pause(TRY_RETRY);
+    }
+  }
+}
+
+// Imports a module, again if it could not be fetched.
+export async function load(importModule) {
+  for (let left = TRIES; ; ) {
+    try {
+      return await importModule();
+    } catch (error) {
+      left -= 1;
+      if (!(error instanceof TypeError) || !left) throw error;
+      await pause(TRY_RETRY);
+    }
+  }
+}
+
 async function request(method, path, {body, headers = {}, signal} = {}) {
   const all = {...headers};
   if (method !== 'GET' && method !== 'HEAD') all['X-CSRF-Token'] = csrf;
@@ -64,11 +99,11 @@ async function request(method, path, {body, headers = {}, signal} = {}) {
   }
   let response;
   try {
-    response = await fetch(path, {method, body: data, headers: all, signal, redirect: 'error'});
+    response = await fetchAgain(path, {method, body: data, headers: all, signal, redirect: 'error'});
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     setState('down');
-    throw new ApiError(0, 'the web view does not answer');
+    throw new ApiError(0, t('error.view'));
   }
   if (!response.ok) throw await failure(response);
   return response;
@@ -85,10 +120,6 @@ export async function get(path, options) {
   return (await request('GET', API + path, options)).json();
 }
 
-export async function head(path) {
-  return (await request('HEAD', API + path)).headers;
-}
-
 export async function send(method, path, body, options = {}) {
   const response = await request(method, API + path, {body, ...options});
   const text = await response.text();
@@ -98,6 +129,37 @@ export async function send(method, path, body, options = {}) {
   } catch {
     return text;
   }
+}
+
+// Returns the body of an answer as it is.
+export async function sendForText(method, path, body, options = {}) {
+  return (await request(method, API + path, {body, ...options})).text();
+}
+
+// Saves what a GET of this view answers as a file. A link shows no error, so a first request asks
+// for the head only.
+export async function download(href, name) {
+  const abort = new AbortController();
+  await request('GET', href, {signal: abort.signal});
+  abort.abort();
+  const link = document.createElement('a');
+  link.href = href;
+  link.download = name;
+  link.click();
+}
+
+// Returns the beginning of a file of this view as text, at most 'limit' bytes.
+export async function beginning(href, limit, signal) {
+  const reader = (await request('GET', href, {signal})).body.getReader();
+  const parts = [];
+  for (let size = 0; size < limit;) {
+    const {done, value} = await reader.read();
+    if (done) break;
+    parts.push(value);
+    size += value.length;
+  }
+  reader.cancel().catch(() => {}); // the rest is not needed, and may have ended
+  return new Blob(parts).slice(0, limit).text();
 }
 
 // The JSON documents of an answer that arrives over time. An "error" among them is thrown.
@@ -127,20 +189,20 @@ export async function* lines(method, path, options = {}) {
 
 function connect() {
   if (socket && socket.readyState <= WebSocket.OPEN) return opened;
-  const mine = new WebSocket(`${location.origin.replace(/^http/, 'ws')}/stream`);
-  mine.binaryType = 'arraybuffer';
-  socket = mine;
+  const opening = new WebSocket(`${location.origin.replace(/^http/, 'ws')}/stream`);
+  opening.binaryType = 'arraybuffer';
+  socket = opening;
   opened = new Promise((resolve, reject) => {
-    mine.onopen = resolve;
-    mine.onclose = event => {
-      reject(new ApiError(0, 'the web view does not answer'));
+    opening.onopen = resolve;
+    opening.onclose = event => {
+      reject(new ApiError(0, t('error.view')));
       if (event.code === 4401) setState('out');
-      const lost = [...streams.values()].filter(entry => entry.socket === mine);
-      for (const entry of lost) finish(entry, 'the web view ended the connection');
+      const lost = [...streams.values()].filter(entry => entry.socket === opening);
+      for (const entry of lost) finish(entry, t('error.view'));
     };
   });
   opened.catch(() => {});
-  mine.onmessage = event => {
+  opening.onmessage = event => {
     if (typeof event.data === 'string') {
       const message = JSON.parse(event.data);
       const entry = streams.get(message.id);
@@ -227,10 +289,10 @@ export function followEvents() {
           if (!types.length || types.includes(event.Type)) listener(event);
       },
       end(error) {
+        const refused = error?.status === 403; // the engine answers, but not with its events
         if (error?.status === 401 || state === 'out') setState('out');
-        else if (error?.status === 403) setState('up');
-        else setState('down');
-        setTimeout(again, RETRY);
+        else setState(refused ? 'up' : 'down');
+        setTimeout(again, refused ? REFUSED_RETRY : RETRY);
       },
     });
   };

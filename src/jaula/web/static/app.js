@@ -26,15 +26,16 @@
 // * ./router.js: current(), go(path), setQuery({...}), path('containers', id).
 // * ./format.js: bytes, ago, date, number, shortId, containerName, shellWord.
 // * style.css: the tokens at its head (--accent, --holds, --relaxed, --fails, --space-1 to 7,
-//   --text-1 to 7, --radius) and classes of the parts above. A page adds pages/NAME.css with
-//   useStyle('pages/NAME.css') if it needs more. No style attribute and no inline script: the CSP
+//   --text-1 to 7, --radius) and classes of the parts above. A page that needs more has a sheet
+//   pages/NAME.css, and awaits style('pages/NAME.css') of ./styles.js, so that nothing moves. No style attribute and no inline script: the CSP
 //   forbids them; node.style.setProperty() in a ref is allowed.
 // * Texts of the engine and of containers are hostile: render them as text (html`${x}`) only. There
 //   is no innerHTML: Trusted Types forbid it.
-// * ./shortcuts.js: useStyle(name), and shortcut(keys, word, run): a key of the page, listed by '?'. Returns a function that removes it.
+// * ./shortcuts.js: shortcut(keys, word, run), a key of the page, listed by '?'. Returns a function
+//   that removes it.
 
-import {html, render, useEffect, useRef, useState, Dialog, Dialogs, Toasts, Cell, icon, useConnection, ErrorBox} from './ui.js';
-import {get, setToken, view, loggedIn, onState} from './api.js';
+import {html, render, useEffect, useRef, useState, Dialog, Dialogs, PageHead, Toasts, Cell, icon, attempt, useConnection, ErrorBox} from './ui.js';
+import {get, load, setToken, view, loggedIn, onState} from './api.js';
 import {addWords, language, setLanguage, t, LANGUAGES} from './i18n.js';
 import {current, go, match} from './router.js';
 import {GROUPS, HOME, PAGES} from './pages/index.js';
@@ -124,7 +125,7 @@ function Page({address}) {
   useEffect(() => {
     setError(null);
     if (!found || loaded.has(key)) return;
-    found.entry.load().then(
+    load(found.entry.load).then(
       ({page}) => {
         addWords(page.words || {});
         loaded.set(key, page);
@@ -145,8 +146,8 @@ function Page({address}) {
     }
     Page.first = false;
   }, [address.path, !!shown]);
-  if (!found) return html`<header class="page-head"><h1>${t('error.noPage')}</h1></header>`;
-  if (error) return html`<${ErrorBox} error=${error} />`;
+  if (!found) return html`<${PageHead} title=${t('error.noPage')} /><p><a href="#/">${t('nav.home')}</a></p>`;
+  if (error) return html`<${PageHead} title=${t('error.page')}><button onClick=${() => location.reload()}>${t('action.reload')}</button><//><${ErrorBox} error=${error} />`;
   if (!shown) return html`<div class="loading" aria-busy="true"></div>`;
   return html`<${shown.View} key=${`${key} ${Object.values(found.parameters)}`} ...${found.parameters} query=${address.query} />`;
 }
@@ -213,8 +214,7 @@ function Shell({session}) {
       <button class="ghost" aria-label=${t('theme')} title=${t('theme')} onClick=${toggleTheme}>${icon('theme')}</button>
       <span class="user" title=${t('login.by', {method: session.method})}>${session.user}</span>
       <button class="ghost" aria-label=${t('login.out')} title=${t('login.out')} onClick=${async () => {
-        await view('POST', '/logout').catch(() => {});
-        location.replace('/');
+        if (await attempt(() => view('POST', '/logout'))) location.replace('/');
       }}>${icon('logout')}</button>
     </header>
     ${connection === 'down' && html`<div class="down" role="alert"><${Cell} size=${20} layers=${['fails', 'fails']} core="off" /> ${t('live.downLong')}</div>`}
@@ -228,13 +228,19 @@ function Shell({session}) {
 
 function App({first}) {
   const [session, setSession] = useState(first.session);
+  const [methods, setMethods] = useState(first.methods);
   const connection = useConnection();
   useEffect(() => {
-    if (connection === 'out') setSession(null);
+    if (connection !== 'out') return;
+    setSession(null);
+    readSession().then(document_ => setMethods(document_.methods), () => {});
   }, [connection]);
-  if (!session) return html`<${Login} methods=${first.methods} error=${first.error || (first.session && {message: t('login.ended')})} />`;
+  if (!session) return html`<${Login} methods=${methods} error=${first.error || (first.session && {message: t('login.ended')})} />`;
   return html`<${Shell} session=${session} />`;
 }
+
+// Returns the session of this browser, or the ways to log in. Throws an ApiError.
+const readSession = () => view('GET', '/session');
 
 // The code of a one-time link is in the fragment, so it is in no log and no referrer.
 async function begin() {
@@ -246,15 +252,19 @@ async function begin() {
   } catch (error) {
     first.error = error;
   }
-  const response = await fetch('/session').catch(() => null);
-  const document_ = response ? await response.json() : {};
-  if (document_.csrf) {
-    first.session = document_;
-    first.error = null;
-    setToken(document_.csrf);
-    loggedIn();
-  } else first.methods = document_.methods;
+  try {
+    const document_ = await readSession();
+    if (document_.csrf) {
+      first.session = document_;
+      first.error = null;
+      setToken(document_.csrf);
+      loggedIn();
+    } else first.methods = document_.methods;
+  } catch (error) {
+    first.error ||= error;
+  }
   render(html`<${App} first=${first} />`, document.getElementById('app'));
+  sessionStorage.removeItem('jaula.reloads');
 }
 
 shortcut('n', 'nav.create', () => go('/create'));

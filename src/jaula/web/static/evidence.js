@@ -39,8 +39,9 @@ function Row({ row, check }) {
 /** The changed files of the container's writable layer, in numbers. */
 function Files({ id }) {
   const [changes, setChanges] = useState(null);
-  useEffect(() => { get(`/containers/${id}/changes`).then(setChanges, () => setChanges([])); }, [id]);
-  if (!changes?.length) return null;
+  const [error, setError] = useState(null);
+  useEffect(() => { get(`/containers/${id}/changes`).then(setChanges, setError); }, [id]);
+  if (!changes?.length) return html`<${ErrorBox} error=${error} />`;
   const kinds = [0, 0, 0];
   for (const each of changes) kinds[each.Kind] += 1;
   return html`<details class="changed-files"><summary>${t('evidence.files', { added: kinds[1], changed: kinds[0], removed: kinds[2] })}</summary>

@@ -1,5 +1,5 @@
 // Values as text for people. Every function returns a string.
-import {language} from './i18n.js';
+import {language, t} from './i18n.js';
 
 export const shortId = id => String(id || '').replace(/^sha256:/, '').slice(0, 12);
 
@@ -45,6 +45,21 @@ export function date(time) {
   const then = typeof time === 'number' ? new Date(time * 1000) : new Date(time);
   if (Number.isNaN(then.getTime()) || then.getTime() <= 0) return '–';
   return new Intl.DateTimeFormat(language(), {dateStyle: 'medium', timeStyle: 'medium'}).format(then);
+}
+
+const UNIT = /^(?:(\d+)|About an?|Less than a) (second|minute|hour|day|week|month|year)s?$/;
+const STATUS = /^(?:(Up)|(Exited|Restarting) \((-?\d+)\)) (.+?)(?: ago)?(?: \((Paused|healthy|unhealthy|health: starting)\))?$/;
+
+// The status of a container ('Up 2 minutes (healthy)') in the language in use. Texts that are not
+// known stay as they are. Source: moby, container/state.go.
+export function statusText(status) {
+  const [, up, ended, code, span, note] = STATUS.exec(status) || [];
+  const [, count, unit] = UNIT.exec(span || '') || [];
+  if (!unit) return status === 'Created' ? t('state.created') : status;
+  const time = new Intl.NumberFormat(language(), {style: 'unit', unit, unitDisplay: 'long'}).format(Number(count || 1));
+  const text = t(up ? 'status.up' : ended === 'Exited' ? 'status.exited' : 'status.restarting', {code, time});
+  const notes = {Paused: 'status.paused', healthy: 'status.healthy', unhealthy: 'status.unhealthy', 'health: starting': 'status.starting'};
+  return note ? `${text} (${t(notes[note])})` : text;
 }
 
 // A name of a container without its slash.

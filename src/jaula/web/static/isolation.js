@@ -44,7 +44,7 @@ const paths = new Map();
  * Return the paths of the shells of a container by verdict, in a square of 100 units.
  *
  * A layer that holds is a closed line. One that is relaxed has a gap, one that fails is broken at
- * two places, one that is unknown is drawn in pieces: the verdict can be told without colours.
+ * two places, one that is unknown is drawn in pieces: the verdict is visible without colours.
  */
 export function shells(layers) {
   const key = shellKey(layers);

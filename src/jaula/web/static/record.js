@@ -9,7 +9,12 @@ const HIDDEN = new Set(['n', 'prev', 'type', 'kind', 'program', 'count', 'first'
  * Throws an Error if the text is not a record.
  */
 export function parseRecord(text) {
-  const lines = text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  let lines;
+  try {
+    lines = text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
+  } catch {
+    throw new Error('the file is not a record: a line is not a JSON document');
+  }
   if (lines[0]?.type !== 'header') throw new Error('the file is not a record: its first line is not a header');
   const record = { header: lines[0], programs: new Map(), entries: new Map(), end: null, lines };
   for (const line of lines) {

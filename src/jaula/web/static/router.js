@@ -21,28 +21,34 @@ export function setQuery(changes) {
   dispatchEvent(new HashChangeEvent('hashchange'));
 }
 
-// Returns the parameters of a path, null if it does not match. ':id' is one part, ':name*' the rest.
+// Returns the parameters of a path, null if it does not match or is not encoded correctly. ':id' is
+// one part, ':name*' the rest.
 export function match(pattern, path) {
+  try {
+    return parameters(pattern, path);
+  } catch (error) {
+    if (error instanceof URIError) return null;
+    throw error;
+  }
+}
+
+function parameters(pattern, path) {
   const words = pattern.split('/');
   const given = path.split('/');
-  const parameters = {};
+  const found = {};
   for (let i = 0; i < words.length; i++) {
     const part = words[i];
     if (part.endsWith('*')) {
-      parameters[part.slice(1, -1)] = given.slice(i).map(decodeURIComponent).join('/');
-      return given.length > i ? parameters : null;
+      found[part.slice(1, -1)] = given.slice(i).map(decodeURIComponent).join('/');
+      return given.length > i ? found : null;
     }
     if (given[i] === undefined) return null;
     if (part.startsWith(':')) {
       if (!given[i]) return null;
-      try {
-        parameters[part.slice(1)] = decodeURIComponent(given[i]);
-      } catch {
-        return null;
-      }
+      found[part.slice(1)] = decodeURIComponent(given[i]);
     } else if (part !== given[i]) return null;
   }
-  return given.length === words.length ? parameters : null;
+  return given.length === words.length ? found : null;
 }
 
 export const path = (...parts) => `#/${parts.map(encodeURIComponent).join('/')}`;

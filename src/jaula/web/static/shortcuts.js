@@ -9,15 +9,3 @@ export function shortcut(keys, word, run) {
   all.add(entry);
   return () => all.delete(entry);
 }
-
-const styles = new Map();
-
-// Loads a style sheet of a page, once.
-export function useStyle(name) {
-  if (styles.has(name)) return;
-  const link = document.createElement('link');
-  link.rel = 'stylesheet';
-  link.href = `/static/${name}`;
-  styles.set(name, link);
-  document.head.append(link);
-}

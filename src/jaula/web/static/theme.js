@@ -1,4 +1,5 @@
-// Sets theme and language before the first paint.
+// Sets theme and language before the first paint, and loads the document again if a script or style
+// sheet could not be fetched: Chromium aborts requests when an interface of the host changes.
 (() => {
   const root = document.documentElement;
   const stored = localStorage.getItem('jaula.theme');
@@ -6,4 +7,14 @@
   root.dataset.theme = stored === 'dark' || stored === 'light' ? stored : dark ? 'dark' : 'light';
   const language = localStorage.getItem('jaula.language') || navigator.language || 'en';
   root.lang = language.startsWith('es') ? 'es' : 'en';
+
+  const RELOADS = 3;
+  const WAIT = 500; // ms
+  addEventListener('error', ({target}) => {
+    const needed = target instanceof HTMLScriptElement || (target instanceof HTMLLinkElement && target.rel === 'stylesheet');
+    const reloads = Number(sessionStorage.getItem('jaula.reloads'));
+    if (!needed || document.querySelector('.shell, .login') || reloads >= RELOADS) return;
+    sessionStorage.setItem('jaula.reloads', String(reloads + 1));
+    setTimeout(() => location.reload(), WAIT);
+  }, true);
 })();

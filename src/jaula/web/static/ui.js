@@ -261,7 +261,13 @@ export function Copy({text, label}) {
   const [done, setDone] = useState(false);
   return html`<button class="ghost small copy" aria-label=${label || t('action.copy')} title=${label || t('action.copy')} onClick=${async event => {
     event.preventDefault();
-    await navigator.clipboard?.writeText(text).then(() => setDone(true), () => toast(t('error.copy'), 'error'));
+    try {
+      await navigator.clipboard.writeText(text); // absent without TLS, except on loopback
+    } catch {
+      toast(t('error.copy'), 'error');
+      return;
+    }
+    setDone(true);
     setTimeout(() => setDone(false), 1500);
   }}>${icon(done ? 'audit' : 'copy', 14)}</button>`;
 }
@@ -348,16 +354,20 @@ export function Menu({items, label, iconName = 'more', text}) {
 
 // Tabs that live in the address: items are {id, text, icon}.
 export function Tabs({items, current, href, label}) {
-  return html`<nav class="tabs" aria-label=${label}>${items.map(item => html`<a href=${href(item.id)} aria-current=${item.id === current ? 'page' : undefined}>${item.icon && icon(item.icon, 16)}<span>${item.text}</span></a>`)}</nav>`;
+  const nav = useRef();
+  useEffect(() => nav.current.querySelector('[aria-current]')?.scrollIntoView({block: 'nearest', inline: 'center'}), [current]);
+  return html`<nav class="tabs" aria-label=${label} ref=${nav}>${items.map(item => html`<a href=${href(item.id)} aria-current=${item.id === current ? 'page' : undefined}>${item.icon && icon(item.icon, 16)}<span>${item.text}</span></a>`)}</nav>`;
 }
 
 export function Card({title, children, actions, className = ''}) {
   return html`<section class="card ${className}">${title && html`<header><h2>${title}</h2><div>${actions}</div></header>`}${children}</section>`;
 }
 
-// A list of terms: rows are [term, value]; a value of null or '' is left out.
+const isAbsent = value => value === null || value === undefined || value === '' || value === false || (Array.isArray(value) && !value.length);
+
+// A list of terms: rows are [term, value]; an absent or empty value is left out.
 export function Facts({rows}) {
-  return html`<dl class="facts">${rows.filter(([, value]) => value !== null && value !== undefined && value !== '' && value !== false).map(([term, value]) => html`<div><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>`;
+  return html`<dl class="facts">${rows.filter(([, value]) => !isAbsent(value)).map(([term, value]) => html`<div><dt>${term}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
 export function Bar({value, limit, label, kind = ''}) {

@@ -27,7 +27,7 @@ function Control({ control }) {
   const open = control.state === 'fail' || control.state === 'unknown';
   const shown = control.findings.filter((each) => each.state === control.state).slice(0, 50);
   return html`<details class="audit-control ${KINDS[control.state]}" open=${open && control.findings.length < 6}>
-    <summary><span class="word ${KINDS[control.state]}">${t(`audit.state.${control.state}`)}</span> <span class="mono soft">${control.id}</span> ${control.title}
+    <summary><span class="word ${KINDS[control.state]}">${t(`audit.state.${control.state}`)}</span> <span class="mono soft">${control.id}</span> ${control.title}${' '}
       <span class="soft count">${control.findings.length || ''}</span></summary>
     <ul>${shown.map((each) => html`<li><b>${each.subject}</b> ${each.evidence}${each.remediation ? html`<br /><span class="soft">→ ${each.remediation}</span>` : null}${each.note ? html`<br /><span class="soft">${each.note}</span>` : null}</li>`)}</ul></details>`;
 }

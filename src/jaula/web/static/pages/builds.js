@@ -5,7 +5,9 @@ import {t} from '../i18n.js';
 import {ago} from '../format.js';
 import {archive} from './container/tar.js';
 import {ansiParts} from './container/output.js';
-import {useStyle} from '../shortcuts.js';
+import {style} from '../styles.js';
+
+await Promise.all([style('pages/container.css'), style('pages/builds.css')]);
 
 const MAX_LINES = 5000;
 
@@ -122,8 +124,6 @@ function Output({build}) {
 }
 
 function View() {
-  useStyle('pages/container.css');
-  useStyle('pages/builds.css');
   const [tag, setTag] = useState('');
   const [dockerfile, setDockerfile] = useState(EXAMPLE);
   const [target, setTarget] = useState('');

@@ -8,7 +8,9 @@ import {containerActions, addContainerWords} from './containers.js';
 import {Logs} from './container/logs.js';
 import {Terminals} from './container/terminal.js';
 import {Files} from './container/files.js';
-import {useStyle} from '../shortcuts.js';
+import {style} from '../styles.js';
+
+await style('pages/container.css');
 
 const words = {
   en: {
@@ -49,7 +51,6 @@ const words = {
     'container.pids': 'Processes',
     'container.unlimited': 'no limit',
     'container.networks': 'Networks',
-    'container.address': 'Address',
     'container.ports': 'Published ports',
     'container.mounts': 'Mounts',
     'container.readonly': 'read-only',
@@ -121,7 +122,6 @@ const words = {
     'container.pids': 'Procesos',
     'container.unlimited': 'sin límite',
     'container.networks': 'Redes',
-    'container.address': 'Dirección',
     'container.ports': 'Puertos publicados',
     'container.mounts': 'Montajes',
     'container.readonly': 'solo lectura',
@@ -262,21 +262,22 @@ function Overview({inspect}) {
 function Processes({id, running}) {
   const {data, error} = useQuery(running ? `/containers/${encodeURIComponent(id)}/top` : null, {every: 3000});
   if (!running) return html`<${Empty} title=${t('container.notRunning')} mark=${false} />`;
-  const columns = (data?.Titles || []).map((title, i) => ({key: title, title, sort: row => row[i], render: row => html`<span class="mono small">${row[i]}</span>`, hide: i > 2 && i < data.Titles.length - 1 ? 'phone' : ''}));
+  const columns = (data?.Titles || []).map((title, i) => ({key: title, title, sort: row => row[i], render: row => html`<span class="mono small ${i < data.Titles.length - 1 ? 'nowrap' : ''}">${row[i]}</span>`, hide: i > 2 && i < data.Titles.length - 1 ? 'phone' : ''}));
+  if (!data && !error) return html`<div class="loading"></div>`;
   return html`<${ErrorBox} error=${error} /><${Table} label=${t('container.tab.processes')} columns=${columns} rows=${data?.Processes || []} rowKey=${row => row.join(' ')} />`;
 }
 
 function Changes({id}) {
-  const {data, error} = useQuery(`/containers/${encodeURIComponent(id)}/changes`);
-  const rows = data || [];
-  return html`<${ErrorBox} error=${error} /><${Table} label=${t('container.changes')} rows=${rows.slice(0, 2000)} rowKey=${row => row.Path} empty=${data && html`<${Empty} title=${t('container.noChanges')} mark=${false} />`} columns=${[
+  const {data, error, loading} = useQuery(`/containers/${encodeURIComponent(id)}/changes`);
+  const rows = data || []; // null for none, as in Docker's API
+  if (loading) return html`<div class="loading"></div>`;
+  return html`<${ErrorBox} error=${error} /><${Table} label=${t('container.changes')} rows=${rows.slice(0, 2000)} rowKey=${row => row.Path} empty=${!error && html`<${Empty} title=${t('container.noChanges')} mark=${false} />`} columns=${[
     {key: 'kind', title: '', render: row => html`<${Badge} kind=${['plain', 'holds', 'fails'][row.Kind]}>${t(`container.change.${row.Kind}`)}<//>`},
     {key: 'path', title: t('container.changes'), sort: row => row.Path, render: row => html`<code>${row.Path}</code>`},
   ]} />`;
 }
 
 function View({id, query}) {
-  useStyle('pages/container.css');
   const {data, error} = useQuery(`/containers/${encodeURIComponent(id)}/json`, {types: ['container'], every: 30000});
   const tab = TABS.some(([name]) => name === query.get('tab')) ? query.get('tab') : 'overview';
   const back = {href: '#/containers', text: t('containers.title')};

@@ -1,9 +1,9 @@
 // The list of containers, and the actions on them.
-import {html, useState, useMemo, useQuery, PageHead, Table, Search, StateBadge, Badge, Empty, ErrorBox, Menu, Cell, Id, confirm, attempt, icon, useStored} from '../ui.js';
+import {html, useState, useMemo, useQuery, PageHead, Table, Search, StateBadge, Badge, Empty, ErrorBox, Menu, Cell, Id, confirm, attempt, toast, icon, useStored} from '../ui.js';
 import {send} from '../api.js';
 import {t} from '../i18n.js';
 import {go} from '../router.js';
-import {ago, containerName} from '../format.js';
+import {ago, containerName, statusText} from '../format.js';
 import {podOf, projectOf} from '../groups.js';
 
 const words = {
@@ -140,7 +140,7 @@ function View() {
   const columns = [
     {key: 'name', title: t('containers.name'), sort: row => row.name, render: row => html`<span class="row name-cell"><${Cell} size=${24} layers=${['edge', 'edge']} core=${CORE[row.state] || 'off'} /><span><a class="name" href=${`#/containers/${row.id}`}>${row.name}</a><br /><${Id} value=${row.id} /></span></span>`},
     {key: 'image', title: t('containers.image'), sort: row => row.image, render: row => row.image, hide: 'phone'},
-    {key: 'state', title: t('containers.state'), sort: row => row.state, render: row => html`<${StateBadge} state=${row.state} /><br /><span class="small faint">${row.status}</span>`},
+    {key: 'state', title: t('containers.state'), sort: row => row.state, render: row => html`<${StateBadge} state=${row.state} /><br /><span class="small faint">${statusText(row.status)}</span>`},
     {key: 'ports', title: t('containers.ports'), hide: 'phone', render: row => row.ports.map(port => html`<${Badge}>${port}<//> `)},
     {key: 'project', title: t('containers.project'), hide: 'phone', sort: row => row.project, render: row => row.project && html`<a href="#/projects"><${Badge}>${row.project}<//></a>`},
     {key: 'created', title: t('containers.created'), hide: 'phone', align: 'right', sort: row => -row.created, render: row => html`<span class="soft small">${ago(row.created)}</span>`},
@@ -163,8 +163,8 @@ function View() {
         if (await confirm({title: t('containers.pruneTitle'), text: t('containers.removeText'), danger: true, action: t('action.prune')}))
           await attempt(async () => {
             const report = await send('POST', '/containers/prune');
-            return report;
-          }, t('containers.pruned', {count: rows.filter(row => row.state === 'exited').length}));
+            toast(t('containers.pruned', {count: (report.ContainersDeleted || []).length}));
+          });
       }}>${icon('remove', 16)} ${t('action.prune')}</button>`}
     </div>
     <${Table} label=${t('containers.title')} columns=${columns} rows=${shown} rowKey=${row => row.id} href=${row => `#/containers/${row.id}`} selected=${selected} onSelect=${setSelected}

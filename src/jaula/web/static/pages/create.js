@@ -5,8 +5,10 @@ import {t} from '../i18n.js';
 import {go} from '../router.js';
 import {shellWord, splitWords} from '../words.js';
 import {FLAGS, GROUPS, commandWords, createBody, isSet, parseCommand} from '../run_flags.js';
-import {useStyle} from '../shortcuts.js';
+import {style} from '../styles.js';
 import {Progress, pullWords} from './pull.js';
+
+await style('pages/create.css');
 
 const words = {
   en: {
@@ -89,7 +91,6 @@ function FlagField({flag, value, onChange}) {
 }
 
 function View({query}) {
-  useStyle('pages/create.css');
   const [request, setRequest] = useState({image: query.get('image') || '', command: [], flags: {}});
   const [commandText, setCommandText] = useState('');
   const [line, setLine] = useState(null); // text that is being edited; null: made of the request

@@ -1,8 +1,8 @@
 // Events of the engine, live, with filters.
 
-import { html, PageHead, Search, Empty, useEffect, useRef, useState } from '../ui.js';
+import { html, ErrorBox, PageHead, Search, Empty, useEffect, useRef, useState } from '../ui.js';
 import { lines, onEvent } from '../api.js';
-import { t } from '../i18n.js';
+import { language, t } from '../i18n.js';
 import { style } from '../styles.js';
 import { setQuery } from '../router.js';
 import words from '../i18n/map.js';
@@ -30,6 +30,7 @@ const nano = (event) => event.timeNano ?? event.time * 1e9;
 function EventsPage({ query }) {
   const [events, setEvents] = useState([]);
   const [paused, setPaused] = useState(false);
+  const [error, setError] = useState(null);
   const waiting = useRef([]);
   const pending = useRef([]);
   const frame = useRef(0);
@@ -62,7 +63,9 @@ function EventsPage({ query }) {
       const found = [];
       try {
         for await (const event of lines('GET', `/events?since=${now - RECENT}&until=${now}`)) found.unshift(event);
-      } catch { /* the live events follow anyway */ }
+      } catch (failure) {
+        if (!ended) setError(failure);
+      }
       if (!ended) merge(found);
     })();
     return () => { ended = true; off(); clearTimeout(frame.current); };
@@ -81,6 +84,7 @@ function EventsPage({ query }) {
       <${Search} value=${text} label=${t('events.text')} onInput=${(value) => setQuery({ q: value })} />
       <button type="button" aria-pressed=${paused} onClick=${() => (paused ? resume() : setPaused(true))}>${paused ? t('events.resume') : t('events.pause')}</button>
       <button type="button" class="ghost" onClick=${() => setEvents([])}>${t('events.clear')}</button><//>
+    <${ErrorBox} error=${error} />
     ${shown.length ? html`<p class="soft">${t('events.count', { count: shown.length })}${waiting.current.length ? `, ${t('events.new', { count: waiting.current.length })}` : ''}</p>
     <div class="table-frame"><table class="events" aria-label=${t('events.title')}><thead><tr><th scope="col">${t('events.time')}</th><th scope="col">${t('events.type')}</th>
       <th scope="col">${t('events.action')}</th><th scope="col">${t('events.object')}</th><th scope="col">${t('events.details')}</th></tr></thead>
@@ -88,8 +92,8 @@ function EventsPage({ query }) {
       const action = each.Action.split(':')[0];
       const name = each.Actor?.Attributes?.name ?? each.Actor?.ID?.slice(0, 12) ?? '';
       return html`<tr key=${`${nano(each)} ${each.Actor?.ID} ${each.Action}`} class=${BAD.includes(action) ? 'notable' : ''}>
-        <td class="mono">${new Date(nano(each) / 1e6).toLocaleTimeString()}</td><td class="soft">${each.Type}</td>
-        <td><span class="action ${action}">${each.Action}</span></td>
+        <td class="mono">${new Date(nano(each) / 1e6).toLocaleTimeString(language())}</td><td class="soft">${each.Type}</td>
+        <td><span class="action action-${action}">${each.Action}</span></td>
         <td>${each.Type === 'container' ? html`<a href=${`#/containers/${each.Actor.ID.slice(0, 12)}`}>${name}</a>` : name}</td>
         <td class="soft mono">${details(each)}</td></tr>`;
     })}</tbody></table></div>` : html`<${Empty} title=${t('events.none')} />`}</div>`;

@@ -3,8 +3,10 @@ import {html, useQuery, PageHead, Card, Facts, Badge, Bar, Copy, ErrorBox, Id, M
 import {t} from '../i18n.js';
 import {ago, bytes, containerName, date, shortId} from '../format.js';
 import {go} from '../router.js';
-import {useStyle} from '../shortcuts.js';
+import {style} from '../styles.js';
 import {imageActions, imageWords} from './images.js';
+
+await style('pages/images.css');
 
 const words = {
   en: {
@@ -52,7 +54,6 @@ const words = {
 };
 
 function View({name}) {
-  useStyle('pages/images.css');
   const ref = encodeURIComponent(name);
   const image = useQuery(`/images/${ref}/json`, {types: ['image']});
   const history = useQuery(`/images/${ref}/history`);

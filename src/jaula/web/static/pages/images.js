@@ -1,11 +1,13 @@
 // Images: the list, the tree of layers, and what uses the space.
 import {html, useEffect, useMemo, useQuery, useRef, useState, PageHead, Tabs, Table, Search, Badge, Bar, Card, Empty, ErrorBox, Menu, Id, Dialog, confirm, attempt, toast, icon} from '../ui.js';
-import {get, lines, send} from '../api.js';
+import {download, get, lines, send} from '../api.js';
 import {t} from '../i18n.js';
 import {ago, bytes, number, shortId} from '../format.js';
 import {Progress, pullWords} from './pull.js';
 import {splitImage} from './create.js';
-import {useStyle} from '../shortcuts.js';
+import {style} from '../styles.js';
+
+await style('pages/images.css');
 
 const words = {
   en: {
@@ -33,7 +35,6 @@ const words = {
     'images.removed': '{name} was removed',
     'images.save': 'Save as an archive',
     'images.load': 'Load',
-    'images.loaded': 'The archive was loaded',
     'images.pruneTitle': 'Remove images without a name?',
     'images.pruneAll': 'Also those that no container uses',
     'images.pruned': '{size} freed',
@@ -51,7 +52,6 @@ const words = {
     'images.total': 'In all',
     'images.freeCache': 'Free the build cache',
     'images.cacheTitle': 'Remove the build cache?',
-    'images.shared': '{size} shared',
   },
   es: {
     ...pullWords.es,
@@ -78,7 +78,6 @@ const words = {
     'images.removed': 'Se ha eliminado {name}',
     'images.save': 'Guardar como archivo',
     'images.load': 'Cargar',
-    'images.loaded': 'Se ha cargado el archivo',
     'images.pruneTitle': '¿Eliminar las imágenes sin nombre?',
     'images.pruneAll': 'También las que no usa ningún contenedor',
     'images.pruned': '{size} liberados',
@@ -96,7 +95,6 @@ const words = {
     'images.total': 'En total',
     'images.freeCache': 'Liberar la caché de construcción',
     'images.cacheTitle': '¿Eliminar la caché de construcción?',
-    'images.shared': '{size} compartidos',
   },
 };
 
@@ -118,12 +116,8 @@ export function imageActions({id, names, after}) {
       const [repo, tag] = splitImage(values.name.trim());
       await attempt(() => send('POST', `/images/${encodeURIComponent(id)}/tag?repo=${encodeURIComponent(repo)}&tag=${encodeURIComponent(tag)}`));
     }},
-    {text: t('images.save'), icon: 'download', run: () => {
-      const link = document.createElement('a');
-      link.href = `/api/images/${encodeURIComponent(names[0] || id)}/get`;
-      link.download = `${name.replace(/[^\w.-]+/g, '_')}.tar`;
-      link.click();
-    }},
+    {text: t('images.save'), icon: 'download', run: () =>
+      attempt(() => download(`/api/images/${encodeURIComponent(names[0] || id)}/get`, `${name.replace(/[^\w.-]+/g, '_')}.tar`))},
     {text: t('action.remove'), icon: 'remove', danger: true, run: async () => {
       const values = await confirm({title: t('images.removeTitle', {name}), detail: names.length > 1 ? names.join('\n') : '', danger: true, action: t('action.remove'), fields: [{name: 'force', type: 'checkbox', label: t('images.force'), value: names.length > 1}]});
       if (values && await attempt(() => send('DELETE', `/images/${ref}?force=${values.force ? 1 : 0}`), t('images.removed', {name}))) after?.();
@@ -237,14 +231,13 @@ function Space() {
     <h2 class="section">${t('images.biggest')}</h2>
     <${Table} label=${t('images.biggest')} rows=${biggest} rowKey=${row => `${row.kind} ${row.name}`} columns=${[
       {key: 'name', title: t('images.name'), sort: row => row.name, render: row => html`<a class="name" href=${row.href}>${row.name}</a>`},
-      {key: 'kind', title: t('images.kind'), sort: row => row.kind, render: row => html`<span class="space-key ${row.kind}"></span> ${t(`images.space.${row.kind}`)}`},
+      {key: 'kind', title: t('images.kind'), sort: row => row.kind, hide: 'phone', render: row => html`<span class="space-key ${row.kind}"></span> ${t(`images.space.${row.kind}`)}`},
       {key: 'size', title: t('images.size'), align: 'right', sort: row => row.size, render: row => bytes(row.size)},
       {key: 'bar', title: '', hide: 'phone', render: row => html`<${Bar} value=${row.size} limit=${biggest[0].size} label=${bytes(row.size)} />`},
     ]} />`;
 }
 
 function View({query}) {
-  useStyle('pages/images.css');
   const tab = ['tree', 'space'].includes(query.get('tab')) ? query.get('tab') : 'list';
   const {data, error, loading, reload} = useQuery('/images/json', {types: ['image', 'container']});
   const [text, setText] = useState('');

@@ -243,14 +243,14 @@ function MapPage({ query }) {
   </div>`;
 }
 
-const told = new Map(); // by id: the number of changes that were announced
+const announced = new Map(); // by id: the number of changes
 
 /** Return what a screen reader says about new changes of a container, '' for none. */
 function announcement(id) {
   const isolation = observed.containers.get(id)?.isolation;
   const number = isolation?.Changes.length ?? 0;
-  const before = told.get(id);
-  told.set(id, number);
+  const before = announced.get(id);
+  announced.set(id, number);
   if (before === undefined || number <= before) return '';
   const last = isolation.Changes.at(-1);
   return `${isolation.Name}: ${last.Id} ${t(`verdict.${last.After.Verdict}`)}`;

@@ -54,14 +54,22 @@ const words = {
 
 const FIXED = ['bridge', 'host', 'none'];
 
-// The list has no members; those of each network are in its own document.
+// Returns the members of each network, and an error. The list has no members; those of each network
+// are in its own document.
 function useMembers(networks) {
   const [members, setMembers] = useState({});
+  const [error, setError] = useState(null);
   useEffect(() => {
     let stopped = false;
-    const load = () => Promise.all(networks.map(network => get(`/networks/${network.Id}`).catch(() => null))).then(all => {
-      if (!stopped) setMembers(Object.fromEntries(all.filter(Boolean).map(network => [network.Id, Object.entries(network.Containers || {}).map(([id, endpoint]) => ({id, name: endpoint.Name, address: endpoint.IPv4Address || endpoint.IPv6Address || ''}))])));
-    });
+    const absent = failure => {
+      if (failure.status !== 404) throw failure; // it was removed meanwhile
+      return null;
+    };
+    const load = () => Promise.all(networks.map(network => get(`/networks/${network.Id}`).catch(absent))).then(all => {
+      if (stopped) return;
+      setError(null);
+      setMembers(Object.fromEntries(all.filter(Boolean).map(network => [network.Id, Object.entries(network.Containers || {}).map(([id, endpoint]) => ({id, name: endpoint.Name, address: endpoint.IPv4Address || endpoint.IPv6Address || ''}))])));
+    }).catch(failure => !stopped && setError(failure));
     load();
     const off = onEvent(['network'], event => ['connect', 'disconnect'].includes(event.Action) && load());
     return () => {
@@ -69,14 +77,14 @@ function useMembers(networks) {
       off();
     };
   }, [networks]);
-  return members;
+  return {members, error};
 }
 
 function View() {
   const {data, error, loading} = useQuery('/networks', {types: ['network']});
   const [text, setText] = useState('');
   const networks = useMemo(() => data || [], [data]);
-  const members = useMembers(networks);
+  const {members, error: membersError} = useMembers(networks);
   const needle = text.toLowerCase();
   const shown = networks.filter(network => [network.Name, network.Id, ...(members[network.Id] || []).map(member => member.name)].some(value => value.toLowerCase().includes(needle)));
 
@@ -105,7 +113,7 @@ function View() {
   const columns = [
     {key: 'name', title: t('networks.name'), sort: network => network.Name, render: network => html`<strong>${network.Name}</strong> ${network.Internal && html`<${Badge} kind="holds">${t('networks.internal')}<//>`}<br /><${Id} value=${network.Id} />`},
     {key: 'driver', title: t('networks.driver'), hide: 'phone', sort: network => network.Driver, render: network => network.Driver},
-    {key: 'subnet', title: t('networks.subnet'), render: network => (network.IPAM?.Config || []).map(pool => html`<code>${pool.Subnet}</code><br />`)},
+    {key: 'subnet', title: t('networks.subnet'), hide: 'phone', render: network => (network.IPAM?.Config || []).map(pool => html`<code>${pool.Subnet}</code><br />`)},
     {key: 'members', title: t('networks.members'), sort: network => -(members[network.Id] || []).length, render: network => html`<span class="row">${(members[network.Id] || []).map(member => html`<a class="button ghost small" href=${`#/containers/${member.id}`} title=${member.address}>${member.name}</a>`)}</span>`},
   ];
   return html`<${PageHead} title=${t('networks.title')} about=${t('networks.about')}>
@@ -118,7 +126,7 @@ function View() {
         });
       }}]} />
     <//>
-    <${ErrorBox} error=${error} />
+    <${ErrorBox} error=${error || membersError} />
     <${Table} label=${t('networks.title')} columns=${columns} rows=${shown} rowKey=${network => network.Id} actions=${network => html`<${Menu} label=${`${t('action.actions')}: ${network.Name}`} items=${actions(network)} />`} empty=${!loading && html`<${Empty} title=${t('networks.none')} />`} />`;
 }
 

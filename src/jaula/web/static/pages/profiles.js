@@ -14,7 +14,9 @@ await style('pages/map.css');
 /** The document of the profile that a container was created with; nothing for a preset. */
 function Text({ id }) {
   const [text, setText] = useState('');
-  useEffect(() => { get(`/containers/${id}/json`).then((document) => setText(document.HostConfig.Profile ?? ''), () => {}); }, [id]);
+  const [error, setError] = useState(null);
+  useEffect(() => { get(`/containers/${id}/json`).then((document) => setText(document.HostConfig.Profile ?? ''), setError); }, [id]);
+  if (error && error.status !== 404) return html`<${ErrorBox} error=${error} />`;
   return text.includes('\n') ? html`<pre tabindex="0">${text}</pre>` : null;
 }
 

@@ -4,7 +4,7 @@ import { html, ErrorBox, PageHead, Empty, StateBadge, confirm, toast, useEffect,
 import { send } from '../api.js';
 import { t } from '../i18n.js';
 import { style } from '../styles.js';
-import { containerName } from '../format.js';
+import { containerName, statusText } from '../format.js';
 import { actionsOn, groupsOf, roleOf } from '../groups.js';
 import { observed } from '../observed.js';
 import { portText } from '../reach.js';
@@ -55,7 +55,7 @@ function Group({ group, reload }) {
     <p role="status" class="soft">${progress}</p>
     <div class="table-frame"><table aria-label=${group.name}><thead><tr><th scope="col">${t('map.container')}</th><th scope="col">${t(group.kind === 'project' ? 'projects.service' : 'projects.role')}</th><th scope="col">${t('projects.state')}</th><th scope="col">${t('projects.isolation')}</th></tr></thead>
     <tbody>${group.members.map((each) => html`<tr key=${each.Id}><th scope="row"><a href=${`#/containers/${each.Id.slice(0, 12)}`}>${containerName(each)}</a></th>
-      <td>${roleOf(each)}</td><td><${StateBadge} state=${each.State} /><br /><span class="small faint">${each.Status}</span></td>
+      <td>${roleOf(each)}</td><td><${StateBadge} state=${each.State} /><br /><span class="small faint">${statusText(each.Status)}</span></td>
       <td>${observed.containers.get(each.Id)?.isolation ? html`<a href=${`#/map?c=${each.Id.slice(0, 12)}`} aria-label=${`${t('projects.isolation')} ${containerName(each)}`}><${Strip} layers=${observed.containers.get(each.Id).isolation.Layers} /></a>` : '–'}</td></tr>`)}</tbody></table></div></section>`;
 }
 

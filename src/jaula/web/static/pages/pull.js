@@ -4,8 +4,8 @@ import {t} from '../i18n.js';
 import {bytes} from '../format.js';
 
 export const pullWords = {
-  en: {'pull.layer': 'Layer {id}: {status}', 'pull.layers': ['{count} layer', '{count} layers']},
-  es: {'pull.layer': 'Capa {id}: {status}', 'pull.layers': ['{count} capa', '{count} capas']},
+  en: {'pull.layer': 'Layer {id}: {status}'},
+  es: {'pull.layer': 'Capa {id}: {status}'},
 };
 
 // 'layers' are the last messages of the engine by the ids of layers.

@@ -1,7 +1,7 @@
 // Records: what a container does, for some seconds; the entries, the hash chain, and the profile.
 
 import { html, ErrorBox, PageHead, Empty, Search, useEffect, useRef, useState } from '../ui.js';
-import { get, send } from '../api.js';
+import { get, sendForText } from '../api.js';
 import { t } from '../i18n.js';
 import { style } from '../styles.js';
 import { bytes, containerName } from '../format.js';
@@ -40,14 +40,14 @@ function Record({ record }) {
   const derive = async () => {
     setError(null);
     try {
-      setProfile(await send('POST', '/jaula/harden', new Blob([record.text]), { headers: { 'Content-Type': 'application/octet-stream' } }));
+      setProfile(await sendForText('POST', '/jaula/harden', new Blob([record.text]), { headers: { 'Content-Type': 'application/octet-stream' } }));
     } catch (failure) {
       setError(failure);
     }
   };
   return html`<section class="card record"><header><div><p class="kicker">${record.header?.container?.image ?? ''}</p><h2>${record.header?.container?.name ?? record.name}</h2></div>
       <div class="buttons"><a class="button" href=${address} download=${`${record.name}.record`}>${t('records.download')}</a><button type="button" class="primary" onClick=${derive}>${t('records.profile')}</button></div></header>
-    <p><span class="word ${record.chain.broken ? 'fails' : 'holds'}">${record.chain.broken ? t('records.broken', { line: record.chain.broken }) : t('records.intact')}</span>
+    <p><span class="word ${record.chain.broken ? 'fails' : 'holds'}">${record.chain.broken ? t('records.broken', { line: record.chain.broken }) : t('records.intact')}</span>${' '}
       <span class="soft">${t('records.lines', { count: record.lines.length })}, ${bytes(record.text.length)}${record.end ? `, ${t('records.duration', { seconds: (record.end.duration / 1e9).toFixed(1) })}` : ''}</span></p>
     <p class="soft mono">${t('records.head')} ${record.chain.head}</p><${ErrorBox} error=${error} />
     ${profile ? html`<section class="profile-text"><h3>${t('records.profiletitle')}</h3><pre tabindex="0">${profile}</pre><p class="soft">${t('records.apply')}</p></section>` : null}
@@ -74,8 +74,7 @@ function RecordsPage({ query }) {
     setLeft(seconds);
     timer.current = setInterval(() => setLeft((now) => Math.max(1, now - 1)), 1000);
     try {
-      const response = await send('POST', `/jaula/containers/${chosen.Id}/record?seconds=${seconds}`, undefined, { text: true });
-      await open(containerName(chosen), typeof response === 'string' ? response : JSON.stringify(response));
+      await open(containerName(chosen), await sendForText('POST', `/jaula/containers/${chosen.Id}/record?seconds=${seconds}`));
     } catch (failure) {
       setError(failure);
     }
@@ -85,10 +84,12 @@ function RecordsPage({ query }) {
   return html`<div class="records-page"><${PageHead} title=${t('records.title')} about=${t('records.lead')} />
     <form class="ask card" onSubmit=${record}><label class="field"><span>${t('why.container')}</span><select required value=${chosen?.Id ?? ''} onChange=${(event) => setRef(event.currentTarget.value)}>
       <option value="">${t('why.choose')}</option>${containers.map((each) => html`<option value=${each.Id}>${containerName(each)}</option>`)}</select></label>
-      <label class="field"><span>${t('records.seconds')}</span><input type="number" min="1" max="3600" value=${seconds} onInput=${(event) => setSeconds(Number(event.currentTarget.value))} /></label>
+      <label class="field"><span>${t('records.seconds')}</span><input type="number" required min="1" max="3600" value=${seconds} onInput=${(event) => setSeconds(Number(event.currentTarget.value))} /></label>
       <button class="primary" disabled=${left > 0}>${t('records.record')}</button>
       <label class="field"><span>${t('records.open')}</span><input type="file" accept=".record,.jsonl" onChange=${async (event) => {
         const [file] = event.currentTarget.files;
+        if (!file) return;
+        setError(null);
         try { await open(file.name.replace(/\.record$/, ''), await file.text()); redraw((n) => n + 1); } catch (failure) { setError(failure); }
       }} /></label></form>
     <div aria-live="polite">${left ? html`<p class="busy">${t('records.recording', { name: chosen ? containerName(chosen) : '', left })}</p>` : null}<${ErrorBox} error=${error} /></div>

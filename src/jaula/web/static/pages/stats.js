@@ -2,7 +2,7 @@
 
 import { html, ErrorBox, PageHead, Empty, useEffect, useRef, useState } from '../ui.js';
 import { get } from '../api.js';
-import { t } from '../i18n.js';
+import { language, t } from '../i18n.js';
 import { style } from '../styles.js';
 import { bytes, containerName } from '../format.js';
 import { F, observed } from '../observed.js';
@@ -46,6 +46,13 @@ export function columns(rows, fields) {
       return value < 0 || (field.endsWith('limit') && value === 0) ? null : value;
     })),
   ];
+}
+
+/** Return the time of the day for an axis, with seconds unless they are 0. */
+function clock(time) {
+  const date = new Date(time * 1000);
+  const second = date.getSeconds() ? { second: '2-digit' } : {};
+  return date.toLocaleTimeString(language(), { hour: '2-digit', minute: '2-digit', ...second });
 }
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -103,7 +110,7 @@ function Chart({ chart, rows, marks }) {
       drawn.current = new UPlot({
         width: root.current.clientWidth, height: 190, legend: { show: false }, cursor: { y: false, points: { size: 6 } }, padding: [12, 8, 0, 0],
         scales: { x: { range: (_, least, most) => [Math.min(least, most - 30), most] }, y: { range: (_, least, most) => [0, Math.max(most * 1.08, chart.text === percent ? 1 : 4)] } },
-        axes: [{ ...axis, space: 70 }, { ...axis, size: 70, values: (_, all) => all.map((value) => chart.text(value)) }],
+        axes: [{ ...axis, space: 70, values: (_, all) => all.map(clock) }, { ...axis, size: 70, values: (_, all) => all.map((value) => chart.text(value)) }],
         series: [{}, ...chart.fields.map((field, index) => ({
           stroke: lines[index], width: 1.6, spanGaps: false, points: { show: false },
           ...(field.endsWith('limit') ? { dash: [5, 4] } : index ? {} : { fill: `${lines[0]}1f` }),
@@ -138,7 +145,7 @@ function Values({ rows, marks }) {
   const text = { cpu: percent, throttled: percent, memory: bytes, limit: (value) => (value ? bytes(value) : '–'), pids: String };
   return html`<details class="value-table"><summary>${t('stats.values')}</summary><div class="scroll" tabindex="0" role="region" aria-label=${t('stats.values')}><table>
     <thead><tr><th scope="col">${t('stats.time')}</th>${fields.map((field) => html`<th scope="col" class="right">${field}</th>`)}<th scope="col">OOM</th></tr></thead>
-    <tbody>${shown.map(([time, values]) => html`<tr><th scope="row">${new Date(time * 1000).toLocaleTimeString()}</th>
+    <tbody>${shown.map(([time, values]) => html`<tr><th scope="row">${new Date(time * 1000).toLocaleTimeString(language())}</th>
       ${fields.map((field) => html`<td class="right mono">${(text[field] ?? rate)(values[F[field]])}</td>`)}
       <td>${marks.filter((each) => Math.abs(each.time - time) < 15).map((each) => each.kills).join()}</td></tr>`)}</tbody></table></div></details>`;
 }

@@ -1,6 +1,6 @@
-// The files of a container: browse, look, download, upload. All through the engine's archive API.
-import {html, useQuery, useRef, useState, Table, ErrorBox, Empty, Dialog, Badge, attempt, icon} from '../../ui.js';
-import {send} from '../../api.js';
+// The files of a container: list, show, download, upload. All through the engine's archive API.
+import {html, useEffect, useQuery, useRef, useState, Table, ErrorBox, Empty, Dialog, Badge, attempt, icon} from '../../ui.js';
+import {beginning, download, send} from '../../api.js';
 import {t} from '../../i18n.js';
 import {setQuery} from '../../router.js';
 import {ago, bytes, date} from '../../format.js';
@@ -8,7 +8,7 @@ import {archive} from './tar.js';
 
 const DIRECTORY = 2 ** 31; // bits of Go's fs.FileMode
 const LINK = 2 ** 27;
-const MAX_LOOK = 256 * 1024; // bytes of a file that is shown
+const MAX_SHOWN = 256 * 1024; // bytes of a file that is shown
 
 const has = (mode, bit) => Math.floor(mode / bit) % 2 === 1;
 const isSpecial = mode => has(mode, 2 ** 26) || has(mode, 2 ** 25) || has(mode, 2 ** 24);
@@ -22,36 +22,22 @@ export function permissions(mode) {
 
 const join = (directory, name) => `${directory.replace(/\/$/, '')}/${name}`;
 
-function Look({id, path, onClose}) {
+function FileText({id, path, onClose}) {
   const [text, setText] = useState(null);
   const [error, setError] = useState(null);
-  const begun = useRef(false);
-  if (!begun.current) {
-    begun.current = true;
-    fetch(`/files/${encodeURIComponent(id)}?path=${encodeURIComponent(path)}`).then(async response => {
-      if (!response.ok) throw new Error((await response.json()).message);
-      const reader = response.body.getReader();
-      const parts = [];
-      let size = 0;
-      for (;;) {
-        const {done, value} = await reader.read();
-        if (done) break;
-        parts.push(value);
-        size += value.length;
-        if (size >= MAX_LOOK) {
-          reader.cancel();
-          break;
-        }
-      }
-      const content = await new Blob(parts).text();
+  useEffect(() => {
+    const abort = new AbortController();
+    beginning(`/files/${encodeURIComponent(id)}?path=${encodeURIComponent(path)}`, MAX_SHOWN, abort.signal).then(
       // eslint-disable-next-line no-control-regex
-      setText(/\x00/.test(content.slice(0, 4096)) ? '' : content.slice(0, MAX_LOOK));
-    }).catch(setError);
-  }
+      content => setText(/\x00/.test(content.slice(0, 4096)) ? '' : content),
+      failure => failure.name !== 'AbortError' && setError(failure),
+    );
+    return () => abort.abort();
+  }, [id, path]);
   return html`<${Dialog} wide title=${path} onClose=${onClose}>
     <${ErrorBox} error=${error} />
     ${text === '' && html`<p class="faint">${t('files.binary')}</p>`}
-    ${text && html`<pre class="code look" tabindex="0">${text}</pre>`}
+    ${text && html`<pre class="code file-text" tabindex="0">${text}</pre>`}
     ${text === null && !error && html`<div class="loading"></div>`}
   <//>`;
 }
@@ -59,11 +45,13 @@ function Look({id, path, onClose}) {
 export function Files({id, path}) {
   const container = encodeURIComponent(id);
   const {data, error, loading, reload} = useQuery(`/jaula/containers/${container}/files?path=${encodeURIComponent(path)}`);
-  const [look, setLook] = useState('');
+  const [shown, setShown] = useState('');
   const [over, setOver] = useState(false);
   const input = useRef();
   const parts = path.split('/').filter(Boolean);
   const open = directory => setQuery({path: directory});
+  const isArchive = row => has(row.Mode, DIRECTORY) || has(row.Mode, LINK);
+  const address = row => href(row.Name, isArchive(row));
   const href = (name, tar) => `/files/${container}?path=${encodeURIComponent(join(path, name))}${tar ? '&tar=1' : ''}`;
 
   const upload = async list => {
@@ -75,6 +63,11 @@ export function Files({id, path}) {
     )) reload();
   };
 
+  const save = (href_, name) => event => {
+    event.preventDefault();
+    attempt(() => download(href_, name));
+  };
+
   const columns = [
     {key: 'name', title: t('files.name'), sort: row => `${has(row.Mode, DIRECTORY) ? 0 : 1}${row.Name}`, render: row => {
       const symbol = icon(has(row.Mode, DIRECTORY) ? 'files' : 'file', 16);
@@ -82,7 +75,7 @@ export function Files({id, path}) {
       if (row.Text === false) return html`<span class="row-name">${symbol} ${row.Name} <${Badge} kind="relaxed">${t('files.notUtf8')}<//></span>`;
       if (has(row.Mode, DIRECTORY) || has(row.Mode, LINK)) return html`<span class="row-name">${symbol} <button class="link" onClick=${() => open(row.LinkTarget?.startsWith('/') ? row.LinkTarget : join(path, row.LinkTarget || row.Name))}>${row.Name}</button>${target}</span>`;
       if (isSpecial(row.Mode)) return html`<span class="row-name">${symbol} ${row.Name}</span>`;
-      return html`<span class="row-name">${symbol} <button class="link" onClick=${() => setLook(join(path, row.Name))}>${row.Name}</button></span>`;
+      return html`<span class="row-name">${symbol} <button class="link" onClick=${() => setShown(join(path, row.Name))}>${row.Name}</button></span>`;
     }},
     {key: 'size', title: t('files.size'), align: 'right', sort: row => row.Size, render: row => (has(row.Mode, DIRECTORY) ? '' : bytes(row.Size))},
     {key: 'mode', title: t('files.mode'), hide: 'phone', render: row => html`<code class="soft">${permissions(row.Mode)}</code>`},
@@ -103,13 +96,13 @@ export function Files({id, path}) {
       <span class="grow"></span>
       <input ref=${input} type="file" multiple class="hidden" tabindex="-1" aria-hidden="true" onChange=${event => upload(event.currentTarget.files)} />
       <button onClick=${() => input.current.click()}>${icon('upload', 16)} ${t('files.upload')}</button>
-      <a class="button ghost" href=${href('', true)} download>${icon('download', 16)} ${t('files.downloadAll')}</a>
+      <a class="button ghost" href=${href('', true)} onClick=${save(href('', true), `${parts.at(-1) || 'root'}.tar`)}>${icon('download', 16)} ${t('files.downloadAll')}</a>
     </div>
     <${ErrorBox} error=${error} />
     <${Table} label=${path} columns=${columns} rows=${data?.Entries || []} rowKey=${row => row.Name} empty=${!loading && !error && html`<${Empty} title=${t('files.empty')} mark=${false} />`}
-      actions=${row => row.Text !== false && !isSpecial(row.Mode) && html`<a class="button ghost" href=${href(row.Name, has(row.Mode, DIRECTORY) || has(row.Mode, LINK))} download title=${t('files.download', {name: row.Name})} aria-label=${t('files.download', {name: row.Name})}>${icon('download', 16)}</a>`} />
+      actions=${row => row.Text !== false && !isSpecial(row.Mode) && html`<a class="button ghost" href=${address(row)} onClick=${save(address(row), `${row.Name}${isArchive(row) ? '.tar' : ''}`)} title=${t('files.download', {name: row.Name})} aria-label=${t('files.download', {name: row.Name})}>${icon('download', 16)}</a>`} />
     ${data?.Truncated && html`<p class="faint">${t('files.truncated')}</p>`}
-    ${look && html`<${Look} id=${id} path=${look} onClose=${() => setLook('')} />`}
+    ${shown && html`<${FileText} id=${id} path=${shown} onClose=${() => setShown('')} />`}
   </div>`;
 }
 

@@ -1,6 +1,6 @@
 // The output of a container: follow, search, bounded memory.
 import {html, useEffect, useRef, useState, useStored, ErrorBox, icon} from '../../ui.js';
-import {stream} from '../../api.js';
+import {onState, stream} from '../../api.js';
 import {t, language} from '../../i18n.js';
 import {Demultiplexer, ansiParts} from './output.js';
 
@@ -108,6 +108,8 @@ export function Logs({id, name, tty, started}) {
   const node = useRef();
   const view = useRef();
   const [error, setError] = useState(null);
+  const [attempt, setAttempt] = useState(0); // rises when the stream was lost and the engine is back
+  const lost = useRef(false);
   const [ready, setReady] = useState(false);
   const [filter, setFilter] = useState('');
   const [follow, setFollow] = useState(true);
@@ -136,10 +138,18 @@ export function Logs({id, name, tty, started}) {
       data: part => demultiplexer.add(part),
       end: problem => {
         demultiplexer.end();
-        if (problem) setError(problem);
+        if (!problem) return;
+        setError(problem);
+        lost.current = !problem.status || problem.status === 502;
       },
     });
-  }, [id, tty, follow, times, tail, started]);
+  }, [id, tty, follow, times, tail, started, attempt]);
+
+  useEffect(() => onState(state => {
+    if (state !== 'up' || !lost.current) return;
+    lost.current = false;
+    setAttempt(number => number + 1);
+  }), []);
 
   useEffect(() => view.current.setFilter(filter), [filter]);
 

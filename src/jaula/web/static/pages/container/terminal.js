@@ -1,13 +1,13 @@
 // Terminals in a container: exec and attach, several at once. They stay open while other pages show.
-import {html, useEffect, useRef, useState, Empty, icon} from '../../ui.js';
+import {html, useEffect, useRef, useState, Empty, icon, toast} from '../../ui.js';
 import {terminalSocket} from '../../api.js';
 import {t} from '../../i18n.js';
-import {useStyle} from '../../shortcuts.js';
+import {style} from '../../styles.js';
 import {splitWords} from '../../words.js';
 
 const sessions = new Map(); // id of a container: its sessions
 let nextId = 1;
-const SHOWN_STEP = 64 * 1024; // bytes after which the server is told what was shown
+const SHOWN_STEP = 64 * 1024; // bytes of shown output between two reports to the view
 
 // xterm makes style elements and style attributes, which the policy of the page forbids. Style sheets
 // that a script constructs and properties that it sets are allowed, so these are used in their place.
@@ -63,14 +63,16 @@ class Session {
     this.options = options;
     this.changed = changed;
     this.ended = '';
+    this.closed = false;
     this.title = options.kind === 'attach' ? 'attach' : options.cmd.join(' ');
     this.element = document.createElement('div');
     this.element.className = 'terminal';
-    this.begin();
+    this.begin().catch(error => this.fail(error));
   }
 
   async begin() {
-    const [{Terminal}, {FitAddon}, {SearchAddon}] = await Promise.all([import('../../vendor/xterm.js'), import('../../vendor/xterm-fit.js'), import('../../vendor/xterm-search.js')]);
+    const [{Terminal}, {FitAddon}, {SearchAddon}] = await Promise.all([import('../../vendor/xterm.js'), import('../../vendor/xterm-fit.js'), import('../../vendor/xterm-search.js'), style('vendor/xterm.css')]);
+    if (this.closed) return;
     const styled = styledDocument();
     this.term = new Terminal({fontFamily: getComputedStyle(document.documentElement).getPropertyValue('--mono'), fontSize: 13, scrollback: 5000, cursorBlink: true, theme: theme(), documentOverride: styled, allowProposedApi: false, screenReaderMode: false, minimumContrastRatio: 4.5});
     this.fit = new FitAddon();
@@ -128,7 +130,14 @@ class Session {
     this.changed();
   }
 
+  fail(error) {
+    this.ended = error.message;
+    toast(error.message, 'error');
+    this.changed();
+  }
+
   close() {
+    this.closed = true;
     this.socket?.close();
     this.term?.dispose();
     this.element.remove();
@@ -140,7 +149,6 @@ addEventListener('theme', () => {
 });
 
 export function Terminals({id, state, tty, stdin}) {
-  useStyle('vendor/xterm.css');
   const [, redraw] = useState(0);
   const changed = () => redraw(n => n + 1);
   const list = sessions.get(id) || [];
