@@ -1,8 +1,7 @@
 """Denials of AppArmor and SELinux, from the kernel's audit records.
 
-Source: include/uapi/linux/audit.h, security/lsm_audit.c, security/apparmor/audit.c. The kernel
-multicasts audit records to AUDIT_NLGRP_READLOG, beside a daemon of the host. A listener needs
-CAP_AUDIT_READ in the initial user namespace. Denials of an LSM are records even if audit is off.
+Source: security/lsm_audit.c, security/apparmor/audit.c. :mod:`jaula.kernel.audit` receives the
+records.
 
 Facts about the text: a record has ``key=value`` pairs. A value with a space, a quote or a byte that
 is not printable is hexadecimal without quotes. A program chooses its name and its paths, so
@@ -13,20 +12,14 @@ from __future__ import annotations
 
 import errno
 import re
-import socket
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from jaula.kernel.audit import NETLINK_AUDIT
+from jaula.kernel.audit import AUDIT_AVC, RecordSocket
 from jaula.record.document import text_of
 from jaula.why.layers import Explanation, Layer
 
-_READLOG = 1  # AUDIT_NLGRP_READLOG; the bit of the group in the address
-_AVC = 1400  # of both LSMs
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, pid
-_RECEIVED = 1 << 14  # bytes; MAX_AUDIT_MESSAGE_LENGTH is 8970
 _MAX_DENIALS = 4096
 _PAIR = re.compile(r'(\w+)=("[^"]*"|\S+)')
 _AVC_TEXT = re.compile(r"avc:\s+denied\s+\{ ([\w ]{1,200}) \} for\s")
@@ -48,23 +41,28 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""  # the type of the object, of SELinux
     kind: str = ""  # the class of the object, of SELinux
     access: str = ""  # the refused letters, of AppArmor
+    program: str = ""  # the name of the thread, which it chooses itself
+    level: str = ""  # of the process, of SELinux
+    uid: int = -1  # of the process on the host, of AppArmor
 
 
 def parse(text: str) -> Denial | None:
     """Return the denial of an audit record, None if it is another record or malformed."""
     fields = {key: _value(key, value) for key, value in _PAIR.findall(text)}
-    pid = fields.get("pid", "")
-    if not (pid.isascii() and pid.isdigit() and len(pid) < 10):
+    pid = _number(fields.get("pid", ""))
+    if pid < 0:
         return None
     path = fields.get("path") or fields.get("name") or ""
     if fields.get("apparmor") == "DENIED":
         return Denial(
             lsm="apparmor",
             operation=fields.get("operation", ""),
-            pid=int(pid),
+            pid=pid,
             path=path,
             profile=fields.get("profile", ""),
             access=fields.get("denied_mask") or fields.get("denied") or "",
+            program=fields.get("comm", ""),
+            uid=_number(fields.get("fsuid", "")),
         )
     permissions = _AVC_TEXT.search(text)
     if permissions is None or fields.get("permissive") == "1":
@@ -72,11 +70,13 @@ def parse(text: str) -> Denial | None:
     return Denial(
         lsm="selinux",
         operation=permissions[1],
-        pid=int(pid),
+        pid=pid,
         path=path,
         profile=_type(fields.get("scontext", "")),
         target=_type(fields.get("tcontext", "")),
         kind=fields.get("tclass", ""),
+        program=fields.get("comm", ""),
+        level=":".join(fields.get("scontext", "").split(":")[3:]),
     )
 
 
@@ -86,6 +86,12 @@ def _value(key: str, value: str) -> str:
     if key in _UNTRUSTED and _HEX.match(value):
         return text_of(bytes.fromhex(value))
     return value
+
+
+def _number(value: str) -> int:
+    """Return an id of 32 bits; -1 if it is not one."""
+    number = int(value) if value.isascii() and value.isdigit() and len(value) < 11 else -1
+    return number if number < 1 << 32 else -1
 
 
 def _type(context: str) -> str:
@@ -153,14 +159,7 @@ class DenialReader:
 
         :raises OSError: when this kernel has no audit, or the caller may not read its records.
         """
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_AUDIT
-        )
-        try:
-            self._socket.bind((0, _READLOG))
-        except OSError:
-            self._socket.close()
-            raise
+        self._socket = RecordSocket((AUDIT_AVC,))  # of both LSMs
         self.denials: list[Denial] = []
 
     def fileno(self) -> int:
@@ -171,28 +170,17 @@ class DenialReader:
         """Read the waiting records."""
         while True:
             try:
-                data = self._socket.recv(_RECEIVED)
-            except BlockingIOError:
-                return
+                record = self._socket.receive()
             except OSError as error:
                 if error.errno == errno.ENOBUFS:  # records were lost, and the next ones follow
                     continue
                 raise
-            for text in records(data):
-                denial = parse(text)
-                if denial is not None and len(self.denials) < _MAX_DENIALS:
-                    self.denials.append(denial)
+            if record is None:
+                return
+            denial = parse(record.text)
+            if denial is not None and len(self.denials) < _MAX_DENIALS:
+                self.denials.append(denial)
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-
-def records(data: bytes) -> Iterator[str]:
-    """Yield the texts of the records of LSMs in one datagram."""
-    if len(data) < _HEADER.size:
-        return
-    # The length of an audit message lacks the header in some kernels, so a datagram is one message.
-    kind = _HEADER.unpack_from(data)[1]
-    if kind == _AVC:
-        yield data[_HEADER.size :].rstrip(b"\0\n").decode("utf-8", "replace")
