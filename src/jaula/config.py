@@ -202,6 +202,7 @@ class EngineConfig(msgspec.Struct, frozen=True):
     metrics: tuple[str, int] | None = None  # address and port of /metrics without authorization
     metrics_labels: tuple[str, ...] = METRICS_LABELS  # of containers, that metrics have, too
     metrics_verify_interval: int = 0  # seconds between two verifications; 0: none
+    metrics_refusals: str = "audit"  # source of the refusals that are counted: audit, ebpf or none
     log_format: str = "text"  # of the engine's own log; or "json"
     log_level: str = "info"
     debug: bool = False

@@ -37,6 +37,7 @@ class HistogramValue(NamedTuple):
 class Counter:
     """A number that only increases, by the values of its labels."""
 
+    type = "counter"
     __slots__ = ("_lock", "_values", "help", "labels", "name")
 
     def __init__(
@@ -60,9 +61,22 @@ class Counter:
             return dict(self._values)
 
 
+class Gauge(Counter):
+    """A number that is set, by the values of its labels."""
+
+    type = "gauge"
+    __slots__ = ()
+
+    def set(self, value: float, *labels: str) -> None:
+        """Set a series. Safe in any thread."""
+        with self._lock:
+            self._values[labels] = value
+
+
 class Histogram:
     """Durations in seconds, by the values of its labels."""
 
+    type = "histogram"
     __slots__ = ("_counts", "_lock", "_sums", "buckets", "help", "labels", "name")
 
     def __init__(
@@ -113,6 +127,12 @@ _CONTAINER_ACTIONS = {
     "container remove": "delete",
 }
 _NETWORK_ACTIONS = {"network connect": "connect", "network disconnect": "disconnect"}
+
+REFUSAL_LAYERS = {
+    "audit": ("apparmor", "selinux", "landlock", "seccomp"),
+    "ebpf": ("seccomp", "landlock"),
+}
+"""The layers whose refusals each source may count."""
 
 ACTIONS = Histogram(
     "jaula_action_duration_seconds",
@@ -186,6 +206,18 @@ REFUSALS = Counter(
     "Requests and operations that a layer has refused.",
     ("layer",),
     known=(("policy",),),
+)
+REFUSAL_SOURCES = Gauge(
+    "jaula_refusals_source",
+    "1 if the refusals of a layer are counted from this source on this host, 0 if not.",
+    ("layer", "source"),
+    known=tuple((layer, source) for source, layers in REFUSAL_LAYERS.items() for layer in layers),
+)
+REFUSALS_LOST = Counter(
+    "jaula_refusals_lost_total",
+    "Audit records and refusals that were dropped before they were counted, by source.",
+    ("source",),
+    known=tuple((source,) for source in REFUSAL_LAYERS),
 )
 ISOLATION_CHANGES = Counter(
     "jaula_isolation_changes_total",

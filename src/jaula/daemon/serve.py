@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig, StreamConfig
     from jaula.cri.server import Server as CriServer
     from jaula.daemon.engine_log import ContainerIds
+    from jaula.daemon.refusal_monitor import RefusalMonitor
     from jaula.daemon.sockets import CriSockets
     from jaula.daemon.traces import SdkBackend
     from jaula.daemon.verification import Verification
@@ -152,6 +153,9 @@ async def _serve(
     verification = None
     if config.metrics_verify_interval:
         verification = _start_verification(engine, config.metrics_verify_interval)
+    refusals = None
+    if config.metrics_refusals != "none":
+        refusals = _start_refusals(engine)
     metrics.ENGINE_STARTS.add("listen", by=time.perf_counter() - restored)
     web = _open_web(config)
     _notify("READY=1")
@@ -164,6 +168,8 @@ async def _serve(
     os.close(zygote)
     if verification is not None:
         await verification.close()
+    if refusals is not None:
+        await refusals.close()
     if web is not None:
         await web.close()
     if cri is not None:
@@ -281,6 +287,15 @@ def _start_verification(engine: Engine, interval: int) -> Verification:
     verification = DaemonVerification(engine, interval)
     verification.start()
     return verification
+
+
+def _start_refusals(engine: Engine) -> RefusalMonitor:
+    """Count the refusals of the kernel's layers."""
+    from jaula.daemon.refusal_monitor import RefusalMonitor as DaemonRefusalMonitor
+
+    monitor = DaemonRefusalMonitor(engine, ebpf=engine.services.config.metrics_refusals == "ebpf")
+    monitor.start()
+    return monitor
 
 
 def _open_web(config: EngineConfig) -> WebProcess | None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from jaula.kernel.libc import MACHINE, syscall
-
-NR_bpf = {"x86_64": 321}.get(MACHINE, 280)
+from jaula.kernel.bpf import command as _call
 
 BPF_PROG_LOAD = 5
 BPF_PROG_ATTACH = 8
@@ -25,8 +23,6 @@ BPF_CGROUP_DEVICE = 6
 BPF_F_ALLOW_MULTI = 2
 
 R0, R1, R2, R3, R4, R5 = range(6)
-
-_bpf = syscall("bpf", NR_bpf, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 
 
 def _instruction(code: int, dst: int = 0, src: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -71,11 +67,6 @@ def jump_if_equal(dst: int, value: int, skip: int) -> bytes:
 def exit_() -> bytes:
     """Assemble ``return R0``: 1 allows, 0 denies."""
     return _instruction(0x95)
-
-
-def _call(command: int, attributes: bytes) -> tuple[int, bytes]:
-    buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    return _bpf(command, ctypes.addressof(buffer), len(attributes)), buffer.raw
 
 
 def load(program: bytes, name: bytes) -> int:

@@ -452,6 +452,14 @@ FLAGS = (
         default="0",
     ),
     Flag(
+        "metrics-refusals",
+        "",
+        "string",
+        "Source of the refusals of LSMs, Landlock and seccomp that are counted",
+        default="audit",
+        completes=("audit", "ebpf", "none"),
+    ),
+    Flag(
         "log-format",
         "",
         "string",

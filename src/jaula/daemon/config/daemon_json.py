@@ -5,9 +5,10 @@ where this engine has the setting. Its own keys are ``subid-start``, ``subid-cou
 ``pids-limit``, ``selinux-type``, ``selinux-file-type``, ``sandbox-pool``, ``spare-shims``,
 ``spare-inits``, ``durability``, ``policy``, ``runtime-timeout``, ``registry-realms``,
 ``registry-certs``, ``insecure-tcp``, ``web``, ``audit-head``, ``audit-head-interval``,
-``publish-past-firewall``, ``cri``, ``cni-*``, ``stream-*``, ``metrics-labels`` and
-``metrics-verify-interval``. As in dockerd, an unknown key is an error, and so is a setting that is
-also set by a flag. A line that begins with ``//`` is a comment: the file that the packages install
+``publish-past-firewall``, ``cri``, ``cni-*``, ``stream-*``, ``metrics-labels``,
+``metrics-verify-interval`` and ``metrics-refusals``. As in dockerd, an unknown key is an error, and
+so is a setting that is also set by a flag. A line that begins with ``//`` is a comment: the file
+that the packages install
 describes its keys.
 """
 
@@ -297,4 +298,5 @@ SETTINGS: dict[str, Setting] = {
     "metrics-verify-interval": Setting(
         ("metrics-verify-interval",), _number("metrics_verify_interval")
     ),
+    "metrics-refusals": Setting(("metrics-refusals",), _text("metrics_refusals")),
 }

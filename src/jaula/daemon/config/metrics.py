@@ -1,4 +1,4 @@
-"""``--metrics-*``: the address of ``/metrics``, labels of containers, verification. Pure.
+"""``--metrics-*``: address of ``/metrics``, labels, verification, refusals. Pure.
 
 Source: docker docs, "dockerd", ``--metrics-addr``. Unlike dockerd, an address without a host is one
 of the loopback interface.
@@ -11,7 +11,8 @@ from typing import Any
 from jaula.config import METRICS_LABELS
 from jaula.errors import InvalidRequest
 
-KEYS = ("metrics_addr", "metrics_label", "metrics_verify_interval")
+KEYS = ("metrics_addr", "metrics_label", "metrics_verify_interval", "metrics_refusals")
+SOURCES = ("audit", "ebpf", "none")
 MAX_LABELS = 32
 MIN_INTERVAL = 10  # seconds; a verification takes a processor
 _MAX_LABEL = 128  # characters
@@ -38,6 +39,10 @@ def normalize(settings: dict[str, Any], *, rootless: bool) -> None:
         raise InvalidRequest(
             f"--metrics-verify-interval {interval} must be at least {MIN_INTERVAL} seconds",
             hint="with 0 no container is verified",
+        )
+    if (source := settings.get("metrics_refusals", SOURCES[0])) not in SOURCES:
+        raise InvalidRequest(
+            f"--metrics-refusals {source[:40]!r} must be one of {', '.join(SOURCES)}"
         )
 
 

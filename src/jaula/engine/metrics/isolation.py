@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaula import metrics
 from jaula.engine import relaxations
 from jaula.engine.metrics.containers import COUNTER, GAUGE, Metric
 from jaula.state.records import HealthStatus
@@ -61,13 +62,27 @@ class RelaxationCache:
         return entry[1] if entry is not None else ()
 
 
-def container_metrics(
-    cache: RelaxationCache, refused: Mapping[str, int], isolation: IsolationRows | None
-) -> tuple[Metric, ...]:
-    """Return the table of jaula's own metrics of containers.
+class Refusals(NamedTuple):
+    """The refusals of containers by id, and the packets that their egress lists have refused.
 
-    ``refused`` are the packets that egress lists have refused, by container.
+    A layer that is not in ``layers`` has no series: its refusals are not counted on this host.
     """
+
+    layers: tuple[str, ...]
+    containers: Mapping[str, Mapping[str, int]]
+    packets: Mapping[str, int]
+
+
+def refusal_layers() -> tuple[str, ...]:
+    """Return the layers whose refusals are counted now."""
+    sources = metrics.REFUSAL_SOURCES.values().items()
+    return tuple(dict.fromkeys(layer for (layer, _), counted in sources if counted))
+
+
+def container_metrics(
+    cache: RelaxationCache, refused: Refusals, isolation: IsolationRows | None
+) -> tuple[Metric, ...]:
+    """Return the table of jaula's own metrics of containers."""
 
     def kinds(sample: ContainerSample) -> Iterable[Value]:
         return (((kind,), 1) for kind in cache.of(sample.record))
@@ -79,10 +94,13 @@ def container_metrics(
         stats = sample.cgroup.stats
         yield ("pids",), stats.pids.refused
         yield ("memory",), stats.memory.failures
+        counts = refused.containers.get(sample.record.id, {})
+        for layer in refused.layers:
+            yield (layer,), counts.get(layer, 0)
 
     def packets(sample: ContainerSample) -> Iterable[Value]:
         if sample.record.resolved.egress is not None:
-            yield (), refused.get(sample.record.id, 0)
+            yield (), refused.packets.get(sample.record.id, 0)
 
     def rows(sample: ContainerSample) -> Iterable[Value]:
         counts = isolation.containers if isolation is not None else {}
@@ -111,7 +129,7 @@ def container_metrics(
         ),
         Metric(
             "jaula_container_refusals_total",
-            "Operations that a limit of the container has refused: forks, allocations.",
+            "Operations that a limit or a layer has refused to the container, by layer.",
             ("layer",),
             COUNTER,
             refusals,

@@ -24,7 +24,13 @@ from jaula.engine.metrics.collect import Collector, Slices, targets
 from jaula.engine.metrics.containers import CONTAINER_METRICS, COUNTER, NETWORK_METRICS, Metric
 from jaula.engine.metrics.engine_table import ENGINE_METRICS, EngineFacts, ProcessFacts
 from jaula.engine.metrics.exposition import Family
-from jaula.engine.metrics.isolation import IsolationRows, RelaxationCache, container_metrics
+from jaula.engine.metrics.isolation import (
+    IsolationRows,
+    Refusals,
+    RelaxationCache,
+    container_metrics,
+    refusal_layers,
+)
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.pods.stats import PodStats
 from jaula.engine.threads import in_own_thread
@@ -180,7 +186,10 @@ class Metrics:
         )
         samples = self._collector.collect(running, Slices())
         refused = self._refused_packets(running)
-        own = container_metrics(self._relaxations, refused, facts.isolation)
+        refusals = {target.container.id: target.container.refusals.copy() for target in running}
+        own = container_metrics(
+            self._relaxations, Refusals(refusal_layers(), refusals, refused), facts.isolation
+        )
         return _Collection(samples, own, facts)
 
     def _with_files(self, facts: EngineFacts) -> EngineFacts:
@@ -253,8 +262,8 @@ def _families(
         lines = _engine_lines(engine_metric, facts)
         yield Family(engine_metric.name, engine_metric.help, engine_metric.type, lines)
     for instrument in metrics.INSTRUMENTS:
-        kind = COUNTER if isinstance(instrument, metrics.Counter) else "histogram"
-        yield Family(instrument.name, instrument.help, kind, _instrument_lines(instrument))
+        samples_of = _instrument_lines(instrument)
+        yield Family(instrument.name, instrument.help, instrument.type, samples_of)
 
 
 def _container_lines(metric: Metric, samples: Sequence[Sample]) -> Iterator[tuple[str, str]]:
@@ -349,7 +358,7 @@ def _directory_size(path: str) -> int:
 
 def names() -> dict[str, tuple[str, tuple[str, ...], str]]:
     """Return the type, the own labels and the help text of every name."""
-    own = container_metrics(RelaxationCache(), {}, None)
+    own = container_metrics(RelaxationCache(), Refusals((), {}, {}), None)
     described = {
         metric.name: (metric.type, metric.labels, metric.help)
         for metric in (*CONTAINER_METRICS, *own)
@@ -358,6 +367,5 @@ def names() -> dict[str, tuple[str, tuple[str, ...], str]]:
     described |= {n.name: (COUNTER, ("interface",), n.help) for n in NETWORK_METRICS}
     described |= {m.name: (m.type, m.labels, m.help) for m in ENGINE_METRICS}
     for instrument in metrics.INSTRUMENTS:
-        kind = COUNTER if isinstance(instrument, metrics.Counter) else "histogram"
-        described[instrument.name] = (kind, instrument.labels, instrument.help)
+        described[instrument.name] = (instrument.type, instrument.labels, instrument.help)
     return described

@@ -55,6 +55,7 @@ class Container:
     ``netns`` is a network namespace that a start gives to a sandbox, -1 if the runtime creates it.
     ``held`` is set while a migration restores it: others of its group join its namespaces then.
     ``image_manifest`` is the OCI descriptor of its image's manifest, None until it is read.
+    ``refusals`` are the operations that a layer has refused since the engine's start, by layer.
     """
 
     def __init__(self, record: ContainerRecord) -> None:
@@ -77,6 +78,7 @@ class Container:
         self.removing = False
         self.answered = False  # a client of this engine knows how the last request for it ended
         self.image_manifest: dict[str, Any] | None = None
+        self.refusals: dict[str, int] = {}
         self._waiters: list[tuple[str, asyncio.Future[WaitResult]]] = []
 
     @property

@@ -54,6 +54,7 @@ def test_settings_become_fields_of_the_configuration() -> None:
         "metrics_addr": ":9323",
         "metrics_label": ("team", "team", METRICS_LABELS[0]),
         "metrics_verify_interval": 60,
+        "metrics_refusals": "ebpf",
         "debug": True,
     }
     metrics.normalize(settings, rootless=False)
@@ -61,6 +62,7 @@ def test_settings_become_fields_of_the_configuration() -> None:
         "metrics": ("127.0.0.1", 9323),
         "metrics_labels": (*METRICS_LABELS, "team"),
         "metrics_verify_interval": 60,
+        "metrics_refusals": "ebpf",
         "debug": True,
     }
 
@@ -70,6 +72,7 @@ def test_settings_become_fields_of_the_configuration() -> None:
     [
         ({"metrics_verify_interval": 9}, "at least 10 seconds"),
         ({"metrics_verify_interval": -1}, "at least 10 seconds"),
+        ({"metrics_refusals": "tracing"}, "must be one of audit, ebpf, none"),
         ({"metrics_label": ("",)}, "not a name"),
         ({"metrics_label": ("a\nb",)}, "not a name"),
         ({"metrics_label": tuple(map(str, range(40)))}, "is set 45 times"),
