@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.context import Context
+    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
     from opentelemetry.trace.status import Status
 
 _log = logging.getLogger("jaula.traces")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+HTTP, GRPC = "http/protobuf", "grpc"
+_EXTRAS = {HTTP: "otel", GRPC: "otel-grpc"}
 _PROPAGATED = ("traceparent", "tracestate")
 _MAX_MESSAGE = 256  # characters of an error in a span
 
@@ -33,14 +36,13 @@ _MAX_MESSAGE = 256  # characters of an error in a span
 class SdkBackend:
     """Spans of the SDK, as :class:`jaula.spans.TraceBackend`."""
 
-    def __init__(self, identity: str, hostname: str) -> None:
-        """Load the SDK and start its exporter.
+    def __init__(self, identity: str, hostname: str, protocol: str) -> None:
+        """Load the SDK and start its exporter of a protocol.
 
-        :raises ImportError: when the packages of the extra ``otel`` are not installed.
+        :raises ImportError: when the packages of the extra are not installed.
         """
         if sys.modules.get("typing_extensions", self) is None:
             del sys.modules["typing_extensions"]  # the engine hides it from msgspec
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -60,7 +62,7 @@ class SdkBackend:
         if str(resource.attributes["service.name"]).startswith("unknown_service"):
             resource = resource.merge(Resource({"service.name": "jaula"}))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(_exporter(protocol)))
         self._tracer = self._provider.get_tracer("jaula", __version__)
         self._extract = TraceContextTextMapPropagator().extract
         self._in_context = set_span_in_context
@@ -104,6 +106,18 @@ class SdkBackend:
         self._provider.shutdown()
 
 
+def _exporter(protocol: str) -> SpanExporter:
+    if protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+            OTLPSpanExporter as GrpcSpanExporter,
+        )
+
+        return GrpcSpanExporter()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
+
+
 class SdkSpan:
     """One span of the SDK."""
 
@@ -135,15 +149,20 @@ def requested(environment: Mapping[str, str]) -> bool:
     return any(environment.get(name) for name in _ENDPOINTS)
 
 
+def protocol_of(environment: Mapping[str, str]) -> str:
+    """Return the protocol of an environment; the variable of traces wins. Pure."""
+    values = (environment.get(name, "").strip().lower() for name in _PROTOCOLS)
+    return next(filter(None, values), HTTP)
+
+
 def unsupported(environment: Mapping[str, str]) -> str:
     """Return why the request of an environment cannot be met; '' if it can. Pure."""
     exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if exporter not in ("", "otlp"):
         return f"OTEL_TRACES_EXPORTER {exporter[:40]!r} must be otlp or none"
-    for name in _PROTOCOLS:
-        protocol = environment.get(name, "").strip()
-        if protocol and protocol != "http/protobuf":
-            return f"{name} {protocol[:40]!r} must be http/protobuf"
+    protocol = protocol_of(environment)
+    if protocol not in _EXTRAS:
+        return f"the OTLP protocol {protocol[:40]!r} must be {' or '.join(_EXTRAS)}"
     return ""
 
 
@@ -155,12 +174,14 @@ def start(environment: Mapping[str, str], identity: str, hostname: str) -> SdkBa
     if reason := unsupported(environment):
         _log.error("traces are not exported: %s", reason)
         return None
+    protocol = protocol_of(environment)
     try:
-        backend = SdkBackend(identity, hostname)
+        backend = SdkBackend(identity, hostname, protocol)
     except ImportError as error:
         _log.error(
-            "traces are not exported, since a package is missing (%s): pip install 'jaula[otel]'",
-            error,
+            "traces are not exported by %s, since a package is missing (%s): "
+            "pip install 'jaula[%s]'",
+            *(protocol, error, _EXTRAS[protocol]),
         )
         return None
     except ValueError as error:
@@ -168,5 +189,5 @@ def start(environment: Mapping[str, str], identity: str, hostname: str) -> SdkBa
         return None
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     spans.set_backend(backend)
-    _log.info("traces are exported by OTLP")
+    _log.info("traces are exported by OTLP, %s", protocol)
     return backend

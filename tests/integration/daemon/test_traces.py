@@ -9,9 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -66,6 +68,30 @@ class Collector:
             assert time.monotonic() < deadline, sorted({span.name for span in self.spans})
             time.sleep(0.05)
         return found
+
+
+class GrpcCollector(Collector):
+    """A server of OTLP over gRPC that keeps the spans."""
+
+    def __init__(self) -> None:
+        self.spans, self.resource = [], {}
+        self._grpc = grpc.server(ThreadPoolExecutor(1))
+
+        def export(request: ExportTraceServiceRequest, context: object) -> bytes:
+            self.add(request)
+            return b""
+
+        handler = grpc.unary_unary_rpc_method_handler(
+            export, request_deserializer=ExportTraceServiceRequest.FromString
+        )
+        name = "opentelemetry.proto.collector.trace.v1.TraceService"
+        service = grpc.method_handlers_generic_handler(name, {"Export": handler})
+        self._grpc.add_generic_rpc_handlers((service,))
+        self.address = f"http://127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
+        self._grpc.start()
+
+    def close(self) -> None:
+        self._grpc.stop(None).wait()
 
 
 def attributes(span: Any) -> dict[str, Any]:
@@ -216,3 +242,19 @@ def test_a_collector_that_never_answers_delays_nothing(
                 assert private.stop() == 0
             assert time.monotonic() - started < 15
             private.start()
+
+
+def test_the_protocol_of_the_environment_may_be_grpc(worker_index: int) -> None:
+    private = PrivateEngine((worker_index + 145) % 250 + 1)
+    with pytest.MonkeyPatch.context() as patch, contextlib.closing(GrpcCollector()) as collector:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.address)
+        patch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds
+        with leaks.nothing_left(private):
+            load_image(private, "busybox")
+            done = private.cli("jaula", "run", "--rm", "--name", "web", "busybox", "true")
+            assert done.returncode == 0, done.stderr
+            (span,) = collector.named("container start")
+            assert attributes(span)["container.name"] == "web"
+            assert "traces are exported by OTLP, grpc" in private.log_tail()
+        assert collector.resource["service.name"] == "jaula"

@@ -38,7 +38,15 @@ def test_the_environment_decides(environment: dict[str, str], expected: bool) ->
     ("environment", "text"),
     [
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "'zipkin' must be otlp or none"),
-        ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "'grpc' must be http/protobuf"),
+        ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "'http/json' must be http/"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "thrift",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            },
+            "'thrift' must be http/protobuf or grpc",
+        ),
+        ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, ""),
         ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, ""),
         (ENDPOINT, ""),
     ],
@@ -60,6 +68,35 @@ def test_a_missing_package_is_an_error_of_the_log_and_not_of_the_engine(
     assert traces.start(ENDPOINT, "id", "host") is None
     assert "pip install 'jaula[otel]'" in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_grpc_without_its_extra_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    environment = {**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
+    assert traces.start(environment, "id", "host") is None
+    assert "by grpc" in caplog.text
+    assert "pip install 'jaula[otel-grpc]'" in caplog.text
+    assert not spans.enabled()
+
+
+@pytest.mark.parametrize(
+    ("environment", "protocol"),
+    [
+        ({}, "http/protobuf"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": " GRPC "}, "grpc"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+            },
+            "http/protobuf",
+        ),
+    ],
+)
+def test_the_protocol_of_traces_wins(environment: dict[str, str], protocol: str) -> None:
+    assert traces.protocol_of(environment) == protocol
 
 
 def test_nothing_of_opentelemetry_is_loaded_by_an_engine_without_traces() -> None:
