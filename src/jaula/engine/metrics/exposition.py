@@ -29,7 +29,7 @@ _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
 class Family(NamedTuple):
-    """A name with its samples, as lines without the name: ``{a="b"} 1`` after a suffix.
+    """A name with its samples, each a line that begins with the name: ``a_total{b="c"} 1``.
 
     ``type`` is counter, gauge or histogram.
     """
@@ -37,7 +37,7 @@ class Family(NamedTuple):
     name: str
     help: str
     type: str
-    lines: Iterable[tuple[str, str]]
+    lines: Iterable[str]
 
 
 def labels(pairs: Mapping[str, str]) -> str:
@@ -75,16 +75,16 @@ def number(value: float) -> str:
 
 
 def histogram_lines(
-    common: str, buckets: Iterable[float], value: HistogramValue
-) -> Iterator[tuple[str, str]]:
+    name: str, common: str, buckets: Iterable[float], value: HistogramValue
+) -> Iterator[str]:
     """Yield the samples of one series of a histogram."""
     total = 0
     for bound, count in zip((*buckets, None), value.counts, strict=True):
         total += count
         limit = "+Inf" if bound is None else repr(float(bound))
-        yield "_bucket", f"{with_labels(common, {'le': limit})} {total}\n"
-    yield "_sum", f"{common} {number(value.sum)}\n"
-    yield "_count", f"{common} {total}\n"
+        yield f"{name}_bucket{with_labels(common, {'le': limit})} {total}\n"
+    yield f"{name}_sum{common} {number(value.sum)}\n"
+    yield f"{name}_count{common} {total}\n"
 
 
 def encode(family: Family, format: str) -> str:
@@ -95,7 +95,7 @@ def encode(family: Family, format: str) -> str:
         help = help.replace('"', r"\"")
         if kind == "counter":
             title, kind = (name[:-6], kind) if name.endswith("_total") else (name, "unknown")
-    samples = "".join([f"{name}{suffix}{rest}" for suffix, rest in family.lines])
+    samples = "".join(family.lines)
     return samples and f"# HELP {title} {help}\n# TYPE {title} {kind}\n{samples}"
 
 

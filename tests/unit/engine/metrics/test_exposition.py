@@ -26,7 +26,7 @@ def page(family: Family, format: str) -> str:
 
 
 def gauge(*lines: str) -> Family:
-    return Family("a_bytes", "Help.", "gauge", [("", line) for line in lines])
+    return Family("a_bytes", "Help.", "gauge", [f"a_bytes{line}" for line in lines])
 
 
 @pytest.mark.parametrize("format", [TEXT, OPENMETRICS])
@@ -62,7 +62,7 @@ def test_a_histogram_has_cumulative_buckets(format: str) -> None:
     for seconds in (0.05, 0.5, 5.0):
         histogram.observe(seconds, "x")
     (value,) = histogram.values().values()
-    lines = exposition.histogram_lines('{kind="x"}', histogram.buckets, value)
+    lines = exposition.histogram_lines("a_seconds", '{kind="x"}', histogram.buckets, value)
     (read,) = PARSERS[format](page(Family("a_seconds", "A.", "histogram", lines), format))
     assert read.type == "histogram"
     buckets = {s.labels["le"]: s.value for s in read.samples if s.name == "a_seconds_bucket"}
@@ -72,7 +72,7 @@ def test_a_histogram_has_cumulative_buckets(format: str) -> None:
 
 
 def test_openmetrics_names_a_counter_without_its_suffix() -> None:
-    family = Family("a_total", "A.", "counter", [("", " 3\n")])
+    family = Family("a_total", "A.", "counter", ["a_total 3\n"])
     assert exposition.encode(family, OPENMETRICS).splitlines() == [
         *("# HELP a A.", "# TYPE a counter", "a_total 3")
     ]
@@ -80,7 +80,7 @@ def test_openmetrics_names_a_counter_without_its_suffix() -> None:
 
 
 def test_a_counter_of_cadvisor_without_the_suffix_is_unknown_in_openmetrics() -> None:
-    family = Family("container_memory_failcnt", "A.", "counter", [("", " 3\n")])
+    family = Family("container_memory_failcnt", "A.", "counter", ["container_memory_failcnt 3\n"])
     (read,) = openmetrics(page(family, OPENMETRICS))
     assert (read.type, read.samples[0].value) == ("unknown", 3)
 
