@@ -10,6 +10,8 @@ sizes.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 import time
 from itertools import islice
@@ -26,11 +28,11 @@ from jaula.engine.pods.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.engine.pods.metrics import Device
+    from jaula.engine.pods.metrics import Device, FileSystem
     from jaula.engine.pods.stats import PodStats
     from jaula.state.records import ContainerRecord
 
@@ -52,6 +54,22 @@ class Slices:
         if time.monotonic() > self._end:
             time.sleep(_PAUSE)
             self._end = time.monotonic() + _SLICE
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """Run a block without the collector of cyclic garbage, if it is on.
+
+    A scrape allocates many objects, none of them in a cycle. They make a full collection due, which
+    visits the objects of all containers and holds the interpreter meanwhile.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Sample(NamedTuple):
@@ -108,6 +126,12 @@ class Collector:
     def collect(self, running: Sequence[Target], slices: Slices) -> list[Sample]:
         """Return the samples of those containers that still run."""
         file_system = read_file_system(self._directory)
+        with without_collector():
+            return self._collect(running, slices, file_system)
+
+    def _collect(
+        self, running: Sequence[Target], slices: Slices, file_system: FileSystem
+    ) -> list[Sample]:
         names: dict[Device, str] = {}
         samples: list[Sample] = []
         for container, own in running:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jaula import __version__, metrics
 from jaula.engine.metrics import exposition
-from jaula.engine.metrics.collect import Collector, Slices, targets
+from jaula.engine.metrics.collect import Collector, Slices, targets, without_collector
 from jaula.engine.metrics.containers import (
     CONTAINER_METRICS,
     COUNTER,
@@ -243,9 +243,10 @@ def _write(collection: _Collection, format: str, compressed: bool) -> bytes:
     """Return a page."""
     slices = Slices()
     parts = []
-    for family in _families(*collection):
-        parts.append(exposition.encode(family, format))
-        slices.step()
+    with without_collector():
+        for family in _families(*collection):
+            parts.append(exposition.encode(family, format))
+            slices.step()
     parts.append(exposition.end(format))
     page = "".join(parts).encode()
     if not compressed:
