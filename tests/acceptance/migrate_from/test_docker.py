@@ -59,7 +59,8 @@ CHANGED = (  # members of `inspect` that differ, with the reason
     "Id", "Created", "Image", "State", "Driver", "GraphDriver", "Mounts", "NetworkSettings",
     "HostnamePath", "HostsPath", "LogPath", "ResolvConfPath", "Platform",
     # jaula's own
-    "Landlock", "Owner", "PauseRequested", "Relaxations", "RequestSeal", "Warnings", "EngineSocket",
+    "Landlock", "Owner", "PauseRequested", "Refusals", "Relaxations", "RequestSeal", "Warnings",
+    "EngineSocket",
 )  # fmt: skip
 CHANGED_HOST = (
     "CgroupnsMode",  # docker's default depends on the host

@@ -49,6 +49,7 @@ OPTIONAL = {
         r"\.HostConfig\.LogConfig\.Config\..*": "the default has limits",
         r"\.HostConfig\.(Secrets|Configs|Profile)": "this engine's own",
         r"\.Landlock|\.Owner|\.Relaxations|\.PauseRequested|\.RequestSeal": "this engine's own",
+        r"\.Refusals": "this engine's own",
         r"\.EngineSocket|\.Mounts\[\]\.IDMapped": "this engine's own",
         r"\.State\.Health\.Log\[\].*": "whether a probe has run yet",
         r"\.ExecIDs\[\]": "whether one runs at the moment",

@@ -90,6 +90,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "ExecIDs": sorted(container.execs) or None,
         "HostConfig": host_config(services, record),
         "Relaxations": relaxations(record),
+        "Refusals": dict(sorted(container.refusals.items())),
         "GraphDriver": {
             "Name": record.storage_driver,
             "Data": {

@@ -5,8 +5,17 @@ import { get } from './api.js';
 import { t } from './i18n.js';
 import { sortLayers, worst } from './isolation.js';
 
+/** The refusals that the engine has counted by the layer of the drawing that they belong to. */
+const REFUSING = { seccomp: ['seccomp'], lsm: ['apparmor', 'selinux', 'landlock'] };
+
+/** Return the number of refusals of a layer since the engine's start as text, empty for none. */
+function refused(layer, refusals) {
+  const count = (REFUSING[layer] ?? []).reduce((sum, each) => sum + (refusals[each] ?? 0), 0);
+  return count ? ` · ${t('evidence.refused', { count })}` : '';
+}
+
 /** The layers as boxes within each other, with the program at the centre. */
-function Boxes({ id, layers, name, chosen, base }) {
+function Boxes({ id, layers, name, chosen, base, refusals }) {
   let inner = html`<div class="program"><span>${name}</span></div>`;
   for (const layer of [...layers].reverse()) {
     const bad = layer.Fails + layer.Unknown + layer.Relaxed;
@@ -15,7 +24,7 @@ function Boxes({ id, layers, name, chosen, base }) {
     inner = html`<div class="box ${layer.Verdict} ${chosen === layer.Layer ? 'chosen' : ''}">
       <a class="band" href=${`#/${base}?c=${id.slice(0, 12)}&layer=${layer.Layer}`} aria-current=${chosen === layer.Layer ? 'true' : null}>
         <strong>${layer.Layer}</strong> <span class="what">${t(`layer.${layer.Layer}`)}</span>
-        <span class="held">${words}</span></a>${inner}</div>`;
+        <span class="held">${words}${refused(each.Layer, refusals)}</span></a>${inner}</div>`;
   }
   return html`<div class="boxes">${inner}</div>`;
 }
@@ -52,10 +61,13 @@ function Files({ id }) {
 export function Evidence({ id, name, layer, version, onClose, base = 'map' }) {
   const [report, setReport] = useState(null);
   const [error, setError] = useState(null);
+  const [refusals, setRefusals] = useState({});
   const panel = useRef(null);
   const read = () => get(`/jaula/containers/${id}/verify`).then(
     (document) => { setReport(document); setError(null); }, (failure) => setError(failure));
-  useEffect(() => { read(); }, [id, version]);
+  const readRefusals = () => get(`/containers/${id}/json`).then(
+    (document) => setRefusals(document.Refusals ?? {}), () => setRefusals({}));
+  useEffect(() => { read(); readRefusals(); }, [id, version]);
   useEffect(() => { if (onClose) panel.current?.focus({ preventScroll: true }); }, [id]);
   const layers = report ? sortLayers(report.Layers) : [];
   const shown = layer ?? layers.find((each) => each.Verdict === worst(layers) && each.Verdict !== 'holds')?.Layer;
@@ -64,11 +76,11 @@ export function Evidence({ id, name, layer, version, onClose, base = 'map' }) {
   return html`<aside class="evidence" ref=${panel} tabindex="-1" aria-label=${t('evidence.of', { name })}
       onKeyDown=${(event) => { if (event.key === 'Escape' && onClose) onClose(); }}>
     <header><div><p class="kicker">${t('evidence.title')}</p><h2>${name}</h2></div>
-      <button type="button" class="quiet" onClick=${read}>${t('evidence.again')}</button>
+      <button type="button" class="quiet" onClick=${() => { read(); readRefusals(); }}>${t('evidence.again')}</button>
       ${onClose ? html`<button type="button" class="quiet close" aria-label=${t('evidence.close')} onClick=${onClose}>×</button>` : null}</header>
     <${ErrorBox} error=${error} />
     ${report ? html`<p class="soft">${t('evidence.read', { rows: report.Rows.length, time: report.Time.slice(11, 19) })}</p>
-      <${Boxes} id=${id} layers=${layers} name=${name} chosen=${shown} base=${base} />` : error ? null : html`<p class="soft">${t('map.reading')}</p>`}
+      <${Boxes} id=${id} layers=${layers} name=${name} chosen=${shown} base=${base} refusals=${refusals} />` : error ? null : html`<p class="soft">${t('map.reading')}</p>`}
     ${shown && report ? html`<section class="evidence-rows" aria-label=${shown}><h3>${shown} <span class="soft">${t(`layer.${shown}`)}</span></h3>
       <ul>${rows.map((row) => html`<${Row} key=${row.Id} row=${row} check=${report.Checks[row.Check]} />`)}</ul></section>` : null}
     <${Files} id=${id} />
