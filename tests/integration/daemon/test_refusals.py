@@ -255,7 +255,9 @@ def test_a_denial_of_apparmor_is_counted_also_if_its_process_has_exited(
     text = "profile jaula-refusal-test { file, capability, network, audit deny /tmp/** w, }"
     subprocess.run(["apparmor_parser", "-r", "-K"], input=text, text=True, check=True)
     try:
-        with running(counted, "--security-opt", "apparmor=jaula-refusal-test") as name:
+        with running(
+            counted, "--network", "none", "--security-opt", "apparmor=jaula-refusal-test"
+        ) as name:
             for _ in range(3):
                 execute(counted, name, "touch", "/tmp/x")
             containers.eventually(
