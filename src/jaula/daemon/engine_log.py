@@ -33,7 +33,7 @@ _TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _LEVEL_NAMES = {"WARNING": "warning", "CRITICAL": "fatal"}
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _CONTAINER = "container %s"
-_MAX_ENTRY = 128 * 1024  # bytes of an entry of the journal; more does not fit a datagram
+_MAX_FIELD = 48 * 1024  # bytes of a field of the journal; two long ones fit a datagram
 
 FindId = Callable[[str], str]
 """Returns the id of the container with a name, '' if there is none."""
@@ -159,7 +159,7 @@ class JournalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Send an entry."""
         try:
-            self._socket.sendto(entry(record, self._find_id)[:_MAX_ENTRY], self._address)
+            self._socket.sendto(entry(record, self._find_id), self._address)
         except OSError:  # no journal any more, or its queue is full
             self._fallback.emit(record)
 
@@ -201,8 +201,8 @@ def priority(level: int) -> int:
 
 
 def _field(name: str, value: str) -> bytes:
-    """Return one field; a value with a newline has its length before it."""
-    data = value.encode("utf-8", "replace")
+    """Return one field, of a value that is cut; one with a newline has its length before it."""
+    data = value.encode("utf-8", "replace")[:_MAX_FIELD]
     if b"\n" not in data:
         return name.encode() + b"=" + data + b"\n"
     return name.encode() + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"

@@ -166,6 +166,17 @@ def test_a_value_cannot_add_a_field(ids: ContainerIds) -> None:
     assert "EVIL" not in found
 
 
+def test_a_long_message_is_cut_and_its_entry_is_complete(ids: ContainerIds) -> None:
+    made = record("line\n" * 100_000 + "%s", OSError("x" * 200_000), level=logging.ERROR)
+    data = engine_log.entry(made, ids.find)
+    found = fields(data)
+    assert len(data) < 128 * 1024
+    assert found["MESSAGE"].startswith(b"line\nline")
+    assert found["ERROR"].startswith(b"xxx")
+    assert found["PRIORITY"] == b"3"
+    assert data.endswith(b"x\n")
+
+
 def test_an_entry_reaches_the_journal_and_otherwise_standard_error(
     ids: ContainerIds, capsys: pytest.CaptureFixture[str]
 ) -> None:
