@@ -95,6 +95,25 @@ def test_the_root_and_every_new_file_system_have_the_containers_label(
         assert done.returncode == 0, done.stderr
 
 
+def test_a_debug_session_has_the_containers_labels(engine: PrivateEngine, busybox: str) -> None:
+    with containers.running(engine, busybox) as name:
+        document = containers.inspect(engine, name)
+        shown = "cat /proc/self/attr/current; /.debug/bin/cat /etc/hostname; echo x > /etc/x"
+        done = engine.cli("jaula", "debug", name, "sh", "-c", shown)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(document["ProcessLabel"])
+        path = f"/jaula/containers/{name}/debug"
+        session = engine.request("POST", path, {"Cmd": ["sleep", "60"]}).json()["Id"]
+        engine.request("POST", f"/exec/{session}/start", {"Detach": True})
+        process = engine.request("GET", f"/exec/{session}/json").json()["Pid"]
+        assert current(process) == document["ProcessLabel"]
+        for file in ("/", "/.debug/bin/busybox"):
+            assert label(f"/proc/{process}/root{file}") == document["MountLabel"], file
+    done = engine.cli("jaula", "debug", busybox, "cat", "/proc/self/attr/current")
+    assert done.returncode == 0, done.stderr
+    assert f":{TYPE}:" in done.stdout
+
+
 def test_output_users_and_capabilities_work(engine: PrivateEngine, busybox: str) -> None:
     done = engine.cli("jaula", "run", "--rm", "-i", busybox, "cat", input="through pipes\n")
     assert (done.returncode, done.stdout) == (0, "through pipes\n"), done.stderr
