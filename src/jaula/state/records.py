@@ -467,6 +467,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
     edit_intent: EditIntent | None = None  # None: no change by ``edit`` is in progress
     live_changes: tuple[LiveChange, ...] = ()  # by ``edit``, the last ones
+    debug_copy: bool = False  # of a debug session: it ends with its client's connection
 
     @property
     def asked_image(self) -> str:

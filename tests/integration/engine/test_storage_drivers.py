@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import load_image
-from harness import layers, leaks, loop_mount
+from harness import layers, leaks, loop_mount, toolboxes
 from harness.engine import PrivateEngine
 
 
@@ -88,6 +88,23 @@ def test_containers_survive_the_engine(engine: PrivateEngine) -> None:
     engine.kill()
     engine.start()
     assert jaula(engine, "exec", "c1", "cat", "/x") == "x\n"
+    assert jaula(engine, "system", "check") == "No problems found.\n"
+
+
+def test_debug_has_launchers_and_copies_files(engine: PrivateEngine) -> None:
+    jaula(engine, "run", "--name", "c1", "busybox", "sh", "-c", "echo x > /x; rm /etc/passwd")
+    jaula(engine, "run", "-d", "--name", "c2", "busybox", "sleep", "99")
+    show = "cat /x; ls /etc/passwd; echo changed > /x"
+    with toolboxes.dynamic(engine) as tools:
+        words = ("debug", "--image", tools, "c2", "linked", "/proc/self/maps")
+        assert "/.debug/lib/libc.so.6" in jaula(engine, *words)
+        words = ("debug", "--image", tools, "c1", "linked", "/proc/self/maps")
+        assert "/.debug/lib/libc.so.6" in jaula(engine, *words)
+        out = jaula(engine, "debug", "c1", "sh", "-c", show)
+        assert out == "x\nls: /etc/passwd: No such file or directory\n"
+        assert jaula(engine, "debug", "c1", "cat", "/x") == "x\n"
+        jaula(engine, "rm", "-f", "c2")
+    assert jaula(engine, "ps", "-aq", "--no-trunc").count("\n") == 1
     assert jaula(engine, "system", "check") == "No problems found.\n"
 
 

@@ -33,6 +33,10 @@ class Response:
         self.headers = headers
         self._connection = connection
 
+    def close(self) -> None:
+        """Close the connection, also before the end of the body."""
+        self._connection.close()
+
     def chunks(self) -> Iterator[bytes]:
         """Yield the body in pieces as it arrives.
 

@@ -48,7 +48,7 @@ def run(options: Options) -> int:
         raise CliError(f"--target: {name} does not run")
     from jaula.cli.containers import debug_copy
 
-    return debug_copy.run(client, options, name, container, body)
+    return debug_copy.run(client, options, name, body)
 
 
 def _container(client: Client, name: str) -> dict[str, Any] | None:

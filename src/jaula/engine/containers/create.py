@@ -89,6 +89,7 @@ async def create(
     log: LogConfig | None = None,
     pod: PodContainerRequest | None = None,
     user_of: Callable[[ContainerRecord], UserFacts] | None = None,
+    debug_copy: bool = False,
 ) -> ContainerCreated:
     """Create a container that is ready to start.
 
@@ -97,7 +98,7 @@ async def create(
     the container learns nothing of them, and is not told to pull the image. Nothing is awaited from
     there on until all names are ids. ``owner`` is the client, with its group. ``log`` is the log of
     a container of a pod, in place of the request's, and ``pod`` is its request. ``user_of`` looks
-    its user up.
+    its user up. ``debug_copy`` marks the container of a debug session.
 
     :raises NotFound: when there is no such image.
     :raises Conflict: when the name is in use.
@@ -180,6 +181,7 @@ async def create(
             level=selinux.take_level(services, container_id, resolved),
             cgroup=new_cgroup_path(services.config, resolved.resources.cgroup_parent, container_id),
             resolved_request=resolved,
+            debug_copy=debug_copy,
         )
         if user_of is not None:
             record = msgspec.structs.replace(record, user=user_of(record))

@@ -15,21 +15,19 @@ import os
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from jaula.engine.containers import launchers
 from jaula.engine.containers.liveness import not_running
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_thread
 from jaula.engine.userns import join
+from jaula.engine.volumes import image_mount
 from jaula.engine.volumes.staged_mounts import mount_layers
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure
 from jaula.kernel import mounts, process
 from jaula.kernel.mounts import MOUNT_ATTR
 from jaula.kernel.paths import RESOLVE
 from jaula.spec.api import DEBUG_IMAGE, ExecCreate
-from jaula.spec.rootfs import OverlayRoot
 from jaula.spec.runtime import decode
 
 if TYPE_CHECKING:
@@ -42,11 +40,13 @@ if TYPE_CHECKING:
     from jaula.images.store.store import Lease
     from jaula.spec.api import DebugCreate
 
-DIRECTORY = "/.debug"
+DIRECTORY = launchers.TOOLBOX
 _IN_IMAGE = RESOLVE.IN_ROOT | RESOLVE.NO_MAGICLINKS
 SHELLS = ("bash", "ash", "sh")
 
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The PATH of an image or container that has none."""
+
 _COMM = 15  # bytes of a process name that the kernel keeps
 
 
@@ -64,14 +64,12 @@ class Toolbox:
         self,
         services: Services,
         image: Image,
-        launchers: str,
         lease: Lease,
         target: Target | None,
     ) -> None:
         self.image = image.id
         self._services = services
         self._layers = tuple(image.layers)
-        self._launchers = launchers
         self._lease = lease
         self._target = target
 
@@ -108,8 +106,7 @@ class Toolbox:
                 labels = security.selinux_labels(record.resolved, services.host, record.level)
                 label = labels.mount or None
             view = services.snapshots.view(self._layers)
-            if self._launchers and isinstance(view, OverlayRoot):
-                view = msgspec.structs.replace(view, lowers=(self._launchers, *view.lowers))
+            view = image_mount.with_launchers(services, view, self.image)
             tree = mount_layers(view, user, (0, 0), label)
         finally:
             if user is not None:
@@ -148,20 +145,15 @@ async def prepare(
         config = services.config.paths.container(container.record.id) / "config.json"
         base = decode(config.read_bytes()).process
         assert base is not None
-        prepared = await in_thread(_prepare_image, services, image)
-        cmd = body.cmd or (prepared.shell,)
-        if not cmd[0]:
-            raise InvalidRequest(
-                "the toolbox image has no shell",
-                hint="name a command, or another image with --image",
-            )
+        prepared = await in_thread(prepare_image, services, image)
+        check_command(body, prepared)
         search = search_path(
-            prepared.path, _value((*base.env, *body.env), "PATH"), launched=prepared.launchers != ""
+            prepared.path, variable((*base.env, *body.env), "PATH"), launched=prepared.launched
         )
         env = (f"PATH={search}", *body.env)
         fields = {name: getattr(body, name) for name in ExecCreate.__struct_fields__}
-        exec_body = ExecCreate(**fields | {"cmd": cmd, "env": env})
-        return exec_body, Toolbox(services, image, prepared.launchers, lease, target)
+        exec_body = ExecCreate(**fields | {"cmd": body.cmd or (prepared.shell,), "env": env})
+        return exec_body, Toolbox(services, image, lease, target)
     except BaseException:
         lease.close()
         raise
@@ -177,22 +169,34 @@ def search_path(toolbox: str, container: str, *, launched: bool) -> str:
     return ":".join((*tools, container) if container else tools)
 
 
-def _value(env: Iterable[str], name: str) -> str:
+def check_command(body: DebugCreate, toolbox: PreparedImage) -> None:
+    """Check that a session has a command or a shell.
+
+    :raises InvalidRequest: when it has none.
+    """
+    if not (body.cmd or (toolbox.shell,))[0]:
+        raise InvalidRequest(
+            "the toolbox image has no shell", hint="name a command, or another image with --image"
+        )
+
+
+def variable(env: Iterable[str], name: str) -> str:
+    """Return the last value of a variable, '' if it is not set. Pure."""
     values = [entry.partition("=")[2] for entry in env if entry.startswith(f"{name}=")]
     return values[-1] if values else ""
 
 
-class _PreparedImage(NamedTuple):
-    """The parts of a toolbox image that a session needs; empty for a missing one."""
+class PreparedImage(NamedTuple):
+    """The parts of a toolbox image that a session needs. ``shell`` is '' if it has none."""
 
     path: str  # its PATH
     shell: str
-    launchers: str  # directory
+    launched: bool  # whether its programs have launchers
 
 
-def _prepare_image(services: Services, image: Image) -> _PreparedImage:
+def prepare_image(services: Services, image: Image) -> PreparedImage:
     """Find the shell of an image, and make its launchers if they are not made yet."""
-    path = _value(image.config.env, "PATH") or _PATH
+    path = variable(image.config.env, "PATH") or DEFAULT_PATH
     search = [directory for directory in path.split(":") if directory.startswith("/")]
     view = services.snapshots.view(tuple(image.layers))
     root = mount_layers(view, None, (0, 0), None)
@@ -201,17 +205,16 @@ def _prepare_image(services: Services, image: Image) -> _PreparedImage:
             s for s in SHELLS for d in search if launchers.resolves(root, f"{d}/{s}", _IN_IMAGE)
         )
         shell = next(shells, "")
-        if not isinstance(view, OverlayRoot) or os.uname().machine != launchers.MACHINE:
-            return _PreparedImage(path, shell, "")
-        cache = services.config.paths.launchers
-        directory = cache / image.id.removeprefix("sha256:")
+        directory = image_mount.launchers_directory(services, image.id)
         if not directory.is_dir():
-            cache.mkdir(mode=0o700, exist_ok=True)
-            _remove_unused(services, cache)
-            launchers.make(directory, root, search, DIRECTORY)
+            directory.parent.mkdir(mode=0o700, exist_ok=True)
+            _remove_unused(services, directory.parent)
+            launchers.make(launchers.this_machine(), directory, root, search, DIRECTORY)
     finally:
         os.close(root)
-    return _PreparedImage(path, shell, str(directory) if any(directory.iterdir()) else "")
+    launched = any(directory.iterdir())
+    launched = launched and image_mount.with_launchers(services, view, image.id) is not view
+    return PreparedImage(path, shell, launched)
 
 
 def _remove_unused(services: Services, cache: Path) -> None:

@@ -88,6 +88,7 @@ async def restore(services: Services, containers: Containers) -> None:
             path, services.container_store.get(path.rpartition("/")[2])
         )
     await _finish_removals(services, containers)
+    await _remove_debug_copies(services, containers)
     for container in services.container_store:
         await _restart(containers, container)
     containers.exit_handler.tasks.spawn(_refresh_status(containers, living))
@@ -343,6 +344,15 @@ async def _finish_removals(services: Services, containers: Containers) -> None:
         if removal_interrupted or creation_interrupted:
             container.change(status=Status.DEAD)
             await _remove(containers, container, volumes=False)
+
+
+async def _remove_debug_copies(services: Services, containers: Containers) -> None:
+    """Remove the containers of debug sessions, whose clients' connections ended with the engine."""
+    for container in [c for c in services.container_store if c.record.debug_copy]:
+        try:
+            await containers.debug_copies.remove(container.id)
+        except JaulaError as error:
+            log.warning("%s", error)
 
 
 async def _remove(containers: Containers, container: Container, *, volumes: bool) -> None:

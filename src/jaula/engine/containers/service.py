@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.containers.checkpoint_archive import CheckpointArchives
     from jaula.engine.containers.clone import AuthorizeBody, Clones
+    from jaula.engine.containers.debug_copy import DebugCopies
     from jaula.engine.containers.edit import AuthorizeEdit, Edits
     from jaula.engine.containers.health_monitor import HealthMonitor
     from jaula.engine.containers.user_lookup import UserLookup
@@ -111,6 +112,14 @@ class Containers(ContainerQueries):
         from jaula.engine.containers.clone import Clones
 
         return Clones(self.services, self.exit_handler)
+
+    @functools.cached_property
+    def debug_copies(self) -> DebugCopies:
+        """The copies for debug sessions, which are loaded with the first one."""
+        from jaula.engine.containers.debug_copy import DebugCopies
+
+        remove = functools.partial(self.remove, force=True, volumes=True)
+        return DebugCopies(self.services, remove)
 
     @functools.cached_property
     def edits(self) -> Edits:

@@ -8,25 +8,31 @@ namespace and bound by the runtime (:mod:`jaula.engine.volumes.staged_mounts`).
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine.containers import launchers
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_own_thread
 from jaula.engine.volumes.staged_mounts import StagedMounts, mount_layers, user_namespace
 from jaula.errors import ImageMountFailed, NotFound
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime.create import id_maps
-from jaula.spec.rootfs import OverlayRoot
+from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.state.records import IMAGE_MOUNT, MountRecord
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaula.engine.model.services import Services
     from jaula.engine.userns.id_ranges import IdMaps
     from jaula.images.store.store import Lease
     from jaula.state.records import ContainerRecord
+
+log = logging.getLogger("jaula.volumes")
 
 _DIRECTORY = "images"
 """Name of the directory of mount points in the run directory of a container."""
@@ -71,6 +77,35 @@ def check_directory(services: Services, mount: MountRecord) -> None:
         raise ImageMountFailed(f"{mount.subpath!r} is not in {title}: {reason}") from error
 
 
+def launchers_directory(services: Services, image: str) -> Path:
+    """Return the directory of the launchers of a toolbox image, by its id."""
+    return services.config.paths.launchers / image.removeprefix("sha256:")
+
+
+def with_launchers(services: Services, view: RootSource, image: str) -> RootSource:
+    """Return the source of a toolbox image with its launchers, if the host can mount them.
+
+    Above an image without launchers there is an empty layer, if the host has SELinux: only an
+    overlay of two layers can hide the labels of the files.
+    """
+    directory = launchers_directory(services, image)
+    try:
+        is_needed = services.host.selinux or any(directory.iterdir())
+    except FileNotFoundError:
+        return view
+    if not is_needed:
+        return view
+    composed = launchers.add_layer(view, str(directory), user_xattr=services.host.rootless)
+    if isinstance(view, OverlayRoot):
+        return composed
+    try:  # a storage driver without overlayfs may be in use because the host has none
+        os.close(mount_layers(composed, None, (0, 0), None))
+    except OSError as error:
+        log.info("the tools of a debug session have no launchers: %s", error)
+        return view
+    return composed
+
+
 async def mount_images(
     services: Services, record: ContainerRecord, maps: IdMaps
 ) -> tuple[tuple[MountRecord, ...], StagedMounts | None]:
@@ -113,6 +148,8 @@ class _Attach:
     ) -> None:
         label = security.selinux_labels(record.resolved, services.host, record.level).mount
         self._label = (label or None) if services.host.selinux else None
+        self._services = services
+        self._is_debug_copy = record.debug_copy
         self._view = services.snapshots.view
         self._owner = (id_maps.host_id(maps[0], 0), id_maps.host_id(maps[1], 0))
         self._user_fd = user_fd
@@ -121,6 +158,8 @@ class _Attach:
     def one(self, number: int, mount: MountRecord) -> MountRecord:
         """Mount one image at mount point ``number``; return the bind mount."""
         root = self._view(mount.layers)
+        if self._is_debug_copy and mount.destination == launchers.TOOLBOX:
+            root = with_launchers(self._services, root, mount.image)
         if self._label and isinstance(root, OverlayRoot) and len(root.lowers) == 1:
             # Only an overlay can hide the labels of the files, and it needs two layers.
             empty = str(self._staged.make_dir(f"{number}-empty"))

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness import containers, images
+from conftest import load_image
+from harness import containers, images, toolboxes
 from harness.containers import eventually, inspect, pid, running, unique
-from harness.engine import PrivateEngine
+from harness.engine import PROJECT, PrivateEngine, UnixConnection
 
 CONFINEMENT = (
     *("Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
@@ -111,6 +112,28 @@ def test_a_session_has_the_confinement_of_the_container(
             assert all(own_ids[key] == own[key] for key in CONFINEMENT)
 
 
+@pytest.mark.parametrize("userns", ["", "host"])
+def test_a_session_has_the_namespaces_that_a_container_shares(
+    engine: PrivateEngine, bare: str, userns: str
+) -> None:
+    own_userns = (f"--userns={userns}",) if userns else ()
+    with running(engine, bare, "/sleep", "600", flags=("--ipc", "shareable", *own_userns)) as one:
+        shared = [
+            word for kind in ("network", "pid", "ipc") for word in (f"--{kind}", f"container:{one}")
+        ]
+        with running(engine, bare, "/sleep", "601", flags=(*shared, *own_userns)) as other:
+            script = "; ".join(f"readlink /proc/self/ns/{kind}" for kind in NAMESPACES)
+            inside = output(engine, other, "sh", "-c", script).split()
+            init = pid(engine, other)
+            expected = [Path(f"/proc/{init}/ns/{kind}").readlink().name for kind in NAMESPACES]
+            assert inside == expected
+            for kind in ("user", "pid", "net", "ipc"):
+                first = Path(f"/proc/{pid(engine, one)}/ns/{kind}").readlink().name
+                assert first in expected
+            assert "sleep 600" in output(engine, other, "ps")
+            assert output(engine, "--target", "sleep", other, "ls", "/sleep") == "/sleep\n"
+
+
 class session_of:
     """A detached session that sleeps; its pid on the host."""
 
@@ -144,8 +167,6 @@ def test_a_killed_session_leaves_nothing(engine: PrivateEngine, sleeper: str) ->
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the session has ended")
     assert mounts_of(init) == table
     if busy.status == 200:
-        from conftest import load_image
-
         load_image(engine, "busybox")
 
 
@@ -191,23 +212,8 @@ def test_programs_of_a_dynamic_toolbox_run_with_their_own_libraries(
     engine: PrivateEngine, sleeper: str
 ) -> None:
     """The container has no loader and no library; a link is absolute, a script has no shell."""
-    name = unique("dynamic")
-    script = b"#!/bin/sh -e\necho script $1; linked /etc/hostname\n"
-    entries = [*images.busybox_entries(), images.directory("lib64"), images.directory("usr")]
-    entries += [images.directory("usr/bin"), images.directory("lib")]
-    for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/x86_64-linux-gnu/libc.so.6", "/usr/bin/cat"):
-        content = Path(path).read_bytes()
-        target = "lib/libc.so.6" if path.endswith("libc.so.6") else path.lstrip("/")
-        entries.append(images.file(target, content, 0o755))
-    entries += [
-        images.link("usr/bin/linked", "/usr/bin/cat"),
-        images.file("usr/bin/script", script, 0o755),
-        images.file("usr/bin/broken", b"#!/no/such/interpreter\n", 0o755),
-        images.file("usr/bin/garbage", b"\x7fELF\x02\x01" + b"\xff" * 200, 0o755),
-    ]
-    images.import_image(engine, name, entries)
     hostname = inspect(engine, sleeper)["Config"]["Hostname"] + "\n"
-    try:
+    with toolboxes.dynamic(engine) as name:
         assert output(engine, "--image", name, sleeper, "cat", "/etc/hostname") == hostname
         words = ("script", "one")
         expected = f"script one\n{hostname}"
@@ -216,8 +222,12 @@ def test_programs_of_a_dynamic_toolbox_run_with_their_own_libraries(
         assert "/.debug/lib/libc.so.6" in shown
         assert output(engine, "--image", name, sleeper, "sh", "-c", "cat /etc/hostname") == hostname
         assert debug(engine, "--image", name, sleeper, "broken").returncode == 127
-    finally:
-        engine.request("DELETE", f"/images/{name}?force=1")
+
+
+def test_a_copy_has_the_launchers_of_a_dynamic_toolbox(engine: PrivateEngine, bare: str) -> None:
+    with toolboxes.dynamic(engine) as name:
+        shown = output(engine, "--image", name, bare, "linked", "/proc/self/maps")
+        assert "/.debug/lib/libc.so.6" in shown
 
 
 def test_a_container_with_many_entries_in_its_root_is_refused(
@@ -281,6 +291,88 @@ def test_an_image_and_a_stopped_container_are_copies(engine: PrivateEngine, bare
     assert images_of(engine) == before
     listed = engine.request("GET", "/containers/json?all=1").json()
     assert not [c for c in listed if "jaula.debug" in (c["Labels"] or {})]
+
+
+def test_the_copy_of_a_stopped_container_has_its_changes(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    """Owners, modes, deletions, links and times."""
+    name = unique("stopped")
+    script = (
+        "echo x > /made; chown 5:6 /made; chmod 4640 /made; rm /etc/passwd; ln -s /made /link;"
+        " mkdir /new; touch -d '2001-01-01 00:00:00' /new"
+    )
+    engine.cli("jaula", "run", "--name", name, busybox, "sh", "-c", script)
+    show = "stat -c '%n %u %g %a' /made; ls /etc/passwd; readlink /link; stat -c %Y /new"
+    try:
+        done = debug(engine, name, "sh", "-c", show)
+        assert done.stdout.split("\n")[:3] == ["/made 5 6 4640", "/made", "978307200"]
+        assert "/etc/passwd: No such file" in done.stderr
+        engine.request("POST", f"/containers/{name}/start")
+        reply = engine.request("POST", f"/jaula/debug-copies?from={name}", {"Target": "sh"})
+        assert reply.status == 400
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def sessions_of(engine: PrivateEngine) -> list[str]:
+    listed = engine.request("GET", "/containers/json?all=1").json()
+    return [c["Id"] for c in listed if "jaula.debug" in (c["Labels"] or {})]
+
+
+def copy_session(engine: PrivateEngine, name: str) -> subprocess.Popen[str]:
+    """Return a client with a session of a copy, which sleeps."""
+    client = subprocess.Popen(
+        [PROJECT / "jaula", "debug", name, "sh", "-c", "echo ready; sleep 300"],
+        env=engine.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert client.stdout is not None
+    assert client.stdout.readline() == "ready\n"
+    return client
+
+
+def test_a_killed_client_leaves_nothing_of_a_copy(engine: PrivateEngine, busybox: str) -> None:
+    before = images_of(engine)
+    name = unique("stopped")
+    engine.cli("jaula", "run", "--name", name, busybox, "touch", "/made")
+    try:
+        with copy_session(engine, name) as client:
+            (session,) = sessions_of(engine)
+            process = pid(engine, session)
+            client.kill()
+        eventually(lambda: not sessions_of(engine), "the session is removed")
+        assert not Path(f"/proc/{process}").exists()
+        assert images_of(engine) == before
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+def test_a_client_that_never_starts_its_copy_leaves_nothing(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    connection = UnixConnection(str(engine.socket))
+    path = f"/jaula/debug-copies?from={busybox}"
+    connection.request("POST", path, '{"Cmd": ["true"]}', {"Content-Type": "application/json"})
+    session = json.loads(connection.getresponse().readline())["Id"]
+    assert sessions_of(engine) == [session]
+    connection.close()
+    eventually(lambda: not sessions_of(engine), "the session is removed")
+
+
+def test_the_next_engine_removes_the_copies_of_a_killed_one(new_engine: Any) -> None:
+    private: PrivateEngine = new_engine()
+    load_image(private, "busybox")
+    with copy_session(private, "busybox") as client:
+        (session,) = sessions_of(private)
+        process = pid(private, session)
+        private.kill()
+        private.start()
+        client.wait(20)
+    assert not sessions_of(private)
+    assert not Path(f"/proc/{process}").exists()
+    assert private.cli("jaula", "system", "check").stdout == "No problems found.\n"
 
 
 def images_of(engine: PrivateEngine) -> list[str]:

@@ -152,3 +152,23 @@ def test_refusals_are_in_the_audit_log(
     assert expected in [
         (line.get("uid"), line.get("action"), line["status"], line.get("argv")) for line in lines
     ]
+
+
+def test_files_of_a_container_are_copied_for_its_owner_only(guarded: PrivateEngine) -> None:
+    body = {"Image": "busybox", "Cmd": ["true"]}
+    reply = user(guarded, MOUNTER).request("POST", "/containers/create?name=copied", body)
+    assert reply.status == 201
+    try:
+        for uid in (MEMBER, READER):
+            path = "/jaula/debug-copies?from=copied"
+            refused = user(guarded, uid).request("POST", path, {"Cmd": ["true"]})
+            assert refused.status == 403, refused
+        path = "/jaula/debug-copies?from=busybox"
+        assert user(guarded, READER).request("POST", path, {"Cmd": ["true"]}).status == 403
+        wrong = user(guarded, MOUNTER).request("POST", "/jaula/debug-copies?from=copied",
+                                               {"Privileged": True})  # fmt: skip
+        assert wrong.status == 400
+        listed = guarded.request("GET", "/containers/json?all=1").json()
+        assert not [each for each in listed if "jaula.debug" in (each["Labels"] or {})]
+    finally:
+        assert guarded.request("DELETE", "/containers/copied").status == 204

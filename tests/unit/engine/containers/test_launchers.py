@@ -1,52 +1,20 @@
-"""Launchers of a toolbox: executables of some bytes, and hostile programs of an image."""
+"""Launchers of a toolbox: what a program needs, and hostile programs of an image."""
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from jaula.engine.containers import launchers
+from jaula.engine.containers.launcher_elf import MACHINES, launcher
 from jaula.engine.containers.launchers import Program
+from jaula.spec.rootfs import DirectoryRoot, OverlayRoot
 
-pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="launchers are of x86-64")
-
-
-def run(tmp_path: Path, content: bytes, *words: str) -> subprocess.CompletedProcess[str]:
-    file = tmp_path / "launcher"
-    file.write_bytes(content)
-    file.chmod(0o755)
-    return subprocess.run(
-        [file, *words], capture_output=True, text=True, check=False, env={"OF_THE_CALLER": "1"}
-    )
-
-
-def test_a_launcher_executes_a_program_with_words_and_its_own(tmp_path: Path) -> None:
-    content = launchers.launcher("/usr/bin/printf", ("printf", "<%s>"))
-    assert run(tmp_path, content, "one", "", "three").stdout == "<one><><three>"
-    assert run(tmp_path, content).stdout == "<>"
-    assert len(content) < 500
-
-
-def test_a_launcher_passes_the_environment_and_its_name_on(tmp_path: Path) -> None:
-    content = launchers.launcher("/usr/bin/env", ("env",))
-    assert run(tmp_path, content).stdout == "OF_THE_CALLER=1\n"
-    content = launchers.launcher("/bin/sh", ("sh", "-c", "echo $0 $1", None))
-    assert run(tmp_path, content, "word").stdout == f"{tmp_path}/launcher word\n"
-
-
-def test_many_arguments_arrive(tmp_path: Path) -> None:
-    content = launchers.launcher("/bin/sh", ("sh", "-c", "echo $#", "sh"))
-    assert run(tmp_path, content, *map(str, range(5000))).stdout == "5000\n"
-
-
-def test_a_launcher_without_its_program_has_the_status_126(tmp_path: Path) -> None:
-    assert run(tmp_path, launchers.launcher("/no/such/program", (None,))).returncode == 126
+MACHINE = MACHINES["x86_64"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +49,7 @@ def test_a_launcher_without_its_program_has_the_status_126(tmp_path: Path) -> No
 def test_a_program_is_executed_as_its_kind_needs(
     program: Program, expected: tuple[str, tuple[str | None, ...]]
 ) -> None:
-    assert launchers.for_program(program, "/x", "L") == launchers.launcher(*expected)
+    assert launchers.for_program(MACHINE, program, "/x", "L") == launcher(MACHINE, *expected)
 
 
 def elf(kind: int = 2, machine: int = 62, headers: bytes = b"", size: int = 56) -> bytes:
@@ -108,12 +76,14 @@ def elf(kind: int = 2, machine: int = 62, headers: bytes = b"", size: int = 56) 
     ],
 )
 def test_what_is_no_program_of_this_machine_has_no_launcher(head: bytes) -> None:
-    assert launchers.loader_of(head) is None
+    assert launchers.loader_of(MACHINE, head) is None
 
 
 def test_the_loader_of_a_program_is_read() -> None:
-    assert launchers.loader_of(Path(shutil.which("env") or "").read_bytes()[:4096])
-    assert launchers.loader_of(elf()) == ""
+    machine = launchers.this_machine()
+    assert machine is not None
+    assert launchers.loader_of(machine, Path(shutil.which("env") or "").read_bytes()[:4096])
+    assert launchers.loader_of(MACHINE, elf()) == ""
 
 
 @pytest.fixture
@@ -130,7 +100,7 @@ def image(tmp_path: Path) -> Path:
 def names(root: Path, *directories: str) -> dict[str, bool]:
     fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
     try:
-        found = launchers.programs(fd, directories)
+        found = launchers.programs(MACHINE, fd, directories)
         return {name: needed for name, _, needed in found}
     finally:
         os.close(fd)
@@ -166,12 +136,40 @@ def test_the_directory_is_complete_or_absent(image: Path, tmp_path: Path) -> Non
     fd = os.open(image, os.O_PATH | os.O_DIRECTORY)
     try:
         directory = tmp_path / "made"
-        assert not launchers.make(directory, fd, ("/bin",), "/x")
+        assert not launchers.make(MACHINE, directory, fd, ("/bin",), "/x")
         assert list(directory.iterdir()) == []
         (image / "bin/absolute").symlink_to("/bin/static")
-        assert launchers.make(tmp_path / "other", fd, ("/bin",), "/x")
+        assert launchers.make(MACHINE, tmp_path / "other", fd, ("/bin",), "/x")
         listed = sorted(p.name for p in (tmp_path / "other" / launchers.DIRECTORY).iterdir())
         assert listed == ["absolute", "relative", "static"]
     finally:
         os.close(fd)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["image", "made", "other"]
+
+
+def test_a_machine_without_launchers_has_an_empty_directory(image: Path, tmp_path: Path) -> None:
+    (image / "bin/absolute").symlink_to("/bin/static")
+    fd = os.open(image, os.O_PATH | os.O_DIRECTORY)
+    try:
+        assert not launchers.make(None, tmp_path / "made", fd, ("/bin",), "/x")
+    finally:
+        os.close(fd)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_the_libraries_of_a_machine_are_searched() -> None:
+    assert "/lib/aarch64-linux-gnu" in launchers.library_directories(MACHINES["aarch64"])
+    assert "/lib64/lp64d" in launchers.library_directories(MACHINES["riscv64"])
+    assert "/lib64/lp64d" not in launchers.library_directories(MACHINE)
+
+
+def test_launchers_are_a_layer_above_an_overlay_or_a_directory() -> None:
+    overlay = OverlayRoot(("/top", "/base"), id_mapped=False, user_xattr=True)
+    assert launchers.add_layer(overlay, "/made", user_xattr=True) == OverlayRoot(
+        ("/made", "/top", "/base"), id_mapped=False, user_xattr=True
+    )
+    for rootless in (False, True):
+        directory = DirectoryRoot("/tree", id_mapped=not rootless)
+        assert launchers.add_layer(directory, "/made", user_xattr=rootless) == OverlayRoot(
+            ("/made", "/tree"), id_mapped=not rootless, user_xattr=rootless
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
 from jaula.engine.model.seal import request_seal
+from jaula.engine.threads import shielded
+from jaula.spec.api import DEBUG_IMAGE
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
         ContainerCreate,
         ContainerEdit,
         ContainerUpdate,
+        DebugCreate,
         Drift,
         IsolationChange,
     )
@@ -135,6 +139,26 @@ class ContainersApi:
             action.describe(self._service.find(created.id))
             action.seal = request_seal(self._service.find(created.id).record)
             return created
+
+    async def debug_copy(self, ref: str, body: DebugCreate) -> AsyncIterator[Document]:
+        """Yield the container of a debug session. It is removed when the iterator is closed."""
+        session, image = self._session, body.image or DEBUG_IMAGE
+        with session.begin("debug create", ref, argv=body.cmd, image=image) as action:
+            action.require_run()
+            if self._service.debug_copies.find_source(ref) is not None:
+                action.require_enter(ref)
+            created = await self._service.debug_copies.create(
+                ref,
+                body,
+                owner=session.owner,
+                authorize=lambda request: create_authorization(session, action, request, ""),
+            )
+            action.seal = request_seal(self._service.find(created.id).record)
+        try:
+            yield {"Id": created.id, "Warnings": created.warnings}
+            await asyncio.get_running_loop().create_future()  # until the client is gone
+        finally:
+            await shielded(self._service.debug_copies.remove(created.id))
 
     async def checkpoint_manifest(self, ref: str, checkpoint: str, directory: str) -> bytes:
         self._session.require_container_read(ref)
