@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ import pytest
 from conftest import load_image
 from harness import leaks
 from harness.containers import eventually, inspect
-from harness.engine import PrivateEngine
+from harness.faulty_engine import FaultyEngine
 
-SCRIPT = Path(__file__).parents[3] / "harness/edit_faults.py"
 EDIT = {
     "Publish": {"80/tcp": [{"HostIp": "127.0.0.1"}]},
     "Unpublish": {"81/tcp": [{}]},
@@ -30,21 +28,15 @@ EDIT = {
 }
 
 
-class FaultyEngine(PrivateEngine):
+class EditEngine(FaultyEngine):
     """An engine with the steps of :mod:`harness.edit_faults`."""
 
-    @property
-    def fault(self) -> Path:
-        return self.root / "fault"
-
-    def command(self) -> list[str]:
-        words = super().command()
-        return [sys.executable, str(SCRIPT), str(self.fault), *words[words.index("daemon") :]]
+    script = "edit_faults.py"
 
 
 @pytest.fixture(scope="module")
 def faulty(worker_index: int) -> Iterator[FaultyEngine]:
-    private = FaultyEngine((worker_index + 97) % 250 + 1)
+    private = EditEngine((worker_index + 97) % 250 + 1)
     with leaks.nothing_left(private):
         load_image(private, "busybox")
         assert private.request("POST", "/networks/create", {"Name": "second"}).status == 201

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,10 +10,10 @@ from conftest import load_image
 from harness import leaks
 from harness.containers import eventually, inspect
 from harness.engine import PrivateEngine
+from harness.faulty_engine import FaultyEngine
 
 pytestmark = pytest.mark.criu
 
-SCRIPT = Path(__file__).parents[3] / "harness/rollback_faults.py"
 NAME = "counted"
 PROGRAM = """
 memory=first
@@ -27,21 +25,15 @@ done
 """
 
 
-class FaultyEngine(PrivateEngine):
+class RollbackEngine(FaultyEngine):
     """An engine with the steps of :mod:`harness.rollback_faults`."""
 
-    @property
-    def fault(self) -> Path:
-        return self.root / "fault"
-
-    def command(self) -> list[str]:
-        words = super().command()
-        return [sys.executable, str(SCRIPT), str(self.fault), *words[words.index("daemon") :]]
+    script = "rollback_faults.py"
 
 
 @pytest.fixture
 def faulty(worker_index: int) -> Iterator[FaultyEngine]:
-    private = FaultyEngine((worker_index + 89) % 250 + 1)
+    private = RollbackEngine((worker_index + 89) % 250 + 1)
     with leaks.nothing_left(private):
         load_image(private, "busybox")
         yield private

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,22 @@ from conftest import load_image
 from harness import leaks
 from harness.audits import Audited
 from harness.containers import eventually, inspect
-from harness.engine import PrivateEngine
 from harness.fault_points import STEPS
+from harness.faulty_engine import FaultyEngine
 from jaula.audit.model.result import Verdict
 
-SCRIPT = Path(__file__).parents[3] / "harness/fault_points.py"
 AFTER_ANSWER = ("shim has answered", "helper has answered")
 
 
-class FaultyEngine(PrivateEngine):
+class StartEngine(FaultyEngine):
     """An engine with the steps of :mod:`harness.fault_points`."""
 
-    @property
-    def fault(self) -> Path:
-        return self.root / "fault"
-
-    def command(self) -> list[str]:
-        words = super().command()
-        return [sys.executable, str(SCRIPT), str(self.fault), *words[words.index("daemon") :]]
+    script = "fault_points.py"
 
 
 @pytest.fixture(scope="module")
 def faulty(worker_index: int) -> Iterator[FaultyEngine]:
-    private = FaultyEngine((worker_index + 83) % 250 + 1)
+    private = StartEngine((worker_index + 83) % 250 + 1)
     with leaks.nothing_left(private):
         load_image(private, "busybox")
         (private.root / "data").mkdir(mode=0o777)

@@ -14,7 +14,7 @@ import pytest
 from harness import containers
 from harness.migration import IMAGE, NETWORK, SUBNET, Site, Sites, sites
 from harness.moved_pod import POD, PORT, Pod, PodEngine, pods_of, remove_pods
-from integration.engine.migration.test_migration_interrupted import FaultyEngine, restart
+from integration.engine.migration.test_migration_interrupted import MigrationEngine, restart
 from jaula.cri.proto import api_pb2 as api
 
 pytestmark = [
@@ -33,7 +33,7 @@ CASES = [
 """The site whose engine is killed, the step, and the site at which all run afterwards."""
 
 
-class FaultyPodEngine(FaultyEngine, PodEngine):
+class FaultyPodEngine(MigrationEngine, PodEngine):
     """An engine with CRI and the steps of :mod:`harness.migration_faults`."""
 
 
@@ -47,7 +47,7 @@ def migrate(two: Sites, killed: str, step: str, member: str, *words: str) -> Non
     """Migrate, with an engine killed at a step, start the next one, and ask how that ended."""
     site: Site = getattr(two, killed)
     engine = site.engine
-    assert isinstance(engine, FaultyEngine)
+    assert isinstance(engine, MigrationEngine)
     done = Path(f"{engine.fault}.done")
     done.unlink(missing_ok=True)
     engine.fault.write_text(f"{step}:engine")

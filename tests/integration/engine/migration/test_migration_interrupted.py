@@ -7,39 +7,31 @@ one of them, unless its own shim was killed.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness import containers
-from harness.engine import PrivateEngine
+from harness.faulty_engine import FaultyEngine
 from harness.migration import ADDRESS, NAME, Site, Sites, sites, start
 from harness.migration_faults import EARLY, HELD, RESTORED, SOURCE, TARGET
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter")]
 
-SCRIPT = Path(__file__).parents[3] / "harness/migration_faults.py"
 GIVEN = ("recorded given", "sent Commit", "received Running", "recorded moved")
 COMMIT = ("received Commit", "recorded received", "sent Running")
 
 
-class FaultyEngine(PrivateEngine):
+class MigrationEngine(FaultyEngine):
     """An engine with the steps of :mod:`harness.migration_faults`."""
 
-    @property
-    def fault(self) -> Path:
-        return self.root / "fault"
-
-    def command(self) -> list[str]:
-        words = super().command()
-        return [sys.executable, str(SCRIPT), str(self.fault), *words[words.index("daemon") :]]
+    script = "migration_faults.py"
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
-    with sites(tmp_path_factory.mktemp("sites"), 1, kind=FaultyEngine) as made:
+    with sites(tmp_path_factory.mktemp("sites"), 1, kind=MigrationEngine) as made:
         yield made
 
 
