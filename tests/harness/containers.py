@@ -146,3 +146,14 @@ def left_by_testcontainers(engine: PrivateEngine) -> list[Any]:
     found += engine.request("GET", "/volumes").json()["Volumes"]
     images = engine.request("GET", "/images/json").json()
     return found + [i for i in images if "org.testcontainers" in (i["Labels"] or {})]
+
+
+def cgroup_value(process: int, controller: str, v1: str, v2: str) -> str:
+    """Return the content of a file of a process's cgroup, by its name in v1 or v2."""
+    for line in Path(f"/proc/{process}/cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return Path(f"/sys/fs/cgroup/{controller}{path}/{v1}").read_text().strip()
+        if number == "0" and (file := Path(f"/sys/fs/cgroup{path}/{v2}")).exists():
+            return file.read_text().strip()
+    return ""

@@ -114,6 +114,19 @@ def test_a_debug_session_has_the_containers_labels(engine: PrivateEngine, busybo
     assert f":{TYPE}:" in done.stdout
 
 
+def test_a_mount_that_an_edit_adds_is_labelled(
+    engine: PrivateEngine, busybox: str, shared: Path
+) -> None:
+    with containers.running(engine, busybox, flags=ROOT) as name:
+        theirs = containers.inspect(engine, name)["MountLabel"]
+        done = engine.cli("jaula", "edit", "--mount-add", f"{shared}:/m:Z", name)
+        assert done.returncode == 0, done.stderr
+        assert label(shared / "secret") == theirs
+        assert engine.cli("jaula", "exec", name, "cat", "/m/secret").stdout == "of the host"
+        done = engine.cli("jaula", "edit", "--mount-add", "/etc:/e:z", name)
+        assert done.returncode != 0
+
+
 def test_output_users_and_capabilities_work(engine: PrivateEngine, busybox: str) -> None:
     done = engine.cli("jaula", "run", "--rm", "-i", busybox, "cat", input="through pipes\n")
     assert (done.returncode, done.stdout) == (0, "through pipes\n"), done.stderr

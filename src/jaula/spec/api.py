@@ -303,19 +303,22 @@ class ContainerEdit(Document, frozen=True, kw_only=True):
     ``version`` is that of the document of ``GET``; empty: whatever the container is now.
     ``publish`` and ``unpublish`` are as ``PortBindings``; an empty host port of the latter stands
     for each one.
+    ``binds`` are as in ``HostConfig``, for the option ``z`` or ``Z``, which ``mounts`` cannot have.
     ``unmount`` are destinations; with ``detach`` a mount that is in use is removed as well.
-    ``update`` has the limits and the restart policy.
+    ``update`` has the limits and the restart policy. ``remove_limits`` are names of its limits.
     """
 
     version: str = ""
     publish: dict[str, tuple[PortBinding, ...]] = {}
     unpublish: dict[str, tuple[PortBinding, ...]] = {}
     mounts: tuple[Mount, ...] = ()
+    binds: tuple[str, ...] = ()
     unmount: tuple[str, ...] = ()
     detach: bool = False
     connect: dict[str, EndpointSettings] = {}
     disconnect: tuple[str, ...] = ()
     update: ContainerUpdate = ContainerUpdate()
+    remove_limits: tuple[str, ...] = ()
     labels: dict[str, str] = {}
     remove_labels: tuple[str, ...] = ()
     healthcheck: Healthcheck | None = None

@@ -348,8 +348,8 @@ class EditIntent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     It is written before the first step and removed with the last. An engine that reads one undoes
     what its predecessor did. ``mounted`` are destinations, ``unmounted`` the former mounts,
-    ``networks`` the former networks, ``limits`` the changed members of the former limits and
-    ``volumes`` those that were created for it.
+    ``networks`` the former networks, ``limits`` the changed members of the former limits,
+    ``removed_limits`` the names of removed ones, and ``volumes`` those that were created for it.
     """
 
     mounted: tuple[str, ...] = ()
@@ -357,6 +357,7 @@ class EditIntent(msgspec.Struct, frozen=True, omit_defaults=True):
     networks: dict[str, EndpointSettings] | None = None
     limits: ContainerUpdate | None = None
     volumes: tuple[str, ...] = ()
+    removed_limits: tuple[str, ...] = ()
 
 
 class LiveChange(msgspec.Struct, frozen=True, omit_defaults=True):

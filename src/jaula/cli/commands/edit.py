@@ -22,6 +22,12 @@ _HEALTH = (
 )
 
 
+_LIMITS = (
+    *("blkio-weight", "cpu-period", "cpu-quota", "cpu-shares", "cpus", "cpuset-cpus"),
+    *("cpuset-mems", "memory", "memory-reservation", "memory-swap", "pids-limit"),
+)
+
+
 def run(options: Options) -> int:
     """Change the container."""
     client, name = Client(Settings.host), options.arguments[0]
@@ -58,8 +64,11 @@ def request(options: Options) -> dict[str, Any]:
     for flag, member in (("publish-add", "Publish"), ("publish-rm", "Unpublish")):
         if words := options.texts(flag):
             body[member] = publish_option.documents(words, [])[1]
-    if words := options.texts("mount-add"):
-        body["Mounts"] = [_mount(word) for word in words]
+    for word in options.texts("mount-add"):
+        if _is_relabelled(word):
+            body.setdefault("Binds", []).append(word)
+        else:
+            body.setdefault("Mounts", []).append(_mount(word))
     if words := options.texts("mount-rm"):
         body["Unmount"] = words
     if words := options.texts("network-add"):
@@ -68,6 +77,8 @@ def request(options: Options) -> dict[str, Any]:
         body["Disconnect"] = words
     if update := container_options.update(options):
         body["Update"] = update
+    if words := options.texts("limit-rm"):
+        body["RemoveLimits"] = [_limit(word) for word in words]
     if words := options.texts("label-add"):
         body["Labels"] = container_options.pairs(words, "label-add")
     if words := options.texts("label-rm"):
@@ -75,6 +86,24 @@ def request(options: Options) -> dict[str, Any]:
     if (check := container_options.healthcheck(options)) is not None:
         body["Healthcheck"] = check
     return body
+
+
+def _limit(name: str) -> str:
+    """Return the API's name of a limit, by that of its flag.
+
+    :raises UsageError: when there is no such limit.
+    """
+    if name not in _LIMITS:
+        raise UsageError(f"--limit-rm {name}: must be one of {', '.join(_LIMITS)}")
+    from jaula.cli.containers.edit_document import LIMITS
+
+    return LIMITS[name]
+
+
+def _is_relabelled(word: str) -> bool:
+    """Return whether a mount is ``SOURCE:TARGET:MODE`` with ``z`` or ``Z``."""
+    parts = word.split(":")
+    return len(parts) == 3 and bool({"z", "Z"} & set(parts[2].split(",")))
 
 
 def _mount(word: str) -> dict[str, Any]:
@@ -86,7 +115,7 @@ def _mount(word: str) -> dict[str, Any]:
     target, _, mode = rest.partition(":")
     if not source or not target.startswith("/") or mode not in ("", "ro", "rw"):
         raise UsageError(
-            f"invalid mount {word!r}: must be SOURCE:TARGET[:ro], or fields as for run --mount"
+            f"invalid mount {word!r}: must be SOURCE:TARGET[:ro|z|Z], or fields as for run --mount"
         )
     kind = "bind" if source.startswith("/") else "volume"
     return {"Type": kind, "Source": source, "Target": target, "ReadOnly": mode == "ro"}
@@ -100,11 +129,12 @@ COMMAND = Command(
         Flag("detach", "", "bool", "Remove a mount although processes use it"),
         Flag("label-add", "", "list", "Set a label (NAME=VALUE)"),
         Flag("label-rm", "", "list", "Remove a label"),
+        Flag("limit-rm", "", "list", "Remove a limit, by the name of its flag", completes=_LIMITS),
         Flag(
             "mount-add",
             "",
             "list",
-            "Mount a directory, volume or tmpfs (SOURCE:TARGET[:ro], or as for run --mount)",
+            "Mount a directory, volume or tmpfs (SOURCE:TARGET[:ro|z|Z], or as for run --mount)",
         ),
         Flag("mount-rm", "", "list", "Unmount what is mounted at a path of the container"),
         Flag("network-add", "", "list", "Connect to a network", completes="network"),

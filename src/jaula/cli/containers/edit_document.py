@@ -29,6 +29,9 @@ _NUMBERS = {
     "blkio-weight": "BlkioWeight",
 }
 _WORDS = {"cpuset-cpus": "CpusetCpus", "cpuset-mems": "CpusetMems"}
+LIMITS = _SIZES | {"cpus": "NanoCpus"} | _NUMBERS | _WORDS
+"""The API's names of limits, by the names of their flags."""
+
 _SECTIONS = ("publish", "networks", "restart", "limits", "mount", "labels")
 _MOUNT_KEYS = ("type", "source", "target", "read-only")
 _HEADER = """\
@@ -181,18 +184,14 @@ def _change_limits(former: dict[str, Any], edited: dict[str, Any], body: dict[st
     old, new = former.get("limits", {}), edited.get("limits", {})
     if not isinstance(new, dict):
         raise CliError("limits must be a table")
-    names = {*_SIZES, "cpus", *_NUMBERS, *_WORDS}
     for key, value in new.items():
-        if key not in names:
-            raise CliError(f"limits: {key!r} is not one of {', '.join(sorted(names))}")
+        if key not in LIMITS:
+            raise CliError(f"limits: {key!r} is not one of {', '.join(sorted(LIMITS))}")
         if old.get(key) != value:
             member, number = _limit(key, value)
             update[member] = number
-    for key in old:
-        if key not in new:
-            raise CliError(
-                f"limits: {key} cannot be removed while the container exists; give another value"
-            )
+    if removed := [LIMITS[key] for key in old if key not in new]:
+        body["RemoveLimits"] = removed
     if update:
         body["Update"] = update
 

@@ -25,7 +25,7 @@ from jaula.engine.containers import edit_request, restart_policy, selinux
 from jaula.engine.containers import health as container_health
 from jaula.engine.containers.liveness import has_exited, not_running
 from jaula.engine.containers.start import open_cgroup
-from jaula.engine.containers.update import Update
+from jaula.engine.containers.update import Update, fields_of
 from jaula.engine.model.seal import spec_seal
 from jaula.engine.networks import endpoints
 from jaula.engine.networks.connect import endpoint_fields
@@ -34,7 +34,7 @@ from jaula.engine.threads import in_thread, shielded
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure, Unavailable
 from jaula.spec.api import ContainerUpdate
-from jaula.spec.runtime import CPU, Linux, Memory, Pids, Resources, Spec, decode, encode
+from jaula.spec.runtime import Linux, Spec, decode, encode
 from jaula.state.records import EditIntent, LiveChange, PortMapping, Status
 
 if TYPE_CHECKING:
@@ -209,6 +209,7 @@ class _Steps:
             networks=endpoints.settings_of(before),
             limits=_former_limits(before, self._request.update) if edit.limits else None,
             volumes=volumes,
+            removed_limits=edit.removed_limits,
         )
         ports: list[PublishedPort] = []
         changed_ports = False
@@ -302,6 +303,7 @@ class _Steps:
         record = msgspec.structs.replace(
             self._container.record, mounts=self._mounts, beneath=self._beneath
         )
+        await in_thread(selinux.label_mounts, self._services, self._container.record, self._mounts)
         await self._services.volume_mounts.use(record)
         removed = tuple(mount.destination for mount in self._edit.unmounted)
         detach = self._request.detach
@@ -392,7 +394,7 @@ async def _undo(
     await _undo_networks(services, starter, container, intent)
     if container.live and intent.limits is not None:
         try:
-            await in_thread(_restore_limits, services, record, intent.limits)
+            await in_thread(_restore_limits, services, record, intent)
         except (JaulaError, OSError) as error:
             _report(container, error)
     container.change(edit_intent=None)
@@ -449,42 +451,13 @@ def _former_limits(record: ContainerRecord, update: ContainerUpdate) -> Containe
     return msgspec.structs.replace(update, restart_policy=ContainerUpdate().restart_policy)
 
 
-def _restore_limits(services: Services, record: ContainerRecord, update: ContainerUpdate) -> None:
-    """Write the limits of the record that an update had changed."""
-    old = record.resolved.resources
-    merged = msgspec.structs.replace(
-        old,
-        **{
-            name: getattr(update, name)
-            for name in ("memory", "memory_swap", "nano_cpus", "cpu_quota", "pids_limit")
-            if getattr(update, name) != getattr(ContainerUpdate(), name)
-        },
-    )
-    limits = resources.change(update, merged, old, services.host)
+def _restore_limits(services: Services, record: ContainerRecord, intent: EditIntent) -> None:
+    """Write the limits of the record that an update had changed or removed."""
+    old, update = record.resolved.resources, intent.limits or ContainerUpdate()
+    names = fields_of(update) | set(intent.removed_limits)
+    former = ContainerUpdate(**{name: getattr(old, name) for name in names})
+    changed = {name: getattr(update, name) for name in fields_of(update)}
+    limits = resources.change(former, msgspec.structs.replace(old, **changed), old, services.host)
+    limits = resources.reset(limits, names, old, services.host)
     with open_cgroup(services, record) as cgroup:
-        cgroup.apply(_explicit(limits, update))
-
-
-def _explicit(limits: Resources, update: ContainerUpdate) -> Resources:
-    """Return limits in which an absent one that an update had set is unlimited. Pure."""
-    memory = limits.memory
-    if update.memory or update.memory_swap or update.memory_reservation:
-        memory = memory or Memory()
-        memory = msgspec.structs.replace(
-            memory,
-            limit=-1 if memory.limit is None else memory.limit,
-            swap=-1 if memory.swap is None else memory.swap,
-            reservation=-1 if memory.reservation is None else memory.reservation,
-        )
-    cpu = limits.cpu
-    if update.nano_cpus or update.cpu_quota or update.cpu_period or update.cpu_shares:
-        cpu = cpu or CPU()
-        cpu = msgspec.structs.replace(
-            cpu,
-            quota=-1 if cpu.quota is None else cpu.quota,
-            shares=1024 if cpu.shares is None else cpu.shares,
-        )
-    pids = limits.pids
-    if update.pids_limit is not None and pids is None:
-        pids = Pids(-1)
-    return msgspec.structs.replace(limits, memory=memory, cpu=cpu, pids=pids)
+        cgroup.apply(limits)

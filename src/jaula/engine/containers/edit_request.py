@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from jaula.engine.containers.update import Update, merge_limits
+from jaula.engine.model.container import LIVE
 from jaula.engine.networks import endpoints, port_bindings
+from jaula.engine.oci_spec import resources
 from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate, ContainerEdit, ContainerUpdate, HostConfig, Mount
+from jaula.spec.runtime import Resources
 from jaula.state.records import ENGINE_SOCKET, IMAGE_MOUNT
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class Edit(NamedTuple):
     ports: tuple[PortMapping, ...]
     unpublished: tuple[PublishedPort, ...]
     limits: Update | None
+    removed_limits: tuple[str, ...]  # their names in the record
     warnings: tuple[str, ...]
     changes: tuple[str, ...]  # in words
 
@@ -133,7 +137,8 @@ def decide(
         _check_ports(record)
     unmounted = tuple(_mount_of(record, path) for path in edit.unmount)
     mounts = mount_spec.mount_requests(
-        ContainerCreate(host_config=HostConfig(mounts=edit.mounts)), is_engine_socket
+        ContainerCreate(host_config=HostConfig(mounts=edit.mounts, binds=edit.binds)),
+        is_engine_socket,
     )
     _check_mounts(record, mounts, unmounted)
     destinations = {mount.destination for mount in unmounted}
@@ -152,7 +157,10 @@ def decide(
         exposed_ports=record.body.exposed_ports | {port: {} for port in edit.publish},
         healthcheck=edit.healthcheck or record.body.healthcheck,
         host_config=msgspec.structs.replace(
-            host_config, port_bindings=bindings, mounts=(*host_config.mounts, *edit.mounts)
+            host_config,
+            port_bindings=bindings,
+            mounts=(*host_config.mounts, *edit.mounts),
+            binds=(*host_config.binds, *edit.binds),
         ),
     )
     kept = tuple(r for r in record.resolved.mounts if r.mount.destination not in destinations)
@@ -162,15 +170,66 @@ def decide(
         ports=port_bindings.port_mappings(body),
     )
     changed = msgspec.structs.replace(record, body=body, resolved_request=resolved)
-    limits = None
-    if edit.update != ContainerUpdate():
-        limits = merge_limits(changed, edit.update, host)
+    limits, removed = None, _removed_limits(record, edit)
+    if edit.update != ContainerUpdate() or removed:
+        limits = merge_limits(_without_limits(changed, removed), edit.update, host)
         body, resolved = limits.body, limits.resolved
+    if limits is not None and removed:
+        written = resources.reset(limits.limits or Resources(), removed, resolved.resources, host)
+        limits = limits._replace(limits=written)
     changes = tuple(_words(edit, unmounted))
     if not changes:
         raise InvalidRequest("the edit changes nothing")
     warnings = limits.warnings if limits else ()
-    return Edit(body, resolved, mounts, unmounted, ports, unpublished, limits, warnings, changes)
+    return Edit(
+        body, resolved, mounts, unmounted, ports, unpublished, limits, removed, warnings, changes
+    )
+
+
+# -- limits --------------------------------------------------------------------------------------
+
+
+def _removed_limits(record: ContainerRecord, edit: ContainerEdit) -> tuple[str, ...]:
+    """Return the names, in the record, of the limits that an edit removes.
+
+    A limit of memory and swap ends with that of memory, unless the edit sets another one.
+
+    :raises InvalidRequest: when the container does not have one of them.
+    """
+    limits, unset = record.resolved.resources, ContainerUpdate()
+    names = []
+    for encoded in edit.remove_limits:
+        if encoded not in _LIMITS:
+            raise InvalidRequest(f"{encoded!r} is not one of {', '.join(_LIMITS)}")
+        name = _FIELDS[encoded]
+        if getattr(limits, name) == getattr(unset, name):
+            raise InvalidRequest(f"container {record.name} has no limit {encoded}")
+        if getattr(edit.update, name) != getattr(unset, name):
+            raise InvalidRequest(f"the edit sets and removes the limit {encoded}")
+        names.append(name)
+    if "blkio_weight" in names and record.status in LIVE:
+        raise InvalidRequest(
+            "BlkioWeight cannot be removed while the container runs",
+            hint="give another value, or stop the container first",
+        )
+    if "memory" in names and limits.memory_swap and not edit.update.memory_swap:
+        names.append("memory_swap")
+    return tuple(dict.fromkeys(names))
+
+
+def _without_limits(record: ContainerRecord, names: Iterable[str]) -> ContainerRecord:
+    unset = ContainerUpdate()
+    values = {name: getattr(unset, name) for name in names}
+    resolved, body = record.resolved, record.body
+    return msgspec.structs.replace(
+        record,
+        body=msgspec.structs.replace(
+            body, host_config=msgspec.structs.replace(body.host_config, **values)
+        ),
+        resolved_request=msgspec.structs.replace(
+            resolved, resources=msgspec.structs.replace(resolved.resources, **values)
+        ),
+    )
 
 
 # -- ports ---------------------------------------------------------------------------------------
@@ -342,6 +401,7 @@ def _words(edit: ContainerEdit, unmounted: Iterable[MountRecord]) -> Iterable[st
     for added in edit.mounts:
         source = f" {added.source}" if added.source else ""
         yield f"mount {added.type}{source} at {added.target}{' ro' if added.read_only else ''}"
+    yield from (f"mount {bind}" for bind in edit.binds)
     yield from (f"disconnect {name}" for name in edit.disconnect)
     yield from (f"connect {name}" for name in edit.connect)
     unset = ContainerUpdate()
@@ -353,6 +413,7 @@ def _words(edit: ContainerEdit, unmounted: Iterable[MountRecord]) -> Iterable[st
             continue
         shown = value.name if name == "restart_policy" else value
         yield f"set {encoded}={shown}"
+    yield from (f"remove limit {name}" for name in edit.remove_limits)
     yield from (f"label {name}={value}" for name, value in edit.labels.items())
     yield from (f"remove label {name}" for name in edit.remove_labels)
     if edit.healthcheck is not None:

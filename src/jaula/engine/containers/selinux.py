@@ -23,6 +23,8 @@ from jaula.state.records import ENGINE_SOCKET
 from jaula.storage.relabel import relabel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jaula.engine.model.services import Services
     from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest
 
@@ -68,9 +70,23 @@ def label_files(services: Services, record: ContainerRecord, root: RootSource) -
         _label(path, shared if record.resolved.namespaces.net.container else label)
     if isinstance(root, DirectoryRoot):
         _label(root.path, label)
-    for mount in record.mounts:
-        if mount.type == ENGINE_SOCKET:
-            _label(engine_socket.path(services.config.paths, record.id), label)
+    if any(mount.type == ENGINE_SOCKET for mount in record.mounts):
+        _label(engine_socket.path(services.config.paths, record.id), label)
+    label_mounts(services, record, record.mounts)
+
+
+def label_mounts(
+    services: Services, record: ContainerRecord, mounts: Iterable[MountRecord]
+) -> None:
+    """Label volumes, and binds with ``z`` or ``Z``, for a container. May take long.
+
+    :raises InvalidRequest: when one must not be relabelled.
+    """
+    if not services.host.selinux:
+        return
+    label = security.selinux_labels(record.resolved, services.host, record.level).mount
+    shared = str(services.host.selinux_types.file._replace(level=selinux.SHARED_LEVEL))
+    for mount in mounts:
         option = relabel_option(mount)
         if option:
             try:

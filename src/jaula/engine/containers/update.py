@@ -31,6 +31,11 @@ class Update(NamedTuple):
         return self.limits is not None or self.oom_score_adj is not None
 
 
+def fields_of(update: ContainerUpdate) -> frozenset[str]:
+    """Return the names of the limits that an update sets."""
+    return frozenset(_changes(update))
+
+
 def updated_resources(old: ResourceLimits, update: ContainerUpdate) -> ResourceLimits:
     """Return the limits with those that an update sets."""
     return msgspec.structs.replace(old, **_changes(update))

@@ -7,7 +7,7 @@ is refused and what is only warned about; runtime-spec ``config-linux.md``, "Con
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -268,6 +268,56 @@ def change(
             if name in values or name.startswith(again)
         },
     )
+
+
+_MEMORY = frozenset({"memory", "memory_swap", "memory_reservation"})
+_CPU_TIME = frozenset({"nano_cpus", "cpu_quota", "cpu_period"})
+_CPU = _CPU_TIME | {"cpu_shares", "cpuset_cpus", "cpuset_mems"}
+_DEFAULT_SHARES = 1024  # the kernel's
+
+
+def reset(
+    limits: Resources, names: Collection[str], target: ResourceLimits, host: HostFacts
+) -> Resources:
+    """Return limits that also write the members ``names`` of ``target``. Pure.
+
+    A member that ``target`` does not set becomes unlimited, or the kernel's default.
+    """
+    present, whole = frozenset(names), decide(target, host)
+    if present & _MEMORY:
+        limits = _reset_memory(limits, present, whole.memory or Memory(), host)
+    if present & _CPU:
+        cpu = whole.cpu or CPU()
+        if present & _CPU_TIME:
+            cpu = msgspec.structs.replace(cpu, quota=cpu.quota or -1, period=cpu.period or PERIOD)
+        if "cpu_shares" in present:
+            cpu = msgspec.structs.replace(cpu, shares=cpu.shares or _DEFAULT_SHARES)
+        if "cpuset_cpus" in present:
+            cpus = cpu.cpus or cpuset.text_of(host.online_cpus)
+            cpu = msgspec.structs.replace(cpu, cpus=cpus)
+        if "cpuset_mems" in present:
+            mems = cpu.mems or cpuset.text_of(host.memory_nodes)
+            cpu = msgspec.structs.replace(cpu, mems=mems)
+        limits = msgspec.structs.replace(limits, cpu=cpu)
+    if "pids_limit" in present:
+        limits = msgspec.structs.replace(limits, pids=whole.pids or Pids(-1))
+    return limits
+
+
+def _reset_memory(
+    limits: Resources, names: frozenset[str], memory: Memory, host: HostFacts
+) -> Resources:
+    unified = limits.unified
+    if "memory" in names:
+        memory = msgspec.structs.replace(memory, limit=memory.limit or -1)
+    if names & {"memory", "memory_swap"} and host.swap_accounting:
+        memory = msgspec.structs.replace(memory, swap=memory.swap or -1)
+    if "memory_reservation" in names and not memory.reservation:
+        if host.cgroup_version == 1:
+            memory = msgspec.structs.replace(memory, reservation=-1)
+        else:  # -1 would be all memory: memory.low protects
+            unified = unified | {"memory.low": "0"}
+    return msgspec.structs.replace(limits, memory=memory, unified=unified)
 
 
 def _hugepages(limits: Mapping[str, int]) -> tuple[HugepageLimit, ...]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from harness.containers import eventually, inspect, pid, running, unique
-from harness.engine import PrivateEngine, Reply
+from harness.containers import cgroup_value, eventually, inspect, pid, running, unique
+from harness.engine import PROJECT, PrivateEngine, Reply, UnixConnection
 
 SERVE = ("sh", "-c", "for port in 80 81; do httpd -p $port; done; exec sleep 600")
 
@@ -276,6 +276,168 @@ def test_a_second_editor_is_told_of_the_first_change(engine: PrivateEngine, web:
     reply = edit(engine, web, Version=version, Labels={"second": "2"})
     assert reply.status == 409
     assert inspect(engine, web)["Config"]["Labels"] == {"first": "1"}
+
+
+ENDING: dict[str, dict[str, Any]] = {
+    "mount": {"Mounts": [{"Type": "tmpfs", "Target": "/memory"}]},
+    "unmount": {"Unmount": ["/former"]},
+    "publish": {"Publish": {"80/tcp": [{"HostIp": "127.0.0.1"}]}},
+    "unpublish": {"Unpublish": {"81/tcp": [{}]}},
+    "connect": {"Connect": {"ending": {}}},
+    "disconnect": {"Disconnect": ["bridge"]},
+    "limits": {"Update": {"Memory": 64 << 20}},
+    "remove limits": {"RemoveLimits": ["PidsLimit"]},
+    "labels": {"Labels": {"edited": "yes"}},
+    "healthcheck": {"Healthcheck": {"Test": ["CMD", "true"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def ending_network(engine: PrivateEngine) -> Iterator[None]:
+    assert engine.request("POST", "/networks/create", {"Name": "ending"}).status == 201
+    yield
+    assert engine.request("DELETE", "/networks/ending").status == 204
+
+
+@pytest.mark.usefixtures("ending_network")
+@pytest.mark.parametrize("change", ENDING)
+def test_each_change_of_a_container_that_ends_is_made_or_refused(
+    engine: PrivateEngine, busybox: str, change: str
+) -> None:
+    flags = ("--tmpfs", "/former", "-p", "127.0.0.1::81", "--pids-limit", "77")
+    for delay in (0, 10, 30):  # milliseconds
+        with running(engine, busybox, "sleep", "600", flags=flags) as name:
+            script = f"sleep 0.0{delay:02}; kill -9 {pid(engine, name)}"
+            end = subprocess.Popen(["sh", "-c", script])
+            before = editable(engine, name)
+            reply = edit(engine, name, **ENDING[change])
+            end.wait()
+            assert reply.status in (200, 409), reply
+            if reply.status == 409:
+                assert "is not running" in message(reply)
+            eventually(lambda n=name: not inspect(engine, n)["State"]["Running"], "it ended")
+            assert (editable(engine, name) == before) == (reply.status == 409)
+            assert engine.request("POST", f"/containers/{name}/start").status == 204
+            done = engine.cli("jaula", "verify", name)
+            assert done.returncode == 0, done.stdout
+
+
+def editable(engine: PrivateEngine, name: str) -> Any:
+    """Return all that an edit may change, by the record."""
+    document = engine.request("GET", f"/jaula/containers/{name}/edit").json()
+    del document["Version"]
+    return document
+
+
+def test_a_limit_is_removed_at_once(engine: PrivateEngine, busybox: str) -> None:
+    limits = {
+        "memory": ("64m", "memory", "memory.limit_in_bytes", "memory.max"),
+        "cpus": ("0.5", "cpu", "cpu.cfs_quota_us", "cpu.max"),
+        "cpu-shares": ("512", "cpu", "cpu.shares", "cpu.weight"),
+        "cpuset-cpus": ("0", "cpuset", "cpuset.cpus", "cpuset.cpus.effective"),
+        "pids-limit": ("77", "pids", "pids.max", "pids.max"),
+    }
+    flags = [f"--{name}={value[0]}" for name, value in limits.items()]
+
+    def values(name: str) -> dict[str, str]:
+        return {
+            each: cgroup_value(pid(engine, name), *files) for each, (_, *files) in limits.items()
+        }
+
+    with (
+        running(engine, busybox, "sleep", "600") as free,
+        running(engine, busybox, "sleep", "600", flags=flags) as name,
+    ):
+        limited, unlimited = values(name), values(free)
+        assert all(limited[each] != unlimited[each] for each in limits), (limited, unlimited)
+        for each in limits:
+            done = engine.cli("jaula", "edit", "--limit-rm", each, name)
+            assert done.returncode == 0, done.stderr
+            present = values(name)
+            assert present.pop(each) == unlimited[each]
+            limited.pop(each)
+            assert {key: present[key] for key in limited} == limited
+        assert editable(engine, name)["Limits"] == {}
+        done = engine.cli("jaula", "verify", name)
+        assert done.returncode == 0, done.stdout
+        engine.cli("docker", "restart", "-t", "0", name)
+        assert values(name) == unlimited
+        refused = edit(engine, name, RemoveLimits=["Memory"])
+        assert refused.status == 400
+        assert "has no limit Memory" in message(refused)
+
+
+def test_removed_limits_return_if_a_later_step_fails(engine: PrivateEngine, busybox: str) -> None:
+    flags = ("--memory", "64m", "--tmpfs", "/used")
+    with running(engine, busybox, "sh", "-c", "cd /used; exec sleep 600", flags=flags) as name:
+        files = ("memory", "memory.limit_in_bytes", "memory.max")
+        before = editable(engine, name)
+        reply = edit(engine, name, RemoveLimits=["Memory"], Unmount=["/used"])
+        assert reply.status == 409
+        assert cgroup_value(pid(engine, name), *files) == str(64 << 20)
+        assert editable(engine, name) == before
+
+
+def test_ports_of_a_container_on_an_internal_network(engine: PrivateEngine, busybox: str) -> None:
+    inside_only, other = unique("internal"), unique("open")
+    body = {"Name": inside_only, "Internal": True}
+    assert engine.request("POST", "/networks/create", body).status == 201
+    assert engine.request("POST", "/networks/create", {"Name": other}).status == 201
+    flags = ("--network", inside_only, "-p", "127.0.0.1::81")
+    try:
+        with running(engine, busybox, *SERVE, flags=flags) as name:
+            add = {"80/tcp": [{"HostIp": "127.0.0.1"}]}
+            before = editable(engine, name)
+            refused = edit(engine, name, Publish=add)
+            assert refused.status == 400
+            assert "no network on which ports can be published" in message(refused)
+            assert editable(engine, name) == before
+            assert edit(engine, name, Unpublish={"81/tcp": [{}]}).status == 200
+            assert editable(engine, name)["PortBindings"] == {}
+            # A second network publishes, also if it comes with the same change.
+            assert edit(engine, name, Connect={other: {}}, Publish=add).status == 200
+            number = published(engine, name, "80/tcp")
+            eventually(lambda: answers(number), "it answers")
+            assert edit(engine, name, Disconnect=[other]).status == 200
+            assert not answers(number)
+            assert edit(engine, name, Unpublish={"80/tcp": [{}]}).status == 200
+            assert engine.cli("jaula", "verify", name).returncode == 0
+    finally:
+        for network in (inside_only, other):
+            engine.request("DELETE", f"/networks/{network}")
+
+
+def test_the_engine_finishes_the_edit_of_a_killed_client(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    words = ("--mount-add", "type=tmpfs,target=/memory", "--memory", "64m", "--label-add", "e=1")
+    made = 0
+    for delay in (0.05, 0.1, 0.15, 0.2, 0.25, 0.3):  # seconds
+        with running(engine, busybox, "sleep", "600") as name:
+            before = editable(engine, name)
+            client = subprocess.Popen(
+                [PROJECT / "jaula", "edit", *words, name],
+                env=engine.environment(),
+                stdout=subprocess.DEVNULL,
+            )
+            time.sleep(delay)
+            client.kill()
+            client.wait()
+            assert edit(engine, name, Labels={"after": "1"}).status == 200  # waits for the other
+            document = editable(engine, name)
+            is_made = "e" in document["Labels"]
+            made += is_made
+            assert ("/memory" in mounted(engine, name)) == is_made
+            assert (document["Limits"] != before["Limits"]) == is_made
+            assert engine.cli("jaula", "verify", name).returncode == 0
+    with running(engine, busybox, "sleep", "600") as name:
+        connection = UnixConnection(str(engine.socket))
+        path = f"/jaula/containers/{name}/edit"
+        content = json.dumps({"Mounts": [{"Type": "tmpfs", "Target": "/memory"}]})
+        connection.request("POST", path, content, {"Content-Type": "application/json"})
+        connection.close()  # without reading the answer
+        eventually(lambda: "/memory" in mounted(engine, name), "the edit is made")
+        eventually(lambda: len(editable(engine, name)["Mounts"]) == 1, "it is recorded")
 
 
 def test_a_container_that_ends_is_a_clear_error(engine: PrivateEngine, busybox: str) -> None:

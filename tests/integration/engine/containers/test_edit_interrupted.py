@@ -11,7 +11,7 @@ import pytest
 
 from conftest import load_image
 from harness import leaks
-from harness.containers import eventually, inspect
+from harness.containers import cgroup_value, eventually, inspect
 from harness.faulty_engine import FaultyEngine
 
 EDIT = {
@@ -24,6 +24,7 @@ EDIT = {
     "Unmount": ["/former"],
     "Connect": {"second": {}},
     "Update": {"Memory": 64 << 20, "MemorySwap": 64 << 20, "RestartPolicy": {"Name": "always"}},
+    "RemoveLimits": ["PidsLimit", "CpuQuota"],
     "Labels": {"edited": "yes"},
 }
 
@@ -86,6 +87,8 @@ def create(engine: FaultyEngine, name: str) -> None:
         "ExposedPorts": {"81/tcp": {}, "82/tcp": {}},
         "HostConfig": {
             "Binds": ["former:/former"],
+            "PidsLimit": 77,
+            "CpuQuota": 70000,
             "PortBindings": {
                 "81/tcp": [{"HostIp": "127.0.0.1"}],
                 "82/tcp": [{"HostIp": "127.0.0.1"}],
@@ -122,7 +125,9 @@ def state(engine: FaultyEngine, name: str) -> dict[str, Any]:
             for line in Path(f"/proc/{pid}/net/dev").read_text().splitlines()[2:]
         ),
         "memory": document["HostConfig"]["Memory"],
-        "limit": limit_of(pid),
+        "limit": cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max"),
+        "pids": cgroup_value(pid, "pids", "pids.max", "pids.max"),
+        "quota": cgroup_value(pid, "cpu", "cpu.cfs_quota_us", "cpu.max"),
         "restart": document["HostConfig"]["RestartPolicy"]["Name"],
         "labels": document["Config"]["Labels"],
         "changes": len(document.get("Changes", ())),
@@ -149,18 +154,6 @@ def spec_of(engine: FaultyEngine, name: str) -> dict[str, Any]:
     return spec
 
 
-def limit_of(pid: int) -> str:
-    """Return the limit of memory of a process's cgroup."""
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            file = Path(f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes")
-            return file.read_text()
-        if number == "0" and (file := Path(f"/sys/fs/cgroup{path}/memory.max")).exists():
-            return file.read_text()
-    return ""
-
-
 def assert_changed(before: dict[str, Any], after: dict[str, Any]) -> None:
     mounted = set(after["mounted"])
     assert {"/added", "/memory"} <= mounted
@@ -174,7 +167,11 @@ def assert_changed(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert after["networks"] == sorted([*before["networks"], "second"])
     assert len(after["interfaces"]) == len(before["interfaces"]) + 1
     assert after["memory"] == 64 << 20
-    assert after["limit"].strip() == str(64 << 20)
+    assert after["limit"] == str(64 << 20)
+    assert before["pids"] == "77"
+    assert after["pids"] != "77"
+    assert before["quota"].split()[0] == "70000"
+    assert after["quota"].split()[0] in ("-1", "max")
     assert after["restart"] == "always"
     assert after["labels"] == {"edited": "yes"}
     assert after["changes"] == 1

@@ -14,7 +14,7 @@ from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate, ContainerEdit
 from jaula.spec.endpoint import PublishedPort
-from jaula.state.records import ContainerRecord, MountRecord
+from jaula.state.records import ContainerRecord, MountRecord, Status
 
 BODY = {
     "Image": "x",
@@ -167,3 +167,81 @@ def test_the_document_names_what_can_be_edited() -> None:
     assert document["Version"] == edit_request.version(record())
     assert [mount["Target"] for mount in document["Mounts"]] == ["/srv", "/data", "/tmp", "/image"]
     assert document["Limits"] == {}
+
+
+LIMITED = {
+    "Memory": 64 << 20, "MemorySwap": 128 << 20, "NanoCpus": 500_000_000, "PidsLimit": 7,
+    "CpusetCpus": "0", "BlkioWeight": 500,
+}  # fmt: skip
+
+
+def limited(**fields: Any) -> dict[str, Any]:
+    """Return the members of a record whose container has limits."""
+    body = msgspec.convert({**BODY, "HostConfig": LIMITED}, ContainerCreate)
+    return {"body": body, "resolved_request": resolve(body)} | fields
+
+
+def decide_limited(edit: dict[str, Any], **fields: Any) -> Edit:
+    host = HostFacts(online_cpus=frozenset(range(4)), io_weights=True)
+    changed = msgspec.structs.replace(record(), **limited(**fields))
+    return edit_request.decide(changed, msgspec.convert(edit, ContainerEdit), host)
+
+
+def test_a_removed_limit_is_unlimited_and_leaves_the_request() -> None:
+    edit = decide_limited({"RemoveLimits": ["NanoCpus", "CpusetCpus"]})
+    assert edit.limits is not None
+    written = edit.limits.limits
+    assert written is not None
+    assert written.cpu is not None
+    assert (written.cpu.quota, written.cpu.cpus, written.memory) == (-1, "0-3", None)
+    assert (edit.body.host_config.nano_cpus, edit.body.host_config.cpuset_cpus) == (0, "")
+    assert edit.resolved.resources.memory == 64 << 20
+    assert edit.removed_limits == ("nano_cpus", "cpuset_cpus")
+    assert edit.changes == ("remove limit NanoCpus", "remove limit CpusetCpus")
+
+
+def test_the_limit_of_swap_ends_with_that_of_memory() -> None:
+    edit = decide_limited({"RemoveLimits": ["Memory"]})
+    assert edit.limits is not None
+    assert edit.limits.limits is not None
+    memory = edit.limits.limits.memory
+    assert memory is not None
+    assert (memory.limit, memory.swap) == (-1, -1)
+    assert edit.resolved.resources.memory_swap == 0
+    assert edit.removed_limits == ("memory", "memory_swap")
+
+
+def test_one_notation_of_cpu_time_replaces_the_other() -> None:
+    edit = decide_limited({"RemoveLimits": ["NanoCpus"], "Update": {"CpuQuota": 20_000}})
+    assert edit.limits is not None
+    assert edit.limits.limits is not None
+    cpu = edit.limits.limits.cpu
+    assert cpu is not None
+    assert (cpu.quota, edit.resolved.resources.cpu_quota) == (20_000, 20_000)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ({"RemoveLimits": ["CpuShares"]}, "has no limit CpuShares"),
+        ({"RemoveLimits": ["Ulimits"]}, "is not one of Memory"),
+        ({"RemoveLimits": ["Memory"], "Update": {"Memory": 128 << 20}}, "sets and removes"),
+        ({"RemoveLimits": ["BlkioWeight"]}, "while the container runs"),
+    ],
+)
+def test_a_limit_that_cannot_be_removed_is_refused(edit: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        decide_limited(edit, status=Status.RUNNING)
+
+
+def test_a_weight_is_removed_from_a_stopped_container() -> None:
+    edit = decide_limited({"RemoveLimits": ["BlkioWeight"]}, status=Status.EXITED)
+    assert edit.resolved.resources.blkio_weight == 0
+
+
+def test_a_bind_with_a_label_option_is_added() -> None:
+    edit = decide({"Binds": ["/a:/b:Z"]})
+    assert [(r.mount.destination, r.mount.mode) for r in edit.mounts] == [("/b", "Z")]
+    assert edit.body.host_config.binds[-1] == "/a:/b:Z"
+    assert edit.changes == ("mount /a:/b:Z",)
+    assert {r.mount.destination for r in resolve(edit.body).mounts} >= {"/b", "/srv"}

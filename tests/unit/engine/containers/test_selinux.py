@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -11,7 +14,8 @@ from jaula.engine.containers import selinux
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
-from jaula.errors import Unavailable
+from jaula.engine.oci_spec.inputs import HostFacts
+from jaula.errors import InvalidRequest, Unavailable
 from jaula.security.lsm import selinux_mcs
 from jaula.spec.api import ContainerCreate
 from jaula.state.database import Database
@@ -95,3 +99,45 @@ def test_which_mounts_are_labelled(mount: MountRecord, wanted: str) -> None:
 def test_a_record_without_a_level_can_be_read() -> None:
     old = msgspec.json.encode({"id": "a", "name": "n", "created": 1, "body": {}, "image": ""})
     assert msgspec.json.decode(old, type=ContainerRecord).level == ""
+
+
+class _Services(NamedTuple):
+    """The members of the engine's services that labelling needs."""
+
+    host: HostFacts
+    config: SimpleNamespace
+
+
+def test_mounts_of_a_running_container_are_labelled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    labelled: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        selinux,
+        "relabel",
+        lambda fd, label: labelled.append((os.readlink(f"/proc/self/fd/{fd}"), label)),
+    )
+    paths = SimpleNamespace(root=Path("/var/lib/jaula"), run=Path("/run/jaula"))
+    services: Any = _Services(HostFacts(selinux=True), SimpleNamespace(paths=paths))
+    body = ContainerCreate()
+    record = ContainerRecord(
+        "id", "web", 0, body, "", level="s0:c1,c2", resolved_request=resolve(body)
+    )
+    for name in ("private", "shared", "plain", "volume"):
+        (tmp_path / name).mkdir()
+    mounts = [
+        MountRecord("bind", "/p", source=str(tmp_path / "private"), mode="Z"),
+        MountRecord("bind", "/s", source=str(tmp_path / "shared"), mode="z"),
+        MountRecord("bind", "/n", source=str(tmp_path / "plain")),
+        MountRecord("volume", "/v", source=str(tmp_path / "volume"), name="v"),
+        MountRecord("tmpfs", "/t"),
+    ]
+    selinux.label_mounts(services, record, mounts)
+    levels = {Path(path).name: label.split(":", 3)[3] for path, label in labelled}
+    assert levels == {"private": "s0:c1,c2", "shared": "s0", "volume": "s0"}
+    with pytest.raises(InvalidRequest, match="/etc"):
+        selinux.label_mounts(services, record, [MountRecord("bind", "/e", source="/etc", mode="z")])
+    no_selinux: Any = _Services(HostFacts(), SimpleNamespace(paths=paths))
+    labelled.clear()
+    selinux.label_mounts(no_selinux, record, mounts)
+    assert labelled == []

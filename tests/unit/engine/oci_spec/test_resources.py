@@ -12,7 +12,7 @@ from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unsupported
 from jaula.spec.api import ContainerCreate, ContainerUpdate, HostConfig, Ulimit
 from jaula.spec.pod import PodContainerUpdate
-from jaula.spec.runtime import CPU, HugepageLimit, Memory, Pids, Rlimit
+from jaula.spec.runtime import CPU, HugepageLimit, Memory, Pids, Resources, Rlimit
 from jaula.state.records import ContainerRecord, ResourceLimits
 
 HOST = HostFacts(online_cpus=frozenset({0, 1}), pids_limit=4096)
@@ -207,3 +207,40 @@ def test_an_update_of_a_pod_without_values_changes_nothing() -> None:
 def test_an_oom_score_out_of_range_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="range for oom score adj"):
         merge_limits(record(), PodContainerUpdate(oom_score_adj=1001), V2)
+
+
+@pytest.mark.parametrize(
+    ("names", "target", "expected"),
+    [
+        ({"memory"}, {}, Resources(memory=Memory(limit=-1, swap=-1))),
+        (
+            {"memory_swap"},
+            {"memory": 64 * MIB},
+            Resources(memory=Memory(limit=64 * MIB, swap=128 * MIB)),
+        ),
+        ({"nano_cpus"}, {}, Resources(cpu=CPU(quota=-1, period=resources.PERIOD))),
+        (
+            {"cpu_quota"},
+            {"cpu_shares": 5},
+            Resources(cpu=CPU(5, quota=-1, period=resources.PERIOD)),
+        ),
+        ({"cpu_shares"}, {}, Resources(cpu=CPU(1024))),
+        ({"cpuset_cpus"}, {"cpuset_mems": "0"}, Resources(cpu=CPU(cpus="0-1", mems="0"))),
+        ({"pids_limit"}, {}, Resources(pids=Pids(4096))),
+        ({"blkio_weight"}, {}, Resources()),
+    ],
+)
+def test_a_limit_that_is_not_set_is_reset(
+    names: set[str], target: dict[str, object], expected: Resources
+) -> None:
+    assert resources.reset(Resources(), names, limits(**target), V1) == expected
+
+
+def test_a_reset_reservation_protects_no_memory() -> None:
+    names = {"memory_reservation"}
+    assert resources.reset(Resources(), names, limits(), V1) == Resources(
+        memory=Memory(reservation=-1)
+    )
+    assert resources.reset(Resources(), names, limits(), V2) == Resources(
+        memory=Memory(), unified={"memory.low": "0"}
+    )
