@@ -1,4 +1,4 @@
-"""Read a BoltDB file, in which docker keeps networks and the labels of volumes.
+"""Read a BoltDB file: docker has networks and labels of volumes in it, podman its state.
 
 Source: go.etcd.io/bbolt, ``page.go``, ``meta.go`` and ``node.go``. The file is untrusted: each
 offset is checked, and the number of visited pages has a limit. A file that its owner changes
@@ -9,7 +9,7 @@ overwrite.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from jaula.errors import InvalidRequest
@@ -22,6 +22,8 @@ _BRANCH = struct.Struct("<IIQ")  # position, key size, page
 _BUCKET = struct.Struct("<QQ")  # root page, sequence
 _IS_BRANCH, _IS_LEAF, _IS_META = 0x01, 0x02, 0x04
 _BUCKET_FLAG = 0x01
+
+_Element = tuple[int, bytes, bytes]  # flags, key and value
 
 
 class _Meta(NamedTuple):
@@ -47,25 +49,40 @@ class BoltFile:
         newest = max(valid, key=lambda meta: meta.transaction)
         self._page_size, self._root = newest.page_size, newest.root
 
-    def items(self, bucket: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the keys and values of a bucket of the top level; nothing if it is absent.
+    def items(self, *path: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the keys and values of a bucket, without buckets in it; nothing if it is absent.
+
+        ``path`` are the names of the bucket and of those around it, the outermost first.
 
         :raises InvalidRequest: when the file is damaged.
         """
+        yield from ((k, v) for flags, k, v in self._entries(path) if not flags & _BUCKET_FLAG)
+
+    def buckets(self, *path: bytes) -> Iterator[bytes]:
+        """Yield the names of the buckets in a bucket; nothing if it is absent.
+
+        :raises InvalidRequest: when the file is damaged.
+        """
+        yield from (k for flags, k, _ in self._entries(path) if flags & _BUCKET_FLAG)
+
+    def _entries(self, path: Sequence[bytes]) -> Iterator[_Element]:
         try:
-            for flags, key, value in self._leaves(self._root * self._page_size):
-                if not (flags & _BUCKET_FLAG and key == bucket):
-                    continue
+            entries = self._leaves(self._root * self._page_size)
+            for name in path:
+                found = (v for flags, k, v in entries if flags & _BUCKET_FLAG and k == name)
+                value = next(found, None)
+                if value is None:
+                    return
                 root, _ = _BUCKET.unpack_from(value)
                 if root:
                     entries = self._leaves(root * self._page_size)
                 else:  # the bucket is so small that its page is in the value
                     entries = _page_leaves(value, _BUCKET.size)
-                yield from ((k, v) for f, k, v in entries if not f & _BUCKET_FLAG)
+            yield from entries
         except (struct.error, OverflowError):
             raise InvalidRequest("the file of BoltDB is damaged") from None
 
-    def _leaves(self, offset: int) -> Iterator[tuple[int, bytes, bytes]]:
+    def _leaves(self, offset: int) -> Iterator[_Element]:
         pending, visits = [offset], 0
         while pending:
             offset = pending.pop()
@@ -86,7 +103,7 @@ class BoltFile:
                 raise InvalidRequest("the file of BoltDB is damaged: it has a page of no kind")
 
 
-def _page_leaves(data: bytes, offset: int) -> Iterator[tuple[int, bytes, bytes]]:
+def _page_leaves(data: bytes, offset: int) -> Iterator[_Element]:
     """Yield flags, key and value of each element of a leaf page."""
     _, _, count, _ = _PAGE.unpack_from(data, offset)
     for index in range(count):

@@ -1,10 +1,12 @@
 """Read podman from its storage: no process of podman is started, and no file is locked.
 
-Sources: podman 5.4 ``libpod/sqlite_state.go``; containers/storage ``images.go``, ``layers.go``,
-``containers.go``; containers/common ``libnetwork/types`` and ``pkg/secrets``. Podman has no daemon.
-The address of its API, if it is given, tells only where the storage is.
+Sources: podman 5.4 ``libpod/sqlite_state.go`` and ``boltdb_state_internal.go``; containers/storage
+``images.go``, ``layers.go``, ``containers.go``; containers/common ``libnetwork/types`` and
+``pkg/secrets``. Podman has no daemon. The address of its API, if it is given, tells only where the
+storage is.
 
-The database is read into memory, so SQLite creates no file beside it.
+The database is read into memory, so SQLite creates no file beside it. Podman before 4.8 has a file
+of BoltDB, which a newer one keeps if it was updated.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ import os
 import pwd
 import re
 import sqlite3
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.kernel import namespaces
 from jaula.migrate_from import podman_documents, read_only
+from jaula.migrate_from.bolt import BoltFile
 from jaula.migrate_from.documents import check_digest, check_id, is_volume_name
 from jaula.migrate_from.inventory import (
     Inventory,
@@ -41,6 +45,7 @@ from jaula.migrate_from.podman_documents import (
     DEFAULT_NETWORK,
     Config,
     ContainerState,
+    NetworkUse,
     Pod,
     Volume,
     familiar,
@@ -52,7 +57,7 @@ from jaula.storage.checkpoint_files import write_volume
 from jaula.storage.trees import tree_usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from jaula.storage.tar.writer import Sink
@@ -61,6 +66,7 @@ _LIMIT = 256 << 20  # bytes of one file
 _SYSTEM_ROOT = "/var/lib/containers/storage"
 _SYSTEM_NETWORKS = "/etc/containers/networks"
 _INFRA_IMAGE = re.compile(r"(localhost/)?podman-pause:.*", re.ASCII)
+_BOLT = "bolt_state.db"
 _WAL = slice(18, 20)  # file format versions in the header of SQLite (fileformat2.html)
 
 _Type = TypeVar("_Type")
@@ -122,6 +128,15 @@ class _PodmanInfo(msgspec.Struct):
     store: dict[str, Any] = {}
 
 
+class _State(NamedTuple):
+    """The objects in podman's database."""
+
+    configs: Sequence[tuple[str, Config]] = ()
+    states: Mapping[str, ContainerState] = {}
+    volumes: Sequence[tuple[str, Volume]] = ()
+    pods: Mapping[str, str] = {}  # names by id
+
+
 class Podman:
     """The storage of one podman. ``root`` is its graph root."""
 
@@ -170,13 +185,7 @@ class Podman:
 
     def inventory(self) -> Inventory:
         left = []
-        with self._database() as database:
-            configs = _rows(database, "SELECT ID, JSON FROM ContainerConfig", Config)
-            states = dict(_rows(database, "SELECT ID, JSON FROM ContainerState", ContainerState))
-            volumes = _rows(database, "SELECT Name, JSON FROM VolumeConfig", Volume)
-            pods = {
-                id: pod.name for id, pod in _rows(database, "SELECT ID, JSON FROM PodConfig", Pod)
-            }
+        configs, states, volumes, pods = self._state()
         for name in pods.values():
             reason = "its containers are taken over with an infra container"
             left.append(Left("pod", printable(name), reason))
@@ -201,33 +210,18 @@ class Podman:
             left=tuple(left),
         )
 
-    @contextmanager
-    def _database(self) -> Iterator[sqlite3.Connection]:
-        """Yield the state in memory.
+    def _state(self) -> _State:
+        """Return the state from the database of podman 4.8 and newer, else from that of older ones.
 
-        :raises InvalidRequest: when it is damaged, in use by a transaction, or of an old podman.
+        :raises InvalidRequest: when it is damaged, or in use by a transaction.
         """
         try:
-            data = bytearray(self._tree.read("db.sql", _LIMIT))
+            data = self._tree.read("db.sql", _LIMIT)
         except FileNotFoundError:
-            if "bolt_state.db" in self._tree.names("libpod"):
-                raise InvalidRequest(
-                    "podman keeps its state in BoltDB, which is not read",
-                    hint="podman system migrate, or --only images,volumes with a newer podman",
-                ) from None
-            data = bytearray()
-        database = sqlite3.connect(":memory:")
-        try:
-            if data:
-                data[_WAL] = b"\x01\x01"  # a database in memory has no write-ahead log
-                database.deserialize(bytes(data))
-            yield database
-        except sqlite3.Error as error:
-            raise InvalidRequest(
-                f"podman's database db.sql cannot be read: {error}", hint="try again"
-            ) from None
-        finally:
-            database.close()
+            if _BOLT not in self._tree.names("libpod"):
+                return _State()
+            return _bolt_state(BoltFile(self._tree.read(f"libpod/{_BOLT}", _LIMIT)))
+        return _sqlite_state(bytearray(data))
 
     def _images(self, used: set[str]) -> Iterator[SourceImage]:
         for stored in self._list("overlay-images/images.json", _StoredImage):
@@ -313,7 +307,7 @@ class Podman:
             yield SourceSecret(id, secret.name, secret.labels or {}, secret.driver == "file")
 
     def _container(
-        self, id: str, config: Config, state: ContainerState, pods: dict[str, str]
+        self, id: str, config: Config, state: ContainerState, pods: Mapping[str, str]
     ) -> SourceContainer:
         check_id(id)
         size, problem = 0, ""
@@ -453,12 +447,69 @@ def _source_network(network: _Network) -> SourceNetwork:
     return SourceNetwork(network.id, request, bridge)
 
 
+def _sqlite_state(data: bytearray) -> _State:
+    """Return the state in a database of SQLite, which is read in memory.
+
+    :raises InvalidRequest: when it is damaged.
+    """
+    data[_WAL] = b"\x01\x01"  # a database in memory has no write-ahead log
+    database = sqlite3.connect(":memory:")
+    try:
+        database.deserialize(bytes(data))
+        return _State(
+            _rows(database, "SELECT ID, JSON FROM ContainerConfig", Config),
+            dict(_rows(database, "SELECT ID, JSON FROM ContainerState", ContainerState)),
+            _rows(database, "SELECT Name, JSON FROM VolumeConfig", Volume),
+            {id: pod.name for id, pod in _rows(database, "SELECT ID, JSON FROM PodConfig", Pod)},
+        )
+    except sqlite3.Error as error:
+        raise InvalidRequest(
+            f"podman's database db.sql cannot be read: {error}", hint="try again"
+        ) from None
+    finally:
+        database.close()
+
+
 def _rows(database: sqlite3.Connection, query: str, kind: type[_Type]) -> list[tuple[str, _Type]]:
     """Return the keys and documents of a table; none if the database is empty."""
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
     if query.rpartition(" ")[2] not in tables:
         return []
     return [(str(key), _decoded(data, kind, str(key))) for key, data in database.execute(query)]
+
+
+def _bolt_state(file: BoltFile) -> _State:
+    """Return the state in a file of BoltDB, in which each object has a bucket.
+
+    The networks of a container are in a bucket of its own, not in its configuration.
+    """
+
+    def documents(bucket: bytes, key: bytes, kind: type[_Type]) -> list[tuple[str, _Type]]:
+        found = []
+        for name in file.buckets(bucket):
+            text = name.decode("utf-8", "replace")
+            for each, data in file.items(bucket, name):
+                if each == key:
+                    found.append((text, _decoded(data, kind, text)))
+        return found
+
+    configs = [
+        (id, msgspec.structs.replace(config, networks=_bolt_networks(file, id) or config.networks))
+        for id, config in documents(b"ctr", b"config", Config)
+    ]
+    return _State(
+        configs,
+        dict(documents(b"ctr", b"state", ContainerState)),
+        documents(b"vol", b"config", Volume),
+        {id: pod.name for id, pod in documents(b"pod", b"config", Pod)},
+    )
+
+
+def _bolt_networks(file: BoltFile, id: str) -> dict[str, NetworkUse]:
+    return {
+        (name := key.decode("utf-8", "replace")): _decoded(data, NetworkUse, f"network {name}")
+        for key, data in file.items(b"ctr", id.encode(), b"networks")
+    }
 
 
 def _decoded(data: bytes | str, kind: type[_Type], what: str) -> _Type:

@@ -6,6 +6,7 @@ runtime-spec 1.2 ``config.md``. All documents are untrusted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -263,7 +264,7 @@ def familiar(name: str) -> str:
 def read_container(
     config: Config,
     state: str,
-    pods: dict[str, str],
+    pods: Mapping[str, str],
     *,
     changed: int = 0,
     no_changes: str = "",
@@ -307,7 +308,7 @@ def status(state: ContainerState, *, is_alive: bool) -> str:
     return "created" if state.state <= 2 else "exited"
 
 
-def _notes(config: Config, pods: dict[str, str]) -> list[str]:
+def _notes(config: Config, pods: Mapping[str, str]) -> list[str]:
     notes = []
     if config.pod:
         pod = pods.get(config.pod, config.pod[:12])

@@ -28,15 +28,18 @@ FLAGS = (
     "--network front:ip=172.31.242.9,alias=www -v data:/data -v /etc:/h:ro --secret key"
 )
 
+SETTINGS = '[engine]\nevents_logger = "file"\ncgroup_manager = "cgroupfs"\n'
+
 
 class StoredPodman:
     """A podman with a storage of its own. It only creates objects, and runs nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: str = "sqlite") -> None:
+        self.database = database
         self.base = Path(tempfile.mkdtemp(prefix="jpo", dir="/var/tmp"))
         self.run = Path(tempfile.mkdtemp(prefix="jpo", dir="/run"))
         for name, text in (
-            ("containers.conf", '[engine]\nevents_logger = "file"\ncgroup_manager = "cgroupfs"\n'),
+            ("containers.conf", f'{SETTINGS}database_backend = "{database}"\n'),
             ("storage.conf", '[storage]\ndriver = "overlay"\n'),
             ("registries.conf", ""),
             ("policy.json", json.dumps({"default": [{"type": "insecureAcceptAnything"}]})),
@@ -68,6 +71,8 @@ class StoredPodman:
                 "CONTAINERS_STORAGE_CONF": str(self.base / "storage.conf"),
                 "CONTAINERS_REGISTRIES_CONF": str(self.base / "registries.conf"),
                 "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
+                "SUPPRESS_BOLTDB_WARNING": "1",
+                "CI_DESIRED_DATABASE": self.database,  # podman 5 creates no file of BoltDB else
             },
         )  # fmt: skip
         assert done.returncode == 0, f"{words}: {done.stderr}"
@@ -83,9 +88,9 @@ class StoredPodman:
         shutil.rmtree(self.run)
 
 
-@pytest.fixture
-def podman(busybox_archive: Path) -> Iterator[StoredPodman]:
-    made = StoredPodman()
+@pytest.fixture(params=["sqlite", "boltdb"])
+def podman(busybox_archive: Path, request: pytest.FixtureRequest) -> Iterator[StoredPodman]:
+    made = StoredPodman(str(request.param))
     try:
         policy = ("--signature-policy", str(made.base / "policy.json"))
         made("load", "-q", *policy, "-i", str(busybox_archive))
@@ -97,6 +102,7 @@ def podman(busybox_archive: Path) -> Iterator[StoredPodman]:
         made("create", "--name", "web", *FLAGS.split(), *command)
         script = "cat /own; grep CapBnd /proc/self/status"
         made("create", "--name", "plain", "--network", "none", "busybox", "sh", "-c", script)
+        assert (made.root / "db.sql").exists() == (request.param == "sqlite")
         yield made
     finally:
         made.remove()

@@ -55,7 +55,8 @@ WHOLE = file(
     leaf(4, [(1, b"big", BUCKET), (1, b"small", bytes(16) + leaf(0, [(0, b"k", b"inline")]))]),
     branch(5, [6, 7]),
     leaf(6, [(0, b"a", b"1")]),
-    leaf(7, [(0, b"b", b"2"), (1, b"nested", BUCKET)]),
+    leaf(7, [(0, b"b", b"2"), (1, b"nested", struct.pack("<QQ", 8, 0))]),
+    leaf(8, [(0, b"deep", b"3"), (1, b"inline", bytes(16) + leaf(0, [(0, b"k", b"v")]))]),
 )
 
 
@@ -65,6 +66,21 @@ def test_a_bucket_of_several_pages_is_read() -> None:
 
 def test_a_bucket_within_its_parent_is_read() -> None:
     assert list(BoltFile(WHOLE).items(b"small")) == [(b"k", b"inline")]
+
+
+def test_buckets_in_buckets_are_read() -> None:
+    file = BoltFile(WHOLE)
+    assert list(file.buckets()) == [b"big", b"small"]
+    assert list(file.buckets(b"big")) == [b"nested"]
+    assert list(file.items(b"big", b"nested")) == [(b"deep", b"3")]
+    assert list(file.items(b"big", b"nested", b"inline")) == [(b"k", b"v")]
+    assert list(file.items(b"big", b"a")) == []  # a value
+    assert list(file.buckets(b"none", b"nested")) == []
+
+
+def test_a_bucket_that_contains_itself_ends() -> None:
+    cycle = file(meta(0, 2, 1), meta(1, 2, 0), leaf(2, [(1, b"x", struct.pack("<QQ", 2, 0))]))
+    assert list(BoltFile(cycle).buckets(*[b"x"] * 50)) == [b"x"]
 
 
 def test_an_absent_bucket_has_no_items() -> None:
