@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
-from jaula.migrate_from import documents
+from jaula.migrate_from import docker_changes, documents, read_only
 from jaula.migrate_from.docker_files import DockerFiles
 from jaula.migrate_from.documents import (
     PREDEFINED,
@@ -70,7 +70,7 @@ class Docker:
             self._files = DockerFiles(self._tree, driver)
         except JaulaError as error:
             self._no_files = error.message
-        self._from_disk = from_disk and self._files is not None and self._files.has_layers
+        self._from_disk = from_disk and self._has_layers
 
     def close(self) -> None:
         if self._tree is not None:
@@ -80,10 +80,11 @@ class Docker:
 
     def inventory(self) -> Inventory:
         containers, left = [], self._left()
+        size = () if self._has_layers else (("size", "1"),)
         for summary in self._api.get("/containers/json", tuple[ContainerSummary, ...], _ALL):
             id = documents.check_id(summary.id)
             try:
-                document = self._api.get(f"/containers/{id}/json", ContainerDocument)
+                document = self._api.get(f"/containers/{id}/json", ContainerDocument, size)
             except NotFound:
                 continue  # removed meanwhile
             name = document.name.removeprefix("/")
@@ -133,10 +134,17 @@ class Docker:
         return documents.read_volume(document, size, entries, problem)
 
     def _container(self, id: str, name: str, document: ContainerDocument) -> SourceContainer:
-        size, problem = self._files.changes_usage(id) if self._files else (0, self._no_files)
+        size, problem = document.size_rw, ""
+        if self._has_layers:
+            size, problem = self._contents.changes_usage(id)
         return documents.read_container(
             id, name, document, self._info, changed=size, no_changes=problem
         )
+
+    @property
+    def _has_layers(self) -> bool:
+        """Whether the files that containers have changed are read from the disk."""
+        return self._files is not None and self._files.has_layers
 
     def _left(self) -> list[Left]:
         rows = [Left("plugin", each.title, "jaula has no plugins") for each in self._list("plugin")]
@@ -181,7 +189,14 @@ class Docker:
         return self._contents.volume_directory(volume)
 
     def changes(self, container: SourceContainer) -> Iterator[bytes | memoryview]:
-        return self._contents.changes(container)
+        if self._has_layers:
+            return self._contents.changes(container)
+        host, points = container.request.host_config, [m.target for m in container.volumes]
+        points += [*host.tmpfs, *(mount.target for mount in host.mounts)]
+        points += [bind.split(":")[1] for bind in host.binds if ":" in bind]
+        return read_only.pull(
+            lambda sink: docker_changes.write_changes(self._api, container.id, points, sink)
+        )
 
     def secret(self, secret: SourceSecret) -> bytes:
         raise Unavailable(f"docker does not give the content of secret {secret.name} away")

@@ -123,6 +123,7 @@ class ContainerDocument(Document, frozen=True, kw_only=True):
     created: str = ""
     image: str = ""
     driver: str = ""
+    size_rw: Int64 = 0  # bytes of its own files, if they were asked for
     state: State = State()
     config: ContainerCreate = ContainerCreate()
     host_config: HostConfig = HostConfig()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import socket
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, get_origin
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -17,7 +17,7 @@ from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.spec.decode import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
 _DOCUMENT_LIMIT = 64 << 20  # bytes of one JSON document
 _TIMEOUT = 60.0  # seconds without a byte
@@ -57,7 +57,7 @@ class SourceApi:
         self._path = path
 
     def get(self, path: str, kind: type[_Type], query: Sequence[tuple[str, str]] = ()) -> _Type:
-        """Return a JSON document.
+        """Return a JSON document. A list may be ``null``.
 
         :raises NotFound: when the object does not exist.
         :raises Unavailable: when the engine does not answer or refuses.
@@ -81,6 +81,8 @@ class SourceApi:
             )
         if response.status != 200:
             raise self._refused(target, response.status, data)
+        if get_origin(kind) is tuple and data.strip() == b"null":
+            data = b"[]"  # an empty list of docker
         try:
             return decode(data, kind)
         except (msgspec.DecodeError, RecursionError, UnicodeError, TypeError) as error:
@@ -88,7 +90,7 @@ class SourceApi:
                 f"the answer of {self.address} to GET {target} is not valid: {error}"
             ) from None
 
-    def stream(self, path: str, query: Sequence[tuple[str, str]] = ()) -> Iterator[bytes]:
+    def stream(self, path: str, query: Sequence[tuple[str, str]] = ()) -> Generator[bytes]:
         """Yield the body of an answer.
 
         :raises Unavailable: when the engine refuses, or the body ends too early.
