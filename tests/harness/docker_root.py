@@ -187,7 +187,11 @@ def listing(path: Path) -> str:
         for name in (".", *names):
             each = Path(directory, name)
             status = each.lstat()
-            content = digest(each.read_bytes()) if each.is_file() else ""
+            content = ""
+            if each.is_symlink():  # docker's etc/mtab leads to the mounts of the host
+                content = str(each.readlink())
+            elif each.is_file():
+                content = digest(each.read_bytes())
             rows.append(
                 f"{each} {status.st_mode} {status.st_uid} {status.st_gid} {status.st_mtime_ns}"
                 f" {status.st_ctime_ns} {status.st_nlink} {status.st_ino} {content}"

@@ -370,6 +370,12 @@ class _Names:
     def __init__(self, items: Sequence[Item], inventory: Inventory) -> None:
         self.images: dict[str, str] = {}
         self.containers: dict[str, str] = {}
+        self.linked = {
+            ref: item.becomes
+            for item in items
+            if item.kind == CONTAINER and item.is_usable
+            for ref in (item.key, item.name)
+        }  # by their names, which `inspect` shows
         self.renumbered = set[str]()  # networks with another subnet
         self._volumes = {i.key: i.becomes for i in items if i.kind == VOLUME}
         networks = {i.key: i.becomes for i in items if i.kind == NETWORK}
@@ -395,7 +401,7 @@ class _Names:
             uts_mode=self._mode(host.uts_mode),
             userns_mode=self._mode(host.userns_mode),
             volumes_from=tuple(map(self._first, host.volumes_from)),
-            links=tuple(map(self._first, host.links)),
+            links=tuple(map(self._link, host.links)),
         )
         endpoints = {
             self._networks.get(name, name): self._endpoint(name, settings)
@@ -416,7 +422,7 @@ class _Names:
         )
 
     def _endpoint(self, name: str, settings: EndpointSettings) -> EndpointSettings:
-        links = tuple(map(self._first, settings.links))
+        links = tuple(map(self._link, settings.links))
         ipam = None if name in self.renumbered else settings.ipam_config
         return msgspec.structs.replace(settings, links=links, ipam_config=ipam)
 
@@ -430,6 +436,11 @@ class _Names:
         """Return ``NAME:rest`` with the id of the container ``NAME``."""
         name, colon, rest = text.partition(":")
         return f"{self.containers.get(name, name)}{colon}{rest}"
+
+    def _link(self, text: str) -> str:
+        """Return ``NAME:alias`` with the name that the container ``NAME`` has here."""
+        name, colon, alias = text.partition(":")
+        return f"{self.linked.get(name, name)}{colon}{alias}"
 
     def _bind(self, text: str) -> str:
         source, colon, rest = text.partition(":")

@@ -52,6 +52,10 @@ FLAGS = (
     "--security-opt no-new-privileges --pids-limit 77 --cpus 0.5 --expose 81 --hostname name "
     "--log-opt max-size=1m --init --group-add 5 --oom-score-adj 5"
 )
+CHECKED = (
+    "--log-driver none --health-cmd true --health-interval 5s --health-retries 7 "
+    "--health-start-period 2s --restart on-failure:3 --volume-driver local -v kept:/kept"
+)
 SCRIPT = (
     "rm -rf /app/old; echo new > /app/new; mkdir /data/d; echo x > /data/f; ln /data/f /data/d/h"
 )
@@ -87,6 +91,8 @@ def dockerd(busybox_archive: Path, tmp_path_factory: Any) -> Iterator[ForeignDoc
         docker("run", "-d", *FLAGS.split(), "made:1", "sh", "-c", f"{SCRIPT}; sleep 1000")
         docker("network", "connect", "--alias", "b", "back", "web")
         docker("create", "--name", "side", "--network", "container:web", "busybox", "sleep", "9")
+        docker("create", "--name", "store", *CHECKED.split(), "busybox", "sleep", "9")
+        docker("create", "--name", "linked", "--link", "store:alias", "busybox", "sleep", "9")
         docker("compose", "-f", str(project / "compose.yaml"), "up", "-d")
         docker("stop", "-t", "0", "web", "shop-web-1", "shop-db-1")
         yield docker
@@ -114,7 +120,8 @@ def test_docker_is_taken_over_and_compose_recreates_nothing(
     before = _settled(dockerd.base / "data")
     done = target.cli("jaula", "migrate-from", "docker", "--host", dockerd.address, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert listing(dockerd.base / "data") == before
+    after = listing(dockerd.base / "data")
+    assert sorted(set(before.splitlines()) ^ set(after.splitlines())) == []
 
     def docker(*words: str) -> subprocess.CompletedProcess[str]:
         done = target.cli("docker", *words)
@@ -126,8 +133,10 @@ def test_docker_is_taken_over_and_compose_recreates_nothing(
         assert (one["Id"], one["RootFS"], one["RepoTags"]) == (
             other["Id"], other["RootFS"], other["RepoTags"],
         )  # fmt: skip
-    for name in ("web", "side", "shop-web-1", "shop-db-1"):
+    for name in ("web", "side", "shop-web-1", "shop-db-1", "store", "linked"):
         _compare_containers(dockerd, docker, name)
+    assert inspect(docker, "container", "store")["HostConfig"]["LogConfig"]["Type"] == "none"
+    assert inspect(docker, "container", "linked")["HostConfig"]["Links"] == ["/store:/linked/alias"]
     for name in ("front", "back", "shop_edge"):
         one, other = inspect(dockerd, "network", name), inspect(docker, "network", name)
         assert set(one["Labels"].items()) <= set(other["Labels"].items())
