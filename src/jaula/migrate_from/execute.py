@@ -225,8 +225,8 @@ class Executor:
                 for pair in batch:  # find the one that cannot be loaded
                     self._attempt(pair[0], partial(self._load, [pair]))
                 continue
-            for item, _ in batch:
-                self._end(Outcome(item))
+            for item, image in batch:
+                self._end(Outcome(item, warnings=tuple(self._pull_digests(item, image))))
         for item in (*items, *(each for each in self._existing if each.kind == IMAGE)):
             if item.action in (Action.PRESENT, Action.USE):
                 self._names.images[item.key] = self._image_id(item, images[item.key])
@@ -258,6 +258,21 @@ class Executor:
             for pair in batch:
                 self._load([pair])
         return ()
+
+    def _pull_digests(self, item: Item, image: SourceImage) -> Iterator[str]:
+        """Pull the names with a digest; yield a warning for each that cannot be had.
+
+        A registry sends the manifest, which the source does not keep. The layers exist.
+        """
+        for name in image.digests if self._options.pull_digests else ():
+            try:
+                self._api.pull(name)
+                pulled = self._api.document("GET", f"/images/{name}/json")["Id"]
+            except JaulaError as error:
+                yield f"without the name {name}: {_text(error)}"
+                continue
+            if pulled != self._names.images[item.key]:
+                yield f"{name} is another image ({short(pulled)})"
 
     def _check(self, image: SourceImage, loaded: str) -> None:
         document = self._api.document("GET", f"/images/{loaded}/json")

@@ -77,6 +77,7 @@ class Options(msgspec.Struct, frozen=True):
     allow_running: bool = False
     with_changes: bool = True
     new_subnets: bool = False
+    pull_digests: bool = False
 
 
 class TargetImage(msgspec.Struct, frozen=True):
@@ -372,7 +373,9 @@ class _Planner:
     def image(self, image: SourceImage) -> Item:
         size = self._image_size(image)
         notes = tuple(
-            f"without the name {name}@{digest[:19]}…: the source has no such manifest"
+            f"pulls {name}@{digest[:19]}…"
+            if self._options.pull_digests
+            else f"without the name {name}@{digest[:19]}…: --pull-digests gets its manifest"
             for name, _, digest in (each.partition("@") for each in image.digests)
         )
         taken: list[str] = []

@@ -31,6 +31,9 @@ class Api(Protocol):
     def document(self, method: str, path: str, query: Query = (), body: object = None) -> Any:
         """Send a request and return the JSON document of the answer, None without a body."""
 
+    def pull(self, name: str) -> None:
+        """Pull an image, with the user's login at its registry."""
+
     def upload(
         self, path: str, query: Query, chunks: Iterable[bytes | memoryview]
     ) -> Sequence[Any]:

@@ -153,6 +153,7 @@ def _plan_options(options: Options, engine: str) -> PlanOptions:
         allow_running=options.on("allow-running"),
         with_changes=not options.on("no-changes"),
         new_subnets=options.on("new-subnets"),
+        pull_digests=options.on("pull-digests"),
     )
 
 
@@ -202,6 +203,17 @@ class _Api:
             return self._client.document(method, path, query, body)
         except EngineError as error:
             raise _converted(error) from None
+
+    def pull(self, name: str) -> None:
+        from jaula.cli.images.pull import pull
+        from jaula.errors import Unavailable
+
+        try:
+            pull(self._client, name, quiet=True, output=2)
+        except EngineError as error:
+            raise _converted(error) from None
+        except CliError as error:
+            raise Unavailable(str(error)) from None
 
     def upload(
         self, path: str, query: Query, chunks: Iterable[bytes | memoryview]
@@ -412,6 +424,9 @@ COMMAND = Command(
             "list",
             "Take over only images, volumes, networks, secrets, containers (comma separated)",
             completes=("images", "volumes", "networks", "secrets", "containers"),
+        ),
+        Flag(
+            "pull-digests", "", "bool", "Pull names with a digest, whose manifest the source lacks"
         ),
         Flag("quiet", "q", "bool", "Print what is to do and errors only"),
         Flag("root", "", "string", "The source's data directory", completes="file"),
