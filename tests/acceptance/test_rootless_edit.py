@@ -56,3 +56,18 @@ def test_ports_mounts_and_networks_change(host: RootlessHost, box: str) -> None:
     assert host.jaula("port", box).stdout == ""
     host.jaula("restart", "-t", "0", box)
     assert " /memory " in host.jaula("exec", box, "cat", "/proc/self/mountinfo").stdout
+
+
+def test_a_copy_of_a_stopped_container_is_discarded(host: RootlessHost) -> None:
+    host.jaula(
+        "run", "--name", "stopped", "busybox", "sh", "-c", "echo kept > /made; chown 5 /made"
+    )
+    try:
+        script = "cat /made; stat -c %u /made; echo changed > /made"
+        assert host.jaula("debug", "stopped", "sh", "-c", script).stdout == "kept\n5\n"
+        assert host.jaula("debug", "stopped", "cat", "/made").stdout == "kept\n"
+        listed = json.loads(host.jaula("inspect", *host.jaula("ps", "-aq").stdout.split()).stdout)
+        assert [each["Name"] for each in listed] == ["/stopped"]
+        assert len(host.jaula("images", "-aq").stdout.split()) == 1
+    finally:
+        host.jaula("rm", "-f", "stopped")
