@@ -1,9 +1,10 @@
 """Writer of EROFS metadata images.
 
 An image has the inodes, directories, symbolic links and extended attributes of a file tree. The
-contents of regular files are in another file, the blob, which is device 1 of the image. Both are
-given to mount(2): the image as source and the blob as option ``device``. Linux 6.12 mounts files
-directly, older kernels need loop devices.
+contents of regular files are in another file, the blob, which is device 1 of the image. Devices 2
+and up are blobs of other images, which have contents that this one has as well. All are given to
+mount(2): the image as source and each blob as option ``device``, in their order. Linux 6.12 mounts
+files directly, older kernels need loop devices.
 
 Follows the kernel's ``fs/erofs/erofs_fs.h`` and ``Documentation/filesystems/erofs.rst``: block size
 4096, inodes of 32 and 64 bytes, inline tails, inline extended attributes, inodes based on chunks
@@ -45,6 +46,8 @@ HOLE = -1
 
 MAX_BLOB_SIZE = (2**32 - 1) * BLOCK_SIZE  # bytes
 MAX_FILE_SIZE = MAX_BLOB_SIZE  # bytes, also with holes
+MAX_DEVICES = 16
+"""The blobs of an image. Each one is opened by a mount."""
 MAX_NAME = 255  # bytes
 MAX_LINK = 4095  # bytes of the target of a symbolic link
 
@@ -103,7 +106,8 @@ class Entry(msgspec.Struct):
       offset in the blob of each chunk, a multiple of :data:`BLOCK_SIZE`, or :data:`HOLE`. All
       chunks have ``chunk_size`` bytes, a power of two of at least :data:`BLOCK_SIZE`; the last may
       be shorter. ``chunk_size`` 0 means one chunk with the whole file. The blob has the last block
-      of a file completely, or ends before.
+      of a file completely, or ends before. ``devices`` has the number of the device of each chunk;
+      if it is empty, all chunks are in device 1.
     * ``link`` is the target of a symbolic link.
     * ``rdev`` is the device number of a device, as ``st_rdev``. A character device 0 is a whiteout
       of overlayfs.
@@ -118,19 +122,26 @@ class Entry(msgspec.Struct):
     size: int = 0
     chunks: Sequence[int] = ()
     chunk_size: int = 0
+    devices: Sequence[int] = ()
     link: bytes = b""
     rdev: int = 0
     hard_link: bytes | None = None
 
 
 def write(
-    entries: Iterable[Entry], file: BinaryIO, *, blob_size: int = 0, blob_tag: bytes = b""
+    entries: Iterable[Entry],
+    file: BinaryIO,
+    *,
+    blob_size: int = 0,
+    blob_tag: bytes = b"",
+    shared_sizes: Sequence[int] = (),
 ) -> int:
     """Write the image of ``entries`` to ``file``, and return its size in bytes.
 
     ``entries`` have the root directory and the directory of each file, in any order. ``blob_size``
     is in bytes; 0 means that it is not known. ``blob_tag`` is stored with the device (64 bytes at
-    most, by convention a digest); the kernel does not read it.
+    most, by convention a digest); the kernel does not read it. ``shared_sizes`` are the bytes of
+    the devices 2 and up.
 
     :raises ValueError: when entries contradict each other or the limits of the format. Nothing is
         written then.
@@ -139,7 +150,10 @@ def write(
         raise ValueError("the tag of the blob has more than 64 bytes")
     if not 0 <= blob_size <= MAX_BLOB_SIZE:
         raise ValueError(f"a blob of {blob_size} bytes exceeds the format")
-    inodes = _build_tree(entries, blob_size)
+    if len(shared_sizes) >= MAX_DEVICES:
+        raise ValueError(f"the image has more than {MAX_DEVICES} blobs")
+    sizes = (blob_size or MAX_BLOB_SIZE, *shared_sizes)
+    inodes = _build_tree(entries, sizes)
     epoch = Counter(inode.entry.mtime for inode in inodes).most_common(1)[0][0]
     metadata_size = _place(inodes, epoch)
     metadata_blocks = _blocks(metadata_size)
@@ -162,10 +176,11 @@ def write(
             data += inode.data()[:size].ljust(size, b"\0")
     digest = hashlib.sha256(metadata)
     digest.update(data)
-    device = _DEVICE_SLOT.pack(blob_tag, _blocks(blob_size), 0)
-    digest.update(device)
+    slots = [_DEVICE_SLOT.pack(blob_tag, _blocks(blob_size), 0)]
+    slots += [_DEVICE_SLOT.pack(b"", _blocks(size), 0) for size in shared_sizes]
+    digest.update(b"".join(slots))
     uuid = digest.digest()[:16]
-    file.write(_first_block(len(inodes), epoch, block, inodes[0].nid, device, uuid))
+    file.write(_first_block(len(inodes), epoch, block, inodes[0].nid, slots, uuid))
     file.write(metadata)
     file.write(data)
     return block * BLOCK_SIZE
@@ -232,7 +247,8 @@ class _Inode:
         if entry.chunks:
             layout = _CHUNK_BASED
             union = _CHUNK_INDEXES | (_chunk_size(entry) // BLOCK_SIZE).bit_length() - 1
-            rest = b"".join(map(_encode_chunk, entry.chunks))
+            devices = entry.devices or (_BLOB_DEVICE,) * len(entry.chunks)
+            rest = b"".join(map(_encode_chunk, devices, entry.chunks))
         elif self.inline:
             layout = _FLAT_INLINE
             rest = self.data()[self.blocks * BLOCK_SIZE :]
@@ -260,8 +276,11 @@ class _Inode:
 # -- the tree -----------------------------------------------------------------------------------
 
 
-def _build_tree(entries: Iterable[Entry], blob_size: int) -> list[_Inode]:
-    """Return the inodes, root directory first, in the order of a walk."""
+def _build_tree(entries: Iterable[Entry], sizes: Sequence[int]) -> list[_Inode]:
+    """Return the inodes, root directory first, in the order of a walk.
+
+    ``sizes`` are the bytes of the devices, from device 1 on.
+    """
     by_path: dict[bytes, _Inode] = {}
     hard_links: list[Entry] = []
     for entry in entries:
@@ -270,7 +289,7 @@ def _build_tree(entries: Iterable[Entry], blob_size: int) -> list[_Inode]:
         if entry.hard_link is not None:
             hard_links.append(entry)
             continue
-        _check(entry, blob_size)
+        _check(entry, sizes)
         by_path[entry.path] = _Inode(entry)
     root = by_path.get(b"")
     if root is None or not stat.S_ISDIR(root.entry.mode):
@@ -327,7 +346,7 @@ def _sort(root: _Inode, count: int) -> list[_Inode]:
     return inodes
 
 
-def _check(entry: Entry, blob_size: int) -> None:
+def _check(entry: Entry, sizes: Sequence[int]) -> None:
     """Check the fields of an entry that is not a hard link."""
     mode, path = entry.mode, entry.path
     if stat.S_IFMT(mode) not in _FILE_TYPES or mode >> 16:
@@ -337,14 +356,14 @@ def _check(entry: Entry, blob_size: int) -> None:
     if not -(2**63) <= entry.mtime // 10**9 < 2**63:
         raise ValueError(f"{path!r} has a time of more than 64 bits")
     if stat.S_ISREG(mode):
-        _check_chunks(entry, blob_size)
+        _check_chunks(entry, sizes)
     elif entry.chunks or (entry.size and not stat.S_ISLNK(mode)):
         raise ValueError(f"{path!r} is not a regular file and has contents")
     if stat.S_ISLNK(mode) and (not 0 < len(entry.link) <= MAX_LINK or b"\0" in entry.link):
         raise ValueError(f"{path!r} has an invalid target of {len(entry.link)} bytes")
 
 
-def _check_chunks(entry: Entry, blob_size: int) -> None:
+def _check_chunks(entry: Entry, sizes: Sequence[int]) -> None:
     path, size = entry.path, entry.size
     if not 0 <= size <= MAX_FILE_SIZE:
         raise ValueError(f"{path!r} has {size} bytes, which exceeds the format")
@@ -354,11 +373,14 @@ def _check_chunks(entry: Entry, blob_size: int) -> None:
     expected = -(-size // chunk_size)
     if len(entry.chunks) != expected:
         raise ValueError(f"{path!r} has {len(entry.chunks)} chunks instead of {expected}")
+    if entry.devices and len(entry.devices) != expected:
+        raise ValueError(f"{path!r} has {expected} chunks and {len(entry.devices)} devices")
     for number, offset in enumerate(entry.chunks):
+        device = entry.devices[number] if entry.devices else _BLOB_DEVICE
+        if not 0 < device <= len(sizes):
+            raise ValueError(f"{path!r} has a chunk in device {device}, which the image lacks")
         end = offset + min(chunk_size, size - number * chunk_size)
-        if offset != HOLE and (
-            offset % BLOCK_SIZE or not 0 <= offset < end <= (blob_size or MAX_BLOB_SIZE)
-        ):
+        if offset != HOLE and (offset % BLOCK_SIZE or not 0 <= offset < end <= sizes[device - 1]):
             raise ValueError(f"{path!r} has a chunk at {offset}, which the blob cannot have")
 
 
@@ -460,10 +482,10 @@ def _encode_directory(children: list[tuple[bytes, _Inode]]) -> bytes:
     return b"".join(encoded)
 
 
-def _encode_chunk(offset: int) -> bytes:
+def _encode_chunk(device: int, offset: int) -> bytes:
     if offset == HOLE:
         return _CHUNK_INDEX.pack(0, 0, _NO_BLOCK)
-    return _CHUNK_INDEX.pack(0, _BLOB_DEVICE, offset >> BLOCK_BITS)
+    return _CHUNK_INDEX.pack(0, device, offset >> BLOCK_BITS)
 
 
 def _encode_device(number: int) -> int:
@@ -498,7 +520,7 @@ def _split_xattr(path: bytes, name: str) -> tuple[int, bytes]:
 
 
 def _first_block(
-    inodes: int, epoch: int, blocks: int, root_nid: int, device: bytes, uuid: bytes
+    inodes: int, epoch: int, blocks: int, root_nid: int, slots: Sequence[bytes], uuid: bytes
 ) -> bytes:
     seconds, nanoseconds = divmod(epoch, 10**9)
     device_offset = _SUPERBLOCK_OFFSET + _SUPERBLOCK.size
@@ -522,14 +544,15 @@ def _first_block(
         bytes(16),  # volume name
         _INCOMPAT_CHUNKED_FILE | _INCOMPAT_DEVICE_TABLE,
         0,  # no compression
-        1,  # devices beside this file
+        len(slots),  # devices beside this file
         device_offset // _DEVICE_SLOT.size,
         0,  # directory blocks of one block
         0,  # no prefixes of attributes
         0,
         0,
     )
-    block[device_offset : device_offset + len(device)] = device
+    table = b"".join(slots)
+    block[device_offset : device_offset + len(table)] = table
     checksum = _crc32c(bytes(block[_SUPERBLOCK_OFFSET:]))
     struct.pack_into("<I", block, _SUPERBLOCK_OFFSET + 4, checksum)
     return bytes(block)

@@ -9,7 +9,14 @@ import struct
 import pytest
 
 from jaula.storage.erofs import image
-from jaula.storage.erofs.image import BLOCK_SIZE, HOLE, MAX_BLOB_SIZE, Entry, write
+from jaula.storage.erofs.image import (
+    BLOCK_SIZE,
+    HOLE,
+    MAX_BLOB_SIZE,
+    MAX_DEVICES,
+    Entry,
+    write,
+)
 
 DIRECTORY = stat.S_IFDIR | 0o755
 FILE = stat.S_IFREG | 0o644
@@ -80,6 +87,9 @@ def test_two_trees_have_two_uuids() -> None:
         ([ROOT, Entry(b"a", FILE, size=1, chunks=(512,))], "chunk at 512"),
         ([ROOT, Entry(b"a", FILE, size=1, chunks=(-4096,))], "chunk at -4096"),
         ([ROOT, Entry(b"a", FILE, size=1, chunks=(MAX_BLOB_SIZE,))], "chunk at"),
+        ([ROOT, Entry(b"a", FILE, size=1, chunks=(0,), devices=(2,))], "chunk in device 2"),
+        ([ROOT, Entry(b"a", FILE, size=1, chunks=(0,), devices=(0,))], "chunk in device 0"),
+        ([ROOT, Entry(b"a", FILE, size=1, chunks=(0,), devices=(1, 1))], "1 chunks and 2 devices"),
         ([ROOT, Entry(b"a", LINK)], "invalid target"),
         ([ROOT, Entry(b"a", LINK, link=b"x" * 4096)], "invalid target"),
         ([ROOT, Entry(b"a", LINK, link=b"x\0")], "invalid target"),
@@ -115,3 +125,16 @@ def test_a_tag_or_blob_that_the_device_table_cannot_hold_is_refused() -> None:
         write([ROOT], io.BytesIO(), blob_tag=bytes(65))
     with pytest.raises(ValueError, match="exceeds"):
         write([ROOT], io.BytesIO(), blob_size=MAX_BLOB_SIZE + 1)
+
+
+def test_a_chunk_beyond_the_end_of_a_shared_blob_is_refused() -> None:
+    entry = Entry(b"a", FILE, size=5000, chunks=(4096,), devices=(2,))
+    write([ROOT, entry], io.BytesIO(), blob_size=4096, shared_sizes=(12288,))
+    with pytest.raises(ValueError, match="chunk at 4096"):
+        write([ROOT, entry], io.BytesIO(), blob_size=12288, shared_sizes=(8192,))
+
+
+def test_an_image_has_a_limited_number_of_blobs() -> None:
+    write([ROOT], io.BytesIO(), shared_sizes=(4096,) * (MAX_DEVICES - 1))
+    with pytest.raises(ValueError, match="more than 16 blobs"):
+        write([ROOT], io.BytesIO(), shared_sizes=(4096,) * MAX_DEVICES)
