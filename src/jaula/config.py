@@ -49,6 +49,11 @@ class Paths(msgspec.Struct, frozen=True):
         return self.root / "layers"
 
     @property
+    def chunk_index(self) -> Path:
+        """The index of the chunks that EROFS layers have in common."""
+        return self.root / "chunks.db"
+
+    @property
     def trust(self) -> Path:
         """``<manifest digest in hex>.json`` for each image that has signatures."""
         return self.root / "trust"

@@ -4,7 +4,7 @@
 
 Instructions of the interpreter are counted in every thread, in code of jaula's storage and images.
 At the instruction STEP the process kills itself like ``kill -9``. With STEP 0 it completes and
-prints the number of instructions.
+prints the number of instructions. ``JAULA_LAYER_FORMAT`` is the form of new layers.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def main() -> None:
     from jaula.storage.layers.store import LayerStore
 
     paths = Paths(directory / "root", directory / "run")
-    layers = LayerStore(paths)
+    form: Any = os.environ.get("JAULA_LAYER_FORMAT", "directory")
+    layers = LayerStore(paths, format=form)
     images = ImageStore(paths, layers)
     work = OPERATIONS[operation]
     clock = OpcodeCounter(last)

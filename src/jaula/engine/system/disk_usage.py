@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaula.images.store.store import Image, ImageStore
 
 Document = dict[str, Any]
+Contents = set[tuple[str, str]]
 _WRITABLE_AGE = 10.0  # seconds; the age that containerd's values have at most
 _WRITABLE_SHARE = 20  # measurements take at most this part of the time
 _ACTIVE_STATES = ("running", "paused", "restarting")
@@ -42,29 +43,45 @@ class ImageUsage:
         self._users = Counter(
             content for contents in self._contents.values() for content in contents
         )
-        self._sizes = {content: self._size(*content) for content in self._users}
+        self._blob_sizes = {
+            digest: store.blobs.size(digest) or 0 for kind, digest in self._users if kind == "blob"
+        }
+        self._layers_size = store.layers.stored_sizes(
+            digest for kind, digest in self._users if kind == "layer"
+        )
 
-    def _of(self, image: Image) -> set[tuple[str, str]]:
+    def _of(self, image: Image) -> Contents:
         parts = self._store.parts(image)
         return {("blob", d) for d in parts.blobs} | {("layer", layer) for layer in parts.layers}
 
-    def _size(self, kind: str, digest: str) -> int:
-        if kind == "layer":
-            return self._store.layers.size(digest)
-        return self._store.blobs.size(digest) or 0
+    def _size(self, contents: Iterable[tuple[str, str]]) -> int:
+        """Return the bytes of layers and blobs together. Layers may share chunks."""
+        layers = []
+        size = 0
+        for kind, digest in contents:
+            if kind == "layer":
+                layers.append(digest)
+            else:
+                size += self._blob_sizes[digest]
+        return size + self._layers_size(layers)
 
     def whole(self) -> int:
         """Return the bytes of all images together."""
-        return sum(self._sizes.values())
+        return self._size(self._users)
 
     def size(self, image: str) -> int:
         """Return the bytes of everything that an image needs."""
-        return sum(self._sizes[content] for content in self._contents.get(image, ()))
+        return self._size(self._contents.get(image, ()))
 
     def shared(self, image: str) -> int:
         """Return the bytes of what other images need as well."""
         contents = self._contents.get(image, ())
-        return sum(self._sizes[content] for content in contents if self._users[content] > 1)
+        left = [
+            content
+            for content, users in self._users.items()
+            if users > 1 or content not in contents
+        ]
+        return self._size(contents) - (self.whole() - self._size(left))
 
     def unused(self, used: Collection[str], held: Collection[str]) -> int:
         """Return the bytes that removing every unused image would free.
@@ -73,11 +90,8 @@ class ImageUsage:
         """
         together = {id for image in used for id in self._store.ids_with(image)}
         kept = {content for image in together for content in self._contents.get(image, ())}
-        return sum(
-            size
-            for content, size in self._sizes.items()
-            if content not in kept and content[1] not in held
-        )
+        left = [content for content in self._users if content in kept or content[1] in held]
+        return self.whole() - self._size(left)
 
 
 class StorageUsage(NamedTuple):
@@ -131,7 +145,7 @@ class DiskUsage:
                 self._expiry = ended + max(_WRITABLE_AGE, _WRITABLE_SHARE * (ended - began))
             containers = self._writable
         layers, blobs = services.images.candidates()
-        size = sum(services.layers.size(layer) for layer in layers)
+        size = services.layers.stored_sizes(layers)(layers)
         size += sum(services.images.blobs.size(blob) or 0 for blob in blobs)
         inodes = len(blobs) + sum(services.layers.inodes(layer) for layer in layers)
         images = StorageUsage(str(paths.layers), size, inodes, time.time_ns())

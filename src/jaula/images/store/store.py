@@ -246,7 +246,7 @@ class ImageStore:
     def disk_size(self, image: Image) -> int:
         """Return the bytes of all blobs and unpacked layers of an image and of its indexes."""
         parts = self._catalog.parts(image)
-        unpacked = sum(self.layers.size(layer) for layer in parts.layers)
+        unpacked = self.layers.stored_sizes(parts.layers)(parts.layers)
         return unpacked + sum(self.blobs.size(blob) or 0 for blob in parts.blobs)
 
     def named_layers(self) -> frozenset[str]:
@@ -845,7 +845,7 @@ class ImageStore:
             layers, blobs = self._named()
             with self._roots.locked() as roots:
                 unused = [d for d in candidates[0] if d not in layers and d not in roots]
-                size = sum(self.layers.size(diff_id) for diff_id in unused)
+                size = self.layers.freed_size(unused)
                 return Garbage(
                     _pairs(unused, self.layers.detach),
                     _pairs(

@@ -1,5 +1,8 @@
 """A layer as EROFS: the files ``metadata`` and ``blob`` in its directory, mounted at ``fs``.
 
+The files ``blob.2`` and up are blobs of other layers, to which the image refers
+(:mod:`jaula.storage.erofs.chunks`).
+
 With fs-verity the kernel compares each block that it reads of both files with a digest, so data
 that was changed on the disk is an error (EIO) and never reaches a container. The digests of the
 files are in the document of the layer, and are compared before each mount.
@@ -14,13 +17,14 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.errors import CorruptState, Unsupported
 from jaula.kernel import fsverity, mounts
+from jaula.storage.erofs.chunks import LIST, OWN, SharedBlobs, blob_name, write_list
 from jaula.storage.filesystem_type import filesystem_name
 from jaula.storage.trees import open_directory, remove_tree
 
@@ -42,21 +46,35 @@ _PROBE = ".probe-erofs"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-class ErofsFiles(msgspec.Struct, frozen=True):
-    """The fs-verity digests of the two files of a layer, '' without fs-verity."""
+class ErofsFiles(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The fs-verity digests of the files of a layer, '' without fs-verity.
+
+    ``shared`` are those of the devices 2 and up. ``stored`` is the bytes of contents in the
+    layer's own blob; it is None for a layer of an engine that did not share chunks.
+    """
 
     metadata: str = ""
     blob: str = ""
+    shared: tuple[str, ...] = ()
+    stored: int | None = None
+
+    def blobs(self) -> Iterator[tuple[str, str]]:
+        """Yield name and digest of each device, in their order."""
+        for device, digest in enumerate((self.blob, *self.shared), OWN):
+            yield blob_name(device), digest
 
 
 @contextmanager
-def open_blob(directory: int) -> Iterator[BlobWriter]:
-    """Create the blob of a layer in its directory, and yield a writer of it."""
+def open_blob(directory: int, shared: SharedBlobs | None = None) -> Iterator[BlobWriter]:
+    """Create the blob of a layer in its directory, and yield a writer of it.
+
+    Chunks that the blobs ``shared`` have are not written.
+    """
     from jaula.storage.erofs.tree import BlobWriter
 
     descriptor = os.open(BLOB, _NEW, 0o600, dir_fd=directory)
     try:
-        yield BlobWriter(descriptor)
+        yield BlobWriter(descriptor, shared)
     finally:
         os.close(descriptor)
 
@@ -88,7 +106,7 @@ def is_full(tree: int) -> bool:
 
 
 def create(directory: int, root: int, blob: BlobWriter) -> None:
-    """Complete the two files in a layer's directory from the tree ``root``.
+    """Complete the files in a layer's directory from the tree ``root``.
 
     :raises OSError: when the disk is full.
     :raises ValueError: when a file exceeds the limits of EROFS.
@@ -97,25 +115,42 @@ def create(directory: int, root: int, blob: BlobWriter) -> None:
 
     with os.fdopen(os.open(METADATA, _NEW, 0o600, dir_fd=directory), "wb", _BUFFER) as metadata:
         pack(root, metadata, blob)
+    write_list(directory, blob.chunks)
 
 
-def finish(directory: int, *, verity: bool) -> ErofsFiles:
-    """Protect the two files and make ``fs`` an empty directory; a tree there is removed.
+def finish(directory: int, blob: BlobWriter, *, verity: bool) -> ErofsFiles:
+    """Protect the files and make ``fs`` an empty directory; a tree there is removed.
 
     No process may have the files open for writing.
 
     :raises OSError: when the file system does not have fs-verity.
     """
-    digests = [_protect(directory, name) for name in (METADATA, BLOB)] if verity else []
+    shared = [blob_name(OWN + 1 + number) for number in range(len(blob.shared_sizes))]
+    files = ErofsFiles(shared=("",) * len(shared), stored=blob.stored)
+    if verity:
+        files = ErofsFiles(
+            _protect(directory, METADATA),
+            _protect(directory, BLOB),
+            tuple(_measure(directory, name) for name in shared),
+            blob.stored,
+        )
     remove_tree(directory, ROOT.encode())
     os.mkdir(ROOT, 0o755, dir_fd=directory)
-    return ErofsFiles(*digests)
+    return files
 
 
 def _protect(directory: int, name: str) -> str:
     descriptor = os.open(name, _READ, dir_fd=directory)
     try:
         fsverity.enable(descriptor)
+        return fsverity.measure(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _measure(directory: int, name: str) -> str:
+    descriptor = os.open(name, _READ, dir_fd=directory)
+    try:
         return fsverity.measure(descriptor)
     finally:
         os.close(descriptor)
@@ -128,15 +163,14 @@ def open_mount(directory: int, expected: ErofsFiles) -> Iterator[int]:
     :raises CorruptState: when a file is missing or damaged, or does not have the expected digest.
     :raises OSError: when the kernel cannot mount it for another reason.
     """
-    metadata = blob = -1
-    try:
+    with ExitStack() as files:
         metadata = _open(directory, METADATA, expected.metadata)
-        blob = _open(directory, BLOB, expected.blob)
-        mount = _mount(metadata, blob, direct=not expected.blob)
-    finally:
-        for descriptor in (metadata, blob):
-            if descriptor >= 0:
-                os.close(descriptor)
+        files.callback(os.close, metadata)
+        blobs = []
+        for name, digest in expected.blobs():
+            blobs.append(_open(directory, name, digest))
+            files.callback(os.close, blobs[-1])
+        mount = _mount(metadata, *blobs, direct=not expected.blob)
     try:
         yield mount
     finally:
@@ -148,8 +182,10 @@ def check_digests(directory: int, expected: ErofsFiles) -> None:
 
     :raises CorruptState: when a file is missing, or does not have the digest.
     """
-    for name, digest in ((METADATA, expected.metadata), (BLOB, expected.blob)):
+    for name, digest in ((METADATA, expected.metadata), *expected.blobs()):
         os.close(_open(directory, name, digest))
+    if expected.stored is not None:
+        os.close(_open(directory, LIST, ""))
 
 
 def unmount(path: str) -> None:
@@ -191,31 +227,32 @@ def _open(directory: int, name: str, expected: str) -> int:
     return descriptor
 
 
-def _mount(metadata: int, blob: int, *, direct: bool) -> int:
-    """Return a detached mount; with ``direct`` the blob is read directly if that is possible.
+def _mount(metadata: int, *blobs: int, direct: bool) -> int:
+    """Return a detached mount; with ``direct`` the blobs are read directly if that is possible.
 
     :raises CorruptState: when the image is damaged.
     """
     if direct:
         try:
-            return _mount_with(metadata, blob, ("ro", "directio"))
+            return _mount_with(metadata, blobs, ("ro", "directio"))
         except OSError as error:
             if error.errno != errno.EINVAL:  # an older kernel, or another file system
                 raise
     try:
-        return _mount_with(metadata, blob, ("ro",))
+        return _mount_with(metadata, blobs, ("ro",))
     except OSError as error:
         if error.errno in (errno.EUCLEAN, errno.EIO, errno.EINVAL):
             raise CorruptState(f"the file {METADATA} of the layer is damaged: {error}") from error
         raise
 
 
-def _mount_with(metadata: int, blob: int, flags: tuple[str, ...]) -> int:
+def _mount_with(metadata: int, blobs: tuple[int, ...], flags: tuple[str, ...]) -> int:
     context = mounts.fsopen("erofs")
     try:
         # The opened files are mounted, not those that have their names by now.
         mounts.fsconfig_set_string(context, "source", f"/proc/self/fd/{metadata}")
-        mounts.fsconfig_set_string(context, "device", f"/proc/self/fd/{blob}")
+        for blob in blobs:
+            mounts.fsconfig_set_string(context, "device", f"/proc/self/fd/{blob}")
         for flag in flags:
             mounts.fsconfig_set_flag(context, flag)
         mounts.fsconfig_create(context)
@@ -239,7 +276,7 @@ def probe(directory: Path, *, verity: bool) -> None:
                 try:
                     with open_tree() as root, open_blob(layer) as blob:
                         create(layer, root, blob)
-                    files = finish(layer, verity=verity)
+                    files = finish(layer, blob, verity=verity)
                 except OSError as error:
                     if error.errno in _FULL:
                         return  # an engine starts on a full disk; a new layer is refused there

@@ -1,9 +1,10 @@
 """Pack a directory into an EROFS metadata image and a blob of file contents.
 
-The blob has the contents of the regular files, each at a multiple of the block size. A file with
-holes is stored in chunks, and chunks without data are not in the blob. Contents that were appended
-to the blob before, such as those of an archive, are not copied: the files in the directory are
-empty files of the same size then.
+The blob has the contents of the regular files, each at a multiple of the block size. Contents are
+stored in chunks (:mod:`jaula.storage.erofs.chunks`). A chunk that the blob has already, or the blob
+of another layer, is not stored again. Holes are not in the blob. Contents that were appended to the
+blob before, such as those of an archive, are not copied: the files in the directory are empty files
+of the same size then.
 
 The directory is not changed, and no process may change it meanwhile. Whiteouts and the attributes
 of overlayfs are those of the directory. Labels of SELinux and AppArmor are left out: they belong to
@@ -13,13 +14,15 @@ the host.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, NamedTuple
 
 from jaula.storage import free_space
-from jaula.storage.erofs import image
+from jaula.storage.erofs import chunks, image
+from jaula.storage.erofs.chunks import CHUNK_SIZE, OWN, Chunk, SharedBlobs
 from jaula.storage.erofs.image import BLOCK_SIZE, HOLE, Entry
 from jaula.storage.trees import walk, write_all
 
@@ -41,7 +44,7 @@ def pack(root_fd: int, metadata: BinaryIO, blob: BlobWriter) -> None:
     for entry in entries:
         entry.mtime = blob.storable_time(entry.mtime)
     blob.flush()
-    image.write(entries, metadata, blob_size=blob.size)
+    image.write(entries, metadata, blob_size=blob.size, shared_sizes=blob.shared_sizes)
 
 
 def _entries(root_fd: int, writer: BlobWriter) -> Iterator[Entry]:
@@ -83,18 +86,25 @@ def _store(
     if not entry.size:
         return
     appended = writer.appended.get(status.st_ino)
-    if appended is not None:
-        entry.chunks = (appended,)
-        return
-    descriptor = os.open(name, _READ, dir_fd=directory)
-    try:
-        if status.st_blocks * 512 >= entry.size:
-            entry.chunks = (writer.copy(descriptor, 0, entry.size),)
-        else:
-            entry.chunk_size = _sparse_chunk(entry.size)
-            entry.chunks = tuple(_sparse(descriptor, entry.size, entry.chunk_size, writer))
-    finally:
-        os.close(descriptor)
+    if appended is None:
+        descriptor = os.open(name, _READ, dir_fd=directory)
+        try:
+            appended = _copy(descriptor, status, writer)
+        finally:
+            os.close(descriptor)
+    entry.chunks, entry.devices, entry.chunk_size = appended
+
+
+def _copy(descriptor: int, status: os.stat_result, writer: BlobWriter) -> Contents:
+    size = status.st_size
+    if status.st_blocks * 512 < size:
+        chunk_size = _sparse_chunk(size)
+        return Contents.of(_sparse(descriptor, size, chunk_size, writer), chunk_size)
+    places = [
+        writer.copy(descriptor, start, min(CHUNK_SIZE, size - start))
+        for start in range(0, size, CHUNK_SIZE)
+    ]
+    return Contents.of(places, CHUNK_SIZE)
 
 
 def _sparse_chunk(size: int) -> int:
@@ -102,8 +112,8 @@ def _sparse_chunk(size: int) -> int:
     return max(_MIN_SPARSE_CHUNK, 1 << (size // _MAX_SPARSE_CHUNKS).bit_length())
 
 
-def _sparse(descriptor: int, size: int, chunk_size: int, writer: BlobWriter) -> Iterator[int]:
-    """Yield the chunks of a file with holes."""
+def _sparse(descriptor: int, size: int, chunk_size: int, writer: BlobWriter) -> Iterator[Place]:
+    """Yield the places of the chunks of a file with holes."""
     for start in range(0, size, chunk_size):
         end = min(start + chunk_size, size)
         try:
@@ -112,7 +122,7 @@ def _sparse(descriptor: int, size: int, chunk_size: int, writer: BlobWriter) -> 
             if error.errno != errno.ENXIO:
                 raise
             data = size
-        yield HOLE if data >= end else writer.copy(descriptor, start, end - start)
+        yield (OWN, HOLE) if data >= end else writer.copy(descriptor, start, end - start)
 
 
 def _xattrs(name: bytes, directory: int) -> dict[str, bytes]:
@@ -130,19 +140,50 @@ def _xattrs(name: bytes, directory: int) -> dict[str, bytes]:
     }
 
 
+Place = tuple[int, int]
+"""The device of a chunk, and its offset there in bytes."""
+
+
+class Contents(NamedTuple):
+    """The chunks of a file, as the fields of :class:`jaula.storage.erofs.image.Entry`."""
+
+    chunks: tuple[int, ...]
+    devices: tuple[int, ...]
+    chunk_size: int
+
+    @classmethod
+    def of(cls, places: Iterable[Place], chunk_size: int) -> Contents:
+        """Return the contents of a file from the places of its chunks. Pure.
+
+        A single chunk has the size of the file.
+        """
+        devices, offsets = zip(*places, strict=True)
+        own = all(device == OWN for device in devices)
+        return cls(offsets, () if own else devices, chunk_size if len(offsets) > 1 else 0)
+
+
 class BlobWriter:
     """Appends file contents to a blob. Small files are written together.
 
-    ``size`` is in bytes. ``appended`` has the offsets of contents by the inode number of their
-    file, for files of one directory tree.
+    ``size`` is the blob's in bytes, ``stored`` the bytes of contents in it. ``appended`` has the
+    contents by the inode number of their file, for files of one directory tree. ``chunks`` are the
+    chunks of all files, each once.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, shared: SharedBlobs | None = None) -> None:
         self._fd = fd
+        self._shared = shared
         self._pending = bytearray()
         self._unchecked = 0
-        self.size = 0
-        self.appended: dict[int, int] = {}
+        self._places: dict[bytes, Place] = {}
+        self.size = self.stored = 0
+        self.appended: dict[int, Contents] = {}
+        self.chunks: list[Chunk] = []
+
+    @property
+    def shared_sizes(self) -> Sequence[int]:
+        """The bytes of the blobs of other layers, from device 2 on."""
+        return self._shared.sizes if self._shared is not None else ()
 
     def append(self, inode: int, size: int, data: Iterable[memoryview]) -> None:
         """Append the contents of the file ``inode``, which are not empty.
@@ -150,16 +191,36 @@ class BlobWriter:
         :raises OSError: ENOSPC when too little free space would be left.
         """
         self._reserve(size)
-        self.appended[inode] = self.size
-        for chunk in data:
-            if len(chunk) < _BUFFER:
-                self._pending += chunk
-                if len(self._pending) >= _BUFFER:
-                    self.flush()
-            else:
-                self.flush()
-                write_all(self._fd, chunk)
-        self._pad(size)
+        places = []
+        chunk = bytearray()
+        for view in data:
+            position = 0
+            while position < len(view):
+                part = view[position : position + CHUNK_SIZE - len(chunk)]
+                position += len(part)
+                chunk += part
+                if len(chunk) == CHUNK_SIZE:
+                    places.append(self._store(chunk))
+                    chunk = bytearray()
+        if chunk:
+            places.append(self._store(chunk))
+        self.appended[inode] = Contents.of(places, CHUNK_SIZE)
+
+    def copy(self, descriptor: int, offset: int, size: int) -> Place:
+        """Append ``size`` bytes of a file as one chunk, and return its place.
+
+        :raises OSError: ENOSPC when too little free space would be left; EIO when the file is
+            shorter.
+        """
+        self._reserve(size)
+        if size > CHUNK_SIZE:  # of a file with holes and more than 16 GiB
+            start = self.size
+            self._transfer(descriptor, offset, size)
+            return OWN, start
+        data = os.pread(descriptor, size, offset)
+        if len(data) != size:
+            raise OSError(errno.EIO, "a file became shorter while it was read")
+        return self._store(data, (descriptor, offset))
 
     def storable_time(self, time: int) -> int:
         """Return a time as the file system of the blob stores it, in nanoseconds.
@@ -171,11 +232,46 @@ class BlobWriter:
             return os.fstat(self._fd).st_mtime_ns
         return time
 
+    def flush(self) -> None:
+        """Write what is pending."""
+        write_all(self._fd, memoryview(self._pending))
+        self._pending = bytearray()
+
     def _reserve(self, size: int) -> None:
         """Check that a file leaves enough free space, at most once in an eighth of it."""
         self._unchecked -= size
         if self._unchecked < 0:
             self._unchecked = free_space.check(self._fd, size) // 8
+
+    def _store(self, data: bytes | bytearray, source: tuple[int, int] | None = None) -> Place:
+        """Return the place of a chunk, which is appended if no blob has it.
+
+        ``source`` is a file that has the chunk, and its offset there.
+        """
+        digest = hashlib.sha256(data).digest()
+        place = self._places.get(digest)
+        if place is not None:
+            return place
+        key = chunks.key(digest)
+        if self._shared is not None:
+            place = self._shared.find(key, data)
+        if place is None:
+            place = OWN, self.size
+            self.stored += len(data)
+            if len(data) < _BUFFER:
+                self._pending += data
+                self._pad(len(data))
+                if len(self._pending) >= _BUFFER:
+                    self.flush()
+            elif source is not None:
+                self._transfer(*source, len(data))
+            else:
+                self.flush()
+                write_all(self._fd, memoryview(data))
+                self._pad(len(data))
+        self._places[digest] = place
+        self.chunks.append(Chunk(key, *place, len(data)))
+        return place
 
     def _pad(self, size: int) -> None:
         """Complete the last block after ``size`` bytes."""
@@ -183,34 +279,21 @@ class BlobWriter:
         self._pending += bytes(padding)
         self.size += size + padding
 
-    def copy(self, descriptor: int, offset: int, size: int) -> int:
-        """Append ``size`` bytes of a file, and return their offset in the blob.
+    def _transfer(self, descriptor: int, offset: int, size: int) -> None:
+        """Append a part of a file, by reflinks where the file system can.
 
-        :raises OSError: ENOSPC when too little free space would be left; EIO when the file is
-            shorter.
+        :raises OSError: EIO when the file is shorter.
         """
-        self._reserve(size)
-        start = self.size
-        if size <= _BUFFER:
-            data = os.pread(descriptor, size, offset)
-            if len(data) == size:
-                self._pending += data
-                self._pad(size)
-                if len(self._pending) >= _BUFFER:
-                    self.flush()
-                return start
         self.flush()
         left = size
         while left:
-            count = self._transfer(descriptor, offset, left)
+            count = self._transfer_part(descriptor, offset, left)
             if not count:
                 raise OSError(errno.EIO, "a file became shorter while it was read")
             offset, left = offset + count, left - count
         self._pad(size)
-        return start
 
-    def _transfer(self, descriptor: int, offset: int, size: int) -> int:
-        """Copy up to ``size`` bytes, by reflinks where the file system can."""
+    def _transfer_part(self, descriptor: int, offset: int, size: int) -> int:
         try:
             return os.copy_file_range(descriptor, self._fd, min(size, 1 << 30), offset_src=offset)
         except OSError as error:
@@ -219,8 +302,3 @@ class BlobWriter:
         data = os.pread(descriptor, min(size, _BUFFER), offset)
         write_all(self._fd, memoryview(data))
         return len(data)
-
-    def flush(self) -> None:
-        """Write what is pending."""
-        write_all(self._fd, memoryview(self._pending))
-        self._pending = bytearray()

@@ -7,9 +7,10 @@ incomplete layers. The image store writes layers to the disk before an image or 
 to them (:meth:`jaula.images.store.store.ImageStore.sync`).
 
 With the format ``erofs`` or ``verity`` the tree of a layer is an EROFS image instead, in the files
-``metadata`` and ``blob`` beside ``fs`` (:mod:`jaula.storage.erofs.layer`). The store mounts it at
-``fs`` when the path of the layer is first used. The mount is in the mount namespace of the process,
-so each engine mounts its layers anew. Layers of every format can be read in every format.
+``metadata`` and ``blob`` beside ``fs`` (:mod:`jaula.storage.erofs.layer`). A chunk of contents that
+another such layer has is not stored again (:mod:`jaula.storage.erofs.chunks`). The store mounts the
+image at ``fs`` when the path of the layer is first used. The mount is in the mount namespace of the
+process, so each engine mounts its layers anew. Layers of every format can be read in every format.
 
 Other users cannot enter the directory, because layers have set-user-ID programs.
 """
@@ -42,15 +43,18 @@ from jaula.errors import (
 from jaula.kernel import mounts
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
+from jaula.storage.erofs import chunks
 from jaula.storage.erofs import layer as erofs
+from jaula.storage.erofs.chunks import SharedBlobs
 from jaula.storage.errors import DAMAGED_DISK
+from jaula.storage.layers import blob_usage
+from jaula.storage.layers.chunk_index import ChunkIndex
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.reader import Limits, TarReader
 from jaula.storage.trees import (
     list_with_prefix,
     open_directory,
     remove_tree,
-    remove_with_prefix,
     tree_usage,
     write_new,
 )
@@ -98,13 +102,15 @@ Names = list[str]
 class NewLayer(NamedTuple):
     """A layer under a temporary name in the directory ``parent``.
 
-    ``timed_directories`` are the directories whose times the tar has.
+    ``timed_directories`` are the directories whose times the tar has. ``references`` ends the locks
+    of blobs to which the layer refers, when it has its name or is removed.
     """
 
     parent: int
     name: str
     info: LayerInfo
     timed_directories: Collection[bytes]
+    references: ExitStack
 
 
 class LayerStore:
@@ -134,6 +140,11 @@ class LayerStore:
         """Is called with the diff id of a layer that is not mounted any more, and whether it has a
         directory instead. A start may use the former path then."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._index = ChunkIndex(paths.chunk_index, paths.layers)
+
+    def close(self) -> None:
+        """Close the index of chunks. The next use opens it again."""
+        self._index.close()
 
     def extract(
         self,
@@ -201,15 +212,48 @@ class LayerStore:
             return new
         with open_directory(new.name, dir_fd=new.parent) as top:
             os.unlink("layer.json", dir_fd=top)
-            _pack_directory(top, new.info.diff_id)
-            return new._replace(info=self._finish(top, new.info, self.format))
+            blob = self._pack_directory(new.parent, top, new.info.diff_id, new.references)
+            return new._replace(info=self._finish(top, new.info, blob))
 
-    def _finish(self, top: int, info: LayerInfo, format: LayerFormat) -> LayerInfo:
+    def _pack_directory(
+        self, parent: int, top: int, diff_id: str, references: ExitStack
+    ) -> BlobWriter:
+        """Write the EROFS image of the directory ``fs`` in a layer's directory."""
+        shared = self._share(parent, top, references, diff_id)
+        with open_directory("fs", dir_fd=top) as root, erofs.open_blob(top, shared) as blob:
+            if tree_usage(root)[1] > erofs.MAX_FILES:
+                raise _too_many_files()
+            _write_erofs(top, root, blob, diff_id)
+        return blob
+
+    def _finish(self, top: int, info: LayerInfo, blob: BlobWriter | None) -> LayerInfo:
         """Write the document of a new layer. EROFS files are protected before, if they have to."""
-        if format != "directory":
-            info = msgspec.structs.replace(info, erofs=erofs.finish(top, verity=format == "verity"))
+        if blob is not None:
+            files = erofs.finish(top, blob, verity=self.format == "verity")
+            info = msgspec.structs.replace(info, erofs=files)
         write_new(top, "layer.json", msgspec.json.encode(info))
         return info
+
+    def _share(
+        self, parent: int, top: int, references: ExitStack, diff_id: str | None
+    ) -> SharedBlobs:
+        """Return the blobs of other layers for a new one in the directory ``top``."""
+        shared = SharedBlobs(
+            parent,
+            top,
+            self._index.find,
+            verity=self.format == "verity",
+            without=_hex(diff_id) if diff_id else "",
+        )
+        references.callback(self._end_references, shared)
+        return shared
+
+    def _end_references(self, shared: SharedBlobs) -> None:
+        """End the locks of blobs. What no layer needs by now is freed."""
+        with ExitStack() as descriptors:
+            for blob in shared.release():
+                descriptors.callback(os.close, blob)
+                descriptors.callback(blob_usage.free_unused, self._directory, blob)
 
     @contextmanager
     def _extract_temporary(
@@ -222,10 +266,12 @@ class LayerStore:
         """Yield a layer extracted under a temporary name. Remove it unless it was renamed."""
         name = _INCOMPLETE + secrets.token_hex(8)
         try:
-            with open_directory(self._directory) as parent:
+            with open_directory(self._directory) as parent, ExitStack() as references:
                 os.mkdir(name, 0o700, dir_fd=parent)
                 try:
-                    yield self._extract_into(parent, name, reader, diff_id, expected, format)
+                    yield self._extract_into(
+                        parent, name, reader, diff_id, expected, format, references
+                    )
                 finally:
                     remove_tree(parent, name.encode())
         except OSError as error:
@@ -239,6 +285,7 @@ class LayerStore:
         diff_id: Callable[[], str],
         expected: str | None,
         format: LayerFormat,
+        references: ExitStack,
     ) -> NewLayer:
         with open_directory(name, dir_fd=parent) as top, ExitStack() as files:
             blob = None
@@ -248,7 +295,8 @@ class LayerStore:
                 os.fchmod(root, 0o755)
             else:
                 root = files.enter_context(erofs.open_tree())
-                blob = files.enter_context(erofs.open_blob(top))
+                shared = self._share(parent, top, references, expected)
+                blob = files.enter_context(erofs.open_blob(top, shared))
             extractor = Extractor(root, blob=blob)
             try:
                 extractor.run(reader)
@@ -266,8 +314,8 @@ class LayerStore:
             if blob is not None:
                 _write_erofs(top, root, blob, actual)
                 files.close()
-            info = self._finish(top, info, format)
-        return NewLayer(parent, name, info, extractor.timed_directories)
+            info = self._finish(top, info, blob)
+        return NewLayer(parent, name, info, extractor.timed_directories, references)
 
     def check(self, stream: Source, diff_id: str, *, repair: bool = False) -> list[Difference]:
         """Extract a layer again, and return the differences of the stored one by path.
@@ -317,6 +365,12 @@ class LayerStore:
             return [Difference("layer.json", "it does not describe the layer")]
         if msgspec.structs.replace(actual, erofs=None) != expected:
             return [Difference("layer.json", "it does not describe the layer")]
+        if actual.erofs is not None and actual.erofs.stored is not None:
+            try:
+                with open_directory(document.parent) as layer:
+                    chunks.read_list(layer)
+            except CorruptState as error:
+                return [Difference("/", error.message)]
         return [] if self._is_protected(actual) else [Difference("/", "it is without fs-verity")]
 
     def _rename(self, parent: int, name: str, info: LayerInfo) -> None:
@@ -335,6 +389,8 @@ class LayerStore:
             self._info[info.diff_id] = info
             self._damaged.discard(info.diff_id)
             self._end_lazy(info.diff_id, replaced=True)
+        if info.erofs is not None:
+            self._index.add(_hex(info.diff_id))
         if old is not None:
             self.remove_incomplete(old)
 
@@ -357,14 +413,15 @@ class LayerStore:
         the extracted tar with the digest of ``info``.
         """
         name = _INCOMPLETE + secrets.token_hex(8)
-        with open_directory(self._directory) as parent:
+        with open_directory(self._directory) as parent, ExitStack() as references:
             os.mkdir(name, 0o700, dir_fd=parent)
             try:
                 with open_directory(name, dir_fd=parent) as top:
                     os.rename(path, "fs", dst_dir_fd=top)
+                    blob = None
                     if self.format != "directory":
-                        _pack_directory(top, info.diff_id)
-                    info = self._finish(top, info, self.format)
+                        blob = self._pack_directory(parent, top, info.diff_id, references)
+                    info = self._finish(top, info, blob)
                 self._rename(parent, name, info)
             finally:
                 remove_tree(parent, name.encode())
@@ -566,6 +623,30 @@ class LayerStore:
         except (NotFound, CorruptState):
             return 0
 
+    def stored_sizes(self, diff_ids: Iterable[str]) -> Callable[[Iterable[str]], int]:
+        """Return a function that returns the bytes which some of these layers need together.
+
+        It counts file contents, and a chunk that several layers share once.
+        """
+        sizes: dict[str, int] = {}
+        sharing: dict[str, erofs.ErofsFiles] = {}
+        for diff_id in diff_ids:
+            files = None if diff_id in self._lazy else self._files(diff_id)
+            if files is None or files.stored is None:
+                sizes[_hex(diff_id)] = self.size(diff_id)
+            else:
+                sharing[_hex(diff_id)] = files
+        stored = blob_usage.StoredSizes(self._directory, sizes, sharing)
+        return lambda some: stored.together(map(_hex, some))
+
+    def freed_size(self, diff_ids: Collection[str]) -> int:
+        """Return the bytes of file contents that a removal of layers frees."""
+        if not diff_ids:
+            return 0
+        stored = set(self.ids())
+        together = self.stored_sizes(stored)
+        return together(stored) - together(stored.difference(diff_ids))
+
     def inodes(self, diff_id: str) -> int:
         """Return the inodes of a layer, 0 if it does not exist. The first call counts them."""
         lazy = self._lazy.get(diff_id)
@@ -578,7 +659,9 @@ class LayerStore:
                     if self._files(diff_id) is None:
                         count = tree_usage(layer)[1]
                     else:
-                        count = len(os.listdir(layer)) + 1
+                        names = os.listdir(layer)
+                        shared = sum(name.startswith(f"{chunks.BLOB}.") for name in names)
+                        count = len(names) - shared + 1
             except FileNotFoundError:
                 return 0
             with self._lock:  # a removal meanwhile would leave the count in the cache
@@ -624,15 +707,25 @@ class LayerStore:
         return list_with_prefix(self._directory, _INCOMPLETE, before=before)
 
     def remove_incomplete(self, name: str) -> None:
-        """Remove an incomplete or detached layer by name, with its mount."""
-        if (self._directory / name / erofs.METADATA).exists():
+        """Remove an incomplete or detached layer by name, with its mount.
+
+        Chunks of removed layers that only this one needed are freed.
+        """
+        has_blob = (self._directory / name / erofs.BLOB).exists()
+        if has_blob:
             erofs.unmount(f"{self._directory}/{name}/fs")
+            blob_usage.free_removed(self._directory, name)
         with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
+        if has_blob:
+            self._index.synchronize()
 
     def sweep(self) -> Names:
         """Remove incomplete layers. No layer may be in extraction."""
-        return remove_with_prefix(self._directory, _INCOMPLETE)
+        names = list_with_prefix(self._directory, _INCOMPLETE)
+        for name in names:
+            self.remove_incomplete(name)
+        return names
 
 
 def _too_many_files() -> InvalidRequest:
@@ -641,14 +734,6 @@ def _too_many_files() -> InvalidRequest:
         " a KiB of attributes counts as a file",
         hint="start the engine without --storage-opt",
     )
-
-
-def _pack_directory(top: int, diff_id: str) -> None:
-    """Write the EROFS image of the directory ``fs`` in a layer's directory."""
-    with open_directory("fs", dir_fd=top) as root, erofs.open_blob(top) as blob:
-        if tree_usage(root)[1] > erofs.MAX_FILES:
-            raise _too_many_files()
-        _write_erofs(top, root, blob, diff_id)
 
 
 def _write_erofs(top: int, root: int, blob: BlobWriter, diff_id: str) -> None:

@@ -28,7 +28,8 @@ from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
 from jaula.spec.image import Platform
 from jaula.storage.drivers.table import open_driver
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.erofs import chunks
+from jaula.storage.layers.store import LayerFormat, LayerStore
 
 SAMPLES = 12
 BASE = by_hand.layer((("etc/base", "b" * 5000), ("bin/a", "x"), ("bin/b", "hard", "bin/a")))
@@ -40,11 +41,12 @@ def described(*data: bytes) -> list[tuple[bytes, str]]:
     return [(each, by_hand.digest(each)) for each in data]
 
 
-def killed_at(directory: Path, step: int, *words: str) -> int:
+def killed_at(directory: Path, step: int, *words: str, format: str = "directory") -> int:
     """Run the operation; return the number of instructions it took, or -9."""
     done = subprocess.run(
         [sys.executable, "-m", "harness.crash_injection", str(directory), str(step), *words],
-        env=os.environ | {"PYTHONPATH": f"{PROJECT}/src:{PROJECT}/tests"},
+        env=os.environ
+        | {"PYTHONPATH": f"{PROJECT}/src:{PROJECT}/tests", "JAULA_LAYER_FORMAT": format},
         capture_output=True,
         text=True,
         timeout=120,
@@ -72,9 +74,9 @@ def filled(tmp_path: Path) -> Path:
     return directory
 
 
-def opened(directory: Path) -> ImageStore:
+def opened(directory: Path, format: LayerFormat = "directory") -> ImageStore:
     paths = Paths(directory / "root", directory / "run")
-    return ImageStore(paths, LayerStore(paths))
+    return ImageStore(paths, LayerStore(paths, format=format))
 
 
 def check_whole(directory: Path, *expected: str) -> ImageStore:
@@ -95,16 +97,18 @@ def check_whole(directory: Path, *expected: str) -> ImageStore:
     return store
 
 
-def sampled(directory: Path, tmp_path: Path, *words: str) -> Iterator[tuple[Path, int]]:
+def sampled(
+    directory: Path, tmp_path: Path, *words: str, format: str = "directory"
+) -> Iterator[tuple[Path, int]]:
     """Yield for each moment the operation, killed on a copy of ``directory``, and the copy."""
     trial = tmp_path / "trial"
     preserving(directory, trial)
-    total = killed_at(trial, 0, *words)
+    total = killed_at(trial, 0, *words, format=format)
     assert total > 100
     for step in moments(total):
         shutil.rmtree(trial)
         preserving(directory, trial)
-        done = killed_at(trial, step, *words)
+        done = killed_at(trial, step, *words, format=format)
         assert done == -9 or step > total // 2, "threads may take fewer instructions, not so few"
         yield trial, step
 
@@ -156,6 +160,83 @@ def test_a_removal_is_complete_or_not_started(filled: Path, tmp_path: Path) -> N
         store = check_whole(trial)
         assert store.layers.ids() == []
         assert store.blobs.list() == {}
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Path:
+    """A store with EROFS layers of three images. Each shares chunks with the one before."""
+    directory = tmp_path / "sharing"
+    store = opened(directory, "erofs")
+    for number in range(3):
+        place = tmp_path / "archive.tar"
+        place.write_bytes(by_hand.image(f"{number}:1", *described(shared_layer(number))))
+        with place.open("rb") as file:
+            list(load(store, file))
+    assert len(list(directory.glob("root/layers/*/blob.*"))) == 2
+    return directory
+
+
+def shared_layer(number: int) -> bytes:
+    """Return a layer with a file that the next one has too."""
+    files = ((f"f{each}", f"{each}" * 50_000) for each in (number, number + 1))
+    return by_hand.layer((*files, (f"own{number}", f"own {number}" * 10_000)))
+
+
+def check_blobs(directory: Path) -> None:
+    """Check that each blob has the chunks of its layers on the disk, and no other block."""
+    os.sync()
+    used: dict[int, set[int]] = {}
+    blocks = {}
+    for listed in directory.glob("root/layers/*/chunks"):
+        for chunk in chunks.decode(listed.read_bytes()):
+            status = listed.with_name(chunks.blob_name(chunk.device)).stat()
+            blocks[status.st_ino] = status.st_blocks // 8
+            used.setdefault(status.st_ino, set()).update(
+                range(chunk.offset // 4096, (chunk.offset + chunk.size + 4095) // 4096)
+            )
+    assert {inode: len(each) for inode, each in used.items()} == blocks
+
+
+def test_a_load_that_shares_chunks_is_complete_or_absent(sharing: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "new.tar"
+    archive.write_bytes(by_hand.image("3:1", *described(shared_layer(3))))
+    expected = {"0:1", "1:1", "2:1", "3:1"}
+    for trial, _ in sampled(sharing, tmp_path, "load", str(archive), format="erofs"):
+        store = check_whole(trial, *expected)
+        assert names(store) >= expected - {"3:1"}
+        check_blobs(trial)
+        with archive.open("rb") as file:
+            list(load(opened(trial, "erofs"), file))
+        assert names(check_whole(trial, *expected)) == expected
+        check_blobs(trial)
+
+
+@pytest.mark.parametrize("removed", [("0:1",), ("1:1", "0:1"), ("1:1", "2:1")])
+def test_a_removal_frees_what_no_other_layer_shares(
+    sharing: Path, tmp_path: Path, removed: tuple[str, ...]
+) -> None:
+    expected = {"0:1", "1:1", "2:1"}
+    for trial, _ in sampled(sharing, tmp_path, "remove", *removed, format="erofs"):
+        store = check_whole(trial, *expected)
+        assert names(store) >= expected.difference(removed)
+        check_blobs(trial)
+
+
+def test_a_repair_that_shares_chunks_can_be_done_again(sharing: Path, tmp_path: Path) -> None:
+    from jaula.images.store import repair
+
+    [layer] = opened(sharing).resolve("1:1").layers
+    with (sharing / "root/layers" / layer[7:] / "blob").open("r+b") as file:
+        file.write(b"damage")
+    for trial, _ in sampled(sharing, tmp_path, "repair", "1:1", format="erofs"):
+        store = opened(trial, "erofs")
+        store.sweep()
+        for name in ("1:1", "2:1"):
+            image = store.resolve(name)
+            for blob, diff_id in repair.layer_pairs(store, image.manifest):
+                repair.unpack(store, blob.digest, diff_id)
+        check_whole(trial, "0:1", "1:1", "2:1")
+        check_blobs(trial)
 
 
 def test_a_name_always_belongs_to_an_image(filled: Path, tmp_path: Path) -> None:

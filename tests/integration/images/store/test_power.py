@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from harness import layers as by_hand
 from harness.scripted_registry import layer
 from jaula.config import Paths
 from jaula.engine.networks.store import NetworkStore
@@ -32,13 +33,14 @@ from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
 from jaula.spec.network import NetworkRecord
 from jaula.state.database import Database
-from jaula.storage.layers.store import LayerStore
+from jaula.storage.layers.store import LayerFormat, LayerStore
 from jaula.storage.volumes import VolumeStore
 
 CUTS = int(os.environ.get("JAULA_POWER_CUTS", "8"))
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 BASE = layer("base", 300_000)
+COMMON = os.urandom(50_000)
 
 
 class Disk:
@@ -85,9 +87,9 @@ class Disk:
         copy.replace(self._image)
 
 
-def opened(top: Path, *, durable: bool = True) -> ImageStore:
+def opened(top: Path, *, durable: bool = True, format: LayerFormat = "directory") -> ImageStore:
     paths = Paths(top / "root", top / "run")
-    return ImageStore(paths, LayerStore(paths), durable=durable)
+    return ImageStore(paths, LayerStore(paths, format=format), durable=durable)
 
 
 class Work:
@@ -113,7 +115,7 @@ class Work:
 
     def _step(self, text: str, number: int) -> None:
         name = f"image{text}:1"
-        top = layer(text, 40_000)
+        top = by_hand.layer(((f"own{text}", os.urandom(20_000)), ("common", COMMON)))
         if number % 3 == 0:
             import_tar(self._store, io.BytesIO(top), name)
         else:
@@ -134,7 +136,10 @@ class Work:
             self._store.remove(name, force=True)
 
 
-def test_what_was_acknowledged_survives_a_power_failure(tmp_path: Path, make: Any) -> None:
+@pytest.mark.parametrize("format", ["directory", "erofs"])
+def test_what_was_acknowledged_survives_a_power_failure(
+    tmp_path: Path, make: Any, format: LayerFormat
+) -> None:
     disk = Disk(tmp_path)
     expected: set[str] = set()
     expected_volumes: set[str] = set()
@@ -142,7 +147,7 @@ def test_what_was_acknowledged_survives_a_power_failure(tmp_path: Path, make: An
     for turn in range(CUTS):
         disk.mount()
         try:
-            store = opened(disk.top)
+            store = opened(disk.top, format=format)
             store.sweep()
             assert store.damaged() == {}
             names = {name for image in store.list() for name in image.names}
@@ -166,6 +171,7 @@ def test_what_was_acknowledged_survives_a_power_failure(tmp_path: Path, make: An
             time.sleep(random.random() * 0.4)
             disk.cut()
             thread.join()
+            store.layers.close()
             expected = kept | (work.acknowledged - work.removed)
             expected_volumes |= work.volumes
             expected_networks |= work.networks

@@ -61,7 +61,7 @@ def create(directory: int) -> erofs_layer.ErofsFiles:
         erofs_layer.open_blob(directory) as blob,
     ):
         erofs_layer.create(directory, root, blob)
-    return erofs_layer.finish(directory, verity=False)
+    return erofs_layer.finish(directory, blob, verity=False)
 
 
 @contextmanager

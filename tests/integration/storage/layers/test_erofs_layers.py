@@ -66,7 +66,7 @@ def test_a_layer_is_mounted_when_its_path_is_used(
     assert os.getxattr(f"{path}/var", "trusted.overlay.opaque") == b"y"
     with pytest.raises(OSError, match="Read-only file system"):
         Path(path, "new").touch()
-    assert sorted(os.listdir(directory)) == ["blob", "fs", "layer.json", "metadata"]
+    assert sorted(os.listdir(directory)) == ["blob", "chunks", "fs", "layer.json", "metadata"]
 
 
 @pytest.mark.needs("fincore")
@@ -302,6 +302,6 @@ def test_a_recorded_digest_that_no_file_has_is_an_error(
 
 
 def test_inodes_are_those_on_the_disk(store: LayerStore, layer: str) -> None:
-    assert store.inodes(layer) == 5
+    assert store.inodes(layer) == 6
     with open_directory(store.path(layer)):
-        assert store.inodes(layer) == 5
+        assert store.inodes(layer) == 6

@@ -44,6 +44,7 @@ def store(disk: Path) -> Iterator[LayerStore]:
     yield store
     for diff_id in store.ids():
         store.remove(diff_id)
+    store.close()
 
 
 @pytest.fixture
@@ -85,6 +86,27 @@ def test_a_byte_that_is_changed_on_the_disk_is_an_error_at_a_read(
     problems = [each.problem for each in store.check(io.BytesIO(archive), diff_id, repair=True)]
     assert problems == ["it cannot be read: Input/output error"]
     assert Path(store.path(diff_id), "dir/marked").read_bytes() == MARK * 300
+
+
+@pytest.mark.vm
+def test_a_blob_of_another_layer_is_compared_with_its_digest(
+    disk: Path, store: LayerStore, archive: bytes, tar: Tar
+) -> None:
+    first = store.extract(io.BytesIO(archive))
+    second = store.extract(io.BytesIO(tar(("copy", MARK * 300), ("own", b"y" * 5000))))
+    assert first.erofs is not None
+    assert second.erofs is not None
+    assert second.erofs.shared == (first.erofs.blob,)
+    assert Path(store.path(second.diff_id), "copy").read_bytes() == MARK * 300
+    store.remove(first.diff_id)
+    assert store.problem(second.diff_id) == ""
+    assert Path(store.path(second.diff_id), "copy").read_bytes() == MARK * 300
+    link = directory_of(disk, second.diff_id) / "blob.2"
+    assert store.stored_sizes([second.diff_id])([second.diff_id]) == 5000 + link.stat().st_size
+    content = link.read_bytes()
+    link.unlink()
+    link.write_bytes(content)
+    assert store.problem(second.diff_id) == "damaged"
 
 
 @pytest.mark.vm
