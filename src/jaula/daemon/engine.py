@@ -156,10 +156,11 @@ def _lazy_layers(
             "pull-mode lazy needs the storage driver overlay and an engine that runs as root",
             hint="use pull-mode whole",
         )
-    if lazy and layers.format != "directory":
+    if lazy and layers.format == "verity":
         raise InvalidRequest(
-            f"pull-mode lazy does not support layers of the format {layers.format}",
-            hint="use pull-mode whole, or layers that are directories",
+            "pull-mode lazy is not possible with verity=on: a layer that is still fetched has no"
+            " fs-verity",
+            hint="use pull-mode whole, or erofs=on",
         )
     left = config.paths.root / "lazy"
     if not lazy and not (left.is_dir() and any(left.iterdir())):

@@ -1,7 +1,8 @@
 """The blob device of a lazy layer: uncompressed contents, from chunks of the compressed blob.
 
 The compressed blob is a sparse file that fills up in two ways: a read fetches the chunks that it
-needs, and one thread fetches the rest in order. Nothing on the disk says what the file has. A chunk
+needs, and one thread fetches the rest in order. A chunk that another layer on the disk has is read
+from there, and not fetched. Nothing on the disk says what the file has. A chunk
 is decompressed and compared with its SHA-256 at each read from the file, so a hole or a damaged
 block after a crash is fetched again and never served.
 """
@@ -26,6 +27,9 @@ _FETCH = 512 << 10  # bytes of the blob that one request for a chunk fetches at 
 
 Fetch = Callable[[int, int], bytes]
 """Returns ``length`` bytes of the blob from an offset on; raises JaulaError."""
+
+Stored = Callable[[str, int], bytes | None]
+"""Returns the content of a chunk with a digest and a size, None if no other layer has it."""
 
 
 class ByteRanges:
@@ -74,6 +78,7 @@ class LazyBlob:
         fetch: Fetch,
         report: Callable[[str, str], None],
         *,
+        stored: Stored = lambda digest, size: None,
         cache: int = 32 << 20,
     ) -> None:
         """Serve ``extents`` from the sparse ``file`` of a blob with ``size`` bytes.
@@ -88,6 +93,7 @@ class LazyBlob:
         self._offsets = [extent.offset for extent in extents]
         self._fetch = fetch
         self._report = report
+        self._other_layers = stored
         self._lock = threading.Lock()
         self._present = ByteRanges()
         self._cache: OrderedDict[int, bytes] = OrderedDict()
@@ -204,6 +210,9 @@ class LazyBlob:
                     return decompress_chunk(self._stored(chunk), chunk)
                 except InvalidRequest:  # the disk has lost it, or the whole download was wrong
                     return decompress_chunk(self._fetched(chunk), chunk)
+            content = self._other_layers(chunk.digest, chunk.size)
+            if content is not None:
+                return content
             return decompress_chunk(self._fetched(chunk), chunk)
         except JaulaError as error:
             reason = error.message

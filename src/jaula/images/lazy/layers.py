@@ -100,6 +100,7 @@ class LazyLayers:
         self._enabled = enabled
         self._root = paths.root / "lazy"
         self._run = paths.run / "lazy"
+        self._chunk_index, self._stored_layers = paths.chunk_index, paths.layers
         self._layers = layers
         self._blobs: BlobStore | None = None
         self._sync: Callable[[], None] = lambda: None
@@ -231,7 +232,16 @@ class LazyLayers:
         try:
             self._spawn(
                 directory,
-                Request(str(directory), image, reference, registry, credentials, tuple(layers)),
+                Request(
+                    str(directory),
+                    image,
+                    reference,
+                    registry,
+                    credentials,
+                    tuple(layers),
+                    str(self._chunk_index),
+                    str(self._stored_layers),
+                ),
             )
             return self._connect(directory)
         except BaseException:

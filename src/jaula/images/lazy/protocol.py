@@ -29,7 +29,10 @@ class LayerRequest(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """The work of a lazy server. ``directory`` is for its files; ``image`` is for messages."""
+    """The work of a lazy server. ``directory`` is for its files; ``image`` is for messages.
+
+    ``chunk_index`` and ``stored_layers`` are the paths of chunks on the disk.
+    """
 
     directory: str
     image: str
@@ -37,6 +40,8 @@ class Request(msgspec.Struct, frozen=True):
     registry: RegistryConfig
     credentials: Credentials
     layers: tuple[LayerRequest, ...]
+    chunk_index: str
+    stored_layers: str
 
 
 class Status(StrEnum):

@@ -20,12 +20,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.images.lazy import metadata, protocol
-from jaula.images.lazy.blob import LazyBlob
+from jaula.images.lazy.blob import LazyBlob, Stored
 from jaula.images.lazy.protocol import (
     MESSAGE_LIMIT,
     Command,
@@ -164,6 +165,16 @@ class Layer:
         self.released = False
 
 
+def _stored_chunks(request: Request) -> Stored:
+    """Return the reader of chunks that other layers have. Only EROFS layers have an index."""
+    index = Path(request.chunk_index)
+    if not index.exists():
+        return lambda digest, size: None
+    from jaula.storage.layers.chunk_index import StoredChunks
+
+    return StoredChunks(index, Path(request.stored_layers)).read
+
+
 class LazyServer:
     """The layers of one pull."""
 
@@ -171,6 +182,7 @@ class LazyServer:
         self._request = request
         self._listener = listener
         self._registry = Registry(request)
+        self._stored = _stored_chunks(request)
         self._layers = [Layer(each.layer, each.diff_id) for each in request.layers]
         self._lock = threading.Lock()
         self._engines: list[socket.socket] = []
@@ -266,6 +278,7 @@ class LazyServer:
             tree.extents,
             lambda begin, length: self._registry.fetch(digest, begin, length),
             self._report_read,
+            stored=self._stored,
             cache=max(_LEAST_CACHE, _CACHE // len(self._layers)),
         )
         self._fuse.add(protocol.device_name(diff_id), tree.device_size, layer.blob.read)

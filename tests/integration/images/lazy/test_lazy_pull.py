@@ -22,6 +22,7 @@ from harness.engine import PROJECT, PrivateEngine
 from harness.indexed_layers import IndexedLayer, estargz, push_image, zstd_chunked
 from harness.registry import PASSWORD, USER, Registry, basic_auth
 from harness.slow_registry import SlowRegistry
+from jaula.storage.erofs.chunks import CHUNK_SIZE
 
 BUSYBOX = shutil.which("busybox") or ""
 TIMEOUT = 30.0  # seconds
@@ -35,7 +36,7 @@ def content(name: str, size: int = FILE) -> bytes:
     return random.Random(name).randbytes(size)
 
 
-def base_tar() -> bytes:
+def base_tar(*more_files: str) -> bytes:
     """A busybox, large files, and what a layer can have."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -60,6 +61,8 @@ def base_tar() -> bytes:
         add("data/first", data=content("first"), uid=7, gid=8, mode=0o640)
         add("data/second", data=content("second"))
         add("data/hard", tarfile.LNKTYPE, linkname="data/first")
+        for each in more_files:
+            add(f"data/{each}", data=content(each))
         add("data/gone", data=b"gone")
         add("data/noted", data=b"n", pax_headers={"SCHILY.xattr.user.note": "hello"})
         add("implied/deep/file", data=b"deep")
@@ -182,6 +185,35 @@ def test_a_container_that_started_early_goes_on_when_the_image_is_whole(
     registry.alive = False
     done = engine.cli("jaula", "exec", "early", "sha256sum", "/data/second")
     assert done.stdout.split()[0] == sha256(content("second")), done.stderr
+
+
+@pytest.mark.parametrize("write", [estargz, zstd_chunked])
+def test_a_chunk_of_another_layer_is_read_from_the_disk(
+    new_engine: Engines, write: Callable[..., IndexedLayer]
+) -> None:
+    engine = new_engine("--pull-mode", "lazy", "--storage-opt", "erofs=on")
+    with (
+        SlowRegistry(write(base_tar(), chunk_size=CHUNK_SIZE)) as first,
+        SlowRegistry(write(base_tar("new"), chunk_size=CHUNK_SIZE)) as second,
+    ):
+        run(engine, first, "true")
+        wait_whole(engine, first)
+        second.gate.clear()
+        run(engine, second, "true")
+        served = second.served
+        for name in ("first", "second"):
+            line = run(engine, second, "sha256sum", f"/data/{name}")
+            assert line.split()[0] == sha256(content(name))
+        assert second.served == served
+        assert not is_whole(engine, second)
+        second.gate.set()
+        wait_whole(engine, second)
+        second.alive = False
+        for name in ("first", "new"):
+            line = run(engine, second, "sha256sum", f"/data/{name}")
+            assert line.split()[0] == sha256(content(name))
+        blob = engine.root / "lib" / "layers" / second.diff_ids[0][7:] / "blob"
+        assert FILE <= blob.stat().st_size < FILE + (64 << 10)  # eStargz has a file with its TOC
 
 
 def test_a_registry_without_ranges_is_pulled_from_as_always(
@@ -483,7 +515,6 @@ def test_the_image_policy_decides_before_anything_is_fetched(
     [
         (("--pull-mode", "eager"), "must be one of whole, lazy"),
         (("--pull-mode", "lazy", "--storage-driver", "vfs"), "needs the storage driver overlay"),
-        (("--pull-mode", "lazy", "--storage-opt", "erofs=on"), "does not support layers of the"),
     ],
 )
 def test_a_mode_that_the_engine_cannot_have_is_an_error_of_its_start(

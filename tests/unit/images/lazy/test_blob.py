@@ -204,3 +204,31 @@ def test_byte_ranges_are_a_set_of_bytes(ranges: list[tuple[int, int]]) -> None:
                 assert gap[0] == missing[0]
                 assert set(range(*gap)) <= set(missing)
                 assert gap[1] == end or gap[1] in expected
+
+
+def test_a_chunk_of_another_layer_is_not_fetched(
+    source: Source, reports: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    asked = []
+
+    def stored(digest: str, size: int) -> bytes | None:
+        asked.append((digest, size))
+        return PARTS[1] if digest == sha256(PARTS[1]) else None
+
+    with open(tmp_path / "blob", "w+b") as file:
+        blob = LazyBlob(
+            file.fileno(),
+            len(source.blob),
+            source.extents,
+            source.fetch,
+            lambda path, reason: reports.append((path, reason)),
+            stored=stored,
+        )
+        second = source.extents[1]
+        assert blob.read(second.offset, second.chunk.size) == PARTS[1]
+        assert source.requests == []
+        assert asked == [(sha256(PARTS[1]), len(PARTS[1]))]
+        third = source.extents[2]
+        assert blob.read(third.offset, third.chunk.size) == PARTS[2]
+        assert len(source.requests) == 1
+    assert reports == []
