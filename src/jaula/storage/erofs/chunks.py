@@ -235,19 +235,35 @@ class SharedBlobs:
         return True
 
     def release(self) -> list[int]:
-        """End the locks. Return the blobs to which the layer referred, for the caller to close."""
-        used = []
+        """End the locks. Return the blobs whose own layer was removed, for the caller to close.
+
+        Its removal could not free their chunks while they were locked.
+        """
         for blob in self._by_inode.values():
-            if blob.device:
-                fcntl.flock(blob.descriptor, fcntl.LOCK_UN)
-                used.append(blob.descriptor)
-            else:
+            fcntl.flock(blob.descriptor, fcntl.LOCK_UN)
+        owned = {id(blob) for place, blob in self._by_place.items() if self._is_own(place, blob)}
+        orphans = []
+        for blob in self._by_inode.values():
+            if id(blob) in owned:
                 os.close(blob.descriptor)
+            else:
+                orphans.append(blob.descriptor)
         self._by_inode.clear()
         self._by_place.clear()
         os.close(self._layers)
         os.close(self._directory)
-        return used
+        return orphans
+
+    def _is_own(self, place: tuple[str, int], blob: _Blob | None) -> bool:
+        """Return whether a place is that of the blob in its own layer, which exists."""
+        layer, device = place
+        if blob is None or device != OWN:
+            return False
+        try:
+            status = os.stat(f"{layer}/{blob_name(device)}", dir_fd=self._layers)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(status, os.fstat(blob.descriptor))
 
 
 def _has_verity(descriptor: int) -> bool:

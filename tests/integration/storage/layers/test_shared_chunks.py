@@ -198,6 +198,28 @@ def test_chunks_are_freed_by_the_layer_that_delayed_it(
     assert allocated(directory(paths, second) / "blob.2") == len(COMMON)
 
 
+def test_chunks_are_freed_by_the_layer_that_only_compared_them(
+    paths: Paths, store: LayerStore, first: str, second: str, tar: Tar
+) -> None:
+    shared = directory(paths, second) / "blob.2"
+    with shared.open("r+b") as file:
+        file.write(b"damage")
+    before = allocated(shared)
+    data = tar(("copy", COMMON), ("more", os.urandom(4 * MIB)))
+
+    class Source(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 3 * MIB and first in store.ids():
+                store.remove(first)
+                assert allocated(shared) == before
+            return super().read(size)
+
+    third = store.extract(Source(data)).diff_id
+    assert first not in store.ids()
+    assert not (directory(paths, third) / "blob.2").exists()
+    assert allocated(shared) == len(COMMON)
+
+
 def test_a_damaged_chunk_is_not_shared(
     paths: Paths, store: LayerStore, first: str, tar: Tar
 ) -> None:
