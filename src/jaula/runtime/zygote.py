@@ -33,9 +33,10 @@ from typing import NoReturn
 
 import msgspec
 
+from jaula.errors import JaulaError
 from jaula.kernel import capabilities, namespaces, process
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import protocol, seqpacket
+from jaula.runtime import immortal, protocol, seqpacket
 from jaula.runtime.create.id_maps import rows
 from jaula.runtime.init import (
     landlock as landlock,  # used only if a spec has rules; imported once here, for all shims
@@ -47,8 +48,9 @@ from jaula.runtime.protocol import (
     SpareInitRequest,
     StartRequest,
 )
-from jaula.runtime.shim import prefault, shim
+from jaula.runtime.shim import prefault, shim, warm_up
 
+COMM = "jaula-zygote"  # name of the process (proc_pid_comm(5))
 _END_TIMEOUT = 30.0  # seconds for a helper to end a spare init
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
@@ -59,13 +61,13 @@ def main(
     engine: socket.socket, load_interfaces: Callable[[], Interfaces], spare_shims: int
 ) -> NoReturn:
     """Serve the engine until it disconnects, with up to ``spare_shims`` shims forked ahead."""
-    process.run_and_exit("jaula-zygote", lambda: _run(engine, load_interfaces, spare_shims))
+    process.run_and_exit(COMM, lambda: _run(engine, load_interfaces, spare_shims))
 
 
 def _run(
     engine: socket.socket, load_interfaces: Callable[[], Interfaces], spare_shims: int
 ) -> None:
-    process.set_name("jaula-zygote")
+    process.set_name(COMM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the shims
     os.chdir("/")
@@ -76,8 +78,7 @@ def _run(
         interfaces, fds=tuple(fd for fd in process.open_fds() if fd not in before)
     )
     capabilities.last_cap()  # known to all processes that are forked
-    gc.collect()
-    gc.freeze()
+    _share_memory(interfaces)
     gc.disable()
     spares = SpareShims(engine, interfaces, spare_shims)
     while _serve(engine, interfaces, spares):
@@ -85,6 +86,18 @@ def _run(
             if _has_restored:
                 _import_restore()
             spares.fork()
+
+
+def _share_memory(interfaces: Interfaces) -> None:
+    """Prepare the memory so that processes which are forked write to few pages of it."""
+    try:
+        warm_up.run(interfaces)
+    except (OSError, JaulaError) as error:  # the shims have more memory of their own then
+        _log_error(error)
+    process.set_name(COMM)
+    gc.collect()
+    immortal.make_all_immortal()
+    gc.freeze()
 
 
 _has_restored = False
@@ -95,6 +108,7 @@ def _import_restore() -> None:
     if _RESTORE_MODULE not in sys.modules:
         importlib.import_module(_RESTORE_MODULE)
         gc.collect()
+        immortal.make_all_immortal()
         gc.freeze()
 
 
@@ -129,7 +143,7 @@ def _serve(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) ->
 
 
 def _log_error(error: Exception) -> None:
-    os.write(2, f"jaula-zygote: {type(error).__name__}: {error}\n".encode())
+    os.write(2, f"{COMM}: {type(error).__name__}: {error}\n".encode())
 
 
 def _sandbox(request: SandboxRequest, fds: list[int]) -> None:
@@ -203,7 +217,7 @@ class SpareShims:
             self._engine.close()
             sock.close()
             self.close()
-            process.run_and_exit("jaula-zygote", lambda: _wait(shim_sock, self._interfaces))
+            process.run_and_exit(COMM, lambda: _wait(shim_sock, self._interfaces))
         shim_sock.close()
         self._socks.append(sock)
 
@@ -287,7 +301,7 @@ def _hold_spare_init(
     is ended then, and so is the other end of the control socket.
     """
     control, *sandbox = fds
-    spawn_helper.prepare_init(request, sandbox)
+    spawn_helper.begin_spare_init(request, sandbox)
     for fd in sandbox:
         os.close(fd)
     ready, _, _ = select.select([sock.fileno(), control], [], [])

@@ -796,13 +796,14 @@ def main(
     ``fds`` are the descriptors of the request; the first is the socket of the engine.
     """
     process.run_and_exit(
-        f"{COMM} {request.container_id}", lambda: _run(request, fds, interfaces, spawn_helper)
+        f"{COMM} {request.container_id}", lambda: run(request, fds, interfaces, spawn_helper)
     )
 
 
-def _run(
+def run(
     request: StartRequest, fds: list[int], interfaces: Interfaces, spawn_helper: SpawnHelper
 ) -> None:
+    """Be the shim of a container until it exits; see :func:`main`."""
     os.chdir("/")
     process.set_name(COMM)
     engine = socket.socket(fileno=fds[0])
@@ -896,11 +897,11 @@ class SpawnHelper:
                     raise
             process.set_name(COMM)
             assert isinstance(request, StartRequest)
-            return create_container(request, fds, interfaces, lambda: _wait_to_proceed(sock), spare)
+            return create_container(request, fds, interfaces, lambda: wait_to_proceed(sock), spare)
 
         self._sock = self._fork(work)
 
-    def prepare_init(self, request: SpareInitRequest, sandbox: Sequence[int]) -> None:
+    def begin_spare_init(self, request: SpareInitRequest, sandbox: Sequence[int]) -> None:
         """Let the helper of a start create a spare init, after :meth:`prepare`.
 
         ``sandbox`` are its user and network namespace.
@@ -919,7 +920,7 @@ class SpawnHelper:
                 self._sock.close()
         self.wait()
         self._sock = self._fork(
-            lambda sock: create_container(request, fds, interfaces, lambda: _wait_to_proceed(sock))
+            lambda sock: create_container(request, fds, interfaces, lambda: wait_to_proceed(sock))
         )
 
     def create(self) -> ProcessHandle:
@@ -1088,7 +1089,7 @@ def _create_spare_init(
             os.close(fd)
 
 
-def _wait_to_proceed(sock: _socket.socket) -> None:
+def wait_to_proceed(sock: _socket.socket) -> None:
     """Wait in a helper until its shim can serve the container.
 
     :raises RuntimeFailure: when the shim gives up the start.
