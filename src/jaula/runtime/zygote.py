@@ -36,7 +36,7 @@ import msgspec
 from jaula.errors import JaulaError
 from jaula.kernel import capabilities, namespaces, process
 from jaula.kernel.namespaces import CLONE
-from jaula.runtime import immortal, protocol, seqpacket
+from jaula.runtime import immortal, memory_layout, protocol, seqpacket
 from jaula.runtime.create.id_maps import rows
 from jaula.runtime.init import (
     landlock as landlock,  # used only if a spec has rules; imported once here, for all shims
@@ -88,14 +88,24 @@ def _run(
             spares.fork()
 
 
+_fillers: list[object] = []
+
+
 def _share_memory(interfaces: Interfaces) -> None:
     """Prepare the memory so that processes which are forked write to few pages of it."""
+    global _fillers
     try:
+        executed = memory_layout.executed_code(lambda: warm_up.run_shim(interfaces))
+        memory_layout.move_together([*executed, *_OWN_CODE])
+        gc.freeze()  # the collections of the warm-up pass over few objects
         warm_up.run(interfaces)
     except (OSError, JaulaError) as error:  # the shims have more memory of their own then
         _log_error(error)
+    gc.unfreeze()
     process.set_name(COMM)
+    memory_layout.complete_classes()
     gc.collect()
+    _fillers = memory_layout.fill_pools()
     immortal.make_all_immortal()
     gc.freeze()
 
@@ -312,6 +322,20 @@ def _hold_spare_init(
     spawn_helper.timeout = _END_TIMEOUT
     spawn_helper.cancel()
     return None
+
+
+_OWN_CODE = tuple(
+    function.__code__
+    for function in (
+        _wait,
+        _hold_spare_init,
+        _leave_zygote,
+        SpareShims.fork,
+        SpareShims.close,
+        shim.main,
+    )
+)
+"""Code that a spare shim executes, and the warm-up does not."""
 
 
 def _follow_logs(

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import _socket
     from typing import Any
 
-_ROUNDS = 4
-"""An instruction is replaced after two executions, and may be replaced again after two more."""
+_ROUNDS = 3
+"""An instruction is replaced after two executions."""
 _OUTPUT = b"output\n"
 
 
@@ -46,14 +46,20 @@ def run(interfaces: Interfaces) -> None:
     :raises JaulaError: when the container of the warm-up fails.
     :raises OSError: when the kernel refuses a step.
     """
-    parts = (*prefault.of_shim(interfaces), *prefault.of_helper(interfaces))
+    for _ in range(_ROUNDS):
+        for part in prefault.of_helper(interfaces):
+            part()
+        run_shim(interfaces)
+
+
+def run_shim(interfaces: Interfaces) -> None:
+    """Execute the life of a container once; it raises as :func:`run`."""
     fds = process.open_fds()
     reaped = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        for _ in range(_ROUNDS):
-            for part in parts:
-                part()
-            _run_container(interfaces)
+        for part in prefault.of_shim(interfaces):
+            part()
+        _run_container(interfaces)
     finally:
         signal.signal(signal.SIGCHLD, reaped)
         gc.collect()  # sockets
