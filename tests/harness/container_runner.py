@@ -114,6 +114,12 @@ class ContainerRunner:
         self.layer = base / "layer"
         self.cgroup_parent = f"/jlt-rt-{os.getpid()}"
         self.first_id = 1_900_000_000 + (os.getpid() % 1000) * 65536
+        asyncio.run(self._wait_for_zygote())
+
+    async def _wait_for_zygote(self) -> None:
+        """Wait until the zygote has warmed up; it has all memory of the process of the tests."""
+        mapping = oci.IDMapping(0, self.first_id, 65536)
+        (await self.runtime.sandbox((mapping,), network=False)).close()
 
     async def spare_init(self, name: str, sandbox: Sandbox) -> SpareInit:
         """Create a spare init for the container ``name``."""
