@@ -172,3 +172,16 @@ def test_files_of_a_container_are_copied_for_its_owner_only(guarded: PrivateEngi
         assert not [each for each in listed if "jaula.debug" in (each["Labels"] or {})]
     finally:
         assert guarded.request("DELETE", "/containers/copied").status == 204
+
+
+def test_a_removed_limit_and_a_bind_are_authorized(
+    guarded: PrivateEngine, containers: dict[int, str], ground: Path
+) -> None:
+    refused = edit(guarded, MEMBER, containers[MEMBER], RemoveLimits=["Memory"])
+    assert refused.status == 403, refused
+    assert inspect(guarded, containers[MEMBER])["HostConfig"]["Memory"] == 32 << 20
+    name = containers[MOUNTER]
+    refused = edit(guarded, MOUNTER, name, Binds=[f"{ground}/host:/bound:z"])
+    assert refused.status == 403, refused
+    assert edit(guarded, MOUNTER, name, Binds=[f"{ground}/open/own:/bound"]).status == 200
+    assert edit(guarded, MOUNTER, name, Unmount=["/bound"]).status == 200
