@@ -62,7 +62,7 @@ def parse(text: str) -> Denial | None:
             profile=fields.get("profile", ""),
             access=fields.get("denied_mask") or fields.get("denied") or "",
             program=fields.get("comm", ""),
-            uid=_number(fields.get("fsuid", "")),
+            uid=_uid(fields.get("fsuid", "")),
         )
     permissions = _AVC_TEXT.search(text)
     if permissions is None or fields.get("permissive") == "1":
@@ -92,6 +92,12 @@ def _number(value: str) -> int:
     """Return an id of 32 bits; -1 if it is not one."""
     number = int(value) if value.isascii() and value.isdigit() and len(value) < 11 else -1
     return number if number < 1 << 32 else -1
+
+
+def _uid(value: str) -> int:
+    """Return a user id; -1 if it is not one. AppArmor writes ids from 2^31 on as negative ones."""
+    number = _number(value.removeprefix("-"))
+    return (1 << 32) - number if number > 0 and value.startswith("-") else number
 
 
 def _type(context: str) -> str:

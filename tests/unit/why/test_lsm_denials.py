@@ -37,6 +37,16 @@ def test_a_record_of_apparmor() -> None:
     assert "'/proc/sys/kernel/core_pattern wc,'" in found.advice
 
 
+@pytest.mark.parametrize(
+    ("value", "uid"),
+    [("0", 0), ("1000000000", 1000000000), ("-1149967296", 3145000000), ("-", -1), ("x", -1)],
+)
+def test_a_user_id_of_apparmor_may_be_negative(value: str, uid: int) -> None:
+    denial = parse(APPARMOR.replace("fsuid=0", f"fsuid={value}"))
+    assert denial is not None
+    assert denial.uid == uid
+
+
 def test_a_record_of_selinux() -> None:
     denial = parse(SELINUX)
     assert denial is not None
