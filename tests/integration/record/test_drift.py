@@ -34,7 +34,9 @@ class Drift:
         assert self.process.stderr is not None
         ready, _, _ = select.select([self.process.stderr], [], [], SECONDS)
         self.head = self.process.stderr.readline() if ready else "(no output)"
-        assert "comparing" in self.head, self.head + self.process.stderr.read()
+        if "comparing" not in self.head:
+            self.process.kill()  # its errors end only with it
+            raise AssertionError(self.head + self.process.communicate()[1])
         self.errors = ""
 
     def end(self) -> list[dict[str, Any]]:
