@@ -230,6 +230,8 @@ def test_a_repair_that_shares_chunks_can_be_done_again(sharing: Path, tmp_path: 
         file.write(b"damage")
     for trial, _ in sampled(sharing, tmp_path, "repair", "1:1", format="erofs"):
         store = opened(trial, "erofs")
+        for manifest in store.damaged():
+            repair.repair(store, manifest)
         store.sweep()
         for name in ("1:1", "2:1"):
             image = store.resolve(name)
