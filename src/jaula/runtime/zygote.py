@@ -33,7 +33,6 @@ from typing import NoReturn
 
 import msgspec
 
-from jaula.errors import JaulaError
 from jaula.kernel import capabilities, namespaces, process
 from jaula.kernel.namespaces import CLONE
 from jaula.runtime import immortal, memory_layout, protocol, seqpacket
@@ -92,21 +91,24 @@ _fillers: list[object] = []
 
 
 def _share_memory(interfaces: Interfaces) -> None:
-    """Prepare the memory so that processes which are forked write to few pages of it."""
+    """Prepare the memory so that processes which are forked write to few pages of it.
+
+    If a part fails, the shims have more memory of their own, and work.
+    """
     global _fillers
     try:
         executed = memory_layout.executed_code(lambda: warm_up.run_shim(interfaces))
         memory_layout.move_together([*executed, *_OWN_CODE])
         gc.freeze()  # the collections of the warm-up pass over few objects
         warm_up.run(interfaces)
-    except (OSError, JaulaError) as error:  # the shims have more memory of their own then
+        gc.unfreeze()
+        memory_layout.complete_classes()
+        gc.collect()
+        _fillers = memory_layout.fill_pools()
+        immortal.make_all_immortal()
+    except Exception as error:  # noqa: BLE001 - logged; no container depends on it
         _log_error(error)
-    gc.unfreeze()
     process.set_name(COMM)
-    memory_layout.complete_classes()
-    gc.collect()
-    _fillers = memory_layout.fill_pools()
-    immortal.make_all_immortal()
     gc.freeze()
 
 
