@@ -20,13 +20,26 @@ def mounts(engine: PrivateEngine) -> list[str]:
 
 
 def cgroups(engine: PrivateEngine) -> list[str]:
-    """Return cgroups of containers below the engine's parent, in every hierarchy."""
-    result = []
+    """Return cgroups of containers below the engine's parent, in every hierarchy.
+
+    Those of spare inits are no container's. They end with the engine.
+    """
+    found = []
     for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
         parent = hierarchy / engine.cgroup_parent
         if parent.is_dir():
-            result += [str(child) for child in parent.iterdir() if child.is_dir()]
-    return result
+            found += [child for child in parent.iterdir() if child.is_dir()]
+    spare = {path.name for path in found if _has_spare_init(path)}
+    return [str(path) for path in found if path.name not in spare]
+
+
+def _has_spare_init(cgroup: Path) -> bool:
+    """Return whether the only processes of a cgroup are a spare init and its stage."""
+    with contextlib.suppress(OSError):  # the cgroup or a process ends
+        pids = (cgroup / "cgroup.procs").read_text().split()
+        names = {Path(f"/proc/{pid}/comm").read_text() for pid in pids}
+        return names == {"jaula-zygote\n"}
+    return False
 
 
 SANDBOX_POOL = 4  # network sandboxes that an engine keeps ready, each with its port
