@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from jaula import metrics
-from jaula.metrics import Counter, Histogram
+from jaula.metrics import Counter, Gauge, Histogram
 
 
 def test_a_counter_without_labels_begins_at_zero() -> None:
@@ -82,7 +82,9 @@ def test_every_instrument_has_its_own_name_and_a_sentence() -> None:
     assert len(names) == len(set(names)) > 20
     for instrument in metrics.INSTRUMENTS:
         assert instrument.help.endswith("."), instrument.name
-        if isinstance(instrument, Counter):
+        if isinstance(instrument, Gauge):
+            assert not instrument.name.endswith(("_total", "_seconds")), instrument.name
+        elif isinstance(instrument, Counter):
             assert instrument.name.endswith("_total"), instrument.name
         else:
             assert instrument.name.endswith("_seconds"), instrument.name

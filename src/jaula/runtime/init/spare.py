@@ -21,10 +21,13 @@ from collections.abc import Iterable, Mapping, Set
 
 import msgspec
 
-from jaula.kernel import mounts
+from jaula.kernel import mounts, process
 from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.step import SYSTEM_SLOTS, RootfsContext, Step
+
+
+COMM = "jaula-shim"  # name of the processes of a shim, and of an init until it executes
 
 
 class SpareStart(msgspec.Struct, frozen=True):
@@ -83,4 +86,5 @@ def wait(sync_sock: _socket.socket) -> tuple[SpareStart, list[int]]:
     data, fds = seqpacket.receive(sync_sock)
     if not data:
         os._exit(0)
+    process.set_name(COMM)
     return decode(data), fds

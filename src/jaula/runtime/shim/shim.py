@@ -46,6 +46,7 @@ from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.external import runtime as external_runtime
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import lsm_labels
+from jaula.runtime.init.spare import COMM as COMM
 from jaula.runtime.interfaces import Cgroup, Interfaces, LogWriter
 from jaula.runtime.protocol import (
     Answer,
@@ -73,7 +74,6 @@ from jaula.spec import runtime as oci
 from jaula.spec.asciicast import SUFFIX, CastWriter
 
 EXIT_NAME = "exit.json"
-COMM = "jaula-shim"  # name of the processes of a shim (proc_pid_comm(5))
 MAX_RECORDINGS = 1000  # sessions of one container that are recorded
 UNNAMED = "/jaula/unnamed"  # cgroup for a spec without linux.cgroupsPath
 

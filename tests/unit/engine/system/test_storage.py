@@ -30,7 +30,10 @@ class Host:
                 candidates=lambda: (["l1", "l2"], ["b1"]),
                 blobs=SimpleNamespace(size=lambda blob: 7),
             ),
-            layers=SimpleNamespace(size=lambda layer: 100, inodes=lambda layer: 10),
+            layers=SimpleNamespace(
+                stored_sizes=lambda layers: lambda names: 100 * len(tuple(names)),
+                inodes=lambda layer: 10,
+            ),
         )
         absent: Any = None
         self.disk = DiskUsage(services, absent, absent, absent, absent)
