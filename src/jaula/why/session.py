@@ -75,7 +75,7 @@ class Session:
 
         :raises JaulaError: when the kernel refuses.
         """
-        self._tracer.attach()
+        self._tracer.attach(running=bool(pid))
         if pid:
             self._open(pid)
         self._thread.start()

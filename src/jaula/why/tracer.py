@@ -81,15 +81,19 @@ class RefusalTracer:
         """Return a descriptor that is readable while events wait."""
         return self._ring.fileno()
 
-    def attach(self) -> None:
+    def attach(self, *, running: bool = True) -> None:
         """Start to trace. Processes that exist are marked after the programs are attached.
+
+        In a container that is not ``running`` they are steps of the runtime, and are not marked:
+        the first process is, when it executes the container's program.
 
         :raises Unsupported: when the kernel refuses.
         """
         try:
             for program in self._attached:
                 self._object.attach(program)
-            self._object.iterate(self._object.attach(_ITERATOR))
+            if running:
+                self._object.iterate(self._object.attach(_ITERATOR))
         except OSError as error:
             raise _unsupported(error) from error
 
