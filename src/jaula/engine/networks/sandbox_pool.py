@@ -189,28 +189,39 @@ class SandboxPool:
         await asyncio.sleep(pause)
         while len(self._ready) < self._size and not self._closed:
             try:
-                prepared = await self._make()
-                await self._add_init(prepared)
-                self._ready.append(prepared)
+                self._ready.append(await self._make())
             except JaulaError as error:
                 log.warning("cannot prepare a network sandbox: %s", error)
                 return
             # Let other tasks run between two sandboxes.
             await asyncio.sleep(0.002)
+        await self._add_inits()
 
-    async def _add_init(self, prepared: PreparedSandbox) -> None:
-        """Give a sandbox a spare init, unless enough others have one."""
-        if self.spec_of is None or sum(p.init is not None for p in self._ready) >= self._inits:
-            return
-        container_id = new_id()
-        spec = self.spec_of(container_id, prepared.ids)
-        try:
-            prepared.init = await self._runtime.spare_init(
-                container_id, prepared.sandbox, spec, self._mount_point
-            )
-        except BaseException:
-            self._destroy(prepared)
-            raise
+    async def _add_inits(self) -> None:
+        """Give ready sandboxes a spare init, until there are enough.
+
+        While starts empty the pool there is none: they would take its sandbox and end it.
+        """
+        while self.spec_of is not None and not self._closed:
+            without = [each for each in self._ready if each.init is None]
+            if len(self._ready) < self._size or self._size - len(without) >= self._inits:
+                return
+            prepared = without[-1]
+            self._ready.remove(prepared)  # no other task takes it meanwhile
+            container_id = new_id()
+            try:
+                prepared.init = await self._runtime.spare_init(
+                    container_id,
+                    prepared.sandbox,
+                    self.spec_of(container_id, prepared.ids),
+                    self._mount_point,
+                )
+            except JaulaError as error:
+                log.warning("cannot create an init ahead: %s", error)
+                return
+            finally:
+                self._ready.append(prepared)
+            await asyncio.sleep(0.002)
 
     async def close(self) -> None:
         """Destroy the prepared sandboxes that no container uses."""
