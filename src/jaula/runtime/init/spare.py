@@ -26,7 +26,6 @@ from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.step import SYSTEM_SLOTS, RootfsContext, Step
 
-
 COMM = "jaula-shim"  # name of the processes of a shim, and of an init until it executes
 
 
