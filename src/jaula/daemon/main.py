@@ -141,4 +141,6 @@ def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
         state.open_keepalive(run)  # every shim inherits it and so keeps the holder running
         return runtime_interfaces(state.cgroup_error(run))
 
-    return Runtime.launch(load, host_mounts=host_mounts, spare_shims=config.spare_shims)
+    return Runtime.launch(
+        load, host_mounts=host_mounts, spare_shims=config.spare_shims, lay_out_memory=True
+    )

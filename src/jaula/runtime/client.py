@@ -453,18 +453,20 @@ class Runtime:
         *,
         host_mounts: int = -1,
         spare_shims: int = 1,
+        lay_out_memory: bool = False,
     ) -> Runtime:
         """Fork the zygote. Call this before anything starts a thread or imports asyncio.
 
         ``host_mounts`` is a descriptor of the host's mount namespace, if that is another one than
         this process's. It stays open as long as the process runs. ``spare_shims`` is the number of
-        shims that the zygote forks ahead of requests.
+        shims that the zygote forks ahead of requests. ``lay_out_memory`` prepares its memory for
+        many shims, which takes longer the more memory this process has.
         """
         engine_end, zygote_end = _pair()
         pid = os.fork()
         if pid == 0:
             engine_end.close()
-            zygote.main(zygote_end, load_interfaces, spare_shims)
+            zygote.main(zygote_end, load_interfaces, spare_shims, lay_out_memory=lay_out_memory)
         zygote_end.close()
         return cls(engine_end, pid, host_mounts)
 

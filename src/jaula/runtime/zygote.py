@@ -57,14 +57,24 @@ _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
 def main(
-    engine: socket.socket, load_interfaces: Callable[[], Interfaces], spare_shims: int
+    engine: socket.socket,
+    load_interfaces: Callable[[], Interfaces],
+    spare_shims: int,
+    *,
+    lay_out_memory: bool,
 ) -> NoReturn:
     """Serve the engine until it disconnects, with up to ``spare_shims`` shims forked ahead."""
-    process.run_and_exit(COMM, lambda: _run(engine, load_interfaces, spare_shims))
+    process.run_and_exit(
+        COMM, lambda: _run(engine, load_interfaces, spare_shims, lay_out_memory=lay_out_memory)
+    )
 
 
 def _run(
-    engine: socket.socket, load_interfaces: Callable[[], Interfaces], spare_shims: int
+    engine: socket.socket,
+    load_interfaces: Callable[[], Interfaces],
+    spare_shims: int,
+    *,
+    lay_out_memory: bool,
 ) -> None:
     process.set_name(COMM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -77,7 +87,11 @@ def _run(
         interfaces, fds=tuple(fd for fd in process.open_fds() if fd not in before)
     )
     capabilities.last_cap()  # known to all processes that are forked
-    _share_memory(interfaces)
+    if lay_out_memory:
+        _share_memory(interfaces)
+    else:
+        gc.collect()
+        gc.freeze()
     gc.disable()
     spares = SpareShims(engine, interfaces, spare_shims)
     while _serve(engine, interfaces, spares):

@@ -26,7 +26,7 @@ VIEW = (
     " ls -ln /dev /dev/pts;"
     " grep -E '^(Cap|Sig|Seccomp|NoNewPrivs|Groups|Umask|Speculation)' /proc/self/status;"
     " cat /proc/self/cgroup /proc/self/uid_map; id; hostname; pwd; env; ulimit -a;"
-    " ls /proc/self/fd; ls /proc | grep -c '^[0-9]*$'; ls /sys /sys/fs/cgroup;"
+    " ls /proc/self/fd; ls /proc | grep -v '^[0-9]*$'; ls /sys /sys/fs/cgroup;"
     " cat /proc/self/oom_score_adj; for m in /proc/kcore /proc/keys /sys/firmware; do"
     " stat -f -c %T $m; done; echo x > /proc/sys/kernel/hostname; echo $?"
 )

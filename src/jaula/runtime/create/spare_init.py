@@ -15,6 +15,7 @@ from __future__ import annotations
 import _socket
 import os
 import select
+import signal
 from collections.abc import Sequence
 
 from msgspec import structs
@@ -96,9 +97,12 @@ class SpareInit:
         seqpacket.send(self.sock, data, fds)
 
     def end(self) -> None:
-        """End the process, and remove its cgroup."""
+        """End the process, and remove its cgroup.
+
+        The cgroup is not frozen for that: the caller may be killed, with its shim, at any moment.
+        """
         self.sock.close()
-        self.cgroup.kill()
+        os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self.cgroup.destroy()
 
