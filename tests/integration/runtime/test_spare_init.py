@@ -23,7 +23,7 @@ from jaula.spec import runtime as oci
 LIMIT = 60.0  # seconds; the end of a namespace takes time on a busy machine
 VIEW = (
     "exec 2>&1; cut -d' ' -f4- /proc/self/mountinfo | sed 's/fd.[0-9]*//g' | sort;"
-    " ls -ln /dev /dev/pts;"
+    " stat -c '%a %u %g %t %T %n' /dev/* /dev/pts/*; readlink /dev/fd /dev/ptmx;"
     " grep -E '^(Cap|Sig|Seccomp|NoNewPrivs|Groups|Umask|Speculation)' /proc/self/status;"
     " cat /proc/self/cgroup /proc/self/uid_map; id; hostname; pwd; env; ulimit -a;"
     " ls /proc/self/fd; ls /proc | grep -v '^[0-9]*$'; ls /sys /sys/fs/cgroup;"
