@@ -28,11 +28,21 @@ def spare_id(engine: PrivateEngine, *known: str) -> str:
     """Wait for a spare init, and return the id of its container."""
     deadline = time.monotonic() + LIMIT
     while time.monotonic() < deadline:
-        ids = [each for each in cgroup_ids(engine) - set(known) if processes(engine, each)]
+        ids = [each for each in cgroup_ids(engine) - set(known) if has_init(engine, each)]
         if len(ids) == 1:
             return ids[0]
         time.sleep(0.02)
     raise AssertionError(f"no spare init: {engine.log_tail()}")
+
+
+def has_init(engine: PrivateEngine, container_id: str) -> bool:
+    """Return whether the only process of a cgroup is in a pid namespace of its own."""
+    pids = processes(engine, container_id)
+    try:
+        spaces = {os.readlink(f"/proc/{pid}/ns/pid") for pid in pids}
+    except FileNotFoundError:
+        return False
+    return len(pids) == 1 and os.readlink("/proc/self/ns/pid") not in spaces
 
 
 def processes(engine: PrivateEngine, container_id: str) -> list[int]:
