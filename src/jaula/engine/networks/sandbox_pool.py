@@ -109,9 +109,13 @@ class SandboxPool:
     def _expire(self, container_id: str) -> None:
         """Take the sandbox back from a container that was not started."""
         prepared = self._reserved.pop(container_id, None)
-        if prepared is not None:
-            prepared.end_init()
-            self._ready.append(prepared)
+        if prepared is None:
+            return
+        if len(self._ready) >= self._size:
+            self._destroy(prepared)
+            return
+        prepared.end_init()
+        self._ready.append(prepared)
 
     async def take(self, container_id: str) -> PreparedSandbox:
         """Return the sandbox that is reserved for a container, a prepared one, or a new one.
