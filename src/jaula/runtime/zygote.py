@@ -337,7 +337,12 @@ def _hold_spare_init(
         return data, fds
     spawn_helper.timeout = _END_TIMEOUT
     spawn_helper.cancel()
-    return None
+    sock.shutdown(socket.SHUT_RD)  # the zygote forks another shim from now on
+    data, fds = seqpacket.receive(sock)
+    if not data:
+        return None
+    os.close(control)
+    return data, fds  # a start that came meanwhile
 
 
 _OWN_CODE = tuple(
