@@ -161,8 +161,7 @@ def create(
             pid, sock = _fork(config, spec, cgroup, fd_stack)
         except BaseException:
             fd_stack.close()
-            cgroup.kill()
-            cgroup.destroy()
+            cgroup.destroy()  # `follow` has killed the processes, without freezing them
             raise
     except OSError as error:
         raise RuntimeFailure(str(error)) from error
