@@ -20,6 +20,8 @@ from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.tasks import BackgroundTasks
@@ -30,29 +32,49 @@ _MAX_PAUSE = 30.0  # seconds
 _GONE_TIMEOUT = 10.0  # seconds for which a start waits
 
 
+def container_cgroups(services: Services) -> Iterator[tuple[str, str]]:
+    """Yield the container id and the path of each cgroup of a container below the engine's parent.
+
+    It may be that of a spare init, or of a container without a record.
+    """
+    config = services.config
+    parent = cgroup_paths.parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
+    for name in {name for each in cgroup_directories(services, parent) for name in _names(each)}:
+        if container_id := cgroup_paths.container_id(name):
+            yield container_id, f"{parent}/{name}"
+
+
+def cgroup_directories(services: Services, path: str) -> set[str]:
+    """Return the directories of a cgroup in all hierarchies."""
+    try:
+        with services.cgroups.open(path) as cgroup:
+            return set(cgroup.locations().values())
+    except NotFound:
+        return set()
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except FileNotFoundError:
+        return []
+
+
 def remove_strays(services: Services) -> None:
     """Remove the empty cgroups of containers without a record, below the engine's parent.
 
     A spare init leaves one when it is killed together with its shim and the helper.
     """
-    config = services.config
-    parent = cgroup_paths.parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
     known = {each.id for each in (*services.container_store, *services.container_store.steps())}
-    try:
-        with services.cgroups.open(parent) as cgroup:
-            directories = set(cgroup.locations().values())
-    except NotFound:
-        return
-    for name in {name for directory in directories for name in os.listdir(directory)}:
-        container_id = cgroup_paths.container_id(name)
-        if not container_id or container_id in known:
+    for container_id, path in container_cgroups(services):
+        if container_id in known:
             continue
         try:
-            with services.cgroups.open(f"{parent}/{name}") as stray:
+            with services.cgroups.open(path) as stray:
                 if not stray.pids():
                     stray.destroy()
         except JaulaError as error:
-            log.warning("cannot remove the cgroup of no container %s: %s", name, error)
+            log.warning("cannot remove the cgroup of no container %s: %s", path, error)
 
 
 class CgroupReaper:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from functools import partial
 
 from jaula.cgroups import cgroup_path as cgroup_paths
+from jaula.engine.containers.cgroup_cleanup import cgroup_directories, container_cgroups
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.errors import NotFound
@@ -29,23 +29,12 @@ def _cgroups(inputs: FsckInputs) -> Iterator[tuple[str, str]]:
     """Yield the container id and the path of each cgroup of a container."""
     services = inputs.services
     config = services.config
+    yield from container_cgroups(services)
     parent = cgroup_paths.parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
-    for name in {name for directory in _locations(inputs, parent) for name in _names(directory)}:
-        if id := cgroup_paths.container_id(name):
-            yield id, f"{parent}/{name}"
     for record in inputs.records:
         path = cgroup_path(services, record)
-        if path.rpartition("/")[0] != parent and _locations(inputs, path):
+        if path.rpartition("/")[0] != parent and cgroup_directories(services, path):
             yield record.id, path
-
-
-def _locations(inputs: FsckInputs, path: str) -> set[str]:
-    """Return the directories of a cgroup in all hierarchies."""
-    try:
-        with inputs.services.cgroups.open(path) as cgroup:
-            return set(cgroup.locations().values())
-    except NotFound:
-        return set()
 
 
 def _remove(inputs: FsckInputs, path: str) -> None:
@@ -55,10 +44,3 @@ def _remove(inputs: FsckInputs, path: str) -> None:
             cgroup.destroy()
     except NotFound:
         return  # removed in the meantime
-
-
-def _names(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
