@@ -30,6 +30,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula import metrics
+from jaula.cgroups import cgroup_path
 from jaula.errors import JaulaError
 from jaula.kernel import audit
 from jaula.kernel.audit import (
@@ -62,7 +63,6 @@ _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO; records have its pids
 _INITIAL_NET_NAMESPACE = 0xEFFFFFF9  # NET_NS_INIT_INO of Linux 6.18; records are sent in it
 # Actions of seccomp that refuse a call: KILL_PROCESS, KILL_THREAD, TRAP, ERRNO.
 _REFUSED = frozenset({0x80000000, 0x00000000, 0x00030000, 0x00050000})
-_ID = re.compile(r"/(?:jaula-)?([0-9a-f]{64})(?:\.scope)?(?=/|$)", re.MULTILINE)
 _SERIAL = re.compile(r"audit\([\d.]{1,32}:(\d{1,20})\): ")
 _DOMAIN = re.compile(r"domain=([0-9a-f]{1,16}) ")
 _ACCESS = re.compile(r"domain=([0-9a-f]{1,16}) blockers=([\w.,]{1,200})")
@@ -197,7 +197,8 @@ def container_ids(cgroups: str) -> tuple[str, ...]:
 
     A container may name the cgroups below its own.
     """
-    return tuple(dict.fromkeys(_ID.findall(cgroups)))
+    names = cgroups.replace("\n", "/").split("/")
+    return tuple(dict.fromkeys(id for name in names if (id := cgroup_path.container_id(name))))
 
 
 def owns(record: ContainerRecord, process: Process) -> bool:
