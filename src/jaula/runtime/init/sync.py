@@ -82,7 +82,7 @@ def follow(
     try:
         ready = hooks_due = waiting = go_sent = False
         hooks_pending = start_hooks
-        while not waiting:
+        while not (waiting and pid):  # the stage and the process send their messages in any order
             if not pid and not _wait_for_stage(sock, stage_pidfd, timeout):
                 if not shared_pid.value:
                     break
@@ -131,7 +131,7 @@ def follow(
                     os.waitpid(stage_pid, 0)  # it counts in the limit of processes until then
                     stage_pid = 0
                 seqpacket.send(sock, b"G%d" % pid)
-        succeeded = waiting if waits_for_start else go_sent and not hooks_pending
+        succeeded = bool(waiting and pid) if waits_for_start else go_sent and not hooks_pending
         if failure is None and not succeeded:
             failure = RuntimeFailure(f"{died_message}: {_exit_reason(pid or stage_pid)}")
         elif failure is None and not waiting and not process.executed(pid):

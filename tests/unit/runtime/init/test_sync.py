@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
 from collections.abc import Callable
 
@@ -46,3 +48,46 @@ def test_the_stage_is_reaped_before_the_program_executes(number: signal.Signals)
     )
     assert followed == (pid, -1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("reports", [True, False], ids=["late", "killed"])
+def test_a_process_that_waits_before_the_stage_reports_has_its_pid(reports: bool) -> None:
+    """The process may send its message first. A pid of 0 would be every process of the group."""
+    parent, child = seqpacket.pair()
+    shared_pid = SharedPid()
+
+    def process() -> None:
+        parent.close()
+        seqpacket.send(child, b"W")
+        signal.pause()
+
+    def stage() -> None:
+        parent.close()
+        os.read(go, 1)  # until the message of the process is in the socket
+        if reports:
+            seqpacket.send(child, b"P%d" % pid)
+
+    go, went = os.pipe()
+    pid = forked(process)
+    ctypes.c_int.from_address(shared_pid.address).value = pid
+    stage_pid = forked(stage)
+    stage_fds = (stage_pid, os.pidfd_open(stage_pid))
+    assert select.select([parent], [], [], 30)[0]
+    os.write(went, b"x")
+    os.close(go)
+    os.close(went)
+    child.close()
+    try:
+        followed = sync.follow(
+            parent,
+            stage_fds,
+            shared_pid,
+            Process("/"),
+            (0, 0),
+            died_message="the process died",
+            waits_for_start=True,
+        )
+        assert followed == (pid, -1)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
