@@ -360,7 +360,7 @@ FLAGS = (
         "spare-shims", "", "int", "Number of shims to fork ahead of starts (0: none)", default="1"
     ),
     Flag(
-        "spare-inits", "", "int", "Number of inits to create ahead of starts (0: none)", default="0"
+        "spare-inits", "", "int", "Number of inits to create ahead of starts (0: none)", default="2"
     ),
     Flag("cdi-spec-dir", "", "list", "CDI specification directories to use"),
     Flag("add-runtime", "", "list", "Register an additional OCI compatible runtime (NAME=PATH)"),
