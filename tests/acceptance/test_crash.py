@@ -210,7 +210,7 @@ def test_a_killed_shim_ends_its_container_and_leaks_nothing(
 
     crashing.cli("jaula", "run", "-d", "--name", "tt", "busybox", "sleep", "600")
     process = containers.pid(crashing, "tt")
-    os.kill(containers.parent(process), signal.SIGKILL)
+    os.kill(containers.shim(process), signal.SIGKILL)
     eventually(lambda: not inspect(crashing, "tt")["State"]["Running"], "the engine sees the end")
     eventually(lambda: not Path(f"/proc/{process}").exists(), "the container is gone")
     crashing.cli("jaula", "rm", "-f", "tt")

@@ -75,6 +75,22 @@ def parent(process: int) -> int:
     return int(status(process)["PPid"])
 
 
+def shim(process: int) -> int:
+    """Return the shim of a container's init; wait until the helper that created init has exited."""
+    found = 0
+
+    def helper_has_exited() -> bool:
+        nonlocal found
+        found = parent(process)
+        try:
+            return status(parent(found))["Name"] != status(found)["Name"]
+        except FileNotFoundError:
+            return False
+
+    eventually(helper_has_exited, "the helper exits")
+    return found
+
+
 def children(process: int, name: str) -> list[int]:
     """Return the children of a process that have this name."""
     pids = []

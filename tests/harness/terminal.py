@@ -6,13 +6,14 @@ import fcntl
 import os
 import pty
 import re
-import select
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Sequence
 from types import TracebackType
+
+from jaula.kernel.poll import readable
 
 
 class Terminal:
@@ -67,7 +68,7 @@ class Terminal:
                 raise AssertionError(f"no {pattern!r} on the terminal, but {self.seen!r}")
 
     def _read(self, seconds: float) -> bool:
-        if not select.select([self.master], [], [], seconds)[0]:
+        if not readable(seconds, self.master):
             return False
         try:
             data = os.read(self.master, 65536)

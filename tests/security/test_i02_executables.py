@@ -62,7 +62,7 @@ def test_executing_proc_self_exe_executes_no_engine_program(
 def test_the_shims_program_is_on_a_read_only_mount(
     engine: PrivateEngine, plain: str, cve: str
 ) -> None:
-    shim = containers.parent(containers.pid(engine, plain))
+    shim = containers.shim(containers.pid(engine, plain))
     flags = os.statvfs(f"/proc/{shim}/exe").f_flag
     assert flags & os.ST_RDONLY, "the interpreter can be opened for writing through /proc/PID/exe"
 

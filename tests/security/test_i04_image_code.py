@@ -68,7 +68,7 @@ def test_commands_on_a_container_load_no_code_of_the_image(
         assert engine.cli("jaula", "top", name).returncode == 0
         assert engine.cli("jaula", "stats", "--no-stream", name).returncode == 0
         assert engine.cli("jaula", "export", "-o", "/dev/null", name).returncode == 0
-        shim = containers.parent(containers.pid(engine, name))
+        shim = containers.shim(containers.pid(engine, name))
         assert "/loaded" not in engine.cli("jaula", "diff", name).stdout
         mapped = Path(f"/proc/{shim}/maps").read_text()
         assert "trap" not in mapped

@@ -7,7 +7,6 @@ be removed without changing the host. Each row that must fail succeeds without i
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import subprocess
@@ -30,6 +29,7 @@ from integration.network.conftest import (
     udp_frame,
 )
 from jaula.kernel.netlink import in_netns
+from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink, add_address, mac_bytes
 from jaula.network import PortRequest
 from jaula.network.firewall import bridge_rules
@@ -92,7 +92,7 @@ class Neighbours:
     def reload(self) -> None:
         """Reload the firewall as an administrator does, then let the engine repair its rules."""
         run_nft(self.topology.host, "flush", "ruleset")
-        assert select.select([self.watch], [], [], 5)[0], "the engine is told"
+        assert readable(5, self.watch), "the engine is told"
         with in_netns(self.topology.host):
             assert self.topology.manager.repair()
 

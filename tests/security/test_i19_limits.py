@@ -89,7 +89,7 @@ def test_clients_that_attach_and_disconnect_leave_no_descriptors(
     engine: PrivateEngine, plain: str, cve: str
 ) -> None:
     engine.request("GET", "/_ping")
-    shim = containers.parent(containers.pid(engine, plain))
+    shim = containers.shim(containers.pid(engine, plain))
     before = descriptors(engine), len(os.listdir(f"/proc/{shim}/fd"))
     path = f"/containers/{plain}/attach?stream=1&stdout=1&stderr=1"
     request = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"

@@ -6,12 +6,13 @@ import fcntl
 import os
 import pty
 import re
-import select
 import signal
 import struct
 import termios
 import time
 from collections.abc import Callable
+
+from jaula.kernel.poll import readable
 
 TIMEOUT = 20.0  # seconds for the expected text to appear
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
@@ -71,7 +72,7 @@ class Terminal:
         deadline = time.monotonic() + timeout
         while not done():
             remaining = deadline - time.monotonic()
-            if remaining <= 0 or not select.select([self.fd], [], [], remaining)[0]:
+            if remaining <= 0 or not readable(remaining, self.fd):
                 return done()
             try:
                 data = os.read(self.fd, 65536)

@@ -132,9 +132,9 @@ def _run_until_ready(program: str, namespaces: Namespaces, exit_fd: int, log: st
         argv = slirp4netns_command(program, namespaces, ready_write, exit_fd)
         pid = _spawn(argv, log, (ready_write, exit_fd))
         os.close(ready_write)
-        import select
+        from jaula.kernel.poll import readable
 
-        if select.select([ready_read], [], [], START_TIMEOUT)[0] and os.read(ready_read, 1):
+        if readable(START_TIMEOUT, ready_read) and os.read(ready_read, 1):
             return True
         _kill(pid)
         return False

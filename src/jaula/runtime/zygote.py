@@ -24,7 +24,6 @@ import _socket
 import gc
 import importlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -35,6 +34,7 @@ import msgspec
 
 from jaula.kernel import capabilities, namespaces, process
 from jaula.kernel.namespaces import CLONE
+from jaula.kernel.poll import readable
 from jaula.runtime import immortal, memory_layout, protocol, seqpacket
 from jaula.runtime.create.id_maps import rows
 from jaula.runtime.init import (
@@ -95,7 +95,7 @@ def _run(
     gc.disable()
     spares = SpareShims(engine, interfaces, spare_shims)
     while _serve(engine, interfaces, spares):
-        while len(spares) < spares.limit and not select.select([engine], [], [], _IDLE)[0]:
+        while len(spares) < spares.limit and not readable(_IDLE, engine.fileno()):
             if _has_restored:
                 _import_restore()
             spares.fork()
@@ -282,7 +282,7 @@ class SpareShims:
     def _forget_ended(self) -> None:
         """Close the sockets of shims whose spare init the engine has given up."""
         for container_id, sock in tuple(self._with_init.items()):
-            if select.select([sock], [], [], 0)[0]:  # a shim sends nothing
+            if readable(0, sock.fileno()):  # a shim sends nothing
                 del self._with_init[container_id]
                 sock.close()
 
@@ -330,7 +330,7 @@ def _hold_spare_init(
     spawn_helper.begin_spare_init(request, sandbox)
     for fd in sandbox:
         os.close(fd)
-    ready, _, _ = select.select([sock.fileno(), control], [], [])
+    ready = readable(None, sock.fileno(), control)
     data, fds = seqpacket.receive(sock) if sock.fileno() in ready else (b"", [])
     if data:
         os.close(control)

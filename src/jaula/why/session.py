@@ -14,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from jaula.kernel.mountinfo import MountInfo
+from jaula.kernel.poll import readable
 from jaula.spec.annotations import Ruleset
 from jaula.why.confinement import CgroupUsage, Usage, read_mounts
 from jaula.why.explain import EXECS, OPENS, FileFacts
@@ -144,7 +145,7 @@ class Session:
         self._receive()
         if self._denials is not None and any(map(_may_be_denial, self._tracer.events)):
             # The kernel sends the records from a thread of its own.
-            select.select([self._denials], [], [], _RECORD_DELAY)
+            readable(_RECORD_DELAY, self._denials.fileno())
             self._denials.receive()
         return self.trace()
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness import containers
 from harness.audits import Audited
+from harness.disk import disk
 from harness.engine import PrivateEngine
 
 
@@ -23,14 +24,6 @@ def limited(engine: PrivateEngine, busybox: str) -> Iterator[Audited]:
     flags = ("-m", "64m", "--memory-reservation", "32m", "--memory-swappiness", "10")
     with containers.running(engine, busybox, flags=(*flags, "--cpuset-mems", "0")) as name:
         yield Audited(engine, name)
-
-
-def disk() -> str:
-    """Return major and minor of a disk."""
-    for device in Path("/sys/block").iterdir():
-        if (device / "size").read_text().strip() != "0":
-            return (device / "dev").read_text().strip()
-    pytest.skip("this machine has no disk")
 
 
 def changed(audited: Audited, file: Path, value: str, restore: str) -> set[str]:
@@ -67,7 +60,9 @@ def test_a_control_that_was_not_requested_fails(
 
 @pytest.mark.parametrize("rate", ["read_bps", "write_bps", "read_iops", "write_iops"])
 def test_a_rate_that_was_not_requested_fails(default: Audited, rate: str) -> None:
-    file, device = default.control(f"blkio.throttle.{rate}_device", "io.max"), disk()
+    file = default.control(f"blkio.throttle.{rate}_device", "io.max")
+    _, major, minor = disk()
+    device = f"{major}:{minor}"
     value, restore = f"{device} 1048576", f"{device} 0"
     if file.name == "io.max":
         key = {"read_bps": "rbps", "write_bps": "wbps", "read_iops": "riops"}.get(rate, "wiops")
@@ -90,7 +85,7 @@ def test_a_control_other_than_the_requested_one_fails(
 
 
 def test_requested_rates_pass_and_their_removal_fails(engine: PrivateEngine, busybox: str) -> None:
-    name = next(d.name for d in Path("/sys/block").iterdir() if int((d / "size").read_text()))
+    name, major, minor = disk()
     if not Path(f"/dev/{name}").exists():
         pytest.skip("this machine shows no disk in /dev")
     flags = ("--device-read-bps", f"/dev/{name}:1mb", "--blkio-weight", "200")
@@ -98,8 +93,8 @@ def test_requested_rates_pass_and_their_removal_fails(engine: PrivateEngine, bus
         audited = Audited(engine, container)
         assert audited.failing() == {}, audited.explain()
         file = audited.control("blkio.throttle.read_bps_device", "io.max")
-        device = disk()
-        file.write_text(f"{device} rbps=max" if file.name == "io.max" else f"{device} 0")
+        none = "rbps=max" if file.name == "io.max" else "0"
+        file.write_text(f"{major}:{minor} {none}")
         assert set(audited.failing()) == {"io read_bps"}
 
 

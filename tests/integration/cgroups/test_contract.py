@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from jaula.cgroups.device_rules import with_default_devices
 from jaula.cgroups.events import events_document
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.kernel.poll import readable
 from jaula.spec.runtime import CPU, DeviceCgroup, Memory, Pids, Rdma, Resources
 
 MIB = 1 << 20
@@ -235,8 +235,7 @@ def test_an_oom_kill_is_counted_and_notified(cgroup: Cgroup, start: Start) -> No
         process = start(cgroup, "x = bytearray(100 << 20)", settle=False)
         assert process.wait(timeout=60) == -9
         assert until(lambda: cgroup.oom_kills() == 1)
-        readable, _, _ = select.select([event], [], [], 5)
-        assert readable == [event]
+        assert readable(5, event)
         os.read(event, 4096)
     finally:
         os.close(event)

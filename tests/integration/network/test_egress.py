@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import pytest
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.netlink import in_netns
+from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.network import PortRequest
 from jaula.network.firewall import egress
@@ -255,7 +255,7 @@ def test_a_flush_by_another_program_is_repaired(topology: Topology) -> None:
         watch = topology.manager.watch()
         topology.manager.repair()
         run_nft(topology.host, "flush", "ruleset")
-        assert select.select([watch], [], [], 2)[0]
+        assert readable(2, watch)
         assert topology.manager.repair() is True
     with listen(topology.outside, OUTSIDE, 443) as server:
         assert talks(box.net, (OUTSIDE, 443), server) == HOST_OUTER

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import threading
 
@@ -12,6 +11,7 @@ import pytest
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.netlink import in_netns
+from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
 
@@ -283,7 +283,7 @@ def test_a_flushed_firewall_is_detected_and_restored(topology: Topology) -> None
         topology.manager.repair()
         before = run_nft(topology.host, "list", "ruleset")
         run_nft(topology.host, "flush", "ruleset")
-        assert select.select([watch], [], [], 2)[0]
+        assert readable(2, watch)
         assert topology.manager.repair() is True
         assert run_nft(topology.host, "list", "ruleset") == before
         assert topology.manager.repair() is False

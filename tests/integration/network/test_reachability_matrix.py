@@ -7,12 +7,12 @@ gateway of the sender's network).
 
 from __future__ import annotations
 
-import select
 from dataclasses import dataclass
 
 import pytest
 
 from jaula.kernel.netlink import in_netns
+from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink, add_default_route
 from jaula.network import PortRequest
 from jaula.network.config import check_pools
@@ -199,7 +199,7 @@ def test_the_whole_table_before_and_after_the_firewall_was_flushed(town: Town) -
     run_nft(town.topology.host, "flush", "ruleset")
     with in_netns(town.topology.host):
         watch = town.topology.manager.watch()
-        assert select.select([watch], [], [], 5)[0], "the engine is told"
+        assert readable(5, watch), "the engine is told"
         assert town.topology.manager.repair()
     assert wrong(town) == []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.cgroup_hierarchies import limiting, mounted_v1
+from harness.disk import disk
 from harness.private_runtime import Bundle, Config, PrivateRuntime
 
 V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
@@ -187,15 +188,6 @@ def test_rdma_needs_its_controller(runtime: PrivateRuntime) -> None:
     assert not runtime.left()
 
 
-def root_disk() -> tuple[int, int]:
-    """The numbers of a whole disk that takes limits."""
-    for disk in sorted(Path("/sys/block").iterdir()):
-        if not disk.name.startswith(("loop", "ram", "zram")):
-            major, minor = (disk / "dev").read_text().strip().split(":")
-            return int(major), int(minor)
-    pytest.skip("no disk here")
-
-
 @pytest.mark.parametrize(
     ("field", "v1", "v2"),
     [
@@ -206,7 +198,7 @@ def root_disk() -> tuple[int, int]:
     ],
 )
 def test_block_devices_are_throttled(runtime: PrivateRuntime, field: str, v1: str, v2: str) -> None:
-    major, minor = root_disk()
+    _, major, minor = disk()
     block = {field: [{"major": major, "minor": minor, "rate": 12345}]}
     with runtime.created({"linux": {"resources": {"blockIO": block}}}) as bundle:
         if V2:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from harness.containers import eventually
 from harness.private_runtime import RUNTIME, Bundle, Config, PrivateRuntime
+from jaula.kernel.poll import readable
 
 NAMES = ("creating", "created", "running", "paused", "stopped")
 
@@ -392,7 +392,7 @@ def test_kill_ends_every_process_without_a_pid_namespace(runtime: PrivateRuntime
         pidfd = os.pidfd_open(child)
         try:
             assert bundle.command("kill", bundle.id, "KILL").returncode == 0
-            ready, _, _ = select.select([pidfd], [], [], 10)
+            ready = readable(10, pidfd)
             assert ready, "the child runs on"
         finally:
             os.close(pidfd)

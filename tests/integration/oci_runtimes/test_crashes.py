@@ -87,7 +87,7 @@ def test_a_killed_shim_ends_its_container(own: Own, runtime: str) -> None:
     engine = own()
     name = start(engine, runtime)
     pid = containers.pid(engine, name)
-    os.kill(containers.parent(pid), signal.SIGKILL)
+    os.kill(containers.shim(pid), signal.SIGKILL)
     eventually(lambda: state(engine, name)["Status"] == "exited", "the end is told")
     assert state(engine, name)["ExitCode"] == 137
     eventually(lambda: not Path(f"/proc/{pid}").exists(), "the process is gone")
@@ -101,7 +101,7 @@ def test_shim_and_engine_killed_together_leave_nothing_for_the_next(own: Own, ru
     engine = own()
     name = start(engine, runtime)
     pid = containers.pid(engine, name)
-    shim = containers.parent(pid)
+    shim = containers.shim(pid)
     engine.kill()
     os.kill(shim, signal.SIGKILL)
     engine.start()

@@ -139,7 +139,7 @@ def test_exec_with_a_terminal(host: PrivateEngine, runtime: str) -> None:
 
 def test_many_execs_leave_nothing_in_the_shim(host: PrivateEngine, runtime: str) -> None:
     with containers.running(host, IMAGE, flags=flagged(runtime)) as name:
-        shim = containers.parent(containers.pid(host, name))
+        shim = containers.shim(containers.pid(host, name))
         before = len(os.listdir(f"/proc/{shim}/fd"))
         for _ in range(5):
             assert host.cli("jaula", "exec", name, "true").returncode == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import select
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PROJECT, SLOW, PrivateEngine
+from jaula.kernel.poll import readable
 
 SECONDS = 30.0 * SLOW
 
@@ -32,7 +32,7 @@ class Drift:
             env=engine.environment(),
         )  # fmt: skip
         assert self.process.stderr is not None
-        ready, _, _ = select.select([self.process.stderr], [], [], SECONDS)
+        ready = readable(SECONDS, self.process.stderr.fileno())
         self.head = self.process.stderr.readline() if ready else "(no output)"
         if "comparing" not in self.head:
             self.process.kill()  # its errors end only with it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from harness import containers
 from harness.engine import PROJECT, SLOW, PrivateEngine
+from jaula.kernel.poll import readable
 from jaula.record import cgroup, document, reader
 from jaula.record.diff import program_of
 from jaula.record.document import Entry
@@ -37,7 +37,7 @@ class Recorder:
             env=engine.environment(),
         )  # fmt: skip
         assert self.process.stderr is not None
-        ready, _, _ = select.select([self.process.stderr], [], [], SECONDS)
+        ready = readable(SECONDS, self.process.stderr.fileno())
         line = self.process.stderr.readline() if ready else "(no output)"
         assert "recording" in line, line + self.process.stderr.read()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from harness import birth
 from harness.container_runner import Container, ContainerRunner
 from jaula.errors import RuntimeFailure
+from jaula.kernel.poll import readable
 from jaula.runtime import protocol
 from jaula.runtime.client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
@@ -126,7 +126,7 @@ def test_an_exec_needs_no_spare_helper(runner: ContainerRunner) -> None:
         assert await execute(box, "e0", "true") == 0
         pidfd = os.pidfd_open(await spare_of(box))
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        assert select.select([pidfd], [], [], LIMIT)[0]
+        assert readable(LIMIT, pidfd)
         os.close(pidfd)
         assert await execute(box, "e1", "true") == 0
         await end(box)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +15,7 @@ import pytest
 from harness import birth
 from harness.container_runner import Container, ContainerRunner
 from jaula.errors import NotFound
+from jaula.kernel.poll import readable
 from jaula.runtime.client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
 from jaula.spec import runtime as oci
@@ -76,7 +76,7 @@ def parent_of(pid: int) -> int:
 
 
 def exited(pidfd: int) -> bool:
-    return bool(select.select([pidfd], [], [], LIMIT)[0])
+    return bool(readable(LIMIT, pidfd))
 
 
 async def finish(box: Container) -> tuple[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 
 from harness import birth
 from harness.container_runner import ContainerRunner
+from jaula.kernel.poll import readable
 from jaula.runtime.client import Runtime
 from jaula.runtime_interfaces import runtime_interfaces
 
@@ -72,7 +72,7 @@ def comm(pid: int) -> str:
 
 
 def wait_until_exited(pidfd: int) -> None:
-    assert select.select([pidfd], [], [], LIMIT)[0]
+    assert readable(LIMIT, pidfd)
     os.close(pidfd)
 
 

@@ -115,9 +115,9 @@ def _follow(
     client: Client, document: dict[str, Any], seconds: float | None, *, live: bool
 ) -> Report:
     """Trace a running container until a signal, its exit or the time; ``live``: print reasons."""
-    import select
     from time import monotonic
 
+    from jaula.kernel.poll import readable
     from jaula.kernel.process import pidfd_open
     from jaula.why.diagnosis import LiveReasons, diagnoses
     from jaula.why.report import to_block
@@ -144,7 +144,7 @@ def _follow(
                 step = LIVE_INTERVAL if live else None
                 if end is not None:
                     step = max(0.0, min(end - monotonic(), step or end))
-                if any(select.select([exit_fd, signals.fileno()], [], [], step)):
+                if readable(step, exit_fd, signals.fileno()):
                     break
                 if live and session.received() != known:
                     known = session.received()

@@ -370,11 +370,12 @@ class NetworkConnector:
             self._save(container, networks=new_networks)
             return
         remaining = [e for e in record.endpoints if e.network != name]
-        # Saved first: if the engine is killed now, the next one sweeps the interface.
-        self._save_endpoints(container, remaining, networks=new_networks)
+        # Opened first: this fails if init has ended, and its exit releases what the record has.
         fds = join.open_namespaces(container, ("network",))
         net_fd = fds["network"]
         try:
+            # Saved first: if the engine is killed now, the next one sweeps the interface.
+            self._save_endpoints(container, remaining, networks=new_networks)
             services.network_manager.detach(removed, delete_interface=True, netns_fd=net_fd)
             if not network_endpoints.needs_resolver(remaining):
                 services.dns_servers.close_one(record.id)

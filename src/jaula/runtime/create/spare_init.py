@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 import signal
 from collections.abc import Sequence
 
@@ -23,6 +22,7 @@ from msgspec import structs
 from jaula.errors import RuntimeFailure
 from jaula.kernel.namespaces import SharedPid
 from jaula.kernel.paths import components
+from jaula.kernel.poll import readable
 from jaula.runtime import seqpacket
 from jaula.runtime.create import mount_plan, namespaces
 from jaula.runtime.create.devices import Console
@@ -71,7 +71,7 @@ class SpareInit:
             or tuple(map(_identity, sandbox)) != self._namespaces
             or _shape(spec) != _shape(self._spec)
             or not _is_small(spec)
-            or select.select([self.sock], [], [], 0)[0]  # it has exited
+            or readable(0, self.sock.fileno())  # it has exited
         ):
             return None
         return left(mount_plan.plan_in_cgroup(spec, self.cgroup.locations().values()), self._steps)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 import signal
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from typing import NoReturn
 from jaula.errors import FREE_SPACE, FULL, JaulaError, RuntimeFailure
 from jaula.kernel import process, tty
 from jaula.kernel.namespaces import SharedPid
+from jaula.kernel.poll import readable
 from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ExecError
 from jaula.runtime.init.rlimits import set_limits
@@ -87,7 +87,7 @@ def follow(
                 if not shared_pid.value:
                     break
                 data, fds = b"P%d" % shared_pid.value, list[int]()
-            elif pid and not _wait_for_message(sock, timeout):
+            elif pid and not readable(timeout, sock.fileno()):
                 raise RuntimeFailure(f"{died_message}: {_NO_MESSAGE}")
             else:
                 data, fds = seqpacket.receive(sock)
@@ -161,26 +161,16 @@ def follow(
     return pid, master
 
 
-def _wait_for_message(sock: _socket.socket, timeout: float | None) -> bool:
-    """Wait for a message or end of file; return False after ``timeout`` seconds."""
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(None if timeout is None else timeout * 1000))
-
-
 def _wait_for_stage(sock: _socket.socket, stage_pidfd: int, timeout: float | None) -> bool:
     """Wait for a message or end of file; return False if the stage has exited without one.
 
     :raises RuntimeFailure: when neither happens within ``timeout`` seconds.
     """
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    poll.register(stage_pidfd, select.POLLIN)
-    ready = dict(poll.poll(None if timeout is None else timeout * 1000))
+    ready = readable(timeout, sock.fileno(), stage_pidfd)
     if not ready:
         raise RuntimeFailure(f"the stage of a new process: {_NO_MESSAGE}")
     # The stage may have sent a message after the socket was looked at.
-    return sock.fileno() in ready or _wait_for_message(sock, 0)
+    return sock.fileno() in ready or bool(readable(0, sock.fileno()))
 
 
 def _exit_reason(pid: int) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -25,6 +24,7 @@ import msgspec
 from jaula.errors import JaulaError
 from jaula.kernel import process
 from jaula.kernel.namespaces import SharedPid
+from jaula.kernel.poll import readable
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.create import mount_options, mount_plan
 from jaula.runtime.create.process import FdStack, Stdio, stdio_pipes
@@ -109,7 +109,7 @@ def run(parts: Iterable[Part], request_sock: _socket.socket) -> None:
     A part that fails ends the process. The start that finds it dead forks another one.
     """
     for part in parts:
-        if select.select([request_sock], [], [], 0)[0]:
+        if readable(0, request_sock.fileno()):
             return
         try:
             part()

@@ -37,6 +37,7 @@ import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, RuntimeFailure
 from jaula.kernel import process, tty
+from jaula.kernel.poll import readable
 from jaula.runtime import exec as runtime_exec
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.create import create, spare_init
@@ -222,7 +223,7 @@ class Shim:
         self.oom_fd = self.cgroup.oom_fd()
         if self.oom_fd is not None:
             self.event_loop.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
-            is_reported = bool(select.select([self.oom_fd], [], [], 0)[0])
+            is_reported = bool(readable(0, self.oom_fd))
             self.early_oom = not is_reported and self.cgroup.oom_kills() > 0
 
     def _recording(self, name: str, console: tuple[int, int]) -> CastWriter | None:
@@ -249,7 +250,7 @@ class Shim:
         try:
             return self.interfaces.cgroups.open(path)
         except NotFound:
-            if not select.select([self.pidfd], [], [], 0)[0]:
+            if not readable(0, self.pidfd):
                 raise
             return self.interfaces.absent_cgroup(path)
 
@@ -369,7 +370,7 @@ class Shim:
         """Kill the exec'd processes and report their exit."""
         for exec_id, each in list(self.execs.items()):
             process.pidfd_send_signal(each.pidfd, signal.SIGKILL)
-            select.select([each.pidfd], [], [])
+            readable(None, each.pidfd)
             self._exec_ended(exec_id)
 
     # mounts
@@ -942,7 +943,7 @@ class SpawnHelper:
         self._sock = None
         pidfd = process.pidfd_open(self._helper)
         try:
-            return bool(select.select([pidfd], [], [], self.timeout)[0])
+            return bool(readable(self.timeout, pidfd))
         finally:
             os.close(pidfd)
             self.wait()
@@ -1036,20 +1037,17 @@ class SpawnHelper:
 
         :raises HelperKilled: when it died, or did not report within the timeout.
         """
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
         pidfd = process.pidfd_open(self._helper)
         try:
-            poll.register(pidfd, select.POLLIN)
-            ready = dict(poll.poll(None if self.timeout is None else self.timeout * 1000))
-            poll.unregister(pidfd)
+            ready = readable(self.timeout, sock.fileno(), pidfd)
         finally:
             os.close(pidfd)
         if not ready:
             raise HelperKilled(
                 f"the helper that creates processes did not report in {self.timeout:.0f} seconds"
             )
-        if sock.fileno() not in ready and not poll.poll(0):  # it may have reported meanwhile
+        # It may have reported after the socket was looked at.
+        if sock.fileno() not in ready and not readable(0, sock.fileno()):
             raise HelperKilled("the helper that creates processes died")
 
     def wait(self) -> None:

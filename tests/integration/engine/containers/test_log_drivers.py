@@ -181,7 +181,7 @@ def log_of(engine: PrivateEngine, name: str) -> Path:
 
 
 def shim_of(engine: PrivateEngine, name: str) -> int:
-    return containers.parent(containers.pid(engine, name))
+    return containers.shim(containers.pid(engine, name))
 
 
 def names_beside(path: Path) -> list[str]:

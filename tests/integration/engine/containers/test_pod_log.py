@@ -182,7 +182,7 @@ def test_a_shim_that_is_killed_leaves_a_log_that_the_next_start_continues(
         containers.eventually(lambda: b" one\n" in log.read_bytes(), "the line")
     engine.start()
     pid = int(containers.inspect(engine, container)["State"]["Pid"])
-    os.kill(containers.parent(pid), 9)
+    os.kill(containers.shim(pid), 9)
     containers.eventually(
         lambda: not containers.inspect(engine, container)["State"]["Running"], "the exit"
     )

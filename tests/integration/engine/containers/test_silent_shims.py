@@ -29,7 +29,7 @@ def two(new_engine: NewEngine) -> Iterator[tuple[PrivateEngine, str, str]]:
     for name in names:
         done = engine.cli("jaula", "run", "-d", "--name", name, image, "sleep", "600")
         assert done.returncode == 0, done.stderr
-    shim = containers.parent(containers.pid(engine, names[0]))
+    shim = containers.shim(containers.pid(engine, names[0]))
     os.kill(shim, signal.SIGSTOP)
     yield engine, names[0], names[1]
     engine.remove_containers()
@@ -88,7 +88,7 @@ def test_the_next_engine_serves_and_adopts_it_later(two: tuple[PrivateEngine, st
         engine.start()
     check(engine, stopped, other)
     assert containers.pid(engine, stopped) == pid
-    os.kill(containers.parent(pid), signal.SIGCONT)
+    os.kill(containers.shim(pid), signal.SIGCONT)
     eventually(lambda: exec_status(engine, stopped) == 200, "the shim answers")
     assert engine.request("POST", f"/containers/{stopped}/stop?t=0").status == 204
     assert containers.inspect(engine, stopped)["State"]["ExitCode"] == 137

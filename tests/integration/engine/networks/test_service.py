@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -646,3 +647,27 @@ def test_an_id_selects_its_network_before_one_of_that_name(engine: PrivateEngine
     finally:
         for key in (first, second):
             assert engine.request("DELETE", f"/networks/{key}").status == 204
+
+
+def test_a_disconnection_that_a_container_s_end_refuses_leaves_no_endpoint(
+    engine: PrivateEngine, busybox: str, network: Callable[..., str]
+) -> None:
+    """The shim is stopped, so the engine learns of the end after the request."""
+    name = network()
+    with running(engine, busybox, "sleep", "600", flags=("--network", name)) as container:
+        process = containers.pid(engine, container)
+        shim = containers.shim(process)
+        os.kill(shim, signal.SIGSTOP)
+        try:
+            os.kill(process, signal.SIGKILL)
+            eventually(lambda: containers.status(process)["State"].startswith("Z"), "init ends")
+            body = {"Container": container}
+            reply = engine.request("POST", f"/networks/{name}/disconnect", body)
+        finally:
+            os.kill(shim, signal.SIGCONT)
+        assert reply.status == 409, reply
+        eventually(
+            lambda: not containers.inspect(engine, container)["State"]["Running"], "it ended"
+        )
+        assert engine.request("POST", f"/containers/{container}/start").status == 204
+        assert endpoints(engine, container).keys() == {name}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import select
 import signal
 from collections.abc import Callable
 
 import pytest
 
 from jaula.kernel.namespaces import SharedPid
+from jaula.kernel.poll import readable
 from jaula.runtime import seqpacket
 from jaula.runtime.init import sync
 from jaula.spec.runtime import Process
@@ -72,7 +72,7 @@ def test_a_process_that_waits_before_the_stage_reports_has_its_pid(reports: bool
     ctypes.c_int.from_address(shared_pid.address).value = pid
     stage_pid = forked(stage)
     stage_fds = (stage_pid, os.pidfd_open(stage_pid))
-    assert select.select([parent], [], [], 30)[0]
+    assert readable(30, parent.fileno())
     os.write(went, b"x")
     os.close(go)
     os.close(went)

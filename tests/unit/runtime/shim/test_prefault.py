@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _socket
 import os
-import select
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import RuntimeFailure
+from jaula.kernel.poll import readable
 from jaula.runtime import seqpacket
 from jaula.runtime.shim import prefault
 from jaula.runtime_interfaces import runtime_interfaces
@@ -78,7 +78,7 @@ def test_no_descriptor_is_left(pair: tuple[_socket.socket, _socket.socket]) -> N
     before = descriptors()
     prefault.run(parts, pair[1])
     assert descriptors() == before
-    assert not select.select([pair[1]], [], [], 0)[0]
+    assert not readable(0, pair[1].fileno())
 
 
 def descriptors() -> set[str]:

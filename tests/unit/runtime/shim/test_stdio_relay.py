@@ -1,7 +1,6 @@
 """A process's output and input between pipes, a log and clients."""
 
 import os
-import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaula.kernel.poll import readable
 from jaula.runtime.protocol import AttachStream
 from jaula.runtime.shim import stdio_relay
 from jaula.runtime.shim.event_loop import EventLoop
@@ -141,7 +141,7 @@ def test_a_slow_client_stops_the_source_and_nothing_is_lost(process: Process) ->
     assert kept <= CLIENT_BUFFER + (1 << 17)
     got = 0
     while got < sent:
-        if select.select([client], [], [], 0)[0]:
+        if readable(0, client.fileno()):
             got += len(client.recv(1 << 16))
         process.poller.run_once(0)
     assert got == sent
