@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import gc
 import os
 import re
 import shutil
@@ -96,6 +97,18 @@ def null_device(null_device_watch: AttributeWatch | None) -> Iterator[None]:
         pytest.fail(
             f"/dev/null was {result.st_uid}:{result.st_gid} {result.st_mode & 0o7777:o}\n{changes}"
         )
+
+
+@pytest.fixture(autouse=True)
+def garbage_collector() -> Iterator[None]:
+    """Fail a test that leaves the collector off: the process would keep the garbage of all later.
+
+    A process of a gigabyte forks slowly, and its descriptors are above 1023.
+    """
+    yield
+    if not gc.isenabled():
+        gc.enable()
+        pytest.fail("the test has left the collector of cyclic garbage off")
 
 
 @pytest.fixture(scope="session")

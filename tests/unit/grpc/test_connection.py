@@ -517,16 +517,15 @@ def test_a_flood_ends_its_connection_and_other_connections_are_served(flood: byt
 
             attacking = asyncio.ensure_future(attack())
             reading = asyncio.ensure_future(read())
-            slowest = 0.0
+            answers = 0
             while not attacking.done():
-                before = loop.time()
                 assert await ask(channel, "Echo", b"ab") == b"ba"
-                slowest = max(slowest, loop.time() - before)
+                answers += 1
             assert isinstance(attacking.exception(), ConnectionError)
             await asyncio.wait((reading,), timeout=5)
             assert reading.done()
             reading.exception()
-            assert slowest < 1.0, slowest
+            assert answers > 1  # a flood that is served first leaves one, after its end
         finally:
             channel.close()
             await client
