@@ -52,6 +52,7 @@ OnEvent = Callable[[Event], None]
 _LOST = -1  # number of the answer to every request of a shim that is gone
 _CLOSE_TIMEOUT = 5.0  # seconds for a process that was told to exit, or killed
 _CHECK_INTERVAL = 1.0  # seconds between two checks of a silent shim
+_EXECS_SENT = 8  # requests of one shim, which creates one process after the other
 _SEND_INTERVAL = 0.005  # seconds between two attempts to send to a full socket
 _SILENT = "the zygote does not answer"
 
@@ -168,6 +169,31 @@ def _stat(pid: int) -> list[bytes]:
         return file.read().rpartition(b")")[2].split()
 
 
+async def _send(
+    sock: socket.socket,
+    data: bytes,
+    fds: Sequence[int],
+    timeout: float,
+    can_read: Callable[[], bool] = lambda: True,
+) -> None:
+    """Send a message; wait while the socket is full, as long as the peer can read.
+
+    :raises BlockingIOError: when the peer reads nothing within ``timeout`` seconds, or cannot.
+    :raises OSError: when the peer is gone, or the message is larger than the buffer.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            seqpacket.send(sock, data, fds)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline or not can_read():
+                raise
+        import asyncio
+
+        await asyncio.sleep(_SEND_INTERVAL)
+
+
 class Shim:
     """A connection to the shim of a running container.
 
@@ -198,6 +224,7 @@ class Shim:
         self._loop = loop
         self._number = 0
         self._pending: dict[int, asyncio.Future[Answer]] = {}
+        self._exec_slots = asyncio.Semaphore(_EXECS_SENT)
         self.on_gone: Callable[[], None] | None = None
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._readable)
@@ -319,7 +346,13 @@ class Shim:
             raise Unavailable("the container's shim is gone", hint="the container has ended")
         future = self.expect(request.number)
         try:
-            seqpacket.send(self._sock, protocol.encode(request), fds)
+            await _send(
+                self._sock,
+                protocol.encode(request),
+                fds,
+                protocol.ANSWER_TIMEOUT if timeout is None else timeout,
+                lambda: not self.gone and not _is_stopped(self.shim_pid),
+            )
         except OSError as error:
             self._pending.pop(request.number, None)
             if error.errno == errno.EMSGSIZE:
@@ -368,6 +401,8 @@ class Shim:
         ``console`` is (rows, columns); 0 keeps the kernel's size. ``fd`` is the client's socket.
         ``tools`` are the descriptors of a :class:`DebugRequest`, for a debug session. All
         descriptors are closed here in every case.
+
+        Requests beyond some wait here: they would fill the socket, which signals pass too.
         """
         fds = (*(() if fd is None else (fd,)), *tools)
         arguments = (self._next_number(), exec_id, process_spec, tty, console, stream)
@@ -375,7 +410,8 @@ class Shim:
             request: ExecRequest | DebugRequest = ExecRequest(*arguments)
             if tools:
                 request = DebugRequest(*arguments, target=len(tools) > 1)
-            answer = await self._request(request, fds, protocol.start_timeout(self.runtime))
+            async with self._exec_slots:
+                answer = await self._request(request, fds, protocol.start_timeout(self.runtime))
             return answer.pid
         finally:
             for each in fds:
@@ -488,22 +524,12 @@ class Runtime:
 
         :raises Unavailable: when it is gone, or does not read.
         """
-        import asyncio
-
-        data = protocol.encode(request)
-        deadline = time.monotonic() + protocol.SANDBOX_TIMEOUT
-        while True:
-            try:
-                seqpacket.send(self._sock, data, fds)
-                return
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Unavailable(_SILENT, hint="restart the engine") from None
-                await asyncio.sleep(_SEND_INTERVAL)
-            except OSError as error:
-                raise Unavailable(
-                    f"the zygote is gone: {error}", hint="restart the engine"
-                ) from error
+        try:
+            await _send(self._sock, protocol.encode(request), fds, protocol.SANDBOX_TIMEOUT)
+        except BlockingIOError:
+            raise Unavailable(_SILENT, hint="restart the engine") from None
+        except OSError as error:
+            raise Unavailable(f"the zygote is gone: {error}", hint="restart the engine") from error
 
     async def sandbox(
         self,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.container_runner import ContainerRunner
-from jaula.errors import RuntimeFailure
+from jaula.errors import JaulaError, RuntimeFailure
 from jaula.kernel.capabilities import read_status_masks
 from jaula.runtime.client import Runtime
 from jaula.runtime.protocol import AttachStream, ExecExited, OutOfMemory
@@ -219,6 +219,32 @@ def test_exec_joins_every_namespace_and_reports_its_status(runner: ContainerRunn
         assert ExecExited("e1", 3) in box.events
         await box.shim.signal(signal.SIGKILL)
         await box.ended
+
+    asyncio.run(scene())
+
+
+def test_execs_that_would_fill_the_socket_are_executed_after_one_another(
+    runner: ContainerRunner,
+) -> None:
+    """A signal is not behind them: it is sent at once."""
+    count, words = 24, "x" * 50_000  # the socket has about 200 KB
+    program = oci.Process(
+        cwd="/", args=("true",), env=("PATH=/bin", f"X={words}"), capabilities=oci.Capabilities()
+    )
+
+    async def scene() -> None:
+        box = await runner.start("sleep", "100")
+        execs = [
+            asyncio.create_task(box.shim.exec(f"e{number}", program, tty=False))
+            for number in range(count)
+        ]
+        await asyncio.sleep(0)
+        pids = {await each for each in execs[: count // 2]}
+        assert len(pids) == count // 2
+        await box.shim.signal(signal.SIGKILL)
+        assert (await box.ended).exit_code == 137
+        for done in await asyncio.gather(*execs, return_exceptions=True):
+            assert isinstance(done, int | JaulaError), done
 
     asyncio.run(scene())
 
