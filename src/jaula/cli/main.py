@@ -125,15 +125,17 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _group(group: str, words: list[str]) -> int:
-    from jaula.cli import help as cli_help
-
     if not words or words[0] in ("--help", "-h", "help"):
+        from jaula.cli import help as cli_help
+
         print(cli_help.group(group))
         return 0
     path = f"{group} {words[0]}"
     if path not in command_table.COMMANDS and path not in command_table.ALIASES:
         if words[0].startswith("-"):
             raise UsageError(f"unknown flag: {words[0]}\nSee 'jaula {group} --help'.")
+        from jaula.cli import help as cli_help
+
         raise CliError(
             f"jaula: '{path}' is not a jaula command.{_suggestion(path)}\n\n"
             + cli_help.group(group)

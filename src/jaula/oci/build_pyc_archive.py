@@ -26,6 +26,7 @@ from jaula.oci.main import COMMANDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import CodeType, ModuleType
 
 _V2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
@@ -47,7 +48,6 @@ OTHER_MODULES = (
 _RECORD = """
 import sys
 sys.path[:0] = sys.argv[1:3]
-sys.modules["typing_extensions"] = None
 from _frozen_importlib_external import SourceFileLoader
 plain = SourceFileLoader.exec_module
 def exec_module(self, module):
@@ -58,13 +58,17 @@ def exec_module(self, module):
         order[name] = None
 order = {}
 SourceFileLoader.exec_module = exec_module
-from jaula.oci import fast_import
-fast_import.install()
+{prepare}
 for name in sys.argv[3:]:
     __import__(name)
 if "msgspec" not in sys.modules:
-    del order["jaula.oci.fast_import"]
+    order.pop("jaula.oci.fast_import", None)
 print(*order)
+"""
+_IN_PART = """
+sys.modules["typing_extensions"] = None
+from jaula.oci import fast_import
+fast_import.install()
 """
 
 
@@ -79,11 +83,12 @@ def main(staged: str = "") -> None:
 
     :raises OSError: when a file cannot be written.
     """
-    global _staged
-    _staged = staged
+    install_below(staged)
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
     fast_import.install()
-    order = {command: record_order(command) for command in COMMANDS}
+    order = {
+        command: record_order(command_modules(command), prepare=_IN_PART) for command in COMMANDS
+    }
     names = {name for names in order.values() for name in names}
     for name in (*sorted(names), *OTHER_MODULES):
         __import__(name)
@@ -95,17 +100,31 @@ def main(staged: str = "") -> None:
         _write(f"{directory}/{clone_exec.NAME}", clone_exec.program(), 0o755)
 
 
-def record_order(command: str) -> tuple[str, ...]:
-    """Return the modules of a command in the order in which their execution ends."""
+def install_below(staged: str) -> None:
+    """Name the modules of files written from now on without the directory ``staged``."""
+    global _staged
+    _staged = staged
+
+
+def command_modules(command: str) -> tuple[str, ...]:
+    """Return the modules that a command of ``jaula-runtime`` imports by itself, in their order."""
     protection = ("jaula.oci.cloned_binary",) if command in CONTAINER_COMMANDS else ()
-    names = (
+    return (
         "jaula.oci.entry",
         *protection,
         "jaula.oci.main",
         f"jaula.oci.commands.{command}",
         *COMMAND_MODULES.get(command, ()),
     )
-    start = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _RECORD, *sys.path[:2]]
+
+
+def record_order(names: Sequence[str], *, prepare: str = "") -> tuple[str, ...]:
+    """Return modules and those that they import, in the order in which their execution ends.
+
+    They are imported in a new interpreter, which executes ``prepare`` before.
+    """
+    script = _RECORD.replace("{prepare}", prepare)
+    start = [sys.executable, "-I", "-S", "-X", "utf8", "-c", script, *sys.path[:2]]
     printed = subprocess.run([*start, *names], check=True, stdout=subprocess.PIPE).stdout
     return tuple(printed.decode().split())
 
@@ -161,7 +180,7 @@ def _installed(path: str) -> str:
 
 
 def write_script(path: str) -> None:
-    """Write the compiled form of :mod:`jaula.oci.pyc_archive`, for the launcher to run."""
+    """Write the compiled form of :mod:`jaula.oci.pyc_archive`, for a launcher to run."""
     code = marshal.dumps(compile_stripped(pyc_archive.__file__))
     _write(path, MAGIC_NUMBER + bytes(12) + code)
 

@@ -1,16 +1,21 @@
-"""The compiled modules of ``jaula-runtime`` in one file, loaded without a search.
+"""The compiled modules of ``jaula-runtime``, and of the client, each in one file without a search.
 
 An import searches directories, compares times and opens a file, and the import system itself takes
 0.1 ms for a module. ``scripts/setup`` writes the code of all modules into one archive
 (:mod:`jaula.oci.build_pyc_archive`), with the modules that each command executes, in their order.
+The client ``jaula`` has an archive of its own (:mod:`jaula.cli.build_pyc_archive`).
 :meth:`ArchiveFinder.load` executes those of one command before they are imported, so that their
 import statements find them loaded. Modules of the same commands are one group, which is decoded as
 a whole. A module is taken from the archive if its source still has the recorded time and size,
 as with the interpreter's own ``__pycache__``. Otherwise, and without an archive, it is imported as
 usual.
 
-The compiled form of this module is also the script that the launcher runs, since a script in source
-form is compiled anew each time.
+The compiled form of this module is also the script that the launchers run, since a script in source
+form is compiled anew each time. Its name selects the program.
+
+Modules of ``jaula-runtime`` that are not in the order of its command are imported from the archive
+too. The client's archive has the modules of frequent commands only, and the same program runs the
+engine. So the client imports all other modules as usual, and none of them in part.
 """
 
 from __future__ import annotations
@@ -47,6 +52,9 @@ if TYPE_CHECKING:
 NAME = f"jaula-runtime.{sys.implementation.cache_tag}.modules"
 SCRIPT = "jaula-runtime.pyc"
 """The compiled form of this module, beside the archive."""
+CLIENT_NAME = f"jaula.{sys.implementation.cache_tag}.modules"
+CLIENT_SCRIPT = "jaula.pyc"
+"""Archive and script of the client, in the same directory."""
 PARTIAL = frozenset({"collections", "msgspec", "signal", "typing"})
 """Modules that :mod:`jaula.oci.fast_import` loads in part."""
 
@@ -63,6 +71,14 @@ def install() -> ArchiveFinder | None:
 
 def _install(path: str, own_file: str) -> ArchiveFinder | None:
     """Install the archive at ``path`` if it is that of this interpreter and of ``own_file``."""
+    finder = _open(path, own_file)
+    if finder is not None:
+        sys.meta_path.insert(0, finder)
+    return finder
+
+
+def _open(path: str, own_file: str) -> ArchiveFinder | None:
+    """Open the archive at ``path`` if it is that of this interpreter and of ``own_file``."""
     try:
         fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
     except OSError:
@@ -72,9 +88,7 @@ def _install(path: str, own_file: str) -> ArchiveFinder | None:
     if head[:4] == MAGIC_NUMBER:
         index = marshal.loads(posix.read(fd, length))
         if _is_own_archive(index[0], own_file):
-            finder = ArchiveFinder(index, fd, 8 + length)
-            sys.meta_path.insert(0, finder)
-            return finder
+            return ArchiveFinder(index, fd, 8 + length)
     posix.close(fd)
     return None
 
@@ -139,6 +153,11 @@ class ArchiveFinder:
             codes = self._codes[group] = marshal.loads(data)
         return codes[entry[5]]
 
+    def close(self) -> None:
+        """Close the archive; its modules that are not loaded yet cannot be loaded any more."""
+        posix.close(self._fd)
+        self._codes.clear()
+
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Find a module; see importlib.abc.MetaPathFinder.
 
@@ -180,10 +199,30 @@ class ArchiveFinder:
         )
 
 
+def run_client() -> None:
+    """Run ``jaula`` with the modules of its command from the archive, if there is one."""
+    _run_client(__file__.rpartition("/")[0])
+
+
+def _run_client(directory: str) -> None:
+    """Run ``jaula``; ``directory`` is that of this package."""
+    finder = _open(f"{directory}/__pycache__/{CLIENT_NAME}", f"{directory}/pyc_archive.py")
+    if finder is not None:
+        finder.load(sys.argv[1:])
+        finder.close()
+    # Not an import statement, since packages are imported downwards only.
+    __import__("jaula.cli.main")
+    sys.modules["jaula.cli.main"].run_and_exit()
+
+
 def _run() -> None:
-    """Run the command; the file of this script is in the ``__pycache__`` of the package."""
-    directory = __file__.rpartition("/__pycache__/")[0]
+    """Run the program; the file of this script is in the ``__pycache__`` of the package."""
+    directory, _, script = __file__.rpartition("/__pycache__/")
     source = directory.removesuffix("/jaula/oci")
+    if script == CLIENT_SCRIPT:
+        sys.path.insert(0, source)
+        _run_client(directory)
+        return
     packages = f"/.venv/lib/python3.{sys.version_info[1]}/site-packages"
     sys.path[:0] = (source, source.removesuffix("/src") + packages)
     finder = _install(f"{directory}/__pycache__/{NAME}", f"{directory}/pyc_archive.py")

@@ -31,7 +31,11 @@ def modules(*words: str, language: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [("--version",), ("ps",), ("images",), ("rm", "a"), ("run", "--rm", "a")]
+    "words",
+    [
+        *(("--version",), ("ps",), ("images",), ("rm", "a"), ("run", "--rm", "a")),
+        *(("network", "ls"), ("container", "exec", "a", "b")),
+    ],
 )
 def test_a_command_imports_neither_help_nor_translations(words: tuple[str, ...]) -> None:
     imported = modules(*words, language="es_ES.UTF-8")
