@@ -218,7 +218,7 @@ def test_compose_of_debian_uses_the_engine(installed: Root) -> None:
 
 def test_the_web_view_needs_its_package(installed: Root) -> None:
     missing = installed.try_("jaula", "web")
-    assert missing.returncode != 0 and "install the package jaula-web" in missing.stdout
+    assert missing.returncode != 0 and "install the package jaula-web\n" in missing.stdout
     installed.run("sh", "-c", "dpkg -i /mnt/packages/jaula-web_*.deb")
     view = installed.start("view", "jaula", "web", "--listen", "127.0.0.1:8642")
     try:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from harness.engine import UnixConnection
 from harness.web_view import WebView
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ CLIENTS = PACKAGES / "clients"  # Debian's docker-cli and docker-compose
 UNCOUNTED = ("/proc", "/sys", "/dev", "/tmp", "/run", "/var/log", "/var/lib/dpkg", "/var/tmp",
              "/var/cache", "/var/lib/systemd", "/root")  # fmt: skip
 
+SOCKET = "/run/jaula/jaula.sock"
 AUTOMATIC = {"/proc/sys/fs/binfmt_misc"}  # mounted by the first program that looks
 SLOW = 2.0  # seconds after which a command is printed with its time
 
@@ -60,10 +62,31 @@ def is_active(unit: str) -> bool:
     return run("systemctl", "is-active", unit, check=False).strip() == "active"
 
 
-def containers(*flags: str) -> list[dict[str, Any]]:
-    """Return the documents of `inspect` of containers."""
-    names = run("jaula", "ps", "--quiet", "--no-trunc", *flags).split()
-    return json.loads(run("jaula", "inspect", *names)) if names else []
+def request(method: str, path: str, body: object = None) -> bytes:
+    """Return the engine's answer: a client's start takes seconds in an emulated machine."""
+    connection = UnixConnection(SOCKET, timeout=1800)
+    try:
+        headers = {"Content-Type": "application/json"}
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        reply = connection.getresponse()
+        content = reply.read()
+    finally:
+        connection.close()
+    assert reply.status < 400, f"{method} {path}: {reply.status} {content!r}"
+    return content
+
+
+def containers(*, every: bool = False) -> list[dict[str, Any]]:
+    """Return the documents of `inspect` of containers: of the running ones, or of all."""
+    listed = json.loads(request("GET", f"/containers/json?all={int(every)}"))
+    return [json.loads(request("GET", f"/containers/{c['Id']}/json")) for c in listed]
+
+
+def start(name: str, image: str, *command: str) -> None:
+    """Create and start a container."""
+    body = {"Image": image, "Cmd": command}
+    request("POST", f"/containers/create?name={name}", body)
+    request("POST", f"/containers/{name}/start")
 
 
 def init_pids() -> dict[str, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -34,13 +33,15 @@ pytestmark = [
 
 COUNT = int(os.environ.get("JAULA_UPGRADE_CONTAINERS", "50"))
 LIMIT = float(os.environ.get("JAULA_INSTALL_LIMIT", "60"))  # seconds, on an idle host
-INTERVAL = 0.05  # seconds between two lines of a container
+INTERVAL = 0.5  # seconds between two bursts of a container
+BURST = 10  # lines
 SOCKET = Path("/run/jaula/jaula.sock")
 IMAGE = PROJECT / ".venv/test-images/busybox.tar"
 # `read` waits without a new process.
 WRITER = (
     "mkfifo /tmp/f; exec 3<>/tmp/f; i=0; "
-    f"while :; do echo line $i; i=$((i+1)); read -t {INTERVAL} x <&3; done"
+    f"while :; do n=$((i+{BURST})); while [ $i -lt $n ]; do echo line $i; i=$((i+1)); done; "
+    f"read -t {INTERVAL} x <&3; done"
 )
 COMPOSE = """
 services:
@@ -58,7 +59,7 @@ services:
 volumes:
   data: {}
 """
-LINE = re.compile(r"^line (\d+)$", re.MULTILINE)
+LINE = re.compile(rb"line (\d+)\n")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,8 @@ def report() -> Iterator[list[str]]:
 
 def lines_of(name: str) -> list[int]:
     """Return the numbers that a container has logged."""
-    return [int(number) for number in LINE.findall(run("jaula", "logs", name))]
+    log = debian.request("GET", f"/containers/{name}/logs?stdout=1")
+    return [int(number) for number in LINE.findall(log)]
 
 
 def test_first_container_after_the_installation(
@@ -100,7 +102,7 @@ def test_first_container_after_the_installation(
 def test_upgrade_keeps_containers_and_every_line_of_their_logs(report: list[str]) -> None:
     names = [f"writer{number}" for number in range(COUNT)]
     for name in names:
-        run("jaula", "run", "-d", "--name", name, "busybox", "sh", "-c", WRITER)
+        debian.start(name, "busybox", "sh", "-c", WRITER)
     pids = debian.init_pids()
     times = {name: debian.start_time(pid) for name, pid in pids.items()}
     assert len(pids) == COUNT
@@ -129,20 +131,29 @@ def test_upgrade_keeps_containers_and_every_line_of_their_logs(report: list[str]
 
 def test_failed_upgrade_keeps_engine_and_containers(tmp_path: Path) -> None:
     pids = debian.init_pids()
-    tree = tmp_path / "package"
-    run("dpkg-deb", "-R", debian.package(NEW), tree)
-    control = tree / "DEBIAN/control"
+    engine = run("systemctl", "show", "--value", "-p", "MainPID", "jaula.service")
+    control = tmp_path / "package/DEBIAN/control"
+    run("dpkg-deb", "-e", debian.package(NEW), control.parent)
     control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 9.0-1", control.read_text()))
-    (tree / "DEBIAN/preinst").write_text("#!/bin/sh\nexit 1\n")
-    (tree / "DEBIAN/preinst").chmod(0o755)
-    broken = tmp_path / "broken.deb"
-    run("dpkg-deb", "-b", "-Znone", tree, broken)
-    shutil.rmtree(tree)
+    (control.parent / "conffiles").unlink()
+    (control.parent / "preinst").write_text("#!/bin/sh\nexit 1\n")
+    (control.parent / "preinst").chmod(0o755)
+    broken = tmp_path / "broken.deb"  # it fails before its files would be unpacked
+    run("dpkg-deb", "-b", "-Znone", tmp_path / "package", broken)
     assert "error processing" in run("dpkg", "-i", broken, check=False)
     assert debian.status() == "installed"
-    assert debian.is_active("jaula.service")
+    assert run("systemctl", "show", "--value", "-p", "MainPID", "jaula.service") == engine
     assert debian.init_pids() == pids
-    run("dpkg", "-i", debian.package(NEW))  # and once more, for the same version
+
+
+def test_changed_settings_and_containers_survive_an_installation_of_the_same_version() -> None:
+    pids = debian.init_pids()
+    settings = Path("/etc/jaula/daemon.json")
+    text = settings.read_text()
+    settings.write_text(text.replace('"group": "jaula"', '"debug": true,\n    "group": "jaula"'))
+    run("dpkg", "-i", "--force-confold", debian.package(NEW))
+    assert '"debug": true' in settings.read_text()
+    assert json.loads(debian.request("GET", "/info"))["Debug"] is True
     assert debian.init_pids() == pids
 
 
@@ -173,7 +184,7 @@ def test_docker_and_compose_of_debian_use_the_socket(tmp_path: Path) -> None:
         assert run(*project, *page) == "stock\n"
     finally:
         run(*project, "down", "--volumes", "--timeout", "1")
-    assert not [c for c in debian.containers("--all") if c["Name"].startswith("/shop")]
+    assert not [c for c in debian.containers(every=True) if c["Name"].startswith("/shop")]
 
 
 def test_removed_docker_package_takes_its_socket_with_it() -> None:
@@ -198,14 +209,15 @@ def test_web_view_of_the_package_serves_the_engine() -> None:
     run("dpkg", "-P", "jaula-web")
 
 
-def test_removal_stops_containers_and_keeps_data_and_settings() -> None:
+def test_removal_stops_containers_and_keeps_data_and_settings(report: list[str]) -> None:
     run("jaula", "volume", "create", "kept")
     run("jaula", "run", "--rm", "-v", "kept:/data", "busybox", "sh", "-c", "echo 1 > /data/file")
-    extra = [c["Name"].lstrip("/") for c in debian.containers()][3:]
-    run("jaula", "rm", "-f", *extra)  # the rest end one after another, at each stop's time-out
+    assert len(debian.containers()) == COUNT
     begin = time.monotonic()
-    run("dpkg", "-r", "jaula")
-    assert time.monotonic() - begin < 120
+    output = run("dpkg", "-r", "jaula")
+    report.append(f"removal with {COUNT} containers {time.monotonic() - begin:.0f} s")
+    assert "not all containers" not in output
+    assert "triggering units" not in output  # the socket is stopped with the engine
     assert debian.status() == "config-files"
     after = debian.snapshot()
     assert after["processes"] == []
@@ -219,22 +231,13 @@ def test_removal_stops_containers_and_keeps_data_and_settings() -> None:
 
 def test_installation_after_a_removal_finds_the_containers_again() -> None:
     run("dpkg", "-i", debian.package(NEW))
-    assert len(debian.containers("--all")) == 3
+    stopped = debian.containers(every=True)
+    assert [c["State"]["ExitCode"] for c in stopped] == [137] * COUNT  # they ignore the signal
     words = ("jaula", "run", "--rm", "-v", "kept:/data", "busybox", "cat", "/data/file")
     assert run(*words) == "1\n"
-    name = debian.containers("--all")[0]["Name"].lstrip("/")
+    name = debian.containers(every=True)[0]["Name"].lstrip("/")
     run("jaula", "start", name)
     assert lines_of(name)[-1] >= 0
-
-
-def test_changed_settings_survive_an_upgrade() -> None:
-    settings = Path("/etc/jaula/daemon.json")
-    text = settings.read_text()
-    settings.write_text(text.replace('"group": "jaula"', '"debug": true,\n    "group": "jaula"'))
-    run("dpkg", "-i", "--force-confold", debian.package(NEW))
-    assert '"debug": true' in settings.read_text()
-    run("systemctl", "restart", "jaula.service")
-    assert json.loads(run("jaula", "info", "--format", "json"))["Debug"] is True
 
 
 def test_purge_leaves_nothing_but_the_group(before: dict[str, list[str]]) -> None:

@@ -42,6 +42,6 @@ def enable() -> None:
     if PathFinder.find_spec(NEEDED) is None:
         raise CliError(
             f"the Python package {NEEDED} is not installed for {sys.executable}: "
-            "run scripts/setup, or pip install jaula",
+            "in a clone, run scripts/setup; otherwise install jaula's package or wheel again",
             status=125,
         )

@@ -14,7 +14,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING
 
-from jaula import __version__, spans
+from jaula import __version__, extras, spans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,9 +179,8 @@ def start(environment: Mapping[str, str], identity: str, hostname: str) -> SdkBa
         backend = SdkBackend(identity, hostname, protocol)
     except ImportError as error:
         _log.error(
-            "traces are not exported by %s, since a package is missing (%s): "
-            "pip install 'jaula[%s]'",
-            *(protocol, error, _EXTRAS[protocol]),
+            "traces are not exported by %s, since a package is missing (%s): %s",
+            *(protocol, error, extras.instruction(_EXTRAS[protocol])),
         )
         return None
     except ValueError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaula import extras
 from jaula.errors import Unavailable
 from jaula.harden.image_scan_languages import LANGUAGES, SERVICE, language_of
 from jaula.harden.image_scan_program import Programs
@@ -97,7 +98,7 @@ def _system_calls(programs: Programs, machine: str) -> dict[str, _Found]:
     except ImportError as error:
         raise Unavailable(
             f"the code of an image cannot be read: {error}",
-            hint="pip install 'jaula[harden]' installs the disassembler",
+            hint=f"for the disassembler, {extras.instruction('harden')}",
         ) from None
     found: dict[str, _Found] = {}
     analysis = Analysis()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jaula import spans
+from jaula import extras, spans
 from jaula.daemon import traces
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
@@ -66,7 +66,7 @@ def test_a_missing_package_is_an_error_of_the_log_and_not_of_the_engine(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     assert traces.start(ENDPOINT, "id", "host") is None
-    assert "pip install 'jaula[otel]'" in caplog.text
+    assert extras.instruction("otel") in caplog.text
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
@@ -77,7 +77,7 @@ def test_grpc_without_its_extra_is_an_error_that_names_it(
     environment = {**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     assert traces.start(environment, "id", "host") is None
     assert "by grpc" in caplog.text
-    assert "pip install 'jaula[otel-grpc]'" in caplog.text
+    assert extras.instruction("otel-grpc") in caplog.text
     assert not spans.enabled()
 
 

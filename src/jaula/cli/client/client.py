@@ -112,7 +112,13 @@ class Client:
 
         :raises EngineError: when the engine answers with an error status.
         """
-        connection = self._send(method, path, query, body, headers)
+        return self.answer(self.send(method, path, query, body, headers))
+
+    def answer(self, connection: Connection) -> bytes:
+        """Return the whole body of the answer to a request that :meth:`send` has sent.
+
+        :raises EngineError: when the engine answers with an error status.
+        """
         response = connection.response()
         content = response.read()
         self.release(connection)
@@ -145,12 +151,21 @@ class Client:
         headers: Headers = (),
     ) -> Response:
         """Send a request on a connection of its own; the caller reads the body."""
-        connection = self._send(method, path, query, body, headers)
+        connection = self.send(method, path, query, body, headers)
         return checked(connection.response())
 
-    def _send(
-        self, method: str, path: str, query: Query, body: object, headers: Headers
+    def send(
+        self,
+        method: str,
+        path: str,
+        query: Query = (),
+        body: object = None,
+        headers: Headers = (),
     ) -> Connection:
+        """Send one request and return its connection, for :meth:`answer`.
+
+        :raises Unreachable: when the engine does not answer.
+        """
         connection = self.connection()
         data = None if body is None else _encoded(body)
         all_headers = (*headers, *(JSON if body is not None else ()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.containers import cidfile
-from jaula.cli.for_each import each_container
+from jaula.cli.for_each import each_container_at_once
 
 FLAGS = (
     Flag("signal", "s", "string", "Signal to send to the container"),
@@ -24,7 +24,8 @@ def query(options: Options) -> tuple[tuple[str, str], ...]:
 def run(options: Options) -> int:
     """Stop the containers."""
     ignored = cidfile.MISSING if options.on("ignore") else 0
-    return each_container(cidfile.containers(options), "stop", query(options), ignored=ignored)
+    names = cidfile.containers(options)
+    return each_container_at_once(names, "stop", query(options), ignored=ignored)
 
 
 COMMAND = Command(

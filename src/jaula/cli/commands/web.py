@@ -9,10 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from jaula.web.config import WebConfig
 
-MISSING = (
-    "the web view needs the Python packages starlette and uvicorn: install the package jaula-web,"
-    " or pip install 'jaula[web]', or in a clone scripts/setup web"
-)
+MISSING = "the web view needs the Python packages starlette and uvicorn"
 _PROBE_SECONDS = 1.0
 
 
@@ -90,7 +87,9 @@ def _serve(options: Options) -> int:
         from jaula.web.server import WebServer
     except ModuleNotFoundError as error:
         if error.name in ("starlette", "uvicorn"):
-            raise CliError(MISSING) from None
+            from jaula import extras
+
+            raise CliError(f"{MISSING}: {extras.instruction('web')}") from None
         raise
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
