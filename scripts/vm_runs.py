@@ -29,6 +29,7 @@ import result_table
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = "runc crun tini gcc libc6-dev criu openssl iproute2 nftables"
 MODULE = "packaging/selinux/jaula.cil"
+ARCHIVE = ROOT / "dist/vm-tree.tar"
 LIMIT = 5400  # seconds of one run; emulation on a busy machine is slow
 SETTINGS = ("JAULA_UPGRADE_CONTAINERS", "JAULA_INSTALL_LIMIT", "JAULA_TEST_SPARE_SHIMS")
 """Variables that tests read, which are passed to the machine and named in the table."""
@@ -178,13 +179,14 @@ class Outcome(NamedTuple):
 def execute(run: Run, log: Path, *, is_prepared: bool = False) -> Outcome:
     """Boot the machine, run the tests and wait; the output goes to ``log``."""
     words = [*shlex.split(os.environ["VMLAB"]), *run.machine, "--timeout", str(LIMIT), "--"]
-    words += ["env", *settings()] if settings() else []
+    words += ["env", f"JAULA_VM_ARCHIVE={ARCHIVE}", *settings()]
     words += ["scripts/in-vm", "-q", *run.options, *run.tests]
     environment = {"VMLAB_PACKAGES": PACKAGES, "VMLAB_SEMODULES": str(ROOT / MODULE)}
     with log.open("wb") as file:
         if run.preparation and not is_prepared:
             subprocess.run(run.preparation, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file,
                            stderr=subprocess.STDOUT, check=True)  # fmt: skip
+        pack(ARCHIVE)
         done = subprocess.run(
             words,
             cwd=ROOT,
@@ -195,6 +197,11 @@ def execute(run: Run, log: Path, *, is_prepared: bool = False) -> Outcome:
             check=False,
         )
     return outcome(done.returncode, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def pack(archive: Path) -> None:
+    """Write the files that the machine copies to its memory."""
+    subprocess.run([ROOT / "scripts/in-vm", "--pack", archive], check=True)
 
 
 def settings() -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -79,10 +82,38 @@ def test_the_machine_gets_the_settings_and_packages_are_built_once(
         vm_runs.Run("packages-selinux", (), ("b",), (), build),
     )
     monkeypatch.setattr(vm_runs, "RUNS", runs)
+    packed: list[Path] = []
+    monkeypatch.setattr(vm_runs, "pack", packed.append)
     words = ["packages", "packages-selinux", "--logs", str(tmp_path)]
     assert vm_runs.main(words) == 0
     assert (tmp_path / "builds").read_text() == "built\n"
     assert vm_runs.main([*words, "--prepared"]) == 0
     assert (tmp_path / "builds").read_text() == "built\n"
     log = (tmp_path / "packages.log").read_text()
-    assert "-- env JAULA_UPGRADE_CONTAINERS=5 scripts/in-vm" in log
+    assert f"-- env JAULA_VM_ARCHIVE={packed[0]} JAULA_UPGRADE_CONTAINERS=5 scripts/in-vm" in log
+    assert len(packed) == 4  # before each run: a preparation changes the files
+
+
+def test_the_archive_for_a_machine_has_the_tree_and_its_environment(tmp_path: Path) -> None:
+    """And neither the packages of the static checks nor those of the site."""
+    tree = tmp_path / "tree"
+    for name in ("scripts/in-vm", "pyproject.toml", "jaula", "jaula-runtime"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tree / name)
+    library = ".venv/lib/python3.13/site-packages"
+    kept = {
+        "src/jaula/__init__.py", "src/jaula/__pycache__/a.pyc", "tests/t.py", "packaging/p",
+        "bench/run", "docs/a.md", "README.md", ".venv/pyvenv.cfg", ".venv/bin/python",
+        ".venv/.done-test", ".venv/test-images/busybox.tar", f"{library}/h11/__pycache__/a.pyc",
+        "dist/upgrade/new/jaula.deb", "src/jaula/rich/pip.py",
+    }  # fmt: skip
+    left_out = {f"{library}/mypy/a.py", f"{library}/sphinx/a.py", ".git/config", "dist/x.whl"}
+    for name in kept | left_out:
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("")
+    archive = tmp_path / "out/vm-tree.tar"
+    subprocess.run([tree / "scripts/in-vm", "--pack", archive], check=True)
+    with tarfile.open(archive) as file:
+        names = {name.removeprefix("./") for name in file.getnames()}
+    assert kept <= names
+    assert not left_out & names
