@@ -93,12 +93,18 @@ class Database:
             ) from error
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+        try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._check()
             self._migrate()
-        except sqlite3.Error as error:
-            raise self._translate(error) from error
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, sqlite3.Error):
+                raise self._translate(error) from error
+            raise
 
     def _check(self) -> None:
         rows = self._db.execute("PRAGMA quick_check(1)").fetchall()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,8 +40,9 @@ class Disk(Database):
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Disk:
-    return Disk(tmp_path / "jaula.db")
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with contextlib.closing(Disk(tmp_path / "jaula.db")) as opened:
+        yield opened
 
 
 def test_a_change_during_a_sync_waits_for_the_next_one(disk: Disk) -> None:

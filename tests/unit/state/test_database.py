@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,17 +22,21 @@ def record(name: str = "one") -> ContainerRecord:
     )
 
 
-def test_a_record_is_read_back_by_the_next_engine(tmp_path: Path) -> None:
-    database = Database(tmp_path / "jaula.db")
+def test_a_record_is_read_back_by_the_next_engine(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
+    database = open_database(tmp_path / "jaula.db")
     database.put("containers", "a" * 64, record())
     database.close()
-    again = Database(tmp_path / "jaula.db")
+    again = open_database(tmp_path / "jaula.db")
     assert dict(again.all("containers", ContainerRecord)) == {"a" * 64: record()}
 
 
-def test_the_files_that_the_next_engine_needs_remain(tmp_path: Path) -> None:
+def test_the_files_that_the_next_engine_needs_remain(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
     path = tmp_path / "a ?#%20.db"
-    database = Database(path)
+    database = open_database(path)
     database.put("containers", "a" * 64, record())
     database.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -42,17 +47,19 @@ def test_the_files_that_the_next_engine_needs_remain(tmp_path: Path) -> None:
     assert (tmp_path / f"{path.name}-wal").stat().st_size == 0  # every record is in the database
 
 
-def test_a_record_survives_a_process_that_never_closes_it(tmp_path: Path) -> None:
-    Database(tmp_path / "jaula.db").put("containers", "a", record())
-    assert Database(tmp_path / "jaula.db").get("containers", "a", ContainerRecord) == record()
+def test_a_record_survives_a_process_that_never_closes_it(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
+    open_database(tmp_path / "jaula.db").put("containers", "a", record())
+    assert open_database(tmp_path / "jaula.db").get("containers", "a", ContainerRecord) == record()
 
 
 def test_a_sync_writes_the_log_of_the_database_to_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[[Path], Database]
 ) -> None:
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
-    database = Database(tmp_path / "jaula.db")
+    database = open_database(tmp_path / "jaula.db")
     database.put("containers", "a", record())
     changes = database.changes
     database.sync()
@@ -64,12 +71,12 @@ def test_a_sync_writes_the_log_of_the_database_to_the_disk(
 
 
 def test_after_a_failed_sync_every_sync_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_database: Callable[[Path], Database]
 ) -> None:
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    database = Database(tmp_path / "jaula.db")
+    database = open_database(tmp_path / "jaula.db")
     database.put("containers", "a", record())
     with monkeypatch.context() as failing:
         failing.setattr(os, "fsync", fail)
@@ -79,8 +86,8 @@ def test_after_a_failed_sync_every_sync_fails(
         database.sync()
 
 
-def test_putting_twice_replaces(tmp_path: Path) -> None:
-    database = Database(tmp_path / "jaula.db")
+def test_putting_twice_replaces(tmp_path: Path, open_database: Callable[[Path], Database]) -> None:
+    database = open_database(tmp_path / "jaula.db")
     database.put("containers", "a", record("one"))
     database.put("containers", "a", record("two"))
     result = database.get("containers", "a", ContainerRecord)
@@ -88,8 +95,10 @@ def test_putting_twice_replaces(tmp_path: Path) -> None:
     assert result.name == "two"
 
 
-def test_deleting_a_record_twice_is_not_an_error(tmp_path: Path) -> None:
-    database = Database(tmp_path / "jaula.db")
+def test_deleting_a_record_twice_is_not_an_error(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
+    database = open_database(tmp_path / "jaula.db")
     database.put("settings", "a", EngineIdentity("x"))
     database.delete("settings", "a")
     database.delete("settings", "a")
@@ -100,16 +109,20 @@ def test_deleting_a_record_twice_is_not_an_error(tmp_path: Path) -> None:
 def test_a_damaged_file_is_reported_and_not_touched(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "jaula.db"
     path.write_bytes(damage)
+    before = os.listdir("/proc/self/fd")
     with pytest.raises(CorruptState) as caught:
         Database(path)
+    assert os.listdir("/proc/self/fd") == before
     assert "damaged" in caught.value.message
     assert caught.value.hint
     assert path.read_bytes() == damage
 
 
-def test_a_database_with_torn_pages_is_reported(tmp_path: Path) -> None:
+def test_a_database_with_torn_pages_is_reported(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
     path = tmp_path / "jaula.db"
-    database = Database(path)
+    database = open_database(path)
     for number in range(200):
         database.put("containers", str(number), record())
     database.close()
@@ -117,12 +130,14 @@ def test_a_database_with_torn_pages_is_reported(tmp_path: Path) -> None:
     data[4096 : 4096 * 3] = b"\xff" * 8192
     path.write_bytes(bytes(data))
     with pytest.raises(CorruptState):
-        list(Database(path).all("containers", ContainerRecord))
+        list(open_database(path).all("containers", ContainerRecord))
     assert path.read_bytes() == bytes(data)
 
 
 @pytest.mark.parametrize("document", [b"{", b"[]", b'{"id": 1}', b"\xff\xfe", b""])
-def test_a_damaged_record_is_reported_with_its_key(tmp_path: Path, document: bytes) -> None:
+def test_a_damaged_record_is_reported_with_its_key(
+    tmp_path: Path, document: bytes, open_database: Callable[[Path], Database]
+) -> None:
     path = tmp_path / "jaula.db"
     Database(path).close()
     raw = sqlite3.connect(path)
@@ -130,7 +145,7 @@ def test_a_damaged_record_is_reported_with_its_key(tmp_path: Path, document: byt
     raw.commit()
     raw.close()
     with pytest.raises(CorruptState, match="abc"):
-        list(Database(path).all("containers", ContainerRecord))
+        list(open_database(path).all("containers", ContainerRecord))
 
 
 def test_a_database_of_a_newer_engine_is_not_changed(tmp_path: Path) -> None:
@@ -149,8 +164,10 @@ def test_an_unwritable_directory_is_a_clear_error(tmp_path: Path) -> None:
         Database(tmp_path / "file" / "jaula.db")
 
 
-def test_a_record_with_fields_of_a_newer_engine_is_still_read(tmp_path: Path) -> None:
+def test_a_record_with_fields_of_a_newer_engine_is_still_read(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
     path = tmp_path / "jaula.db"
-    database = Database(path)
+    database = open_database(path)
     database.put_raw("settings", "x", b'{"id": "e", "colour": "blue"}')
     assert database.get("settings", "x", EngineIdentity) == EngineIdentity("e")

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from jaula import cgroups
 from jaula.audit import pstree
 from jaula.audit.image_policy import ImagePolicyReader
 from jaula.audit.model.container import AuditedContainer
@@ -32,11 +33,12 @@ from jaula.audit.model.host_snapshot import HostSnapshot
 from jaula.audit.model.result import Result, Verdict
 from jaula.audit.reports.report import check_info
 from jaula.audit.watch import HOST, Budget, KernelReports, next_interval
+from jaula.cgroups.protocol import CgroupDriver
 from jaula.cli.client.client import Client
 from jaula.cli.commands.verify import POLICY, Documents, container_rows
 from jaula.cli.errors import CliError
 from jaula.cli.observer.samples import FIELDS, Samples
-from jaula.errors import JaulaError
+from jaula.errors import JaulaError, Unsupported
 
 INTERVAL = 1.0  # seconds between two samples
 IDLE_INTERVAL = 10.0  # without a viewer
@@ -120,14 +122,20 @@ def differences(
 class Observer:
     """Verifies and samples the containers of one engine."""
 
-    def __init__(self, address: str, emit: Callable[[Document], None], input_fd: int) -> None:
-        """``input_fd`` has the requests, and does not block."""
+    def __init__(
+        self,
+        address: str,
+        emit: Callable[[Document], None],
+        input_fd: int,
+        driver: CgroupDriver | None,
+    ) -> None:
+        """``input_fd`` has the requests, and does not block; ``driver`` is that of the host."""
         self._client = Client(address)
         self._emit = emit
         self._input_fd = input_fd
         self._rest = b""  # of an incomplete line
         self._containers: dict[str, Observed] = {}
-        self._samples = Samples()
+        self._samples = Samples(driver)
         self._snapshot: HostSnapshot | None = None
         self._read_at = 0.0  # when the snapshot was made, monotonic
         self._budget = Budget(time.monotonic(), SHARE, 2.0)
@@ -430,6 +438,14 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def _cgroup_driver() -> CgroupDriver | None:
+    """Return the driver of the host; None without a cgroup hierarchy."""
+    try:
+        return cgroups.detect()
+    except Unsupported:
+        return None
+
+
 def main(address: str) -> int:
     """Observe the engine at an address until standard input ends."""
     os.nice(_NICE)
@@ -443,7 +459,7 @@ def main(address: str) -> int:
 
     os.set_blocking(sys.stdin.fileno(), False)
     try:
-        Observer(address, emit, sys.stdin.fileno()).run()
+        Observer(address, emit, sys.stdin.fileno(), _cgroup_driver()).run()
     except BrokenPipeError:
         return 0  # the engine has ended
     return 0

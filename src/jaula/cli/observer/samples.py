@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaula import cgroups
 from jaula.audit.model.host_process import parse_cgroups
 from jaula.cgroups.protocol import CgroupDriver
 from jaula.cgroups.v2 import pressure
 from jaula.engine.containers.stats import interface_counters
-from jaula.errors import JaulaError, NotFound, Unsupported
+from jaula.errors import JaulaError, NotFound
 
 FIELDS = (
     "cpu",  # percent of one CPU
@@ -175,12 +174,10 @@ def read_pressure(directory: str) -> tuple[float, float, float]:
 class Samples:
     """The samplers of all running containers, by container id."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: CgroupDriver | None) -> None:
+        """Take samples from the cgroups of ``driver``; without one no container has a sample."""
         self._containers: dict[str, ContainerSampler] = {}
-        try:
-            self._driver: CgroupDriver | None = cgroups.detect()
-        except Unsupported:
-            self._driver = None
+        self._driver = driver
         self._cpus = os.cpu_count() or 1
         self._memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 

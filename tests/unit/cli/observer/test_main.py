@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -72,61 +73,59 @@ def test_the_page_draws_the_layers_of_the_report_in_its_order() -> None:
     assert re.findall(r"'(\w+)'", listed) == [layer for layer, _, _ in svg.LAYERS]
 
 
+Made = tuple[Observer, BinaryIO, list[dict[str, Any]]]
+
+
 @pytest.fixture
-def observer(tmp_path: Path) -> tuple[Observer, int, list[dict[str, Any]]]:
+def observer(tmp_path: Path) -> Iterator[Made]:
+    """Yield an observer without an engine, its input, and the documents that it writes."""
     read_fd, write_fd = os.pipe()
     os.set_blocking(read_fd, False)
     emitted: list[dict[str, Any]] = []
-    return Observer(f"unix://{tmp_path}/none.sock", emitted.append, read_fd), write_fd, emitted
+    with open(read_fd), open(write_fd, "wb", buffering=0) as requests:
+        made = Observer(f"unix://{tmp_path}/none.sock", emitted.append, read_fd, None)
+        yield made, requests, emitted
 
 
-def test_requests_may_arrive_in_pieces(
-    observer: tuple[Observer, int, list[dict[str, Any]]],
-) -> None:
-    made, write_fd, emitted = observer
+def test_requests_may_arrive_in_pieces(observer: Made) -> None:
+    made, requests, emitted = observer
     line = json.dumps({"Request": 7, "Method": "history", "Containers": [], "Fields": [],
                        "Points": 3}).encode() + b"\n"  # fmt: skip
     for byte in line[:-1]:
-        os.write(write_fd, bytes((byte,)))
+        requests.write(bytes((byte,)))
         assert made._answer() is False
         assert not emitted
-    os.write(write_fd, line[-1:])
+    requests.write(line[-1:])
     made._answer()
     assert emitted[0]["Reply"] == 7
     assert emitted[0]["Document"]["Containers"] == {}
 
 
-def test_an_unknown_method_and_an_engine_that_is_away_are_errors(
-    observer: tuple[Observer, int, list[dict[str, Any]]],
-) -> None:
-    made, write_fd, emitted = observer
+def test_an_unknown_method_and_an_engine_that_is_away_are_errors(observer: Made) -> None:
+    made, requests, emitted = observer
     for number, method in enumerate(("none", "verify")):
         request = {"Request": number, "Method": method, "Container": "x"}
-        os.write(write_fd, json.dumps(request).encode() + b"\n")
+        requests.write(json.dumps(request).encode() + b"\n")
     made._answer()
     assert [each["Reply"] for each in emitted] == [0, 1]
     assert all(each["Error"] for each in emitted)
 
 
-def test_an_event_of_the_engine_asks_for_a_new_list(
-    observer: tuple[Observer, int, list[dict[str, Any]]],
-) -> None:
-    made, write_fd, _ = observer
-    os.write(write_fd, b'{"Event": "unknown"}\n')
+def test_an_event_of_the_engine_asks_for_a_new_list(observer: Made) -> None:
+    made, requests, _ = observer
+    requests.write(b'{"Event": "unknown"}\n')
     assert made._answer() is True
 
 
-def test_the_end_of_the_input_ends_the_observer(
-    observer: tuple[Observer, int, list[dict[str, Any]]],
-) -> None:
-    made, write_fd, _ = observer
-    os.close(write_fd)
+def test_the_end_of_the_input_ends_the_observer(observer: Made) -> None:
+    made, requests, _ = observer
+    requests.close()
     made._answer()
     assert made._ended
 
 
 def test_the_process_tree_is_read_once_a_second(
-    observer: tuple[Observer, int, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+    observer: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, *_ = observer
     readings: list[int] = []

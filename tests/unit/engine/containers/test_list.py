@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -170,8 +171,10 @@ def test_an_interface_keeps_a_name_that_python_would_split(name: str) -> None:
     assert list(parse_net_dev(f"h\nh\n{name:>6}: {row}\n  eth0: {row}\n")) == [name, "eth0"]
 
 
-def test_a_container_is_found_by_id_name_and_id_prefix(tmp_path: Path) -> None:
-    registry = ContainerStore(Database(tmp_path / "db"))
+def test_a_container_is_found_by_id_name_and_id_prefix(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
+    registry = ContainerStore(open_database(tmp_path / "db"))
     for number, key in ((1, "ab1" + "0" * 61), (2, "ab2" + "0" * 61)):
         made = record(number, id=key)
         registry.reserve(made.name, key)
@@ -187,8 +190,10 @@ def test_a_container_is_found_by_id_name_and_id_prefix(tmp_path: Path) -> None:
             registry.find(ref)
 
 
-def test_a_name_belongs_to_one_container_until_its_release(tmp_path: Path) -> None:
-    registry = ContainerStore(Database(tmp_path / "db"))
+def test_a_name_belongs_to_one_container_until_its_release(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
+    registry = ContainerStore(open_database(tmp_path / "db"))
     registry.reserve("web", "1")
     with pytest.raises(Conflict, match='"/web" is already in use by container "1"'):
         registry.reserve("web", "2")

@@ -112,11 +112,11 @@ def test_each_part_of_a_request_is_decided() -> None:
 
 @pytest.mark.parametrize("host", [{}, EVERYTHING], ids=["default", "everything"])
 def test_the_value_comes_back_from_the_database_as_it_was(
-    tmp_path: Path, host: dict[str, Any]
+    tmp_path: Path, host: dict[str, Any], open_database: Callable[[Path], Database]
 ) -> None:
     request = body(**host)
     written = record(request, resolved_request=resolve(request))
-    database = Database(tmp_path / "db")
+    database = open_database(tmp_path / "db")
     database.put("containers", written.id, written)
     read = database.get("containers", written.id, ContainerRecord)
     assert read == written
@@ -172,29 +172,35 @@ def old_database(path: Path, **host: Any) -> None:
     raw.close()
 
 
-def test_an_old_record_is_resolved_when_it_is_loaded_and_written_at_once(tmp_path: Path) -> None:
+def test_an_old_record_is_resolved_when_it_is_loaded_and_written_at_once(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
     old_database(tmp_path / "db", **EVERYTHING)
-    registry = ContainerStore(Database(tmp_path / "db"))
+    registry = ContainerStore(open_database(tmp_path / "db"))
     registry.load(resolve)
     assert registry.find("web").record.resolved == resolve(body(**EVERYTHING))
-    again = ContainerStore(Database(tmp_path / "db"))
+    again = ContainerStore(open_database(tmp_path / "db"))
     again.load(never)
     assert again.find("web").record == registry.find("web").record
 
 
-def test_an_old_step_of_a_build_is_resolved_too(tmp_path: Path) -> None:
+def test_an_old_step_of_a_build_is_resolved_too(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
     request = body()
-    Database(tmp_path / "db").put("containers", "c", record(request, build="b"))
-    registry = ContainerStore(Database(tmp_path / "db"))
+    open_database(tmp_path / "db").put("containers", "c", record(request, build="b"))
+    registry = ContainerStore(open_database(tmp_path / "db"))
     registry.load(resolve)
     assert [step.record.resolved for step in registry.steps()] == [resolve(request)]
 
 
-def test_an_old_record_that_cannot_be_resolved_is_reported_and_left(tmp_path: Path) -> None:
+def test_an_old_record_that_cannot_be_resolved_is_reported_and_left(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
     old_database(tmp_path / "db", PidMode="of an engine of the future")
     with pytest.raises(CorruptState, match="request of container web cannot be resolved"):
-        ContainerStore(Database(tmp_path / "db")).load(resolve)
-    found = Database(tmp_path / "db").get("containers", "c" * 64, ContainerRecord)
+        ContainerStore(open_database(tmp_path / "db")).load(resolve)
+    found = open_database(tmp_path / "db").get("containers", "c" * 64, ContainerRecord)
     assert found is not None
     assert found.resolved_request is None
 
@@ -214,11 +220,12 @@ def never(request: ContainerCreate) -> ResolvedRequest:
 class Machine:
     """An engine's services without a kernel: create and start run, nothing is executed."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, open_database: Callable[[Path], Database]) -> None:
         self.base = base
+        self._open_database = open_database
         self.started: list[StartRequest] = []
         self.config = EngineConfig(paths=Paths(root=base / "root", run=base / "run"))
-        self.registry = ContainerStore(Database(base / "db"))
+        self.registry = ContainerStore(open_database(base / "db"))
         self.services: Any = SimpleNamespace(
             config=self.config,
             host=HostFacts(kernel="6.12.0", landlock=7),
@@ -270,7 +277,7 @@ class Machine:
 
     def restarted(self) -> Machine:
         """The next engine, with what is in the database."""
-        after = Machine(self.base)
+        after = Machine(self.base, self._open_database)
         after.registry.load(never)
         return after
 
@@ -284,8 +291,8 @@ async def nothing_later(*_: object) -> None:
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path, open_database: Callable[[Path], Database]) -> Machine:
+    return Machine(tmp_path, open_database)
 
 
 @pytest.fixture

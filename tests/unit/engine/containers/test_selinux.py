@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -23,8 +24,8 @@ from jaula.state.records import ContainerRecord, MountRecord
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> ContainerStore:
-    return ContainerStore(Database(tmp_path / "jaula.db"))
+def registry(tmp_path: Path, open_database: Callable[[Path], Database]) -> ContainerStore:
+    return ContainerStore(open_database(tmp_path / "jaula.db"))
 
 
 @pytest.fixture
@@ -65,8 +66,10 @@ def test_a_requested_level_is_not_allocated_again(registry: ContainerStore) -> N
 
 
 @pytest.mark.usefixtures("few")
-def test_levels_are_kept_over_a_restart_and_freed_with_the_container(tmp_path: Path) -> None:
-    database = Database(tmp_path / "jaula.db")
+def test_levels_are_kept_over_a_restart_and_freed_with_the_container(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
+    database = open_database(tmp_path / "jaula.db")
     before = ContainerStore(database)
     levels = [before.take_level(str(n)) for n in range(6)]
     for number, level in enumerate(levels):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -52,8 +53,8 @@ class Outgoing:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    return Database(tmp_path / "db")
+def database(tmp_path: Path, open_database: Callable[[Path], Database]) -> Database:
+    return open_database(tmp_path / "db")
 
 
 def make_group(database: Database, *names: str) -> Group:

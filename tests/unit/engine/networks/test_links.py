@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -54,8 +55,10 @@ def test_a_link_without_a_name_is_refused(text: str) -> None:
         links.parse(text)
 
 
-def test_a_link_is_removed_from_the_body_and_the_resolved_request(tmp_path: Path) -> None:
-    registry = ContainerStore(Database(tmp_path / "db"))
+def test_a_link_is_removed_from_the_body_and_the_resolved_request(
+    tmp_path: Path, open_database: Callable[[Path], Database]
+) -> None:
+    registry = ContainerStore(open_database(tmp_path / "db"))
     made = record(links=("store:db", "/store:/web/db2", "db", "other"))
     registry.reserve(made.name, made.id)
     container = Container(made)
