@@ -252,6 +252,8 @@ async function begin() {
   } catch (error) {
     first.error = error;
   }
+  const found = find(current().path);
+  if (found) load(found.entry.load).catch(() => {}); // while the session is read; Page shows errors
   try {
     const document_ = await readSession();
     if (document_.csrf) {

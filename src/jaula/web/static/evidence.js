@@ -15,7 +15,7 @@ function refused(layer, refusals) {
 }
 
 /** The layers as boxes within each other, with the program at the centre. */
-function Boxes({ id, layers, name, chosen, base, refusals }) {
+export function Boxes({ id, layers, name, chosen, base, refusals }) {
   let inner = html`<div class="program"><span>${name}</span></div>`;
   for (const layer of [...layers].reverse()) {
     const bad = layer.Fails + layer.Unknown + layer.Relaxed;
@@ -24,7 +24,7 @@ function Boxes({ id, layers, name, chosen, base, refusals }) {
     inner = html`<div class="box ${layer.Verdict} ${chosen === layer.Layer ? 'chosen' : ''}">
       <a class="band" href=${`#/${base}?c=${id.slice(0, 12)}&layer=${layer.Layer}`} aria-current=${chosen === layer.Layer ? 'true' : null}>
         <strong>${layer.Layer}</strong> <span class="what">${t(`layer.${layer.Layer}`)}</span>
-        <span class="held">${words}${refused(each.Layer, refusals)}</span></a>${inner}</div>`;
+        <span class="held">${words}${refused(layer.Layer, refusals)}</span></a>${inner}</div>`;
   }
   return html`<div class="boxes">${inner}</div>`;
 }

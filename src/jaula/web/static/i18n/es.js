@@ -26,7 +26,7 @@ export default {
   'nav.networks': 'Redes',
   'nav.volumes': 'Volúmenes',
   'nav.secrets': 'Secretos',
-  'login.how': 'Inicia sesión desde una terminal de este host. El enlace sirve una vez, durante un minuto, y para el usuario que lo pide.',
+  'login.how': 'Inicia sesión desde una terminal de este anfitrión. El enlace sirve una vez, durante un minuto, y para el usuario que lo pide.',
   'login.certificate': 'Entrar con el certificado',
   'login.oidc': 'Entrar con {name}',
   'login.out': 'Cerrar sesión',

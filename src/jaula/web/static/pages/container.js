@@ -141,7 +141,7 @@ const words = {
     'container.layer.proc': 'Rutas del núcleo ocultas',
     'container.layer.root': 'Sistema de archivos raíz',
     'container.own': 'propio',
-    'container.hosts': 'del host',
+    'container.hosts': 'del anfitrión',
     'container.defaultCaps': 'las de fábrica',
     'container.dropped': 'sin {list}',
     'container.added': 'más {list}',
