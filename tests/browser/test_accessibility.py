@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,10 @@ def shown(engine: PrivateEngine, view: WebView, busybox: str) -> Iterator[tuple[
     """Return the view of an engine with containers of each kind, and the id of one."""
     flags = ("-m", "64m", "--cap-add", "NET_ADMIN", "-p", "127.0.0.1::80", "--label",
              "com.docker.compose.project=shop")  # fmt: skip
-    with (
-        containers.running(engine, busybox, flags=flags) as name,
-        containers.running(engine, busybox),
-    ):
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(containers.running(engine, busybox, flags=flags))
+        for _ in range(8):  # the matrix of reach is wider than a phone
+            stack.enter_context(containers.running(engine, busybox))
         yield view, containers.inspect(engine, name)["Id"][:12]
 
 

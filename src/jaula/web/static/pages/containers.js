@@ -139,7 +139,7 @@ function View() {
 
   const columns = [
     {key: 'name', title: t('containers.name'), sort: row => row.name, render: row => html`<span class="row name-cell"><${Cell} size=${24} layers=${['edge', 'edge']} core=${CORE[row.state] || 'off'} /><span><a class="name" href=${`#/containers/${row.id}`}>${row.name}</a><br /><${Id} value=${row.id} /></span></span>`},
-    {key: 'image', title: t('containers.image'), sort: row => row.image, render: row => row.image, hide: 'phone'},
+    {key: 'image', title: t('containers.image'), sort: row => row.image, render: row => html`<span class="image-name">${row.image}</span>`, hide: 'phone'},
     {key: 'state', title: t('containers.state'), sort: row => row.state, render: row => html`<${StateBadge} state=${row.state} /><br /><span class="small faint">${statusText(row.status)}</span>`},
     {key: 'ports', title: t('containers.ports'), hide: 'phone', render: row => row.ports.map(port => html`<${Badge}>${port}<//> `)},
     {key: 'project', title: t('containers.project'), hide: 'phone', sort: row => row.project, render: row => row.project && html`<a href="#/projects"><${Badge}>${row.project}<//></a>`},

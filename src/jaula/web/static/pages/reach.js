@@ -111,12 +111,13 @@ function Lines({ root, chosen, answers }) {
 
 function Rows({ title, rows }) {
   const reached = rows.filter(([, answer]) => answer.can !== 'no');
-  const closed = rows.length - reached.length;
+  const closed = rows.filter(([, answer]) => answer.can === 'no');
+  const reasons = [...new Set(closed.map(([, answer]) => t(answer.why)))];
   return html`<section class="reach-rows"><h3>${title}</h3><table aria-label=${title}>
     <thead><tr><th scope="col">${t('reach.party')}</th><th scope="col">${t('reach.answer')}</th><th scope="col">${t('reach.why')}</th></tr></thead>
     <tbody>${reached.map(([party, answer]) => html`<tr key=${partyId(party)}><th scope="row">${partyName(party)}</th>
       <td><${Answer} answer=${answer} /></td><td>${t(answer.why)}${answer.ports.length ? html`: <span class="mono">${answer.ports.map(portText).join(', ')}</span>` : null}</td></tr>`)}
-      ${closed ? html`<tr class="soft"><th scope="row">${closed}</th><td><${Answer} answer=${{ can: 'no' }} /></td><td>${t('reach.other')}</td></tr>` : null}</tbody></table></section>`;
+      ${closed.length ? html`<tr class="soft"><th scope="row">${t('reach.others', { count: closed.length })}</th><td><${Answer} answer=${{ can: 'no' }} /></td><td>${reasons.join('; ')}</td></tr>` : null}</tbody></table></section>`;
 }
 
 /** A matrix of reach, one row for each party that connects. */
