@@ -282,8 +282,12 @@ class Replay:
             time.sleep(0.05)
 
     def _in_namespace(self) -> tuple[str, ...]:
-        assert self._engine.process is not None
-        return ("nsenter", f"--net=/proc/{self._engine.process.pid}/ns/net")
+        """Return a prefix that enters the engine's network namespace.
+
+        It is not taken from /proc/PID: the engine's first thread enters namespaces of containers.
+        """
+        netns = self._engine.netns
+        return ("nsenter", f"--net=/run/netns/{netns}") if netns else ()
 
     def run(self, block: Block) -> Iterator[str]:
         """Run a block; yield what differs from the document."""
