@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typing_extensions
 
 from jaula.oci import cloned_binary, entry
 
@@ -75,6 +77,8 @@ def test_other_commands_are_not_executed_again(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(cloned_binary, "ensure", refuse)
     monkeypatch.setattr("jaula.oci.main.main", lambda: None)
+    monkeypatch.setattr("gc.disable", lambda: None)  # of this process of tests
+    monkeypatch.setitem(sys.modules, "typing_extensions", typing_extensions)
     for words in (["state", "name"], ["--root", "/r", "delete", "--force", "name"], []):
         monkeypatch.setattr("sys.argv", ["jaula-runtime", *words])
         entry.start(lambda argv: None)
