@@ -6,6 +6,8 @@ prints tracebacks after the last test.
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 
@@ -16,3 +18,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         print(f"\n{report.when} {report.outcome} ({report.duration:.0f} s): {name}", flush=True)
     if report.failed:
         print(report.longreprtext, flush=True)
+        words = ("journalctl", "--no-pager", "-n", "60", "-o", "short-monotonic")
+        print(subprocess.run(words, capture_output=True, text=True, check=False).stdout, flush=True)
