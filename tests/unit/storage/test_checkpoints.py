@@ -195,6 +195,12 @@ def test_a_bad_name_is_refused(store: CheckpointStore, name: str) -> None:
         store.begin(FACTS.container, name)
 
 
+def test_a_name_of_one_character_is_refused_with_the_reason(store: CheckpointStore) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        store.begin(FACTS.container, "a")
+    assert caught.value.hint == "a name has two characters or more"
+
+
 def test_a_name_is_used_once(store: CheckpointStore, made: Path) -> None:
     with pytest.raises(InvalidRequest, match="checkpoint with name one already exists"):
         store.begin(FACTS.container, "one")

@@ -202,7 +202,8 @@ def _print_started(name: str, baseline: Baseline | None, monitor: Any) -> None:
     missing = observed_kinds(EBPF_NAME) - (known & observed_kinds(monitor.mechanism))
     text = f"jaula: comparing {name} with {reference} by {monitor.mechanism}; ^C ends it"
     if missing:
-        text += f"\njaula: not compared: {', '.join(sorted(missing))}"
+        needs = " without --baseline FILE" if baseline is None else ""
+        text += f"\njaula: not compared{needs}: {', '.join(sorted(missing))}"
     if monitor.unmarked:
         text += "\njaula: files of these mounts are compared by path only: " + ", ".join(
             printable(target) for target in sorted(monitor.unmarked)

@@ -12,7 +12,7 @@ import time
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.containers import migrate
-from jaula.cli.errors import CliError
+from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 from jaula.cli.output.table import aligned
 from jaula.spec.units import bytes_size
@@ -150,7 +150,7 @@ class Evacuation:
             try:
                 self._set(unit, FITS, self._refusals(unit))
             except CliError as error:
-                self._set(unit, STAYS, dict.fromkeys(unit.names, str(error)))
+                self._set(unit, STAYS, dict.fromkeys(unit.names, _reason(error)))
 
     def _refusals(self, unit: Unit) -> dict[str, str]:
         """Return the reason for each container that cannot move."""
@@ -192,8 +192,8 @@ class Evacuation:
                 return
             results = migrate.follow(self._documents(unit), lambda text: None)
         except CliError as error:
-            self._set(unit, STAYS, dict.fromkeys(unit.names, str(error)))
-            self._say(f"{title}: cannot move: {error}")
+            self._set(unit, STAYS, dict.fromkeys(unit.names, _reason(error)))
+            self._say(f"{title}: cannot move: {_reason(error)}")
             return
         self._set(unit, MOVED, {})
         for result in results:
@@ -229,6 +229,11 @@ class Evacuation:
     def _say(self, text: str) -> None:
         if not self._quiet:
             print(text, file=sys.stderr, flush=True)
+
+
+def _reason(error: CliError) -> str:
+    """Return the text of an error without Docker's words before an answer of the engine. Pure."""
+    return error.reason if isinstance(error, EngineError) else error.message
 
 
 def stop_rest(rows: Iterable[Row]) -> None:

@@ -139,7 +139,7 @@ class RegistryService:
         cancel, client = Cancellation(), self.client
 
         def work(emit: Callable[[Document], None]) -> None:
-            with _HubHint(reference):
+            with _HubHint(reference, push=True):
                 request = PushRequest(
                     client, reference, credentials, emit, cancel, quota, unchanged, compression
                 )
@@ -161,7 +161,7 @@ class RegistryService:
         cancel, client = Cancellation(), self.client
 
         def work(emit: Callable[[Document], None]) -> None:
-            with _HubHint(reference):
+            with _HubHint(reference, push=True):
                 push_image(PushRequest(client, reference, credentials, emit, cancel, quota), image)
 
         async for message in produce(work, abandon=cancel.cancel):
@@ -285,8 +285,9 @@ def credentials_for(auth: RegistryAuth | None, domain: str) -> Credentials:
 class _HubHint:
     """A context that adds a hint to the error of an unreachable Docker Hub."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, *, push: bool = False) -> None:
         self._reference = reference
+        self._push = push
 
     def __enter__(self) -> None:
         return
@@ -296,6 +297,12 @@ class _HubHint:
 
         if isinstance(error, Unreachable) and self._reference.domain == DEFAULT_DOMAIN:
             base = self._reference.path.rpartition("/")[2]
+            if self._push:
+                error.hint = (
+                    "a name without a registry is one of Docker Hub; for another one:"
+                    f" 'jaula tag {self._reference} REGISTRY/{base}', and push that name"
+                )
+                return
             recipe = base if base in ("busybox", "debian", "ubuntu") else "busybox"
             error.hint = (
                 "load an archive with 'jaula load -i FILE', or build an image from the package"

@@ -257,7 +257,8 @@ def check_name(name: str) -> str:
     plain = name.removeprefix("/")
     if not _NAME.fullmatch(plain) or len(plain) > 255:
         raise InvalidRequest(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+            hint="a name has two characters or more" if len(plain) == 1 else None,
         )
     return plain
 

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from jaula.cli.containers.evacuate import MOVED, STAYS, Row, Unit, document, plan, table
+import pytest
+
+from jaula.cli.containers.evacuate import (
+    MOVED,
+    STAYS,
+    Evacuation,
+    Row,
+    Unit,
+    document,
+    plan,
+    table,
+)
+from jaula.cli.errors import EngineError
 
 
 def container(
@@ -94,3 +107,16 @@ def test_the_report_has_a_row_for_each_container() -> None:
     assert report["Target"] == "tcp://b:2376"
     assert [each["Result"] for each in report["Containers"]] == ["moved", "cannot-move"]
     assert report["Containers"][0]["Container"] == "c0ffee"
+
+
+def test_the_reason_of_a_refusal_is_the_text_of_the_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> Iterable[dict[str, Any]]:
+        raise EngineError(409, "this engine has no certificate")
+
+    monkeypatch.setattr(Evacuation, "_documents", refuse)
+    units = [Unit([container("a")])]
+    evacuation = Evacuation("tcp://b:1", units, end_execs=False, pre_copy=0, quiet=True)
+    evacuation.check()
+    assert evacuation.rows["a"].reason == "this engine has no certificate"

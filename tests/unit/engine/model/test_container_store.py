@@ -29,6 +29,12 @@ def test_a_bad_name_is_refused_with_the_grammar(name: str) -> None:
         check_name(name)
 
 
+def test_a_name_of_one_character_is_refused_with_the_reason() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_name("a")
+    assert caught.value.hint == "a name has two characters or more"
+
+
 def test_random_names_follow_the_grammar_and_differ() -> None:
     made = {random_name(()) for _ in range(100)}
     assert len(made) > 80

@@ -115,6 +115,11 @@ def test_a_wrong_checksum_is_refused() -> None:
         entries(bytes(data))
 
 
+def test_a_text_file_is_refused_as_no_archive() -> None:
+    with pytest.raises(InvalidRequest, match="not a tar archive"):
+        entries(b"root:x:0:0:root:/root:/bin/bash\n" * 40)
+
+
 def test_a_signed_checksum_is_accepted() -> None:
     data = bytearray(archive(member("a"), format=tarfile.USTAR_FORMAT))
     data[0:1] = b"\xff"
