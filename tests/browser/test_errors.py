@@ -32,7 +32,7 @@ def guarded(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iter
         engine.request("POST", "/containers/create?name=of-root", body)
         engine.request("POST", "/containers/of-root/start")
         engine.request("POST", "/volumes/create", {"Name": "of-root"})
-        engine.request("POST", "/networks/create", {"Name": "of-root"})
+        engine.request("POST", "/networks/create", {"Name": "net-of-root"})
         with web_view(engine) as view:
             yield view
 
@@ -122,7 +122,7 @@ REFUSED: list[tuple[str, Callable[[Page], None]]] = [
     ("/images", pull),
     ("/images", lambda page: (menu(page, "busybox", "Remove"), confirmed(page))[0]),
     ("/networks", lambda page: create(page, "New network", name="own")),
-    ("/networks", lambda page: (menu(page, "of-root", "Remove"), confirmed(page))[0]),
+    ("/networks", lambda page: (menu(page, "net-of-root", "Remove"), confirmed(page))[0]),
     ("/volumes", lambda page: create(page, "New volume", name="own")),
     ("/secrets", lambda page: create(page, "New secret", name="own", data="x")),
     ("/records", record),
@@ -144,7 +144,7 @@ def test_an_action_without_the_right_says_who_lacks_it(
 
 BAD: list[tuple[str, Callable[[Page], None], str]] = [
     ("/networks", lambda page: create(page, "New network", name="n", subnet="x"), "x"),
-    ("/networks", lambda page: create(page, "New network", name="of-root"), "already exists"),
+    ("/networks", lambda page: create(page, "New network", name="net-of-root"), "already exists"),
     ("/volumes", lambda page: create(page, "New volume", name="a/b"), "a/b"),
     ("/secrets", lambda page: create(page, "New secret", name="a b", data="x"), "a b"),
     ("/images", pull, "127.0.0.1:9"),

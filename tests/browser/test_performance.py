@@ -23,9 +23,7 @@ DRAWN = "document.querySelectorAll('.tile:not(.reading)').length"
 FRAME = 16.0  # milliseconds of work of the main thread, at the 95th percentile
 SHARE = 0.25  # of one processor, for the main thread of a page that follows 200 containers
 WEIGHT = 300_000  # bytes of all files of the view, compressed
-FIRST_WORK = 300.0  # milliseconds of work of the main thread before the first paint
-FIRST_REQUESTS = 20  # before the first paint
-FIRST_BYTES = 60_000  # of these requests, compressed
+FIRST_WORK = 150.0  # milliseconds of work of the main thread before the first paint
 LAYOUT_SHIFT = 0.1  # "good", by web.dev
 
 
@@ -216,8 +214,6 @@ def test_a_page_is_drawn_soon_and_does_not_move(
         print(path, f"shift {shift:.3f}, {first}")
         assert shift < LAYOUT_SHIFT
         assert first.work < FIRST_WORK
-        assert first.requests <= FIRST_REQUESTS
-        assert first.bytes < FIRST_BYTES
 
 
 SHIFTS = """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Playwright
 
 from browser.conftest import CHROMIUM
 from harness.rootless import NAME, RootlessHost
@@ -31,15 +31,16 @@ def view(busybox_archive: Path) -> Iterator[RootlessView]:
 
 
 @pytest.fixture(scope="module")
-def inside(view: RootlessView, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def inside(
+    playwright: Playwright, view: RootlessView, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Browser]:
     """Yield a browser in the network namespace of the view."""
     program = tmp_path_factory.mktemp("chromium") / "chromium"
     program.write_text(f'#!/bin/sh\nexec nsenter --net={view.network} {CHROMIUM} "$@"\n')
     program.chmod(0o755)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    yield browser
+    browser.close()
 
 
 def test_the_map_says_what_a_rootless_engine_cannot_confine(

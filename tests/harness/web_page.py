@@ -163,26 +163,24 @@ def _percentile(values: Sequence[float], part: float) -> float:
 
 
 class FirstPaint(NamedTuple):
-    """The work before the first contentful paint of a page, which a busy machine does not change.
+    """The first contentful paint of a page.
 
-    ``work`` is processor time of the main thread in milliseconds. ``requests`` and ``bytes`` are
-    those of the files and documents that had arrived. ``time`` is the time of the paint in
-    milliseconds, for the report.
+    ``work`` is the processor time of the main thread before it, in milliseconds: a busy machine
+    does not change it much. ``time`` is the time of the paint in milliseconds, for the report.
     """
 
     work: float
-    requests: int
-    bytes: int
     time: float
 
 
 def first_paint(browser: Browser, page: Page) -> FirstPaint:
     """Load a page again and measure the work before its first contentful paint."""
-    categories = ["loading", "devtools.timeline", "disabled-by-default-devtools.timeline"]
+    categories = ["loading", "blink.user_timing", "devtools.timeline"]
+    categories += ["disabled-by-default-devtools.timeline"]
     browser.start_tracing(page=page, categories=categories)
     page.reload()
     page.wait_for_selector("main h1")
-    found = page.evaluate(_LOADED)
+    time = page.evaluate(_PAINT)
     events = json.loads(browser.stop_tracing())["traceEvents"]
     (paint,) = [event for event in events if event["name"] == "firstContentfulPaint"]
     thread = paint["pid"], paint["tid"]
@@ -199,22 +197,14 @@ def first_paint(browser: Browser, page: Page) -> FirstPaint:
         and event["name"] == "RunTask"
         and begin <= event["ts"] <= paint["ts"]
     )
-    loaded = [each for each in found["resources"] if each["end"] <= found["paint"]]
-    return FirstPaint(
-        round(work / 1000, 1),
-        len(loaded),
-        sum(each["size"] for each in loaded),
-        round(found["paint"]),
-    )
+    return FirstPaint(round(work / 1000, 1), round(time))
 
 
-_LOADED = """
+_PAINT = """
 async () => {
   const paint = () => performance.getEntriesByName('first-contentful-paint')[0]?.startTime;
   while (paint() === undefined) await new Promise(requestAnimationFrame);
-  const entries = ['navigation', 'resource'].flatMap(type => performance.getEntriesByType(type));
-  return {paint: paint(), resources: entries.map(entry => ({
-    end: entry.responseEnd, size: entry.encodedBodySize}))};
+  return paint();
 }
 """
 

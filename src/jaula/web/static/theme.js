@@ -11,9 +11,10 @@
   const RELOADS = 3;
   const WAIT = 500; // ms
   addEventListener('error', ({target}) => {
-    const needed = target instanceof HTMLScriptElement || (target instanceof HTMLLinkElement && target.rel === 'stylesheet');
+    // The shell can be drawn before the error of its style sheet is reported.
+    const needed = target instanceof HTMLScriptElement ? !document.querySelector('.shell, .login') : target.matches?.('link[href="/static/style.css"]');
     const reloads = Number(sessionStorage.getItem('jaula.reloads'));
-    if (!needed || document.querySelector('.shell, .login') || reloads >= RELOADS) return;
+    if (!needed || reloads >= RELOADS) return;
     sessionStorage.setItem('jaula.reloads', String(reloads + 1));
     setTimeout(() => location.reload(), WAIT);
   }, true);
