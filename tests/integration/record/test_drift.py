@@ -16,7 +16,6 @@ import pytest
 
 from harness import containers
 from harness.engine import PROJECT, SLOW, PrivateEngine
-from jaula.kernel.poll import readable
 
 SECONDS = 30.0 * SLOW
 
@@ -32,8 +31,8 @@ class Drift:
             env=engine.environment(),
         )  # fmt: skip
         assert self.process.stderr is not None
-        ready = readable(SECONDS, self.process.stderr.fileno())
-        self.head = self.process.stderr.readline() if ready else "(no output)"
+        # The kernel verifies the eBPF programs for a second of processor time: no limit of its own.
+        self.head = self.process.stderr.readline()
         if "comparing" not in self.head:
             self.process.kill()  # its errors end only with it
             raise AssertionError(self.head + self.process.communicate()[1])

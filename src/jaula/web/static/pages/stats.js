@@ -239,7 +239,7 @@ function UsageRow({ entry }) {
   const of = (field) => values?.[F[field]] ?? 0;
   return html`<tr ref=${row}><th scope="row"><a href=${`#/stats?c=${entry.Id.slice(0, 12)}`}>${containerName(entry)}</a></th>
     <td><canvas class="curve" ref=${cpu} aria-hidden="true"></canvas><span class="mono">${values ? percent(of('cpu')) : '…'}</span>${of('throttled') > 0.5 ? html` <span class="word relaxed">${percent(of('throttled'))} ${t('stats.throttled')}</span>` : null}</td>
-    <td><canvas class="curve" ref=${memory} aria-hidden="true"></canvas><span class="mono">${values ? bytes(of('memory')) : '…'}${of('limit') ? html`<span class="soft"> / ${bytes(of('limit'))}</span>` : null}</span></td>
+    <td><canvas class="curve" ref=${memory} aria-hidden="true"></canvas><span class="mono"><span class="nowrap">${values ? bytes(of('memory')) : '…'}</span>${of('limit') ? html`<span class="soft"> / ${bytes(of('limit'))}</span>` : null}</span></td>
     <td class="mono">${of('pids')}${of('pids_limit') ? html`<span class="soft"> / ${of('pids_limit')}</span>` : null}</td>
     <td class="mono">↓ ${rate(of('received'))} <br />↑ ${rate(of('sent'))}</td>
     <td class="mono">${rate(of('read'))} <br />${rate(of('written'))}</td>

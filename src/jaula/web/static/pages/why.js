@@ -52,7 +52,7 @@ function WhyPage({ query }) {
   return html`<div class="why-page"><${PageHead} title=${t('why.title')} about=${t('why.lead')} />
     <form class="ask card" onSubmit=${ask}>
       <label class="field"><span>${t('why.container')}</span><select required value=${chosen?.Id ?? ''} onChange=${(event) => setRef(event.currentTarget.value)}>
-        <option value="">${t('why.choose')}</option>${containers.map((each) => html`<option value=${each.Id}>${containerName(each)} · ${each.State}</option>`)}</select></label>
+        <option value="">${t('why.choose')}</option>${containers.map((each) => html`<option value=${each.Id}>${containerName(each)} · ${t(`state.${each.State}`)}</option>`)}</select></label>
       ${chosen && !running ? null : html`<label class="field grow"><span>${t('why.command')}</span><input class="mono" required value=${command} spellcheck=${false} autocomplete="off"
         placeholder="ping -c 1 192.0.2.1" onInput=${(event) => setCommand(event.currentTarget.value)} /></label>
       <label class="field"><span>${t('why.user')}</span><input value=${user} size="8" autocomplete="off" spellcheck=${false} placeholder="root" onInput=${(event) => setUser(event.currentTarget.value)} /></label>`}
