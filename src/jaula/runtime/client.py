@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,9 +22,11 @@ import msgspec
 
 from jaula.errors import InvalidRequest, RuntimeFailure, Unavailable
 from jaula.kernel import process
-from jaula.runtime import protocol, seqpacket, zygote
-from jaula.runtime.interfaces import Interfaces
+from jaula.runtime import protocol, seqpacket
 from jaula.runtime.protocol import (
+    EXIT_NAME,
+    SHIM_COMM,
+    SOCKET_NAME,
     Answer,
     AttachRequest,
     AttachStream,
@@ -41,12 +44,12 @@ from jaula.runtime.protocol import (
     SpareInitRequest,
     StartRequest,
 )
-from jaula.runtime.shim import shim
-from jaula.runtime.shim.engine_connections import SOCKET_NAME, UCRED
 from jaula.spec.runtime import IDMapping, Process, Spec
 
 if TYPE_CHECKING:
     import asyncio
+
+    from jaula.runtime.interfaces import Interfaces
 
 OnEvent = Callable[[Event], None]
 _LOST = -1  # number of the answer to every request of a shim that is gone
@@ -55,6 +58,8 @@ _CHECK_INTERVAL = 1.0  # seconds between two checks of a silent shim
 _EXECS_SENT = 8  # requests of one shim, which creates one process after the other
 _SEND_INTERVAL = 0.005  # seconds between two attempts to send to a full socket
 _SILENT = "the zygote does not answer"
+_ZYGOTE = "jaula-zygote"  # in a message
+_ucred = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 def _set_ready(ready: asyncio.Future[None]) -> None:
@@ -65,7 +70,7 @@ def _set_ready(ready: asyncio.Future[None]) -> None:
 
 def remove_shim_files(run_dir: str) -> None:
     """Remove the exit record and the socket of an earlier shim, which a new one must not show."""
-    for name in (shim.EXIT_NAME, SOCKET_NAME):
+    for name in (EXIT_NAME, SOCKET_NAME):
         try:
             os.unlink(f"{run_dir}/{name}")
         except FileNotFoundError:
@@ -142,7 +147,7 @@ def is_shim(pid: int) -> bool:
     :raises FileNotFoundError: when there is no such process.
     """
     with open(f"/proc/{pid}/comm", "rb") as file:
-        return file.read() == f"{shim.COMM}\n".encode()
+        return file.read() == f"{SHIM_COMM}\n".encode()
 
 
 def kill_child(pid: int, parent: int) -> None:
@@ -493,6 +498,8 @@ class Runtime:
     ) -> Runtime:
         """Fork the zygote. Call this before anything starts a thread or imports asyncio.
 
+        The zygote imports its own modules, which the engine does not need.
+
         ``host_mounts`` is a descriptor of the host's mount namespace, if that is another one than
         this process's. It stays open as long as the process runs. ``spare_shims`` is the number of
         shims that the zygote forks ahead of requests. ``lay_out_memory`` prepares its memory for
@@ -502,7 +509,13 @@ class Runtime:
         pid = os.fork()
         if pid == 0:
             engine_end.close()
-            zygote.main(zygote_end, load_interfaces, spare_shims, lay_out_memory=lay_out_memory)
+
+            def run() -> None:
+                from jaula.runtime import zygote
+
+                zygote.main(zygote_end, load_interfaces, spare_shims, lay_out_memory=lay_out_memory)
+
+            process.run_and_exit(_ZYGOTE, run)
         zygote_end.close()
         return cls(engine_end, pid, host_mounts)
 
@@ -716,12 +729,12 @@ class Runtime:
         try:
             with seqpacket.SocketDir(run_dir) as directory:
                 sock.connect(f"{directory}/{SOCKET_NAME}")
-            peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size)
+            peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _ucred.size)
         except OSError:
             sock.close()
             return None
         handle = Shim(sock, on_event, asyncio.get_running_loop())
-        handle.shim_pid = UCRED.unpack(peer)[0]  # of the process that listens: unix(7)
+        handle.shim_pid = _ucred.unpack(peer)[0]  # of the process that listens: unix(7)
         return handle
 
     async def reconnect(self, run_dir: str, on_event: OnEvent) -> Shim | None:
@@ -747,7 +760,7 @@ class Runtime:
         directory is not on a tmpfs.
         """
         try:
-            with open(f"{run_dir}/{shim.EXIT_NAME}", "rb") as file:
+            with open(f"{run_dir}/{EXIT_NAME}", "rb") as file:
                 return protocol.decode_exit(file.read())
         except (FileNotFoundError, msgspec.DecodeError):
             return None

@@ -12,6 +12,10 @@ import msgspec
 from jaula.spec.rootfs import RootSource
 from jaula.spec.runtime import IDMapping, Process, Spec
 
+EXIT_NAME = "exit.json"  # the exit record, in the run directory of a container
+SOCKET_NAME = "shim.sock"
+SHIM_COMM = "jaula-shim"  # name of the processes of a shim, and of an init until it executes
+
 
 class AttachStream(msgspec.Struct, frozen=True):
     """The streams of one attached client; its socket travels with the message.

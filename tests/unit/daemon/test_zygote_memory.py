@@ -15,6 +15,8 @@ from jaula.cli.commands import daemon
 from jaula.daemon import main
 
 def launch(load_interfaces, **_):
+    from jaula.runtime import zygote  # as the forked process does
+
     load_interfaces()
     print(*sorted(name for name, module in sys.modules.items() if module is not None))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jaula.runtime.client import Runtime
-from jaula.runtime.protocol import ExitRecord
-from jaula.runtime.shim.shim import EXIT_NAME, write_exit_record
+from jaula.runtime.protocol import EXIT_NAME, ExitRecord
+from jaula.runtime.shim.shim import write_exit_record
 
 
 def test_what_the_shim_wrote_is_read(tmp_path: Path) -> None:

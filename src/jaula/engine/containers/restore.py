@@ -30,8 +30,7 @@ from jaula.engine.containers.start import cgroup_path, running_fields
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.networks import restore as network_restore
 from jaula.errors import JaulaError, NotFound, RuntimeFailure, Unavailable
-from jaula.runtime.protocol import Event, ExitRecord
-from jaula.runtime.shim.engine_connections import SOCKET_NAME
+from jaula.runtime.protocol import SOCKET_NAME, Event, ExitRecord
 from jaula.state.records import MigrationPhase, Status
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from jaula.errors import Conflict, InvalidRequest, NotFound, RuntimeFailure
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.kernel.namespace_threads import in_unshared_thread
-from jaula.runtime.create import id_maps, rootfs
+from jaula.runtime.create import id_maps
 from jaula.spec.annotations import path_below
 from jaula.spec.rootfs import OverlayRoot
 from jaula.spec.runtime import IDMapping
@@ -137,6 +137,8 @@ def with_rootfs(
         return in_unshared_thread(lambda: _stopped(services, record, work, write=write))
     root, ids = running.root, running.ids
     try:
+        from jaula.runtime.create import rootfs
+
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
             secret = frozenset(_device(root, path) for path in secret_mount.targets(record))
             return work(RootfsView(root, ids, _device(root, "/dev"), secret - {0}))

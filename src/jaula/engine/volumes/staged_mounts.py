@@ -22,7 +22,6 @@ from jaula.errors import InvalidRequest
 from jaula.kernel import mounts, paths
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
 from jaula.kernel.namespace_threads import in_unshared_thread
-from jaula.runtime.create import rootfs
 from jaula.spec.rootfs import OverlayRoot, RootSource
 
 if TYPE_CHECKING:
@@ -131,6 +130,8 @@ def mount_layers(
     """
     if isinstance(root, OverlayRoot) and root.upper is None and len(root.lowers) == 1:
         return map_tree(mounts.clone_tree(root.lowers[0]), user_fd, read_only=True)
+    from jaula.runtime.create import rootfs
+
     return in_unshared_thread(lambda: rootfs.mount_root(root, user_fd, owner, context=label))
 
 

@@ -12,7 +12,6 @@ import os
 import time
 
 from jaula.kernel.mountinfo import OWN
-from jaula.runtime.create.mount_plan import cgroup_mounts
 
 REMOVE_TIMEOUT = 1.0  # seconds for killed processes to exit
 
@@ -22,6 +21,8 @@ def cgroup_directories(path: str, mountinfo: str = OWN) -> list[str]:
 
     Source: proc_pid_mountinfo(5).
     """
+    from jaula.runtime.create.mount_plan import cgroup_mounts
+
     directories: list[str] = []
     for mount in cgroup_mounts(mountinfo):
         directory = f"{mount.target}/{path.strip('/')}"

@@ -25,8 +25,7 @@ from jaula.kernel import mounts, process
 from jaula.runtime import seqpacket
 from jaula.runtime.init.exec import ProcessConfig
 from jaula.runtime.init.step import SYSTEM_SLOTS, RootfsContext, Step
-
-COMM = "jaula-shim"  # name of the processes of a shim, and of an init until it executes
+from jaula.runtime.protocol import SHIM_COMM
 
 
 class SpareStart(msgspec.Struct, frozen=True):
@@ -85,5 +84,5 @@ def wait(sync_sock: _socket.socket) -> tuple[SpareStart, list[int]]:
     data, fds = seqpacket.receive(sync_sock)
     if not data:
         os._exit(0)
-    process.set_name(COMM)
+    process.set_name(SHIM_COMM)
     return decode(data), fds

@@ -17,10 +17,9 @@ import msgspec
 
 from jaula.errors import JaulaError
 from jaula.runtime import protocol, seqpacket
-from jaula.runtime.protocol import Answer, HelloRequest, ShimRequest
+from jaula.runtime.protocol import SOCKET_NAME, Answer, HelloRequest, ShimRequest
 from jaula.runtime.shim.event_loop import EventLoop
 
-SOCKET_NAME = "shim.sock"
 _BACKLOG = 128  # connections, of engines that gave up among them, while the shim is stopped
 UCRED = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
 

@@ -47,9 +47,10 @@ from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.external import runtime as external_runtime
 from jaula.runtime.init import exec as init_exec
 from jaula.runtime.init import lsm_labels
-from jaula.runtime.init.spare import COMM as COMM
 from jaula.runtime.interfaces import Cgroup, Interfaces, LogWriter
 from jaula.runtime.protocol import (
+    EXIT_NAME,
+    SHIM_COMM,
     Answer,
     AttachRequest,
     CheckpointRequest,
@@ -74,7 +75,6 @@ from jaula.runtime.shim.stdio_relay import Drain, StdioRelay
 from jaula.spec import runtime as oci
 from jaula.spec.asciicast import SUFFIX, CastWriter
 
-EXIT_NAME = "exit.json"
 MAX_RECORDINGS = 1000  # sessions of one container that are recorded
 UNNAMED = "/jaula/unnamed"  # cgroup for a spec without linux.cgroupsPath
 
@@ -797,7 +797,7 @@ def main(
     ``fds`` are the descriptors of the request; the first is the socket of the engine.
     """
     process.run_and_exit(
-        f"{COMM} {request.container_id}", lambda: run(request, fds, interfaces, spawn_helper)
+        f"{SHIM_COMM} {request.container_id}", lambda: run(request, fds, interfaces, spawn_helper)
     )
 
 
@@ -806,7 +806,7 @@ def run(
 ) -> None:
     """Be the shim of a container until it exits; see :func:`main`."""
     os.chdir("/")
-    process.set_name(COMM)
+    process.set_name(SHIM_COMM)
     engine = socket.socket(fileno=fds[0])
     if _is_cancelled(engine):  # the container must not run
         return
@@ -896,7 +896,7 @@ class SpawnHelper:
                     if spare is not None:
                         spare.end()
                     raise
-            process.set_name(COMM)
+            process.set_name(SHIM_COMM)
             assert isinstance(request, StartRequest)
             return create_container(request, fds, interfaces, lambda: wait_to_proceed(sock), spare)
 
