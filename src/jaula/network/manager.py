@@ -142,6 +142,15 @@ class NetworkManager:
             self._nft = open_nft()
         return self._nft
 
+    def unload_nft(self) -> None:
+        """Unload the firewall's library until it is used again, unless it is in use."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._nft is not None:
+                    self._nft.close()
+            finally:
+                self._lock.release()
+
     def warnings(self) -> tuple[str, ...]:
         """Return warnings for the operator: changed host settings and blocking firewalls."""
         with self._lock:

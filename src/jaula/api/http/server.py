@@ -36,6 +36,7 @@ ROOT_TRANSFERS = 32  # of these, for root only
 BACKLOG = 512  # connections
 SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that run when the server closes
+IDLE_SECONDS = 5.0  # without a connection that begins or ends, until the server is idle
 
 Enter = Callable[[Origin | None], Backend]
 """Returns the engine for the peer of a connection."""
@@ -71,6 +72,9 @@ class Server:
         self._container_listeners: set[ContainerListener] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
+        self._last_change = 0.0  # when a connection began or ended
+        self._idle_check: asyncio.TimerHandle | None = None
+        self.on_idle: Callable[[], None] | None = None  # called each time the server becomes idle
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept on a bound stream socket, which the server owns from now on.
@@ -140,8 +144,9 @@ class Server:
         self._reserve.release()
         for tls_listener in self._tls_listeners:
             await tls_listener.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for timer in (self._sweeper, self._idle_check):
+            if timer is not None:
+                timer.cancel()
 
     # -- called by a connection (protocol.ProtocolOwner) ------------------------------------------
 
@@ -164,6 +169,7 @@ class Server:
                 return BUSY if busy else DENIED
             connection.head_end = self.loop.time() + REFUSED_SECONDS
         self._connections[connection] = quota, caller
+        self._note_change()
         if self._sweeper is None:
             self._sweeper = self.loop.call_later(SWEEP_SECONDS, self._sweep)
         return HttpSession(connection, self._router, engine, self._limits, busy=busy).run()
@@ -173,10 +179,25 @@ class Server:
         quota, caller = self._connections.pop(connection, (None, ""))
         if quota is not None:
             quota.give_back(caller, 1)
+            self._note_change()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work`` as a task and log its failure."""
         return self._tasks.spawn(work)
+
+    def _note_change(self) -> None:
+        self._last_change = self.loop.time()
+        if self._idle_check is None and self.on_idle is not None and not self._closing:
+            self._idle_check = self.loop.call_later(IDLE_SECONDS, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """Call ``on_idle``, or wait longer after a change. The timer runs only after one."""
+        self._idle_check = None
+        left = self._last_change + IDLE_SECONDS - self.loop.time()
+        if left > 0:
+            self._idle_check = self.loop.call_later(left, self._check_idle)
+        elif self.on_idle is not None:
+            self.on_idle()
 
     def _sweep(self) -> None:
         """Enforce deadlines; the timer runs only while there are connections."""

@@ -11,6 +11,7 @@ NETLINK_NETFILTER (include/uapi/linux/netfilter/nfnetlink.h). The engine waits u
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import errno
 import os
@@ -39,14 +40,28 @@ class Nft(Protocol):
         """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Release its resources; the next command opens them again."""
+        ...
 
 
 class Libnftables:
-    """libnftables, bound to the network namespace in which it was opened. 0.1 ms a command."""
+    """libnftables, bound to the network namespace in which it is loaded. 0.1 ms a command.
+
+    It takes 1 ms to load, and 2 MB of memory.
+
+    :raises OSError: when the library cannot be loaded.
+    """
 
     def __init__(self) -> None:
-        self._lib = ctypes.CDLL(LIBRARY)
+        self._lib: ctypes.CDLL | None = None
+        self._context = 0
+        self._load()
+
+    def _load(self) -> ctypes.CDLL:
+        if self._lib is not None:
+            return self._lib
+        lib = ctypes.CDLL(LIBRARY)
         for name, result, arguments in (
             ("nft_ctx_new", ctypes.c_void_p, (ctypes.c_uint32,)),
             ("nft_ctx_free", None, (ctypes.c_void_p,)),
@@ -57,28 +72,33 @@ class Libnftables:
             ("nft_ctx_output_set_flags", None, (ctypes.c_void_p, ctypes.c_uint)),
             ("nft_run_cmd_from_buffer", ctypes.c_int, (ctypes.c_void_p, ctypes.c_char_p)),
         ):
-            function = getattr(self._lib, name)
+            function = getattr(lib, name)
             function.restype = result
             function.argtypes = arguments
-        self._context: int | None = self._lib.nft_ctx_new(0)
+        self._context = lib.nft_ctx_new(0) or 0
         if not self._context:
             raise MemoryError("nft_ctx_new")
-        self._lib.nft_ctx_buffer_output(self._context)
-        self._lib.nft_ctx_buffer_error(self._context)
+        lib.nft_ctx_buffer_output(self._context)
+        lib.nft_ctx_buffer_error(self._context)
+        self._lib = lib
+        return lib
 
     def run(self, commands: str, *, json: bool = False) -> str:
-        self._lib.nft_ctx_output_set_flags(self._context, OUTPUT_JSON if json else 0)
-        status = self._lib.nft_run_cmd_from_buffer(self._context, commands.encode())
-        output: bytes = self._lib.nft_ctx_get_output_buffer(self._context) or b""
-        error: bytes = self._lib.nft_ctx_get_error_buffer(self._context) or b""
+        lib = self._load()
+        lib.nft_ctx_output_set_flags(self._context, OUTPUT_JSON if json else 0)
+        status = lib.nft_run_cmd_from_buffer(self._context, commands.encode())
+        output: bytes = lib.nft_ctx_get_output_buffer(self._context) or b""
+        error: bytes = lib.nft_ctx_get_error_buffer(self._context) or b""
         if status != 0:
             raise _error(error.decode(errors="replace"))
         return output.decode(errors="replace")
 
     def close(self) -> None:
-        if self._context:
-            self._lib.nft_ctx_free(self._context)
-            self._context = None
+        """Unload the library; the next command loads it again."""
+        if self._lib is not None:
+            lib, self._lib = self._lib, None
+            lib.nft_ctx_free(self._context)
+            _ctypes.dlclose(lib._handle)
 
 
 class NftProgram:
