@@ -37,6 +37,9 @@ def runtime_interfaces(no_cgroup: str = "", *, systemd_cgroups: bool = False) ->
 
 
 def _follow_logs(engine: socket.socket) -> None:
+    from jaula import stdlib_import
+
+    stdlib_import.import_asyncio()
     from jaula.logs import follower  # it imports asyncio, which a shim does without
 
     follower.main(engine)

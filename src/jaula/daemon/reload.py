@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula import tls
 from jaula.daemon import engine_log
 from jaula.daemon import policy as daemon_policy
 from jaula.engine.containers import log_config, presets
@@ -53,6 +52,7 @@ def tls_context(files: TlsConfig) -> SSLContext:
 
     :raises InvalidRequest: when a file is missing or invalid.
     """
+    from jaula import tls
     from jaula.spec.migration import DATA_PROTOCOL
 
     paths = tls.TlsFiles(files.authority, files.certificate, files.key)

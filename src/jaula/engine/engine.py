@@ -13,21 +13,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.cgroups.cgroup_path import parent_path
-from jaula.engine.builder.service import Builds
 from jaula.engine.containers import restore, start
 from jaula.engine.containers.cgroup_cleanup import remove_strays
 from jaula.engine.containers.exec import Execs
 from jaula.engine.containers.health_monitor import HealthMonitor
 from jaula.engine.containers.service import Containers
 from jaula.engine.containers.user_lookup import UserLookup
-from jaula.engine.fsck.service import Fsck
 from jaula.engine.images.registry import RegistryService
 from jaula.engine.images.service import Images
 from jaula.engine.images.trust import TrustService
 from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import spare_init
-from jaula.engine.pods.service import Pods
 from jaula.engine.secrets.service import Secrets
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.system.disk_usage import DiskUsage
@@ -38,10 +35,13 @@ from jaula.runtime.external import cgroup_cleanup
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
+    from jaula.engine.builder.service import Builds
     from jaula.engine.diagnostics.service import Diagnostics
+    from jaula.engine.fsck.service import Fsck
     from jaula.engine.metrics.service import Metrics
     from jaula.engine.migration.service import Migration
     from jaula.engine.model.services import Services
+    from jaula.engine.pods.service import Pods
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.spec.runtime import Spec
 
@@ -66,16 +66,36 @@ class Engine:
         )
         self.images = Images(services)
         self.distribution = RegistryService(services)
-        self.builds = Builds(services, self.containers, self.distribution)
         self.trust = TrustService(services, self.distribution)
         self.volumes = Volumes(services)
         self.secrets = Secrets(services, SecretKind.SECRET)
         self.configs = Secrets(services, SecretKind.CONFIG)
         self.networks = Networks(services)
-        disk_usage = DiskUsage(services, self.containers, self.images, self.volumes, self.builds)
+        disk_usage = DiskUsage(
+            services, self.containers, self.images, self.volumes, lambda: self.builds
+        )
         self.system = System(services, disk_usage)
-        self.fsck = Fsck(services)
-        self.pods = Pods(services, self.containers, self.execs)
+
+    @functools.cached_property
+    def builds(self) -> Builds:
+        """The builds. They are loaded with the first one, or if this engine has had any."""
+        from jaula.engine.builder.service import Builds
+
+        return Builds(self.services, self.containers, self.distribution)
+
+    @functools.cached_property
+    def fsck(self) -> Fsck:
+        """The checks and repairs. They are loaded with the first one."""
+        from jaula.engine.fsck.service import Fsck
+
+        return Fsck(self.services)
+
+    @functools.cached_property
+    def pods(self) -> Pods:
+        """The pods. They are loaded with CRI, or with the first request about one."""
+        from jaula.engine.pods.service import Pods
+
+        return Pods(self.services, self.containers, self.execs)
 
     @functools.cached_property
     def diagnostics(self) -> Diagnostics:
@@ -115,7 +135,7 @@ class Engine:
         await self._load_profile()
         self._watch_lazy_layers()
         self.services.runtime_table.open()
-        self.builds.sweep()
+        self._sweep_builds()
         migrated = any(each.record.migration is not None for each in self.services.container_store)
         if migrated:
             self.migrations.resume_held()
@@ -128,6 +148,14 @@ class Engine:
             await asyncio.to_thread(remove_strays, self.services)
         self._prepare_spare_inits()
         self.services.sandbox_pool.refill()
+
+    def _sweep_builds(self) -> None:
+        """Remove the files that builds of a killed engine left."""
+        paths = self.services.config.paths
+        for directory in (paths.root / "build", paths.run / "builds"):
+            if directory.is_dir() and any(directory.iterdir()):
+                self.builds.sweep()
+                return
 
     def _prepare_spare_inits(self) -> None:
         """Let the pool of sandboxes create spare inits, where starts can use them.
@@ -230,8 +258,10 @@ class Engine:
             self.metrics.close()
         if "diagnostics" in self.__dict__:
             await self.diagnostics.close()
-        await self.builds.close()
-        await self.pods.close()
+        if "builds" in self.__dict__:
+            await self.builds.close()
+        if "pods" in self.__dict__:
+            await self.pods.close()
         for container in self.services.container_store:
             if container.restart is not None:
                 container.restart.cancel()

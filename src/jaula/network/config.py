@@ -5,7 +5,6 @@ Source: Docker Engine API 1.45, ``POST /networks/create``; docker network create
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable
 from ipaddress import (
@@ -38,6 +37,7 @@ from jaula.network.ipam import (
     parse_subnet6,
     unique_local_subnet,
 )
+from jaula.sha256 import sha256
 from jaula.spec.network import NetworkRecord, Pool
 
 
@@ -284,9 +284,7 @@ def _subnet6(config: EngineConfig) -> IPv6Network:
     """Return the IPv6 subnet. The default depends on machine and bridge only, so it is stable."""
     if config.bridge_subnet6:
         return parse_subnet6(config.bridge_subnet6)
-    return unique_local_subnet(
-        hashlib.sha256(f"{_machine_id()} {config.bridge}".encode()).digest()[:7]
-    )
+    return unique_local_subnet(sha256(f"{_machine_id()} {config.bridge}".encode()).digest()[:7])
 
 
 def _machine_id() -> str:

@@ -1,6 +1,7 @@
-"""Build the files that start ``jaula-runtime`` faster, for ``scripts/setup``.
+"""Build the archives of compiled modules, for ``scripts/setup``.
 
-These are the archive of compiled modules, the script that loads it, and the program that executes
+The engine's is described at :mod:`jaula.daemon.pyc_archive`. The files that start ``jaula-runtime``
+faster are the archive of compiled modules, the script that loads it, and the program that executes
 the interpreter from a read-only clone (:mod:`jaula.oci.clone_exec`).
 
 The archive holds the modules that the commands load, of this package, the standard library and
@@ -45,6 +46,44 @@ OTHER_MODULES = (
     "jaula.runtime.init.landlock",
 )
 """Modules that are imported lazily, and only sometimes."""
+ENGINE_ROOTS = (
+    "jaula.api.http.server",
+    "jaula.cgroups.v1.driver",
+    "jaula.cgroups.v2.driver",
+    "jaula.daemon.engine",
+    "jaula.daemon.main",
+    "jaula.daemon.pyc_archive",
+    "jaula.daemon.refusal_monitor",
+    "jaula.daemon.reload",
+    "jaula.daemon.serve",
+    "jaula.engine.authz.gateway",
+    "jaula.engine.engine",
+    "jaula.logs.follower",
+    "jaula.network.manager",
+    "jaula.runtime.zygote",
+    "jaula.runtime_interfaces",
+    "jaula.state.audit_trail",
+    "jaula.storage.drivers.overlay",
+    "concurrent.futures.thread",
+)
+"""Modules of an engine; the archive has those that they import, and the modules of ``_PACKAGES``"""
+_ENGINE_PACKAGES = ("jaula.daemon.config", "jaula.engine.authz.api")
+"""Packages whose modules are imported in functions."""
+_ENGINE_RECORD = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+sys.modules["typing_extensions"] = None
+from jaula.oci import fast_import
+fast_import.install_msgspec()
+from jaula import stdlib_import
+stdlib_import.import_asyncio()
+for name in sys.argv[3:]:
+    __import__(name)
+for name, module in sys.modules.items():
+    spec = getattr(module, "__spec__", None)
+    if spec is not None and spec.name == name and (spec.origin or "").endswith(".py"):
+        print(name, spec.origin)
+"""
 _RECORD = """
 import sys
 sys.path[:0] = sys.argv[1:3]
@@ -72,11 +111,12 @@ fast_import.install()
 """
 
 
+_ENGINE_NAME = f"jaula-engine.{sys.implementation.cache_tag}.modules"
 _staged = ""
 
 
 def main(staged: str = "") -> None:
-    """Load what the commands load, and write the files.
+    """Write the files of the runtime and of the engine.
 
     ``staged`` is the directory that is ``/`` on the machine where a package is installed. The files
     name their modules without it.
@@ -84,6 +124,12 @@ def main(staged: str = "") -> None:
     :raises OSError: when a file cannot be written.
     """
     install_below(staged)
+    write_runtime()
+    write_files(f"{_package_directory('daemon')}/__pycache__/{_ENGINE_NAME}", engine_files(), {})
+
+
+def write_runtime() -> None:
+    """Load what the commands load, and write the files that start them."""
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
     fast_import.install()
     order = {
@@ -129,12 +175,38 @@ def record_order(names: Sequence[str], *, prepare: str = "") -> tuple[str, ...]:
     return tuple(printed.decode().split())
 
 
+def engine_files() -> dict[str, str]:
+    """Return the source files of an engine's modules by name."""
+    names = [*ENGINE_ROOTS]
+    for package in _ENGINE_PACKAGES:
+        directory = _package_directory(package.removeprefix("jaula.").replace(".", "/"))
+        names += [f"{package}.{file[:-3]}" for file in os.listdir(directory) if _is_module(file)]
+    start = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _ENGINE_RECORD, *sys.path[:2]]
+    printed = subprocess.run([*start, *sorted(names)], check=True, stdout=subprocess.PIPE).stdout
+    rows = (line.partition(" ") for line in printed.decode().splitlines())
+    return {name: file for name, _, file in rows}
+
+
+def _package_directory(package: str) -> str:
+    return f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/{package}"
+
+
+def _is_module(file: str) -> bool:
+    return file.endswith(".py") and file != "__init__.py"
+
+
 def write(path: str, names: list[str], order: dict[str, tuple[str, ...]]) -> None:
     """Write an archive of the loaded modules ``names`` that have a file.
 
     ``order`` has the modules of each command. Those of the same commands are one group.
     """
-    files = {name: file for name in names if (file := _file(sys.modules[name], name))}
+    write_files(
+        path, {name: file for name in names if (file := _file(sys.modules[name], name))}, order
+    )
+
+
+def write_files(path: str, files: dict[str, str], order: dict[str, tuple[str, ...]]) -> None:
+    """Write an archive of modules by their files; the rest is as with :func:`write`."""
     members: dict[object, list[str]] = {}
     for name, file in files.items():
         if file.endswith(".py"):
@@ -148,9 +220,9 @@ def write(path: str, names: list[str], order: dict[str, tuple[str, ...]]) -> Non
         data += marshal.dumps([compile_stripped(files[name]) for name in group_names])
         bounds.append((start, len(data)))
         for position, name in enumerate(group_names):
-            index[name] = (*_file_facts(name, files[name]), group, position)
+            index[name] = (*_file_facts(files[name]), group, position)
     for name in sorted(files.keys() - index.keys()):
-        index[name] = (*_file_facts(name, files[name]), -1, 0)
+        index[name] = (*_file_facts(files[name]), -1, 0)
     archived = {
         command: tuple(name for name in modules if name in index)
         for command, modules in order.items()
@@ -167,10 +239,10 @@ def _file(module: ModuleType, name: str) -> str:
     return str(spec.origin)
 
 
-def _file_facts(name: str, file: str) -> tuple[object, ...]:
-    package_path = sys.modules[name].__spec__.submodule_search_locations  # type: ignore[union-attr]
+def _file_facts(file: str) -> tuple[object, ...]:
     st = os.stat(file)
-    path = None if package_path is None else [_installed(entry) for entry in package_path]
+    directory, _, last = file.rpartition("/")
+    path = [_installed(directory)] if last == "__init__.py" else None
     return _installed(file), st.st_mtime_ns, st.st_size, path
 
 

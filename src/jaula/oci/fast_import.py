@@ -42,6 +42,12 @@ def install() -> None:
     sys.meta_path.insert(0, Finder())
 
 
+def install_msgspec() -> None:
+    """Use msgspec's core from now on, if it is not imported yet; other modules stay whole."""
+    _STAND_INS.clear()
+    install()
+
+
 class Finder:
     """Finds msgspec and the stand-ins; a member of ``sys.meta_path``."""
 

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-from hashlib import sha256
 from typing import Annotated, Literal
 
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.sha256 import sha256
 
 VERSION = 1
 MAX_SIZE = 1 << 20  # bytes

@@ -25,7 +25,6 @@ remove something are allowed until lines can be written again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import deque
@@ -36,6 +35,7 @@ from typing import NamedTuple
 import msgspec
 
 from jaula.errors import Unavailable
+from jaula.sha256 import sha256
 
 _MAX_TEXT = 256  # bytes of a name or an error, as JSON
 _MAX_LIST = 512  # bytes of all arguments together, or of all relaxations, as JSON
@@ -197,7 +197,7 @@ _links = msgspec.json.Decoder(ChainLink)
 
 def line_hash(line: bytes) -> str:
     """Return the hash of a line without its newline."""
-    return hashlib.sha256(line).hexdigest()
+    return sha256(line).hexdigest()
 
 
 def parse_link(line: bytes) -> ChainLink | None:

@@ -24,7 +24,6 @@ on them. Their bytes are spent of the share of the caller that caused them.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +32,7 @@ from typing import NamedTuple
 import msgspec
 
 from jaula.errors import TooManyRequests
+from jaula.sha256 import sha256
 from jaula.state.audit_log import AuditEntry, AuditLog, Head
 
 REFUSED = "refused"
@@ -228,4 +228,4 @@ class AuditTrail:
 def _identity(entry: AuditEntry) -> str:
     """Return a digest of who repeats what: every member but the process and the outcome. Pure."""
     same = msgspec.structs.replace(entry, pid=0, status=0, error="")
-    return hashlib.sha256(repr(same).encode()).hexdigest()  # repr escapes what is not Unicode
+    return sha256(repr(same).encode()).hexdigest()  # repr escapes what is not Unicode

@@ -9,7 +9,6 @@ is no protection from root of this host.
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from jaula.errors import CorruptState, Unavailable, resource_error
@@ -30,7 +29,7 @@ class SecretEncryption:
         :raises Unavailable: when cryptography is not installed or the key cannot be created.
         :raises CorruptState: when the key is damaged or readable by other users.
         """
-        nonce = secrets.token_bytes(_NONCE_SIZE)
+        nonce = os.urandom(_NONCE_SIZE)
         ciphertext: bytes = self._cipher(create=True).encrypt(nonce, data, context.encode())
         return nonce + ciphertext
 
@@ -87,7 +86,7 @@ class SecretEncryption:
 
     def _create_key(self) -> bytes:
         """Create a key atomically and sync it to disk before anything is encrypted with it."""
-        key = secrets.token_bytes(_KEY_SIZE)
+        key = os.urandom(_KEY_SIZE)
         temporary = f"{self._path}.new"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

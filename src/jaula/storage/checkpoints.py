@@ -24,11 +24,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import hmac
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Mapping
@@ -196,11 +193,11 @@ def decode(data: bytes) -> Manifest:
 
 def _create_key(path: Path) -> None:
     """Create the key, complete. Another thread or engine may do so at the same time."""
-    temporary = path.with_name(f"{_KEY}-{secrets.token_hex(8)}")
+    temporary = path.with_name(f"{_KEY}-{os.urandom(8).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_SIZE))
+            file.write(os.urandom(_KEY_SIZE))
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
@@ -369,7 +366,7 @@ class CheckpointStore:
         """
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._directory / f"{_INCOMING}{secrets.token_hex(8)}"
+            path = self._directory / f"{_INCOMING}{os.urandom(8).hex()}"
             path.mkdir(mode=0o700)
         except OSError as error:
             raise resource_error(error, "checkpoint") or JaulaError(str(error)) from error
@@ -556,9 +553,14 @@ class CheckpointStore:
 
     def is_mac(self, data: bytes, mac: bytes) -> bool:
         """Return whether ``mac`` is the MAC of these bytes with the key of this engine."""
+        import hmac
+
         return hmac.compare_digest(self._mac(data).encode(), mac)
 
     def _mac(self, data: bytes) -> str:
+        import hashlib
+        import hmac
+
         return hmac.new(self._read_key(), data, hashlib.sha256).hexdigest()
 
 
@@ -576,7 +578,7 @@ class _DirectoryStore(CheckpointStore):
 
 def _hidden_name() -> str:
     """Return a new name of what is not finished, or not removed yet."""
-    return f"{_UNFINISHED}{secrets.token_hex(8)}"
+    return f"{_UNFINISHED}{os.urandom(8).hex()}"
 
 
 def _mount_memory(directory: Path, size: int) -> None:
@@ -652,6 +654,8 @@ def _digest(path: Path, name: str, *, sync: bool = False) -> CheckpointFile:
     with open(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{name} is not a plain file")
+        import hashlib
+
         digest = hashlib.file_digest(file, "sha256")  # with one buffer
         if sync:
             os.fsync(fd)

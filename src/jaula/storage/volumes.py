@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -127,10 +126,10 @@ class VolumeStore:
         :raises InvalidRequest: when the name is not valid.
         :raises Unavailable: when the disk is full or read-only.
         """
-        name = check_name(name or secrets.token_hex(32))
+        name = check_name(name or os.urandom(32).hex())
         created = datetime.now(UTC).isoformat(timespec="seconds")
         document = _Document(created, labels or {}, options or {}, owner)
-        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
+        temporary = f"{_INCOMPLETE}{os.urandom(8).hex()}"
         try:
             with open_directory(self._directory) as parent:
                 os.mkdir(temporary, 0o700, dir_fd=parent)
@@ -173,7 +172,7 @@ class VolumeStore:
         name = check_name(name)
         created = created_at or datetime.now(UTC).isoformat(timespec="seconds")
         document = _Document(created, labels, {}, owner)
-        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
+        temporary = f"{_INCOMPLETE}{os.urandom(8).hex()}"
         try:
             with open_directory(self._directory) as parent:
                 os.mkdir(temporary, 0o700, dir_fd=parent)
@@ -281,7 +280,7 @@ class VolumeStore:
             raise Conflict(
                 f"remove {name}: volume is in use - something is mounted in it", hint="unmount it"
             )
-        removed = f"{_REMOVED}{secrets.token_hex(8)}"
+        removed = f"{_REMOVED}{os.urandom(8).hex()}"
         with open_directory(self._directory) as parent:
             with self._owners_lock:
                 try:
@@ -360,7 +359,7 @@ class VolumeStore:
         Its owner is root: the one who created it is not known.
         """
         document = _Document(datetime.now(UTC).isoformat(timespec="seconds"), owner=_ROOT)
-        temporary = f".volume-{secrets.token_hex(8)}"
+        temporary = f".volume-{os.urandom(8).hex()}"
         with open_directory(self._directory / name) as top:
             write_new(top, temporary, msgspec.json.encode(document))
             self._fsync(temporary, dir_fd=top)

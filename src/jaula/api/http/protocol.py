@@ -19,7 +19,6 @@ import enum
 import select
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from hashlib import sha256
 from math import inf
 from typing import Any, Protocol
 
@@ -27,6 +26,7 @@ import h11
 
 from jaula.api.http.errors import BadHeader, Disconnected, TooSlow
 from jaula.engine.authz.peer import peer_process
+from jaula.sha256 import sha256
 from jaula.spec.api_params import ContainerPeer, Origin, Remote
 
 MAX_HEAD = 64 * 1024  # bytes of a request line and its headers

@@ -23,7 +23,7 @@ def run(options: Options) -> int:
 
     Every shim shares what is imported until the zygote is forked, so that is little. msgspec
     prefers typing_extensions to typing if it is installed. That would import inspect, ast and other
-    modules that are of no use here.
+    modules that are of no use here. Its formats other than JSON are not either.
     """
     import os
     import sys
@@ -32,6 +32,11 @@ def run(options: Options) -> int:
 
     site_packages.enable()
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
+    from jaula.daemon import pyc_archive
+    from jaula.oci import fast_import
+
+    pyc_archive.install()
+    fast_import.install_msgspec()
     from jaula.daemon import main
     from jaula.errors import JaulaError
 

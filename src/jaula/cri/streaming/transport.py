@@ -25,6 +25,7 @@ from collections.abc import Coroutine
 from ssl import SSLContext
 from typing import Any, NamedTuple, Protocol
 
+from jaula import stdlib_import
 from jaula.cri.streaming.backend import ClientGone
 from jaula.tasks import awaited_task
 
@@ -126,6 +127,8 @@ class SocketTransport:
 
         :raises OSError: when the handshake fails. The socket is closed then.
         """
+        if context is not None:
+            stdlib_import.enable_tls()
         loop = asyncio.get_running_loop()
         for level, option, value in _KEEPALIVE:
             sock.setsockopt(level, option, value)

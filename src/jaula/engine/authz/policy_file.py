@@ -21,7 +21,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -50,6 +49,7 @@ from jaula.engine.authz.policy import (
 from jaula.errors import InvalidRequest
 from jaula.logs import address as log_address
 from jaula.security import capabilities
+from jaula.sha256 import sha256
 from jaula.spec import units
 
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"

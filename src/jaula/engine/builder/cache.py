@@ -16,7 +16,6 @@ was made of the same layers, files and command.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.engine.threads import in_thread
+from jaula.sha256 import sha256
 from jaula.spec.image import LAYER_TAR, Descriptor
 from jaula.state.records import BuildStep
 
@@ -51,7 +51,7 @@ _MAX_INSTRUCTION = 200  # characters of an instruction in a record
 
 def _digest(kind: str, values: Sequence[Any]) -> str:
     data = msgspec.json.encode([_VERSION, kind, *values], order="deterministic")
-    return hashlib.sha256(data).hexdigest()
+    return sha256(data).hexdigest()
 
 
 def layers_key(diff_ids: Sequence[str]) -> str:

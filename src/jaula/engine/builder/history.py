@@ -6,11 +6,12 @@ bytes: older records lose theirs first.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Mapping
 
 import msgspec
+
+from jaula.sha256 import sha256
 
 _MAX_RECORDS = 100  # of all callers
 _MAX_BYTES = 16 << 20  # of the attestations of all records
@@ -29,7 +30,7 @@ class Attachment(msgspec.Struct, frozen=True):
     @property
     def digest(self) -> str:
         """The digest of the predicate."""
-        return "sha256:" + hashlib.sha256(self.data).hexdigest()
+        return "sha256:" + sha256(self.data).hexdigest()
 
 
 class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):

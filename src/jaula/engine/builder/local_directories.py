@@ -9,13 +9,13 @@ build reads it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaula.sha256 import sha256
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class LocalDirectoryStore:
 
 
 def _digest(owner: str, shared_key: str, name: str) -> str:
-    return hashlib.sha256("\0".join((owner, shared_key, name)).encode()).hexdigest()
+    return sha256("\0".join((owner, shared_key, name)).encode()).hexdigest()
 
 
 def _modified(path: Path) -> float:

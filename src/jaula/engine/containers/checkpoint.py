@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import secrets
 import shutil
 import socket
 import time
@@ -139,7 +138,7 @@ class Checkpoints:
         :raises Conflict: when the container does not run.
         """
         body = CheckpointCreate(
-            checkpoint_id=f"taken-{secrets.token_hex(8)}",
+            checkpoint_id=f"taken-{os.urandom(8).hex()}",
             exit=False,
             tcp_established=True,
             files=True,

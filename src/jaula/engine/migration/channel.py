@@ -14,6 +14,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, TypeVar
 
+from jaula import stdlib_import
 from jaula.errors import JaulaError, RuntimeFailure, Unavailable
 from jaula.spec import migration as wire
 from jaula.spec.migration import Failed, Frame, FrameKind, FrameParser, ProtocolError
@@ -178,6 +179,7 @@ async def connect(host: str, port: int, context: SSLContext, path: str) -> Chann
     :raises JaulaError: with the engine's reason, when it refuses.
     """
     where = f"{host}:{port}"
+    stdlib_import.enable_tls()
     try:
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             reader, writer = await asyncio.open_connection(

@@ -11,11 +11,11 @@ has a line, also if the engine is killed at any moment of the start.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
 
+from jaula.sha256 import sha256
 from jaula.state.records import ContainerRecord
 
 _SEALED = ("id", "image", "layers", "args", "mounts", "owner", "owner_gid", "beneath", "body",
@@ -35,12 +35,12 @@ def request_seal(record: ContainerRecord) -> str:
     if record.sandbox is not None:
         members["sandbox"] = msgspec.to_builtins(record.sandbox.request)
     text = msgspec.json.encode(_without_defaults(members), order="deterministic")
-    return hashlib.sha256(text).hexdigest()
+    return sha256(text).hexdigest()
 
 
 def spec_seal(document: bytes) -> str:
     """Return the SHA-256 of a spec as it is written, in hexadecimal. Pure."""
-    return hashlib.sha256(document).hexdigest()
+    return sha256(document).hexdigest()
 
 
 def _without_defaults(node: Any) -> Any:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -292,7 +291,7 @@ async def _receive(reader: asyncio.StreamReader) -> bytes:
 async def _query_udp(server: str, query: message.Query, data: bytes) -> bytes:
     """Query by UDP; a random id and source port keep other hosts from forging the answer."""
     loop = asyncio.get_running_loop()
-    identity = secrets.randbits(16)
+    identity = int.from_bytes(os.urandom(2))
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         sock.connect((server, resolver_sockets.PORT))
@@ -304,7 +303,7 @@ async def _query_udp(server: str, query: message.Query, data: bytes) -> bytes:
 
 
 async def _query_tcp(server: str, query: message.Query, data: bytes) -> bytes:
-    identity = secrets.randbits(16)
+    identity = int.from_bytes(os.urandom(2))
     reader, writer = await asyncio.open_connection(server, resolver_sockets.PORT)
     try:
         writer.write(len(data).to_bytes(2, "big") + message.with_id(data, identity))

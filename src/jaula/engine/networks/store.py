@@ -7,10 +7,10 @@ it at its start.
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Iterator
 
 from jaula.errors import InvalidRequest, NotFound
+from jaula.sha256 import sha256
 from jaula.spec.network import NetworkRecord
 from jaula.state.database import Database
 
@@ -23,7 +23,7 @@ PREDEFINED = {"bridge": "bridge", "host": "host", "none": "null"}
 @functools.lru_cache(maxsize=64)
 def network_id(name: str) -> str:
     """Return the id of a predefined network, which never changes."""
-    return hashlib.sha256(f"jaula network {name}".encode()).hexdigest()
+    return sha256(f"jaula network {name}".encode()).hexdigest()
 
 
 class NetworkStore:

@@ -12,12 +12,12 @@ Calls of the program, in order: ``rt_sigprocmask(SIG_SETMASK, all)``; in a loop
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 import os
 import struct
 
 from jaula.errors import Unsupported
+from jaula.sha256 import sha256
 
 PROGRAM = "/pause"
 _BASE = 0x400000  # address of the file in memory
@@ -89,4 +89,4 @@ def layer() -> tuple[str, bytes]:
         entry.mode, entry.size = 0o755, len(content)
         tar.addfile(entry, io.BytesIO(content))
     data = buffer.getvalue()
-    return f"sha256:{hashlib.sha256(data).hexdigest()}", data
+    return f"sha256:{sha256(data).hexdigest()}", data

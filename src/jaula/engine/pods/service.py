@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import hashlib
 import io
 import logging
 import os
@@ -50,6 +49,7 @@ from jaula.errors import (
 )
 from jaula.kernel.netlink import in_netns
 from jaula.network.cni import netns
+from jaula.sha256 import sha256
 from jaula.spec.api import HostConfig, LogConfig
 from jaula.spec.pod import USERNS_HANDLER, RuntimeHandler
 from jaula.state.records import ContainerRecord, PodSandboxRecord, Status
@@ -975,4 +975,4 @@ def _joined(name: str, metadata: PodMetadata, attempt: int) -> str:
     joined = "k8s_" + "_".join(part.replace("_", "-") for part in parts)
     if len(joined) <= _CONTAINER_NAME_LIMIT:
         return joined
-    return f"{joined[:_KEPT]}_{hashlib.sha256(joined.encode()).hexdigest()}"
+    return f"{joined[:_KEPT]}_{sha256(joined.encode()).hexdigest()}"

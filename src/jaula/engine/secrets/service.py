@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, has_labels
@@ -87,6 +86,8 @@ class Secrets:
         record = self.find(ref)
         if version != record.index:
             raise InvalidRequest("update out of sequence")
+        import hmac
+
         # Clients such as the docker command send the whole document, with the present data.
         unchanged = not body.data or hmac.compare_digest(
             _decoded(body.data), self._services.secrets.data(record)

@@ -10,7 +10,6 @@ print.
 from __future__ import annotations
 
 import re
-import secrets
 import string
 import time
 from collections.abc import Iterator
@@ -109,6 +108,8 @@ class SecretStore:
         if any(record.name == name for record in self.of(kind)):
             raise Conflict(f"{kind} {name} already exists")
         now = time.time_ns()
+        import secrets
+
         record_id = "".join(secrets.choice(_LETTERS) for _ in range(25))
         empty = SecretRecord(record_id, kind, name, b"", owner, now, now, labels=labels)
         sealed = self._encryption.seal(data, empty.about)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
+import sys
 import time
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,7 +51,7 @@ class System:
 
     def version(self) -> dict[str, Any]:
         """Return Docker's version document."""
-        machine = platform.machine()
+        machine = os.uname().machine
         architecture = _ARCHITECTURES.get(machine, machine)
         details = {
             "ApiVersion": API_VERSION,
@@ -62,7 +61,7 @@ class System:
             "Os": "linux",
             "Experimental": "false",
             "GitCommit": "",
-            "GoVersion": f"python{platform.python_version()}",
+            "GoVersion": f"python{'.'.join(map(str, sys.version_info[:3]))}",
             "BuildTime": "",
         }
         return {
@@ -119,7 +118,7 @@ class System:
             "OperatingSystem": oci_spec_host.operating_system(),
             "OSVersion": "",
             "OSType": "linux",
-            "Architecture": platform.machine(),
+            "Architecture": os.uname().machine,
             "IndexServerAddress": "https://index.docker.io/v1/",
             "RegistryConfig": _registries(services.config.registry),
             "CDISpecDirs": list(services.config.cdi_spec_dirs),
@@ -251,6 +250,8 @@ def engine_id(database: Database) -> str:
     """Return the engine's random id, which is created with the database and lives as long as it."""
     stored = database.get("settings", _IDENTITY_KEY, EngineIdentity)
     if stored is None:
+        import uuid
+
         stored = EngineIdentity(str(uuid.uuid4()))
         database.put("settings", _IDENTITY_KEY, stored)
     return stored.id

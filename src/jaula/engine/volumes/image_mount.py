@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers import launchers
 from jaula.engine.oci_spec import security
 from jaula.engine.threads import in_own_thread
 from jaula.engine.volumes.staged_mounts import StagedMounts, mount_layers, user_namespace
@@ -95,6 +94,8 @@ def with_launchers(services: Services, view: RootSource, image: str) -> RootSour
         return view
     if not is_needed:
         return view
+    from jaula.engine.containers import launchers
+
     composed = launchers.add_layer(view, str(directory), user_xattr=services.host.rootless)
     if isinstance(view, OverlayRoot):
         return composed
@@ -158,8 +159,11 @@ class _Attach:
     def one(self, number: int, mount: MountRecord) -> MountRecord:
         """Mount one image at mount point ``number``; return the bind mount."""
         root = self._view(mount.layers)
-        if self._is_debug_copy and mount.destination == launchers.TOOLBOX:
-            root = with_launchers(self._services, root, mount.image)
+        if self._is_debug_copy:
+            from jaula.engine.containers.launchers import TOOLBOX
+
+            if mount.destination == TOOLBOX:
+                root = with_launchers(self._services, root, mount.image)
         if self._label and isinstance(root, OverlayRoot) and len(root.lowers) == 1:
             # Only an overlay can hide the labels of the files, and it needs two layers.
             empty = str(self._staged.make_dir(f"{number}-empty"))

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import msgspec
+import msgspec.msgpack
 
 from jaula.images.build.add_archive import PackedArchive
 from jaula.storage.tar.entry import REGULAR

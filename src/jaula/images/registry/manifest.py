@@ -8,12 +8,11 @@ anything is parsed.
 
 from __future__ import annotations
 
-import hashlib
-
 import msgspec
 
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.images.platform import select
+from jaula.sha256 import sha256 as new_sha256
 from jaula.spec.image import (
     CONFIG,
     DOCKER_CONFIG,
@@ -77,7 +76,7 @@ class _Shape(msgspec.Struct):
 
 def sha256(data: bytes) -> str:
     """Return the digest of a document."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return "sha256:" + new_sha256(data).hexdigest()
 
 
 def read(

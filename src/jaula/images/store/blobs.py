@@ -7,15 +7,14 @@ is parsed, so damage is detected.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unavailable, resource_error
+from jaula.sha256 import sha256
 from jaula.spec.image import DOCUMENT_LIMIT
 from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.trees import list_with_prefix, remove_with_prefix
@@ -31,11 +30,13 @@ class BlobWriter:
     def __init__(self, directory: Path, damaged: set[str]) -> None:
         self._directory = directory
         self._damaged = damaged
-        self._path = directory / f"{_PARTIAL}{secrets.token_hex(8)}"
+        self._path = directory / f"{_PARTIAL}{os.urandom(8).hex()}"
         flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
         self._file: BinaryIO = open(  # noqa: SIM115 - closed by __exit__
             self._path, "xb+", buffering=0, opener=lambda p, _: os.open(p, flags, 0o600)
         )
+        import hashlib  # with OpenSSL, which is faster for files
+
         self._hash = hashlib.sha256()
         self.size = 0
         self._kept = False
@@ -103,7 +104,7 @@ class BlobStore:
 
     def put(self, data: bytes) -> str:
         """Store a document and return its digest. An intact copy that exists is left alone."""
-        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        digest = "sha256:" + sha256(data).hexdigest()
         with suppress(NotFound, CorruptState, InvalidRequest):
             self.document(digest, len(data))
             return digest
@@ -132,7 +133,7 @@ class BlobStore:
             ) from error
         if len(data) > limit:
             raise InvalidRequest(f"blob {digest} is larger than {limit} bytes")
-        if "sha256:" + hashlib.sha256(data).hexdigest() != digest or size not in (None, len(data)):
+        if "sha256:" + sha256(data).hexdigest() != digest or size not in (None, len(data)):
             raise CorruptState(
                 f"blob {digest} is damaged: its content has another digest or size",
                 hint="pull or load the image again",
@@ -185,6 +186,8 @@ class BlobStore:
 
     def check(self, digest: str) -> str:
         """Read a whole blob and return the problem with it, or an empty string if it is intact."""
+        import hashlib
+
         try:
             with self.open(digest) as file:
                 actual = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
@@ -212,7 +215,7 @@ class BlobStore:
 
         Return the name for :meth:`remove_incomplete`, or None if the blob does not exist.
         """
-        name = f"{_PARTIAL}{secrets.token_hex(8)}"
+        name = f"{_PARTIAL}{os.urandom(8).hex()}"
         try:
             os.rename(self._directory / hex_of(digest), self._directory / name)
         except FileNotFoundError:

@@ -26,9 +26,7 @@ by their own id.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +46,7 @@ from jaula.images.store.blobs import BlobStore
 from jaula.images.store.index import HELD, IndexTree, Kind, walk
 from jaula.images.store.quota import Footprint, Sizes, footprint
 from jaula.kernel.sync import fsync_paths
+from jaula.sha256 import sha256
 from jaula.spec.image import (
     DOCUMENT_LIMIT,
     GZIP_LAYERS,
@@ -189,7 +188,7 @@ def short(id: str) -> str:
 
 def digest_of(data: bytes) -> str:
     """Return the digest of a document, ``sha256:...``."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    return "sha256:" + sha256(data).hexdigest()
 
 
 class NameIndex:
@@ -388,7 +387,7 @@ def _by_manifest(names: dict[str, str]) -> dict[str, tuple[str, ...]]:
 
 def _write(path: Path, data: bytes) -> None:
     """Replace a file atomically, synced before the rename: names cannot be recovered."""
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}")
+    temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}")
     try:
         descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:

@@ -6,10 +6,10 @@ DER), RFC 5208, RFC 5280 (``SubjectPublicKeyInfo``), RFC 8032. Ed25519 signs the
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING
 
 from jaula.errors import InvalidRequest, Unavailable
+from jaula.sha256 import sha256
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -45,7 +45,7 @@ class PublicKey:
         from cryptography.hazmat.primitives import serialization as form
 
         der = self._key.public_bytes(form.Encoding.DER, form.PublicFormat.SubjectPublicKeyInfo)
-        return hashlib.sha256(der).hexdigest()
+        return sha256(der).hexdigest()
 
     @property
     def algorithm(self) -> str:

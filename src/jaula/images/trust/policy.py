@@ -36,7 +36,6 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +49,7 @@ from jaula.images.trust import keys
 from jaula.images.trust import signature as signatures
 from jaula.images.trust.signature import UnsignedImage, VerifiedSignature
 from jaula.images.trust.signature_store import SignatureStore, StoredSignature
+from jaula.sha256 import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,6 @@ check against the current keys, and the index is compared with its digest.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Container
 from pathlib import Path
 
@@ -87,7 +86,7 @@ class SignatureStore:
         path = self.path(manifest)
         former = [e for e in self.of(manifest) if e.repository != stored.repository]
         kept = (*former[-_REPOSITORIES:], stored)
-        temporary = path.with_suffix(f".{secrets.token_hex(6)}")
+        temporary = path.with_suffix(f".{os.urandom(6).hex()}")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import msgspec
+import msgspec.msgpack
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options

@@ -7,7 +7,6 @@ container has all categories of another.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Collection
 
 from jaula.errors import Unavailable
@@ -50,6 +49,8 @@ def choose(
 
     :raises Unavailable: when every pair is in use.
     """
+    import random
+
     below = random_below or random.SystemRandom().randrange
     for _ in range(_ATTEMPTS):
         low, high = below(count), below(count)

@@ -23,13 +23,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Collection, Iterable
 
 import msgspec
 
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel import seccomp as kernel
+from jaula.kernel.seccomp import ARCHITECTURES, NATIVE
 from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble
 from jaula.security.seccomp.constants import ACTIONS, COMPARISONS, FLAGS
 from jaula.security.seccomp.default_profile import (
@@ -41,13 +41,7 @@ from jaula.security.seccomp.default_profile import (
     SOCKETCALL_MAKERS,
     TERMINAL_REQUESTS,
 )
-
-# The interpreter's own, without hashlib, which would map OpenSSL into the zygote.
-if sys.version_info >= (3, 12):
-    from _sha2 import sha256
-else:
-    from _sha256 import sha256  # type: ignore[import-not-found,unused-ignore]
-from jaula.kernel.seccomp import ARCHITECTURES, NATIVE
+from jaula.sha256 import sha256
 from jaula.spec.runtime import Capabilities, Seccomp, Syscall, SyscallArg
 
 _SECOND_ABI = {"SCMP_ARCH_X86_64": "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64": "SCMP_ARCH_ARM"}

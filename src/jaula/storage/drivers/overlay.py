@@ -15,7 +15,6 @@ systems cannot be id-mapped.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Sequence
 from io import BufferedReader
@@ -261,7 +260,7 @@ def probe(directory: Path, *, user_xattr: bool = False) -> None:
 
     :raises Unsupported: when that fails.
     """
-    name = f"{_PROBE}{secrets.token_hex(6)}"
+    name = f"{_PROBE}{os.urandom(6).hex()}"
     with open_directory(directory) as parent:
         try:
             _probe(parent, name, directory / name, user_xattr)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,6 +106,8 @@ def _unsupported(directory: Path, reason: str) -> Unsupported:
 
 
 def _unused_project(directory_fd: int) -> int:
+    import secrets
+
     while True:
         project = secrets.randbelow(_LAST - _FIRST) + _FIRST
         try:

@@ -26,7 +26,6 @@ files at a copy-up only if the UUIDs of its layers differ.
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import stat
 import struct
@@ -174,6 +173,8 @@ def write(
         if inode.blocks:
             size = inode.blocks * BLOCK_SIZE
             data += inode.data()[:size].ljust(size, b"\0")
+    import hashlib  # with OpenSSL, which is faster for large images
+
     digest = hashlib.sha256(metadata)
     digest.update(data)
     slots = [_DEVICE_SLOT.pack(blob_tag, _blocks(blob_size), 0)]

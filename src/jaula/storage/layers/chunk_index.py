@@ -8,7 +8,6 @@ with those on the disk.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sqlite3
@@ -169,6 +168,8 @@ class StoredChunks:
                 continue
             finally:
                 os.close(descriptor)
+            import hashlib  # with OpenSSL, which is faster for contents
+
             if hashlib.sha256(content).digest() == expected:
                 return content
         return None

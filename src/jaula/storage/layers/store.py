@@ -18,11 +18,9 @@ Other users cannot enter the directory, because layers have set-user-ID programs
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import mmap
 import os
-import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -164,6 +162,8 @@ class LayerStore:
             ``expected``.
         :raises Unavailable: when the disk is full.
         """
+        import hashlib  # with OpenSSL, which is faster for files
+
         digest = hashlib.sha256()
         source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=self._limits, tap=digest.update)
@@ -264,7 +264,7 @@ class LayerStore:
         format: LayerFormat,
     ) -> Iterator[NewLayer]:
         """Yield a layer extracted under a temporary name. Remove it unless it was renamed."""
-        name = _INCOMPLETE + secrets.token_hex(8)
+        name = _INCOMPLETE + os.urandom(8).hex()
         try:
             with open_directory(self._directory) as parent, ExitStack() as references:
                 os.mkdir(name, 0o700, dir_fd=parent)
@@ -324,6 +324,8 @@ class LayerStore:
 
         :raises InvalidRequest: when ``stream`` is not the tar of the layer.
         """
+        import hashlib  # with OpenSSL, which is faster for files
+
         digest = hashlib.sha256()
         source, _ = decompress_stream(stream)
         reader = TarReader(source, limits=self._limits, tap=digest.update)
@@ -412,7 +414,7 @@ class LayerStore:
         The directory is on the file system of the store, and no process uses it. Its content equals
         the extracted tar with the digest of ``info``.
         """
-        name = _INCOMPLETE + secrets.token_hex(8)
+        name = _INCOMPLETE + os.urandom(8).hex()
         with open_directory(self._directory) as parent, ExitStack() as references:
             os.mkdir(name, 0o700, dir_fd=parent)
             try:
@@ -680,7 +682,7 @@ class LayerStore:
 
         Return the name for :meth:`remove_incomplete`, or None if the layer does not exist.
         """
-        temporary = f"{_INCOMPLETE}{secrets.token_hex(8)}"
+        temporary = f"{_INCOMPLETE}{os.urandom(8).hex()}"
         with self._lock:
             if diff_id in self._lazy:
                 self._end_lazy(diff_id, replaced=False)
