@@ -13,7 +13,7 @@ moby ``api/server/middleware/version.go``. The messages are Docker's, since clie
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from jaula import __version__
 from jaula.api.http import response
@@ -50,16 +50,30 @@ async def _options(request: Request) -> Answer:
     return response.OK
 
 
-class Router:
-    """The table of all routes."""
+def _no_routes(noun: str) -> Routes:
+    return ()
 
-    def __init__(self, routes: Routes) -> None:
+
+class Router:
+    """The table of all routes. ``load`` returns those of one of ``nouns``, at its first request."""
+
+    def __init__(
+        self,
+        routes: Routes,
+        nouns: Iterable[str] = (),
+        load: Callable[[str], Routes] = _no_routes,
+    ) -> None:
+        self._load = load
+        self._unloaded = set(nouns)
         self._literal: dict[tuple[str, str], Handler] = {}
         self._single: dict[tuple[str, str, str], Handler] = {}  # method, noun, verb or ""
         self._parts: dict[tuple[str, str, str], Handler] = {}  # method, noun, kind of part
         self._greedy: dict[tuple[str, str, str], Handler] = {}
         self._below: dict[str, Handler] = {}
         self._templates: dict[Handler, str] = {}
+        self._add_all(routes)
+
+    def _add_all(self, routes: Routes) -> None:
         for method, template, handler in routes:
             self._add(method, template, handler)
             self._templates.setdefault(handler, template)
@@ -97,6 +111,10 @@ class Router:
         noun = rest.pop(0) if rest else ""
         if noun == PREFIX and rest:
             noun = f"{noun}/{rest.pop(0)}"
+        if noun in self._unloaded:
+            self._unloaded.remove(noun)
+            self._add_all(self._load(noun))
+            return self.find(method, path)
         below = self._below.get(noun)
         if below is not None:
             return below, "/".join(rest)

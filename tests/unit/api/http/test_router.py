@@ -5,10 +5,22 @@ from __future__ import annotations
 import pytest
 
 from jaula.api.http.errors import PageNotFound
-from jaula.api.http.router import Router
-from jaula.api.routes import ROUTES, build, containers, execs, images, networks, swarm, system
+from jaula.api.http.router import Router, Routes
+from jaula.api.routes import (
+    BY_NOUN,
+    ROUTES,
+    all_routes,
+    build,
+    containers,
+    execs,
+    images,
+    networks,
+    routes_of,
+    swarm,
+    system,
+)
 
-ROUTER = Router(ROUTES)
+ROUTER = Router(ROUTES, BY_NOUN, routes_of)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +85,27 @@ def test_other_paths_have_no_handler(method: str, path: str) -> None:
 def test_every_route_is_unique() -> None:
     keys = [(method, template) for method, template, _ in ROUTES]
     assert len(keys) == len(set(keys))
+
+
+def test_each_route_is_found_by_the_first_request_of_its_noun() -> None:
+    whole = Router(all_routes())
+    for method, template, _ in all_routes():
+        path = template.replace("{", "x").replace("}", "").replace("...", "/y").replace("*", "z")
+        expected = whole.find(method, path)
+        assert Router(ROUTES, BY_NOUN, routes_of).find(method, path) == expected, template
+
+
+def test_the_routes_of_a_noun_are_loaded_once() -> None:
+    loaded: list[str] = []
+
+    def load(noun: str) -> Routes:
+        loaded.append(noun)
+        return (("GET", "/late/{id}", images.inspect),)
+
+    router = Router((), ("late", "jaula/late"), load)
+    assert router.find("GET", "/late/a") == (images.inspect, "a")
+    assert router.find("GET", "/late/b") == (images.inspect, "b")
+    for path in ("/jaula/late/a", "/jaula/late/a", "/other/a", "/other"):
+        with pytest.raises(PageNotFound):
+            router.find("GET", path)
+    assert loaded == ["late", "jaula/late"]
