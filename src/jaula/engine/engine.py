@@ -19,17 +19,10 @@ from jaula.engine.containers.exec import Execs
 from jaula.engine.containers.health_monitor import HealthMonitor
 from jaula.engine.containers.service import Containers
 from jaula.engine.containers.user_lookup import UserLookup
-from jaula.engine.images.registry import RegistryService
-from jaula.engine.images.service import Images
-from jaula.engine.images.trust import TrustService
-from jaula.engine.networks.service import Networks
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import spare_init
-from jaula.engine.secrets.service import Secrets
 from jaula.engine.secrets.store import SecretKind
-from jaula.engine.system.disk_usage import DiskUsage
 from jaula.engine.system.service import System
-from jaula.engine.volumes.service import Volumes
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
 
@@ -38,11 +31,18 @@ if TYPE_CHECKING:
     from jaula.engine.builder.service import Builds
     from jaula.engine.diagnostics.service import Diagnostics
     from jaula.engine.fsck.service import Fsck
+    from jaula.engine.images.registry import RegistryService
+    from jaula.engine.images.service import Images
+    from jaula.engine.images.trust import TrustService
     from jaula.engine.metrics.service import Metrics
     from jaula.engine.migration.service import Migration
     from jaula.engine.model.services import Services
+    from jaula.engine.networks.service import Networks
     from jaula.engine.pods.service import Pods
+    from jaula.engine.secrets.service import Secrets
+    from jaula.engine.system.disk_usage import DiskUsage
     from jaula.engine.userns.id_ranges import IdRange
+    from jaula.engine.volumes.service import Volumes
     from jaula.spec.runtime import Spec
 
 log = logging.getLogger("jaula.engine")
@@ -64,17 +64,65 @@ class Engine:
             self.execs,
             self.containers.end_unhealthy,
         )
-        self.images = Images(services)
-        self.distribution = RegistryService(services)
-        self.trust = TrustService(services, self.distribution)
-        self.volumes = Volumes(services)
-        self.secrets = Secrets(services, SecretKind.SECRET)
-        self.configs = Secrets(services, SecretKind.CONFIG)
-        self.networks = Networks(services)
-        disk_usage = DiskUsage(
-            services, self.containers, self.images, self.volumes, lambda: self.builds
-        )
-        self.system = System(services, disk_usage)
+        self.system = System(services, lambda: self.disk_usage)
+
+    # Services that are loaded with their first request.
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """The images of the store."""
+        from jaula.engine.images.service import Images
+
+        return Images(self.services)
+
+    @functools.cached_property
+    def distribution(self) -> RegistryService:
+        """Pull and push."""
+        from jaula.engine.images.registry import RegistryService
+
+        return RegistryService(self.services)
+
+    @functools.cached_property
+    def trust(self) -> TrustService:
+        """Signatures and SBOMs of images."""
+        from jaula.engine.images.trust import TrustService
+
+        return TrustService(self.services, self.distribution)
+
+    @functools.cached_property
+    def volumes(self) -> Volumes:
+        """The volumes."""
+        from jaula.engine.volumes.service import Volumes
+
+        return Volumes(self.services)
+
+    @functools.cached_property
+    def secrets(self) -> Secrets:
+        """The secrets."""
+        from jaula.engine.secrets.service import Secrets
+
+        return Secrets(self.services, SecretKind.SECRET)
+
+    @functools.cached_property
+    def configs(self) -> Secrets:
+        """The configs."""
+        from jaula.engine.secrets.service import Secrets
+
+        return Secrets(self.services, SecretKind.CONFIG)
+
+    @functools.cached_property
+    def networks(self) -> Networks:
+        """The networks."""
+        from jaula.engine.networks.service import Networks
+
+        return Networks(self.services)
+
+    @functools.cached_property
+    def disk_usage(self) -> DiskUsage:
+        """The disk usage."""
+        from jaula.engine.system.disk_usage import DiskUsage
+
+        return DiskUsage(self.services, self.containers, self.images, self.volumes, self.builds)
 
     @functools.cached_property
     def builds(self) -> Builds:
@@ -127,7 +175,7 @@ class Engine:
                 services.host, config.nofile, config.pids_limit
             )
         services.runtime_table.change(config)
-        if old.registry != config.registry:
+        if old.registry != config.registry and "distribution" in self.__dict__:
             self.distribution.renew()
 
     async def open(self) -> None:
@@ -279,7 +327,8 @@ class Engine:
         self.services.network_manager.teardown()
         self.services.network_manager.close()
         self._remove_cgroup_parent()
-        self.distribution.close()
+        if "distribution" in self.__dict__:
+            self.distribution.close()
         if self.services.lazy_layers is not None:
             self.services.lazy_layers.close()
         self.services.database.close()

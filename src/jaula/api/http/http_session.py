@@ -33,11 +33,11 @@ import termios
 import time
 from asyncio import Transport
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import h11
 
 from jaula import metrics, request_context, spans
-from jaula.api.backend import Backend
 from jaula.api.http.errors import BadHeader, Busy, Disconnected
 from jaula.api.http.protocol import MAX_HEAD, HttpProtocol, Phase
 from jaula.api.http.request import Handler, Limits, Query, Request, unquote
@@ -53,6 +53,9 @@ from jaula.api.http.response import (
 from jaula.api.http.router import HEADERS, MAXIMUM, Router, check_version, parse_version
 from jaula.errors import JaulaError, resource_error
 from jaula.request_context import RequestContext
+
+if TYPE_CHECKING:
+    from jaula.api.backend import Backend
 
 BATCH = 64 * 1024  # bytes of a stream that are sent as one chunk at most
 WEB_USER = b"jaula-web-user"

@@ -8,11 +8,10 @@ Source: moby ``api/server/httputils/form.go`` (BoolValue, Int64ValueOrZero), ``a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from jaula.api.backend import Backend
 from jaula.api.http.errors import Busy, TooLarge
 from jaula.api.http.response import Answer
 from jaula.caller_quota import CallerQuota
@@ -20,6 +19,9 @@ from jaula.errors import InvalidRequest
 from jaula.spec.api_params import Origin
 from jaula.spec.decode import decode
 from jaula.spec.json_syntax import syntax_error
+
+if TYPE_CHECKING:
+    from jaula.api.backend import Backend
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 _MAX_PARAMETERS = 1024  # of a query

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaula.api.backend import Backend
 from jaula.api.http.container_listener import ContainerListener
 from jaula.api.http.http_session import HttpSession
 from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
@@ -23,6 +22,7 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from jaula.api.backend import Backend
     from jaula.api.http.tls_listener import ServeStream, TlsListener
 
 MAX_CONNECTIONS = 1024
@@ -38,7 +38,7 @@ SWEEP_SECONDS = 5.0
 GRACE_SECONDS = 5.0  # for routes that run when the server closes
 IDLE_SECONDS = 5.0  # without a connection that begins or ends, until the server is idle
 
-Enter = Callable[[Origin | None], Backend]
+Enter = Callable[[Origin | None], "Backend"]
 """Returns the engine for the peer of a connection."""
 
 _log = logging.getLogger("jaula.api")

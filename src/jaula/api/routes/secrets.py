@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.api.backend import Secrets
+from typing import TYPE_CHECKING
+
 from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
 from jaula.spec.api import SecretSpec
+
+if TYPE_CHECKING:
+    from jaula.api.backend import Secrets
 
 
 def _secrets(request: Request) -> Secrets:

@@ -119,7 +119,7 @@ class DiskUsage:
         containers: Containers,
         images: Images,
         volumes: Volumes,
-        builds: Callable[[], Builds],
+        builds: Builds,
     ) -> None:
         self._services = services
         self._containers = containers
@@ -187,7 +187,7 @@ class DiskUsage:
             summary["SharedSize"] = usage.shared(summary["Id"])
         used = {image for c in services.container_store for image in c.record.images}
         whole, unused = usage.whole(), usage.unused(used, services.images.held())
-        cache = self._builds().usage()
+        cache = self._builds.usage()
         in_use = [image for image in images if image["Id"] in used]
         return {
             "LayersSize": whole,

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
@@ -42,7 +42,7 @@ _REPEATED = (
 class System:
     """Information about the engine and its host."""
 
-    def __init__(self, services: Services, disk_usage: DiskUsage) -> None:
+    def __init__(self, services: Services, disk_usage: Callable[[], DiskUsage]) -> None:
         self._services = services
         self._disk_usage = disk_usage
 
@@ -185,11 +185,11 @@ class System:
 
     async def df(self) -> dict[str, Any]:
         """Return Docker's disk usage document."""
-        return await asyncio.to_thread(self._disk_usage.document)
+        return await asyncio.to_thread(self._disk_usage().document)
 
     async def storage(self) -> Storage:
         """Return what images and the writable layers of containers use."""
-        return await asyncio.to_thread(self._disk_usage.storage)
+        return await asyncio.to_thread(self._disk_usage().storage)
 
     def events(
         self, since: float | None, until: float | None, filters: dict[str, list[str]]
