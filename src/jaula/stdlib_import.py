@@ -5,7 +5,8 @@ of resident memory. They work without it, as in an interpreter that was built wi
 their variable ``ssl`` is None, and ``sslproto`` has no names of its errors.
 
 Facts about ``inspect``, which asyncio and ``dataclasses`` import: it uses ``ast`` and ``tokenize``
-to read source files. They take more than 1 MB, most of it for the types of syntax trees.
+to read source files. They take more than 1 MB, most of it for the types of syntax trees. The table
+of aliases in ``locale`` is of use to ``subprocess`` only without UTF-8 mode.
 
 Facts about ``shutil``: it imports ``bz2`` and ``lzma`` for archives only, and works without them.
 """
@@ -17,7 +18,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-_OF_INSPECT = ("ast", "tokenize")
+_RARELY_USED = ("ast", "locale", "tokenize")
 _OF_SHUTIL = ("bz2", "lzma")
 
 
@@ -25,7 +26,7 @@ def import_asyncio() -> None:
     """Import asyncio without these modules, unless one of them is loaded."""
     if "asyncio" in sys.modules or "ssl" in sys.modules:
         return
-    for name in _OF_INSPECT:
+    for name in _RARELY_USED:
         if name not in sys.modules:
             sys.modules[name] = _stand_in(name)
     _import_without("asyncio", "ssl")

@@ -39,7 +39,6 @@ from jaula.kernel import mountinfo
 from jaula.kernel import paths as kernel_paths
 from jaula.kernel.paths import RESOLVE
 from jaula.kernel.sync import fsync_paths, sync_file_systems, syncfs
-from jaula.storage import checkpoint_files
 from jaula.storage.trees import (
     DIRECTORY_FLAGS,
     copy_metadata,
@@ -182,6 +181,8 @@ class VolumeStore:
                         open_directory(temporary, dir_fd=parent) as top,
                         open_directory(_DATA, dir_fd=top) as data,
                     ):
+                        from jaula.storage import checkpoint_files
+
                         checkpoint_files.extract(archive, data, layer=False)
                         check()
                         if self._durable:
@@ -311,6 +312,8 @@ class VolumeStore:
             os.mkdir(_STAGED, 0o700, dir_fd=top)
             try:
                 with open_directory(_STAGED, dir_fd=top) as staged:
+                    from jaula.storage import checkpoint_files
+
                     checkpoint_files.extract(archive, staged, layer=False)
             except BaseException:
                 remove_tree(top, os.fsencode(_STAGED))

@@ -49,7 +49,7 @@ _QUIET_TIME = 0.3  # seconds without an answer of any shim; then the engine serv
 async def restore(services: Services, containers: Containers) -> None:
     """Reconcile the records with the running processes; call once, before anything is served."""
     await _kill_build_steps(services, containers)
-    rolled_back = containers.rollbacks.interrupted()
+    rolled_back = [each for each in services.container_store if each.record.rollback]
     for container in rolled_back:
         container.removing = True  # neither the restart policy nor --rm applies to its exit
     starts = _resume_starts(services)

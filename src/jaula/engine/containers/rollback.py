@@ -142,10 +142,6 @@ class Rollbacks:
 
     # -- after a restart of the engine -----------------------------------------------------------
 
-    def interrupted(self) -> list[Container]:
-        """Return the containers whose rollback the previous engine has begun."""
-        return [each for each in self._services.container_store if each.record.rollback]
-
     async def replace_files(self, container: Container) -> None:
         """Kill a container whose rollback was interrupted, and put its staged files in place.
 

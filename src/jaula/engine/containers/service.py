@@ -17,16 +17,14 @@ import msgspec
 from jaula import metrics
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import attach as container_attach
-from jaula.engine.containers import checkpoint_files, inherit, oom_score, restart_policy
 from jaula.engine.containers import create as container_create
-from jaula.engine.containers.checkpoint import Checkpoints
+from jaula.engine.containers import inherit, oom_score, restart_policy
 from jaula.engine.containers.copy import ContainerCopy
 from jaula.engine.containers.create import Authorize
 from jaula.engine.containers.exit import ExitHandler
 from jaula.engine.containers.liveness import check_running, has_exited, while_running
 from jaula.engine.containers.log_config import pod_log
 from jaula.engine.containers.query import ContainerQueries
-from jaula.engine.containers.rollback import Rollbacks
 from jaula.engine.containers.start import Starter, open_cgroup
 from jaula.engine.containers.stop import ProcessControl
 from jaula.engine.model.container import LIVE, Container
@@ -57,16 +55,17 @@ from jaula.spec.api import (
 from jaula.spec.api_params import AttachOptions, CommitOptions, ContainerCreated, WaitResult
 from jaula.spec.pod import PodContainerUpdate
 from jaula.state.records import MigrationPhase, Status
-from jaula.storage.checkpoints import Part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from jaula.engine.containers.checkpoint import Checkpoints
     from jaula.engine.containers.checkpoint_archive import CheckpointArchives
     from jaula.engine.containers.clone import AuthorizeBody, Clones
     from jaula.engine.containers.debug_copy import DebugCopies
     from jaula.engine.containers.edit import AuthorizeEdit, Edits
     from jaula.engine.containers.health_monitor import HealthMonitor
+    from jaula.engine.containers.rollback import Rollbacks
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.images.store.quota import Quota
@@ -97,14 +96,26 @@ class Containers(ContainerQueries):
             self.exit_handler.clean_up,
             self.exit_handler.remove_run_dir,
         )
-        self.checkpoints = Checkpoints(services)
-        self.rollbacks = Rollbacks(
-            services, self.checkpoints, self.exit_handler, self.end, self.start_container
-        )
         self.on_exec: Callable[[str, int], None] = lambda exec_id, code: None
         self._early_exits: dict[str, ExitRecord] = {}
         self._copy = ContainerCopy(services, self.starter.ids_of)
         self.health: HealthMonitor  # set by the engine: a probe is an exec, which needs this object
+
+    @functools.cached_property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints of containers, which are loaded with the first one."""
+        from jaula.engine.containers.checkpoint import Checkpoints
+
+        return Checkpoints(self.services)
+
+    @functools.cached_property
+    def rollbacks(self) -> Rollbacks:
+        """The rollbacks of containers, which are loaded with the first one."""
+        from jaula.engine.containers.rollback import Rollbacks
+
+        return Rollbacks(
+            self.services, self.checkpoints, self.exit_handler, self.end, self.start_container
+        )
 
     @functools.cached_property
     def clones(self) -> Clones:
@@ -204,6 +215,8 @@ class Containers(ContainerQueries):
             _check_migration(container)
             manifest = None
             if checkpoint:
+                from jaula.storage.checkpoints import Part
+
                 manifest = await self.checkpoints.open(
                     container, checkpoint, checkpoint_dir, Part.IMAGES
                 )
@@ -229,6 +242,8 @@ class Containers(ContainerQueries):
     ) -> None:
         container.removing = False
         if container.record.rollback and checkpoint is None:
+            from jaula.engine.containers import checkpoint_files
+
             await in_thread(checkpoint_files.replace, self.services, container.record)
         try:
             await self.starter.start(container, checkpoint, hold)
@@ -375,6 +390,8 @@ class Containers(ContainerQueries):
         authorize: AuthorizeBody,
     ) -> ContainerCreated:
         """Create a container that goes on from a checkpoint of another one."""
+        from jaula.storage.checkpoints import Part
+
         container, checkpoints, action = self.find(ref), self.checkpoints, "clone"
         manifest = await checkpoints.open(container, checkpoint, directory, None, action)
         return await self.clones.clone(

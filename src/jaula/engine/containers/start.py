@@ -35,7 +35,6 @@ from jaula import metrics, spans
 from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, honeypot, selinux, shm
-from jaula.engine.containers.checkpoint import keep_addresses, restore_setup
 from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.model.seal import spec_seal
@@ -155,6 +154,8 @@ class Starter:
                     )
                 ports = tuple(p.container_port for p in resolved.ports if p.protocol == "tcp")
                 is_listed = resolved.egress is not None or resolved.listen is not None
+                from jaula.engine.containers.checkpoint import restore_setup
+
                 restore = restore_setup(
                     self._services.checkpoints,
                     checkpoint,
@@ -371,6 +372,8 @@ class Starter:
         owner = self._namespace_owner(modes) if "user" in resources.joined_fds else None
         networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
         if checkpoint is not None:
+            from jaula.engine.containers.checkpoint import keep_addresses
+
             networks = keep_addresses(networks, checkpoint)
         if modes.network and networks:
             await self.connector.attach(
