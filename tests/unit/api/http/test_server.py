@@ -575,3 +575,31 @@ def test_malformed_requests_do_not_break_the_server(caplog: pytest.LogCaptureFix
 
     served(test)
     assert not caplog.records
+
+
+def test_a_server_is_idle_some_time_after_the_last_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(servers, "IDLE_SECONDS", 0.2)
+    calls: list[float] = []
+
+    async def test(server: Served) -> None:
+        loop = asyncio.get_running_loop()
+        server.server.on_idle = lambda: calls.append(loop.time())
+        await asyncio.sleep(0.3)
+        assert calls == []  # nothing was used since the start
+        for _ in range(4):
+            client = await server.client()
+            assert (await client.ask("GET", "/_ping")).status == 200
+            await asyncio.sleep(0.1)
+            assert calls == []
+        client.close()
+        closed = loop.time()
+        await eventually(lambda: bool(calls))
+        assert calls[0] - closed >= 0.15
+        await asyncio.sleep(0.5)
+        assert len(calls) == 1
+        client = await server.client()
+        await eventually(lambda: len(calls) == 2)  # an open connection without requests is idle
+
+    served(test)
