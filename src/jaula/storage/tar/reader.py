@@ -311,7 +311,7 @@ def _verify_checksum(header: memoryview, checksum: bytes) -> None:
     try:
         expected = parse_number(checksum)
     except InvalidRequest:
-        raise InvalidRequest("not a tar archive: the first block is not a header") from None
+        raise InvalidRequest("not a tar archive, or a damaged one: a block is no header") from None
     field_sum = sum(checksum) - 8 * 32
     if (zlib.adler32(header) & 0xFFFF) == (1 + expected + field_sum) % _ADLER:
         return
