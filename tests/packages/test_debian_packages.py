@@ -133,6 +133,7 @@ def test_failed_upgrade_keeps_engine_and_containers(tmp_path: Path) -> None:
     pids = debian.init_pids()
     engine = run("systemctl", "show", "--value", "-p", "MainPID", "jaula.service")
     control = tmp_path / "package/DEBIAN/control"
+    (tmp_path / "package").mkdir()
     run("dpkg-deb", "-e", debian.package(NEW), control.parent)
     control.write_text(re.sub(r"(?m)^Version: .*$", "Version: 9.0-1", control.read_text()))
     (control.parent / "conffiles").unlink()
