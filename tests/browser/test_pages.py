@@ -355,11 +355,11 @@ def test_a_request_that_fails_on_the_way_is_sent_again(
     page.route(lambda url: urlsplit(url).path == path, fail_once)
     page.goto(page.url.partition("#")[0] + "#/volumes")
     page.reload()
+    expect(page.locator("body")).to_have_css("margin-top", "0px")  # it may be loaded again first
     expect(page.locator("main h1")).to_have_text("Volumes")
     expect(page.locator("main .loading")).to_have_count(0, timeout=TIMEOUT)
     assert failed
     assert page.locator(".error-box").count() == 0
-    assert page.evaluate("getComputedStyle(document.body).margin") == "0px"
 
 
 def test_keys_lead_to_pages_and_are_listed(page: Page) -> None:
