@@ -189,8 +189,10 @@ def test_builds_have_a_span_for_each_step_without_its_text(
 
 
 def test_exec_has_a_span_of_the_runtime(traced: PrivateEngine, collector: Collector) -> None:
-    traced.cli("jaula", "start", "web")
-    assert traced.cli("jaula", "exec", "web", "true").returncode == 0
+    words = ("run", "-d", "--name", "executed", "busybox", "sleep", "600")
+    assert traced.cli("jaula", *words).returncode == 0
+    assert traced.cli("jaula", "exec", "executed", "true").returncode == 0
+    assert traced.cli("jaula", "rm", "-f", "executed").returncode == 0  # a pull needs its layers
     (action,) = collector.named("exec start")
     (runtime,) = collector.named("exec runtime")
     assert runtime.parent_span_id == action.span_id

@@ -239,7 +239,7 @@ def test_scripts_that_interpret_each_other_end() -> None:
     ("stream", "error"),
     [
         (io.BytesIO(b""), "manifest.json"),
-        (io.BytesIO(b"nothing" * 200), "header field"),
+        (io.BytesIO(b"nothing" * 200), "a block is no header"),
         (archive({}, **{"manifest.json": b"{"}), "manifest.json"),
         (archive({}, **{"manifest.json": b'[{"Config": "x", "Layers": []}]'}), "configuration"),
         (io.BytesIO(archive({}, layer({"web": GETPID})).getvalue()[:1500]), "truncated"),

@@ -206,7 +206,7 @@ def _sized(type: bytes) -> bytes:
         (_global_header(), "type or header"),
         (_gnu_times(), "times of access"),
         (tar_of(member("a", b"x" * 2000))[:1000], "truncated"),
-        (b"x" * 1024, "not a number"),
+        (b"x" * 1024, "a block is no header"),
     ],
 )
 def test_a_layer_that_a_table_cannot_describe_is_refused(archive: bytes, text: str) -> None:
