@@ -3,7 +3,8 @@
 :mod:`jaula.oci.build_pyc_archive` writes the archive for the modules that an idle engine loads. The
 code has no docstrings, no annotations of functions, and no columns of source lines. That is a fifth
 of its memory. Assertions stay. A module is taken from the archive if its source still has the
-recorded time and size. Otherwise, and without an archive, it is imported as usual.
+recorded time and size, and is in a directory of ``sys.path`` or of its package. Otherwise, and
+without an archive, it is imported as usual.
 
 No descriptor stays open, since the zygote and the shims close those that they do not know.
 """
@@ -18,6 +19,7 @@ from _frozen_importlib_external import MAGIC_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import CodeType, ModuleType
     from typing import Any
 
@@ -72,7 +74,9 @@ class ArchiveFinder:
         """Release the index."""
         self._index = None
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Iterable[str] | None = None, target: object = None
+    ) -> ModuleSpec | None:
         """Find a module; see importlib.abc.MetaPathFinder."""
         if self._index is not None and name not in self._index[0]:
             return None
@@ -82,7 +86,7 @@ class ArchiveFinder:
         try:
             entries, bounds = self._load(fd)
             entry = entries.get(name)
-            if entry is None or not _is_current(entry):
+            if entry is None or not _is_found(entry, path) or not _is_current(entry):
                 return None
             start, end = bounds[entry[4]]
             code = marshal.loads(os.pread(fd, end - start, start))[entry[5]]
@@ -119,6 +123,17 @@ class ArchiveFinder:
             first = _HEAD + size
             self._index = entries, [(first + start, first + end) for start, end in bounds]
         return self._index
+
+
+def _is_found(entry: Entry, path: Iterable[str] | None) -> bool:
+    """Return whether an import as usual would look for a module in this place.
+
+    A copy of the tree has an archive that names the modules of the former one.
+    """
+    directory = os.path.dirname(entry[0])
+    if entry[3] is not None:
+        directory = os.path.dirname(directory)
+    return directory in (sys.path if path is None else path)
 
 
 def _is_current(entry: Entry) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,18 @@ def test_a_changed_source_is_imported_as_usual(made: Path) -> None:
     (made / "subject.py").write_text(MODULE.replace("return value", "return -value"))
     printed = taken(made, "import subject\nprint(subject.checked(3), subject.__doc__)")
     assert printed == "-3 A text."
+
+
+def test_a_module_of_another_tree_is_not_used(
+    made: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The archive was copied with its tree, and the former tree is still there."""
+    copy = tmp_path_factory.mktemp("copy")
+    shutil.copytree(made, copy, dirs_exist_ok=True)
+    printed = taken(
+        copy, "import subject, folder.inner\nprint(subject.__file__, folder.inner.__file__)"
+    )
+    assert printed == f"{copy}/subject.py {copy}/folder/inner.py"
 
 
 def test_modules_are_found_after_the_index_was_released(made: Path) -> None:
