@@ -1,8 +1,8 @@
 """The compiled modules of an engine in one file, without what an engine does not use of them.
 
-:mod:`jaula.oci.build_pyc_archive` writes the archive for the modules that an idle engine loads. The
-code has no docstrings, no annotations of functions, and no columns of source lines. That is a fifth
-of its memory. Assertions stay. A module is taken from the archive if its source still has the
+:mod:`jaula.daemon.build_pyc_archive` writes the archive for the modules that an idle engine loads.
+The code has no docstrings, no annotations of functions, and no columns of source lines. That is a
+fifth of its memory. Assertions stay. A module is taken from the archive if its source still has the
 recorded time and size, and is in a directory of ``sys.path`` or of its package. Otherwise, and
 without an archive, it is imported as usual.
 

@@ -1,7 +1,6 @@
-"""Build the archives of compiled modules, for ``scripts/setup``.
+"""Build the files that start ``jaula-runtime`` faster, for ``scripts/setup``.
 
-The engine's is described at :mod:`jaula.daemon.pyc_archive`. The files that start ``jaula-runtime``
-faster are the archive of compiled modules, the script that loads it, and the program that executes
+These are the archive of compiled modules, the script that loads it, and the program that executes
 the interpreter from a read-only clone (:mod:`jaula.oci.clone_exec`).
 
 The archive holds the modules that the commands load, of this package, the standard library and
@@ -46,44 +45,6 @@ OTHER_MODULES = (
     "jaula.runtime.init.landlock",
 )
 """Modules that are imported lazily, and only sometimes."""
-ENGINE_ROOTS = (
-    "jaula.api.http.server",
-    "jaula.cgroups.v1.driver",
-    "jaula.cgroups.v2.driver",
-    "jaula.daemon.engine",
-    "jaula.daemon.main",
-    "jaula.daemon.pyc_archive",
-    "jaula.daemon.refusal_monitor",
-    "jaula.daemon.reload",
-    "jaula.daemon.serve",
-    "jaula.engine.authz.gateway",
-    "jaula.engine.engine",
-    "jaula.logs.follower",
-    "jaula.network.manager",
-    "jaula.runtime.zygote",
-    "jaula.runtime_interfaces",
-    "jaula.state.audit_trail",
-    "jaula.storage.drivers.overlay",
-    "concurrent.futures.thread",
-)
-"""Modules of an engine; the archive has those that they import, and the modules of ``_PACKAGES``"""
-_ENGINE_PACKAGES = ("jaula.daemon.config", "jaula.engine.authz.api")
-"""Packages whose modules are imported in functions."""
-_ENGINE_RECORD = """
-import sys
-sys.path[:0] = sys.argv[1:3]
-sys.modules["typing_extensions"] = None
-from jaula.oci import fast_import
-fast_import.install_msgspec()
-from jaula import stdlib_import
-stdlib_import.import_asyncio()
-for name in sys.argv[3:]:
-    __import__(name)
-for name, module in sys.modules.items():
-    spec = getattr(module, "__spec__", None)
-    if spec is not None and spec.name == name and (spec.origin or "").endswith(".py"):
-        print(name, spec.origin)
-"""
 _RECORD = """
 import sys
 sys.path[:0] = sys.argv[1:3]
@@ -111,12 +72,11 @@ fast_import.install()
 """
 
 
-_ENGINE_NAME = f"jaula-engine.{sys.implementation.cache_tag}.modules"
 _staged = ""
 
 
 def main(staged: str = "") -> None:
-    """Write the files of the runtime and of the engine.
+    """Load what the commands load, and write the files.
 
     ``staged`` is the directory that is ``/`` on the machine where a package is installed. The files
     name their modules without it.
@@ -124,12 +84,6 @@ def main(staged: str = "") -> None:
     :raises OSError: when a file cannot be written.
     """
     install_below(staged)
-    write_runtime()
-    write_files(f"{_package_directory('daemon')}/__pycache__/{_ENGINE_NAME}", engine_files(), {})
-
-
-def write_runtime() -> None:
-    """Load what the commands load, and write the files that start them."""
     sys.modules["typing_extensions"] = None  # type: ignore[assignment] # as the commands do
     fast_import.install()
     order = {
@@ -169,30 +123,13 @@ def record_order(names: Sequence[str], *, prepare: str = "") -> tuple[str, ...]:
 
     They are imported in a new interpreter, which executes ``prepare`` before.
     """
-    script = _RECORD.replace("{prepare}", prepare)
+    return tuple(output(_RECORD.replace("{prepare}", prepare), names).split())
+
+
+def output(script: str, names: Sequence[str]) -> str:
+    """Return what a script prints in a new interpreter; it gets this path of modules and names."""
     start = [sys.executable, "-I", "-S", "-X", "utf8", "-c", script, *sys.path[:2]]
-    printed = subprocess.run([*start, *names], check=True, stdout=subprocess.PIPE).stdout
-    return tuple(printed.decode().split())
-
-
-def engine_files() -> dict[str, str]:
-    """Return the source files of an engine's modules by name."""
-    names = [*ENGINE_ROOTS]
-    for package in _ENGINE_PACKAGES:
-        directory = _package_directory(package.removeprefix("jaula.").replace(".", "/"))
-        names += [f"{package}.{file[:-3]}" for file in os.listdir(directory) if _is_module(file)]
-    start = [sys.executable, "-I", "-S", "-X", "utf8", "-c", _ENGINE_RECORD, *sys.path[:2]]
-    printed = subprocess.run([*start, *sorted(names)], check=True, stdout=subprocess.PIPE).stdout
-    rows = (line.partition(" ") for line in printed.decode().splitlines())
-    return {name: file for name, _, file in rows}
-
-
-def _package_directory(package: str) -> str:
-    return f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/{package}"
-
-
-def _is_module(file: str) -> bool:
-    return file.endswith(".py") and file != "__init__.py"
+    return subprocess.run([*start, *names], check=True, stdout=subprocess.PIPE).stdout.decode()
 
 
 def write(path: str, names: list[str], order: dict[str, tuple[str, ...]]) -> None:

@@ -105,7 +105,7 @@ def test_the_commands_are_all_in_the_archive_of_the_setup(tmp_path: Path) -> Non
     result = python(
         "from jaula.oci import build_pyc_archive, pyc_archive\n"
         f"pyc_archive.archive_path = lambda: {path!r}\n"
-        "build_pyc_archive.write_runtime(); pyc_archive.install()\n"
+        "build_pyc_archive.main(); pyc_archive.install()\n"
         "index = sys.meta_path[0]._index\n"
         "print(*sorted(name for name in index if name.startswith('jaula.oci.commands.')))\n"
         "print('msgspec' in index, 'typing' in index, 'inspect' in index, '__main__' in index)"
