@@ -18,6 +18,7 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
 IMAGE = "bench-busybox:latest"
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,22 @@ class Jaula(Engine):
                 *("--root", str(self.base / "lib"), "--run", str(self.base / "run")),
                 *("--socket", str(self.socket), "--bridge", self.bridge[0]),
                 *("--bridge-subnet", self.bridge[1]),
-                *("--cgroup-parent", f"jb{os.getpid()}{self.name}"),
+                *("--cgroup-parent", self.cgroup_parent),
                 *("--policy", str(policy)),
             ]
         )
         wait_for(self.answers, "the engine of jaula")
+
+    @property
+    def cgroup_parent(self) -> str:
+        return f"jb{os.getpid()}{self.name}"
+
+    def stop(self) -> None:
+        """Stop the engine, and remove the cgroup of its containers, which it keeps."""
+        super().stop()
+        for hierarchy in (CGROUPS, *CGROUPS.glob("*/")):
+            with contextlib.suppress(FileNotFoundError):
+                (hierarchy / self.cgroup_parent).rmdir()
 
     def environment(self) -> dict[str, str]:
         return dict(os.environ) | {
