@@ -230,6 +230,7 @@ class Jaula(Engine):
     name = "jaula"
     project = PROJECT
     bridge = ("jbench0", "10.198.2.0/23")  # and the subnet
+    options: tuple[str, ...] = ()  # of the engine, besides its places
 
     def start(self) -> None:
         policy = self.base / "policy.toml"
@@ -242,6 +243,7 @@ class Jaula(Engine):
                 *("--bridge-subnet", self.bridge[1]),
                 *("--cgroup-parent", self.cgroup_parent),
                 *("--policy", str(policy)),
+                *self.options,
             ]
         )
         wait_for(self.answers, "the engine of jaula")
@@ -281,6 +283,14 @@ class Baseline(Jaula):
                 "bench: JAULA_BENCH_BASELINE must be a checkout of jaula, after scripts/setup"
             )
         super().start()
+
+
+class WithoutSpareInits(Jaula):
+    """jaula, whose starts do all of their work after the request, whatever their shape."""
+
+    name = "no-spare-inits"
+    bridge = ("jbench2", "10.198.6.0/23")
+    options = ("--spare-inits", "0")
 
 
 KINDS: dict[str, type[Engine]] = {
