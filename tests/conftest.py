@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import functools
 import gc
@@ -150,6 +151,22 @@ def new_engine(worker_index: int) -> Iterator[Callable[..., PrivateEngine]]:
                 private.kill()
             leaks.clean_up(private)
             private.delete_directories()
+
+
+@contextlib.contextmanager
+def engine_with_policy(index: int, policy: Path) -> Iterator[PrivateEngine]:
+    """Yield an engine with a policy, to which every user may connect; it must leave nothing."""
+    flags = ("--policy", str(policy))
+    with leaks.nothing_left(PrivateEngine(index % 250 + 1, extra_flags=flags)) as private:
+        open_to_all(private)
+        load_image(private, "busybox")
+        yield private
+
+
+def open_to_all(engine: PrivateEngine) -> None:
+    """Let every user connect to an engine: only the ids decide."""
+    engine.run.chmod(0o711)
+    engine.socket.chmod(0o666)
 
 
 @pytest.fixture

@@ -262,8 +262,8 @@ def test_an_index_is_pushed_and_its_platforms_are_pulled_one_by_one(
     engine: PrivateEngine, layout: dict[str, bytes], tmp_path: Path
 ) -> None:
     layers = {
-        wanted: archive([*busybox_entries(), file("platform", wanted.encode())])
-        for wanted in (OTHER, HOST)
+        requested: archive([*busybox_entries(), file("platform", requested.encode())])
+        for requested in (OTHER, HOST)
     }
     files = index_layout(layers, None, (), {"config": {"Cmd": ["cat", "/platform"]}})
     with Registry(tmp_path / "registry") as registry:
@@ -290,7 +290,7 @@ def test_an_index_is_pushed_and_its_platforms_are_pulled_one_by_one(
         listed = registry.manifest(path, "indexed")[1]["manifests"]
         platforms = [entry["platform"] for entry in listed]
         assert [f"{each['os']}/{each['architecture']}" for each in platforms] == [
-            "/".join(wanted.split("/")[:2]) for wanted in (OTHER, HOST)
+            "/".join(requested.split("/")[:2]) for requested in (OTHER, HOST)
         ]
         for entry in listed:
             (blob,) = registry.manifest(path, entry["digest"])[1]["layers"]

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from conftest import load_image
+from conftest import engine_with_policy, load_image
 from harness import containers
 from harness.api_user import ApiUser
 from harness.container_records import change_records
@@ -91,18 +91,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guarded(worker_index: int, ground: Path) -> Iterator[PrivateEngine]:
     policy = ground / "policy.toml"
     policy.write_text(POLICY.format(open=ground / "open", shut=ground / "shut"))
-    engine = PrivateEngine((worker_index + 67) % 250 + 1, extra_flags=("--policy", str(policy)))
-    engine.start()
-    engine.run.chmod(0o711)
-    engine.socket.chmod(0o666)  # any user may connect: only the ids decide
-    try:
-        load_image(engine, "busybox")
-        yield engine
-        engine.discard()
-    finally:
-        if engine.process is not None:
-            engine.kill()
-        engine.delete_directories()
+    with engine_with_policy(worker_index + 67, policy) as private:
+        yield private
 
 
 @pytest.fixture(scope="module")

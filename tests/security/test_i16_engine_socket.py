@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import pytest
 
-from conftest import load_image
+from conftest import engine_with_policy, load_image
 from harness import containers, images
 from harness.api_user import ApiUser
 from harness.engine import PROJECT, PrivateEngine, Reply
@@ -92,18 +92,8 @@ for line in events:
 def engine(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
     policy = tmp_path_factory.mktemp("engine-socket") / "policy.toml"
     policy.write_text(POLICY)
-    made = PrivateEngine((worker_index + 43) % 250 + 1, extra_flags=("--policy", str(policy)))
-    made.start()
-    made.run.chmod(0o711)
-    made.socket.chmod(0o666)  # any user may connect: only the ids decide
-    try:
-        load_image(made, "busybox")
-        yield made
-        made.discard()
-    finally:
-        if made.process is not None:
-            made.kill()
-        made.delete_directories()
+    with engine_with_policy(worker_index + 43, policy) as private:
+        yield private
 
 
 def reload_policy(engine: PrivateEngine, text: str) -> None:

@@ -147,11 +147,11 @@ def test_steps_run_as_users_other_than_root(jaula: Run, debian: str) -> None:
 def test_a_long_dockerignore_is_applied(jaula: Run, busybox: str, tmp_path: Path) -> None:
     expected = ["docs/a.txt", "docs/x/y/b.txt", "important.md", "src/a/deep/down/kept", "src/b/ok"]
     expected += ["src/keep/x.o", "src/main.c", "src/tmp12"]
-    unwanted = ["docs/x/c.md", "other.md", "src/main.o", "src/keep/sub/y.o", "src/.cache/z"]
-    unwanted += ["src/tmp1", "src/Tmpx/w", "src/a/deep/f", "src/a/deep/down/other", ".git/config"]
+    ignored = ["docs/x/c.md", "other.md", "src/main.o", "src/keep/sub/y.o", "src/.cache/z"]
+    ignored += ["src/tmp1", "src/Tmpx/w", "src/a/deep/f", "src/a/deep/down/other", ".git/config"]
     for name in ("Dockerfile", ".dockerignore"):
         (tmp_path / name).write_bytes((DOCKERFILES / "ignored" / name).read_bytes())
-    make(tmp_path, dict.fromkeys([*expected, *unwanted], ""))
+    make(tmp_path, dict.fromkeys([*expected, *ignored], ""))
     for number in range(2000):  # what no build has ever to see
         make(tmp_path, {f"node_modules/package-{number % 40}/lib/{number}.js": "x"})
     image = build(jaula, "ignored", context=tmp_path)

@@ -93,8 +93,8 @@ def manifests(engine: PrivateEngine, name: str) -> list[dict[str, Any]]:
 
 def statements(engine: PrivateEngine, name: str, architecture: str = HOST) -> dict[str, Any]:
     """Return the statements about an image by their predicate types."""
-    wanted = json.dumps({"os": "linux", "architecture": architecture})
-    path = f"/v1.55/images/{name}/attestations?statement=1&platform={wanted}"
+    requested = json.dumps({"os": "linux", "architecture": architecture})
+    path = f"/v1.55/images/{name}/attestations?statement=1&platform={requested}"
     reply = engine.request("GET", path.replace('"', "%22").replace(" ", ""))
     assert reply.status == 200, reply.body
     return {each["PredicateType"]: each["Statement"] for each in reply.json()}

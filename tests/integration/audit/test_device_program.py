@@ -31,10 +31,10 @@ def group() -> Iterator[Path]:
         made.rmdir()
 
 
-def load(group: Path, wanted: tuple[DeviceCgroup, ...]) -> None:
+def load(group: Path, requested: tuple[DeviceCgroup, ...]) -> None:
     directory = os.open(group, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        devices.apply(directory, str(group), device_rules.normalize(wanted))
+        devices.apply(directory, str(group), device_rules.normalize(requested))
     finally:
         os.close(directory)
 

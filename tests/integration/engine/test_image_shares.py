@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import load_image
+from conftest import engine_with_policy, open_to_all
 from harness import builds, containers, layers
 from harness.api_user import ApiUser
 from harness.engine import PrivateEngine, Reply
@@ -45,24 +45,10 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def start(engine: PrivateEngine) -> None:
-    engine.start()
-    engine.run.chmod(0o711)
-    engine.socket.chmod(0o666)  # any user may connect: only the ids decide
-
-
 @pytest.fixture(scope="module")
 def guarded(worker_index: int, policy: Path) -> Iterator[PrivateEngine]:
-    engine = PrivateEngine((worker_index + 43) % 250 + 1, extra_flags=("--policy", str(policy)))
-    start(engine)
-    try:
-        load_image(engine, "busybox")
-        yield engine
-        engine.discard()
-    finally:
-        if engine.process is not None:
-            engine.kill()
-        engine.delete_directories()
+    with engine_with_policy(worker_index + 43, policy) as private:
+        yield private
 
 
 @pytest.fixture
@@ -408,12 +394,14 @@ def test_the_owner_survives_the_engine(
     before = owned(guarded, caller)
     assert len(before) == 2
     guarded.kill()
-    start(guarded)
+    guarded.start()
+    open_to_all(guarded)
     assert owned(guarded, caller) == before
     assert REFUSED_NUMBER in refusal(load(caller, "survives-3:1"))
     remove(caller, "survives-1:1")
     guarded.kill()
-    start(guarded)
+    guarded.start()
+    open_to_all(guarded)
     assert owned(guarded, caller) == {"survives-2:latest"}
     assert done(load(caller, "survives-3:1"))
     assert REFUSED_NUMBER in refusal(load(caller, "survives-4:1"))

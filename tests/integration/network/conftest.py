@@ -247,11 +247,11 @@ def raw(netns: int, interface: str, protocol: int = 0x0003) -> socket.socket:
     return made
 
 
-def received(listener: socket.socket, wanted: bytes) -> bool:
-    """Return whether a frame that contains ``wanted`` arrives before the socket's timeout."""
+def received(listener: socket.socket, content: bytes) -> bool:
+    """Return whether a frame that contains ``content`` arrives before the socket's timeout."""
     try:
         while True:
-            if wanted in listener.recv(65536):
+            if content in listener.recv(65536):
                 return True
     except TimeoutError:
         return False

@@ -24,11 +24,11 @@ def changes(
     runtime: PrivateRuntime, *rules: Config, default: str = ALLOW, **more: object
 ) -> Config:
     """A filter in place of the template's; the root is writable at /tmp."""
-    wanted = {"defaultAction": default, "syscalls": list(rules), **more}
-    gone = dict.fromkeys(runtime.config["linux"]["seccomp"].keys() - wanted.keys())
+    requested = {"defaultAction": default, "syscalls": list(rules), **more}
+    gone = dict.fromkeys(runtime.config["linux"]["seccomp"].keys() - requested.keys())
     mount = {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": []}
     return {
-        "linux": {"seccomp": {**gone, **wanted}},
+        "linux": {"seccomp": {**gone, **requested}},
         "mounts": [*runtime.config["mounts"], mount],
     }
 
@@ -283,7 +283,7 @@ def test_an_agent_may_let_a_call_seem_to_succeed(runtime: PrivateRuntime, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("wanted", "text"),
+    ("requested", "text"),
     [
         ({"defaultAction": "SCMP_ACT_MAYBE"}, "linux.seccomp.defaultAction: 'SCMP_ACT_MAYBE'"),
         ({"defaultAction": "SCMP_ACT_NOTIFY"}, "linux.seccomp.defaultAction: "),
@@ -307,10 +307,10 @@ def test_an_agent_may_let_a_call_seem_to_succeed(runtime: PrivateRuntime, tmp_pa
     ],
 )
 def test_an_invalid_filter_is_refused_in_one_line(
-    runtime: PrivateRuntime, wanted: Config, text: str
+    runtime: PrivateRuntime, requested: Config, text: str
 ) -> None:
     base: Config = dict.fromkeys(runtime.config["linux"]["seccomp"]) | {"defaultAction": ALLOW}
-    assert text in runtime.bundle({"linux": {"seccomp": base | wanted}}).refused()
+    assert text in runtime.bundle({"linux": {"seccomp": base | requested}}).refused()
 
 
 def test_an_unknown_system_call_name_is_ignored(runtime: PrivateRuntime) -> None:

@@ -70,7 +70,7 @@ def test_v1_memory_works_without_swap_accounting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "swap", "now", "alone"),
+    ("requested", "swap", "now", "alone"),
     [
         (100, 100, None, "0"),
         (100, 250, None, "150"),
@@ -81,15 +81,15 @@ def test_v1_memory_works_without_swap_accounting() -> None:
     ],
 )
 def test_v2_swap_is_the_sum_minus_memory(
-    wanted: int | None, swap: int | None, now: int | None, alone: str | None
+    requested: int | None, swap: int | None, now: int | None, alone: str | None
 ) -> None:
-    assert memory2.swap_max(wanted, swap, now) == alone
+    assert memory2.swap_max(requested, swap, now) == alone
 
 
-@pytest.mark.parametrize(("wanted", "swap"), [(100, 50), (None, 50), (-1, 50)])
-def test_invalid_v2_swap_is_refused(wanted: int | None, swap: int) -> None:
+@pytest.mark.parametrize(("requested", "swap"), [(100, 50), (None, 50), (-1, 50)])
+def test_invalid_v2_swap_is_refused(requested: int | None, swap: int) -> None:
     with pytest.raises(InvalidRequest):
-        memory2.swap_max(wanted, swap, None)
+        memory2.swap_max(requested, swap, None)
 
 
 @pytest.mark.parametrize(

@@ -106,16 +106,16 @@ def test_newuidmap_without_rights_hinders() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "wanted"),
+    ("name", "value", "expected"),
     [
         ("user.max_user_namespaces", 0, 28633),
         ("kernel.unprivileged_userns_clone", 0, 1),
     ],
 )
-def test_a_sysctl_that_forbids_namespaces_hinders(name: str, value: int, wanted: int) -> None:
+def test_a_sysctl_that_forbids_namespaces_hinders(name: str, value: int, expected: int) -> None:
     row = found(name, sysctls=GOOD.sysctls | {name: value})
     assert row.state is State.HINDERS
-    assert f"{name}={wanted}" in row.fix
+    assert f"{name}={expected}" in row.fix
 
 
 def test_apparmors_restriction_hinders_only_if_it_applies_to_the_user() -> None:

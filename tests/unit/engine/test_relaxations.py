@@ -44,7 +44,7 @@ def test_a_plain_container_asks_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "wanted"),
+    ("host", "expected"),
     [
         ({"Binds": ["/a:/b"]}, ["host-mount=/a"]),
         ({"SecurityOpt": ["seccomp-listener=/run/x"]}, ["security-option=seccomp-listener"]),
@@ -74,8 +74,8 @@ def test_a_plain_container_asks_for_nothing() -> None:
         ({"DeviceRequests": [{"Driver": "nvidia"}]}, ["device=nvidia"]),
     ],
 )
-def test_a_relaxation_has_a_name(host: dict[str, Any], wanted: list[str]) -> None:
-    assert of(**host) == wanted
+def test_a_relaxation_has_a_name(host: dict[str, Any], expected: list[str]) -> None:
+    assert of(**host) == expected
 
 
 def test_an_engine_socket_asks_for_its_entry_of_the_policy() -> None:
@@ -90,7 +90,7 @@ def test_a_mount_by_another_runtime_is_marked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "wanted"),
+    ("address", "expected"),
     [
         ("unix:///run/mine.sock", ["log-address=unix:///run/mine.sock"]),
         ("unixgram:///dev/../dev/log", ["log-address=unixgram:///dev/../dev/log"]),
@@ -110,9 +110,9 @@ def test_a_mount_by_another_runtime_is_marked() -> None:
         ("tcp://logs.example.com", []),
     ],
 )
-def test_a_log_server_on_the_host_asks(address: str, wanted: list[str]) -> None:
+def test_a_log_server_on_the_host_asks(address: str, expected: list[str]) -> None:
     for driver in ("syslog", ""):  # "" is the engine's default, which may be syslog
-        assert of(LogConfig={"Type": driver, "Config": {"syslog-address": address}}) == wanted
+        assert of(LogConfig={"Type": driver, "Config": {"syslog-address": address}}) == expected
 
 
 @pytest.mark.parametrize("address", ["tcp://logs.example.com", "udp://127.1:99", "tcp://0x7f1"])

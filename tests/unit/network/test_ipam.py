@@ -147,10 +147,10 @@ def test_addresses_are_allocated_in_turn_and_released_ones_last() -> None:
     assert str(pool.allocate()) == "10.0.0.4"
 
 
-@pytest.mark.parametrize("wanted", ["10.0.1.1", "x", "", "::1"])
-def test_an_address_outside_the_subnet_is_refused(wanted: str) -> None:
+@pytest.mark.parametrize("requested", ["10.0.1.1", "x", "", "::1"])
+def test_an_address_outside_the_subnet_is_refused(requested: str) -> None:
     with pytest.raises(InvalidRequest):
-        Addresses(IPv4Network("10.0.0.0/29")).allocate(wanted)
+        Addresses(IPv4Network("10.0.0.0/29")).allocate(requested)
 
 
 @pytest.mark.parametrize("address", ["10.0.0.0", "10.0.0.1", "10.0.0.7"])

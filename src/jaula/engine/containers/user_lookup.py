@@ -138,17 +138,17 @@ def resolve_user(
         file is not regular or larger than 1 MiB.
     """
     name_or_id, _, group = user.partition(":")
-    wanted_uid, wanted_gid = _number("user", name_or_id), _number("group", group)
+    requested_uid, requested_gid = _number("user", name_or_id), _number("group", group)
     extra = [(text, _number("group", text)) for text in groups]
     if any(not text for text, _ in extra):
         raise InvalidRequest("an additional group is empty")
 
-    entry = _find_entry(read_user_file(root_fd, "etc/passwd"), name_or_id, wanted_uid)
-    if entry is None and name_or_id and wanted_uid is None:
+    entry = _find_entry(read_user_file(root_fd, "etc/passwd"), name_or_id, requested_uid)
+    if entry is None and name_or_id and requested_uid is None:
         raise InvalidRequest(
             f"unable to find user {name_or_id}: no matching entries in passwd file"
         )
-    uid = entry.uid if entry else wanted_uid or 0
+    uid = entry.uid if entry else requested_uid or 0
     gid = entry.gid if entry else 0
     name = entry.name if entry else ""
 
@@ -156,7 +156,7 @@ def resolve_user(
     if group or name or extra:
         listed = list(parse_group(read_user_file(root_fd, "etc/group")))
         if group:
-            gid = _gid(listed, group, wanted_gid)
+            gid = _gid(listed, group, requested_gid)
         if name and (policy == MERGE or (policy == DOCKER and not group)):
             additional += [row.gid for row in listed if name in row.members]
         additional += [_gid(listed, text, number) for text, number in extra]

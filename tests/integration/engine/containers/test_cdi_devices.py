@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import load_image
-from harness import containers
+from harness import containers, leaks
 from harness.engine import PrivateEngine
 
 KIND = "jaula.test/null"
@@ -51,16 +51,10 @@ def engine(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Itera
     (directory / "test.json").write_text(json.dumps(document))
     (directory / "gpu.yaml").write_text(GPU)
     flags = ("--cdi-spec-dir", str(directory))
-    made = PrivateEngine((worker_index + 71) % 250 + 1, extra_flags=flags)
-    made.start()
-    try:
-        load_image(made, "busybox")
-        yield made
-        made.discard()
-    finally:
-        if made.process is not None:
-            made.kill()
-        made.delete_directories()
+    private = PrivateEngine((worker_index + 71) % 250 + 1, extra_flags=flags)
+    with leaks.nothing_left(private):
+        load_image(private, "busybox")
+        yield private
 
 
 def test_a_device_is_found_requested_and_verified(engine: PrivateEngine) -> None:

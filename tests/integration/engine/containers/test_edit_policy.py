@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import load_image
+from conftest import engine_with_policy
 from harness.api_user import ApiUser
 from harness.containers import inspect, pid
 from harness.engine import PrivateEngine, Reply
@@ -50,18 +50,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def guarded(worker_index: int, ground: Path) -> Iterator[PrivateEngine]:
     policy = ground / "policy.toml"
     policy.write_text(POLICY.format(open=ground / "open"))
-    engine = PrivateEngine((worker_index + 71) % 250 + 1, extra_flags=("--policy", str(policy)))
-    engine.start()
-    engine.run.chmod(0o711)
-    engine.socket.chmod(0o666)  # any user may connect: only the ids decide
-    try:
-        load_image(engine, "busybox")
-        yield engine
-        engine.discard()
-    finally:
-        if engine.process is not None:
-            engine.kill()
-        engine.delete_directories()
+    with engine_with_policy(worker_index + 71, policy) as private:
+        yield private
 
 
 def user(engine: PrivateEngine, uid: int) -> ApiUser:

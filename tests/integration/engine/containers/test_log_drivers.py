@@ -197,8 +197,8 @@ def test_rotated_files_are_compressed_and_readable(
         engine, busybox, "sh", "-c", f"{COUNTING}; sleep 600", flags=flags
     ) as name:
         path = log_of(engine, name)
-        wanted = [path.name, f"{path.name}.1.gz", f"{path.name}.2.gz"]
-        containers.eventually(lambda: names_beside(path) == wanted, "the packed files")
+        expected = [path.name, f"{path.name}.1.gz", f"{path.name}.2.gz"]
+        containers.eventually(lambda: names_beside(path) == expected, "the packed files")
         containers.eventually(
             lambda: engine.cli("docker", "logs", "--tail", "1", name).stdout == "line 1499\n",
             "the last line",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import load_image
+from conftest import engine_with_policy
 from harness import containers
 from harness.api_user import ApiUser
 from harness.engine import PrivateEngine, UnixConnection
@@ -24,18 +24,8 @@ def guarded(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """An engine to which two users besides root have access."""
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     policy.write_text(f'[user.{READER}]\naccess = "read"\n[user.{OWNER}]\naccess = "run"\n')
-    engine = PrivateEngine((worker_index + 83) % 250 + 1, extra_flags=("--policy", str(policy)))
-    engine.start()
-    engine.run.chmod(0o711)
-    engine.socket.chmod(0o666)  # any user may connect: only the ids decide
-    try:
-        load_image(engine, "busybox")
-        yield engine
-        engine.discard()
-    finally:
-        if engine.process is not None:
-            engine.kill()
-        engine.delete_directories()
+    with engine_with_policy(worker_index + 83, policy) as private:
+        yield private
 
 
 @pytest.fixture(scope="module")

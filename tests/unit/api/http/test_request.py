@@ -11,7 +11,7 @@ from jaula.errors import InvalidRequest
 
 
 @pytest.mark.parametrize(
-    ("value", "wanted"),
+    ("value", "expected"),
     [
         ("1", True),
         ("true", True),
@@ -26,8 +26,8 @@ from jaula.errors import InvalidRequest
         ("%20", False),
     ],
 )
-def test_only_dockers_false_values_are_false(value: str, wanted: bool) -> None:
-    assert Query(f"all={value}").flag("all", True) is wanted
+def test_only_dockers_false_values_are_false(value: str, expected: bool) -> None:
+    assert Query(f"all={value}").flag("all", True) is expected
 
 
 def test_an_absent_boolean_takes_the_routes_default() -> None:
@@ -36,7 +36,7 @@ def test_an_absent_boolean_takes_the_routes_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "wanted"),
+    ("document", "expected"),
     [
         ('{"name":{"t1":true}}', {"name": ["t1"]}),
         ('{"name":{"t1":true,"t2":false}}', {"name": ["t1"]}),
@@ -46,8 +46,8 @@ def test_an_absent_boolean_takes_the_routes_default() -> None:
         ("", {}),
     ],
 )
-def test_filters_are_parsed_in_both_of_dockers_forms(document: str, wanted: object) -> None:
-    assert Query("filters=" + document.replace("{", "%7B")).filters() == wanted
+def test_filters_are_parsed_in_both_of_dockers_forms(document: str, expected: object) -> None:
+    assert Query("filters=" + document.replace("{", "%7B")).filters() == expected
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_a_filter_of_another_form_is_rejected(document: str) -> None:
         Query("filters=" + document).filters()
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("", None), ("0", 0), ("-1", -1), ("+7", 7)])
-def test_an_integer_is_parsed(text: str, wanted: int | None) -> None:
-    assert Query(f"t={text.replace('+', '%2B')}").integer("t") == wanted
+@pytest.mark.parametrize(("text", "expected"), [("", None), ("0", 0), ("-1", -1), ("+7", 7)])
+def test_an_integer_is_parsed(text: str, expected: int | None) -> None:
+    assert Query(f"t={text.replace('+', '%2B')}").integer("t") == expected
 
 
 @pytest.mark.parametrize("text", ["x", "1.5", "1" * 20, "-", "%D9%A3", "1_0", "0x1", "--1"])
@@ -81,15 +81,15 @@ def test_an_invalid_integer_is_rejected(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [("", None), ("0", 0.0), ("1795532665", 1795532665.0), ("12.500000000", 12.5), ("-3", -3.0)],
 )
-def test_a_timestamp_is_parsed(text: str, wanted: float | None) -> None:
-    assert Query(f"since={text}").timestamp("since") == wanted
+def test_a_timestamp_is_parsed(text: str, expected: float | None) -> None:
+    assert Query(f"since={text}").timestamp("since") == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("1795532665.123456789", 1_795_532_665_123_456_789),
         ("1795532665.1", 1_795_532_665_100_000_000),
@@ -99,8 +99,8 @@ def test_a_timestamp_is_parsed(text: str, wanted: float | None) -> None:
         ("7.", 7_000_000_000),
     ],
 )
-def test_no_nanosecond_is_lost(text: str, wanted: int) -> None:
-    assert Query(f"since={text}").nanoseconds("since") == wanted
+def test_no_nanosecond_is_lost(text: str, expected: int) -> None:
+    assert Query(f"since={text}").nanoseconds("since") == expected
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "1e5", "2026-01-01", "1.2.3", "9" * 40, "1.-5"])

@@ -92,7 +92,7 @@ def test_the_command_is_run_by_the_images_shell_where_it_is_a_line() -> None:
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "requested",
     [
         Healthcheck(test=("CMD", "x"), interval=1),
         Healthcheck(test=("CMD", "x"), timeout=-S),
@@ -101,9 +101,9 @@ def test_the_command_is_run_by_the_images_shell_where_it_is_a_line() -> None:
         Healthcheck(test=("CMD",)),
     ],
 )
-def test_an_invalid_healthcheck_is_refused(wanted: Healthcheck) -> None:
+def test_an_invalid_healthcheck_is_refused(requested: Healthcheck) -> None:
     with pytest.raises(InvalidRequest):
-        health.check(wanted)
+        health.check(requested)
 
 
 def test_output_is_truncated_at_the_limit() -> None:

@@ -55,7 +55,7 @@ def some() -> list[Container]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("requested", "expected"),
     [
         ({}, ["name3", "name1"]),
         ({"status": ["exited"]}, ["name2"]),
@@ -77,9 +77,11 @@ def some() -> list[Container]:
     ],
 )
 def test_a_filter_chooses(
-    some: list[Container], wanted: dict[str, list[str]], expected: list[str]
+    some: list[Container], requested: dict[str, list[str]], expected: list[str]
 ) -> None:
-    assert names(filters.select(some, RELATIONS, all=False, limit=None, filters=wanted)) == expected
+    assert (
+        names(filters.select(some, RELATIONS, all=False, limit=None, filters=requested)) == expected
+    )
 
 
 def test_all_and_limit_show_the_newest_first(some: list[Container]) -> None:
@@ -109,16 +111,19 @@ def test_filters_match_published_and_exposed_ports() -> None:
 
 def test_containers_of_another_image_are_no_descendants(some: list[Container]) -> None:
     relations = RELATIONS._replace(descendants=lambda ref: frozenset({"sha256:other"}))
-    wanted = {"ancestor": ["busybox"]}
-    assert filters.select(some, relations, all=True, limit=None, filters=wanted) == []
+    requested = {"ancestor": ["busybox"]}
+    assert filters.select(some, relations, all=True, limit=None, filters=requested) == []
 
 
 @pytest.mark.parametrize(
-    "wanted", [{"colour": ["red"]}, {"status": ["asleep"]}, {"exited": ["x"]}, {"health": ["ill"]}]
+    "requested",
+    [{"colour": ["red"]}, {"status": ["asleep"]}, {"exited": ["x"]}, {"health": ["ill"]}],
 )
-def test_an_unknown_filter_is_refused(some: list[Container], wanted: dict[str, list[str]]) -> None:
+def test_an_unknown_filter_is_refused(
+    some: list[Container], requested: dict[str, list[str]]
+) -> None:
     with pytest.raises(InvalidRequest, match="filter"):
-        filters.select(some, RELATIONS, all=True, limit=None, filters=wanted)
+        filters.select(some, RELATIONS, all=True, limit=None, filters=requested)
 
 
 def test_before_and_since_need_an_existing_container(some: list[Container]) -> None:

@@ -84,7 +84,7 @@ def test_levels_are_kept_over_a_restart_and_freed_with_the_container(
 
 
 @pytest.mark.parametrize(
-    ("mount", "wanted"),
+    ("mount", "expected"),
     [
         (MountRecord("bind", "/m", mode=""), ""),
         (MountRecord("bind", "/m", mode="ro"), ""),
@@ -95,8 +95,8 @@ def test_levels_are_kept_over_a_restart_and_freed_with_the_container(
         (MountRecord("tmpfs", "/m", mode="size=9"), ""),
     ],
 )
-def test_which_mounts_are_labelled(mount: MountRecord, wanted: str) -> None:
-    assert selinux.relabel_option(mount) == wanted
+def test_which_mounts_are_labelled(mount: MountRecord, expected: str) -> None:
+    assert selinux.relabel_option(mount) == expected
 
 
 def test_a_record_without_a_level_can_be_read() -> None:

@@ -37,8 +37,8 @@ def body(mode: str, **endpoints: EndpointSettings) -> ContainerCreate:
 @pytest.mark.parametrize("mode", ["", "default", "bridge"])
 def test_without_a_word_it_is_the_default_network(mode: str) -> None:
     assert network_endpoints.select_networks(body(mode), find) == {"bridge": EndpointSettings()}
-    wanted = {"default": WEB}
-    assert network_endpoints.select_networks(body(mode, **wanted), find) == {"bridge": WEB}
+    requested = {"default": WEB}
+    assert network_endpoints.select_networks(body(mode, **requested), find) == {"bridge": WEB}
 
 
 def test_the_mode_comes_first_and_may_be_an_id() -> None:
@@ -183,8 +183,8 @@ def test_links_are_aliases_of_one_container_for_another() -> None:
 
 
 def test_supported_settings_are_accepted() -> None:
-    wanted = EndpointIPAMConfig(ipv4_address="10.0.0.1", ipv6_address="fd00::1")
-    network_endpoints.check("shop", ASKED, EndpointSettings(ipam_config=wanted, aliases=("a",)))
+    requested = EndpointIPAMConfig(ipv4_address="10.0.0.1", ipv6_address="fd00::1")
+    network_endpoints.check("shop", ASKED, EndpointSettings(ipam_config=requested, aliases=("a",)))
 
 
 def test_interfaces_are_numbered_without_gaps() -> None:

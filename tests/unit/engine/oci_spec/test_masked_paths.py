@@ -91,8 +91,8 @@ def test_any_value_is_parsed_or_refused(text: str) -> None:
 
 
 def test_options_of_proc_arrive_in_the_spec() -> None:
-    wanted = request(security_opt=("proc-opts=hidepid=2,subset=pid,gid=5",))
-    assert security.decide(wanted, HostFacts()).proc == ("hidepid=2", "subset=pid", "gid=5")
+    requested = request(security_opt=("proc-opts=hidepid=2,subset=pid,gid=5",))
+    assert security.decide(requested, HostFacts()).proc == ("hidepid=2", "subset=pid", "gid=5")
 
 
 def test_the_hosts_proc_has_no_options() -> None:

@@ -19,7 +19,7 @@ def _listed(*platforms: tuple[str, str, str]) -> list[Descriptor]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "number"),
+    ("requested", "number"),
     [
         ("linux/amd64", 0),
         ("linux/arm/v6", 2),
@@ -32,7 +32,7 @@ def _listed(*platforms: tuple[str, str, str]) -> list[Descriptor]:
         ("amd64", 0),
     ],
 )
-def test_the_requested_platform_is_selected(wanted: str, number: int) -> None:
+def test_the_requested_platform_is_selected(requested: str, number: int) -> None:
     manifests = _listed(
         ("linux", "amd64", ""),
         ("unknown", "unknown", ""),
@@ -41,14 +41,16 @@ def test_the_requested_platform_is_selected(wanted: str, number: int) -> None:
         ("linux", "arm64", "v8"),
         ("windows", "amd64", ""),
     )
-    assert select(manifests, parse_platform(wanted)).size == number
+    assert select(manifests, parse_platform(requested)).size == number
 
 
-@pytest.mark.parametrize("wanted", ["linux/s390x", "linux/386", "linux/arm/v5", "freebsd/amd64"])
-def test_a_missing_platform_is_reported_in_dockers_words(wanted: str) -> None:
+@pytest.mark.parametrize("requested", ["linux/s390x", "linux/386", "linux/arm/v5", "freebsd/amd64"])
+def test_a_missing_platform_is_reported_in_dockers_words(requested: str) -> None:
     manifests = _listed(("linux", "amd64", ""), ("linux", "arm", "v6"))
-    with pytest.raises(NotFound, match=f"no matching manifest for {wanted} in the manifest list"):
-        select(manifests, parse_platform(wanted))
+    with pytest.raises(
+        NotFound, match=f"no matching manifest for {requested} in the manifest list"
+    ):
+        select(manifests, parse_platform(requested))
 
 
 @pytest.mark.parametrize("text", ["a/b/c/d", "linux/", "/amd64", "linux/am d", "é/x"])

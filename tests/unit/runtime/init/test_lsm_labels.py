@@ -39,7 +39,7 @@ def test_a_process_with_its_labels_passes(says: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "kernel"),
+    ("requested", "kernel"),
     [
         (LabelRequest(None, SELINUX), "system_u:system_r:unconfined_t:s0:c1,c2"),
         (LabelRequest(None, SELINUX), "system_u:system_r:container_t:s0:c1,c3"),
@@ -49,11 +49,11 @@ def test_a_process_with_its_labels_passes(says: dict[str, str]) -> None:
     ],
 )
 def test_a_process_with_another_label_fails(
-    says: dict[str, str], wanted: LabelRequest, kernel: str
+    says: dict[str, str], requested: LabelRequest, kernel: str
 ) -> None:
     says |= {"/current": kernel}
     with pytest.raises(RuntimeFailure, match="was requested, but the kernel reports"):
-        lsm_labels.check(os.getpid(), wanted)
+        lsm_labels.check(os.getpid(), requested)
 
 
 def test_an_unreadable_label_fails_but_an_exited_process_does_not(

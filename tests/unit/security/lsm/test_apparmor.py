@@ -145,7 +145,7 @@ def test_any_text_of_the_kernel_is_parsed(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "current", "same"),
+    ("requested", "current", "same"),
     [
         ("mine", "mine (enforce)\n", True),
         ("mine", "mine//child (enforce)", True),
@@ -158,6 +158,6 @@ def test_any_text_of_the_kernel_is_parsed(text: str) -> None:
     ],
 )
 def test_the_current_profile_is_compared_with_the_requested_one(
-    wanted: str, current: str, same: bool
+    requested: str, current: str, same: bool
 ) -> None:
-    assert runs_under(wanted, current) == same
+    assert runs_under(requested, current) == same
