@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from harness.engine import PROJECT
 
 PARTS = ("scripts", "requirements", "src", "jaula", "pyproject.toml")
-pytestmark = [pytest.mark.packages, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.packages, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,36 @@ def test_the_first_command_works_without_a_network(clone: Path, wheelhouse: Path
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("jaula version ")
     assert "msgspec==" in done.stderr  # listed before it is installed
+
+
+def test_a_removed_version_of_python_renews_the_environment(
+    clone: Path, wheelhouse: Path, tmp_path: Path
+) -> None:
+    """A distribution that changes python3, and removes the former version later."""
+    version = f"python3.{sys.version_info[1]}"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib").mkdir()
+    shutil.copy(f"/usr/bin/{version}", tmp_path / "bin")
+    (tmp_path / "lib" / version).symlink_to(f"/usr/lib/{version}")
+    link = tmp_path / "bin/python3"
+    link.symlink_to(version)
+    shutil.rmtree(clone / ".venv", ignore_errors=True)
+    words: list[str | Path] = [clone / "scripts/setup", "--offline", wheelhouse]
+    done = run(words, network=False, JAULA_PYTHON=str(link))
+    assert done.returncode == 0, done.stderr
+
+    link.unlink()
+    link.symlink_to("/bin/false")
+    words = [clone / "jaula", "--version"]
+    done = run(words, network=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+    (tmp_path / "bin" / version).unlink()
+    done = run(words, network=False, JAULA_WHEELHOUSE=str(wheelhouse))
+    assert (done.returncode, done.stdout[:14]) == (0, "jaula version "), done.stderr
+    assert "creating .venv" in done.stderr
+    done = run(words, network=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("option", ["--offline", "--download"])

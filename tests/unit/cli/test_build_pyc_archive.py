@@ -173,6 +173,33 @@ def test_the_launcher_leaves_an_older_script_alone(clone: Path) -> None:
     assert (done.stdout, done.returncode) == ("source\n", 0)
 
 
+@pytest.mark.parametrize("launcher", ["jaula", "jaula-runtime"])
+def test_the_launcher_renews_an_environment_without_its_interpreter(
+    clone: Path, tmp_path: Path, launcher: str
+) -> None:
+    """``scripts/setup`` makes ``.done-runtime`` a link to the interpreter."""
+    copy = tmp_path / "copy"
+    shutil.copytree(clone, copy, symlinks=True)
+    shutil.copy(PROJECT / launcher, copy)
+    python, done_link = copy / ".venv/bin/python", copy / ".venv/.done-runtime"
+    python.unlink()
+    python.symlink_to("/nonexistent/python3.1")
+    done_link.unlink()
+    done_link.symlink_to("bin/python")
+    setup = copy / "scripts/setup"
+    setup.parent.mkdir()
+    setup.write_text(f"#!/bin/sh\necho setup $1\nln -sf {sys.executable} {python}\n")
+    setup.chmod(0o755)
+    for script in copy.glob("src/jaula/oci/__pycache__/*.pyc"):
+        script.unlink()
+    for package in ("", "oci"):
+        (copy / "src/jaula" / package / "__main__.py").write_text("print('source')")
+    done = run(copy / launcher, "create", "c")
+    assert (done.stdout, done.stderr, done.returncode) == ("source\n", "setup runtime\n", 0)
+    done = run(copy / launcher, "create", "c")
+    assert (done.stdout, done.stderr, done.returncode) == ("source\n", "", 0)
+
+
 def test_an_installed_command_uses_the_archive(clone: Path) -> None:
     """As packaging/install writes it."""
     script = f"import sys\nsys.path.insert(0, {str(clone / 'src')!r})\n"
