@@ -6,14 +6,19 @@ open a socket and then uses it from anywhere. The namespace of the test process 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import selectors
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -42,6 +47,8 @@ HOST_OUTER, OUTSIDE = "198.51.100.1", "198.51.100.2"  # TEST-NET-2
 HOST_SECOND = "198.51.100.3"
 BRIEF = 0.8  # seconds of an attempt that is expected to fail
 HOST_OUTER6, OUTSIDE6 = "2001:db8::1", "2001:db8::2"
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 def new_namespace() -> int:
@@ -190,6 +197,33 @@ def talks(
             near.sendall(b"bye\n")
             assert far.recv(16) == b"bye\n"
         return str(seen[0])
+
+
+def connected(
+    attempts: Mapping[Key, tuple[int, tuple[str, int]]], *, timeout: float = 3
+) -> set[Key]:
+    """Connect to all targets at once. Return the attempts that a server answered in time.
+
+    An attempt is a namespace and a target. The kernel establishes a connection without accept(2),
+    so a table of targets that must not be reached waits for one time-out.
+    """
+    result: set[Key] = set()
+    with ExitStack() as stack, selectors.DefaultSelector() as pending:
+        for key, (netns, target) in attempts.items():
+            near = stack.enter_context(client(netns, timeout=0, family=_family(target[0])))
+            problem = near.connect_ex(target)
+            if problem == 0:
+                result.add(key)
+            elif problem == errno.EINPROGRESS:
+                pending.register(near, selectors.EVENT_WRITE, key)
+        end = time.monotonic() + timeout
+        while pending.get_map() and (left := end - time.monotonic()) > 0:
+            for ready, _ in pending.select(left):
+                near = ready.fileobj  # type: ignore[assignment]
+                pending.unregister(near)
+                if near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                    result.add(ready.data)
+    return result
 
 
 def talks_udp(netns: int, target: tuple[str, int], server: socket.socket) -> str | None:

@@ -7,6 +7,7 @@ gateway of the sender's network).
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import pytest
@@ -19,12 +20,14 @@ from jaula.network.config import check_pools
 from jaula.spec.network import Pool
 
 from .conftest import (
+    BRIEF,
     HOST_OUTER,
     HOST_OUTER6,
     OUTSIDE,
     OUTSIDE6,
     Box,
     Topology,
+    connected,
     join,
     listen,
     network,
@@ -99,6 +102,18 @@ MATRIX: dict[str, dict[str, tuple[bool, bool]]] = {
 }
 
 
+Row = tuple[str, str, int]
+"""Source, place, and family: 0 for IPv4, 1 for IPv6."""
+
+ANY = ("0.0.0.0", "::")
+"""The address of a server, for each family."""
+
+
+def name(place: str) -> str:
+    """Return the container or machine that serves a place."""
+    return place.partition("@")[0]
+
+
 @dataclass
 class Town:
     """Two containers on each kind of network, the host, and a machine outside."""
@@ -125,20 +140,35 @@ class Town:
         endpoint = self.boxes[place].endpoint
         return endpoint.ipv4, endpoint.ipv6
 
+    def target(self, source: str, place: str, family: int) -> tuple[str, int]:
+        """Return address and port of a place; the address is '' if the place has none."""
+        where = place.partition("@")[2]
+        address = self.addresses(source, where or place)[family]
+        return address, PUBLISHED[name(place)] if where else PORT
+
     def reaches(self, source: str, place: str, family: int, *, wanted: bool) -> bool:
-        name, _, where = place.partition("@")
-        address = self.addresses(source, where or name)[family]
+        address, port = self.target(source, place, family)
         if not address:
             return False
-        port = PUBLISHED[name] if where else PORT
         tries = (
             3 if wanted else 1
         )  # the first packets on a busy machine may wait for neighbour discovery
-        with listen(self.netns(name), ("0.0.0.0", "::")[family], PORT) as server:
+        with listen(self.netns(name(place)), ANY[family], PORT) as server:
             return any(
                 talks(self.netns(source), (address, port), server, timeout=0.4) is not None
                 for _ in range(tries)
             )
+
+    def reached(self, rows: list[Row]) -> set[Row]:
+        """Return the rows whose place is reached, of rows whose place must not be.
+
+        The attempts are made at once, since each lasts until its time-out.
+        """
+        attempts = {row: (self.netns(row[0]), self.target(*row)) for row in rows}
+        with ExitStack() as stack:
+            for server, family in {(name(place), family) for _, place, family in rows}:
+                stack.enter_context(listen(self.netns(server), ANY[family], PORT))
+            return connected({row: to for row, to in attempts.items() if to[1][0]}, timeout=BRIEF)
 
     def leave(self, source: str) -> None:
         """Add routes by the gateway in a container of an internal network: they must not help."""
@@ -167,17 +197,17 @@ def town(topology: Topology) -> Town:
             network("wire", bridge="", driver="macvlan", parent="up0", mode="bridge", ipv6=True,
                     pools=wire)
         )  # fmt: skip
-    for name in ("a", "b", "bridge", "inner", "wire"):
-        boxes[f"{name}1"], boxes[f"{name}2"] = join(topology, name), join(topology, name)
-        endpoint = boxes[f"{name}1"].endpoint
-        gateways[name] = endpoint.gateway, endpoint.gateway6
+    for kind in ("a", "b", "bridge", "inner", "wire"):
+        boxes[f"{kind}1"], boxes[f"{kind}2"] = join(topology, kind), join(topology, kind)
+        endpoint = boxes[f"{kind}1"].endpoint
+        gateways[kind] = endpoint.gateway, endpoint.gateway6
     assert made.ipv4_pool is not None
     assert made.ipv6_pool is not None
     gateways["inner"] = made.ipv4_pool.gateway, made.ipv6_pool.gateway
     with in_netns(topology.host):
-        for name, port in PUBLISHED.items():
+        for published, port in PUBLISHED.items():
             request = PortRequest(PORT, host_port=port)
-            topology.manager.publish(boxes[name].endpoint, [request])
+            topology.manager.publish(boxes[published].endpoint, [request])
     result = Town(topology, boxes, gateways)
     result.leave("inner1")
     return result
@@ -185,12 +215,21 @@ def town(topology: Topology) -> Town:
 
 def wrong(town: Town) -> list[str]:
     """Return the rows of the table that do not hold."""
-    return [
-        f"{source} -> {place}, IPv{(4, 6)[family]}: {'not ' if wanted[family] else ''}reached"
-        for source, row in MATRIX.items()
-        for place, wanted in row.items()
+    expected = {
+        (source, place, family): reached[family]
+        for source, places in MATRIX.items()
+        for place, reached in places.items()
         for family in (0, 1)
-        if town.reaches(source, place, family, wanted=wanted[family]) is not wanted[family]
+    }
+    refused = town.reached([row for row, reached in expected.items() if not reached])
+    return [
+        f"{source} -> {place}, IPv{(4, 6)[family]}: {'not ' if reached else ''}reached"
+        for (source, place, family), reached in expected.items()
+        if (
+            not town.reaches(source, place, family, wanted=True)
+            if reached
+            else (source, place, family) in refused
+        )
     ]
 
 
