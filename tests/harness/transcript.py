@@ -10,12 +10,14 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SETTLE_TIMEOUT = 30.0  # seconds; a machine with other work is slow
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Side = TypeVar("Side")
 
 MASKS: tuple[tuple[str, str], ...] = (
     (r"sha256:[0-9a-f]{64}", "sha256:DIGEST"),
@@ -91,6 +93,13 @@ def _settled(
             f"no {step.until!r} in the output of {' '.join(words)}: {done.stdout}{done.stderr}"
         )
         time.sleep(0.2)
+
+
+def both(ours: Callable[[], Side], theirs: Callable[[], Side]) -> tuple[Side, Side]:
+    """Call both sides of a comparison at once: each waits for the engine of its own."""
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(ours), pool.submit(theirs)
+        return first.result(), second.result()
 
 
 def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...]]) -> list[Result]:

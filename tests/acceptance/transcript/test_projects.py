@@ -19,7 +19,7 @@ from conftest import load_image
 from harness import leaks
 from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
-from harness.transcript import Run, Scene, play
+from harness.transcript import Run, Scene, both, play
 
 pytestmark = [
     pytest.mark.client(name="docker compose"),
@@ -72,12 +72,12 @@ def test_the_output_is_the_same(
     clean = [
         ("compose", "--project-directory", "{here}", "--profile", "*", "down", "-v", "-t", "1")
     ]
-    results = []
+    sides = []
     for run, side in zip(clients(granting, dockerd), ("a", "b"), strict=True):
         directory = tmp_path / side / f"tr-{project.name}"  # its name is the project's
         directory.mkdir(parents=True)
-        results.append(play(run, project, directory, clean))
-    compare(project, *results)
+        sides.append(partial(play, run, project, directory, clean))
+    compare(project, *both(*sides))
 
 
 def test_compose_events_follows_a_project(
@@ -87,7 +87,7 @@ def test_compose_events_follows_a_project(
         "services: {one: {image: busybox, command: sleep 600, stop_signal: KILL, init: true}}\n"
     )
     project = ("compose", "-p", "tr-followed", "--project-directory", str(tmp_path))
-    reported = [_followed(run, project) for run in clients(granting, dockerd)]
+    reported = both(*(partial(_followed, run, project) for run in clients(granting, dockerd)))
     assert reported[0] == reported[1]
     actions = {(line["service"], line["action"]) for line in reported[0]}
     assert {("one", "create"), ("one", "pause"), ("one", "destroy")} <= actions

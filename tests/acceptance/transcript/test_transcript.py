@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from acceptance.transcript.scenes import EVENTS, EXEC, FILES, LIFE, RUN, SCENES, UPDATES
 from harness.callers.dockerd import BridgedDockerd
 from harness.engine import PrivateEngine
-from harness.transcript import Result, Run, Scene, play
+from harness.transcript import Result, Run, Scene, both, play
 
 pytestmark = [
     pytest.mark.client(name="docker command"),
@@ -22,11 +23,11 @@ pytestmark = [
 def test_the_output_is_the_same(
     scene: Scene, own: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:
-    ours = _play(lambda *words, **more: own.cli("docker", *words, **more), scene, tmp_path / "a")
-    theirs = _play(
-        lambda *words, **more: dockerd(*words, expect=None, **more), scene, tmp_path / "b"
+    results = both(
+        partial(_play, partial(own.cli, "docker"), scene, tmp_path / "a"),
+        partial(_play, partial(dockerd, expect=None), scene, tmp_path / "b"),
     )
-    compare(scene, ours, theirs)
+    compare(scene, *results)
 
 
 # With 1.24 the docker command waits for ever where a container did not start.
@@ -46,19 +47,12 @@ def test_the_output_is_the_same_for_an_older_client(
     tmp_path: Path,
 ) -> None:
     older = {"DOCKER_API_VERSION": version}
-    ours = _play(
-        lambda *words, **more: own.cli("docker", *words, env=own.environment() | older, **more),
-        scene,
-        tmp_path / "a",
+    here, there = own.environment() | older, dockerd.environment() | older
+    results = both(
+        partial(_play, partial(own.cli, "docker", env=here), scene, tmp_path / "a"),
+        partial(_play, partial(dockerd, expect=None, env=there), scene, tmp_path / "b"),
     )
-    theirs = _play(
-        lambda *words, **more: dockerd(
-            *words, expect=None, env=dockerd.environment() | older, **more
-        ),
-        scene,
-        tmp_path / "b",
-    )
-    compare(scene, ours, theirs)
+    compare(scene, *results)
 
 
 def compare(scene: Scene, ours: list[Result], theirs: list[Result]) -> None:
