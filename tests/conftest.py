@@ -32,6 +32,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
+gc.disable()  # modules and tests that are collected live to the end; see pytest_collection_finish
+
 NEED_ROOT = ("integration", "security", "acceptance", "chaos", "browser")
 TESTS = Path(__file__).parent
 IMAGE_CACHE = PROJECT / ".venv" / "test-images"
@@ -65,6 +67,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 f"{len(chosen)} of these tests make containers and need root; "
                 "without root: ./test tests/unit"
             )
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the million objects of the collection from the collector of cyclic garbage.
+
+    Each full collection would pass over them for half a second, and a forked child, whose
+    collections write to the objects' pages, would copy the memory of the worker.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Iterator
 from types import CodeType
 
+import pytest
+
 from jaula.runtime import memory_layout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def listed_objects() -> Iterator[None]:
+    """Let the collector list the objects of the collection, as those of a zygote."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def outer(number: int, *, factor: int = 2) -> int:
