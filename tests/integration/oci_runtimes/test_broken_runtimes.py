@@ -133,7 +133,7 @@ def test_a_runtime_that_hangs_in_kill_does_not_prevent_the_kill(
         f'exec {RUNTIMES[runtime]} "$@"\n'
     )
     script.chmod(0o755)
-    engine = own("--add-runtime", f"stubborn={script}")
+    engine = own("--runtime-timeout", str(LIMIT), "--add-runtime", f"stubborn={script}")
     with containers.running(engine, IMAGE, flags=("--runtime", "stubborn")) as name:
         pid = containers.pid(engine, name)
         done = engine.cli("jaula", "kill", name)
