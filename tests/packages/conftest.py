@@ -10,6 +10,14 @@ import subprocess
 
 import pytest
 
+UNIT = "jaula.service"
+# The kernel's messages about bridge ports of 50 containers would fill the first one.
+EVIDENCE = (
+    ("journalctl", "--no-pager", "-n", "60", "-o", "short-monotonic", "--unit", UNIT),
+    ("journalctl", "--no-pager", "-n", "40", "-o", "short-monotonic"),
+    ("systemctl", "--no-pager", "show", UNIT, "--property", "Result,ExecMainStatus,NRestarts"),
+)
+
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Print the result and the time of a test at once, with the traceback of a failure."""
@@ -18,5 +26,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         print(f"\n{report.when} {report.outcome} ({report.duration:.0f} s): {name}", flush=True)
     if report.failed:
         print(report.longreprtext, flush=True)
-        words = ("journalctl", "--no-pager", "-n", "60", "-o", "short-monotonic")
-        print(subprocess.run(words, capture_output=True, text=True, check=False).stdout, flush=True)
+        for words in EVIDENCE:
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            print(done.stdout, flush=True)

@@ -19,7 +19,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from jaula.daemon import mount_namespace, process_limits, sockets
+from jaula.daemon import mount_namespace, process_limits, sd_notify, sockets
 from jaula.errors import Conflict, InvalidRequest, NotAuthorized, Unavailable
 from jaula.rootless import paths, state
 
@@ -55,7 +55,9 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
     inherited = sockets.inherited()
     process_limits.raise_file_limit()
     _create_directories(config)
+    sd_notify.extend_timeout()
     runtime = _launch(config, host_mounts)
+    sd_notify.extend_timeout()
     try:
         lock = _lock_root(config)
         network = sockets.listen_tcp(config)

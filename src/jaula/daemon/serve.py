@@ -8,14 +8,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaula import metrics, spans, stdlib_import
-from jaula.daemon import engine_log, process_limits, pyc_archive
+from jaula.daemon import engine_log, process_limits, pyc_archive, sd_notify
 from jaula.daemon import policy as daemon_policy
 from jaula.daemon.engine import new_engine
+from jaula.daemon.sd_notify import Heartbeat
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.kernel import process
 
 if TYPE_CHECKING:
-    import asyncio
     from ssl import SSLContext
 
     from jaula.api.http.server import Server
@@ -100,6 +100,8 @@ async def _serve(
     from jaula.state.audit_trail import AuditTrail
 
     log = logging.getLogger("jaula.engine")
+    loop = asyncio.get_running_loop()
+    heartbeat = Heartbeat(loop)
     try:
         presets.check_name(config.default_profile)
         log_config.check(config)
@@ -121,12 +123,12 @@ async def _serve(
         runtime.close()
         raise
     loaded = time.perf_counter()
+    heartbeat.start()
     await engine.open()
     restored = time.perf_counter()
     metrics.ENGINE_STARTS.add("load", by=loaded - started)
     metrics.ENGINE_STARTS.add("restore", by=restored - loaded)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     zygote_lost = asyncio.Event()
@@ -161,13 +163,11 @@ async def _serve(
         refusals = _start_refusals(engine)
     metrics.ENGINE_STARTS.add("listen", by=time.perf_counter() - restored)
     web = _open_web(config)
-    _notify("READY=1")
+    heartbeat.ready()
     loop.call_later(_SETTLE_TIME, _settle)
     server.on_idle = lambda: _release_memory(engine)
-    if period := _watchdog_period():
-        _ping(loop, period)
     await stop.wait()
-    _notify("STOPPING=1")
+    heartbeat.stop()
     loop.remove_reader(zygote)
     os.close(zygote)
     if verification is not None:
@@ -181,7 +181,9 @@ async def _serve(
     if metrics_server is not None:
         await metrics_server.close()
     await server.close()
+    sd_notify.extend_timeout(sd_notify.STOP_STEP)
     await engine.close()
+    sd_notify.extend_timeout(sd_notify.STOP_STEP)
     await gateway.close()
     if traces is not None:
         await _end_traces(traces)
@@ -360,30 +362,3 @@ def _context(config: EngineConfig) -> SSLContext | None:
     from jaula.daemon.reload import tls_context
 
     return tls_context(config.tls)
-
-
-def _watchdog_period() -> float:
-    """Return the seconds between two signs of life (sd_watchdog_enabled(3)), 0 for none."""
-    text = os.environ.get("WATCHDOG_USEC", "")
-    if not text.isdigit() or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return 0
-    return int(text) / 2e6
-
-
-def _ping(loop: asyncio.AbstractEventLoop, period: float) -> None:
-    """Tell systemd that the event loop runs, now and after each period.
-
-    An engine whose loop is blocked sends nothing. systemd then restarts it; containers keep
-    running.
-    """
-    _notify("WATCHDOG=1")
-    loop.call_later(period, _ping, loop, period)
-
-
-def _notify(state: str) -> None:
-    """Send a state to systemd (sd_notify(3)) if it expects one."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(state.encode(), address.replace("@", "\0", 1))

@@ -10,8 +10,11 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from harness import containers
 from harness.engine import PrivateEngine
+from harness.service_manager import ServiceManager
 
 NewEngine = Callable[..., PrivateEngine]
 
@@ -77,6 +80,27 @@ def test_ended_by_a_signal_it_removes_its_socket_and_network(new_engine: NewEngi
     assert not Path(f"/sys/class/net/{engine.bridge}").exists()
     engine.start()
     assert engine.request("GET", "/_ping").status == 200
+
+
+def test_its_service_manager_is_told_each_step_of_a_start_and_a_stop(
+    new_engine: NewEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = new_engine(start=False)
+    extended = "EXTEND_TIMEOUT_USEC=300000000"
+    with ServiceManager(tmp_path / "notify") as manager:
+        monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
+        engine.start()
+        assert engine.process is not None
+        main = engine.process.pid
+        assert manager.expect("READY=1")
+        ready = manager.messages.index("READY=1")
+        # Before and after the zygote is forked, and before containers are adopted.
+        assert manager.messages[:ready] == [extended] * 3
+        del manager.messages[:]
+        engine.stop()
+        manager.read(0.2)
+        assert manager.messages == ["STOPPING=1", *["EXTEND_TIMEOUT_USEC=60000000"] * 2]
+        assert set(manager.senders) == {main}
 
 
 def _limit(pid: int) -> tuple[int, int]:
