@@ -55,7 +55,8 @@ def package(directory: Path, name: str = "jaula") -> Path:
 
 def status(name: str = "jaula") -> str:
     """Return dpkg's state of a package: installed, config-files, half-installed, "" if unknown."""
-    return run("dpkg-query", "-W", "-f", "${db:Status-Status}", name, check=False).strip()
+    text = run("dpkg-query", "-W", "-f", "${db:Status-Status}", name, check=False).strip()
+    return "" if text.startswith("dpkg-query: no packages found") else text
 
 
 def is_active(unit: str) -> bool:
@@ -119,6 +120,7 @@ def snapshot() -> dict[str, list[str]]:
         "runtime files": sorted(str(path) for path in Path("/run").iterdir()),
         "units": sorted(run("systemctl", "list-unit-files", "--no-legend", "--plain").splitlines()),
         "active units": sorted(_units()),
+        "units in memory": sorted(_units("--all")),
         "users": Path("/etc/passwd").read_text().splitlines(),
         "groups": Path("/etc/group").read_text().splitlines(),
         "mounts": sorted({line.split()[4] for line in _lines("/proc/self/mountinfo")} - AUTOMATIC),
@@ -129,8 +131,8 @@ def snapshot() -> dict[str, list[str]]:
     }
 
 
-def _units() -> list[str]:
-    text = run("systemctl", "list-units", "--no-legend", "--plain", "--all", "--full")
+def _units(*options: str) -> list[str]:
+    text = run("systemctl", "list-units", "--no-legend", "--plain", "--full", *options)
     return [line.split()[0] for line in text.splitlines() if "jaula" in line]
 
 
