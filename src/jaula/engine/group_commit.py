@@ -2,15 +2,16 @@
 
 Clients that wait at the same time share one fsync of the database's log. It runs in a thread of its
 own, so neither the event loop nor long work in the pool of threads delays it, or is delayed by it.
+The thread is kept: the event loop waits until a new one runs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures.thread import ThreadPoolExecutor
 
-from jaula import metrics
-from jaula.engine.threads import in_own_thread
+from jaula import metrics, spans
 from jaula.state.database import Database
 from jaula.tasks import awaited_task
 
@@ -23,6 +24,7 @@ class GroupCommit:
         self._durable = durable
         self._synced = 0  # changes
         self._running: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, "group-commit")
 
     async def wait(self) -> None:
         """Wait until every change made before this call is on the disk.
@@ -38,7 +40,8 @@ class GroupCommit:
     async def _sync(self) -> None:
         try:
             changes, started = self._database.changes, time.perf_counter()
-            await in_own_thread(self._database.sync)
+            work = spans.in_context(self._database.sync)
+            await asyncio.get_running_loop().run_in_executor(self._thread, work)
             metrics.SYNCS.observe(time.perf_counter() - started)
             metrics.SYNCED_CHANGES.add(by=changes - self._synced)
             self._synced = changes

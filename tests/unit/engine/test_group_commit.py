@@ -115,3 +115,19 @@ def test_relaxed_durability_never_waits(disk: Disk) -> None:
     disk.change()
     asyncio.run(GroupCommit(disk, durable=False).wait())
     assert disk.synced == []
+
+
+def test_every_sync_runs_in_the_same_thread(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+    monkeypatch.setattr(disk, "sync", lambda: threads.append(threading.get_ident()))
+
+    async def test() -> None:
+        commit = GroupCommit(disk, durable=True)
+        for _ in range(3):
+            disk.change()
+            await commit.wait()
+
+    asyncio.run(test())
+    assert len(threads) == 3
+    assert len(set(threads)) == 1
+    assert threads[0] != threading.get_ident()
