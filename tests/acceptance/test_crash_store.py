@@ -17,7 +17,8 @@ from harness import layers
 from harness.engine import PROJECT, PrivateEngine
 
 NewEngine = Callable[..., PrivateEngine]
-ROUNDS = 4
+rounds = pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=pytest.mark.slow)])
+"""Kills in a test."""
 
 
 @pytest.fixture
@@ -69,40 +70,46 @@ def check_whole(engine: PrivateEngine) -> None:
     assert engine.cli("jaula", "run", "--rm", "busybox", "echo", "well").stdout == "well\n"
 
 
+@rounds
 def test_an_engine_killed_during_a_load_leaves_an_intact_store(
-    crashing: PrivateEngine, archive: Path
+    crashing: PrivateEngine, archive: Path, rounds: int
 ) -> None:
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         killed_during(crashing, "load", stdin=archive)
         check_whole(crashing)
     load(crashing, archive)
     check_whole(crashing)
 
 
+@rounds
 def test_an_engine_killed_during_a_removal_leaves_an_intact_store(
-    crashing: PrivateEngine, archive: Path
+    crashing: PrivateEngine, archive: Path, rounds: int
 ) -> None:
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         load(crashing, archive)
         killed_during(crashing, "rmi", "-f", "many:1")
         check_whole(crashing)
 
 
+@rounds
 def test_an_engine_killed_during_a_prune_leaves_an_intact_store(
-    crashing: PrivateEngine, archive: Path
+    crashing: PrivateEngine, archive: Path, rounds: int
 ) -> None:
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         load(crashing, archive)
         crashing.cli("jaula", "create", "--name", "keeper", "busybox")
         killed_during(crashing, "image", "prune", "-af")
         check_whole(crashing)
 
 
-def test_an_engine_killed_during_a_commit_leaves_an_intact_store(crashing: PrivateEngine) -> None:
+@rounds
+def test_an_engine_killed_during_a_commit_leaves_an_intact_store(
+    crashing: PrivateEngine, rounds: int
+) -> None:
     write = "head -c 30000000 /dev/urandom > /big"
     assert (
         crashing.cli("jaula", "run", "--name", "c1", "busybox", "sh", "-c", write).returncode == 0
     )
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         killed_during(crashing, "commit", "c1", "made")
         check_whole(crashing)

@@ -423,7 +423,6 @@ def test_podman_pulls_and_runs_a_pushed_image(
     assert len(done.stdout.strip()) == 64
 
 
-@pytest.mark.slow
 @pytest.mark.needs("dockerd")
 def test_dockerd_and_jaula_pull_each_others_pushes(
     engine: PrivateEngine, registry: Registry, pushed: str

@@ -110,7 +110,6 @@ def _shows(terminal: Terminal, typed: str, text: str) -> bool:
     return True
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_debian_bash_runs_in_a_terminal(engine: PrivateEngine, debian: str) -> None:
     words = [str(PROJECT / "jaula"), "run", "-it", "--rm", debian, "bash"]

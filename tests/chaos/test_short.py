@@ -15,7 +15,9 @@ from chaos.campaign import Campaign
 from chaos.sweep import run_point
 from chaos.target import Fault, Target
 
-SECONDS = float(os.environ.get("JAULA_CHAOS_SECONDS", "30"))
+DURATIONS = [15, pytest.param(30, marks=pytest.mark.slow)]  # seconds
+if "JAULA_CHAOS_SECONDS" in os.environ:
+    DURATIONS = [float(os.environ["JAULA_CHAOS_SECONDS"])]
 SEED = int(os.environ.get("JAULA_CHAOS_SEED", "20261127"))
 
 
@@ -29,11 +31,11 @@ def target(worker_index: int) -> Iterator[Target]:
     assert not left, f"left behind by the engine: {left}"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_random_kills_lose_nothing_and_leave_nothing(target: Target) -> None:
+@pytest.mark.parametrize("seconds", DURATIONS)
+def test_random_kills_lose_nothing_and_leave_nothing(target: Target, seconds: float) -> None:
     campaign = Campaign(target, SEED, clients=4)
-    campaign.run(kills=1000, seconds=SECONDS)
+    campaign.run(kills=1000, seconds=seconds)
     if campaign.faults:
         text = campaign.description()
         target.reset()
@@ -93,7 +95,6 @@ def hold(target: Target, point: str) -> None:
         raise Fault(f"{point} ({result.call}): {result.fault}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("point", HOLDS)
 def test_a_kill_at_a_system_call_loses_nothing_and_leaves_nothing(
     target: Target, point: str
@@ -101,7 +102,6 @@ def test_a_kill_at_a_system_call_loses_nothing_and_leaves_nothing(
     hold(target, point)
 
 
-@pytest.mark.slow
 @pytest.mark.needs("/usr/lib/cni/bridge")
 @pytest.mark.parametrize("point", POD_HOLDS)
 def test_a_call_of_cri_succeeds_again_after_a_kill(pod_target: Target, point: str) -> None:

@@ -65,7 +65,16 @@ def clients(engine: PrivateEngine, dockerd: BridgedDockerd) -> tuple[Run, Run]:
     )
 
 
-@pytest.mark.parametrize("project", PROJECTS, ids=lambda project: project.name)
+LONG = {"database"}
+"""A project whose programs end by the kill after their stop time-out."""
+
+
+def marked(project: Scene) -> object:
+    marks = pytest.mark.slow if project.name in LONG else ()
+    return pytest.param(project, marks=marks, id=project.name)
+
+
+@pytest.mark.parametrize("project", [marked(project) for project in PROJECTS])
 def test_the_output_is_the_same(
     project: Scene, granting: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:
@@ -80,6 +89,7 @@ def test_the_output_is_the_same(
     compare(project, *both(*sides))
 
 
+@pytest.mark.slow
 def test_compose_events_follows_a_project(
     granting: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:

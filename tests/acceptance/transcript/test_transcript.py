@@ -19,7 +19,15 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
+LONG = {"networks of settings", "options and filters of networks"}
+"""Scenes of half a minute, beside others of networks."""
+
+
+def marked(scene: Scene) -> object:
+    return pytest.param(scene, marks=pytest.mark.slow if scene.name in LONG else (), id=scene.name)
+
+
+@pytest.mark.parametrize("scene", [marked(scene) for scene in SCENES])
 def test_the_output_is_the_same(
     scene: Scene, own: PrivateEngine, dockerd: BridgedDockerd, tmp_path: Path
 ) -> None:
@@ -32,8 +40,8 @@ def test_the_output_is_the_same(
 
 # With 1.24 the docker command waits for ever where a container did not start.
 OLDER = [
-    *(pytest.param("1.41", s, id=f"1.41-{s.name}") for s in (LIFE, RUN, EXEC, FILES, UPDATES)),
-    pytest.param("1.41", EVENTS, id="1.41-events"),
+    *(pytest.param("1.41", s, id=f"1.41-{s.name}") for s in (LIFE, EXEC, FILES, UPDATES)),
+    *(pytest.param("1.41", s, id=f"1.41-{s.name}", marks=pytest.mark.slow) for s in (RUN, EVENTS)),
     pytest.param("1.24", LIFE, id="1.24-life"),
 ]
 

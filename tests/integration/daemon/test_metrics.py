@@ -249,7 +249,6 @@ def test_the_engines_log_is_json_with_the_request(measured: PrivateEngine) -> No
     assert int(line["request_id"], 16) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's package prometheus")
 def test_promtool_finds_no_fault_but_in_the_names_of_others(measured: PrivateEngine) -> None:
     body = measured.request("GET", "/metrics").body

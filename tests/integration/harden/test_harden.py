@@ -94,6 +94,7 @@ def test_a_server_of_a_volume_has_lists_of_files_and_programs(
         engine.cli("jaula", "volume", "rm", volume)
 
 
+@pytest.mark.slow
 def test_flags_check_and_apply_the_profile(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:

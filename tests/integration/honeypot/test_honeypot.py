@@ -334,13 +334,14 @@ def test_a_part_that_dies_takes_the_container_with_it(
             assert pot.index().reason == "a part of the honeypot has died"
 
 
+@pytest.mark.parametrize("clients", [30, pytest.param(150, marks=pytest.mark.slow)])
 def test_a_flood_of_connections_and_datagrams_is_bounded(
-    engine: PrivateEngine, busybox: str
+    engine: PrivateEngine, busybox: str, clients: int
 ) -> None:
     with running(engine, busybox) as pot:
         pot.sh(
-            "for i in $(seq 1 150); do (nc -w 3 203.0.113.1 9000 < /dev/zero >/dev/null 2>&1 &) ; "
-            "done; sleep 2"
+            f"for i in $(seq 1 {clients}); do "
+            "(nc -w 3 203.0.113.1 9000 < /dev/zero >/dev/null 2>&1 &) ; done; sleep 2"
         )
         assert pot.sh("printf alive | nc -w 2 203.0.113.2 7").returncode == 0
         wait_for(lambda: any(x["destination"] == "203.0.113.2:7" for x in pot.connections()))
@@ -348,7 +349,7 @@ def test_a_flood_of_connections_and_datagrams_is_bounded(
         resident = int(Path(f"/proc/{sink}/statm").read_text().split()[1]) * 4096
         assert resident < 256 << 20
         index = pot.stop()
-        assert index.connections.outgoing >= 100
+        assert index.connections.outgoing >= clients * 2 // 3
         assert (pot.directory / honeypot.CONNECTIONS).stat().st_size < 80 << 20
 
 
@@ -411,10 +412,17 @@ def test_verify_proves_that_the_sink_is_the_only_network(
 @pytest.mark.parametrize(
     "script",
     [
-        "name=$(printf '%0200d' 0); for i in $(seq 30); do mkdir $name; cd $name; done",
-        "mkdir /d; cd /d; i=0; while :; do i=$((i+1)); for j in 0 1 2 3 4; do : > $i$j; done; done",
+        pytest.param(
+            "name=$(printf '%0200d' 0); for i in $(seq 30); do mkdir $name; cd $name; done",
+            id="a path that is too long",
+        ),
+        pytest.param(
+            "mkdir /d; cd /d; i=0; while :; do i=$((i+1)); for j in 0 1 2 3 4; do : > $i$j; done; "
+            "done",
+            id="a flood of empty files",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["a path that is too long", "a flood of empty files"],
 )
 def test_a_layer_that_hides_its_size_ends_the_container(
     engine: PrivateEngine, busybox: str, script: str

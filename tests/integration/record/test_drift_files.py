@@ -103,6 +103,7 @@ def test_a_full_queue_is_reported_as_lost(
             group.close()
 
 
+@pytest.mark.slow
 def test_events_that_are_lost_are_a_drift(engine: PrivateEngine, busybox: str) -> None:
     """More programs than the queue of the kernel has places."""
     limit = int(Path("/proc/sys/fs/fanotify/max_queued_events").read_text())

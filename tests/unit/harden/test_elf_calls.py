@@ -182,11 +182,11 @@ def test_code_that_calls_in_a_circle_ends() -> None:
 
 def test_work_is_limited() -> None:
     # Each system call has its number behind all the others.
-    data = elf_files.executable(b"\x0f\x05" * 500_000)
+    data = elf_files.executable(b"\x0f\x05" * 100_000)
     begin = time.monotonic()
-    result = Analysis(2_000_000).find_calls([Object("/0", Elf(data))])
+    result = Analysis(400_000).find_calls([Object("/0", Elf(data))])
     assert not result.complete
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 12
 
 
 def test_long_texts_take_linear_time() -> None:

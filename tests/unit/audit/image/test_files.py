@@ -98,8 +98,9 @@ def test_a_layer_beyond_the_bounds_is_an_error(
         files.read([str(tmp_path)], LayerReader())
 
 
-def test_a_hundred_thousand_files_take_seconds(tmp_path: Path) -> None:
-    for number in range(100):
+@pytest.mark.parametrize("directories", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_thousand_files_take_a_fifth_of_a_second(tmp_path: Path, directories: int) -> None:
+    for number in range(directories):
         directory = tmp_path / str(number)
         directory.mkdir()
         for name in range(1000):
@@ -107,8 +108,8 @@ def test_a_hundred_thousand_files_take_seconds(tmp_path: Path) -> None:
     os.chmod(tmp_path / "5/5", 0o666)
     before = time.process_time()
     read = files.read([str(tmp_path)], LayerReader())
-    assert read.files == 100_100 and len(read.writable) >= 1
-    assert time.process_time() - before < 20
+    assert read.files == directories * 1001 and len(read.writable) >= 1
+    assert time.process_time() - before < directories / 5  # seconds
 
 
 def test_names_that_are_not_text_are_paths(tmp_path: Path) -> None:

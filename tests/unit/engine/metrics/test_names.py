@@ -103,7 +103,6 @@ def test_every_alert_has_a_severity_and_a_summary() -> None:
         assert "{{ $labels.instance }}" in rule["annotations"]["summary"]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's package prometheus")
 @pytest.mark.parametrize(
     "words",
