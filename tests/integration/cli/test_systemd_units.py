@@ -244,6 +244,32 @@ def test_a_kube_file_is_a_service(units: Callable[..., None]) -> None:
     assert jaula("ps", "-aq") == ""
 
 
+def start_seconds() -> float:
+    """Return how long the last start of the engine took, until it was ready."""
+    begin = int(value("jaula.service", "ExecMainStartTimestampMonotonic"))
+    return (int(value("jaula.service", "ActiveEnterTimestampMonotonic")) - begin) / 1e6
+
+
+def test_a_start_that_takes_longer_than_its_time_out_is_not_ended() -> None:
+    """The engine extends the time after a third of its start."""
+    drop_in = SYSTEM / "jaula.service.d" / "slow.conf"
+    settings = drop_in.read_text()
+    systemctl("restart", "jaula.service")
+    limit = 0.6 * start_seconds()
+    drop_in.write_text(
+        "[Service]\nRestart=no\nTimeoutStopSec=300\nWatchdogSec=120\n"
+        f"TimeoutStartSec={limit * 1000:.0f}ms\n"
+    )
+    systemctl("daemon-reload")
+    try:
+        systemctl("restart", "jaula.service")
+        assert start_seconds() > limit
+        assert value("jaula.service", "Result") == "success"
+    finally:
+        drop_in.write_text(settings)
+        systemctl("daemon-reload")
+
+
 def test_an_engine_that_is_blocked_is_started_again(units: Callable[..., None]) -> None:
     (SYSTEM / "jaula.service.d" / "slow.conf").write_text(LIMITS + "WatchdogSec=30\n")
     systemctl("daemon-reload")
