@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import subprocess
 import pytest
 
 from harness.engine import PROJECT
+from jaula.cli.main import main
 
 pytestmark = [pytest.mark.client(name="docker command"), pytest.mark.needs("docker")]
 
@@ -35,8 +37,9 @@ FLAGS_NOT_HERE = {
 """Flags that are not there, or None for the whole command."""
 
 
+@functools.cache
 def help_of(program: str, *words: str) -> str:
-    """Return the help of a command.
+    """Return the help of a command, which a process of its own prints.
 
     The docker command describes its classic builder instead of the plugin buildx. It reads no
     configuration of the user, which could name aliases and plugins.
@@ -71,7 +74,7 @@ def flags(text: str) -> set[str]:
     return {*long, *re.findall(r"^ +(-\w), --", text, re.MULTILINE)}
 
 
-def test_every_command_has_dockers_flags() -> None:
+def test_every_command_has_dockers_flags(capsys: pytest.CaptureFixture[str]) -> None:
     missing = {}
     result = commands()
     assert len(result) > 70, result
@@ -80,8 +83,12 @@ def test_every_command_has_dockers_flags() -> None:
         without = FLAGS_NOT_HERE.get(name, set())
         if without is None:
             continue
-        ours = help_of(str(PROJECT / "jaula"), *words)
+        main([*words, "--help"])
+        ours = capsys.readouterr().out
         lost = flags(help_of("docker", *words)) - flags(ours) - without
         if "Usage:" not in ours or lost:
             missing[name] = sorted(lost) or "no such command"
     assert missing == {}
+    main(["container", "create", "--help"])
+    ours = help_of(str(PROJECT / "jaula"), "container", "create")
+    assert ours == capsys.readouterr().out, "the help of a process is another one"
