@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,14 @@ def store(disk: Path) -> Iterator[LayerStore]:
 @pytest.fixture
 def archive(tar: Tar) -> bytes:
     return tar(("dir", "dir", {"mode": 0o755}), ("dir/marked", MARK * 300), ("other", b"x" * 9000))
+
+
+def later_store(disk: Path) -> closing[LayerStore]:
+    """Return the store of a later engine, which has nothing of the former in memory.
+
+    It has the index of chunks open until it is closed.
+    """
+    return closing(LayerStore(Paths(disk / "root", disk / "run"), format="verity"))
 
 
 def directory_of(disk: Path, diff_id: str) -> Path:
@@ -117,13 +126,13 @@ def test_a_name_that_is_changed_on_the_disk_is_never_seen(
     data = tar(*((name, "") for name in names))
     diff_id = store.extract(io.BytesIO(data)).diff_id
     assert loop_mount.change(disk.parent, b"file-with-a-long-name-001500")
-    later = LayerStore(Paths(disk / "root", disk / "run"), format="verity")
-    try:
-        root = later.path(diff_id)
-    except CorruptState:
-        return  # the changed block was read by the mount
-    with pytest.raises(OSError) as caught:
-        os.listdir(root)
+    with later_store(disk) as later:
+        try:
+            root = later.path(diff_id)
+        except CorruptState:
+            return  # the changed block was read by the mount
+        with pytest.raises(OSError) as caught:
+            os.listdir(root)
     assert caught.value.errno in (errno.EIO, errno.EUCLEAN)
 
 
@@ -141,22 +150,22 @@ def test_a_replaced_file_is_not_mounted(
     if protected:
         with open(path, "rb") as file:
             fsverity.enable(file.fileno())
-    later = LayerStore(Paths(disk / "root", disk / "run"), format="verity")
-    assert not later.is_intact(diff_id)
-    with pytest.raises(CorruptState, match=f"the file {name} of the layer") as caught:
-        later.path(diff_id)
-    assert caught.value.hint == "jaula system check --repair"
-    later.check(io.BytesIO(archive), diff_id, repair=True)
-    assert later.is_intact(diff_id)
-    assert Path(later.path(diff_id), "dir/marked").read_bytes() == MARK * 300
+    with later_store(disk) as later:
+        assert not later.is_intact(diff_id)
+        with pytest.raises(CorruptState, match=f"the file {name} of the layer") as caught:
+            later.path(diff_id)
+        assert caught.value.hint == "jaula system check --repair"
+        later.check(io.BytesIO(archive), diff_id, repair=True)
+        assert later.is_intact(diff_id)
+        assert Path(later.path(diff_id), "dir/marked").read_bytes() == MARK * 300
 
 
 @pytest.mark.vm
 def test_a_layer_without_fs_verity_gets_it_by_a_repair(
     disk: Path, store: LayerStore, archive: bytes
 ) -> None:
-    plain = LayerStore(Paths(disk / "root", disk / "run"))
-    diff_id = plain.extract(io.BytesIO(archive)).diff_id
+    with closing(LayerStore(Paths(disk / "root", disk / "run"))) as plain:
+        diff_id = plain.extract(io.BytesIO(archive)).diff_id
     assert not store.is_intact(diff_id)
     problems = store.check(io.BytesIO(archive), diff_id, repair=True)
     assert [each.problem for each in problems] == ["it is without fs-verity"]
