@@ -12,6 +12,8 @@ from pathlib import Path
 
 from harness.engine import PrivateEngine
 
+END_TIMEOUT = 5.0  # seconds for processes that end with their engine
+
 
 def mounts(engine: PrivateEngine) -> list[str]:
     """Return mounts in this mount namespace below the engine's directories."""
@@ -86,10 +88,18 @@ def of_containers(engine: PrivateEngine) -> dict[str, list[str]]:
 
 
 def of_engine(engine: PrivateEngine) -> dict[str, list[str]]:
-    """Return resources of a stopped engine on the host: only its directories may remain."""
+    """Return resources of a stopped engine on the host: only its directories may remain.
+
+    Spare shims and inits end by themselves when they read that the engine has ended.
+    """
     kinds = {"bridge": bridge, "tables": tables, "processes": processes}
-    result = of_containers(engine)
-    return result | {kind: left for kind, look in kinds.items() if (left := look(engine))}
+    deadline = time.monotonic() + END_TIMEOUT
+    while True:
+        result = of_containers(engine)
+        result |= {kind: left for kind, look in kinds.items() if (left := look(engine))}
+        if not result or time.monotonic() > deadline:
+            return result
+        time.sleep(0.05)
 
 
 def clean_up(engine: PrivateEngine) -> None:
