@@ -169,6 +169,24 @@ def test_why_answers_with_layer_proof_and_flag(page: WebPage, engine: PrivateEng
         assert "--cap-add SYS_ADMIN" in text
 
 
+def test_why_answers_in_the_language_of_the_browser(
+    chromium: Browser, view: WebView, engine: PrivateEngine
+) -> None:
+    body = {"Image": "busybox", "Cmd": ["/none"]}
+    key = engine.request("POST", "/containers/create", body).json()["Id"]
+    try:
+        engine.request("POST", f"/containers/{key}/start")
+        with web_page(chromium, view, locale="es") as page:
+            shown = page.open(f"/why?c={key[:12]}")
+            shown.get_by_role("button", name="¿Por qué terminó?").click()
+            text = shown.locator(".diagnosis").inner_text()
+        assert "Capa programa" in text
+        assert "/none no existe en el contenedor" in text
+        assert "comprueba la ortografía" in text
+    finally:
+        engine.request("DELETE", f"/containers/{key}?force=1")
+
+
 def test_a_record_is_shown_with_its_chain(page: WebPage, engine: PrivateEngine) -> None:
     with containers.running(engine, "busybox") as name:
         key = containers.inspect(engine, name)["Id"]

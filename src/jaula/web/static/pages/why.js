@@ -2,11 +2,13 @@
 
 import { html, ErrorBox, PageHead, useEffect, useState } from '../ui.js';
 import { get, send } from '../api.js';
-import { t } from '../i18n.js';
+import { language, t } from '../i18n.js';
 import { style } from '../styles.js';
 import { containerName } from '../format.js';
 import { splitWords } from '../words.js';
+import { translator } from '../templates.js';
 import words from '../i18n/map.js';
+import { answers, layers } from '../i18n/why.js';
 
 await style('pages/map.css');
 
@@ -15,16 +17,21 @@ const EXAMPLES = [
   'cat /proc/kcore', 'hostname other', 'dmesg', 'unshare -m true', 'chroot / true',
 ];
 
+const spanish = { answer: translator(answers), layer: translator(layers) };
+const answer = (text) => (language() === 'es' ? spanish.answer(text) : text);
+const layer = (text) => (language() === 'es' ? spanish.layer(text) : text);
+
 function Diagnosis({ each }) {
   const { explanation: why, operations } = each;
-  return html`<li class="diagnosis card"><p class="layer-name">${t('why.layer')} <strong>${why.layer}</strong></p>
-    <p class="rule">${why.rule}</p>
-    <dl><dt>${t('why.proof')}</dt><dd>${why.proof}</dd>
-      <dt>${t('why.flag')}</dt><dd>${why.flag ? html`<code class="flag">${why.flag}</code>` : t('why.none')}</dd>
-      ${why.gives_away ? html`<dt>${t('why.gives')}</dt><dd class="word fails">${why.gives_away}</dd>` : null}
-      ${why.advice ? html`<dt>${t('why.advice')}</dt><dd>${why.advice}</dd>` : null}</dl>
+  return html`<li class="diagnosis card"><p class="layer-name">${t('why.layer')} <strong>${layer(why.layer)}</strong></p>
+    <p class="rule">${answer(why.rule)}</p>
+    <dl><dt>${t('why.proof')}</dt><dd>${answer(why.proof)}</dd>
+      <dt>${t('why.flag')}</dt><dd>${why.flag ? html`<code class="flag">${answer(why.flag)}</code>` : t('why.none')}</dd>
+      ${why.in_profile ? html`<dt>${t('why.profile')}</dt><dd>${answer(why.in_profile)}</dd>` : null}
+      ${why.gives_away ? html`<dt>${t('why.gives')}</dt><dd class="word fails">${answer(why.gives_away)}</dd>` : null}
+      ${why.advice ? html`<dt>${t('why.advice')}</dt><dd>${answer(why.advice)}</dd>` : null}</dl>
     <details open=${operations.length < 4}><summary>${t('why.operations')} <span class="count">${operations.length}</span></summary>
-      <ul class="operations">${operations.map((one) => html`<li><code>${one.program}</code> <code>${one.call}</code> <code>${one.object}</code> <b>${one.errno}</b>${one.count > 1 ? ` × ${one.count}` : ''}</li>`)}</ul></details></li>`;
+      <ul class="operations">${operations.map((one) => html`<li><code>${answer(one.program)}</code> <code>${answer(one.call)}</code> <code>${one.object}</code> <b>${answer(one.errno)}</b>${one.count > 1 ? ` × ${one.count}` : ''}</li>`)}</ul></details></li>`;
 }
 
 function WhyPage({ query }) {
@@ -60,9 +67,9 @@ function WhyPage({ query }) {
     <p class="soft">${t('why.warning')} ${t('why.examples')}: ${EXAMPLES.map((each) => html`<button type="button" class="chip mono" onClick=${() => setCommand(each)}>${each}</button> `)}</p>
     <div aria-live="polite">${busy ? html`<p class="busy">${t('why.asking')}</p>` : null}
     <${ErrorBox} error=${error} />
-    ${report ? html`<section class="answer-list"><h2>${report.container}: ${report.state}</h2>
+    ${report ? html`<section class="answer-list"><h2>${report.container}: ${answer(report.state)}</h2>
       ${report.diagnoses.length ? html`<ol>${report.diagnoses.map((each, index) => html`<${Diagnosis} key=${index} each=${each} />`)}</ol>` : html`<p class="standing holds">${t('why.nothing')}</p>`}
-      ${report.notes.map((note) => html`<p class="soft">${note}</p>`)}
+      ${report.notes.map((note) => html`<p class="soft">${answer(note)}</p>`)}
       ${report.log ? html`<pre>${report.log}</pre>` : null}
       ${report.harmless.length ? html`<details><summary>${t('why.harmless', { count: report.harmless.length })}</summary><ol>${report.harmless.map((each, index) => html`<${Diagnosis} key=${index} each=${each} />`)}</ol></details>` : null}
     </section>` : null}</div></div>`;
