@@ -235,6 +235,36 @@ def test_deb_and_rpm_have_the_same_files(debs: list[Path], rpms: list[Path]) -> 
     }
 
 
+ARCHIVES = (
+    "oci/__pycache__/jaula.{tag}.modules",
+    "oci/__pycache__/jaula-runtime.{tag}.modules",
+    "daemon/__pycache__/jaula-engine.{tag}.modules",
+)
+
+
+def test_an_rpm_has_the_archives_and_its_removal_leaves_nothing(
+    rpms: list[Path], tmp_path: Path
+) -> None:
+    rpm = ("rpm", "--root", tmp_path, "--dbpath", "/var/lib/rpm")
+    run(*rpm, "--install", "--nodeps", "--noscripts", *rpms)
+    library = tmp_path / "usr/lib/jaula"
+    for name in ARCHIVES:
+        assert (library / "jaula" / name.format(tag=sys.implementation.cache_tag)).exists(), name
+    # The archive is that of the installed modules: these are found in it, and not imported.
+    inner = 'mount -t overlay -o "lowerdir=$1:/usr/lib" overlay /usr/lib && shift && exec "$@"'
+    command = (sys.executable, "-ISXutf8", "-X", "importtime", tmp_path / "usr/bin/jaula")
+    words = ("--host", "unix:///nonexistent/s", "exec", "c", "true")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", inner, "sh", library.parent, *command, *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Cannot connect to the jaula engine" in done.stderr
+    assert "jaula.oci.pyc_archive" in done.stderr
+    assert "jaula.cli" not in done.stderr
+    run(*rpm, "--erase", "--nodeps", "--noscripts", *NAMES)
+    assert not library.exists(), [str(path) for path in library.rglob("*")][:10]
+
+
 def test_the_packages_have_no_complaint_of_rpmlint(rpms: list[Path]) -> None:
     output = run("rpmlint", "--rpmlintrc", PROJECT / "packaging/rpm/rpmlintrc", *rpms)
     assert "4 packages and 0 specfiles checked; 0 errors, 0 warnings" in output
