@@ -103,7 +103,11 @@ def both(ours: Callable[[], Side], theirs: Callable[[], Side]) -> tuple[Side, Si
 
 
 def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...]]) -> list[Result]:
-    """Return the result of every step on one engine; ``clean`` are command lines for the end."""
+    """Return the result of every step on one engine; ``clean`` are command lines for the end.
+
+    ``{here}`` in a step is the directory, ``{begin}`` the time when the scene began.
+    """
+    begin = f"{time.time():.9f}"
     for name, text in scene.files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +116,10 @@ def play(run: Run, scene: Scene, directory: Path, clean: Sequence[tuple[str, ...
     try:
         for step in scene.steps:
             options: dict[str, Any] = {} if step.input is None else {"input": step.input}
-            words = [word.replace("{here}", str(directory)) for word in step.words]
+            words = [
+                word.replace("{here}", str(directory)).replace("{begin}", begin)
+                for word in step.words
+            ]
             done = _settled(run, step, words, options)
             here = (str(directory), "HERE")
             out, err = (masked(text.replace(*here), step) for text in (done.stdout, done.stderr))

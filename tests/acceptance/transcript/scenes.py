@@ -697,12 +697,12 @@ EVENTS = Scene(
         step("rm t-4"),
         step(f"run --rm {IMAGE} sleep 1.1"),  # the client names whole seconds
         step(
-            "events --since 60s --until 0s --filter type=container --format {{.Action}}"
+            "events --since {begin} --until 0s --filter type=container --format {{.Action}}"
             " --filter container=t-3",
             unordered=True,  # two threads report stop and die
         ),
         step(
-            "events --since 60s --until 0s --filter container=t-4 --format {{.Action}}",
+            "events --since {begin} --until 0s --filter container=t-4 --format {{.Action}}",
             unordered=True,
         ),
         step("volume create tr-v"),
@@ -718,11 +718,12 @@ EVENTS = Scene(
         step("events --until 1s --filter container=t-4 --format {{.Action}} --filter event=create"),
         step(f"run --rm {IMAGE} sleep 1.1"),
         step(
-            "events --since 60s --until 0s --filter container=t-5 --format {{.Type}}.{{.Action}}",
+            "events --since {begin} --until 0s --filter container=t-5"
+            " --format {{.Type}}.{{.Action}}",
             unordered=True,
         ),
         step(
-            "events --since 60s --until 0s --filter volume=tr-v"
+            "events --since {begin} --until 0s --filter volume=tr-v"
             " --format {{.Action}}|{{.Actor.Attributes}}",
         ),
     ),
