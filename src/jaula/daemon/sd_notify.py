@@ -56,8 +56,8 @@ class Heartbeat:
 
     def start(self) -> None:
         """Extend the time of the start, now and after each interval."""
-        extend_timeout()
         self._timer = self._loop.call_later(_INTERVAL, self.start)
+        extend_timeout()
 
     def ready(self) -> None:
         """Tell that the engine is ready, and feed the watchdog from now on."""
@@ -72,8 +72,9 @@ class Heartbeat:
         notify("STOPPING=1")
 
     def _feed(self, period: float) -> None:
-        notify("WATCHDOG=1")
+        # Before the message, which can fail while the service manager executes itself again.
         self._timer = self._loop.call_later(period, self._feed, period)
+        notify("WATCHDOG=1")
 
     def _cancel(self) -> None:
         if self._timer is not None:

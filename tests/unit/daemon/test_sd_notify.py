@@ -73,6 +73,32 @@ def test_the_watchdog_is_fed_from_ready_to_stop(
     assert set(fed) == {"WATCHDOG=1"}
 
 
+def test_a_message_that_fails_is_followed_by_others(
+    manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    failures = []
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        heartbeat = sd_notify.Heartbeat(loop)
+        heartbeat.ready()
+        monkeypatch.setenv("NOTIFY_SOCKET", f"{manager.path}.absent")
+        await asyncio.sleep(0.15)
+        manager.read(0.01)
+        before = len(manager.messages)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(manager.path))
+        await asyncio.sleep(0.3)
+        heartbeat.stop()
+        manager.read(0.1)
+        assert "WATCHDOG=1" in manager.messages[before:]
+
+    asyncio.run(serve())
+    assert {type(failure) for failure in failures} == {FileNotFoundError}
+
+
 def test_the_watchdog_of_another_process_is_not_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "100000")
     monkeypatch.setenv("WATCHDOG_PID", "1")
