@@ -60,7 +60,8 @@ RUNS = (
     Run(
         "apparmor",
         ("--lsm", "apparmor"),
-        ("tests/security/test_i09_apparmor.py", REMOVED, "tests/integration/why/test_lsm.py"),
+        ("tests/security/test_i09_apparmor.py", REMOVED, "tests/integration/why/test_lsm.py",
+         "tests/integration/daemon/test_refusals.py"),
     ),
     Run(
         "selinux",
