@@ -141,8 +141,10 @@ def plan(
     ``v1_hierarchies`` are (directory name, mount options) of the host's cgroup v1 hierarchies,
     empty on a unified host. ``cgroups`` are (directory name, path) of the container's own cgroup in
     each hierarchy; the name is empty on a unified host. They are bound if the container has no
-    cgroup namespace. ``inside`` is from :func:`inside_sources`. ``foreign`` is as for
-    :func:`needs_preparation`. ``selinux`` says that ``linux.mountLabel`` applies on this host.
+    cgroup namespace, and in a new one, which has its root there, if the mount is read-only: to
+    mount a v1 hierarchy anew takes 0.2 ms. ``inside`` is from :func:`inside_sources`. ``foreign``
+    is as for :func:`needs_preparation`. ``selinux`` says that ``linux.mountLabel`` applies on this
+    host.
 
     :raises InvalidRequest: when a mount of the spec is invalid.
     """
@@ -156,7 +158,11 @@ def plan(
             f"rootfsPropagation {propagation!r} must be one of private, slave, shared, unbindable"
         )
     steps.append(mask_steps.RootPropagation(*PROPAGATION[propagation]))
-    isolated = linux is None or any(entry.type == "cgroup" for entry in linux.namespaces)
+    cgroup_namespaces = [
+        entry for entry in (linux.namespaces if linux is not None else ()) if entry.type == "cgroup"
+    ]
+    isolated = linux is None or bool(cgroup_namespaces)
+    new_root = bool(cgroup_namespaces) and not cgroup_namespaces[0].path
     legacy = bool(v1_hierarchies) or any(name for name, _ in cgroups)
     after_devices: list[step.Step] = []
     writable_cgroups: list[str] = []  # cgroup trees with later mounts on them
@@ -175,6 +181,10 @@ def plan(
                 after_devices.append(mask_steps.Freeze(mount.destination))
         elif mount.type == "cgroup" and not isolated and cgroups:
             steps.extend(_bound_cgroup(mount, options, cgroups))
+        elif mount.type == "cgroup" and new_root and _is_bound(options, v1_hierarchies):
+            names = {name for name, _ in v1_hierarchies}
+            own = tuple(row for row in cgroups if row[0] in names)
+            steps.extend(_bound_cgroup(mount, options, own))
         elif mount.type == "cgroup":
             steps.extend(_cgroup(mount, options, v1_hierarchies))
         else:
@@ -279,10 +289,18 @@ def _cgroup(
     return steps
 
 
+def _is_bound(options: MountOptions, hierarchies: tuple[tuple[str, str], ...]) -> bool:
+    """Return whether the cgroup of a new cgroup namespace is bound instead of mounted.
+
+    In a container the mounts of the hierarchies are read-only, and a bind mount of one remains so.
+    """
+    return bool(hierarchies) and bool(options.set & MOUNT_ATTR.RDONLY)
+
+
 def _bound_cgroup(
     mount: Mount, options: MountOptions, cgroups: tuple[tuple[str, str], ...]
 ) -> list[step.Step]:
-    """Return the steps that bind the container's cgroup; used without a cgroup namespace."""
+    """Return the steps that bind the container's cgroup."""
     if len(cgroups) == 1 and not cgroups[0][0]:
         return [mount_steps.BindHost(cgroups[0][1], mount.destination, options.set)]
     steps = [_cgroup_directory(mount, options)]

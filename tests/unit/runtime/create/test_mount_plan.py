@@ -124,6 +124,32 @@ def test_without_a_cgroup_namespace_its_own_directories_are_bound() -> None:
     assert unified[1].describe() == "bind /sys/fs/cgroup/c at /sys/fs/cgroup"
 
 
+NEW = oci.Namespace("cgroup")
+JOINED = oci.Namespace("cgroup", "/proc/7/ns/cgroup")
+
+
+@pytest.mark.parametrize(
+    ("namespace", "option", "step"),
+    [
+        (NEW, "ro", "bind /sys/fs/cgroup/pids/c at /sys/fs/cgroup/pids"),
+        (NEW, "rw", "mount cgroup at /sys/fs/cgroup/pids (pids)"),
+        (JOINED, "ro", "mount cgroup at /sys/fs/cgroup/pids (pids)"),
+    ],
+)
+def test_a_read_only_view_of_a_new_cgroup_namespace_is_bound(
+    namespace: oci.Namespace, option: str, step: str
+) -> None:
+    spec = oci.Spec(
+        mounts=(oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", (option,)),),
+        linux=oci.Linux(namespaces=(namespace,)),
+    )
+    own = (("pids", "/sys/fs/cgroup/pids/c"), ("unified", "/sys/fs/cgroup/unified/c"))
+    steps = mount_plan.plan(spec, v1_hierarchies=(("pids", "pids"),), cgroups=own)
+    described = [each.describe() for each in steps]
+    assert described[2] == step
+    assert not any("unified" in text for text in described)
+
+
 def test_a_read_only_cgroup_tree_is_frozen_after_the_mounts_on_it() -> None:
     tree = oci.Mount("/sys/fs/cgroup", "cgroup", "cgroup", ("ro",))
     on_it = oci.Mount("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/systemd", "bind", ("rbind",))
