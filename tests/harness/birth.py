@@ -6,6 +6,7 @@ message then waits, before or after it sends, until the test has sent its signal
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -130,7 +131,8 @@ def processes(zygote: int) -> dict[str, int]:
             continue  # the program of a container in which an exec begins
         roles["helper"] = helper
         for pid in children(helper):
-            roles["init" if _in_new_pid_namespace(pid) else "stage"] = pid
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the stage exits
+                roles["init" if _in_new_pid_namespace(pid) else "stage"] = pid
     return roles
 
 

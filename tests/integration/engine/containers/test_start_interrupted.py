@@ -171,6 +171,9 @@ def zygote(engine: FaultyEngine) -> int:
 def test_a_late_zygote_starts_nothing(faulty: FaultyEngine) -> None:
     """The next engine has undone the start when the zygote reads the request."""
     runs = create(faulty, "late", "exec sleep 600")
+    ports = Path("/sys/class/net") / faulty.bridge / "brif"
+    # A start without a ready sandbox asks the zygote for one first.
+    eventually(lambda: len(os.listdir(ports)) >= leaks.SANDBOX_POOL, "the sandboxes are ready")
     late = zygote(faulty)
     os.kill(late, signal.SIGSTOP)
     try:

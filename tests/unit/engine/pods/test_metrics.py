@@ -18,12 +18,15 @@ from jaula.engine.pods.metrics import (
 
 
 def test_descriptors_and_sockets_of_processes_are_counted() -> None:
-    words = ["sleep", "100"]
-    child = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    words, pipe = ["sh", "-c", "echo; read line"], subprocess.PIPE
+    child = subprocess.Popen(words, stdin=pipe, stdout=pipe)
     with socket.socket() as sock, open(os.devnull) as null:
         passed = (sock.fileno(), null.fileno())
-        other = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=passed)
+        other = subprocess.Popen(words, stdin=pipe, stdout=pipe, pass_fds=passed)
     try:
+        for each in (child, other):
+            assert each.stdout is not None
+            each.stdout.readline()  # its libraries are loaded
         few = open_files([child.pid])
         assert few is not None
         more = open_files([child.pid, other.pid])
@@ -32,7 +35,7 @@ def test_descriptors_and_sockets_of_processes_are_counted() -> None:
     finally:
         for each in (child, other):
             each.kill()
-            each.wait()
+            each.communicate()
     assert open_files([child.pid]) == OpenFiles(0, 0)
 
 
