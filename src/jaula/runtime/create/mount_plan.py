@@ -158,11 +158,6 @@ def plan(
             f"rootfsPropagation {propagation!r} must be one of private, slave, shared, unbindable"
         )
     steps.append(mask_steps.RootPropagation(*PROPAGATION[propagation]))
-    cgroup_namespaces = [
-        entry for entry in (linux.namespaces if linux is not None else ()) if entry.type == "cgroup"
-    ]
-    isolated = linux is None or bool(cgroup_namespaces)
-    new_root = bool(cgroup_namespaces) and not cgroup_namespaces[0].path
     legacy = bool(v1_hierarchies) or any(name for name, _ in cgroups)
     after_devices: list[step.Step] = []
     writable_cgroups: list[str] = []  # cgroup trees with later mounts on them
@@ -179,12 +174,10 @@ def plan(
             steps.append(mount_steps.AttachPrepared(index, mount.destination, made))
             if made and options.set & MOUNT_ATTR.RDONLY:
                 after_devices.append(mask_steps.Freeze(mount.destination))
-        elif mount.type == "cgroup" and not isolated and cgroups:
-            steps.extend(_bound_cgroup(mount, options, cgroups))
-        elif mount.type == "cgroup" and new_root and _is_bound(options, v1_hierarchies):
-            names = {name for name, _ in v1_hierarchies}
-            own = tuple(row for row in cgroups if row[0] in names)
-            steps.extend(_bound_cgroup(mount, options, own))
+        elif mount.type == "cgroup" and (
+            bound := _bound_directories(linux, options, v1_hierarchies, cgroups)
+        ):
+            steps.extend(_bound_cgroup(mount, options, bound))
         elif mount.type == "cgroup":
             steps.extend(_cgroup(mount, options, v1_hierarchies))
         else:
@@ -289,12 +282,26 @@ def _cgroup(
     return steps
 
 
-def _is_bound(options: MountOptions, hierarchies: tuple[tuple[str, str], ...]) -> bool:
-    """Return whether the cgroup of a new cgroup namespace is bound instead of mounted.
+def _bound_directories(
+    linux: Linux | None,
+    options: MountOptions,
+    v1_hierarchies: tuple[tuple[str, str], ...],
+    cgroups: tuple[tuple[str, str], ...],
+) -> tuple[tuple[str, str], ...]:
+    """Return those of ``cgroups`` that a cgroup mount binds; empty if it is mounted anew. Pure.
 
-    In a container the mounts of the hierarchies are read-only, and a bind mount of one remains so.
+    In a container the mounts of the hierarchies are read-only, and a bind mount of one remains so:
+    a writable mount in a new cgroup namespace is mounted anew.
     """
-    return bool(hierarchies) and bool(options.set & MOUNT_ATTR.RDONLY)
+    if linux is None:
+        return ()
+    namespace = next((entry for entry in linux.namespaces if entry.type == "cgroup"), None)
+    if namespace is None:
+        return cgroups
+    if namespace.path or not options.set & MOUNT_ATTR.RDONLY:
+        return ()
+    names = {name for name, _ in v1_hierarchies}
+    return tuple((name, directory) for name, directory in cgroups if name in names)
 
 
 def _bound_cgroup(
