@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, Verdict
-from jaula.kernel import inotify
+from jaula.kernel import inotify, mountinfo
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 
 SHARE = 0.01  # of one processor
@@ -117,7 +117,7 @@ class KernelReports:
         :raises OSError: when it has exited.
         """
         key = container.container_id
-        table = _in_high_descriptor(os.open(container.path("mountinfo"), os.O_RDONLY))
+        table = _in_high_descriptor(mountinfo.open_fd(container.path("mountinfo")))
         self._files[table.fileno()], self._keys[table.fileno()] = table, key
         self._poll.register(table.fileno(), select.POLLPRI)
 

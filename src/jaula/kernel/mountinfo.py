@@ -8,6 +8,9 @@ options, which are the last field.
 
 from __future__ import annotations
 
+import errno
+import os
+
 import msgspec
 
 OWN = "/proc/self/mountinfo"
@@ -35,11 +38,27 @@ def read(
 
     ``errors`` says what becomes of bytes that are not UTF-8.
 
+    :raises ProcessLookupError: the process is exiting, or a zombie.
     :raises OSError: the file cannot be read.
     :raises ValueError: when a line is malformed.
     """
-    with open(path, "rb") as file:
+    with open(open_fd(path), "rb") as file:
         return parse(file.read(limit).decode("utf-8", errors))
+
+
+def open_fd(path: str = OWN) -> int:
+    """Return a descriptor of a mount table, for reading and for poll(2).
+
+    :raises ProcessLookupError: the process is exiting, or a zombie: it has left its mount
+        namespace, for which the kernel says EINVAL (``mounts_open_common`` in fs/proc_namespace.c).
+    :raises OSError: the file cannot be opened.
+    """
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path) from error
 
 
 def parse(text: str) -> tuple[MountInfo, ...]:

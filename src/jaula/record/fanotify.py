@@ -61,7 +61,7 @@ class FanotifyGroup:
             raise Unsupported(f"this kernel has no fanotify: {error.strerror}") from error
         self._root = self._mounts = -1
         try:
-            self._mounts = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._mounts = mountinfo.open_fd(f"/proc/{pid}/mountinfo")
             self._root = os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self.mark()
         except (FileNotFoundError, ProcessLookupError):

@@ -6,7 +6,6 @@ cgroups, or in a request that a container does not match, as with a broken engin
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import subprocess
@@ -426,21 +425,24 @@ def test_an_open_file_outside_the_container_fails(tmp_path: Path) -> None:
     from jaula.audit.checks import open_files
     from jaula.audit.model.container import AuditedContainer
 
-    script = "exec unshare -m sh -c 'mount -t tmpfs x /mnt; exec sleep 100'"
+    script = "mount -t tmpfs x /mnt && echo mounted && exec sleep 100"
     with open(tmp_path / "host-file", "w") as file:  # a descriptor that the child inherits
         process = subprocess.Popen(
-            ["sh", "-c", script], pass_fds=(file.fileno(),), stdin=subprocess.DEVNULL
+            ["unshare", "-m", "sh", "-c", script],
+            pass_fds=(file.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
         )
         try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"mounted\n", process.wait()
             container = AuditedContainer({"State": {"Pid": process.pid}}, Spec())
             (row,) = open_files.check(container)
             assert row.verdict is Verdict.FAILS
             assert "host-file" in row.effective
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 # -- the command -----------------------------------------------------------------------------

@@ -62,6 +62,14 @@ async def spare_of(box: Container, number: int = 1) -> int:
     raise AssertionError(f"{found} instead of {number} spare helpers")
 
 
+async def exited(pid: int) -> None:
+    """Wait until a process has exited."""
+    deadline = time.monotonic() + LIMIT
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline, f"process {pid} has not exited"
+        await asyncio.sleep(0.01)
+
+
 async def end(box: Container) -> None:
     await box.shim.signal(signal.SIGKILL)
     await box.ended
@@ -79,8 +87,7 @@ def test_a_spare_helper_serves_the_next_exec_and_is_replaced(runner: ContainerRu
         second = await spare_of(box)
         assert second != first
         await end(box)
-        await asyncio.sleep(0.1)
-        assert not os.path.exists(f"/proc/{second}")
+        await exited(second)
 
     asyncio.run(scene())
 

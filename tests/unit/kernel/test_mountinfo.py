@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ def test_an_empty_source_and_options_with_blanks_are_read() -> None:
 def test_a_malformed_table_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="mountinfo"):
         mountinfo.parse(text)
+
+
+def test_the_table_of_a_zombie_is_that_of_no_process() -> None:
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    try:
+        with pytest.raises(ProcessLookupError):
+            mountinfo.read(f"/proc/{pid}/mountinfo")
+    finally:
+        os.waitpid(pid, 0)
 
 
 def test_the_last_mount_at_a_place_is_the_visible_one() -> None:
