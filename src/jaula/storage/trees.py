@@ -19,7 +19,7 @@ import os
 import stat
 import sys
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jaula.kernel import namespaces, paths
 
@@ -27,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+
+Entry = TypeVar("Entry")
 
 OPAQUE = "trusted.overlay.opaque"
 USER_OPAQUE = "user.overlay.opaque"
@@ -95,6 +97,22 @@ def walk(root_fd: int) -> Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_r
     A directory comes before its entries. The descriptor is closed at the next iteration. Files that
     disappear meanwhile are left out. To skip a directory, remove it from the list.
     """
+    return _walk(root_fd, _statuses, lambda status: stat.S_ISDIR(status.st_mode))
+
+
+def walk_types(root_fd: int) -> Iterator[tuple[bytes, int, list[tuple[bytes, int]]]]:
+    """Yield as :func:`walk`, with S_IFREG, S_IFDIR or 0 instead of the status of each entry.
+
+    Most file systems have the type in the directory, so no entry is looked up.
+    """
+    return _walk(root_fd, _types, lambda kind: kind == stat.S_IFDIR)
+
+
+def _walk(
+    root_fd: int,
+    read: Callable[[int], list[tuple[bytes, Entry]]],
+    is_directory: Callable[[Entry], bool],
+) -> Iterator[tuple[bytes, int, list[tuple[bytes, Entry]]]]:
     pending = [b""]
     while pending:
         path = pending.pop()
@@ -103,19 +121,35 @@ def walk(root_fd: int) -> Iterator[tuple[bytes, int, list[tuple[bytes, os.stat_r
         except (FileNotFoundError, NotADirectoryError):
             continue
         try:
-            entries = []
-            for name in sorted(map(os.fsencode, os.listdir(descriptor))):
-                try:
-                    entries.append((name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)))
-                except FileNotFoundError:
-                    continue
+            entries = read(descriptor)
             yield path, descriptor, entries
         finally:
             os.close(descriptor)
         subdirectories = [
-            path + b"/" + name if path else name for name, f in entries if stat.S_ISDIR(f.st_mode)
+            path + b"/" + name if path else name for name, entry in entries if is_directory(entry)
         ]
         pending.extend(reversed(subdirectories))
+
+
+def _statuses(descriptor: int) -> list[tuple[bytes, os.stat_result]]:
+    entries = []
+    for name in sorted(map(os.fsencode, os.listdir(descriptor))):
+        try:
+            entries.append((name, os.stat(name, dir_fd=descriptor, follow_symlinks=False)))
+        except FileNotFoundError:
+            continue
+    return entries
+
+
+def _types(descriptor: int) -> list[tuple[bytes, int]]:
+    with os.scandir(descriptor) as scan:
+        return sorted((os.fsencode(entry.name), _type(entry)) for entry in scan)
+
+
+def _type(entry: os.DirEntry[str]) -> int:
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else 0
 
 
 def remove_tree(parent_fd: int, name: bytes) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
@@ -46,8 +48,11 @@ async def export(
             emit(bytes(data))
 
         if running is None:
-            with open_root(source) as root:
-                write_tree(root, write)
+            with contextlib.ExitStack() as stack:
+                write_tree(stack.enter_context(open_root(source)), write)
+                mounted = stack.pop_all()
+            # The kernel frees a dentry and an inode for each file. The reader does not wait for it.
+            threading.Thread(target=mounted.close, name="umount", daemon=True).start()
             return
         try:
             mount = rootfs.clone_root(running)

@@ -10,9 +10,12 @@ Docker, because a tar archive cannot store them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from struct import Struct
+from zlib import adler32
 
 from jaula.storage.tar.entry import (
     BLOCK,
@@ -25,7 +28,7 @@ from jaula.storage.tar.entry import (
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.trees import read_xattrs, walk
+from jaula.storage.trees import read_xattrs, walk_types
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ _RECORD = 20 * BLOCK  # tar's blocking factor
 _BUFFER = 1 << 17  # bytes; shorter pieces are gathered, since a sink may wait for another thread
 _MAX_8 = 0o7777777  # of a field of eight bytes
 _MAX_12 = 0o77777777777  # of a field of twelve bytes
+_EXTENDED = ord("x")
+_HEADER = Struct("100s57s100s8s64x16s155s12x")
+"""Name; mode, owner, size, time, checksum and type; link; magic; device numbers; prefix."""
 
 Sink: TypeAlias = "Callable[[bytes | memoryview], object]"
 """Receives the bytes of the archive; a file's ``write``, for example."""
@@ -45,6 +51,10 @@ Owner: TypeAlias = "Callable[[int, int], tuple[int, int]]"
 """Translates uid and gid."""
 
 _CAPABILITY = "security.capability"
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_REPLACED = frozenset({errno.ELOOP, errno.ENXIO})
+"""A symbolic link or a socket has the name of a regular file that was listed."""
+_PIECE = 1 << 20  # bytes of a file
 _REVISION_MASK = 0xFF000000
 _REVISION_2 = 0x02000000
 _REVISION_3 = 0x03000000
@@ -109,20 +119,20 @@ class TarWriter:
         if len(link) > 100:
             records[b"linkpath"] = link
             link = link[:100]
-        for key, value, maximum in (
-            (b"size", entry.size, _MAX_12),
-            (b"uid", entry.uid, _MAX_8),
-            (b"gid", entry.gid, _MAX_8),
-        ):
-            if value > maximum:
-                records[key] = b"%d" % value
+        if entry.size > _MAX_12:
+            records[b"size"] = b"%d" % entry.size
+        if entry.uid > _MAX_8:
+            records[b"uid"] = b"%d" % entry.uid
+        if entry.gid > _MAX_8:
+            records[b"gid"] = b"%d" % entry.gid
         seconds, fraction = divmod(entry.mtime, 1_000_000_000)
         if self._nanoseconds and fraction and seconds >= 0:
             records[b"mtime"] = b"%d.%09d" % (seconds, fraction)
         elif not 0 <= seconds <= _MAX_12:
             records[b"mtime"] = b"%d" % seconds
-        for attribute, content in sorted(entry.xattrs.items()):
-            records[b"SCHILY.xattr." + attribute.encode()] = content
+        if entry.xattrs:
+            for attribute, content in sorted(entry.xattrs.items()):
+                records[b"SCHILY.xattr." + attribute.encode()] = content
         if records:
             self._extended(records)
         self._put(_header(entry, short_name, prefix, link, seconds))
@@ -143,7 +153,7 @@ class TarWriter:
     def _extended(self, records: dict[bytes, bytes]) -> None:
         data = b"".join(_record(key, value) for key, value in records.items())
         header = TarEntry()
-        header.type = ord("x")
+        header.type = _EXTENDED
         header.mode = 0o644
         header.size = len(data)
         self._put(_header(header, b"././@PaxHeader", b"", b"", 0))
@@ -151,8 +161,7 @@ class TarWriter:
         self._pad(BLOCK)
 
     def _pad(self, unit: int) -> None:
-        missing = -self._written % unit
-        if missing:
+        if missing := -self._written % unit:
             self._put(bytes(missing))
 
     def finish(self) -> None:
@@ -199,26 +208,22 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _header(entry: TarEntry, name: bytes, prefix: bytes, link: bytes, seconds: int) -> bytes:
-    device = entry.type in (CHARACTER, BLOCK_DEVICE)
-    fields = (
-        name.ljust(100, b"\0"),
-        b"%07o\0" % entry.mode,
-        b"%07o\0" % min(entry.uid, _MAX_8),
-        b"%07o\0" % min(entry.gid, _MAX_8),
-        b"%011o\0" % (min(entry.size, _MAX_12) if entry.type in (REGULAR, ord("x")) else 0),
-        b"%011o\0" % min(max(seconds, 0), _MAX_12),
-        b" " * 8,
-        bytes((entry.type,)),
-        link.ljust(100, b"\0"),
-        b"ustar\x0000",
-        bytes(64),
-        b"%07o\0" % (entry.major if device else 0),
-        b"%07o\0" % (entry.minor if device else 0),
-        prefix.ljust(155, b"\0"),
-        bytes(12),
+    kind = entry.type
+    numbers = b"%07o\0%07o\0%07o\0%011o\0%011o\0        %c" % (
+        entry.mode,
+        min(entry.uid, _MAX_8),
+        min(entry.gid, _MAX_8),
+        min(entry.size, _MAX_12) if kind in (REGULAR, _EXTENDED) else 0,
+        min(max(seconds, 0), _MAX_12),
+        kind,
     )
-    header = b"".join(fields)
-    return header[:148] + b"%06o\0 " % sum(header) + header[156:]
+    device = b"0000000\x000000000\0"
+    if kind in (CHARACTER, BLOCK_DEVICE):
+        device = b"%07o\0%07o\0" % (entry.major, entry.minor)
+    header = _HEADER.pack(name, numbers, link, b"ustar\x0000", device, prefix)
+    # The low half of Adler-32 is 1 and the sum of the bytes, modulo 65521. Half a header has less.
+    halves = adler32(header[:256]) & 0xFFFF, adler32(header[256:]) & 0xFFFF
+    return header[:148] + b"%06o\0 " % (halves[0] + halves[1] - 2) + header[156:]
 
 
 def write_tree(root_fd: int, sink: Sink, *, owner: Owner | None = None) -> None:
@@ -243,63 +248,93 @@ def add_tree(
     A file that shrinks while it is read is padded with zeros. A file that grows is cut at its
     initial size. So a running container cannot break the archive.
     """
-    links: dict[tuple[int, int], bytes] = {}
-    for path, directory, entries in walk(root_fd):
-        for name, status in entries:
-            kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
-            if kind is None:
-                continue
+    tree = _Tree(writer, owner)
+    for path, directory, entries in walk_types(root_fd):
+        for name, kind in entries:
             full = path + b"/" + name if path else name
-            if select is not None and full not in select:
-                continue
-            entry = _tree_entry(prefix + full, kind, status)
-            if owner is not None:
-                entry.uid, entry.gid = owner(entry.uid, entry.gid)
-            if kind != DIRECTORY and status.st_nlink > 1:
-                first = links.setdefault((status.st_dev, status.st_ino), entry.name)
-                if first != entry.name:
-                    entry.type, entry.link, entry.size = HARD_LINK, first, 0
-                    writer.add(entry)
-                    continue
-            try:
-                _add_file(writer, directory, name, entry, owner)
-            except FileNotFoundError:
-                continue  # removed meanwhile
+            if select is None or full in select:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    tree.add(directory, name, prefix + full, regular=kind == stat.S_IFREG)
 
 
-def _tree_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
-    entry = TarEntry()
-    entry.name = path
-    entry.type = kind
-    entry.mode = stat.S_IMODE(status.st_mode)
-    entry.uid, entry.gid = status.st_uid, status.st_gid
-    entry.mtime = status.st_mtime_ns
-    if kind in (CHARACTER, BLOCK_DEVICE):
-        entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    return entry
+class _Tree:
+    """Writes the files of a tree, of which a second name of a file is a hard link."""
 
+    def __init__(self, writer: TarWriter, owner: Owner | None) -> None:
+        self._writer = writer
+        self._owner = owner
+        self._links: dict[tuple[int, int], bytes] = {}
 
-def _add_file(
-    writer: TarWriter, directory: int, name: bytes, entry: TarEntry, owner: Owner | None
-) -> None:
-    entry.xattrs = read_xattrs(directory, name)
-    if owner is not None and (value := entry.xattrs.get(_CAPABILITY)):
-        entry.xattrs[_CAPABILITY] = translate_capability(value, owner)
-    if entry.type == SYMLINK:
-        entry.link = os.readlink(name, dir_fd=directory)
-        entry.xattrs = {}
-    if entry.type != REGULAR:
-        writer.add(entry)
-        return
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=directory)
-    try:
-        status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode):
-            entry.size = status.st_size
-            writer.add(entry, read_padded(descriptor, entry.size))
-    finally:
-        os.close(descriptor)
+    def add(self, directory: int, name: bytes, path: bytes, *, regular: bool) -> None:
+        """Write a file of a directory as ``path``. One that is replaced meanwhile is left out.
+
+        A file that is ``regular`` is looked up once, by open(2).
+
+        :raises FileNotFoundError: it is removed meanwhile.
+        """
+        if not regular:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                self._add_other(directory, name, path, status)
+                return
+        try:
+            descriptor = os.open(name, _FILE_FLAGS, dir_fd=directory)
+        except OSError as error:
+            if error.errno in _REPLACED:
+                return
+            raise
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return
+            entry = self._entry(path, REGULAR, status)
+            if status.st_nlink == 1 or not self._is_linked(entry, status):
+                entry.xattrs = self._translated(read_xattrs(descriptor))
+                entry.size = status.st_size
+                self._writer.add(entry, read_padded(descriptor, entry.size))
+            else:
+                self._writer.add(entry)
+        finally:
+            os.close(descriptor)
+
+    def _add_other(self, directory: int, name: bytes, path: bytes, status: os.stat_result) -> None:
+        kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            return
+        entry = self._entry(path, kind, status)
+        if kind in (CHARACTER, BLOCK_DEVICE):
+            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+        if kind == DIRECTORY or status.st_nlink == 1 or not self._is_linked(entry, status):
+            if kind == SYMLINK:
+                entry.link = os.readlink(name, dir_fd=directory)
+            else:
+                entry.xattrs = self._translated(read_xattrs(directory, name))
+        self._writer.add(entry)
+
+    def _entry(self, path: bytes, kind: int, status: os.stat_result) -> TarEntry:
+        entry = TarEntry()
+        entry.name = path
+        entry.type = kind
+        entry.mode = stat.S_IMODE(status.st_mode)
+        entry.uid, entry.gid = status.st_uid, status.st_gid
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner(entry.uid, entry.gid)
+        entry.mtime = status.st_mtime_ns
+        return entry
+
+    def _is_linked(self, entry: TarEntry, status: os.stat_result) -> bool:
+        """Return whether the file is in the archive with another name; the entry is a link then."""
+        first = self._links.setdefault((status.st_dev, status.st_ino), entry.name)
+        if first == entry.name:
+            return False
+        entry.type, entry.link, entry.size = HARD_LINK, first, 0
+        return True
+
+    def _translated(self, xattrs: dict[str, bytes]) -> dict[str, bytes]:
+        """Return extended attributes with the root uid of the file capabilities translated."""
+        if self._owner is not None and (value := xattrs.get(_CAPABILITY)):
+            xattrs[_CAPABILITY] = translate_capability(value, self._owner)
+        return xattrs
 
 
 def translate_capability(value: bytes, owner: Owner) -> bytes:
@@ -317,12 +352,26 @@ def translate_capability(value: bytes, owner: Owner) -> bytes:
     return (magic & ~_REVISION_MASK | _REVISION_2).to_bytes(4, "little") + value[4:20]
 
 
-def read_padded(descriptor: int, size: int) -> Iterator[bytes]:
-    """Yield ``size`` bytes of a file, padded with zeros if it is shorter."""
+def read_padded(descriptor: int, size: int) -> Iterable[bytes]:
+    """Return ``size`` bytes of a file in pieces, padded with zeros if it is shorter."""
+    if 0 < size <= _PIECE:
+        data = _read(descriptor, size)
+        if len(data) == size:
+            return (data,)
+        return (data, *_pieces(descriptor, size - len(data)))
+    return _pieces(descriptor, size)
+
+
+def _pieces(descriptor: int, size: int) -> Iterator[bytes]:
     while size:
-        data = os.read(descriptor, min(size, 1 << 20)) or bytes(min(size, 1 << 20))
+        data = _read(descriptor, min(size, _PIECE))
         size -= len(data)
         yield data
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """Return up to ``size`` bytes of a file, or that many zeros at its end."""
+    return os.read(descriptor, size) or bytes(size)
 
 
 def portable_xattrs(fd: int, *, acl: bool = False) -> dict[str, bytes]:

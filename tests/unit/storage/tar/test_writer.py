@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaula.storage.tar import writer as tar_writer
 from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK
 from jaula.storage.tar.reader import TarReader
-from jaula.storage.tar.writer import TarWriter, new_entry, translate_capability
+from jaula.storage.tar.writer import TarWriter, new_entry, translate_capability, write_tree
 
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and n.strip(b"/"))
 
@@ -61,6 +65,88 @@ def test_a_written_archive_is_read_back(
     assert second is not None
     assert second.link == link
     assert reader.next() is None
+
+
+def test_the_checksum_of_a_header_with_the_largest_bytes_is_their_sum() -> None:
+    out = io.BytesIO()
+    name = b"\xff" * 155 + b"/" + b"\xff" * 100
+    writer = TarWriter(out.write)
+    writer.add(new_entry(name, SYMLINK, mode=0o7777, link=b"\xff" * 100))
+    writer.finish()
+    header = out.getvalue()[:512]
+    assert int(header[148:154], 8) == sum(header[:148] + b" " * 8 + header[156:])
+
+
+def test_every_kind_of_file_of_a_tree_is_archived_by_name(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/file").write_bytes(b"content")
+    (tmp_path / "a").hardlink_to(tmp_path / "b/file")
+    (tmp_path / "link").symlink_to("b")
+    (tmp_path / "link2").hardlink_to(tmp_path / "link")
+    os.mkfifo(tmp_path / "queue")
+    found = _archive(tmp_path)
+    assert [(each.name, each.type) for each in found] == [
+        ("a", tarfile.REGTYPE),
+        ("b", tarfile.DIRTYPE),
+        ("link", tarfile.SYMTYPE),
+        ("link2", tarfile.LNKTYPE),
+        ("queue", tarfile.FIFOTYPE),
+        ("b/file", tarfile.LNKTYPE),
+    ]
+    assert (found[3].linkname, found[5].linkname) == ("link", "a")
+
+
+def test_a_file_that_is_replaced_meanwhile_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listing has regular files, and other kinds are opened."""
+    (tmp_path / "link").symlink_to("z")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    os.mknod(tmp_path / "socket", stat.S_IFSOCK | 0o600)
+    (tmp_path / "z").write_bytes(b"last")
+    names = [b"absent", b"directory", b"fifo", b"link", b"socket", b"z"]
+
+    def listing(root: int) -> list[tuple[bytes, int, list[tuple[bytes, int]]]]:
+        return [(b"", root, [(name, stat.S_IFREG) for name in names])]
+
+    monkeypatch.setattr(tar_writer, "walk_types", listing)
+    assert [each.name for each in _archive(tmp_path)] == ["z"]
+
+
+def test_a_file_that_shrinks_meanwhile_is_padded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"a" * 1000)
+    read = os.read
+
+    def shrink(descriptor: int, size: int) -> bytes:
+        os.truncate(file, 300)
+        return read(descriptor, size)
+
+    monkeypatch.setattr(tar_writer.os, "read", shrink)
+    out = io.BytesIO()
+    _write(tmp_path, out)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        content = tar.extractfile("file")
+        assert content is not None
+        assert content.read() == b"a" * 300 + bytes(700)
+
+
+def _archive(directory: Path) -> list[tarfile.TarInfo]:
+    out = io.BytesIO()
+    _write(directory, out)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        return tar.getmembers()
+
+
+def _write(directory: Path, out: io.BytesIO) -> None:
+    root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        write_tree(root, out.write)
+    finally:
+        os.close(root)
 
 
 def test_small_pieces_reach_the_sink_together_and_in_order() -> None:
