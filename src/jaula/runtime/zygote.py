@@ -3,6 +3,9 @@
 It has one thread and no event loop, and exits with the engine. Everything that a shim or an init
 needs is imported here once. ``gc.freeze`` keeps those pages shared after the fork.
 
+The first start does not wait for the preparation of the memory (:func:`_share_memory`): a new
+zygote forks its first shims without it, and prepares the memory when there are no requests.
+
 Facts about time: a fork copies the page tables of the zygote, and both processes then copy each
 page that they write. That is a quarter of a start. So an idle zygote forks the next shims, each
 with its spawn helper, before there are requests, and both prefault their memory
@@ -21,6 +24,7 @@ imports it after the first restore, so the shims of later ones have it.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import gc
 import importlib
 import os
@@ -53,6 +57,10 @@ COMM = "jaula-zygote"  # name of the process (proc_pid_comm(5))
 _END_TIMEOUT = 30.0  # seconds for a helper to end a spare init
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
+_SETTLED = 2.0
+"""Seconds without a request after which a new zygote prepares its memory."""
+_FIRST_SHIMS = 2
+"""Shims that are forked before; each has twice as much memory of its own."""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
@@ -87,18 +95,29 @@ def _run(
         interfaces, fds=tuple(fd for fd in process.open_fds() if fd not in before)
     )
     capabilities.last_cap()  # known to all processes that are forked
-    if lay_out_memory:
-        _share_memory(interfaces)
-    else:
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
     gc.disable()
     spares = SpareShims(engine, interfaces, spare_shims)
-    while _serve(engine, interfaces, spares):
+    if lay_out_memory:
+        if not _serve_first(engine, interfaces, spares):
+            return
+        _share_memory(interfaces)
+    while True:
         while len(spares) < spares.limit and not readable(_IDLE, engine.fileno()):
             if _has_restored:
                 _import_restore()
             spares.fork()
+        if not _serve(engine, interfaces, spares):
+            return
+
+
+def _serve_first(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) -> bool:
+    """Handle requests until there is none for a while; return False when the engine disconnects."""
+    while spares.used < _FIRST_SHIMS and readable(_SETTLED, engine.fileno()):
+        if not _serve(engine, interfaces, spares):
+            return False
+    return True
 
 
 _fillers: list[object] = []
@@ -110,6 +129,7 @@ def _share_memory(interfaces: Interfaces) -> None:
     If a part fails, the shims have more memory of their own, and work.
     """
     global _fillers
+    gc.unfreeze()
     try:
         executed = memory_layout.executed_code(lambda: warm_up.run_shim(interfaces))
         memory_layout.move_together([*executed, *_OWN_CODE])
@@ -122,8 +142,16 @@ def _share_memory(interfaces: Interfaces) -> None:
         immortal.make_all_immortal()
     except Exception as error:  # noqa: BLE001 - logged; no container depends on it
         _log_error(error)
+    _reap()
     process.set_name(COMM)
     gc.freeze()
+
+
+def _reap() -> None:
+    """Reap the shims that exited while the warm-up waited for its own processes."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 _has_restored = False
@@ -228,6 +256,7 @@ class SpareShims:
 
     def __init__(self, engine: socket.socket, interfaces: Interfaces, limit: int) -> None:
         self.limit = limit
+        self.used = 0  # shims that are meant for a container
         self._engine = engine
         self._interfaces = interfaces
         self._socks: list[_socket.socket] = []
@@ -255,6 +284,7 @@ class SpareShims:
         self._forget_ended()
         if not self._socks:
             self.fork()
+        self.used += 1
         sock = self._socks.pop(0)
         try:
             seqpacket.send(sock, data, fds)
@@ -266,7 +296,9 @@ class SpareShims:
     def start(self, container_id: str, data: bytes, fds: list[int]) -> bool:
         """Pass a request to a shim; return False if there is none, or all were killed."""
         with_init = self._with_init.pop(container_id, None)
-        if with_init is not None:
+        if with_init is None:
+            self.used += 1
+        else:
             self._socks.insert(0, with_init)
         while self._socks:
             sock = self._socks.pop(0)
