@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness import containers
+from harness import birth, containers
 from harness.engine import PROJECT
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, container_config, sandbox_config
@@ -273,10 +273,17 @@ class Pod:
 
 @contextmanager
 def foreign_process(*command: str) -> Iterator[int]:
+    """Execute sleep by a command, which may fork before; yield the pid of the command."""
     with subprocess.Popen(
         [*command, "/bin/sleep", "100"], stdin=subprocess.DEVNULL, start_new_session=True
     ) as process:
+
+        def sleeps() -> bool:
+            pids = (process.pid, *birth.children(process.pid))
+            return "sleep\n" in [Path(f"/proc/{pid}/comm").read_text() for pid in pids]
+
         try:
+            containers.eventually(sleeps, "sleep is executed")
             yield process.pid
         finally:
             os.killpg(process.pid, 9)
@@ -316,7 +323,6 @@ def test_a_process_in_the_cgroup_of_a_container_is_found(node: Node) -> None:
 def test_a_process_that_joined_a_namespace_of_the_pod_is_found(node: Node, kind: str) -> None:
     def test(pod: Pod) -> None:
         with foreign_process("nsenter", "-t", str(pod.sandbox_pid), f"-{kind}"):
-            time.sleep(0.2)
             assert pod.failing() == {"POD": {"namespace holders"}}
 
     with_pod(node, test)
@@ -327,10 +333,8 @@ def test_a_process_with_more_capabilities_in_a_shared_process_namespace_is_found
 ) -> None:
     def test(pod: Pod) -> None:
         with foreign_process("nsenter", "-t", str(pod.sandbox_pid), "-p"):
-            time.sleep(0.2)
             assert {"processes", "process cgroups"} <= pod.failing()["POD"]
         with foreign_process("nsenter", "-t", str(pod.pid), "-p", "-m"):
-            time.sleep(0.2)
             assert {"processes", "process cgroups"} <= pod.failing()["main"]
 
     with_pod(node, test, pid=api.POD)
