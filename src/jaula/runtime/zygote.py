@@ -59,8 +59,8 @@ _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
 _SETTLED = 2.0
 """Seconds without a request after which a new zygote prepares its memory."""
-_FIRST_SHIMS = 2
-"""Shims that are forked before; each has twice as much memory of its own."""
+_FIRST_STARTS = 2
+"""Starts that do not wait for it; their shims have twice as much memory of their own."""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
@@ -114,7 +114,7 @@ def _run(
 
 def _serve_first(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) -> bool:
     """Handle requests until there is none for a while; return False when the engine disconnects."""
-    while spares.used < _FIRST_SHIMS and readable(_SETTLED, engine.fileno()):
+    while spares.starts < _FIRST_STARTS and readable(_SETTLED, engine.fileno()):
         if not _serve(engine, interfaces, spares):
             return False
     return True
@@ -143,7 +143,6 @@ def _share_memory(interfaces: Interfaces) -> None:
     except Exception as error:  # noqa: BLE001 - logged; no container depends on it
         _log_error(error)
     _reap()
-    process.set_name(COMM)
     gc.freeze()
 
 
@@ -256,7 +255,7 @@ class SpareShims:
 
     def __init__(self, engine: socket.socket, interfaces: Interfaces, limit: int) -> None:
         self.limit = limit
-        self.used = 0  # shims that are meant for a container
+        self.starts = 0
         self._engine = engine
         self._interfaces = interfaces
         self._socks: list[_socket.socket] = []
@@ -284,7 +283,6 @@ class SpareShims:
         self._forget_ended()
         if not self._socks:
             self.fork()
-        self.used += 1
         sock = self._socks.pop(0)
         try:
             seqpacket.send(sock, data, fds)
@@ -295,10 +293,9 @@ class SpareShims:
 
     def start(self, container_id: str, data: bytes, fds: list[int]) -> bool:
         """Pass a request to a shim; return False if there is none, or all were killed."""
+        self.starts += 1
         with_init = self._with_init.pop(container_id, None)
-        if with_init is None:
-            self.used += 1
-        else:
+        if with_init is not None:
             self._socks.insert(0, with_init)
         while self._socks:
             sock = self._socks.pop(0)
@@ -386,6 +383,7 @@ _OWN_CODE = tuple(
         SpareShims.fork,
         SpareShims.close,
         shim.main,
+        process.set_name,
     )
 )
 """Code that a spare shim executes, and the warm-up does not."""

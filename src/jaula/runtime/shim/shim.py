@@ -796,9 +796,12 @@ def main(
 
     ``fds`` are the descriptors of the request; the first is the socket of the engine.
     """
-    process.run_and_exit(
-        f"{SHIM_COMM} {request.container_id}", lambda: run(request, fds, interfaces, spawn_helper)
-    )
+
+    def work() -> None:
+        process.set_name(SHIM_COMM)
+        run(request, fds, interfaces, spawn_helper)
+
+    process.run_and_exit(f"{SHIM_COMM} {request.container_id}", work)
 
 
 def run(
@@ -806,7 +809,6 @@ def run(
 ) -> None:
     """Be the shim of a container until it exits; see :func:`main`."""
     os.chdir("/")
-    process.set_name(SHIM_COMM)
     engine = socket.socket(fileno=fds[0])
     if _is_cancelled(engine):  # the container must not run
         return
