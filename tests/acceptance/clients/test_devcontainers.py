@@ -23,6 +23,7 @@ from harness.terminal import Terminal
 pytestmark = [
     pytest.mark.client(name="@devcontainers/cli"),
     pytest.mark.needs("npm"),
+    pytest.mark.slow,
     pytest.mark.needs("docker"),
 ]
 

@@ -18,6 +18,7 @@ from harness.engine import PrivateEngine
 pytestmark = [
     pytest.mark.client(name="testcontainers (npm)"),
     pytest.mark.needs("npm"),
+    pytest.mark.slow,
     pytest.mark.needs("docker-compose"),
     pytest.mark.timeout(300),
 ]

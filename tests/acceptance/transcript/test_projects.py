@@ -65,8 +65,8 @@ def clients(engine: PrivateEngine, dockerd: BridgedDockerd) -> tuple[Run, Run]:
     )
 
 
-LONG = {"database"}
-"""A project whose programs end by the kill after their stop time-out."""
+LONG = {"confidential", "database", "options", "proxy", "sources"}
+"""Projects of ten seconds and more, beside one that has the most frequent keys."""
 
 
 def marked(project: Scene) -> object:

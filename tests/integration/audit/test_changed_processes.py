@@ -250,6 +250,7 @@ def starved(engine: PrivateEngine, busybox: str) -> Iterator[Audited]:
         yield Audited(engine, name)
 
 
+@pytest.mark.slow
 def test_the_filter_of_a_process_without_processor_time_is_read(starved: Audited) -> None:
     """A stop takes more than a second here. Without it the row of the program would be absent."""
     for _ in range(3):

@@ -37,7 +37,7 @@ class Start(NamedTuple):
     point: Point
 
 
-@pytest.fixture(scope="module", params=["spare shim", "fork"])
+@pytest.fixture(scope="module", params=["spare shim", pytest.param("fork", marks=pytest.mark.slow)])
 def stopping(runner: ContainerRunner, request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts with short limits, which wait at a point."""
     assert sync.SYNC_TIMEOUT < protocol.helper_timeout(None) < protocol.start_timeout(None)

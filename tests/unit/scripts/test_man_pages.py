@@ -146,6 +146,7 @@ def test_an_example_is_rendered_literally(pages: dict[str, str]) -> None:
     assert "$ jaula ps -a --format 'table {{.Names}}\\t{{.Status}}'" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_wheel_installs_every_page(pages: dict[str, str], tmp_path: Path) -> None:
     code = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True)

@@ -32,6 +32,7 @@ from jaula.storage.erofs import chunks
 from jaula.storage.layers.store import LayerFormat, LayerStore
 
 SAMPLES = 12
+SLOW = pytest.mark.slow
 BASE = by_hand.layer((("etc/base", "b" * 5000), ("bin/a", "x"), ("bin/b", "hard", "bin/a")))
 TOP = by_hand.layer((("etc/top", "t" * 70_000), ("etc/.wh.base", ""), ("usr/deep/er", "dir")))
 OTHER = by_hand.layer((("opt/other", "o" * 3000),))
@@ -283,8 +284,14 @@ def on_disk(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return Path(request.getfixturevalue("on_btrfs"))
 
 
-@pytest.mark.parametrize("kind", ["overlay", "vfs", "btrfs"])
-@pytest.mark.parametrize("words", [("create",), ("create", "limited"), ("discard",)])
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        pytest.param(words, kind, marks=() if words == ("create",) or kind == "overlay" else SLOW)
+        for words in (("create",), ("create", "limited"), ("discard",))
+        for kind in ("overlay", "vfs", "btrfs")
+    ],
+)
 def test_a_snapshot_is_complete_or_absent(
     filled: Path, on_disk: Path, kind: str, words: tuple[str, ...]
 ) -> None:
