@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 from jaula.errors import NotFound
+from jaula.kernel import mounts, namespaces
+from jaula.kernel.namespaces import CLONE
 from jaula.runtime.interfaces import Cgroup, Interfaces
 from jaula.runtime.shim import warm_up
 from jaula.runtime_interfaces import runtime_interfaces
@@ -25,10 +27,15 @@ def state() -> tuple[set[str], str, str, str]:
 
 
 def run_in_fork(interfaces: Interfaces) -> int:
-    """Run the warm-up twice as a zygote does; return 0 if that changes nothing of the process."""
+    """Run the warm-up twice as a zygote does; return 0 if that changes nothing of the process.
+
+    It has its own mount namespace, since other tests mount something meanwhile.
+    """
     pid = os.fork()
     if pid == 0:
         try:
+            namespaces.unshare(CLONE.NEWNS)
+            mounts.mount(None, "/", None, mounts.MS.REC | mounts.MS.PRIVATE)
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             warm_up.run(interfaces)
             before = state()
