@@ -12,8 +12,15 @@ import stat
 
 from jaula.cli.errors import CliError
 from jaula.storage.tar import writer
-from jaula.storage.tar.entry import DIRECTORY, FIFO, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.writer import TAR_TYPES, Sink, TarWriter, portable_xattrs, read_padded
+from jaula.storage.tar.entry import DIRECTORY, FIFO, REGULAR, SYMLINK, TarEntry
+from jaula.storage.tar.writer import (
+    TAR_TYPES,
+    HardLinks,
+    Sink,
+    TarWriter,
+    portable_xattrs,
+    read_padded,
+)
 from jaula.storage.trees import walk
 
 TYPE_CHECKING = False
@@ -29,7 +36,7 @@ class ContextTar:
     def __init__(self, sink: Sink, ignore: Dockerignore | None = None) -> None:
         self._writer = TarWriter(sink)
         self._ignore = ignore
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links = HardLinks()
         # Excluded directories, written once an included file is below them.
         self._pending: dict[bytes, TarEntry] = {}
 
@@ -77,12 +84,9 @@ class ContextTar:
             return False
         self._add_pending_parents(path)
         entry = self._header(status, path, kind)
-        if kind != DIRECTORY and status.st_nlink > 1:
-            first = self._links.setdefault((status.st_dev, status.st_ino), path)
-            if first != path:
-                entry.type, entry.link = HARD_LINK, first
-                self._writer.add(entry)
-                return False
+        if self._links.link(entry, status):
+            self._writer.add(entry)
+            return False
         if kind == SYMLINK:
             entry.link = os.readlink(name, dir_fd=parent)
         if kind == REGULAR:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from jaula.images.build.sources import Archive, Tree, tar_entry
+from jaula.images.build.sources import Archive, Tree
 from jaula.kernel import paths
-from jaula.storage.tar.entry import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, TarEntry
-from jaula.storage.tar.writer import TAR_TYPES, read_padded
+from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK, TarEntry
+from jaula.storage.tar.writer import TAR_TYPES, HardLinks, read_padded, tar_entry
 from jaula.storage.trees import read_xattrs, walk
 
 Keep = Callable[[bytes], bool]
@@ -25,7 +25,7 @@ class _DirectoryReader:
 
     def __init__(self) -> None:
         self._current: tuple[int, bytes, int] | None = None
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links = HardLinks()
 
     def data(self) -> Iterator[memoryview]:
         """Yield the current file. One that shrinks is padded, one that grows is truncated."""
@@ -48,11 +48,8 @@ class _DirectoryReader:
         if kind is None:
             return None
         entry = tar_entry(path, kind, status)
-        if kind != DIRECTORY and status.st_nlink > 1:
-            first = self._links.setdefault((status.st_dev, status.st_ino), path)
-            if first != path:
-                entry.type, entry.link = HARD_LINK, first
-                return entry
+        if self._links.link(entry, status):
+            return entry
         if kind == SYMLINK:
             entry.link = os.readlink(name, dir_fd=parent_fd)
             return entry

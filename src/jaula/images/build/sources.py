@@ -18,14 +18,12 @@ import msgspec
 from jaula.kernel import paths
 from jaula.storage.tar import writer
 from jaula.storage.tar.entry import (
-    BLOCK_DEVICE,
-    CHARACTER,
     DIRECTORY,
     REGULAR,
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.writer import TAR_TYPES, portable_xattrs, read_padded
+from jaula.storage.tar.writer import TAR_TYPES, portable_xattrs, read_padded, tar_entry
 
 
 class Tree(msgspec.Struct, frozen=True):
@@ -67,17 +65,6 @@ class Archive(Protocol):
     def __iter__(self) -> Iterator[TarEntry]: ...
 
     def data(self) -> Iterator[memoryview]: ...
-
-
-def tar_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
-    """Return the tar entry for the result of a stat call, device numbers included."""
-    entry = TarEntry()
-    entry.name, entry.type = path, kind
-    entry.mode = stat.S_IMODE(status.st_mode)
-    entry.uid, entry.gid, entry.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
-    if kind in (CHARACTER, BLOCK_DEVICE):
-        entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    return entry
 
 
 class File(msgspec.Struct, frozen=True):

@@ -18,15 +18,20 @@ from jaula.kernel import paths
 from jaula.kernel.paths import RESOLVE
 from jaula.storage.path_resolve import on_kernel_filesystem, refuse_kernel_filesystem
 from jaula.storage.tar.entry import (
-    BLOCK_DEVICE,
-    CHARACTER,
     DIRECTORY,
-    HARD_LINK,
     REGULAR,
     SYMLINK,
     TarEntry,
 )
-from jaula.storage.tar.writer import TAR_TYPES, Sink, TarWriter, portable_xattrs, read_padded
+from jaula.storage.tar.writer import (
+    TAR_TYPES,
+    HardLinks,
+    Sink,
+    TarWriter,
+    portable_xattrs,
+    read_padded,
+    tar_entry,
+)
 from jaula.storage.trees import walk
 
 Owner = Callable[[int, int], tuple[int, int]]
@@ -48,7 +53,7 @@ class ArchiveWriter:
         self._writer = TarWriter(sink, nanoseconds=exact)
         self._exact = exact
         self._owner = owner
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links = HardLinks()
         self._without: Collection[int] = ()
 
     def write(self, fd: int, name: str, *, without: Collection[int] = ()) -> None:
@@ -117,12 +122,9 @@ class ArchiveWriter:
         if kind is None:
             return
         entry = self._entry(path, kind, status)
-        if kind != DIRECTORY and status.st_nlink > 1:
-            first = self._links.setdefault((status.st_dev, status.st_ino), path)
-            if first != path:
-                entry.type, entry.link = HARD_LINK, first
-                self._writer.add(entry)
-                return
+        if self._links.link(entry, status):
+            self._writer.add(entry)
+            return
         if kind == SYMLINK:
             entry.link = os.readlink(b"", dir_fd=fd)
         elif kind in (REGULAR, DIRECTORY):
@@ -139,13 +141,8 @@ class ArchiveWriter:
             os.close(file)
 
     def _entry(self, path: bytes, kind: int, status: os.stat_result) -> TarEntry:
-        entry = TarEntry()
-        entry.name, entry.type = path, kind
-        entry.mode = stat.S_IMODE(status.st_mode)
+        entry = tar_entry(path, kind, status)
         entry.uid, entry.gid = self._owner(status.st_uid, status.st_gid)
-        entry.mtime = status.st_mtime_ns
-        if kind in (CHARACTER, BLOCK_DEVICE):
-            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         return entry
 
 

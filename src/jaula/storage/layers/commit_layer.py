@@ -23,21 +23,20 @@ from jaula.storage.cp.create_archive import ArchiveWriter
 from jaula.storage.diff import overlay_differences
 from jaula.storage.drivers.driver import ChangeFilter, ChangeKind
 from jaula.storage.tar.entry import (
-    BLOCK_DEVICE,
-    CHARACTER,
     DIRECTORY,
-    HARD_LINK,
     REGULAR,
     SYMLINK,
     TarEntry,
 )
 from jaula.storage.tar.writer import (
     TAR_TYPES,
+    HardLinks,
     Sink,
     TarWriter,
     new_entry,
     portable_xattrs,
     read_padded,
+    tar_entry,
 )
 from jaula.storage.trees import (
     is_opaque,
@@ -130,7 +129,7 @@ class _UpperArchive:
         self.size = 0
         self._newest = newest
         self._exact = exact
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links = HardLinks()
 
     def add_file(self, directory: int, name: bytes, path: bytes, status: os.stat_result) -> None:
         kind = TAR_TYPES.get(stat.S_IFMT(status.st_mode))
@@ -144,12 +143,9 @@ class _UpperArchive:
             return
         entry = self._entry(path, kind, status)
         self._set_time(directory, name, entry.mtime, status)
-        if kind != DIRECTORY and status.st_nlink > 1:
-            first = self._links.setdefault((status.st_dev, status.st_ino), path)
-            if first != path:
-                entry.type, entry.link = HARD_LINK, first
-                self.tar.add(entry)
-                return
+        if self._links.link(entry, status):
+            self.tar.add(entry)
+            return
         if kind == SYMLINK:
             entry.link = os.readlink(name, dir_fd=directory)
         if kind not in (REGULAR, DIRECTORY):
@@ -174,16 +170,10 @@ class _UpperArchive:
         return os.open(name, flags, dir_fd=directory)
 
     def _entry(self, path: bytes, kind: int, status: os.stat_result) -> TarEntry:
-        entry = TarEntry()
-        entry.name, entry.type = path, kind
-        entry.mode = stat.S_IMODE(status.st_mode)
-        entry.uid, entry.gid = status.st_uid, status.st_gid
-        entry.mtime = status.st_mtime_ns
+        entry = tar_entry(path, kind, status)
         if self._newest is not None:
             entry.mtime = self._newest if self._exact else min(entry.mtime, self._newest)
         entry.mtime -= entry.mtime % _SECOND
-        if kind in (CHARACTER, BLOCK_DEVICE):
-            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         return entry
 
     def _set_time(self, directory: int, name: bytes, time: int, status: os.stat_result) -> None:

@@ -188,6 +188,34 @@ def new_entry(
     return new
 
 
+def tar_entry(path: bytes, kind: int, status: os.stat_result) -> TarEntry:
+    """Return the tar entry for the result of a stat call, device numbers included."""
+    entry = TarEntry()
+    entry.name, entry.type = path, kind
+    entry.mode = stat.S_IMODE(status.st_mode)
+    entry.uid, entry.gid, entry.mtime = status.st_uid, status.st_gid, status.st_mtime_ns
+    if kind in (CHARACTER, BLOCK_DEVICE):
+        entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    return entry
+
+
+class HardLinks:
+    """Further names of the files that an archive has already."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[int, int], bytes] = {}  # the first one, by device and inode
+
+    def link(self, entry: TarEntry, status: os.stat_result) -> bool:
+        """Make an entry a hard link if the archive has its file by another name; return whether."""
+        if entry.type == DIRECTORY or status.st_nlink < 2:
+            return False
+        first = self._names.setdefault((status.st_dev, status.st_ino), entry.name)
+        if first == entry.name:
+            return False
+        entry.type, entry.link = HARD_LINK, first
+        return True
+
+
 def _split(name: bytes) -> tuple[bytes | None, bytes]:
     """Split a long name into the ``name`` and ``prefix`` fields. The name is None if too long."""
     if len(name) <= 100:
@@ -258,12 +286,12 @@ def add_tree(
 
 
 class _Tree:
-    """Writes the files of a tree, of which a second name of a file is a hard link."""
+    """Writes the files of a tree; ``owner`` translates uid and gid."""
 
     def __init__(self, writer: TarWriter, owner: Owner | None) -> None:
         self._writer = writer
         self._owner = owner
-        self._links: dict[tuple[int, int], bytes] = {}
+        self._links = HardLinks()
 
     def add(self, directory: int, name: bytes, path: bytes, *, regular: bool) -> None:
         """Write a file of a directory as ``path``. One that is replaced meanwhile is left out.
@@ -288,12 +316,12 @@ class _Tree:
             if not stat.S_ISREG(status.st_mode):
                 return
             entry = self._entry(path, REGULAR, status)
-            if status.st_nlink == 1 or not self._is_linked(entry, status):
-                entry.xattrs = self._translated(read_xattrs(descriptor))
-                entry.size = status.st_size
-                self._writer.add(entry, read_padded(descriptor, entry.size))
-            else:
+            if self._links.link(entry, status):
                 self._writer.add(entry)
+                return
+            entry.xattrs = self._translated(read_xattrs(descriptor))
+            entry.size = status.st_size
+            self._writer.add(entry, read_padded(descriptor, entry.size))
         finally:
             os.close(descriptor)
 
@@ -302,33 +330,19 @@ class _Tree:
         if kind is None:
             return
         entry = self._entry(path, kind, status)
-        if kind in (CHARACTER, BLOCK_DEVICE):
-            entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
-        if kind == DIRECTORY or status.st_nlink == 1 or not self._is_linked(entry, status):
-            if kind == SYMLINK:
-                entry.link = os.readlink(name, dir_fd=directory)
-            else:
-                entry.xattrs = self._translated(read_xattrs(directory, name))
+        if self._links.link(entry, status):
+            pass
+        elif kind == SYMLINK:
+            entry.link = os.readlink(name, dir_fd=directory)
+        else:
+            entry.xattrs = self._translated(read_xattrs(directory, name))
         self._writer.add(entry)
 
     def _entry(self, path: bytes, kind: int, status: os.stat_result) -> TarEntry:
-        entry = TarEntry()
-        entry.name = path
-        entry.type = kind
-        entry.mode = stat.S_IMODE(status.st_mode)
-        entry.uid, entry.gid = status.st_uid, status.st_gid
+        entry = tar_entry(path, kind, status)
         if self._owner is not None:
             entry.uid, entry.gid = self._owner(entry.uid, entry.gid)
-        entry.mtime = status.st_mtime_ns
         return entry
-
-    def _is_linked(self, entry: TarEntry, status: os.stat_result) -> bool:
-        """Return whether the file is in the archive with another name; the entry is a link then."""
-        first = self._links.setdefault((status.st_dev, status.st_ino), entry.name)
-        if first == entry.name:
-            return False
-        entry.type, entry.link, entry.size = HARD_LINK, first, 0
-        return True
 
     def _translated(self, xattrs: dict[str, bytes]) -> dict[str, bytes]:
         """Return extended attributes with the root uid of the file capabilities translated."""

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from jaula.storage.tar import writer as tar_writer
 from jaula.storage.tar.entry import DIRECTORY, REGULAR, SYMLINK
 from jaula.storage.tar.reader import TarReader
-from jaula.storage.tar.writer import TarWriter, new_entry, translate_capability, write_tree
+from jaula.storage.tar.writer import (
+    HardLinks,
+    TarWriter,
+    new_entry,
+    tar_entry,
+    translate_capability,
+    write_tree,
+)
 
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda n: b"\0" not in n and n.strip(b"/"))
 
@@ -94,6 +101,20 @@ def test_every_kind_of_file_of_a_tree_is_archived_by_name(tmp_path: Path) -> Non
         ("b/file", tarfile.LNKTYPE),
     ]
     assert (found[3].linkname, found[5].linkname) == ("link", "a")
+
+
+def test_a_removed_file_is_no_link_of_one_that_has_its_inode(tmp_path: Path) -> None:
+    """A file that is removed while it is read has no name, and the kernel gives its inode again."""
+    (tmp_path / "file").touch()
+    with open(tmp_path / "file") as file:
+        (tmp_path / "file").unlink()
+        removed = os.fstat(file.fileno())
+    links = HardLinks()
+    assert not links.link(tar_entry(b"removed", REGULAR, removed), removed)
+    named = os.stat_result((*removed[:3], 2, *removed[4:]))
+    entry = tar_entry(b"named", REGULAR, named)
+    assert not links.link(entry, named)
+    assert (entry.type, entry.link) == (REGULAR, b"")
 
 
 def test_a_file_that_is_replaced_meanwhile_is_left_out(
