@@ -3,8 +3,8 @@
 It has one thread and no event loop, and exits with the engine. Everything that a shim or an init
 needs is imported here once. ``gc.freeze`` keeps those pages shared after the fork.
 
-The first start does not wait for the preparation of the memory (:func:`_share_memory`): a new
-zygote forks its first shims without it, and prepares the memory when there are no requests.
+A new zygote forks the shims of the first starts before it lays out its memory
+(:mod:`jaula.runtime.memory_layout`), so that these do not wait for that.
 
 Facts about time: a fork copies the page tables of the zygote, and both processes then copy each
 page that they write. That is a quarter of a start. So an idle zygote forks the next shims, each
@@ -57,10 +57,10 @@ COMM = "jaula-zygote"  # name of the process (proc_pid_comm(5))
 _END_TIMEOUT = 30.0  # seconds for a helper to end a spare init
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
-_SETTLED = 2.0
-"""Seconds without a request after which a new zygote prepares its memory."""
-_FIRST_STARTS = 2
-"""Starts that do not wait for it; their shims have twice as much memory of their own."""
+_IDLE_BEFORE_LAYOUT = 2.0
+"""Seconds without a request after which a new zygote lays out its memory."""
+_STARTS_BEFORE_LAYOUT = 2
+"""Starts after which it does so. Their shims have twice as much memory of their own."""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
@@ -95,14 +95,13 @@ def _run(
         interfaces, fds=tuple(fd for fd in process.open_fds() if fd not in before)
     )
     capabilities.last_cap()  # known to all processes that are forked
-    gc.collect()
     gc.freeze()
     gc.disable()
     spares = SpareShims(engine, interfaces, spare_shims)
     if lay_out_memory:
-        if not _serve_first(engine, interfaces, spares):
+        if not _serve_before_layout(engine, interfaces, spares):
             return
-        _share_memory(interfaces)
+        _lay_out_memory(interfaces)
     while True:
         while len(spares) < spares.limit and not readable(_IDLE, engine.fileno()):
             if _has_restored:
@@ -112,9 +111,9 @@ def _run(
             return
 
 
-def _serve_first(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) -> bool:
-    """Handle requests until there is none for a while; return False when the engine disconnects."""
-    while spares.starts < _FIRST_STARTS and readable(_SETTLED, engine.fileno()):
+def _serve_before_layout(engine: socket.socket, interfaces: Interfaces, spares: SpareShims) -> bool:
+    """Handle the first requests; return False when the engine has disconnected."""
+    while spares.starts < _STARTS_BEFORE_LAYOUT and readable(_IDLE_BEFORE_LAYOUT, engine.fileno()):
         if not _serve(engine, interfaces, spares):
             return False
     return True
@@ -123,7 +122,7 @@ def _serve_first(engine: socket.socket, interfaces: Interfaces, spares: SpareShi
 _fillers: list[object] = []
 
 
-def _share_memory(interfaces: Interfaces) -> None:
+def _lay_out_memory(interfaces: Interfaces) -> None:
     """Prepare the memory so that processes which are forked write to few pages of it.
 
     If a part fails, the shims have more memory of their own, and work.
@@ -255,7 +254,7 @@ class SpareShims:
 
     def __init__(self, engine: socket.socket, interfaces: Interfaces, limit: int) -> None:
         self.limit = limit
-        self.starts = 0
+        self.starts = 0  # requests for a start, served or not
         self._engine = engine
         self._interfaces = interfaces
         self._socks: list[_socket.socket] = []

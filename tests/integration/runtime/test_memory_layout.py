@@ -1,16 +1,15 @@
-"""When a zygote prepares its memory: after its first starts, or when there is no request."""
+"""A zygote lays out its memory after its first starts, or when there is no request."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from harness import birth
+from harness import birth, containers
 from harness.container_runner import ContainerRunner
 from jaula.runtime import immortal, memory_layout, zygote
 from jaula.runtime.client import Runtime
@@ -22,20 +21,20 @@ LIMIT = 60.0  # seconds
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let each preparation create a file, and return its path.
+def laid_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let a zygote create a file when it has laid out its memory, and return its path.
 
     The parts whose time depends on the memory of the process are left out: a zygote of these tests
     is a fork of pytest.
     """
-    file = tmp_path / "prepared"
-    prepare = zygote._share_memory
+    file = tmp_path / "laid-out"
+    lay_out_memory = zygote._lay_out_memory
 
-    def share_memory(interfaces: Interfaces) -> None:
-        prepare(interfaces)
+    def lay_out(interfaces: Interfaces) -> None:
+        lay_out_memory(interfaces)
         file.touch(exist_ok=False)
 
-    monkeypatch.setattr(zygote, "_share_memory", share_memory)
+    monkeypatch.setattr(zygote, "_lay_out_memory", lay_out)
     monkeypatch.setattr(memory_layout, "executed_code", lambda action: [])
     monkeypatch.setattr(memory_layout, "move_together", lambda executed: 0)
     monkeypatch.setattr(memory_layout, "complete_classes", lambda: None)
@@ -55,43 +54,38 @@ async def run_true(runner: ContainerRunner) -> None:
     assert (await box.ended).exit_code == 0
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    containers.eventually(condition, what, LIMIT)
 
 
-def states_of_children(pid: int) -> list[str]:
-    return [
-        Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
-        for child in birth.children(pid)
-    ]
+def has_zombie(zygote_pid: int) -> bool:
+    children = birth.children(zygote_pid)
+    return any(containers.status(child)["State"].startswith("Z") for child in children)
 
 
 def test_the_first_starts_do_not_wait_for_it(
-    runner: ContainerRunner, prepared: Path, monkeypatch: pytest.MonkeyPatch
+    runner: ContainerRunner, laid_out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zygote, "_SETTLED", 60.0)
+    monkeypatch.setattr(zygote, "_IDLE_BEFORE_LAYOUT", 60.0)
     own = launched(runner)
     try:
         asyncio.run(run_true(own))
-        assert not prepared.exists()
+        assert not laid_out.exists()
         asyncio.run(run_true(own))
-        eventually(prepared.exists)
+        eventually(laid_out.exists, "the memory is laid out")
         asyncio.run(run_true(own))
     finally:
         own.runtime.close()
 
 
-def test_a_zygote_without_requests_prepares_it_and_has_a_spare_shim(
-    runner: ContainerRunner, prepared: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_zygote_without_requests_lays_it_out_and_has_a_spare_shim(
+    runner: ContainerRunner, laid_out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zygote, "_SETTLED", 0.05)
+    monkeypatch.setattr(zygote, "_IDLE_BEFORE_LAYOUT", 0.05)
     own = launched(runner)
     try:
-        eventually(prepared.exists)
-        eventually(lambda: birth.children(own.runtime.zygote_pid))
+        eventually(laid_out.exists, "the memory is laid out")
+        eventually(lambda: bool(birth.children(own.runtime.zygote_pid)), "it has a spare shim")
         asyncio.run(run_true(own))
     finally:
         own.runtime.close()
@@ -100,7 +94,7 @@ def test_a_zygote_without_requests_prepares_it_and_has_a_spare_shim(
 def test_an_engine_that_ends_before_it_ends_the_zygote(
     runner: ContainerRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zygote, "_SETTLED", 60.0)
+    monkeypatch.setattr(zygote, "_IDLE_BEFORE_LAYOUT", 60.0)
     own = launched(runner)
     pid = own.runtime.zygote_pid
     own.runtime.close()
@@ -108,7 +102,7 @@ def test_an_engine_that_ends_before_it_ends_the_zygote(
 
 
 def test_a_shim_that_exits_during_it_is_reaped(
-    runner: ContainerRunner, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runner: ContainerRunner, laid_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The warm-up waits for processes of its own, so the kernel does not reap meanwhile."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
@@ -116,25 +110,25 @@ def test_a_shim_that_exits_during_it_is_reaped(
     def wait(action: Callable[[], object]) -> list[object]:
         handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         begun.touch()
-        eventually(ended.exists)
+        eventually(ended.exists, "the container has ended")
         signal.signal(signal.SIGCHLD, handler)
         return []
 
-    monkeypatch.setattr(zygote, "_SETTLED", 0.05)
+    monkeypatch.setattr(zygote, "_IDLE_BEFORE_LAYOUT", 0.05)
     monkeypatch.setattr(memory_layout, "executed_code", wait)
     own = launched(runner)
 
     async def scene() -> None:
         box = await own.start("sleep", "100", sandbox=False)
-        await asyncio.to_thread(eventually, begun.exists)
+        await asyncio.to_thread(eventually, begun.exists, "the warm-up has begun")
         await box.shim.signal(signal.SIGKILL)
         await box.ended
-        eventually(lambda: "Z" in states_of_children(own.runtime.zygote_pid))
+        eventually(lambda: has_zombie(own.runtime.zygote_pid), "the shim has exited")
         ended.touch()
 
     try:
         asyncio.run(scene())
-        eventually(prepared.exists)
-        assert "Z" not in states_of_children(own.runtime.zygote_pid)
+        eventually(laid_out.exists, "the memory is laid out")
+        assert not has_zombie(own.runtime.zygote_pid)
     finally:
         own.runtime.close()
