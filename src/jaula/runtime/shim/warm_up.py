@@ -1,4 +1,4 @@
-"""Warm-up of the zygote: execute the life of a container before the first shim is forked.
+"""Warm-up of the zygote: execute the life of a container once, for the shims that are forked later.
 
 Facts about the interpreter: code that runs first writes to memory that all shims could share. An
 instruction is replaced by a special one after a few executions (PEP 659), a type gets a number when
