@@ -86,10 +86,13 @@ def pod_target(worker_index: int) -> Iterator[Target]:
 
 
 def hold(target: Target, point: str) -> None:
-    result = run_point(target, *point.split("/"))
-    if result.fault is not None:
-        target.reset()
-        raise Fault(f"{point} ({result.call}): {result.fault}")
+    try:
+        result = run_point(target, *point.split("/"))
+        if result.fault is not None:
+            raise Fault(f"{point} ({result.call}): {result.fault}")
+    except BaseException:
+        target.reset()  # the next point starts from nothing
+        raise
 
 
 @pytest.mark.parametrize("point", HOLDS)

@@ -84,7 +84,12 @@ class Tracer:
         self._early: set[int] = set()  # stopped before their parent's event
 
     def seize(self, role: str, pid: int) -> None:
-        for task in os.listdir(f"/proc/{pid}/task"):
+        """Trace every thread of a process; one that has exited meanwhile is left out."""
+        try:
+            tasks = os.listdir(f"/proc/{pid}/task")
+        except FileNotFoundError:  # the helper of the previous start, for example
+            return
+        for task in tasks:
             with contextlib.suppress(ProcessLookupError):
                 ptrace(PTRACE_SEIZE, int(task), 0, OPTIONS)
                 self._roles[int(task)], self._groups[int(task)] = role, pid

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -480,8 +480,9 @@ def test_half_bodies_of_one_user_take_a_share_of_the_memory(
         for _ in range(20):  # 60 MB
             held.append(member.connect())
             held[-1].sendall(head + b" " * 3_000_000)
-        refused, _, _ = select.select(held, [], [], 30)
+        refused = wait(held, 30)
         assert refused
+        assert isinstance(refused[0], socket.socket)
         assert refused[0].recv(4096).startswith(b"HTTP/1.1 503 ")
         other = ApiUser(guarded, OTHER, OTHER, (GROUP,))
         assert other.create("busybox", "beside").status == 201
@@ -552,8 +553,10 @@ def test_volumes_that_exist_may_be_used_by_a_user_who_may_make_none(guarded: Pri
     inherits = restricted.request("POST", "/containers/create", body)
     assert inherits.status == 201, inherits
     for reply in (inherits, made):
-        restricted.request("DELETE", f"/containers/{reply.json()['Id']}")
-    assert guarded.request("DELETE", "/volumes/there").status == 204
+        removed = restricted.request("DELETE", f"/containers/{reply.json()['Id']}")
+        assert removed.status == 204, removed
+    removed = guarded.request("DELETE", "/volumes/there")
+    assert removed.status == 204, removed
 
 
 # -- networks and volumes of other users ---------------------------------------------------------

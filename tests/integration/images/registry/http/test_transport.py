@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import select
+import selectors
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -66,13 +67,18 @@ class Tunnels:
             client.sendall(self.answer)
             if b" 200 " not in self.answer:
                 return
-            with socket.create_connection(("127.0.0.1", self._port)) as server:
+            with (
+                socket.create_connection(("127.0.0.1", self._port)) as server,
+                selectors.DefaultSelector() as selector,  # select(2) refuses descriptors from 1024
+            ):
+                selector.register(client, selectors.EVENT_READ, server)
+                selector.register(server, selectors.EVENT_READ, client)
                 while True:
-                    for ready in select.select([client, server], [], [])[0]:
-                        data = ready.recv(65536)
+                    for key, _ in selector.select():
+                        data = cast("socket.socket", key.fileobj).recv(65536)
                         if not data:
                             return
-                        (server if ready is client else client).sendall(data)
+                        key.data.sendall(data)
 
 
 @pytest.fixture
