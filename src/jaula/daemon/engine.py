@@ -46,6 +46,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.system.service import engine_id
     from jaula.engine.userns.id_ranges import IdRanges
     from jaula.engine.volumes.mount import VolumeMounts
+    from jaula.engine.volumes.references import VolumeReferences
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.state.database import Database
@@ -121,6 +122,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             image_policy=_gate(config, images),
             volumes=volumes,
             volume_mounts=VolumeMounts(volumes, registry),
+            volume_references=VolumeReferences(volumes, registry),
             secrets=secrets,
             checkpoints=checkpoints,
             network_manager=network,

@@ -300,8 +300,9 @@ class Clones:
             if container.id in self._services.container_store:
                 await self._exit_handler.remove(container, volumes=True)
         for name in volumes:
-            if self._services.volumes.exists(name):
-                try:
-                    await in_thread(self._services.volumes.remove, name)
-                except JaulaError as error:
-                    log.warning("%s", error)
+            try:
+                await self._services.volume_references.remove(name)
+            except NotFound:
+                continue  # an anonymous one, which was removed with the container
+            except JaulaError as error:
+                log.warning("%s", error)

@@ -206,7 +206,7 @@ async def create(
         services.container_store.release(unique_name, container_id)
         services.container_store.free_level(container_id)
         await asyncio.to_thread(remove_files, services, container_id)
-        mounter.undo()
+        await mounter.undo()
         if isinstance(error, OSError):
             what = f"cannot create the container's directory {directory}"
             raise resource_error(error, what) or Unavailable(
@@ -214,6 +214,7 @@ async def create(
             ) from error
         raise
     finally:
+        mounter.close()
         lease.close()
     services.events.emit("container", "create", container_id, record.event_attributes)
     return ContainerCreated(container_id, warnings)

@@ -11,7 +11,6 @@ For a running container the caller holds its lock.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -132,12 +131,13 @@ class Edits:
             steps = _Steps(self._services, self._starter, container, edit, body, mounts, bounds)
             await steps.run(by, mounter.created)
         except BaseException:
-            await asyncio.to_thread(mounter.undo)
+            await mounter.undo()
             if container.record.edit_intent is not None:
                 container.change(edit_intent=None)
                 self._services.container_store.save(container)
             raise
         finally:
+            mounter.close()
             lease.close()
         if body.healthcheck is not None and container.live:
             container.change(health=None)
@@ -164,12 +164,11 @@ class Edits:
             return
         log.info("the change of container %s was interrupted and is undone", container.name)
         await _undo(self._services, self._starter, container, intent)
-        used = {m.name for each in self._services.container_store for m in each.record.mounts}
         for name in intent.volumes:
-            if name in used or not self._services.volumes.exists(name):
-                continue
             try:
-                await asyncio.to_thread(self._services.volumes.remove, name)
+                await self._services.volume_references.remove(name)
+            except (Conflict, NotFound):
+                continue  # another container needs it, or it was not created
             except JaulaError as error:
                 log.warning("volume %s: %s", name, error)
 

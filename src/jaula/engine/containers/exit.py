@@ -266,7 +266,7 @@ class ExitHandler:
             for mount in record.mounts:
                 if mount.type == "volume" and mount.anonymous:
                     with contextlib.suppress(JaulaError):
-                        self._remove_anonymous(mount.name, record.owner)
+                        await self._remove_anonymous(mount.name, record.owner)
         services.events.emit("container", "destroy", container.id, record.event_attributes)
         if record.body.host_config.auto_remove:
             self.removed_statuses[container.id] = record.exit_code
@@ -275,18 +275,13 @@ class ExitHandler:
         result = WaitResult(record.exit_code)
         container.notify(("next-exit", "not-running", "removed"), result)
 
-    def _remove_anonymous(self, volume: str, owner: str) -> None:
+    async def _remove_anonymous(self, volume: str, owner: str) -> None:
         """Remove an anonymous volume with the last container that has it.
 
         ``--volumes-from`` may have brought it: a volume of another user stays.
         """
-        used = any(
-            mount.name == volume
-            for other in self._services.container_store
-            for mount in other.record.mounts
-        )
-        if not used and self._services.volumes.get(volume).owner in ("", owner):
-            self._services.volumes.remove(volume)
+        if self._services.volumes.get(volume).owner in ("", owner):
+            await self._services.volume_references.remove(volume)
 
     def _remove_files(self, container_id: str) -> None:
         self._services.checkpoints.remove_all(container_id)

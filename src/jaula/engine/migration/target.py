@@ -673,7 +673,7 @@ class Incoming(IncomingMigration):
             named = any(each.name == volume.name for each in self._offer.volumes)
             if named and volume.name not in self._volumes:
                 with contextlib.suppress(JaulaError):  # another container uses it already
-                    self._services.volumes.remove(volume.name)
+                    await self._services.volume_references.remove(volume.name)
 
 
 def check_not_cancelled(message: Message) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaula.engine.secrets.store import SecretStore
     from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
     from jaula.engine.volumes.mount import VolumeMounts
+    from jaula.engine.volumes.references import VolumeReferences
     from jaula.images.lazy.layers import LazyLayers
     from jaula.images.store.store import ImageStore
     from jaula.images.trust.policy import ImagePolicy
@@ -53,6 +54,7 @@ class Services:
     image_policy: ImagePolicy
     volumes: VolumeStore
     volume_mounts: VolumeMounts
+    volume_references: VolumeReferences
     secrets: SecretStore
     checkpoints: CheckpointStore
     network_manager: NetworkManager

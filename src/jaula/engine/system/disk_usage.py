@@ -174,7 +174,7 @@ class DiskUsage:
         services = self._services
         containers = self._containers.list(all=True, limit=None, filters={}, size=True)
         volumes = self._volumes.list({})["Volumes"]
-        users = self._volumes.used()
+        users = services.volume_references.users()
         for volume in volumes:
             volume["UsageData"] = {
                 "RefCount": len(users.get(volume["Name"], ())),

@@ -8,6 +8,7 @@ Options of the ``local`` driver make a volume a mount of something else. Source:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -38,11 +39,15 @@ if TYPE_CHECKING:
 
 
 class VolumeMounter:
-    """The mounts of one container that is being created; records what to undo."""
+    """The mounts of one container that is being created; records what to undo.
+
+    Its volumes are not removed by anybody else before :meth:`close`.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._created: list[str] = []
+        self._held: list[tuple[str, str]] = []  # name of a volume, id of the container
 
     @property
     def created(self) -> tuple[str, ...]:
@@ -61,6 +66,8 @@ class VolumeMounter:
         mounts: dict[str, MountRecord] = {}
         for source in record.resolved.volumes_from:
             for mount in self._from(source):
+                if mount.type == "volume":
+                    await self._hold(mount.name, record.id)
                 mounts[mount.destination] = mount
         for request in record.resolved.mounts:
             mount = request.mount
@@ -93,11 +100,26 @@ class VolumeMounter:
             and not (request.mount.name and self._services.volumes.exists(request.mount.name))
         )
 
-    def undo(self) -> None:
-        """Remove the volumes that were created for a container whose creation failed."""
+    async def undo(self) -> None:
+        """Remove the volumes that were created for a container whose creation failed.
+
+        A volume that another container needs meanwhile stays.
+        """
+        self.close()
         for name in self._created:
-            self._services.volumes.remove(name)
+            with contextlib.suppress(Conflict, NotFound):
+                await self._services.volume_references.remove(name)
         self._created.clear()
+
+    def close(self) -> None:
+        """Leave the volumes to the record that names them. A second call does nothing."""
+        for held in self._held:
+            self._services.volume_references.release(*held)
+        self._held.clear()
+
+    async def _hold(self, name: str, container_id: str) -> None:
+        await self._services.volume_references.hold(name, container_id)
+        self._held.append((name, container_id))
 
     def _from(self, source: VolumesFrom) -> list[MountRecord]:
         try:
@@ -114,6 +136,7 @@ class VolumeMounter:
     async def _volume(self, record: ContainerRecord, request: MountRequest) -> MountRecord:
         volumes = self._services.volumes
         name = request.mount.name or new_id()
+        await self._hold(name, record.id)
         if not volumes.exists(name):
             labels = dict(request.labels)
             if request.mount.anonymous:

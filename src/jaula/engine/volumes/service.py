@@ -89,7 +89,7 @@ class Volumes:
     def list(self, filters: Filters) -> Document:
         """Return the volumes that pass ``name``, ``label``, ``driver`` and ``dangling``."""
         _check(filters)
-        used = self.used()
+        used = self._services.volume_references.users()
         selected = [
             volume
             for volume in self._services.volumes.list()
@@ -104,25 +104,14 @@ class Volumes:
         """
         return _document(self._services.volumes.get(name))
 
-    def used(self) -> dict[str, Ids]:
-        """Return the names of volumes with the ids of the containers that have them."""
-        users: dict[str, Ids] = {}
-        for container in self._services.container_store:
-            for mount in container.record.mounts:
-                if mount.type == "volume":
-                    users.setdefault(mount.name, []).append(container.id)
-        return users
-
     async def remove(self, name: str, *, force: bool) -> None:
         """Remove a volume.
 
         :raises Conflict: when a container has it.
         :raises NotFound: when there is no such volume, unless ``force`` is set.
         """
-        if users := self.used().get(name):
-            raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         try:
-            await asyncio.to_thread(self._services.volumes.remove, name)
+            await self._services.volume_references.remove(name)
         except NotFound:
             if not force:
                 raise
@@ -132,11 +121,14 @@ class Volumes:
     async def prune(
         self, filters: Filters, selects: Callable[[Volume], bool] = lambda _: True
     ) -> Document:
-        """Remove unused volumes that ``selects`` accepts: anonymous ones, with ``all`` each one."""
+        """Remove unused volumes that ``selects`` accepts: anonymous ones, with ``all`` each one.
+
+        A volume that a container takes, or that another client removes meanwhile, is left out.
+        """
         all_volumes = "all" in filters and truth("all", filters["all"])
         selectors = {key: values for key, values in filters.items() if key != "all"}
         _check(selectors)
-        used = self.used()
+        used = self._services.volume_references.users()
         removed, freed = [], 0
         for volume in self._services.volumes.list():
             if volume.name in used or not (all_volumes or _ANONYMOUS in volume.labels):
@@ -145,8 +137,12 @@ class Volumes:
                 continue
             if not selects(volume):
                 continue
-            freed += max(0, await asyncio.to_thread(self._services.volumes.usage, volume.name))
-            await self.remove(volume.name, force=True)
+            try:
+                size = await asyncio.to_thread(self._services.volumes.usage, volume.name)
+                await self.remove(volume.name, force=False)
+            except (Conflict, NotFound, FileNotFoundError):
+                continue
+            freed += max(0, size)
             removed.append(volume.name)
         self._services.events.emit("volume", "prune", "", {"reclaimed": str(freed)})
         return {"VolumesDeleted": removed, "SpaceReclaimed": freed}

@@ -18,6 +18,7 @@ from jaula.engine.volumes.create import (
     parse_driver_options,
     server_name,
 )
+from jaula.engine.volumes.references import VolumeReferences
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate
 from jaula.spec.decode import decode
@@ -107,9 +108,10 @@ def test_a_volume_that_another_client_creates_at_the_same_time_is_not_mounted() 
     store = SimpleNamespace(
         exists=lambda name: False, create=lambda *_: CreatedVolume(others, False)
     )
-    services: Any = SimpleNamespace(volumes=store)
+    references: Any = VolumeReferences(store, ())  # type: ignore[arg-type]
+    services: Any = SimpleNamespace(volumes=store, volume_references=references)
     body = decode(b'{"Image":"i","HostConfig":{"Binds":["data:/v"]}}', ContainerCreate)
-    record: Any = SimpleNamespace(owner="5", resolved=resolve(body))
+    record: Any = SimpleNamespace(id="c", owner="5", resolved=resolve(body))
     lease: Any = None  # of images, which are not mounted here
     with pytest.raises(Conflict, match="by another client"):
         asyncio.run(VolumeMounter(services).create_sources(record, lease))
