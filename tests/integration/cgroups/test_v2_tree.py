@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jaula import cgroups
+from harness.cgroup_driver import cgroup_driver
 from jaula.cgroups.protocol import Cgroup, CgroupDriver
 from jaula.cgroups.v2.cgroup import V2Cgroup
 from jaula.cgroups.v2.driver import LEAF, V2Driver
@@ -22,7 +22,7 @@ SLEEP = "import time; print('up', flush=True); time.sleep(60)"
 
 @pytest.fixture(scope="session")
 def driver() -> CgroupDriver:
-    result = cgroups.detect()
+    result = cgroup_driver()
     assert result.version == 2, "these tests need a machine with cgroup v2"
     return result
 

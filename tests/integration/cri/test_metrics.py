@@ -11,9 +11,9 @@ import pytest
 
 from conftest import load_image
 from harness import leaks
+from harness.cgroup_driver import cgroup_driver
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, connected, container_config, sandbox_config
-from jaula import cgroups
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
@@ -188,7 +188,7 @@ def test_a_pod_counts_its_containers(node: PrivateEngine, has_cgroup: bool) -> N
     if not has_cgroup:
         calls(node, work)
         return
-    with cgroups.detect().create(f"/{parent}") as cgroup:  # as the kubelet does
+    with cgroup_driver().create(f"/{parent}") as cgroup:  # as the kubelet does
         try:
             calls(node, work)
         finally:

@@ -11,9 +11,9 @@ import pytest
 
 from conftest import load_image
 from harness import leaks
+from harness.cgroup_driver import cgroup_driver
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, container_config, sandbox_config, until
-from jaula import cgroups
 from jaula.cgroups.hugetlb_page_size import host_sizes
 from jaula.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
@@ -21,7 +21,7 @@ from jaula.kernel import capabilities
 
 MIB = 1 << 20
 SYS_RESOURCE = 1 << 24
-CPUSET = "cpuset" in cgroups.detect().controllers()
+CPUSET = "cpuset" in cgroup_driver().controllers()
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ async def update(cri: Cri, id: str, **limits: Any) -> Any:
 
 def files(node: PrivateEngine, id: str) -> dict[str, str]:
     """Return the limits of a container by the names of their files."""
-    with cgroups.detect().open(f"/{node.cgroup_parent}/{id}") as cgroup:
+    with cgroup_driver().open(f"/{node.cgroup_parent}/{id}") as cgroup:
         return cgroup.limits()
 
 
@@ -123,7 +123,7 @@ def test_an_update_changes_what_it_names_and_is_reported(node: PrivateEngine) ->
 def test_an_update_sets_the_oom_score_of_every_process(node: PrivateEngine) -> None:
     async def work(cri: Cri) -> None:
         id = await limited(cri, "sh", "-c", "sleep 100 & sleep 100 & wait", oom_score_adj=100)
-        with cgroups.detect().open(f"/{node.cgroup_parent}/{id}") as cgroup:
+        with cgroup_driver().open(f"/{node.cgroup_parent}/{id}") as cgroup:
             await until(lambda: len(cgroup.pids()) == 3)
             assert (await update(cri, id, oom_score_adj=250)).oom_score_adj == 250
             scores = [Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in cgroup.pids()]
@@ -162,7 +162,7 @@ def test_a_limit_that_is_not_valid_leaves_all_as_they_were(node: PrivateEngine) 
 
 
 def test_values_of_cgroup_files_are_refused_with_cgroup_v1(node: PrivateEngine) -> None:
-    if cgroups.detect().version == 2:
+    if cgroup_driver().version == 2:
         pytest.skip("this host has cgroup v2")
 
     async def work(cri: Cri) -> None:
@@ -218,7 +218,7 @@ def test_huge_pages_are_limited_if_the_kernel_has_their_controller(node: Private
         limits = [api.HugepageLimit(page_size=size, limit=0) for size in host_sizes()]
         id = await limited(cri, hugepage_limits=limits)
         found, status = files(node, id), (await cri.container(id)).resources.linux
-        if "hugetlb" not in cgroups.detect().controllers():
+        if "hugetlb" not in cgroup_driver().controllers():
             assert not status.hugepage_limits
             return
         assert list(status.hugepage_limits) == limits

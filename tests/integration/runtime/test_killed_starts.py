@@ -18,6 +18,7 @@ import pytest
 
 from harness import birth, deep_directory
 from harness.birth import Point, Unreached
+from harness.cgroup_driver import cgroup_driver
 from harness.container_runner import ContainerRunner, make_spec
 from jaula.errors import NotFound, RuntimeFailure, Unavailable
 from jaula.runtime import client, protocol, zygote
@@ -57,10 +58,9 @@ def stopping(runner: ContainerRunner, request: pytest.FixtureRequest) -> Iterato
 
 def clean_up(runner: ContainerRunner) -> None:
     """Remove the cgroups of all containers, as an engine does for a shim that was lost."""
-    cgroups = runtime_interfaces().cgroups
     for name in names(runner):
         try:
-            with cgroups.open(f"{runner.cgroup_parent}/{name}") as cgroup:
+            with cgroup_driver().open(f"{runner.cgroup_parent}/{name}") as cgroup:
                 cgroup.kill()
                 cgroup.destroy()
         except NotFound:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import birth
+from harness.cgroup_driver import cgroup_driver
 from harness.container_runner import Container, ContainerRunner
 from jaula.errors import NotFound
 from jaula.kernel.poll import readable
@@ -65,7 +66,7 @@ def mounts_of(pid: int) -> str:
 
 def processes_of(cgroup: str) -> tuple[int, ...]:
     try:
-        with runtime_interfaces().cgroups.open(cgroup) as opened:
+        with cgroup_driver().open(cgroup) as opened:
             return opened.pids()
     except NotFound:
         return ()
@@ -229,7 +230,7 @@ def test_nothing_is_left_of_one_that_is_given_up(runner: ContainerRunner, by: st
         init.wait()
         sandbox.close()
         with pytest.raises(NotFound):
-            runtime_interfaces().cgroups.open(cgroup)
+            cgroup_driver().open(cgroup)
 
     try:
         asyncio.run(scene())

@@ -435,7 +435,7 @@ def test_the_server_has_the_credentials_of_the_pull(
         )
         assert done.returncode == 0, done.stderr + engine.log_tail()
         assert done.stdout.split()[0] == sha256(content("upper")), done.stderr
-        assert "Mounted, download continues" in done.stderr
+        assert "Mounted, download continues" in done.stderr, done.stderr + engine.log_tail()
 
 
 def test_the_event_of_a_whole_image_has_its_name(

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from harness import containers
+from harness.cgroup_driver import cgroup_driver
 from harness.checkpoints import CheckedContainer
 from harness.engine import PrivateEngine
-from jaula import cgroups, runtime_interfaces
+from jaula import runtime_interfaces
 from jaula.errors import RuntimeFailure
 from jaula.kernel import nftables
 from jaula.runtime import seqpacket
@@ -81,7 +82,7 @@ class HeldDump:
             self._spec, state, runtime_interfaces.runtime_interfaces(), seccomp_cache=None
         )
         try:
-            with cgroups.detect().open(self._cgroup) as cgroup:
+            with cgroup_driver().open(self._cgroup) as cgroup:
                 fd = os.dup(self._shim_end.fileno())
                 dump.dump(self._spec, confinement, self._request, self._pid, cgroup, fd)
         except RuntimeFailure as error:
