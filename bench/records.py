@@ -219,6 +219,7 @@ def line(key: str, samples: dict[str, list[list[float]]]) -> str:
 def write(output: Path, results: dict[str, dict[str, list[list[float]]]]) -> None:
     """Write record.json and record.md."""
     document = {"machine": report.machine(), "results": results}
+    output.mkdir(parents=True, exist_ok=True)
     (output / "record.json").write_text(json.dumps(document, indent=1) + "\n")
     pairs = max(len(samples["with"]) for samples in results.values())
     rows = [

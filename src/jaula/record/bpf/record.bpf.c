@@ -47,6 +47,8 @@
 #define RECENT 32 /* system calls of a thread that it counts itself, a power of two */
 #define MESSAGES 64 /* of one sendmmsg(2) that are read */
 #define QUERY_SIZE 288 /* bytes of a DNS query that are read: header, name, type */
+#define HEADER_SIZE 12 /* bytes of the header of a DNS query */
+#define LABELS 128     /* of a name, at most */
 
 struct qstr {
 	u32 len;
@@ -268,10 +270,22 @@ struct event {
 	u8 data[TEXT_SIZE];
 };
 
+/* A buffer, with what would be too much for the stack. */
 struct slot {
 	u32 busy;
 	u32 pad;
+	u64 hash[4];          /* the state of SipHash */
+	u32 size, start, end; /* of a DNS question: its bytes at most, a label, its end or 0 */
+	u8 header[HEADER_SIZE];
 	struct event event;
+};
+
+struct process;
+
+/* What a callback of bpf_loop works on. The kernel passes it a pointer to the stack alone. */
+struct loop {
+	struct slot *slot;
+	struct process *process;
 };
 
 struct losses {
@@ -353,10 +367,14 @@ struct {
 
 /* --- membership --------------------------------------------------------------------------------- */
 
-/* Return whether a cgroup is ID or PREFIX-ID.scope of the container. The id is random. */
-static __noinline int has_name(struct cgroup *cgroup)
+/*
+ * Return whether the directory of a cgroup at an address is ID or PREFIX-ID.scope of the container.
+ * The id is random. The kernel verifies a function that is not static once, and not for each call.
+ */
+__noinline int has_name(u64 address)
 {
-	const char *name = BPF_CORE_READ(cgroup, kn, name);
+	struct kernfs_node *node = (struct kernfs_node *)address;
+	const char *name = BPF_CORE_READ(node, name);
 	u8 text[ID_SIZE + 64];
 	long size = bpf_probe_read_kernel_str(text, sizeof(text), name) - 1;
 	u32 start = size > ID_SIZE + 6 ? size - ID_SIZE - 6 : 0; /* .scope */
@@ -381,7 +399,7 @@ static __noinline int in_container(struct task_struct *task)
 			break;
 		ancestor = ancestor_of(cgroup, i);
 		id = BPF_CORE_READ(ancestor, kn, id);
-		if (known ? id == known : has_name(ancestor)) {
+		if (known ? id == known : has_name((u64)BPF_CORE_READ(ancestor, kn))) {
 			if (!known && !__sync_val_compare_and_swap(&started.cgroup, 0, id))
 				started.process = bpf_get_current_pid_tgid() >> 32;
 			return 1;
@@ -463,49 +481,59 @@ static __always_inline void release(struct slot *slot)
 }
 
 #define ROTATE(x, n) (((x) << (n)) | ((x) >> (64 - (n))))
-#define SIPROUND                                                   \
-	do {                                                       \
-		v0 += v1; v1 = ROTATE(v1, 13); v1 ^= v0; v0 = ROTATE(v0, 32); \
-		v2 += v3; v3 = ROTATE(v3, 16); v3 ^= v2;           \
-		v0 += v3; v3 = ROTATE(v3, 21); v3 ^= v0;           \
-		v2 += v1; v1 = ROTATE(v1, 17); v1 ^= v2; v2 = ROTATE(v2, 32); \
-	} while (0)
 
-/* Return SipHash-1-3 of the first `size` bytes of a buffer. */
+static __always_inline void hash_round(u64 *v)
+{
+	v[0] += v[1]; v[1] = ROTATE(v[1], 13); v[1] ^= v[0]; v[0] = ROTATE(v[0], 32);
+	v[2] += v[3]; v[3] = ROTATE(v[3], 16); v[3] ^= v[2];
+	v[0] += v[3]; v[3] = ROTATE(v[3], 21); v[3] ^= v[0];
+	v[2] += v[1]; v[1] = ROTATE(v[1], 17); v[1] ^= v[2]; v[2] = ROTATE(v[2], 32);
+}
+
+static __always_inline void hash_word(u64 *v, u64 word)
+{
+	v[3] ^= word;
+	hash_round(v);
+	v[0] ^= word;
+}
+
+static long next_word(u32 index, struct loop *loop)
+{
+	struct slot *slot = loop->slot;
+
+	if (index >= TEXT_SIZE / 8)
+		return 1;
+	hash_word(slot->hash, ((u64 *)slot->event.data)[index]);
+	return 0;
+}
+
+/*
+ * Return SipHash-1-3 of the first `size` bytes of a buffer. The kernel verifies the body of bpf_loop
+ * once, and that of a loop in C for each word of the longest text, in each program.
+ */
 __noinline u64 siphash(struct slot *slot, u32 size)
 {
-	u64 v0 = config.hash_key[0] ^ 0x736f6d6570736575ull;
-	u64 v1 = config.hash_key[1] ^ 0x646f72616e646f6dull;
-	u64 v2 = config.hash_key[0] ^ 0x6c7967656e657261ull;
-	u64 v3 = config.hash_key[1] ^ 0x7465646279746573ull;
-	u64 *words, word;
+	struct loop loop = { .slot = slot };
 	u32 whole = size / 8;
+	u64 word = 0, *v;
 
 	if (!slot)
 		return 0;
-	words = (u64 *)slot->event.data;
-
-	for (u32 i = 0; i < TEXT_SIZE / 8; i++) {
-		if (i >= whole)
-			break;
-		word = words[i];
-		v3 ^= word;
-		SIPROUND;
-		v0 ^= word;
-	}
-	word = 0;
+	v = slot->hash;
+	v[0] = config.hash_key[0] ^ 0x736f6d6570736575ull;
+	v[1] = config.hash_key[1] ^ 0x646f72616e646f6dull;
+	v[2] = config.hash_key[0] ^ 0x6c7967656e657261ull;
+	v[3] = config.hash_key[1] ^ 0x7465646279746573ull;
+	bpf_loop(whole, next_word, &loop, 0);
 	asm volatile("" : "+r"(whole)); /* the comparison has to be with this register */
 	if (whole < TEXT_SIZE / 8 && size % 8)
-		word = words[whole] & ((1ull << (8 * (size % 8))) - 1);
-	word |= (u64)size << 56;
-	v3 ^= word;
-	SIPROUND;
-	v0 ^= word;
-	v2 ^= 0xff;
-	SIPROUND;
-	SIPROUND;
-	SIPROUND;
-	return v0 ^ v1 ^ v2 ^ v3;
+		word = ((u64 *)slot->event.data)[whole] & ((1ull << (8 * (size % 8))) - 1);
+	hash_word(v, word | (u64)size << 56);
+	v[2] ^= 0xff;
+	hash_round(v);
+	hash_round(v);
+	hash_round(v);
+	return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
 /*
@@ -607,13 +635,19 @@ static __always_inline void flush(struct process *process, u32 index)
 	recent->count = 0;
 }
 
-/* Add all that a thread has counted, before its program changes or it ends. */
-static __noinline void flush_all(struct process *process)
+static long flush_next(u32 index, struct loop *loop)
 {
-	for (u32 i = 0; i < RECENT; i++) {
-		flush(process, i);
-		process->recent[i].call = 0;
-	}
+	flush(loop->process, index);
+	loop->process->recent[index & (RECENT - 1)].call = 0;
+	return 0;
+}
+
+/* Add all that a thread has counted, before its program changes or it ends. */
+static __always_inline void flush_all(struct process *process)
+{
+	struct loop loop = { .process = process };
+
+	bpf_loop(RECENT, flush_next, &loop, 0);
 }
 
 /* --- paths -------------------------------------------------------------------------------------- */
@@ -1049,6 +1083,21 @@ struct query {
 	u32 tcp;
 };
 
+/* Go to the next label of a question. */
+static long next_label(u32 index, struct loop *loop)
+{
+	struct slot *slot = loop->slot;
+	u32 start = slot->start, label;
+
+	if (start + 5 > slot->size || start >= QUERY_SIZE)
+		return 1;
+	label = slot->event.data[start];
+	if (!label)
+		slot->end = start + 5;
+	slot->start = start + label + 1;
+	return !label || label > 63;
+}
+
 /*
  * Note the question of a DNS query, as it is in the memory of the process. Its id and additional
  * data are no part of the key.
@@ -1056,10 +1105,11 @@ struct query {
 __noinline int note_query(struct query *query)
 {
 	struct key key = { .kind = DNS };
-	u32 start = 12, end = 0, size = QUERY_SIZE;
+	u32 size = QUERY_SIZE, whole;
+	struct loop loop = {};
 	struct slot *slot;
 
-	if (!query || query->length < 12)
+	if (!query || query->length < HEADER_SIZE)
 		return 0; /* the length before a query of TCP */
 	slot = claim();
 	if (!slot) {
@@ -1074,44 +1124,31 @@ __noinline int note_query(struct query *query)
 		query->buffer += 2;
 		size -= 2;
 	}
+	whole = size >= HEADER_SIZE;
+	size = whole ? size - HEADER_SIZE : 0;
 	asm volatile("%0 &= 511" : "+r"(size));
-	if (bpf_probe_read_user(slot->event.data, size, (void *)query->buffer)) {
+	if (whole &&
+	    (bpf_probe_read_user(slot->header, HEADER_SIZE, (void *)query->buffer) ||
+	     bpf_probe_read_user(slot->event.data, size, (void *)query->buffer + HEADER_SIZE))) {
 		lose(DNS, 2);
 		release(slot);
 		return 0;
 	}
+	slot->end = 0;
 	/* a query (QR is 0) with a question, in one part */
-	if (size > 16 && !(slot->event.data[2] & 0x80) && slot->event.data[5]) {
-		for (u32 i = 0; i < 128; i++) {
-			u32 label;
-
-			if (start + 5 > size || start >= QUERY_SIZE)
-				break;
-			label = slot->event.data[start];
-			if (!label) {
-				end = start + 5;
-				break;
-			}
-			if (label > 63)
-				break;
-			start += label + 1;
-		}
+	if (size > 4 && !(slot->header[2] & 0x80) && slot->header[5]) {
+		slot->start = 0;
+		slot->size = size;
+		loop.slot = slot;
+		bpf_loop(LABELS, next_label, &loop, 0);
 	}
-	if (!end) {
+	size = slot->end;
+	asm volatile("%0 &= 511" : "+r"(size));
+	if (size)
+		key.subject = siphash(slot, size);
+	else
 		key.detail |= DNS_MALFORMED;
-		note(&names, &key);
-	} else {
-		/* The question goes to the begin of the buffer. */
-		for (u32 i = 0; i < QUERY_SIZE - 12; i++) {
-			if (i + 12 >= end)
-				break;
-			slot->event.data[i] = slot->event.data[i + 12];
-		}
-		end -= 12;
-		asm volatile("%0 &= 511" : "+r"(end));
-		key.subject = siphash(slot, end);
-		note_text(&names, &key, slot, end);
-	}
+	note_text(&names, &key, slot, size);
 	release(slot);
 	return 0;
 }
@@ -1942,7 +1979,7 @@ int BPF_PROG(removed, struct cgroup *cgroup, const char *path)
 	struct pids_cgroup *pids;
 	u64 peak;
 
-	if (!has_name(cgroup))
+	if (!has_name((u64)BPF_CORE_READ(cgroup, kn)))
 		return 0;
 	memory = state_of(cgroup, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
 	if (memory) {

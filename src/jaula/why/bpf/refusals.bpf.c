@@ -204,23 +204,28 @@ static __always_inline int is_id(const char *text)
 	return 1;
 }
 
-/* Return whether a cgroup has the name of the container's: ID, or PREFIX-ID.scope with systemd. */
-static __noinline int has_id(const char *name)
+/*
+ * Return whether the name of a cgroup at an address is the container's: ID, or PREFIX-ID.scope with
+ * systemd. The kernel verifies a function that is not static once, and not for each of its calls.
+ */
+__noinline int has_id(u64 address)
 {
+	const char *name = (const char *)address;
+
 	return name && (is_id(name) || is_id(name + PREFIX));
 }
 
-/* Return whether a cgroup is the container's or is below it. */
-static __noinline int is_container(struct cgroup *cgroup)
+/* Return whether the cgroup at an address is the container's or is below it. */
+__noinline int is_container(u64 address)
 {
+	struct cgroup *cgroup = (struct cgroup *)address, *ancestor;
 	int level = BPF_CORE_READ(cgroup, level);
-	struct cgroup *ancestor;
 
 	for (int i = 0; i < LEVELS; i++) {
 		if (i > level)
 			break;
 		ancestor = ancestor_of(cgroup, i);
-		if (has_id(BPF_CORE_READ(ancestor, kn, name)))
+		if (has_id((u64)BPF_CORE_READ(ancestor, kn, name)))
 			return 1;
 	}
 	return 0;
@@ -230,7 +235,7 @@ static __noinline int is_container(struct cgroup *cgroup)
 static __always_inline int in_container(struct task_struct *task)
 {
 	for (u32 hierarchy = 0; hierarchy < HIERARCHIES; hierarchy++) {
-		if (is_container(cgroup_of(task, hierarchy)))
+		if (is_container((u64)cgroup_of(task, hierarchy)))
 			return 1;
 	}
 	return 0;
