@@ -217,6 +217,7 @@ def write(output: Path, results: dict[str, dict[str, list[Round]]]) -> None:
             for size, samples in results.items()
         },
     }
+    output.mkdir(parents=True, exist_ok=True)
     (output / "migration.json").write_text(json.dumps(document, indent=1) + "\n")
     rows = [", ".join(f"{key} {value}" for key, value in report.machine().items()), ""]
     for size, samples in results.items():
