@@ -173,19 +173,24 @@ class BtrfsDriver(FullCopyDriver):
         for name in os.listdir(parent):
             if name == "rootfs" or name.startswith(INCOMPLETE):
                 with open_directory(name, dir_fd=parent) as tree:
-                    self._remove_group(tree)
+                    subvolumes = _with_nested(tree)
+                self._remove_group(parent, subvolumes)
         os.unlink(_LIMIT_MARK, dir_fd=parent)
 
-    def _remove_group(self, tree: int) -> None:
-        subvolumes = _with_nested(tree)
+    def _remove_group(self, parent: int, subvolumes: list[int]) -> None:
+        """Remove the group of the first subvolume, whose nested ones are the others.
+
+        The calls change the quotas of the file system, but the kernel may reserve space for them in
+        the subvolume of their descriptor. ``parent`` is outside the full one.
+        """
         group = btrfs.qgroup(1, subvolumes[0])
         with _ignore_errors(*_NO_GROUP):
-            btrfs.qgroup_limit(tree, group, btrfs.UNLIMITED)
+            btrfs.qgroup_limit(parent, group, btrfs.UNLIMITED)
         for subvolume in subvolumes:
             with _ignore_errors(*_NO_GROUP):
-                btrfs.qgroup_assign(tree, subvolume, group, assign=False)
+                btrfs.qgroup_assign(parent, subvolume, group, assign=False)
         with _ignore_errors(*_NO_GROUP):
-            btrfs.qgroup_remove(tree, group)
+            btrfs.qgroup_remove(parent, group)
 
 
 def _with_nested(tree: int) -> list[int]:
