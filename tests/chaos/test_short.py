@@ -15,7 +15,7 @@ from chaos.campaign import Campaign
 from chaos.sweep import run_point
 from chaos.target import Fault, Target
 
-SECONDS = float(os.environ.get("JAULA_CHAOS_SECONDS", "30"))
+SECONDS = float(os.environ.get("JAULA_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("JAULA_CHAOS_SEED", "20261127"))
 
 
@@ -38,7 +38,7 @@ def test_random_kills_lose_nothing_and_leave_nothing(target: Target) -> None:
         target.reset()
         pytest.fail(text)
     assert campaign.kills.total() >= 3, campaign.kills
-    assert campaign.done.total() >= 50, campaign.done
+    assert campaign.done.total() >= 30, campaign.done
 
 
 HOLDS = (

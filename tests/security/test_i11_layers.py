@@ -39,6 +39,12 @@ from harness.layers import Member, digest, image, layer
 NOWHERE = "sha256:" + "0" * 64
 
 
+PACKED = (
+    pytest.param(bytes, id="plain"),
+    pytest.param(gzip.compress, id="gzip", marks=pytest.mark.slow),  # checked when it is unpacked
+)
+
+
 @pytest.fixture
 def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
     """Yield a tree next to the engine's root; it, the engine's files and mounts must not change."""
@@ -46,7 +52,7 @@ def canary(engine: PrivateEngine, busybox: str) -> Iterator[Path]:
         yield tree
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("pack", PACKED)
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_hostile_layer_is_refused(
     engine: PrivateEngine, canary: Path, case: str, pack: Callable[[bytes], bytes]
@@ -56,7 +62,7 @@ def test_a_hostile_layer_is_refused(
     assert engine.request("GET", "/images/hostile:1/json").status == 404
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("pack", PACKED)
 @pytest.mark.parametrize("case", HARMLESS)
 def test_a_harmless_layer_stays_in_its_root(
     engine: PrivateEngine, canary: Path, case: str, pack: Callable[[bytes], bytes]

@@ -54,7 +54,7 @@ def session(own: PrivateEngine) -> Iterator[requests.Session]:
 
 @schema.parametrize()
 @hypothesis.settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,

@@ -102,7 +102,13 @@ def check_restored(engine: PrivateEngine, name: str, before: str, *, running: bo
         assert engine.cli("jaula", "exec", name, "cat", "/data/x").stdout == "kept\n"
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "after",
+    [
+        pytest.param(False, id="before"),
+        pytest.param(True, id="after", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("number", range(1, CALLS + 1))
 def test_a_killed_client_is_recovered(
     engine: PrivateEngine, busybox: str, volume: str, number: int, after: bool

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,15 @@ def remove(engine: FaultyEngine, name: str) -> None:
     assert_nothing_left(engine)
 
 
-@pytest.mark.parametrize("step", STEPS["engine"])
+def marked(steps: Sequence[str]) -> list[object]:
+    """Mark every second step slow."""
+    return [
+        pytest.param(step, marks=pytest.mark.slow if number % 2 else ())
+        for number, step in enumerate(steps)
+    ]
+
+
+@pytest.mark.parametrize("step", marked(STEPS["engine"]))
 def test_the_next_engine_adopts_a_program_that_runs(faulty: FaultyEngine, step: str) -> None:
     runs = create(faulty, "goes-on", "exec sleep 600")
     start(faulty, "goes-on", f"{step}:engine")
@@ -122,7 +130,7 @@ def test_the_next_engine_adopts_a_program_that_runs(faulty: FaultyEngine, step: 
     remove(faulty, "goes-on")
 
 
-@pytest.mark.parametrize("step", STEPS["engine"])
+@pytest.mark.parametrize("step", marked(STEPS["engine"]))
 def test_the_next_engine_records_a_program_that_ended(faulty: FaultyEngine, step: str) -> None:
     runs = create(faulty, "ends", "exit 7")
     start(faulty, "ends", f"{step}:engine")

@@ -91,7 +91,13 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture(scope="module", params=["estargz", "zstd:chunked"])
+both_formats = pytest.mark.parametrize("layers", ["estargz", "zstd:chunked"], indirect=True)
+"""Run the test with both formats by default; the others get the first one by ``-m slow``."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param("estargz", marks=pytest.mark.slow), "zstd:chunked"]
+)
 def layers(request: pytest.FixtureRequest) -> tuple[IndexedLayer, IndexedLayer]:
     write = estargz if request.param == "estargz" else zstd_chunked
     return write(base_tar(), chunk_size=CHUNK), write(upper_tar(), chunk_size=CHUNK)
@@ -134,6 +140,7 @@ def wait_whole(engine: PrivateEngine, registry: SlowRegistry) -> None:
     wait(engine, lambda: is_whole(engine, registry))
 
 
+@both_formats
 def test_a_container_reads_files_before_its_image_is_whole(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -154,6 +161,7 @@ def test_a_container_reads_files_before_its_image_is_whole(
 LISTING = "stat -c '%n %F %a %u %g %s %h %Y %t %T' / /* /bin/* /data/* /etc/*"
 
 
+@both_formats
 def test_a_mounted_layer_is_the_extracted_one(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
@@ -301,6 +309,7 @@ def test_the_next_engine_goes_on(engine: PrivateEngine, registry: SlowRegistry) 
     assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
 
 
+@both_formats
 def test_a_chunk_with_another_digest_is_never_read(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
