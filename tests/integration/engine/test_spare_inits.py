@@ -108,6 +108,24 @@ def test_a_container_that_is_not_started_soon_loses_it(loaded: PrivateEngine) ->
     loaded.request("DELETE", "/containers/late?force=1")
 
 
+def test_a_container_that_is_removed_unstarted_ends_it(loaded: PrivateEngine) -> None:
+    known: list[str] = []
+    for _ in range(3):
+        identity = spare_id(loaded, *known)
+        (pid,) = processes(loaded, identity)
+        body = {"Image": "busybox", "Cmd": ["true"]}
+        reply = loaded.request("POST", "/containers/create", body)
+        assert reply.json()["Id"] == identity
+        reply = loaded.request("DELETE", f"/containers/{identity}")
+        assert reply.status == 204, reply
+        assert not Path(f"/proc/{pid}").exists()
+        assert identity not in cgroup_ids(loaded)
+        known.append(identity)
+        # The sandbox is in the pool again: it gets another spare init with the next start.
+        assert loaded.cli("jaula", "run", "--rm", "busybox", "true").returncode == 0
+    assert "WARNING" not in loaded.log_tail()
+
+
 def test_a_container_of_another_shape_has_another_id(loaded: PrivateEngine) -> None:
     identity = spare_id(loaded)
     with containers.running(loaded, "busybox", flags=("--privileged",)) as name:

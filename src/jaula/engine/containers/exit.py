@@ -246,6 +246,7 @@ class ExitHandler:
         container.change(status=removing_status)
         container.close_pending()
         try:
+            await services.sandbox_pool.take_back(container.id)
             await self._remove_leftovers(container)
             if record.body.host_config.profile == honeypot.NAME:
                 runs = services.config.paths.honeypots

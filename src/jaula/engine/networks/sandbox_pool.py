@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jaula.engine.model.container_store import new_id
+from jaula.engine.threads import in_thread
 from jaula.engine.userns.id_ranges import IdRange
 from jaula.errors import JaulaError
 
@@ -106,12 +107,28 @@ class SandboxPool:
                 return container_id
         return new_id()
 
-    def _expire(self, container_id: str) -> None:
-        """Take the sandbox back from a container that was not started."""
+    async def take_back(self, container_id: str) -> None:
+        """Take the sandbox back from a container that is removed before its start.
+
+        Its spare init has ended then. It may be created at this very moment, and would be found in
+        the cgroup after that has been emptied.
+        """
         prepared = self._reserved.pop(container_id, None)
         if prepared is None:
             return
-        if len(self._ready) >= self._size:
+        if prepared.init is not None:
+            prepared.init.end()
+            await in_thread(prepared.init.wait)
+            prepared.init = None
+        self._put_back(prepared)
+
+    def _expire(self, container_id: str) -> None:
+        """Take the sandbox back from a container that was not started."""
+        if prepared := self._reserved.pop(container_id, None):
+            self._put_back(prepared)
+
+    def _put_back(self, prepared: PreparedSandbox) -> None:
+        if self._closed or len(self._ready) >= self._size:
             self._destroy(prepared)
             return
         prepared.end_init()
