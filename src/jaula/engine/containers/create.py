@@ -205,6 +205,7 @@ async def create(
     except BaseException as error:
         services.container_store.release(unique_name, container_id)
         services.container_store.free_level(container_id)
+        await services.sandbox_pool.take_back(container_id)
         await asyncio.to_thread(remove_files, services, container_id)
         await mounter.undo()
         if isinstance(error, OSError):

@@ -108,7 +108,7 @@ class SandboxPool:
         return new_id()
 
     async def take_back(self, container_id: str) -> None:
-        """Take the sandbox back from a container that is removed before its start.
+        """Take the sandbox back from a container that will not be started.
 
         Its spare init has ended then. It may be created at this very moment, and would be found in
         the cgroup after that has been emptied.
