@@ -228,7 +228,7 @@ class Target:
 
 def _thaw(engine: PrivateEngine) -> None:
     """Thaw every container: a frozen process does not die of SIGKILL on cgroup v1."""
-    for path in leaks.cgroups(engine):
+    for path in leaks.cgroups_now(engine):
         for name, value in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
             file = Path(path) / name
             with contextlib.suppress(OSError):

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.engine import PrivateEngine
+from harness.engine import SLOW, PrivateEngine
 
 END_TIMEOUT = 5.0  # seconds for processes that end with their engine
+SPARE_INIT_TIMEOUT = 3.0 * SLOW  # seconds in which the process of a spare init enters its cgroup
 
 
 def mounts(engine: PrivateEngine) -> list[str]:
@@ -24,8 +25,20 @@ def mounts(engine: PrivateEngine) -> list[str]:
 def cgroups(engine: PrivateEngine) -> list[str]:
     """Return cgroups of containers below the engine's parent, in every hierarchy.
 
-    Those of spare inits are no container's. They end with the engine.
+    Those of spare inits are no container's. They end with the engine. The cgroup of one that is
+    being created has no process yet, so what is found has to be there for some time.
     """
+    deadline = time.monotonic() + SPARE_INIT_TIMEOUT
+    left = cgroups_now(engine)
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        there = set(cgroups_now(engine))
+        left = [path for path in left if path in there]
+    return left
+
+
+def cgroups_now(engine: PrivateEngine) -> list[str]:
+    """Return cgroups as :func:`cgroups`, and perhaps one of a spare init that is being created."""
     found = []
     for hierarchy in [Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").glob("*/")]:
         parent = hierarchy / engine.cgroup_parent

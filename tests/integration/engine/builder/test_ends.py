@@ -34,12 +34,18 @@ def left(engine: PrivateEngine) -> list[str]:
 
 
 def running_steps(engine: PrivateEngine) -> list[str]:
-    """Return the cgroups of steps that have a process; that of a spare init has none at first."""
-    found = []
-    for path in leaks.cgroups(engine):
-        with contextlib.suppress(OSError):  # it is removed
-            if Path(path, "cgroup.procs").read_text():
-                found.append(path)
+    """Return the cgroups of steps whose program runs."""
+    return [
+        path for path in leaks.cgroups_now(engine) if names(path) - {"jaula-zygote", "jaula-shim"}
+    ]
+
+
+def names(cgroup: str) -> set[str]:
+    """Return the names of the processes in a cgroup: a spare init and a stage have the engine's."""
+    found = set()
+    with contextlib.suppress(OSError):  # the cgroup or a process ends
+        for pid in Path(cgroup, "cgroup.procs").read_text().split():
+            found.add(Path(f"/proc/{pid}/comm").read_text().strip())
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import containers, leaks
+from harness import containers
 from harness.engine import PrivateEngine
 from harness.images import directory, file, import_image, link
 
@@ -116,19 +116,13 @@ def test_an_invalid_mount_is_refused_and_leaves_nothing(
     more: dict[str, str],
     message: str,
 ) -> None:
-    before = leaks.of_containers(engine)  # of the worker's other tests
-
-    def leaves_nothing() -> bool:
-        left = leaks.of_containers(engine)
-        return all(set(found) <= set(before.get(kind, ())) for kind, found in left.items())
-
     name = containers.unique()
     words = ("run", "--name", name, *mount(source, **more), busybox, "true")
     done = engine.cli("jaula", *words)
     assert done.returncode == 125
     assert message in done.stderr
     engine.request("DELETE", f"/containers/{name}?force=1")
-    containers.eventually(leaves_nothing, f"nothing left beside {before}")
+    containers.assert_clean(engine)
 
 
 def test_a_mounted_image_is_in_use_and_outlives_its_name(
