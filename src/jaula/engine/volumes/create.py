@@ -68,6 +68,7 @@ class VolumeMounter:
             for mount in self._from(source):
                 if mount.type == "volume":
                     await self._hold(mount.name, record.id)
+                    self._check_exists(mount.name, source.container)
                 mounts[mount.destination] = mount
         for request in record.resolved.mounts:
             mount = request.mount
@@ -120,6 +121,14 @@ class VolumeMounter:
     async def _hold(self, name: str, container_id: str) -> None:
         await self._services.volume_references.hold(name, container_id)
         self._held.append((name, container_id))
+
+    def _check_exists(self, name: str, container: str) -> None:
+        """Check that a volume of another container was not removed meanwhile.
+
+        :raises Conflict: when it was.
+        """
+        if not self._services.volumes.exists(name):
+            raise Conflict(f"volume {name} of container {container} does not exist any more")
 
     def _from(self, source: VolumesFrom) -> list[MountRecord]:
         try:

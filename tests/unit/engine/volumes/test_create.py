@@ -22,6 +22,7 @@ from jaula.engine.volumes.references import VolumeReferences
 from jaula.errors import Conflict, InvalidRequest
 from jaula.spec.api import ContainerCreate
 from jaula.spec.decode import decode
+from jaula.state.records import MountRecord
 from jaula.storage.volumes import CreatedVolume, Volume
 
 
@@ -115,3 +116,23 @@ def test_a_volume_that_another_client_creates_at_the_same_time_is_not_mounted() 
     lease: Any = None  # of images, which are not mounted here
     with pytest.raises(Conflict, match="by another client"):
         asyncio.run(VolumeMounter(services).create_sources(record, lease))
+
+
+def test_a_volume_that_is_removed_with_its_container_is_not_inherited() -> None:
+    mounts = (MountRecord("volume", "/v", name="data"),)
+    source: Any = SimpleNamespace(id="a", record=SimpleNamespace(mounts=mounts))
+    containers: Any = SimpleNamespace(find=lambda ref: source)
+    store: Any = SimpleNamespace(exists=lambda name: False)
+    references = VolumeReferences(store, ())  # type: ignore[arg-type]
+    services: Any = SimpleNamespace(
+        volumes=store, volume_references=references, container_store=containers
+    )
+    body = decode(b'{"Image":"i","HostConfig":{"VolumesFrom":["other"]}}', ContainerCreate)
+    record: Any = SimpleNamespace(id="c", owner="", resolved=resolve(body))
+    lease: Any = None  # of images, which are not mounted here
+    mounter = VolumeMounter(services)
+    with pytest.raises(Conflict, match="volume data of container other does not exist any more"):
+        asyncio.run(mounter.create_sources(record, lease))
+    assert references.users() == {"data": ["c"]}
+    mounter.close()
+    assert references.users() == {}
