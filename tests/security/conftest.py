@@ -11,9 +11,13 @@ from harness import containers
 from harness.engine import PrivateEngine
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain(engine: PrivateEngine, busybox: str) -> Iterator[str]:
-    """Yield a container with default settings, for tests that only read."""
+    """Yield a container with default settings, for tests that only read.
+
+    It ends with its module: a worker has tests of other directories between, which look for what
+    their own containers leave.
+    """
     with containers.running(engine, busybox, "sleep", "infinity") as name:
         yield name
 
