@@ -47,7 +47,7 @@ class VolumeMounter:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._created: list[str] = []
-        self._held: list[tuple[str, str]] = []  # name of a volume, id of the container
+        self._pinned: list[tuple[str, str]] = []  # name of a volume, id of the container
 
     @property
     def created(self) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ class VolumeMounter:
         for source in record.resolved.volumes_from:
             for mount in self._from(source):
                 if mount.type == "volume":
-                    await self._hold(mount.name, record.id)
+                    await self._pin(mount.name, record.id)
                     self._check_exists(mount.name, source.container)
                 mounts[mount.destination] = mount
         for request in record.resolved.mounts:
@@ -114,13 +114,13 @@ class VolumeMounter:
 
     def close(self) -> None:
         """Leave the volumes to the record that names them. A second call does nothing."""
-        for held in self._held:
-            self._services.volume_references.release(*held)
-        self._held.clear()
+        for pinned in self._pinned:
+            self._services.volume_references.unpin(*pinned)
+        self._pinned.clear()
 
-    async def _hold(self, name: str, container_id: str) -> None:
-        await self._services.volume_references.hold(name, container_id)
-        self._held.append((name, container_id))
+    async def _pin(self, name: str, container_id: str) -> None:
+        await self._services.volume_references.pin(name, container_id)
+        self._pinned.append((name, container_id))
 
     def _check_exists(self, name: str, container: str) -> None:
         """Check that a volume of another container was not removed meanwhile.
@@ -145,7 +145,7 @@ class VolumeMounter:
     async def _volume(self, record: ContainerRecord, request: MountRequest) -> MountRecord:
         volumes = self._services.volumes
         name = request.mount.name or new_id()
-        await self._hold(name, record.id)
+        await self._pin(name, record.id)
         if not volumes.exists(name):
             labels = dict(request.labels)
             if request.mount.anonymous:

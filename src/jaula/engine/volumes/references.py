@@ -1,6 +1,6 @@
 """Which containers need a volume, and its removal while none does.
 
-A container that is being created has no record yet. It holds its volumes until its record names
+A container that is being created has no record yet. It pins its volumes until its record names
 them, so that ``volume prune`` cannot remove one in between. A container that asks for a volume
 while that is being removed waits, and gets a new one.
 """
@@ -26,12 +26,12 @@ class VolumeReferences:
     def __init__(self, volumes: VolumeStore, containers: ContainerStore) -> None:
         self._volumes = volumes
         self._containers = containers
-        self._held: dict[str, Ids] = {}  # by volume: containers that are being created
+        self._pinned: dict[str, Ids] = {}  # by volume: containers that are being created
         self._removals: dict[str, asyncio.Event] = {}  # by volume
 
     def users(self) -> dict[str, Ids]:
         """Return used volumes with the ids of the containers that need them. Safe in any thread."""
-        users = {name: list(ids) for name, ids in tuple(self._held.items())}
+        users = {name: list(ids) for name, ids in tuple(self._pinned.items())}
         for container in self._containers:
             for mount in container.record.mounts:
                 if mount.type == "volume":
@@ -40,20 +40,20 @@ class VolumeReferences:
                         ids.append(container.id)
         return users
 
-    async def hold(self, name: str, container_id: str) -> None:
-        """Keep a volume, which need not exist yet, until :meth:`release`.
+    async def pin(self, name: str, container_id: str) -> None:
+        """Keep a volume, which need not exist yet, until :meth:`unpin`.
 
         A removal that has begun ends first.
         """
         while (removal := self._removals.get(name)) is not None:
             await removal.wait()
-        self._held.setdefault(name, []).append(container_id)
+        self._pinned.setdefault(name, []).append(container_id)
 
-    def release(self, name: str, container_id: str) -> None:
-        """Undo one :meth:`hold`."""
-        self._held[name].remove(container_id)
-        if not self._held[name]:
-            del self._held[name]
+    def unpin(self, name: str, container_id: str) -> None:
+        """Undo one :meth:`pin`."""
+        self._pinned[name].remove(container_id)
+        if not self._pinned[name]:
+            del self._pinned[name]
 
     async def remove(self, name: str) -> None:
         """Remove a volume with its files.

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from jaula.storage.volumes import Volume
 
 Document = dict[str, Any]
-Ids = list[str]
 Labels = dict[str, str]
 _ANONYMOUS = "com.docker.volume.anonymous"
 

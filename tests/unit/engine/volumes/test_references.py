@@ -48,11 +48,11 @@ async def begun(store: Store) -> None:
 def test_users_are_containers_with_a_record_and_those_being_created() -> None:
     async def work() -> None:
         made = references(Store("data"), container("a", "data", "other", "data"))
-        await made.hold("data", "b")
-        await made.hold("new", "b")
+        await made.pin("data", "b")
+        await made.pin("new", "b")
         assert made.users() == {"data": ["b", "a"], "new": ["b"], "other": ["a"]}
-        made.release("new", "b")
-        made.release("data", "b")
+        made.unpin("new", "b")
+        made.unpin("data", "b")
         assert made.users() == {"data": ["a"], "other": ["a"]}
 
     asyncio.run(work())
@@ -62,11 +62,11 @@ def test_a_volume_that_a_container_needs_is_not_removed() -> None:
     async def work() -> None:
         store = Store("data", "kept")
         made = references(store, container("a", "data"))
-        await made.hold("kept", "b")
+        await made.pin("kept", "b")
         for name, user in (("data", "a"), ("kept", "b")):
             with pytest.raises(Conflict, match=rf"remove {name}: volume is in use - \[{user}\]"):
                 await made.remove(name)
-        made.release("kept", "b")
+        made.unpin("kept", "b")
         await made.remove("kept")
         assert store.names == {"data"}
 
@@ -80,11 +80,11 @@ def test_a_container_waits_for_a_removal_that_has_begun() -> None:
         made = references(store)
         removal = asyncio.create_task(made.remove("data"))
         await begun(store)
-        held = asyncio.create_task(made.hold("data", "b"))
+        pinned = asyncio.create_task(made.pin("data", "b"))
         await asyncio.sleep(0)
-        assert not held.done()
+        assert not pinned.done()
         store.gate.set()
-        await held
+        await pinned
         assert store.names == set()
         await removal
         assert made.users() == {"data": ["b"]}
@@ -100,11 +100,11 @@ def test_a_cancelled_removal_keeps_containers_waiting_until_its_end() -> None:
         removal = asyncio.create_task(made.remove("data"))
         await begun(store)
         removal.cancel()
-        held = asyncio.create_task(made.hold("data", "b"))
+        pinned = asyncio.create_task(made.pin("data", "b"))
         await asyncio.sleep(0)
-        assert not held.done()
+        assert not pinned.done()
         store.gate.set()
-        await held
+        await pinned
         assert store.names == set()
         with pytest.raises(asyncio.CancelledError):
             await removal
