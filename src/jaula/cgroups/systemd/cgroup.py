@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol, Self
 
 from jaula.cgroups.files import Reader, Step
 from jaula.cgroups.protocol import Cgroup as AnyCgroup
@@ -15,15 +14,16 @@ from jaula.errors import Conflict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol, Self
+
     from jaula.spec.runtime import Resources
 
+    class CgroupfsCgroup(AnyCgroup, Protocol):
+        """The same cgroup by its files, on v1 or v2."""
 
-class CgroupfsCgroup(AnyCgroup, Protocol):
-    """The same cgroup by its files, on v1 or v2."""
+        def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]: ...
 
-    def plan(self, resources: Resources) -> list[tuple[str, tuple[Step, ...]]]: ...
-
-    def reader(self, controller: str) -> Reader: ...
+        def reader(self, controller: str) -> Reader: ...
 
 
 class SystemdCgroup:

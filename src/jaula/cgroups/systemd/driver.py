@@ -8,28 +8,32 @@ prefix; :meth:`SystemdDriver.open` accepts both.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from jaula.cgroups import cgroup_path
 from jaula.cgroups.protocol import Usage
 from jaula.cgroups.systemd.bus import Address, Connection
-from jaula.cgroups.systemd.cgroup import CgroupfsCgroup, SystemdCgroup
+from jaula.cgroups.systemd.cgroup import SystemdCgroup
 from jaula.cgroups.systemd.pause_process import PauseProcess
 from jaula.cgroups.systemd.properties import UnitProperty, scope_properties
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unsupported
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class CgroupfsDriver(Protocol):
-    """The driver of the host's cgroup files."""
+    from jaula.cgroups.systemd.cgroup import CgroupfsCgroup
 
-    version: int
+    class CgroupfsDriver(Protocol):
+        """The driver of the host's cgroup files."""
 
-    def adopt(self, path: str) -> CgroupfsCgroup: ...
-    def open(self, path: str) -> CgroupfsCgroup: ...
-    def usage(self, path: str) -> Usage: ...
-    def controllers(self) -> frozenset[str]: ...
-    def features(self) -> frozenset[str]: ...
-    def warnings(self) -> tuple[str, ...]: ...
+        version: int
+
+        def adopt(self, path: str) -> CgroupfsCgroup: ...
+        def open(self, path: str) -> CgroupfsCgroup: ...
+        def usage(self, path: str) -> Usage: ...
+        def controllers(self) -> frozenset[str]: ...
+        def features(self) -> frozenset[str]: ...
+        def warnings(self) -> tuple[str, ...]: ...
 
 
 class SystemdDriver:

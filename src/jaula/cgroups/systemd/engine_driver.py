@@ -6,18 +6,21 @@ directory. So containers of an engine that had the driver cgroupfs before stay a
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from jaula.cgroups.cgroup_path import SCOPE
 from jaula.cgroups.protocol import Cgroup, Usage
-from jaula.cgroups.systemd.cgroup import CgroupfsCgroup
-from jaula.cgroups.systemd.driver import CgroupfsDriver, SystemdDriver
+from jaula.cgroups.systemd.driver import SystemdDriver
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class HostDriver(CgroupfsDriver, Protocol):
-    """The driver of the host's cgroup files, which also creates cgroups."""
+    from jaula.cgroups.systemd.cgroup import CgroupfsCgroup
+    from jaula.cgroups.systemd.driver import CgroupfsDriver
 
-    def create(self, path: str) -> CgroupfsCgroup: ...
+    class HostDriver(CgroupfsDriver, Protocol):
+        """The driver of the host's cgroup files, which also creates cgroups."""
+
+        def create(self, path: str) -> CgroupfsCgroup: ...
 
 
 class EngineDriver:

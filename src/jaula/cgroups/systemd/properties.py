@@ -33,7 +33,7 @@ class UnitProperty(msgspec.Struct, frozen=True):
 
     name: str
     signature: str
-    value: Any
+    value: object
 
     def wire(self) -> tuple[str, tuple[str, Any]]:
         """Return the D-Bus ``(sv)`` pair."""
