@@ -1,0 +1,161 @@
+"""The confinement of a sandboxed process: what it gives up before it sees a stranger's byte.
+
+In this order: resource limits, its ids, every capability, the means to gain one, the files and
+ports (Landlock), and last the system calls (seccomp). None of it can be undone.
+
+Facts about the ids: after setresuid(2) away from root the process is not dumpable, so no other
+process of nobody can trace it or read its memory (ptrace(2), PTRACE_MODE_ATTACH).
+
+Facts about memory: RLIMIT_AS counts the address space, so it is set relative to what the
+interpreter has mapped. An allocation beyond it fails, and Python raises MemoryError.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+from jaula.kernel import capabilities, landlock, process, seccomp
+from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
+from jaula.kernel.seccomp import NATIVE, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
+from jaula.sandbox.limits import Limits, Rights
+from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble
+
+_NO_FILES = "/proc/self/fdinfo"
+"""A directory without files of others: stat(2) of a path, which the filter cannot tell from that of
+a descriptor and Landlock does not check, finds nothing."""
+
+_PROT_EXEC = 4  # mmap(2)
+_NAMESPACES = 0x7E020080  # CLONE_NEW*, namespaces(7)
+_ALLOW = SyscallRule(SECCOMP_RET_ALLOW)
+_REFUSE = SECCOMP_RET_ERRNO | errno.EPERM
+
+_BASE = """
+read readv pread64 write writev lseek close fstat newfstatat fstat64 getdents64 fcntl dup dup2 dup3
+recvmsg recvfrom sendmsg sendto poll ppoll select pselect6 epoll_create1 epoll_ctl epoll_wait
+epoll_pwait pipe2 eventfd2 memfd_create ftruncate
+munmap mremap brk madvise futex rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
+restart_syscall clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time times
+getrandom getpid gettid getuid geteuid getgid getegid sched_yield sched_getaffinity getrusage
+getrlimit uname exit exit_group rseq set_robust_list
+"""
+_GROUPS = {
+    "files": """
+        open openat openat2 stat lstat access faccessat faccessat2 readlink readlinkat statx statfs
+        fstatfs getcwd chdir fchdir mkdir mkdirat unlink unlinkat rmdir rename renameat renameat2
+        link linkat symlink symlinkat chmod fchmod fchmodat utimensat truncate fallocate fsync
+        fdatasync sync_file_range flock pwrite64 pwritev preadv copy_file_range fadvise64 umask
+        getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr sendfile
+    """,
+    "network": """
+        socket socketpair connect bind listen accept accept4 getsockname getpeername setsockopt
+        getsockopt shutdown sendmmsg recvmmsg
+    """,
+    "threads": "set_tid_address sched_setaffinity membarrier tgkill",
+}
+
+
+def filter_program(calls: tuple[str, ...]) -> bytes:
+    """Return the filter of a sandboxed process: an allow-list, of the native architecture only.
+
+    No memory becomes executable. ``calls`` has names of groups and of single calls.
+    """
+    names = set(_BASE.split())
+    for name in calls:
+        names.update(_GROUPS.get(name, name).split())
+    not_executable = SyscallRule(
+        SECCOMP_RET_ALLOW, (ArgCondition(2, "SCMP_CMP_MASKED_EQ", _PROT_EXEC, 0),)
+    )
+    rules = {name: [_ALLOW] for name in names}
+    rules |= {"mmap": [not_executable], "mprotect": [not_executable]}
+    if "threads" in calls:
+        same_namespaces = ArgCondition(0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0)
+        rules["clone"] = [SyscallRule(SECCOMP_RET_ALLOW, (same_namespaces,))]
+        rules["clone3"] = [SyscallRule(SECCOMP_RET_ERRNO | errno.ENOSYS)]
+    table = {
+        number: found
+        for name, found in rules.items()
+        if (number := seccomp.resolve(name, NATIVE)) is not None
+    }
+    return assemble([(NATIVE, table)], _REFUSE)
+
+
+def enter(ids: tuple[int, int], limits: Limits, rights: Rights) -> None:
+    """Enter the confinement, irreversibly. The process must have one thread.
+
+    :raises OSError: if the kernel refuses a part of it.
+    """
+    program = seccomp.FilterProgram(filter_program(rights.calls))
+    rules = _ruleset(rights)
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+    _set_limits(limits)
+    uid, gid = ids
+    if os.geteuid() == 0:
+        capabilities.clear_ambient()
+        capabilities.drop_bounding(0)
+        if "files" not in rights.calls:
+            os.chroot(_NO_FILES)
+            os.chdir("/")
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    capabilities.capset(0, 0, 0)
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+    process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    if rules is not None:
+        landlock.restrict_self(rules)
+        os.close(rules)
+    seccomp.install(program)
+
+
+def _set_limits(limits: Limits) -> None:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        mapped = int(file.read().split()[0]) * resource.getpagesize()
+    wanted = [
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, limits.descriptors),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ]
+    if limits.memory:
+        wanted.append((resource.RLIMIT_AS, mapped + limits.memory))
+    for which, limit in wanted:
+        hard = resource.getrlimit(which)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(which, (limit, limit))
+    if limits.processor:  # SIGXCPU at the limit names the reason, SIGKILL later enforces it
+        resource.setrlimit(resource.RLIMIT_CPU, (limits.processor, limits.processor + 2))
+
+
+def _ruleset(rights: Rights) -> int | None:
+    """Return the rules of Landlock, None if the kernel has none.
+
+    Without them the filter still refuses to open a file, or to create a socket, unless
+    ``rights`` have the group.
+    """
+    try:
+        supported = landlock.supported_rights(landlock.abi_version())
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EOPNOTSUPP):
+            return None
+        raise
+    net = 0 if "network" in rights.calls else supported.access_net
+    rules = landlock.create_ruleset(supported.access_fs, net, supported.scoped)
+    read = FS.READ_FILE | FS.READ_DIR
+    for path in rights.read:
+        _allow(rules, path, read & supported.access_fs)
+    for path in rights.write:
+        _allow(rules, path, supported.access_fs & ~FS.EXECUTE)
+    return rules
+
+
+def _allow(rules: int, path: str, access: int) -> None:
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if not os.path.isdir(path):
+            access &= FS.READ_FILE | FS.WRITE_FILE | FS.TRUNCATE | FS.IOCTL_DEV
+        landlock.add_path_beneath(rules, fd, access)
+    finally:
+        os.close(fd)

@@ -1,0 +1,299 @@
+"""Run a parser in a sandboxed process: bounded, without privilege, ended with its request.
+
+A :class:`Worker` is a process for the calls of one request. It has nobody's ids, no capability and
+no way to gain one, no file, no network, and the system calls of a computation. What it may read are
+the bytes and descriptors of its calls, and the answers to its queries: the engine opens a file of
+an image for it, and never looks at the content.
+
+Its answer is as hostile as its input. It is bounded, and the caller converts it strictly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import NamedTuple, NoReturn, Self
+
+import msgspec
+
+from jaula import errors
+from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.sandbox.channel import (
+    ANSWER,
+    CALL,
+    FAILURE,
+    MAX_FDS,
+    QUERY,
+    REFUSAL,
+    RESULT,
+    FrameError,
+    receive,
+    send,
+)
+from jaula.sandbox.limits import Limits, Rights, worker_ids
+
+PROGRAM = str(Path(__file__).with_name("program.py"))
+_QUERY_LIMIT = 64 << 10  # bytes of one query
+_FAILURE_LIMIT = 64 << 10  # bytes of one failure
+_START = 60.0  # seconds until the process is confined
+_MEMORY = b"memory"
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
+
+Answer = Callable[[bytes], tuple[bytes, Sequence[int]]]
+"""Answer a query with bytes and descriptors, which are closed afterwards; OSError refuses it."""
+
+
+class WorkerEnded(JaulaError):
+    """The process has ended by itself, which a correct parser never does."""
+
+
+class WorkerCancelled(JaulaError):
+    """The request of a worker has ended."""
+
+    def __init__(self) -> None:
+        super().__init__("the operation was cancelled")
+
+
+class Task(NamedTuple):
+    """What a sandboxed process does. ``subject`` names the bytes in its errors.
+
+    ``function`` is ``module:name``; ``name`` is what ps(1) shows, at most 15 characters.
+    """
+
+    name: str
+    subject: str
+    function: str
+
+
+def start(
+    task: Task,
+    *,
+    limits: Limits,
+    rights: Rights = Rights(),  # noqa: B008 - frozen
+    channel: int | None = None,
+    descriptors: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a sandboxed process. Without a ``channel`` its function gets the descriptors once.
+
+    Each descriptor keeps its number.
+    """
+    settings = {
+        "name": task.name,
+        "path": [os.path.abspath(path) for path in sys.path if path],
+        "function": task.function,
+        "ids": _ids(),
+        "limits": msgspec.to_builtins(limits),
+        "rights": msgspec.to_builtins(rights),
+        "channel": channel,
+        "descriptors": list(descriptors),
+    }
+    passed = [*descriptors, *([] if channel is None else [channel])]
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-X", "utf8", PROGRAM, json.dumps(settings)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=_ENVIRONMENT,
+        cwd="/",
+        pass_fds=passed,
+        start_new_session=True,
+    )
+
+
+def _ids() -> tuple[int, int]:
+    uid_map, gid_map = (
+        Path(f"/proc/self/{name}").read_text(encoding="ascii") for name in ("uid_map", "gid_map")
+    )
+    return worker_ids(uid_map, gid_map, os.geteuid(), os.getegid())
+
+
+class Worker:
+    """A sandboxed process with its calls. Use it as a context: the process ends with it.
+
+    :meth:`call` blocks, one thread at a time; :meth:`cancel` may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        answer: Answer | None = None,
+        *,
+        rights: Rights = Rights(),  # noqa: B008 - frozen
+    ) -> None:
+        self._task = task
+        self._limits = limits
+        self._answer = answer
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._ended = False
+        self._started = False
+        self._socket, theirs = socket.socketpair()
+        try:
+            self._process = start(task, limits=limits, rights=rights, channel=theirs.fileno())
+        except BaseException:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The pid of the process, which is this one's child until the context ends."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the process and reap it. Idempotent."""
+        with self._lock:
+            self._ended = True
+            self._process.kill()
+        self._process.wait()
+        self._socket.close()
+
+    def cancel(self) -> None:
+        """Kill the process; a call that runs raises :class:`WorkerCancelled`."""
+        with self._lock:
+            self._cancelled = True
+            if not self._ended:
+                self._process.kill()
+
+    def call(self, payload: bytes, descriptors: Sequence[int] = ()) -> bytes:
+        """Let the process work on bytes and descriptors, and return its result.
+
+        :raises InvalidRequest: if the work exceeds a limit, or as the parser says.
+        :raises WorkerCancelled: if the request has ended.
+        :raises WorkerEnded: if the process dies.
+        """
+        try:
+            if not self._started:
+                self._reply(monotonic() + _START)
+                self._started = True
+            deadline = monotonic() + self._limits.patience
+            self._wait(deadline)
+            send(self._socket, CALL, payload, descriptors)
+            return self._reply(deadline)
+        except TimeoutError:
+            raise self._beyond(f"{self._limits.patience:g} seconds") from None
+        except FrameError as error:
+            raise self._ended_error(f"its answer is not valid: {error}") from None
+        except (BrokenPipeError, ConnectionResetError):
+            self._dead()
+
+    def _wait(self, deadline: float) -> None:
+        remaining = deadline - monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        self._socket.settimeout(remaining)
+
+    def _reply(self, deadline: float) -> bytes:
+        limit = max(self._limits.result, _QUERY_LIMIT, _FAILURE_LIMIT)
+        while True:
+            frame = receive(self._socket, limit, lambda: self._wait(deadline))
+            if frame is None:
+                self._dead()
+            kind, payload, fds = frame
+            for fd in fds:
+                os.close(fd)
+            if fds:
+                raise FrameError("it has descriptors")
+            if kind == RESULT:
+                if len(payload) > self._limits.result:
+                    raise self._beyond(f"a result of {_size(self._limits.result)}")
+                return payload
+            if kind == FAILURE:
+                self._fail(payload)
+            if kind != QUERY or self._answer is None or len(payload) > _QUERY_LIMIT:
+                raise FrameError(f"a frame {kind!r} of {len(payload)} bytes")
+            self._wait(deadline)
+            self._give(payload)
+
+    def _give(self, query: bytes) -> None:
+        assert self._answer is not None
+        try:
+            data, fds = self._answer(query)
+        except OSError as error:
+            text = msgspec.json.encode((error.errno or 5, os.strerror(error.errno or 5)))
+            send(self._socket, REFUSAL, text)
+            return
+        try:
+            send(self._socket, ANSWER, data, fds[:MAX_FDS])
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _fail(self, payload: bytes) -> NoReturn:
+        """Raise the error of the process, of a class that it may choose from our own."""
+        if payload == _MEMORY:
+            raise self._beyond(f"{_size(self._limits.memory)} of memory")
+        try:
+            name, text, hint = msgspec.json.decode(payload, type=tuple[str, str, str | None])
+        except msgspec.MsgspecError as error:
+            raise FrameError(str(error)) from None
+        kind = getattr(errors, name, None) if name else None
+        text = _printable(text)
+        if kind not in (InvalidRequest, errors.Unsupported, errors.NotFound, errors.Conflict):
+            raise self._ended_error(text)
+        raise kind(text, hint=None if hint is None else _printable(hint))
+
+    def _dead(self) -> NoReturn:
+        """Raise the reason of the process's end."""
+        with self._lock:
+            if self._cancelled:
+                raise WorkerCancelled
+        try:
+            status = self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            raise self._ended_error("it has closed its channel") from None
+        if status == -signal.SIGXCPU:
+            raise self._beyond(f"{self._limits.processor} seconds of processor time")
+        if status == -signal.SIGKILL:
+            raise Unavailable(
+                f"the process that reads {self._task.subject} was killed",
+                hint="the host may lack memory: try again",
+            )
+        raise self._ended_error(
+            f"it was ended by signal {-status}" if status < 0 else f"it exited with {status}"
+        )
+
+    def _beyond(self, what: str) -> InvalidRequest:
+        with self._lock:
+            if not self._ended:
+                self._process.kill()
+        return InvalidRequest(
+            f"reading {self._task.subject} takes more than {what}",
+            hint="that is the limit for the content of one request: make it smaller",
+        )
+
+    def _ended_error(self, reason: str) -> WorkerEnded:
+        with self._lock:
+            if not self._ended:
+                self._process.kill()
+        return WorkerEnded(f"the process that reads {self._task.subject} has failed: {reason}")
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"
