@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from jaula.errors import InvalidRequest
 from jaula.harden import files, network, syscalls
 from jaula.harden.tally import Observation, Tallies, observations, words
+from jaula.record.document import Container
 from jaula.record.reader import Record
 from jaula.spec.profile import Evidence, Limits, Process, Profile, Seccomp, Source
 
@@ -74,8 +75,8 @@ def derive(
     lost = {table for source in sources for table in source.losses}
     notes = list(_source_notes(sources))
     evidence: dict[str, dict[str, Evidence]] = {}
-    process, evidence["process"] = _process(entries, containers[-1].user, notes)
-    capabilities, evidence["capabilities"] = syscalls.capabilities(entries, notes)
+    process, evidence["process"] = _process(entries, containers, notes)
+    capabilities, evidence["capabilities"] = syscalls.capabilities(entries, containers, notes)
     seccomp = Seccomp()
     if not lost & {"syscalls", "programs"}:
         seccomp = syscalls.seccomp(entries, evidence, notes, started=started)
@@ -83,9 +84,9 @@ def derive(
     mounts = sorted({mount for container in containers for mount in container.mounts})
     file_access = files.files(entries, mounts, evidence, notes, complete=complete)
     network_access = network.network(
-        entries, evidence, notes, complete="sockets" not in lost, started=started
+        entries, containers, evidence, notes, complete="sockets" not in lost, started=started
     )
-    devices, evidence["devices"] = network.devices(entries)
+    devices, evidence["devices"] = network.devices(entries, containers, notes)
     limits, evidence["limits"] = _limits(entries, margin, notes)
     return Profile(
         name=name,
@@ -144,12 +145,15 @@ def _source_notes(sources: Sequence[Source]) -> Iterator[str]:
 
 
 def _process(
-    observations: Sequence[Observation], user: str, notes: list[str]
+    observations: Sequence[Observation], containers: Sequence[Container], notes: list[str]
 ) -> tuple[Process, dict[str, Evidence]]:
     gained = Tallies()
+    user = containers[-1].user
     root = user.partition(":")[0] in ("", "0", "root")
     if not root:
         for number, program, entry, _ in observations:
+            if containers[number].no_new_privileges:
+                continue  # what it gained, it has in a user namespace of its own
             base = program.rpartition("/")[2]
             if entry.kind == "capability" and base in _SETUID:
                 gained["no-new-privileges"].add(
@@ -168,6 +172,7 @@ def _limits(
     The number of processes has room for those that an operator starts beside the program.
     """
     peaks: dict[str, int] = {}
+    ceilings: dict[str, int] = {}  # of the containers, 0 if one had none
     records: dict[str, set[int]] = {}
     refused: set[str] = set()
     for number, _, entry, _ in entries:
@@ -177,6 +182,8 @@ def _limits(
             refused.add(_REFUSALS[entry.resource])
         elif entry.resource in _PEAKS:
             peaks[entry.resource] = max(entry.value, peaks.get(entry.resource, 0))
+            former = ceilings.get(entry.resource, entry.limit)
+            ceilings[entry.resource] = max(entry.limit, former) if entry.limit and former else 0
             records.setdefault(entry.resource, set()).add(number)
     notes += [f"it reached its limit of {name} in the records" for name in sorted(refused)]
     if not margin:
@@ -196,6 +203,9 @@ def _limits(
         else:
             limits["cpu"] = _round_up(math.ceil(peak * margin), _CPU_STEP)
             reason = f"peak {peak / 1000:g} x {margin:g}"
+        if 0 < ceilings[resource] < limits[resource]:
+            limits[resource] = ceilings[resource]
+            reason = "the container's own limit"
         evidence[_PEAKS[resource]] = Evidence(records=len(records[resource]), reason=reason)
     return Limits(
         pids=limits.get("pids", 0),

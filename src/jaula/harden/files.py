@@ -11,12 +11,13 @@ program, the script, and the loader that the program names.
 
 from __future__ import annotations
 
+import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from jaula.harden import paths
 from jaula.harden.tally import UNKNOWN, Observation, Tallies, Tally, path_of, shortened, text, words
-from jaula.spec.profile import Evidence, Files
+from jaula.spec.profile import Evidence, Files, is_mount_path, is_path
 
 RUNTIME = "the runtime"  # executes the first program, and those of exec
 TMPFS_SIZE = "64m"
@@ -61,7 +62,7 @@ def files(
     for number, program, entry, _ in observations:
         if entry.kind == "bind" and entry.family == "unix" and not entry.errno:
             path = text(entry.address)
-            if path and path.startswith("/"):
+            if path and path.startswith("/") and "\0" not in path:
                 created[_resolved(path)].add(number, program, entry.count, "unix socket")
             continue
         if entry.kind not in ("file", "file-refused", "change"):
@@ -198,7 +199,7 @@ class _Places:
                 self.volumes[mount.rstrip("/")].merge(tally)
                 return mount
         place, transient = _place(path)
-        if place == "":
+        if place == "" or not is_mount_path(place):
             self.root["read-only-root"].merge(tally)
             self.root["read-only-root"].reasons[shortened(path)] += tally.count
             return path
@@ -251,7 +252,7 @@ def _executed(observations: Sequence[Observation], read: Tallies) -> tuple[Talli
             unnamed += 1
             continue
         for name in names:  # the second one is a script, or a symbolic link
-            if name and name.startswith("/") and not name.startswith("/proc/"):
+            if name and is_path(name) and not name.startswith("/proc/"):
                 result[name].add(number, RUNTIME if program == UNKNOWN else program, entry.count)
     for path, tally in read.items():
         if loader := _LIBRARIES.get(path.rpartition("/")[2]):
@@ -262,6 +263,7 @@ def _executed(observations: Sequence[Observation], read: Tallies) -> tuple[Talli
 
 def _resolved(path: str) -> str:
     """Return a path without the links of the FHS; a change has the name that the process used."""
+    path = "/" + posixpath.normpath(path).lstrip("/")
     for link, target in (("/var/run/", "/run/"), ("/var/lock/", "/run/lock/")):
         if path.startswith(link):
             return target + path.removeprefix(link)

@@ -6,14 +6,17 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
-from jaula.harden.tally import Observation, Tallies, path_of, words
-from jaula.record.document import Entry
-from jaula.spec.profile import Evidence, Network
+from jaula.harden.tally import Observation, Tallies, path_of, shortened, words
+from jaula.record.document import Container, Entry, GivenDevice
+from jaula.spec import egress as egress_list
+from jaula.spec import listen as listen_list
+from jaula.spec.profile import Evidence, Network, is_device
 
 RESOLVERS = frozenset({"10.255.255.53", "127.0.0.11"})  # of the engine, and of Docker
 MAX_EGRESS = 1024
 MAX_DEVICES = 64
 MAX_LISTEN = 1024
+_MAX_NAMED = 4  # paths in a note
 _ROUTED = frozenset(words("inet inet6 packet vsock netlink can tipc bluetooth"))
 _DNS_NAME = re.compile(r"([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.){0,127}[a-z0-9_-]{1,63}")
 _EPHEMERAL = 32768  # first port of net.ipv4.ip_local_port_range
@@ -29,13 +32,14 @@ _DEVICES = frozenset(
 
 def network(
     observations: Sequence[Observation],
+    containers: Sequence[Container],
     evidence: dict[str, dict[str, Evidence]],
     notes: list[str],
     *,
     complete: bool,
     started: bool,
 ) -> Network:
-    """Return ports that it listens on and destinations.
+    """Return ports that it listens on and destinations, of those that its lists allowed.
 
     ``complete``: no socket was lost. ``started``: the records have the start of the container; a
     server that began to listen before is not in them.
@@ -76,10 +80,13 @@ def network(
             tally = egress[f"{protocol}:{name}:{service}"]
             tally.merge(occurrences)
             tally.reasons["a name that it asked for, with a port that it connected to"] += 1
+    _keep_given(egress, listen, containers, notes)
     if len(egress) > MAX_EGRESS:
         notes.append(f"{len(egress)} destinations are too many for a list: egress is unrestricted")
     restricted = complete and len(egress) <= MAX_EGRESS
     listed = complete and started and len(listen) <= MAX_LISTEN
+    if len(listen) > MAX_LISTEN:
+        notes.append(f"{len(listen)} ports are too many for a list: they are unrestricted")
     evidence["network.listen"] = listen.evidence() if listed else {}
     evidence["network.egress"] = egress.evidence() if restricted else {}
     if complete and not any(
@@ -95,6 +102,39 @@ def network(
     )
 
 
+def _keep_given(
+    egress: Tallies, listen: Tallies, containers: Sequence[Container], notes: list[str]
+) -> None:
+    """Remove what the container tried, and what its own lists refused to it."""
+    lists = [each.egress for each in containers]
+    if None not in lists:
+        allowed = egress_list.parse([item for items in lists for item in items or ()])
+        refused = [each for each in egress if not _allows(allowed, each)]
+        _leave_out(egress, refused, "destinations", notes)
+    lists = [each.listen for each in containers]
+    if None not in lists:
+        ports = listen_list.parse([item for items in lists for item in items or ()])
+        refused = [
+            each
+            for each in listen
+            for port in listen_list.parse([each])
+            if port not in ports and not listen_list.covers(ports, port.protocol, port.number)
+        ]
+        _leave_out(listen, refused, "ports", notes)
+
+
+def _leave_out(tallies: Tallies, items: Sequence[str], what: str, notes: list[str]) -> None:
+    for item in items:
+        del tallies[item]
+    if items:
+        notes.append(f"{len(items)} {what} are left out: the container's own list refused them")
+
+
+def _allows(allowed: Sequence[egress_list.Destination], item: str) -> bool:
+    wanted = egress_list.parse_item(item)
+    return any(egress_list.includes(each, wanted) for each in allowed)
+
+
 def _destination(entry: Entry) -> str:
     """Return where an entry connects or sends to, '' for the container itself or another family."""
     if entry.kind not in ("connect", "send") or entry.errno in _UNREACHABLE or not entry.port:
@@ -107,6 +147,8 @@ def _destination(entry: Entry) -> str:
         address = ip_address(entry.address)
     except ValueError:
         return ""
+    if getattr(address, "scope_id", None):
+        return ""  # an egress list has no zones
     if mapped := getattr(address, "ipv4_mapped", None):
         address = mapped
     if address.is_loopback or address.is_unspecified or str(address) in RESOLVERS:
@@ -116,17 +158,56 @@ def _destination(entry: Entry) -> str:
 
 
 def devices(
-    observations: Sequence[Observation],
+    observations: Sequence[Observation], containers: Sequence[Container], notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, Evidence]]:
-    """Return the devices that it opened, besides those of each container."""
-    devices = Tallies()
+    """Return the devices that it opened, of those that the container of the record was given.
+
+    A path alone proves nothing: root of a container makes any file below /dev. So the kernel has to
+    have opened the node of that number too, for the same program.
+    """
+    opened = {
+        (o.record, o.entry.program, o.entry.device)
+        for o in observations
+        if o.entry.kind == "device"
+    }
+    given = [{device.path: device for device in container.devices} for container in containers]
+    devices, others = Tallies(), Tallies()
     for number, program, entry, _ in observations:
         path = path_of(entry) if entry.kind == "file" else None
-        if path is None or not path.startswith("/dev/") or path in _DEVICES:
+        if path is None:
             continue
-        if path.startswith(("/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/fd/")):
-            continue
-        devices[path].add(number, program, entry.count, entry.mode)
-    if len(devices) > MAX_DEVICES:  # files that it made in /dev
+        device = given[number].get(path)
+        if device is not None and (number, entry.program, device.device) in opened:
+            if is_device(item := _device_item(device)):
+                devices[item].add(number, program, entry.count, entry.mode)
+            else:
+                others[path].add(number, program, entry.count)
+        elif _may_be_device(path):
+            others[path].add(number, program, entry.count)
+    if others:
+        names = sorted(others)
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+        notes.append(
+            "no devices of the profile, since the container was not given them or opened no device"
+            f" of that number: {', '.join(shortened(name) for name in names[:_MAX_NAMED])}{more}"
+        )
+    if len(devices) > MAX_DEVICES:
+        notes.append(f"{len(devices)} devices are too many for a list: it has none of them")
         return (), {}
     return tuple(sorted(devices)), devices.evidence()
+
+
+def _device_item(device: GivenDevice) -> str:
+    """Return the item of a device, as the container was given it."""
+    access = f":{device.access}" if device.access != "rwm" else ""
+    inside = f":{device.path}" if device.path != device.host or access else ""
+    return f"{device.host}{inside}{access}"
+
+
+def _may_be_device(path: str) -> bool:
+    """Return whether a path is below /dev, and not of the files that each container has there."""
+    return (
+        path.startswith("/dev/")
+        and path not in _DEVICES
+        and not path.startswith(("/dev/pts/", "/dev/shm/", "/dev/mqueue/", "/dev/fd/"))
+    )

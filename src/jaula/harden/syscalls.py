@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jaula.harden.tally import Observation, Tallies, words
+from jaula.record.document import Container
 from jaula.spec.profile import Architecture, Evidence, Seccomp
 
 MERELY_ASKED: dict[str, tuple[str, ...]] = {
@@ -64,12 +65,20 @@ _ARCHITECTURES: dict[str, Architecture] = {"": "x86_64", "i386": "x86", "x32": "
 
 
 def capabilities(
-    observations: Sequence[Observation], notes: list[str]
+    observations: Sequence[Observation], containers: Sequence[Container], notes: list[str]
 ) -> tuple[tuple[str, ...], dict[str, Evidence]]:
-    """Return the capabilities that were used, without ``CAP_``, and their evidence."""
-    used, asked = Tallies(), Tallies()
+    """Return the capabilities that were used, without ``CAP_``, and their evidence.
+
+    A process has all of them in a user namespace that it made. Those that the container was not
+    given are left out.
+    """
+    used, asked, foreign = Tallies(), Tallies(), Tallies()
     for number, program, entry, _ in observations:
         if entry.kind != "capability" or not entry.capability.startswith("CAP_"):
+            continue
+        given = containers[number].capabilities
+        if given is not None and entry.capability not in given:
+            foreign[entry.capability].add(number, program, entry.count, entry.syscall)
             continue
         merely = entry.syscall in MERELY_ASKED.get(entry.capability, ())
         tallies = asked if merely else used
@@ -79,6 +88,11 @@ def capabilities(
     for name in sorted(asked.keys() - used.keys()):
         calls = ", ".join(sorted(asked[name].reasons))
         notes.append(f"CAP_{name} is left out: the kernel merely asked for it ({calls})")
+    notes += (
+        f"{name} is left out: the container was not given it, and had it in a user namespace of"
+        " its own"
+        for name in sorted(foreign)
+    )
     return tuple(sorted(used)), used.evidence()
 
 
@@ -95,6 +109,7 @@ def seccomp(
     """
     calls: dict[Architecture, Tallies] = {}
     results: dict[tuple[Architecture, str], set[str]] = {}
+    made: set[tuple[Architecture, str]] = set()  # calls that a filter did not refuse each time
     for number, program, entry, _ in observations:
         if entry.kind != "syscall" or entry.abi not in _ARCHITECTURES:
             continue
@@ -102,6 +117,8 @@ def seccomp(
         tally = calls.setdefault(architecture, Tallies())[entry.syscall]
         tally.add(number, program, entry.count)
         results.setdefault((architecture, entry.syscall), set()).add(entry.errno)
+        if entry.layer != "seccomp":
+            made.add((architecture, entry.syscall))
     allowed: dict[Architecture, tuple[str, ...]] = {}
     unavailable: dict[Architecture, tuple[str, ...]] = {}
     for architecture, tallies in sorted(calls.items()):
@@ -116,6 +133,8 @@ def seccomp(
                 notes.append(
                     f"{call} ({architecture}) is not allowed: it failed with EPERM each time"
                 )
+            elif (architecture, call) not in made:
+                notes.append(f"{call} ({architecture}) is not allowed: a filter refused it")
             elif call.isdigit():
                 notes.append(f"the system call {call} ({architecture}) has no name here")
             else:

@@ -12,16 +12,8 @@ import msgspec
 
 from jaula.security.capabilities import DEFAULT
 from jaula.spec.profile import Evidence, Profile
+from jaula.spec.toml import string
 
-_ESCAPES = {
-    '"': '\\"',
-    "\\": "\\\\",
-    "\b": "\\b",
-    "\t": "\\t",
-    "\n": "\\n",
-    "\f": "\\f",
-    "\r": "\\r",
-}
 _MAX_COLUMN = 44  # of the comments beside items
 _COMMENT_WIDTH = 160
 
@@ -29,19 +21,6 @@ _COMMENT_WIDTH = 160
 def dumps(profile: Profile) -> str:
     """Return the text of a profile; :func:`jaula.spec.profile.load` is the inverse."""
     return "\n".join(_lines(profile)) + "\n"
-
-
-def string(text: str) -> str:
-    """Return a basic string of TOML on one line."""
-    return '"' + "".join(_escaped(each) for each in text) + '"'
-
-
-def _escaped(each: str) -> str:
-    if each in _ESCAPES:
-        return _ESCAPES[each]
-    if each.isprintable():
-        return each
-    return f"\\u{ord(each):04x}" if ord(each) <= 0xFFFF else f"\\U{ord(each):08x}"
 
 
 def comment(text: str) -> str:

@@ -69,10 +69,24 @@ class Kernel(_Struct, frozen=True, kw_only=True):
     boot_id: str
 
 
+class GivenDevice(_Struct, frozen=True, kw_only=True):
+    """A device node that the engine gave the container, besides those of each container.
+
+    ``path`` is inside of the container, ``host`` is the host's node, and ``device`` is
+    TYPE MAJOR:MINOR, as in an entry of kind ``device``.
+    """
+
+    path: str
+    host: str
+    device: str
+    access: str = "rwm"
+
+
 class Container(_Struct, frozen=True, kw_only=True):
     """The container, as the engine names it when the recorder starts.
 
-    ``mounts`` are the targets of its volumes, bind mounts and tmpfs.
+    ``mounts`` are the targets of its volumes, bind mounts and tmpfs. The other fields are what it
+    was given: a profile of the record has no more. None: not restricted, or not known.
     """
 
     id: str
@@ -81,6 +95,11 @@ class Container(_Struct, frozen=True, kw_only=True):
     image_id: str
     user: str = ""
     mounts: tuple[str, ...] = ()
+    devices: tuple[GivenDevice, ...] = ()
+    capabilities: tuple[str, ...] | None = None  # with CAP_
+    egress: tuple[str, ...] | None = None
+    listen: tuple[str, ...] | None = None
+    no_new_privileges: bool = False
 
 
 class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header"):

@@ -87,6 +87,22 @@ def parse_device(text: str) -> tuple[tuple[Device, DeviceCgroup], ...]:
     return devices
 
 
+def host_devices() -> tuple[str, ...]:
+    """Return the host's device nodes, without those that every container has of its own."""
+    devices = []
+    for directory, names, entries in os.walk("/dev"):
+        names[:] = [n for n in names if n not in ("pts", "shm", "mqueue", "fd", "hugepages")]
+        for name in entries:
+            path = os.path.join(directory, name)
+            try:
+                mode = os.lstat(path).st_mode
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and name not in ("console", "ptmx"):
+                devices.append(path)
+    return tuple(sorted(devices))
+
+
 def _below(
     directory: str, container_path: str, access: str
 ) -> Iterator[tuple[Device, DeviceCgroup]]:

@@ -84,6 +84,21 @@ def parse_item(item: str) -> Destination:
         return Destination(protocol, None, name, first, last)
 
 
+def includes(allowed: Destination, wanted: Destination) -> bool:
+    """Return whether an item allows all that another one does."""
+    if allowed.protocol != wanted.protocol or allowed.name != wanted.name:
+        return False
+    if not allowed.first <= wanted.first <= wanted.last <= allowed.last:
+        return False
+    if allowed.network is None or wanted.network is None:
+        return allowed.network is wanted.network
+    return (
+        allowed.network.version == wanted.network.version
+        and int(allowed.network.network_address) <= int(wanted.network.network_address)
+        and int(wanted.network.broadcast_address) <= int(allowed.network.broadcast_address)
+    )
+
+
 def _ports(text: str, item: str) -> tuple[int, int]:
     if text == "*":
         return 0, 65535

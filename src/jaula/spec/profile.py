@@ -13,20 +13,34 @@ that ends with ``/`` includes everything below it.
 
 from __future__ import annotations
 
+import functools
+import math
 import os
-import tomllib
+import posixpath
+import re
 from typing import Annotated, Literal
 
 import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.sha256 import sha256
+from jaula.spec import egress, listen, toml
 
 VERSION = 1
 MAX_SIZE = 1 << 20  # bytes
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
-Path = Annotated[str, msgspec.Meta(pattern=r"^/", max_length=4096)]
+# Whole texts: ``$`` would allow a line break at the end, which begins a line of a generated file.
+_USER = r"[a-zA-Z0-9_.@+][a-zA-Z0-9_.@+-]{0,127}\$?"
+Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")]
+Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4096)]
+MountPath = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0:]*\Z", max_length=4096)]
+MountOptions = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_=,.%-]{0,256}\Z")]
+Capability = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_]{1,64}\Z")]
+SystemCall = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]{1,64}\Z")]
+User = Annotated[str, msgspec.Meta(pattern=rf"\A({_USER}(:{_USER})?)?\Z")]
+Image = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_./:@\[\]+-]{0,4096}\Z")]
+_NODE = r"[^:\0-\x20\x7f]"
+_DEVICE = re.compile(rf"(?P<host>/dev/{_NODE}+)(:(?P<path>/{_NODE}*)(:[rwm]{{1,3}})?)?")
 Architecture = Literal["x86_64", "x86", "x32", "aarch64"]
 
 
@@ -57,7 +71,7 @@ class Source(_Struct, frozen=True, kw_only=True):
 class Process(_Struct, frozen=True, kw_only=True):
     """The process: the user as in ``docker run --user``, '' for that of the image."""
 
-    user: str = ""
+    user: User = ""
     no_new_privileges: bool = True
 
 
@@ -68,8 +82,8 @@ class Seccomp(_Struct, frozen=True, kw_only=True):
     older call (clone3), and for EPERM it would not.
     """
 
-    syscalls: dict[Architecture, tuple[str, ...]] = {}
-    unavailable: dict[Architecture, tuple[str, ...]] = {}
+    syscalls: dict[Architecture, tuple[SystemCall, ...]] = {}
+    unavailable: dict[Architecture, tuple[SystemCall, ...]] = {}
 
 
 class Files(_Struct, frozen=True, kw_only=True):
@@ -81,8 +95,8 @@ class Files(_Struct, frozen=True, kw_only=True):
     """
 
     read_only_root: bool = True
-    tmpfs: dict[Path, str] = {}  # options of the mount, as in --tmpfs
-    volumes: tuple[Path, ...] = ()
+    tmpfs: dict[MountPath, MountOptions] = {}  # as in --tmpfs
+    volumes: tuple[MountPath, ...] = ()
     read: tuple[Path, ...] = ()
     write: tuple[Path, ...] = ()
     execute: tuple[Path, ...] = ()
@@ -127,16 +141,16 @@ class Profile(_Struct, frozen=True, kw_only=True):
 
     version: Literal[1] = 1
     name: Name
-    image: str = ""
+    image: Image = ""
     guessed: bool = False
     sources: tuple[Source, ...] = ()
     process: Process = Process()
-    capabilities: tuple[str, ...] = ()  # without CAP_
+    capabilities: tuple[Capability, ...] = ()  # without CAP_
     seccomp: Seccomp = Seccomp()
     files: Files = Files()
     network: Network = Network()
     limits: Limits = Limits()
-    devices: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()  # PATH[:PATH_IN_CONTAINER[:PERMISSIONS]]
     notes: tuple[str, ...] = ()
     evidence: dict[str, dict[str, Evidence]] = {}
 
@@ -146,15 +160,67 @@ def load(data: bytes, name: str) -> Profile:
 
     :raises InvalidRequest: when it is too large, not TOML, or not a profile.
     """
-    if len(data) > MAX_SIZE:
-        raise InvalidRequest(
-            f"profile {name} has {len(data)} bytes; at most {MAX_SIZE} are allowed"
-        )
     try:
-        return msgspec.convert(tomllib.loads(data.decode("utf-8-sig")), Profile)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError,
-            RecursionError) as error:  # fmt: skip
+        profile = msgspec.convert(toml.loads(data, MAX_SIZE), Profile)
+        check(profile)
+    except ValueError as error:  # of TOML and msgspec
         raise InvalidRequest(f"profile {name}: {error}") from None
+    except InvalidRequest as error:
+        raise InvalidRequest(f"profile {name}: {error.message}", hint=error.hint) from None
+    return profile
+
+
+@functools.lru_cache(maxsize=32)
+def load_text(text: str) -> Profile:
+    """Return the profile of a document in a request or a stored container, which is read often.
+
+    :raises InvalidRequest: as :func:`load`.
+    """
+    return load(text.encode(), "of the request")
+
+
+def check(profile: Profile) -> None:
+    """Check what no pattern of a field tells: each item, by the grammar of its kind. Pure.
+
+    :raises InvalidRequest: when an item is not valid.
+    """
+    for device in profile.devices:
+        if not is_device(device):
+            raise InvalidRequest(
+                f"invalid device {device[:80]!r}",
+                hint="/dev/NAME, /dev/NAME:PATH_IN_CONTAINER or /dev/NAME:PATH_IN_CONTAINER:rwm",
+            )
+    for path in (*profile.files.tmpfs, *profile.files.volumes):
+        if not is_mount_path(path):
+            raise InvalidRequest(f"invalid path of a mount {path[:80]!r}: it is not normalized")
+    egress.parse(profile.network.egress or ())
+    listen.parse(profile.network.listen or ())
+    if math.isnan(profile.limits.cpus):
+        raise InvalidRequest("limits.cpus is not a number")
+
+
+def is_path(text: str) -> bool:
+    """Return whether a text is an absolute path as lists of files have it. Pure."""
+    return text.startswith("/") and "\0" not in text and len(text) <= 4096
+
+
+def is_mount_path(text: str) -> bool:
+    """Return whether a path can be that of a mount: a colon would begin its options. Pure."""
+    return is_path(text) and ":" not in text and _is_normalized(text)
+
+
+def is_device(item: str) -> bool:
+    """Return whether an item is one of a device below /dev. Pure."""
+    match = _DEVICE.fullmatch(item)
+    if match is None or not item.isprintable():
+        return False
+    access = item.rpartition(":")[2] if item.count(":") == 2 else ""
+    paths = [match["host"], match["path"] or match["host"]]
+    return all(map(_is_normalized, paths)) and len(set(access)) == len(access)
+
+
+def _is_normalized(path: str) -> bool:
+    return posixpath.normpath(path) == (path.rstrip("/") or "/") and not path.startswith("//")
 
 
 # -- documents in requests -------------------------------------------------------------------------

@@ -6,12 +6,11 @@ The file decides who logs in, so it must belong to root and be writable by root 
 from __future__ import annotations
 
 import ipaddress
-import tomllib
-from typing import Any
 
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.spec import toml
 
 DEFAULT_PATH = "/etc/jaula/web.toml"
 DEFAULT_LISTEN = "127.0.0.1:8320"
@@ -65,9 +64,9 @@ def parse(data: bytes, path: str) -> WebConfig:
     :raises InvalidRequest: when they are not valid.
     """
     try:
-        document: dict[str, Any] = tomllib.loads(data.decode())
+        document = toml.loads(data)
         config = msgspec.convert(document, WebConfig)
-    except (ValueError, RecursionError) as error:  # of UTF-8, TOML and msgspec
+    except ValueError as error:  # of UTF-8, TOML and msgspec
         raise InvalidRequest(f"{path}: {error}") from None
     if config.session_hours <= 0 or config.idle_minutes <= 0:
         raise InvalidRequest(f"{path}: session-hours and idle-minutes must be greater than 0")

@@ -11,7 +11,7 @@ from harness.container_record import IMAGE, record
 from jaula.errors import InvalidRequest
 from jaula.harden import toml
 from jaula.harden.derive import derive
-from jaula.record.document import Loss, text_of
+from jaula.record.document import GivenDevice, Loss, text_of
 from jaula.spec import profile as document
 from jaula.spec.profile import Limits, Profile
 
@@ -247,9 +247,145 @@ def test_ports_and_destinations_are_listed() -> None:
     assert made.evidence["network.egress"]["tcp:192.0.2.1:443"].count == 2
 
 
+FUSE = GivenDevice(path="/dev/fuse", host="/dev/fuse", device="c 10:229")
+DISK = GivenDevice(path="/dev/data", host="/dev/vdb", device="b 254:16", access="r")
+
+
+def device(number: str, mode: str = "read") -> tuple[str, dict[str, Any]]:
+    return "device", {"device": number, "mode": mode, "source": "kernel"}
+
+
 def test_devices_besides_those_of_each_container_are_listed() -> None:
-    made = of(file("/dev/null"), file("/dev/fuse", "read,write"), file("/dev/pts/0"))
-    assert made.devices == ("/dev/fuse",)
+    made = of(
+        *(file("/dev/null"), device("c 1:3"), file("/dev/pts/0"), device("c 136:0")),
+        *(file("/dev/fuse", "read,write"), device("c 10:229", "read,write")),
+        *(file("/dev/data"), device("b 254:16")),
+        devices=(FUSE, DISK),
+    )
+    assert made.devices == ("/dev/fuse", "/dev/vdb:/dev/data:r")
+    assert document.load(toml.dumps(made).encode(), "made") == made
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        (file("/dev/vda", "read,write,create"),),
+        (file("/dev/vda"), device("b 254:0")),
+        (file("/dev/fuse"),),
+        (file("/dev/fuse"), device("c 1:3")),
+        (file("/dev/vdb"), device("b 254:16")),
+        (file("/dev/vda:/dev/fuse:rwm"), device("c 10:229")),
+        (file("/dev/fuse\n"), device("c 10:229")),
+        (file("/dev/../dev/fuse"), device("c 10:229")),
+        (file("/dev/fuse", detached=True), device("c 10:229")),
+    ],
+)
+def test_a_container_cannot_choose_a_device(entries: tuple[Any, ...]) -> None:
+    made = of(*entries, devices=(FUSE, DISK))
+    assert made.devices == ()
+
+
+def test_another_program_does_not_confirm_a_device() -> None:
+    entries = (
+        ("file", "/bin/a", {"path": "/dev/fuse", "mode": "read"}),
+        ("device", "/bin/b", {"device": "c 10:229"}),
+    )
+    assert derive([record(*entries, devices=(FUSE,))], "web").devices == ()
+
+
+def test_another_record_does_not_confirm_a_device() -> None:
+    first = record(("file", WEB, {"path": "/dev/fuse", "mode": "read"}), devices=(FUSE,))
+    second = record(("device", WEB, {"device": "c 10:229"}), devices=(FUSE,))
+    assert derive([first, second], "web").devices == ()
+
+
+def test_devices_that_are_left_out_are_a_note() -> None:
+    made = of(file("/dev/vda"))
+    assert any("/dev/vda" in note and "not given" in note for note in made.notes)
+    many = tuple(
+        GivenDevice(path=f"/dev/x{n}", host=f"/dev/x{n}", device=f"c 500:{n}") for n in range(80)
+    )
+    entries = [each for n in range(80) for each in (file(f"/dev/x{n}"), device(f"c 500:{n}"))]
+    made = of(*entries, devices=many)
+    assert made.devices == ()
+    assert any("80 devices are too many" in note for note in made.notes)
+
+
+# --- what the container was not given -------------------------------------------------------------
+
+
+def test_capabilities_of_an_own_user_namespace_are_left_out() -> None:
+    made = of(
+        ("capability", {"capability": "CAP_SYS_ADMIN", "syscall": "mount"}),
+        ("capability", {"capability": "CAP_CHOWN", "syscall": "chown"}),
+        capabilities=("CAP_CHOWN",),
+    )
+    assert made.capabilities == ("CHOWN",)
+    assert any("CAP_SYS_ADMIN is left out" in note for note in made.notes)
+
+
+def test_no_new_privileges_stays_if_the_container_had_it() -> None:
+    gain = ("capability", "/tmp/su", {"capability": "CAP_SETUID", "syscall": "setuid"})
+    made = derive([record(gain, user="1000", no_new_privileges=True)], "web")
+    assert made.process.no_new_privileges
+
+
+def test_calls_that_a_filter_refused_are_not_listed() -> None:
+    made = of(
+        call("kexec_load", "SIGSYS", layer="seccomp"),
+        call("mount", "EACCES", layer="seccomp"),
+        call("read", "EIO", layer="seccomp"),
+        call("read"),
+    )
+    listed = set(made.seccomp.syscalls["x86_64"])
+    assert "read" in listed
+    assert not {"kexec_load", "mount"} & listed
+
+
+@pytest.mark.parametrize(
+    ("allowed", "left"),
+    [
+        ((), ()),
+        (("tcp:192.0.2.0/24:400-500",), ("tcp:192.0.2.1:443",)),
+        (("tcp:192.0.2.1:80",), ()),
+        (("udp:192.0.2.1:443",), ()),
+        (("tcp:198.51.100.0/24:*",), ("tcp:198.51.100.7:22",)),
+        (("tcp:db.example:443",), ("tcp:db.example:443",)),
+        (None, ("tcp:192.0.2.1:443", "tcp:198.51.100.7:22", "tcp:db.example:22",
+                "tcp:db.example:443")),
+    ],
+)  # fmt: skip
+def test_destinations_that_its_list_refused_are_left_out(
+    allowed: tuple[str, ...] | None, left: tuple[str, ...]
+) -> None:
+    to = {"family": "inet", "protocol": "tcp"}
+    made = of(
+        ("socket", {"family": "inet"}),
+        ("dns", {"name": "db.example", "query_type": "A"}),
+        ("connect", to | {"address": "192.0.2.1", "port": 443}),
+        ("connect", to | {"address": "198.51.100.7", "port": 22, "errno": "ECONNREFUSED"}),
+        egress=allowed,
+    )
+    assert made.network.egress == left
+
+
+def test_ports_that_its_list_refused_are_left_out() -> None:
+    made = of(
+        ("socket", {"family": "inet"}),
+        ("listen", {"protocol": "tcp", "address": "0.0.0.0", "port": 80}),
+        ("bind", {"protocol": "udp", "family": "inet", "address": "0.0.0.0", "port": 53}),
+        listen=("tcp:80",),
+    )
+    assert made.network.listen == ("tcp:80",)
+
+
+def test_limits_do_not_exceed_those_of_the_container() -> None:
+    made = derive(
+        [record(*((k, "", f | {"limit": limit}) for (k, f), limit in (
+            (peak("pids", 18), 20), (peak("memory", 60 << 20), 64 << 20), (peak("cpu", 900), 1000),
+        )))], "web",
+    )  # fmt: skip
+    assert (made.limits.pids, made.limits.memory, made.limits.cpus) == (20, 64 << 20, 1.0)
 
 
 # --- records --------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ Format, TOML 1.0::
 from __future__ import annotations
 
 import datetime
-import tomllib
 from collections.abc import Collection, Iterable
 
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.spec import toml
 
 LIMIT = 1 << 20  # bytes of a file
 
@@ -49,10 +49,9 @@ def parse(data: bytes, ids: Collection[str], name: str) -> tuple[Exemption, ...]
     if len(data) > LIMIT:
         raise InvalidRequest(f"exceptions {name} have more than {LIMIT} bytes")
     try:
-        document = tomllib.loads(data.decode("utf-8"))
+        document = toml.loads(data)
         file = msgspec.convert(document, _File)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError,
-            RecursionError) as error:  # fmt: skip
+    except ValueError as error:  # of TOML and msgspec
         raise InvalidRequest(
             f"exceptions {name}: {str(error)[:300]}",
             hint='each has [[exception]], id = "5.13", reason = "...", until = 2027-01-31',

@@ -5,12 +5,11 @@ Source of the notation: TOML 1.0; ports as for ``--publish``, sizes as for ``--m
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING
 
 from jaula.cli.containers import publish_option
 from jaula.cli.errors import CliError
-from jaula.spec import units
+from jaula.spec import toml, units
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +53,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     policy = document["RestartPolicy"]
     count = policy.get("MaximumRetryCount") or 0
     name = policy.get("Name") or "no"
-    yield f"restart = {_string(f'{name}:{count}' if count else name)}"
+    yield f"restart = {toml.string(f'{name}:{count}' if count else name)}"
     yield ""
     yield "[limits]"
     shown = tuple(_limits(document["Limits"]))
@@ -65,15 +64,15 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     for mount in document["Mounts"]:
         yield ""
         yield "[[mount]]"
-        yield f"type = {_string(mount['Type'])}"
+        yield f"type = {toml.string(mount['Type'])}"
         if mount["Source"]:
-            yield f"source = {_string(mount['Source'])}"
-        yield f"target = {_string(mount['Target'])}"
+            yield f"source = {toml.string(mount['Source'])}"
+        yield f"target = {toml.string(mount['Target'])}"
         yield f"read-only = {'true' if mount['ReadOnly'] else 'false'}"
     yield ""
     yield "[labels]"
     for key, value in sorted(document["Labels"].items()):
-        yield f"{_string(key)} = {_string(value)}"
+        yield f"{toml.string(key)} = {toml.string(value)}"
 
 
 def _limits(limits: dict[str, Any]) -> Iterator[str]:
@@ -87,7 +86,7 @@ def _limits(limits: dict[str, Any]) -> Iterator[str]:
             yield f"{key} = {limits[member]}"
     for key, member in _WORDS.items():
         if member in limits:
-            yield f"{key} = {_string(limits[member])}"
+            yield f"{key} = {toml.string(limits[member])}"
 
 
 def _size(number: int) -> str:
@@ -113,17 +112,11 @@ def _ports(bindings: dict[str, list[dict[str, str]]]) -> list[str]:
 def _array(name: str, words: Iterable[str]) -> Iterator[str]:
     listed = list(words)
     if len(listed) < 2:
-        yield f"{name} = [{', '.join(map(_string, listed))}]"
+        yield f"{name} = [{', '.join(map(toml.string, listed))}]"
         return
     yield f"{name} = ["
-    yield from (f"    {_string(word)}," for word in listed)
+    yield from (f"    {toml.string(word)}," for word in listed)
     yield "]"
-
-
-def _string(text: str) -> str:
-    """Return a basic string; control characters are escaped."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'
 
 
 # -- the change ----------------------------------------------------------------------------------
@@ -135,12 +128,12 @@ def change(document: dict[str, Any], text: str) -> dict[str, Any]:
     :raises CliError: when the text is not valid.
     """
     try:
-        edited = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        edited = toml.loads(text.encode())
+    except ValueError as error:
         raise CliError(f"the file is not TOML: {error}") from None
     if unknown := sorted(set(edited) - set(_SECTIONS)):
         raise CliError(f"{unknown[0]!r} is not one of {', '.join(_SECTIONS)}")
-    former = tomllib.loads(dumps(document))
+    former = toml.loads(dumps(document).encode())
     body: dict[str, Any] = {}
     _change_ports(former, edited, body)
     _change_networks(former, edited, body)

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaula.record.document import Container, End, Entry
+    from jaula.record.document import Container, End, Entry, GivenDevice
     from jaula.record.reader import Record
 
 
@@ -42,8 +42,11 @@ def container_of(document: dict[str, Any]) -> Container:
     """Return the container of an inspect document, for the header of a record."""
     from jaula.record.document import Container
 
+    host = document["HostConfig"]
     targets = {each["Destination"] for each in document.get("Mounts") or ()}
-    targets |= (document["HostConfig"].get("Tmpfs") or {}).keys()
+    targets |= (host.get("Tmpfs") or {}).keys()
+    egress, listen = host.get("Egress"), host.get("Listen")
+    options = {option.partition("=")[0].partition(":")[0] for option in host["SecurityOpt"] or ()}
     return Container(
         id=document["Id"],
         name=document["Name"].lstrip("/"),
@@ -51,7 +54,58 @@ def container_of(document: dict[str, Any]) -> Container:
         image_id=document["Image"],
         user=document["Config"].get("User") or "",
         mounts=tuple(sorted(targets)),
+        devices=_devices(host),
+        capabilities=_capabilities(host),
+        egress=None if egress is None else tuple(egress),
+        listen=None if listen is None else tuple(listen),
+        no_new_privileges="no-new-privileges" in options,
     )
+
+
+_MAX_DEVICES = 512  # of a header, whose line has a limit
+
+
+def _devices(host: dict[str, Any]) -> tuple[GivenDevice, ...]:
+    """Return the device nodes that the engine gives a container, besides those of each one."""
+    from jaula.errors import InvalidRequest
+    from jaula.record.document import GivenDevice
+    from jaula.security.devices import host_devices, parse_device
+
+    texts = []
+    for mapping in host.get("Devices") or ():
+        path = mapping["PathOnHost"]
+        inside = mapping.get("PathInContainer") or path
+        texts.append((path, inside, f":{mapping.get('CgroupPermissions') or 'rwm'}"))
+    if host.get("Privileged") and host.get("UsernsMode") == "host":
+        texts += [(path, path, "") for path in host_devices() if ":" not in path]
+    found: dict[str, GivenDevice] = {}
+    for path, inside, access in texts:
+        try:
+            nodes = parse_device(f"{path}:{inside}{access}")
+        except InvalidRequest:  # the host has no such node by now: the container has none either
+            continue
+        for node, rule in nodes:
+            below = node.path.removeprefix(inside.rstrip("/")) if node.path != inside else ""
+            found[node.path] = GivenDevice(
+                path=node.path,
+                host=path.rstrip("/") + below,
+                device=f"{node.type} {node.major}:{node.minor}",
+                access=rule.access or "rwm",
+            )
+    return tuple(found[path] for path in sorted(found)[:_MAX_DEVICES])
+
+
+def _capabilities(host: dict[str, Any]) -> tuple[str, ...] | None:
+    from jaula.errors import InvalidRequest
+    from jaula.security import capabilities
+
+    try:
+        sets = capabilities.resolve(
+            host.get("CapAdd") or (), host.get("CapDrop") or (), privileged=bool(host["Privileged"])
+        )
+    except InvalidRequest:  # of an engine that knows more names
+        return None
+    return tuple(sorted(sets.bounding))
 
 
 def printable(text: str) -> str:

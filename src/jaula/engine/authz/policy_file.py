@@ -123,13 +123,13 @@ def parse(data: bytes, *, user: Lookup, group: Lookup) -> Policy:
 
 
 def _document(data: bytes) -> dict[str, Any]:
-    import tomllib
+    from jaula.spec import toml
 
     if len(data) > MAX_SIZE:
         raise InvalidRequest(f"larger than {MAX_SIZE} bytes")
     try:
-        return tomllib.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        return toml.loads(data)
+    except ValueError as error:
         raise InvalidRequest(f"not a TOML document: {error}") from None
 
 

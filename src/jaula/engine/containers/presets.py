@@ -24,7 +24,7 @@ from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkingConfig
-from jaula.spec.profile import Profile, is_document, load, packaged
+from jaula.spec.profile import Profile, is_document, load_text, packaged
 
 DEFAULT, STRICT, DOCKER = "default", "strict", "docker"
 HONEYPOT = honeypot.NAME
@@ -110,6 +110,19 @@ def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate
     )
 
 
+def has_document(host: HostConfig) -> bool:
+    """Return whether a request has the text of a document."""
+    return is_document(host.profile or host.annotations.get(ANNOTATION, ""))
+
+
+def read_document(host: HostConfig) -> None:
+    """Parse the document of a request, so that :func:`apply` finds it parsed.
+
+    :raises InvalidRequest: when it is not valid.
+    """
+    load_text(host.profile or host.annotations[ANNOTATION])
+
+
 def _with_document(
     body: ContainerCreate, text: str, annotations: dict[str, str], landlock: int
 ) -> ContainerCreate:
@@ -118,17 +131,24 @@ def _with_document(
         text = packaged(text, NAMES)
     host = msgspec.structs.replace(body.host_config, profile=text, annotations=annotations)
     body = msgspec.structs.replace(body, host_config=host)
-    changes = profile.complete(body, load(text.encode(), "of the request"), landlock)
+    changes = profile.complete(body, load_text(text), landlock)
     if "network_mode" in changes:
         body = msgspec.structs.replace(body, networking_config=NetworkingConfig())
     return profile.replace(body, changes)
 
 
 def document(host: HostConfig) -> Profile | None:
-    """Return the document of a completed request, None for a preset."""
+    """Return the document of a completed request, None for a preset.
+
+    None too for a document that a former engine has accepted and this one would not: what it gave
+    the container is in the other members of the request.
+    """
     if not is_document(host.profile):
         return None
-    return load(host.profile.encode(), "of the container")
+    try:
+        return load_text(host.profile)
+    except InvalidRequest:
+        return None
 
 
 def _strict(body: ContainerCreate, landlock: int) -> Iterator[tuple[str, Any]]:

@@ -53,6 +53,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, r
 from jaula.runtime import client
 from jaula.runtime.create import id_maps
 from jaula.runtime.protocol import LogSetup, StartRequest
+from jaula.security.devices import host_devices
 from jaula.spec.honeypot import SESSIONS
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
@@ -464,7 +465,7 @@ class Starter:
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,
             level=record.level,
             shared_shm=shm.shared(self._services, record),
-            devices=_host_devices() if resolved.security.privileged and modes.user.host else (),
+            devices=host_devices() if resolved.security.privileged and modes.user.host else (),
             edits=_device_edits(services.config.cdi_spec_dirs, requests) if requests else (),
         )
         confinement = security.decide(resolved, inputs.host, external=runtime is not None)
@@ -573,18 +574,3 @@ def open_cgroup(services: Services, record: ContainerRecord) -> Cgroup:
 def log_path(services: Services, container_id: str) -> str:
     """Return the path of the json-file log, which has the name that Docker gives it."""
     return str(services.config.paths.container(container_id) / f"{container_id}-json.log")
-
-
-def _host_devices() -> tuple[str, ...]:
-    """Return the host's device nodes, without those that every container has of its own."""
-    import stat
-
-    devices = []
-    for directory, names, entries in os.walk("/dev"):
-        names[:] = [n for n in names if n not in ("pts", "shm", "mqueue", "fd", "hugepages")]
-        for name in entries:
-            path = os.path.join(directory, name)
-            mode = os.lstat(path).st_mode
-            if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and name not in ("console", "ptmx"):
-                devices.append(path)
-    return tuple(sorted(devices))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from jaula.errors import InvalidRequest
 from jaula.images.registry.http import url as http_url
 from jaula.images.registry.http.certs_d import Certificates
 from jaula.images.registry.http.url import Url
-from jaula.spec import units
+from jaula.spec import toml, units
 
 NAME: Final = "hosts.toml"
 API_ROOT: Final = "/v2"
@@ -86,8 +85,8 @@ def parse(data: bytes, path: str) -> HostsFile:
     :raises InvalidRequest: if it is not valid; the error names the file and the key.
     """
     try:
-        document = tomllib.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        document = toml.loads(data)
+    except ValueError as error:
         raise InvalidRequest(f"hosts file {path}: it is not a TOML document: {error}") from None
     try:
         return _read_document(document, path)

@@ -246,11 +246,11 @@ def parse_rules(
 
     :raises InvalidRequest: if the table is not valid.
     """
-    import tomllib
+    from jaula.spec import toml
 
     try:
-        document = tomllib.loads(data.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        document = toml.loads(data)
+    except ValueError as error:
         raise InvalidRequest(f"it is not a TOML document: {error}") from None
     table = document.get(section, {})
     if not isinstance(table, dict):
