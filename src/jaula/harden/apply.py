@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaula.errors import Conflict, JaulaError
-from jaula.harden import request
+from jaula.harden import narrow, request
 from jaula.harden.apply_recovery import Api, Replacement, finish, undo
 from jaula.spec.profile import Profile
 
@@ -44,13 +44,16 @@ def apply(
     profile: Profile,
     *,
     timeout: float,
+    recorded: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Applied:
     """Create a container again under a profile; ``timeout`` is for its health check, in seconds.
 
-    ``text`` is the profile as it is sent. ``report`` gets one line for each step.
+    ``text`` is the profile as it is sent. ``recorded``: a record made it, and no person has read
+    it. ``report`` gets one line for each step.
 
-    :raises Conflict: when this container cannot be created again.
+    :raises Conflict: when this container cannot be created again, or the profile would give it
+        something that it does not have.
     :raises NotApplied: when the new container failed and the old one is back.
     """
     old = api.document("GET", f"/containers/{ref}/json")
@@ -59,6 +62,8 @@ def apply(
     if old["State"].get("Paused"):
         raise Conflict(f"container {name} is paused", hint=f"jaula unpause {name}")
     image = api.document("GET", f"/images/{old['Image']}/json")
+    had = narrow.accesses(old, image, without_former=not recorded)
+    narrow.refuse(name, profile, narrow.given(profile, had))
     body = request.of_container(old, image, text, profile)
     replacement = Replacement(name, str(old["Id"]), running)
     query = (("name", replacement.new_name),)
@@ -73,6 +78,8 @@ def apply(
         query = (("name", replacement.old_name),)
         api.request("POST", f"/containers/{old['Id']}/rename", query)
         api.request("POST", f"/containers/{new}/rename", (("name", name),))
+        made = narrow.access(api.document("GET", f"/containers/{new}/json"))
+        narrow.refuse(name, profile, narrow.beyond(made, had))  # before its first instruction
         if running:
             api.request("POST", f"/containers/{new}/start")
             report(f"started {name}; waiting until it is {_goal(old)}")

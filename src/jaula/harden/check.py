@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from jaula.audit.escape.twin import readonly
 from jaula.errors import Conflict, JaulaError
-from jaula.harden import request
+from jaula.harden import narrow, request
 from jaula.harden.apply import POLL, unframed
 from jaula.harden.apply_recovery import Api
 from jaula.record.document import Entry
@@ -102,16 +102,22 @@ def check(
     *,
     seconds: float,
     commands: Sequence[str] = (),
+    recorded: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Verdict:
     """Run the twins and compare them. Each runs for ``seconds``, and runs ``commands``.
 
+    ``recorded``: a record made the profile, and no person has read it.
+
+    :raises Conflict: when the profile would give the container something that it does not have.
     :raises JaulaError: when the container cannot be copied or recorded.
     """
     inspect = api.document("GET", f"/containers/{ref}/json")
     if inspect.get("Pod"):
         raise Conflict(f"container {request.name_of(inspect)} belongs to a pod")
     image = api.document("GET", f"/images/{inspect['Image']}/json")
+    had = narrow.accesses(inspect, image, without_former=not recorded)
+    narrow.refuse(request.name_of(inspect), profile, narrow.given(profile, had))
 
     def live(what: str, each: str, document: Profile) -> Life:
         report(f"running a twin {what} for {seconds:g} seconds")

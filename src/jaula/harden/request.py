@@ -7,14 +7,14 @@ request with these would outrank the profile, so they are left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaula.errors import Conflict
+from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 from jaula.spec.profile import Profile, is_document, load
 
 _MODES_OF_OTHERS = ("host", "container:")
-_FROM_PROFILES = ("seccomp-allow", "seccomp-enosys", "landlock", "no-new-privileges")
 
 
 def check(inspect: Mapping[str, Any]) -> None:
@@ -59,8 +59,8 @@ def of_container(
     _without_former_profile(host, config)
     for member in ("ProfileName", "ProfileDigest"):
         host.pop(member, None)
-    if host.get("MaskedPaths"):  # an empty list was requested
-        for member in ("MaskedPaths", "ReadonlyPaths"):
+    for member, default in (("MaskedPaths", MASKED_PATHS), ("ReadonlyPaths", READONLY_PATHS)):
+        if _is_default(host.get(member) or (), default, inspect["HostConfig"]):
             host.pop(member, None)
     host["Binds"] = [*(host.get("Binds") or ()), *_anonymous_volumes(inspect)]
     host["Mounts"] = _mounts(inspect)
@@ -79,23 +79,57 @@ def _shares(host: Mapping[str, Any]) -> bool:
     return modes[0] == "host" or modes[1].startswith("container:")
 
 
+def _is_default(paths: Sequence[str], default: Sequence[str], host: Mapping[str, Any]) -> bool:
+    """Return whether a list is the engine's own, as far as masks and unmasks explain it.
+
+    An empty list was requested, or all of it was lifted.
+    """
+    options = [str(option) for option in host.get("SecurityOpt") or ()]
+    masked = {
+        path
+        for option in options
+        if option.startswith(("mask=", "mask:"))
+        for path in option[5:].split(":")
+    }
+    unmasks = any(option.startswith("unmask") for option in options)
+    lacks = set(default) - set(paths)
+    return bool(paths) and set(paths) <= {*default, *masked} and (unmasks or not lacks)
+
+
+def former_document(host: Mapping[str, Any]) -> Profile | None:
+    """Return the document that a container was created with, None for a preset."""
+    text = str(host.get("Profile") or "")
+    return load(text.encode(), "of the container") if is_document(text) else None
+
+
+def _options_of(document: Profile | None) -> tuple[str, ...]:
+    """Return the security options that a document or the preset ``strict`` puts into a request."""
+    if document is None:
+        return ("no-new-privileges", "landlock")
+    seccomp = document.seccomp
+    options = (
+        ("no-new-privileges", document.process.no_new_privileges),
+        ("seccomp-allow", any(seccomp.syscalls.values())),
+        ("seccomp-enosys", any(seccomp.unavailable.values())),
+        ("landlock", True),
+    )
+    return tuple(option for option, given in options if given)
+
+
 def _without_former_profile(host: dict[str, Any], config: dict[str, Any]) -> None:
     """Remove what a document or the preset ``strict`` put into a request."""
-    former = str(host.get("Profile") or "")
-    if not is_document(former):
-        if former != "strict":
-            return
-        document = None
-    else:
-        document = load(former.encode(), "of the container")
+    document = former_document(host)
+    if document is None and host.get("Profile") != "strict":
+        return
+    masks = {f"mask={path}" for path in document.files.masked} if document else ()
     host["SecurityOpt"] = [
         option
         for option in host.get("SecurityOpt") or ()
-        if option.partition("=")[0] not in _FROM_PROFILES
-        and option not in ({f"mask={p}" for p in document.files.masked} if document else ())
+        if option.partition("=")[0] not in _options_of(document) and option not in masks
     ]
     host["CapDrop"] = [name for name in host.get("CapDrop") or () if name != "ALL"]
-    host["ReadonlyRootfs"] = False
+    if document is None or document.files.read_only_root:
+        host["ReadonlyRootfs"] = False
     if document is None:
         return
     host["CapAdd"] = [n for n in host.get("CapAdd") or () if n not in document.capabilities]

@@ -74,15 +74,16 @@ def _container(options: Options, output_format: str) -> str:
 
 def _check_and_apply(options: Options, container: str, text: str, profile: Profile) -> int:
     """Check and apply a profile as the flags say; one that does not work is not applied."""
+    recorded = not options.is_set("profile")
     if options.on("check"):
         from jaula.cli.commands.harden_check import check_profile
 
-        if status := check_profile(container, text, profile):
+        if status := check_profile(container, text, profile, recorded=recorded):
             return status
     if options.on("apply"):
         from jaula.cli.commands.harden_apply import apply_profile
 
-        apply_profile(container, text, profile)
+        apply_profile(container, text, profile, recorded=recorded)
     return 0
 
 

@@ -54,8 +54,12 @@ def _report(line: str) -> None:
     print(f"jaula: {line}", file=sys.stderr, flush=True)
 
 
-def apply_profile(ref: str, text: str, profile: Profile, timeout: float = TIMEOUT) -> None:
+def apply_profile(
+    ref: str, text: str, profile: Profile, timeout: float = TIMEOUT, *, recorded: bool = False
+) -> None:
     """Apply a profile, with the text that is sent, to a container, and print the new id.
+
+    ``recorded``: a record made it, and no person has read it.
 
     :raises CliError: when it cannot be applied; the container is as before.
     """
@@ -66,7 +70,9 @@ def apply_profile(ref: str, text: str, profile: Profile, timeout: float = TIMEOU
     api = EngineApi(Client(Settings.host))
     try:
         recover(api, ref, _report)
-        done = apply(api, quote(ref), text, profile, timeout=timeout, report=_report)
+        done = apply(
+            api, quote(ref), text, profile, timeout=timeout, recorded=recorded, report=_report
+        )
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
     for warning in done.warnings:

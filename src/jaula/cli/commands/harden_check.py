@@ -35,11 +35,18 @@ def run(options: Options) -> int:
 
 
 def check_profile(
-    ref: str, text: str, profile: Profile, time: float = TIME, commands: Sequence[str] = ()
+    ref: str,
+    text: str,
+    profile: Profile,
+    time: float = TIME,
+    commands: Sequence[str] = (),
+    *,
+    recorded: bool = False,
 ) -> int:
     """Check a profile, with the text that is sent, with twins of a container.
 
-    Print the answer, and return the exit status.
+    Print the answer, and return the exit status. ``recorded``: a record made the profile, and no
+    person has read it.
 
     :raises CliError: when the twins cannot run or be recorded.
     """
@@ -58,6 +65,7 @@ def check_profile(
             _tools(client),
             seconds=time,
             commands=commands,
+            recorded=recorded,
             report=lambda line: print(f"jaula: {line}", file=sys.stderr, flush=True),
         )
     except JaulaError as error:
