@@ -317,7 +317,7 @@ def test_another_caller_is_charged_nothing_for_an_image_that_exists(
     assert done(load(second, "shared-3:1"))
     assert owned(guarded, first) == {"shared-1:1"}
     assert owned(guarded, second) == {"shared-2:1", "shared-3:1"}
-    remove(second, "shared-1:1")
+    remove(first, "shared-1:1")
     assert owned(guarded, first) == set()
 
 

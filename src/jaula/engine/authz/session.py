@@ -26,6 +26,7 @@ from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound
+from jaula.images.store.names import NameRights, owner_name
 from jaula.images.store.quota import Quota
 from jaula.spec.api_params import ContainerPeer, Peer, Remote
 from jaula.state.audit_log import AuditEntry
@@ -179,7 +180,7 @@ class Session:
     def _require_access(self, container: Container, level: ContainerAccess, verb: str) -> None:
         if not self.can_access(container, level):
             raise self.denial(
-                f"{verb} container {container.name} of {_owner_name(container.record.owner)}",
+                f"{verb} container {container.name} of {owner_name(container.record.owner)}",
                 "that owner may",
                 f'others = "{level.name.lower()}"',
             )
@@ -318,7 +319,7 @@ class Session:
             return  # the use case reports it with its own text
         if not self.can_access_owner(record.owner, ContainerAccess.CONTROL):
             raise self.denial(
-                f"use {kind} {record.name} of {_owner_name(record.owner)}",
+                f"use {kind} {record.name} of {owner_name(record.owner)}",
                 'that owner may, or the operator grants others = "control"',
             )
 
@@ -409,7 +410,7 @@ class Session:
     def _require_use(self, kind: str, item: NetworkRecord | Volume) -> None:
         if policy.SHARED_LABEL not in item.labels and not self.controls(item):
             raise self.denial(
-                f"use {kind} {item.name} of {_owner_name(item.owner)}",
+                f"use {kind} {item.name} of {owner_name(item.owner)}",
                 f'that owner may, or the operator grants others = "control"; a {kind} created with'
                 f" --label {policy.SHARED_LABEL} may be used by every user",
             )
@@ -417,7 +418,7 @@ class Session:
     def _require_removal(self, kind: str, item: NetworkRecord | Volume) -> None:
         if not self.controls(item):
             raise self.denial(
-                f"remove {kind} {item.name} of {_owner_name(item.owner)}",
+                f"remove {kind} {item.name} of {owner_name(item.owner)}",
                 'that owner may, or the operator grants others = "control"',
             )
 
@@ -523,7 +524,18 @@ class Session:
 
     def image_quota(self) -> Quota:
         """Return the quota of images that the caller brings."""
-        return Quota(self.caller.key, self._check_images)
+        return Quota(self.caller.key, self._check_images, self.name_rights())
+
+    def name_rights(self) -> NameRights:
+        """Return what the caller may do with names of images. Safe in any thread."""
+        return NameRights(
+            self.caller.key,
+            lambda owner: self.can_access_owner(owner, ContainerAccess.CONTROL),
+            self.is_admin,
+            lambda action, advice: self.denial(
+                action, f'{advice}, or the operator grants others = "control"'
+            ),
+        )
 
     def _check_images(self, usage: Callable[[], Usage]) -> None:
         """Check that the caller may have images that take ``usage``. Safe in any thread.
@@ -848,7 +860,3 @@ def _outcome(error: BaseException) -> tuple[int, str]:
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return CLIENT_CLOSED, "the client went away"
     return FAILED, type(error).__name__
-
-
-def _owner_name(owner: str) -> str:
-    return f"uid {owner}" if owner.isdigit() else owner

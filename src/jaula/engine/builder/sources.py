@@ -509,17 +509,22 @@ async def find_image(
             services.image_policy.check_run(image, name)
             return image
         await report({"status": f"Unable to find image '{parse(name)}' locally"})
-    auth = await auths(parse(name).domain)
+    reference = parse(name)
+    auth = await auths(reference.domain)
+    pulled = name
     try:
         pull_messages = distribution.pull(
-            str(parse(name)), "", platform or None, auth, quota, whole=True
+            str(reference), "", platform or None, auth, quota, whole=True, keep_names=True
         )
         async for message in pull_messages:
             await report(message)
+            label, _, digest = str(message.get("status", "")).partition(": ")
+            if label == "Digest":  # its tag may be another owner's, who keeps an older image
+                pulled = f"{reference.repository}@{digest}"
     except JaulaError as error:
         error.message = f"cannot pull image {name}: {error.message}"
         raise
-    return services.images.resolve(name, requested)
+    return services.images.resolve(pulled, requested)
 
 
 def state_of_image(services: Services, image: Image) -> ImageState:

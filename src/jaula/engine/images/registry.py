@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -78,12 +79,15 @@ class RegistryService:
         quota: Quota,
         *,
         whole: bool = False,
+        keep_names: bool = False,
     ) -> AsyncIterator[Document]:
         """Pull an image, or every tag of a repository; yield Docker's messages.
 
-        With ``whole``, no layer is mounted before it is stored.
+        With ``whole``, no layer is mounted before it is stored. With ``keep_names``, a name of
+        another owner stays as it is, and the image gets a name with its digest only.
 
-        :raises NotAuthorized: when the quota does not allow the image.
+        :raises NotAuthorized: when the quota does not allow the image, or the name belongs to
+            another owner.
         :raises NotFound: when the registry does not have it.
         :raises Unreachable: when the registry does not answer.
         """
@@ -98,8 +102,10 @@ class RegistryService:
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference):
-                fetch = pull_all if all_tags else pull
-                fetch(client, reference, requested, credentials, emit, cancel, quota, whole=whole)
+                fetch = partial(pull_all if all_tags else pull, whole=whole)
+                if keep_names and not all_tags:
+                    fetch = partial(pull, whole=whole, keep_names=True)
+                fetch(client, reference, requested, credentials, emit, cancel, quota)
 
         started = time.perf_counter()
         async for message in produce(work, abandon=cancel.cancel):

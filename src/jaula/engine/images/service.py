@@ -25,6 +25,7 @@ from jaula.state.records import Status
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
+    from jaula.images.store.names import NameRights
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image, ImageStore, RemovalResult
     from jaula.spec.image import Platform
@@ -181,6 +182,7 @@ class Images:
             "RootFS": {"Type": "layers", "Layers": list(image.layers)},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
             "Owner": self._services.images.owner_of(image.id),
+            "NameOwners": self._services.images.name_owners(image),
             "Descriptor": msgspec.to_builtins(self._services.images.descriptor(image)),
         }
 
@@ -249,10 +251,13 @@ class Images:
             for item in self._services.images.history(ref, platform)
         ]
 
-    async def tag(self, ref: str, repo: str, tag: str) -> None:
-        """Add a tag to an image."""
+    async def tag(self, ref: str, repo: str, tag: str, quota: Quota) -> None:
+        """Add a tag to an image.
+
+        :raises NotAuthorized: when another owner has set the tag to another image.
+        """
         name = f"{repo}:{tag}" if tag else repo
-        image = self._services.images.tag(ref, name)
+        image = self._services.images.tag(ref, name, quota)
         self._services.events.emit("image", "tag", image.id, {"name": name})
 
     async def remove(
@@ -263,20 +268,25 @@ class Images:
         noprune: bool,
         platforms: Sequence[Platform] = (),
         all_names: bool = False,
+        rights: NameRights | None = None,
     ) -> Documents:
         """Remove a tag of an image, or with its last tag the image.
 
         With ``platforms``, only the images for these are removed from the index. With
-        ``all_names``, the image is removed whichever of its names ``ref`` is.
+        ``all_names``, the image is removed whichever of its names ``ref`` is. ``rights`` are those
+        of the caller, None for one that may remove every image.
 
+        :raises NotAuthorized: when a name belongs to another owner.
         :raises Conflict: when a container uses it.
         """
         if platforms:
-            return [dict(step) for step in await self._remove_platforms(ref, platforms)]
-        result = await self._remove(ref, force=force, all_names=all_names)
+            return [dict(step) for step in await self._remove_platforms(ref, platforms, rights)]
+        result = await self._remove(ref, force=force, all_names=all_names, rights=rights)
         return [dict(step) for step in result]
 
-    async def _remove_platforms(self, ref: str, platforms: Sequence[Platform]) -> RemovalResult:
+    async def _remove_platforms(
+        self, ref: str, platforms: Sequence[Platform], rights: NameRights | None
+    ) -> RemovalResult:
         store = self._services.images
         image = store.resolve(ref)
         users = self._users()
@@ -284,15 +294,21 @@ class Images:
         def in_use(id: str) -> str | None:
             return f"container {users[id][0][:12]} is using it" if id in users else None
 
-        result = await asyncio.to_thread(store.remove_platforms, ref, platforms, in_use=in_use)
+        result = await asyncio.to_thread(
+            store.remove_platforms, ref, platforms, in_use=in_use, rights=rights
+        )
         self._services.events.emit("image", "delete", image.id, {"name": ref})
         return result
 
-    async def _remove(self, ref: str, *, force: bool, all_names: bool = False) -> RemovalResult:
+    async def _remove(
+        self, ref: str, *, force: bool, all_names: bool = False, rights: NameRights | None
+    ) -> RemovalResult:
         try:
             image = self._services.images.resolve(ref)
         except CorruptState:
-            return await asyncio.to_thread(self._services.images.remove, ref, all_names=all_names)
+            return await asyncio.to_thread(
+                self._services.images.remove, ref, all_names=all_names, rights=rights
+            )
         in_use = None
         together = self._services.images.ids_with(image.id)
         for container in self._services.container_store:
@@ -306,7 +322,12 @@ class Images:
         if running and len(image.names) <= 1 and ref.removeprefix("sha256:") in image.id:
             raise Conflict(f"conflict: unable to delete {ref[:12]} (cannot be forced) - {in_use}")
         result = await asyncio.to_thread(
-            self._services.images.remove, ref, force=force, all_names=all_names, in_use=in_use
+            self._services.images.remove,
+            ref,
+            force=force,
+            all_names=all_names,
+            in_use=in_use,
+            rights=rights,
         )
         for step in result:
             for action, name in step.items():
@@ -404,8 +425,11 @@ class Images:
             )
             yield document
 
-    async def prune(self, filters: Filters) -> Document:
-        """Remove untagged images, or with ``dangling=false`` all that no container uses."""
+    async def prune(self, filters: Filters, rights: NameRights | None = None) -> Document:
+        """Remove untagged images, or with ``dangling=false`` all that no container uses.
+
+        Images that the caller may not remove are skipped.
+        """
         check_prune(filters, "dangling")
         dangling = "dangling" not in filters or truth("dangling", filters["dangling"])
         used = {image for c in self._services.container_store for image in c.record.images}
@@ -421,9 +445,9 @@ class Images:
             ):
                 continue
             try:
-                result = await self._remove(image.id, force=True)
+                result = await self._remove(image.id, force=True, rights=rights)
             except JaulaError:
-                continue  # a container uses it in the meantime
+                continue  # of another owner, or a container uses it in the meantime
             deleted += result
             freed += result.freed
         self._services.events.emit("image", "prune", "", {"reclaimed": str(freed)})

@@ -135,6 +135,9 @@ def load(
                     admit(name, image.config)
         store.check_quota(quota, [archive.footprint(loaded) for loaded in incoming])
         for loaded in incoming:
+            target = loaded.digest if isinstance(loaded, _LoadedIndex) else loaded.manifest
+            store.check_names(quota, loaded.names, target, loaded.images[0].config)
+        for loaded in incoming:
             yield from _add(store, archive, loaded, quiet, quota)
 
 

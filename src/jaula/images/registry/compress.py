@@ -119,7 +119,7 @@ def compress_layers(
         config = msgspec.structs.replace(manifest.config, media_type=CONFIG)
         document = Manifest(config=config, layers=layers, annotations=manifest.annotations)
         names = [n for n in image.names if n in store.names_of(image.manifest)]
-        return store.adopt(encode(document), MANIFEST, names, quota)
+        return store.adopt(encode(document), MANIFEST, names, quota, same_image=True)
 
 
 def convert_image(

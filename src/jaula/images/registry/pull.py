@@ -24,7 +24,14 @@ from contextlib import ExitStack, suppress
 
 import msgspec
 
-from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
+from jaula.errors import (
+    CorruptState,
+    InvalidRequest,
+    JaulaError,
+    NotAuthorized,
+    NotFound,
+    Unsupported,
+)
 from jaula.images.platform import check_platform
 from jaula.images.reference import Reference
 from jaula.images.registry import errors
@@ -77,14 +84,17 @@ def pull(
     quota: Quota | None = None,
     *,
     whole: bool = False,
+    keep_names: bool = False,
 ) -> Image:
     """Fetch an image and name it. After a failure only complete layers of other images remain.
 
-    With ``whole``, no layer is mounted before it is stored.
+    With ``whole``, no layer is mounted before it is stored. With ``keep_names``, a name that
+    another owner has set to another image stays there, and the image has a name with its digest.
 
     Errors about the name and about ``quota`` are raised before the first message. The quota is
     checked again with the unpacked layers, before the image is named.
 
+    :raises NotAuthorized: if the name of another owner would refer to another image.
     :raises NotFound: if the image does not exist.
     :raises Unreachable: if no source is reachable.
     :raises RegistryError: if the registry refuses a request.
@@ -101,6 +111,20 @@ def pull(
     manifest = remote.manifest.manifest()
     size = len(remote.manifest.data)
     client.store.check_quota(quota, (footprint(manifest, remote.manifest.digest, size),))
+    by_digest = f"{reference.repository}@{remote.named.digest}"
+    names = {by_digest, name}
+    try:
+        client.store.check_names(
+            quota,
+            (name,),
+            remote.named.digest,
+            manifest.config.digest,
+            f"pull {by_digest}, and give it a name of your own with jaula tag; that owner may",
+        )
+    except NotAuthorized:
+        if not keep_names:
+            raise
+        names = {by_digest}
     on_stored: Callable[[], None] | None = None
     if client.admission is not None:
         on_stored = client.admission.check_pull(
@@ -119,7 +143,6 @@ def pull(
         )
     label = reference.digest or reference.tag
     emit({"status": f"Pulling from {reference.path}", "id": label})
-    names = {f"{reference.repository}@{remote.named.digest}", name}
     before = _stored(client.store, name)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
 

@@ -6,7 +6,8 @@ index has one descriptor for each name of an image. The name is in the annotatio
 inspect oci:DIRECTORY:busybox:latest`` finds it. An image without a name has one descriptor without
 the annotation. A name with a digest in place of the tag (``user/app@sha256:...``) is the digest of
 the image in a registry. The annotation ``io.jaula.owner`` is the caller who brought the image, so
-that the owner is written and removed together with the image.
+that the owner is written and removed together with the image. ``io.jaula.name-owner`` is the caller
+who set the name (:mod:`jaula.images.store.names`).
 
 The file is the source of truth. It is written to a temporary name and renamed. The copy in memory
 is replaced as a whole, so readers need no lock.
@@ -68,6 +69,9 @@ from jaula.storage.layers.store import LayerStore
 
 OWNER = "io.jaula.owner"
 """The annotation of a manifest in the index that has the owner of its image."""
+
+NAME_OWNER = "io.jaula.name-owner"
+"""The annotation of a descriptor with a name that has the owner of the name."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +210,7 @@ class NameIndex:
     def _derive(self) -> None:
         self.names: dict[str, str] = _names(self.descriptors)
         self._names_of = _by_manifest(self.names)
+        self.name_owners: dict[str, str] = _name_owners(self.descriptors)
         self._owners = _owners(self.descriptors)
         self._held = _held(self.descriptors)
         self._targets = {d.digest: _plain(d) for d in self.descriptors}
@@ -271,25 +276,29 @@ class NameIndex:
         media_type: str | None = None,
         owner: str = "",
         held: Iterable[str] = (),
+        name_owners: Mapping[str, str] | None = None,
     ) -> None:
         """Add names to ``manifest``, of ``size`` bytes. An image that had such a name loses it.
 
-        A manifest that is listed already keeps its owner. With ``held``, it is an index of which
-        the store holds these manifests besides the former ones, and ``owner`` is its owner.
+        A manifest that is listed already keeps its owner, and a name keeps its own unless
+        ``name_owners`` has another one. With ``held``, it is an index of which the store holds
+        these manifests besides the former ones, and ``owner`` is its owner.
         """
         added, held = set(names), tuple(held)
-        if self.is_current(manifest, size, added, media_type, held):
+        owners = self.name_owners | dict(name_owners or {})
+        same_owners = all(owners.get(name) == self.name_owners.get(name) for name in added)
+        if same_owners and self.is_current(manifest, size, added, media_type, held):
             return
         kind = media_type or self.media_type(manifest)
         owner = owner if held else self._owners.get(manifest, owner)
         all_held = tuple(dict.fromkeys((*self.held(manifest), *held)))
         plain = Descriptor(kind, manifest, size, annotations=_facts(owner, all_held))
         kept = [
-            _renamed(plain, d.annotations.get(REF_NAME, "")) if d.digest == manifest else d
+            _renamed(plain, d.annotations.get(REF_NAME), owners) if d.digest == manifest else d
             for d in self.descriptors
             if d.annotations.get(REF_NAME) not in added
         ]
-        self._replace(kept + [_renamed(plain, name) for name in sorted(added)], plain)
+        self._replace(kept + [_renamed(plain, name, owners) for name in sorted(added)], plain)
 
     def is_current(
         self,
@@ -312,7 +321,11 @@ class NameIndex:
         facts = _facts(self.owner_of(index), held)
         self._store(
             tuple(
-                _renamed(msgspec.structs.replace(d, annotations=facts), d.annotations.get(REF_NAME))
+                _renamed(
+                    msgspec.structs.replace(d, annotations=facts),
+                    d.annotations.get(REF_NAME),
+                    self.name_owners,
+                )
                 if d.digest == index
                 else d
                 for d in self.descriptors
@@ -352,9 +365,13 @@ def _facts(owner: str, held: tuple[str, ...]) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value}
 
 
-def _renamed(descriptor: Descriptor, name: str | None) -> Descriptor:
-    """Return a descriptor without a name, with the name ``name``."""
-    named = descriptor.annotations | ({REF_NAME: name} if name else {})
+def _renamed(descriptor: Descriptor, name: str | None, owners: Mapping[str, str]) -> Descriptor:
+    """Return a descriptor without a name, with the name ``name`` and its owner among ``owners``."""
+    if not name:
+        return descriptor
+    named, owner = descriptor.annotations | {REF_NAME: name}, owners.get(name, "")
+    if owner or OWNER in named:  # the image's owner would count for a name without one
+        named[NAME_OWNER] = owner
     return msgspec.structs.replace(descriptor, annotations=named)
 
 
@@ -365,12 +382,22 @@ def _held(descriptors: tuple[Descriptor, ...]) -> dict[str, tuple[str, ...]]:
 
 
 def _unnamed(descriptor: Descriptor) -> Descriptor:
-    annotations = {key: v for key, v in descriptor.annotations.items() if key != REF_NAME}
+    name = (REF_NAME, NAME_OWNER)
+    annotations = {key: v for key, v in descriptor.annotations.items() if key not in name}
     return msgspec.structs.replace(descriptor, annotations=annotations)
 
 
 def _owners(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
     return {d.digest: d.annotations[OWNER] for d in descriptors if OWNER in d.annotations}
+
+
+def _name_owners(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
+    """Return the owner of each name. One that has none recorded belongs to the image's owner."""
+    return {
+        d.annotations[REF_NAME]: d.annotations.get(NAME_OWNER, d.annotations.get(OWNER, ""))
+        for d in descriptors
+        if REF_NAME in d.annotations
+    }
 
 
 def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:

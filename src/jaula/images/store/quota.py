@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from jaula.images.store.names import NameRights
 from jaula.spec.image import Manifest
 
 Sizes = tuple[tuple[str, int], ...]
@@ -28,10 +29,18 @@ class Quota(NamedTuple):
 
     ``check`` raises an error if it is too much. It is called in any thread, and calls its argument
     only if the owner has a limit: that reads the sizes of all images of the owner.
+
+    ``names`` is what the owner may do with names of images, its own ones only if it is None.
     """
 
     owner: str
     check: Callable[[Callable[[], Usage]], None]
+    names: NameRights | None = None
+
+    @property
+    def name_rights(self) -> NameRights:
+        """What the owner may do with names of images."""
+        return self.names or NameRights(self.owner)
 
 
 class Footprint(NamedTuple):

@@ -33,7 +33,7 @@ from typing import NamedTuple
 
 from jaula.config import Paths
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
-from jaula.images.reference import familiar, index_name, parse
+from jaula.images.reference import could_be_id, familiar, index_name, parse
 from jaula.images.store.blobs import BlobStore
 from jaula.images.store.catalog import (
     Catalog,
@@ -50,6 +50,7 @@ from jaula.images.store.catalog import (
     is_built_from,
     short,
 )
+from jaula.images.store.names import NameRights, owners_after
 from jaula.images.store.quota import Footprint, Quota, Usage, usage
 from jaula.kernel.sync import sync_file_systems
 from jaula.spec.image import CONFIG, Descriptor, Manifest, Platform, decode, encode
@@ -68,6 +69,7 @@ __all__ = [
 ]
 
 _WRITEBACK_INTERVAL = 0.1  # seconds
+SHORT_ID = 12  # hexadecimal digits
 
 Names = list[str]
 Holder = Callable[[], Iterable[str]]
@@ -410,6 +412,71 @@ class ImageStore:
         owners = (self._catalog.owner_of(manifest) for manifest in self.manifests_of(id))
         return next((owner for owner in owners if owner), "")
 
+    def name_owners(self, image: Image) -> dict[str, str]:
+        """Return the owner of each name of an image, empty for administrators."""
+        owners = self._index.name_owners
+        return {name: owners.get(name, "") for name in (*image.names, *image.digests)}
+
+    def check_names(
+        self, quota: Quota | None, names: Iterable[str], target: str, image: str, way_out: str = ""
+    ) -> None:
+        """Check that the owner may let names refer to an image that is to arrive.
+
+        ``target`` is the digest of its manifest or index, empty if unknown, and ``image`` its id.
+        The decision is made again when it is named. ``way_out`` is an advice for the error.
+
+        :raises NotAuthorized: when a name belongs to another owner and refers to another image.
+        """
+        if quota is not None:
+            self._owners_after(names, target, image, quota, way_out)
+
+    def _owners_after(
+        self,
+        names: Iterable[str],
+        target: str,
+        image: str,
+        quota: Quota | None,
+        way_out: str = "",
+    ) -> dict[str, str]:
+        index, names = self._index, tuple(names)
+        rights = quota.name_rights if quota is not None else None
+        if rights is not None:
+            for name in names:
+                self._check_short_id(name, rights)
+
+        def has_image(former: str) -> bool:
+            return self._has_image(former, image)
+
+        return owners_after(
+            names, target, index.names, index.name_owners, has_image, rights, way_out
+        )
+
+    def _refers_to(self, name: str, image: str) -> bool:
+        target = self._index.names.get(name)
+        return target is not None and self._has_image(target, image)
+
+    def _has_image(self, target: str, image: str) -> bool:
+        """Return whether a manifest is one of an image, or an index shows it for this machine."""
+        catalog = self._catalog
+        if target in catalog.indexes:
+            return catalog.images(target)[0].id == image
+        return target in catalog.contents and catalog.contents[target].id == image
+
+    def _check_short_id(self, name: str, rights: NameRights) -> None:
+        """Check that a name is not the short id of an image of another owner.
+
+        A reference is looked up among names first, so such a name would replace that image.
+
+        :raises NotAuthorized: when it is.
+        """
+        text = name.removesuffix(":latest")
+        if len(text) < SHORT_ID or not could_be_id(text) or name in self._index.names:
+            return
+        for image in self.list():
+            if image.id.startswith("sha256:" + text):
+                advice = "choose another name"
+                rights.check("take the short id", text, self.owner_of(image.id), advice)
+
     def check_quota(self, quota: Quota | None, images: Iterable[Footprint]) -> None:
         """Check that the owner may have images that are to arrive. An existing one costs nothing.
 
@@ -476,13 +543,20 @@ class ImageStore:
         return tuple(found)
 
     def adopt(
-        self, manifest: bytes, media_type: str, names: Iterable[str], quota: Quota | None = None
+        self,
+        manifest: bytes,
+        media_type: str,
+        names: Iterable[str],
+        quota: Quota | None = None,
+        *,
+        same_image: bool = False,
     ) -> Image:
         """Store a manifest unchanged. Its configuration and layers must be stored and unpacked.
 
         The caller has pinned them since before it stored them. Names with a digest are Docker's
         RepoDigests. Other manifests of the same image that have no name are removed. The owner is
-        that of :meth:`add`.
+        that of :meth:`add`. With ``same_image`` the engine has made the manifest from another one
+        of the image: the names keep their owners.
 
         :raises InvalidRequest: if a part is missing.
         """
@@ -496,9 +570,13 @@ class ImageStore:
             if not self._index.is_current(digest, len(manifest), names, media_type):
                 self.sync()
             with self._lock:
-                id = self._name(digest, len(manifest), names, media_type, quota)
+                id = self._name(
+                    digest, len(manifest), names, media_type, quota, same_image=same_image
+                )
                 self._catalog.remove_unnamed(id)
-                return self._catalog.image(digest)
+                if digest in self._catalog.contents:
+                    return self._catalog.image(digest)
+                return self._catalog.resolve(id)  # its names stay where another owner has set them
 
     def adopt_index(
         self,
@@ -566,8 +644,9 @@ class ImageStore:
                 if quota:
                     footprint = catalog.index_footprint(digest)
                     quota.check(lambda: self._usage_with(quota.owner, digest, footprint))
+            name_owners = self._owners_after(names, digest, catalog.images(digest)[0].id, quota)
             damaged = [m for m in catalog.damaged if self._index.names_of(m)]
-            self._index.set(digest, size, names, media_type, owner, held)
+            self._index.set(digest, size, name_owners, media_type, owner, held, name_owners)
         except BaseException:
             catalog.restore_index(digest, before)
             raise
@@ -619,16 +698,22 @@ class ImageStore:
         names: Iterable[str],
         media_type: str | None = None,
         quota: Quota | None = None,
+        *,
+        same_image: bool = False,
     ) -> str:
         """Add a stored manifest to the catalog, then to the index. Return the id of its image."""
         before = self._catalog.contents.get(manifest)
         # Before it is named: an incomplete image gets no name.
         contents = self._catalog.describe(manifest)
         owner = self._admit(manifest, contents, quota)
+        if same_image:  # one may refer to another image since the manifest was made
+            names = [name for name in names if self._refers_to(name, contents.id)]
+        namer = None if same_image else quota
+        name_owners = self._owners_after(names, manifest, contents.id, namer)
         self._catalog.insert(manifest, contents)
         damaged = [m for m in self._catalog.damaged if self._index.names_of(m)]
         try:
-            self._index.set(manifest, size, names, media_type, owner)
+            self._index.set(manifest, size, name_owners, media_type, owner, (), name_owners)
         except BaseException:
             self._catalog.restore(manifest, before)
             raise
@@ -656,9 +741,10 @@ class ImageStore:
         names = (name for image in self.list() for name in image.names)
         return tuple(sorted(name for name in names if name.rpartition(":")[0] == prefix))
 
-    def tag(self, source: str, target: str) -> Image:
+    def tag(self, source: str, target: str, quota: Quota | None = None) -> Image:
         """Give an image one more name. An image that had the name loses it.
 
+        :raises NotAuthorized: when the name belongs to another owner and refers to another image.
         :raises InvalidRequest: when the name could be confused with an id, or is not valid.
         """
         reference = parse(target)
@@ -670,7 +756,10 @@ class ImageStore:
             raise InvalidRequest(f"{target!r} names a digest; a tag cannot be set on one")
         with self._lock:
             image = self.resolve(source)
-            self._index.set(image.target, self.blobs.size(image.target) or 0, [str(reference)])
+            name = str(reference)
+            owners = self._owners_after((name,), image.target, image.id, quota)
+            size = self.blobs.size(image.target) or 0
+            self._index.set(image.target, size, owners, name_owners=owners)
             return self.resolve(image.id)
 
     # -- removal --------------------------------------------------------------------------------
@@ -682,6 +771,7 @@ class ImageStore:
         force: bool = False,
         all_names: bool = False,
         in_use: str | None = None,
+        rights: NameRights | None = None,
     ) -> RemovalResult:
         """Remove a name or an image, and the blobs and layers that nothing needs any more.
 
@@ -691,32 +781,60 @@ class ImageStore:
         an image loses its names only with ``force``, and stays. A damaged image is removed by its
         names, and without names by the digest of its manifest.
 
+        The engine itself has no ``rights``. Another caller removes its own names, and leaves an
+        image without a name that belongs to another owner.
+
+        :raises NotAuthorized: if the name or the image belongs to another owner.
         :raises NotFound: if no image matches ``ref``.
         :raises Conflict: if ``force`` is required.
         """
         garbage = Garbage()
         with self._lock:
-            result = self._unname(ref, in_use, force=force, all_names=all_names)
+            result = self._unname(ref, in_use, rights, force=force, all_names=all_names)
             if any("Deleted" in step for step in result):
                 garbage = self.detach(self.candidates())
         result.extend({"Deleted": layer} for layer, _ in garbage.layers)
         result.freed = self.delete(garbage)
         return result
 
+    def _check_removal(
+        self, names: Iterable[str], image: str, owner: str, rights: NameRights | None
+    ) -> None:
+        """Check that a caller may remove these names, or an image without names.
+
+        :raises NotAuthorized: if one belongs to another owner.
+        """
+        if rights is None:
+            return
+        names = tuple(names)
+        for name in names:
+            way_out = "remove your own names of the image, one by one; that owner may remove this"
+            rights.check("remove the name", name, self._index.name_owners.get(name, ""), way_out)
+        if not names:
+            rights.check("remove the image", short(image), owner, "that owner may")
+
     def _unname(
-        self, ref: str, in_use: str | None, *, force: bool, all_names: bool
+        self,
+        ref: str,
+        in_use: str | None,
+        rights: NameRights | None,
+        *,
+        force: bool,
+        all_names: bool,
     ) -> RemovalResult:
         named = index_name(ref)
         if named is not None and self._index.names.get(named) in self._catalog.damaged:
-            return self._remove_damaged(named, all_names=all_names)
+            return self._remove_damaged(named, rights, all_names=all_names)
         if ref in self._catalog.damaged and not self._index.names_of(ref):
+            self._check_removal((), ref, self._catalog.owner_of(ref), rights)
             self._catalog.drop_damaged((ref,))
             return RemovalResult([{"Deleted": ref}])
         image = self.resolve(ref)
         names_of = image.names + image.digests
         names = () if all_names else tuple(name for name in names_of if name == named)
         by_id = not names
-        names = _with_digests(image, names) or names_of
+        self._check_removal(names or names_of, image.id, self.owner_of(image.id), rights)
+        names = self._removable(_with_digests(image, names), rights) or names_of
         remaining = tuple(name for name in names_of if name not in names)
         if by_id and len(image.names) > 1 and not (force or all_names):
             raise Conflict(
@@ -730,6 +848,10 @@ class ImageStore:
                 else f"unable to delete {short(image.id)} (must be forced) - {in_use}"
             )
         result = RemovalResult({"Untagged": name} for name in names)
+        stays = rights is not None and not rights.may_change(self.owner_of(image.id))
+        if stays and not remaining:
+            self._index.unset(names)
+            return result
         if remaining or in_use is not None:
             targets = {self._index.names[name] for name in names}
             self._index.unset(names)
@@ -742,13 +864,24 @@ class ImageStore:
         result.append({"Deleted": image.id})
         return result
 
+    def _removable(self, names: tuple[str, ...], rights: NameRights | None) -> tuple[str, ...]:
+        """Return those of some names that a caller may remove."""
+        owners = self._index.name_owners
+        return tuple(n for n in names if rights is None or rights.may_change(owners.get(n, "")))
+
     def remove_platforms(
-        self, ref: str, platforms: Sequence[Platform], *, in_use: Callable[[str], str | None]
+        self,
+        ref: str,
+        platforms: Sequence[Platform],
+        *,
+        in_use: Callable[[str], str | None],
+        rights: NameRights | None = None,
     ) -> RemovalResult:
         """Remove the images for some platforms from the index that ``ref`` names.
 
         ``in_use`` returns the description of a container that uses an image, by its id.
 
+        :raises NotAuthorized: if the index, or a name of it, belongs to another owner.
         :raises NotFound: if the index does not have one of them.
         :raises Conflict: if a container uses one, or the index would have no image left.
         """
@@ -757,6 +890,8 @@ class ImageStore:
         with self._lock:
             target = self.resolve(ref).target
             index = self._catalog.indexes.get(target)
+            self._check_removal(self._index.names_of(target), target, "", rights)
+            self._check_removal((), target, self._index.owner_of(target), rights)
             chosen = {image.manifest: image for image in self._chosen(ref, platforms)}
             for image in chosen.values():
                 if reason := in_use(image.id):
@@ -784,12 +919,16 @@ class ImageStore:
     def _chosen(self, ref: str, platforms: Sequence[Platform]) -> Images:
         return [self.resolve(ref, platform) for platform in platforms]
 
-    def _remove_damaged(self, name: str, *, all_names: bool) -> RemovalResult:
+    def _remove_damaged(
+        self, name: str, rights: NameRights | None, *, all_names: bool
+    ) -> RemovalResult:
         manifest = self._index.names[name]
         names_of = self._index.names_of(manifest)
         names = names_of if all_names else (name,)
+        self._check_removal(names, manifest, "", rights)
         result = RemovalResult({"Untagged": each} for each in names)
-        if names_of != names:
+        stays = rights is not None and not rights.may_change(self._catalog.owner_of(manifest))
+        if names_of != names or stays:
             self._index.unset(names)
         else:
             self._catalog.drop_damaged((manifest,))

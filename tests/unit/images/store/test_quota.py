@@ -13,6 +13,7 @@ from harness.scripted_registry import config_of, digest
 from jaula.config import Paths
 from jaula.errors import NotAuthorized
 from jaula.images.store import quota
+from jaula.images.store.catalog import NAME_OWNER
 from jaula.images.store.quota import Footprint, Quota, Usage
 from jaula.images.store.store import Image, ImageStore
 from jaula.spec.image import CONFIG, LAYER_TAR, MANIFEST, REF_NAME, Descriptor, Manifest, encode
@@ -128,7 +129,8 @@ def test_an_image_of_an_older_engine_counts_for_no_caller(owners: Owners) -> Non
     assert owners.images("5") == 0
     assert owners.store.owner_of(image.id) == ""
     index = json.loads((owners.directory / "root/images/index.json").read_bytes())
-    assert [list(d["annotations"]) for d in index["manifests"]] == [[REF_NAME]] * 2
+    owned = {d["annotations"][REF_NAME]: d["annotations"] for d in index["manifests"]}
+    assert owned == {"a:1": {REF_NAME: "a:1"}, "b:1": {REF_NAME: "b:1", NAME_OWNER: "5"}}
 
 
 def test_the_size_is_that_of_layers_received_and_unpacked(owners: Owners) -> None:

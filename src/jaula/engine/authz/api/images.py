@@ -34,7 +34,9 @@ async def closing(messages: AsyncIterator[Document]) -> AsyncIterator[AsyncItera
 class ImagesApi:
     """Every caller may use all images. Changes need the images grant.
 
-    The owner of an image is the caller whose share of images it takes.
+    A name is moved and removed by its owner, and by callers with control of all containers. The
+    owner of an image is the caller whose share of images it takes, and who may remove it when it
+    has no name.
     """
 
     def __init__(self, engine: Engine, session: Session) -> None:
@@ -79,7 +81,7 @@ class ImagesApi:
     async def tag(self, ref: str, repo: str, tag: str) -> None:
         with self._session.begin("image tag", f"{ref} {repo}:{tag}") as action:
             action.require_images()
-            await self._service.tag(ref, repo, tag)
+            await self._service.tag(ref, repo, tag, self._session.image_quota())
 
     async def stored(self) -> Sequence[StoredImage]:
         self._session.require_read()
@@ -108,10 +110,17 @@ class ImagesApi:
     ) -> Documents:
         chosen = "".join(f" {format_platform(platform)}" for platform in platforms)
         with self._session.begin("image remove", ref + chosen, revokes=True) as action:
+            rights = None
             if not action.may_remove(lambda: self._service.labels(ref)):
                 action.require_images()
+                rights = self._session.name_rights()
             return await self._service.remove(
-                ref, force=force, noprune=noprune, platforms=platforms, all_names=all_names
+                ref,
+                force=force,
+                noprune=noprune,
+                platforms=platforms,
+                all_names=all_names,
+                rights=rights,
             )
 
     async def load(
@@ -152,6 +161,7 @@ class ImagesApi:
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("image prune", "", revokes=True) as action:
-            if not action.may_prune(filters):
-                action.require_images()
-            return await self._service.prune(filters)
+            if action.may_prune(filters):
+                return await self._service.prune(filters)
+            action.require_images()
+            return await self._service.prune(filters, self._session.name_rights())
