@@ -65,3 +65,32 @@ def test_invalid_input_is_one_clear_line(engine: PrivateEngine, busybox: str) ->
     ):
         done = engine.cli("jaula", "image", "sbom", *words)
         assert (done.returncode, reported in done.stderr) == (1, True), done.stderr
+
+
+def test_a_hostile_database_of_packages_takes_no_memory_of_the_engine(
+    engine: PrivateEngine,
+) -> None:
+    places = [directory(name) for name in ("var", "var/lib", "var/lib/dpkg", "root")]
+    hidden = [
+        directory("root/private", 0o700),
+        directory("root/private/x-1.dist-info", 0o700),
+        file("root/private/x-1.dist-info/METADATA", b"Name: hidden\nVersion: 1\n", 0o600),
+    ]
+    lines = b"Package: a\nStatus: install ok installed\nVersion: 1\nX: y\n" + b" z\n" * (12 << 20)
+    image = import_image(engine, "hostile", [*places, *hidden, file("var/lib/dpkg/status", lines)])
+    try:
+        before = _peak_memory(engine)
+        done = engine.cli("jaula", "image", "sbom", image)
+        assert done.returncode == 0, done.stderr + engine.log_tail()
+        listed = {package["name"] for package in json.loads(done.stdout)["packages"]}
+        assert listed == {"hostile:latest", "a", "hidden"}
+        assert _peak_memory(engine) - before < 64 << 10
+    finally:
+        engine.cli("jaula", "rmi", image)
+
+
+def _peak_memory(engine: PrivateEngine) -> int:
+    """Return the peak of the engine's resident memory in kB."""
+    assert engine.process is not None
+    status = Path(f"/proc/{engine.process.pid}/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.builder import copy
+from jaula.engine.parsers import SLOTS
 from jaula.errors import InvalidRequest
 from jaula.images.attestation.package_url import package_url
 from jaula.images.attestation.provenance import (
@@ -28,7 +29,7 @@ from jaula.images.attestation.statement import SPDX, Predicate, Subject
 from jaula.images.build.dockerfile.ast import Copy, MountKind, Network, Run
 from jaula.images.build.dockerfile.stage_graph import PROXIES, Source
 from jaula.images.platform import format_platform, host
-from jaula.images.sbom import formats, scan
+from jaula.images.sbom import worker
 from jaula.storage.tar.writer import read_padded
 from jaula.storage.trees import walk
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.build.dockerfile.ast import Instruction
     from jaula.images.build.dockerfile.stage_graph import PlannedStage, StageGraph
+    from jaula.images.registry.cancellation import Cancellation
+    from jaula.images.sbom.formats import BuiltImage
     from jaula.spec.build import BuildOptions, ProvenanceOptions
 
 _SBOM_FILE = "sbom.spdx.json"
@@ -63,15 +66,24 @@ def timestamp() -> str:
 
 
 def sbom_predicate(
-    services: Services, state: ImageState, image: formats.BuiltImage, options: BuildOptions
+    services: Services,
+    state: ImageState,
+    image: BuiltImage,
+    options: BuildOptions,
+    owner: str,
+    cancellation: Cancellation,
 ) -> Predicate:
     """Return the packages in the result, as an SPDX document.
 
     :raises InvalidRequest: when a package database is damaged or too large.
     """
     names = [name for export in options.exports or () for name in export.names]
-    with copy.open_layers(services, state.diff_ids) as root:
-        document = formats.spdx(image, names[0] if names else image.id, scan.scan(root))
+    request = worker.SbomRequest("spdx", image.id, image.created, names[0] if names else image.id)
+    with (
+        copy.open_layers(services, state.diff_ids) as root,
+        SLOTS.take(owner, cancellation.check),
+    ):
+        document = worker.document(root, request, lambda w: cancellation.calling(w.cancel))
     return Predicate(SPDX, document, _SBOM_FILE)
 
 

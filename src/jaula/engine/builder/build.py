@@ -373,7 +373,14 @@ class Build:
         predicates = []
         if self._options.sbom:
             predicates.append(
-                attestations.sbom_predicate(self._services, state, image, self._options)
+                attestations.sbom_predicate(
+                    self._services,
+                    state,
+                    image,
+                    self._options,
+                    self._quota.owner,
+                    self._sources.cancellation,
+                )
             )
         if self._options.provenance is not None:
             predicates.append(

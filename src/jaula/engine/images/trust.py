@@ -7,11 +7,13 @@ the image.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jaula.engine.images.registry import credentials_for, in_cancellable_thread
+from jaula.engine.parsers import in_sandbox
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import familiar
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from jaula.images.registry.manifest import Document as Manifest
     from jaula.images.registry.repository import Repository
     from jaula.images.trust.policy import TrustRule
+    from jaula.sandbox.slots import Stop
 
 Document = dict[str, Any]
 
@@ -114,12 +117,13 @@ class TrustService:
         except errors.RegistryError as error:
             raise errors.pull_error(error, reference.repository, str(reference)) from None
 
-    async def sbom(self, name: str, form: str) -> Document:
+    async def sbom(self, name: str, form: str) -> msgspec.Raw:
         """Return the packages in an image, as a document in the requested format.
 
-        :raises InvalidRequest: when the format is not known.
+        :raises InvalidRequest: when the format is not known, or the image's package databases are
+            damaged or too large.
         """
-        from jaula.images.sbom import formats, scan
+        from jaula.images.sbom import formats, worker
         from jaula.storage.drivers.driver import open_root
 
         if form not in formats.FORMATS:
@@ -128,14 +132,15 @@ class TrustService:
             )
         familiar_name = familiar(name)
 
-        def work() -> Document:
+        def work(stop: Stop) -> msgspec.Raw:
             with self._services.images.pinned_image(name) as image:
                 names = (*image.names, *image.digests)
                 title = familiar_name if familiar_name in names else image.id
+                request = worker.SbomRequest(form, image.id, image.created, title)
                 with open_root(self._services.snapshots.view(image.layers)) as root:
-                    return formats.FORMATS[form](image, title, scan.scan(root))
+                    return worker.document(root, request, stop.ends)
 
-        return await asyncio.to_thread(work)
+        return await in_sandbox(work)
 
 
 def _rule_document(rule: TrustRule) -> Document:

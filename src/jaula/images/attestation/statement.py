@@ -30,7 +30,7 @@ class Predicate(msgspec.Struct, frozen=True):
     """The content of a statement. ``filename`` is its name among exported files."""
 
     kind: str
-    content: Document
+    content: Document | msgspec.Raw
     filename: str
 
 

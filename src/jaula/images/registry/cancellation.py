@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from jaula.errors import JaulaError
@@ -28,6 +28,7 @@ class Cancellation:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._ends: set[Callable[[], object]] = set()
 
     @property
     def done(self) -> bool:
@@ -39,6 +40,8 @@ class Cancellation:
             self._event.set()
             for sock in self._sockets:
                 interrupt(sock)
+            for end in self._ends:
+                end()
 
     def check(self) -> None:
         """Return if the work is not cancelled.
@@ -67,6 +70,18 @@ class Cancellation:
         finally:
             with self._lock:
                 self._sockets.discard(sock)
+
+    @contextmanager
+    def calling(self, end: Callable[[], object]) -> Iterator[None]:
+        """Call ``end``, which does not block, if the work is cancelled during the ``with``."""
+        with self._lock:
+            self._ends.add(end)
+        try:
+            self.check()
+            yield
+        finally:
+            with self._lock:
+                self._ends.discard(end)
 
 
 def interrupt(sock: socket.socket) -> None:

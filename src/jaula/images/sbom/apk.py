@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from jaula.images.sbom.deb822 import MAX_VALUE, lines
 from jaula.images.sbom.package import Package, text
 from jaula.images.sbom.rootfs import RootfsReader
 
@@ -21,21 +22,30 @@ def packages(rootfs: RootfsReader) -> Iterator[Package]:
 
 
 def _parse(data: bytes, path: str) -> Iterator[Package]:
-    for stanza in data.decode("utf-8", "replace").split("\n\n"):
-        fields: dict[str, str] = {}
-        for line in stanza.split("\n"):
-            if line[1:2] == ":":  # a field name is one letter, case-sensitive
-                fields.setdefault(line[0], line[2:])
-        name, version = text(fields.get("P")), text(fields.get("V"))
-        if name and version:
-            yield Package(
-                kind="apk",
-                name=name,
-                version=version,
-                architecture=text(fields.get("A")),
-                source=text(fields.get("o")),
-                licence=text(fields.get("L")),
-                supplier=text(fields.get("m")),
-                homepage=text(fields.get("U")),
-                path=path,
-            )
+    """Yield the packages of a database, in linear time: the files of a package are many lines."""
+    fields: dict[bytes, bytes] = {}
+    for line in lines(data):
+        if line[1:2] == b":":  # a field name is one letter, case-sensitive
+            fields.setdefault(line[:1], line[2 : 2 + MAX_VALUE])
+        elif not line:
+            yield from _package(fields, path)
+            fields = {}
+    yield from _package(fields, path)
+
+
+def _package(fields: dict[bytes, bytes], path: str) -> Iterator[Package]:
+    def value(letter: bytes) -> str:
+        return text(fields.get(letter, b"").decode("utf-8", "replace"))
+
+    if value(b"P") and value(b"V"):
+        yield Package(
+            kind="apk",
+            name=value(b"P"),
+            version=value(b"V"),
+            architecture=value(b"A"),
+            source=value(b"o"),
+            licence=value(b"L"),
+            supplier=value(b"m"),
+            homepage=value(b"U"),
+            path=path,
+        )

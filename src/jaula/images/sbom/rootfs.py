@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from time import monotonic
+from typing import Protocol
 
 from jaula.errors import InvalidRequest
 from jaula.kernel import paths
@@ -25,11 +27,88 @@ _ABSENT = frozenset(
 )
 
 
-class RootfsReader:
-    """The root of an image. Every method raises :class:`InvalidRequest` beyond the budget."""
+MAX_QUERIES = 2_000_000
+"""Files and directories that a sandboxed process may ask for."""
+
+
+class Files(Protocol):
+    """Opens what is in the root of an image. Every method raises ``OSError``."""
+
+    def open_file(self, path: str) -> int:
+        """Return a descriptor of a regular file."""
+        ...
+
+    def open_directory(self, path: str, *, follow: bool) -> int:
+        """Return a descriptor of a directory; with ``follow``, links inside the root lead to it."""
+        ...
+
+
+class RootFiles:
+    """The files below a descriptor of an image's root."""
 
     def __init__(self, root: int) -> None:
         self._root = root
+
+    def open_file(self, path: str) -> int:
+        """Return a descriptor of a regular file, EINVAL for any other."""
+        fd = paths.open_in_root(self._root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return fd
+
+    def open_directory(self, path: str, *, follow: bool) -> int:
+        """Return a descriptor of a directory."""
+        if follow:
+            return paths.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
+        return paths.openat2(
+            self._root,
+            path or ".",
+            os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW,
+            resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV,
+        )
+
+    def answer(self) -> Callable[[bytes], tuple[bytes, list[int]]]:
+        """Return the answers to the queries of :class:`AskedFiles`, in a limited number."""
+        left = MAX_QUERIES
+
+        def answer(query: bytes) -> tuple[bytes, list[int]]:
+            nonlocal left
+            left -= 1
+            path = os.fsdecode(query[1:])
+            if left < 0 or "\0" in path:
+                raise OSError(errno.EACCES, "refused")
+            if query[:1] == _FILE:
+                return b"", [self.open_file(path)]
+            return b"", [self.open_directory(path, follow=query[:1] == _LINKED)]
+
+        return answer
+
+
+_FILE, _LINKED, _PLAIN = b"f", b"l", b"d"
+
+
+class AskedFiles:
+    """The files of an image as a sandboxed process has them: the engine opens each one."""
+
+    def __init__(self, ask: Callable[[bytes], tuple[bytes, list[int]]]) -> None:
+        self._ask = ask
+
+    def open_file(self, path: str) -> int:
+        return self._query(_FILE, path)
+
+    def open_directory(self, path: str, *, follow: bool) -> int:
+        return self._query(_LINKED if follow else _PLAIN, path)
+
+    def _query(self, kind: bytes, path: str) -> int:
+        return self._ask(kind + os.fsencode(path))[1][0]
+
+
+class RootfsReader:
+    """The root of an image. Every method raises :class:`InvalidRequest` beyond the budget."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
         self._bytes = MAX_BYTES
         self._entries = MAX_ENTRIES
         self._ends = monotonic() + MAX_SECONDS
@@ -40,20 +119,24 @@ class RootfsReader:
         :raises InvalidRequest: if it is larger than ``limit`` bytes.
         """
         try:
-            data = paths.read_file_in_root(self._root, path, min(limit, self._bytes))
+            fd = self._files.open_file(path)
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
-            if error.errno == errno.EFBIG:
-                raise InvalidRequest(f"{printable(path)} is larger than {limit} bytes") from None
             raise
+        try:
+            data = _read(fd, min(limit, self._bytes))
+        finally:
+            os.close(fd)
+        if data is None:
+            raise InvalidRequest(f"{printable(path)} is larger than {limit} bytes")
         self._bytes -= len(data)
         return data
 
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a directory, empty if it is absent."""
         try:
-            fd = paths.open_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
+            fd = self._files.open_directory(path, follow=True)
         except OSError as error:
             if error.errno in _ABSENT:
                 return []
@@ -69,12 +152,7 @@ class RootfsReader:
         while pending:
             path, depth = pending.pop()
             try:
-                fd = paths.openat2(
-                    self._root,
-                    path or ".",
-                    os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW,
-                    resolve=RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_XDEV,
-                )
+                fd = self._files.open_directory(path, follow=False)
             except OSError as error:
                 if error.errno in (*_ABSENT, errno.EXDEV, errno.ENAMETOOLONG):
                     continue
@@ -99,6 +177,16 @@ class RootfsReader:
                         f"scanning the files of the image took longer than {MAX_SECONDS} seconds"
                     )
                 yield entry.name, entry.is_dir(follow_symlinks=False)
+
+
+def _read(fd: int, limit: int) -> bytes | None:
+    """Return the content of a file, None if it has more than ``limit`` bytes."""
+    content = bytearray()
+    while chunk := os.read(fd, min(1 << 20, limit + 1 - len(content))):
+        content += chunk
+        if len(content) > limit:
+            return None
+    return bytes(content)
 
 
 def printable(path: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-import tempfile
 from collections.abc import Iterator
 from time import monotonic
 
@@ -19,6 +18,7 @@ from jaula.errors import InvalidRequest
 from jaula.images.sbom import rpm_bdb, rpm_ndb
 from jaula.images.sbom.package import Package, text
 from jaula.images.sbom.rootfs import RootfsReader
+from jaula.images.sbom.sqlite_wal import with_log, without_log
 
 _DIRECTORIES = ("usr/lib/sysimage/rpm", "var/lib/rpm")
 _LIMIT = 512 << 20  # bytes
@@ -78,24 +78,20 @@ def _parse(blobs: Iterator[bytes], path: str) -> Iterator[Package]:
 def _blobs(data: bytes, log: bytes, path: str) -> Iterator[bytes]:
     """Yield the headers of a SQLite database, in order. Refuse a view in path of the table.
 
-    ``log`` is the write-ahead log, which may contain the last changes. SQLite applies it to a
-    copy of the database.
+    ``log`` is the write-ahead log, which may contain the last changes. SQLite reads a copy in
+    memory, so it opens no file.
     """
-    with tempfile.TemporaryDirectory(prefix="jaula-sbom-") as copy:
-        for name, content in (("db", data), ("db-wal", log)):
-            with open(f"{copy}/{name}", "xb") as file:
-                file.write(content)
-        yield from _read(f"{copy}/db", path)
-
-
-def _read(copy: str, path: str) -> Iterator[bytes]:
-    database = sqlite3.connect(copy, isolation_level=None)
+    if log:
+        data = with_log(data, log)
+    database = sqlite3.connect(":memory:", isolation_level=None)
     ends = monotonic() + _TIMEOUT
     try:
+        database.deserialize(without_log(data))
         database.set_progress_handler(lambda: monotonic() > ends, 10_000)
         database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 64 << 20)
         database.execute("PRAGMA trusted_schema = OFF")
         database.execute("PRAGMA cell_size_check = ON")
+        database.execute("PRAGMA temp_store = MEMORY")
         kind = database.execute(
             "SELECT type, sql FROM sqlite_schema WHERE name = 'Packages'"
         ).fetchone()
@@ -105,7 +101,7 @@ def _read(copy: str, path: str) -> Iterator[bytes]:
             if not isinstance(blob, bytes):
                 raise InvalidRequest(f"{path} is damaged: a header is not a blob")
             yield blob
-    except (sqlite3.Error, MemoryError, OverflowError) as error:
+    except (sqlite3.Error, OverflowError) as error:
         raise InvalidRequest(f"{path} is damaged: {error}") from None
     finally:
         database.close()

@@ -5,20 +5,20 @@ from __future__ import annotations
 from jaula.errors import InvalidRequest
 from jaula.images.sbom import apk, dpkg, languages, rpm
 from jaula.images.sbom.package import Inventory, Package, System, text
-from jaula.images.sbom.rootfs import RootfsReader
+from jaula.images.sbom.rootfs import Files, RootfsReader
 
-MAX_PACKAGES = 200_000  # packages
+MAX_PACKAGES = 100_000  # packages
 _RELEASES = ("etc/os-release", "usr/lib/os-release")
 _RELEASE_LIMIT = 64 << 10  # bytes
 _READERS = (dpkg.packages, apk.packages, rpm.packages, languages.packages)
 
 
-def scan(root: int) -> Inventory:
-    """Return the packages installed below a descriptor of an image's root.
+def scan(files: Files) -> Inventory:
+    """Return the packages installed in the root of an image.
 
     :raises InvalidRequest: if a file is damaged or too large.
     """
-    rootfs = RootfsReader(root)
+    rootfs = RootfsReader(files)
     packages: dict[Package, None] = {}
     for read_packages in _READERS:
         for package in read_packages(rootfs):

@@ -15,6 +15,7 @@ from harness.rpm_bdb import made
 from jaula.errors import JaulaError
 from jaula.images.sbom import deb822, rpm, rpm_bdb, rpm_ndb, scan
 from jaula.images.sbom.package import System
+from jaula.images.sbom.rootfs import RootFiles
 
 PLACES = (
     "var/lib/dpkg/status",
@@ -42,7 +43,7 @@ def test_a_database_of_any_bytes(place: str, data: bytes) -> None:
         file.write_bytes(data)
         root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            result = scan.scan(root)
+            result = scan.scan(RootFiles(root))
         except JaulaError:
             return
         finally:

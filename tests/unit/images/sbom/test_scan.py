@@ -80,7 +80,7 @@ def put(root: Path, path: str, data: bytes = b"") -> Path:
 def take(root: Path) -> Inventory:
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return scan.scan(fd)
+        return scan.scan(rootfs.RootFiles(fd))
     finally:
         os.close(fd)
 

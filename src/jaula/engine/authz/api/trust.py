@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from msgspec import Raw
+
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.spec.api import RegistryAuth, SignatureAdd
@@ -32,6 +34,6 @@ class TrustApi:
             action.require_images()
             return await self._service.sign(name, body, auth)
 
-    async def sbom(self, name: str, form: str) -> Document:
+    async def sbom(self, name: str, form: str) -> Raw:
         self._session.require_read()
         return await self._service.sbom(name, form)

@@ -1,0 +1,55 @@
+"""Parse bytes of strangers in sandboxed processes, for requests of the event loop.
+
+The work of a request ends with it. A caller has a share of the processes, so no caller waits for
+those of another for longer than their limits of time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from jaula import request_context
+from jaula.engine.threads import in_own_thread
+from jaula.sandbox.limits import Limits
+from jaula.sandbox.slots import Stop, WorkerSlots
+from jaula.sandbox.worker import Answer, Task, Worker
+
+SLOTS = WorkerSlots(8)
+"""The processes of this engine at one time."""
+
+Result = TypeVar("Result")
+
+
+async def in_sandbox(work: Callable[[Stop], Result]) -> Result:
+    """Run ``work`` in a thread of its own, while it holds a slot of the request's caller."""
+    request = request_context.current.get()
+    caller = "" if request is None else request.user
+    stop = Stop()
+
+    def run() -> Result:
+        with SLOTS.take(caller, stop.check):
+            return work(stop)
+
+    task = in_own_thread(run)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        stop.stop()
+        raise
+
+
+async def parse(
+    task: Task, payload: bytes, *, limits: Limits, answer: Answer | None = None
+) -> bytes:
+    """Return the result of one call of a sandboxed process.
+
+    :raises InvalidRequest: if the work exceeds a limit, or as the parser says.
+    """
+
+    def work(stop: Stop) -> bytes:
+        with Worker(task, limits, answer) as worker, stop.ends(worker):
+            return worker.call(payload)
+
+    return await in_sandbox(work)
