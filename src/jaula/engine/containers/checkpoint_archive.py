@@ -3,6 +3,9 @@
 An archive is accepted if this engine has written it (its MAC is right), or if its manifest is
 signed by a key that the policy names for the image (:mod:`jaula.images.trust.policy`). That is
 decided from the first members of the stream. No other byte of it is used before.
+
+The archive's author chooses the image that it names. So the policy also judges the image of the
+container that gets the checkpoint, before it gets it.
 """
 
 from __future__ import annotations
@@ -10,14 +13,14 @@ from __future__ import annotations
 import shutil
 from io import BufferedReader
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from jaula.engine.containers import clone
 from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.threads import consume, in_thread, produce
-from jaula.errors import InvalidRequest
+from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.spec.api_params import ImportedCheckpoint
 from jaula.storage import checkpoint_archive
 from jaula.storage.checkpoint_archive import ArchiveReader, TreeReader
@@ -32,8 +35,19 @@ if TYPE_CHECKING:
     from jaula.engine.containers.clone import AuthorizeBody, Clones
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.images.trust.policy import TrustRule
     from jaula.spec.api import CheckpointClone
     from jaula.storage.checkpoints import CheckpointAddress, Manifest
+
+
+class TrustedCheckpoint(NamedTuple):
+    """A manifest, and the rules one of whose keys has signed it.
+
+    ``signers`` is None if this engine has written it: then the policy has nothing to decide.
+    """
+
+    manifest: Manifest
+    signers: tuple[TrustRule, ...] | None
 
 
 class CheckpointArchives:
@@ -91,9 +105,9 @@ class CheckpointArchives:
         """
         directory = await in_thread(self._services.checkpoints.incoming)
         try:
-            manifest = await self._read(stream, directory)
+            checkpoint = await self._read(stream, directory)
             return await self._create(
-                manifest,
+                checkpoint,
                 directory,
                 options,
                 owner=owner,
@@ -103,49 +117,66 @@ class CheckpointArchives:
         finally:
             await in_thread(shutil.rmtree, directory)
 
-    async def _read(self, stream: AsyncIterator[bytes], directory: Path) -> Manifest:
-        """Extract a trusted archive below a directory and return its manifest."""
+    async def _read(self, stream: AsyncIterator[bytes], directory: Path) -> TrustedCheckpoint:
+        """Extract a trusted archive below a directory."""
 
-        def work(file: BinaryIO, emit: Callable[[Manifest], None]) -> None:
+        def work(file: BinaryIO, emit: Callable[[TrustedCheckpoint], None]) -> None:
             assert isinstance(file, BufferedReader)
             emit(self.extract(ArchiveReader(file), directory))
 
-        manifests = [manifest async for manifest in consume(stream, work)]
-        return manifests[0]
+        checkpoints = [checkpoint async for checkpoint in consume(stream, work)]
+        return checkpoints[0]
 
-    def extract(self, reader: ArchiveReader | TreeReader, directory: Path) -> Manifest:
-        """Extract a trusted archive below a directory and return its manifest. Blocks.
+    def extract(self, reader: ArchiveReader | TreeReader, directory: Path) -> TrustedCheckpoint:
+        """Extract a trusted archive below a directory. Blocks.
 
-        The reader is closed.
+        The image of the container that gets it is not judged: see :meth:`check_image`. The reader
+        is closed.
 
         :raises NotAuthorized: when the archive is not trusted.
         :raises InvalidRequest: when it is damaged.
         """
         try:
-            manifest = self._trusted(reader)
-            reader.extract(manifest, directory)
+            checkpoint = self._trusted(reader)
+            reader.extract(checkpoint.manifest, directory)
         finally:
             reader.close()
-        return manifest
+        return checkpoint
 
-    def _trusted(self, reader: ArchiveReader | TreeReader) -> Manifest:
-        """Return the manifest of an archive.
+    def _trusted(self, reader: ArchiveReader | TreeReader) -> TrustedCheckpoint:
+        """Return the manifest of an archive, and who has signed it.
 
         :raises NotAuthorized: when it is not trusted.
         """
         head = reader.head()
         if self._services.checkpoints.is_mac(head.manifest, head.mac):
-            return decode(head.manifest)
+            return TrustedCheckpoint(decode(head.manifest), None)
         policy = self._services.image_policy
         signers = policy.checkpoint_signers(head.manifest, head.signature)
         manifest = decode(head.manifest)
         description = manifest.description
         policy.check_checkpoint(description.body.image if description else "", signers)
-        return manifest
+        return TrustedCheckpoint(manifest, signers)
+
+    def check_image(self, signers: tuple[TrustRule, ...] | None, asked: str, id: str) -> None:
+        """Check that the policy trusts a checkpoint for the image of the container that gets it.
+
+        ``asked`` is the reference by which the container was created, or will be, and ``id`` its
+        image.
+
+        :raises NotAuthorized: when it does not.
+        """
+        if signers is None:
+            return
+        try:
+            image = self._services.images.resolve(id)
+        except (CorruptState, NotFound):
+            image = None  # removed since the container was created: its reference decides
+        self._services.image_policy.check_checkpoint(asked, signers, image)
 
     async def _create(
         self,
-        manifest: Manifest,
+        checkpoint: TrustedCheckpoint,
         directory: Path,
         options: CheckpointClone,
         *,
@@ -153,6 +184,7 @@ class CheckpointArchives:
         authorize: AuthorizeBody,
         authorize_existing: Callable[[str], object],
     ) -> ImportedCheckpoint:
+        manifest, signers = checkpoint
         check_name(manifest.name)
         self._checkpoints.check_host(manifest)
         store = self._services.checkpoints
@@ -160,10 +192,14 @@ class CheckpointArchives:
             existing = self._services.container_store.get(manifest.container)
             if existing is not None:
                 authorize_existing(existing.id)
+                _check_same_image(manifest, existing)
+                record = existing.record
+                self.check_image(signers, record.body.image, record.image)
                 async with existing.lock:
                     await in_thread(store.link, manifest, directory)
                 return ImportedCheckpoint(existing.id, manifest.name, created=False)
         description = clone.held_description(manifest)
+        self.check_image(signers, self._clones.image(description), description.image_id)
         if options.name or options.network_mode:
             manifest, body = self._clones.request(manifest, options)
             name = options.name
@@ -201,3 +237,18 @@ class CheckpointArchives:
             return False
         subnet = self._services.network_manager.ensure(address.network).subnet
         return ip_address(address.ipv4) in subnet
+
+
+def _check_same_image(manifest: Manifest, container: Container) -> None:
+    """Check that a checkpoint is of the image that its container has here.
+
+    :raises InvalidRequest: when it is of another one.
+    """
+    description, image = manifest.description, container.record.image
+    stated = {manifest.image, description.image_id if description is not None else manifest.image}
+    if other := stated - {image}:
+        raise InvalidRequest(
+            f"the checkpoint is of the image {min(other)[:80]}, and container {container.name} has"
+            f" the image {image}",
+            hint="import it with --name, as a new container",
+        )

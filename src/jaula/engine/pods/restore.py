@@ -33,8 +33,9 @@ from jaula.storage.trees import open_directory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jaula.engine.containers.checkpoint_archive import CheckpointArchives
+    from jaula.engine.containers.checkpoint_archive import CheckpointArchives, TrustedCheckpoint
     from jaula.engine.model.services import Services
+    from jaula.images.trust.policy import TrustRule
     from jaula.state.records import ContainerRecord
     from jaula.storage.checkpoints import CheckpointStore, ContainerDescription, Manifest
 
@@ -54,6 +55,7 @@ class OpenedCheckpoint(NamedTuple):
     """A trusted checkpoint whose files are in a directory of the store."""
 
     manifest: Manifest
+    signers: tuple[TrustRule, ...] | None
     directory: Path
     store: CheckpointStore
 
@@ -107,7 +109,7 @@ async def opened(
     store = services.checkpoints
     directory = await in_thread(store.incoming)
     try:
-        manifest = await in_own_thread(lambda: _extract(archives, path, directory))
+        manifest, signers = await in_own_thread(lambda: _extract(archives, path, directory))
         manifest = msgspec.structs.replace(
             manifest,
             name=NAME,
@@ -115,12 +117,12 @@ async def opened(
             tcp_established=False,
             tcp_close=manifest.tcp_established or manifest.tcp_close,
         )
-        yield OpenedCheckpoint(manifest, directory, store)
+        yield OpenedCheckpoint(manifest, signers, directory, store)
     finally:
         await shielded(in_own_thread(lambda: shutil.rmtree(directory)))
 
 
-def _extract(archives: CheckpointArchives, path: str, directory: Path) -> Manifest:
+def _extract(archives: CheckpointArchives, path: str, directory: Path) -> TrustedCheckpoint:
     if path.endswith("/"):
         with open_directory(path) as root:
             return archives.extract(TreeReader(root), directory)

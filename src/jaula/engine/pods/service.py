@@ -605,7 +605,8 @@ class Pods:
         services, clones = self._services, self._containers.clones
         archives = self._containers.checkpoint_archives
         async with restore.opened(services, archives, source) as checkpoint:
-            image = clones.image(checkpoint.description)
+            image, id = clones.image(checkpoint.description), checkpoint.description.image_id
+            archives.check_image(checkpoint.signers, image, id)
             body = msgspec.structs.replace(body, image=image)
             request = msgspec.structs.replace(
                 request,

@@ -502,19 +502,25 @@ class ImagePolicy:
             hint=f"sign it with jaula checkpoint export --key; the policy names keys with {line}",
         )
 
-    def check_checkpoint(self, image: str, signers: tuple[TrustRule, ...]) -> None:
+    def check_checkpoint(
+        self, asked: str, signers: tuple[TrustRule, ...], image: Image | None = None
+    ) -> None:
         """Check that the rule for checkpoints of an image is among those with a valid signature.
+
+        ``asked`` is the reference by which a container was created, or will be, and ``image`` what
+        it means here. Then the rules for the image's names in registries must agree too, and those
+        for all of its names if ``asked`` is an id: another name gives no right.
 
         :raises ImageRefused: if it is not.
         """
-        name = familiar(image)
-        rule = self.rules().of_checkpoint(parse(name) if name is not None else None)
-        if rule is None or rule.verdict is not Verdict.SIGNED_BY or rule not in signers:
-            what = f"rule {rule} applies" if rule is not None else "no rule is for it"
-            raise ImageRefused(
-                f"the checkpoint is refused: its image is {image[:300]}, and {what}",
-                hint="see the table [checkpoints] of the policy",
-            )
+        rules = self.rules()
+        first, more = checkpoint_names(asked, image)
+        rule = rules.of_checkpoint(first)
+        _check_signer(asked, rule, signers)
+        for reference in more:
+            other = rules.of_checkpoint(reference)
+            if other is not None:
+                _check_signer(str(reference), other, signers)
 
     # -- create and start ------------------------------------------------------------------------
 
@@ -595,6 +601,31 @@ def verify_stored(
         except UnsignedImage as error:
             reason = error.message
     raise UnsignedImage(reason)
+
+
+def _check_signer(name: str, rule: TrustRule | None, signers: tuple[TrustRule, ...]) -> None:
+    if rule is None or rule.verdict is not Verdict.SIGNED_BY or rule not in signers:
+        what = f"rule {rule} applies" if rule is not None else "no rule is for it"
+        raise ImageRefused(
+            f"the checkpoint is refused: its image is {name[:300]}, and {what}",
+            hint="see the table [checkpoints] of the policy",
+        )
+
+
+def checkpoint_names(asked: str, image: Image | None) -> tuple[Reference | None, list[Reference]]:
+    """Return the reference whose rule must accept a checkpoint, and others that may refuse it.
+
+    Pure. The first one is None for an image without a name. ``asked`` may be an id, for which the
+    first name of the image stands.
+    """
+    name = familiar(asked)
+    if image is None:
+        return (parse(name) if name is not None else None), []
+    names, digests = image.names, image.digests
+    if name is not None and (name in (*names, *digests) or not could_be_id(asked)):
+        return parse(name), [parse(text) for text in digests if text != name]
+    known = [parse(text) for text in (*names, *digests)]
+    return (known[0] if known else None), known[1:]
 
 
 def candidate_names(image: Image, asked: str) -> list[Reference]:
