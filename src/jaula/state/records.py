@@ -285,6 +285,7 @@ class MigrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``group`` is an id that the members of a group have in common, '' for a container that moves
     alone. ``peer`` is the address of the target, or the name in the certificate of the source.
+    ``transaction`` is what the created volumes belong to, at the target until the commit.
     """
 
     id: str
@@ -293,6 +294,7 @@ class MigrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     container: str = ""
     boot: str = ""  # id of the host's boot in which the target received the commit
     group: str = ""
+    transaction: str = ""
 
 
 class GivenMigrations(msgspec.Struct, frozen=True):
@@ -349,7 +351,8 @@ class EditIntent(msgspec.Struct, frozen=True, omit_defaults=True):
     It is written before the first step and removed with the last. An engine that reads one undoes
     what its predecessor did. ``mounted`` are destinations, ``unmounted`` the former mounts,
     ``networks`` the former networks, ``limits`` the changed members of the former limits,
-    ``removed_limits`` the names of removed ones, and ``volumes`` those that were created for it.
+    ``removed_limits`` the names of removed ones, and ``volumes`` those that were created for it,
+    which have the word ``transaction``.
     """
 
     mounted: tuple[str, ...] = ()
@@ -358,6 +361,7 @@ class EditIntent(msgspec.Struct, frozen=True, omit_defaults=True):
     limits: ContainerUpdate | None = None
     volumes: tuple[str, ...] = ()
     removed_limits: tuple[str, ...] = ()
+    transaction: str = ""
 
 
 class LiveChange(msgspec.Struct, frozen=True, omit_defaults=True):

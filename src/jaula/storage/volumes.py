@@ -77,6 +77,7 @@ class Volume(msgspec.Struct, frozen=True):
     driver: str = "local"
     scope: str = "local"
     owner: str = ""  # the client that created it
+    transaction: str = ""  # the transaction that created it, which may remove it until its end
 
 
 class CreatedVolume(NamedTuple):
@@ -91,6 +92,7 @@ class _Document(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     owner: str = ""
+    transaction: str = ""
 
 
 Volumes = list[Volume]
@@ -117,17 +119,19 @@ class VolumeStore:
         labels: dict[str, str] | None = None,
         options: dict[str, str] | None = None,
         owner: str = "",
+        transaction: str = "",
     ) -> CreatedVolume:
         """Create a volume, or return the existing one with that name, as Docker does.
 
         An empty name stands for a random one. ``options`` are stored; the caller interprets them.
+        ``transaction`` is a random word: an undo removes only the volume that has it.
 
         :raises InvalidRequest: when the name is not valid.
         :raises Unavailable: when the disk is full or read-only.
         """
         name = check_name(name or os.urandom(32).hex())
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        document = _Document(created, labels or {}, options or {}, owner)
+        document = _Document(created, labels or {}, options or {}, owner, transaction)
         temporary = f"{_INCOMPLETE}{os.urandom(8).hex()}"
         try:
             with open_directory(self._directory) as parent:
@@ -236,6 +240,7 @@ class VolumeStore:
             labels=document.labels,
             options=document.options,
             owner=document.owner,
+            transaction=document.transaction,
         )
 
     def exists(self, name: str) -> bool:
@@ -269,8 +274,28 @@ class VolumeStore:
         with open_directory(self.get(name).path) as descriptor:
             return size_on_disk(descriptor)
 
-    def remove(self, name: str) -> None:
+    def adopt(self, name: str) -> None:
+        """Let no transaction remove a volume any more: another client uses it.
+
+        :raises NotFound: when it does not exist.
+        """
+        with self._owners_lock:
+            volume = self.get(name)
+            if not volume.transaction:
+                return
+            document = _Document(volume.created_at, volume.labels, volume.options, volume.owner)
+            temporary = f".volume-{os.urandom(8).hex()}"
+            with open_directory(self._directory / name) as top:
+                write_new(top, temporary, msgspec.json.encode(document))
+                self._fsync(temporary, dir_fd=top)
+                os.rename(temporary, "volume.json", src_dir_fd=top, dst_dir_fd=top)
+                self._fsync(".", dir_fd=top)
+
+    def remove(self, name: str, *, transaction: str | None = None) -> None:
         """Remove a volume with its files.
+
+        With ``transaction`` remove it only if that transaction created it: another client may have
+        removed it meanwhile, and created another one with its name.
 
         :raises NotFound: when it does not exist.
         :raises Conflict: when something is mounted in it; then no file is removed.
@@ -284,6 +309,8 @@ class VolumeStore:
         removed = f"{_REMOVED}{os.urandom(8).hex()}"
         with open_directory(self._directory) as parent:
             with self._owners_lock:
+                if transaction is not None and self.get(name).transaction != transaction:
+                    raise NotFound(f"volume {name} is not the one that was created")
                 try:
                     os.rename(name, removed, src_dir_fd=parent, dst_dir_fd=parent)
                 except FileNotFoundError:

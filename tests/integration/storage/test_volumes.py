@@ -60,6 +60,35 @@ def test_an_existing_volume_is_returned(volumes: VolumeStore) -> None:
     assert volumes.usage("data") == 0
 
 
+@pytest.mark.parametrize("later", ["", "second"])
+def test_a_transaction_removes_only_the_volume_that_it_has_created(
+    volumes: VolumeStore, later: str
+) -> None:
+    volumes.create("data", transaction="first")
+    volumes.remove("data")
+    volume = volumes.create("data", transaction=later).volume
+    (Path(volume.path) / "f").touch()
+    with pytest.raises(NotFound, match="not the one that was created"):
+        volumes.remove("data", transaction="first")
+    assert (Path(volume.path) / "f").exists()
+    volumes.remove("data", transaction=later)
+    assert not volumes.exists("data")
+
+
+def test_an_adopted_volume_is_of_no_transaction(volumes: VolumeStore, paths: Paths) -> None:
+    before = volumes.create("data", {"k": "v"}, {}, "5", "first").volume
+    volumes.adopt("data")
+    with pytest.raises(NotFound):
+        volumes.remove("data", transaction="first")
+    found = VolumeStore(paths).get("data")
+    assert found.transaction == ""
+    assert (found.labels, found.owner, found.created_at) == ({"k": "v"}, "5", before.created_at)
+    assert sorted(each.name for each in (paths.volumes / "data").iterdir()) == [
+        "_data",
+        "volume.json",
+    ]
+
+
 def test_a_volume_without_a_name_gets_a_generated_one(volumes: VolumeStore) -> None:
     assert len(volumes.create().volume.name) == 64
 

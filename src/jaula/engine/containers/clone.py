@@ -217,33 +217,33 @@ class Clones:
                 hint="create a container of a pod from its archive, by CRI",
             )
         body = msgspec.structs.replace(body, image=self.image(description))
-        existing = {volume.name for volume in services.volumes.list()}
         created = await container_create.create(
             services, body, name or None, None, owner=owner, authorize=authorize(body)
         )
         container = services.container_store.find(created.id)
-        await self.fill(container, manifest, existing, adopt, verify)
+        await self.fill(container, manifest, adopt, verify)
         return created
 
     async def fill(
         self,
         container: Container,
         manifest: Manifest,
-        existing: set[str],
         adopt: Adopt,
         verify: Verify | None = None,
     ) -> None:
         """Give a new container the files of a checkpoint, and the checkpoint; else remove it.
 
-        ``existing`` are the volumes that existed before it. Without ``verify`` the files of the
+        Its volumes must be those that its creation made. Without ``verify`` the files of the
         checkpoint have been verified.
 
         :raises InvalidRequest: when the container has other layers or volumes than the checkpoint.
         :raises Conflict: when one of its volumes has existed.
         """
+        references = self._services.volume_references
+        references.begin(container.id)
         try:
             async with container.lock:
-                self._check(container, manifest, existing)
+                self._check(container, manifest)
                 adopted = msgspec.structs.replace(manifest, container=container.id)
                 adopted = await in_thread(adopt, adopted)
                 services, record = self._services, container.record
@@ -253,8 +253,10 @@ class Clones:
                     await checkpoint_files.stage_and_verify(services, record, adopted, verify)
                 await in_thread(checkpoint_files.replace, services, record)
         except BaseException:
-            await shielded(self._undo(container, existing))
+            await shielded(self._undo(container))
             raise
+        finally:
+            references.end(container.id)
 
     def image(self, description: ContainerDescription) -> str:
         """Return the name of the image if it still means the same one, else its id.
@@ -274,7 +276,7 @@ class Clones:
             " jaula save and jaula load",
         )
 
-    def _check(self, container: Container, manifest: Manifest, existing: set[str]) -> None:
+    def _check(self, container: Container, manifest: Manifest) -> None:
         """Check that a new container can get the files of a checkpoint."""
         description = held_description(manifest)
         if container.record.layers != description.layers:
@@ -284,7 +286,7 @@ class Clones:
         for mount in container.record.mounts:
             if mount.type == "volume" and mount.destination in destinations:
                 destinations.discard(mount.destination)
-                if mount.name in existing:
+                if self._services.volumes.get(mount.name).transaction != container.id:
                     raise Conflict(
                         f"volume {mount.name} exists, and the checkpoint has its files",
                         hint="remove it, or give the container another name with --name, so that it"
@@ -293,16 +295,17 @@ class Clones:
         if destinations:
             raise InvalidRequest(f"the container has no volume at {min(destinations)}")
 
-    async def _undo(self, container: Container, existing: set[str]) -> None:
+    async def _undo(self, container: Container) -> None:
         """Remove a container that could not get its files, and the volumes created for it."""
-        volumes = {m.name for m in container.record.mounts if m.type == "volume"} - existing
+        volumes = {m.name for m in container.record.mounts if m.type == "volume"}
         async with container.lock:
             if container.id in self._services.container_store:
                 await self._exit_handler.remove(container, volumes=True)
         for name in volumes:
             try:
-                await self._services.volume_references.remove(name)
+                references = self._services.volume_references
+                await references.remove(name, transaction=container.id)
             except NotFound:
-                continue  # an anonymous one, which was removed with the container
+                continue  # removed with the container, or not created for it
             except JaulaError as error:
                 log.warning("%s", error)

@@ -90,6 +90,7 @@ async def create(
     pod: PodContainerRequest | None = None,
     user_of: Callable[[ContainerRecord], UserFacts] | None = None,
     debug_copy: bool = False,
+    transaction: str = "",
 ) -> ContainerCreated:
     """Create a container that is ready to start.
 
@@ -98,7 +99,8 @@ async def create(
     the container learns nothing of them, and is not told to pull the image. Nothing is awaited from
     there on until all names are ids. ``owner`` is the client, with its group. ``log`` is the log of
     a container of a pod, in place of the request's, and ``pod`` is its request. ``user_of`` looks
-    its user up. ``debug_copy`` marks the container of a debug session.
+    its user up. ``debug_copy`` marks the container of a debug session. ``transaction`` is what the
+    created volumes belong to until its end, '' for the id of the container.
 
     :raises NotFound: when there is no such image.
     :raises Conflict: when the name is in use.
@@ -158,7 +160,7 @@ async def create(
     unique_name = name or random_name(services.container_store.names)
     services.container_store.reserve(unique_name, container_id)
     lease = services.images.lease()
-    mounter = VolumeMounter(services)
+    mounter = VolumeMounter(services, transaction)
     directory = services.config.paths.container(container_id)
     try:
         image = services.images.pin(lease, image.id)  # until the record keeps its layers

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -119,17 +120,18 @@ class Edits:
         for request in edit.mounts:
             selinux.check_mount(self._services, request.mount)
         lease = self._services.images.lease()
-        mounter = VolumeMounter(self._services)
+        transaction = secrets.token_hex(16)
+        mounter = VolumeMounter(self._services, transaction)
         try:
             asked = msgspec.structs.replace(edit.resolved, mounts=edit.mounts, volumes_from=())
             asking = msgspec.structs.replace(
                 container.record, resolved_request=asked, beneath=bounds.mount_prefixes
             )
             if missing := tuple(r.mount.name for r in mounter.missing(asked) if r.mount.name):
-                self._intend_volumes(container, missing)
+                self._intend_volumes(container, missing, transaction)
             mounts = await mounter.create_sources(asking, lease)
             steps = _Steps(self._services, self._starter, container, edit, body, mounts, bounds)
-            await steps.run(by, mounter.created)
+            await steps.run(by, mounter.created, transaction)
         except BaseException:
             await mounter.undo()
             if container.record.edit_intent is not None:
@@ -151,10 +153,13 @@ class Edits:
         )
         return edit.warnings
 
-    def _intend_volumes(self, container: Container, names: tuple[str, ...]) -> None:
-        """Record the names of volumes that will be created."""
+    def _intend_volumes(
+        self, container: Container, names: tuple[str, ...], transaction: str
+    ) -> None:
+        """Record the names of volumes that will be created, and the word that they will have."""
         networks = endpoints.settings_of(container.record)
-        container.change(edit_intent=EditIntent(networks=networks, volumes=names))
+        intent = EditIntent(networks=networks, volumes=names, transaction=transaction)
+        container.change(edit_intent=intent)
         self._services.container_store.save(container)
 
     async def undo(self, container: Container) -> None:
@@ -164,11 +169,13 @@ class Edits:
             return
         log.info("the change of container %s was interrupted and is undone", container.name)
         await _undo(self._services, self._starter, container, intent)
-        for name in intent.volumes:
+        # An intent of an older engine has no word: its volumes may be those of another client.
+        for name in intent.volumes if intent.transaction else ():
             try:
-                await self._services.volume_references.remove(name)
+                references = self._services.volume_references
+                await references.remove(name, transaction=intent.transaction)
             except (Conflict, NotFound):
-                continue  # another container needs it, or it was not created
+                continue  # another container needs it, or it was not created by the change
             except JaulaError as error:
                 log.warning("volume %s: %s", name, error)
 
@@ -195,7 +202,7 @@ class _Steps:
         prefixes = (*container.record.beneath, *bounds.mount_prefixes)
         self._beneath = tuple(dict.fromkeys(prefixes))
 
-    async def run(self, by: str, volumes: tuple[str, ...]) -> None:
+    async def run(self, by: str, volumes: tuple[str, ...], transaction: str) -> None:
         """Carry out all steps, or undo those that were.
 
         :raises JaulaError: when one fails.
@@ -208,6 +215,7 @@ class _Steps:
             networks=endpoints.settings_of(before),
             limits=_former_limits(before, self._request.update) if edit.limits else None,
             volumes=volumes,
+            transaction=transaction,
             removed_limits=edit.removed_limits,
         )
         ports: list[PublishedPort] = []

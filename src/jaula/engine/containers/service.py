@@ -182,6 +182,7 @@ class Containers(ContainerQueries):
         authorize: Authorize = container_create.allow_all,
         log: LogConfig | None = None,
         pod: PodContainerRequest | None = None,
+        transaction: str = "",
     ) -> ContainerCreated:
         """Create a container; see :func:`jaula.engine.containers.create.create`."""
         return await container_create.create(
@@ -194,6 +195,7 @@ class Containers(ContainerQueries):
             log=log,
             pod=pod,
             user_of=self._users.of if pod is not None else None,
+            transaction=transaction,
         )
 
     async def start(self, ref: str, *, checkpoint: str = "", checkpoint_dir: str = "") -> None:

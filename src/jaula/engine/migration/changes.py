@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from jaula.engine.threads import consume, produce
 from jaula.engine.userns import join
-from jaula.errors import InvalidRequest
+from jaula.errors import Conflict, InvalidRequest
 from jaula.kernel import mountinfo
 from jaula.kernel.paths import RESOLVE, make_directory_in_root, open_in_root, openat2
 from jaula.kernel.sync import syncfs
@@ -215,10 +215,14 @@ def _status(root: int, path: bytes) -> os.stat_result | None:
 class ContainerReceiver:
     """Applies the passes of a container that does not run."""
 
-    def __init__(self, services: Services, container: Container, channel: Channel) -> None:
+    def __init__(
+        self, services: Services, container: Container, channel: Channel, transaction: str
+    ) -> None:
+        """Only volumes that ``transaction`` has created are changed."""
         self._services = services
         self._container = container
         self._channel = channel
+        self._transaction = transaction
 
     async def receive(self, transfer: Transfer) -> None:
         """Apply the tar of a transfer.
@@ -255,7 +259,13 @@ class ContainerReceiver:
             with open_root(self._services.snapshots.root(self._container.id)) as root:
                 yield root
             return
-        with open_directory(self._services.volumes.get(self._volume(name)).path) as directory:
+        volume = self._services.volumes.get(self._volume(name))
+        if volume.transaction != self._transaction:
+            raise Conflict(
+                f"volume {volume.name} keeps its files: it was not created by this migration",
+                hint="remove it at the target, or use --volumes shared",
+            )
+        with open_directory(volume.path) as directory:
             yield directory
 
     def _volume(self, destination: str) -> str:

@@ -42,9 +42,10 @@ from jaula.engine.migration.target import (
     Access,
     Incoming,
     IncomingMigration,
-    Made,
+    Transaction,
     finish,
     given_migrations,
+    remove_volumes,
 )
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
@@ -110,7 +111,7 @@ class Migration:
         self._outgoing: set[str] = set()  # ids of containers
         # By migration.
         self._incoming: dict[str, tuple[IncomingMigration, asyncio.Task[None]]] = {}
-        self._made = Made()
+        self._transactions: dict[str, Transaction] = {}  # by fingerprint of the peer
         self._restoring = asyncio.Lock()
         self._rates = Rates()
         self._image_memory = ImageMemory()
@@ -535,6 +536,29 @@ class Migration:
     async def _serve(self, channel: Channel, access: Access, offer: Offer | SandboxOffer) -> None:
         if offer.id in self._incoming or offer.id in given_migrations(self._services):
             raise Conflict("this migration is in progress, or has ended")
+        with self._transaction(access.fingerprint) as transaction:
+            await self._serve_in(transaction, channel, access, offer)
+
+    @contextlib.contextmanager
+    def _transaction(self, fingerprint: str) -> Iterator[Transaction]:
+        """Yield what the migrations of one peer have created; it is open while one is served."""
+        transaction = self._transactions.setdefault(fingerprint, Transaction())
+        transaction.members += 1
+        try:
+            with self._services.volume_references.transaction(transaction.word):
+                yield transaction
+        finally:
+            transaction.members -= 1
+            if not transaction.members:
+                del self._transactions[fingerprint]
+
+    async def _serve_in(
+        self,
+        transaction: Transaction,
+        channel: Channel,
+        access: Access,
+        offer: Offer | SandboxOffer,
+    ) -> None:
         task = asyncio.current_task()
         assert task is not None
         incoming: IncomingMigration
@@ -551,7 +575,7 @@ class Migration:
                 channel,
                 access,
                 offer,
-                self._made,
+                transaction,
                 self._accept_commit,
             )
         self._incoming[offer.id] = incoming, task
@@ -559,8 +583,6 @@ class Migration:
             await incoming.run()
         finally:
             del self._incoming[offer.id]
-            if not self._incoming:
-                self._made.clear()
 
     def _accept_commit(self, commit: Commit, incoming: IncomingMigration) -> None:
         """Record the commit for a container, or for all members of its group in one transaction.
@@ -641,6 +663,7 @@ class Migration:
         """Finish or undo the migrations of an earlier engine; after the restore of containers."""
         received: dict[str, Container] = {}
         sandboxes: list[Container] = []
+        undone: list[tuple[Container, str]] = []
         for container in list(self._services.container_store):
             record = container.record.migration
             if record is None:
@@ -653,6 +676,7 @@ class Migration:
                 log.info("the migration of %s was interrupted and is undone", container.name)
                 with contextlib.suppress(JaulaError):
                     if container.record.sandbox is None:
+                        undone.append((container, record.transaction))
                         await self._containers.remove(container.id, force=True, volumes=True)
                     elif not self._services.config.cri:  # the network of pods removes it otherwise
                         await self._pods.undo(container)
@@ -662,6 +686,9 @@ class Migration:
                 await finish(self._services, container)
             elif record.phase is MigrationPhase.RECEIVED and not container.record.started_at:
                 received[container.id] = container
+        for container, transaction in undone:  # members of a group share volumes
+            if transaction:
+                await remove_volumes(self._services, container, transaction, contextlib.nullcontext)
         if received or sandboxes:
             self._tasks.spawn(self._restore_again(received, sandboxes))
 

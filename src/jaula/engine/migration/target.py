@@ -15,8 +15,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import socket
 import time
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_networks import NetworkCreate
-    from jaula.spec.migration import Message, MountPoint, SandboxOffer
+    from jaula.spec.migration import Message, MountPoint, OfferedMount, SandboxOffer
     from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 
 log = logging.getLogger("jaula.migration")
@@ -110,26 +112,30 @@ class Access(Protocol):
         """Record the container as the object of the caller's action."""
         ...
 
-    async def create_network(self, body: NetworkCreate) -> None:
-        """Create a network."""
+    async def create_network(self, body: NetworkCreate) -> str:
+        """Create a network; return its id."""
         ...
 
-    async def remove_network(self, name: str) -> None:
+    async def remove_network(self, id: str) -> None:
         """Remove a network that was created for a migration which has failed."""
         ...
 
+    def removes_volume(self, name: str) -> AbstractContextManager[object]:
+        """Record the removal of a volume that was created for a migration which has failed."""
+        ...
 
-class Made:
-    """The names of what the migrations in progress have made, which a failed one removes."""
+
+class Transaction:
+    """What the migrations in progress from one peer have created; a failed one removes it.
+
+    The members of a group share volumes and networks, so they have one transaction. Created volumes
+    have its ``word``. Networks are known by their ids.
+    """
 
     def __init__(self) -> None:
-        self.volumes: set[str] = set()
-        self.networks: set[str] = set()
-
-    def clear(self) -> None:
-        """Forget all names."""
-        self.volumes.clear()
-        self.networks.clear()
+        self.word = secrets.token_hex(16)
+        self.networks: dict[str, str] = {}  # ids by name
+        self.members = 0
 
 
 class _Restoring(NamedTuple):
@@ -245,18 +251,17 @@ class Incoming(IncomingMigration):
         channel: Channel,
         access: Access,
         offer: Offer,
-        made: Made,
+        transaction: Transaction,
         accept: Callable[[Commit, IncomingMigration], None],
     ) -> None:
         super().__init__(services, channel, access, offer, accept)
-        self._made = made
+        self._transaction = transaction
         self._containers = containers
         self._images = images
         self._pods = pods
         self._offer = offer
         self._keep_address = True
         self._image_missing = False
-        self._volumes: set[str] = set()  # that existed before
         self._directory: Path | None = None  # of the images; None once they are a checkpoint
         self._restoring: _Restoring | None = None
 
@@ -329,10 +334,6 @@ class Incoming(IncomingMigration):
 
     def _check_volumes(self) -> list[CheckRow]:
         """Return the rows about volumes that would be merged with others of their names."""
-        offer = self._offer
-        if offer.volume_mode is not VolumeMode.COPY or offer.stopped:
-            return []
-        there = {volume.name for volume in self._services.volumes.list()} - self._made.volumes
         return [
             CheckRow(
                 "volume",
@@ -341,9 +342,20 @@ class Incoming(IncomingMigration):
                 f"remove it there (jaula volume rm {each.name}), or use --volumes shared if it is"
                 " the same storage",
             )
-            for each in offer.volumes
-            if each.name in there
+            for each in self._refused_volumes()
         ]
+
+    def _refused_volumes(self) -> list[OfferedMount]:
+        """Return the volumes whose files are copied, and that exist here with other files."""
+        offer = self._offer
+        if offer.volume_mode is not VolumeMode.COPY or offer.stopped:
+            return []
+        return [each for each in offer.volumes if self._is_foreign(each.name)]
+
+    def _is_foreign(self, name: str) -> bool:
+        """Return whether a volume exists that this transaction has not created."""
+        volumes = self._services.volumes
+        return volumes.exists(name) and volumes.get(name).transaction != self._transaction.word
 
     def _check_networks(self) -> list[CheckRow]:
         store, rows = self._services.network_store, []
@@ -430,7 +442,8 @@ class Incoming(IncomingMigration):
     def _changes(self) -> ContainerReceiver:
         if self._container is None:
             raise ProtocolError("files are out of order")
-        return ContainerReceiver(self._services, self._container, self._channel)
+        word = self._transaction.word
+        return ContainerReceiver(self._services, self._container, self._channel, word)
 
     async def _create(self) -> None:
         """Create the container, by the normal path of a create request."""
@@ -439,10 +452,9 @@ class Incoming(IncomingMigration):
         offer, services = self._offer, self._services
         for network in offer.networks:
             if network.definition is not None and services.network_store.get(network.name) is None:
-                await self._access.create_network(network.definition)
-                self._made.networks.add(network.name)
-        before = {volume.name for volume in services.volumes.list()}
-        self._volumes = before - self._made.volumes
+                identity = await self._access.create_network(network.definition)
+                self._transaction.networks[network.name] = identity
+        before = {each.name for each in offer.volumes if services.volumes.exists(each.name)}
         try:
             image = offer.asked_image
             if services.images.resolve(image).id != offer.image:
@@ -454,14 +466,22 @@ class Incoming(IncomingMigration):
         else:
             self._container = await self._create_alone(image)
         created = self._container
-        self._made.volumes |= {volume.name for volume in services.volumes.list()} - before
         self._access.created(self._container)
         self._container.change(
-            migration=MigrationRecord(offer.id, MigrationPhase.INCOMING, self._access.peer)
+            migration=MigrationRecord(
+                offer.id,
+                MigrationPhase.INCOMING,
+                self._access.peer,
+                transaction=self._transaction.word,
+            )
         )
         services.container_store.save(self._container)
-        named = {each.name for each in offer.volumes if offer.stopped}
-        there = tuple(sorted(named & before))
+        there = tuple(sorted(before)) if offer.stopped else ()
+        if foreign := [each.name for each in self._refused_volumes()]:
+            raise Conflict(
+                f"volume {foreign[0]} was created at the target meanwhile",
+                hint=f"remove it there: jaula volume rm {foreign[0]}",
+            )
         token = "" if offer.stopped else await self._expect_files(self._container)
         await self._channel.send(Prepared(created.id, created.record.warnings, there, token))
 
@@ -474,6 +494,7 @@ class Incoming(IncomingMigration):
             None,
             owner=self._access.owner(offer.owner, offer.owner_gid),
             authorize=self._access.authorize(body, offer.name),
+            transaction=self._transaction.word,
         )
         return self._containers.find(created.id)
 
@@ -494,6 +515,7 @@ class Incoming(IncomingMigration):
             msgspec.structs.replace(request, sandbox=sandbox.id, body=body, checkpoint=""),
             owner=self._access.owner(offer.owner, offer.owner_gid),
             authorize=self._access.authorize_pod(None),
+            transaction=self._transaction.word,
         )
 
     async def _expect_files(self, container: Container) -> str:
@@ -511,7 +533,8 @@ class Incoming(IncomingMigration):
         self._container.change(migration=None)
         self._services.container_store.save(self._container)
         await self._services.group_commit.wait()
-        self.given = True
+        self.set_given()
+        await keep_volumes(self._services, self._container)
         await self._channel.send(Kept())
 
     # -- restore ---------------------------------------------------------------------------------
@@ -628,6 +651,7 @@ class Incoming(IncomingMigration):
         await self._services.group_commit.wait()
         await asyncio.get_running_loop().sock_sendall(ours, COMMIT)
         await restoring
+        await keep_volumes(self._services, container)
         await self._channel.send(Running(container.id))
         await finish(self._services, container)
 
@@ -651,6 +675,12 @@ class Incoming(IncomingMigration):
             addresses=addresses if self._keep_address else (),
         )
 
+    def set_given(self) -> None:
+        """Continue: the commit is recorded. The networks stay, also if another migration fails."""
+        super().set_given()
+        for network in self._offer.networks:
+            self._transaction.networks.pop(network.name, None)
+
     # -- the end without the commit ----------------------------------------------------------------
 
     async def _undo(self) -> None:
@@ -662,18 +692,58 @@ class Incoming(IncomingMigration):
         if self._container is not None:
             await self._remove_container(self._container)
         for network in self._offer.networks:
-            if network.name in self._made.networks:
+            if identity := self._transaction.networks.get(network.name):
                 with contextlib.suppress(JaulaError):  # another container uses it already
-                    await self._access.remove_network(network.name)
+                    await self._access.remove_network(identity)
 
     async def _remove_container(self, container: Container) -> None:
+        """Remove the container, and the volumes of it that the transaction has created."""
         with contextlib.suppress(NotFound):
             await self._containers.remove(container.id, force=True, volumes=True)
-        for volume in self._services.volumes.list():
-            named = any(each.name == volume.name for each in self._offer.volumes)
-            if named and volume.name not in self._volumes:
-                with contextlib.suppress(JaulaError):  # another container uses it already
-                    await self._services.volume_references.remove(volume.name)
+        await remove_volumes(
+            self._services, container, self._transaction.word, self._access.removes_volume
+        )
+
+
+def _names(container: Container) -> list[str]:
+    """Return the names of a container's volumes."""
+    return [mount.name for mount in container.record.mounts if mount.type == "volume"]
+
+
+async def remove_volumes(
+    services: Services,
+    container: Container,
+    transaction: str,
+    record: Callable[[str], AbstractContextManager[object]],
+) -> None:
+    """Remove the volumes of a removed container that a transaction has created.
+
+    One that another container has stays. ``record`` records a removal.
+    """
+    for name in _names(container):
+        volumes = services.volumes
+        if not volumes.exists(name) or volumes.get(name).transaction != transaction:
+            continue
+        if name in services.volume_references.users():
+            continue
+        try:
+            with record(name):
+                await services.volume_references.remove(name, transaction=transaction)
+        except (Conflict, NotFound):
+            continue  # another container has taken it, or another client has removed it
+        except JaulaError as error:
+            log.warning("volume %s of an undone migration stays: %s", name, error)
+        else:
+            services.events.emit("volume", "destroy", name, {"driver": "local"})
+
+
+async def keep_volumes(services: Services, container: Container) -> None:
+    """Let no transaction remove the volumes of a container that has arrived."""
+    for name in _names(container):
+        try:
+            await in_thread(services.volumes.adopt, name)
+        except (JaulaError, OSError) as error:
+            log.warning("volume %s of the received %s: %s", name, container.name, error)
 
 
 def check_not_cancelled(message: Message) -> None:

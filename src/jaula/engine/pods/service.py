@@ -536,11 +536,13 @@ class Pods:
         *,
         owner: tuple[str, int] = ("0", 0),
         authorize: Authorize = allow_all,
+        transaction: str = "",
     ) -> Container:
         """Create a container in a running sandbox.
 
         An engine that was killed may have created the container without an answer. The same request
-        then returns that container.
+        then returns that container, unless it is of a ``transaction``, which removes what it has
+        created.
 
         :raises NotFound: when the sandbox or the image does not exist.
         :raises Conflict: when the sandbox does not run, or the pod has this container.
@@ -570,7 +572,8 @@ class Pods:
             )
             container.answered = True
             return container
-        if (former := self._unanswered_container(name, request, owner)) is not None:
+        former = None if transaction else self._unanswered_container(name, request, owner)
+        if former is not None:
             former.answered = True
             return former
         created = await self._containers.create(
@@ -581,6 +584,7 @@ class Pods:
             authorize=authorize,
             log=log,
             pod=request,
+            transaction=transaction,
         )
         container = self._services.container_store.find(created.id)
         container.answered = True
@@ -615,12 +619,11 @@ class Pods:
             )
             if (former := self._unanswered_container(name, request, owner)) is not None:
                 await self._remove(former.id)  # it may not have its files
-            existing = {volume.name for volume in services.volumes.list()}
             created = await self._containers.create(
                 body, name, None, owner=owner, authorize=authorize, log=log, pod=request
             )
             container = services.container_store.find(created.id)
-            await clones.fill(container, checkpoint.manifest, existing, checkpoint.adopt)
+            await clones.fill(container, checkpoint.manifest, checkpoint.adopt)
         return container
 
     def _unanswered_container(

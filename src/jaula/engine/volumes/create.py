@@ -44,8 +44,11 @@ class VolumeMounter:
     Its volumes are not removed by anybody else before :meth:`close`.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, transaction: str = "") -> None:
+        """``transaction`` is what the created volumes belong to, by default the container's id."""
         self._services = services
+        self._transaction = transaction
+        self._is_open = False
         self._created: list[str] = []
         self._pinned: list[tuple[str, str]] = []  # name of a volume, id of the container
 
@@ -63,12 +66,16 @@ class VolumeMounter:
 
         :raises InvalidRequest: when a source does not exist and must not be created.
         """
+        self._transaction = self._transaction or record.id
+        self._services.volume_references.begin(self._transaction)
+        self._is_open = True
         mounts: dict[str, MountRecord] = {}
         for source in record.resolved.volumes_from:
             for mount in self._from(source):
                 if mount.type == "volume":
                     await self._pin(mount.name, record.id)
                     self._check_exists(mount.name, source.container)
+                    await self._services.volume_references.adopt(mount.name, self._transaction)
                 mounts[mount.destination] = mount
         for request in record.resolved.mounts:
             mount = request.mount
@@ -109,7 +116,8 @@ class VolumeMounter:
         self.close()
         for name in self._created:
             with contextlib.suppress(Conflict, NotFound):
-                await self._services.volume_references.remove(name)
+                await self._services.volume_references.remove(name, transaction=self._transaction)
+                self._services.events.emit("volume", "destroy", name, {"driver": "local"})
         self._created.clear()
 
     def close(self) -> None:
@@ -117,6 +125,9 @@ class VolumeMounter:
         for pinned in self._pinned:
             self._services.volume_references.unpin(*pinned)
         self._pinned.clear()
+        if self._is_open:
+            self._is_open = False
+            self._services.volume_references.end(self._transaction)
 
     async def _pin(self, name: str, container_id: str) -> None:
         await self._services.volume_references.pin(name, container_id)
@@ -152,7 +163,12 @@ class VolumeMounter:
                 labels["com.docker.volume.anonymous"] = ""
             parse_driver_options(request.driver_opts)
             volume, is_new = await in_thread(
-                volumes.create, name, labels, request.driver_opts, record.owner
+                volumes.create,
+                name,
+                labels,
+                request.driver_opts,
+                record.owner,
+                self._transaction,
             )
             if is_new:
                 self._created.append(name)
@@ -162,6 +178,8 @@ class VolumeMounter:
                     f"volume {name} was created by another client at the same time",
                     hint="try again",
                 )
+        if name not in self._created:
+            await self._services.volume_references.adopt(name, self._transaction)
         copies = not request.mount.no_copy and not volumes.get(name).options
         if copies and volumes.accepts_copy(name, request.mount.subpath):
             await asyncio.to_thread(self._copy_up, record, name, request.mount)

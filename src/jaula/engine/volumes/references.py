@@ -3,11 +3,17 @@
 A container that is being created has no record yet. It pins its volumes until its record names
 them, so that ``volume prune`` cannot remove one in between. A container that asks for a volume
 while that is being removed waits, and gets a new one.
+
+A transaction, such as the creation of a container, may fail after it has created a volume. It
+removes the volume by its own word, which the volume has, and never by name. A volume that another
+client uses meanwhile is adopted: it stays.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from jaula.engine.threads import in_thread
@@ -28,6 +34,7 @@ class VolumeReferences:
         self._containers = containers
         self._pinned: dict[str, Ids] = {}  # by volume: containers that are being created
         self._removals: dict[str, asyncio.Event] = {}  # by volume
+        self._transactions: dict[str, int] = {}  # open ones, and how often they were begun
 
     def users(self) -> dict[str, Ids]:
         """Return used volumes with the ids of the containers that need them. Safe in any thread."""
@@ -55,8 +62,36 @@ class VolumeReferences:
         if not self._pinned[name]:
             del self._pinned[name]
 
-    async def remove(self, name: str) -> None:
-        """Remove a volume with its files.
+    def begin(self, transaction: str) -> None:
+        """Open a transaction: a volume of it that another client uses before :meth:`end` stays."""
+        self._transactions[transaction] = self._transactions.get(transaction, 0) + 1
+
+    def end(self, transaction: str) -> None:
+        """Undo one :meth:`begin`."""
+        self._transactions[transaction] -= 1
+        if not self._transactions[transaction]:
+            del self._transactions[transaction]
+
+    @contextlib.contextmanager
+    def transaction(self, word: str) -> Iterator[None]:
+        """Keep a transaction open."""
+        self.begin(word)
+        try:
+            yield
+        finally:
+            self.end(word)
+
+    async def adopt(self, name: str, transaction: str = "") -> None:
+        """Keep a volume that an open transaction other than ``transaction`` has created.
+
+        :raises NotFound: when it does not exist.
+        """
+        creator = self._volumes.get(name).transaction
+        if creator in self._transactions and creator != transaction:
+            await in_thread(self._volumes.adopt, name)
+
+    async def remove(self, name: str, *, transaction: str | None = None) -> None:
+        """Remove a volume with its files; with ``transaction`` only if that has created it.
 
         :raises Conflict: when a container needs it, or something is mounted in it.
         :raises NotFound: when it does not exist.
@@ -67,7 +102,7 @@ class VolumeReferences:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         removal = self._removals[name] = asyncio.Event()
         try:
-            await in_thread(self._volumes.remove, name)
+            await in_thread(self._volumes.remove, name, transaction=transaction)
         finally:
             del self._removals[name]
             removal.set()

@@ -47,6 +47,11 @@ class Volumes:
         )
         if is_new:
             self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
+        else:
+            try:
+                await self._services.volume_references.adopt(volume.name)
+            except NotFound:  # its transaction has just removed it
+                return await self.create(body, owner)
         return _document(volume)
 
     async def import_(

@@ -21,7 +21,7 @@ class Store:
         self.gate, self.begun = threading.Event(), threading.Event()
         self.gate.set()
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, transaction: str | None = None) -> None:
         self.begun.set()
         assert self.gate.wait(30)
         if name not in self.names:
@@ -124,3 +124,49 @@ def test_of_two_removals_the_second_finds_no_volume() -> None:
             await made.remove("data")  # a failed removal leaves no mark
 
     asyncio.run(work())
+
+
+class Created:
+    """One volume that a transaction has created."""
+
+    def __init__(self, transaction: str) -> None:
+        self.transaction = transaction
+
+    def get(self, name: str) -> Created:
+        return self
+
+    def adopt(self, name: str) -> None:
+        self.transaction = ""
+
+
+@pytest.mark.parametrize(
+    ("opened", "by", "kept"),
+    [
+        (("made",), "", ""),
+        (("made",), "other", ""),
+        (("made",), "made", "made"),
+        (("other",), "", "made"),
+        ((), "", "made"),
+    ],
+)
+def test_another_client_adopts_a_volume_of_an_open_transaction(
+    opened: tuple[str, ...], by: str, kept: str
+) -> None:
+    volume: Any = Created("made")
+    made = VolumeReferences(volume, ())  # type: ignore[arg-type]
+    for word in opened:
+        made.begin(word)
+    asyncio.run(made.adopt("data", by))
+    assert volume.transaction == kept
+
+
+def test_a_transaction_is_open_until_each_begin_has_its_end() -> None:
+    volume: Any = Created("made")
+    made = VolumeReferences(volume, ())  # type: ignore[arg-type]
+    with made.transaction("made"):
+        made.begin("made")
+    asyncio.run(made.adopt("data", "made"))
+    assert volume.transaction == "made"
+    asyncio.run(made.adopt("data"))
+    assert volume.transaction == ""
+    made.end("made")

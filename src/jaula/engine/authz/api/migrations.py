@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -144,17 +144,21 @@ class PeerAccess:
         self._action.describe(container)
         self._action.seal = request_seal(container.record)
 
-    async def create_network(self, body: NetworkCreate) -> None:
+    async def create_network(self, body: NetworkCreate) -> str:
         with self._session.begin("network create", body.name) as action:
             action.authorize(relaxations.of_network(self._networks.whole(body)))
             action.reserve(Share.NETWORKS)
-            await self._networks.create(body, self._session.caller.key)
+            created = await self._networks.create(body, self._session.caller.key)
+        return str(created["Id"])
 
-    async def remove_network(self, name: str) -> None:
-        with self._session.begin("network remove", name, revokes=True) as action:
+    async def remove_network(self, id: str) -> None:
+        with self._session.begin("network remove", id, revokes=True) as action:
             action.require_run()
-            self._session.require_network_removal(name)
-            await self._networks.remove(name)
+            self._session.require_network_removal(id)
+            await self._networks.remove(id)
+
+    def removes_volume(self, name: str) -> AbstractContextManager[AuditedAction]:
+        return self._session.begin("volume remove", name, revokes=True)
 
 
 def _options(body: ContainerMigrate | GroupMigrate, *, create_networks: bool) -> MigrationOptions:
