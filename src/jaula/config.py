@@ -99,6 +99,16 @@ class Paths(msgspec.Struct, frozen=True):
         """Return the empty directory that spare inits mount their file systems on."""
         return self.run / "spare"
 
+    @property
+    def run_directories(self) -> tuple[tuple[Path, int], ...]:
+        """Return the directories that an engine needs in ``run``, with modes, parents first."""
+        return (self.run, 0o711), (self.run / "containers", 0o700), (self.spare_inits, 0o711)
+
+    @property
+    def spare_init_ids(self) -> Path:
+        """Return the file with the ids of the containers that spare inits are meant for."""
+        return self.run / "spare-inits"
+
     def container_run(self, container_id: str) -> Path:
         """Return the volatile directory: bundle/config.json, shim.sock, exit.json."""
         return self.run / "containers" / container_id

@@ -68,6 +68,12 @@ class Server:
         loop = asyncio.get_running_loop()
         self._listener = Listener(loop, sock, _BACKLOG, self._reserve, self._admit)
 
+    def replace(self, sock: socket.socket) -> None:
+        """Accept on another socket: the path of the first one was removed."""
+        self._listener.close()
+        loop = asyncio.get_running_loop()
+        self._listener = Listener(loop, sock, _BACKLOG, self._reserve, self._admit)
+
     def _admit(self, client: socket.socket) -> None:
         """Serve a client, or close its connection if its process has its share of them."""
         try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaula.images.store.store import ImageStore
     from jaula.images.trust.policy import ImagePolicy
     from jaula.runtime.client import Runtime
+    from jaula.state.claims import Claims
     from jaula.state.database import Database
     from jaula.storage.drivers.driver import SnapshotDriver
     from jaula.storage.layers.store import LayerStore
@@ -49,6 +50,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.volumes.references import VolumeReferences
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
+    from jaula.network.owner import LinkOwner
     from jaula.state.database import Database
     from jaula.state.secret_encryption import SecretEncryption
     from jaula.storage.checkpoints import CheckpointStore
@@ -57,7 +59,10 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
 
     _check_durability(config)
     paths = config.paths
+    rootless = rootless_paths.rootless_uid() is not None
     database = Database(paths.database)
+    identity = engine_id(database)
+    claims = None if rootless else _claim(config, identity)
     registry = ContainerStore(database)
     registry.load(resolve)
     networks = NetworkStore(database)
@@ -67,7 +72,6 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     secrets.load()
     checkpoints = CheckpointStore(paths.checkpoints)
     checkpoints.sweep({container.id for container in registry})
-    rootless = rootless_paths.rootless_uid() is not None
     warnings: tuple[str, ...] = ()
     if rootless:
         reason = state.cgroup_error(str(paths.run))
@@ -86,17 +90,18 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     images.hold(registry.layers)
     layers.users = registry.users_of
     layers.mounted_stacks = registry.mounted_stacks
-    ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count)
+    ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count, claims)
     binder = None
     if rootless:
         from jaula.rootless.port_driver import PortDriver
 
         binder = PortDriver(str(paths.run))
-    network = NetworkManager(paths, config, binder=binder)
+    owner = None if claims is None else LinkOwner(identity, claims.is_active)
+    network = NetworkManager(paths, config, binder=binder, owner=owner)
     return Engine(
         Services(
             config=config,
-            identity=engine_id(database),
+            identity=identity,
             host=oci_spec_host.read(
                 config.nofile,
                 config.pids_limit,
@@ -136,11 +141,37 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
                 config.sandbox_pool,
                 inits=config.spare_inits,
                 mount_point=str(config.paths.spare_inits),
+                ids_file=config.paths.spare_init_ids,
             ),
             engine_sockets=EngineSockets(),
             started_at=time.time_ns(),
+            claims=claims,
         )
     )
+
+
+def _claim(config: EngineConfig, identity: str) -> Claims:
+    """Claim what this engine uses of the host, before it changes anything there.
+
+    :raises Conflict: when another engine uses a part of it.
+    """
+    import os
+
+    from jaula.cgroups.cgroup_path import parent_path
+    from jaula.state.claims import Claim, Claims
+
+    claims = Claims(
+        Claim(
+            identity,
+            os.path.realpath(config.paths.root),
+            os.path.realpath(config.paths.run),
+            os.stat("/proc/self/ns/net").st_ino,
+            config.bridge,
+            parent_path(config.cgroup_parent, systemd=config.systemd_cgroups),
+        )
+    )
+    claims.take()
+    return claims
 
 
 def _lazy_layers(

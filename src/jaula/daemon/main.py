@@ -88,11 +88,9 @@ def _create_directories(config: EngineConfig) -> None:
     try:
         for directory, mode in (
             (paths.root, 0o711),
-            (paths.run, 0o711),
             (paths.root / "build", 0o711),
             (paths.root / "containers", 0o700),
-            (paths.run / "containers", 0o700),
-            (paths.spare_inits, 0o711),
+            *paths.run_directories,
             (config.socket.parent, 0o711),
         ):
             directory.mkdir(mode=mode, parents=True, exist_ok=True)

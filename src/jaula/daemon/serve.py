@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jaula import metrics, spans, stdlib_import
 from jaula.daemon import engine_log, process_limits, pyc_archive, sd_notify
 from jaula.daemon import policy as daemon_policy
+from jaula.daemon import sockets as daemon_sockets
 from jaula.daemon.engine import new_engine
 from jaula.daemon.sd_notify import Heartbeat
 from jaula.errors import InvalidRequest, Unavailable
@@ -153,6 +154,7 @@ async def _serve(
     cri = None
     if cri_sockets is not None:
         cri = _open_cri(cri_sockets, gateway, config.streams, stream_context)
+    _watch_sockets(config, engine, server, cri)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     gateway.start()
     verification = None
@@ -194,6 +196,22 @@ async def _serve(
             hint="start the engine again; containers keep running",
         )
     log.info("engine stopped; containers keep running")
+
+
+def _watch_sockets(
+    config: EngineConfig, engine: Engine, server: Server, cri: CriServer | None
+) -> None:
+    """Listen again on the path of a unix socket that another program removes."""
+    cri_path = str(config.paths.cri_socket)
+
+    def listen(path: str) -> None:
+        if cri is not None and path == cri_path:
+            cri.replace(daemon_sockets.listen_again(path, config.cri_socket_group))
+        else:
+            server.add(daemon_sockets.listen_again(path, config.socket_group))
+
+    paths = engine.services.engine_sockets.paths
+    engine.host_objects.serve((*paths, *((cri_path,) if cri is not None else ())), listen)
 
 
 def _start_traces(engine: Engine) -> SdkBackend | None:

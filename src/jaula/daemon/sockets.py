@@ -86,6 +86,15 @@ def listen_unix(path: Path, group: str | None = None) -> socket.socket:
     return sock
 
 
+def listen_again(path: str, group: str | None) -> socket.socket:
+    """Open a unix socket whose path another program removed. The errors are those of the first."""
+    from pathlib import Path
+
+    sock = listen_unix(Path(path), group)
+    sock.setblocking(False)
+    return sock
+
+
 class CriSockets(NamedTuple):
     """The sockets of CRI: the unix socket of its services, and the TCP socket of its streams."""
 

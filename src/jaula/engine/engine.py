@@ -22,6 +22,7 @@ from jaula.engine.containers.user_lookup import UserLookup
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import spare_init
 from jaula.engine.secrets.store import SecretKind
+from jaula.engine.system.host_objects import HostObjects
 from jaula.engine.system.service import System
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
@@ -64,7 +65,8 @@ class Engine:
             self.execs,
             self.containers.end_unhealthy,
         )
-        self.system = System(services, lambda: self.disk_usage)
+        self.host_objects = HostObjects(services)
+        self.system = System(services, lambda: self.disk_usage, self.host_objects)
 
     # Services that are loaded with their first request.
 
@@ -180,6 +182,7 @@ class Engine:
 
     async def open(self) -> None:
         """Take over what a previous engine left running, and sweep what it left incomplete."""
+        self.host_objects.open()
         await self._load_profile()
         self._watch_lazy_layers()
         self.services.runtime_table.open()
@@ -190,6 +193,8 @@ class Engine:
         await restore.restore(self.services, self.containers)
         if migrated:
             await self.migrations.recover()
+        if self.services.claims is not None:
+            self.services.claims.sweep_ids()
         self._watch_firewall()
         await self._open_pod_network()
         if not self.services.config.systemd_cgroups:
@@ -265,7 +270,8 @@ class Engine:
         def repair() -> None:
             try:
                 if network.repair():
-                    log.warning("another program flushed the firewall; rules restored")
+                    text = "another program flushed the firewall; rules restored"
+                    self.host_objects.report("firewall", "tables", text=text)
             except JaulaError as error:
                 log.warning(
                     "another program flushed the firewall, and the rules cannot be restored: %s",
@@ -300,6 +306,7 @@ class Engine:
 
     async def close(self) -> None:
         """Stop the engine and leave every container running."""
+        self.host_objects.close()
         if "migrations" in self.__dict__:
             await self.migrations.close()
         if "metrics" in self.__dict__:
@@ -333,3 +340,5 @@ class Engine:
             self.services.lazy_layers.close()
         self.services.database.close()
         self.services.runtime.close()
+        if self.services.claims is not None:
+            self.services.claims.release()

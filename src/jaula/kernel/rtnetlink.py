@@ -24,6 +24,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
+IFLA_IFALIAS = 20
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
@@ -184,6 +185,7 @@ def set_link(
     hairpin: bool | None = None,
     isolated: bool | None = None,
     netns: int | None = None,
+    alias: str | None = None,
 ) -> Request:
     """Change a link, given by name or index; parameters that are None stay unchanged.
 
@@ -211,6 +213,8 @@ def set_link(
         body += attribute(IFLA_GROUP, _u32(group))
     if netns is not None:
         body += attribute(IFLA_NET_NS_FD, _u32(netns))
+    if alias is not None:
+        body += attribute(IFLA_IFALIAS, alias.encode())
     if no_link_local:
         mode = attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))
         body += nest(IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
@@ -324,6 +328,7 @@ class Link:
     parent: int  # index of the lower link; 0: none
     kind: str  # 'veth', 'bridge', ...; '' for hardware and loopback
     operstate: int  # RFC 2863; IF_OPER_UP when the link carries frames
+    alias: str = ""
 
     @property
     def up(self) -> bool:
@@ -433,6 +438,7 @@ def _parse_link(body: bytes) -> Link:
         _number(values.get(IFLA_LINK)),
         text(attributes(values.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
         values.get(IFLA_OPERSTATE, b"\0")[0],
+        text(values.get(IFLA_IFALIAS, b"")),
     )
 
 

@@ -27,8 +27,9 @@ from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.egress import Refused
 from jaula.network.firewall.nftables import FirewallMonitor, Nft, open_nft
 from jaula.network.ipam import Addresses, AddressUsage, Subnet, parse_pools
-from jaula.network.network import EndpointRequest
+from jaula.network.network import EndpointRequest, OnRepair, no_report
 from jaula.network.networks import BRIDGE, Networks, has_interface
+from jaula.network.owner import LinkOwner
 from jaula.network.port_mapper import PortBinder, PortMapper, PortRequest
 from jaula.spec.endpoint import Endpoint, Gateways, PublishedPort
 from jaula.spec.network import NetworkRecord
@@ -38,11 +39,17 @@ class NetworkManager:
     """All networks of one engine, including the default bridge network."""
 
     def __init__(
-        self, paths: Paths, config: EngineConfig, *, binder: PortBinder | None = None
+        self,
+        paths: Paths,
+        config: EngineConfig,
+        *,
+        binder: PortBinder | None = None,
+        owner: LinkOwner | None = None,
     ) -> None:
         """Initialise the table of networks; nothing on the host changes yet.
 
         :param binder: binds host ports if this process is not in the host's network namespace.
+        :param owner: marks the links of this engine.
         :raises InvalidRequest: when an address pool or a setting of the default bridge is invalid.
         """
         pools = parse_pools(config.address_pool)
@@ -55,9 +62,15 @@ class NetworkManager:
             plan,
             Limits(past_firewall=config.publish_past_firewall),
             self._open_nft,
+            owner,
+            self._report,
         )
+        self.on_repair: OnRepair = no_report
         self._port_mapper = PortMapper(binder)
         self._monitor: FirewallMonitor | None = None
+
+    def _report(self, kind: str, name: str) -> None:
+        self.on_repair(kind, name)
 
     # -- networks ----------------------------------------------------------------------------
 
@@ -308,6 +321,7 @@ class NetworkManager:
                 egress=egress,
                 listen=listen,
             )
+            network.ensure()
             network.restrict(claimed)
             del endpoints[endpoint.container_id]
             endpoints[container_id] = claimed

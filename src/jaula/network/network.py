@@ -24,6 +24,13 @@ PORT_PREFIX = "jl"
 OtherSubnets = Callable[[], Sequence[IPv4Network]]
 """Returns the subnets of the engine's other networks."""
 
+OnRepair = Callable[[str, str], None]
+"""Reports that a kind of object, and its name, was removed by another program and made again."""
+
+
+def no_report(kind: str, name: str) -> None:
+    """Report nothing."""
+
 
 class EndpointRequest(msgspec.Struct, frozen=True):
     """Options of an endpoint. The network chooses what is '' or None."""

@@ -21,7 +21,8 @@ from jaula.network.firewall.egress import EgressFirewall
 from jaula.network.firewall.listen import ListenFirewall
 from jaula.network.firewall.nftables import Nft
 from jaula.network.ipam import AddressPool, Subnet
-from jaula.network.network import Network
+from jaula.network.network import Network, OnRepair, no_report
+from jaula.network.owner import LinkOwner
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import PARENT_DRIVERS, NetworkRecord
 
@@ -31,6 +32,8 @@ BRIDGE = "bridge"
 
 class Networks:
     """The networks by name. The default bridge network is created at its first use.
+
+    ``owner`` marks the links of this engine.
 
     ``plan`` and ``limits`` are those of the default network. Subnets that the user did not choose
     come from ``pools``. ``nft`` returns the nftables interface.
@@ -45,7 +48,11 @@ class Networks:
         plan: BridgePlan,
         limits: Limits,
         nft: Callable[[], Nft],
+        owner: LinkOwner | None = None,
+        on_repair: OnRepair = no_report,
     ) -> None:
+        self._owner = owner
+        self._on_repair = on_repair
         self._pools = pools
         self._plan = plan
         self._limits = limits
@@ -91,13 +98,14 @@ class Networks:
                 raise NotFound(f"network {name} not found")
             result = BridgeNetwork(
                 BRIDGE,
-                Bridge(self._plan, self._used_subnets),
+                Bridge(self._plan, self._used_subnets, self._owner),
                 self._nft(),
                 self.antispoof,
                 self.lists,
                 self._get_kept_tables,
                 limits=self._limits,
                 addresses6=self._plan.addresses6(),
+                on_repair=self._on_repair,
             )
             self._by_name[BRIDGE] = result
         return result
@@ -131,16 +139,19 @@ class Networks:
             self._check_parent(network)
             return MacvlanNetwork(
                 network.name,
-                ParentInterface(config.parent_plan(network)),
+                ParentInterface(config.parent_plan(network), self._owner),
                 config.address_plan(network, self._pools),
                 self._used_subnets,
                 internal=network.internal,
                 addresses6=addresses6,
+                on_repair=self._on_repair,
             )
         return BridgeNetwork(
             network.name,
             Bridge(
-                config.bridge_plan(network, self._pools, self._plan.port_group), self._used_subnets
+                config.bridge_plan(network, self._pools, self._plan.port_group),
+                self._used_subnets,
+                self._owner,
             ),
             self._nft(),
             self.antispoof,
@@ -148,6 +159,7 @@ class Networks:
             self._get_kept_tables,
             limits=config.limits(network, past_firewall=self._limits.past_firewall),
             addresses6=addresses6,
+            on_repair=self._on_repair,
         )
 
     def _check_parent(self, network: NetworkRecord) -> None:
@@ -187,7 +199,7 @@ class Networks:
         """Remove what an interrupted creation or removal left of a network."""
         if network.driver in PARENT_DRIVERS:
             if not self.macvlan_networks(network.parent):
-                parent = ParentInterface(config.parent_plan(network))
+                parent = ParentInterface(config.parent_plan(network), self._owner)
                 try:
                     parent.remove()
                 except OSError as exc:
@@ -195,8 +207,10 @@ class Networks:
                 finally:
                     parent.close()
             return
-        bridge = Bridge(BridgePlan(network.bridge))
+        bridge = Bridge(BridgePlan(network.bridge), owner=self._owner)
         try:
+            if bridge.is_foreign():
+                return
             self._nft().run(bridge_rules.delete(network.bridge, ipv6=True))
             bridge.delete_bridge()
         finally:
@@ -214,7 +228,9 @@ class Networks:
             if not (idle_only and used):
                 net.take_down()
         gone = not any(net.is_up for net in self)
-        if gone:
+        default = self._by_name.get(BRIDGE)
+        foreign = isinstance(default, BridgeNetwork) and default.bridge.is_foreign()
+        if gone and not foreign:
             self.antispoof.remove()
         return gone
 

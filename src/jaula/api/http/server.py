@@ -81,6 +81,10 @@ class Server:
 
         Clients that connect over TCP are anonymous.
         """
+        self.add(sock)
+
+    def add(self, sock: socket.socket) -> None:
+        """Accept on one more socket, as :meth:`listen` does."""
         listener = Listener(self.loop, sock, BACKLOG, self._reserve, self._serve)
         self._listeners.append(listener)
 

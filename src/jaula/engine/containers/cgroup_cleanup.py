@@ -35,12 +35,15 @@ _GONE_TIMEOUT = 10.0  # seconds for which a start waits
 def container_cgroups(services: Services) -> Iterator[tuple[str, str]]:
     """Yield the container id and the path of each cgroup of a container below the engine's parent.
 
-    It may be that of a spare init, or of a container without a record.
+    It may be that of a spare init, or of a container without a record. The containers of other
+    engines are left out: a request to them may name this parent.
     """
     config = services.config
+    foreign = services.claims.foreign_containers() if services.claims is not None else set()
     parent = cgroup_paths.parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
     for name in {name for each in cgroup_directories(services, parent) for name in _names(each)}:
-        if container_id := cgroup_paths.container_id(name):
+        container_id = cgroup_paths.container_id(name)
+        if container_id and container_id not in foreign:
             yield container_id, f"{parent}/{name}"
 
 

@@ -23,9 +23,9 @@ import shutil
 import time
 from typing import TYPE_CHECKING
 
-from jaula.cgroups.cgroup_path import container_id, parent_path
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import restart_policy
+from jaula.engine.containers.cgroup_cleanup import container_cgroups
 from jaula.engine.containers.start import cgroup_path, running_fields
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.networks import restore as network_restore
@@ -81,8 +81,8 @@ async def restore(services: Services, containers: Containers) -> None:
         await _record_exit(services, containers, container)
     for container in rolled_back:
         await containers.rollbacks.replace_files(container)
-    await asyncio.to_thread(_sweep, services)
-    for path in await asyncio.to_thread(_sweep_cgroups, services):
+    left = await asyncio.to_thread(_sweep, services) | _spare_inits(services)
+    for path in await asyncio.to_thread(_sweep_cgroups, services, left):
         containers.exit_handler.cgroup_reaper.remove_path(
             path, services.container_store.get(path.rpartition("/")[2])
         )
@@ -398,12 +398,13 @@ async def _start(containers: Containers, container: Container) -> None:
         log.warning("container %s cannot be restarted: %s", container.name, error)
 
 
-def _sweep(services: Services) -> None:
+def _sweep(services: Services) -> set[str]:
     """Remove directories without a record: a create or a remove was interrupted.
 
-    What cannot be removed stays, and the next engine tries again.
+    Return their names. What cannot be removed stays, and the next engine tries again.
     """
     paths = services.config.paths
+    left: set[str] = set()
     for parent, remove in (
         (paths.root / "containers", services.snapshots.remove),
         (paths.run / "containers", None),
@@ -415,6 +416,7 @@ def _sweep(services: Services) -> None:
         for name in names:
             if name in services.container_store:
                 continue
+            left.add(name)
             try:
                 if remove is not None:
                     remove(name)
@@ -434,20 +436,26 @@ def _sweep(services: Services) -> None:
             store.sweep()
         except (OSError, JaulaError) as error:
             log.warning("incomplete files cannot be removed: %s", error)
+    return left
 
 
-def _sweep_cgroups(services: Services) -> list[str]:
+def _sweep_cgroups(services: Services, left: set[str]) -> list[str]:
     """Kill processes of containers that do not run; return the cgroups that cannot be removed yet.
 
-    Below the engine's own parent this is every cgroup of a container. Below a parent that a request
-    named it is the cgroups of containers with a record.
+    These are the containers with a record, and those of ``left``, whose directories this engine
+    had. Another program may have a container below this engine's parent, which is left alone.
     """
-    config = services.config
-    parent = parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
-    directories: set[str] = set()
-    with contextlib.suppress(NotFound), services.cgroups.open(parent) as cgroup:
-        directories = set(cgroup.locations().values())
-    cgroups = {f"{parent}/{name}" for directory in directories for name in _children(directory)}
+    known = left | {each.id for each in services.container_store}
+    cgroups: set[str] = set()
+    for container_id, path in container_cgroups(services):
+        if container_id in known:
+            cgroups.add(path)
+        elif _has_processes(services, path):
+            log.warning(
+                "the container of cgroup %s is not one of this engine, and is left alone; jaula"
+                " system check shows what belongs to no engine",
+                path,
+            )
     cgroups |= {cgroup_path(services, c.record) for c in services.container_store if c.record.error}
     cgroups -= {
         cgroup_path(services, c.record)
@@ -469,9 +477,17 @@ def _sweep_cgroups(services: Services) -> list[str]:
     return remaining
 
 
-def _children(directory: str) -> list[str]:
+def _spare_inits(services: Services) -> set[str]:
+    """Return the ids that the spare inits of the previous engine had; they end with it."""
     try:
-        names = os.listdir(directory)
+        return set(services.config.paths.spare_init_ids.read_text(errors="replace").split())
     except FileNotFoundError:
-        return []
-    return [name for name in names if container_id(name)]
+        return set()
+
+
+def _has_processes(services: Services, path: str) -> bool:
+    try:
+        with services.cgroups.open(path) as cgroup:
+            return bool(cgroup.pids())
+    except JaulaError:
+        return False  # removed meanwhile

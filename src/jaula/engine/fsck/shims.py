@@ -33,9 +33,15 @@ def check(inputs: FsckInputs) -> Iterator[Problem]:
 
 
 def _shims(inputs: FsckInputs) -> Iterator[tuple[str, str]]:
-    """Yield the container id and the pid of each shim of this engine."""
+    """Yield the container id and the pid of each shim of this engine.
+
+    A container of another engine may be below this one's cgroup parent.
+    """
+    claims = inputs.services.claims
+    foreign = claims.foreign_containers() if claims is not None else set()
     for pid in os.listdir("/proc"):
-        if pid.isdigit() and (container_id := _container_of(inputs, pid)):
+        container_id = _container_of(inputs, pid) if pid.isdigit() else ""
+        if container_id and container_id not in foreign:
             yield container_id, pid
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaula.images.trust.policy import ImagePolicy
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime
+    from jaula.state.claims import Claims
     from jaula.state.database import Database
     from jaula.storage.checkpoints import CheckpointStore
     from jaula.storage.drivers.driver import SnapshotDriver
@@ -64,3 +65,4 @@ class Services:
     sandbox_pool: SandboxPool
     engine_sockets: EngineSockets
     started_at: int  # nanoseconds since the epoch
+    claims: Claims | None = None  # None: a rootless engine, which has namespaces of its own

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread
 from jaula.engine.userns.id_ranges import IdRange
-from jaula.errors import JaulaError
+from jaula.errors import JaulaError, Unavailable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jaula.engine.userns.id_ranges import IdMaps, IdRanges, SingleIdRange
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime, Sandbox, SpareInit
@@ -65,11 +67,14 @@ class SandboxPool:
         *,
         inits: int = 0,
         mount_point: str = "",
+        ids_file: Path | None = None,
     ) -> None:
         """Initialise; up to ``inits`` sandboxes get a spare init, once :attr:`spec_of` is set.
 
-        ``mount_point`` is an empty directory.
+        ``mount_point`` is an empty directory. The next engine finds the ids of the spare inits in
+        ``ids_file``: the cgroups of these have no record.
         """
+        self._ids_file = ids_file
         self.spec_of: SpecOf | None = None
         self._runtime = runtime
         self._network = network
@@ -156,6 +161,13 @@ class SandboxPool:
                 self._destroy(prepared)
                 return
 
+    def end_inits(self) -> None:
+        """End the spare inits, whose mount point was removed, and create others."""
+        for prepared in (*self._ready, *self._reserved.values()):
+            prepared.end_init()
+        if self._filling is None or self._filling.done():
+            self._filling = asyncio.get_running_loop().create_task(self._add_inits())
+
     def _destroy(self, prepared: PreparedSandbox) -> None:
         prepared.end_init()
         self._network.detach(prepared.endpoint)
@@ -231,6 +243,7 @@ class SandboxPool:
             self._ready.remove(prepared)  # no other task takes it meanwhile
             container_id = new_id()
             try:
+                self._write_ids(container_id)
                 prepared.init = await self._runtime.spare_init(
                     container_id,
                     prepared.sandbox,
@@ -243,6 +256,15 @@ class SandboxPool:
             finally:
                 self._ready.append(prepared)
             await asyncio.sleep(0.002)
+
+    def _write_ids(self, container_id: str) -> None:
+        """Write the ids of the spare inits, and of one that is about to be created."""
+        if self._ids_file is None:
+            return
+        try:
+            self._ids_file.write_text("\n".join((*self.init_ids, container_id)))
+        except OSError as error:
+            raise Unavailable(f"cannot write {self._ids_file}: {error.strerror}") from error
 
     async def close(self) -> None:
         """Destroy the prepared sandboxes that no container uses."""

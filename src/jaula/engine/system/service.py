@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaula.config import RegistryConfig
     from jaula.engine.model.services import Services
     from jaula.engine.system.disk_usage import DiskUsage, Storage
+    from jaula.engine.system.host_objects import HostObjects
 
 API_VERSION = "1.55"
 MINIMUM_API_VERSION = "1.24"
@@ -42,8 +43,11 @@ _REPEATED = (
 class System:
     """Information about the engine and its host."""
 
-    def __init__(self, services: Services, disk_usage: Callable[[], DiskUsage]) -> None:
+    def __init__(
+        self, services: Services, disk_usage: Callable[[], DiskUsage], objects: HostObjects
+    ) -> None:
         self._services = services
+        self._objects = objects
         self._disk_usage = disk_usage
 
     async def ping(self) -> None:
@@ -179,6 +183,7 @@ class System:
             warnings += [f"WARNING: {line}" for line in self._services.network_manager.warnings()]
         except JaulaError as error:
             warnings.append(f"WARNING: the default network does not work: {error}")
+        warnings += [f"WARNING: {line}" for line in self._objects.warnings]
         for manifest, reason in self._services.images.damaged().items():
             warnings.append(f"WARNING: image {manifest} is damaged: {reason}")
         return warnings

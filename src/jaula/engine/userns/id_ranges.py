@@ -1,7 +1,8 @@
 """Ranges of host ids for the user namespaces of containers, and the id maps made from them.
 
 Follows user_namespaces(7). Each container gets 65,536 ids that no other container has, so that an
-id that leaks out of one container means nothing in the next. The engine keeps the ranges in use.
+id that leaks out of one container means nothing in the next. The engine keeps the ranges in use,
+and the engines of one host tell each other theirs (:mod:`jaula.state.claims`).
 
 ``--userns=keep-id`` (podman-run(1)) maps one id to itself: the client that created the container
 has the same id inside as on the host. All other ids are of the container's own range. Files that
@@ -12,6 +13,7 @@ processes.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -71,12 +73,37 @@ class SingleIdRange:
         """Do nothing: the range stays in use."""
 
 
-class IdRanges:
-    """The ranges in use; a start takes one, and the exit releases it."""
+class HostIds(Protocol):
+    """The ranges that the engines of this host have (:class:`jaula.state.claims.Claims`)."""
 
-    def __init__(self, start: int, count: int) -> None:
+    def take_ids(self, start: int) -> bool:
+        """Claim a range. Return False if another engine has a part of it."""
+        ...
+
+    def hold_ids(self, start: int) -> None:
+        """Claim a range that a container of this engine has already."""
+        ...
+
+    def release_ids(self, start: int) -> None:
+        """Release a range."""
+        ...
+
+    def foreign_ids(self) -> set[int]:
+        """Return where the ranges of the other engines begin."""
+        ...
+
+
+class IdRanges:
+    """The ranges in use; a start takes one, and the exit releases it.
+
+    With ``host`` no range overlaps one of another engine of this host, even if both engines have
+    the same ``start`` and ``count``.
+    """
+
+    def __init__(self, start: int, count: int, host: HostIds | None = None) -> None:
         self._start = start
         self._count = count
+        self._host = host
         self._used: dict[int, int] = {}  # start of a range: number of containers that use it
 
     def take(self) -> IdRange:
@@ -84,7 +111,12 @@ class IdRanges:
 
         :raises Unavailable: when every range is in use.
         """
-        ids = allocate(self._used, self._start, self._count)
+        foreign: set[int] = set()
+        while True:
+            ids = allocate((*self._used, *foreign), self._start, self._count)
+            if self._host is None or self._host.take_ids(ids.start):
+                break
+            foreign = {*foreign, ids.start, *self._host.foreign_ids()}
         self._used[ids.start] = 1
         return ids
 
@@ -99,6 +131,8 @@ class IdRanges:
 
     def share(self, start: int) -> None:
         """Count one more container, which joins the user namespace with this range."""
+        if start not in self._used and self._host is not None:
+            self._host.hold_ids(start)
         self._used[start] = self._used.get(start, 0) + 1
 
     def release(self, start: int) -> None:
@@ -106,8 +140,8 @@ class IdRanges:
         users = self._used.get(start, 0) - 1
         if users > 0:
             self._used[start] = users
-        else:
-            self._used.pop(start, None)
+        elif self._used.pop(start, None) is not None and self._host is not None:
+            self._host.release_ids(start)
 
 
 def allocate(used: Iterable[int], start: int, count: int, size: int = SIZE) -> IdRange:

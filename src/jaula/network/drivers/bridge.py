@@ -24,6 +24,7 @@ import msgspec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unsupported
 from jaula.kernel.rtnetlink import (
     IF_OPER_UP,
+    Link,
     Rtnetlink,
     add_address,
     add_bridge,
@@ -37,8 +38,9 @@ from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import OPEN, Limits
 from jaula.network.firewall.endpoint_tables import EndpointTables
 from jaula.network.firewall.nftables import FirewallError, Nft
-from jaula.network.ipam import Addresses, IpamPlan, mac_from_address
-from jaula.network.network import PORT_PREFIX, Network
+from jaula.network.ipam import Addresses, IpamPlan, Subnet, mac_from_address
+from jaula.network.network import PORT_PREFIX, Network, OnRepair, no_report
+from jaula.network.owner import LinkOwner
 from jaula.spec.endpoint import Endpoint, PublishedPort
 
 CARRIER_TIMEOUT = 0.25  # seconds
@@ -91,14 +93,19 @@ class Bridge:
     """One bridge, in the network namespace of the creating thread. Not thread safe.
 
     ``used_subnets`` returns subnets that must not be chosen, in addition to the host's routes.
+    ``owner`` marks the bridge as this engine's; without it no other engine shares the namespace.
     """
 
     def __init__(
-        self, plan: BridgePlan, used_subnets: Callable[[], Sequence[IPv4Network]] = _no_subnets
+        self,
+        plan: BridgePlan,
+        used_subnets: Callable[[], Sequence[IPv4Network]] = _no_subnets,
+        owner: LinkOwner | None = None,
     ) -> None:
         self.name = plan.name
         self._plan = plan
         self._used_subnets = used_subnets
+        self._owner = owner
         self._netlink = Rtnetlink()
         self._index = 0
         self._mtu = host_routes.DEFAULT_MTU
@@ -112,11 +119,18 @@ class Bridge:
 
         The addresses are None without IPv4.
 
-        :raises Conflict: when an interface of that name exists and is not a bridge.
+        :raises Conflict: when an interface of that name exists and is not a bridge, or belongs to
+            another engine.
         :raises JaulaError: when no subnet is free.
         """
         warnings = []
         link = self._netlink.link(self.name)
+        if link is not None and (other := self._other_owner(link)):
+            raise Conflict(
+                f"the bridge {self.name} belongs to another engine ({other[:12]})",
+                hint="choose another name for the bridge: --bridge NAME for the default network, -o"
+                " com.docker.network.bridge.name=NAME for others",
+            )
         if link is not None and link.kind != "bridge":
             raise Conflict(
                 f"the interface {self.name} exists and is not a bridge",
@@ -143,10 +157,77 @@ class Bridge:
         if addresses is not None:
             endpoint_config.write_sysctl(f"ipv4/conf/{self.name}/route_localnet", "1")
         self._netlink.send(set_link(self._index, up=True, group=self._plan.group))
+        self._mark()
+        if addresses is not None and (other := self._overlap(addresses.subnet)):
+            warnings.append(
+                f"the subnet {addresses.subnet} of {self.name} is also that of {other}: this host"
+                " may not reach the containers of one of them"
+            )
         if addresses is not None and endpoint_config.read_sysctl("ipv4/ip_forward") == "0":
             endpoint_config.write_sysctl("ipv4/ip_forward", "1")
             warnings.append("IPv4 forwarding was off on this host and has been switched on")
         return addresses, warnings
+
+    def _other_owner(self, link: Link) -> str:
+        """Return the id of the other engine that a bridge belongs to, or ''.
+
+        An engine that has ended without its containers' shims keeps it by its containers' ports.
+        """
+        if self._owner is None or link.alias == self._owner.mark:
+            return ""
+        if other := self._owner.other(link.alias):
+            return other
+        if self._has_other_mark(link) and self._ports(link, ()):
+            return link.alias.split()[-1]
+        return ""
+
+    def _has_other_mark(self, link: Link) -> bool:
+        owner = self._owner
+        return owner is not None and bool(link.alias) and owner.may_mark(link.alias)
+
+    def is_foreign(self) -> bool:
+        """Return whether the bridge of this name belongs to another engine."""
+        link = self._netlink.link(self.name)
+        return link is not None and bool(self._other_owner(link))
+
+    def _mark(self) -> None:
+        link = self._netlink.link(self.name)
+        if self._owner is not None and link is not None and self._owner.may_mark(link.alias):
+            self._netlink.send(set_link(link.index, alias=self._owner.mark))
+
+    def is_there(self) -> bool:
+        """Return whether the bridge that was set up still exists. It takes 2 µs."""
+        try:
+            return socket.if_nametoindex(self.name) == self._index
+        except OSError:
+            return False
+
+    def set_up_again(self, addresses: Addresses | None) -> list[str]:
+        """Create the bridge, which another program deleted, with the addresses that it had.
+
+        Return warnings. The errors are those of :meth:`set_up`.
+        """
+        plan = self._plan
+        if addresses is not None and plan.ipv4 is not None:
+            subnet, gateway = addresses.subnet, addresses.gateway
+            assert isinstance(subnet, IPv4Network)
+            assert isinstance(gateway, IPv4Address)
+            fixed = msgspec.structs.replace(plan.ipv4, fixed=subnet, gateway=gateway)
+            self._plan = msgspec.structs.replace(plan, ipv4=fixed)
+        try:
+            return self.set_up()[1]
+        finally:
+            self._plan = plan
+
+    def attach(self, host_interface: str) -> None:
+        """Make the host's end of an endpoint a port of the bridge, unless it is gone or is one."""
+        link = self._netlink.link(host_interface)
+        if link is None or link.master == self._index:
+            return
+        self._netlink.send(
+            set_link(host_interface, master=self._index, up=True),
+            set_link(host_interface, hairpin=True, isolated=self._plan.isolated, up=True),
+        )
 
     def _set_up_ipv6(self) -> list[str]:
         """Set the bridge's IPv6 address and enable forwarding. Return warnings.
@@ -219,12 +300,16 @@ class Bridge:
         self._index = link.index
 
     def _overlaps_interface(self, subnet: IPv4Network) -> bool:
-        return any(
-            row.index != self._index
-            and row.family == socket.AF_INET
-            and subnet.overlaps(IPv4Network((row.address, row.prefix), strict=False))
-            for row in self._netlink.addresses()
-        )
+        return bool(self._overlap(subnet))
+
+    def _overlap(self, subnet: Subnet) -> str:
+        """Return an address of another link with which an IPv4 subnet overlaps, or ''."""
+        for row in self._netlink.addresses():
+            if row.index == self._index or row.family != socket.AF_INET:
+                continue
+            if subnet.overlaps(IPv4Network((row.address, row.prefix), strict=False)):
+                return f"another interface, {row.address}/{row.prefix}"
+        return ""
 
     def connect(
         self,
@@ -296,16 +381,24 @@ class Bridge:
         return self._netlink.link(name) is not None
 
     def delete_bridge(self) -> None:
-        """Delete the bridge; an interface of that name that is not a bridge stays."""
+        """Delete the bridge. One of the administrator's, or another kind of interface, stays."""
         link = self._netlink.link(self.name)
-        if link is not None and link.kind == "bridge":
+        if link is None or link.kind != "bridge":
+            return
+        if self._owner is None or self._owner.may_delete(link.alias):
             self.delete(self.name)
 
     def orphaned_ports(self, live: Collection[str]) -> list[str]:
-        """Return the container ports of this bridge whose names are not in ``live``."""
+        """Return the container ports of this bridge whose names are not in ``live``.
+
+        The bridge of another engine has none.
+        """
         bridge = self._netlink.link(self.name)
-        if bridge is None:
+        if bridge is None or self._has_other_mark(bridge):
             return []
+        return self._ports(bridge, live)
+
+    def _ports(self, bridge: Link, live: Collection[str]) -> list[str]:
         return [
             link.name
             for link in self._netlink.links()
@@ -332,6 +425,7 @@ class BridgeNetwork(Network):
         *,
         limits: Limits = OPEN,
         addresses6: Addresses | None = None,
+        on_repair: OnRepair = no_report,
     ) -> None:
         super().__init__(network, internal=limits.internal, addresses6=addresses6)
         self.bridge = bridge
@@ -340,6 +434,7 @@ class BridgeNetwork(Network):
         self._lists = lists
         self._kept_tables = kept_tables
         self._limits = limits
+        self._on_repair = on_repair
 
     @property
     def name(self) -> str:
@@ -347,8 +442,13 @@ class BridgeNetwork(Network):
         return self.bridge.name
 
     def ensure(self) -> None:
-        """Set up the bridge and the firewall unless they are set up."""
+        """Set up the bridge and the firewall unless they are set up.
+
+        A bridge that another program deleted is created again, with the ports of its containers.
+        """
         if self.is_up:
+            if not self.bridge.is_there():
+                self._repair()
             return
         try:
             addresses, warnings = self.bridge.set_up()
@@ -359,6 +459,18 @@ class BridgeNetwork(Network):
         if bridge_rules.tables_missing(self._kept_tables(), self.name, self.addresses6 is not None):
             self._load(addresses)
         self.addresses, self.is_up = addresses, True
+
+    def _repair(self) -> None:
+        try:
+            self.warnings += self.bridge.set_up_again(self.addresses)
+            for endpoint in self.endpoints.values():
+                self.bridge.attach(endpoint.host_interface)
+        except OSError as exc:
+            raise JaulaError(
+                f"the bridge {self.name} was deleted by another program, and cannot be set up"
+                f" again: {exc}"
+            ) from exc
+        self._on_repair("bridge", self.name)
 
     def load_firewall(self) -> None:
         """Replace the firewall tables of this bridge."""
@@ -453,7 +565,10 @@ class BridgeNetwork(Network):
         return self.bridge.delete(name)
 
     def take_down(self) -> None:
-        """Remove the firewall tables and the bridge."""
+        """Remove the firewall tables and the bridge, unless they are another engine's."""
+        if self.bridge.is_foreign():
+            self.addresses, self.is_up = None, False
+            return
         ipv6 = self.addresses6 is not None
         self._nft.run(bridge_rules.delete(self.name, ipv6=ipv6))
         self.bridge.delete_bridge()

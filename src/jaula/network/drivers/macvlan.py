@@ -15,7 +15,13 @@ from jaula.errors import JaulaError
 from jaula.network import endpoint_config, host_routes
 from jaula.network.drivers.parent_interface import ParentInterface
 from jaula.network.ipam import Addresses, IpamPlan
-from jaula.network.network import MacAddressInUse, Network, OtherSubnets
+from jaula.network.network import (
+    MacAddressInUse,
+    Network,
+    OnRepair,
+    OtherSubnets,
+    no_report,
+)
 from jaula.spec.endpoint import Endpoint
 
 ROUTED_MODES = ("l3", "l3s")
@@ -34,6 +40,7 @@ class MacvlanNetwork(Network):
         *,
         internal: bool,
         addresses6: Addresses | None,
+        on_repair: OnRepair = no_report,
     ) -> None:
         super().__init__(network, internal=internal, addresses6=addresses6)
         self.parent = parent
@@ -41,6 +48,7 @@ class MacvlanNetwork(Network):
         if ipv4 is not None and ipv4.fixed is not None:  # known before the parent exists
             self.addresses = ipv4.addresses(ipv4.fixed)
         self._other_subnets = other_subnets
+        self._on_repair = on_repair
 
     @property
     def name(self) -> str:
@@ -48,9 +56,13 @@ class MacvlanNetwork(Network):
         return self.parent.plan.name
 
     def ensure(self) -> None:
-        """Check the parent interface, or create it if the network owns it."""
-        if self.is_up:
+        """Check the parent interface, or create it if the network owns it.
+
+        One that another program deleted is created again. Its containers' links went with it.
+        """
+        if self.is_up and (self.parent.is_there() or not self.parent.plan.owned):
             return
+        was_up = self.is_up
         try:
             self.parent.set_up()
             used = [*host_routes.ipv4_networks(self.parent.links), *self._other_subnets()]
@@ -59,6 +71,8 @@ class MacvlanNetwork(Network):
         if self._ipv4 is not None and self.addresses is None:
             self.addresses = self._ipv4.addresses(self._ipv4.choose(used))
         self.is_up = True
+        if was_up:
+            self._on_repair("interface", self.name)
 
     def _link(
         self, endpoint: Endpoint, netns_fd: int, *, default_route: bool, carrier: bool

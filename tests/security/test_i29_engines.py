@@ -1,0 +1,378 @@
+"""Two engines on one host never end, change or remove anything of each other (I29).
+
+Whatever their settings are: the same names, the same ids, a parent or a bridge of the other one,
+and an engine that was killed. An engine makes again what another program took from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import load_image
+from harness import containers
+from harness.engine import PrivateEngine
+from jaula.state.claims import DIRECTORY
+
+Engines = Callable[..., PrivateEngine]
+
+SHARED = {
+    "bridge": ("--bridge",),
+    "cgroup parent": ("--cgroup-parent",),
+    "run directory": ("--run",),
+    "everything": ("--bridge", "--cgroup-parent", "--run"),
+}
+
+
+@pytest.fixture
+def first(new_engine: Engines) -> PrivateEngine:
+    engine = new_engine()
+    load_image(engine, "busybox")
+    return engine
+
+
+@pytest.fixture
+def kept(first: PrivateEngine) -> Iterator[str]:
+    """Yield a container of the first engine, which must run at the end as it did before."""
+    with containers.running(first, "busybox") as name:
+        yield name
+
+
+def flags_of(engine: PrivateEngine, *names: str) -> tuple[str, ...]:
+    """Return the flags that give another engine the names of this one."""
+    values = {
+        "--bridge": engine.bridge,
+        "--cgroup-parent": engine.cgroup_parent,
+        "--run": str(engine.run),
+    }
+    return tuple(word for name in names for word in (name, values[name]))
+
+
+def host_objects(engine: PrivateEngine) -> dict[str, object]:
+    """Return what the first engine has on the host, as the kernel tells it."""
+    ports = Path("/sys/class/net") / engine.bridge / "brif"
+    link = json.loads(output("ip", "-j", "-d", "address", "show", "dev", engine.bridge))[0]
+    return {
+        "bridge": (link["ifindex"], link["ifalias"], [row["local"] for row in link["addr_info"]]),
+        "ports": len(list(ports.iterdir())),
+        "tables": [
+            line for line in output("nft", "list", "tables").splitlines() if engine.bridge in line
+        ],
+        "cgroups": sorted(str(path) for path in cgroup_parents(engine)),
+        "run": sorted(path.name for path in (engine.run / "containers").iterdir()),
+    }
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def cgroup_parents(engine: PrivateEngine) -> list[Path]:
+    root = Path("/sys/fs/cgroup")
+    trees = {(tree / engine.cgroup_parent).resolve() for tree in (root, *root.glob("*/"))}
+    return sorted(tree for tree in trees if tree.is_dir())
+
+
+def refusal(engine: PrivateEngine) -> str:
+    """Return the error of an engine that does not start."""
+    before = engine.log.stat().st_size if engine.log.exists() else 0
+    with pytest.raises(AssertionError, match="the engine ended at its start"):
+        engine.start()
+    engine.process = None
+    lines = [line for line in engine.log.read_text()[before:].splitlines() if line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def gateway_of(engine: PrivateEngine, name: str) -> str:
+    return str(containers.inspect(engine, name)["NetworkSettings"]["Networks"]["bridge"]["Gateway"])
+
+
+def reaches_its_gateway(engine: PrivateEngine, name: str) -> bool:
+    gateway = gateway_of(engine, name)
+    return engine.cli("jaula", "exec", name, "ping", "-c1", "-W5", gateway).returncode == 0
+
+
+def settled(engine: PrivateEngine) -> None:
+    """Wait until the pool of sandboxes is full, so that the number of ports stays."""
+    ports = Path("/sys/class/net") / engine.bridge / "brif"
+    containers.eventually(lambda: len(list(ports.iterdir())) >= 5, "the pool is full")
+
+
+@pytest.mark.parametrize("shared", SHARED)
+def test_a_name_of_a_running_engine_is_refused(
+    new_engine: Engines, first: PrivateEngine, kept: str, shared: str
+) -> None:
+    settled(first)
+    before, process = host_objects(first), containers.pid(first, kept)
+    second = new_engine(*flags_of(first, *SHARED[shared]), start=False)
+    error = refusal(second)
+    assert all(f"{flag} " in error for flag in SHARED[shared]), error
+    assert str(first.root) in error
+    assert host_objects(first) == before
+    assert containers.pid(first, kept) == process
+    assert reaches_its_gateway(first, kept)
+    assert containers.run(first, "busybox", "echo", "after") == "after\n"
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_names_of_an_ended_engine_are_kept_for_its_containers(
+    new_engine: Engines, first: PrivateEngine, kept: str, end: str
+) -> None:
+    process = containers.pid(first, kept)
+    getattr(first, end)()
+    second = new_engine(*flags_of(first, "--bridge", "--cgroup-parent"), start=False)
+    assert "--bridge" in refusal(second)
+    assert Path(f"/proc/{process}").exists()
+    first.start()
+    assert containers.pid(first, kept) == process
+    assert reaches_its_gateway(first, kept)
+
+
+def test_a_crash_without_containers_releases_the_names(
+    new_engine: Engines, first: PrivateEngine
+) -> None:
+    first.kill()
+    second = new_engine(*flags_of(first, "--bridge", "--cgroup-parent"))
+    load_image(second, "busybox")
+    assert containers.run(second, "busybox", "echo", "mine") == "mine\n"
+    assert "--bridge" in refusal(first)
+    second.stop()
+    first.start()
+    assert containers.run(first, "busybox", "echo", "again") == "again\n"
+    first.stop()
+    second.start()
+    second.stop()
+    first.start()
+    second.start = lambda **_: None  # type: ignore[method-assign]  # ended: nothing to discard
+
+
+def test_the_end_of_an_engine_leaves_the_other_as_it_was(
+    new_engine: Engines, first: PrivateEngine, kept: str
+) -> None:
+    settled(first)
+    second = new_engine()
+    before = host_objects(first)
+    for end in ("stop", "kill"):
+        getattr(second, end)()
+        assert host_objects(first) == before
+        second.start()
+    assert host_objects(first) == before
+    assert reaches_its_gateway(first, kept)
+
+
+def test_a_container_below_the_parent_of_another_engine_lives(
+    new_engine: Engines, first: PrivateEngine
+) -> None:
+    second = new_engine()
+    load_image(second, "busybox")
+    parent = ("--cgroup-parent", f"/{first.cgroup_parent}")
+    with containers.running(second, "busybox", flags=parent) as name:
+        process = containers.pid(second, name)
+        for end in ("stop", "kill"):
+            getattr(first, end)()
+            first.start()
+            assert Path(f"/proc/{process}").exists()
+        done = first.cli("jaula", "system", "check", "--repair")
+        assert (done.returncode, done.stdout) == (0, ""), done
+        assert containers.pid(second, name) == process
+
+
+def test_a_foreign_process_below_the_parent_is_left_alone(first: PrivateEngine) -> None:
+    ident = secrets.token_hex(32)
+    with subprocess.Popen(["sleep", "600"]) as program:
+        try:
+            for parent in cgroup_parents(first):
+                (parent / ident).mkdir()
+                (parent / ident / "cgroup.procs").write_text(str(program.pid))
+            first.kill()
+            first.start()
+            assert program.poll() is None
+            assert f"{ident} is not one of this engine" in first.log_tail()
+        finally:
+            program.kill()
+            program.wait()
+            for parent in cgroup_parents(first):
+                if (parent / ident).is_dir():
+                    (parent / ident).rmdir()
+
+
+def test_a_network_cannot_take_the_bridge_of_another_engine(
+    new_engine: Engines, first: PrivateEngine, kept: str
+) -> None:
+    settled(first)
+    second = new_engine()
+    before = host_objects(first)
+    option = f"com.docker.network.bridge.name={first.bridge}"
+    done = second.cli("docker", "network", "create", "-o", option, "taken")
+    assert done.returncode != 0
+    assert f"({first.bridge})" in done.stderr
+    assert second.cli("docker", "network", "rm", "taken").returncode != 0
+    second.stop()
+    second.start()
+    assert host_objects(first) == before
+    assert reaches_its_gateway(first, kept)
+
+
+def test_a_network_of_each_engine_cannot_have_one_bridge(
+    new_engine: Engines, first: PrivateEngine
+) -> None:
+    second, bridge = new_engine(), f"n{secrets.token_hex(4)}"
+    option = ("-o", f"com.docker.network.bridge.name={bridge}")
+    assert first.cli("docker", "network", "create", *option, "mine").returncode == 0
+    with containers.running(first, "busybox", flags=("--network", "mine")):
+        assert second.cli("docker", "network", "create", *option, "theirs").returncode != 0
+        second.stop()
+        assert bridge in output("nft", "list", "tables")
+        assert Path("/sys/class/net", bridge).exists()
+        second.start()
+    assert first.cli("docker", "network", "rm", "mine").returncode == 0
+    assert second.cli("docker", "network", "create", *option, "theirs").returncode == 0
+    assert second.cli("docker", "network", "rm", "theirs").returncode == 0
+
+
+def test_a_parent_interface_belongs_to_the_engine_that_created_it(
+    new_engine: Engines, first: PrivateEngine
+) -> None:
+    """The link has the mark of the first engine, as a VLAN link that it created has."""
+    second, name = new_engine(), f"p{secrets.token_hex(4)}"
+    identity = first.request("GET", "/info").json()["ID"]
+    veth = ("type", "veth", "peer", "name", f"{name}o")
+    subprocess.run(["ip", "link", "add", name, *veth], check=True)
+    try:
+        mark = ("alias", f"jaula engine {identity}")
+        subprocess.run(["ip", "link", "set", name, *mark], check=True)
+        create = ("network", "create", "-d", "macvlan", "-o", f"parent={name}")
+        done = second.cli("docker", *create, "theirs")
+        assert "belongs to another engine" in done.stderr
+        done = first.cli("docker", *create, "mine")
+        assert done.returncode == 0, done.stderr
+        assert first.cli("docker", "network", "rm", "mine").returncode == 0
+        assert Path("/sys/class/net", name).exists()
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=True)
+
+
+@pytest.mark.parametrize("shift", [0, 1, 30000, 65535])
+def test_containers_of_two_engines_have_different_ids(
+    new_engine: Engines, first: PrivateEngine, shift: int
+) -> None:
+    start = 2_000_000_000 + first.index * 5_000_000 + shift
+    second = new_engine("--subid-start", str(start), start=False)
+    second.start()
+    load_image(second, "busybox")
+    ranges = []
+    for engine in (first, second, first, second):
+        with containers.running(engine, "busybox") as name:
+            process = containers.pid(engine, name)
+            ranges += [int(Path(f"/proc/{process}/uid_map").read_text().split()[1])]
+            second.kill()  # its lock goes, its containers stay
+            second.start()
+            others = [int(each) for each in held_ids()]
+            near = [each for each in others if abs(each - ranges[-1]) < 65536]
+            assert near == [ranges[-1]]
+
+
+def held_ids() -> list[str]:
+    return [path.name for path in DIRECTORY.glob("*/ids/*")]
+
+
+# -- what was taken ------------------------------------------------------------------------------
+
+
+def repairs(engine: PrivateEngine, since: float, kind: str) -> list[str]:
+    rows = containers.events(engine, since, type="daemon", event="repair")
+    attributes = [row["Actor"]["Attributes"] for row in rows]
+    return [each["object"] for each in attributes if each["kind"] == kind]
+
+
+def test_a_deleted_bridge_is_made_again(first: PrivateEngine, kept: str) -> None:
+    settled(first)
+    since, before = time.time() - 1, host_objects(first)
+    subprocess.run(["ip", "link", "del", first.bridge], check=True)
+    assert reachable_after_a_run(first, kept)
+    after = host_objects(first)
+    assert (after["bridge"][1:], after["tables"]) == (before["bridge"][1:], before["tables"])  # type: ignore[index]
+    assert repairs(first, since, "bridge") == [first.bridge]
+    assert f"another program removed the bridge {first.bridge}" in first.log_tail()
+    assert first.bridge in str(first.request("GET", "/info").json()["Warnings"])
+
+
+def reachable_after_a_run(engine: PrivateEngine, name: str) -> bool:
+    gateway = gateway_of(engine, name)
+    done = containers.run(engine, "busybox", "ping", "-c1", "-W5", gateway)
+    return "1 packets received" in done and reaches_its_gateway(engine, name)
+
+
+@pytest.mark.parametrize("command", ["flush ruleset of the engine", "table by table"])
+def test_a_deleted_table_is_made_again(first: PrivateEngine, kept: str, command: str) -> None:
+    settled(first)
+    since, before = time.time() - 1, host_objects(first)
+    tables = before["tables"]
+    assert isinstance(tables, list)
+    text = "\n".join(f"delete {line}" for line in tables)
+    if command == "table by table":
+        for line in text.splitlines():
+            subprocess.run(["nft", line], check=False)
+    else:
+        subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+    containers.eventually(lambda: host_objects(first)["tables"] == tables, "the tables are back")
+    containers.eventually(lambda: bool(repairs(first, since, "firewall")), "it says so")
+    assert reachable_after_a_run(first, kept)
+
+
+def test_a_removed_cgroup_parent_is_made_again(new_engine: Engines) -> None:
+    engine = new_engine("--spare-inits", "0", start=False)
+    engine.start()
+    load_image(engine, "busybox")
+    since = time.time() - 1
+    containers.eventually(lambda: bool(cgroup_parents(engine)), "the parent is there")
+    places = cgroup_parents(engine)
+    time.sleep(1.5)  # until it is watched
+    for place in places:
+        place.rmdir()
+    containers.eventually(lambda: cgroup_parents(engine) == places, "the parent is back")
+    assert containers.run(engine, "busybox", "echo", "runs") == "runs\n"
+    assert repairs(engine, since, "cgroup parent") == [f"/{engine.cgroup_parent}"]
+
+
+def test_a_removed_run_directory_is_made_again(first: PrivateEngine, kept: str) -> None:
+    since, process = time.time() - 1, containers.pid(first, kept)
+    shutil.rmtree(first.run)
+    containers.eventually(first.socket.exists, "the socket is back")
+    assert first.socket.stat().st_mode & 0o777 == 0o600
+    assert containers.pid(first, kept) == process
+    assert containers.run(first, "busybox", "echo", "runs") == "runs\n"
+    assert first.cli("jaula", "exec", kept, "echo", "here").stdout == "here\n"
+    assert repairs(first, since, "run directory") == [str(first.run)]
+    assert kept in first.log_tail()
+    assert first.cli("jaula", "restart", "-t", "0", kept).returncode == 0
+    first.stop()
+    first.start()
+    assert containers.inspect(first, kept)["State"]["Running"]
+
+
+def test_a_removed_socket_is_made_again(first: PrivateEngine) -> None:
+    first.socket.unlink()
+    containers.eventually(first.socket.exists, "the socket is back")
+    assert containers.run(first, "busybox", "echo", "runs") == "runs\n"
+
+
+def test_a_removed_claim_is_made_again(
+    new_engine: Engines, first: PrivateEngine, kept: str
+) -> None:
+    place = DIRECTORY / first.request("GET", "/info").json()["ID"]
+    shutil.rmtree(place)
+    containers.eventually((place / "claim.json").exists, "the claim is back")
+    assert os.listdir(place / "ids")
+    second = new_engine(*flags_of(first, "--bridge"), start=False)
+    assert "--bridge" in refusal(second)
+    assert reaches_its_gateway(first, kept)
