@@ -53,10 +53,18 @@ _bridge_name = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 def check_bridge_name(name: str) -> str:
     """Return a bridge name that both nft and the kernel accept.
 
+    No two bridges have one name of tables (:func:`bridge_rules.table_name`): ``jaula_x`` is that of
+    ``x``, and ``jaula0_egress`` is a further table of ``jaula0``.
+
     :raises InvalidRequest: when the name is not valid.
     """
     if not _bridge_name.fullmatch(name):
         raise InvalidRequest(f"invalid bridge name {name!r}")
+    if name.startswith("jaula_") or name.endswith(("_egress", "_listen")):
+        raise InvalidRequest(
+            f"the bridge name {name} is reserved: another bridge has firewall tables of that name",
+            hint="choose one that does not begin with jaula_ or end with _egress or _listen",
+        )
     return name
 
 
@@ -196,11 +204,8 @@ class Bridge:
             self._netlink.send(set_link(link.index, alias=self._owner.mark))
 
     def is_there(self) -> bool:
-        """Return whether the bridge that was set up still exists. It takes 2 µs."""
-        try:
-            return socket.if_nametoindex(self.name) == self._index
-        except OSError:
-            return False
+        """Return whether the bridge that was set up still exists."""
+        return self._netlink.index(self.name) == self._index
 
     def set_up_again(self, addresses: Addresses | None) -> list[str]:
         """Create the bridge, which another program deleted, with the addresses that it had.
