@@ -1,6 +1,6 @@
 """Description of a check, shown with its rows in every report and in ``verify --list``.
 
-References are statements of this project (``I1`` to ``I25``, docs/security.md), numbers of the CIS
+References are statements of this project (``I1`` to ``I32``, docs/security.md), numbers of the CIS
 Docker Benchmark 1.6.0 (``CIS 5.4``), CVE and GHSA numbers, and manual pages.
 """
 
