@@ -298,7 +298,6 @@ def test_settings_taken_from_another_container_are_authorized(
         ("GET", "/jaula/containers/{}/checkpoint-archive/one", None),
         ("POST", "/jaula/containers/{}/rollback/one", None),
         ("POST", "/jaula/containers/{}/clone/one", {"Name": "mine"}),
-        ("POST", "/containers/prune", None),
     ],
 )
 def test_containers_of_another_user_cannot_be_accessed(

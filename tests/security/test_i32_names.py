@@ -6,18 +6,23 @@ next. The users are ids without an account, without a policy file: members of th
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import engine_with_policy
+from conftest import engine_with_policy, open_to_all
 from harness import builds, containers, layers
 from harness.api_user import ApiUser
 from harness.engine import PrivateEngine, Reply
+from harness.foreign_checkpoints import ForeignCheckpoints
 from harness.scripted_registry import CONFIG, LAYER, ScriptedRegistry, config_of, described, layer
+from jaula.images.trust import keys
 
 GROUP = 54700
 ALICE, BOB, CONTROLLER, ADMIN, MOVER = range(54701, 54706)
@@ -35,13 +40,18 @@ access = "all"
 [user.{MOVER}]
 access = "read"
 remove = ["label=expendable"]
+
+[checkpoints]
+"docker.io" = {{ signed-by = ["team.pub"] }}
 """
+KEY = keys.generate()
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def guarded(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateEngine]:
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    policy.with_name("team.pub").write_bytes(KEY.public.pem)
     policy.write_text(POLICY)
     with engine_with_policy(worker_index + 91, policy) as private:
         yield private
@@ -356,3 +366,265 @@ def test_no_name_is_the_short_id_of_anothers_image(root: ApiUser, alice: ApiUser
         assert identity(root, text) == f"sha256:{id}"
     mine = identity(alice, own).removeprefix("sha256:")[:12]
     assert alice.request("POST", f"/images/{own}/tag?repo={mine}").status == 201
+
+
+# -- every other shared object -------------------------------------------------------------------
+
+Change = tuple[str, str, Any]
+"""Method, path and body of a request that changes an object. ``{}`` is its name or id."""
+
+
+def new_container(user: ApiUser, name: str) -> str:
+    assert user.create("busybox", name).status == 201
+    return name
+
+
+def new_volume(user: ApiUser, name: str) -> str:
+    assert user.request("POST", "/volumes/create", {"Name": name}).status == 201
+    return name
+
+
+def new_network(user: ApiUser, name: str) -> str:
+    assert user.request("POST", "/networks/create", {"Name": name}).status == 201
+    return name
+
+
+def new_secret(user: ApiUser, name: str, kind: str = "secrets") -> str:
+    body = {"Name": name, "Data": base64.b64encode(b"x").decode()}
+    reply = user.request("POST", f"/{kind}/create", body)
+    assert reply.status == 201, reply
+    return str(reply.json()["ID"])
+
+
+def new_config(user: ApiUser, name: str) -> str:
+    return new_secret(user, name, "configs")
+
+
+LABELS = {"Labels": {"a": "b"}}
+OBJECTS: dict[str, tuple[Callable[[ApiUser, str], str], str, list[Change]]] = {
+    "container": (
+        new_container,
+        "/containers/{}/json",
+        [
+            ("POST", "/containers/{}/rename?name=taken", None),
+            ("POST", "/containers/{}/update", {"Memory": 1 << 26}),
+            ("POST", "/containers/{}/checkpoints", {"CheckpointID": "one"}),
+            ("POST", "/containers/{}/start", None),
+            ("DELETE", "/containers/{}?force=1", None),
+            ("DELETE", "/containers/{}?v=1&force=1", None),
+        ],
+    ),
+    "volume": (
+        new_volume,
+        "/volumes/{}",
+        [("DELETE", "/volumes/{}", None), ("DELETE", "/volumes/{}?force=1", None)],
+    ),
+    "network": (new_network, "/networks/{}", [("DELETE", "/networks/{}", None)]),
+    "secret": (
+        new_secret,
+        "/secrets/{}",
+        [
+            ("POST", "/secrets/{}/update?version=1", {"Name": "x", **LABELS}),
+            ("DELETE", "/secrets/{}", None),
+        ],
+    ),
+    "config": (
+        new_config,
+        "/configs/{}",
+        [
+            ("POST", "/configs/{}/update?version=1", {"Name": "x", **LABELS}),
+            ("DELETE", "/configs/{}", None),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_an_object_is_changed_by_its_owner_and_administrators(
+    guarded: PrivateEngine, root: ApiUser, alice: ApiUser, bob: ApiUser, kind: str
+) -> None:
+    new, path, changes = OBJECTS[kind]
+    for owner, others in ((root, (alice, bob)), (alice, (bob,))):
+        ref = new(owner, containers.unique(kind))
+        before = root.request("GET", path.format(ref)).json()
+        for other in others:
+            for method, change, body in changes:
+                reply = other.request(method, change.format(ref), body)
+                assert reply.status == 403, (kind, change, reply)
+        assert root.request("GET", path.format(ref)).json() == before
+        method, change, body = changes[-1]
+        assert owner.request(method, change.format(ref), body).status < 300
+    for uid in (0, ADMIN, CONTROLLER):
+        ref = new(alice, containers.unique(kind))
+        administrator = ApiUser(guarded, uid, uid)
+        assert administrator.request(method, change.format(ref), body).status < 300
+
+
+def test_a_name_that_exists_is_not_taken_over(root: ApiUser, alice: ApiUser) -> None:
+    name = containers.unique("taken")
+    new_container(root, name)
+    new_volume(root, name)
+    new_network(root, name)
+    new_secret(root, name)
+    new_config(root, name)
+    try:
+        assert alice.create("busybox", name).status == 409
+        assert alice.request("POST", "/volumes/create", {"Name": name}).status == 201  # as Docker
+        assert alice.request("GET", f"/volumes/{name}").json()["Owner"] == "0"
+        assert alice.request("DELETE", f"/volumes/{name}").status == 403
+        assert alice.request("POST", "/networks/create", {"Name": name}).status == 409
+        body = {"Name": name, "Data": "eA=="}
+        for kind in ("secrets", "configs"):
+            assert alice.request("POST", f"/{kind}/create", body).status == 409
+    finally:
+        for path in ("containers", "volumes", "networks", "secrets", "configs"):
+            assert root.request("DELETE", f"/{path}/{name}").status < 300
+
+
+def test_a_prune_leaves_objects_of_others(root: ApiUser, alice: ApiUser) -> None:
+    made = {}
+    for user in (root, alice):
+        name = containers.unique("pruned")
+        made[user.uid] = name, new_container(user, name)
+        new_volume(user, name)
+        new_network(user, name)
+    for kind in ("containers", "volumes", "networks"):
+        reply = alice.request("POST", f'/{kind}/prune?filters={{"all":["true"]}}')
+        if reply.status == 400:  # a filter of volumes only
+            reply = alice.request("POST", f"/{kind}/prune")
+        assert reply.status == 200, reply
+    for kind in ("containers", "volumes", "networks"):
+        suffix = "/json" if kind == "containers" else ""
+        assert root.request("GET", f"/{kind}/{made[0][0]}{suffix}").status == 200
+        assert root.request("GET", f"/{kind}/{made[ALICE][0]}{suffix}").status == 404
+        query = "?force=1" if kind == "containers" else ""
+        assert root.request("DELETE", f"/{kind}/{made[0][0]}{query}").status < 300
+
+
+def test_a_checkpoint_is_removed_and_used_by_the_owner_of_its_container(
+    guarded: PrivateEngine, root: ApiUser, alice: ApiUser, tmp_path: Path
+) -> None:
+    name = containers.unique("checkpoint")
+    assert root.create("docker.io/library/busybox", name).status == 201
+    id = str(root.request("GET", f"/containers/{name}/json").json()["Id"])
+    archive = ForeignCheckpoints(guarded, tmp_path, KEY).make(id, "docker.io/library/busybox")
+    assert alice.request("POST", "/jaula/checkpoints", archive).status == 403
+    assert root.request("POST", "/jaula/checkpoints", archive).status == 201
+    requests: list[Change] = [
+        ("DELETE", f"/containers/{name}/checkpoints/one", None),
+        ("POST", f"/containers/{name}/start?checkpoint=one", None),
+        ("POST", f"/jaula/containers/{name}/rollback/one", None),
+        ("POST", f"/jaula/containers/{name}/clone/one", {"Name": containers.unique("clone")}),
+        ("GET", f"/jaula/containers/{name}/checkpoint-archive/one", None),
+    ]
+    try:
+        for method, path, body in requests:
+            reply = alice.request(method, path, body)
+            assert reply.status == 403, (path, reply)
+        names = root.request("GET", f"/containers/{name}/checkpoints").json()
+        assert [each["Name"] for each in names] == ["one"]
+        assert root.request("DELETE", f"/containers/{name}/checkpoints/one").status == 204
+    finally:
+        assert root.request("DELETE", f"/containers/{name}?force=1").status == 204
+
+
+def cached(engine: PrivateEngine) -> set[str]:
+    entries = engine.request("GET", "/v1.51/system/df").json()["BuildCache"]
+    return {entry["ID"] for entry in entries}
+
+
+def cached_build(user: ApiUser) -> None:
+    word = containers.unique("step")
+    text = f"FROM busybox\nCOPY file /{word}\nLABEL a={word}\n"
+    context = builds.context({"Dockerfile": text, "file": word})
+    assert done(user.request("POST", "/build", context))
+
+
+def test_the_build_cache_is_pruned_by_its_owner(
+    guarded: PrivateEngine, root: ApiUser, alice: ApiUser, bob: ApiUser
+) -> None:
+    before = cached(guarded)
+    cached_build(root)
+    of_root = cached(guarded) - before
+    cached_build(alice)
+    of_alice = cached(guarded) - before - of_root
+    assert of_root
+    assert of_alice
+    gone = bob.request("POST", "/build/prune?all=1").json()["CachesDeleted"]
+    assert not (of_root | of_alice) & set(gone or ())
+    gone = alice.request("POST", "/build/prune?all=1").json()["CachesDeleted"]
+    assert of_alice <= set(gone)
+    assert of_root <= cached(guarded)
+    assert of_root <= set(root.request("POST", "/build/prune?all=1").json()["CachesDeleted"])
+
+
+@pytest.mark.parametrize("kind", ["container", "network", "secret", "config"])
+def test_no_new_name_is_the_short_id_of_anothers_object(
+    root: ApiUser, alice: ApiUser, kind: str
+) -> None:
+    new, path, changes = OBJECTS[kind]
+    ref = new(root, containers.unique(kind))
+    found = root.request("GET", path.format(ref)).json()
+    id = str(found.get("Id") or found["ID"])[:12]
+    bodies = {
+        "container": (f"/containers/create?name={id}", {"Image": "busybox", "Cmd": ["x"]}),
+        "network": ("/networks/create", {"Name": id}),
+        "secret": ("/secrets/create", {"Name": id, "Data": "eA=="}),
+        "config": ("/configs/create", {"Name": id, "Data": "eA=="}),
+    }
+    reply = alice.request("POST", *bodies[kind])
+    assert reply.status == 403, reply
+    assert f"may not take the short id {id}" in text_of(reply)
+    if kind == "container":
+        own = new_container(alice, containers.unique("own"))
+        assert alice.request("POST", f"/containers/{own}/rename?name={id}").status == 403
+        assert alice.request("DELETE", f"/containers/{own}?force=1").status == 204
+    method, change, body = changes[-1]
+    assert root.request(method, change.format(ref), body).status < 300
+
+
+# -- records of an older engine ------------------------------------------------------------------
+
+
+def test_after_an_upgrade_a_user_works_as_before(
+    new_engine: Callable[..., PrivateEngine], tmp_path: Path
+) -> None:
+    """Names, networks and volumes have no owner, and images have the one who brought them."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[group.{GROUP}]\naccess = "run"\n')
+    engine = new_engine("--policy", str(policy))
+    open_to_all(engine)
+    root, alice = ApiUser(engine, 0, 0), ApiUser(engine, ALICE, ALICE, (GROUP,))
+    theirs, own, alias, volume, network = (containers.unique("older") for _ in range(5))
+    assert done(load(root, f"{theirs}:1"))
+    assert done(load(alice, f"{own}:1"))
+    assert alice.request("POST", f"/images/{own}:1/tag?repo={alias}&tag=1").status == 201
+    new_volume(alice, volume)
+    new_network(alice, network)
+    engine.stop()
+    index = engine.root / "lib/images/index.json"
+    document = json.loads(index.read_bytes())
+    for descriptor in document["manifests"]:
+        descriptor.get("annotations", {}).pop("io.jaula.name-owner", None)
+    index.write_text(json.dumps(document))
+    with sqlite3.connect(engine.root / "lib/jaula.db") as database:
+        for id, data in database.execute("SELECT id, document FROM networks").fetchall():
+            record = json.loads(data)
+            record.pop("owner", None)
+            row = (json.dumps(record).encode(), id)
+            database.execute("UPDATE networks SET document = ? WHERE id = ?", row)
+    database.close()
+    engine.start()
+    open_to_all(engine)
+    assert (owner(root, f"{theirs}:1"), owner(root, f"{own}:1")) == ("0", str(ALICE))
+    assert not done(load(alice, f"{theirs}:1"))
+    assert done(load(alice, f"{own}:1"))
+    assert done(load(alice, f"{alias}:1"))
+    assert alice.request("DELETE", f"/images/{own}:1").status == 200
+    container = containers.unique("older")
+    body = {"Image": f"{alias}:1", "Cmd": ["x"], "HostConfig": {"NetworkMode": network}}
+    assert alice.request("POST", f"/containers/create?name={container}", body).status == 201
+    assert alice.request("DELETE", f"/containers/{container}").status == 204
+    assert alice.request("DELETE", f"/networks/{network}").status == 403
+    assert root.request("DELETE", f"/networks/{network}").status == 204
+    assert alice.request("DELETE", f"/volumes/{volume}").status == 204

@@ -31,6 +31,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ("CREATE TABLE networks (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
     ("CREATE TABLE build_steps (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
     ("CREATE TABLE secrets (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
+    (),  # owners of build steps and of the names of images, which an older engine would drop
 )
 
 Document = TypeVar("Document", bound=msgspec.Struct)

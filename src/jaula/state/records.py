@@ -535,7 +535,8 @@ class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
     ``used_at`` is the time of the last cache hit, ``uses`` the number of hits.
 
     ``key`` is the digest without the owner, as stored in an image's history. A ``quick`` step is
-    the same step under another digest, for which no file needs to be read.
+    the same step under another digest, for which no file needs to be read. ``owner`` is the client
+    that built it, '' in a record of an older engine.
     """
 
     instruction: str
@@ -549,6 +550,7 @@ class BuildStep(msgspec.Struct, frozen=True, omit_defaults=True):
     uses: int = 0
     key: str = ""
     quick: bool = False
+    owner: str = ""
 
 
 class EngineIdentity(msgspec.Struct, frozen=True):

@@ -58,6 +58,7 @@ _VISIBLE_EVENTS = (
     *("rename", "update", "destroy"),
 )
 """Events of a container that say no more than the list of containers does."""
+SHORT_ID = 12  # digits of the ids that clients print
 _OPERATOR = "ask the operator, whose policy decides it"
 
 
@@ -336,11 +337,28 @@ class Session:
                 self.require_secret(kind, reference.source)
 
     def controls(self, item: NetworkRecord | Volume) -> bool:
-        """Return whether the caller may use and remove a network or volume.
+        """Return whether the caller may remove a network or volume.
 
-        One without an owner is of an engine that recorded none: it belongs to every caller.
+        One without an owner is of an engine that recorded none: it is for administrators.
         """
-        return not item.owner or self.can_access_owner(item.owner, ContainerAccess.CONTROL)
+        return self.can_access_owner(item.owner, ContainerAccess.CONTROL)
+
+    def check_new_name(self, kind: str, name: str, ids: Iterable[tuple[str, str]]) -> None:
+        """Check that a new name is not the short id of an object of another owner.
+
+        A reference is looked up among names before the beginnings of ids, so such a name would take
+        the place of that object. ``ids`` are pairs of the id and the owner of each.
+
+        :raises NotAuthorized: when it is.
+        """
+        if len(name) < SHORT_ID:
+            return
+        for id, owner in ids:
+            if id.startswith(name) and not self.can_access_owner(owner, ContainerAccess.CONTROL):
+                raise self.denial(
+                    f"take the short id {name} of a {kind} of {owner_name(owner)} as a name",
+                    "choose another name",
+                )
 
     def require_network_use(self, ref: str) -> None:
         """Check that the caller may connect containers to a network. Skip one that is unknown.
@@ -408,7 +426,8 @@ class Session:
             return None  # the use case reports it with its own text
 
     def _require_use(self, kind: str, item: NetworkRecord | Volume) -> None:
-        if policy.SHARED_LABEL not in item.labels and not self.controls(item):
+        shared = policy.SHARED_LABEL in item.labels or not item.owner
+        if not shared and not self.controls(item):
             raise self.denial(
                 f"use {kind} {item.name} of {owner_name(item.owner)}",
                 f'that owner may, or the operator grants others = "control"; a {kind} created with'

@@ -168,7 +168,11 @@ class BuildCache:
         step = self._steps.get(key)
         if step is None:
             return False
-        quick = [k for k, other in self._steps.items() if other.quick and other.key == step.key]
+        quick = [
+            k
+            for k, other in self._steps.items()
+            if other.quick and (other.key, other.owner) == (step.key, step.owner)
+        ]
         for name in (key, *quick):
             self._database.delete(_TABLE, name)
             with self._lock:
@@ -331,7 +335,7 @@ class CacheLookup:
         self, key: str, instruction: Instruction, layer: Layer | None, created: str
     ) -> BuildStep:
         text = instruction.headline[:_MAX_INSTRUCTION]
-        step = BuildStep(instruction=text, created=created, key=key)
+        step = BuildStep(instruction=text, created=created, key=key, owner=self._owner)
         if layer is None:
             return step
         return msgspec.structs.replace(

@@ -22,18 +22,22 @@ if TYPE_CHECKING:
     from jaula.config import Paths
 
 _NEW, _OLD = "new-", "old-"  # prefixes of a directory that is complete, and of one to be removed
-_DATA, _ID = "data", "id"
+_DATA, _ID, _OWNER = "data", "id", "owner"
 _MAX_ID = 200  # characters
 _MAX_KEPT = 32  # directories of all clients
 
 
 class LocalDirectory(NamedTuple):
-    """One directory; ``used`` is in seconds since 1970, ``size`` in bytes."""
+    """One directory; ``used`` is in seconds since 1970, ``size`` in bytes.
+
+    ``owner`` is the client, '' if an older engine has recorded none.
+    """
 
     name: str
     id: str
     size: int
     used: float
+    owner: str
 
 
 class LocalDirectoryStore:
@@ -58,6 +62,7 @@ class LocalDirectoryStore:
         with suppress(FileNotFoundError):  # the end of the engine removed it
             os.rename(path, new / _DATA)
             (new / _ID).write_text(name[:_MAX_ID], errors="replace")
+            (new / _OWNER).write_text(owner)
             self._discard(target)
             with suppress(OSError):  # another build was first
                 os.rename(new, target)
@@ -101,7 +106,8 @@ class LocalDirectoryStore:
                 with open_directory(top / _DATA) as data:
                     size = size_on_disk(data)
                 id = (top / _ID).read_text(errors="replace")
-                entries.append(LocalDirectory(top.name, id, size, top.stat().st_mtime))
+                owner = read_owner(top / _OWNER)
+                entries.append(LocalDirectory(top.name, id, size, top.stat().st_mtime, owner))
             except FileNotFoundError:
                 continue  # a build has replaced it
         return entries
@@ -109,6 +115,14 @@ class LocalDirectoryStore:
     def remove(self, name: str) -> bool:
         """Remove a directory; return whether it existed."""
         return self._discard(self._directory / name)
+
+
+def read_owner(file: Path) -> str:
+    """Return the owner in a file, '' if there is none."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _digest(owner: str, shared_key: str, name: str) -> str:

@@ -2,12 +2,16 @@
 
 An entry is a cached step, a directory of ``RUN --mount=type=cache``, or a client's directory. The
 layer of a step that an image has too is shared: it takes no space of its own.
+
+An entry belongs to the client whose build made it. No other client uses it, and only its owner and
+administrators remove it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaula.engine.builder.cache import owner_key
 from jaula.engine.model.filters import check_names, parse_time
 from jaula.engine.threads import in_thread
 from jaula.logs import timestamp
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from jaula.engine.builder.cache import BuildCache
     from jaula.engine.builder.local_directories import LocalDirectoryStore
     from jaula.engine.builder.mounts.cache_dirs import CacheDirs
+    from jaula.images.store.names import NameRights
     from jaula.images.store.store import ImageStore
     from jaula.spec.build import PruneOptions
     from jaula.state.records import BuildStep
@@ -32,21 +37,31 @@ def usage(
     cache_dirs: CacheDirs,
     local_directories: LocalDirectoryStore,
     images: ImageStore,
+    rights: NameRights | None = None,
 ) -> list[Document]:
-    """Return Docker's documents of all entries, least recently used first. Safe in any thread."""
+    """Return Docker's documents of the entries, least recently used first. Safe in any thread.
+
+    With ``rights`` they are those that this caller may remove.
+    """
     image_layers = images.named_layers()
     counted: set[str] = set()
     documents = []
     for key, step in sorted(cache.all(), key=lambda pair: (pair[1].used_at, pair[0])):
+        if rights is not None and not _is_removable(key, step, rights):
+            continue
         documents.append(_step_document(key, step, image_layers, counted=step.layer in counted))
         counted.add(step.layer)
     for entry in cache_dirs.list():
+        if rights is not None and not rights.may_change(entry.owner):
+            continue
         changed = timestamp.format_time(int(entry.modified * 1e9))
         documents.append(
             _directory_document(entry.name, f"mount {entry.id}", _CACHE_MOUNT, entry.size, changed)
             | {"InUse": entry.in_use}
         )
     for local in local_directories.list():
+        if rights is not None and not rights.may_change(local.owner):
+            continue
         used = timestamp.format_time(int(local.used * 1e9))
         documents.append(
             _directory_document(
@@ -54,6 +69,13 @@ def usage(
             )
         )
     return sorted(documents, key=lambda document: (document["LastUsedAt"], document["ID"]))
+
+
+def _is_removable(key: str, step: BuildStep, rights: NameRights) -> bool:
+    """Return whether a caller may remove a step. The key of an older one proves its owner."""
+    if step.owner or not rights.owner:
+        return rights.may_change(step.owner)
+    return key == owner_key(step.key, rights.owner) or rights.may_change("")
 
 
 def _directory_document(id: str, description: str, kind: str, size: int, used: str) -> Document:
@@ -94,15 +116,16 @@ async def prune(
     images: ImageStore,
     options: PruneOptions,
     free: int,
+    rights: NameRights | None = None,
 ) -> Document:
     """Remove matching entries until no more than requested is left; return Docker's answer.
 
-    ``free`` are the free bytes of the disk.
+    ``free`` are the free bytes of the disk. Entries of other clients are skipped with ``rights``.
 
     :raises InvalidRequest: when a filter is not known.
     """
     check_names(options.filters, _FILTERS)
-    documents = await in_thread(usage, cache, cache_dirs, local_directories, images)
+    documents = await in_thread(usage, cache, cache_dirs, local_directories, images, rights)
     selected = [document for document in documents if _is_selected(document, options)]
     before = _layer_sizes(cache)
     left = sum(document["Size"] for document in documents if not document["Shared"])

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
+    from jaula.images.store.names import NameRights
     from jaula.images.store.quota import Quota
     from jaula.spec.build import BuildOptions, PruneOptions
     from jaula.state.records import ResolvedRequest
@@ -149,8 +150,10 @@ class Builds:
         """Release a result that a build has kept for others."""
         self._shared.results.release(owner, result)
 
-    async def prune(self, options: PruneOptions) -> Document:
+    async def prune(self, options: PruneOptions, rights: NameRights | None = None) -> Document:
         """Remove entries of the build cache and return Docker's answer.
+
+        With ``rights`` they are those that this caller may remove.
 
         :raises InvalidRequest: when a filter is not known.
         """
@@ -165,6 +168,7 @@ class Builds:
             shared.services.images,
             options,
             disk.f_bavail * disk.f_frsize,
+            rights,
         )
 
     def usage(self) -> list[Document]:

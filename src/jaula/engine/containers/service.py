@@ -777,8 +777,13 @@ class Containers(ContainerQueries):
                 oom_score.write(cgroup.pids, score)
         return warnings
 
-    async def prune(self, filters: dict[str, list[str]]) -> dict[str, Any]:
-        """Remove every container that does not run, and is not of a pod."""
+    async def prune(
+        self, filters: dict[str, list[str]], may_remove: Callable[[Container], bool] | None = None
+    ) -> dict[str, Any]:
+        """Remove every container that does not run, and is not of a pod.
+
+        Containers for which ``may_remove`` is false are left.
+        """
         from jaula.engine.model.filters import check_prune, prune_selects
 
         check_prune(filters)
@@ -786,6 +791,8 @@ class Containers(ContainerQueries):
         for container in self.services.container_store:
             status = container.record.status
             if status not in (Status.CREATED, Status.EXITED, Status.DEAD):
+                continue
+            if may_remove is not None and not may_remove(container):
                 continue
             record = container.record
             if record.in_pod or not prune_selects(

@@ -34,6 +34,7 @@ def document(network: NetworkRecord, *, past_firewall: bool = False) -> Document
         "Containers": {},
         "Options": _options(network, past_firewall),
         "Labels": dict(network.labels),
+        "Owner": network.owner,
     }
 
 

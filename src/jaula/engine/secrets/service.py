@@ -58,6 +58,7 @@ class Secrets:
             "CreatedAt": timestamp.format_time(record.created),
             "UpdatedAt": timestamp.format_time(record.updated),
             "Spec": spec,
+            "Owner": record.owner,
         }
 
     def create(self, body: SecretSpec, owner: str) -> str:

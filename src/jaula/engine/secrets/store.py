@@ -86,8 +86,11 @@ class SecretStore:
         :raises InvalidRequest: when several ids have the prefix.
         """
         records = list(self.of(kind))
+        for record in records:  # before one whose name is the id of another one
+            if ref == record.id:
+                return record
         for record in records:
-            if ref in (record.id, record.name):
+            if ref == record.name:
                 return record
         matches = [record for record in records if ref and record.id.startswith(ref)]
         if len(matches) > 1:

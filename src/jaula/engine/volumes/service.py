@@ -161,6 +161,7 @@ def _document(volume: Volume) -> Document:
         "Name": volume.name,
         "Options": dict(volume.options) or None,
         "Scope": "local",
+        "Owner": volume.owner,
     }
 
 

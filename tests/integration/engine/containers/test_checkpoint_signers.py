@@ -5,32 +5,16 @@ No checkpoint is restored here, so CRIU is not needed: an archive is believed be
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 
 from conftest import load_image
-from harness import containers, layers
+from harness import layers
 from harness.engine import PrivateEngine, Reply
+from harness.foreign_checkpoints import ForeignCheckpoints
 from jaula.images.trust import keys
-from jaula.spec.api import ContainerCreate
-from jaula.storage import checkpoint_archive
-from jaula.storage.checkpoints import (
-    MANIFEST,
-    ROOT_TAR,
-    SPEC,
-    CheckpointFiles,
-    CheckpointStore,
-    ContainerDescription,
-    Manifest,
-    add_file,
-    describe_file,
-)
 
 TEAM, OTHER = keys.generate(), keys.generate()
 TEAM_IMAGE, VAULT, UNKNOWN, PLAIN = "r.io/team/app:1", "r.io/vault/key:1", "x.io/y:1", "r.io/o/p:1"
@@ -57,53 +41,9 @@ def guarded(new_engine: Callable[..., PrivateEngine], tmp_path: Path) -> Private
     return engine
 
 
-class Archives:
-    """Archives as another engine writes them, signed with a key."""
-
-    def __init__(self, engine: PrivateEngine, directory: Path) -> None:
-        self._engine = engine
-        self._store = CheckpointStore(directory / "foreign")
-
-    def image(self, name: str) -> dict[str, Any]:
-        document: dict[str, Any] = self._engine.request("GET", f"/images/{name}/json").json()
-        return document
-
-    def make(self, container: str, name: str, of: str = "", key: keys.PrivateKey = TEAM) -> bytes:
-        """Return an archive that names an image, and has the id and layers of the image ``of``."""
-        image = self.image(of or name)
-        facts = Manifest(
-            container=container,
-            name="one",
-            created=1_700_000_000_000_000_000,
-            criu="4.2",
-            kernel="6.18",
-            architecture=os.uname().machine,
-            image=image["Id"],
-            description=ContainerDescription(
-                name=containers.unique("imported"),
-                body=ContainerCreate(image=name, cmd=("sleep", "60")),
-                image_id=image["Id"],
-                layers=tuple(image["RootFS"]["Layers"]),
-            ),
-        )
-        images = self._store.begin(container, "one")
-        (images / "files.img").write_bytes(b"files")
-        (images.parent / SPEC).write_bytes(b"{}")
-        with add_file(images, ROOT_TAR) as file:
-            file.write(bytes(1024))
-        held = CheckpointFiles(files=(describe_file(images, ROOT_TAR),))
-        manifest = self._store.commit(images, msgspec.structs.replace(facts, held=held))
-        checkpoint = self._store.images(manifest).parent
-        signature = key.sign((checkpoint / MANIFEST).read_bytes())
-        out = io.BytesIO()
-        checkpoint_archive.write(checkpoint, manifest, out.write, signature=signature)
-        self._store.remove(container, "one")
-        return out.getvalue()
-
-
 @pytest.fixture
-def archives(guarded: PrivateEngine, tmp_path: Path) -> Archives:
-    return Archives(guarded, tmp_path)
+def archives(guarded: PrivateEngine, tmp_path: Path) -> ForeignCheckpoints:
+    return ForeignCheckpoints(guarded, tmp_path, TEAM)
 
 
 def create(engine: PrivateEngine, image: str) -> str:
@@ -123,7 +63,7 @@ def checkpoints(engine: PrivateEngine, id: str) -> list[str]:
 
 @pytest.mark.parametrize("asked", [VAULT, UNKNOWN, PLAIN, "id of the vault"])
 def test_a_key_of_another_image_is_refused_for_a_container(
-    guarded: PrivateEngine, archives: Archives, asked: str
+    guarded: PrivateEngine, archives: ForeignCheckpoints, asked: str
 ) -> None:
     image = VAULT if asked.startswith("id") else asked
     ref = archives.image(image)["Id"] if asked.startswith("id") else asked
@@ -135,7 +75,7 @@ def test_a_key_of_another_image_is_refused_for_a_container(
 
 
 def test_a_checkpoint_of_another_image_is_refused_for_a_container(
-    guarded: PrivateEngine, archives: Archives
+    guarded: PrivateEngine, archives: ForeignCheckpoints
 ) -> None:
     container = create(guarded, VAULT)
     reply = import_(guarded, archives.make(container, TEAM_IMAGE))
@@ -147,7 +87,7 @@ def test_a_checkpoint_of_another_image_is_refused_for_a_container(
 
 @pytest.mark.parametrize("query", ["", "?name=cloned"])
 def test_a_new_container_is_judged_by_the_image_that_it_gets(
-    guarded: PrivateEngine, archives: Archives, query: str
+    guarded: PrivateEngine, archives: ForeignCheckpoints, query: str
 ) -> None:
     before = guarded.request("GET", "/containers/json?all=1").json()
     for of in (VAULT, UNKNOWN, PLAIN):
@@ -157,7 +97,7 @@ def test_a_new_container_is_judged_by_the_image_that_it_gets(
 
 
 def test_an_image_without_a_name_has_no_key_of_another_one(
-    guarded: PrivateEngine, archives: Archives
+    guarded: PrivateEngine, archives: ForeignCheckpoints
 ) -> None:
     data = layers.layer([("etc/note", "newer")])
     older = archives.image(VAULT)["Id"]
@@ -173,7 +113,9 @@ def test_an_image_without_a_name_has_no_key_of_another_one(
     assert checkpoints(guarded, container) == []
 
 
-def test_the_key_of_the_image_is_accepted(guarded: PrivateEngine, archives: Archives) -> None:
+def test_the_key_of_the_image_is_accepted(
+    guarded: PrivateEngine, archives: ForeignCheckpoints
+) -> None:
     id = archives.image(TEAM_IMAGE)["Id"]
     for ref in (TEAM_IMAGE, id):
         container = create(guarded, ref)

@@ -156,7 +156,7 @@ def test_root_has_no_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "controls"), [("5", True), ("", True), ("0", False), ("6", False), ("15", False)]
+    ("owner", "controls"), [("5", True), ("", False), ("0", False), ("6", False), ("15", False)]
 )
 def test_networks_and_volumes_belong_to_their_owner(owner: str, controls: bool) -> None:
     (session,) = sessions(1, [], 5)

@@ -124,7 +124,7 @@ class BuildsApi:
     async def prune(self, options: PruneOptions) -> Document:
         with self._session.begin("build cache prune", "", revokes=True) as action:
             action.require_images()
-            return await self._service.prune(options)
+            return await self._service.prune(options, self._session.name_rights())
 
     def check_session(self, id: str) -> None:
         self._session.require_run()

@@ -71,6 +71,7 @@ def create_authorization(
             (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
         )
         session.check_request(resolved)
+        check_container_name(session, name)
         session.authorize_secrets(resolved)
         session.authorize_networks(body, resolved)
         action.reserve(Share.CONTAINERS)
@@ -78,6 +79,15 @@ def create_authorization(
         return session.bounds(resolved, privileges, entry)
 
     return authorize
+
+
+def check_container_name(session: Session, name: str) -> None:
+    """Check that the name of a container hides no container of another owner.
+
+    :raises NotAuthorized: when it does.
+    """
+    owners = ((c.id, c.record.owner) for c in session.services.container_store)
+    session.check_new_name("container", name.removeprefix("/"), owners)
 
 
 class ContainersApi:
@@ -247,6 +257,7 @@ class ContainersApi:
     async def rename(self, ref: str, new: str) -> None:
         with self._session.begin("container rename", ref) as action:
             action.require_control(ref)
+            check_container_name(self._session, new)
             await self._service.rename(ref, new)
 
     async def import_(
@@ -453,9 +464,12 @@ class ContainersApi:
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("container prune", "", revokes=True) as action:
-            if not action.may_prune(filters):
-                action.require_all_containers("remove containers of all owners")
-            return await self._service.prune(filters)
+            if action.may_prune(filters):
+                return await self._service.prune(filters)
+            action.require_run()
+            return await self._service.prune(
+                filters, lambda each: self._session.can_access(each, ContainerAccess.CONTROL)
+            )
 
     def isolation_changed(self, ref: str, change: IsolationChange) -> None:
         if not self._session.is_admin:

@@ -39,6 +39,8 @@ class NetworksApi:
     async def create(self, body: NetworkCreate) -> Document:
         with self._session.begin("network create", body.name) as action:
             action.authorize(relaxations.of_network(self._service.whole(body)))
+            owners = ((n.id, n.owner) for n in self._session.services.network_store)
+            self._session.check_new_name("network", body.name, owners)
             action.reserve(Share.NETWORKS)
             return await self._service.create(body, self._session.caller.key)
 

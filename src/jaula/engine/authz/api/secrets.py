@@ -45,6 +45,9 @@ class SecretsApi:
     async def create(self, body: SecretSpec) -> str:
         with self._session.begin(f"{self._service.kind} create", body.name) as action:
             action.require_run()
+            secrets = self._session.services.secrets.of(self._service.kind)
+            owners = ((secret.id, secret.owner) for secret in secrets)
+            self._session.check_new_name(str(self._service.kind), body.name, owners)
             return self._service.create(body, self._session.caller.key)
 
     async def update(self, ref: str, version: int, body: SecretSpec) -> None:

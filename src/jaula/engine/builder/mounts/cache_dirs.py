@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaula.engine.builder.local_directories import read_owner
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 from jaula.tasks import BackgroundTasks
 
@@ -27,17 +28,22 @@ if TYPE_CHECKING:
 _NEW = "new-"  # prefix of an unfinished directory
 _DATA = "data"
 _ID = "id"
+_OWNER = "owner"
 _MAX_ID = 200  # characters
 
 
 class CacheDir(NamedTuple):
-    """One cache directory; ``modified`` is in seconds since 1970, ``size`` in bytes."""
+    """One cache directory; ``modified`` is in seconds since 1970, ``size`` in bytes.
+
+    ``owner`` is the client that made it, '' if an older engine has recorded none.
+    """
 
     name: str
     id: str
     size: int
     modified: float
     in_use: bool
+    owner: str
 
 
 class CacheDirs:
@@ -86,13 +92,15 @@ class CacheDirs:
         *,
         mode: int,
         owner: tuple[int, int],
+        client: str,
         fill: Callable[[int], None] | None,
     ) -> None:
-        """Create the directory with its initial content. Blocks."""
+        """Create the directory of a client with its initial content. Blocks."""
         top = Path(path).parent
         unfinished = self._directory / f"{_NEW}{os.urandom(8).hex()}"
         (unfinished / _DATA).mkdir(mode=0o700, parents=True)
         try:
+            (unfinished / _OWNER).write_text(client)
             with open_directory(unfinished / _DATA) as target:
                 if fill is not None:
                     fill(target)
@@ -127,7 +135,8 @@ class CacheDirs:
             with open_directory(data) as directory:
                 size = size_on_disk(directory)
             in_use = bool(self._users.get(str(data)))
-            entries.append(CacheDir(top.name, id, size, data.stat().st_mtime, in_use))
+            owner = read_owner(top / _OWNER)
+            entries.append(CacheDir(top.name, id, size, data.stat().st_mtime, in_use, owner))
         return entries
 
     def remove(self, name: str) -> bool:

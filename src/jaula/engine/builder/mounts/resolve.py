@@ -163,6 +163,7 @@ class StepMountRequests:
             path,
             mode=0o755 if mount.mode is None else mount.mode,
             owner=(mount.uid, mount.gid),
+            client=self._job.owner,
             fill=None if content is None else lambda target: self._fill(target, mount, *content),
         )
 
