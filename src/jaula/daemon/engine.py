@@ -126,7 +126,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             lazy_layers=lazy_layers,
             image_policy=_gate(config, images),
             volumes=volumes,
-            volume_mounts=VolumeMounts(volumes, registry),
+            volume_mounts=VolumeMounts(volumes, registry, runtime.host_mounts),
             volume_references=VolumeReferences(volumes, registry),
             secrets=secrets,
             checkpoints=checkpoints,

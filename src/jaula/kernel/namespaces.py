@@ -14,9 +14,12 @@ import os
 import select
 import signal
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from jaula.kernel.libc import IntFlag, NR_clone3, function, syscall
 from jaula.kernel.process import PR_SET_PDEATHSIG, prctl
+
+Result = TypeVar("Result")
 
 
 class CLONE(IntFlag):
@@ -138,6 +141,23 @@ def unshare(flags: CLONE) -> None:
 def setns(fd: int, flags: CLONE | int = 0) -> None:
     """Join the namespace of ``fd``; with a pidfd, join that process's namespaces in ``flags``."""
     _setns(fd, int(flags))
+
+
+def in_mount_namespace(fd: int, work: Callable[[], Result]) -> Result:
+    """Return the result of ``work`` in the mount namespace ``fd``, and come back from it.
+
+    Root and working directory of the calling thread are those of its namespace afterwards. The
+    thread shares them with no other thread: setns(2) refuses that.
+    """
+    own = open_namespace("thread-self", "mnt")
+    try:
+        setns(fd, CLONE.NEWNS)
+        try:
+            return work()
+        finally:
+            setns(own, CLONE.NEWNS)
+    finally:
+        os.close(own)
 
 
 _NS_GET_USERNS = 0xB701

@@ -29,6 +29,8 @@ LANDLOCK_ANNOTATION = "io.jaula.landlock"
 BIND_ROOT_ANNOTATION = "io.jaula.beneath"
 IDMAP_OPTIONAL_ANNOTATION = "io.jaula.idmap-optional"
 HOST_BINDS_ANNOTATION = "io.jaula.host-binds"
+MOUNT_ANNOTATIONS = (BIND_ROOT_ANNOTATION, IDMAP_OPTIONAL_ANNOTATION, HOST_BINDS_ANNOTATION)
+"""Annotations that say how mounts are prepared."""
 
 
 class _Document(

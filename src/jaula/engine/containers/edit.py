@@ -360,7 +360,9 @@ async def _mount(
     """Mount those of ``record`` in its running container, unmount others, and write the spec."""
     path = services.config.paths.container(record.id) / "config.json"
     former = decode(await in_thread(path.read_bytes))
-    made = live_mounts.partial_spec(record, former, services.host)
+    made = live_mounts.partial_spec(
+        record, former, services.host, services.volume_mounts.private(record)
+    )
     host_mounts = services.runtime.host_mounts if live_mounts.needs_host(made) else -1
     await shim.change_mounts(made, removed, detach=detach, undo=undo, host_mounts=host_mounts)
     document = encode(live_mounts.changed_spec(former, made, removed))

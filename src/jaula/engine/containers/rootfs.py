@@ -184,6 +184,7 @@ def _stopped(
     *,
     write: bool,
 ) -> Result:
+    private = services.volume_mounts.private(record)
     namespaces.unshare(namespaces.CLONE.NEWNS)
     mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
     directory = str(services.config.paths.container(record.id))
@@ -204,7 +205,8 @@ def _stopped(
                 if mount.type == "volume":
                     _mount_volume(services, mount.name)
                 if mount.type in ("bind", "volume"):
-                    _attach(root, mount, record.beneath)
+                    host_mounts = -1 if mount.name in private else services.runtime.host_mounts
+                    _attach(root, mount, record.beneath, host_mounts)
             for destination, file in files.items():
                 _attach_etc_file(root, destination, file)
             if not record.started_at:
@@ -242,7 +244,7 @@ def _temporary_overlay(source: OverlayRoot) -> int:
 
 def _mount_volume(services: Services, name: str) -> None:
     try:
-        mount_volume(services.volumes.get(name))
+        mount_volume(services.volumes.get(name), services.runtime.host_mounts)
     except NotFound:
         return  # the user removed it by hand
 
@@ -298,8 +300,11 @@ def _refuse_other_mount(root: int, path: str, directory: int) -> None:
         raise InvalidRequest(f"{path}: a symbolic link of the image leads into a bind mount")
 
 
-def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
-    """Mount a volume or a host directory at its destination; skip it if its source is gone."""
+def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...], host_mounts: int) -> None:
+    """Mount a volume or a host directory at its destination; skip it if its source is gone.
+
+    ``host_mounts`` is the mount namespace in which the source is opened, -1 for the thread's own.
+    """
     from jaula.runtime.create.rootfs import open_source
 
     matching = [b for b in bounds if path_below(mount.source, b) is not None]
@@ -308,8 +313,11 @@ def _attach(root: int, mount: MountRecord, bounds: tuple[str, ...]) -> None:
         bound = mount.source.removesuffix(f"/{mount.subpath}")
     recursive = "rbind" in mount.options
 
+    def clone() -> int:
+        return open_source(mount.source, bound, recursive=recursive)
+
     try:
-        tree = open_source(mount.source, bound, recursive=recursive)
+        tree = clone() if host_mounts < 0 else namespaces.in_mount_namespace(host_mounts, clone)
     except FileNotFoundError:
         return
     try:

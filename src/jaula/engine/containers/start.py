@@ -454,6 +454,7 @@ class Starter:
             mappings=uids,
             gid_mappings=gids,
             joined=joined,
+            private_volumes=services.volume_mounts.private(record),
             id_mapped=resources.ids is not None and not services.host.rootless,
             external=runtime is not None,
             files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
@@ -502,7 +503,7 @@ class Starter:
             console=body.host_config.console_size,
             seccomp_cache=str(paths.seccomp_cache),
             runtime=runtime,
-            host_mounts=bool(spec.host_binds(mounts, inputs.host))
+            host_mounts=bool(spec.host_binds(mounts, inputs.host, inputs.private_volumes))
             or (modes.user.host and any(m.shared for m in record.mounts)),
             sessions=f"{run}/{SESSIONS}" if run else "",
         )

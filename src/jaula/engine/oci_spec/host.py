@@ -10,7 +10,7 @@ from collections.abc import Collection
 import msgspec
 
 from jaula.engine.oci_spec.inputs import HostFacts
-from jaula.kernel import capabilities, mountinfo, namespaces
+from jaula.kernel import capabilities, namespaces
 from jaula.security.lsm import detect, selinux_policy
 from jaula.spec import cpuset
 
@@ -56,23 +56,13 @@ def read(
         kernel=os.uname().release,
         capabilities=bounding,
         mqueue=os.path.ismount("/dev/mqueue"),
-        private_mounts=not rootless and _has_private_mounts(),  # only root can enter the host's
+        private_mounts=not rootless,  # only root can enter the host's
         time_namespaces=os.path.exists("/proc/self/ns/time"),
         nofile=_grantable(nofile),
         pids_limit=pids_limit if not rootless or "pids" in features else 0,
         rootless=rootless,
         warnings=(*warnings, *policy.missing),
     )
-
-
-def _has_private_mounts() -> bool:
-    """Return whether the root of this mount namespace receives no mounts of another one.
-
-    systemd makes the host's root shared, so it is the master of the engine's. The kernel's own
-    default is a private root.
-    """
-    root = next(mount for mount in mountinfo.read() if mount.target == "/")
-    return not any(tag.startswith(("master:", "shared:")) for tag in root.propagation)
 
 
 def with_limits(facts: HostFacts, nofile: tuple[int, int], pids_limit: int) -> HostFacts:

@@ -37,7 +37,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     nofile: tuple[int, int] = (1024, 524288)  # soft, hard; the most that the engine may grant
     pids_limit: int = 4096
     time_namespaces: bool = False  # the kernel has them (Linux 5.6)
-    private_mounts: bool = False  # new mounts of the host do not appear in the engine's namespace
+    private_mounts: bool = False  # the engine does not see the host's mounts as they are now
     rootless: bool = False  # the engine runs as an ordinary user, in a user namespace
     warnings: tuple[str, ...] = ()  # for the operator
 
@@ -58,6 +58,7 @@ class SpecInputs(msgspec.Struct, frozen=True):
     mappings: tuple[IDMapping, ...] = ()
     gid_mappings: tuple[IDMapping, ...] = ()  # empty: the same as ``mappings``
     joined: dict[str, str] = {}
+    private_volumes: frozenset[str] = frozenset()  # names of volumes with driver options
     id_mapped: bool = True
     external: bool = False
     files: dict[str, str] = {}  # destination in the container: path on the host

@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 
-def partial_spec(record: ContainerRecord, former: Spec, host: HostFacts) -> Spec:
+def partial_spec(
+    record: ContainerRecord, former: Spec, host: HostFacts, private_volumes: frozenset[str]
+) -> Spec:
     """Return a spec with the mounts of ``record`` and what they need.
 
     ``former`` is the spec of the running container, which has the id maps of its user namespace.
+    ``private_volumes`` are names of volumes with driver options.
     """
     linux = former.linux or Linux()
     own = not record.resolved.namespaces.user.host
@@ -45,6 +48,7 @@ def partial_spec(record: ContainerRecord, former: Spec, host: HostFacts) -> Spec
         beneath=record.beneath,
         owner=(int(record.owner), record.owner_gid) if record.beneath else None,
         level=record.level,
+        private_volumes=private_volumes,
     )
     return Spec(
         mounts=mounts.requested(inputs),

@@ -132,7 +132,7 @@ def _requested(record: MountRecord, inputs: SpecInputs) -> Mount:
     mapped = inputs.id_mapped and not record.mapped
     options = (
         *record.options,
-        "ro" if record.read_only else "rw",
+        *(("ro",) if record.read_only else ()),  # else the source's flags decide (statement I26)
         *(_id_map(record) if mapped else ()),
     )
     uids, gids = _as_owner(inputs) if record.type == "bind" and mapped else ((), ())

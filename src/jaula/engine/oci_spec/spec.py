@@ -137,15 +137,26 @@ def _optional_id_maps(inputs: SpecInputs) -> dict[str, str]:
     return {IDMAP_OPTIONAL_ANNOTATION: encode_destinations(binds)}
 
 
-def host_binds(mounts: Iterable[MountRecord], host: HostFacts) -> tuple[str, ...]:
-    """Return the destinations of the host directories to open in the host's mount namespace."""
+def host_binds(
+    mounts: Iterable[MountRecord], host: HostFacts, private: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """Return the destinations of mounts whose source is opened in the host's mount namespace.
+
+    A change of a mount's flags never reaches the engine's namespace, and a new mount only where the
+    host's mounts propagate. Volumes named in ``private`` are mounted in the engine's namespace.
+    """
     if not host.private_mounts:
         return ()
-    return tuple(m.destination for m in mounts if m.type == "bind" and not m.mapped)
+    return tuple(
+        m.destination
+        for m in mounts
+        if (m.type == "bind" and not m.mapped)
+        or (m.type == "volume" and m.name and m.name not in private)
+    )
 
 
 def _host_binds(inputs: SpecInputs) -> dict[str, str]:
-    binds = host_binds(inputs.mounts, inputs.host)
+    binds = host_binds(inputs.mounts, inputs.host, inputs.private_volumes)
     return {HOST_BINDS_ANNOTATION: encode_destinations(binds)} if binds else {}
 
 

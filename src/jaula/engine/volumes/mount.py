@@ -17,9 +17,10 @@ import msgspec
 
 from jaula.engine.volumes.create import mount_data, parse_driver_options, server_name
 from jaula.errors import InvalidRequest, NotFound, Unavailable
-from jaula.kernel import mounts
+from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MNT, MOUNT_ATTR
-from jaula.kernel.namespace_threads import clone_tree_of
+from jaula.kernel.namespace_threads import clone_tree_of, in_unshared_thread
+from jaula.kernel.namespaces import CLONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,9 +36,13 @@ if TYPE_CHECKING:
 class VolumeMounts:
     """The mounts of one engine's volumes."""
 
-    def __init__(self, volumes: VolumeStore, registry: ContainerStore) -> None:
+    def __init__(
+        self, volumes: VolumeStore, registry: ContainerStore, host_mounts: int = -1
+    ) -> None:
+        """``host_mounts`` is a descriptor of the host's mount namespace, -1 if it is the own."""
         self._volumes = volumes
         self._registry = registry
+        self._host_mounts = host_mounts
         self._lock = asyncio.Lock()
         self._using: dict[str, set[str]] = {}  # containers by volume, from the begin of their start
 
@@ -54,7 +59,11 @@ class VolumeMounts:
             async with self._lock:
                 if not mounts.is_mount_point(volume.path):
                     holder = self._holder(volume.name, source)
-                    await asyncio.to_thread(_make, volume, source, holder)
+                    await asyncio.to_thread(_make, volume, source, holder, self._host_mounts)
+
+    def private(self, record: ContainerRecord) -> frozenset[str]:
+        """Return the names of the volumes that are mounted in the engine's namespace alone."""
+        return frozenset(volume.name for volume, _ in self._mounted(record))
 
     def leave(self, container: Container) -> None:
         """Unmount the volumes that no other container uses, running or being started."""
@@ -99,14 +108,16 @@ class VolumeMounts:
         return next((user.record.shim_pid for user in self._users(name)), 0)
 
 
-def mount_volume(volume: Volume) -> None:
+def mount_volume(volume: Volume, host_mounts: int) -> None:
     """Mount a volume with driver options in this thread's own mount namespace.
+
+    ``host_mounts`` is a descriptor of the host's mount namespace, -1 if that is the engine's.
 
     :raises Unavailable: when it cannot be mounted.
     """
     source = parse_driver_options(volume.options)
     if source is not None and not mounts.is_mount_point(volume.path):
-        _make(volume, source, 0)
+        _make(volume, source, 0, host_mounts)
 
 
 def _unmount(path: str) -> None:
@@ -117,13 +128,13 @@ def _unmount(path: str) -> None:
         return  # the user removed it by hand
 
 
-def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
+def _make(volume: Volume, source: VolumeSource, holder: int, host_mounts: int) -> None:
     tree = -1
     try:
         if holder:
             tree = clone_tree_of(holder, volume.path)
         if tree < 0:
-            tree = _bind(source) if source.options.bind else _file_system(source)
+            tree = _bind(source, host_mounts) if source.options.bind else _file_system(source)
         mounts.move_mount(tree, volume.path)
     except OSError as error:
         raise _mount_error(volume, source, error) from None
@@ -132,9 +143,18 @@ def _make(volume: Volume, source: VolumeSource, holder: int) -> None:
             os.close(tree)
 
 
-def _bind(source: VolumeSource) -> int:
+def _bind(source: VolumeSource, host_mounts: int) -> int:
+    """Return a detached mount of a directory with the flags that it has on the host now."""
     options = source.options
-    tree = mounts.clone_tree(source.device, recursive=options.recursive)
+
+    def clone() -> int:
+        return mounts.clone_tree(source.device, recursive=options.recursive)
+
+    def clone_on_host() -> int:
+        namespaces.unshare(CLONE.FS)  # setns(2) refuses a shared root directory
+        return namespaces.in_mount_namespace(host_mounts, clone)
+
+    tree = clone() if host_mounts < 0 else in_unshared_thread(clone_on_host)
     try:
         if not os.path.isdir(f"/proc/self/fd/{tree}"):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

@@ -173,8 +173,11 @@ def _launch(
             debug=args.log.step,
         )
         _refuse_frozen(interfaces.cgroups, record.cgroup)
+        joined = spec.linux.namespaces if spec.linux is not None else ()
+        less_privileged = args.settings.rootless or any(e.type == "user" for e in joined)
         every_mount = tuple(
-            mount_options.with_cleared_flags(mount) for mount in (*spec.mounts, *mounts)
+            mount_options.with_cleared_flags(mount, less_privileged=less_privileged)
+            for mount in (*spec.mounts, *mounts)
         )
         complete = structs.replace(_with_device_rules(spec, args.settings), mounts=every_mount)
         if variables and spec.process is not None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 
 from jaula.errors import RuntimeFailure
@@ -22,6 +23,9 @@ from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
 from jaula.kernel.paths import RESOLVE, openat2
 from jaula.runtime import seqpacket
+from jaula.runtime.create import mount_options
+from jaula.runtime.create.mount_options import MountOptions
+from jaula.runtime.init.step import locked_error
 
 _CANNOT_BE_MAPPED = (errno.EINVAL, errno.EPERM)
 """Errors of a file system without id maps, and of a mount that has a map already."""
@@ -100,19 +104,6 @@ def shared_with_namespace(namespace: int, source: str, clone: Callable[[], int])
     return tree_from_child(make)
 
 
-def tree_of_namespace(namespace: int, clone: Callable[[], int]) -> int:
-    """Return the detached mount that ``clone`` makes in a mount namespace.
-
-    :raises OSError: when ``clone`` does.
-    """
-
-    def make() -> int:
-        namespaces.setns(namespace, CLONE.NEWNS)
-        return clone()
-
-    return tree_from_child(make)
-
-
 def _check_shared(source: str) -> None:
     fd = os.open(source, os.O_PATH | os.O_CLOEXEC)
     try:
@@ -136,6 +127,45 @@ def map_what_can_be(tree: int, user_fd: int) -> int:
     :raises OSError: when a mount cannot be cloned.
     """
     return tree_from_child(lambda: _map_each(tree, user_fd))
+
+
+def refuse_locked(tree: int, options: MountOptions) -> int:
+    """Return a copy of a detached tree if ``options`` clear no flag that a user namespace keeps.
+
+    The mounts of a detached tree are in no mount table, so the tree is attached in a mount
+    namespace of a child. The copy is a slave of the host's mounts.
+
+    :raises OSError: EPERM when a flag would be cleared.
+    """
+    return tree_from_child(lambda: _refuse_locked(tree, options))
+
+
+def _refuse_locked(tree: int, options: MountOptions) -> int:
+    namespaces.unshare(CLONE.NEWNS)
+    mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)
+    staging = mounts.new_filesystem("tmpfs", (("mode", "0700"),))
+    directory = os.path.realpath("/tmp" if os.path.isdir("/tmp") else "/mnt")
+    mounts.move_mount(staging, directory)
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
+        os.mkdir("tree", 0o700, dir_fd=staging)
+    else:
+        os.close(os.open("tree", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=staging))
+    mounts.mount_setattr(tree, propagation=MS.SLAVE, recursive=True)
+    mounts.move_mount(tree, f"{directory}/tree")
+    top = mounts.mount_id(tree)
+    for mount in mountinfo.read():
+        if mount.mount_id != top and not mount.target.startswith(f"{directory}/tree/"):
+            continue
+        flags = mount_options.statvfs_flags(mount.options)
+        kept = mount_options.locked_flags((options.recursive_set, options.recursive_clear), flags)
+        if mount.mount_id == top:
+            attributes = (options.set | options.recursive_set, options.clear)
+            kept += mount_options.locked_flags(attributes, flags)
+        if kept:
+            below = mount.target.removeprefix(f"{directory}/tree/")
+            where = "the source" if mount.mount_id == top else f"the mount at {below} of the source"
+            raise locked_error(tuple(dict.fromkeys(kept)), where)
+    return mounts.clone_tree("", recursive=True, dir_fd=tree)
 
 
 def _map_each(tree: int, user_fd: int) -> int:

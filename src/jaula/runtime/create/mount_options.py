@@ -2,9 +2,17 @@
 
 Follows runtime-spec config.md "Linux mount options", mount(8), mount_setattr(2). An option that is
 not a generic mount option is data for the file system. A later option overrides an earlier one.
+
+Facts about locked flags (mount_namespaces(7)): a mount that a less privileged mount namespace gets
+keeps read-only, nosuid, nodev, noexec and its access times. To clear one there is EPERM. The kernel
+locks access times whatever they are. A mount made with the host's view may still go from relatime,
+the default, to noatime.
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import structs
@@ -59,6 +67,18 @@ _IGNORED_ON_BIND = frozenset(
     {"acl", "noacl", "mode", "size", "uid", "gid", "nr_inodes", "nr_blocks"}
 )  # file system options, which a bind mount inherits
 _ON_BIND = ("rw", "suid", "dev", "exec", "symfollow")
+_LOCKED = (  # (attribute, flag of statvfs(3), option)
+    (MOUNT_ATTR.RDONLY, os.ST_RDONLY, "ro"),
+    (MOUNT_ATTR.NOSUID, os.ST_NOSUID, "nosuid"),
+    (MOUNT_ATTR.NODEV, os.ST_NODEV, "nodev"),
+    (MOUNT_ATTR.NOEXEC, os.ST_NOEXEC, "noexec"),
+    (MOUNT_ATTR.NODIRATIME, os.ST_NODIRATIME, "nodiratime"),
+)
+_ATIME_OPTIONS = {
+    MOUNT_ATTR.NOATIME: "noatime",
+    MOUNT_ATTR.STRICTATIME: "strictatime",
+    0: "relatime",
+}
 
 
 class MountOptions(msgspec.Struct, frozen=True):
@@ -161,18 +181,59 @@ def for_mount(mount: Mount) -> MountOptions:
     return options
 
 
-def with_cleared_flags(mount: Mount) -> Mount:
+def with_cleared_flags(mount: Mount, *, less_privileged: bool = False) -> Mount:
     """Return a bind mount whose options clear the flags of its source that they do not name.
 
     As in runc and mount(8), a bind mount that names any flag gets these flags alone. One that names
-    none keeps those of its source. The engine names each flag that matters, and does not use this.
+    none keeps those of its source. So does one of a container that is ``less_privileged``: it has a
+    user namespace, where the flags are locked. The engine's mounts always keep them.
     """
     options = parse_options(mount.options)
-    if not (options.bind or mount.type == "bind") or options.remount:
+    if not (options.bind or mount.type == "bind") or options.remount or less_privileged:
         return mount
     if not (options.set | options.clear):
         return mount
     return structs.replace(mount, options=(*_ON_BIND, *mount.options))
+
+
+def mount_flags(flags: int) -> tuple[str, ...]:
+    """Return the options that a remount must repeat, from the mount's flags of statvfs(3).
+
+    A remount that names no option of the access times keeps them (mount(2)).
+    """
+    return tuple(
+        name for bit, flag, name in _LOCKED if flags & flag and bit != MOUNT_ATTR.NODIRATIME
+    )
+
+
+def locked_flags(attributes: tuple[int, int], flags: int) -> tuple[str, ...]:
+    """Return the options of a mount that a change would clear, and a user namespace must keep.
+
+    ``attributes`` are those set and cleared, ``flags`` the mount's of statvfs(3). A change sets an
+    attribute after it has cleared it.
+    """
+    set_bits, clear_bits = attributes
+    kept = [
+        name for bit, flag, name in _LOCKED if flags & flag and clear_bits & bit and ~set_bits & bit
+    ]
+    before, after = _atime(flags), set_bits & MOUNT_ATTR__ATIME
+    if clear_bits & MOUNT_ATTR__ATIME and after not in (before, before or MOUNT_ATTR.NOATIME):
+        kept.append(_ATIME_OPTIONS[before])
+    return tuple(kept)
+
+
+def statvfs_flags(options: Iterable[str]) -> int:
+    """Return the flags of statvfs(3) of a mount from its options in mountinfo."""
+    names = {name: flag for _, flag, name in _LOCKED}
+    names |= {"noatime": os.ST_NOATIME, "relatime": os.ST_RELATIME}
+    return sum(names.get(option, 0) for option in set(options))
+
+
+def _atime(flags: int) -> int:
+    """Return the attribute of the access times of a mount from its flags of statvfs(3)."""
+    if flags & os.ST_NOATIME:
+        return int(MOUNT_ATTR.NOATIME)
+    return 0 if flags & os.ST_RELATIME else int(MOUNT_ATTR.STRICTATIME)
 
 
 def known_options() -> tuple[str, ...]:

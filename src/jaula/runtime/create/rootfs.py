@@ -236,7 +236,7 @@ def prepare_mounts(
                 if options.shared and host_mounts >= 0 and user_fd is None:
                     tree = forked_mounts.shared_with_namespace(host_mounts, source, clone)
                 elif host_mounts >= 0 and mount.destination in of_host:
-                    tree = forked_mounts.tree_of_namespace(host_mounts, clone)
+                    tree = namespaces.in_mount_namespace(host_mounts, clone)
                 else:
                     tree = clone()
                 is_optional = mount.destination in optional
@@ -330,6 +330,10 @@ def _bind(
         propagation = options.propagation or ((int(mounts.MS.PRIVATE), True),)
         if user_fd is not None or not options.shared:
             propagation = ((int(mounts.MS.SLAVE), True), *propagation)
+        if user_fd is not None and _may_clear_locked(tree, options):
+            judged = forked_mounts.refuse_locked(tree, options)
+            os.close(tree)
+            tree = judged
         set_attributes(
             tree,
             (options.set, options.clear),
@@ -340,6 +344,14 @@ def _bind(
         os.close(tree)
         raise
     return tree
+
+
+def _may_clear_locked(tree: int, options: mount_options.MountOptions) -> bool:
+    """Return whether the options may clear a flag that a user namespace has to keep."""
+    if options.recursive_clear:
+        return True
+    flags = os.fstatvfs(tree).f_flag
+    return bool(mount_options.locked_flags((options.set, options.clear), flags))
 
 
 def _idmap(

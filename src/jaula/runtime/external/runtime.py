@@ -120,7 +120,13 @@ def _stage_mounts(
     assert spec.linux is not None
     bind_indexes = [index for index, mount in enumerate(spec.mounts) if is_bind(mount)]
     binds_spec = msgspec.structs.replace(spec, mounts=tuple(spec.mounts[i] for i in bind_indexes))
-    prepared = prepare_mounts(binds_spec, user_fd=ns.user_fd, owner=ns.owner, fd_stack=fd_stack)
+    prepared = prepare_mounts(
+        binds_spec,
+        user_fd=ns.user_fd,
+        owner=ns.owner,
+        fd_stack=fd_stack,
+        host_mounts=options.host_mounts,
+    )
     try:
         context = lsm_labels.mount_label(spec)
         root = fd_stack.add(mount_root(options.root, ns.user_fd, ns.owner, context=context))

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from msgspec import structs
 
 from jaula.runtime.create import mount_options
+from jaula.spec.annotations import MOUNT_ANNOTATIONS
 from jaula.spec.runtime import OCI_VERSION, Box, Device, Linux, Mount, Namespace, Root, Spec
 
 _MAP_OPTIONS = frozenset({"idmap", "ridmap"})
@@ -65,8 +66,9 @@ def translate(
     """Return the document for an external runtime.
 
     ``namespaces`` are paths by type, ``binds`` sources by the index of the mount, ``locked`` the
-    options that these mounts have. ``devices`` are sources by the path inside (None: the runtime
-    creates nodes). ``console`` is (rows, columns); 0 keeps the spec's.
+    options that these mounts have. The annotations for their preparation are left out. ``devices``
+    are sources by the path inside (None: the runtime creates nodes). ``console`` is (rows,
+    columns); 0 keeps the spec's.
 
     /dev/mqueue is left out if it would be labelled in a user namespace: runtimes set the label of
     its root, which only the host's root owns. mq_open(3) works without the mount.
@@ -88,8 +90,10 @@ def translate(
     if any(console):
         process = structs.replace(process, console_size=Box(height=console[0], width=console[1]))
     readonly = spec.root is not None and spec.root.readonly
+    kept = {key: text for key, text in spec.annotations.items() if key not in MOUNT_ANNOTATIONS}
     return structs.replace(
         spec,
+        annotations=kept,
         oci_version=min(OCI_VERSION, oci_version, key=_version),
         process=process,
         root=Root(root, readonly=readonly),

@@ -13,6 +13,7 @@ import stat
 from jaula.errors import RuntimeFailure
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
+from jaula.runtime.create import mount_options
 from jaula.runtime.create.devices import FILE_TYPES
 from jaula.spec.runtime import Device
 
@@ -42,10 +43,6 @@ def choose_directory(
 
 def _inside(path: str, directory: str) -> bool:
     return path == directory or path.startswith(f"{directory}/")
-
-
-_LOCKED = {"nosuid": os.ST_NOSUID, "nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC}
-"""Mount options that a less privileged mount namespace cannot clear."""
 
 
 class StagingMount:
@@ -99,8 +96,7 @@ class StagingMount:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         mounts.move_mount(tree, path)
         self.binds[index] = path
-        flags = os.statvfs(path).f_flag
-        self.locked[index] = tuple(name for name, flag in _LOCKED.items() if flags & flag)
+        self.locked[index] = mount_options.mount_flags(os.statvfs(path).f_flag)
 
     def bind_namespace(self, namespace_type: str, fd: int) -> None:
         """Bind a namespace, for runtimes that take it by path.

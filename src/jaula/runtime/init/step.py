@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from jaula.kernel import mounts
@@ -24,6 +24,7 @@ from jaula.kernel.paths import (
     make_file_in_root,
     openat2,
 )
+from jaula.runtime.create.mount_options import locked_flags
 
 NODES = -1
 """Slot of the node store: a detached tmpfs with device nodes, named as in :class:`Node`."""
@@ -233,28 +234,29 @@ def set_attributes(
 ) -> None:
     """Set and clear attributes of a mount, then of its tree, then the propagation, in order.
 
-    A user namespace may not clear an attribute that its parent has locked (mount_namespaces(7)).
-    Such a mount stays as restricted as it is.
+    :raises PermissionError: when a user namespace would clear an attribute that its parent has
+        locked (mount_namespaces(7)).
     """
-    if any(attributes):
-        try:
-            mounts.mount_setattr(tree, set=attributes[0], clear=attributes[1])
-        except PermissionError:
-            mounts.mount_setattr(tree, set=attributes[0])
-            _clear_unlocked(tree, attributes[1])
-    if any(recursive_attributes):
-        set_bits, clear_bits = recursive_attributes
-        mounts.mount_setattr(tree, set=set_bits, clear=clear_bits, recursive=True)
+    _set(tree, attributes, recursive=False)
+    _set(tree, recursive_attributes, recursive=True)
     for flag, recursive in propagation:
         mounts.mount_setattr(tree, propagation=flag, recursive=recursive)
 
 
-def _clear_unlocked(tree: int, attributes: int) -> None:
-    """Clear each attribute that is not locked."""
-    while attributes:
-        attribute = attributes & -attributes
-        attributes ^= attribute
-        try:
-            mounts.mount_setattr(tree, clear=attribute)
-        except PermissionError:
-            continue  # locked
+def _set(tree: int, attributes: tuple[int, int], *, recursive: bool) -> None:
+    if not any(attributes):
+        return
+    try:
+        mounts.mount_setattr(tree, set=attributes[0], clear=attributes[1], recursive=recursive)
+    except PermissionError:
+        kept = locked_flags(attributes, os.fstatvfs(tree).f_flag)
+        raise locked_error(kept or ("locked flags",)) from None
+
+
+def locked_error(kept: Sequence[str], where: str = "the source") -> PermissionError:
+    """Return the error for options that would clear flags that a user namespace must keep."""
+    return PermissionError(
+        errno.EPERM,
+        f"{where} has {' and '.join(kept)}, which a user namespace must keep; remove the option"
+        " that clears it",
+    )

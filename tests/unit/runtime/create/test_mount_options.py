@@ -1,5 +1,7 @@
 """Option strings of mounts, alone and combined."""
 
+import os
+
 import pytest
 
 from jaula.errors import InvalidRequest
@@ -112,8 +114,10 @@ def test_options_of_a_new_file_system_are_ignored_on_a_bind(options: tuple[str, 
     assert mount_options.for_mount(oci.Mount("/d", "/s", None, options)).bind
 
 
-def flags(*options: str, kind: str = "bind") -> tuple[int, int]:
-    mount = mount_options.with_cleared_flags(oci.Mount("/d", "/s", kind, options))
+def flags(*options: str, kind: str = "bind", less_privileged: bool = False) -> tuple[int, int]:
+    mount = mount_options.with_cleared_flags(
+        oci.Mount("/d", "/s", kind, options), less_privileged=less_privileged
+    )
     parsed = parse_options(mount.options)
     return parsed.set, parsed.clear
 
@@ -133,3 +137,59 @@ def test_a_bind_that_names_no_flag_keeps_those_of_its_source() -> None:
     assert flags("rbind", "rprivate", "rro") == (0, 0)
     assert flags("nosuid", kind="tmpfs") == (MOUNT_ATTR.NOSUID, 0)
     assert flags("bind", "remount", "ro") == (MOUNT_ATTR.RDONLY, 0)
+
+
+def test_a_bind_of_a_less_privileged_container_keeps_the_flags_of_its_source() -> None:
+    assert flags("nosuid", less_privileged=True) == (MOUNT_ATTR.NOSUID, 0)
+    assert flags("rw", less_privileged=True) == (0, MOUNT_ATTR.RDONLY)
+
+
+SOURCE_FLAGS = {
+    "ro": os.ST_RDONLY,
+    "nosuid": os.ST_NOSUID,
+    "nodev": os.ST_NODEV,
+    "noexec": os.ST_NOEXEC,
+}
+
+
+@pytest.mark.parametrize("flag", SOURCE_FLAGS)
+def test_a_flag_of_the_source_is_locked_against_its_opposite(flag: str) -> None:
+    opposite = {"ro": "rw"}.get(flag, flag.removeprefix("no"))
+    relatime = os.ST_RELATIME
+    for name, bit in SOURCE_FLAGS.items():
+        for option in (flag, opposite):
+            change = parse_options((option,))
+            kept = mount_options.locked_flags((change.set, change.clear), bit | relatime)
+            assert kept == ((flag,) if name == flag and option == opposite else ())
+    assert mount_options.mount_flags(SOURCE_FLAGS[flag] | relatime) == (flag,)
+
+
+@pytest.mark.parametrize(
+    ("source", "option", "kept"),
+    [
+        (os.ST_RELATIME, "relatime", ()),
+        (os.ST_RELATIME, "atime", ()),
+        (os.ST_RELATIME, "noatime", ()),
+        (os.ST_RELATIME, "strictatime", ("relatime",)),
+        (os.ST_NOATIME, "noatime", ()),
+        (os.ST_NOATIME, "relatime", ("noatime",)),
+        (os.ST_NOATIME, "strictatime", ("noatime",)),
+        (0, "strictatime", ()),
+        (0, "noatime", ("strictatime",)),
+        (os.ST_RELATIME | os.ST_NODIRATIME, "nodiratime", ()),
+        (os.ST_RELATIME | os.ST_NODIRATIME, "diratime", ("nodiratime",)),
+        (os.ST_RELATIME, "nodiratime", ()),
+        (os.ST_RELATIME, "diratime", ()),
+        (os.ST_RELATIME, "ro", ()),
+    ],
+)
+def test_access_times_are_locked_but_for_the_default(
+    source: int, option: str, kept: tuple[str, ...]
+) -> None:
+    change = parse_options((option,))
+    assert mount_options.locked_flags((change.set, change.clear), source) == kept
+
+
+def test_the_options_of_a_mount_table_are_flags() -> None:
+    words = ("rw", "nosuid", "nodev", "relatime", "idmapped")
+    assert mount_options.statvfs_flags(words) == os.ST_NOSUID | os.ST_NODEV | os.ST_RELATIME
