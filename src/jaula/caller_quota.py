@@ -29,6 +29,10 @@ class CallerQuota:
             self._held[caller], self._used = held, used
         return allowed
 
+    def available(self, caller: str) -> int:
+        """Return the largest amount that a caller without the rights of root can take now."""
+        return max(0, (self._total - self._reserve - self._used - self._held.get(caller, 0)) // 2)
+
     def give_back(self, caller: str, amount: int) -> None:
         """Return an amount that the caller has taken."""
         self._used -= amount

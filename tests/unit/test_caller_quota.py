@@ -50,3 +50,11 @@ def test_never_more_than_the_total_is_held(root: bool, steps: list[tuple[str, in
     for caller, amount in held:
         quota.give_back(caller, amount)
     assert quota.take("0", 100, root=True)
+
+
+def test_what_is_available_can_be_taken_and_no_more() -> None:
+    quota = CallerQuota(100, 10)
+    for caller in ("a", "b", "a", "c"):
+        amount = quota.available(caller)
+        assert not quota.take(caller, amount + 1, root=False)
+        assert not amount or quota.take(caller, amount, root=False)

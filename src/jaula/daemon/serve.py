@@ -98,10 +98,12 @@ async def _serve(
     from jaula.daemon.reload import Reloader
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.containers import log_config, presets
+    from jaula.engine.threads import CallerThreads, abandon_at_stop
     from jaula.state.audit_trail import AuditTrail
 
     log = logging.getLogger("jaula.engine")
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(threads := CallerThreads())
     heartbeat = Heartbeat(loop)
     try:
         presets.check_name(config.default_profile)
@@ -169,6 +171,7 @@ async def _serve(
     loop.call_later(_SETTLE_TIME, _settle)
     server.on_idle = lambda: _release_memory(engine)
     await stop.wait()
+    abandon_at_stop(threads)
     heartbeat.stop()
     loop.remove_reader(zygote)
     os.close(zygote)

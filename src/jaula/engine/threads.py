@@ -2,7 +2,8 @@
 
 Streams have back pressure in both directions: a slow reader slows the producer, and neither holds
 more than a few chunks in memory. The work of a stream waits for its client, so it has a thread of
-its own. The pool has a few threads for all requests: its work waits for the disk only.
+its own. The pool has a few threads for all requests: its work waits for the disk only. A caller has
+a share of them (:class:`CallerThreads`). The stop of the engine waits a few seconds for threads.
 """
 
 from __future__ import annotations
@@ -11,20 +12,179 @@ import asyncio
 import contextlib
 import os
 import threading
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import BinaryIO, ParamSpec, TypeVar
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures.thread import ThreadPoolExecutor
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-from jaula import spans
-from jaula.errors import InvalidRequest
+from jaula import request_context, spans
+from jaula.caller_quota import CallerQuota
+from jaula.errors import InvalidRequest, Unavailable
 
 Item = TypeVar("Item")
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
 _END = object()
+_THREADS = 16  # of the pool; each is made when it is needed
+_ROOT_THREADS = 4  # of them, which only root and the engine itself may use
+_STOP_WAIT = 5.0  # seconds that the stop of the engine waits for work of threads
+_ENGINE = ""  # caller of the engine's own work
+_ROOT = "0"  # key of root as a caller
+_own_threads: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
 
 
 class AbandonedError(Exception):
     """The reader has stopped; ends the work of the producing thread."""
+
+
+class EngineStopping(Unavailable):
+    """The engine stops, and does not wait for the work of a thread."""
+
+
+class _Work:
+    """A call for the pool."""
+
+    __slots__ = ("call", "caller", "future")
+
+    def __init__(self, call: Callable[[], Any], caller: str) -> None:
+        self.call = call
+        self.caller = caller
+        self.future: Future[Any] = Future()
+
+
+class CallerThreads(ThreadPoolExecutor):
+    """The pool of threads for blocking work, of which each caller has a share.
+
+    The caller is that of the request in whose context the work is submitted. Its work waits while
+    it has as many threads as it may have (:mod:`jaula.caller_quota`), so a request that blocks a
+    thread for hours keeps no thread from other callers. The engine's own work has no share. The
+    threads are daemons: no exit waits for them.
+
+    It is a ``ThreadPoolExecutor`` because an event loop accepts no other default executor.
+    """
+
+    def __init__(self, threads: int = _THREADS, root_threads: int = _ROOT_THREADS) -> None:
+        super().__init__(threads)
+        self._size = threads
+        self._quota = CallerQuota(threads, root_threads)
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()  # the next caller first
+        self._running: set[_Work] = set()
+        self._count = self._idle = 0
+        self._closed = False
+
+    def submit(
+        self, fn: Callable[Params, Result], /, *args: Params.args, **kwargs: Params.kwargs
+    ) -> Future[Result]:
+        request = request_context.current.get()
+        work = _Work(lambda: fn(*args, **kwargs), request.user if request else _ENGINE)
+        with self._changed:
+            if self._closed:
+                raise EngineStopping("the engine stops")
+            self._waiting.setdefault(work.caller, deque()).append(work)
+            if self._idle:
+                self._wake()
+            elif self._count < self._size:
+                self._count += 1
+                threading.Thread(target=self._work, name="pool", daemon=True).start()
+        return work.future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Accept no more work, and end idle threads. Nothing waits for the others."""
+        with self._changed:
+            self._closed = True
+            self._idle = 0
+            self._changed.notify_all()
+
+    def abandon(self) -> None:
+        """Let every waiting task continue with :class:`EngineStopping`.
+
+        A thread that works ends with its work. Other threads take its place.
+        """
+        with self._changed:
+            works = [*self._running, *(each for works in self._waiting.values() for each in works)]
+            for work in self._running:
+                self._quota.give_back(work.caller, 1)
+            self._count -= len(self._running)
+            self._running.clear()
+            self._waiting.clear()
+        for work in works:
+            _abandon(work.future)
+
+    def _wake(self) -> None:
+        """Let one idle thread look for work. The caller has the lock."""
+        self._idle -= 1
+        self._changed.notify()
+
+    def _next(self) -> _Work | None:
+        """Return the next work whose caller may have a thread. The caller has the lock."""
+        for caller in self._waiting:
+            if self._quota.take(caller, 1, root=caller in (_ENGINE, _ROOT)):
+                works = self._waiting[caller]
+                work = works.popleft()
+                if works:
+                    self._waiting.move_to_end(caller)
+                else:
+                    del self._waiting[caller]
+                self._running.add(work)
+                return work
+        return None
+
+    def _work(self) -> None:
+        work: _Work | None = None
+        while True:
+            with self._changed:
+                if work is not None:
+                    if work not in self._running:
+                        return  # abandoned
+                    self._running.remove(work)
+                    self._quota.give_back(work.caller, 1)
+                while (work := self._next()) is None:
+                    if self._closed:
+                        self._count -= 1
+                        return
+                    self._idle += 1
+                    self._changed.wait()
+                if self._waiting and self._idle:
+                    self._wake()
+            if work.future.set_running_or_notify_cancel():
+                _run(work)
+
+
+def _run(work: _Work) -> None:
+    """Call the work, and set the outcome unless it was abandoned."""
+    result, failure = None, None
+    try:
+        result = work.call()
+    except BaseException as error:  # noqa: BLE001 - raised in the waiting task
+        failure = error
+    with contextlib.suppress(InvalidStateError):
+        if failure is not None:
+            work.future.set_exception(failure)
+        else:
+            work.future.set_result(result)
+
+
+def _abandon(future: Future[Any] | asyncio.Future[Any]) -> None:
+    if not future.done():
+        with contextlib.suppress(InvalidStateError):  # its thread has ended at this moment
+            future.set_exception(EngineStopping("the engine stops"))
+
+
+def abandon_at_stop(threads: CallerThreads) -> None:
+    """Let no task wait for a thread any longer than a few seconds, from now on."""
+    loop = asyncio.get_running_loop()
+
+    def abandon() -> None:
+        threads.abandon()
+        for future in tuple(_own_threads):
+            if future.get_loop() is loop:
+                _abandon(future)
+        loop.call_later(_STOP_WAIT, abandon)
+
+    loop.call_later(_STOP_WAIT, abandon)
 
 
 async def produce(
@@ -73,9 +233,10 @@ def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Result] = loop.create_future()
+    _own_threads.add(done)
 
     def set_outcome(result: Result | None, error: BaseException | None) -> None:
-        if done.cancelled():
+        if done.done():  # cancelled, or abandoned
             return
         if error is not None:
             done.set_exception(error)

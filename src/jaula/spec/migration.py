@@ -155,6 +155,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     """Ask whether the target takes a container, and how.
 
     ``body`` is the create request, complete. ``memory`` is what its processes use, in bytes.
+    ``pre_copy`` is the largest number of rounds: each may send that much once more.
     ``members`` is the number of containers that move as one. A ``stopped`` container moves without
     processes: :class:`Keep` follows in place of :class:`Restore`. ``pod`` is the request of a
     container of a pod, whose ``sandbox`` is a name; it takes the place of ``body``.
@@ -177,6 +178,7 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     members: int = 1
     stopped: bool = False
     pod: PodContainerRequest | None = None
+    pre_copy: int = 0
 
 
 class SandboxOffer(msgspec.Struct, frozen=True, tag="sandbox-offer"):

@@ -28,7 +28,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
@@ -55,11 +55,16 @@ FORMAT = 2
 _KEY = ".key"
 _KEY_SIZE = 32  # bytes
 MAX_MANIFEST = 16 << 20  # bytes
+_DIGEST_BUFFER = 1 << 18  # bytes
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _UNFINISHED = ".new-"
 _INCOMING = ".incoming-"
 _COPIES = "copies"
 _RESTORE = re.compile(r"restore-[0-9a-f]{16}")  # links that a killed restore has left
+
+
+class SealCancelled(JaulaError):
+    """The checkpoint is not needed any more, and has no manifest."""
 
 
 class CheckpointFile(msgspec.Struct, frozen=True):
@@ -339,14 +344,20 @@ class CheckpointStore:
             raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
         return images
 
-    def seal(self, manifest: Manifest) -> Manifest:
+    def seal(
+        self, manifest: Manifest, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> Manifest:
         """Complete a checkpoint of :meth:`begin_received`: digest its files, write its manifest.
 
+        It ends without a manifest soon after ``is_cancelled`` returns True.
+
+        :raises SealCancelled: then.
         :raises Unavailable: when the disk or the memory for it is full.
         """
         images = self.images(manifest)
         try:
-            files = tuple(_digest(images / name, name) for name in sorted(os.listdir(images)))
+            names = sorted(os.listdir(images))
+            files = tuple(_digest(images / n, n, is_cancelled=is_cancelled) for n in names)
             manifest = msgspec.structs.replace(manifest, files=files)
             self._write_manifest(images, manifest, sync=False)
         except OSError as error:
@@ -648,18 +659,33 @@ def _untrusted(name: str, problem: str) -> InvalidRequest:
     )
 
 
-def _digest(path: Path, name: str, *, sync: bool = False) -> CheckpointFile:
-    """Return size and digest of a plain file; ``sync`` writes it to the disk."""
+def _digest(
+    path: Path,
+    name: str,
+    *,
+    sync: bool = False,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> CheckpointFile:
+    """Return size and digest of a plain file; ``sync`` writes it to the disk.
+
+    :raises SealCancelled: when ``is_cancelled`` returns True.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
+    with open(fd, "rb"):
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError(f"{name} is not a plain file")
         import hashlib
 
-        digest = hashlib.file_digest(file, "sha256")  # with one buffer
+        digest, size = hashlib.sha256(), 0
+        with memoryview(bytearray(_DIGEST_BUFFER)) as buffer:
+            while count := os.readv(fd, [buffer]):
+                if is_cancelled():
+                    raise SealCancelled(f"the digest of {name} was cancelled")
+                digest.update(buffer[:count])
+                size += count
         if sync:
             os.fsync(fd)
-        return CheckpointFile(name, file.tell(), digest.hexdigest())
+        return CheckpointFile(name, size, digest.hexdigest())
 
 
 def _check_directory(name: str, directory: Path, files: tuple[CheckpointFile, ...]) -> None:

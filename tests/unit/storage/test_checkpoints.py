@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaula.storage.checkpoints import (
     CheckpointFiles,
     CheckpointStore,
     Manifest,
+    SealCancelled,
     decode,
     describe_file,
 )
@@ -76,6 +78,33 @@ def test_received_images_are_used_only_once_they_are_sealed(store: CheckpointSto
     store.images(FACTS).joinpath("pages-1.img").write_bytes(b"other!")
     with pytest.raises(InvalidRequest, match="was changed"):
         store.verify(sealed)
+
+
+def test_the_digest_of_a_large_hole_ends_when_it_is_cancelled(store: CheckpointStore) -> None:
+    images = store.begin_received(FACTS.container, FACTS.name)
+    with (images / "pages-1.img").open("wb") as file:
+        file.truncate(1 << 40)
+    begun, cancelled = threading.Event(), threading.Event()
+    failures: list[BaseException] = []
+
+    def is_cancelled() -> bool:
+        begun.set()
+        return cancelled.is_set()
+
+    def seal() -> None:
+        try:
+            store.seal(FACTS, is_cancelled)
+        except SealCancelled as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=seal, daemon=True)
+    thread.start()
+    assert begun.wait(30)
+    cancelled.set()
+    thread.join(30)
+    assert [type(each) for each in failures] == [SealCancelled]
+    with pytest.raises(InvalidRequest, match="is refused"):
+        store.read(FACTS.container, "one")
 
 
 def test_a_checkpoint_is_read_as_it_was_made(store: CheckpointStore, made: Path) -> None:

@@ -173,10 +173,12 @@ class FileSender:
 class FileReceiver:
     """Writes received files into a directory that no other user may change.
 
-    The source connects with ``token``. ``fingerprint`` is that of its certificate.
+    The source connects with ``token``. ``fingerprint`` is that of its certificate. ``limit`` is the
+    largest size of all files together, holes included.
     """
 
-    def __init__(self, directory: Path, fingerprint: str) -> None:
+    def __init__(self, directory: Path, fingerprint: str, limit: int) -> None:
+        self._limit = self._left = limit  # bytes
         self.token = secrets.token_bytes(TOKEN_SIZE)
         self.fingerprint = fingerprint
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -255,6 +257,7 @@ class FileReceiver:
             size = 0
             while True:
                 kind, count = reader.read_head()
+                self._take(count)
                 if kind is DataKind.DATA:
                     reader.read_into(chunk[:count])
                     _write(fd, chunk[:count])
@@ -269,6 +272,19 @@ class FileReceiver:
         finally:
             os.close(fd)
         self._received[name] = SentFile(name, size)
+
+    def _take(self, count: int) -> None:
+        """Count bytes of a file.
+
+        :raises InvalidRequest: when they are more than the source has offered.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise InvalidRequest(
+                f"the files of the checkpoint are larger than {self._limit} bytes, which is what"
+                " the source has offered",
+                hint="its memory has grown since: try again",
+            )
 
 
 def _write(fd: int, data: memoryview) -> None:

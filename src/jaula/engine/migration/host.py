@@ -40,10 +40,19 @@ def boot_id() -> str:
 
 def available_memory() -> int:
     """Return the bytes that new processes can have (proc_meminfo(5), MemAvailable)."""
+    return _memory("MemAvailable")
+
+
+def total_memory() -> int:
+    """Return the bytes of memory of this host (proc_meminfo(5), MemTotal)."""
+    return _memory("MemTotal")
+
+
+def _memory(field: str) -> int:
     with open("/proc/meminfo", encoding="ascii") as file:
         for line in file:
             name, _, value = line.partition(":")
-            if name == "MemAvailable":
+            if name == field:
                 return int(value.split()[0]) << 10
     return 0
 

@@ -1,6 +1,8 @@
-"""Decide how much memory the images of a migration may have at the source.
+"""Decide how much memory the images of a migration may have at the source, and how large they are.
 
-They are in a tmpfs if they fit, and otherwise on the disk.
+At the source they are in a tmpfs if they fit, and otherwise on the disk. At the target their size
+is bounded by the memory of the offer, and a peer has a share of what all may have: a hole of a
+sparse file needs no disk, but time to read.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 _RESERVE = 256 << 20  # bytes of memory that images leave to others
 _SMALL_IMAGES = 64 << 20  # bytes of images beside those of memory
+_GROWTH = 512 << 20  # bytes by which a container may grow after its offer, beside as much again
+_MAX_ROUNDS = 16
+_RECEIVED = 8  # times the memory of the host: the images that may be on their way to it
 _LEGACY_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
@@ -48,6 +53,21 @@ def choose_image_memory(size: int, available: int) -> int:
     """Return the limit of the images, with ``available`` bytes; 0 if they do not fit. Pure."""
     spare = available - _RESERVE
     return spare if spare >= size + size // 8 + _SMALL_IMAGES else 0
+
+
+def received_sizes(memory: int, rounds: int) -> tuple[int, int]:
+    """Return the least and the largest size of the images of a container of ``memory`` bytes. Pure.
+
+    Each of the ``rounds`` of a pre-copy may send all memory once more.
+    """
+    memory, rounds = max(0, memory), min(max(0, rounds), _MAX_ROUNDS)
+    least = memory + memory // 8 + _SMALL_IMAGES
+    return least, max(least, (2 + rounds) * memory + _GROWTH)
+
+
+def total_received() -> int:
+    """Return the bytes that all images on their way to this host may have together."""
+    return _RECEIVED * host.total_memory()
 
 
 def has_mounts_of(pid: int) -> bool:

@@ -24,7 +24,7 @@ from jaula.engine.migration.target import (
     wait_for_commit,
 )
 from jaula.engine.threads import in_thread, shielded
-from jaula.errors import Conflict, JaulaError, Unavailable
+from jaula.errors import Conflict, InvalidRequest, JaulaError, Unavailable
 from jaula.spec.api import AddressMode
 from jaula.spec.migration import (
     VERSION,
@@ -200,8 +200,14 @@ class IncomingSandbox(IncomingMigration):
         images = await in_thread(self._services.checkpoints.begin, id, CHECKPOINT)
         path = images / SHM_TAR
         try:
+            left = host.total_memory() // 2  # the default size of a tmpfs
             with path.open("wb") as file:
                 async for chunk in self._channel.data():
+                    left -= len(chunk)
+                    if left < 0:
+                        raise InvalidRequest(
+                            "the files of /dev/shm are larger than half of this host's memory"
+                        )
                     await in_thread(file.write, chunk)
             await in_thread(self._extract_shm, self._container, path)
         except OSError as error:

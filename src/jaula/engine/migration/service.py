@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula import tls
+from jaula.caller_quota import CallerQuota
 from jaula.engine.migration import channel as channels
-from jaula.engine.migration import checks, data_stream, hold, host
+from jaula.engine.migration import checks, data_stream, hold, host, image_memory
 from jaula.engine.migration.channel import LinkLost
 from jaula.engine.migration.group import PROJECT, Group, dependencies, joined, ordered
 from jaula.engine.migration.held_container import end, mark_moved
@@ -112,6 +113,7 @@ class Migration:
         # By migration.
         self._incoming: dict[str, tuple[IncomingMigration, asyncio.Task[None]]] = {}
         self._transactions: dict[str, Transaction] = {}  # by fingerprint of the peer
+        self._sizes = CallerQuota(image_memory.total_received(), 0)  # of files that arrive
         self._restoring = asyncio.Lock()
         self._rates = Rates()
         self._image_memory = ImageMemory()
@@ -576,6 +578,7 @@ class Migration:
                 access,
                 offer,
                 transaction,
+                self._sizes,
                 self._accept_commit,
             )
         self._incoming[offer.id] = incoming, task

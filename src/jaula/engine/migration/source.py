@@ -320,6 +320,7 @@ class Outgoing:
             volume_mode=options.volumes,
             members=self._coordinator.members,
             stopped=self._stopped,
+            pre_copy=options.pre_copy,
             pod=None if record.pod is None else self._pod_request(record, record.pod),
         )
 

@@ -17,19 +17,27 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
-from jaula.engine.migration import checks, host
+from jaula.engine.migration import checks, host, image_memory
 from jaula.engine.migration.changes import ContainerReceiver
 from jaula.engine.migration.files import FileReceiver
 from jaula.engine.migration.networks import definition, difference
 from jaula.engine.model.container import HeldInit
-from jaula.engine.threads import in_thread, shielded
-from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
+from jaula.engine.threads import in_own_thread, in_thread, shielded
+from jaula.errors import (
+    Conflict,
+    InvalidRequest,
+    JaulaError,
+    NotFound,
+    RuntimeFailure,
+    TooManyRequests,
+)
 from jaula.network.config import check_pools
 from jaula.runtime import seqpacket
 from jaula.runtime.protocol import COMMIT, EARLY, HELD, HELD_NAMESPACES, IMAGES, RestoredImages
@@ -64,6 +72,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from jaula.caller_quota import CallerQuota
     from jaula.engine.containers.create import Authorize
     from jaula.engine.containers.service import Containers
     from jaula.engine.images.service import Images
@@ -252,10 +261,13 @@ class Incoming(IncomingMigration):
         access: Access,
         offer: Offer,
         transaction: Transaction,
+        sizes: CallerQuota,
         accept: Callable[[Commit, IncomingMigration], None],
     ) -> None:
         super().__init__(services, channel, access, offer, accept)
         self._transaction = transaction
+        self._sizes = sizes
+        self._size = 0  # bytes that its files may have
         self._containers = containers
         self._images = images
         self._pods = pods
@@ -519,12 +531,32 @@ class Incoming(IncomingMigration):
         )
 
     async def _expect_files(self, container: Container) -> str:
-        """Let the source send the files of the checkpoint; return the token."""
+        """Let the source send the files of the checkpoint; return the token.
+
+        :raises TooManyRequests: when it has no share left for as much as it offers.
+        """
+        self._reserve_size()
         self._directory = await in_thread(
             self._services.checkpoints.begin_received, container.id, CHECKPOINT
         )
-        self.files = FileReceiver(self._directory, self._access.fingerprint)
+        self.files = FileReceiver(self._directory, self._access.fingerprint, self._size)
         return self.files.token.hex()
+
+    def _reserve_size(self) -> None:
+        """Take the size of the files from the share of the peer.
+
+        :raises TooManyRequests: when that is too much.
+        """
+        offer, peer = self._offer, self._access.fingerprint
+        least, most = image_memory.received_sizes(offer.memory, offer.pre_copy)
+        size = min(most, self._sizes.available(peer))
+        if size < least or not self._sizes.take(peer, size, root=False):
+            raise TooManyRequests(
+                f"the container's memory of {offer.memory} bytes is more than this engine may move"
+                " here now",
+                hint="wait for the end of other migrations",
+            )
+        self._size = size
 
     async def _keep(self) -> None:
         """Keep the container, which does not run."""
@@ -569,7 +601,7 @@ class Incoming(IncomingMigration):
         container, files, restoring = self._container, self.files, self._restoring
         if container is None or files is None or self._directory is None or restoring is None:
             raise ProtocolError("Restore is out of order")
-        await files.finished
+        await self._wait_for_files(files)
         files.check(message.files)
         if message.mount_points != restoring.mount_points:
             await asyncio.to_thread(self._changes().make_mount_points, message.mount_points)
@@ -580,17 +612,37 @@ class Incoming(IncomingMigration):
         images = msgspec.json.encode(RestoredImages(message.stdio))
         with contextlib.suppress(OSError):  # it has failed, as _hold notices
             await asyncio.get_running_loop().sock_sendall(restoring.sock, IMAGES + images)
-        sealing = asyncio.ensure_future(in_thread(self._services.checkpoints.seal, manifest))
+        cancelled = threading.Event()
+        seal = self._services.checkpoints.seal
+        sealing = in_own_thread(lambda: seal(manifest, cancelled.is_set))
         try:
             await self._hold(container, restoring.sock, restoring.task, sealing)
         finally:
             held, container.held = container.held, None
             for fd in held.namespaces.values() if held is not None else ():
                 os.close(fd)
+            cancelled.set()
             await self._end_restore()
             await asyncio.wait((sealing,))
             if not sealing.cancelled():
                 sealing.exception()
+
+    async def _wait_for_files(self, files: FileReceiver) -> None:
+        """Wait until all files of the checkpoint have arrived.
+
+        :raises JaulaError: when they cannot be received, or the source goes on without them.
+        :raises LinkLost: when the source has ended.
+        """
+        receiving = asyncio.ensure_future(self._channel.receive())
+        try:
+            await asyncio.wait((files.finished, receiving), return_when=asyncio.FIRST_COMPLETED)
+            if not files.finished.done():
+                check_not_cancelled(await receiving)
+                raise ProtocolError("a message came before the files of the checkpoint")
+            files.finished.result()
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
     async def _end_restore(self) -> None:
         """Cancel a restore that has no commit, and wait for its end."""
@@ -678,15 +730,21 @@ class Incoming(IncomingMigration):
     def set_given(self) -> None:
         """Continue: the commit is recorded. The networks stay, also if another migration fails."""
         super().set_given()
+        self._give_back_size()
         for network in self._offer.networks:
             self._transaction.networks.pop(network.name, None)
 
     # -- the end without the commit ----------------------------------------------------------------
 
+    def _give_back_size(self) -> None:
+        self._sizes.give_back(self._access.fingerprint, self._size)
+        self._size = 0
+
     async def _undo(self) -> None:
         await self._end_restore()
         if self.files is not None:
             await self.files.close()
+        self._give_back_size()
         if self._directory is not None:
             await asyncio.to_thread(self._services.checkpoints.discard, self._directory)
         if self._container is not None:

@@ -17,17 +17,21 @@ import pytest
 
 from harness import criu_program, images, migration_peer
 from harness.migration_peer import Target
-from jaula.engine.migration.channel import LinkLost, TargetFailed
+from jaula.engine.migration.channel import Channel, LinkLost, TargetFailed
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.migration import (
+    MAX_DATA,
     Cancel,
+    DataKind,
     Keep,
     Kept,
     OfferedMount,
     OfferedNetwork,
+    Ready,
     Removed,
     Transfer,
     TransferKind,
+    pack_data_head,
 )
 
 IMAGE = "moved"
@@ -277,3 +281,55 @@ def test_a_next_engine_removes_volumes_of_an_interrupted_migration(
     target.engine.start()
     assert content(target, name) is None
     assert content(target, other) == "root's"
+
+
+def test_a_peer_sends_no_more_than_it_has_offered(target: Target) -> None:
+    """Frames of zeros would make a sparse file of any size from some bytes."""
+
+    async def run() -> None:
+        async with target.connect() as channel:
+            offer = await target.offer(IMAGE, body(), stopped=False, memory=1 << 20)
+            prepared = await target.prepare(channel, offer)
+            stream = await asyncio.to_thread(target.open_stream, prepared.token)
+            zeros = pack_data_head(DataKind.ZEROS, MAX_DATA) * 4096
+
+            def send() -> None:
+                stream.write(DataKind.NAME, b"pages-1.img")
+                for _ in range(256):
+                    stream._send(zeros)
+
+            with pytest.raises(LinkLost):
+                await asyncio.to_thread(send)
+            with pytest.raises(TargetFailed, match="larger than"):
+                await channel.expect(Ready)
+
+    asyncio.run(run())
+
+
+def test_a_peer_has_a_share_of_what_may_arrive(target: Target) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    async def prepared(channel: Channel) -> bool:
+        """Return whether the target has accepted one more container."""
+        offer = await target.offer(IMAGE, body(), stopped=False, memory=memory // 4)
+        try:
+            await target.prepare(channel, offer)
+        except TargetFailed as error:
+            if "more than this engine may move here now" not in error.message:
+                raise
+            return False
+        return True
+
+    async def run() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            accepted = 0
+            while await prepared(await stack.enter_async_context(target.connect())):
+                accepted += 1
+            assert 1 < accepted < 64
+        async with asyncio.timeout(60):  # in which all of them are undone
+            ended = False
+            while not ended:
+                async with target.connect() as channel:
+                    ended = await prepared(channel)
+
+    asyncio.run(run())

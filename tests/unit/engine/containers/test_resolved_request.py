@@ -244,6 +244,7 @@ class Machine:
             ),
             dns_servers=set(),
             id_ranges=IdRanges(1_000_000_000, 1 << 24),
+            volume_references=SimpleNamespace(begin=nothing, end=nothing),
             volume_mounts=SimpleNamespace(use=nothing_later),
             runtime=SimpleNamespace(start=self._start),
             sandbox_pool=SimpleNamespace(refill=nothing),

@@ -35,6 +35,7 @@ from jaula.tls import TlsCodec
 
 pytestmark = pytest.mark.needs("openssl")
 NAME = b"pages-1.img"
+LIMIT = 1 << 40  # bytes
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def receive(link: Link, target: Path, sends: Callable[[], None]) -> FileReceiver
     """Receive what a thread sends; raise the failure of the receiver."""
 
     async def work() -> FileReceiver:
-        receiver = FileReceiver(target, "")
+        receiver = FileReceiver(target, "", LIMIT)
         sending = asyncio.ensure_future(asyncio.to_thread(sends))
         async with asyncio.timeout(30):
             await receiver.serve(link.plain, link.codec)
@@ -228,7 +229,7 @@ def test_a_sender_is_ended_while_the_target_takes_nothing(link: Link, tmp_path: 
 
 def test_a_receiver_is_ended_while_the_source_is_silent(link: Link, tmp_path: Path) -> None:
     async def work() -> None:
-        receiver = FileReceiver(tmp_path, "")
+        receiver = FileReceiver(tmp_path, "", LIMIT)
         serving = asyncio.ensure_future(receiver.serve(link.plain, link.codec))
         await asyncio.sleep(0.05)
         async with asyncio.timeout(5):
@@ -255,6 +256,49 @@ def test_a_waiter_that_is_cancelled_does_not_end_the_thread(link: Link, tmp_path
     asyncio.run(work())
 
 
+@pytest.mark.parametrize(
+    ("frames", "limit"),
+    [
+        (((DataKind.ZEROS, MAX_DATA),) * 3, 2 * MAX_DATA + 1),
+        (((DataKind.ZEROS, MAX_DATA),), MAX_DATA - 1),
+        (((DataKind.DATA, 100), (DataKind.ZEROS, 100)), 199),
+        (((DataKind.DATA, 100),) * 2, 199),
+        (((DataKind.ZEROS, 1),), 0),
+        (((DataKind.ZEROS, 90), (DataKind.END, 0), (DataKind.NAME, 11), (DataKind.ZEROS, 11)), 100),
+    ],
+)
+def test_files_are_not_larger_than_what_was_offered(
+    link: Link, tmp_path: Path, frames: tuple[tuple[DataKind, int], ...], limit: int
+) -> None:
+    """Holes count: they need no disk, but whoever reads the file needs the time."""
+
+    async def work() -> None:
+        receiver = FileReceiver(tmp_path, "", limit)
+
+        def client() -> None:
+            with contextlib.suppress(OSError):
+                link.client.recv(len(DATA_ACCEPTED))
+                link.client.sendall(FILE)
+                for kind, size in frames:
+                    data = b"pages-2.img" if kind is DataKind.NAME else bytes(size)
+                    link.client.sendall(head(kind, size))
+                    if kind is not DataKind.ZEROS:
+                        link.client.sendall(data)
+                while link.client.recv(1):
+                    pass
+
+        async with asyncio.timeout(30):
+            talking = asyncio.ensure_future(asyncio.to_thread(client))
+            await receiver.serve(link.plain, link.codec)
+            with pytest.raises(InvalidRequest, match=f"larger than {limit} bytes"):
+                await receiver.finished
+            link.plain.close()
+            await talking
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= limit
+
+    asyncio.run(work())
+
+
 PEER = Remote("10.0.0.1:9", "engine-a", "sha256:a")
 
 
@@ -265,7 +309,7 @@ def offer(link: Link, target: Path, make: Callable[[bytes], bytes], peer: Remote
     async def work() -> None:
         nothing: Any = None
         service = Migration(nothing, nothing, nothing, nothing)
-        receiver = FileReceiver(target, PEER.fingerprint)
+        receiver = FileReceiver(target, PEER.fingerprint, LIMIT)
         for key, files in (("other", None), ("this", receiver)):
             incoming = Incoming.__new__(Incoming)
             incoming.files = files
@@ -324,7 +368,7 @@ def test_the_files_of_a_migration_have_one_connection(
     link: Link, contexts: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
 ) -> None:
     async def work() -> None:
-        receiver = FileReceiver(tmp_path, "")
+        receiver = FileReceiver(tmp_path, "", LIMIT)
         serving = asyncio.ensure_future(receiver.serve(link.plain, link.codec))
         await asyncio.sleep(0)
         second = await asyncio.to_thread(Link, contexts)

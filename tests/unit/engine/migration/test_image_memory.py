@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jaula.engine.migration import host, image_memory
-from jaula.engine.migration.image_memory import ImageMemory, choose_image_memory
+from jaula.engine.migration.image_memory import ImageMemory, choose_image_memory, received_sizes
 
 MIB = 1 << 20
 
@@ -55,3 +55,20 @@ def test_the_limit_of_the_engines_cgroup_counts(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(image_memory, "_cgroup_room", lambda: 300 * MIB)
     facts: Any = SimpleNamespace(selinux=False)
     assert ImageMemory().reserve(facts, "a", MIB) == 0
+
+
+@pytest.mark.parametrize(
+    ("memory", "rounds", "least", "most"),
+    [
+        (0, 0, 64, 512),
+        (1024, 0, 1024 + 128 + 64, 2560),
+        (1024, 3, 1024 + 128 + 64, 5632),
+        (1024, 16, 1024 + 128 + 64, 18944),
+        (1024, 10**9, 1024 + 128 + 64, 18944),
+        (-1, -5, 64, 512),
+    ],
+)
+def test_the_size_of_received_images_depends_on_the_offer(
+    memory: int, rounds: int, least: int, most: int
+) -> None:
+    assert received_sizes(memory * MIB, rounds) == (least * MIB, most * MIB)
