@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from jaula import request_context
 from jaula.engine.threads import in_own_thread
@@ -16,8 +16,15 @@ from jaula.sandbox.limits import Limits
 from jaula.sandbox.slots import Stop, WorkerSlots
 from jaula.sandbox.worker import Answer, Task, Worker
 
+if TYPE_CHECKING:
+    from jaula.images.build.dockerfile.budget import BuildBudget
+
 SLOTS = WorkerSlots(8)
 """The processes of this engine at one time."""
+
+TEXTS = WorkerSlots(4)
+"""Threads that work on the texts of builds at one time. They share the interpreter with the event
+loop, which each of them delays."""
 
 Result = TypeVar("Result")
 
@@ -53,3 +60,22 @@ async def parse(
             return worker.call(payload)
 
     return await in_sandbox(work)
+
+
+async def in_text_thread(owner: str, budget: BuildBudget, work: Callable[[], Result]) -> Result:
+    """Run work on the text of a build outside the event loop, and spend its processor time.
+
+    :raises DockerfileError: when the build has spent its budget.
+    """
+    stop = Stop()
+
+    def run() -> Result:
+        with TEXTS.take(owner, stop.check), budget.timed():
+            return work()
+
+    task = in_own_thread(run)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        stop.stop()
+        raise

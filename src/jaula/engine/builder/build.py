@@ -19,7 +19,7 @@ import asyncio
 import hashlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -34,11 +34,13 @@ from jaula.engine.builder.result import BuildResult
 from jaula.engine.builder.sources import CONTEXT, requested_platform
 from jaula.engine.builder.squash import squash
 from jaula.engine.builder.stage import StageRun
+from jaula.engine.parsers import in_text_thread
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unsupported
 from jaula.images.build import context as build_context
 from jaula.images.build.dockerfile.ast import Network, Run, Security
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import format_platform, normalize, runnable
@@ -79,6 +81,8 @@ _INSECURE = "security.insecure"
 
 log = logging.getLogger("jaula.builds")
 
+Result = TypeVar("Result")
+
 
 class PlatformRun(NamedTuple):
     """The stages of one platform; ``platform`` is '' for that of this host."""
@@ -118,6 +122,7 @@ class Build:
         self._authorize = authorize
         self._sources = sources
         self._clock = SourceDateEpoch(options.build_args)
+        self._budget = BuildBudget()
         self._deferred: list[asyncio.Task[None]] = []
         self._started = attestations.timestamp()
         self._dockerfile = build_context.ContextLocation("", "")
@@ -163,6 +168,9 @@ class Build:
             return await in_thread(squash, self._services, state, self._clock, run.sources.pin)
         return state
 
+    async def _in_text_thread(self, work: Callable[[], Result]) -> Result:
+        return await in_text_thread(self._quota.owner, self._budget, work)
+
     def _defer(self, work: Coroutine[Any, Any, None]) -> None:
         """Start work that the end of the build waits for, but no step."""
         self._deferred.append(asyncio.get_running_loop().create_task(work))
@@ -182,7 +190,8 @@ class Build:
         options = self._options
         if dockerfile is None:
             dockerfile = await in_thread(read_dockerfile, self._directory, options)
-        parsed = parse(dockerfile.text, dockerfile.name)
+        text, name = dockerfile.text, dockerfile.name
+        parsed = await self._in_text_thread(lambda: parse(text, name))
         if options.local is not None:
             _check_syntax(parsed.directives.syntax)
         channel = self.progress.add_channel(-1, "")
@@ -218,8 +227,8 @@ class Build:
     ) -> PlatformRun:
         options = self._options
         sources = self._sources.for_platform(platform) if options.platforms else self._sources
-        make_plan = planner(parsed, options, platform)
-        graph = make_plan()
+        make_plan = planner(parsed, options, platform, self._budget)
+        graph = await self._in_text_thread(make_plan)
         if options.local is not None:
             _check_platforms(graph, platform)
         triggers = {}
@@ -236,7 +245,10 @@ class Build:
                 continue
             if on_build:
                 triggers[planned.base.name] = on_build
-        return PlatformRun(platform, make_plan(triggers=triggers) if triggers else graph, sources)
+        if triggers:
+            graph = await self._in_text_thread(partial(make_plan, triggers=triggers))
+        self._budget.steps(sum(1 + len(planned.instructions) for planned in graph.stages))
+        return PlatformRun(platform, graph, sources)
 
     async def _base_image(
         self, sources: BuildSources, name: str, platform: str, channel: ProgressChannel
@@ -280,6 +292,7 @@ class Build:
                 step_options=partial(
                     step_options, options=self._options, authorize=self._authorize
                 ),
+                budget=self._budget,
                 image_id=self._image_id,
             )
             offset = number * len(run.graph.dockerfile.stages)
@@ -450,7 +463,9 @@ def read_dockerfile(directory: Path, options: BuildOptions) -> ContextLocation:
     return file
 
 
-def planner(parsed: Dockerfile, options: BuildOptions, platform: str) -> Callable[..., StageGraph]:
+def planner(
+    parsed: Dockerfile, options: BuildOptions, platform: str, budget: BuildBudget
+) -> Callable[..., StageGraph]:
     """Return :func:`~.stage_graph.plan` with the values of a build's options."""
     host_platform = format_platform(requested_platform(""))
     return partial(
@@ -461,6 +476,7 @@ def planner(parsed: Dockerfile, options: BuildOptions, platform: str) -> Callabl
         platform=platform or host_platform,
         build_platform=host_platform,
         contexts=tuple(options.contexts),
+        budget=budget,
     )
 
 

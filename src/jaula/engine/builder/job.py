@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.relaxations import Privilege
     from jaula.images.build.dockerfile.ast import Run
+    from jaula.images.build.dockerfile.budget import BuildBudget
     from jaula.images.build.dockerfile.stage_graph import StageGraph
     from jaula.spec.api import HostConfig
     from jaula.spec.build import BuildOptions
@@ -92,9 +93,10 @@ class BuildJob:
     """One platform of a build, as its stages see it.
 
     ``owner`` is the key of the client that builds. ``made`` has the steps that the build has made,
-    by key, for all its platforms. ``defer`` runs clean-up that the end of the build waits for, but
-    no step. ``step_options`` returns the limits and modes of one RUN. ``image_id`` returns the
-    short id that the image would have if the build ended at a state.
+    by key, for all its platforms. ``budget`` bounds the work on its text. ``defer`` runs clean-up
+    that the end of the build waits for, but no step. ``step_options`` returns the limits and modes
+    of one RUN. ``image_id`` returns the short id that the image would have if the build ended at a
+    state.
     """
 
     id: str
@@ -112,4 +114,5 @@ class BuildJob:
     defer: Callable[[Coroutine[Any, Any, None]], None]
     made: dict[str, asyncio.Future[BuildStep]]
     step_options: Callable[[Run], HostConfig]
+    budget: BuildBudget
     image_id: Callable[[ImageState], str]

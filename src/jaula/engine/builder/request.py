@@ -22,9 +22,11 @@ from jaula.engine.builder.sources import CONTEXT, BuildSources, fetch_context, u
 from jaula.engine.builder.subrequest import answer
 from jaula.engine.containers import create
 from jaula.engine.networks import endpoints
+from jaula.engine.parsers import in_text_thread
 from jaula.engine.threads import in_thread
 from jaula.errors import Conflict, InvalidRequest
 from jaula.images.build.context import NAMES, ContextLocation
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.build.remote.git import GitRepositories
 from jaula.images.build.remote.http import Downloads
 from jaula.images.build.remote.remote import RemoteSources
@@ -99,7 +101,9 @@ async def run_request(
                 yield message
             dockerfile = sources.local.dockerfile or dockerfile
         if options.subrequest:
-            values = await in_thread(answer, options, dockerfile, directory, services.images)
+            budget = BuildBudget()
+            work = partial(answer, options, dockerfile, directory, services.images, budget)
+            values = await in_text_thread(owner, budget, work)
             yield {"result": values, "attachments": ()}
             return
         build = Build(

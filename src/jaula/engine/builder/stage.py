@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import posixpath
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -17,11 +18,13 @@ from jaula.engine.builder.mounts.attach import StepMounts
 from jaula.engine.builder.mounts.resolve import StepMountRequests
 from jaula.engine.builder.sources import requested_platform
 from jaula.engine.oci_spec.spec import DEFAULT_PATH
+from jaula.engine.parsers import in_text_thread
 from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import StepFailed
 from jaula.images.build.copy import CopyOperation, prepare
 from jaula.images.build.dockerfile import ast
-from jaula.images.build.dockerfile.apply import Scope, change, sets_command, shell_command
+from jaula.images.build.dockerfile.apply import Scope, change, entries, sets_command, shell_command
+from jaula.images.build.dockerfile.errors import DockerfileError
 from jaula.images.build.dockerfile.stage_graph import Source
 from jaula.images.platform import format_platform, normalize, parse_platform
 from jaula.images.reference import parse as parse_reference
@@ -29,7 +32,7 @@ from jaula.spec.image import ImageConfig, Platform
 from jaula.storage.trees import copy_tree, open_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jaula.engine.builder.image_state import Layer
     from jaula.engine.builder.job import BuildJob
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from jaula.images.build.dockerfile.stage_graph import PlannedStage
 
 Ids = tuple[int, int]
+Result = TypeVar("Result")
 
 COUNTED = frozenset({"FROM", "RUN", "COPY", "ADD", "WORKDIR"})
 """The instructions that are steps for BuildKit: those that change files."""
@@ -59,7 +63,7 @@ class StageRun:
         self._positions = _positions(planned, first)
         self._instruction: Instruction = planned.stage.base
         self._state = ImageState()
-        self._scope = Scope(job.graph)
+        self._scope = Scope(job.graph, budget=job.budget)
         name = planned.stage.name.lower()
         filtered = [text.lower() for text in job.options.no_cache_stages]
         self._no_cache = job.options.no_cache or bool(name and name in filtered)
@@ -137,7 +141,8 @@ class StageRun:
     async def _end_step(self) -> None:
         if self._cache.cached and self._number > self._first + 1:
             await self._channel.write(" ---> Using cache\n")
-        await self._channel.write(f" ---> {self._job.image_id(self._state)}\n")
+        image = await self._in_text_thread(lambda: self._job.image_id(self._state))
+        await self._channel.write(f" ---> {image}\n")
         await self._channel.put_state("cached" if self._cache.cached else "done")
 
     async def _from(self) -> None:
@@ -161,7 +166,7 @@ class StageRun:
         # The plan has already put the triggers of the base among the instructions.
         config = msgspec.structs.replace(state.config, on_build=())
         self._state = msgspec.structs.replace(state, config=config)
-        self._scope = Scope(job.graph, config.env, base_scope)
+        self._scope = Scope(job.graph, config.env, base_scope, job.budget)
 
     async def _state_of_context(self, name: str, platform: str) -> ImageState:
         """Return the state of a context that is the base of a stage: an image, or a directory."""
@@ -189,11 +194,15 @@ class StageRun:
 
         return await in_thread(work)
 
+    async def _in_text_thread(self, work: Callable[[], Result]) -> Result:
+        """Run work that is proportional to the text of the build outside the event loop."""
+        return await in_text_thread(self._job.owner, self._job.budget, work)
+
     # -- instructions ------------------------------------------------------------------------
 
     async def _run_instruction(self, instruction: Instruction) -> None:
         state, reported = self._state, len(self._scope.warnings)
-        instruction = self._scope.take(instruction)
+        instruction = await self._in_text_thread(partial(self._expand, instruction))
         await self._channel.put_warnings(self._scope.warnings[reported:])
         match instruction:
             case ast.Arg():
@@ -211,16 +220,30 @@ class StageRun:
             case _:
                 await self._change_config(instruction)
 
+    def _expand(self, instruction: Instruction) -> Instruction:
+        """Return the instruction with its variables replaced. Runs in a thread."""
+        state, job = self._state, self._job
+        try:
+            job.budget.entries(entries(state.config) + len(state.history))
+        except DockerfileError as error:
+            raise job.graph.dockerfile.at(error, instruction.location) from None
+        return self._scope.take(instruction)
+
     async def _change_config(self, instruction: Instruction) -> None:
         state = self._state
-        config = change(
-            state.config, instruction, own_command=state.command_set, buildkit=self._buildkit
-        )
+        text = instruction.source
+
+        def work() -> tuple[ImageConfig, str]:
+            config = change(
+                state.config, instruction, own_command=state.command_set, buildkit=self._buildkit
+            )
+            return config, cache.config_key(state, text)
+
+        config, key = await self._in_text_thread(work)
         if sets_command(instruction):
             state = msgspec.structs.replace(state, command_set=True)
-        text = instruction.source
         _, created = await self._cache.get_or_make(
-            cache.config_key(state, text),
+            key,
             instruction,
             _no_layer,
             from_images=lambda: self._sources.change_from_images(state, text, self._channel.put),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from jaula.images.build.context import ContextLocation
     from jaula.images.build.dockerfile.ast import Dockerfile
+    from jaula.images.build.dockerfile.budget import BuildBudget
     from jaula.images.store.store import ImageStore
     from jaula.spec.build import BuildOptions
 
@@ -37,7 +38,11 @@ _TITLES = {
 
 
 def answer(
-    options: BuildOptions, dockerfile: ContextLocation | None, directory: Path, images: ImageStore
+    options: BuildOptions,
+    dockerfile: ContextLocation | None,
+    directory: Path,
+    images: ImageStore,
+    budget: BuildBudget,
 ) -> dict[str, str]:
     """Return the values of a client's question about the Dockerfile. Runs in a thread.
 
@@ -53,16 +58,18 @@ def answer(
     if dockerfile is None:
         dockerfile = read_dockerfile(directory, options)
     if options.subrequest == LINT:
-        document = _lint(options, dockerfile, images)
+        document = _lint(options, dockerfile, images, budget)
         failed = bool(document["warnings"]) or "buildError" in document
         return {**_values(document), "result.statuscode": str(int(failed))}
     parsed = parse(dockerfile.text, dockerfile.name)
     if options.subrequest == TARGETS:
         return _values(describe.targets(parsed))
-    return _values(describe.outline(planner(parsed, options, _platform(options))()))
+    return _values(describe.outline(planner(parsed, options, _platform(options), budget)()))
 
 
-def _lint(options: BuildOptions, dockerfile: ContextLocation, images: ImageStore) -> dict[str, Any]:
+def _lint(
+    options: BuildOptions, dockerfile: ContextLocation, images: ImageStore, budget: BuildBudget
+) -> dict[str, Any]:
     def base_config(name: str) -> ImageConfig | None:
         try:
             return images.resolve(name, parse_platform(_platform(options) or None)).config
@@ -73,7 +80,7 @@ def _lint(options: BuildOptions, dockerfile: ContextLocation, images: ImageStore
     try:
         parsed = parse(dockerfile.text, dockerfile.name)
         warnings = describe.all_warnings(
-            planner(parsed, options, _platform(options))(), base_config
+            planner(parsed, options, _platform(options), budget)(), base_config, budget
         )
     except DockerfileError as error:
         return describe.lint(

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula.engine.parsers import in_text_thread
 from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build.dockerfile.apply import apply
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.reference import parse
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
 
@@ -45,7 +47,10 @@ async def commit(
     :raises NotAuthorized: when the quota does not allow the image.
     :raises Unsupported: when the container cannot be paused.
     """
-    config = apply(configuration(container.record.body, options.config), options.changes)
+    before = configuration(container.record.body, options.config)
+    config = await in_text_thread(
+        quota.owner, BuildBudget(), lambda: apply(before, options.changes)
+    )
     if options.tag and not options.repo:
         raise InvalidRequest("a tag needs a repository (repo)")
     name = f"{options.repo}:{options.tag}" if options.tag else options.repo

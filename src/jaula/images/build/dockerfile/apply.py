@@ -8,7 +8,8 @@ language.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.build.dockerfile.errors import DockerfileError, printable
 from jaula.images.build.dockerfile.expand import expand, parse_ports
 from jaula.images.build.dockerfile.parser import parse_one
@@ -53,11 +55,17 @@ class Scope:
     """
 
     def __init__(
-        self, plan: StageGraph, environment: Sequence[str] = (), base: Scope | None = None
+        self,
+        plan: StageGraph,
+        environment: Sequence[str] = (),
+        base: Scope | None = None,
+        budget: BuildBudget | None = None,
     ) -> None:
         self._plan = plan
         self._environment = dict(v.partition("=")[::2] for v in environment)
         self._arguments: dict[str, str] = dict(base._arguments) if base else {}
+        self._budget = budget or BuildBudget()
+        self._visible = ChainMap(self._environment, self._arguments)
         self.warnings: list[LintWarning] = []
 
     def take(self, instruction: Instruction) -> Instruction:
@@ -69,7 +77,11 @@ class Scope:
         unset: set[str] = set()
         try:
             expanded = expand(
-                instruction, self._variables(), dockerfile.directives.escape, unset=unset
+                instruction,
+                self._visible,
+                dockerfile.directives.escape,
+                unset=unset,
+                budget=self._budget,
             )
             if isinstance(expanded, Env):
                 for name, value in expanded.pairs:
@@ -93,9 +105,6 @@ class Scope:
     def environment(self) -> dict[str, str]:
         """Return all variables that a RUN gets, including the hidden ones (proxies)."""
         return {**self._plan.hidden, **self._arguments, **self._environment}
-
-    def _variables(self) -> Mapping[str, str]:
-        return {**self._arguments, **self._environment}
 
     def _declare(self, expanded: Arg) -> None:
         for name, default in expanded.pairs:
@@ -144,6 +153,15 @@ def change(
     return msgspec.structs.replace(config, **changes)
 
 
+def entries(config: ImageConfig) -> int:
+    """Return the number of entries of a configuration, to which the work of a step is proportional.
+
+    Pure.
+    """
+    lists = (config.env, config.labels, config.exposed_ports, config.volumes, config.on_build)
+    return sum(map(len, lists))
+
+
 def sets_command(instruction: Instruction) -> bool:
     """Return whether an ENTRYPOINT after this instruction leaves the command alone. Pure."""
     return isinstance(instruction, Cmd) and bool(instruction.command)
@@ -157,6 +175,7 @@ def apply(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
     :raises InvalidRequest: if an instruction is not valid; the message contains it.
     """
     own_command = False
+    budget = BuildBudget()
     for line in changes:
         text = line.strip()
         try:
@@ -166,8 +185,11 @@ def apply(config: ImageConfig, changes: Sequence[str]) -> ImageConfig:
                     f"{instruction.word} is not a valid change command",
                     hint=f"one of {', '.join(CHANGES)}",
                 )
+            budget.entries(entries(config))
             variables = dict(variable.partition("=")[::2] for variable in config.env)
-            config = change(config, expand(instruction, variables), own_command=own_command)
+            config = change(
+                config, expand(instruction, variables, budget=budget), own_command=own_command
+            )
             own_command = own_command or sets_command(instruction)
         except DockerfileError as error:
             raise InvalidRequest(f"--change {printable(text)!r}: {error.reason}") from None

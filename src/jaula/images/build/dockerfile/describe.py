@@ -12,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from jaula.images.build.dockerfile.apply import Scope, change
+from jaula.images.build.dockerfile.apply import Scope, change, entries
 from jaula.images.build.dockerfile.ast import (
     Arg,
     Dockerfile,
@@ -21,6 +21,7 @@ from jaula.images.build.dockerfile.ast import (
     MountKind,
     Run,
 )
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.build.dockerfile.errors import DockerfileError
 from jaula.images.build.dockerfile.lint import without_skipped
 from jaula.images.build.dockerfile.stage_graph import PlannedStage, Source, StageGraph
@@ -113,7 +114,9 @@ def lint(
     return document
 
 
-def all_warnings(graph: StageGraph, base_config: BaseConfig) -> list[LintWarning]:
+def all_warnings(
+    graph: StageGraph, base_config: BaseConfig, budget: BuildBudget
+) -> list[LintWarning]:
     """Return the warnings of a build of ``graph``, and those about variables that are not set.
 
     Variables of a base image whose configuration is not known could be set: its stages have none of
@@ -125,8 +128,9 @@ def all_warnings(graph: StageGraph, base_config: BaseConfig) -> list[LintWarning
     scopes: dict[int, tuple[Scope, ImageConfig, bool]] = {}
     for planned in graph.stages:
         base_scope, config, known = _base(planned, scopes, base_config)
-        scope = Scope(graph, config.env, base_scope)
+        scope = Scope(graph, config.env, base_scope, budget)
         for instruction in planned.instructions:
+            budget.entries(entries(config))
             config = change(config, scope.take(instruction))
         scopes[planned.stage.index] = scope, config, known
         if known:

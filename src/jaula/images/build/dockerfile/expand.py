@@ -32,6 +32,7 @@ from jaula.images.build.dockerfile.ast import (
     Volume,
     Workdir,
 )
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.build.dockerfile.errors import DockerfileError, printable
 from jaula.images.build.dockerfile.instructions.mount import parse_mount
 from jaula.images.build.dockerfile.words import fields
@@ -72,9 +73,6 @@ _MAX_DEPTH = 32
 _MAX_RESULT = 8 << 20
 """Characters of a result: a here-document may be as long as a Dockerfile, more with values."""
 
-_MAX_WORK = 1 << 24
-"""Characters that all patterns of one word may scan."""
-
 _PARAMETERS = "@*#?-$!0"
 """The special parameters of a shell; they are never set here."""
 
@@ -91,7 +89,12 @@ class Substitution:
     """
 
     def __init__(
-        self, variables: Mapping[str, str], escape: str = "\\", *, quotes: bool = True
+        self,
+        variables: Mapping[str, str],
+        escape: str = "\\",
+        *,
+        quotes: bool = True,
+        budget: BuildBudget | None = None,
     ) -> None:
         self._variables = variables
         self._escape = escape
@@ -100,14 +103,14 @@ class Substitution:
         self.unset: dict[str, None] = {}
         self._text = ""
         self._at = 0
-        self._left = 0
+        self.budget = budget or BuildBudget()
 
     def without_quotes(self) -> Substitution:
         """Return a substitution for the content of a here-document.
 
         There the escape is always a backslash.
         """
-        substitution = Substitution(self._variables, quotes=False)
+        substitution = Substitution(self._variables, quotes=False, budget=self.budget)
         substitution.unset = self.unset
         return substitution
 
@@ -119,9 +122,11 @@ class Substitution:
         quoted = self._quotes and ('"' in word or "'" in word)
         if "$" not in word and self._escape not in word and not quoted:
             return word
-        self._text, self._at, self._left = word, 0, _MAX_WORK
+        self._text, self._at = word, 0
         try:
-            return self._until("", 0, keep=False)
+            result = self._until("", 0, keep=False)
+            self.budget.result(len(result))
+            return result
         except DockerfileError as error:
             first_line = printable(word.partition("\n")[0])
             raise DockerfileError(f'failed to process "{first_line}": {error.reason}') from None
@@ -266,7 +271,8 @@ class Substitution:
         if longest:
             self._at += 1
         pattern = self._pattern("}", depth)
-        value = self._spend(self._value(name) or "")
+        value = self._value(name) or ""
+        self.budget.pattern(len(value), pattern.length)
         if sign == "#":
             return value[pattern.prefix(value, longest=longest) :]
         return value[: len(value) - pattern.suffix(value, longest=longest)]
@@ -278,7 +284,8 @@ class Substitution:
             self._at += 1
         pattern = self._pattern("/", depth)
         text = self._until("}", depth + 1, keep=False)
-        value = self._spend(self._value(name) or "")
+        value = self._value(name) or ""
+        self.budget.pattern(len(value), pattern.length)
         result = pattern.replace(value, text, every=every, limit=_MAX_RESULT)
         if result is None:
             raise DockerfileError(f"the result is longer than {_MAX_RESULT} characters")
@@ -287,15 +294,6 @@ class Substitution:
     def _pattern(self, stop: str, depth: int) -> shell_glob.Glob:
         return shell_glob.Glob(self._until(stop, depth + 1, keep=True))
 
-    def _spend(self, value: str) -> str:
-        self._left -= 64 + len(value)
-        if self._left < 0:
-            raise DockerfileError("too many patterns for values of this length")
-        return value
-
-
-_MAX_PORTS = 3 * 65535
-"""Ports of one EXPOSE: all that exist."""
 
 _MAX_CONTENT = 16 << 20
 """Characters of the here-documents of one instruction."""
@@ -308,14 +306,16 @@ def expand(
     *,
     unset: set[str] | None = None,
     name: str = "Dockerfile",
+    budget: BuildBudget | None = None,
 ) -> Instruction:
     """Return the instruction with its variables replaced, and its canonical text.
 
     ``unset`` receives the names of variables without a value. ``name`` is the file, for errors.
+    ``budget`` is that of the build.
 
     :raises DockerfileError: if the result is not valid.
     """
-    substitute = Substitution(variables, escape)
+    substitute = Substitution(variables, escape, budget=budget)
     try:
         expanded = substitute_variables(instruction, substitute)
     except DockerfileError as error:
@@ -394,8 +394,7 @@ def _each(words: Sequence[str], substitute: Substitution) -> tuple[str, ...]:
 
 def _expose(instruction: Expose, substitute: Substitution) -> Instruction:
     listed = tuple(port for word in instruction.ports for port in fields(substitute(word)))
-    if sum(len(parse_ports(text)[0]) for text in listed) > _MAX_PORTS:
-        raise DockerfileError(f"more than {_MAX_PORTS} ports")
+    substitute.budget.ports(sum(len(parse_ports(text)[0]) for text in listed))
     return msgspec.structs.replace(instruction, ports=listed)
 
 

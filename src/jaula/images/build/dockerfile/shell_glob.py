@@ -43,7 +43,7 @@ class Glob:
                         f"invalid pattern ({printable(text)}): invalid escape '\\{char}'"
                     )
             tokens.append(char)
-        self._tokens = tokens
+        self.length = len(tokens)
         self._forward = _Machine(tokens, stars)
         self._backward = _Machine(tokens[::-1], [len(tokens) - star for star in stars])
 

@@ -21,6 +21,7 @@ from jaula.images.build.dockerfile.ast import (
     Run,
     Stage,
 )
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.build.dockerfile.errors import DockerfileError, did_you_mean, printable
 from jaula.images.build.dockerfile.expand import Substitution
 from jaula.images.build.dockerfile.parser import parse_trigger
@@ -96,6 +97,7 @@ def plan(
     build_platform: str = "",
     contexts: Collection[str] = (),
     triggers: Mapping[str, Sequence[str]] = {},
+    budget: BuildBudget | None = None,
 ) -> StageGraph:
     """Return the stages that ``target`` needs, in order. An empty target is the last stage.
 
@@ -103,11 +105,18 @@ def plan(
     ('' the same). ``contexts`` are names of the client's named contexts; they take precedence over
     stages and images. ``triggers`` are the ONBUILD texts of images by the name in FROM. A caller
     that needs the images first to know them makes a plan without triggers, and then a second one.
+    ``budget`` is that of the build.
 
     :raises DockerfileError: if the target or a reference is not valid.
     """
     return _Planner(
-        dockerfile, build_args, platform, build_platform or platform, contexts, triggers
+        dockerfile,
+        build_args,
+        platform,
+        build_platform or platform,
+        contexts,
+        triggers,
+        budget or BuildBudget(),
     ).plan(target)
 
 
@@ -120,7 +129,9 @@ class _Planner:
         build_platform: str,
         contexts: Collection[str],
         triggers: Mapping[str, Sequence[str]],
+        budget: BuildBudget,
     ) -> None:
+        self.budget = budget
         self.dockerfile, self.build_args = dockerfile, build_args
         self.contexts, self.triggers = contexts, triggers
         self.warnings = list(dockerfile.warnings)
@@ -182,7 +193,9 @@ class _Planner:
     def _globals(self) -> None:
         """Evaluate the arguments before the first FROM; each can use those before it."""
         for instruction in self.dockerfile.arguments:
-            substitute = Substitution(self.arguments, self.dockerfile.directives.escape)
+            substitute = Substitution(
+                self.arguments, self.dockerfile.directives.escape, budget=self.budget
+            )
             for name, default in instruction.pairs:
                 try:
                     name = substitute(name)
@@ -246,7 +259,9 @@ class _Planner:
         return PlannedStage(stage, base, platform, instructions, tuple(needs), origins)
 
     def _base(self, stage: Stage) -> tuple[Origin, str]:
-        substitute = Substitution(self.arguments, self.dockerfile.directives.escape)
+        substitute = Substitution(
+            self.arguments, self.dockerfile.directives.escape, budget=self.budget
+        )
         try:
             name = substitute(stage.base.base)
             platform = substitute(stage.base.platform)

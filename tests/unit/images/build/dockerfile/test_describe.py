@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jaula.images.build.dockerfile import describe
+from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.build.dockerfile.errors import DockerfileError
 from jaula.images.build.dockerfile.parser import parse
 from jaula.images.build.dockerfile.stage_graph import plan
@@ -71,7 +72,7 @@ def test_an_outline_has_the_parameters_of_the_target_and_its_stages() -> None:
 
 
 def rules(text: str, config: ImageConfig | None = None) -> list[str]:
-    found = describe.all_warnings(graph(text), lambda name: config)
+    found = describe.all_warnings(graph(text), lambda name: config, BuildBudget())
     return [warning.rule for warning in found]
 
 
