@@ -188,8 +188,10 @@ def _volumes(api: Api, inspect: Mapping[str, Any], tools: Tools) -> Iterator[dic
             api.document("POST", "/volumes/create", (), {"Name": name})
             copies[str(mount["Destination"])] = name
         if copies:
-            binds = [f"{name}:{path}" for path, name in copies.items()]
-            helper = {"Image": inspect["Image"], "Cmd": ["-"], "HostConfig": {"Binds": binds}}
+            places = [
+                {"Type": "volume", "Source": name, "Target": path} for path, name in copies.items()
+            ]
+            helper = {"Image": inspect["Image"], "Cmd": ["-"], "HostConfig": {"Mounts": places}}
             with _created(api, helper) as identity:
                 for path in copies:
                     tools.copy(str(inspect["Id"]), path, identity)

@@ -34,7 +34,7 @@ WHOLE = (
     "/usr/share/zoneinfo/",
     "/usr/lib/locale/",
 )
-_LIBRARY = re.compile(r"/[^/]+\.so(\.[0-9]+)*$")
+_LIBRARY = re.compile(r"/[^/]+\.so(\.[0-9]+)*\Z")
 
 
 class _Rule(NamedTuple):

@@ -154,18 +154,31 @@ def _volumes(inspect: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _anonymous_volumes(inspect: Mapping[str, Any]) -> list[str]:
-    """Return the volumes of ``Config.Volumes`` as binds by their name."""
+    """Return the volumes of ``Config.Volumes`` as binds by their name.
+
+    One whose path has a colon is a mount: the rest of the path would be options.
+    """
+    return [f"{name}:{path}" for path, name in _unnamed(inspect).items() if ":" not in path]
+
+
+def _unnamed(inspect: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the volumes of ``Config.Volumes`` by their path."""
     host = inspect["HostConfig"]
     requested = {bind.split(":")[1] for bind in host.get("Binds") or () if ":" in bind}
     requested |= {mount.get("Target") for mount in host.get("Mounts") or ()}
     paths = set(inspect["Config"].get("Volumes") or ()) - requested
-    return [f"{name}:{path}" for path, name in _volumes(inspect).items() if path in paths]
+    return {path: name for path, name in _volumes(inspect).items() if path in paths}
 
 
 def _mounts(inspect: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the mounts of the request; a volume without a name has the one that it got."""
     names = _volumes(inspect)
-    return [
+    unnamed = [
+        {"Type": "volume", "Source": name, "Target": path}
+        for path, name in _unnamed(inspect).items()
+        if ":" in path
+    ]
+    return unnamed + [
         {**mount, "Source": names[mount["Target"]]}
         if mount.get("Type") == "volume" and not mount.get("Source") and mount["Target"] in names
         else dict(mount)

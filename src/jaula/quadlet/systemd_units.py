@@ -6,17 +6,22 @@ with ``new`` it creates the container at its start and removes it at its end.
 
 from __future__ import annotations
 
+import re
+
+from jaula.errors import InvalidRequest
 from jaula.quadlet import words
 from jaula.quadlet.convert import CLEAN_STATUSES, ENGINE
+from jaula.spec.csv_field import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 RESTART_POLICIES = (
     "no", "on-success", "on-failure", "on-abnormal", "on-watchdog", "on-abort", "always",
 )  # fmt: skip
+_UNIT_NAME = re.compile(r"[a-zA-Z0-9:_.@\\-]{1,255}")
 _SPARE_SECONDS = 60  # of a stop, after the timeout of the container
 
 
@@ -35,6 +40,19 @@ class UnitOptions:
         self.wants: list[str] = []
         self.after: list[str] = []
         self.requires: list[str] = []
+
+
+def check_names(flag: str, names: Iterable[str]) -> None:
+    """Check names of units that become a part of a line.
+
+    :raises InvalidRequest: when one is not a name of a unit.
+    """
+    for name in names:
+        if not _UNIT_NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"invalid name of a unit {name[:80]!r} for --{flag}",
+                hint="letters, digits and : - _ . @ \\ are allowed",
+            )
 
 
 def container_unit(
@@ -215,14 +233,16 @@ def run_arguments(document: dict[str, Any], image: dict[str, Any]) -> list[str]:
     result += words.repeat("--sysctl", [f"{key}={sysctls[key]}" for key in sorted(sysctls)])
     tmpfs = host.get("Tmpfs") or {}
     result += words.repeat(
-        "--tmpfs", [f"{path}:{opt}" if opt else path for path, opt in tmpfs.items()]
+        "--tmpfs",
+        [
+            f"{_without_colon('tmpfs', path)}:{opt}" if opt else _without_colon("tmpfs", path)
+            for path, opt in tmpfs.items()
+        ],
     )
     result += words.repeat("--mount", [_mount(mount) for mount in host.get("Mounts") or ()])
     for device in host.get("Devices") or ():
-        text = ":".join(
-            device[key] for key in ("PathOnHost", "PathInContainer", "CgroupPermissions")
-        )
-        result += ["--device", text]
+        parts = [device[key] for key in ("PathOnHost", "PathInContainer", "CgroupPermissions")]
+        result += ["--device", ":".join(_without_colon("device", part) for part in parts)]
     result += _networks(document)
     for port, bindings in sorted((host.get("PortBindings") or {}).items()):
         for binding in bindings or ():
@@ -250,11 +270,21 @@ def _literal(word: str) -> str:
     return word.replace("%", "%%").replace("$", "$$")
 
 
+def _without_colon(what: str, path: str) -> str:
+    """Return a path that is written with colons around it.
+
+    :raises InvalidRequest: when it has one itself, which would begin other options.
+    """
+    if ":" in path:
+        raise InvalidRequest(f"no flag can say the path of a {what} with a colon: {path[:80]!r}")
+    return path
+
+
 def _mount(mount: dict[str, Any]) -> str:
     fields = [f"type={mount['Type']}", f"target={mount['Target']}"]
     if mount.get("Source"):
         fields.insert(1, f"source={mount['Source']}")
-    return ",".join(fields + (["readonly"] if mount.get("ReadOnly") else []))
+    return ",".join([*map(quoted, fields), *(["readonly"] if mount.get("ReadOnly") else [])])
 
 
 def _networks(document: dict[str, Any]) -> list[str]:

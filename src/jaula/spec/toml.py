@@ -11,7 +11,6 @@ many digits is a ``ValueError`` that is not a ``TOMLDecodeError``. So the text i
 from __future__ import annotations
 
 import re
-import tomllib
 from typing import Any
 
 MAX_SIZE = 1 << 20  # bytes of a document
@@ -41,6 +40,8 @@ def loads(data: bytes, max_size: int = MAX_SIZE) -> dict[str, Any]:
     """
     if len(data) > max_size:
         raise ValueError(f"{len(data)} bytes; at most {max_size} are allowed")
+    import tomllib  # strings need no parser
+
     text = data.decode("utf-8-sig")
     check(text)
     try:

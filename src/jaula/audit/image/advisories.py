@@ -33,7 +33,7 @@ ECOSYSTEMS = {"debian": "Debian", "ubuntu": "Ubuntu", "alpine": "Alpine", "rocky
               "sles": "SUSE", "chainguard": "Chainguard", "wolfi": "Wolfi",
               "alpaquita": "Alpaquita"}  # fmt: skip
 """Ecosystems of OSV by the ``ID`` of os-release."""
-_CODENAME = re.compile(r"\(([a-z]+)\)|\b([a-z]+)/sid$")
+_CODENAME = re.compile(r"\(([a-z]+)\)|\b([a-z]+)/sid\Z")
 _ESCAPED = re.compile(r"[-_.]+")
 
 

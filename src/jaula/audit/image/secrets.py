@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 _NAME = re.compile(
     r"(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|ACCESS_?KEY"
-    r"|CREDENTIALS)(?:_|$)",
+    r"|CREDENTIALS)(?:_|\Z)",
     re.IGNORECASE,
 )
 _ASSIGNMENT = re.compile(r"\b([A-Za-z_][A-Za-z0-9_]{0,63})=(\S+)")

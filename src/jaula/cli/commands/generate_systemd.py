@@ -20,8 +20,14 @@ _NOT_FOUND = 404
 
 def run(options: Options) -> int:
     """Print the services of a container or pod, or write them to files."""
+    from jaula.errors import JaulaError
+
     client = Client(Settings.host)
-    units = dict(_units(client, options.arguments[0], options))
+    try:
+        units = dict(_units(client, options.arguments[0], options))
+        systemd_units.check_names("container-prefix or --pod-prefix", units)
+    except JaulaError as error:
+        raise CliError(f"jaula: {error}") from None
     if not options.on("files"):
         print("\n".join(units.values()), end="")
         return 0
@@ -113,6 +119,8 @@ def _options(options: Options) -> systemd_units.UnitOptions:
     result.environment = options.texts("env")
     result.wants, result.after = options.texts("wants"), options.texts("after")
     result.requires = options.texts("requires")
+    for flag in ("wants", "after", "requires"):
+        systemd_units.check_names(flag, options.texts(flag))
     return result
 
 

@@ -18,7 +18,6 @@ the image would choose its own right.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
@@ -29,6 +28,7 @@ from jaula.engine.authz.limits import DEFAULT_SHARES, Ceilings, Demand, Share
 from jaula.engine.model.filters import has_label
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
+from jaula.spec import toml
 from jaula.spec.api_params import ContainerPeer, Origin, Remote
 
 ROOT = 0
@@ -279,7 +279,7 @@ def _title(caller: Caller, rule: PolicyRule) -> str:
 
 def _toml_key(text: str) -> str:
     plain = text.isascii() and all(c.isalnum() or c in "-_" for c in text)
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if plain else toml.string(text)
 
 
 def privilege_line(privilege: Privilege, rule: PolicyRule) -> str:
@@ -303,9 +303,9 @@ def privilege_line(privilege: Privilege, rule: PolicyRule) -> str:
 
 def _line(key: str, values: list[str]) -> str:
     """Return a line with the values that a rule has and the one that it lacks; with many, this."""
-    text = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    text = ", ".join(toml.string(value) for value in values)
     if len(text) > _LONGEST_LINE:
-        text = f"..., {json.dumps(values[-1], ensure_ascii=False)}"
+        text = f"..., {toml.string(values[-1])}"
     return f"{key} = [{text}]"
 
 
@@ -468,7 +468,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 def entry_title(key: str) -> str:
     """Return the heading of an entry for containers, as it is written in the policy file."""
-    return f"[container.{json.dumps(key, ensure_ascii=False)}]"
+    return f"[container.{toml.string(key)}]"
 
 
 def _no_entry(key: str) -> PolicyRule:

@@ -6,6 +6,9 @@ library is one of them.
 
 Facts about paths: AppArmor compares the path of a file after symbolic links. So the loader, which
 programs name by a link, has a pattern.
+
+Facts about quotes: the parser's longest match takes a backslash before the last quote for an escape
+of it, an escaped backslash too, and goes on to the quote of a later rule.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ _LOADER = '"/{usr/,}lib{,32,64}/{,**/}ld-*.so*" rmix,'
 def pattern(path: str) -> str:
     """Return a quoted pattern that matches a path; one that ends with / includes what is below."""
     escaped = "".join(_escaped(each) for each in path)
+    if path.endswith("\\"):
+        escaped = escaped[:-2] + "\\134"
     return f'"{escaped}{"{,**}" if path.endswith("/") else ""}"'
 
 
@@ -39,7 +44,11 @@ def profile_name(profile: Profile) -> str:
 
 
 def render(profile: Profile) -> str:
-    """Return the profile."""
+    """Return the profile.
+
+    :raises InvalidRequest: when a value of it is not valid.
+    """
+    profile = needs.checked(profile)
     cannot = (needs.DESTINATIONS, "system calls, mounts and limits (use another form with it)")
     name = profile_name(profile)
     lines = list(
@@ -55,7 +64,7 @@ def render(profile: Profile) -> str:
 
 def _rules(profile: Profile) -> Iterator[str]:
     files = profile.files
-    yield from (f"capability {name.lower()}," for name in profile.capabilities)
+    yield from (f"capability {name.lower()}," for name in needs.capabilities(profile))
     yield "network unix,"
     if profile.network.mode != "none":
         yield from (f"network {family}," for family in ("inet", "inet6", "netlink"))

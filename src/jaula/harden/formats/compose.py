@@ -1,25 +1,28 @@
 """A profile as a service of a compose file. Pure.
 
-Source: the Compose Specification. Every text is a double-quoted YAML scalar, whose escapes are
-those of JSON. ``$`` is doubled, since compose interpolates variables.
+Source: the Compose Specification. Every text is a double-quoted YAML scalar. ``$`` is
+doubled, since compose interpolates variables.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 
-from jaula.harden.formats import needs
+from jaula.harden.formats import needs, yaml
 from jaula.spec.profile import Profile
 
 
 def scalar(text: str) -> str:
     """Return a YAML scalar of a text."""
-    return json.dumps(text.replace("$", "$$"))
+    return yaml.scalar(text.replace("$", "$$"))
 
 
 def render(profile: Profile) -> str:
-    """Return the file."""
+    """Return the file.
+
+    :raises InvalidRequest: when a value of the profile is not valid.
+    """
+    profile = needs.checked(profile)
     cannot = (needs.PROGRAM_FILES, needs.DESTINATIONS, needs.MASKED)
     title = f"The least that {profile.name} needs, as a service."
     return "\n".join((*needs.comments(profile, title, cannot), *_service(profile))) + "\n"
@@ -27,6 +30,7 @@ def render(profile: Profile) -> str:
 
 def _service(profile: Profile) -> Iterator[str]:
     files, limits, network = profile.files, profile.limits, profile.network
+    names = needs.volume_names(profile)
     if profile.seccomp.syscalls:
         file = needs.seccomp_file(profile)
         yield f"# {file} is written by: jaula harden --profile FILE --format seccomp"
@@ -36,7 +40,7 @@ def _service(profile: Profile) -> Iterator[str]:
     if profile.process.user:
         yield f"    user: {scalar(profile.process.user)}"
     yield "    cap_drop: [ALL]"
-    yield from _list("cap_add", profile.capabilities)
+    yield from _list("cap_add", needs.capabilities(profile))
     options = ["no-new-privileges:true"] if profile.process.no_new_privileges else []
     if profile.seccomp.syscalls:
         options.append(f"seccomp:{needs.seccomp_file(profile)}")
@@ -52,7 +56,7 @@ def _service(profile: Profile) -> Iterator[str]:
         yield "    volumes:"
         for path in files.volumes:
             yield "      - type: volume"
-            yield f"        source: {scalar(needs.volume_name(profile, path))}"
+            yield f"        source: {scalar(names[path])}"
             yield f"        target: {scalar(path)}"
     if network.mode:
         yield f"    network_mode: {scalar(network.mode)}"
@@ -66,10 +70,10 @@ def _service(profile: Profile) -> Iterator[str]:
         yield f"    mem_limit: {limits.memory}"
         yield f"    memswap_limit: {limits.memory}"
     if limits.cpus:
-        yield f"    cpus: {limits.cpus:g}"
+        yield f"    cpus: {needs.decimal(limits.cpus)}"
     if files.volumes:
         yield "volumes:"
-        yield from (f"  {scalar(needs.volume_name(profile, path))}:" for path in files.volumes)
+        yield from (f"  {scalar(names[path])}:" for path in files.volumes)
 
 
 def _list(key: str, items: Iterable[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from shlex import quote
 
 from jaula.harden.formats import needs
+from jaula.spec.csv_field import quoted
 from jaula.spec.profile import Profile
 
 
@@ -16,7 +17,7 @@ def flags(profile: Profile) -> Iterator[tuple[str, str]]:
     if profile.process.no_new_privileges:
         yield "--security-opt", "no-new-privileges"
     yield "--cap-drop", "ALL"
-    for name in profile.capabilities:
+    for name in needs.capabilities(profile):
         yield "--cap-add", name
     for device in profile.devices:
         yield "--device", device
@@ -24,8 +25,8 @@ def flags(profile: Profile) -> Iterator[tuple[str, str]]:
         yield "--read-only", ""
     for path, options in profile.files.tmpfs.items():
         yield "--tmpfs", f"{path}:{options}" if options else path
-    for path in profile.files.volumes:
-        yield "--mount", f"type=volume,src={needs.volume_name(profile, path)},{_target(path)}"
+    for path, name in needs.volume_names(profile).items():
+        yield "--mount", f"type=volume,src={name},{quoted(f'dst={path}')}"
     if profile.network.mode:
         yield "--network", profile.network.mode
     if profile.limits.pids:
@@ -34,17 +35,15 @@ def flags(profile: Profile) -> Iterator[tuple[str, str]]:
         yield "--memory", str(profile.limits.memory)
         yield "--memory-swap", str(profile.limits.memory)
     if profile.limits.cpus:
-        yield "--cpus", f"{profile.limits.cpus:g}"
-
-
-def _target(path: str) -> str:
-    """Return the target as a field of --mount, which is CSV (RFC 4180)."""
-    field = f"dst={path}"
-    return '"' + field.replace('"', '""') + '"' if set(field) & set(',"\r\n') else field
+        yield "--cpus", needs.decimal(profile.limits.cpus)
 
 
 def render(profile: Profile) -> str:
-    """Return the script. Its arguments are further flags, the image, and its command."""
+    """Return the script. Its arguments are further flags, the image, and its command.
+
+    :raises InvalidRequest: when a value of the profile is not valid.
+    """
+    profile = needs.checked(profile)
     file = needs.seccomp_file(profile)
     cannot = (needs.PROGRAM_FILES, needs.DESTINATIONS, needs.MASKED)
     lines = ["#!/bin/sh"]

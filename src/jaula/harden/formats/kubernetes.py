@@ -11,17 +11,17 @@ A pod that listens on one without CAP_NET_BIND_SERVICE has the sysctl
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
+from hashlib import blake2b
 from ipaddress import ip_network
 from typing import Any
 
-from jaula.harden.formats import needs
+from jaula.harden.formats import needs, yaml
 from jaula.spec.profile import Profile
 
 _LOW_PORTS = 1024
-_SIZE = re.compile(r"size=(\d+)([kmg]?)")
+_SIZE = re.compile(r"size=([0-9]{1,18})([kmg]?)")
 _SUFFIXES = {"": "", "k": "Ki", "m": "Mi", "g": "Gi"}
 NODE_LIMIT = "the number of processes (podPidsLimit of the kubelet limits it)"
 NAMES = "names as destinations (a network policy has addresses only)"
@@ -33,8 +33,31 @@ def object_name(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:63].strip("-") or "container"
 
 
+def _claim_names(profile: Profile) -> dict[str, str]:
+    """Return the name of the claim for each volume, a DNS label as its own name allows."""
+    result = {}
+    for path, name in needs.volume_names(profile).items():
+        plain, _, digest = name.rpartition("--")
+        label = object_name(name)
+        if not plain and (label != name.lower() or profile.name != profile.name.lower()):
+            digest = blake2b(f"{profile.name}\0{path}".encode(), digest_size=10).hexdigest()
+            plain = name
+        result[path] = f"{object_name(plain)[:40].strip('-')}--{digest}" if plain else label
+    return result
+
+
+def _size(options: str) -> re.Match[str] | None:
+    """Return the size in the options of a tmpfs; the last one counts."""
+    found = [match for each in options.split(",") if (match := _SIZE.fullmatch(each))]
+    return found[-1] if found else None
+
+
 def render(profile: Profile) -> str:
-    """Return the documents: claims, pod, network policy."""
+    """Return the documents: claims, pod, network policy.
+
+    :raises InvalidRequest: when a value of the profile is not valid.
+    """
+    profile = needs.checked(profile)
     cannot = [needs.PROGRAM_FILES, needs.MASKED]
     if profile.limits.pids:
         cannot.append(NODE_LIMIT)
@@ -52,17 +75,18 @@ def render(profile: Profile) -> str:
         )
     for number, document in enumerate(_documents(profile)):
         lines += ["---"] if number else []
-        lines += _yaml(document, "")
+        lines += yaml.block(document)
     return "\n".join(lines) + "\n"
 
 
 def _documents(profile: Profile) -> Iterator[dict[str, Any]]:
     name = object_name(profile.name)
+    claims = _claim_names(profile)
     for path in profile.files.volumes:
         yield {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": object_name(f"{profile.name}{path}")},
+            "metadata": {"name": claims[path]},
             "spec": {
                 "accessModes": ["ReadWriteOnce"],
                 "resources": {"requests": {"storage": "1Gi"}},
@@ -72,13 +96,13 @@ def _documents(profile: Profile) -> Iterator[dict[str, Any]]:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"app.kubernetes.io/name": name}},
-        "spec": _pod(profile, name),
+        "spec": _pod(profile, name, claims),
     }
     if (policy := _network_policy(profile, name)) is not None:
         yield policy
 
 
-def _pod(profile: Profile, name: str) -> dict[str, Any]:
+def _pod(profile: Profile, name: str, claims: dict[str, str]) -> dict[str, Any]:
     files, limits, process = profile.files, profile.limits, profile.process
     security: dict[str, Any] = {
         "allowPrivilegeEscalation": not process.no_new_privileges,
@@ -87,7 +111,7 @@ def _pod(profile: Profile, name: str) -> dict[str, Any]:
         "readOnlyRootFilesystem": files.read_only_root,
     }
     if profile.capabilities:
-        security["capabilities"]["add"] = list(profile.capabilities)
+        security["capabilities"]["add"] = list(needs.capabilities(profile))
     if profile.seccomp.syscalls:
         security["seccompProfile"] = {
             "type": "Localhost",
@@ -113,19 +137,20 @@ def _pod(profile: Profile, name: str) -> dict[str, Any]:
     if limits.memory:
         ceilings["memory"] = str(limits.memory)
     if limits.cpus:
-        ceilings["cpu"] = f"{round(limits.cpus * 1000)}m"
+        ceilings["cpu"] = f"{max(1, round(limits.cpus * 1000))}m"
     if ceilings:
         container["resources"] = {"limits": ceilings, "requests": ceilings}
     volumes, mounts = [], []
     for number, (path, options) in enumerate(files.tmpfs.items()):
         memory: dict[str, Any] = {"medium": "Memory"}
-        if size := _SIZE.search(options):
+        if size := _size(options):
             memory["sizeLimit"] = size[1] + _SUFFIXES[size[2]]
         volumes.append({"name": f"tmpfs-{number}", "emptyDir": memory})
         mounts.append({"name": f"tmpfs-{number}", "mountPath": path})
     for number, path in enumerate(files.volumes):
-        claim = object_name(f"{profile.name}{path}")
-        volumes.append({"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claim}})
+        volumes.append(
+            {"name": f"data-{number}", "persistentVolumeClaim": {"claimName": claims[path]}}
+        )
         mounts.append({"name": f"data-{number}", "mountPath": path})
     if mounts:
         container["volumeMounts"] = mounts
@@ -135,7 +160,7 @@ def _pod(profile: Profile, name: str) -> dict[str, Any]:
         "hostUsers": False,
     }
     low = any(port < _LOW_PORTS for _, port in needs.ports(profile))
-    if low and "NET_BIND_SERVICE" not in profile.capabilities:
+    if low and "NET_BIND_SERVICE" not in needs.capabilities(profile):
         sysctl = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
         spec["securityContext"] = {"sysctls": [sysctl]}
     spec["containers"] = [container]
@@ -195,23 +220,3 @@ def _destination(item: str) -> tuple[str, str, int, int] | None:
     if port == "*":
         return protocol, str(network), 1, 65535
     return protocol, str(network), int(first), int(last or first)
-
-
-def _yaml(value: Any, indent: str) -> list[str]:
-    """Return a document as YAML in block style; texts are as in JSON."""
-    lines = []
-    if isinstance(value, dict):
-        for key, each in value.items():
-            if isinstance(each, dict | list) and each:
-                lines.append(f"{indent}{key}:")
-                lines += _yaml(each, indent + "  ")
-            else:
-                lines.append(f"{indent}{key}: {json.dumps(each)}")
-        return lines
-    for each in value:
-        if isinstance(each, dict | list) and each:
-            first, *rest = _yaml(each, indent + "  ")
-            lines += [f"{indent}- {first[len(indent) + 2 :]}", *rest]
-        else:
-            lines.append(f"{indent}- {json.dumps(each)}")
-    return lines

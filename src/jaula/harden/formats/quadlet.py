@@ -26,8 +26,18 @@ def setting(key: str, value: str) -> str:
     return f"{key}={value.replace('%', '%%').replace('$', '$$')}"
 
 
+def _image(profile: Profile) -> str:
+    """Return the image, with a tag if it would be the name of a unit."""
+    image = profile.image or profile.name
+    return f"{image}:latest" if image.endswith((".image", ".build")) else image
+
+
 def render(profile: Profile) -> str:
-    """Return the unit."""
+    """Return the unit.
+
+    :raises InvalidRequest: when a value of the profile is not valid.
+    """
+    profile = needs.checked(profile)
     cannot = (needs.PROGRAM_FILES, needs.DESTINATIONS)
     title = f"The least that {profile.name} needs, as a unit of podman."
     return "\n".join((*needs.comments(profile, title, cannot), *_unit(profile))) + "\n"
@@ -44,7 +54,7 @@ def _unit(profile: Profile) -> Iterator[str]:
     yield f"Description={profile.name}"
     yield ""
     yield "[Container]"
-    yield setting("Image", profile.image or profile.name)
+    yield setting("Image", _image(profile))
     yield f"ContainerName={profile.name}"
     if profile.process.user:
         user, _, group = profile.process.user.partition(":")
@@ -53,7 +63,7 @@ def _unit(profile: Profile) -> Iterator[str]:
             yield setting("Group", group)
     yield f"NoNewPrivileges={'true' if profile.process.no_new_privileges else 'false'}"
     yield "DropCapability=all"
-    yield from (f"AddCapability=CAP_{name}" for name in profile.capabilities)
+    yield from (f"AddCapability=CAP_{name}" for name in needs.capabilities(profile))
     if profile.seccomp.syscalls:
         yield setting("SeccompProfile", file)
     yield from (setting("AddDevice", device) for device in profile.devices)
@@ -62,21 +72,25 @@ def _unit(profile: Profile) -> Iterator[str]:
         yield "ReadOnlyTmpfs=false"
     for path, options in files.tmpfs.items():
         yield setting("Tmpfs", f"{path}:{options}" if options else path)
-    for path in files.volumes:
-        yield setting("Volume", f"{needs.volume_name(profile, path)}:{path}")
-    if files.masked:
-        yield setting("Mask", ":".join(files.masked))
+    for path, name in needs.volume_names(profile).items():
+        yield setting("Volume", f"{name}:{path}")
+    masked = {path: setting("Mask", path) for path in files.masked}  # a list has colons
+    usable = [path for path, line in masked.items() if line[0] != "#" and ":" not in path]
+    if usable:
+        yield setting("Mask", ":".join(usable))
+    for path in masked.keys() - set(usable):
+        yield f"# Not in this unit, since it has special characters: {comment(f'Mask={path}')}"
     if network.mode:
         yield f"Network={network.mode}"
     low = any(port < _LOW_PORTS for _, port in needs.ports(profile))
-    if low and "NET_BIND_SERVICE" not in profile.capabilities:
+    if low and "NET_BIND_SERVICE" not in needs.capabilities(profile):
         yield "Sysctl=net.ipv4.ip_unprivileged_port_start=0"
     if limits.pids:
         yield f"PidsLimit={limits.pids}"
     if limits.memory:
         yield f"PodmanArgs=--memory={limits.memory} --memory-swap={limits.memory}"
     if limits.cpus:
-        yield f"PodmanArgs=--cpus={limits.cpus:g}"
+        yield f"PodmanArgs=--cpus={needs.decimal(limits.cpus)}"
     yield ""
     yield "[Install]"
     yield "WantedBy=multi-user.target"

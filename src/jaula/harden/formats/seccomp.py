@@ -17,6 +17,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from jaula.harden.formats import needs
 from jaula.harden.tally import words
 from jaula.kernel.seccomp import NATIVE
 from jaula.security.seccomp.seccomp import default_profile
@@ -44,17 +45,21 @@ PRIVILEGED_RUNTIME = words(
 
 
 def render(profile: Profile) -> str:
-    """Return the JSON document."""
+    """Return the JSON document.
+
+    :raises InvalidRequest: when a value of the profile is not valid.
+    """
     return json.dumps(document(profile), indent=2) + "\n"
 
 
 def document(profile: Profile) -> dict[str, Any]:
     """Return the document: the engine's default filter if the profile lists no calls."""
-    capabilities = {f"CAP_{name}" for name in profile.capabilities}
+    profile, seccomp = needs.checked(profile), needs.checked_calls(profile)
+    capabilities = {f"CAP_{name}" for name in needs.capabilities(profile)}
     default = default_profile(capabilities)
-    architectures = [ARCHITECTURES[each] for each in sorted(profile.seccomp.syscalls)]
-    names = {name for each in profile.seccomp.syscalls.values() for name in each}
-    unavailable = {name for each in profile.seccomp.unavailable.values() for name in each}
+    architectures = [ARCHITECTURES[each] for each in sorted(seccomp.syscalls)]
+    names = {name for each in seccomp.syscalls.values() for name in each}
+    unavailable = {name for each in seccomp.unavailable.values() for name in each}
     if not names:
         names = {name for rule in default.syscalls for name in rule.names}
         architectures = [NATIVE]

@@ -162,7 +162,7 @@ def open_file(directory: int, name: str) -> int:
 
 def kind_of(name: str) -> str:
     """Return the kind of an image: the name without number and suffix. Pure."""
-    return re.sub(r"-[0-9a-f]+$", "", name.removesuffix(".img"))
+    return re.sub(r"-[0-9a-f]+\Z", "", name.removesuffix(".img"))
 
 
 def decode(data: bytes, name: str, message: type[M]) -> list[M]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?:\s+|$)", re.ASCII)
+_SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?:\s+|\Z)", re.ASCII)
 _PARAMETER = re.compile(rf'\s*,?\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))', re.ASCII)
 _LIMIT = 8192  # characters
 

@@ -1,0 +1,71 @@
+"""Documents as YAML in block style. Pure.
+
+Source: YAML 1.2, which 1.1 parsers read alike. Every text is a double-quoted scalar. JSON's escapes
+are not enough for one: a character above U+FFFF would become two surrogates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+Value = str | bool | int | float | None | Mapping[str, "Value"] | Sequence["Value"]
+
+
+def scalar(text: str) -> str:
+    """Return a double-quoted scalar on one line."""
+    return '"' + "".join(_escaped(each) for each in text) + '"'
+
+
+def _escaped(each: str) -> str:
+    if each in _ESCAPES:
+        return _ESCAPES[each]
+    if each.isprintable():
+        return each
+    number = ord(each)
+    if number <= 0xFF:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
+
+
+def block(value: Value, indent: str = "") -> list[str]:
+    """Return the lines of a document, or of a part of one."""
+    lines: list[str] = []
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            name = key if key.isidentifier() and key.isascii() else scalar(key)
+            if _is_nested(each):
+                lines.append(f"{indent}{name}:")
+                lines += block(each, indent + "  ")
+            else:
+                lines.append(f"{indent}{name}: {_flow(each)}")
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for each in value:
+            if _is_nested(each):
+                first, *rest = block(each, indent + "  ")
+                lines += [f"{indent}- {first[len(indent) + 2 :]}", *rest]
+            else:
+                lines.append(f"{indent}- {_flow(each)}")
+    return lines
+
+
+def _is_nested(value: Value) -> bool:
+    return isinstance(value, Mapping | Sequence) and not isinstance(value, str) and bool(value)
+
+
+def _flow(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return scalar(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a number of YAML")
+        return f"{value:.9f}".rstrip("0").rstrip(".")
+    if isinstance(value, Mapping):
+        return "{}"
+    return "null" if value is None else "[]"
