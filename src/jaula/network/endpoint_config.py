@@ -74,11 +74,16 @@ def remove(endpoint: Endpoint, netns_fd: int) -> None:
 def _set_ipv6(endpoint: Endpoint) -> None:
     if not has_ipv6():
         return
-    settings = f"ipv6/conf/{endpoint.interface}"
-    if endpoint.ipv6:
-        for name in ("accept_ra", "autoconf", "accept_redirects", "accept_dad"):
-            write_sysctl(f"{settings}/{name}", "0")
-    write_sysctl(f"{settings}/disable_ipv6", "0" if endpoint.ipv6 else "1")
+    for name, value in ipv6_settings(has_address=bool(endpoint.ipv6)).items():
+        write_sysctl(f"ipv6/conf/{endpoint.interface}/{name}", value)
+
+
+def ipv6_settings(*, has_address: bool) -> dict[str, str]:
+    """Return the IPv6 settings of a container's interface, in the order of their writes. Pure."""
+    if not has_address:
+        return {"disable_ipv6": "1"}
+    names = ("accept_ra", "autoconf", "accept_redirects", "accept_dad", "disable_ipv6")
+    return dict.fromkeys(names, "0")
 
 
 def _addresses(index: int, endpoint: Endpoint) -> list[Request]:

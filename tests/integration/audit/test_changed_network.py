@@ -13,6 +13,7 @@ import pytest
 from harness import containers
 from harness.audits import Audited
 from harness.engine import PrivateEngine
+from jaula.network.firewall.bridge_rules import table_name
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,10 @@ def names(audited: Audited) -> dict[str, str]:
         "bridge": audited.engine.bridge,
         "other": f"{audited.engine.tag[:11]}x",
         "address": endpoint["IPAddress"],
+        "mac": endpoint["MacAddress"],
+        "table": table_name(audited.engine.bridge),
         "gateway": endpoint["Gateway"],
+        "saved": f"{audited.engine.root}/saved",
         "inside": f"nsenter -t {audited.pid} -n",
     }
 
@@ -60,6 +64,26 @@ def shell(audited: Audited, script: str) -> None:
         ("{inside} sh -c 'echo 1 > /proc/sys/net/ipv4/conf/eth0/route_localnet'",
          "{inside} sh -c 'echo 0 > /proc/sys/net/ipv4/conf/eth0/route_localnet'",
          "network settings", "eth0/route_localnet = 1"),
+        ("{inside} ip link add name sit0 type veth peer name other",
+         "{inside} ip link delete sit0", "interfaces", "sit0"),
+        *(
+            (f"nft 'add element bridge {{table}} endpoints {{{{ {{port}} . {sender} }}}}'",
+             f"nft 'delete element bridge {{table}} endpoints {{{{ {{port}} . {sender} }}}}'",
+             "senders", sender.replace(" . ", " "))
+            for sender in ("02:00:00:00:00:01 . {address}", "{mac} . {gateway}")
+        ),
+        *(
+            (f"{{inside}} cat {file} > {{saved}}; {{inside}} sh -c 'echo {value} > {file}'",
+             f"{{inside}} sh -c 'cat {{saved}} > {file}'", "other sysctls", f"{name} = {value}")
+            for name, value in (
+                ("net/ipv4/tcp_syncookies", 0),
+                ("net/ipv4/conf/eth0/shared_media", 0),
+                ("net/ipv4/icmp_echo_ignore_broadcasts", 0),
+                ("net/ipv6/conf/default/accept_ra", 2),
+                ("net/ipv6/conf/all/forwarding", 1),
+            )
+            for file in (f"/proc/sys/{name}",)
+        ),
         ("{inside} sh -c 'echo 80 > /proc/sys/net/ipv4/ip_unprivileged_port_start'",
          "{inside} sh -c 'echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start'",
          "sysctls", "ip_unprivileged_port_start = 80"),
@@ -72,7 +96,9 @@ def shell(audited: Audited, script: str) -> None:
          "nft delete table ip {other}", "foreign translations", "ip {other} pre"),
     ],
     ids=["bridge", "no bridge", "down", "renamed", "route", "default route", "table",
-         "route_localnet", "ports", "dnat", "dnat map"],
+         "route_localnet", "fallback device", "sender", "sender's address", "syncookies",
+         "interface", "broadcasts", "router advertisements", "forwarding", "ports", "dnat",
+         "dnat map"],
 )  # fmt: skip
 def test_a_changed_network_fails(
     shared: Audited, command: str, undo: str, row: str, told: str

@@ -257,3 +257,42 @@ def test_the_filter_of_a_process_without_processor_time_is_read(starved: Audited
         rows = starved.rows()
         assert "not readable" not in rows["seccomp"].effective
         assert rows["seccomp program"].verdict is Verdict.HOLDS
+
+
+@pytest.mark.parametrize("kind", ["uid", "gid", "group"])
+def test_a_process_of_the_host_with_an_id_of_the_range_fails(shared: Audited, kind: str) -> None:
+    assert shared.spec.linux is not None
+    id = shared.spec.linux.uid_mappings[0].host_id + 4711
+    flags = {"uid": ("--reuid", str(id), "--clear-groups"),
+             "gid": ("--regid", str(id), "--clear-groups"),
+             "group": ("--groups", str(id))}[kind]  # fmt: skip
+    process = subprocess.Popen(["setpriv", *flags, "sleep", "100"])
+    try:
+        containers.eventually(lambda: "id holders" in shared.failing(), "the process is found")
+        told = f"sleep {process.pid} has {'uid' if kind == 'uid' else 'gid'} {id}"
+        assert shared.failing() == {"id holders": told}
+    finally:
+        process.kill()
+        process.wait()
+    assert shared.failing() == {}, shared.explain()
+
+
+def test_a_user_namespace_made_inside_is_no_other_holder(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    flags = ("--security-opt", "seccomp=unconfined")
+    words = ("unshare", "-U", "-p", "-f", "sleep", "600")
+    with containers.running(engine, busybox, *words, flags=flags) as name:
+        audited = Audited(engine, name)
+
+        def is_nested() -> bool:
+            processes = audited.snapshot.renewed().processes
+            own = processes[audited.pid].namespaces["user"]
+            return any(
+                process.namespaces["user"] != own
+                for process in processes.values()
+                if process.parent == audited.pid
+            )
+
+        containers.eventually(is_nested, "it has a namespace")
+        assert audited.rows()["id holders"].verdict is Verdict.HOLDS

@@ -1,8 +1,9 @@
 """Parts of the host in the container: system directories and control sockets.
 
 Evidence: the sources of the mounts, resolved on the host. A process that can use an engine's
-control socket is root of the host; a bound /etc, /proc or / is the host itself. The engine permits
-such mounts on request, so they are relaxations and are named.
+control socket is root of the host; a bound /etc, /proc or / is the host itself. A reader of the
+shadow file or of keys becomes another user, and a writer of a cron table or of a unit decides what
+root executes. The engine permits such mounts on request, so they are relaxations and are named.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jaula.audit.checks.mounts import file_identity, stat_identity
 from jaula.audit.model.check_info import CheckInfo
@@ -52,20 +53,123 @@ SOCKET_NAMES = frozenset(os.path.basename(path) for path in SOCKETS) | {
 }
 """Names of control sockets, wherever they are: rootless engines, LXD, other roots."""
 
-SECRETS = (
+READERS = (
     "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/kubernetes",
     "/etc/shadow",
+    "/etc/shadow-",
     "/etc/ssh",
     "/etc/sudoers",
     "/etc/sudoers.d",
+    "/etc/krb5.keytab",
+    "/dev/mem",
+    "/dev/kmem",
+    "/dev/port",
+    "/proc/kcore",
     "/root/.ssh",
     "/var/lib/containerd",
     "/var/lib/containers",
     "/var/lib/docker",
     "/var/lib/jaula",
     "/var/lib/kubelet",
+    "/var/lib/rancher",
 )
-"""Files that make their reader or writer root of the host."""
+"""Files with keys, passwords, memory or the state of engines: a reader can become root."""
+
+WRITERS = (
+    "/bin",
+    "/boot",
+    "/etc/NetworkManager",
+    "/etc/alternatives",
+    "/etc/apparmor.d",
+    "/etc/apt",
+    "/etc/bash.bashrc",
+    "/etc/binfmt.d",
+    "/etc/cni",
+    "/etc/cron.allow",
+    "/etc/cron.d",
+    "/etc/cron.daily",
+    "/etc/cron.hourly",
+    "/etc/cron.monthly",
+    "/etc/cron.weekly",
+    "/etc/crontab",
+    "/etc/anacrontab",
+    "/etc/dbus-1",
+    "/etc/default",
+    "/etc/docker",
+    "/etc/environment",
+    "/etc/fstab",
+    "/etc/group",
+    "/etc/grub.d",
+    "/etc/init.d",
+    "/etc/initramfs-tools",
+    "/etc/jaula",
+    "/etc/kernel",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload",
+    "/etc/logrotate.conf",
+    "/etc/logrotate.d",
+    "/etc/modprobe.d",
+    "/etc/modules",
+    "/etc/modules-load.d",
+    "/etc/network",
+    "/etc/nsswitch.conf",
+    "/etc/pam.conf",
+    "/etc/pam.d",
+    "/etc/passwd",
+    "/etc/polkit-1",
+    "/etc/profile",
+    "/etc/profile.d",
+    "/etc/rc.local",
+    "/etc/security",
+    "/etc/selinux",
+    "/etc/skel",
+    "/etc/subgid",
+    "/etc/subuid",
+    "/etc/sysctl.conf",
+    "/etc/sysctl.d",
+    "/etc/systemd",
+    "/etc/tmpfiles.d",
+    "/etc/udev",
+    "/etc/update-motd.d",
+    "/etc/xdg/autostart",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/opt/cni",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+    "/run/systemd",
+    "/run/udev",
+    "/sbin",
+    "/sys/fs/bpf",
+    "/sys/fs/cgroup",
+    "/sys/kernel",
+    "/sys/module",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/var/lib/dpkg",
+    "/var/lib/rpm",
+    "/var/lib/systemd",
+    "/var/spool/anacron",
+    "/var/spool/at",
+    "/var/spool/cron",
+)
+"""Files that programs of root execute, load or obey: a writer can become root."""
+
+KEYS = frozenset({".ssh", ".gnupg", ".aws", ".kube", ".docker"})
+"""Names of directories with a user's keys, in any home directory."""
+HOMES = ("/home", "/root")
 MAX_ENTRIES = 1000
 
 INFO = CheckInfo(
@@ -82,21 +186,31 @@ INFO = CheckInfo(
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield a row for directories, one for secrets and one for sockets."""
+    own = container.state_directory
+    readers = (*READERS, own) if own else READERS
+    tables = sorted({*SYSTEM, *readers, *WRITERS})
     sources = []
+    writable = set()
     for mount in container.inspect.get("Mounts") or ():
         source, target = str(mount.get("Source") or ""), str(mount.get("Destination"))
+        if mount.get("RW", True):
+            writable.add(target)
         if mount.get("Type") == "bind":
             sources.append((os.path.realpath(source), target))
         elif mount.get("Type") == "volume":
-            sources += [(path, target) for path in _volume_sources(container, target)]
-    system = [f"-v {source}:{target}" for source, target in sources if source in SYSTEM]
+            sources += [(path, target) for path in _volume_sources(container, target, tables)]
+    system = [
+        f"-v {source}:{target}"
+        for source, target in sources
+        if source in SYSTEM
+        or is_secret(source, readers)
+        or (target in writable and is_obeyed(source))
+    ]
     sockets = [f"-v {source}:{target}" for source, target in sources if exposes_socket(source)]
-    own = container.state_directory
-    secret_paths = (*SECRETS, own) if own else SECRETS
     secrets = [
         f"-v {source}:{target}"
         for source, target in sources
-        if source not in SYSTEM and any(_related(source, secret) for secret in secret_paths)
+        if source not in SYSTEM and (is_secret(source, readers) or is_home(source))
     ]
     evidence = f"stat(2) of {quantity(len(sources), 'source')}"
     for name, binds in (
@@ -132,21 +246,43 @@ def _engine_socket(container: AuditedContainer) -> Iterator[Result]:
     )  # fmt: skip
 
 
+def is_secret(source: str, readers: Sequence[str]) -> bool:
+    """Return whether a reader of a source can become root, or another user, of the host. Pure."""
+    return any(_related(source, path) for path in readers) or not KEYS.isdisjoint(source.split("/"))
+
+
+def is_home(source: str) -> bool:
+    """Return whether a source is a home directory, or has all of them. Pure."""
+    return source in HOMES or os.path.dirname(source) == "/home"
+
+
+def is_obeyed(source: str) -> bool:
+    """Return whether a writer of a source decides what root of the host executes. Pure."""
+    return any(_related(source, path) for path in WRITERS)
+
+
 def _related(source: str, secret: str) -> bool:
     """Return whether a source is a secret path, in it, or contains it. Pure."""
     first, second = source.rstrip("/") + "/", secret.rstrip("/") + "/"
     return first.startswith(second) or second.startswith(first)
 
 
-def _volume_sources(container: AuditedContainer, destination: str) -> list[str]:
-    """Return the system directory that a volume binds by its options."""
+def _volume_sources(
+    container: AuditedContainer, destination: str, tables: Sequence[str]
+) -> list[str]:
+    """Return the paths of the host in ``tables`` that a volume binds by its options."""
     try:
         identity = file_identity(container, destination)
     except FileNotFoundError:
         return []  # the mount inventory reports it
-    return [
-        path for path in SYSTEM if os.path.exists(path) and stat_identity(os.stat(path)) == identity
-    ]
+    return [path for path in tables if _identity(path) == identity]
+
+
+def _identity(path: str) -> tuple[int, int, int] | None:
+    try:
+        return stat_identity(os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def exposes_socket(source: str) -> bool:

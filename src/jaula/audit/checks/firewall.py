@@ -1,13 +1,14 @@
 """Firewall of the container's bridge: every rule is loaded, and includes the container's address.
 
 Evidence: ``nft -j list ruleset``. The rules of the engine's two tables are compared one by one with
-the rules of :mod:`jaula.network.firewall.bridge_rules`, loaded by the same kernel. Then the
-container's element in the set of endpoints and the map elements with its address are checked.
+the rules of :mod:`jaula.network.firewall.bridge_rules`, loaded by the same kernel. Then elements
+are checked: those that let the container's port send, those with its address, and those that send
+the ports of the host that it has published to another address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -16,6 +17,8 @@ from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import Rules, rules
 from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.network.firewall.bridge_rules import Limits, table_name
+from jaula.network.ipam import link_local_address
+from jaula.network.network import PORT_PREFIX
 from jaula.spec.network import BYPASS_FIREWALL_OPTION, NAME_OPTION, PARENT_DRIVERS
 
 INFO = CheckInfo(
@@ -33,6 +36,8 @@ INFO = CheckInfo(
 ADDRESSES = ("IPAddress", "GlobalIPv6Address")
 EVIDENCE = "nft list ruleset"
 MAPS = ("published", "published_everywhere")
+SENDERS = ("endpoints", "endpoints6")
+PORT_ID_LENGTH = 10  # characters of the endpoint's id in the name of the host's end
 ANYWHERE = {"ip": "0.0.0.0", "ip6": "::"}
 
 
@@ -70,6 +75,10 @@ def _bridge(
                       "no set of the engine has it", EVIDENCE, Verdict.FAILS)  # fmt: skip
             return
         guard = bridge_of(table)
+    foreign = foreign_senders(objects, endpoint)
+    own = f"{mac} with {', '.join(addresses_of(endpoint))}"
+    yield Result(f"senders{label}", "network", own, "; ".join(foreign) or "no other", EVIDENCE,
+                 verdict_of(not foreign, None))  # fmt: skip
     bridge = named_bridge(document) or guard
     subnet = None
     if ipv4 := endpoint.get("IPAddress"):
@@ -122,16 +131,21 @@ def _ports(
     has_ipv6 = any(":" in address for address in addresses)
     expected = published_ports(settings.get("Ports") or {}, ipv6=has_ipv6)
     actual: set[str] = set()
+    objects = container.snapshot.packet_filter
     for address in addresses:
-        actual |= map_elements(container.snapshot.packet_filter, address)
+        actual |= map_elements(objects, address)
+    diverted = sorted(diverted_ports(objects, addresses, expected))
     extra, missing = sorted(actual - expected), sorted(expected - actual)
     effective = f"{len(actual)} forward to {', '.join(addresses)}"
     if extra:
         effective += f"; not requested: {', '.join(extra)}"
     if missing:
         effective += f"; missing: {', '.join(missing)}"
+    if diverted:
+        effective += f"; sent to another address: {', '.join(diverted)}"
+    wrong = extra or missing or diverted
     return Result("published ports", "network", quantity(len(expected), "port"), effective,
-                  EVIDENCE, verdict_of(not extra and not missing, None))  # fmt: skip
+                  EVIDENCE, verdict_of(not wrong, None))  # fmt: skip
 
 
 def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
@@ -141,10 +155,29 @@ def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str) -> str
         nft_set = entry.get("set", {})
         if nft_set.get("name") == name and nft_set.get("family") == "bridge":
             for element in nft_set.get("elem", ()):
-                parts = [str(part) for part in element.get("concat", ())]
+                parts = [str(part) for part in _concat(element)]
                 if parts[1:] == [mac.lower(), address]:
                     return str(nft_set["table"])
     return None
+
+
+def foreign_senders(objects: list[dict[str, Any]], endpoint: Mapping[str, Any]) -> list[str]:
+    """Return the addresses beside its own that the endpoint's port may send from. Pure."""
+    port = PORT_PREFIX + str(endpoint.get("EndpointID"))[:PORT_ID_LENGTH]
+    mac = str(endpoint.get("MacAddress") or "").lower()
+    own = {(mac, address) for address in addresses_of(endpoint)}
+    if endpoint.get("GlobalIPv6Address"):
+        own.add((mac, str(link_local_address(mac))))
+    found = []
+    for entry in objects:
+        nft_set = entry.get("set", {})
+        if nft_set.get("name") not in SENDERS or nft_set.get("family") != "bridge":
+            continue
+        for element in nft_set.get("elem", ()):
+            name, *sender = (str(part) for part in _concat(element))
+            if name == port and tuple(sender) not in own:
+                found.append(" ".join(sender))
+    return found
 
 
 def named_bridge(document: Mapping[str, Any]) -> str:
@@ -193,17 +226,40 @@ def published_ports(ports: Mapping[str, Any], *, ipv6: bool = False) -> set[str]
     return result
 
 
+def diverted_ports(
+    objects: list[dict[str, Any]], addresses: Collection[str], published: Collection[str]
+) -> set[str]:
+    """Return the map elements that send a published port of the host to another address. Pure."""
+    sources = {text.partition(" -> ")[0] for text in published}
+    return {
+        f"{source} -> {' '.join(target)}"
+        for source, target in _elements(objects)
+        if source in sources and target[0] not in addresses
+    }
+
+
 def map_elements(objects: list[dict[str, Any]], address: str) -> set[str]:
-    """Return the map elements of the engine that forward to ``address``, in the same form."""
-    result = set()
+    """Return the map elements of the engine that forward to ``address``, in the same form. Pure."""
+    return {
+        f"{source} -> {target[1]}" for source, target in _elements(objects) if target[0] == address
+    }
+
+
+def _concat(element: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the parts of an element, which has a wrapper if it has a timeout or a comment."""
+    value: Mapping[str, Any] = element["elem"]["val"] if "elem" in element else element
+    return value.get("concat") or ("",)
+
+
+def _elements(objects: list[dict[str, Any]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the host's port and the target of each element of the maps of published ports."""
     for entry in objects:
         kind = entry.get("map", {})
         if kind.get("name") not in MAPS or kind.get("family") not in ANYWHERE:
             continue
         for key, value in kind.get("elem", ()):
-            target = value.get("concat", ())
-            if len(target) == 2 and str(target[0]) == address:
-                words = [str(word) for word in key["concat"]]
+            target = _concat(value)
+            if len(target) == 2:
+                words = [str(word) for word in _concat(key)]
                 source = words if len(words) == 3 else [ANYWHERE[kind["family"]], *words]
-                result.add(f"{source[0]} {source[1]} {source[2]} -> {target[1]}")
-    return result
+                yield " ".join(source), (str(target[0]), str(target[1]))

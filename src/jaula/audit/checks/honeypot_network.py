@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from ipaddress import ip_address
 
-from jaula.audit.checks.network import addresses, is_tunnel
+from jaula.audit.checks.network import addresses, is_fallback
 from jaula.audit.checks.sysctls import ipv6_addresses
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
@@ -59,7 +59,7 @@ def _addresses6(container: AuditedContainer) -> list[str]:
 
 
 def _external(links: tuple[Link, ...]) -> list[Link]:
-    return [link for link in links if link.name != "lo" and not is_tunnel(link.name)]
+    return [link for link in links if link.name != "lo" and not is_fallback(link)]
 
 
 def _sink(inner: Link | None) -> Result:

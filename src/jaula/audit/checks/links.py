@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, NamedTuple
 
 from jaula.audit.checks.firewall import (
+    PORT_ID_LENGTH,
     addresses_of,
     bridge_of,
     endpoint_table,
@@ -28,7 +29,6 @@ from jaula.network.network import PORT_PREFIX
 from jaula.security.sysctls import normalize
 from jaula.spec.network import PARENT_DRIVERS
 
-PORT_ID_LENGTH = 10  # characters of the endpoint's id in the name of the host's end
 LOCAL_TABLE = 255  # the kernel's own routes of addresses (RT_TABLE_LOCAL)
 TRANSLATIONS = ("dnat", "fwd", "dup", "tproxy")
 

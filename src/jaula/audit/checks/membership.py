@@ -4,13 +4,14 @@ Evidence: /proc/<pid>/cgroup and ns of every process of the host. A process outs
 no limits; one in a namespace of the host is not isolated. A process of the host in the container's
 cgroup uses its limits and is killed with it; one that holds a namespace of the container can
 change it. Another container may share a namespace: its own report names the flag. Of a pod, only
-its own containers may.
+its own containers may. A process of another user namespace with a host id of the container's range
+may signal its processes and owns its files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from jaula.audit.checks.cgroups import CgroupDirs
 from jaula.audit.model.check_info import CheckInfo
@@ -28,7 +29,7 @@ INFO = CheckInfo(
     reason="A process that is only in some of the container's cgroups and namespaces has neither "
     "its limits nor its isolation.",
     references=("I9", "I19", "I22", "CIS 5.24", "cgroups(7)", "namespaces(7)", "nsenter(1)"),
-    evidence="/proc/<pid>/cgroup and ns of every process",
+    evidence="/proc/<pid>/cgroup, ns and status of every process",
     advice="find the program that moved or joined the process; use jaula exec, not nsenter",
 )
 
@@ -71,6 +72,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         verdict_of(not hosts, None),
     )  # fmt: skip
     yield _holders(container, bases, evidence)
+    yield from _id_holders(container)
 
 
 def own_cgroups(container: AuditedContainer) -> dict[str, str]:
@@ -124,6 +126,56 @@ def _holders(container: AuditedContainer, cgroups: dict[str, str], evidence: str
         "namespace holders", "namespaces", by or "the container only",
         "; ".join(wrong) or by or "no other process", evidence, verdict_of(not wrong, by),
     )  # fmt: skip
+
+
+def _id_holders(container: AuditedContainer) -> Iterator[Result]:
+    """Yield a row for processes outside that have a host id of the container's range.
+
+    Such a process may signal the container's processes, and owns its files.
+    """
+    if container.rootless is not None or not container.own_user_namespace:
+        return
+    keeps = container.text("UsernsMode").startswith("keep-id")
+    ranges = [
+        [
+            range(row.host_id, row.host_id + row.size)
+            for row in mappings
+            if not (keeps and row.size == 1)  # the id of the user that it keeps
+        ]
+        for mappings in (container.linux.uid_mappings, container.linux.gid_mappings)
+    ]
+    namespace = container.namespaces["user"]
+    found = [
+        f"{process.name} {process.pid} has {kind} {id}"
+        for process in container.snapshot.processes.values()
+        if process.namespaces["user"] != namespace
+        for kind, id in held_ids(process, *ranges)
+        if not container.is_runtime(process) and not _descends(container, process, namespace)
+    ]
+    yield Result(
+        "id holders", "users", "the container only", "; ".join(found[:5]) or "no other process",
+        f"{container.proc_root}/*/status", verdict_of(not found, None),
+    )  # fmt: skip
+
+
+def _descends(container: AuditedContainer, process: HostProcess, namespace: str) -> bool:
+    """Return whether an ancestor is in the user namespace, so that this one was made inside it."""
+    seen: HostProcess | None = process
+    while seen is not None:
+        if seen.namespaces["user"] == namespace:
+            return True
+        seen = container.snapshot.processes.get(seen.parent)
+    return False
+
+
+def held_ids(
+    process: HostProcess, uids: Sequence[range], gids: Sequence[range]
+) -> Iterator[tuple[str, int]]:
+    """Yield the kind and number of the ids of a process that are in the ranges. Pure."""
+    for kind, own, ranges in (("uid", process.uids, uids), ("gid", process.gids, gids)):
+        for id in sorted(own):
+            if any(id in each for each in ranges):
+                yield kind, id
 
 
 def _container_of(process: HostProcess, parents: set[str]) -> str | None:

@@ -1,6 +1,8 @@
 """Network: interfaces and addresses of the container's namespace.
 
-Evidence: /proc/<pid>/net/dev and fib_trie, which show the network namespace of the process.
+Evidence: /proc/<pid>/net/dev and fib_trie, which show the network namespace of the process. The
+kernel makes a device in each namespace for a tunnel module; rtnetlink tells its kind, and a link of
+another kind that has its name is an interface like any other.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
+from jaula.kernel.rtnetlink import Link
 
 INFO = CheckInfo(
     id="network",
@@ -37,7 +40,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         if each.get("IPAddress") or each.get("GlobalIPv6Address")
     ]
     names = interfaces(container.read("net/dev"))
-    external = [name for name in names if name != "lo" and not is_tunnel(name)]
+    fallback = {link.name for link in container.network.links if is_fallback(link)}
+    external = [name for name in names if name != "lo" and name not in fallback]
     evidence = container.path("net/dev")
     shared = mode == "host" or mode.startswith("container:")
     if shared:
@@ -88,8 +92,20 @@ def addresses(text: str) -> set[str]:
     return result
 
 
-def is_tunnel(name: str) -> bool:
-    """Return whether the kernel creates this device in every namespace with a tunnel module."""
-    return name in (
-        "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"
-    )  # fmt: skip
+FALLBACK_DEVICES = {
+    "tunl0": "ipip",
+    "gre0": "gre",
+    "gretap0": "gretap",
+    "erspan0": "erspan",
+    "ip_vti0": "vti",
+    "ip6_vti0": "vti6",
+    "sit0": "sit",
+    "ip6tnl0": "ip6tnl",
+    "ip6gre0": "ip6gre",
+}
+"""Kinds of the devices that a tunnel module creates in every namespace, by their names."""
+
+
+def is_fallback(link: Link) -> bool:
+    """Return whether a link is a tunnel module's own device, which carries nothing. Pure."""
+    return FALLBACK_DEVICES.get(link.name) == link.kind and not link.up

@@ -23,7 +23,7 @@ from jaula.audit.checks.links import (
     settings,
     translations,
 )
-from jaula.audit.checks.network import addresses, is_tunnel
+from jaula.audit.checks.network import addresses, is_fallback
 from jaula.audit.checks.sysctls import ipv6_addresses
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
@@ -83,7 +83,7 @@ def _able(container: AuditedContainer) -> str | None:
 
 
 def _interfaces(container: AuditedContainer, names: set[str], by: str | None) -> Result:
-    links = [link for link in container.network.links if not is_tunnel(link.name)]
+    links = [link for link in container.network.links if not is_fallback(link)]
     missing = names - {link.name for link in links}
     extra = [link for link in links if link.name not in names and link.name != "lo"]
     foreign = [link for link in extra if not _is_inner(link, links)]

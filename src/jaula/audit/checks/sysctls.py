@@ -3,18 +3,24 @@
 Evidence: /proc/sys, read by a process that has joined the namespaces, because the kernel shows each
 reader the values of its own; and /proc/<pid>/net/if_inet6. Without an IPv6 network, the interfaces
 have no IPv6, so no router advertisement can give them an address and a route.
+
+A setting that was not requested has the value of new namespaces, which the check makes and reads.
+A new network namespace copies net.ipv4.conf from the host. The host's values may have changed since
+the container's start, so the kernel's own defaults are accepted there too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from ipaddress import IPv6Address
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.network_view import read_setting
+from jaula.audit.model.network_view import SETTINGS, read_setting, read_writable_settings
 from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
+from jaula.network.endpoint_config import ipv6_settings
 from jaula.security.sysctls import (
     IPC,
     PING_GROUP_RANGE,
@@ -59,6 +65,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         evidence = f"/proc/sys in {container.path('ns')}"
         yield Result("sysctls", "network", quantity(len(requested_values), "setting"), effective,
                   evidence, verdict_of(not wrong and not not_namespaced, None))  # fmt: skip
+    yield from _not_requested(container, requested_values.keys())
     mode = container.text("NetworkMode") or "bridge"
     if (
         mode == "host"
@@ -74,6 +81,89 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     requested = ", ".join(map(str, assigned)) or "no address but the loopback's"
     yield Result("ipv6", "network", requested, ", ".join(extra or actual_ipv6) or "none",
               container.path("net/if_inet6"), verdict_of(not extra, None))  # fmt: skip
+
+
+def _not_requested(container: AuditedContainer, requested: Collection[str]) -> Iterator[Result]:
+    """Yield a row for the settings of its own namespaces that no request names."""
+    kinds = _own_kinds(container)
+    if not kinds:
+        return
+
+    def read() -> dict[str, str]:
+        join_namespaces(container.pid, kinds)
+        return read_writable_settings(kinds)
+
+    networks = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    engine = [
+        ipv6_settings(has_address=bool(endpoint.get("GlobalIPv6Address")))
+        for endpoint in networks.values()
+    ]
+    actual, new = in_unshared_thread(read), container.snapshot.new_settings
+    wrong = [
+        f"{path} = {value}"
+        for path, value in actual.items()
+        if path not in requested and not is_default(path, value, new, engine)
+    ]
+    more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    by = "CAP_NET_ADMIN" if wrong and "CAP_NET_ADMIN" in container.capabilities.bounding else None
+    yield Result(
+        "other sysctls", "network", "as in new namespaces" + (f" ({by})" if by else ""),
+        ", ".join(wrong[:5]) + more if wrong else quantity(len(actual), "setting"),
+        f"/proc/sys in {container.path('ns')}", verdict_of(not wrong or by is not None, by),
+    )  # fmt: skip
+
+
+def _own_kinds(container: AuditedContainer) -> list[str]:
+    """Return those of ``net`` and ``ipc`` that no other program configures."""
+    mode, kinds = container.text("NetworkMode"), []
+    if not (
+        mode == "host"
+        or mode.startswith("container:")
+        or container.on_pod_network
+        or container.on_sink
+    ):
+        kinds.append("net")
+    if container.text("IpcMode") in ("", "none", "private", "shareable"):
+        kinds.append("ipc")
+    return kinds
+
+
+_INTERFACE = re.compile(r"net/(ipv4|ipv6|mpls)/(conf|neigh)/([^/]+)/([^/]+)")
+_CONF_DEFAULTS = {
+    "accept_redirects": "1",
+    "accept_source_route": "1",
+    "arp_evict_nocarrier": "1",
+    "igmpv2_unsolicited_report_interval": "10000",
+    "igmpv3_unsolicited_report_interval": "1000",
+    "secure_redirects": "1",
+    "send_redirects": "1",
+    "shared_media": "1",
+}
+"""Defaults of net.ipv4.conf that are not 0, net/ipv4/devinet.c."""
+
+
+def is_default(
+    path: str, value: str, new: Mapping[str, str], engine: Sequence[Mapping[str, str]]
+) -> bool:
+    """Return whether a setting has a value that needs no request. Pure.
+
+    :param path: the setting's path below /proc/sys.
+    :param new: the settings of new namespaces.
+    :param engine: the IPv6 settings of each endpoint's interface.
+    """
+    match = _INTERFACE.fullmatch(path)
+    if match is None:
+        return value == new.get(path, value)  # a module may have been loaded meanwhile
+    family, table, interface, name = match.groups()
+    if (family, name) == ("ipv6", "mtu") or (family == "ipv4" and name in SETTINGS):
+        return True  # that of the link; the check of links has a row for the others
+    like = interface if path in new else "default" if table == "conf" else "lo"
+    values = {new.get(f"net/{family}/{table}/{like}/{name}", value)}
+    if (family, table) == ("ipv4", "conf"):
+        values.add(_CONF_DEFAULTS.get(name, "0"))
+    if (family, table) == ("ipv6", "conf") and interface not in ("all", "default", "lo"):
+        values.update(settings[name] for settings in engine if name in settings)
+    return value in values
 
 
 def _expected(container: AuditedContainer) -> Mapping[str, str]:

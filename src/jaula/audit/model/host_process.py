@@ -12,7 +12,11 @@ KINDS = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 
 
 class HostProcess(msgspec.Struct, frozen=True):
-    """``namespaces`` are links of /proc/<pid>/ns; ``cgroups`` are (controllers, path)."""
+    """``namespaces`` are links of /proc/<pid>/ns; ``cgroups`` are (controllers, path).
+
+    ``uids`` and ``gids`` are all ids that the process has or can change to without a capability,
+    as the reader's user namespace shows them.
+    """
 
     pid: int
     parent: int
@@ -20,6 +24,8 @@ class HostProcess(msgspec.Struct, frozen=True):
     name: str
     namespaces: Mapping[str, str]
     cgroups: tuple[tuple[str, str], ...]
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
 
 
 def read_process(proc_root: str, pid: int) -> HostProcess | None:
@@ -34,9 +40,21 @@ def read_process(proc_root: str, pid: int) -> HostProcess | None:
         namespaces = {kind: os.readlink(f"{directory}/ns/{kind}") for kind in KINDS}
         with open(f"{directory}/cgroup", encoding="utf-8", errors="replace") as file:
             cgroups = parse_cgroups(file.read())
+        with open(f"{directory}/status", encoding="utf-8", errors="replace") as file:
+            uids, gids = parse_ids(file.read())
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
-    return HostProcess(pid, int(parent), int(session), name, namespaces, cgroups)
+    return HostProcess(pid, int(parent), int(session), name, namespaces, cgroups, uids, gids)
+
+
+def parse_ids(status: str) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the user and group ids in /proc/<pid>/status, supplementary groups included. Pure."""
+    fields = {"Uid": frozenset[int](), "Gid": frozenset[int](), "Groups": frozenset[int]()}
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name in fields:
+            fields[name] = frozenset(map(int, value.split()))
+    return fields["Uid"], fields["Gid"] | fields["Groups"]
 
 
 def parse_cgroups(text: str) -> tuple[tuple[str, str], ...]:

@@ -15,9 +15,11 @@ from jaula.audit.image_policy import ImagePolicyReader
 from jaula.audit.model import seals
 from jaula.audit.model.host_process import KINDS, HostProcess, read_process
 from jaula.audit.model.image_layout import ImageLayout
+from jaula.audit.model.network_view import read_new_settings
 from jaula.audit.model.seals import Seals
 from jaula.kernel import mountinfo
 from jaula.kernel.mountinfo import MountInfo
+from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.kernel.rtnetlink import Link, Rtnetlink
 from jaula.network.firewall import antispoof, bridge_rules, nftables
 from jaula.network.firewall.bridge_rules import Limits
@@ -157,6 +159,11 @@ class HostSnapshot:
         """The links of the reader's network namespace."""
         with Rtnetlink() as netlink:
             return tuple(netlink.links())
+
+    @cached_property
+    def new_settings(self) -> Mapping[str, str]:
+        """The writable sysctls of new network and ipc namespaces, by path below /proc/sys."""
+        return in_unshared_thread(read_new_settings)
 
     def derived(self, name: str, derive: Callable[[list[dict[str, Any]]], Derived]) -> Derived:
         """Return what a function derives from the packet filter, computed once by name."""
