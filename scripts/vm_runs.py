@@ -1,6 +1,9 @@
 """Run the test suites that need a virtual machine, one after another, and record the results.
 
     VMLAB="my-vm-command" ./test --vm-all [NAME...] [--write docs/vm-results.md] [--logs DIRECTORY]
+    VMLAB="my-vm-command" ./test --vm
+
+The second form runs the short runs, twenty minutes together, and writes their rows.
 
 ``$VMLAB`` names a command that boots a machine with cgroup v2 and this directory at the same path,
 and runs a command in it. A run adds its ``--lsm``, ``--init`` and ``--timeout``. The
@@ -40,7 +43,8 @@ MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
 class Run(NamedTuple):
     """One boot: the options of the machine, and the tests and options of pytest.
 
-    ``preparation`` is a command that runs on this host first.
+    ``preparation`` is a command that runs on this host first. ``./test --vm`` runs what is
+    ``short``: one boot for each machine, with what only that machine shows.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Run(NamedTuple):
     tests: tuple[str, ...]
     options: tuple[str, ...] = ("-n", "2")
     preparation: tuple[str, ...] = ()
+    short: bool = False
 
 
 PROBES = (
@@ -57,6 +62,41 @@ PROBES = (
 )
 REMOVED = "tests/integration/audit/test_removed_protections.py"
 RUNS = (
+    Run(
+        "short-systemd",
+        ("--init", "systemd"),
+        ("tests/integration/oci/test_systemd_cgroup.py",
+         "tests/integration/cgroups/test_systemd.py", "tests/integration/cri/test_systemd.py",
+         "tests/acceptance/test_rootless_delegated.py"),
+        short=True,
+    ),
+    Run(
+        "short-cgroup2",
+        (),
+        ("tests/integration/cgroups/test_contract.py", "tests/integration/oci/test_states.py",
+         "tests/acceptance/test_tour.py", "tests/security/test_i09_confinement.py"),
+        short=True,
+    ),
+    Run(
+        "short-apparmor",
+        ("--lsm", "apparmor"),
+        ("tests/security/test_i09_apparmor.py", "tests/integration/why/test_lsm.py"),
+        short=True,
+    ),
+    Run(
+        "short-selinux",
+        ("--lsm", "selinux"),
+        ("tests/security/test_i09_selinux.py", "tests/security/test_i16_engine_socket.py"),
+        short=True,
+    ),
+    Run(
+        "short-checkpoints",
+        (),
+        ("tests/integration/engine/containers/test_checkpoints.py",
+         "tests/integration/engine/containers/test_checkpoint_files.py",
+         "tests/integration/engine/migration/test_migration.py"),
+        short=True,
+    ),
     Run(
         "apparmor",
         ("--lsm", "apparmor"),
@@ -163,7 +203,7 @@ RUNS = (
 )  # fmt: skip
 TABLE = result_table.Table(
     "vm runs",
-    ("run", "machine", "tests", "outcome", "date"),
+    ("run", "machine", "tests", "outcome", "date", "commit"),
     tuple(run.name for run in RUNS),
 )
 
@@ -219,10 +259,17 @@ def outcome(status: int, output: str) -> Outcome:
     return Outcome(status, machine[1].strip() if machine else "did not start", summary, output)
 
 
-def row(run: Run, result: Outcome, date: str) -> str:
+def row(run: Run, result: Outcome, date: str, commit: str) -> str:
     """Return one row of the table."""
     tests = ", ".join([*(name.removeprefix("tests/") for name in run.tests), *settings()])
-    return TABLE.row(run.name, result.machine, tests, result.summary, date)
+    return TABLE.row(run.name, result.machine, tests, result.summary, date, commit)
+
+
+def commit() -> str:
+    """Return the short name of the commit; a tree with other files has a ``+``."""
+    words = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
 
 
 def main(words: Sequence[str]) -> int:
@@ -234,6 +281,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--logs", type=Path, help="directory for the output of each run")
     parser.add_argument("--prepared", action="store_true",
                         help="keep what the preparation of an earlier run has built")  # fmt: skip
+    parser.add_argument("--short", action="store_true", help="only the short runs")
     options = parser.parse_args(words)
     if unknown := result_table.unknown(options.names, TABLE.keys):
         parser.error(unknown)
@@ -245,6 +293,9 @@ def main(words: Sequence[str]) -> int:
         for run in RUNS:
             if options.names and run.name not in options.names:
                 continue
+            if options.short and not run.short:
+                continue
+            revision = commit()  # before --write changes a document
             start = time.monotonic()
             is_prepared = options.prepared or run.preparation in prepared
             result = execute(run, logs / f"{run.name}.log", is_prepared=is_prepared)
@@ -254,7 +305,7 @@ def main(words: Sequence[str]) -> int:
                 failed = True
                 result_table.report("\n".join(result.output.splitlines()[-60:]))
             if options.write is not None:
-                rows = {run.name: row(run, result, result_table.today())}
+                rows = {run.name: row(run, result, result_table.today(), revision)}
                 TABLE.replace(options.write, rows)
     return int(failed)
 

@@ -32,6 +32,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
+CRIU = os.environ.get("JAULA_TEST_CRIU", "")
+if CRIU:  # before an engine of the tests, which finds the program by PATH, starts
+    if os.path.basename(CRIU) != "criu" or not os.access(CRIU, os.X_OK):
+        raise pytest.UsageError(f"JAULA_TEST_CRIU={CRIU}: must be the path of a program named criu")
+    os.environ["PATH"] = f"{os.path.dirname(os.path.abspath(CRIU))}:{os.environ['PATH']}"
+
 gc.disable()  # modules and tests that are collected live to the end; see pytest_collection_finish
 
 NEED_ROOT = ("integration", "security", "acceptance", "chaos", "browser")

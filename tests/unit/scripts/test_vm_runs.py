@@ -56,8 +56,37 @@ def test_the_page_of_results_has_a_table_of_known_runs(vm_runs: ModuleType) -> N
 def test_a_row_names_the_tests_of_the_run(vm_runs: ModuleType) -> None:
     run = vm_runs.Run("one", (), ("tests/security", "tests/unit/x.py"))
     result = vm_runs.Outcome(0, "a machine", "7 passed", "")
-    text = vm_runs.row(run, result, "2026-01-02")
-    assert text == "| one | a machine | security, unit/x.py | 7 passed | 2026-01-02 |"
+    text = vm_runs.row(run, result, "2026-01-02", "abc+")
+    assert text == "| one | a machine | security, unit/x.py | 7 passed | 2026-01-02 | abc+ |"
+
+
+def test_the_short_runs_have_each_machine_once(vm_runs: ModuleType) -> None:
+    """Init system and security module; the checkpoints have a boot of their own."""
+    short = [run for run in vm_runs.RUNS if run.short]
+    assert {run.name for run in short} == {
+        "short-systemd", "short-cgroup2", "short-apparmor", "short-selinux", "short-checkpoints",
+    }  # fmt: skip
+    machines = {words for run in short for words in run.machine}
+    assert {"systemd", "apparmor", "selinux"} <= machines
+
+
+def test_only_the_short_runs_are_executed(
+    vm_runs: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "vm").write_text("#!/bin/sh\necho machine: Linux\necho 1 passed in 1.0s\n")
+    (tmp_path / "vm").chmod(0o755)
+    monkeypatch.setenv("VMLAB", str(tmp_path / "vm"))
+    runs = (vm_runs.Run("one", (), ("a",)), vm_runs.Run("two", (), ("b",), short=True))
+    monkeypatch.setattr(vm_runs, "RUNS", runs)
+    monkeypatch.setattr(vm_runs, "pack", lambda _: None)
+    page = tmp_path / "page.md"
+    table = vm_runs.TABLE._replace(keys=("one", "two"))
+    monkeypatch.setattr(vm_runs, "TABLE", table)
+    page.write_text(f"{table.begin}\n{table.text({})}\n{table.end}\n")
+    assert vm_runs.main(["--short", "--write", str(page)]) == 0
+    rows = table.read(page.read_text())
+    assert list(rows) == ["two"]
+    assert rows["two"].split(" | ")[-1].rstrip("+ |") in vm_runs.commit()
 
 
 def test_a_row_names_settings_that_change_the_tests(
@@ -65,7 +94,7 @@ def test_a_row_names_settings_that_change_the_tests(
 ) -> None:
     monkeypatch.setenv("JAULA_UPGRADE_CONTAINERS", "5")
     run = vm_runs.Run("one", (), ("tests/security",))
-    text = vm_runs.row(run, vm_runs.Outcome(0, "a machine", "7 passed", ""), "2026-01-02")
+    text = vm_runs.row(run, vm_runs.Outcome(0, "a machine", "7 passed", ""), "2026-01-02", "abc")
     assert "security, JAULA_UPGRADE_CONTAINERS=5 |" in text
 
 
