@@ -281,7 +281,7 @@ def test_a_user_namespace_made_inside_is_no_other_holder(
     engine: PrivateEngine, busybox: str
 ) -> None:
     flags = ("--security-opt", "seccomp=unconfined")
-    words = ("unshare", "-U", "-p", "-f", "sleep", "600")
+    words = ("sh", "-c", "unshare -U sleep 600; true")
     with containers.running(engine, busybox, *words, flags=flags) as name:
         audited = Audited(engine, name)
 

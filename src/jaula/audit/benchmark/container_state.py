@@ -15,13 +15,7 @@ from typing import Any
 import msgspec
 
 from jaula.audit.checks import devices
-from jaula.audit.checks.bind_sources import (
-    READERS,
-    SYSTEM,
-    exposes_socket,
-    is_obeyed,
-    is_secret,
-)
+from jaula.audit.checks.bind_sources import READERS, SYSTEM, exposes_socket, is_secret
 from jaula.audit.checks.cgroups import CgroupDirs, byte_limit
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import HostSnapshot
@@ -150,8 +144,8 @@ def _within(path: str, directory: str) -> bool:
 
 
 def is_sensitive(path: str) -> bool:
-    """Return whether a path of the host is as good as root of it. Pure."""
-    return path in SYSTEM or is_secret(path, READERS) or is_obeyed(path)
+    """Return whether a path of the host is a system directory, or has or is in a secret. Pure."""
+    return path in SYSTEM or is_secret(path, READERS)
 
 
 def published(objects: Iterable[Mapping[str, Any]], addresses: Iterable[str]) -> tuple[Port, ...]:

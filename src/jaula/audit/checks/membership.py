@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from jaula.audit.checks.cgroups import CgroupDirs
+from jaula.audit.checks.id_maps import parse
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_process import HostProcess
@@ -138,11 +139,11 @@ def _id_holders(container: AuditedContainer) -> Iterator[Result]:
     keeps = container.text("UsernsMode").startswith("keep-id")
     ranges = [
         [
-            range(row.host_id, row.host_id + row.size)
-            for row in mappings
-            if not (keeps and row.size == 1)  # the id of the user that it keeps
+            range(first, first + size)
+            for _, first, size in parse(container.read(name))
+            if not (keeps and size == 1)  # the id of the user that it keeps
         ]
-        for mappings in (container.linux.uid_mappings, container.linux.gid_mappings)
+        for name in ("uid_map", "gid_map")
     ]
     namespace = container.namespaces["user"]
     found = [
@@ -154,7 +155,7 @@ def _id_holders(container: AuditedContainer) -> Iterator[Result]:
     ]
     yield Result(
         "id holders", "users", "the container only", "; ".join(found[:5]) or "no other process",
-        f"{container.proc_root}/*/status", verdict_of(not found, None),
+        f"{container.path('uid_map')}, {container.proc_root}/*/status", verdict_of(not found, None),
     )  # fmt: skip
 
 

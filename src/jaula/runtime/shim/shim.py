@@ -82,6 +82,8 @@ _IDLE = 0.02
 """Seconds after an exec until the helper of the next one is forked."""
 _SPARE_TIME = 5.0
 """Seconds that a spare helper waits for an exec."""
+_EXIT_TIME = 10.0
+"""Seconds from the removal of a cgroup to the exit of its last process."""
 
 
 class _ExecProcess(NamedTuple):
@@ -245,12 +247,15 @@ class Shim:
         return CastWriter(open_part, f"{self.request.container_id[:12]} {name}", columns, rows)
 
     def _open_cgroup(self) -> Cgroup:
-        """Open the cgroup of init. If its program has ended, systemd may have removed it."""
+        """Open the cgroup of init. If its program has ended, systemd may have removed it.
+
+        A process leaves its cgroup before its pidfd is readable.
+        """
         path = self.init.cgroup
         try:
             return self.interfaces.cgroups.open(path)
         except NotFound:
-            if not readable(0, self.pidfd):
+            if not readable(_EXIT_TIME, self.pidfd):
                 raise
             return self.interfaces.absent_cgroup(path)
 
