@@ -36,6 +36,14 @@ RUNTIME = "jaula"
 _API_VERSION = "v1"
 _PART = 256  # items of one message of a stream
 _BATCH = 4  # pods or containers whose files are read at a time; other calls wait for 10 ms
+_READS = frozenset(
+    {
+        *("Version", "Status", "RuntimeConfig", "PodSandboxStatus", "ListPodSandbox"),
+        *("ContainerStatus", "ListContainers", "ContainerStats", "ListContainerStats"),
+        *("PodSandboxStats", "ListPodSandboxStats", "ListMetricDescriptors"),
+        "ListPodSandboxMetrics",
+    }
+)
 _EVENTS = {
     "create": api.CONTAINER_CREATED_EVENT,
     "start": api.CONTAINER_STARTED_EVENT,
@@ -115,7 +123,10 @@ class RuntimeService:
         }
         return {
             **{
-                SERVICE + name: Method(decoder(kind), unary=self._unary(handler))
+                SERVICE + name: Method(
+                    decoder(kind),
+                    unary=_read(handler) if name in _READS else self._unary(handler),
+                )
                 for name, (kind, handler) in unary.items()
             },
             **{
@@ -489,6 +500,15 @@ def _parts(items: Sequence[Any], size: int = _PART) -> Iterator[Sequence[Any]]:
     """Yield the items of a list in parts of a bounded size; an empty list has one."""
     for start in range(0, max(len(items), 1), size):
         yield items[start : start + size]
+
+
+def _read(handler: Callable[[Any], Awaitable[Any]]) -> Unary:
+    """Return a method that changes nothing, and so does not wait for the changes of others."""
+
+    async def answer(call: Call, request: Any) -> Any:
+        return await handler(request)
+
+    return answer
 
 
 def _streaming(stream: Callable[[Any], AsyncIterator[Any]]) -> Streaming:

@@ -518,8 +518,13 @@ class AuditLog:
 
     def syncer(self) -> Callable[[], None]:
         """Return a function that syncs everything written so far; any thread may call it."""
-        self.is_dirty = False
-        descriptors = (os.dup(self._log), os.dup(self._head))
+        log = os.dup(self._log)
+        try:
+            descriptors = (log, os.dup(self._head))
+        except OSError:
+            os.close(log)
+            raise
+        self.is_dirty = False  # after what can fail, so that the next entry tries again
 
         def sync() -> None:
             for fd in descriptors:

@@ -2,6 +2,11 @@
 
 WAL with ``synchronous=NORMAL`` (sqlite.org/wal.html): a process crash loses nothing. A power
 failure may lose the changes since the last :meth:`Database.sync`, but never damages the file.
+Facts about a failed fsync: the kernel reports a lost write once, and the page counts as clean
+afterwards, so a later fsync succeeds without having written it. Some file systems keep what was to
+be written in the page cache (ext4), others read the disk again (xfs, btrfs). So after a failure the
+changes are compared with what the log has now, and a checkpoint writes them to the database file.
+
 Unreadable data is reported as
 :class:`~jaula.errors.CorruptState` and never overwritten: the operator decides what to do.
 
@@ -11,17 +16,19 @@ The schema is the sequence of :data:`MIGRATIONS`. A released migration is never 
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from jaula.errors import FREE_SPACE, CorruptState, JaulaError, Unavailable
-from jaula.kernel.sync import fsync_paths
+from jaula.errors import FREE_SPACE, CorruptState, JaulaError, Unavailable, resource_error
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -71,6 +78,8 @@ _ALL = {
     "build_steps": "SELECT id, document FROM build_steps",
     "secrets": "SELECT id, document FROM secrets",
 }
+_LOCK_TIMEOUT = 5.0  # seconds that a checkpoint waits for the engine's own transaction
+_CHECK_LIMIT = 10_000  # changes whose digests are kept for the comparison
 _DISK_ERRORS = ("disk is full", "disk I/O error", "readonly database", "unable to open")
 
 
@@ -79,8 +88,10 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fsync_error = ""
-        self._unsynced: tuple[Path, ...] = (path.parent,)  # has new files
+        self._fsync_failed = False
+        self._lock = threading.RLock()  # of the changes below
+        self._unsynced: dict[tuple[str, str], bytes] = {}  # digest, empty if deleted
+        self._log_fd = self._directory_fd = -1
         self.changes = 0
         """The number of durable changes since the file was opened."""
         try:
@@ -101,10 +112,16 @@ class Database:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._check()
             self._migrate()
+            # Held from now on: a sync needs no free descriptor, and misses no failed write.
+            self._log_fd = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            self._directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException as error:
+            self._close_files()
             self._db.close()
             if isinstance(error, sqlite3.Error):
                 raise self._translate(error) from error
+            if isinstance(error, OSError):
+                raise self._sync_error(error) from error
             raise
 
     def _check(self) -> None:
@@ -140,57 +157,112 @@ class Database:
 
     def put_raw(self, table: str, key: str, data: bytes, *, durable: bool = True) -> None:
         """Write one record that is already encoded."""
-        try:
-            self._db.execute(_PUT[table], (key, data))
-            self.changes += durable
-        except sqlite3.Error as error:
-            raise self._translate(error) from error
+        self._change(_PUT[table], (key, data), table, data, durable=durable)
 
     def delete(self, table: str, key: str, *, durable: bool = True) -> None:
         """Delete one record; an absent record is not an error."""
-        try:
-            self._db.execute(_DELETE[table], (key,))
-            self.changes += durable
-        except sqlite3.Error as error:
-            raise self._translate(error) from error
+        self._change(_DELETE[table], (key,), table, None, durable=durable)
+
+    def _change(
+        self,
+        statement: str,
+        values: tuple[str | bytes, ...],
+        table: str,
+        data: bytes | None,
+        *,
+        durable: bool,
+    ) -> None:
+        row = table, str(values[0])
+        with self._lock:  # a comparison sees a change and its digest together
+            try:
+                self._db.execute(statement, values)
+            except sqlite3.Error as error:
+                raise self._translate(error) from error
+            if len(self._unsynced) >= _CHECK_LIMIT:
+                self._unsynced.clear()
+            self._unsynced[row] = _digest(data)
+        self.changes += durable
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Write all changes of the block or none. The block must not wait."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise self._translate(error) from error
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+        with self._lock:
+            before = dict(self._unsynced)
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
                 raise self._translate(error) from error
-            raise
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                self._unsynced = before
+                if isinstance(error, sqlite3.Error):
+                    raise self._translate(error) from error
+                raise
 
     def sync(self) -> None:
-        """Write the changes made so far to the disk. Safe in any thread.
+        """Write the changes made so far to the disk. Safe in any thread, one call at a time.
 
         sqlite synchronizes the write-ahead log itself before a checkpoint, so the log is all there
-        is to do. The kernel reports a failed write once and then forgets it: after a failure every
-        call fails.
+        is to do. A failure is over with the first call that can write.
 
         :raises Unavailable: when the disk does not take them.
+        :raises CorruptState: when the disk has lost changes that this process made.
         """
+        with self._lock:
+            written = dict(self._unsynced)
         try:
-            if self._fsync_error:
-                raise OSError(0, self._fsync_error)
-            fsync_paths(f"{self._path}-wal", *self._unsynced)
-            self._unsynced = ()
+            if self._fsync_failed:
+                self._write_again()
+            os.fsync(self._log_fd)
+            if self._directory_fd >= 0:
+                os.fsync(self._directory_fd)  # has new files
+                os.close(self._directory_fd)
+                self._directory_fd = -1
         except OSError as error:
-            self._fsync_error = error.strerror or "unknown error"
-            raise Unavailable(
-                f"cannot write the engine's database {self._path} to the disk: {error.strerror}",
-                hint="repair the disk, then restart the engine",
-            ) from error
+            self._fsync_failed = True
+            raise self._sync_error(error) from error
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
+        self._fsync_failed = False
+        with self._lock:
+            for row, digest in written.items():
+                if self._unsynced.get(row) == digest:
+                    del self._unsynced[row]
+
+    def _write_again(self) -> None:
+        """Write what a failed fsync has lost: copy the log to the database file and empty it."""
+        with contextlib.closing(
+            sqlite3.connect(self._path, isolation_level=None, timeout=_LOCK_TIMEOUT)
+        ) as other:
+            other.execute("PRAGMA synchronous=FULL")
+            if other.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
+                raise self._lost("its pages are damaged")
+            with self._lock:
+                for (table, key), digest in self._unsynced.items():
+                    row = other.execute(_GET[table], (key,)).fetchone()
+                    if _digest(None if row is None else row[0]) != digest:
+                        raise self._lost(f"record {key} of {table} is not the newest")
+            busy = other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            if busy:
+                raise OSError(errno.EBUSY, "a transaction is in progress")
+
+    def _lost(self, what: str) -> CorruptState:
+        return CorruptState(
+            f"the disk has lost changes of the engine's database {self._path}: {what}",
+            hint="repair the disk, then restart the engine, which goes on with what the disk has",
+        )
+
+    def _sync_error(self, error: OSError) -> Unavailable:
+        what = f"cannot write the engine's database {self._path} to the disk"
+        return resource_error(error, what) or Unavailable(
+            f"{what}: {error.strerror}",
+            hint="what was asked may be done, but a power failure could undo it; check the disk and"
+            " the kernel's log, then try again",
+        )
 
     def get(self, table: str, key: str, type_: type[Document]) -> Document | None:
         """Return one record, or None."""
@@ -245,6 +317,7 @@ class Database:
         read-only.
         """
         with contextlib.ExitStack() as connections:
+            connections.callback(self._close_files)
             try:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 reader = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
@@ -253,3 +326,13 @@ class Database:
             except sqlite3.Error as error:  # the log has every record until the next checkpoint
                 _log.warning("%s", self._translate(error))
             connections.callback(self._db.close)
+
+    def _close_files(self) -> None:
+        for descriptor in (self._log_fd, self._directory_fd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._log_fd = self._directory_fd = -1
+
+
+def _digest(data: bytes | None) -> bytes:
+    return b"" if data is None else hashlib.blake2b(data, digest_size=16).digest()

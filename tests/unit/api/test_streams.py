@@ -61,8 +61,39 @@ def test_a_change_that_is_not_on_the_disk_is_an_error() -> None:
         server.engine.sync_error = Unavailable("cannot write")
         answer = await client.ask("POST", "/containers/create?name=b", {"Image": "x"})
         assert (answer.status, answer.message) == (503, "cannot write")
-        stream = await client.ask("GET", "/containers/a/export")
-        assert (stream.status, stream.message) == (503, "cannot write")
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    "path", ["/containers/json", "/containers/a/json", "/info", "/containers/a/export", "/_ping"]
+)
+def test_a_read_does_not_wait_for_the_changes_of_others(path: str) -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        server.engine.sync_error = Unavailable("cannot write")
+        before = server.engine.syncs
+        assert (await client.ask("GET", path)).status == 200
+        assert server.engine.syncs == before
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/containers/a/stop?t=0"),
+        ("POST", "/containers/a/kill"),
+        ("DELETE", "/containers/a?force=1"),
+    ],
+)
+def test_a_disk_that_fails_does_not_keep_a_container_from_its_end(method: str, path: str) -> None:
+    async def test(server: Served) -> None:
+        client = await _container(server)
+        server.engine.sync_error = Unavailable("cannot write")
+        before = server.engine.syncs
+        assert (await client.ask(method, path)).status == 204
+        assert server.engine.syncs == before + 1
 
     served(test)
 

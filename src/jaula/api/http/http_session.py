@@ -1,7 +1,8 @@
 """The session of one connection: requests one after the other, and their answers.
 
-A route returns a value (:mod:`jaula.api.http.response`), and this module writes it, after the
-engine's records are on the disk: a power failure takes nothing that a client was told.
+A route returns a value (:mod:`jaula.api.http.response`), and this module writes it. The answer to
+a request that changes something waits until the engine's records are on the disk: a power failure
+takes no change that was acknowledged. Reads do not wait for the changes of others.
 
 Errors of the engine become Docker's error document with the status of the error. An unexpected
 exception becomes a 500 with one line; its traceback goes to the log, never to a client. A full or
@@ -63,6 +64,16 @@ BUFFERED_CLIENT = b"docker-sdk-python"
 _HEAD_POLLS, _POLL_INTERVAL = 100, 0.001  # polls of the send queue, and seconds between them
 
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT"})
+_READS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+_ENDS = frozenset(
+    {
+        (b"POST", "/containers/{id}/stop"),
+        (b"POST", "/containers/{id}/kill"),
+        (b"DELETE", "/containers/{id}"),
+    }
+)
+"""Requests that end a container."""
+_END_TIMEOUT = 10.0  # seconds that these wait for the disk
 _UNKNOWN = "none"  # the route of a request that has none
 _numbers = itertools.count(1)  # of requests in this engine
 
@@ -107,6 +118,7 @@ class HttpSession:
         self._router = router
         self._engine = self._own_engine = engine
         self._method = b""
+        self._template = ""  # of the request's route
 
     async def run(self) -> None:
         """Serve requests until either side ends the connection."""
@@ -180,13 +192,13 @@ class HttpSession:
             answer = _error_answer(exc, target)
             self._count(request, _UNKNOWN, answer, started)
             return await self._answer(answer, request, target)
-        route = self._router.template(handler)
+        route = self._template = self._router.template(handler)
         with self._span(request, route) as span:
             try:
                 try:
                     answer = await handler(routed)
                     if not isinstance(answer, StreamResponse):
-                        await self._engine.sync()
+                        await self._sync()
                 except Disconnected:
                     raise
                 except Exception as exc:  # noqa: BLE001 - as above
@@ -197,6 +209,26 @@ class HttpSession:
                 return await self._answer(answer, request, target)
             finally:
                 routed.end()
+
+    async def _sync(self) -> None:
+        """Wait until what the request has changed is on the disk.
+
+        A read has changed nothing and does not wait. What ends a container is done already, and no
+        disk keeps it from being answered.
+
+        :raises Unavailable: when the disk does not take it.
+        """
+        if self._method in _READS:
+            return
+        if (self._method, self._template) not in _ENDS:
+            await self._engine.sync()
+            return
+        try:
+            async with asyncio.timeout(_END_TIMEOUT):
+                await self._engine.sync()
+        except (JaulaError, TimeoutError) as error:
+            request = f"{self._method.decode()} {self._template}"
+            _log.warning("%s is not on the disk yet: %s", request, error or "no answer")
 
     def _span(self, request: h11.Request, route: str) -> spans.Span | spans.NoSpan:
         """Return the span of a request, which ends with its answer."""
@@ -318,7 +350,7 @@ class HttpSession:
         try:
             if not answer.at_once:
                 async for chunk in chunks:
-                    await self._engine.sync()
+                    await self._sync()
                     batch.add(chunk)
                     break
             headers = [*answer.headers, (b"Content-Type", answer.content_type)]
@@ -326,7 +358,7 @@ class HttpSession:
             batch.schedule()
             try:
                 async for chunk in chunks:
-                    await self._engine.sync()
+                    await self._sync()
                     batch.add(chunk)
                     if batch.size >= BATCH:
                         batch.flush()
@@ -334,7 +366,7 @@ class HttpSession:
                     else:
                         batch.schedule()
                     await connection.drain()
-                await self._engine.sync()  # the end of a stream reports success
+                await self._sync()  # the end of a stream reports success
             except Exception as exc:  # it is too late for a status
                 if answer.error_chunk is None or isinstance(exc, Disconnected):
                     raise
