@@ -43,8 +43,7 @@ view = http.client.HTTPConnection("127.0.0.1", 8642)
 headers = {"Content-Type": "application/json", "Origin": "http://127.0.0.1:8642"}
 view.request("POST", "/login", json.dumps({"code": sys.argv[1]}), headers)
 answer = view.getresponse()
-answer.read()
-headers["Cookie"] = answer.headers["Set-Cookie"].partition(";")[0]
+headers["Authorization"] = "Bearer " + json.loads(answer.read())["session"]
 view.request("GET", "/session", headers=headers)
 print(view.getresponse().read().decode())
 view.request("GET", "/static/vendor/preact.js", headers=headers)

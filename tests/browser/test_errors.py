@@ -200,7 +200,7 @@ def test_a_page_that_cannot_be_loaded_has_a_title_and_a_button(root: Page) -> No
 
 def test_the_end_of_a_session_shows_the_ways_to_log_in(root: Page) -> None:
     show(root, "/volumes")
-    root.context.clear_cookies()
+    root.evaluate("sessionStorage.clear()")
     create(root, "New volume", name="late")
     expect(root.locator(".login")).to_contain_text("jaula web --open")
     expect(root.locator(".login .error-box")).to_contain_text("The session has ended")

@@ -1,4 +1,4 @@
-"""A web view of a private engine, and a browser without pages: cookies, tokens, WebSockets."""
+"""A web view of a private engine, and a browser without pages: sessions, WebSockets."""
 
 from __future__ import annotations
 
@@ -121,8 +121,7 @@ class WebView:
         """Return a browser that has used a link."""
         browser = Browser(self)
         code = self.link(**options).partition("#")[2]
-        assert browser.request("POST", "/login", {"code": code}).status == 204
-        browser.begin()
+        browser.begin(browser.request("POST", "/login", {"code": code}))
         return browser
 
 
@@ -160,19 +159,22 @@ def connect(port: int, network: str = "") -> socket.socket:
 
 
 class Browser:
-    """One client with cookies. Requests have the headers that a page of the view sends."""
+    """One page of the view. Requests have the headers that it sends.
+
+    ``cookies`` are those that were set: a view sets none.
+    """
 
     def __init__(self, view: WebView, context: ssl.SSLContext | None = None) -> None:
         self.view = view
         self._context = context
         self.cookies: dict[str, str] = {}
-        self.token = ""
+        self.session = ""
 
-    def begin(self) -> Any:
-        """Read the session and its token."""
-        document = self.request("GET", "/session").json()
-        self.token = document["csrf"]
-        return document
+    def begin(self, login: Reply) -> Any:
+        """Take the session out of the answer of a login, and return what the view says of it."""
+        assert login.status == 200, login.body
+        self.session = login.json()["session"]
+        return self.request("GET", "/session").json()
 
     def request(
         self,
@@ -195,7 +197,7 @@ class Browser:
         sent = {
             "Host": self.view.address,
             "Origin": self.view.url,
-            "X-CSRF-Token": self.token,
+            "Authorization": f"Bearer {self.session}" if self.session else "",
             "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
         } | ({"Content-Type": "application/json"} if data is not None else {})
         sent |= headers or {}
@@ -212,13 +214,20 @@ class Browser:
     def api(self, method: str, path: str, body: Any = None, **options: Any) -> Reply:
         return self.request(method, f"/api{path}", body, **options)
 
+    def download(self, path: str) -> str:
+        """Return the one-time address of a download."""
+        reply = self.request("POST", "/downloads", {"path": path})
+        assert reply.status == 201, reply.body
+        return str(reply.json()["url"])
+
     @contextlib.contextmanager
-    def socket(self, path: str, headers: dict[str, str] | None = None) -> Iterator[WebSocket]:
-        """Open a WebSocket of a page."""
-        cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        sent = {"Origin": self.view.url, "Cookie": cookie} | (headers or {})
-        opened = WebSocket(self.view, path, sent)
+    def socket(
+        self, path: str, headers: dict[str, str] | None = None, *, first: Any = None
+    ) -> Iterator[WebSocket]:
+        """Open a WebSocket of a page. ``first`` replaces the message with the session."""
+        opened = WebSocket(self.view, path, {"Origin": self.view.url} | (headers or {}))
         try:
+            opened.send({"session": self.session} if first is None else first)
             yield opened
         finally:
             opened.close()

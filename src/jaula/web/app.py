@@ -1,24 +1,31 @@
-"""The web application: its routes, logins and sessions."""
+"""The web application: its routes, logins and sessions.
+
+The identifier of a session is in the body of a login's answer, and comes back in the header
+``Authorization: Bearer`` of each request, and in the first message of each WebSocket. No cookie is
+set, and none is read: every port of the host name would receive it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
 from jaula.spec.api_params import WebUser
 from jaula.web import archive_files, proxy
-from jaula.web.config import OIDC_LOGIN_SECONDS, allowed_hosts
+from jaula.web.config import allowed_hosts
+from jaula.web.downloads import Downloads
 from jaula.web.http_checks import HttpChecks
 from jaula.web.sessions import LoginLimiter, Sessions
 from jaula.web.static_files import StaticFiles
@@ -30,9 +37,12 @@ if TYPE_CHECKING:
     from jaula.web.session_file import SessionFile
     from jaula.web.sessions import Session
 
-MAX_LOGIN = 4096  # bytes of the body of a login
+MAX_LOGIN = 16384  # bytes of the body of a login, or of the request of a download
 _LOGIN_SECONDS = 10.0  # for the body of a login
+_FIRST_MESSAGE_SECONDS = 10.0  # for the message with the session of a WebSocket
+_MAX_FIRST_MESSAGE = 1024  # bytes
 _LOGGED_OUT = 4401  # close code of a WebSocket whose session ended
+_FILES, _API = "/files/", "/api/"
 
 Redeem = Callable[[str], Awaitable[WebUser]]
 """Returns the user of a one-time link."""
@@ -66,21 +76,21 @@ class WebApp:
             file=session_file,
         )
         self._limiter = LoginLimiter()
-        self._tls = url.startswith("https://")
-        prefix = "__Host-" if self._tls else ""
-        self._cookie = f"{prefix}jaula-session-{url.rpartition(':')[2].strip('/')}"
-        self._state_cookie = f"{prefix}jaula-oidc"
+        self._downloads = Downloads()
         self.routes = [
             Route("/", self._page),
             Route("/login", self._login_page, methods=["GET"]),
             Route("/login", self._login, methods=["POST"]),
             Route("/login/certificate", self._login_certificate, methods=["POST"]),
-            Route("/login/oidc", self._oidc_begin),
-            Route("/login/oidc/callback", self._oidc_callback),
+            Route("/login/oidc", self._oidc_begin, methods=["POST"]),
+            Route("/login/oidc/callback", self._login_page, methods=["GET"]),
+            Route("/login/oidc/callback", self._oidc_finish, methods=["POST"]),
             Route("/logout", self._logout, methods=["POST"]),
             Route("/session", self._session_document),
             Route("/static/{name:path}", self._static_file),
-            Route("/files/{ref}", archive_files.download(self._engine, self.require)),
+            Route("/files/{ref}", self._file),
+            Route("/downloads", self._new_download, methods=["POST"]),
+            Route("/downloads/{token}", self._download),
             Route("/api/{path:path}", self._api, methods=["GET", "HEAD", "POST", "PUT", "DELETE"]),
             WebSocketRoute("/stream", self._stream),
             WebSocketRoute("/terminal", self._terminal),
@@ -96,37 +106,27 @@ class WebApp:
 
     # -- sessions --------------------------------------------------------------------------------
 
-    def _find(self, connection: Request | WebSocket) -> Session | None:
-        return self.sessions.find(connection.cookies.get(self._cookie, ""))
-
     def require(self, request: Request) -> Session:
-        """Return the session of a request, with its token if the request may change something.
+        """Return the session of a request.
 
-        :raises NotAuthorized: when there is no session, or the token is another one.
+        :raises NotAuthorized: when there is none.
         """
-        session = self._find(request)
+        session = self.sessions.find(_identifier(request))
         if session is None:
             error = NotAuthorized("log in first", hint="jaula web --open")
             error.status = 401
             raise error
-        if request.method not in ("GET", "HEAD") and not session.check_csrf(
-            request.headers.get("x-csrf-token", "")
-        ):
-            raise NotAuthorized("the request lacks the token of its page", hint="reload the page")
         return session
 
-    def _begin(self, user: WebUser, method: str, request: Request, answer: Response) -> Response:
-        """Begin a session, end that of the same browser, and set the cookie of the answer."""
-        self.sessions.end(request.cookies.get(self._cookie, ""))
+    def _begin(self, user: WebUser, method: str, request: Request) -> Response:
+        """Begin a session, end that of the same page, and answer with the new identifier."""
+        self.sessions.end(_identifier(request))
         user = msgspec.structs.replace(user, address=_address(request))
         identifier, _ = self.sessions.create(user, method)
-        answer.set_cookie(
-            self._cookie, identifier, path="/", secure=self._tls, httponly=True, samesite="strict"
-        )
-        return answer
+        return JSONResponse({"session": identifier})
 
     async def _session_document(self, request: Request) -> Response:
-        session = self._find(request)
+        session = self.sessions.find(_identifier(request))
         methods = {
             "certificate": _certificate(request) is not None,
             "oidc": self._provider.name if self._provider else "",
@@ -135,16 +135,12 @@ class WebApp:
             return JSONResponse({"methods": methods})
         user = session.user
         name = user.name or user.certificate or ("" if user.uid is None else str(user.uid))
-        return JSONResponse({"user": name, "method": session.method, "csrf": session.csrf})
+        return JSONResponse({"user": name, "method": session.method})
 
     async def _logout(self, request: Request) -> Response:
         self.require(request)
-        self.sessions.end(request.cookies.get(self._cookie, ""))
-        answer = Response(status_code=204)
-        answer.delete_cookie(
-            self._cookie, path="/", secure=self._tls, httponly=True, samesite="strict"
-        )
-        return answer
+        self.sessions.end(_identifier(request))
+        return Response(status_code=204)
 
     # -- logins ----------------------------------------------------------------------------------
 
@@ -168,9 +164,9 @@ class WebApp:
             raise
 
     async def _login(self, request: Request) -> Response:
-        code = await _code(request)
+        code = _text(await _fields(request), "code")
         user = await self._attempt(request, self._redeem(code))
-        return self._begin(user, "link", request, Response(status_code=204))
+        return self._begin(user, "link", request)
 
     async def _login_certificate(self, request: Request) -> Response:
         async def prove() -> WebUser:
@@ -180,32 +176,27 @@ class WebApp:
             return user
 
         user = await self._attempt(request, prove())
-        return self._begin(user, "certificate", request, Response(status_code=204))
+        return self._begin(user, "certificate", request)
 
     async def _oidc_begin(self, request: Request) -> Response:
         provider = self._require_provider()
         self._limiter.check(_address(request))
-        target, state = await provider.begin(f"{self._url}/login/oidc/callback")
-        answer = RedirectResponse(target, 303)
-        answer.set_cookie(
-            self._state_cookie,
-            state,
-            max_age=OIDC_LOGIN_SECONDS,
-            path="/",
-            secure=self._tls,
-            httponly=True,
-            samesite="lax",  # the provider's redirect comes from another site
-        )
-        return answer
+        if request.headers.get("origin", "").lower() != self._url.lower():
+            # The provider leads back there, where this page's storage is not.
+            raise InvalidRequest(
+                "a login of the provider begins at the address of the view",
+                hint=f"open {self._url}",
+            )
+        target, browser = await provider.begin(f"{self._url}/login/oidc/callback")
+        return JSONResponse({"url": target, "login": browser})
 
-    async def _oidc_callback(self, request: Request) -> Response:
+    async def _oidc_finish(self, request: Request) -> Response:
+        """Finish a login for the page to which the provider has led the browser."""
         provider = self._require_provider()
-        state = request.cookies.get(self._state_cookie, "")
-        user = await self._attempt(request, provider.finish(dict(request.query_params), state))
-        # The cookie is not sent with a redirect of another site, so the page loads the view itself.
-        page = HTMLResponse('<!doctype html><meta http-equiv="refresh" content="0;url=/">')
-        page.delete_cookie(self._state_cookie, path="/", secure=self._tls)
-        return self._begin(user, "oidc", request, page)
+        fields = await _fields(request)
+        browser, answer = _text(fields, "login"), dict(parse_qsl(_text(fields, "answer")))
+        user = await self._attempt(request, provider.finish(answer, browser))
+        return self._begin(user, "oidc", request)
 
     def _require_provider(self) -> Provider:
         if self._provider is None:
@@ -219,13 +210,44 @@ class WebApp:
     async def _page(self, request: Request) -> Response:
         return self._static.response(request, "index.html")
 
-    _login_page = _page
+    async def _login_page(self, request: Request) -> Response:
+        """Answer with the page, which no cache keeps: its address may have a provider's code."""
+        page = self._static.response(request, "index.html")
+        page.headers["Cache-Control"] = "no-store"
+        return page
 
     async def _static_file(self, request: Request) -> Response:
         return self._static.response(request, request.path_params["name"])
 
     async def _api(self, request: Request) -> Response:
         return await proxy.forward(request, self._engine, self.require(request))
+
+    async def _file(self, request: Request) -> Response:
+        session, ref = self.require(request), request.path_params["ref"]
+        return await archive_files.download(ref, request.query_params, self._engine, session)
+
+    async def _new_download(self, request: Request) -> Response:
+        session = self.require(request)
+        path = _text(await _fields(request), "path")
+        if not path.startswith((_FILES, _API)) or not path.isascii() or not path.isprintable():
+            raise InvalidRequest(
+                f"the path {path[:80]!r} of a download is not one of this view",
+                hint=f"it begins with {_FILES} or {_API}",
+            )
+        return JSONResponse({"url": f"/downloads/{self._downloads.create(session, path)}"}, 201)
+
+    async def _download(self, request: Request) -> Response:
+        """Answer a one-time address, which the link of a page follows without a header."""
+        if request.method != "GET":
+            return Response(status_code=405, headers={"Allow": "GET"})
+        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            raise NotAuthorized("a page of another origin sent this request")
+        session, target = self._downloads.take(request.path_params["token"])
+        if target.startswith(_API):
+            return await proxy.save(target.removeprefix("/api"), self._engine, session)
+        path, _, query = target.partition("?")
+        ref = unquote(path.removeprefix(_FILES))
+        return await archive_files.download(ref, dict(parse_qsl(query)), self._engine, session)
 
     async def _stream(self, socket: WebSocket) -> None:
         await self._with_session(
@@ -240,9 +262,19 @@ class WebApp:
     async def _with_session(
         self, socket: WebSocket, serve: Callable[[Session], Awaitable[None]]
     ) -> None:
-        """Serve a WebSocket until it ends, or its session does."""
-        session = self._find(socket)
+        """Serve a WebSocket until it ends, or its session does.
+
+        A page of a browser cannot give a WebSocket a header: its first message has the session.
+        """
         await socket.accept()
+        try:
+            async with asyncio.timeout(_FIRST_MESSAGE_SECONDS):
+                identifier = _first_message(await socket.receive())
+        except TimeoutError:
+            identifier = ""
+        except WebSocketDisconnect:
+            return
+        session = self.sessions.find(identifier)
         if session is None:
             await socket.close(_LOGGED_OUT)
             return
@@ -259,8 +291,32 @@ class WebApp:
             session.closers.discard(task.cancel)
 
 
-async def _code(request: Request) -> str:
-    """Return the code of the link in the body of a login.
+def _identifier(request: Request) -> str:
+    """Return the identifier of the session that a request names; '' if it names none."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    return value if scheme.lower() == "bearer" else ""
+
+
+def _first_message(message: Mapping[str, Any]) -> str:
+    """Return the identifier of the session in the first message of a WebSocket, or ''.
+
+    :raises WebSocketDisconnect: when the page has closed it.
+    """
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1000))
+    text = message.get("text") or ""
+    if len(text) > _MAX_FIRST_MESSAGE:
+        return ""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return ""
+    identifier = document.get("session") if isinstance(document, dict) else None
+    return identifier if isinstance(identifier, str) else ""
+
+
+async def _fields(request: Request) -> dict[str, Any]:
+    """Return the fields of the body of a request to the view itself.
 
     :raises InvalidRequest: when the body is not valid.
     """
@@ -270,13 +326,27 @@ async def _code(request: Request) -> str:
             async for chunk in request.stream():
                 data += chunk
                 if len(data) > MAX_LOGIN:
-                    raise InvalidRequest("the body of the login is too large")
+                    raise InvalidRequest("the body of the request is too large")
     except TimeoutError:
-        raise InvalidRequest(f"the body of the login took over {_LOGIN_SECONDS:g} s") from None
+        raise InvalidRequest(f"the body of the request took over {_LOGIN_SECONDS:g} s") from None
     try:
-        return str(json.loads(data)["code"])
-    except (ValueError, KeyError, TypeError):
-        raise InvalidRequest('the body of the login must be {"code": TEXT}') from None
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body of the request is not a JSON document") from None
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body of the request is not a JSON object")
+    return document
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    """Return a field of a request.
+
+    :raises InvalidRequest: when it is missing, or not text.
+    """
+    value = fields.get(name)
+    if not isinstance(value, str):
+        raise InvalidRequest(f'the body of the request must be {{"{name}": TEXT}}')
+    return value
 
 
 def _address(request: Request) -> str:

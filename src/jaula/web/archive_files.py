@@ -6,11 +6,10 @@ in base 256.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from jaula.errors import InvalidRequest
@@ -89,32 +88,27 @@ def _size_record(body: bytes) -> int | None:
     return None
 
 
-def download(
-    engine: EngineClient, require: Callable[[Request], Session]
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return the route ``/files/{ref}?path=PATH``: a file itself, or a directory as an archive."""
-
-    async def route(request: Request) -> Response:
-        session = require(request)
-        ref, path = request.path_params["ref"], request.query_params.get("path", "")
-        target = f"{API}/containers/{quote(ref, safe='')}/archive?path={quote(path, safe='')}"
-        answer = await engine.open("GET", target, session.user)
-        if answer.status != 200:
-            raise engine_error(answer.status, await answer.read())
-        name = path.rstrip("/").rpartition("/")[2] or "root"
-        if request.query_params.get("tar"):
-            return _response(answer.chunks(), f"{name}.tar", None)
-        chunks = answer.chunks()
-        try:
-            member = await first_member(chunks)
-            if not member.is_file:
-                raise InvalidRequest(f"{path} is not a file", hint="download it as an archive")
-        except BaseException:
-            answer.close()
-            raise
-        return _response(_content(chunks, member), name, member.size)
-
-    return route
+async def download(
+    ref: str, query: Mapping[str, str], engine: EngineClient, session: Session
+) -> Response:
+    """Answer ``/files/{ref}?path=PATH``: a file itself, or a directory as an archive."""
+    path = query.get("path", "")
+    target = f"{API}/containers/{quote(ref, safe='')}/archive?path={quote(path, safe='')}"
+    answer = await engine.open("GET", target, session.user)
+    if answer.status != 200:
+        raise engine_error(answer.status, await answer.read())
+    name = path.rstrip("/").rpartition("/")[2] or "root"
+    if query.get("tar"):
+        return _response(answer.chunks(), f"{name}.tar", None)
+    chunks = answer.chunks()
+    try:
+        member = await first_member(chunks)
+        if not member.is_file:
+            raise InvalidRequest(f"{path} is not a file", hint="download it as an archive")
+    except BaseException:
+        answer.close()
+        raise
+    return _response(_content(chunks, member), name, member.size)
 
 
 async def _content(chunks: AsyncIterator[bytes], member: Member) -> AsyncIterator[bytes]:

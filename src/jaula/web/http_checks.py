@@ -1,8 +1,9 @@
 """Checks of every request before a route sees it, and the headers of every answer.
 
 The checks answer three attacks of a page that the user has open elsewhere: a name that resolves to
-this address (DNS rebinding: the header Host), a request that the browser sends with the cookie
-(cross-site request forgery: the headers Origin and Sec-Fetch-Site, and a token), and a frame.
+this address (DNS rebinding: the header Host), a request that the browser sends (cross-site request
+forgery: the headers Origin and Sec-Fetch-Site), and a frame. A page of another origin, which may be
+another port of this host, cannot send the header with the session either.
 
 Source: the Fetch standard, "Origin header"; W3C Fetch Metadata; CSP level 3.
 """

@@ -69,6 +69,7 @@ class _Login(NamedTuple):
     verifier: str
     nonce: str
     redirect: str
+    browser: bytes  # digest of the secret of the page that began it
     until: float
 
 
@@ -96,7 +97,10 @@ class Provider:
         return self._config.name
 
     async def begin(self, redirect: str) -> tuple[str, str]:
-        """Return where to send the browser, and the state that its cookie keeps.
+        """Return where to send the browser, and a secret that only the page keeps.
+
+        The state goes to the provider and comes back in an address. The secret goes to neither,
+        so that who sees the address, or listens on another port of this host, cannot use it.
 
         :raises Unavailable: when the provider does not answer.
         """
@@ -106,8 +110,9 @@ class Provider:
         if len(self._logins) >= MAX_LOGINS:
             raise Unavailable("too many logins have begun", hint="try again later")
         state, verifier = secrets.token_urlsafe(32), secrets.token_urlsafe(48)
-        nonce = secrets.token_urlsafe(32)
-        self._logins[state] = _Login(verifier, nonce, redirect, now + OIDC_LOGIN_SECONDS)
+        nonce, browser = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        until = now + OIDC_LOGIN_SECONDS
+        self._logins[state] = _Login(verifier, nonce, redirect, _digest(browser), until)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest())
         query = {
             "response_type": "code",
@@ -120,17 +125,18 @@ class Provider:
             "code_challenge_method": "S256",
         }
         endpoint = str(metadata["authorization_endpoint"])
-        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}", state
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}", browser
 
-    async def finish(self, answer: dict[str, str], state: str) -> WebUser:
-        """Return the user for the provider's answer. ``state`` is that of the browser's cookie.
+    async def finish(self, answer: dict[str, str], browser: str) -> WebUser:
+        """Return the user for the provider's answer. ``browser`` is the secret of the page.
+
+        The login ends, also if the secret is another one: its answer has become known.
 
         :raises NotAuthorized: when the answer does not prove a user who has access.
         :raises Unavailable: when the provider does not answer.
         """
-        given = answer.get("state", "")
-        login = self._logins.pop(given, None) if state else None
-        if login is None or not hmac.compare_digest(given.encode(), state.encode()):
+        login = self._logins.pop(answer.get("state", ""), None)
+        if login is None or not hmac.compare_digest(login.browser, _digest(browser)):
             raise NotAuthorized("the login was not begun by this browser, or is too old")
         if login.until <= self._clock():
             raise NotAuthorized("the login has taken too long")
@@ -334,6 +340,10 @@ def _decoded(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from None
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def _is_secure(url: str) -> bool:

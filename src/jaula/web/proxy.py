@@ -10,7 +10,8 @@ share one WebSocket. Its messages are:
   engine went away;
 * to the browser, binary: the ID as four bytes in network byte order, and a part of the body.
 
-A terminal has a WebSocket of its own (:func:`terminal`).
+A terminal has a WebSocket of its own (:func:`terminal`). The first message of both kinds is
+``{"session": IDENTIFIER}``, which :mod:`jaula.web.app` takes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import asyncio
 import json
 import struct
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlencode
 
@@ -80,9 +82,27 @@ async def forward(request: Request, engine: EngineClient, session: Session) -> R
     body = None if request.method in ("GET", "HEAD") else _bytes(request)
     target = API + path + (f"?{query}" if query else "")
     answer = await engine.open(request.method, target, session.user, headers=headers, body=body)
+    return _response(answer, {})
+
+
+async def save(target: str, engine: EngineClient, session: Session) -> Response:
+    """Answer a download with what ``GET target`` of the engine answers, as a file.
+
+    ``target`` is an encoded path with its query.
+    """
+    why = refuse_path(target.partition("?")[0])
+    if why:
+        raise InvalidRequest(why)
+    answer = await engine.open("GET", API + target, session.user)
+    if answer.status != HTTPStatus.OK:
+        raise engine_error(answer.status, await answer.read())
+    return _response(answer, {"Content-Disposition": "attachment"})
+
+
+def _response(answer: Answer, headers: dict[str, str]) -> Response:
     sent = {name: value for name, value in answer.headers if name in _TO_BROWSER}
     sent["Content-Security-Policy"] = DATA_POLICY
-    return StreamingResponse(_body(answer), answer.status, sent)
+    return StreamingResponse(_body(answer), answer.status, sent | headers)
 
 
 async def _body(answer: Answer) -> AsyncIterator[bytes]:
@@ -180,8 +200,9 @@ class StreamSocket:
 async def terminal(socket: WebSocket, engine: EngineClient, session: Session) -> None:
     """Serve a terminal: an exec or an attach, until one side ends.
 
-    The first message of the browser is ``{"container", "kind", "cmd", "user", "rows", "cols"}``,
-    with ``kind`` one of ``exec`` and ``attach``. Later ones are input (binary), a new size
+    The message after that of the session is
+    ``{"container", "kind", "cmd", "user", "rows", "cols"}``, with ``kind`` one of ``exec`` and
+    ``attach``. Later ones are input (binary), a new size
     (``{"rows", "cols"}``) or ``{"shown": N}``, the number of bytes that the browser has shown. To
     the browser: output (binary), and ``{"message", "code"}`` before the end.
     """

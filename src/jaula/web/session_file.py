@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jaula.web.config import WebConfig
 
 MAX_SIZE = 16 << 20  # bytes
+_FORMAT = "page"  # identifiers that a cookie carried are in files without it, and are not accepted
 _LOCK_SECONDS = 4.0  # until an earlier view on the same address has ended
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -42,7 +43,6 @@ class StoredSession(msgspec.Struct, frozen=True, omit_defaults=True):
     """A session. Times are seconds of ``CLOCK_BOOTTIME``; ``digest`` is hexadecimal."""
 
     digest: str
-    csrf: str
     user: WebUser
     method: str
     created: float
@@ -50,6 +50,7 @@ class StoredSession(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Document(msgspec.Struct, frozen=True):
+    format: str
     boot: str
     settings: str
     sessions: list[StoredSession]
@@ -74,7 +75,8 @@ class SessionFile:
         except msgspec.DecodeError as error:
             _log.warning("the stored sessions are not valid: %s", error)
             return []
-        if (document.boot, document.settings) != (self._boot, self._settings):
+        expected = (_FORMAT, self._boot, self._settings)
+        if (document.format, document.boot, document.settings) != expected:
             return []
         return document.sessions
 
@@ -83,7 +85,7 @@ class SessionFile:
 
         A session that has ended must not come back, so no earlier state may remain.
         """
-        document = _Document(self._boot, self._settings, list(sessions))
+        document = _Document(_FORMAT, self._boot, self._settings, list(sessions))
         content = msgspec.json.encode(document)
         data = hashlib.sha256(content).hexdigest().encode() + b"\n" + content
         try:

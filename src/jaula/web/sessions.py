@@ -1,13 +1,15 @@
 """Sessions of browsers, and the limits of logins.
 
-A session has an identifier in a cookie and a token against cross-site request forgery, which a page
-reads and sends in a header. Only the SHA-256 of an identifier is kept.
+A session has an identifier, which the page keeps in its ``sessionStorage`` and sends in the header
+``Authorization``. No cookie carries it: a cookie is sent to every port of the host name (RFC 6265,
+section 8.5), so to any listener of another user, while storage is bound to scheme, host and port.
+A page of another origin cannot send the header, so there is no token against forged requests. Only
+the SHA-256 of an identifier is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import secrets
 import time
 from collections import deque
@@ -45,12 +47,8 @@ class Session:
         self.created = now
         self.used = now
         self.streams = 0
-        self.csrf = secrets.token_urlsafe(24)
+        self.ended = False
         self.closers: set[Callable[[], object]] = set()
-
-    def check_csrf(self, token: str) -> bool:
-        """Return whether a token is that of this session."""
-        return hmac.compare_digest(token.encode(), self.csrf.encode())
 
 
 class Sessions:
@@ -120,7 +118,6 @@ class Sessions:
             [
                 StoredSession(
                     digest=key.hex(),
-                    csrf=session.csrf,
                     user=session.user,
                     method=session.method,
                     created=session.created,
@@ -136,7 +133,7 @@ class Sessions:
             if max(stored.created, stored.used) > now:
                 continue  # of another clock
             session = Session(stored.user, stored.method, stored.created)
-            session.used, session.csrf = stored.used, stored.csrf
+            session.used = stored.used
             self._sessions[bytes.fromhex(stored.digest)] = session
         self.expire()
 
@@ -152,6 +149,7 @@ class Sessions:
 
     def _end(self, key: bytes) -> None:
         session = self._sessions.pop(key)
+        session.ended = True
         for close in tuple(session.closers):
             close()
 

@@ -42,7 +42,7 @@ def browser(view: RootlessView) -> Browser:
 
 
 def test_the_user_of_the_host_is_logged_in_with_all_rights(browser: Browser) -> None:
-    assert browser.begin()["user"] == NAME
+    assert browser.request("GET", "/session").json()["user"] == NAME
     caller = browser.api("GET", "/jaula/web/whoami").json()
     assert (caller["Caller"], caller["Admin"]) == ("0", True)  # in the engine's user namespace
 

@@ -50,22 +50,47 @@ def _link() -> str:
 
 
 def _open(link: str) -> None:
-    """Print a link, and show it in a browser if this session has a screen."""
+    """Print a link, and show it in a browser if this session has a screen.
+
+    Each user of the host can read the arguments of a program, so the browser gets the name of a
+    private file that leads to the link.
+    """
     import os
     import shutil
     import subprocess
+    import sys
 
     print(link, flush=True)
     has_screen = os.environ.get("WAYLAND_DISPLAY") or os.environ.get("DISPLAY")
     opener = shutil.which("xdg-open")
-    if has_screen and opener and os.geteuid() != 0:  # no browser of root
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if has_screen and opener and runtime and os.geteuid() != 0:  # no browser of root
+        try:
+            page = _page(runtime, link)
+        except OSError as error:
+            print(f"jaula: cannot open a browser: {error}", file=sys.stderr)
+            return
         subprocess.Popen(
-            [opener, link],
+            [opener, page],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+
+def _page(directory: str, link: str) -> str:
+    """Write the page that leads to a link, for this user only, and return its path."""
+    import html
+    import os
+
+    path = os.path.join(directory, "jaula-web-link.html")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        target = html.escape(link)
+        file.write(f'<!doctype html><meta http-equiv="refresh" content="0;url={target}">')
+    return path
 
 
 def _serve(options: Options) -> int:

@@ -3,10 +3,13 @@
 //   await get('/containers/json?all=1')            a JSON document; throws ApiError
 //   await send('POST', '/containers/x/start')      a request that changes something
 //   for await (const line of lines('POST', path))  JSON lines of a long request (pull, build)
-//   await download(href, name)                     saves a file, or throws the engine's error
+//   await download(path, name)                     saves a file, or throws the engine's error
 //   const close = stream(path, {head, data, end})  an open-ended GET (logs, stats)
 //   const off = onEvent(types, event => ...)       events of the engine, by type; [] for all
 //   const off = onState(state => ...)              'up', 'down', 'out' (logged out)
+//
+// The session is in sessionStorage, which the browser binds to scheme, host and port, and travels in
+// a header. A cookie would go to every port of the host.
 
 import {t} from './i18n.js';
 
@@ -15,7 +18,7 @@ const RETRY = 1000; // ms
 const REFUSED_RETRY = 30000; // ms
 const TRIES = 3; // of a request that only reads
 const TRY_RETRY = 400; // ms
-let csrf = '';
+const SESSION = 'jaula.session';
 let state = 'connecting';
 let socket = null;
 let opened = Promise.resolve();
@@ -44,8 +47,13 @@ export function onState(listener) {
   return () => stateListeners.delete(listener);
 }
 
-export function setToken(token) {
-  csrf = token;
+const identifier = () => sessionStorage.getItem(SESSION) || '';
+
+export const hasSession = () => identifier() !== '';
+
+export function setSession(value) {
+  if (value) sessionStorage.setItem(SESSION, value);
+  else sessionStorage.removeItem(SESSION);
 }
 
 async function failure(response) {
@@ -91,7 +99,7 @@ export async function load(importModule) {
 
 async function request(method, path, {body, headers = {}, signal} = {}) {
   const all = {...headers};
-  if (method !== 'GET' && method !== 'HEAD') all['X-CSRF-Token'] = csrf;
+  if (identifier()) all.Authorization = `Bearer ${identifier()}`;
   let data = body;
   if (body !== undefined && !(body instanceof Blob) && typeof body !== 'string') {
     data = JSON.stringify(body);
@@ -99,7 +107,7 @@ async function request(method, path, {body, headers = {}, signal} = {}) {
   }
   let response;
   try {
-    response = await fetchAgain(path, {method, body: data, headers: all, signal, redirect: 'error'});
+    response = await fetchAgain(path, {method, body: data, headers: all, signal, redirect: 'error', credentials: 'omit'});
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     setState('down');
@@ -137,13 +145,14 @@ export async function sendForText(method, path, body, options = {}) {
 }
 
 // Saves what a GET of this view answers as a file. A link shows no error, so a first request asks
-// for the head only.
-export async function download(href, name) {
+// for the head only. A link sends no header, so it follows an address that works once.
+export async function download(path, name) {
   const abort = new AbortController();
-  await request('GET', href, {signal: abort.signal});
+  await request('GET', path, {signal: abort.signal});
   abort.abort();
+  const {url} = await view('POST', '/downloads', {path});
   const link = document.createElement('a');
-  link.href = href;
+  link.href = url;
   link.download = name;
   link.click();
 }
@@ -187,34 +196,43 @@ export async function* lines(method, path, options = {}) {
 
 // -- streams: one WebSocket for all of them ------------------------------------------------------
 
+// Opens a WebSocket, which cannot have a header: its first message has the session.
+function openSocket(path, onOpen) {
+  const opening = new WebSocket(`${location.origin.replace(/^http/, 'ws')}${path}`);
+  opening.binaryType = 'arraybuffer';
+  opening.onopen = () => {
+    opening.send(JSON.stringify({session: identifier()}));
+    onOpen();
+  };
+  return opening;
+}
+
 function connect() {
   if (socket && socket.readyState <= WebSocket.OPEN) return opened;
-  const opening = new WebSocket(`${location.origin.replace(/^http/, 'ws')}/stream`);
-  opening.binaryType = 'arraybuffer';
-  socket = opening;
   opened = new Promise((resolve, reject) => {
-    opening.onopen = resolve;
+    const opening = openSocket('/stream', resolve);
+    socket = opening;
     opening.onclose = event => {
       reject(new ApiError(0, t('error.view')));
       if (event.code === 4401) setState('out');
       const lost = [...streams.values()].filter(entry => entry.socket === opening);
       for (const entry of lost) finish(entry, t('error.view'));
     };
+    opening.onmessage = event => {
+      if (typeof event.data === 'string') {
+        const message = JSON.parse(event.data);
+        const entry = streams.get(message.id);
+        if (!entry) return;
+        if (message.end) finish(entry, message.message);
+        else if (message.status >= 400) finish(entry, message.message, message.status);
+        else entry.head?.(message.status);
+        return;
+      }
+      const id = new DataView(event.data).getUint32(0);
+      streams.get(id)?.data?.(new Uint8Array(event.data, 4));
+    };
   });
   opened.catch(() => {});
-  opening.onmessage = event => {
-    if (typeof event.data === 'string') {
-      const message = JSON.parse(event.data);
-      const entry = streams.get(message.id);
-      if (!entry) return;
-      if (message.end) finish(entry, message.message);
-      else if (message.status >= 400) finish(entry, message.message, message.status);
-      else entry.head?.(message.status);
-      return;
-    }
-    const id = new DataView(event.data).getUint32(0);
-    streams.get(id)?.data?.(new Uint8Array(event.data, 4));
-  };
   return opened;
 }
 
@@ -257,11 +275,7 @@ export function jsonStream(path, {head, document, end}) {
   });
 }
 
-export function terminalSocket() {
-  const terminal = new WebSocket(`${location.origin.replace(/^http/, 'ws')}/terminal`);
-  terminal.binaryType = 'arraybuffer';
-  return terminal;
-}
+export const terminalSocket = onOpen => openSocket('/terminal', onOpen);
 
 // -- events --------------------------------------------------------------------------------------
 

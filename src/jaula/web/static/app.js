@@ -35,12 +35,13 @@
 //   that removes it.
 
 import {html, render, useEffect, useRef, useState, Dialog, Dialogs, PageHead, Toasts, Cell, icon, attempt, useConnection, ErrorBox} from './ui.js';
-import {get, load, setToken, view, loggedIn, onState} from './api.js';
+import {get, hasSession, load, setSession, view, loggedIn, onState} from './api.js';
 import {addWords, language, setLanguage, t, LANGUAGES} from './i18n.js';
 import {current, go, match} from './router.js';
 import {GROUPS, HOME, PAGES} from './pages/index.js';
 import {shortcut, shortcuts} from './shortcuts.js';
 
+const LOGIN = 'jaula.login'; // in sessionStorage: the secret of a login with a provider
 const loaded = new Map();
 
 function useAddress() {
@@ -75,13 +76,21 @@ function Login({methods, error: first}) {
       <pre class="command">${command}</pre>
       ${methods?.certificate && html`<button class="primary" onClick=${async () => {
         try {
-          await view('POST', '/login/certificate');
+          setSession((await view('POST', '/login/certificate')).session);
           location.replace('/');
         } catch (problem) {
           setError(problem);
         }
       }}>${t('login.certificate')}</button>`}
-      ${methods?.oidc && html`<a class="button primary" href="/login/oidc">${t('login.oidc', {name: methods.oidc})}</a>`}
+      ${methods?.oidc && html`<button class="primary" onClick=${async () => {
+        try {
+          const {url, login} = await view('POST', '/login/oidc');
+          sessionStorage.setItem(LOGIN, login);
+          location.assign(url);
+        } catch (problem) {
+          setError(problem);
+        }
+      }}>${t('login.oidc', {name: methods.oidc})}</button>`}
       <${ErrorBox} error=${error} />
     </div>
   </main>`;
@@ -214,7 +223,9 @@ function Shell({session}) {
       <button class="ghost" aria-label=${t('theme')} title=${t('theme')} onClick=${toggleTheme}>${icon('theme')}</button>
       <span class="user" title=${t('login.by', {method: session.method})}>${session.user}</span>
       <button class="ghost" aria-label=${t('login.out')} title=${t('login.out')} onClick=${async () => {
-        if (await attempt(() => view('POST', '/logout'))) location.replace('/');
+        if (!await attempt(() => view('POST', '/logout'))) return;
+        setSession('');
+        location.replace('/');
       }}>${icon('logout')}</button>
     </header>
     ${connection === 'down' && html`<div class="down" role="alert"><${Cell} size=${20} layers=${['fails', 'fails']} core="off" /> ${t('live.downLong')}</div>`}
@@ -227,12 +238,13 @@ function Shell({session}) {
 }
 
 function App({first}) {
-  const [session, setSession] = useState(first.session);
+  const [session, setShown] = useState(first.session);
   const [methods, setMethods] = useState(first.methods);
   const connection = useConnection();
   useEffect(() => {
     if (connection !== 'out') return;
-    setSession(null);
+    setShown(null);
+    setSession('');
     readSession().then(document_ => setMethods(document_.methods), () => {});
   }, [connection]);
   if (!session) return html`<${Login} methods=${methods} error=${first.error || (first.session && {message: t('login.ended')})} />`;
@@ -242,13 +254,25 @@ function App({first}) {
 // Returns the session of this browser, or the ways to log in. Throws an ApiError.
 const readSession = () => view('GET', '/session');
 
-// The code of a one-time link is in the fragment, so it is in no log and no referrer.
+// Finishes the login that the address of the page is for, and takes it out of the history.
+//
+// The code of a one-time link is in the fragment, so it is in no log and no referrer. The address of
+// a provider's answer is worth nothing without the secret that the page stored before it went there.
+async function logIn() {
+  const {pathname, hash, search} = location;
+  if (pathname.startsWith('/login')) history.replaceState(null, '', '/');
+  if (pathname === '/login' && hash.length > 1) return view('POST', '/login', {code: hash.slice(1)});
+  if (pathname !== '/login/oidc/callback') return null;
+  const login = sessionStorage.getItem(LOGIN) || '';
+  sessionStorage.removeItem(LOGIN);
+  return view('POST', pathname, {login, answer: search.slice(1)});
+}
+
 async function begin() {
   const first = {session: null, methods: null, error: null};
-  const code = location.pathname === '/login' ? location.hash.slice(1) : '';
-  if (location.pathname === '/login') history.replaceState(null, '', '/');
   try {
-    if (code) await view('POST', '/login', {code});
+    const begun = await logIn();
+    if (begun) setSession(begun.session);
   } catch (error) {
     first.error = error;
   }
@@ -256,12 +280,15 @@ async function begin() {
   if (found) load(found.entry.load).catch(() => {}); // while the session is read; Page shows errors
   try {
     const document_ = await readSession();
-    if (document_.csrf) {
+    if (document_.user !== undefined) {
       first.session = document_;
       first.error = null;
-      setToken(document_.csrf);
       loggedIn();
-    } else first.methods = document_.methods;
+    } else {
+      if (hasSession() && !first.error) first.error = {message: t('login.ended')};
+      setSession('');
+      first.methods = document_.methods;
+    }
   } catch (error) {
     first.error ||= error;
   }

@@ -63,10 +63,7 @@ export function Files({id, path}) {
     )) reload();
   };
 
-  const save = (href_, name) => event => {
-    event.preventDefault();
-    attempt(() => download(href_, name));
-  };
+  const save = (href_, name) => () => attempt(() => download(href_, name));
 
   const columns = [
     {key: 'name', title: t('files.name'), sort: row => `${has(row.Mode, DIRECTORY) ? 0 : 1}${row.Name}`, render: row => {
@@ -96,11 +93,11 @@ export function Files({id, path}) {
       <span class="grow"></span>
       <input ref=${input} type="file" multiple class="hidden" tabindex="-1" aria-hidden="true" onChange=${event => upload(event.currentTarget.files)} />
       <button onClick=${() => input.current.click()}>${icon('upload', 16)} ${t('files.upload')}</button>
-      <a class="button ghost" href=${href('', true)} onClick=${save(href('', true), `${parts.at(-1) || 'root'}.tar`)}>${icon('download', 16)} ${t('files.downloadAll')}</a>
+      <button class="ghost" onClick=${save(href('', true), `${parts.at(-1) || 'root'}.tar`)}>${icon('download', 16)} ${t('files.downloadAll')}</button>
     </div>
     <${ErrorBox} error=${error} />
     <${Table} label=${path} columns=${columns} rows=${data?.Entries || []} rowKey=${row => row.Name} empty=${!loading && !error && html`<${Empty} title=${t('files.empty')} mark=${false} />`}
-      actions=${row => row.Text !== false && !isSpecial(row.Mode) && html`<a class="button ghost" href=${address(row)} onClick=${save(address(row), `${row.Name}${isArchive(row) ? '.tar' : ''}`)} title=${t('files.download', {name: row.Name})} aria-label=${t('files.download', {name: row.Name})}>${icon('download', 16)}</a>`} />
+      actions=${row => row.Text !== false && !isSpecial(row.Mode) && html`<button class="ghost" onClick=${save(address(row), `${row.Name}${isArchive(row) ? '.tar' : ''}`)} title=${t('files.download', {name: row.Name})} aria-label=${t('files.download', {name: row.Name})}>${icon('download', 16)}</button>`} />
     ${data?.Truncated && html`<p class="faint">${t('files.truncated')}</p>`}
     ${shown && html`<${FileText} id=${id} path=${shown} onClose=${() => setShown('')} />`}
   </div>`;

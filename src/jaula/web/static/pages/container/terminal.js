@@ -88,13 +88,12 @@ class Session {
     }
     this.term.textarea?.setAttribute('aria-label', t('terminal.input'));
     this.fit.fit();
-    this.socket = terminalSocket();
     const send = document_ => this.socket.readyState === WebSocket.OPEN && this.socket.send(JSON.stringify(document_));
     const encoder = new TextEncoder();
     const {kind, cmd, user, plain} = this.options;
     // Without a terminal in the container nothing translates the ends of lines.
     this.term.options.convertEol = Boolean(plain);
-    this.socket.onopen = () => send({container: this.container, kind, cmd, user, rows: this.term.rows, cols: this.term.cols});
+    this.socket = terminalSocket(() => send({container: this.container, kind, cmd, user, rows: this.term.rows, cols: this.term.cols}));
     let shown = 0;
     this.socket.onmessage = event => {
       if (typeof event.data === 'string') {
