@@ -9,6 +9,8 @@ from jaula.cli import command as cli_command
 from jaula.cli import command_table
 from jaula.cli.client.endpoint import ConnectionOptions
 from jaula.cli.errors import CliError, EngineError, ExitStatus, UsageError
+from jaula.cli.output.visible_stream import VisibleOutput
+from jaula.spec.visible_text import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     All errors of the client are reported here. With ``--debug``, an OSError is raised instead.
     """
+    with VisibleOutput():
+        return _reported(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _reported(arguments: list[str]) -> int:
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        return _dispatch(arguments)
     except ExitStatus as error:
         return error.status
     except CliError as error:
@@ -169,7 +176,7 @@ def _run(path: str, words: list[str]) -> int:
 
 def _print_error(message: str) -> None:
     try:
-        sys.stderr.write(message + "\n")
+        sys.stderr.write(visible(message) + "\n")
     except BrokenPipeError:
         pass
 

@@ -24,6 +24,7 @@ import msgspec
 
 from jaula import request_context
 from jaula.daemon.config.logging import LEVELS
+from jaula.spec.visible_text import visible, visible_line
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -67,7 +68,7 @@ def handler(config: EngineConfig, find_id: FindId) -> logging.Handler:
     if is_journal_stream(os.environ.get("JOURNAL_STREAM", ""), sys.stderr.fileno()):
         return JournalHandler(find_id)
     stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(logging.Formatter(_TEXT))
+    stream.setFormatter(TextFormatter(_TEXT))
     return stream
 
 
@@ -117,6 +118,18 @@ def level_name(record: logging.LogRecord) -> str:
     return _LEVEL_NAMES.get(record.levelname, record.levelname.lower())
 
 
+class TextFormatter(logging.Formatter):
+    """Lines of text. A message is one line without control characters: it has texts of others."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line of a message, to which a traceback is added."""
+        return visible_line(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:
+        """Return the lines of a traceback."""
+        return visible(super().formatException(ei))  # type: ignore[arg-type]
+
+
 class JsonFormatter(logging.Formatter):
     """Lines of JSON as dockerd prints them, with ``module`` and the members of :func:`fields`."""
 
@@ -154,7 +167,7 @@ class JournalHandler(logging.Handler):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._fallback = logging.StreamHandler(sys.stderr)
-        self._fallback.setFormatter(logging.Formatter(_TEXT))
+        self._fallback.setFormatter(TextFormatter(_TEXT))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send an entry."""

@@ -26,6 +26,7 @@ from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.spec import detach_keys, stdcopy
 from jaula.spec.api_params import AttachOptions, LogOptions, WaitResult
+from jaula.spec.visible_text import visible
 
 _CONDITIONS = ("not-running", "next-exit", "removed")
 _CONDITIONS_SINCE = (1, 30)
@@ -46,7 +47,7 @@ def error_writer(tty: bool) -> Callable[[JaulaError], bytes]:
     """Return the function that turns an error into a line of output, for a hijacked stream."""
 
     def encode_error(error: JaulaError) -> bytes:
-        line = f"{error}\r\n".encode("utf-8", "replace")
+        line = f"{visible(str(error))}\r\n".encode("utf-8", "replace")
         return line if tty else stdcopy.frame("stderr", line)
 
     return encode_error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from jaula.cli.output.visible_stream import write_control
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,7 +30,12 @@ class PlainView:
         self._write(f"#{step.number} {step.title}")
 
     def line(self, step: ProgressStep, text: str) -> None:
-        self._write(f"#{step.number} {step.elapsed:.3f} {text}")
+        """Print a line of the program of a step, as it is."""
+        self._write_line(f"#{step.number} {step.elapsed:.3f} {text}")
+
+    def _write_line(self, text: str) -> None:
+        write_control(self._output, text + "\n")
+        self._output.flush()
 
     def ended(self, step: ProgressStep) -> None:
         if step.state == "cached":
@@ -53,6 +60,8 @@ class QuietView(PlainView):
         self._lines.append(text)
         if len(self._lines) > 2 * _MAX_LINES:
             del self._lines[:_MAX_LINES]
+
+    _write_line = _write
 
     def print_lines(self) -> None:
         """Print the last lines."""

@@ -14,6 +14,7 @@ from collections import deque
 
 from jaula.cli.output.ansi import accepts_colors
 from jaula.cli.output.terminal import size
+from jaula.cli.output.visible_stream import write_control
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class TtyProgress:
         if not final and len(lines) > max(rows, 10) - 1:
             lines = [lines[0], *lines[2 - max(rows, 10) :]]
         up = f"\x1b[{self._drawn}A\r" if self._drawn else "\r"
-        self._output.write(up + _CLEAR_BELOW + "".join(line + "\n" for line in lines))
+        body = "".join(line + "\n" for line in lines)  # with colours, and printable texts
+        write_control(self._output, up + _CLEAR_BELOW + body)
         self._output.flush()
         self._drawn = len(lines)
 
@@ -112,7 +114,7 @@ class TtyProgress:
             rows += [f" => => {line}"[:columns] for line in list(lines)[-limit:]]
             if step.state == "started":
                 rows += [
-                    f" => => {layer}: {status}"[:columns]
+                    printable(f" => => {layer}: {status}")[:columns]
                     for layer, status in step.downloads.items()
                     if status.endswith("%") and not status.endswith("100 %")
                 ]

@@ -10,6 +10,7 @@ from jaula.cli.containers import migrate
 from jaula.cli.errors import CliError, UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output.ansi import redraws
+from jaula.cli.output.visible_stream import write_control
 from jaula.spec.units import bytes_size
 
 TYPE_CHECKING = False
@@ -109,12 +110,14 @@ class _Printer:
             text += f": {bytes_size(sent)}"
         is_same = stage == self._stage and stage != "pre-copy"  # each round has its line
         if self._live and is_same:
-            sys.stderr.write("\r")
+            write_control(sys.stderr, "\r")
         elif is_same:
             return
         else:
             self._end_line()
-        sys.stderr.write(f"{text}\x1b[K" if self._live else f"{text}\n")
+        sys.stderr.write(text if self._live else f"{text}\n")
+        if self._live:
+            write_control(sys.stderr, "\x1b[K")
         sys.stderr.flush()
         self._stage = stage
 

@@ -14,6 +14,7 @@ from jaula.cli.errors import CliError, EngineError, UsageError
 from jaula.cli.main import Settings
 from jaula.cli.output import table
 from jaula.cli.output.ansi import redraws
+from jaula.cli.output.visible_stream import write_control
 from jaula.spec import fast_json
 from jaula.spec.units import bytes_size
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("docker", "podman")
 _SOCKET = "unix:///var/run/docker.sock"
+_ERASE_LINE = "\r\x1b[K"
 _INTERVAL = 0.2  # seconds between two lines of progress on a terminal
 
 
@@ -346,7 +348,9 @@ class _Progress:
             if self._sent:
                 text += f", {bytes_size(self._sent)} in {time.monotonic() - self._began:.1f} s"
         self._sent = 0
-        sys.stderr.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+        if self._live:
+            write_control(sys.stderr, _ERASE_LINE)
+        sys.stderr.write(f"{text}\n")
         for warning in outcome.warnings:
             sys.stderr.write(f"  warning: {_printable(warning)}\n")
         sys.stderr.flush()
@@ -354,7 +358,8 @@ class _Progress:
     def _draw(self) -> None:
         self._shown = time.monotonic()
         if self._live and not self._quiet:
-            sys.stderr.write(f"\r\x1b[K{self._label}: {bytes_size(self._sent)}")
+            write_control(sys.stderr, _ERASE_LINE)
+            sys.stderr.write(f"{self._label}: {bytes_size(self._sent)}")
             sys.stderr.flush()
 
 

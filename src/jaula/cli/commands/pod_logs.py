@@ -11,6 +11,7 @@ from jaula.cli.output.ansi import redraws
 from jaula.cli.output.times import timestamp
 from jaula.cli.pods import logs, pods, select
 from jaula.cli.pods.list import container_name
+from jaula.spec.visible_text import visible_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _entries(pod: pods.Pod, ref: str) -> list[dict[str, Any]]:
 
 
 def _prefix(entry: dict[str, Any], number: int, options: Options) -> str:
-    text = container_name(entry) if options.on("names") else str(entry["Id"])[:12]
+    text = visible_line(container_name(entry)) if options.on("names") else str(entry["Id"])[:12]
     if options.on("color") and redraws(1):
         text = f"\x1b[{_COLORS[number % len(_COLORS)]}m{text}\x1b[0m"
     return f"{text} "

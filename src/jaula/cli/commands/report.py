@@ -9,6 +9,7 @@ from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
+from jaula.spec.visible_text import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run(options: Options) -> int:
 
 def _write(text: str, output: str) -> None:
     """Write the page to a file by rename, or to standard output."""
-    data = text.encode("utf-8", "replace")
+    data = visible(text).encode("utf-8", "replace")
     if not output:
         sys.stdout.buffer.write(data)
         return

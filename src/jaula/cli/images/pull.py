@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from jaula.cli.errors import CliError, UsageError
+from jaula.cli.output.visible_stream import write_control
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ def _print_status(
         output.write(text + "\n")
         return
     up = len(lines) - lines[name]
-    output.write(f"\x1b[{up}A\x1b[2K\r{text}\x1b[{up}B\r")
+    write_control(output, f"\x1b[{up}A\x1b[2K\r")
+    output.write(text)
+    write_control(output, f"\x1b[{up}B\r")
 
 
 def _terminal_width(output: TextIO) -> int:

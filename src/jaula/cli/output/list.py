@@ -10,6 +10,7 @@ import sys
 
 from jaula.cli.errors import CliError
 from jaula.cli.output import table
+from jaula.spec.visible_text import visible_cell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def text(
         names = [cell[3:-2] for cell in default.split("\t")]
         lines = ["\t".join(columns_of[name][0] for name in names)]
         for item in items:
-            lines.append("\t".join(str(columns_of[name][1](item)) for name in names))
+            lines.append("\t".join(visible_cell(str(columns_of[name][1](item))) for name in names))
         return table.aligned(lines)
     from jaula.cli.output.template import Template, unescape
 

@@ -18,6 +18,7 @@ from time import monotonic
 
 from jaula.cli.output.ansi import redraws
 from jaula.cli.output.terminal import size
+from jaula.spec.visible_text import visible_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Progress:
     def __init__(
         self, title: str, *, total: int = 0, quiet: bool = False, timer: bool = True
     ) -> None:
-        self._title = title
+        self._title = visible_line(title)
         self._total = total
         self._quiet = quiet
         self._timer = timer

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 
 from jaula.cli.output.ansi import redraws
+from jaula.cli.output.visible_stream import write_control
+from jaula.spec.visible_text import visible
 
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -19,13 +21,13 @@ class Screen:
 
     def __enter__(self) -> Screen:
         if self._full_screen:
-            sys.stdout.write(ENTER)
+            write_control(sys.stdout, ENTER)
             sys.stdout.flush()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._full_screen:
-            sys.stdout.write(LEAVE)
+            write_control(sys.stdout, LEAVE)
             sys.stdout.flush()
 
     def draw(self, text: str) -> None:
@@ -37,6 +39,6 @@ class Screen:
 
             rows = size(1)[0] or 24
             lines = text.rstrip("\n").split("\n")[: rows - 1]
-            body = "".join(line + CLEAR_LINE + "\r\n" for line in lines)  # also in raw mode
-            sys.stdout.write(HOME + body + CLEAR_BELOW)
+            body = "".join(visible(line) + CLEAR_LINE + "\r\n" for line in lines)  # also raw
+            write_control(sys.stdout, HOME + body + CLEAR_BELOW)
         sys.stdout.flush()
