@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from conftest import load_image
+from conftest import load_image, open_to_all
 from harness import layers, leaks, loop_mount, toolboxes
+from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
 
 
@@ -116,6 +117,34 @@ def test_debug_has_launchers_and_copies_files(engine: PrivateEngine) -> None:
 
 
 FILL = "dd if=/dev/urandom of=/big bs=1M count=60 2>&1; sync; echo wrote $(wc -c < /big)"
+
+
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_a_caller_without_a_limit_has_the_one_of_its_rule(
+    driver: str, worker_index: int, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[user.54901]\naccess = "run"\nmax-storage-size = "20m"\n')
+    index = (worker_index + 61) % 250 + 1
+    maker = ("mkfs.ext4", "-q", "-O", "quota,project")
+    with (
+        loop_mount.mounted(tmp_path, *maker, options="prjquota") as top,
+        engine_on(top, driver, index, "--policy", str(policy)) as engine,
+    ):
+        open_to_all(engine)
+        user, root = ApiUser(engine, 54901, 54901), ApiUser(engine, 0, 0)
+        body = {"Image": "busybox", "Cmd": ["sh", "-c", FILL], "HostConfig": {}}
+        for caller in (user, root):
+            assert caller.request("POST", "/containers/create?name=c1", body).status == 201
+            assert caller.request("POST", "/containers/c1/start").status == 204
+            assert caller.request("POST", "/containers/c1/wait").status == 200
+            written = int(jaula(engine, "logs", "c1").split()[-1])
+            assert written <= 20 << 20 if caller is user else written == 60 << 20
+            assert caller.request("DELETE", "/containers/c1").status == 204
+        body["HostConfig"] = {"StorageOpt": {"size": "30m"}}
+        reply = user.request("POST", "/containers/create", body)
+        assert reply.status == 403
+        assert "may not ask for storage-size=30MiB" in reply.json()["message"]
 
 
 def check_limit(engine: PrivateEngine) -> None:

@@ -3,6 +3,9 @@
 A relaxation changes how a container is confined, and is denied unless a rule grants it. A demand is
 an amount that every request has, and is allowed up to the ceiling of the rule. Demands are taken
 from the resolved request, the value that a start uses.
+
+A rule without a line for some amounts has a share of the machine as the ceiling
+(:func:`machine_ceilings`), so no caller but an administrator takes all of it.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -46,8 +49,46 @@ class Bound(StrEnum):
     HOST_PORT = "host-port"
 
 
-_MIB = 1 << 20
-_SIZES = (Bound.MEMORY, Bound.MEMORY_SWAP, Bound.SHM_SIZE)
+class DiskBound(StrEnum):
+    """Bounded bytes on the disk, by the names of the keys of the policy without ``max-``."""
+
+    LOG_SIZE = "log-size"
+    STORAGE_SIZE = "storage-size"
+
+
+_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+_SIZES = (Bound.MEMORY, Bound.MEMORY_SWAP, Bound.SHM_SIZE, *DiskBound)
+
+
+class Machine(NamedTuple):
+    """What callers share: bytes of memory and disk, and numbers of threads and open files.
+
+    ``pids_limit`` is the engine's own limit of processes of a container, 0 for none.
+    """
+
+    memory: int
+    threads: int
+    open_files: int
+    disk: int
+    pids_limit: int
+
+
+def machine_ceilings(machine: Machine) -> dict[str, int]:
+    """Return the ceilings of a rule that has no line for them, by their keys."""
+    files = min(machine.open_files, machine.memory // 8 // _KIB)  # the kernel's memory for each
+    pids = max(machine.pids_limit, machine.threads // 4)
+    return {
+        "pids": pids if machine.pids_limit > 0 else UNLIMITED,  # the operator's default is none
+        "shm_size": max(DEFAULT_SHM, machine.memory // 2),  # as the kernel bounds a tmpfs
+        "memlock": max(64 * _MIB, machine.memory // 8),
+        "nofile": max(_DEFAULT_FILES, files),
+        "log_size": max(256 * _MIB, machine.disk // 32),
+        "storage_size": max(_GIB, machine.disk // 4),
+        "build_cache": max(_GIB, machine.disk // 8),
+    }
+
+
+_DEFAULT_FILES = 524_288  # of a container without --ulimit nofile
 
 
 class Share(StrEnum):
@@ -85,7 +126,7 @@ class Demand(msgspec.Struct, frozen=True):
     and ``first`` the first one.
     """
 
-    bound: Bound
+    bound: Bound | DiskBound
     amount: int = 0
     name: str = ""
     first: int = 0
@@ -102,7 +143,11 @@ class Demand(msgspec.Struct, frozen=True):
 
 
 class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
-    """The ceilings of a rule. ``ulimits`` has a value for each name; ports are ranges."""
+    """The ceilings of a rule. ``ulimits`` has a value for each name; ports are ranges.
+
+    ``build_cache`` is of the caller, not of one container. ``stated`` has the amounts that lines of
+    the policy state, by field or name of the ulimit; the highest one for a user in several groups.
+    """
 
     memory: int = UNLIMITED  # bytes; memory and swap together may be twice as much
     pids: int = UNLIMITED
@@ -110,6 +155,23 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
     ulimits: Mapping[str, int] = MappingProxyType(_DEFAULT_ULIMITS)
     oom_kill_disable: bool = False
     host_ports: tuple[tuple[int, int], ...] = ((FIRST_ORDINARY_PORT, 65535),)
+    log_size: int = UNLIMITED  # bytes of all files of a log
+    storage_size: int = UNLIMITED  # bytes that a container may write to its own files
+    build_cache: int = UNLIMITED  # bytes
+    stated: Mapping[str, int] = MappingProxyType({})
+
+    def with_defaults(self, defaults: Mapping[str, int]) -> Ceilings:
+        """Return the ceilings with :func:`machine_ceilings` for amounts without a line."""
+
+        def ceiling(key: str, value: int) -> int:
+            stated = self.stated.get(key, 0)
+            if value < UNLIMITED or stated >= UNLIMITED:
+                return value
+            return max(defaults.get(key, UNLIMITED), stated)
+
+        fields = {field: ceiling(field, getattr(self, field)) for field in _DEFAULTED}
+        ulimits = {name: ceiling(name, value) for name, value in self.ulimits.items()}
+        return msgspec.structs.replace(self, ulimits=ulimits, **fields)
 
     def allow(self, demand: Demand) -> bool:
         """Return whether a demand is within the ceilings."""
@@ -134,6 +196,10 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
                 return self.pids
             case Bound.SHM_SIZE:
                 return self.shm_size
+            case DiskBound.LOG_SIZE:
+                return self.log_size
+            case DiskBound.STORAGE_SIZE:
+                return self.storage_size
         return self.ulimits.get(demand.name, UNLIMITED)  # unknown names are not valid
 
     def advice(self, demand: Demand) -> str:
@@ -145,6 +211,10 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
                 allowed = ", ".join(map(_ports, self.host_ports)) or "none"
                 return f"allowed are {allowed}; the operator's host-ports decides"
         most = _amount(demand.bound, self.of(demand))
+        if demand.bound is DiskBound.LOG_SIZE:
+            return f"the most is {most}: max-size times max-file of --log-opt"
+        if demand.bound is DiskBound.STORAGE_SIZE:
+            return f"the most is {most}: --storage-opt size={most}"
         flag = f"--{demand.bound}" + (f" {demand.name}=" if demand.name else " ")
         return f"the most is {most}: {flag}{most}"
 
@@ -164,7 +234,8 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
                 return 'max-pids = "unlimited"' if unlimited else f"max-pids = {amount}"
             case Bound.MEMORY_SWAP:
                 amount = -(-amount // 2)
-        key = "max-shm-size" if demand.bound is Bound.SHM_SIZE else "max-memory"
+        named = (Bound.SHM_SIZE, *DiskBound)
+        key = f"max-{demand.bound}" if demand.bound in named else "max-memory"
         return f'{key} = "{"unlimited" if unlimited else f"{-(-amount // _MIB)}m"}"'
 
 
@@ -177,7 +248,27 @@ def union(ceilings: tuple[Ceilings, ...]) -> Ceilings:
         ulimits={name: max(c.ulimits[name] for c in ceilings) for name in ULIMITS},
         oom_kill_disable=any(c.oom_kill_disable for c in ceilings),
         host_ports=tuple(dict.fromkeys(ports for c in ceilings for ports in c.host_ports)),
+        log_size=max(c.log_size for c in ceilings),
+        storage_size=max(c.storage_size for c in ceilings),
+        build_cache=max(c.build_cache for c in ceilings),
+        stated={
+            key: max(c.stated.get(key, 0) for c in ceilings)
+            for key in dict.fromkeys(key for c in ceilings for key in c.stated)
+        },
     )
+
+
+_DEFAULTED = ("pids", "shm_size", "log_size", "storage_size", "build_cache")
+"""The fields of :class:`Ceilings` that :func:`machine_ceilings` has."""
+
+
+def stated_amounts(fields: Mapping[str, object], ulimits: Iterable[str]) -> dict[str, int]:
+    """Return what the lines of a rule state, from its fields and the entries of ``ulimits``."""
+    stated = {key: value for key, value in fields.items() if isinstance(value, int)}
+    if names := [entry.partition("=")[0].lower() for entry in ulimits]:
+        values = ulimit_ceilings(ulimits)
+        stated |= {name: values[name] for name in (ULIMITS if "*" in names else names)}
+    return stated
 
 
 def of_request(resolved: ResolvedRequest, default_pids: int) -> tuple[Demand, ...]:
@@ -210,6 +301,16 @@ def of_update(old: Resources, new: Resources, default_pids: int) -> tuple[Demand
     """Return the demands of an update: those that the limits did not have before."""
     before = of_resources(old, default_pids)
     return tuple(demand for demand in of_resources(new, default_pids) if demand not in before)
+
+
+def of_log(max_size: int, max_files: int) -> tuple[Demand, ...]:
+    """Return the demand of a log that is files; a ``max_size`` of 0 is no limit."""
+    return (Demand(DiskBound.LOG_SIZE, _limit(max_size * max(max_files, 1))),)
+
+
+def of_storage(size: int | None) -> tuple[Demand, ...]:
+    """Return the demand of ``--storage-opt size=``; nothing without one."""
+    return () if size is None else (Demand(DiskBound.STORAGE_SIZE, size),)
 
 
 def of_ports(ports: Iterable[PortMapping]) -> tuple[Demand, ...]:
@@ -249,7 +350,7 @@ def _ports(ports: tuple[int, int]) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _amount(bound: Bound, amount: int) -> str:
+def _amount(bound: Bound | DiskBound, amount: int) -> str:
     if amount >= UNLIMITED:
         return "unlimited"
     if bound in _SIZES:

@@ -188,7 +188,9 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
             ):
                 return False
         both = union((self, msgspec.structs.replace(other, host_mounts=())))
-        return msgspec.structs.replace(both, name=self.name) == self
+        # The share of the machine is the ceiling without a line, for this rule and for the other.
+        ceilings = msgspec.structs.replace(both.ceilings, stated=self.ceilings.stated)
+        return msgspec.structs.replace(both, name=self.name, ceilings=ceilings) == self
 
     def may_remove(self, labels: Mapping[str, str]) -> bool:
         """Return whether objects with these labels may be removed, whoever owns them."""
@@ -255,9 +257,11 @@ def privilege_denial(
     return denial(caller, rule, f"ask for {privilege}", _advice(privilege, rule), line, file)
 
 
-def demand_denial(caller: Caller, rule: PolicyRule, demand: Demand, file: str) -> NotAuthorized:
-    """Return the error for a demand above a rule's ceiling."""
-    advice, line = rule.ceilings.advice(demand), rule.ceilings.line(demand)
+def demand_denial(
+    caller: Caller, rule: PolicyRule, demand: Demand, ceilings: Ceilings, file: str
+) -> NotAuthorized:
+    """Return the error for a demand above the ceilings of a rule, with those of the machine."""
+    advice, line = ceilings.advice(demand), ceilings.line(demand)
     return denial(caller, rule, f"ask for {demand}", advice, line, file)
 
 

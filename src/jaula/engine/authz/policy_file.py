@@ -32,6 +32,7 @@ from jaula.engine.authz.limits import (
     Ceilings,
     Share,
     port_ranges,
+    stated_amounts,
     ulimit_ceilings,
 )
 from jaula.engine.authz.policy import (
@@ -208,7 +209,10 @@ def _rule(name: str, value: object, *, more: tuple[str, ...] = ()) -> PolicyRule
         field, read = _KEYS.get(key) or _CEILINGS[key]
         target = fields if key in _KEYS else ceilings
         target[field] = read(title, item)
-    return PolicyRule(name=name, ceilings=Ceilings(**ceilings), shares=shares, **fields)
+    stated = stated_amounts(ceilings, table.get("ulimits", ()))
+    return PolicyRule(
+        name=name, ceilings=Ceilings(**ceilings, stated=stated), shares=shares, **fields
+    )
 
 
 def _check_keys(title: str, table: dict[str, Any], known: Any) -> None:
@@ -371,6 +375,9 @@ _CEILINGS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "max-memory": ("memory", _size),
     "max-pids": ("pids", _count),
     "max-shm-size": ("shm_size", _size),
+    "max-log-size": ("log_size", _size),
+    "max-storage-size": ("storage_size", _size),
+    "max-build-cache": ("build_cache", _size),
     "ulimits": ("ulimits", _entries(ulimit_ceilings)),
     "oom-kill-disable": ("oom_kill_disable", _boolean),
     "host-ports": ("host_ports", _entries(port_ranges)),

@@ -17,9 +17,11 @@ import msgspec
 from jaula import metrics, spans
 from jaula.engine import relaxations
 from jaula.engine.authz import limits, policy
-from jaula.engine.authz.limits import Share
+from jaula.engine.authz.limits import Bound, Share
+from jaula.engine.authz.machine import read_machine
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.authz.policy_file import DEFAULT_PATH
+from jaula.engine.containers import log_config
 from jaula.engine.containers.create import Bounds
 from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from types import TracebackType
 
-    from jaula.engine.authz.limits import Demand
+    from jaula.engine.authz.limits import Ceilings, Demand
     from jaula.engine.authz.policy import Caller, Policy
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
@@ -248,18 +250,44 @@ class Session:
         """
         if self.is_admin:
             return
+        ceilings = self.ceilings
         for demand in demands:
-            if not self.rule.ceilings.allow(demand):
+            if not ceilings.allow(demand):
                 raise policy.demand_denial(
-                    self._named_caller(), self.rule, demand, self._policy_file()
+                    self._named_caller(), self.rule, demand, ceilings, self._policy_file()
                 )
+
+    @property
+    def ceilings(self) -> Ceilings:
+        """The ceilings of the caller, with a share of the machine for what has no line."""
+        services = self.services
+        machine = read_machine(services.config.paths.root, services.host.pids_limit)
+        return self.rule.ceilings.with_defaults(limits.machine_ceilings(machine))
 
     def check_request(self, resolved: ResolvedRequest) -> None:
         """Check the ceilings for everything that a container requests.
 
         :raises NotAuthorized: when it requests more.
         """
+        if self.is_admin:
+            return
         self.check_ceilings(limits.of_request(resolved, self.services.host.pids_limit))
+        files = log_config.requested_files(self.services.config, resolved.log)
+        if files is not None:
+            self.check_ceilings(limits.of_log(files.max_size, files.max_file))
+
+    def check_pod_request(self, resolved: ResolvedRequest) -> None:
+        """Check the ceilings for everything that a container of a pod requests.
+
+        The kubelet limits the processes in the cgroup of the pod, so a container without a limit is
+        above a ceiling of the policy only, not above the share of the machine.
+
+        :raises NotAuthorized: when it requests more.
+        """
+        demands = limits.of_request(resolved, self.services.host.pids_limit)
+        if "pids" not in self.rule.ceilings.stated:
+            demands = tuple(demand for demand in demands if demand.bound is not Bound.PIDS)
+        self.check_ceilings(demands)
 
     def require_engine_socket(self, container: Container) -> None:
         """Check that the caller may act as a container, whose engine socket it could use then.
@@ -614,7 +642,13 @@ class Session:
             mount_prefixes=self._mount_prefixes(privileges),
             outside_log=log_name is not None and not self.rule.allows(log_name),
             engine_socket=engine_socket,
+            storage_size=0 if self.is_admin else self._storage_size(),
         )
+
+    def _storage_size(self) -> int:
+        """Return the bytes that a container without ``--storage-opt`` may write, 0 for any."""
+        size = self.ceilings.storage_size
+        return 0 if size >= limits.UNLIMITED else size
 
     def begin(
         self,
@@ -719,7 +753,10 @@ class AuditedAction:
         record = self.require_control(ref).record
         self.authorize(relaxations.of_record(record))
         self._session.authorize_record(record)
-        self._session.check_request(record.resolved)
+        if record.in_pod:
+            self._session.check_pod_request(record.resolved)
+        else:
+            self._session.check_request(record.resolved)
 
     def require_control(self, ref: str) -> Container:
         """Return the container of this action, which the caller may control.

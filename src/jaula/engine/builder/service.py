@@ -19,6 +19,7 @@ from jaula.engine.builder.local_directories import LocalDirectoryStore
 from jaula.engine.builder.mounts.cache_dirs import CacheDirs
 from jaula.engine.builder.result import BuildResults
 from jaula.errors import JaulaError
+from jaula.spec.build import PruneOptions
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.images.store.names import NameRights
     from jaula.images.store.quota import Quota
-    from jaula.spec.build import BuildOptions, PruneOptions
+    from jaula.spec.build import BuildOptions
     from jaula.state.records import ResolvedRequest
 
 Document = dict[str, Any]
+
+UNLIMITED = 1 << 64  # bytes: more than any disk has
 
 log = logging.getLogger("jaula.build")
 
@@ -81,12 +84,14 @@ class Builds:
         *,
         quota: Quota,
         authorize: Authorize,
+        cache_limit: int = UNLIMITED,
     ) -> AsyncIterator[Document]:
         """Build an image and yield Docker's messages. Closing the iterator cancels the build.
 
         ``stream`` is the archive of the context, None if the options have another context.
         ``resolved`` holds the build's limits and modes, which are authorized already. The owner of
-        ``quota`` owns the build, its image and the base images that it pulls.
+        ``quota`` owns the build, its image and the base images that it pulls. Afterwards its build
+        cache takes at most ``cache_limit`` bytes.
 
         :raises InvalidRequest: when the context or the Dockerfile cannot be read.
         :raises StepFailed: when the program of a step failed.
@@ -105,6 +110,8 @@ class Builds:
             failure = "build_canceled"
             raise
         finally:
+            if cache_limit < UNLIMITED:
+                self._shared.cleanups.spawn(self._shrink(quota.owner, cache_limit))
             if failure:
                 metrics.BUILDS_FAILED.add(failure)
             else:
@@ -170,6 +177,12 @@ class Builds:
             disk.f_bavail * disk.f_frsize,
             rights,
         )
+
+    async def _shrink(self, owner: str, maximum: int) -> None:
+        """Remove the least recently used entries of a client above ``maximum`` bytes."""
+        from jaula.images.store.names import NameRights
+
+        await self.prune(PruneOptions(maximum=maximum), NameRights(owner))
 
     def usage(self) -> list[Document]:
         """Return Docker's documents of the build cache. Safe in any thread."""

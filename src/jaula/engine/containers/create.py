@@ -61,12 +61,15 @@ class Bounds(msgspec.Struct, frozen=True):
 
     ``mount_prefixes`` are the host directories below which its mounts follow no symbolic link.
     ``outside_log`` says that the name of its log server may not resolve to the host.
-    ``engine_socket`` is the policy's entry for its engine socket.
+    ``engine_socket`` is the policy's entry for its engine socket. ``storage_size`` are the bytes
+    that a container without a limit of its own may write, where the storage driver can limit it; 0
+    for any.
     """
 
     mount_prefixes: tuple[str, ...] = ()
     outside_log: bool = False
     engine_socket: str = ""
+    storage_size: int = 0
 
 
 Authorize = Callable[[ResolvedRequest], Bounds]
@@ -191,6 +194,8 @@ async def create(
             record = msgspec.structs.replace(record, user=user_of(record))
         os.makedirs(directory, mode=0o710, exist_ok=True)
         size = size_limit(merged.host_config.storage_opt)
+        if size is None and bounds.storage_size and services.snapshots.has_quotas:
+            size = bounds.storage_size
         if services.snapshots.instant:
             services.snapshots.create(container_id, record.layers, size=size)
         else:

@@ -11,7 +11,7 @@ from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
 from jaula.logs import address, drivers, timestamp
 from jaula.logs.drivers import cri, remote_base
-from jaula.logs.options import OUTSIDE
+from jaula.logs.options import OUTSIDE, Limits
 from jaula.logs.pod_log import PodLog
 from jaula.spec.api import LogConfig
 from jaula.state.records import ContainerRecord
@@ -68,6 +68,19 @@ def requested_options(config: EngineConfig, requested: LogConfig) -> tuple[str, 
         expand(options.get("tag", ""), {})
     drivers.validate(driver, options)
     return driver, options
+
+
+def requested_files(config: EngineConfig, requested: LogConfig) -> Limits | None:
+    """Return the limits of the files of a log, None if the request chooses none.
+
+    A log of the engine's own driver with the engine's own options is the operator's choice.
+
+    :raises InvalidRequest: when the driver does not exist or does not have an option.
+    """
+    own = requested.type in ("", config.log_driver) and not requested.config
+    if own or requested.type == drivers.POD:
+        return None
+    return drivers.file_limits(*requested_options(config, requested))
 
 
 def check(config: EngineConfig) -> None:

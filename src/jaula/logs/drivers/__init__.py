@@ -12,7 +12,7 @@ from jaula.logs.drivers.json_file import JsonFileWriter
 from jaula.logs.drivers.json_file import check as check_json_file
 from jaula.logs.drivers.none import NoneWriter
 from jaula.logs.non_blocking import NonBlockingWriter
-from jaula.logs.options import check_names, split_cache, split_delivery_mode
+from jaula.logs.options import Limits, check_names, split_cache, split_delivery_mode
 from jaula.logs.protocol import LogWriter
 
 
@@ -91,6 +91,19 @@ def validate(driver: str, options: Mapping[str, str]) -> None:
         _driver_module(driver).check(options)
     else:
         check_names(driver, options, ())
+
+
+def file_limits(driver: str, options: Mapping[str, str]) -> Limits | None:
+    """Return the limits of the files that a driver writes, None if it writes none.
+
+    :raises InvalidRequest: when an option is not valid.
+    """
+    cached, cache, options = split_cache(options)
+    if driver == "json-file":
+        return check_json_file(split_delivery_mode(options)[1])
+    if driver == "local":
+        return local.check(split_delivery_mode(options)[1])
+    return local.check(cache) if driver in SENDING and cached else None
 
 
 def readable(driver: str, options: Mapping[str, str]) -> bool:

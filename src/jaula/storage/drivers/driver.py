@@ -61,6 +61,11 @@ class SnapshotDriver(Protocol):
     instant: bool
     """Whether ``create`` takes a fraction of a millisecond for any image."""
 
+    @property
+    def has_quotas(self) -> bool:
+        """Whether a limit of one container needs no change of the file system."""
+        ...
+
     def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
         """Create a snapshot. ``size`` limits the bytes that the container may write.
 

@@ -74,6 +74,10 @@ class FullCopyDriver(ABC):
         self._lock = threading.RLock()
         self._views: dict[str, float] = {}
 
+    @property
+    def has_quotas(self) -> bool:
+        return False  # btrfs: the first limit switches the quotas of the whole file system on
+
     # -- operations of the subclasses -----------------------------------------------------------
 
     @abstractmethod

@@ -71,6 +71,10 @@ class OverlayDriver:
         if not probed:
             probe(paths.root, user_xattr=rootless)
 
+    @property
+    def has_quotas(self) -> bool:
+        return project_quota.are_enforced(self._paths.root)
+
     def create(self, id: str, layers: Sequence[str], *, size: int | None = None) -> None:
         if not layers:
             raise InvalidRequest("an image without a layer has no root file system to run from")

@@ -17,11 +17,21 @@ from pathlib import Path
 from jaula.errors import Unsupported
 from jaula.kernel import namespaces, quota
 from jaula.storage.filesystem_type import filesystem_name
-from jaula.storage.trees import write_new
+from jaula.storage.trees import open_directory, write_new
 
 _FIRST, _LAST = 1 << 20, (1 << 31) - 1
 _NO_QUOTA = (errno.ENOENT, errno.ESRCH)  # xfs, ext4
 _RECORD = "project"
+
+
+def are_enforced(directory: Path) -> bool:
+    """Return whether the file system of a directory enforces project quotas."""
+    with open_directory(directory) as fd:
+        try:
+            _check_enforced(fd, directory)
+        except Unsupported:
+            return False
+    return True
 
 
 def begin(parent: int, directories: Sequence[int], directory: Path) -> None:

@@ -36,6 +36,10 @@ class VfsDriver(FullCopyDriver):
         with self._tree_and_base(id) as (tree, _):
             return SnapshotUsage(*tree_usage(tree))
 
+    @property
+    def has_quotas(self) -> bool:
+        return project_quota.are_enforced(self._paths.root)
+
     def _create_tree(self, parent: int, name: str) -> None:
         os.mkdir(name, 0o700, dir_fd=parent)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from jaula.engine import relaxations
 from jaula.engine.authz.api.images import closing
+from jaula.engine.authz.limits import UNLIMITED
 from jaula.engine.builder.client_session import check_id
 from jaula.engine.containers.create import with_container_ids
 from jaula.engine.containers.resolved_request import resolve
@@ -63,7 +64,12 @@ class BuildsApi:
             session.check_request(resolved)
             quota = action.reserve_image()
             progress = self._service.build(
-                options, stream, resolved, quota=quota, authorize=session.authorize
+                options,
+                stream,
+                resolved,
+                quota=quota,
+                authorize=session.authorize,
+                cache_limit=UNLIMITED if session.is_admin else session.ceilings.build_cache,
             )
             async with closing(progress) as messages:
                 async for document in messages:

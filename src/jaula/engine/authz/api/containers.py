@@ -14,6 +14,7 @@ from jaula.engine import relaxations
 from jaula.engine.authz import limits
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.containers.create import size_limit
 from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
@@ -71,6 +72,7 @@ def create_authorization(
             (*relaxations.of_request(resolved, entry), *session.inherited_mounts(resolved))
         )
         session.check_request(resolved)
+        session.check_ceilings(limits.of_storage(size_limit(body.host_config.storage_opt)))
         check_container_name(session, name)
         session.authorize_secrets(resolved)
         session.authorize_networks(body, resolved)

@@ -39,7 +39,7 @@ def pod_authorization(
         own = relaxations.of_request(resolved, "")
         if sandbox is None:
             action.authorize((*own, *session.inherited_mounts(resolved)))
-            session.check_request(resolved)
+            session.check_pod_request(resolved)
         else:
             action.authorize(relaxations.of_sandbox(sandbox, resolved))
             session.check_ceilings(limits.of_sandbox(sandbox, resolved))
