@@ -2,22 +2,29 @@
 
 Source: criu.org, "RPC". A request is followed by notifications, each of which CRIU waits to have
 answered, and by one response. CRIU reads no configuration file.
+
+Facts about the end of CRIU: its children have its end of the socket, so the death of CRIU is no end
+of file while one of them lives. A pidfd says it. CRIU waits for its children without a limit: one
+that is stopped stops CRIU too, with no sign but that nothing of them runs any more.
 """
 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import os
 import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from jaula.errors import RuntimeFailure, Unsupported
+from jaula.kernel import process
 from jaula.runtime import seqpacket
 from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 
@@ -31,6 +38,9 @@ _ENDS = ("Dumping FAILED.", "Restoring FAILED.")  # the last error of every log
 _OWN_LIMIT = "RLIMIT_NOFILE for self"  # CRIU goes on without it
 _POLL_INTERVAL = 0.5  # seconds
 _PATIENCE = 2.0  # seconds that CRIU has after the exit of a process that it has restored
+_STOPPED_TIMEOUT = 10.0  # seconds that CRIU may be stopped (SIGSTOP)
+_STALL_TIMEOUT = 60.0  # seconds in which neither CRIU nor a child of it runs, or waits for the disk
+_END_TIMEOUT = 5.0  # seconds
 _MAX_LOG = 1 << 20  # bytes of the log that are read
 
 Handler = Callable[[int, list[int]], bool]
@@ -95,6 +105,7 @@ class Criu:
         finally:
             theirs.close()
         self.pid = self._process.pid
+        self._pidfd = process.pidfd_open(self.pid)
         self.restored = 0  # pid of a restored process that runs already; 0: none does
 
     def __enter__(self) -> Criu:
@@ -102,18 +113,30 @@ class Criu:
 
     def __exit__(self, *_: object) -> None:
         self._sock.close()
+        if self._pidfd < 0:
+            return
         try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.send_signal(signal.SIGKILL)
+            if not self._ends_within(_END_TIMEOUT):
+                self._process.send_signal(signal.SIGKILL)
+                if not self._ends_within(_END_TIMEOUT):
+                    return  # it waits for a device; the parent of this process reaps it
             self._process.wait()
+        finally:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _ends_within(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def wait_for(self, sock: _socket.socket) -> bool:
         """Wait until ``sock`` has a message or an end; return False if CRIU ends before."""
         poll = select.poll()
         poll.register(self._sock, 0)  # its end only
+        poll.register(self._pidfd, select.POLLIN)
         poll.register(sock, select.POLLIN)
-        return self._sock.fileno() not in {fd for fd, _ in poll.poll()}
+        return not {self._sock.fileno(), self._pidfd} & {fd for fd, _ in poll.poll()}
 
     def kill(self) -> None:
         """Kill the service process. The processes that it traces are not traced any more."""
@@ -165,18 +188,31 @@ class Criu:
         return int(answer.restored.pid)
 
     def _wait(self) -> None:
-        """Wait for a message. CRIU may wait for ever for a process that exits as it is released.
+        """Wait for a message.
 
-        :raises ProcessesExited: then.
+        :raises ProcessesExited: when CRIU waits for a process that has exited as it was released.
+        :raises ServiceEnded: when CRIU has died, or does nothing any more. It is killed then.
         """
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
+        poll.register(self._pidfd, select.POLLIN)
         dead = 0
-        while not poll.poll(_POLL_INTERVAL * 1000):
+        watch = _Watch(self.pid)
+        while not (ready := poll.poll(_POLL_INTERVAL * 1000)):
             dead = dead + 1 if self.restored and _is_dead(self.restored) else 0
             if dead * _POLL_INTERVAL >= _PATIENCE:
                 self.kill()
                 raise ProcessesExited("the container exited as it was continued")
+            if problem := watch.problem():
+                for pid in (self.pid, *_descendants(self.pid)):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                raise ServiceEnded(f"criu {problem}, and was killed")
+        if all(fd != self._sock.fileno() for fd, _ in ready):
+            message = select.poll()  # it may have come before the death
+            message.register(self._sock, select.POLLIN)
+            if not message.poll(0):
+                raise ServiceEnded("criu was killed")
 
     def _exchange(
         self, request: rpc.Request, handlers: Mapping[str, Handler], *, check: bool = True
@@ -213,6 +249,66 @@ class Criu:
             finally:
                 for fd in fds:
                     os.close(fd)
+
+
+class _Watch:
+    """Whether CRIU still does something."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._work = -1
+        self._stopped = 0.0  # seconds on the monotonic clock; 0: it is not stopped
+        self._changed = time.monotonic()
+
+    def problem(self) -> str:
+        """Return why CRIU will not go on, '' if it may."""
+        now = time.monotonic()
+        state, work = _work(self._pid)
+        if state != b"T":
+            self._stopped = 0.0
+        elif not self._stopped:
+            self._stopped = now
+        elif now - self._stopped >= _STOPPED_TIMEOUT:
+            return f"is stopped for {_STOPPED_TIMEOUT:.0f} seconds"
+        for child in _descendants(self._pid):
+            child_state, ticks = _work(child)
+            work += ticks
+            state = b"D" if child_state == b"D" else state
+        if state == b"D" or work != self._work:
+            self._work, self._changed = work, now
+        if now - self._changed >= _STALL_TIMEOUT:
+            return f"has done nothing for {_STALL_TIMEOUT:.0f} seconds"
+        return ""
+
+
+def _work(pid: int) -> tuple[bytes, int]:
+    """Return the state of a process and its processor time, with that of children it has reaped."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return b"X", 0
+    return fields[0], sum(map(int, fields[11:15]))
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the children of a process, and theirs."""
+    found, rest = list[int](), [pid]
+    while rest:
+        parent = rest.pop()
+        try:
+            threads = os.listdir(f"/proc/{parent}/task")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for thread in threads:
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                open(f"/proc/{parent}/task/{thread}/children", "rb") as file,
+            ):
+                children = [int(each) for each in file.read().split()]
+                found += children
+                rest += children
+    return found
 
 
 def _is_dead(pid: int) -> bool:

@@ -84,6 +84,10 @@ _SPARE_TIME = 5.0
 """Seconds that a spare helper waits for an exec."""
 _EXIT_TIME = 10.0
 """Seconds from the removal of a cgroup to the exit of its last process."""
+_KILL_TIMEOUT = 10.0
+"""Seconds in which a killed child exits; one that waits for a device is reaped later."""
+_CRIU_PATIENCE = 10.0
+"""Seconds in which CRIU ends after its helper."""
 
 
 class _ExecProcess(NamedTuple):
@@ -122,7 +126,7 @@ class Shim:
         self.recordings = 0
         self.reaper = Reaper(self.event_loop)
         self.spare_due: float | None = None  # monotonic time to fork a spare helper, or to end it
-        self.children_before: set[int] | None = None  # those before an exec that has just begun
+        self.children_before: set[int] | None = None  # before an exec, a dump or a restore
         self.started_at = 0.0
         self.oom_kills_seen = 0
         self.oom_fd: int | None = None
@@ -152,11 +156,15 @@ class Shim:
                 request.log.driver, request.log.options, request.log.path
             )
             self.engines.listen()
+            if request.restore is not None:  # CRIU may leave children
+                self.children_before = _children()
             self.init = self.spawn_helper.create()
         except BaseException as error:
             if log is not None:
                 log.close()
             undone = self.spawn_helper.cancel()
+            if self.children_before is not None:
+                self._end_new_children(self.children_before)
             self._delete_partial(killed=isinstance(error, HelperKilled) or not undone)
             self.engines.stop_listening()
             raise
@@ -361,15 +369,21 @@ class Shim:
             self.spawn_helper.run(work)
         except HelperKilled:
             if request.hold:  # the engine decides, and the container stays frozen until then
-                self._kill_new_children(before)  # CRIU
+                self._end_new_children(before)  # CRIU
                 raise
+            # CRIU lets the processes go when it notices the end of its socket.
+            self._end_new_children(before, _CRIU_PATIENCE)
             from jaula.runtime.checkpoint import network
 
             network.unlock(self.init.pid, self.cgroup.pids(), {})
             self.cgroup.thaw()
             raise
+        except JaulaError:
+            self._end_new_children(before, _CRIU_PATIENCE)  # of a CRIU that has died
+            raise
         finally:
             self.spawn_helper.timeout = helper_timeout
+            self.children_before = before
 
     def _end_execs(self) -> None:
         """Kill the exec'd processes and report their exit."""
@@ -410,7 +424,7 @@ class Shim:
             else:
                 handle = self.spawn_helper.execute(request, lambda: self._make_exec(request))
         except HelperKilled:
-            self._kill_new_children(before)
+            self._end_new_children(before)
             raise
         if self.spawn_helper.ahead and self.request.runtime is None:
             self.spare_due = time.monotonic() + _IDLE
@@ -433,15 +447,25 @@ class Shim:
         self.event_loop.watch(pidfd, select.EPOLLIN, lambda _: self._exec_ended(request.exec_id))
         return handle.pid
 
-    def _kill_new_children(self, before: set[int]) -> None:
+    def _end_new_children(self, before: set[int], patience: float = 0.0) -> None:
         """Kill and reap what a killed helper left to the shim: children that it had not before.
 
-        A zombie in the container's pid namespace would keep init from being reaped.
+        A child may end by itself in ``patience`` seconds. A zombie in the container's pid namespace
+        would keep init from being reaped.
         """
         self.spawn_helper.wait()
+        end = time.monotonic() + patience
         for pid in _children() - before:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            pidfd = process.pidfd_open(pid)
+            try:
+                if not readable(max(0.0, end - time.monotonic()), pidfd):
+                    os.kill(pid, signal.SIGKILL)
+                if readable(_KILL_TIMEOUT, pidfd):
+                    os.waitpid(pid, 0)
+                else:  # it waits for a device
+                    self.reaper.watch(pid)
+            finally:
+                os.close(pidfd)
 
     def _after_reply(self) -> None:
         """Wait for the helper after a reply, and reap what became our child meanwhile.

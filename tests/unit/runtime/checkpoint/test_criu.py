@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jaula.errors import JaulaError
+from jaula.runtime.checkpoint import criu
 from jaula.runtime.checkpoint.criu import Criu
 
 
@@ -36,3 +43,128 @@ def test_an_answer_that_is_not_a_message_is_one_error(tmp_path: Path) -> None:
     text = "s = socket.socket(fileno=int(sys.argv[3])); s.recv(4096); s.send(b'\\xff' * 20)"
     with Criu(program(tmp_path, text)) as service, pytest.raises(JaulaError, match="criu"):
         service.version()
+
+
+CHILD = """
+sock = socket.socket(fileno=int(sys.argv[3]))
+sock.recv(4096)
+os.set_inheritable(sock.fileno(), True)
+child = os.fork()
+if child == 0:
+    open(sys.argv[0] + '.child', 'w').write(str(os.getpid()))
+    import signal
+    signal.pause()
+open(sys.argv[0] + '.ready', 'w').close()
+while True:
+    {loop}
+"""
+
+
+def appears(path: Path) -> Path:
+    deadline = time.monotonic() + 30
+    while not path.exists() or (path.suffix == ".child" and not path.read_text()):
+        assert time.monotonic() < deadline, path
+        time.sleep(0.005)
+    return path
+
+
+def dies(pid: int) -> bool:
+    """Wait until a killed process is dead."""
+    deadline = time.monotonic() + 30
+    while not criu._is_dead(pid):
+        assert time.monotonic() < deadline, pid
+        time.sleep(0.005)
+    return True
+
+
+class Interrupted:
+    """A request to a service process with a child that holds its socket."""
+
+    def __init__(self, directory: Path, loop: str = "os.waitpid(child, 0)") -> None:
+        self._program = program(directory, CHILD.format(loop=loop))
+        self.failures: list[BaseException] = []
+        self.service = Criu(self._program)
+        self._thread = threading.Thread(target=self._request, daemon=True)
+        self._thread.start()
+        appears(Path(f"{self._program}.ready"))
+        self.child = int(appears(Path(f"{self._program}.child")).read_text())
+
+    def _request(self) -> None:
+        try:
+            self.service.version()
+        except JaulaError as error:
+            self.failures.append(error)
+
+    def wait(self) -> str:
+        """Wait for the end of the request; return its error."""
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "the request has no answer"
+        (failure,) = self.failures
+        return str(failure)
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.child, signal.SIGKILL)
+        self.service.__exit__()
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Iterator[Interrupted]:
+    made = Interrupted(tmp_path)
+    yield made
+    made.end()
+
+
+def test_a_killed_service_is_one_error_while_a_child_holds_its_socket(
+    interrupted: Interrupted,
+) -> None:
+    interrupted.service.kill()
+    assert "criu was killed" in interrupted.wait()
+
+
+def test_a_stopped_service_is_killed(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(criu, "_STOPPED_TIMEOUT", 1.0)
+    os.kill(interrupted.service.pid, signal.SIGSTOP)
+    assert "stopped" in interrupted.wait()
+    assert dies(interrupted.service.pid)
+    assert dies(interrupted.child)
+
+
+def test_a_service_that_waits_for_a_stopped_child_is_killed(
+    interrupted: Interrupted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(criu, "_STALL_TIMEOUT", 1.0)
+    os.kill(interrupted.child, signal.SIGSTOP)
+    assert "has done nothing" in interrupted.wait()
+    assert dies(interrupted.child)
+
+
+def test_a_service_that_works_is_not_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(criu, "_STALL_TIMEOUT", 1.5)
+    loop = "sum(range(100000)) if time.monotonic() < end else sock.close() or os._exit(0)"
+    text = CHILD.replace("while True", "import time; end = time.monotonic() + 5\nwhile True")
+    monkeypatch.setattr(sys.modules[__name__], "CHILD", text)
+    made = Interrupted(tmp_path, loop)
+    try:
+        assert "criu was killed" in made.wait()  # it has exited by itself
+    finally:
+        made.end()
+
+
+def test_a_wait_for_another_socket_ends_with_the_service(interrupted: Interrupted) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        interrupted.service.kill()
+        assert interrupted.service.wait_for(ours) is False
+    assert "criu was killed" in interrupted.wait()
+
+
+def test_a_service_without_a_child_can_be_stopped_at_its_end(tmp_path: Path) -> None:
+    text = "s = socket.socket(fileno=int(sys.argv[3])); s.recv(4096); import signal; signal.pause()"
+    with Criu(program(tmp_path, text)) as service:
+        os.kill(service.pid, signal.SIGSTOP)
+    assert criu._is_dead(service.pid)
