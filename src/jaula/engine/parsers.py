@@ -7,7 +7,8 @@ those of another for longer than their limits of time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from jaula import request_context
@@ -29,15 +30,23 @@ loop, which each of them delays."""
 Result = TypeVar("Result")
 
 
-async def in_sandbox(work: Callable[[Stop], Result]) -> Result:
-    """Run ``work`` in a thread of its own, while it holds a slot of the request's caller."""
+async def in_sandbox(
+    work: Callable[[Stop], Result], release: Callable[[], object] = lambda: None
+) -> Result:
+    """Run ``work`` in a thread of its own, while it holds a slot of the request's caller.
+
+    ``release`` is called in the thread at its end.
+    """
     request = request_context.current.get()
     caller = "" if request is None else request.user
     stop = Stop()
 
     def run() -> Result:
-        with SLOTS.take(caller, stop.check):
-            return work(stop)
+        try:
+            with SLOTS.take(caller, stop.check):
+                return work(stop)
+        finally:
+            release()
 
     task = in_own_thread(run)
     try:
@@ -48,18 +57,31 @@ async def in_sandbox(work: Callable[[Stop], Result]) -> Result:
 
 
 async def parse(
-    task: Task, payload: bytes, *, limits: Limits, answer: Answer | None = None
+    task: Task,
+    payload: bytes,
+    descriptors: Sequence[int] = (),
+    *,
+    limits: Limits,
+    answer: Answer | None = None,
 ) -> bytes:
     """Return the result of one call of a sandboxed process.
+
+    The descriptors are those of the caller, which may close them when this returns.
 
     :raises InvalidRequest: if the work exceeds a limit, or as the parser says.
     """
 
+    held = [os.dup(descriptor) for descriptor in descriptors]  # the thread may end later
+
     def work(stop: Stop) -> bytes:
         with Worker(task, limits, answer) as worker, stop.ends(worker):
-            return worker.call(payload)
+            return worker.call(payload, held)
 
-    return await in_sandbox(work)
+    def release() -> None:
+        for descriptor in held:
+            os.close(descriptor)
+
+    return await in_sandbox(work, release)
 
 
 async def in_text_thread(owner: str, budget: BuildBudget, work: Callable[[], Result]) -> Result:

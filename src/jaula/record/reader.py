@@ -120,11 +120,19 @@ def read(path: str) -> Record:
                 raise InvalidRequest(
                     f"{path} has {status.st_size} bytes, a record has {MAX_FILE} at most"
                 )
-            return parse(_lines(path, file))
+            return read_file(file, path)
     except FileNotFoundError:
         raise NotFound(f"no file {path}") from None
     except OSError as error:
         raise JaulaError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_file(file: BinaryIO, path: str) -> Record:
+    """Return the record of an open file. ``path`` names it in errors.
+
+    :raises InvalidRequest: when it exceeds a limit.
+    """
+    return parse(_lines(path, file))
 
 
 def _lines(path: str, file: BinaryIO) -> Iterator[bytes]:

@@ -1,8 +1,11 @@
 """Commands of the CLI that the engine runs as root for a caller that may have their answer.
 
-``jaula why``, ``jaula record``, ``jaula harden`` and ``jaula audit`` trace or read the kernel. The
-engine runs them as they are, with its own socket, and returns what they print. Arguments of clients
-come after the flags, each as one word.
+``jaula why``, ``jaula record`` and ``jaula audit`` trace or read the kernel. The engine runs them
+as they are, with its own socket, and returns what they print. Arguments of clients come after the
+flags, each as one word.
+
+``jaula harden`` reads nothing but the record of the client. So it is not run as root: a sandboxed
+process derives the profile.
 """
 
 from __future__ import annotations
@@ -15,14 +18,21 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import msgspec
+
 from jaula.engine.diagnostics.observer import command, environment
+from jaula.engine.parsers import parse
 from jaula.errors import Conflict, InvalidRequest, RuntimeFailure, Unavailable
+from jaula.sandbox.limits import Limits
+from jaula.sandbox.worker import Task
 
 MAX_COMMANDS = 4  # at the same time
 MAX_OUTPUT = 64 << 20  # bytes
 MAX_ERROR = 4096  # bytes
 MAX_RECORD = 64 << 20  # bytes
 CHUNK = 1 << 16  # bytes
+RECORD = Task("jaula-harden", "the record", "jaula.harden.record_worker:profile")
+RECORD_LIMITS = Limits(memory=768 << 20, processor=60, result=4 << 20)
 MAX_SECONDS = 3600.0  # of a record
 _STOP = 10.0  # seconds until a command that was interrupted is killed
 
@@ -55,18 +65,19 @@ class Commands:
 
         :raises InvalidRequest: when it is not a record, or too large.
         """
-        with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".record") as file:
+        fd = os.memfd_create("record", os.MFD_CLOEXEC)
+        try:
             size = 0
             async for chunk in record:
                 size += len(chunk)
                 if size > MAX_RECORD:
                     raise InvalidRequest(f"a record has at most {MAX_RECORD} bytes here")
-                file.write(chunk)
-            file.flush()
-            try:
-                return await self._output(["harden", "--record", file.name], timeout)
-            except Conflict as error:
-                raise InvalidRequest(str(error)) from None
+                os.write(fd, chunk)
+            os.lseek(fd, 0, os.SEEK_SET)
+            limits = msgspec.structs.replace(RECORD_LIMITS, patience=timeout)
+            return await parse(RECORD, b"", (fd,), limits=limits)
+        finally:
+            os.close(fd)
 
     async def record(self, container: str, seconds: float) -> AsyncIterator[bytes]:
         """Record a container and yield the file; the record ends early if the client leaves."""

@@ -1,0 +1,149 @@
+"""Bytes of strangers are parsed by an unprivileged, filtered, bounded process (I31).
+
+Or by code in a memory-safe language with bounds that a test states: the document lists which.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import load_image
+from harness.engine import PrivateEngine
+from harness.images import directory, file, import_image
+from jaula.engine.diagnostics.commands import RECORD, RECORD_LIMITS
+from jaula.images.sbom import worker as sbom
+from jaula.sandbox.limits import Limits
+from jaula.sandbox.worker import Task, Worker, WorkerEnded
+
+PROJECT = Path(__file__).parents[2]
+SOURCE = PROJECT / "src/jaula"
+PARSERS: dict[str, tuple[Task, Limits]] = {
+    sbom.TASK.name: (sbom.TASK, sbom.LIMITS),
+    RECORD.name: (RECORD, RECORD_LIMITS),
+}
+
+
+def _rows() -> Iterator[list[str]]:
+    text = (PROJECT / "docs/security.md").read_text(encoding="utf-8")
+    section = text.partition("(I31)\n")[2].partition("\n### ")[0]
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 3 and cells[0] not in ("bytes", "---"):
+            yield cells
+
+
+def _status(pid: int) -> dict[str, str]:
+    with open(f"/proc/{pid}/status", encoding="ascii") as status:
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in status)}
+
+
+def _check_confined(pid: int) -> None:
+    status = _status(pid)
+    assert status["Uid"].split() == ["65534"] * 4
+    assert status["Gid"].split() == ["65534"] * 4
+    assert status["Groups"] == ""
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
+    for name in ("Max address space", "Max cpu time", "Max core file size"):
+        assert re.search(rf"^{name} +\d+ ", limits, re.M), name
+    names = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    assert not [name for name in names if name.startswith("/") and name != "/dev/null"]
+
+
+def test_the_document_lists_each_parser_with_a_test() -> None:
+    rows = list(_rows())
+    assert len(rows) >= 8
+    for bytes_, _, test in rows:
+        assert (PROJECT / test.strip("`")).is_file(), bytes_
+    listed = {name for row in rows for name in re.findall(r"process `([^`]+)`", row[1])}
+    assert set(PARSERS) <= listed
+
+
+def test_each_task_of_the_tree_is_checked_here() -> None:
+    """A new process has to be added to the table, or it is not one of this statement."""
+    names = set()
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if "Task(" not in text or "jaula.sandbox" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                first = node.args[0] if node.args else None
+                if node.func.id == "Task" and isinstance(first, ast.Constant):
+                    names.add(first.value)
+    assert set(PARSERS) <= names
+    listed = {name for row in _rows() for name in re.findall(r"process `([^`]+)`", row[1])}
+    assert names <= listed
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_parser_is_confined_before_it_sees_a_byte(name: str) -> None:
+    task, limits = PARSERS[name]
+    with Worker(task, limits) as worker:
+        with pytest.raises(WorkerEnded):
+            worker.call(b"\xff")  # not a request: the process answers with its failure
+        _check_confined(worker.pid)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_a_parser_has_bounds(name: str) -> None:
+    _, limits = PARSERS[name]
+    assert 0 < limits.memory <= 1 << 30
+    assert 0 < limits.processor <= 120
+    assert 0 < limits.patience <= 600
+    assert 0 < limits.result <= 64 << 20
+
+
+def test_an_engine_parses_an_image_in_such_a_process(engine: PrivateEngine) -> None:
+    load_image(engine, "busybox")
+    places = [directory(name) for name in ("var", "var/lib", "var/lib/dpkg")]
+    lines = b"\n" * (24 << 20)  # takes the process some seconds
+    image = import_image(engine, "parsed", [*places, file("var/lib/dpkg/status", lines)])
+    assert engine.process is not None
+    seen: list[int] = []
+    thread = threading.Thread(target=lambda: engine.request("GET", f"/jaula/sbom/{image}"))
+    thread.start()
+    try:
+        while thread.is_alive() and not seen:
+            for pid in _children(engine.process.pid):
+                try:
+                    if _status(pid)["Name"] == sbom.TASK.name and _status(pid)["Seccomp"] == "2":
+                        _check_confined_with_files(pid)
+                        seen.append(pid)
+                except (FileNotFoundError, ProcessLookupError):
+                    continue
+            time.sleep(0.01)
+    finally:
+        thread.join(120)
+        engine.cli("jaula", "rmi", image)
+    assert seen
+    assert not Path(f"/proc/{seen[0]}").exists()
+
+
+def _children(pid: int) -> list[int]:
+    listed = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            text = Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        listed += [int(word) for word in text.split()]
+    return listed
+
+
+def _check_confined_with_files(pid: int) -> None:
+    status = _status(pid)
+    assert status["Uid"].split() == ["65534"] * 4
+    assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
+    assert status["NoNewPrivs"] == "1"
