@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+from jaula.errors import InvalidRequest
 from jaula.harden.tally import Observation, Tallies, path_of, shortened, words
 from jaula.record.document import Container, Entry, GivenDevice
 from jaula.spec import egress as egress_list
@@ -45,6 +46,7 @@ def network(
     server that began to listen before is not in them.
     """
     families, listen, egress, names = Tallies(), Tallies(), Tallies(), Tallies()
+    asked = Tallies()  # names of queries that ask for no address
     chosen = {  # ports that programs named, by protocol
         (o.entry.protocol, o.entry.port) for o in observations if o.entry.kind == "bind"
     }
@@ -62,6 +64,10 @@ def network(
             name = entry.name.lower().rstrip(".")
             if _DNS_NAME.fullmatch(name) and not name.rpartition(".")[2].isdigit():
                 names[name].add(number, program, entry.count)
+        elif entry.kind == "dns" and entry.query_type:
+            name = entry.name.lower().rstrip(".")
+            if _is_item(f"{egress_list.DNS}:{name}"):
+                asked[name].add(number, program, entry.count)
         elif item := _destination(entry):
             reason = entry.errno if entry.errno != "EINPROGRESS" else ""
             egress[item].add(number, program, entry.count, reason)
@@ -75,6 +81,9 @@ def network(
         for item in egress
         if not item.endswith(":53")
     }
+    for name, occurrences in (*names.items(), *asked.items()):
+        if not (services and name in names):  # it connects to nothing of that name
+            egress[f"{egress_list.DNS}:{name}"].merge(occurrences)
     for name, occurrences in names.items():
         for protocol, service in services:
             tally = egress[f"{protocol}:{name}:{service}"]
@@ -128,6 +137,14 @@ def _leave_out(tallies: Tallies, items: Sequence[str], what: str, notes: list[st
         del tallies[item]
     if items:
         notes.append(f"{len(items)} {what} are left out: the container's own list refused them")
+
+
+def _is_item(text: str) -> bool:
+    try:
+        egress_list.parse_item(text)
+    except InvalidRequest:
+        return False
+    return not text.endswith(":*")
 
 
 def _allows(allowed: Sequence[egress_list.Destination], item: str) -> bool:

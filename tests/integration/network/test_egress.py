@@ -344,3 +344,53 @@ def test_a_container_cannot_fill_the_memory_of_refusals(topology: Topology) -> N
                 continue  # the refusal of an earlier datagram
     assert 0 < len(topology.manager.refused_egress(box.id)) <= egress.REFUSED
     assert refusal(box, (OUTSIDE, 80)) == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize("hops", [255, 64, 1])
+@pytest.mark.parametrize("items", [(), (f"tcp:[{OUTSIDE6}]:443",)], ids=["none", "listed"])
+def test_no_message_of_neighbour_discovery_leaves_the_link(
+    topology: Topology, hops: int, items: tuple[str, ...]
+) -> None:
+    """The options of such a message have room for data. Checksums are the kernel's."""
+    with in_netns(topology.host):
+        topology.manager.define(network("six", ipv6=True))
+    box = restricted(topology, *items, name="six")
+    kinds = (130, 131, 132, 133, 134, 135, 136, 137, 143)
+    raw = (socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with in_netns(topology.outside):
+        far = socket.socket(*raw)
+    with in_netns(box.net):
+        near = socket.socket(*raw)
+    with far, near:
+        near.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+        target = socket.inet_pton(socket.AF_INET6, OUTSIDE6)
+        for kind in kinds:
+            data = bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + target + b"the data of the container"
+            near.sendto(data, (OUTSIDE6, 0))
+        deadline, received = time.monotonic() + BRIEF, []
+        while (left := deadline - time.monotonic()) > 0:
+            if readable(left, far):
+                received.append(far.recv(2048))
+        assert not [data for data in received if b"the data" in data]
+
+
+def test_without_a_list_neighbour_discovery_is_not_routed_either(topology: Topology) -> None:
+    with in_netns(topology.host):
+        topology.manager.define(network("six", ipv6=True))
+    box = join(topology, "six")
+    raw = (socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+    with in_netns(topology.outside):
+        far = socket.socket(*raw)
+    with in_netns(box.net):
+        near = socket.socket(*raw)
+    with far, near:
+        near.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+        target = socket.inet_pton(socket.AF_INET6, OUTSIDE6)
+        for kind, text in ((135, b"discovery"), (128, b"echo")):
+            near.sendto(bytes([kind, 0, 0, 0, 0, 0, 0, 0]) + target + text, (OUTSIDE6, 0))
+        far.settimeout(5)
+        while True:
+            data = far.recv(2048)
+            assert b"discovery" not in data
+            if data[0] == 128 and b"echo" in data:
+                break

@@ -490,6 +490,38 @@ def test_names_are_destinations_with_the_ports() -> None:
     assert made.network.egress == ("tcp:192.0.2.1:5432", "tcp:db.example:5432")
 
 
+@pytest.mark.parametrize(
+    ("queries", "items"),
+    [
+        ((("db.example", "A"),), ("dns:db.example",)),
+        ((("DB.example.", "AAAA"), ("db.example", "A")), ("dns:db.example",)),
+        ((("_imap._tcp.example", "SRV"),), ("dns:_imap._tcp.example",)),
+        ((("4.3.2.1.in-addr.arpa", "PTR"),), ("dns:4.3.2.1.in-addr.arpa",)),
+        ((("bad name", "SRV"), ("*", "TXT"), ("", "NS")), ()),
+    ],
+)
+def test_names_of_a_program_that_connects_to_nothing_are_queries(
+    queries: tuple[tuple[str, str], ...], items: tuple[str, ...]
+) -> None:
+    rows = [("dns", {"name": name, "query_type": kind}) for name, kind in queries]
+    made = of(("socket", {"family": "inet"}), *rows)
+    assert made.network.egress == items
+
+
+def test_a_name_with_ports_needs_no_item_for_its_other_queries() -> None:
+    made = of(
+        ("socket", {"family": "inet"}),
+        *(("dns", {"name": "db.example", "query_type": kind}) for kind in ("HTTPS", "A", "AAAA")),
+        ("dns", {"name": "mail.example", "query_type": "MX"}),
+        ("connect", {"family": "inet", "protocol": "tcp", "address": "192.0.2.1", "port": 443}),
+    )
+    assert made.network.egress == (
+        "dns:mail.example",
+        "tcp:192.0.2.1:443",
+        "tcp:db.example:443",
+    )
+
+
 def test_a_record_of_a_mechanism_without_system_calls_is_refused() -> None:
     made = record(("syscall", WEB, {"syscall": "read"}))
     assert made.header is not None

@@ -114,12 +114,14 @@ def document(services: Services, container: Container) -> dict[str, Any]:
 
 
 def _egress(services: Services, record: ContainerRecord) -> dict[str, Any]:
-    """Return the member ``EgressRefused`` of a container with an egress list."""
+    """Return what the egress list of a container refused: ``EgressRefused``, ``NamesRefused``."""
     if record.resolved.egress is None:
         return {}
     refused = services.network_manager.refused_egress(record.id)
     rows = [{"Destination": row.destination, "Packets": row.packets} for row in refused]
-    return {"EgressRefused": rows}
+    names = services.dns_servers.refused(record.id)
+    queries = [{"Name": item, "Queries": count} for item, count in sorted(names.items())]
+    return {"EgressRefused": rows, **({"NamesRefused": queries} if queries else {})}
 
 
 def _changes(record: ContainerRecord) -> dict[str, Any]:

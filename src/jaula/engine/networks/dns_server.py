@@ -2,29 +2,36 @@
 
 The sockets are in the containers' namespaces (:mod:`jaula.network.dns.resolver_sockets`); the
 engine's event loop serves them. Other names are forwarded, from the host, to the host's name
-servers or to those of ``--dns``. For a container with an egress list, the firewall learns the
-addresses of an answer before the container does. Everything that a container can make grow has a
-limit: pending queries, connections, and the time for both.
+servers or to those of ``--dns``. Everything that a container can make grow has a limit: pending
+queries, connections, and the time for both.
+
+For a container with an egress list, only the names of the list are forwarded, in a query that the
+engine writes. The firewall learns the addresses of an answer before the container does. An answer
+that points into internal networks is refused (:mod:`jaula.network.dns.internal_addresses`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import socket
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from jaula.engine.networks.etc_files import read_text
-from jaula.errors import JaulaError
+from jaula.errors import InvalidRequest, JaulaError
 from jaula.network import etc_files
-from jaula.network.dns import message, names, resolver_sockets
+from jaula.network.dns import internal_addresses, message, names, resolver_sockets
 from jaula.network.networks import BRIDGE
+from jaula.spec import egress
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.network.manager import NetworkManager
+    from jaula.spec.egress import Destination
     from jaula.spec.endpoint import Endpoint
 
 log = logging.getLogger("jaula.resolver")
@@ -35,9 +42,16 @@ IDLE = 10.0  # seconds that a connection may be idle
 TIMEOUT = 2.0  # seconds for one name server
 SERVERS = 3  # MAXNS of resolv.conf(5)
 BATCH = 32  # datagrams before the event loop runs other tasks
+REFUSED = 256  # names that are remembered for one container
 RATE = 2000  # queries of one container per second; more than that wait in its own socket
 _WINDOW = 0.1  # seconds
 _HOST = "/etc/resolv.conf"
+
+
+@functools.lru_cache(64)
+def _parsed(lists: tuple[tuple[str, ...], ...]) -> tuple[Destination, ...]:
+    """Return the items of egress lists. A container may send thousands of queries in a second."""
+    return tuple(dict.fromkeys(chain(*map(egress.parse, lists))))
 
 
 class DnsServers:
@@ -70,6 +84,11 @@ class DnsServers:
 
     def __contains__(self, container_id: str) -> bool:
         return container_id in self._open
+
+    def refused(self, container_id: str) -> dict[str, int]:
+        """Return the names that a container's egress list refused, with their queries."""
+        server = self._open.get(container_id)
+        return {} if server is None else dict(server.refused)
 
     def close_one(self, container_id: str) -> None:
         """Close the server of a container, if it has one."""
@@ -143,6 +162,8 @@ class DnsServer:
         self._connections: set[asyncio.Task[None]] = set()
         self._pending = 0
         self._quota = QueryQuota()
+        self.refused: dict[str, int] = {}  # names that the list lacks, with their queries
+        self._reported: set[str] = set()
         self._read()
 
     async def listen(self, tcp: socket.socket) -> None:
@@ -179,8 +200,8 @@ class DnsServer:
             if answer is not None:
                 self._allow(query, answer)
                 self._send(answer, source)
-            elif not self._may_forward():
-                self._send(message.failure(query, message.SERVFAIL), source)
+            elif refusal := self._refuse(query):
+                self._send(message.failure(query, refusal), source)
             else:
                 self._tasks.spawn(self._forward_udp(query, data, source))
 
@@ -198,7 +219,6 @@ class DnsServer:
         self, query: message.Query, data: bytes, source: tuple[str, int]
     ) -> None:
         answer = await self._forward(query, data, tcp=False)
-        self._allow(query, answer)
         if self._udp.fileno() >= 0:
             self._send(answer, source)
 
@@ -234,11 +254,12 @@ class DnsServer:
             await asyncio.sleep(self._quota.take(self._loop.time()))
             query = message.parse(data)
             answer = self._answer(query, 65535)
-            if answer is None and not self._may_forward():
-                answer = message.failure(query, message.SERVFAIL)
-            if answer is None:
+            if answer is not None:
+                self._allow(query, answer)
+            elif refusal := self._refuse(query):
+                answer = message.failure(query, refusal)
+            else:
                 answer = await self._forward(query, data, tcp=True)
-            self._allow(query, answer)
             writer.write(len(answer).to_bytes(2, "big") + answer)
             async with asyncio.timeout(IDLE):
                 await writer.drain()
@@ -252,30 +273,84 @@ class DnsServer:
         named = [endpoint for endpoint in self._own() if endpoint.network != BRIDGE]
         return names.answer(query, named, self._network.endpoints, limit=limit)
 
+    def _list(self) -> tuple[Destination, ...] | None:
+        """Return the items of the container's egress lists, None without a list."""
+        lists = tuple(each.egress for each in self._own() if each.egress is not None)
+        return _parsed(lists) if lists else None
+
     def _allow(self, query: message.Query, answer: bytes) -> None:
         """Open the addresses of an answer for a container with an egress list."""
-        if all(endpoint.egress is None for endpoint in self._own()):
-            return
-        addresses = names.connectable(message.parse_addresses(answer))
-        if not addresses:
+        if self._list() is not None:
+            self._open_addresses(query, message.parse_addresses(answer))
+
+    def _open_addresses(self, query: message.Query, addresses: dict[str, int]) -> None:
+        if not (openable := names.connectable(addresses)):
             return
         try:
-            self._network.allow_name(self._id, query.name, addresses)
+            self._network.allow_name(self._id, query.name, openable)
         except JaulaError as error:
             log.warning("container %s: egress to %s: %s", self._id[:12], query.name, error)
 
-    def _may_forward(self) -> bool:
-        return self._pending < PENDING_LIMIT and names.may_forward(self._own())
+    def _refuse(self, query: message.Query) -> int:
+        """Return the response code for a query that is not forwarded, 0 for one that is."""
+        own = self._own()
+        if self._pending >= PENDING_LIMIT or not names.may_forward(own):
+            return message.SERVFAIL
+        code = names.judge(query, own, self._list())
+        if code == message.REFUSED:
+            self._note(query.name)
+        return code
+
+    def _note(self, name: str) -> None:
+        """Count a name that was refused. One that no item can have is not counted."""
+        try:
+            name = egress.parse_item(f"{egress.DNS}:{name}").name
+        except InvalidRequest:
+            return
+        if name in self.refused or len(self.refused) < REFUSED:
+            self.refused[name] = self.refused.get(name, 0) + 1
+
+    def _checked(self, query: message.Query, answer: bytes) -> bytes:
+        """Return the answer of a name server, or a refusal if it points into internal networks.
+
+        Such an address is passed on if the list contains it. It is opened for the ports of the name
+        only if the list has just this address: a network would let the name choose one of many.
+        """
+        items = self._list()
+        if items is None:
+            return answer
+        addresses = message.parse_addresses(answer)
+        networks = self._network.subnets()
+        internal = [each for each in addresses if internal_addresses.is_internal(each, networks)]
+        if hostile := names.unlisted(internal, items):
+            if query.name not in self._reported and len(self._reported) < REFUSED:
+                self._reported.add(query.name)
+                log.warning(
+                    "container %s: the answer for %s is refused: %s is not a public address, and"
+                    " the egress list lacks it",
+                    *(self._id[:12], query.name, hostile[0]),
+                )
+            return message.failure(query, message.REFUSED)
+        openable = {
+            text: ttl
+            for text, ttl in addresses.items()
+            if text not in internal or names.is_named(text, items)
+        }
+        self._open_addresses(query, openable)
+        return message.with_question(answer, query)
 
     async def _forward(self, query: message.Query, data: bytes, *, tcp: bool) -> bytes:
         """Return the first answer of a name server; SERVFAIL if none answers."""
+        if self._list() is not None:
+            data = message.plain_query(query)
         self._pending += 1
         try:
             for server in (self._servers or self._host())[:SERVERS]:
                 try:
                     async with asyncio.timeout(TIMEOUT):
                         send = _query_tcp if tcp else _query_udp
-                        return await send(server, query, data)
+                        answer = await send(server, query, data)
+                    return self._checked(query, answer)
                 except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
                     log.debug("name server %s: %s", server, error or "no answer")
             return message.failure(query, message.SERVFAIL)

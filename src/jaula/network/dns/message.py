@@ -198,6 +198,24 @@ def _skip_name(data: bytes, offset: int) -> int:
     return offset + 1
 
 
+def plain_query(query: Query) -> bytes:
+    """Return a query with nothing of the client's message but its name, type and size.
+
+    Options, flags and the case of letters can carry data of the client.
+    """
+    options = b"\0" + struct.pack(">HHIH", OPT, query.size, 0, 0) if query.has_opt else b""
+    header = _header.pack(query.id, _RD, 1, 0, 0, 1 if options else 0)
+    return header + query.question.lower()[:-4] + query.question[-4:] + options
+
+
+def with_question(data: bytes, query: Query) -> bytes:
+    """Return an answer with the question as the client wrote it, if it has the same one."""
+    end = _header.size + len(query.question)
+    if data[_header.size : end].lower() != query.question.lower():
+        return data
+    return data[: _header.size] + query.question + data[end:]
+
+
 def with_id(data: bytes, message_id: int) -> bytes:
     """Return the message with another id."""
     return message_id.to_bytes(2, "big") + data[2:]

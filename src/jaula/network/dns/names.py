@@ -8,9 +8,10 @@ network has no names.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 
 from jaula.network.dns import message
+from jaula.spec.egress import Destination, permits_query
 from jaula.spec.endpoint import Endpoint
 
 Peers = Callable[[str], Iterable[Endpoint]]
@@ -69,6 +70,49 @@ def may_forward(own_endpoints: Sequence[Endpoint]) -> bool:
     A name can carry data, so a resolver that forwards queries is a way out (CVE-2024-29018).
     """
     return any(not endpoint.internal for endpoint in own_endpoints)
+
+
+def judge(
+    query: message.Query,
+    own_endpoints: Sequence[Endpoint],
+    items: Sequence[Destination] | None,
+) -> int:
+    """Return the response code of a query that is not to be forwarded, or NOERROR to forward it.
+
+    ``items`` is the container's egress list, None without one. With a list only its names may be
+    asked for. An address of a container's own network that no container has has no name.
+    """
+    if items is None or permits_query(items, query.name):
+        return message.NOERROR
+    address = message.parse_reverse_name(query.name) if query.type == message.PTR else None
+    if address is not None and any(_is_of(endpoint, address) for endpoint in own_endpoints):
+        return message.NXDOMAIN
+    return message.REFUSED
+
+
+def _is_of(endpoint: Endpoint, address: str) -> bool:
+    own, prefix = (
+        (endpoint.ipv6, endpoint.prefix6) if ":" in address else (endpoint.ipv4, endpoint.prefix)
+    )
+    return bool(own) and ip_address(address) in ip_network(f"{own}/{prefix}", strict=False)
+
+
+def unlisted(addresses: Iterable[str], items: Sequence[Destination]) -> list[str]:
+    """Return the addresses that no item of a list contains."""
+    networks = [item.network for item in items if item.network is not None]
+    return [
+        text for text in addresses if not any(ip_address(text) in network for network in networks)
+    ]
+
+
+def is_named(text: str, items: Sequence[Destination]) -> bool:
+    """Return whether an item of a list is this one address, and not a network that contains it."""
+    return any(
+        item.network is not None
+        and item.network.num_addresses == 1
+        and item.network.network_address == ip_address(text)
+        for item in items
+    )
 
 
 LEAST_TIME, MOST_TIME = 300, 24 * 3600  # seconds

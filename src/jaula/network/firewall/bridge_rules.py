@@ -169,7 +169,7 @@ table {family.name} {name} {{{port_maps(family, tuple(endpoints))}
     type nat hook postrouting priority srcnat; policy accept;{masquerade_rule}{own_rules}
     oifname "{bridge}" {family.name} saddr {subnet} ct status dnat masquerade
   }}
-{_forward(bridge, limits)}
+{_forward(family, bridge, limits)}
 }}
 """
 
@@ -178,7 +178,7 @@ def _only_inside(outside: str, limits: Limits) -> str:
     return f"\n    {outside} drop" if limits.internal else ""
 
 
-def _forward(bridge: str, limits: Limits) -> str:
+def _forward(family: Family, bridge: str, limits: Limits) -> str:
     within_bridge = f'iifname "{bridge}" oifname "{bridge}" accept'
     if limits.internal:
         rules = [
@@ -192,6 +192,9 @@ def _forward(bridge: str, limits: Limits) -> str:
             "ct state established,related accept",
             "ct status dnat accept",
         ]
+    if family is IP6:  # neighbour discovery and multicast reports belong to one link (RFC 4861)
+        ends = f'iifname "{bridge}" oifname != "{bridge}"'
+        rules.insert(0, f"{ends} icmpv6 type {{ 130-137, 143 }} drop")
     lines = "\n    ".join(
         ("type filter hook forward priority filter; policy accept;", *rules, "drop")
     )

@@ -25,9 +25,11 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from jaula.errors import JaulaError
+from jaula.network.dns import internal_addresses
 from jaula.network.firewall import endpoint_tables
 from jaula.network.firewall.bridge_rules import set_elements, table_name
 from jaula.network.firewall.endpoint_tables import FAMILIES, EndpointTables, short_id
@@ -163,7 +165,7 @@ def chain(bridge: str, endpoint: Endpoint, addresses: Addresses | None = None) -
         text.append(f"table {family} {name} {{{_sets(destinations, own, addresses or {})}")
         text.append(f"  chain c_{own} {{")
         rules = _inet_rules if family == "inet" else _bridge_rules
-        text += [f"    {rule}" for rule in rules(destinations, own)]
+        text += [f"    {rule}" for rule in rules(destinations, endpoint)]
         text.append("  }\n}")
     text += endpoint_tables.add_elements(name, endpoint)
     return "\n".join(text) + "\n"
@@ -183,7 +185,8 @@ def delete_chain(bridge: str, endpoint: Endpoint) -> str:
 
 def _groups(destinations: Sequence[Destination]) -> dict[tuple[str, int, int], str]:
     """Return a number for each protocol and range of ports of the names."""
-    keys = sorted({(d.protocol, d.first, d.last) for d in destinations if d.name})
+    named = (d for d in destinations if d.name and d.protocol != egress.DNS)
+    keys = sorted({(d.protocol, d.first, d.last) for d in named})
     return {key: str(number) for number, key in enumerate(keys)}
 
 
@@ -244,24 +247,40 @@ def _remember(own: str) -> Iterator[str]:
         )
 
 
-_NEIGHBOURS = (
-    "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit,"
-    " mld-listener-report, mld2-listener-report } accept"
-)
+def _neighbours(endpoint: Endpoint) -> Iterator[str]:
+    """Yield the rules that accept neighbour discovery and multicast reports on the link.
+
+    These messages carry options of any content, so none may leave the link: RFC 4861 and RFC 3810
+    define their hop limits, and each is addressed to the link, to a multicast group of it, or to an
+    address of its subnet.
+    """
+    places = "fe80::/10, ff02::/16"
+    if endpoint.ipv6:
+        places += f", {ip_network(f'{endpoint.ipv6}/{endpoint.prefix6}', strict=False)}"
+    yield (
+        f"ip6 daddr {{ {places} }} ip6 hoplimit 255"
+        " icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept"
+    )
+    yield (
+        "ip6 daddr ff02::/16 ip6 hoplimit 1"
+        " icmpv6 type { mld-listener-report, mld2-listener-report } accept"
+    )
 
 
-def _inet_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
+def _inet_rules(destinations: Sequence[Destination], endpoint: Endpoint) -> Iterator[str]:
+    own = short_id(endpoint)
     yield "ct state established,related accept"
-    yield _NEIGHBOURS
+    yield from _neighbours(endpoint)
     yield from _allowed(destinations, own)
     yield from _remember(own)
     yield "meta l4proto tcp reject with tcp reset"
     yield "reject with icmpx type admin-prohibited"
 
 
-def _bridge_rules(destinations: Sequence[Destination], own: str) -> Iterator[str]:
+def _bridge_rules(destinations: Sequence[Destination], endpoint: Endpoint) -> Iterator[str]:
+    own = short_id(endpoint)
     yield "ether type arp accept"
-    yield _NEIGHBOURS
+    yield from _neighbours(endpoint)
     yield from endpoint_tables.replies()
     yield "icmp type { echo-reply, destination-unreachable, time-exceeded } accept"
     yield (
@@ -284,7 +303,11 @@ def name_elements(bridge: str, endpoint: Endpoint, name: str, addresses: dict[st
     """
     destinations = egress.parse(endpoint.egress or ())
     groups = _groups(destinations)
-    numbers = {groups[d.protocol, d.first, d.last] for d in destinations if d.name == name}
+    numbers = {
+        groups[d.protocol, d.first, d.last]
+        for d in destinations
+        if d.name == name and d.protocol != egress.DNS
+    }
     text = []
     for number in sorted(numbers):
         for address, seconds in addresses.items():
@@ -324,7 +347,8 @@ def without_id(addresses: Addresses, endpoint: Endpoint) -> Addresses:
 def restored_elements(bridge: str, endpoint: Endpoint, addresses: Addresses) -> str:
     """Return commands that add the result of :func:`without_id` to an endpoint's sets. Pure.
 
-    Sets that its list does not have, and what is not an address, are left out.
+    Sets that its list does not have, and what is not an address, are left out. So are addresses
+    that no name opens, except those of the endpoint's own network: names of containers open these.
     """
     own, text = short_id(endpoint), []
     for family in FAMILIES:
@@ -333,7 +357,7 @@ def restored_elements(bridge: str, endpoint: Endpoint, addresses: Addresses) -> 
             elements = ", ".join(
                 f"{address} timeout {int(seconds)}s"
                 for address, seconds in list(rows.items())[:NAMES]
-                if seconds > 0 and _is_address(address, family.version)
+                if seconds > 0 and _may_restore(endpoint, address, family.version)
             )
             name = f"{_table(bridge)} n{family.version}_{own}_{number}"
             if elements:
@@ -341,11 +365,19 @@ def restored_elements(bridge: str, endpoint: Endpoint, addresses: Addresses) -> 
     return "".join(f"{line}\n" for line in text)
 
 
-def _is_address(text: str, version: int) -> bool:
+def _may_restore(endpoint: Endpoint, text: str, version: int) -> bool:
     try:
-        return ipaddress.ip_address(text).version == version
+        address = ipaddress.ip_address(text)
     except ValueError:
         return False
+    if address.version != version:
+        return False
+    own, prefix = (
+        (endpoint.ipv6, endpoint.prefix6) if version == 6 else (endpoint.ipv4, endpoint.prefix)
+    )
+    if own and address in ip_network(f"{own}/{prefix}", strict=False):
+        return True
+    return not internal_addresses.is_internal(text, ())
 
 
 def parse_refused(sets: Iterable[dict[str, Any]], endpoint: Endpoint) -> list[Refused]:

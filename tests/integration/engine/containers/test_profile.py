@@ -307,7 +307,8 @@ def test_a_name_is_reachable_after_its_answer_and_other_names_are_not(
             gateway = containers.inspect(engine, web)["NetworkSettings"]["Networks"][
                 made or "bridge"
             ]["Gateway"]
-            flags = (*place, "--dns", gateway, "--egress", "tcp:web.example:80")
+            lists = ("--egress", "tcp:web.example:80", "--egress", f"tcp:{address}:9")
+            flags = (*place, "--dns", gateway, *lists)  # a container's address is internal
             answers = {"web.example": address, "other.example": address}
             with name_server(gateway, answers), running(engine, busybox, flags=flags) as name:
                 assert not connects(engine, name, f"{address}/passwd")

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.network.dns import message
+from jaula.network.dns import internal_addresses, message
 from jaula.network.dns import names as dns_names
+from jaula.spec import egress
 from jaula.spec.endpoint import Endpoint
 
 
@@ -325,3 +326,76 @@ def test_a_name_opens_no_address_of_the_container_or_its_link() -> None:
         "2001:db8::1": dns_names.MOST_TIME,
         "192.0.2.1": 900,
     }
+
+
+# -- queries and answers of a container with an egress list ---------------------------------------
+
+LIST = ("tcp:example.org:443", "tcp:192.0.2.0/24:80", "dns:other.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "code"),
+    [
+        ("example.org", message.A, message.NOERROR),
+        ("example.org", 16, message.NOERROR),
+        ("other.example", message.AAAA, message.NOERROR),
+        ("a.example.org", message.A, message.REFUSED),
+        ("", message.A, message.REFUSED),
+        ("7.1.0.10.in-addr.arpa", message.PTR, message.NXDOMAIN),
+        ("7.1.0.10.in-addr.arpa", message.A, message.REFUSED),
+        ("7.2.0.10.in-addr.arpa", message.PTR, message.REFUSED),
+        ("1.2.0.192.in-addr.arpa", message.PTR, message.REFUSED),
+        ("1.1.0.10.7.1.0.10.in-addr.arpa", message.PTR, message.REFUSED),
+    ],
+)
+def test_what_a_list_lets_through(name: str, kind: int, code: int) -> None:
+    query = message.Query(1, 0, name, kind, b"")
+    own = [msgspec.structs.replace(OWN[0], ipv4="10.0.1.5", prefix=24)]
+    assert dns_names.judge(query, own, egress.parse(LIST)) == code
+    assert dns_names.judge(query, own, None) == message.NOERROR
+    assert dns_names.judge(query, own, egress.parse(["dns:*"])) == message.NOERROR
+
+
+def test_only_addresses_of_the_list_are_listed() -> None:
+    addresses = ["192.0.2.9", "10.0.0.1", "fd00::1"]
+    assert dns_names.unlisted(addresses, egress.parse(LIST)) == ["10.0.0.1", "fd00::1"]
+
+
+@pytest.mark.parametrize(
+    ("item", "named"),
+    [("10.0.0.1", True), ("10.0.0.1/32", True), ("10.0.0.0/31", False), ("0.0.0.0/0", False),
+     ("10.0.0.2", False), ("[::]/0", False), ("example.org", False)],
+)  # fmt: skip
+def test_a_network_names_no_address(item: str, named: bool) -> None:
+    assert dns_names.is_named("10.0.0.1", egress.parse([f"tcp:{item}:80"])) is named
+
+
+@given(st.binary(max_size=600))
+def test_a_query_is_written_anew_from_what_was_parsed(data: bytes) -> None:
+    try:
+        query = message.parse(data)
+    except message.MalformedMessage:
+        return
+    if query.error:
+        return
+    written = message.parse(message.plain_query(query))
+    assert (written.name, written.type, written.size) == (query.name, query.type, query.size)
+    assert len(message.plain_query(query)) <= 12 + len(query.question) + 11
+    assert written.question.lower() == query.question.lower()
+
+
+@given(st.binary(max_size=80), st.binary(max_size=600))
+def test_the_client_gets_its_own_question_back(tail: bytes, answer: bytes) -> None:
+    query = message.parse(ask("eXample.org"))
+    sent = message.plain_query(query)
+    real = sent[: 12 + len(query.question)] + tail
+    assert message.with_question(real, query) == sent[:12] + query.question + tail
+    changed = message.with_question(answer, query)
+    assert len(changed) == len(answer)
+    assert changed == answer or changed.lower() == answer.lower()
+
+
+@given(st.binary(max_size=1200))
+def test_addresses_of_any_bytes_are_judged(data: bytes) -> None:
+    for text in message.parse_addresses(data):
+        assert internal_addresses.is_internal(text, ()) in (True, False)
