@@ -156,14 +156,14 @@ class CacheExporter:
 
     def _remove(self, name: str, image: Image, digest: str) -> None:
         """Remove the image, which is for the registry only, with the name that its push gave it."""
-        images = self._services.images
+        images, rights = self._services.images, self._quota.name_rights
         repository = parse(name).repository
         for reference in (f"{repository}@{digest}" if digest else "", image.id):
             if reference:
                 try:
-                    images.remove(reference, force=True)
+                    images.remove(reference, force=True, rights=rights)
                 except JaulaError:
-                    continue  # the name was the only one
+                    continue  # the name was the only one, or it is another owner's
 
 
 def _chunks(images: ImageStore, digest: str) -> AsyncIterator[bytes]:

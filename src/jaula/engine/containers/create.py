@@ -49,6 +49,7 @@ from jaula.state.records import ContainerRecord, ResolvedRequest, UserFacts
 if TYPE_CHECKING:
     from jaula.images.store.catalog import Image
     from jaula.spec.pod import PodContainerRequest
+    from jaula.storage.drivers.driver import SnapshotDriver
 
 NAMESPACE_MODES = ("network_mode", "pid_mode", "ipc_mode", "uts_mode", "userns_mode")
 """Fields of a host configuration that may name a container, as container:NAME."""
@@ -194,8 +195,8 @@ async def create(
             record = msgspec.structs.replace(record, user=user_of(record))
         os.makedirs(directory, mode=0o710, exist_ok=True)
         size = size_limit(merged.host_config.storage_opt)
-        if size is None and bounds.storage_size and services.snapshots.has_quotas:
-            size = bounds.storage_size
+        if size is None:
+            size = default_size(bounds, services.snapshots)
         if services.snapshots.instant:
             services.snapshots.create(container_id, record.layers, size=size)
         else:
@@ -547,6 +548,11 @@ def _merge_env(own: tuple[str, ...], image: tuple[str, ...]) -> tuple[str, ...]:
 
 
 _MIN_SIZE = 1 << 20  # bytes; with less a container cannot be started on some drivers
+
+
+def default_size(bounds: Bounds, snapshots: SnapshotDriver) -> int | None:
+    """Return the bytes that a container without ``--storage-opt size=`` may write, None for any."""
+    return bounds.storage_size if bounds.storage_size and snapshots.has_quotas else None
 
 
 def size_limit(options: Mapping[str, str]) -> int | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from jaula.engine.containers.create import size_limit
+from jaula.engine.containers.create import Bounds, default_size, size_limit
 from jaula.errors import InvalidRequest
 
 
@@ -30,3 +33,13 @@ def test_an_invalid_size_is_refused(text: str) -> None:
 def test_another_option_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="unknown option 'inodes'"):
         size_limit({"inodes": "5"})
+
+
+@pytest.mark.parametrize(
+    ("bound", "quotas", "size"), [(0, True, None), (0, False, None), (5, False, None), (5, True, 5)]
+)
+def test_a_container_without_a_size_has_that_of_its_owner_where_quotas_exist(
+    bound: int, quotas: bool, size: int | None
+) -> None:
+    driver: Any = SimpleNamespace(has_quotas=quotas)
+    assert default_size(Bounds(storage_size=bound), driver) == size
