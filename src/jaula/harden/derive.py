@@ -7,7 +7,7 @@ say is a note of the profile, never a guess.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from jaula.errors import InvalidRequest
 from jaula.harden import files, network, syscalls
@@ -25,6 +25,14 @@ _REFUSALS = {"memory-refused": "memory", "oom-kills": "memory", "pids-refused": 
 _PEAKS = {"pids": "pids", "memory": "memory", "cpu": "cpus"}
 """The limit of each peak."""
 EXEC_PIDS = 16
+_LISTS = (
+    (frozenset({"syscalls", "programs"}), "seccomp.syscalls"),
+    (frozenset({"files", "execs", "programs"}), "files.read"),
+    (frozenset({"files", "execs", "programs"}), "files.execute"),
+    (frozenset({"sockets"}), "network.listen"),
+    (frozenset({"sockets"}), "network.egress"),
+)
+"""The fields whose list is left out if one of these tables lost something."""
 _SETUID = frozenset(
     words(
         """at chage chfn chsh crontab doas expiry fusermount fusermount3 gpasswd mount newgidmap
@@ -73,7 +81,10 @@ def derive(
     entries = list(observations(records))
     started = any(source.start_recorded for source in sources)
     lost = {table for source in sources for table in source.losses}
-    notes = list(_source_notes(sources))
+    incomplete = _lost_lists(lost)
+    source_notes = list(_source_notes(sources))
+    notes: list[str] = []
+    gaps: dict[str, str] = {}  # fields whose list is too long, with a note
     evidence: dict[str, dict[str, Evidence]] = {}
     process, evidence["process"] = _process(entries, containers, notes)
     capabilities, evidence["capabilities"] = syscalls.capabilities(entries, containers, notes)
@@ -82,11 +93,11 @@ def derive(
         seccomp = syscalls.seccomp(entries, evidence, notes, started=started)
     complete = started and not lost & {"files", "execs", "programs"}
     mounts = sorted({mount for container in containers for mount in container.mounts})
-    file_access = files.files(entries, mounts, evidence, notes, complete=complete)
+    file_access = files.files(entries, mounts, evidence, notes, gaps, complete=complete)
     network_access = network.network(
-        entries, containers, evidence, notes, complete="sockets" not in lost, started=started
+        entries, containers, evidence, notes, gaps, complete="sockets" not in lost, started=started
     )
-    devices, evidence["devices"] = network.devices(entries, containers, notes)
+    devices, evidence["devices"] = network.devices(entries, containers, notes, gaps)
     limits, evidence["limits"] = _limits(entries, margin, notes)
     return Profile(
         name=name,
@@ -99,9 +110,31 @@ def derive(
         network=network_access,
         limits=limits,
         devices=devices,
-        notes=tuple(notes[:_MAX_NOTES]),
+        notes=_limited([*source_notes, *gaps.values(), *notes]),
+        incomplete=tuple(sorted({*incomplete, *gaps})),
         evidence={section: items for section, items in evidence.items() if items},
     )
+
+
+def _lost_lists(lost: Collection[str]) -> set[str]:
+    """Return the fields whose list is left out for the losses of these tables."""
+    return {field for tables, field in _LISTS if not tables.isdisjoint(lost)}
+
+
+def _limited(notes: list[str]) -> tuple[str, ...]:
+    """Return the first notes, and how many there are more: a container can cause many."""
+    if len(notes) <= _MAX_NOTES:
+        return tuple(notes)
+    return (*notes[: _MAX_NOTES - 1], f"{len(notes) - _MAX_NOTES + 1} more notes")
+
+
+def losses(profile: Profile) -> list[str]:
+    """Return what a profile lacks for losses of its records and for the length of lists."""
+    lost = sorted({table for source in profile.sources for table in source.losses})
+    result = [f"the records lost some of: {', '.join(lost)}"] if lost else []
+    if profile.incomplete:
+        result.append(f"not restricted for that or their length: {', '.join(profile.incomplete)}")
+    return result
 
 
 def _source(record: Record) -> Source:

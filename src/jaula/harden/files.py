@@ -48,10 +48,11 @@ def files(
     mounts: Sequence[str],
     evidence: dict[str, dict[str, Evidence]],
     notes: list[str],
+    incomplete: dict[str, str],
     *,
     complete: bool,
 ) -> Files:
-    """Return the files and mounts.
+    """Return the files and mounts. ``incomplete`` gets the fields whose list is left out.
 
     ``mounts`` are the targets of the container's volumes and bind mounts. ``complete``: the records
     have the start of the container, and lost no file or program.
@@ -90,7 +91,9 @@ def files(
         write[places.add(path, occurrences)].merge(occurrences)
     if len(places.tmpfs) + len(places.volumes) > MAX_PLACES:
         number = len(places.tmpfs) + len(places.volumes)
-        notes.append(f"it writes in {number} places, too many for mounts: the root is writable")
+        incomplete["files.read-only-root"] = (
+            f"it writes in {number} places, too many for mounts: the root is writable"
+        )
         places.root["read-only-root"].merge(_sum(write))
         places.tmpfs.clear()
         places.volumes.clear()
@@ -105,15 +108,23 @@ def files(
     evidence["files.read-only-root"] = places.root.evidence()
     evidence["files.tmpfs"] = places.tmpfs.evidence()
     evidence["files.volumes"] = places.volumes.evidence()
-    if "/" in write or (write_items := _generalize(write, notes, "written files")) is None:
+    if (
+        "/" in write
+        or (write_items := _generalize(write, incomplete, "files.write", "written files")) is None
+    ):
         write_items = Tallies({"/": _sum(write)})
     evidence["files.write"] = write_items.evidence()
     read_items = execute_items = Tallies()
     if complete:
         if "/" in read:
             notes.append("it lists /, which no item can allow alone")
-        read_items = _generalize(read, notes, "files read") or Tallies()
-        execute_items = executed if paths.fits(executed) else Tallies()
+        read_items = _generalize(read, incomplete, "files.read", "files read") or Tallies()
+        if paths.fits(executed):
+            execute_items = executed
+        else:
+            incomplete["files.execute"] = (
+                f"{len(executed)} programs are too many for a list: all that may be read may run"
+            )
         others = (*write_items, *execute_items)
         covered = [item for item in read_items if any(paths.covers(each, item) for each in others)]
         if len(covered) < len(read_items):
@@ -138,11 +149,15 @@ def files(
     )  # fmt: skip
 
 
-def _generalize(tallies: Tallies, notes: list[str], title: str) -> Tallies | None:
+def _generalize(
+    tallies: Tallies, incomplete: dict[str, str], field: str, title: str
+) -> Tallies | None:
     """Return the items of paths; None if they are too many."""
     items = paths.generalize(tallies)
     if items is None:
-        notes.append(f"{title}: {len(tallies)} are too many for a list, so none is restricted")
+        incomplete[field] = (
+            f"{title}: {len(tallies)} are too many for a list, so none is restricted"
+        )
         return None
     result = Tallies()
     below: dict[str, set[str]] = defaultdict(set)

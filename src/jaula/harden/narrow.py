@@ -314,6 +314,7 @@ FIELDS: dict[str, Callable[[Profile, Access], Iterator[str]]] = {
     "limits.cpus": _nothing,
     "devices": _given_devices,
     "notes": _nothing,
+    "incomplete": _nothing,
     "evidence": _nothing,
 }
 """The comparison of each field, by its name in the document."""

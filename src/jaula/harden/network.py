@@ -36,11 +36,14 @@ def network(
     containers: Sequence[Container],
     evidence: dict[str, dict[str, Evidence]],
     notes: list[str],
+    incomplete: dict[str, str],
     *,
     complete: bool,
     started: bool,
 ) -> Network:
     """Return ports that it listens on and destinations, of those that its lists allowed.
+
+    ``incomplete`` gets the fields whose list is left out, with the reason.
 
     ``complete``: no socket was lost. ``started``: the records have the start of the container; a
     server that began to listen before is not in them.
@@ -91,11 +94,15 @@ def network(
             tally.reasons["a name that it asked for, with a port that it connected to"] += 1
     _keep_given(egress, listen, containers, notes)
     if len(egress) > MAX_EGRESS:
-        notes.append(f"{len(egress)} destinations are too many for a list: egress is unrestricted")
+        incomplete["network.egress"] = (
+            f"{len(egress)} destinations are too many for a list: egress is unrestricted"
+        )
     restricted = complete and len(egress) <= MAX_EGRESS
     listed = complete and started and len(listen) <= MAX_LISTEN
     if len(listen) > MAX_LISTEN:
-        notes.append(f"{len(listen)} ports are too many for a list: they are unrestricted")
+        incomplete["network.listen"] = (
+            f"{len(listen)} ports are too many for a list: they are unrestricted"
+        )
     evidence["network.listen"] = listen.evidence() if listed else {}
     evidence["network.egress"] = egress.evidence() if restricted else {}
     if complete and not any(
@@ -175,7 +182,10 @@ def _destination(entry: Entry) -> str:
 
 
 def devices(
-    observations: Sequence[Observation], containers: Sequence[Container], notes: list[str]
+    observations: Sequence[Observation],
+    containers: Sequence[Container],
+    notes: list[str],
+    incomplete: dict[str, str],
 ) -> tuple[tuple[str, ...], dict[str, Evidence]]:
     """Return the devices that it opened, of those that the container of the record was given.
 
@@ -209,7 +219,9 @@ def devices(
             f" of that number: {', '.join(shortened(name) for name in names[:_MAX_NAMED])}{more}"
         )
     if len(devices) > MAX_DEVICES:
-        notes.append(f"{len(devices)} devices are too many for a list: it has none of them")
+        incomplete["devices"] = (
+            f"{len(devices)} devices are too many for a list: it has none of them"
+        )
         return (), {}
     return tuple(sorted(devices)), devices.evidence()
 

@@ -54,6 +54,10 @@ def _lines(profile: Profile) -> Iterator[str]:
     if profile.notes:
         yield ""
         yield from _array("notes", profile.notes)
+    if profile.incomplete:
+        yield ""
+        yield "# Not restricted, since records lost too much or the list was too long."
+        yield from _array("incomplete", profile.incomplete)
     writer = _Writer(profile)
     yield ""
     yield f"# {_capability_summary(profile)}"

@@ -16,7 +16,9 @@ from jaula.record.document import Entry, Header, Program
 from jaula.record.ebpf_events import Event
 from jaula.record.reader import Record
 
-KINDS = ("program", "file", "library", "connect", "listen", "capability", "set-uid", "lost")
+KINDS = (
+    "program", "file", "library", "memory", "connect", "listen", "capability", "set-uid", "lost",
+)  # fmt: skip
 MAX_DRIFTS = 4096  # that are reported; further ones are counted
 _MAX_PROGRAMS = 8192
 _MAX_WAITING = 8192  # events whose program is not known yet

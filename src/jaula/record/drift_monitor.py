@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from jaula.record import drift, ebpf_events, mechanism
@@ -24,7 +24,7 @@ _COMPARED = frozenset(
 )
 _MAX_EXECUTORS = 8192
 _FILES = ("program", "file", "library")
-_OF_SESSIONS = (*_FILES, "connect", "listen", "capability", "set-uid")
+_OF_SESSIONS = (*_FILES, "memory", "connect", "listen", "capability", "set-uid")
 _DEBUG = "/.debug/"  # where the tools of a debug session are
 _LAST_STEPS = 16  # which read a whole queue, while a hostile container fills it
 _HOLD = 0.3  # seconds that an execution waits for the descriptor of its file
@@ -52,11 +52,13 @@ class DriftMonitor:
         reporter: Reporter,
         act: Callable[[], None],
         has_session: Callable[[], bool] = lambda: False,
+        compilers: Collection[str] = (),
     ) -> None:
         """Open the mechanism and mark the mounts.
 
         ``act`` is called after each new deviation. ``has_session`` tells whether the engine has a
-        debug session in the container, or had one a moment ago.
+        debug session in the container, or had one a moment ago. ``compilers`` are the paths of
+        programs that may have executable memory without a file.
 
         :raises JaulaError: when this host cannot do it.
         """
@@ -74,7 +76,7 @@ class DriftMonitor:
         list_processes = process_lister(target.pid, target.cgroup)
         self._tracer = mechanism.open_tracer(mechanism_name, target, self._events.append)
         try:
-            self._files = ExecutedFiles(target.pid, image, baseline, list_processes)
+            self._files = ExecutedFiles(target.pid, image, baseline, list_processes, compilers)
         except BaseException:
             self._tracer.close()
             raise

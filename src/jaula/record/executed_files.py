@@ -15,7 +15,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from jaula.kernel import fanotify
@@ -30,6 +30,8 @@ _MAX_MAPPINGS = 16384  # of one sample
 _MAX_MAPS = 4 << 20  # bytes of /proc/PID/maps
 _MAX_SEEN = 16384  # mapped files
 _GRANULARITY = 20_000_000  # nanoseconds, of the times of a file before Linux 6.13
+_OF_KERNEL = frozenset({b"[vdso]", b"[vsyscall]", b"[uprobes]", b"[sigpage]", b"[vectors]"})
+_STACK_AND_HEAP = frozenset({b"[stack]", b"[heap]"})
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
@@ -52,8 +54,11 @@ class ExecutedFiles:
         image: ImageFiles,
         baseline: Baseline | None,
         processes: Callable[[], list[int]],
+        compilers: Collection[str] = (),
     ) -> None:
         """Mark the mounts of the container. ``processes`` returns the ids of its processes.
+
+        ``compilers`` are the paths of programs that may have executable memory without a file.
 
         :raises JaulaError: when that is not possible.
         """
@@ -62,6 +67,7 @@ class ExecutedFiles:
         self._image = image
         self._baseline = baseline
         self._processes = processes
+        self._compilers = compilers
         self._digests = Digests()
         self._seen: set[Identity] = set()
         self._empty = time.time_ns()
@@ -128,7 +134,7 @@ class ExecutedFiles:
         return after.st_ctime_ns < self._empty - _GRANULARITY or _runs(event, after)
 
     def mapped(self) -> Iterator[Drift]:
-        """Yield the deviations of the files that processes have mapped to execute."""
+        """Yield the deviations of what processes have mapped to execute: files, and memory."""
         left = _MAX_MAPPINGS
         processes = self._processes()
         if len(processes) > _MAX_PROCESSES:
@@ -138,15 +144,25 @@ class ExecutedFiles:
                 if _is_runtime(pid, processes):
                     continue
                 program = os.readlink(f"/proc/{pid}/exe".encode())
-                mappings = list(executable_mappings(_read(f"/proc/{pid}/maps", _MAX_MAPS)))
+                maps = _read(f"/proc/{pid}/maps", _MAX_MAPS)
             except OSError:
                 continue  # it has exited, or is a kernel thread
+            if len(maps) == _MAX_MAPS:
+                self.incomplete += 1
+            mappings = list(executable_mappings(maps))
+            yield from self._memory(maps, text_of(program))
             for name in dict.fromkeys(mappings):
                 left -= 1
                 if left < 0:
                     self.incomplete += 1
                     return
                 yield from self._mapped(f"/proc/{pid}/map_files/{name}", program)
+
+    def _memory(self, maps: bytes, program: str) -> Iterator[Drift]:
+        if program in self._compilers:
+            return
+        for subject in dict.fromkeys(executable_memory(maps)):
+            yield Drift("memory", subject, program, "code that is in no file of the image")
 
     def _mapped(self, link: str, program: bytes) -> Iterator[Drift]:
         try:
@@ -269,6 +285,25 @@ def executable_mappings(maps: bytes) -> Iterator[str]:
             except ValueError:
                 continue
             yield f"{start:x}-{end:x}"
+
+
+def executable_memory(maps: bytes) -> Iterator[str]:
+    """Yield what memory without a file, or that can be written, can be executed. Pure.
+
+    Fact about /proc/PID/maps: only the kernel's own mappings have a name in brackets that a process
+    cannot give; ``prctl(PR_SET_VMA_ANON_NAME)`` gives names that begin with ``[anon:``.
+    """
+    for line in maps.split(b"\n"):
+        fields = line.split(None, 5)
+        if len(fields) < 5 or b"x" not in fields[1]:
+            continue
+        name = fields[5] if len(fields) > 5 else b""
+        if fields[4] == b"0":
+            if name in _OF_KERNEL:
+                continue
+            yield name.decode() if name in _STACK_AND_HEAP else "anonymous"
+        elif b"w" in fields[1]:
+            yield f"writable {text_of(name)}"
 
 
 def _read(path: str, limit: int) -> bytes:

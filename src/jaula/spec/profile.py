@@ -44,6 +44,9 @@ _DEVICE = re.compile(rf"(?P<host>/dev/{_NODE}+)(:(?P<path>/{_NODE}*)(:[rwm]{{1,3
 Architecture = Literal["x86_64", "x86", "x32", "aarch64"]
 
 
+Field = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]+([.-][a-z]+)*\Z", max_length=64)]
+
+
 class _Struct(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True,
     rename="kebab",
@@ -136,7 +139,8 @@ class Profile(_Struct, frozen=True, kw_only=True):
     """The least that a container needs.
 
     ``guessed``: it comes from the files of the image, without a record. ``notes`` are facts that a
-    reader has to know and that no item says, such as a path that the records lack.
+    reader has to know and that no item says, such as a path that the records lack. ``incomplete``
+    are the fields whose list losses or its length left out, so that they restrict nothing.
     """
 
     version: Literal[1] = 1
@@ -152,6 +156,7 @@ class Profile(_Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     devices: tuple[str, ...] = ()  # PATH[:PATH_IN_CONTAINER[:PERMISSIONS]]
     notes: tuple[str, ...] = ()
+    incomplete: tuple[Field, ...] = ()
     evidence: dict[str, dict[str, Evidence]] = {}
 
 

@@ -63,6 +63,32 @@ def test_a_running_program_without_a_file_has_its_name_and_digest(
     assert len(drifts[0]["digest"]) == 64
 
 
+# mmap(2) of a page: read, write and execute; or made executable by mprotect(2) afterwards
+RWX = "syscall(9, 0, 4096, 7, 0x22, -1, 0) > 0 or die; sleep 600"
+LATER = (
+    "my $page = syscall(9, 0, 4096, 3, 0x22, -1, 0); $page > 0 or die; "
+    "syscall(10, $page, 4096, 5) == 0 or die; sleep 600"
+)
+
+
+@pytest.mark.parametrize("script", [RWX, LATER], ids=["mmap", "mprotect"])
+def test_executable_memory_without_a_file_is_a_drift(
+    engine: PrivateEngine, debian: str, script: str
+) -> None:
+    with containers.running(engine, debian) as name:
+        with drifting(engine, name) as drift:
+            done = engine.cli("jaula", "exec", "-d", name, "perl", "-e", script)
+            assert done.returncode == 0, done.stderr
+            containers.eventually(
+                lambda: "perl" in execute(engine, name, "cat /proc/[0-9]*/comm").stdout, "perl"
+            )
+            drifts = drift.end()
+        assert subjects(drifts, "memory") == ["anonymous"], drifts
+        assert {each["program"] for each in drifts} == {"/usr/bin/perl"}
+        with drifting(engine, name, "--allow-memory", "/usr/bin/perl") as drift:
+            assert subjects(drift.end(), "memory") == []
+
+
 def test_a_program_in_a_mount_namespace_of_its_own_is_a_drift(
     engine: PrivateEngine, busybox: str, tmp_path: Path
 ) -> None:

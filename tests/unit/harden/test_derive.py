@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.container_record import IMAGE, record
 from jaula.errors import InvalidRequest
 from jaula.harden import toml
-from jaula.harden.derive import derive
+from jaula.harden.derive import derive, losses
 from jaula.record.document import GivenDevice, Loss, text_of
 from jaula.spec import profile as document
 from jaula.spec.profile import Limits, Profile
@@ -555,3 +555,73 @@ def test_a_container_that_writes_everywhere_has_a_writable_root() -> None:
     assert made.files.write == ("/",)
     assert any("2000 places" in note for note in made.notes)
     assert of(*(file(f"/dev/x{n}") for n in range(100))).devices == ()
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+FULL = Loss(occurrences=3)
+
+
+@pytest.mark.parametrize(
+    ("table", "fields"),
+    [
+        ("syscalls", ("seccomp.syscalls",)),
+        ("programs", ("files.execute", "files.read", "seccomp.syscalls")),
+        ("files", ("files.execute", "files.read")),
+        ("execs", ("files.execute", "files.read")),
+        ("sockets", ("network.egress", "network.listen")),
+        ("signals", ()),
+    ],
+)
+def test_a_list_that_losses_take_out_is_named(table: str, fields: tuple[str, ...]) -> None:
+    made = of(file("/etc/x"), call("read"), losses={table: FULL})
+    assert made.incomplete == fields
+    assert made.sources[0].losses == {table: 3}
+    assert losses(made)[0] == f"the records lost some of: {table}"
+    assert document.load(toml.dumps(made).encode(), "made") == made
+
+
+def test_a_record_without_losses_leaves_no_list_out() -> None:
+    made = of(file("/etc/x"), call("read"))
+    assert (made.incomplete, losses(made)) == ((), [])
+
+
+PROGRAMS = [("exec", WEB, {"executed": f"/bin/{n}"}) for n in range(600)]
+DESTINATIONS = [
+    ("connect", WEB, {"family": "inet", "protocol": "tcp", "address": f"192.0.{n // 250}.{n % 250}",
+                      "port": 80})
+    for n in range(1100)
+]  # fmt: skip
+PORTS = [
+    ("listen", WEB, {"protocol": "tcp", "address": "0.0.0.0", "port": n + 1}) for n in range(1100)
+]
+PLACES = [("file", WEB, {"path": f"/d{n}/f", "mode": "write,create"}) for n in range(100)]
+FILES = [("file", WEB, {"path": f"/{n}" + "x" * 200, "mode": "read"}) for n in range(2000)]
+
+
+@pytest.mark.parametrize(
+    ("entries", "field", "note"),
+    [
+        (PROGRAMS, "files.execute", "programs are too many"),
+        (DESTINATIONS, "network.egress", "destinations are too many"),
+        (PORTS, "network.listen", "ports are too many"),
+        (PLACES, "files.read-only-root", "too many for mounts"),
+        (FILES, "files.read", "files read: 2000 are too many"),
+    ],
+)
+def test_a_list_that_is_too_long_is_named_with_a_note(
+    entries: list[tuple[str, str, dict[str, Any]]], field: str, note: str
+) -> None:
+    sockets = ("socket", WEB, {"family": "inet"})
+    made = derive([record(sockets, *entries)], "web")
+    assert field in made.incomplete
+    assert any(note in each for each in made.notes)
+    assert any(field in each for each in losses(made))
+
+
+def test_a_flood_of_notes_hides_no_list_that_is_left_out() -> None:
+    refused = [("syscall", WEB, {"syscall": f"call{n}", "errno": "EPERM"}) for n in range(100)]
+    made = derive([record(*refused, *PROGRAMS)], "web")
+    assert any("600 programs" in note or "601 programs" in note for note in made.notes)
+    assert made.notes[-1].endswith("more notes")
+    assert len(made.notes) == 32

@@ -6,6 +6,7 @@ import os
 import sys
 
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.commands.harden_apply import LOSSY, NOT_ACCEPTED
 from jaula.cli.errors import CliError, UsageError
 
 TYPE_CHECKING = False
@@ -54,7 +55,20 @@ def run(options: Options) -> int:
             sys.stdout.write(text)
     except JaulaError as error:
         raise CliError(f"jaula: {error}") from None
-    return _check_and_apply(options, container, text, profile) if container else 0
+    lossy = _print_losses(profile) and not options.on("accept-losses")
+    if container:
+        return _check_and_apply(options, container, text, profile, lossy=lossy)
+    return LOSSY if lossy else 0
+
+
+def _print_losses(profile: Profile) -> bool:
+    """Print what a profile lacks for losses of records; return whether it is anything."""
+    from jaula.harden.derive import losses
+
+    lines = losses(profile)
+    for line in lines:
+        print(f"jaula: {line}", file=sys.stderr)
+    return bool(lines)
 
 
 def _container(options: Options, output_format: str) -> str:
@@ -72,8 +86,16 @@ def _container(options: Options, output_format: str) -> str:
     return options.arguments[0]
 
 
-def _check_and_apply(options: Options, container: str, text: str, profile: Profile) -> int:
-    """Check and apply a profile as the flags say; one that does not work is not applied."""
+def _check_and_apply(
+    options: Options, container: str, text: str, profile: Profile, *, lossy: bool
+) -> int:
+    """Check and apply a profile as the flags say.
+
+    One that does not work, or that lacks something for losses, is not applied.
+    """
+    if lossy and options.on("apply"):
+        print(NOT_ACCEPTED.format(profile.name), file=sys.stderr)
+        return LOSSY
     recorded = not options.is_set("profile")
     if options.on("check"):
         from jaula.cli.commands.harden_check import check_profile
@@ -84,7 +106,7 @@ def _check_and_apply(options: Options, container: str, text: str, profile: Profi
         from jaula.cli.commands.harden_apply import apply_profile
 
         apply_profile(container, text, profile, recorded=recorded)
-    return 0
+    return LOSSY if lossy else 0
 
 
 def _margin(options: Options) -> float:
@@ -211,6 +233,8 @@ COMMAND = Command(
         Flag("margin", "", "string",
              "Factor from a recorded peak to its limit, 0 for no limits (default 1.5)",
              metavar="NUMBER"),
+        Flag("accept-losses", "", "bool",
+             "Use a profile although its records lost something or a list was too long"),
         Flag("check", "", "bool", "Check the profile with twins of the container: harden check"),
         Flag("apply", "", "bool", "Create the container again under the profile: harden apply"),
     ),
@@ -228,6 +252,11 @@ COMMAND = Command(
         ("Guess a profile from an image", "jaula harden --image nginx"),
         ("Write it to a file", "jaula harden web -o web.toml"),
         ("Apply it, if the container works under it", "jaula harden web --check --apply"),
+    ),
+    exit_status=(
+        ("0", "the profile is complete; with --check and --apply, it works and is applied"),
+        ("1", "it cannot be made, does not work, or gives what the container does not have"),
+        ("3", "the records lost something or a list was too long; --accept-losses applies it"),
     ),
     see_also=("record", "harden apply", "harden check", "harden diff", "run"),
     completes="container",

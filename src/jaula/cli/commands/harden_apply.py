@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from jaula.harden.apply_recovery import Query
     from jaula.spec.profile import Profile
 
+LOSSY = 3  # status
+NOT_ACCEPTED = (
+    "jaula: the profile {} is not applied: --accept-losses applies it without these restrictions"
+)
 TIMEOUT = 60.0  # seconds
 
 
@@ -31,7 +35,16 @@ def run(options: Options) -> int:
     if len(options.arguments) != 2:
         raise UsageError('"jaula harden apply" requires a profile and a container.', status=1)
     file, ref = options.arguments
-    apply_profile(ref, *load(file), timeout)
+    text, profile = load(file)
+    from jaula.harden.derive import losses
+
+    lines = [] if options.on("accept-losses") else losses(profile)
+    for line in lines:
+        print(f"jaula: {line}", file=sys.stderr)
+    if lines:
+        print(NOT_ACCEPTED.format(profile.name), file=sys.stderr)
+        return LOSSY
+    apply_profile(ref, text, profile, timeout)
     return 0
 
 
@@ -143,6 +156,8 @@ COMMAND = Command(
     flags=(
         Flag("timeout", "", "string", "Time for the health check of the new container (default 1m)",
              metavar="DURATION"),
+        Flag("accept-losses", "", "bool",
+             "Apply a profile although its records lost something or a list was too long"),
         Flag("recover", "", "bool", "End an interrupted apply to the container, and apply nothing"),
     ),
     min_args=1,
@@ -161,6 +176,11 @@ COMMAND = Command(
     examples=(
         ("Apply a profile", "jaula harden apply web.toml web"),
         ("End an apply that was killed", "jaula harden apply --recover web"),
+    ),
+    exit_status=(
+        ("0", "the container runs under the profile"),
+        ("1", "the container is as before"),
+        ("3", "the same: the records of the profile lost something, and --accept-losses is absent"),
     ),
     see_also=("harden check", "run"),
     completes="container",

@@ -127,6 +127,9 @@ COMMAND = Command(
     "Record what a container does, as evidence from the kernel",
     run,
     flags=(
+        Flag("allow-memory", "", "list",
+             "With --drift, a program that may have executable memory without a file",
+             metavar="PATH"),
         Flag("baseline", "", "list", "With --drift, a record of what is expected", metavar="FILE",
              completes="file"),
         Flag("drift", "", "bool",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ACTIONS = ("event", "stop", "pause", "kill")
 FORMATS = ("table", "json")
 ERROR = 2  # exit status; 1 is a deviation
-_ONLY = ("baseline", "on-drift", "format")
+_ONLY = ("allow-memory", "baseline", "on-drift", "format")
 _ROW = "{:<20}  {:<10}  {:<36}  {:<24}  {}"
 
 
@@ -84,6 +84,7 @@ def _run(options: Options, client: Client, document: dict[str, Any], seconds: fl
                     target, image, baseline, mechanism_name(options), reporter,
                     _Action(client, container_id, name, action),
                     lambda: bool(client.get(f"/jaula/containers/{container_id}/debug")),
+                    options.texts("allow-memory"),
                 )
             ) as monitor,
         ):  # fmt: skip
