@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula.engine.containers import checkpoint_files
+from jaula.engine.containers import bind_sources, checkpoint_files
 from jaula.engine.containers.liveness import check_running
-from jaula.engine.threads import in_thread, shielded
+from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import (
     COMMIT,
@@ -169,6 +169,7 @@ class Checkpoints:
         if shim is None:
             raise Unavailable("its shim is not connected yet")
         check_rounds(body.pre_copy)
+        await in_own_thread(lambda: bind_sources.check_unchanged(record.mounts, record.pid))
         criu = await asyncio.to_thread(criu_version)
         has_rounds = body.pre_copy > 0 and await asyncio.to_thread(tracks_memory)
         store = self._store.at(body.checkpoint_dir)
@@ -452,6 +453,18 @@ class Checkpoints:
         """
         with _dockers_words(container, f"cannot {action} container {container.name}"):
             await in_thread(self._store.verify, manifest, part)
+
+    async def check_bind_sources(
+        self, container: Container, manifest: Manifest, action: str
+    ) -> None:
+        """Check that files of bind mounts are as a verified checkpoint expects them.
+
+        :raises RuntimeFailure: when one is not.
+        """
+        with _dockers_words(container, f"cannot {action} container {container.name}"):
+            images = self._store.images(manifest)
+            mounts = container.record.mounts
+            await in_own_thread(lambda: bind_sources.check_sizes(mounts, images))
 
     def check_host(self, manifest: Manifest) -> None:
         """Check that a checkpoint is of a host like this one.

@@ -2,8 +2,9 @@
 
 The order, under the container's lock:
 
-1. The checkpoint is verified, and its files are staged beside the present ones. The container runs
-   on. An engine that ends here leaves the old state, and the next one removes the staged files.
+1. The checkpoint is verified, and its files are staged beside the present ones. Files of bind
+   mounts must be as it expects them. The container runs on. An engine that ends here leaves the
+   old state, and the next one removes the staged files.
 2. The record says that the container is rolled back (``rollback``). From here on the new state is
    reached: an engine that finds this continues at step 3 before it serves a client.
 3. The container is killed. Staged files are put in place, which can be repeated.
@@ -82,6 +83,7 @@ class Rollbacks:
                 lambda: checkpoints.verify(container, manifest, Part.ALL, action),
             )
             try:
+                await checkpoints.check_bind_sources(container, manifest, action)
                 container.change(rollback=name, rollback_directory=directory)
                 services.container_store.save(container)
             except BaseException:

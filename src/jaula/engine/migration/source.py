@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from jaula.engine.containers import bind_sources
 from jaula.engine.containers.checkpoint import (
     check_record,
     check_rounds,
@@ -270,6 +271,7 @@ class Outgoing:
         from jaula.spec.runtime import decode
 
         record = self._container.record
+        bind_sources.check_unchanged(record.mounts, record.pid)
         with open(f"{self._bundle()}/config.json", "rb") as file:
             spec = decode(file.read())
         expected.check_spec(spec)

@@ -285,18 +285,20 @@ class FileSystemContext(_message.Message):
     def __init__(self, cwd_id: _Optional[int] = ..., root_id: _Optional[int] = ...) -> None: ...
 
 class RegularFile(_message.Message):
-    __slots__ = ("id", "flags", "name", "mnt_id", "ext")
+    __slots__ = ("id", "flags", "name", "mnt_id", "size", "ext")
     ID_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MNT_ID_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     EXT_FIELD_NUMBER: _ClassVar[int]
     id: int
     flags: int
     name: bytes
     mnt_id: int
+    size: int
     ext: bool
-    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., ext: _Optional[bool] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., flags: _Optional[int] = ..., name: _Optional[bytes] = ..., mnt_id: _Optional[int] = ..., size: _Optional[int] = ..., ext: _Optional[bool] = ...) -> None: ...
 
 class InetSocket(_message.Message):
     __slots__ = ("id", "family", "type", "proto", "state")

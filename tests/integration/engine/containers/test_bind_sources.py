@@ -1,0 +1,172 @@
+"""Sources of bind mounts that were replaced: what a checkpoint and a rollback say before."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import containers
+from harness.engine import PrivateEngine
+from jaula.engine.containers.bind_sources import check_sizes, check_unchanged, find_source
+from jaula.errors import InvalidRequest
+from jaula.runtime.checkpoint import images
+from jaula.runtime.checkpoint.proto import images_pb2
+from jaula.state.records import MountRecord
+
+
+def keep(source: Path) -> None:
+    """Change nothing."""
+
+
+def write(source: Path) -> None:
+    """Change the file in place."""
+    source.write_text("other")
+
+
+def replace(source: Path) -> None:
+    """Replace the file as editors do."""
+    new = source.with_name("new")
+    new.write_text(source.read_text() if source.is_file() else "")
+    new.rename(source)
+
+
+def move(source: Path) -> None:
+    """Move the source away."""
+    source.rename(source.with_name("moved"))
+
+
+def make_again(source: Path) -> None:
+    """Make another directory with the name."""
+    move(source)
+    source.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "refused"),
+    [
+        ("file", keep, False),
+        ("file", write, False),
+        ("file", replace, True),
+        ("file", move, True),
+        ("directory", keep, False),
+        ("directory", make_again, True),
+        ("directory", move, True),
+    ],
+)
+def test_a_replaced_source_of_a_bind_mount_is_found(
+    engine: PrivateEngine,
+    busybox: str,
+    tmp_path: Path,
+    kind: str,
+    change: Callable[[Path], None],
+    refused: bool,
+) -> None:
+    source = tmp_path / "source"
+    if kind == "file":
+        source.write_text("first")
+    else:
+        source.mkdir()
+    name = f"bind{secrets.token_hex(5)}"
+    bind = f"{source}:/srv/bound"
+    done = engine.cli("jaula", "run", "-d", "--name", name, "-v", bind, busybox, "sleep", "600")
+    assert done.returncode == 0, done.stderr
+    try:
+        pid = containers.pid(engine, name)
+        change(source)
+        mounts = (MountRecord("bind", "/srv/bound", str(source)),)
+        if refused:
+            with pytest.raises(InvalidRequest, match="was replaced or removed"):
+                check_unchanged(mounts, pid)
+        else:
+            check_unchanged(mounts, pid)
+        state = containers.inspect(engine, name)["State"]["Status"]
+        assert state == "running"
+    finally:
+        engine.cli("jaula", "rm", "-f", name)
+
+
+@pytest.mark.parametrize("words", [("snapshot",), ("checkpoint", "create", "--leave-running")])
+def test_a_snapshot_with_a_replaced_source_is_refused(
+    engine: PrivateEngine, busybox: str, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    source = tmp_path / "source"
+    source.write_text("first")
+    name = f"bind{secrets.token_hex(5)}"
+    bind = f"{source}:/srv/bound"
+    done = engine.cli("jaula", "run", "-d", "--name", name, "-v", bind, busybox, "sleep", "600")
+    assert done.returncode == 0, done.stderr
+    try:
+        replace(source)
+        done = engine.cli("jaula", *words, name, "one")
+        assert done.returncode != 0
+        assert f"the source {source} of the mount at /srv/bound was replaced" in done.stderr
+        assert containers.inspect(engine, name)["State"]["Status"] == "running"
+    finally:
+        engine.cli("jaula", "rm", "-f", name)
+
+
+def open_files(directory: Path, *files: tuple[str, int, int]) -> Path:
+    """Write the image of open files: path, size and flags of each."""
+    entries = [
+        images_pb2.File(
+            type=1,
+            id=number,
+            reg=images_pb2.RegularFile(id=number, flags=flags, name=os.fsencode(path), size=size),
+        )
+        for number, (path, size, flags) in enumerate(files, 1)
+    ]
+    (directory / images.FILES).write_bytes(images.encode(images.FILES, entries))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("path", "size", "flags", "refused"),
+    [
+        ("/file", 5, os.O_RDONLY, False),
+        ("/file", 6, os.O_RDONLY, True),
+        ("/file", 4, os.O_RDWR, True),
+        ("/file", 4, os.O_WRONLY | os.O_APPEND, False),
+        ("/gone", 4, os.O_RDONLY, True),
+        ("/dir/inside", 5, os.O_RDONLY, False),
+        ("/dir/inside", 7, os.O_RDONLY, True),
+        ("/dir/gone", 7, os.O_RDONLY, False),
+        ("/elsewhere", 7, os.O_RDONLY, False),
+        ("/dir/link", 1, os.O_RDONLY, True),
+    ],
+)
+def test_a_rollback_is_refused_before_if_an_open_file_has_another_size(
+    tmp_path: Path, path: str, size: int, flags: int, refused: bool
+) -> None:
+    (tmp_path / "dir").mkdir()
+    for name in ("file", "dir/inside"):
+        (tmp_path / name).write_text("first")
+    (tmp_path / "dir/link").symlink_to("/etc/passwd")
+    mounts = [
+        MountRecord("bind", f"/{name}", str(tmp_path / name)) for name in ("file", "gone", "dir")
+    ]
+    directory = open_files(tmp_path, (path, size, flags))
+    if refused:
+        with pytest.raises(InvalidRequest, match=f"{tmp_path}{path} was open with {size} bytes"):
+            check_sizes(mounts, directory)
+    else:
+        check_sizes(mounts, directory)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a/x", ("/host/a", "/x")),
+        ("/a", ("/host/a", "")),
+        ("/a/b/x", ("/host/b", "/x")),
+        ("/ab", None),
+        ("/", None),
+        ("/a/../x", None),
+        ("a/x", None),
+    ],
+)
+def test_the_innermost_mount_has_a_path(path: str, expected: tuple[str, str] | None) -> None:
+    assert find_source(path, {"/a": "/host/a", "/a/b": "/host/b"}) == expected
