@@ -9,8 +9,11 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import shutil
 import sqlite3
+import urllib.parse
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,18 @@ from harness import builds, containers, layers
 from harness.api_user import ApiUser
 from harness.engine import PrivateEngine, Reply
 from harness.foreign_checkpoints import ForeignCheckpoints
-from harness.scripted_registry import CONFIG, LAYER, ScriptedRegistry, config_of, described, layer
+from harness.registry import PROGRAM, Registry
+from harness.scripted_registry import (
+    CONFIG,
+    INDEX,
+    LAYER,
+    MANIFEST,
+    Request,
+    ScriptedRegistry,
+    config_of,
+    described,
+    layer,
+)
 from jaula.images.trust import keys
 
 GROUP = 54700
@@ -278,6 +292,64 @@ def test_a_pull_moves_no_tag_of_another_caller(root: ApiUser, alice: ApiUser) ->
         assert identity(alice, own) != before
         assert done(root.request("POST", pull))
         assert identity(root, name) == identity(alice, own)
+
+
+@pytest.mark.skipif(not shutil.which(PROGRAM), reason=f"{PROGRAM} is not installed")
+def test_a_push_of_anothers_image_leaves_its_names(
+    root: ApiUser, alice: ApiUser, tmp_path: Path
+) -> None:
+    """The engine compresses the image, which gives its names another manifest."""
+    with Registry(tmp_path) as registry:
+        name, own = unique(), f"{registry.name}/pushed"
+        assert done(load(root, name))
+        id = identity(root, name)
+        assert alice.request("POST", f"/images/{name}/tag?repo={own}&tag=1").status == 201
+        assert done(alice.request("POST", f"/images/{own}/push?tag=1"))
+        assert identity(root, name) == id
+        owners = shown(root, name)["NameOwners"]
+        digests = [each for each in owners if "@" in each]
+        assert owners == {name: "0", f"{own}:1": str(ALICE)} | dict.fromkeys(digests, str(ALICE))
+        assert len(digests) == 1
+        assert not done(load(alice, name))
+        assert alice.request("DELETE", f"/images/{own}:1").status == 200
+        assert shown(root, name)["NameOwners"] == {name: "0"}
+
+
+def test_a_second_platform_moves_no_name(root: ApiUser, alice: ApiUser) -> None:
+    """Another caller may bring an image that an index of root lists, and does not own its name."""
+    with ScriptedRegistry(layer("amd64")) as registry:
+        other = layer("arm64")
+        config = config_of(other, architecture="arm64")
+        manifests = []
+        for architecture, blobs in (("amd64", None), ("arm64", (config, other))):
+            if blobs is not None:
+                registry.blobs |= {layers.digest(data): data for data in blobs}
+                registry.manifest_document |= {
+                    "config": described(config, CONFIG),
+                    "layers": [described(other, LAYER)],
+                }
+            data = registry.manifest
+            platform = {"os": "linux", "architecture": architecture}
+            manifests.append(described(data, MANIFEST, platform=platform))
+            path = f"/v2/box/manifests/{layers.digest(data)}"
+            registry.scripts[path] = partial(_send, data)
+        index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+        registry.send_manifest(index.encode(), INDEX)
+        name = f"{registry.name}/box:1"
+        pull = f"/images/create?fromImage={registry.name}/box&tag=1&platform=linux/"
+        assert done(root.request("POST", pull + "amd64"))
+        assert done(alice.request("POST", pull + "arm64"))
+        assert owner(root, name) == "0"
+        assert alice.request("DELETE", f"/images/{name}").status == 403
+        platforms = urllib.parse.quote('{"os":"linux","architecture":"amd64"}')
+        reply = alice.request("DELETE", f"/images/{name}?platforms={platforms}")
+        assert reply.status == 403, reply
+        assert not done(load(alice, name))
+        assert root.request("DELETE", f"/images/{name}").status == 200
+
+
+def _send(data: bytes, request: Request) -> None:
+    request.answer(200, data, MANIFEST)
 
 
 def test_a_build_pulls_a_newer_base_and_moves_no_tag(root: ApiUser, alice: ApiUser) -> None:
