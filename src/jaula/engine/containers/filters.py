@@ -37,6 +37,7 @@ _KNOWN = frozenset(
         "volume",
     ]
 )
+_DIGITS = 18  # of an exit status
 _ACTIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
 
 
@@ -97,8 +98,9 @@ def _check_values(filters: Filters) -> None:
                 f"invalid filter 'status={value}'", hint=f"must be one of {', '.join(Status)}"
             )
     for value in filters.get("exited", ()):
-        if not value.removeprefix("-").isdigit():
-            raise InvalidRequest(f"invalid filter 'exited={value}': not a number")
+        digits = value.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= _DIGITS):
+            raise InvalidRequest(f"invalid filter 'exited={value[:80]}': not a number")
     for value in filters.get("health", ()):
         if value not in ("starting", "healthy", "unhealthy", "none"):
             raise InvalidRequest(f"unrecognized filter value for health: {value}")
@@ -133,6 +135,9 @@ def matches(record: ContainerRecord, filters: Filters, network_id: Callable[[str
         elif key == "network":
             if not _has_network(record, values, network_id):
                 return False
+        elif key in ("publish", "expose"):
+            if not _has_port(record, key, values):
+                return False
         elif not any(_fits(record, key, value) for value in values):
             return False
     return True
@@ -150,8 +155,6 @@ def _fits(record: ContainerRecord, key: str, value: str) -> bool:
             return record.status is Status.EXITED and record.exit_code == int(value)
         case "volume":
             return any(value in (m.name, m.source, m.destination) for m in record.mounts)
-        case "publish" | "expose":
-            return _has_port(record, key, value)
         case "health":
             return value == (str(record.health.status) if record.health else "none")
         case "is-task":
@@ -172,11 +175,20 @@ def _has_network(
     )
 
 
-def _has_port(record: ContainerRecord, key: str, value: str) -> bool:
-    """Return whether ``ps`` shows a port of the range: ``publish`` on the host, else inside."""
-    first, last, protocol = parse_port_range(key, value)
+def _has_port(record: ContainerRecord, key: str, values: Iterable[str]) -> bool:
+    """Return whether ``ps`` shows a port of a range: ``publish`` on the host, else inside.
+
+    The ports are one bit each, so many values and many ports do not multiply.
+    """
     member = "PublicPort" if key == "publish" else "PrivatePort"
-    return any(
-        first <= port.get(member, -1) <= last and port["Type"] == protocol
-        for port in network_settings.listed_ports(record)
-    )
+    by_protocol: dict[str, bytearray] = {}
+    for port in network_settings.listed_ports(record):
+        if (number := port.get(member, -1)) >= 0:
+            shown = by_protocol.setdefault(port["Type"], bytearray(65536))
+            shown[number] = 1
+    for value in values:
+        first, last, protocol = parse_port_range(key, value)
+        shown = by_protocol.get(protocol, bytearray())
+        if shown.find(1, first, last + 1) >= 0:
+            return True
+    return False

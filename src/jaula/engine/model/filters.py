@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 
 from jaula.errors import InvalidRequest
 from jaula.spec import units
@@ -16,6 +17,8 @@ from jaula.spec import units
 Filters = dict[str, list[str]]
 """Values by the name of their filter."""
 
+_PLAIN = re.compile(r"[\w-]*", re.ASCII)
+_MAX_PATTERN_MEMORY = 1 << 20  # bytes
 _LATEST = 253402300799.0  # the end of the year 9999
 
 
@@ -33,10 +36,29 @@ def has_labels(labels: Mapping[str, str], selectors: Iterable[str]) -> bool:
 
 def has_match(pattern: str, text: str) -> bool:
     """Return whether a regular expression, or else a part, is in the text."""
-    try:
-        return re.search(pattern, text) is not None
-    except re.error:
+    if _PLAIN.fullmatch(pattern):
         return pattern in text
+    search = _search(pattern)
+    return pattern in text if search is None else search(text)
+
+
+@lru_cache(maxsize=32)
+def _search(pattern: str) -> Callable[[str], bool] | None:
+    """Return the search for an expression of a client, None if it is not valid.
+
+    RE2 has Docker's syntax, and its time grows with the length of the text. Python's own
+    expressions take exponential time for some patterns.
+    """
+    import re2  # loads for some milliseconds, and few filters need it
+
+    options = re2.Options()
+    options.max_mem = _MAX_PATTERN_MEMORY
+    options.log_errors = False
+    try:
+        compiled = re2.compile(pattern.encode(errors="surrogateescape"), options)
+    except re2.error:
+        return None
+    return lambda text: compiled.search(text.encode(errors="surrogateescape")) is not None
 
 
 def check_names(filters: Filters, known: Collection[str]) -> None:

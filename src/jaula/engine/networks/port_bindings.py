@@ -12,6 +12,7 @@ from jaula.spec.api import ContainerCreate
 from jaula.state.records import PortMapping
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
+_DIGITS = 16  # of a port, with zeros in front
 
 
 def parse_port(text: str) -> tuple[int, str]:
@@ -22,7 +23,7 @@ def parse_port(text: str) -> tuple[int, str]:
     number, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     if protocol not in _PROTOCOLS:
-        raise InvalidRequest(f"invalid port {text!r}: unknown protocol {protocol!r}")
+        raise InvalidRequest(f"invalid port {text[:80]!r}: unknown protocol {protocol[:80]!r}")
     return _number(number, text), protocol
 
 
@@ -88,8 +89,9 @@ def host_network_warnings(exposed: Iterable[str], first_unprivileged: int) -> tu
 
 
 def _number(text: str, whole: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 65535:
-        raise InvalidRequest(f"invalid port {whole!r}: must be a number from 1 to 65535")
+    is_number = text.isascii() and text.isdigit() and len(text) <= _DIGITS
+    if not is_number or not 1 <= int(text) <= 65535:
+        raise InvalidRequest(f"invalid port {whole[:80]!r}: must be a number from 1 to 65535")
     return int(text)
 
 

@@ -146,3 +146,26 @@ def test_a_truth_value_is_read(values: list[str], value: bool) -> None:
 def test_neither_or_both_truth_values_are_refused(values: list[str]) -> None:
     with pytest.raises(InvalidRequest, match=r"invalid filter 'dangling=\["):
         filters.truth("dangling", values)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("web", "my-web-1", True),
+        ("^web$", "my-web-1", False),
+        ("^my.*1$", "my-web-1", True),
+        ("[", "a[b", True),  # not an expression: a part
+        ("(?=a)", "a", False),  # RE2 has no such group, as in Docker
+        ("WEB", "web", False),
+        ("(?i)WEB", "web", True),
+        ("\udc80", "a\udc80", True),
+        ("", "web", True),
+    ],
+)
+def test_an_expression_or_else_a_part_is_searched(pattern: str, text: str, expected: bool) -> None:
+    assert filters.has_match(pattern, text) is expected
+
+
+@pytest.mark.parametrize("pattern", ["(a|a)*b", "(a+)+$", "(a*)*(a*)*(a*)*b"])
+def test_no_expression_takes_exponential_time(pattern: str) -> None:
+    assert not filters.has_match(pattern, "a" * 60 + "!")

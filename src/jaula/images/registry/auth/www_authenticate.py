@@ -11,8 +11,11 @@ from collections.abc import Iterable
 import msgspec
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?:\s+|\Z)", re.ASCII)
-_PARAMETER = re.compile(rf'\s*,?\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))', re.ASCII)
+_SEPARATOR = r"\s*+(?:,\s*+)?"  # possessive: spaces that match in two ways take quadratic time
+_SCHEME = re.compile(rf"{_SEPARATOR}({_TOKEN})(?:\s+|\Z)", re.ASCII)
+_PARAMETER = re.compile(
+    rf'{_SEPARATOR}({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))', re.ASCII
+)
 _LIMIT = 8192  # characters
 
 

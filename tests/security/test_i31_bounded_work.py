@@ -1,0 +1,134 @@
+"""Work of a request that could grow faster than its bytes, at a size and at four times that (I31).
+
+Each case is code that the engine runs on text of a client, a registry or an image. Linear work
+takes four times as long for four times the bytes, quadratic work sixteen times. It is measured as
+processor time, so a busy machine changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from jaula.api.http.request import decode
+from jaula.buildkit import definition
+from jaula.buildkit.proto.ops_pb2 import Definition
+from jaula.engine.model.filters import has_labels, has_match, parse_time
+from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
+from jaula.errors import JaulaError
+from jaula.images import reference
+from jaula.images.build import wildcard
+from jaula.images.build.dockerignore import Dockerignore
+from jaula.images.platform import parse_platform
+from jaula.images.registry.auth import www_authenticate
+from jaula.kube import documents
+from jaula.security import landlock
+from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
+from jaula.spec.api import ContainerCreate
+
+Work = Callable[[int], object]
+N = 4000
+_LEAST = 0.02  # seconds; below it a ratio says nothing
+
+
+def _create(**members: Any) -> object:
+    body = decode(msgspec.json.encode(members), ContainerCreate)
+    return port_mappings(body)
+
+
+CASES: dict[str, Work] = {
+    "filter: alternatives in a loop": lambda n: has_match("(a|a)*b", "a" * n),
+    "filter: loops in a loop": lambda n: has_match("(a+)+$", "a" * n + "b"),
+    "filter: many loops": lambda n: has_match("a*" * 20 + "b", "a" * n),
+    "filter: a long expression": lambda n: has_match("a?" * n + "b", "a" * 200),
+    "filter: repeated groups": lambda n: has_match("((a{1,9}){1,9}){1,9}" * 4 + "$", "a" * n),
+    "filter: labels": lambda n: has_labels({"a": "b"}, ["a=b"] * n * 10),
+    "filter: a time": lambda n: parse_time("1" * n * 10 + "h"),
+    "ports: a number": lambda n: parse_port("1" * n * 100),
+    "ports: zeros": lambda n: parse_port("0" * n * 100 + "1/tcp"),
+    "ports: a range": lambda n: parse_port_range("publish", "1-" + "6" * n * 100),
+    "ports: of a request": lambda n: _create(
+        Image="a", ExposedPorts={f"{1 + i % 65535}/tcp": {} for i in range(n)}
+    ),
+    "create: environment": lambda n: _create(Image="a", Env=[f"A{i}=b" for i in range(n * 4)]),
+    "create: labels": lambda n: _create(Image="a", Labels={f"a{i}": "b" for i in range(n * 4)}),
+    "create: JSON depth": lambda n: _create_text(b'{"a":' * n + b"1" + b"}" * n),
+    "create: lists of JSON": lambda n: _create_text(b"[" * n * 4 + b"]" * n * 4),
+    "JSON: the place of an error": lambda n: json_syntax.syntax_error(b"[" * n * 10),
+    "JSON: an escape": lambda n: json_syntax.syntax_error(b'"' + b"\\u0041" * n * 4),
+    "cpus: ranges": lambda n: cpuset.parse(",".join(["0-8191"] * n)),
+    "cpus: numbers": lambda n: cpuset.parse(",".join(str(i % 8192) for i in range(n * 4))),
+    "reference: components": lambda n: reference.parse("a/" * n * 4 + "a"),
+    "reference: separators": lambda n: reference.parse("a" + "-" * n * 10),
+    "reference: underscores": lambda n: reference.parse("a_" * n * 4 + "_"),
+    "reference: a domain": lambda n: reference.parse("a-" * n * 4 + ".b/c"),
+    "reference: labels of a domain": lambda n: reference.parse("a." * n * 4 + "_/c"),
+    "reference: a tag": lambda n: reference.parse("a:" + "b" * n * 10),
+    "platform": lambda n: parse_platform("linux/" * n * 4),
+    "challenge: spaces": lambda n: www_authenticate.parse(["a" + " " * n + "=x"] * 8),
+    "challenge: spaces and commas": lambda n: www_authenticate.parse(["Bearer a=b" + " ," * n] * 4),
+    "challenge: a string without an end": lambda n: www_authenticate.parse(
+        ['Bearer a="' + "\\" * n] * 8
+    ),
+    "challenge: parameters": lambda n: www_authenticate.parse(["Bearer " + "a=b," * (n // 2)] * 4),
+    "ignore: stars": lambda n: Dockerignore(["*a" * 100 + "b"]).excludes_path("a" * n),
+    "ignore: any depth": lambda n: Dockerignore(["**/a" * 100 + "b"]).excludes_path("a/" * n),
+    "ignore: patterns": lambda n: Dockerignore([f"a{i}*b" for i in range(n)]).excludes_path("c/d"),
+    "ignore: classes": lambda n: Dockerignore(["[a-z]" * 400]).excludes_path("a" * n),
+    "wildcard: stars": lambda n: wildcard.paths(("*a" * 50 + "b",)).fullmatch("a" * n),
+    "wildcard: any depth": lambda n: wildcard.paths(("**", "a", "**", "b"), deep=True).fullmatch(
+        "a/" * n + "c"
+    ),
+    "kube: aliases": lambda n: documents.load(
+        b"a: &a [" + b"1," * 40 + b"]\nb: [" + b"*a," * n + b"]\n"
+    ),
+    "kube: aliases of aliases": lambda n: documents.load(
+        b"a0: &a0 [1,1]\n"
+        + b"".join(b"a%d: &a%d [*a%d,*a%d]\n" % (i, i, i - 1, i - 1) for i in range(1, n // 100))
+    ),
+    "kube: depth": lambda n: documents.load(b"a: " + b"[" * n * 10),
+    "kube: anchors": lambda n: documents.load(
+        b"".join(b"a%d: &a%d 1\n" % (i, i) for i in range(n))
+    ),
+    "kube: a merge key": lambda n: documents.load(b"<<: {a: 1}\n" * n),
+    "toml: a dotted key": lambda n: toml.loads(b"a." * n * 4 + b"a = 1\n"),
+    "toml: tables": lambda n: toml.loads(b"".join(b"[a%d]\n" % i for i in range(n))),
+    "toml: arrays": lambda n: toml.loads(b"a = " + b"[" * n * 4),
+    "toml: a number": lambda n: toml.loads(b"a = " + b"1" * n * 10 + b"\n"),
+    "toml: quotes": lambda n: toml.loads(b'a = """' + b'\\"' * n * 4),
+    "egress": lambda n: egress.parse(["10.0.0.0/8:1-65535"] * n),
+    "listen": lambda n: listen.parse([f"tcp:{1 + i}" for i in range(n)]),
+    "landlock": lambda n: landlock.parse(["tcp-bind=1," * n + "on"]),
+    "landlock: paths": lambda n: landlock.parse([f"read=/a{i}" for i in range(n)]),
+    "signal": lambda n: signals.parse("1" * n * 100),
+    "a size": lambda n: units.size("1" * n * 100 + "g"),
+    "a duration": lambda n: units.nanoseconds("1h" * n * 4),
+    "an LLB definition": lambda n: definition.remote_of(Definition(ops=[b"\x0a\x00"] * n)),
+}
+
+
+def _create_text(data: bytes) -> object:
+    return decode(data, ContainerCreate)
+
+
+def _cost(work: Work, size: int) -> float:
+    began = time.process_time()
+    try:
+        work(size)
+    except (JaulaError, ValueError, RecursionError, documents.InvalidDocument):
+        pass
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_work_grows_no_faster_than_its_bytes(name: str) -> None:
+    work = CASES[name]
+    _cost(work, 10)  # imports
+    small = min(_cost(work, N // 4) for _ in range(2))
+    large = min(_cost(work, N) for _ in range(2))
+    assert large < max(small, _LEAST) * 10, (small, large)
+    assert large < 1.0
