@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.errors import InvalidRequest, RuntimeFailure, Unavailable
+from jaula.errors import InvalidRequest, RuntimeFailure, Unavailable, Unsupported
 from jaula.kernel import process
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.protocol import (
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from jaula.runtime.interfaces import Interfaces
 
 OnEvent = Callable[[Event], None]
+_UNDECODED = 0  # number of the answer to a request that the shim cannot decode
 _LOST = -1  # number of the answer to every request of a shim that is gone
 _CLOSE_TIMEOUT = 5.0  # seconds for a process that was told to exit, or killed
 _CHECK_INTERVAL = 1.0  # seconds between two checks of a silent shim
@@ -229,6 +230,7 @@ class Shim:
         self._loop = loop
         self._number = 0
         self._pending: dict[int, asyncio.Future[Answer]] = {}
+        self._checkpoints: set[int] = set()  # numbers of these requests
         self._exec_slots = asyncio.Semaphore(_EXECS_SENT)
         self.on_gone: Callable[[], None] | None = None
         sock.setblocking(False)
@@ -258,11 +260,24 @@ class Shim:
                 return
             message = protocol.decode_from_shim(data)
             if isinstance(message, Answer):
-                future = self._pending.pop(message.number, None)
-                if future is not None and not future.done():
-                    future.set_result(message)
+                self._resolve(message)
             else:
                 self._on_event(message)
+
+    def _resolve(self, answer: Answer) -> None:
+        """Give an answer to its request.
+
+        A shim answers in the order of the requests, except a checkpoint. It does not know the
+        number of a request that it cannot decode, since a newer engine made it: that is the first
+        one without an answer.
+        """
+        number = answer.number
+        if number == _UNDECODED:
+            in_order = (each for each in self._pending if each not in self._checkpoints)
+            number = next(in_order, next(iter(self._pending), _UNDECODED))
+        future = self._pending.pop(number, None)
+        if future is not None and not future.done():
+            future.set_result(answer)
 
     def _disconnect(self) -> None:
         self.close()
@@ -367,6 +382,11 @@ class Shim:
                 ) from None
             raise Unavailable(f"the container's shim does not answer: {error}") from error
         answer = await self._answer(future, request.number, timeout)
+        if answer.number == _UNDECODED:
+            raise Unsupported(
+                f"the container's shim does not know this request: {answer.error}",
+                hint="an older jaula has started the container: restart the container",
+            )
         if answer.error:
             raise RuntimeFailure(answer.error, exit_code=answer.exit_code, errno=answer.errno)
         return answer
@@ -458,16 +478,18 @@ class Shim:
     async def checkpoint(self, request: protocol.CheckpointRequest, commit_fd: int) -> None:
         """Dump the container; ``commit_fd`` is closed here in every case.
 
-        The other end of that socket answers :data:`protocol.HELD`. The number of the request is 0,
-        with which a shim of an older engine refuses a request that it does not know.
+        The other end of that socket answers :data:`protocol.HELD`. The request gets a number here.
 
         :raises RuntimeFailure: when it fails; the container runs on, but a held one stays frozen if
             CRIU or the helper of the shim was killed.
         """
         timeout = None if request.hold else protocol.checkpoint_timeout()
+        request = msgspec.structs.replace(request, number=self._next_number())
+        self._checkpoints.add(request.number)
         try:
             await self._request(request, (commit_fd,), timeout)
         finally:
+            self._checkpoints.discard(request.number)
             os.close(commit_fd)
 
     async def signal(
