@@ -17,6 +17,9 @@ A spare shim may get the request for a spare init before that of a start. Its he
 process then (:mod:`jaula.runtime.create.spare_init`), and the zygote keeps the shim for the
 container that the process is meant for.
 
+A spare shim is the first process that the kernel kills when memory runs out, in the engine's cgroup
+or on the host, and its helper and spare init end with it. No other is forked for a minute then.
+
 A restore from a checkpoint needs protobuf, whose import takes longer than a start. An idle zygote
 imports it after the first restore, so the shims of later ones have it.
 """
@@ -25,12 +28,14 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import gc
 import importlib
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -57,6 +62,11 @@ COMM = "jaula-zygote"  # name of the process (proc_pid_comm(5))
 _END_TIMEOUT = 30.0  # seconds for a helper to end a spare init
 _IDLE = 0.02
 """Seconds without a request after which the next shim is forked."""
+_REST = 60.0
+"""Seconds without spare shims after one was killed."""
+_OOM_SCORE_ADJ = "/proc/self/oom_score_adj"
+_OOM_FIRST = b"1000"
+"""Score with which the kernel kills a process before others, proc_pid_oom_score_adj(5)."""
 _IDLE_BEFORE_LAYOUT = 2.0
 """Seconds without a request after which a new zygote lays out its memory."""
 _STARTS_BEFORE_LAYOUT = 2
@@ -103,7 +113,7 @@ def _run(
             return
         _lay_out_memory(interfaces)
     while True:
-        while len(spares) < spares.limit and not readable(_IDLE, engine.fileno()):
+        while spares.due() and not readable(_IDLE, engine.fileno()):
             if _has_restored:
                 _import_restore()
             spares.fork()
@@ -259,9 +269,12 @@ class SpareShims:
         self._interfaces = interfaces
         self._socks: list[_socket.socket] = []
         self._with_init: dict[str, _socket.socket] = {}
+        self._rest_end = 0.0  # time.monotonic()
 
-    def __len__(self) -> int:
-        return len(self._socks)
+    def due(self) -> bool:
+        """Return whether another spare shim is to be forked when the zygote is idle."""
+        self._forget_ended()
+        return len(self._socks) < self.limit and time.monotonic() >= self._rest_end
 
     def fork(self) -> None:
         """Fork a shim. The zygote returns at once; the shim never does."""
@@ -281,6 +294,8 @@ class SpareShims:
         """
         self._forget_ended()
         if not self._socks:
+            if time.monotonic() < self._rest_end:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             self.fork()
         sock = self._socks.pop(0)
         try:
@@ -301,14 +316,24 @@ class SpareShims:
             try:
                 seqpacket.send(sock, data, fds)
             except OSError:
+                if sock is not with_init:
+                    self._rest()
                 continue
             finally:
                 sock.close()
             return True
         return False
 
+    def _rest(self) -> None:
+        """Fork no spare shim for a time: one was killed, since memory has run out."""
+        self._rest_end = time.monotonic() + _REST
+
     def _forget_ended(self) -> None:
-        """Close the sockets of shims whose spare init the engine has given up."""
+        """Close the sockets of shims that were killed, or whose spare init was given up."""
+        for sock in [sock for sock in self._socks if readable(0, sock.fileno())]:
+            self._socks.remove(sock)
+            sock.close()
+            self._rest()
         for container_id, sock in tuple(self._with_init.items()):
             if readable(0, sock.fileno()):  # a shim sends nothing
                 del self._with_init[container_id]
@@ -328,6 +353,7 @@ def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
     spawn_helper = shim.SpawnHelper(ahead=True)
     spawn_helper.prepare(interfaces, sock)
     prefault.run(prefault.of_shim(interfaces), sock)
+    usual = _set_oom_score_adj(_OOM_FIRST)
     data, fds = seqpacket.receive(sock)
     if not data:
         return
@@ -339,8 +365,28 @@ def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
         data, fds = started
         request = protocol.decode_zygote(data)
     sock.close()
+    if usual:
+        _set_oom_score_adj(usual)
     assert isinstance(request, StartRequest)
     shim.main(request, fds, interfaces, spawn_helper)
+
+
+def _set_oom_score_adj(value: bytes) -> bytes:
+    """Set this process's score, and return the one before; b"" if it may not.
+
+    Every process may raise its score and lower it again to where it was, but the file belongs to
+    the host's root if a process of another user is not dumpable.
+    """
+    try:
+        fd = os.open(_OOM_SCORE_ADJ, os.O_RDWR | os.O_CLOEXEC)
+    except PermissionError:
+        return b""
+    try:
+        before = os.read(fd, 16).strip()
+        os.write(fd, value)
+    finally:
+        os.close(fd)
+    return before
 
 
 def _hold_spare_init(

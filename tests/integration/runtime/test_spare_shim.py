@@ -167,3 +167,40 @@ def descriptors(pid: int) -> set[str]:
     """Return the sockets of a process."""
     names = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
     return {name for name in names if name.startswith("socket:")}
+
+
+def score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def test_the_kernel_kills_a_spare_shim_first_if_memory_runs_out(zygote: ContainerRunner) -> None:
+    usual = score(os.getpid())
+    spare, helper = spare_of(zygote)
+    deadline = time.monotonic() + 30
+    while score(spare) != 1000:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert score(helper) == usual
+
+    async def start() -> tuple[int, int]:
+        box = await zygote.start("sleep", "100", sandbox=False)
+        scores = score(box.shim.shim_pid), score(box.shim.pid)
+        assert box.shim.shim_pid == spare
+        await box.shim.signal(signal.SIGKILL)
+        await box.ended
+        return scores
+
+    assert asyncio.run(start()) == (usual, usual)
+
+
+def test_no_spare_shim_follows_one_that_was_killed(zygote: ContainerRunner) -> None:
+    spare, _ = spare_of(zygote)
+    pidfd = os.pidfd_open(spare)
+    os.kill(spare, signal.SIGKILL)
+    wait_until_exited(pidfd)
+    for _ in range(2):
+        assert asyncio.run(run_true(zygote)) != spare
+    deadline = time.monotonic() + LIMIT
+    while shims := [pid for pid in birth.children(zygote.runtime.zygote_pid) if comm(pid)]:
+        assert time.monotonic() < deadline, shims
+        time.sleep(0.01)
