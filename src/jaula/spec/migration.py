@@ -44,7 +44,7 @@ from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.pod import PodContainerRequest, PodSandboxRequest
 
-VERSION = 2
+VERSION = 3
 DRY_RUN = "dry run"  # reason of a Cancel that is not a failure
 PROTOCOL = "jaula-migration"  # of the header Upgrade
 DATA_PROTOCOL = "jaula-migration-data"  # of ALPN
@@ -154,11 +154,12 @@ class OfferedMount(msgspec.Struct, frozen=True):
 class Offer(msgspec.Struct, frozen=True, tag="offer"):
     """Ask whether the target takes a container, and how.
 
-    ``body`` is the create request, complete. ``memory`` is what its processes use, in bytes.
+    ``memory`` is what its processes use, in bytes. The create request follows with
+    :class:`Prepare`, when the target has accepted: it has environment, labels and commands, which
+    may be secrets, and a dry run needs none of them. So ``body`` is empty here.
     ``pre_copy`` is the largest number of rounds: each may send that much once more.
     ``members`` is the number of containers that move as one. A ``stopped`` container moves without
-    processes: :class:`Keep` follows in place of :class:`Restore`. ``pod`` is the request of a
-    container of a pod, whose ``sandbox`` is a name; it takes the place of ``body``.
+    processes: :class:`Keep` follows in place of :class:`Restore`.
     """
 
     version: int
@@ -182,7 +183,11 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
 
 
 class SandboxOffer(msgspec.Struct, frozen=True, tag="sandbox-offer"):
-    """Ask whether the target takes a pod. ``addresses`` are those of its network."""
+    """Ask whether the target takes a pod. ``addresses`` are those of its network.
+
+    ``request`` has its metadata and its log directory; the whole one follows with
+    :class:`Prepare`.
+    """
 
     version: int
     id: str  # of the migration
@@ -238,7 +243,15 @@ class Removed(msgspec.Struct, frozen=True, tag="removed"):
 
 
 class Prepare(msgspec.Struct, frozen=True, tag="prepare"):
-    """Create the container: its image has been sent, if it was missing."""
+    """Create the container: its image has been sent, if it was missing.
+
+    ``body`` is the create request, complete. ``pod`` takes its place for a container of a pod
+    (its ``sandbox`` is a name), and ``sandbox`` for a sandbox.
+    """
+
+    body: ContainerCreate | None = None
+    pod: PodContainerRequest | None = None
+    sandbox: PodSandboxRequest | None = None
 
 
 class Prepared(msgspec.Struct, frozen=True, tag="prepared"):

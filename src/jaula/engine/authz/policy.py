@@ -18,7 +18,7 @@ the image would choose its own right.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 
 import msgspec
@@ -151,6 +151,7 @@ class PolicyRule(msgspec.Struct, frozen=True, kw_only=True):
     privileged: bool = False
     oom_score: bool = False
     migrate: bool = False  # move containers to other engines, or be an engine that moves them here
+    migrate_to: frozenset[str] = frozenset()  # engines to which they may be moved, HOST:PORT
     ceilings: Ceilings = Ceilings()
     shares: Mapping[Share, int] = DEFAULT_SHARES
 
@@ -293,7 +294,7 @@ def privilege_line(privilege: Privilege, rule: PolicyRule) -> str:
             if privilege.foreign:
                 return ""
             own = HostMount(privilege.value, privilege.writable)
-            return _line("host-mounts", [*map(str, rule.host_mounts), str(own)])
+            return list_line("host-mounts", [*map(str, rule.host_mounts), str(own)])
         case Relaxation.PRIVILEGED | Relaxation.OOM_SCORE:
             return f"{privilege.kind} = true"
         case Relaxation.OTHER_CONTAINERS:
@@ -302,10 +303,10 @@ def privilege_line(privilege: Privilege, rule: PolicyRule) -> str:
             return ""  # the session names the entry
     values = sorted(_granted_values(rule, privilege.kind))
     key = _FIELDS[privilege.kind].replace("_", "-")
-    return _line(key, [*values, privilege.value])
+    return list_line(key, [*values, privilege.value])
 
 
-def _line(key: str, values: list[str]) -> str:
+def list_line(key: str, values: Sequence[str]) -> str:
     """Return a line with the values that a rule has and the one that it lacks; with many, this."""
     text = ", ".join(toml.string(value) for value in values)
     if len(text) > _LONGEST_LINE:
@@ -327,6 +328,7 @@ _SETS = (
     "log_addresses",
     "checkpoint_directories",
     "remove",
+    "migrate_to",
 )
 _FIELDS = {
     Relaxation.HOST_NAMESPACE: "host_namespaces",

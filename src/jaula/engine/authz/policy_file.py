@@ -52,6 +52,7 @@ from jaula.logs import address as log_address
 from jaula.security import capabilities
 from jaula.sha256 import sha256
 from jaula.spec import units
+from jaula.spec.migration_target import canonical_target
 
 DEFAULT_PATH: Final = "/etc/jaula/policy.toml"
 MAX_SIZE: Final = 1 << 20  # bytes
@@ -291,6 +292,16 @@ def _log_addresses(title: str, value: object) -> frozenset[str]:
         raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None
 
 
+def _targets(title: str, value: object) -> frozenset[str]:
+    """Return the addresses of engines as HOST:PORT."""
+    try:
+        return frozenset(
+            text if text == "*" else canonical_target(text) for text in _strings(title, value)
+        )
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{title}: {error.message}", hint=error.hint) from None
+
+
 def _size(title: str, value: object) -> int:
     """Return bytes from ``"512m"``; ``"unlimited"`` is no ceiling."""
     if value == "unlimited":
@@ -369,6 +380,7 @@ _KEYS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "privileged": ("privileged", _boolean),
     "oom-score-adj": ("oom_score", _boolean),
     "migrate": ("migrate", _boolean),
+    "migrate-to": ("migrate_to", _targets),
 }
 
 _CEILINGS: dict[str, tuple[str, Callable[[str, object], Any]]] = {

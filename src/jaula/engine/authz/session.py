@@ -31,6 +31,7 @@ from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.images.store.names import NameRights, owner_name
 from jaula.images.store.quota import Quota
 from jaula.spec.api_params import ContainerPeer, Peer, Remote
+from jaula.spec.migration_target import canonical_target
 from jaula.state.audit_log import AuditEntry
 
 if TYPE_CHECKING:
@@ -477,6 +478,21 @@ class Session:
         self.require_run()
         if not self.is_admin and not self.rule.migrate:
             raise self.denial("move containers to another engine", line="migrate = true")
+
+    def require_migration_target(self, target: str) -> None:
+        """Check that the caller may move containers to the engine at an address.
+
+        An engine learns what runs here by the offer of a container, also in a dry run. So an
+        address of the caller's own, whose certificate is of the same authority, is not enough.
+
+        :raises InvalidRequest: when it is not an address.
+        :raises NotAuthorized: when the policy does not list it.
+        """
+        self.require_migrate()
+        address, listed = canonical_target(target), self.rule.migrate_to
+        if not self.is_admin and not listed & {address, "*"}:
+            line = policy.list_line("migrate-to", (*sorted(listed), address))
+            raise self.denial(f"move containers to {address}", line=line)
 
     def require_migration_peer(self) -> str:
         """Return the name of the caller, an engine that moves containers here.

@@ -19,6 +19,7 @@ from jaula.engine.migration.source import MigrationResult, Outgoing, Progress
 from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
+from jaula.spec.api import ContainerCreate
 from jaula.spec.migration import (
     VERSION,
     CheckRow,
@@ -30,6 +31,7 @@ from jaula.spec.migration import (
     Transfer,
     TransferKind,
 )
+from jaula.spec.pod import PodSandboxRequest
 from jaula.state.records import MigrationPhase
 from jaula.storage.checkpoint_files import sparse_sink, write_shm
 from jaula.storage.checkpoints import SHM_TAR
@@ -79,6 +81,16 @@ class HeldSandbox:
         """Stop the sandbox, whose containers run at the target."""
         mark_moved(self._services, self._sandbox)
         await self._pods.release(self._sandbox)
+
+
+def offered(request: PodSandboxRequest) -> PodSandboxRequest:
+    """Return the part of a sandbox's request that a target needs for its checks. Pure.
+
+    Environment, labels and annotations may be secrets.
+    """
+    return PodSandboxRequest(
+        metadata=request.metadata, body=ContainerCreate(), log_directory=request.log_directory
+    )
 
 
 class OutgoingSandbox(Outgoing):
@@ -145,7 +157,7 @@ class OutgoingSandbox(Outgoing):
             version=VERSION,
             id=self.id,
             name=record.name,
-            request=sandbox.request,
+            request=offered(sandbox.request),
             host=await asyncio.to_thread(host.describe, self._services.host),
             addresses=sandbox.addresses,
             owner=record.owner,
@@ -153,6 +165,11 @@ class OutgoingSandbox(Outgoing):
             address=self._options.address,
             members=self._coordinator.members,
         )
+
+    def _request(self) -> Prepare:
+        sandbox = self._container.record.sandbox
+        assert sandbox is not None
+        return Prepare(sandbox=sandbox.request)
 
     async def run(self, channel: Channel) -> MigrationResult:
         """Move the sandbox.
@@ -165,7 +182,7 @@ class OutgoingSandbox(Outgoing):
         try:
             async with self._coordinator.creation(""):
                 self._report(Progress(stage="create"))
-                await channel.send(Prepare())
+                await channel.send(self._request())
                 prepared = await channel.expect(Prepared)
             self._keeps_address = self._coordinator.keeps_address(own=prepared.keep_address)
             if prepared.detail:

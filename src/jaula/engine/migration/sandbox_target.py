@@ -76,6 +76,8 @@ class IncomingSandbox(IncomingMigration):
 
     async def _handle(self, message: Message) -> bool:
         if isinstance(message, Prepare):
+            if message.sandbox is not None:
+                self._offer = msgspec.structs.replace(self._offer, request=message.sandbox)
             await self._create()
         elif isinstance(message, Transfer) and message.kind is TransferKind.SHM:
             await self._receive_shm()

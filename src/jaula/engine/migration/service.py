@@ -66,6 +66,7 @@ from jaula.spec.migration import (
     Report,
     SandboxOffer,
 )
+from jaula.spec.migration_target import parse_target
 from jaula.state.records import MigrationPhase
 from jaula.tasks import BackgroundTasks
 from jaula.tls import TlsError
@@ -89,7 +90,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jaula.migration")
 PATH = "/jaula/migrations"
-PORT = 2376
 _TOKEN_TIMEOUT = 10.0  # seconds
 _SETTLE_TIMEOUT = 15.0  # seconds in which the target of an undecided migration is asked
 _SETTLE_INTERVAL = 2.0  # seconds
@@ -765,22 +765,3 @@ async def _end_group(
             if not task.cancelled() and (error := task.exception()) is not None:
                 failures[key] = error
     return failures
-
-
-def parse_target(text: str) -> tuple[str, int]:
-    """Return host and port of ``tcp://HOST[:PORT]`` or ``HOST[:PORT]``.
-
-    :raises InvalidRequest: when it is not an address.
-    """
-    scheme, separator, rest = text.partition("://")
-    address = rest if separator else text
-    host, colon, port = address.rpartition(":")
-    if not colon or address.endswith("]"):
-        host, port = address, str(PORT)
-    host = host.strip("[]")
-    valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
-    if (separator and scheme != "tcp") or not host or not valid or set(host) & set("/ \r\n@"):
-        raise InvalidRequest(
-            f"target {text[:80]!r} is not an address", hint="write tcp://HOST:2376"
-        )
-    return host, int(port)

@@ -48,7 +48,7 @@ from jaula.errors import (
     Unavailable,
 )
 from jaula.runtime.protocol import CheckpointRequest, PreDumpRound
-from jaula.spec.api import AddressMode, Resources, VolumeMode
+from jaula.spec.api import AddressMode, ContainerCreate, Resources, VolumeMode
 from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.migration import (
     DRY_RUN,
@@ -292,20 +292,11 @@ class Outgoing:
             stats = cgroup.stats().memory
             memory = max(0, stats.usage - stats.inactive_file)
         self._memory = memory
-        body = record.body
-        if not shares_network(body.host_config.network_mode):
-            networks = NetworkingConfig(endpoints_config=settings_of(record))
-            body = msgspec.structs.replace(body, networking_config=networks)
-        body = msgspec.structs.replace(body, host_config=self._with_names(body.host_config))
-        if record.resolved.namespaces.net.container:
-            body = msgspec.structs.replace(body, domainname="")  # the owner's
-        elif record.resolved.namespaces.uts.private:
-            body = msgspec.structs.replace(body, hostname=record.hostname)
         return Offer(
             version=VERSION,
             id=self.id,
             name=record.name,
-            body=body,
+            body=ContainerCreate(),  # the request is in Prepare
             image=record.image,
             asked_image=record.asked_image,
             host=await asyncio.to_thread(host.describe, self._services.host),
@@ -323,8 +314,23 @@ class Outgoing:
             members=self._coordinator.members,
             stopped=self._stopped,
             pre_copy=options.pre_copy,
-            pod=None if record.pod is None else self._pod_request(record, record.pod),
         )
+
+    def _request(self) -> Prepare:
+        """Return the create request, which only a target that has accepted receives."""
+        record = self._container.record
+        if record.pod is not None:
+            return Prepare(pod=self._pod_request(record, record.pod))
+        body = record.body
+        if not shares_network(body.host_config.network_mode):
+            networks = NetworkingConfig(endpoints_config=settings_of(record))
+            body = msgspec.structs.replace(body, networking_config=networks)
+        body = msgspec.structs.replace(body, host_config=self._with_names(body.host_config))
+        if record.resolved.namespaces.net.container:
+            body = msgspec.structs.replace(body, domainname="")  # the owner's
+        elif record.resolved.namespaces.uts.private:
+            body = msgspec.structs.replace(body, hostname=record.hostname)
+        return Prepare(body=body)
 
     def _pod_request(
         self, record: ContainerRecord, pod: PodContainerRequest
@@ -370,7 +376,8 @@ class Outgoing:
         record = self._services.network_store.get(network)
         if record is None or not self._options.create_networks:
             return None
-        return definition(record)
+        request = definition(record)
+        return msgspec.structs.replace(request, labels={}) if self._options.dry_run else request
 
     # -- the move --------------------------------------------------------------------------------
 
@@ -443,7 +450,7 @@ class Outgoing:
                     self._report(Progress(stage="image", sent=channel.sent - before))
                 await channel.end_data()
             self._report(Progress(stage="create"))
-            await channel.send(Prepare())
+            await channel.send(self._request())
             return await channel.expect(Prepared)
 
     def _image_name(self) -> str:

@@ -248,6 +248,13 @@ class IncomingMigration:
         self._accepted.set()
 
 
+def whole_offer(offer: Offer, message: Prepare) -> Offer:
+    """Return an offer with the request of the container, which follows the verdict. Pure."""
+    if message.pod is not None:
+        return msgspec.structs.replace(offer, body=message.pod.body, pod=message.pod)
+    return offer if message.body is None else msgspec.structs.replace(offer, body=message.body)
+
+
 class Incoming(IncomingMigration):
     """One migration of a container to this engine."""
 
@@ -284,6 +291,7 @@ class Incoming(IncomingMigration):
         elif isinstance(message, Removed):
             await asyncio.to_thread(self._changes().remove, message)
         elif isinstance(message, Prepare):
+            self._offer = whole_offer(self._offer, message)
             await self._create()
         elif isinstance(message, BeginRestore) and not stopped:
             await self._begin_restore(message)

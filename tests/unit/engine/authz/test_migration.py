@@ -6,11 +6,12 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from jaula.engine.authz.policy import AccessLevel, Caller, Policy, PolicyRule
 from jaula.engine.authz.session import Session
-from jaula.errors import NotAuthorized
+from jaula.errors import InvalidRequest, NotAuthorized
 
 FINGERPRINT = "sha256:" + "ab" * 32
 PEER = Caller(certificate="engine-a", fingerprint=FINGERPRINT)
@@ -59,3 +60,37 @@ def test_a_user_needs_the_right_to_move_a_container_away() -> None:
     assert "migrate = true" in str(caught.value)
     session(Caller(uid=5), Policy(users={5: rule(migrate=True)})).require_migrate()
     session(Caller(uid=0), Policy()).require_migrate()
+
+
+@pytest.mark.parametrize(
+    ("listed", "target", "allowed"),
+    [
+        ((), "b.example", False),
+        (("b.example:2376",), "tcp://b.example", True),
+        (("b.example:2376",), "tcp://B.Example:2376", True),
+        (("b.example:2376",), "b.example:2377", False),
+        (("b.example:2376",), "b.example.evil:2376", False),
+        (("[2001:db8::1]:2376",), "tcp://[2001:DB8::1]", True),
+        (("*",), "anything:1", True),
+    ],
+)
+def test_a_user_moves_containers_to_listed_targets(
+    listed: tuple[str, ...], target: str, allowed: bool
+) -> None:
+    own = msgspec.structs.replace(rule(migrate=True), migrate_to=frozenset(listed))
+    caller = session(Caller(uid=5), Policy(users={5: own}))
+    if allowed:
+        caller.require_migration_target(target)
+    else:
+        with pytest.raises(NotAuthorized, match="move containers to") as caught:
+            caller.require_migration_target(target)
+        assert "migrate-to = [" in str(caught.value)
+    session(Caller(uid=0), Policy()).require_migration_target(target)
+
+
+def test_a_target_without_the_right_or_without_an_address_is_refused() -> None:
+    own = msgspec.structs.replace(rule(), migrate_to=frozenset({"*"}))
+    with pytest.raises(NotAuthorized, match="to another engine"):
+        session(Caller(uid=5), Policy(users={5: own})).require_migration_target("b")
+    with pytest.raises(InvalidRequest, match="not an address"):
+        session(Caller(uid=0), Policy()).require_migration_target("unix:///x")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.migration.service import parse_target
 from jaula.errors import InvalidRequest
+from jaula.spec.migration_target import parse_target
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ class MigrationsApi:
         with self._session.begin("container migrate", ref) as action:
             self._session.require_migrate()
             action.require_enter(ref)
-            if body.resume:
+            if not body.resume:
+                self._session.require_migration_target(body.to)
+            else:
                 yield {"Stage": "resumed", "Outcome": str(await self._service.resume(ref))}
                 return
             options = _options(body, create_networks=body.create_networks)
@@ -66,7 +68,7 @@ class MigrationsApi:
         members = self._service.members(body.containers, body.project, body.pod)
         names = {each.id: each.record.name for each in members}
         with self._session.begin("container migrate", " ".join(names.values())) as action:
-            self._session.require_migrate()
+            self._session.require_migration_target(body.to)
             for each in members:
                 action.require_enter(each.id)
             options = _options(body, create_networks=True)
@@ -87,7 +89,7 @@ class MigrationsApi:
 
     async def compare_hosts(self, target: str) -> Document:
         with self._session.begin("host compare", target):
-            self._session.require_migrate()
+            self._session.require_migration_target(target)
             comparison = await self._service.compare(target)
         return {
             "Here": _host(comparison.here),
