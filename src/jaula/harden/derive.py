@@ -98,6 +98,10 @@ def derive(
         entries, containers, evidence, notes, gaps, complete="sockets" not in lost, started=started
     )
     devices, evidence["devices"] = network.devices(entries, containers, notes, gaps)
+    if rings := sorted({o.entry.operation for o in entries if o.entry.kind == "io-uring"}):
+        notes.insert(
+            0, f"it used io_uring ({', '.join(rings)}): files and addresses of these are in no list"
+        )
     limits, evidence["limits"] = _limits(entries, margin, notes)
     return Profile(
         name=name,

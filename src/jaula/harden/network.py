@@ -124,12 +124,12 @@ def _keep_given(
     """Remove what the container tried, and what its own lists refused to it."""
     lists = [each.egress for each in containers]
     if None not in lists:
-        allowed = egress_list.parse([item for items in lists for item in items or ()])
+        allowed = [egress_list.parse_item(item) for items in lists for item in items or ()]
         refused = [each for each in egress if not _allows(allowed, each)]
         _leave_out(egress, refused, "destinations", notes)
     lists = [each.listen for each in containers]
     if None not in lists:
-        ports = listen_list.parse([item for items in lists for item in items or ()])
+        ports = [port for items in lists for port in listen_list.parse(items or ())]
         refused = [
             each
             for each in listen

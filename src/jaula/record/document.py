@@ -22,6 +22,14 @@ import msgspec
 
 from jaula.state.audit_log import Head
 
+OUTSIDE = (
+    "files by descriptors that a process outside passes",
+    "what a process outside does for the container",
+    "accesses by a mapping",
+    "code that is written into memory",
+)
+"""What no mechanism sees: it is not a system call of the container."""
+
 VERSION = 1
 MAX_LINE = 1 << 16  # bytes
 UNKNOWN = 0  # `program` of what ran before its program was read
@@ -106,7 +114,8 @@ class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header")
     """The first line. ``sources`` are the events of the kernel that are recorded.
 
     ``from_start``: the recorder was attached before the container had a process.
-    ``not_recorded`` is what the mechanism does not see.
+    ``not_recorded`` is what the mechanism does not see. ``unseen`` is what a program can hide from
+    it, in a kind that it records.
     """
 
     version: int
@@ -117,6 +126,7 @@ class Header(_Struct, frozen=True, kw_only=True, tag_field="type", tag="header")
     mechanism: str
     sources: tuple[str, ...]
     not_recorded: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
     cgroup: str  # hierarchy and path
     from_start: bool = False
 

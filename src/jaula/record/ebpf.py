@@ -19,6 +19,7 @@ from jaula.errors import JaulaError, NotAuthorized, Unsupported
 from jaula.record import ebpf_events as events
 from jaula.record import libbpf
 from jaula.record.cgroup import Cgroup
+from jaula.record.document import OUTSIDE
 from jaula.record.ebpf_events import Counts, Event, Key
 from jaula.record.libbpf import BTF, RingBuffer, traced_events
 from jaula.record.resource import Peak
@@ -53,6 +54,11 @@ class EbpfTracer:
 
     name = NAME
     not_recorded: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = (
+        "results and addresses of operations of io_uring",
+        *OUTSIDE,
+        "paths and addresses of the source process, if another thread changed them",
+    )
 
     def __init__(
         self,
@@ -92,6 +98,8 @@ class EbpfTracer:
             self._object = libbpf.load(data, config, optional)
         except OSError as error:
             raise _unsupported(error) from error
+        if "ring_submit" not in optional:
+            self.unseen = ("all operations of io_uring", *self.unseen[1:])
         self.sources = tuple(
             name
             for program, name in _SOURCES.items()

@@ -21,6 +21,7 @@ from jaula.kernel import fanotify
 from jaula.kernel.fanotify import Event as FileEvent
 from jaula.record import ebpf_events, processes
 from jaula.record.cgroup import Cgroup
+from jaula.record.document import OUTSIDE
 from jaula.record.ebpf_events import UNKNOWN_PROGRAM, Counts, Event, Key
 from jaula.record.fanotify import FanotifyGroup, path_of
 from jaula.record.proc_sampler import ProcSampler, is_of_host
@@ -52,6 +53,7 @@ class ProcTracer:
 
     name = PROC
     sources: tuple[str, ...] = ("proc",)
+    unseen: tuple[str, ...] = OUTSIDE
     not_recorded: tuple[str, ...] = (
         *_NEVER_RECORDED, _BETWEEN, "opened files", "programs that end between two samples",
     )  # fmt: skip
@@ -113,6 +115,7 @@ class FanotifyTracer:
 
     name = FANOTIFY
     sources: tuple[str, ...] = ("fan_open", "fan_open_exec", "fan_close_write", "proc")
+    unseen: tuple[str, ...] = OUTSIDE
     not_recorded: tuple[str, ...] = (
         *_NEVER_RECORDED, _BETWEEN, "the mode of files that are not written to",
         "opened directories", "files of /proc, /sys and /dev",

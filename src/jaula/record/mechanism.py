@@ -47,6 +47,7 @@ class Tracer(Protocol):
     name: str
     sources: tuple[str, ...]
     not_recorded: tuple[str, ...]
+    unseen: tuple[str, ...]
 
     def fileno(self) -> int: ...
     def started_process(self) -> int: ...

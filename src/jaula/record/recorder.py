@@ -349,6 +349,7 @@ def _header(
         mechanism=tracer.name,
         sources=tracer.sources,
         not_recorded=tracer.not_recorded,
+        unseen=tracer.unseen,
         cgroup=f"{cgroup.controller or 'unified'}:{cgroup.path}" if cgroup else "",
         from_start=from_start,
     )

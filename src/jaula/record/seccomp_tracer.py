@@ -35,6 +35,7 @@ from jaula.kernel import seccomp_notify
 from jaula.kernel.process import pidfd_getfd, pidfd_open
 from jaula.kernel.seccomp_notify import Notification
 from jaula.record import cgroup, ebpf_events
+from jaula.record.document import OUTSIDE
 from jaula.record.ebpf_events import UNKNOWN_ERRNO, UNKNOWN_PROGRAM, Counts, Event, Key
 from jaula.record.fanotify_tracer import SAMPLE, process_lister
 from jaula.record.proc_sampler import ProcSampler, is_of_host, program_path
@@ -76,6 +77,7 @@ class SeccompTracer:
 
     name = SECCOMP
     sources: tuple[str, ...] = ("seccomp_user_notification", "proc")
+    unseen: tuple[str, ...] = OUTSIDE
     not_recorded: tuple[str, ...] = (
         "results of calls", "calls that the filter refuses",
         "calls other than those of programs, files, addresses, mounts and user ids",

@@ -625,3 +625,18 @@ def test_a_flood_of_notes_hides_no_list_that_is_left_out() -> None:
     assert any("600 programs" in note or "601 programs" in note for note in made.notes)
     assert made.notes[-1].endswith("more notes")
     assert len(made.notes) == 32
+
+
+def test_files_and_addresses_by_io_uring_are_a_note() -> None:
+    made = of(("io-uring", {"operation": "openat", "path": "/etc/shadow", "source": "kernel"}))
+    assert any("it used io_uring (openat)" in note for note in made.notes)
+    assert "/etc/shadow" not in made.files.read
+
+
+def test_lists_of_many_records_are_joined() -> None:
+    """One list has 1,024 items at most; those of several containers may have more."""
+    to = {"family": "inet", "protocol": "tcp", "address": "192.0.2.1", "port": 443}
+    entries = (("socket", WEB, {"family": "inet"}), ("connect", WEB, to))
+    lists = [tuple(f"tcp:10.{n}.0.{i % 250}:{i + 1}" for i in range(1024)) for n in range(2)]
+    records = [record(*entries, egress=each) for each in lists]
+    assert derive(records, "web").network.egress == ()

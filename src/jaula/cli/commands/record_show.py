@@ -60,6 +60,8 @@ def _print_header(record: Record, *, sources: bool) -> None:
         }
         if header.not_recorded:
             rows["Not recorded"] = ", ".join(header.not_recorded)
+        if header.unseen:
+            rows["Not seen"] = ", ".join(header.unseen)
         if record.end is not None:
             rows["Ended"] = f"after {record.end.duration / 1e6:.3f} s: {record.end.reason}"
             if not record.end.losses:
