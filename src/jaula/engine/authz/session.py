@@ -658,11 +658,23 @@ class Session:
             mount_prefixes=self._mount_prefixes(privileges),
             outside_log=log_name is not None and not self.rule.allows(log_name),
             engine_socket=engine_socket,
-            storage_size=0 if self.is_admin else self._storage_size(),
+            storage_size=self._storage_size(),
         )
+
+    def authorize_step(self, privileges: tuple[Privilege, ...]) -> int:
+        """Check that a step of a build may have its privileges.
+
+        Return the bytes that it may write, 0 for any.
+
+        :raises NotAuthorized: for the first privilege that is not granted.
+        """
+        self.authorize(privileges)
+        return self._storage_size()
 
     def _storage_size(self) -> int:
         """Return the bytes that a container without ``--storage-opt`` may write, 0 for any."""
+        if self.is_admin:
+            return 0
         size = self.ceilings.storage_size
         return 0 if size >= limits.UNLIMITED else size
 

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from jaula.spec.build import BuildOptions
     from jaula.state.records import BuildStep
 
-Authorize = Callable[["tuple[Privilege, ...]"], object]
-"""Raises ``NotAuthorized`` for a privilege that the caller's rule does not grant."""
+Authorize = Callable[["tuple[Privilege, ...]"], int]
+"""Raises ``NotAuthorized`` for a privilege that the caller's rule does not grant. Returns the bytes
+that the step may write, 0 for any."""
 
 
 class RunningBuilds:

@@ -22,6 +22,7 @@ from jaula.engine import relaxations
 from jaula.engine.builder.cache import layers_key
 from jaula.engine.builder.image_state import layer_of_snapshot
 from jaula.engine.containers import selinux
+from jaula.engine.containers.create import Bounds, default_size
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model import container_store
 from jaula.engine.model.container import Container
@@ -131,7 +132,7 @@ async def _create(
     services = containers.services
     body = body_of(state, command)
     resolved = resolve(body)
-    authorize(relaxations.of_request(resolved))
+    bounds = Bounds(storage_size=authorize(relaxations.of_request(resolved)))
     container_id = container_store.new_id()
     record = ContainerRecord(
         id=container_id,
@@ -152,7 +153,8 @@ async def _create(
     services.container_store.add_step(container)
     try:
         os.makedirs(services.config.paths.container(container_id), mode=0o710, exist_ok=True)
-        await in_thread(services.snapshots.create, container_id, record.layers)
+        size = default_size(bounds, services.snapshots)
+        await in_thread(services.snapshots.create, container_id, record.layers, size=size)
     except BaseException:
         await shielded(containers.exit_handler.remove(container, volumes=False))
         raise

@@ -68,7 +68,7 @@ class BuildsApi:
                 stream,
                 resolved,
                 quota=quota,
-                authorize=session.authorize,
+                authorize=session.authorize_step,
                 cache_limit=UNLIMITED if session.is_admin else session.ceilings.build_cache,
             )
             async with closing(progress) as messages:
