@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from jaula.engine.networks import endpoints as network_endpoints
@@ -14,6 +15,8 @@ from jaula.spec.endpoint import Endpoint
 from jaula.state.records import ContainerRecord
 
 Ids = Callable[[str], str]
+LISTED = 4096
+"""Exposed ports of a container in a list, which every caller of ``ps`` waits for."""
 
 
 def settings(record: ContainerRecord, id_of: Ids) -> dict[str, Any]:
@@ -132,7 +135,7 @@ def ports(record: ContainerRecord) -> dict[str, Any]:
 
 
 def listed_ports(record: ContainerRecord) -> list[dict[str, Any]]:
-    """Return ``Ports`` of the list."""
+    """Return ``Ports`` of the list: all published ports, and at most :data:`LISTED` others."""
     bindings: list[dict[str, Any]] = []
     published = {(port.container_port, port.protocol) for port in record.ports}
     for port in record.ports:
@@ -144,17 +147,17 @@ def listed_ports(record: ContainerRecord) -> list[dict[str, Any]]:
                 "Type": port.protocol,
             }
         )
-    for number, protocol in _exposed_ports(record):
+    for number, protocol in _exposed_ports(record, LISTED):
         if (number, protocol) not in published:
             bindings.append({"PrivatePort": number, "Type": protocol})
     return bindings
 
 
-def _exposed_ports(record: ContainerRecord) -> list[tuple[int, str]]:
+def _exposed_ports(record: ContainerRecord, most: int | None = None) -> list[tuple[int, str]]:
     """Return the exposed ports of a running container that has a network for published ports.
 
     As in Docker, an internal network, macvlan, ipvlan, ``host`` and ``none`` expose no port.
     """
     if not record.pid or not any(e.publishes and not e.internal for e in record.endpoints):
         return []
-    return [parse_port(text) for text in record.body.exposed_ports]
+    return [parse_port(text) for text in islice(record.body.exposed_ports, most)]

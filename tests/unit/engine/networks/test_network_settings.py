@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.networks.network_settings import listed_ports, ports, settings
+from jaula.engine.networks.network_settings import LISTED, listed_ports, ports, settings
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.decode import Empty
 from jaula.spec.endpoint import Endpoint, PublishedPort
@@ -74,3 +75,15 @@ def test_a_container_in_the_network_of_another_has_no_sandbox() -> None:
     )
     document = settings(one, str)
     assert (document["SandboxKey"], document["Ports"], document["Networks"]) == ("", {}, {})
+
+
+def test_the_exposed_ports_of_a_list_are_bounded_and_those_of_inspect_are_not() -> None:
+    exposed = {f"{number}/tcp": Empty() for number in range(1, 65536)}
+    one = record(endpoint(), ports=(PublishedPort(60000, "tcp", "127.0.0.1", 8080),))
+    one = msgspec.structs.replace(
+        one, body=msgspec.structs.replace(one.body, exposed_ports=exposed)
+    )
+    listed = listed_ports(one)
+    assert len(listed) == LISTED + 1
+    assert listed[0]["PublicPort"] == 8080
+    assert len(ports(one)) == 65535
