@@ -15,9 +15,11 @@ import signal
 from jaula.errors import RuntimeFailure
 from jaula.kernel import namespaces, process
 from jaula.kernel.namespaces import CLONE
+from jaula.kernel.poll import readable
 from jaula.spec.runtime import IDMapping, Linux
 
 Rows = list[tuple[int, int, int]]
+_PROGRAM_TIMEOUT = 20.0  # seconds for newuidmap
 
 
 def host_id(mappings: tuple[IDMapping, ...], container_id: int) -> int:
@@ -96,15 +98,37 @@ def _run_newidmap(program: str, pid: int, id_map: Rows) -> None:
     finally:
         os.close(stderr_write)
     try:
-        message = os.read(stderr_read, 4096)
+        code = _wait(program, child)
+        os.set_blocking(stderr_read, False)
+        try:
+            message = os.read(stderr_read, 4096)
+        except BlockingIOError:  # a process that it has left holds the pipe
+            message = b""
     finally:
         os.close(stderr_read)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code:
         raise RuntimeFailure(
             f"{program} refused the id mappings: {message.decode(errors='replace').strip()}",
             hint="the ranges must be the caller's in /etc/subuid and /etc/subgid",
         )
+
+
+def _wait(program: str, child: int) -> int:
+    """Return the exit status of a program; kill one that does not end, since it may be stopped.
+
+    :raises RuntimeFailure: then.
+    """
+    pidfd = process.pidfd_open(child)
+    try:
+        ended = bool(readable(_PROGRAM_TIMEOUT, pidfd))
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not ended:
+        raise RuntimeFailure(f"{program} has not ended in {_PROGRAM_TIMEOUT:.0f} seconds")
+    return code
 
 
 def read(user_fd: int) -> tuple[tuple[IDMapping, ...], tuple[IDMapping, ...]]:
