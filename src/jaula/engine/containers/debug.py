@@ -131,6 +131,8 @@ async def prepare(
     :raises NotAuthorized: when the image policy does not allow the image.
     :raises InvalidRequest: when the session shall be privileged, or ``target`` is not usable.
     """
+    if container.live:
+        join.check(container)
     if body.privileged:
         raise InvalidRequest(
             "a debug session has the privileges of the container and no more",

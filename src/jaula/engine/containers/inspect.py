@@ -18,6 +18,8 @@ from jaula.engine.oci_spec.host import refresh
 from jaula.engine.oci_spec.mounts import SHM_SIZE
 from jaula.engine.oci_spec.security import apparmor_profile_name, covered_paths
 from jaula.engine.oci_spec.security import selinux_labels as security_labels
+from jaula.engine.userns import join
+from jaula.errors import Conflict, Unsupported
 from jaula.kernel import mountinfo
 from jaula.logs import timestamp
 from jaula.security import landlock
@@ -391,9 +393,10 @@ def _id_mapped(container: Container) -> dict[str, bool]:
     if not binds or not container.live or not record.pid or record.resolved.namespaces.user.host:
         return {}
     try:
+        join.check(container)
         table = mountinfo.read(f"/proc/{record.pid}/mountinfo")
-    except (OSError, ValueError):
-        return {}  # it has just exited
+    except (OSError, ValueError, Conflict, Unsupported):
+        return {}  # it has just exited, or its runtime has reported another process
     return {row.target: "idmapped" in row.options for row in table if row.target in binds}
 
 

@@ -111,7 +111,7 @@ async def _reconnect_all(
         run_dir = str(services.config.paths.container_run(container.id))
         shim = services.runtime.connect(run_dir, functools.partial(containers.on_event, container))
         if shim is not None:
-            container.shim = shim
+            container.shim, container.run_dir = shim, run_dir
             work = _adopt(services, containers, container, shim, late, starts)
             pending.add(containers.exit_handler.tasks.spawn(work))
             connected.append(container)

@@ -476,6 +476,7 @@ class Starter:
             run = honeypot.new_run(paths.honeypots, record, root, f"{run_dir}/rootfs")
             built = honeypot.supervised(built, run)
         document = encode(built)
+        container.run_dir = str(run_dir)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
         client.remove_shim_files(str(run_dir))
         owner = id_maps.host_id(uids, user.uid), id_maps.host_id(gids or uids, 0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.containers.inspect import NEVER
 from jaula.engine.containers.start import open_cgroup
+from jaula.engine.userns import join
 from jaula.errors import NotFound
 from jaula.logs import timestamp
 
@@ -82,7 +83,7 @@ def sample(services: Services, container: Container) -> dict[str, Any]:
     if stats.pids.limit is not None:
         document["pids_stats"]["limit"] = stats.pids.limit
     document["blkio_stats"] = _blkio(stats.blkio)
-    if networks := interface_counters(record.pid):
+    if networks := interface_counters(join.process_in(container, "network")):
         document["networks"] = networks
     return document
 

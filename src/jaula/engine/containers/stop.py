@@ -19,6 +19,7 @@ from jaula.engine.containers.liveness import has_exited, while_running
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.threads import in_thread, shielded
+from jaula.engine.userns import join
 from jaula.errors import (
     Conflict,
     JaulaError,
@@ -43,6 +44,8 @@ log = logging.getLogger("jaula.containers")
 STOP_TIMEOUT = 10  # seconds; Docker's
 _KILL_TIMEOUT = 10.0  # seconds for a killed process to exit
 _KILL_INTERVAL = 0.01  # seconds between two checks of it
+_FREEZE_TIMEOUT = 5.0  # seconds for the freezer, once a runtime has reported a pause
+_FREEZE_INTERVAL = 0.01  # seconds between two checks of it
 
 
 class Emit(Protocol):
@@ -154,7 +157,10 @@ class ProcessControl:
         try:
             await runtime.kill(number)
         except oci_runtimes.RuntimeGone:
-            return  # it has exited, and the shim reports that
+            if join.init_exits(container):
+                return  # the shim reports it
+            log.warning("container %s: its runtime reports an exit that is none", container.name)
+            await shim.signal(number)
         except RuntimeFailure as error:
             if number != 9:
                 raise
@@ -177,10 +183,10 @@ class ProcessControl:
         """Set the status of a live container to the state that the kernel reports.
 
         Another program may have frozen or thawed the cgroup. While the lock is held, the status
-        belongs to the use case that holds it. An external runtime may pause without the freezer.
+        belongs to the use case that holds it.
         """
         record = container.record
-        if container.lock.locked() or not container.live or record.resolved.external_runtime:
+        if container.lock.locked() or not container.live:
             return
         status = Status.PAUSED if self.frozen(container) else Status.RUNNING
         if status is not record.status:
@@ -259,9 +265,28 @@ class ProcessControl:
         async with while_running(container):
             if runtime is not None:
                 await shielded(runtime.pause())
+                await self._confirm_pause(container, runtime)
                 return
             with open_cgroup(self._services, container.record) as cgroup:
                 await in_thread(cgroup.freeze)
+
+    async def _confirm_pause(
+        self, container: Container, runtime: oci_runtimes.ExternalContainer
+    ) -> None:
+        """Wait until the kernel has frozen what a runtime reports as paused.
+
+        :raises RuntimeFailure: when it has not; the runtime is told to resume.
+        """
+        deadline = time.monotonic() + _FREEZE_TIMEOUT
+        while container.live and not self.frozen(container):
+            if time.monotonic() > deadline:
+                with contextlib.suppress(RuntimeFailure):
+                    await shielded(runtime.resume())
+                raise RuntimeFailure(
+                    f"the runtime {runtime.runtime.name} reports that container {container.name} is"
+                    " paused, but its processes run"
+                )
+            await asyncio.sleep(_FREEZE_INTERVAL)
 
     async def thaw(self, container: Container) -> None:
         """Resume the processes of a paused container.

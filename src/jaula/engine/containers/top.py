@@ -63,7 +63,10 @@ async def top(services: Services, container: Container, ps_args: str) -> dict[st
 
 def _names(container: Container) -> dict[int, str]:
     """Return the users of the container's passwd file by id, without names that are not plain."""
-    root = join.open_root(container)
+    try:
+        root = join.open_root(container)
+    except Unsupported:
+        return {}  # the process of an external runtime is not in the container
     try:
         entries = parse_passwd(read_user_file(root, "etc/passwd"))
         names: dict[int, str] = {}

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.engine.userns import join
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, Unsupported
 from jaula.kernel.paths import open_in_root
 from jaula.state.records import ContainerRecord, UserFacts
 
@@ -68,7 +68,10 @@ class UserLookup:
 
         :raises InvalidRequest: when the user does not follow the grammar or is not in the files.
         """
-        root = join.open_root(container)
+        try:
+            root = join.open_root(container)
+        except Unsupported:  # the process of an external runtime is not in the container
+            return self._look(container.record, user, groups, DOCKER)
         try:
             return _facts(resolve_user(root, user, groups))
         finally:

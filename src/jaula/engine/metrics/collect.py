@@ -26,6 +26,7 @@ from jaula.engine.pods.metrics import (
     files_limit,
     read_file_system,
 )
+from jaula.engine.userns import join
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -147,7 +148,8 @@ class Collector:
             sample = ContainerSample(record, usage, layer, None, limit, file_system, names)
             networks: dict[str, dict[str, int]] = {}
             if record.resolved.namespaces.net.private:
-                networks = dict(islice(interface_counters(record.pid).items(), _INTERFACES))
+                network_pid = join.process_in(container, "network")
+                networks = dict(islice(interface_counters(network_pid).items(), _INTERFACES))
             samples.append(Sample(sample, own, networks))
         return samples
 

@@ -52,6 +52,7 @@ class Container:
     ``prepare`` once the container's ids are known; it may change the mounts. ``transient_env`` are
     environment variables that are never stored in the database; the spec is then written to
     ``bundle``. ``starting`` is the shim that creates the container; a removal by force kills it.
+    ``run_dir`` is set while it runs.
     ``netns`` is a network namespace that a start gives to a sandbox, -1 if the runtime creates it.
     ``held`` is set while a migration restores it: others of its group join its namespaces then.
     ``image_manifest`` is the OCI descriptor of its image's manifest, None until it is read.
@@ -73,6 +74,7 @@ class Container:
         self.prepare: Callable[[IdMaps], Awaitable[None]] | None = None
         self.transient_env: tuple[str, ...] = ()
         self.bundle = ""
+        self.run_dir = ""
         self.netns = -1
         self.held: HeldInit | None = None
         self.removing = False

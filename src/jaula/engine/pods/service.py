@@ -762,6 +762,7 @@ class Pods:
         sandbox = self.sandbox(ref)
         if not sandbox.live:
             raise Conflict(f"the sandbox {sandbox.id[:12]} does not run")
+        join.check(sandbox)
         return await _connect(sandbox.record.pid, port)
 
     async def usages(self, containers: Sequence[Container]) -> list[ContainerUsage]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaula.cgroups.protocol import CpuStats, MemoryStats, PidsStats, Stats
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.containers.stats import interface_counters
+from jaula.engine.userns import join
 from jaula.errors import NotFound
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ class PodStats:
         record = sandbox.record
         if not sandbox.live or record.resolved.namespaces.net.host:
             return {}
-        return dict(islice(interface_counters(record.pid).items(), _INTERFACES))
+        pid = join.process_in(sandbox, "network")
+        return dict(islice(interface_counters(pid).items(), _INTERFACES))
 
     def layer(self, container: Container) -> LayerSample | None:
         """Return the usage of a writable layer; None if it is being removed.

@@ -5,6 +5,10 @@ directory belongs to the process that had the number when it was opened. Opening
 fails once that process is gone, whichever process has the number then. So the directory is opened
 once, the namespaces are opened through it, and the check that the process is the container's init
 also uses it.
+
+The process that an external runtime reports need not be in the container: the monitor of a virtual
+machine has the host's root. What is opened is compared with what the engine has made
+(:mod:`jaula.runtime.external.identity`).
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from jaula.errors import Conflict
+from jaula.errors import Conflict, JaulaError, Unsupported
+from jaula.runtime.external import identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,6 +73,32 @@ def open_mounts(container: Container) -> tuple[int, int]:
         return fds["root"], fds["mnt"]
 
 
+def process_in(container: Container, kind: str) -> int:
+    """Return the pid of a container's init if it is in the container's own namespace, else 0.
+
+    ``kind`` is an OCI type. Only an external runtime can report another process.
+    """
+    if not container.record.resolved.external_runtime:
+        return container.record.pid
+    try:
+        for fd in open_namespaces(container, (kind,)).values():
+            os.close(fd)
+    except JaulaError:
+        return 0
+    return container.record.pid
+
+
+def check(container: Container) -> None:
+    """Check that a running container's init is in the container's root and namespaces.
+
+    :raises Unsupported: when an external runtime has reported another process.
+    :raises Conflict: when its init has exited.
+    """
+    if container.record.resolved.external_runtime:
+        for fd in (*open_mounts(container), *open_namespaces(container, NAMES).values()):
+            os.close(fd)
+
+
 def init_exits(container: Container) -> bool:
     """Return whether a container's init has exited, or has begun to exit."""
     try:
@@ -103,8 +134,50 @@ class _InitProcess:
         """Return all descriptors, if the process is the container's init."""
         if not self._is_of(self._container.record.shim_pid):
             raise self._gone()
+        if self._container.record.resolved.external_runtime:
+            self._check_identity()
         fds, self._fds = self._fds, {}
         return fds
+
+    def _check_identity(self) -> None:
+        """Check that what was opened is the container's.
+
+        :raises Unsupported: when it is the host's, or another one than the engine has made.
+        """
+        container, record = self._container, self._container.record
+        modes = record.resolved.namespaces
+        shared = {
+            kind
+            for kind, mode in (
+                ("user", modes.user),
+                ("pid", modes.pid),
+                ("ipc", modes.ipc),
+                ("uts", modes.uts),
+                ("network", modes.net),
+            )
+            if mode.host
+        }
+        inodes = {kind: os.fstat(fd) for kind, fd in self._fds.items()}
+        root = inodes.pop("root", None)
+        namespaces = {kind: st.st_ino for kind, st in inodes.items() if kind not in shared}
+        try:
+            made = identity.read(container.run_dir)
+        except (OSError, ValueError) as error:
+            raise Unsupported(f"container {container.name}: {identity.FILE}: {error}") from error
+        own = os.stat("/")
+        reason = identity.problem(
+            made,
+            root=(root.st_dev, root.st_ino) if root is not None else None,
+            namespaces=namespaces,
+            host_root=(own.st_dev, own.st_ino),
+            host={kind: _host_namespaces(kind, record.shim_pid) for kind in namespaces},
+        )
+        if reason:
+            raise Unsupported(
+                f"container {container.name}: process {record.pid}, which the runtime"
+                f" {record.resolved.runtime} reports, is not in the container: {reason}",
+                hint="use exec, or the engine's own runtime",
+            )
 
     def exits(self) -> bool:
         """Return whether the process has begun to exit, or is not the container's init."""
@@ -158,3 +231,14 @@ def _stat(process: int) -> list[str]:
     finally:
         os.close(fd)
     return text[text.rindex(b")") + 1 :].decode("ascii").split()
+
+
+def _host_namespaces(kind: str, shim: int) -> set[int]:
+    """Return the inode numbers of the namespaces of engine, shim and host."""
+    found = set()
+    for pid in ("self", str(shim), str(os.getppid()), "1"):
+        try:
+            found.add(os.stat(f"/proc/{pid}/ns/{NAMES.get(kind, kind)}").st_ino)
+        except OSError:
+            continue  # it is outside of the engine's pid namespace, has ended, or is not readable
+    return found

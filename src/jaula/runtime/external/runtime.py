@@ -6,7 +6,8 @@ our own init does. Nothing is mounted in a namespace of the host. The mounts go 
 helper; the container keeps copies.
 
 The runtime's state is below the container's run directory: ``runtime/`` (its ``--root``),
-``bundle/config.json``, ``runtime.log``, ``runtime.json`` (which runtime it was).
+``bundle/config.json``, ``runtime.log``, ``runtime.json`` (which runtime it was), ``identity.json``
+(:mod:`jaula.runtime.external.identity`).
 
 A runtime hands over a terminal by the console socket: it connects to the socket of
 ``--console-socket`` and sends the terminal's master with SCM_RIGHTS (runc, docs/terminals.md).
@@ -30,7 +31,7 @@ from jaula.runtime.create import namespaces
 from jaula.runtime.create.id_maps import host_id
 from jaula.runtime.create.process import FdStack, ProcessHandle, Stdio, memory_limit, stdio_pipes
 from jaula.runtime.create.rootfs import mount_root, prepare_mounts
-from jaula.runtime.external import cgroup_cleanup, command_line
+from jaula.runtime.external import cgroup_cleanup, command_line, identity
 from jaula.runtime.external.spec import extra_devices, is_bind, systemd_path, translate
 from jaula.runtime.external.staging_mount import StagingMount
 from jaula.runtime.init import lsm_labels
@@ -83,6 +84,7 @@ def start(
         os.makedirs(bundle, mode=0o700, exist_ok=True)
         with open(f"{bundle}/config.json", "wb") as file:
             file.write(oci.encode(document))
+        identity.write(run_dir, staging.root, staging.namespaces)
         owner = (
             host_id(ns.uid_mappings, process_spec.user.uid),
             host_id(ns.gid_mappings, process_spec.user.gid),
