@@ -5,7 +5,8 @@ Source: TOML 1.0.
 Facts about ``tomllib``: it keeps a table for each part of a dotted key, and copies the key for each
 of its parts. So ``a.a.a`` of 600 kB takes all memory of a host, and many short keys take a thousand
 times their bytes. Its pattern of numbers takes a hundred times a number's bytes. A number with too
-many digits is a ``ValueError`` that is not a ``TOMLDecodeError``. So the text is counted first.
+many digits is a ``ValueError`` that is not a ``TOMLDecodeError``. A line or an escape takes some
+microseconds. So the text is counted first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any
 MAX_SIZE = 1 << 20  # bytes of a document
 MAX_PARTS = 16  # of one dotted key
 MAX_NESTING = 16  # arrays and inline tables in each other
+MAX_LINES = 32768
+MAX_ESCAPES = 1 << 18
 MAX_BARE = 4096  # characters of a bare key, a number or a date, with the spaces around it
 MAX_TABLES = 16384  # dots of keys, arrays and inline tables of a document
 
@@ -69,8 +72,12 @@ def check(text: str) -> None:
     What a text has after its first error is counted as anything: a parser does not reach it.
 
     :raises ValueError: when a key has too many parts, a bare text is too long, or the text is
-        nested too deeply or has too many tables.
+        nested too deeply or has too many tables, lines or escapes.
     """
+    if text.count("\n") >= MAX_LINES:
+        raise ValueError(f"more than {MAX_LINES} lines")
+    if text.count("\\") > MAX_ESCAPES:
+        raise ValueError(f"more than {MAX_ESCAPES} escapes")
     position, parts, nesting, tables = 0, 1, 0, 0
     while position < len(text):
         match = _SPECIAL.search(text, position)

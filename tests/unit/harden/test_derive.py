@@ -548,6 +548,23 @@ def test_a_container_with_long_and_many_paths_gives_a_profile_that_loads() -> No
     assert made.files.execute == ()
 
 
+def test_the_longest_lists_make_a_profile_that_loads() -> None:
+    """All lists at their limits, with the evidence of each item, are within the bounds of TOML."""
+    places = [("file", WEB, {"path": f"/d{n}/f", "mode": "write,create"}) for n in range(60)]
+    read = [("file", f"/p/{n}", {"path": f"/r{n}", "mode": "read"}) for n in range(510)]
+    programs = [("exec", WEB, {"executed": f"/bin/{n}"}) for n in range(500)]
+    sockets = [("socket", WEB, {"family": "inet"})]
+    for n in range(1000):
+        to = {"family": "inet", "protocol": "tcp", "address": f"192.0.{n // 250}.{n % 250}"}
+        sockets.append(("connect", f"/p/{n}", to | {"port": 80}))
+        sockets.append(("bind", WEB, to | {"protocol": "udp", "port": n + 1}))
+    calls = [("syscall", f"/p/{n % 9}", {"syscall": f"call_{n}x"}) for n in range(450)]
+    made = derive([record(*places, *read, *programs, *sockets, *calls)], "web")
+    assert made.incomplete == ()
+    assert len(made.network.egress or ()) == len(made.network.listen or ()) == 1000
+    assert document.load(toml.dumps(made).encode(), "web.toml") == made
+
+
 def test_a_container_that_writes_everywhere_has_a_writable_root() -> None:
     made = of(*(file(f"/d{n}/e/f", "write,create") for n in range(2000)))
     assert not made.files.read_only_root

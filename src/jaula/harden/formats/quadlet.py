@@ -78,7 +78,7 @@ def _unit(profile: Profile) -> Iterator[str]:
     usable = [path for path, line in masked.items() if line[0] != "#" and ":" not in path]
     if usable:
         yield setting("Mask", ":".join(usable))
-    for path in masked.keys() - set(usable):
+    for path in (each for each in masked if each not in usable):
         yield f"# Not in this unit, since it has special characters: {comment(f'Mask={path}')}"
     if network.mode:
         yield f"Network={network.mode}"
