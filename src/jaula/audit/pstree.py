@@ -8,11 +8,13 @@ shows ``?``.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
 
+_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -23,6 +25,7 @@ class ProcessEntry(msgspec.Struct, frozen=True):
     parent: int
     name: str
     namespaces: Mapping[str, str] | None = None
+    cgroups: str = ""  # content of /proc/<pid>/cgroup; '' if it is not known
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -59,8 +62,47 @@ def _read(proc_root: str, pid: int) -> ProcessEntry:
             break
         except FileNotFoundError:  # a kernel without this kind, or a zombie
             continue
+    try:
+        with open(f"{proc_root}/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            cgroups = file.read()
+    except OSError:  # the process exits, or the kernel has no cgroups
+        cgroups = ""
     clean = "".join(c if c.isprintable() else "?" for c in name)
-    return ProcessEntry(pid, int(tail.split()[1]), clean, namespaces if readable else None)
+    parent = int(tail.split()[1])
+    return ProcessEntry(pid, parent, clean, namespaces if readable else None, cgroups)
+
+
+def membership(entries: Mapping[int, ProcessEntry], first: Mapping[int, str]) -> dict[int, str]:
+    """Return the container of each process that is in one. Pure.
+
+    ``first`` has the ids of containers by their first process. The cgroup decides: a process of an
+    exec has the shim as its parent, and one that has lost its parent is adopted by a process
+    that may be another container's. The outermost cgroup with an id counts, since a container
+    chooses the names of those below its own. If the first process has no such cgroup, the
+    processes below it are the container's.
+    """
+    ids = frozenset(first.values())
+    found = {pid: id for pid, entry in entries.items() if (id := _container(entry.cgroups, ids))}
+    without = {pid: id for pid, id in first.items() if pid in entries and pid not in found}
+    known = frozenset(found)  # by their cgroups
+    for pid in entries if without else ():
+        path, current = set[int](), pid
+        while current in entries and current not in without and current not in path:
+            path.add(current)
+            current = entries[current].parent
+        if current in without and not path & known:
+            found[pid] = without[current]
+    return found
+
+
+def _container(cgroups: str, ids: frozenset[str]) -> str:
+    """Return the id in the outermost cgroup that has one of ``ids`` in its name, '' if none has."""
+    for line in cgroups.splitlines():
+        for name in line.partition(":")[2].partition(":")[2].split("/"):
+            for word in _ID.findall(name):
+                if word in ids:
+                    return str(word)
+    return ""
 
 
 def build(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from jaula.audit.pstree import ProcessEntry, build, draw, processes, render
+import pytest
+
+from jaula.audit.pstree import ProcessEntry, build, draw, membership, processes, render
 
 HOST = {"net": "net:[1]", "pid": "pid:[1]", "user": "user:[1]"}
 OWN = {"net": "net:[2]", "pid": "pid:[2]", "user": "user:[2]"}
@@ -81,3 +83,45 @@ def test_the_shims_of_a_pod_are_below_its_name() -> None:
     ]
     drawn_pod = [line for node in build(tree, (11, 21), groups) for line in draw(node)]
     assert drawn_pod[0] == "init(1)---pod default/web?-+-shim(10)---pause(11,net,pid,user)"
+
+
+MINE, THEIRS = "a" * 64, "b" * 64
+
+
+def member(pid: int, parent: int, cgroups: str) -> ProcessEntry:
+    return ProcessEntry(pid, parent, f"p{pid}", None, cgroups)
+
+
+def of(*entries: ProcessEntry, **first: str) -> dict[int, str]:
+    by_pid = {entry.pid: entry for entry in entries}
+    return membership(by_pid, {int(pid[1:]): id for pid, id in first.items()})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"0::/jaula/{MINE}",
+        f"0::/system.slice/jaula-{MINE}.scope/init.scope",
+        f"0::/parent/{MINE}/{THEIRS}",  # a container names the cgroups below its own
+        f"2:pids:/jaula/{MINE}\n0::/",
+    ],
+)
+def test_the_outermost_cgroup_of_a_container_decides(path: str) -> None:
+    entries = (member(1, 0, "0::/"), member(5, 1, path), member(7, 1, path))
+    assert of(*entries, p5=MINE, p9=THEIRS) == {5: MINE, 7: MINE}
+
+
+def test_an_adopted_process_stays_one_of_its_container() -> None:
+    mine, theirs = f"0::/jaula/{MINE}", f"0::/jaula/{THEIRS}"
+    entries = (member(5, 1, mine), member(6, 5, theirs), member(8, 1, theirs))
+    assert of(*entries, p5=MINE, p8=THEIRS) == {5: MINE, 6: THEIRS, 8: THEIRS}
+
+
+def test_an_id_that_no_container_has_is_none() -> None:
+    assert of(member(5, 1, f"0::/{THEIRS}"), member(6, 1, f"0::/{MINE}0")) == {}
+
+
+def test_without_cgroups_the_descendants_of_the_first_process_are_inside() -> None:
+    entries = [member(1, 0, ""), member(5, 1, ""), member(6, 5, ""), member(7, 6, "")]
+    entries += [member(8, 9, ""), member(9, 8, "")]  # a circle
+    assert of(*entries, p5=MINE) == {5: MINE, 6: MINE, 7: MINE}

@@ -410,6 +410,7 @@ class Observer:
             return document
         entries = pstree.processes()
         pids = {o.inspect["State"]["Pid"]: key for key, o in self._containers.items()}
+        inside = pstree.membership(entries, pids)
         document = {
             "Time": _now(),
             "Processes": [
@@ -419,6 +420,7 @@ class Observer:
                     "Name": entry.name,
                     "Changes": list(pstree.changes(entries, entry)),
                     **({"Container": pids[entry.pid]} if entry.pid in pids else {}),
+                    **({"Inside": inside[entry.pid]} if entry.pid in inside else {}),
                 }
                 for entry in entries.values()
             ],

@@ -600,6 +600,15 @@ class Session:
             ),
         )
 
+    def cache_rights(self) -> NameRights | None:
+        """Return whose records of the build cache the caller sees, None if it sees all.
+
+        The description of a record is a command of its owner, with the values of its arguments.
+        """
+        if self.is_admin or self.rule.container_access >= ContainerAccess.READ:
+            return None
+        return self.name_rights()
+
     def _check_images(self, usage: Callable[[], Usage]) -> None:
         """Check that the caller may have images that take ``usage``. Safe in any thread.
 

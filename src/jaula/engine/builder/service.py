@@ -184,13 +184,20 @@ class Builds:
 
         await self.prune(PruneOptions(maximum=maximum), NameRights(owner))
 
-    def usage(self) -> list[Document]:
-        """Return Docker's documents of the build cache. Safe in any thread."""
+    def usage(self, rights: NameRights | None = None) -> list[Document]:
+        """Return Docker's documents of the build cache. Safe in any thread.
+
+        With ``rights`` they are those that this caller may remove.
+        """
         from jaula.engine.builder import prune
 
         shared = self._shared
         return prune.usage(
-            shared.cache, shared.cache_dirs, shared.local_directories, shared.services.images
+            shared.cache,
+            shared.cache_dirs,
+            shared.local_directories,
+            shared.services.images,
+            rights,
         )
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaula.engine.images.service import Images
     from jaula.engine.model.services import Services
     from jaula.engine.volumes.service import Volumes
+    from jaula.images.store.names import NameRights
     from jaula.images.store.store import Image, ImageStore
 
 Document = dict[str, Any]
@@ -169,7 +170,7 @@ class DiskUsage:
                 inodes += usage.inodes
         return StorageUsage(str(services.config.paths.containers), size, inodes, moment)
 
-    def document(self) -> Document:
+    def document(self, rights: NameRights | None = None) -> Document:
         """Return Docker's disk usage document, and how much of the images no container uses."""
         services = self._services
         containers = self._containers.list(all=True, limit=None, filters={}, size=True)
@@ -187,7 +188,7 @@ class DiskUsage:
             summary["SharedSize"] = usage.shared(summary["Id"])
         used = {image for c in services.container_store for image in c.record.images}
         whole, unused = usage.whole(), usage.unused(used, services.images.held())
-        cache = self._builds.usage()
+        cache = self._builds.usage(rights)
         in_use = [image for image in images if image["Id"] in used]
         return {
             "LayersSize": whole,

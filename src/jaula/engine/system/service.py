@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.engine.system.disk_usage import DiskUsage, Storage
     from jaula.engine.system.host_objects import HostObjects
+    from jaula.images.store.names import NameRights
 
 API_VERSION = "1.55"
 MINIMUM_API_VERSION = "1.24"
@@ -188,9 +189,9 @@ class System:
             warnings.append(f"WARNING: image {manifest} is damaged: {reason}")
         return warnings
 
-    async def df(self) -> dict[str, Any]:
-        """Return Docker's disk usage document."""
-        return await asyncio.to_thread(self._disk_usage().document)
+    async def df(self, rights: NameRights | None = None) -> dict[str, Any]:
+        """Return Docker's disk usage document, with ``rights`` for the build cache of a caller."""
+        return await asyncio.to_thread(self._disk_usage().document, rights)
 
     async def storage(self) -> Storage:
         """Return what images and the writable layers of containers use."""

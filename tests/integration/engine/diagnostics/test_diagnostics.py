@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import secrets
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -183,16 +186,55 @@ def test_an_owner_sees_its_own_containers(guarded: PrivateEngine, watched: dict[
         assert owner.request("POST", f"/containers/{key}/start").status == 204
         assert owner.request("GET", f"/jaula/containers/{key}/verify").status == 200
         assert owner.request("GET", f"/jaula/containers/{watched['Id']}/verify").status == 403
-        containers.eventually(lambda: own_processes(owner) == {key}, "the container's processes")
+        exec_ = owner.request("POST", f"/containers/{key}/exec", {"Cmd": ["sleep", "1001"]})
+        started = owner.request("POST", f"/exec/{exec_.json()['Id']}/start", {"Detach": True})
+        assert started.status == 200
+        containers.eventually(lambda: own_processes(owner) == [key, key], "both processes")
     finally:
         owner.request("DELETE", f"/containers/{key}?force=1")
 
 
-def own_processes(user: ApiUser) -> set[str]:
-    """Return the containers of the processes that a user sees."""
+def test_commands_of_the_builds_of_others_are_not_shown(guarded: PrivateEngine) -> None:
+    word = secrets.token_hex(8)
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        text = f"FROM busybox\nRUN echo {word} > /file\n".encode()
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(text)
+        tar.addfile(entry, io.BytesIO(text))
+    headers = {"Content-Type": "application/x-tar"}
+    built = guarded.request("POST", "/build?version=1", data.getvalue(), headers=headers)
+    assert b"errorDetail" not in built.body, built.body
+    assert word in guarded.request("GET", "/v1.44/system/df").body.decode()
+    for uid in (READER, OWNER):
+        reply = ApiUser(guarded, uid, uid).request("GET", "/v1.44/system/df")
+        assert reply.status == 200
+        assert word not in reply.body.decode()
+
+
+def test_the_output_of_health_checks_of_others_is_not_shown(guarded: PrivateEngine) -> None:
+    word = secrets.token_hex(8)
+    test = f"echo {word[:8]}$((0)){word[8:]}"  # the output differs from the command
+    flags = ("--health-cmd", test, "--health-interval", "1s")
+    with containers.running(guarded, "busybox", flags=flags) as name:
+        path, shown = f"/containers/{name}/json", f"{word[:8]}0{word[8:]}"
+
+        def is_shown() -> bool:
+            return shown in guarded.request("GET", path).body.decode()
+
+        containers.eventually(is_shown, "a health check has run", 60)
+        for uid in (READER, OWNER):
+            reply = ApiUser(guarded, uid, uid).request("GET", path)
+            assert reply.json()["State"]["Health"]["Log"]
+            assert shown not in reply.body.decode()
+
+
+def own_processes(user: ApiUser) -> list[str]:
+    """Return the container of each process that a user sees, which are those of containers only."""
     rows = user.request("GET", "/jaula/processes").json()["Processes"]
-    assert not rows or any(row["Pid"] == 1 for row in rows)  # ancestors are shown
-    return {row["Container"] for row in rows if "Container" in row}
+    assert {row["Name"] for row in rows} <= {"sleep"}, rows
+    assert {row["Parent"] for row in rows} <= {0}, rows
+    return [row["Inside"] for row in rows]
 
 
 # -- commands --------------------------------------------------------------------------------------

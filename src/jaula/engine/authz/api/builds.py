@@ -119,7 +119,7 @@ class BuildsApi:
 
     async def usage(self) -> list[Document]:
         self._session.require_read()
-        return await in_thread(self._service.usage)
+        return await in_thread(self._service.usage, self._session.cache_rights())
 
     async def cancel(self, build_id: str) -> None:
         with self._session.begin("image build cancel", build_id, revokes=True) as action:

@@ -293,6 +293,8 @@ class ContainersApi:
         if not self._session.can_access(self._service.find(ref), ContainerAccess.READ):
             names = [entry.partition("=")[0] for entry in document["Config"]["Env"]]
             document["Config"]["Env"] = names
+            for probe in (document["State"].get("Health") or {}).get("Log") or ():
+                probe["Output"] = ""  # of a program in the container
         return document
 
     def list(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine import relaxations
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.diagnostics.commands import MAX_SECONDS
-from jaula.engine.diagnostics.processes import with_ancestors
+from jaula.engine.diagnostics.processes import of_containers
 from jaula.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class DiagnosticsApi:
         document = await self._service.observer.ask("processes")
         if self._session.is_admin:
             return document
-        rows = with_ancestors(document["Processes"], self._may_read)
+        rows = of_containers(document["Processes"], self._may_read)
         return document | {"Processes": rows}
 
     async def history(self, refs: Sequence[str], fields: Sequence[str], points: int) -> Document:

@@ -33,7 +33,7 @@ class SystemApi:
 
     async def df(self) -> Document:
         self._session.require_read()
-        return await self._service.df()
+        return await self._service.df(self._session.cache_rights())
 
     async def storage(self) -> Storage:
         self._session.require_read()
