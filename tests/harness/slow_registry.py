@@ -52,6 +52,7 @@ class SlowRegistry(ScriptedRegistry):
         self.corrupt = False
         self.silent = False
         self.served = 0  # bytes of blobs
+        self.requests = 0  # for blobs
         for layer in layers:
             self.scripts[self.blob_path(layer.blob)] = self._serve(layer.blob)
 
@@ -61,6 +62,7 @@ class SlowRegistry(ScriptedRegistry):
 
     def _serve(self, blob: bytes) -> Any:
         def script(request: Request) -> None:
+            self.requests += 1
             if not self.alive:
                 request.hang_up()
                 return

@@ -226,6 +226,18 @@ async def produce(
             thread.result()
 
 
+async def in_request_thread(work: Callable[[Callable[[], bool]], Result]) -> Result:
+    """Run ``work`` in a thread of its own.
+
+    Its argument returns whether no request waits for the result any more: the work ends then.
+    """
+    ended = threading.Event()
+    try:
+        return await in_own_thread(lambda: work(ended.is_set))
+    finally:
+        ended.set()
+
+
 def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:
     """Run ``work`` in a thread outside the pool, which does not delay the exit of the engine.
 

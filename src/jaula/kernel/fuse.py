@@ -7,7 +7,8 @@ RELEASE. All others get ENOSYS, except those that have no reply.
 Facts about FUSE: the connection ends when the last descriptor of ``/dev/fuse`` is closed, so the
 death of the server is an error (ENOTCONN) for each reader and never a wait. A server that is
 stopped makes readers wait; Linux 6.14 ends the connection after a timeout that INIT states. A file
-that is opened with FOPEN_DIRECT_IO has no pages in the cache.
+that is opened with FOPEN_DIRECT_IO has no pages in the cache. A reader that gets a signal, SIGKILL
+too, sends INTERRUPT and waits for the reply all the same, once its request has been read.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _ENTRY = struct.Struct("<QQQQII")
 _ATTR_OUT = struct.Struct("<QII")
 _OPEN_OUT = struct.Struct("<QII")
 _READ_IN = struct.Struct("<QQI")
+_INTERRUPT_IN = struct.Struct("<Q")
 
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _RELEASE = 1, 2, 3, 14, 15, 18
 _INIT, _INTERRUPT, _DESTROY, _BATCH_FORGET = 26, 36, 38, 42
@@ -55,34 +57,54 @@ Reader = Callable[[int, int], bytes]
 """Returns the bytes of a file from an offset on, at most a number; raises OSError."""
 
 
+def open_connection() -> tuple[int, int]:
+    """Return a descriptor of ``/dev/fuse`` and one of its mount, which is attached nowhere.
+
+    :raises OSError: when the kernel has no FUSE, or this process may not mount it.
+    """
+    device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        options = (
+            ("fd", str(device)),
+            ("rootmode", "40000"),
+            ("user_id", "0"),
+            ("group_id", "0"),
+            ("max_read", str(MAX_READ)),
+        )
+        attributes = mounts.MOUNT_ATTR.NODEV | mounts.MOUNT_ATTR.NOSUID
+        return device, mounts.new_filesystem("fuse", options, attributes, source="jaula-lazy")
+    except BaseException:
+        os.close(device)
+        raise
+
+
+class Caller(threading.local):
+    """The process whose request this thread answers. ``pid`` is 0 without one."""
+
+    pid = 0
+    unique = 0
+
+
 class FuseServer:
-    """The files of one mount. ``mount`` is a descriptor of it; it is attached nowhere."""
+    """The files of one mount, ``mount``. ``caller`` is that of the request of this thread."""
 
-    def __init__(self, *, timeout: int) -> None:
-        """Mount the file system. The kernel ends it after ``timeout`` seconds without a reply.
+    def __init__(self, connection: tuple[int, int] | None = None, *, timeout: int) -> None:
+        """Serve a connection, by default a new one.
 
-        :raises OSError: when the kernel has no FUSE, or this process may not mount it.
+        The kernel ends it after ``timeout`` seconds without a reply.
+
+        :raises OSError: as :func:`open_connection`.
         """
-        self._device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        self._device, self.mount = connection or open_connection()
         self._timeout = timeout
+        self.caller = Caller()
+        self._answering: set[int] = set()
+        self._interrupted: set[int] = set()
         self._lock = threading.Lock()
         self._files: dict[int, tuple[int, Reader]] = {}
         self._names: dict[bytes, int] = {}
         self._open: dict[int, int] = {}
         self._threads: list[threading.Thread] = []
-        try:
-            options = (
-                ("fd", str(self._device)),
-                ("rootmode", "40000"),
-                ("user_id", "0"),
-                ("group_id", "0"),
-                ("max_read", str(MAX_READ)),
-            )
-            attributes = mounts.MOUNT_ATTR.NODEV | mounts.MOUNT_ATTR.NOSUID
-            self.mount = mounts.new_filesystem("fuse", options, attributes, source="jaula-lazy")
-        except BaseException:
-            os.close(self._device)
-            raise
 
     def add(self, name: str, size: int, read: Reader) -> None:
         """Add a file of ``size`` bytes. ``read`` is called from several threads."""
@@ -95,6 +117,11 @@ class FuseServer:
         """Return whether the kernel has the file open."""
         with self._lock:
             return self._open.get(self._names[name.encode()], 0) > 0
+
+    def is_interrupted(self) -> bool:
+        """Return whether the caller of this thread's request has got a signal meanwhile."""
+        with self._lock:
+            return self.caller.unique in self._interrupted
 
     def start(self, threads: int) -> None:
         """Answer requests in ``threads`` threads, until the file system is gone."""
@@ -116,11 +143,19 @@ class FuseServer:
             self._answer(request)
 
     def _answer(self, request: bytes) -> None:
-        length, opcode, unique, node, *_ = _IN.unpack_from(request)
+        length, opcode, unique, node, _, _, pid = _IN.unpack_from(request)
+        if opcode == _INTERRUPT:
+            (other,) = _INTERRUPT_IN.unpack_from(request, _IN.size)
+            with self._lock:
+                if other in self._answering:  # not one that was answered already
+                    self._interrupted.add(other)
         if opcode in _NO_REPLY:
             return
         body: bytes = b""
         code = 0
+        self.caller.pid, self.caller.unique = pid, unique
+        with self._lock:
+            self._answering.add(unique)
         try:
             body = self._reply(opcode, node, request[_IN.size : length])
         except OSError as error:
@@ -129,6 +164,9 @@ class FuseServer:
             code = errno.EIO
         with suppress(OSError):  # ENOENT: the request was interrupted meanwhile
             os.writev(self._device, (_OUT.pack(_OUT.size + len(body), -code, unique), body))
+        with self._lock:
+            self._answering.discard(unique)
+            self._interrupted.discard(unique)
 
     def _reply(self, opcode: int, node: int, data: bytes) -> bytes:
         """Return the body of a reply."""

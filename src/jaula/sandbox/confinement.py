@@ -27,6 +27,7 @@ _NO_FILES = "/proc/self/fdinfo"
 a descriptor and Landlock does not check, finds nothing."""
 
 _PROT_EXEC = 4  # mmap(2)
+_FIONBIO = 0x5421  # ioctl_tty(2); Python sets the mode of a socket with it
 _NAMESPACES = 0x7E020080  # CLONE_NEW*, namespaces(7)
 _ALLOW = SyscallRule(SECCOMP_RET_ALLOW)
 _REFUSE = SECCOMP_RET_ERRNO | errno.EPERM
@@ -69,6 +70,9 @@ def filter_program(calls: tuple[str, ...]) -> bytes:
     )
     rules = {name: [_ALLOW] for name in names}
     rules |= {"mmap": [not_executable], "mprotect": [not_executable]}
+    if "network" in calls:
+        non_blocking = ArgCondition(1, "SCMP_CMP_EQ", _FIONBIO)
+        rules["ioctl"] = [SyscallRule(SECCOMP_RET_ALLOW, (non_blocking,))]
     if "threads" in calls:
         same_namespaces = ArgCondition(0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0)
         rules["clone"] = [SyscallRule(SECCOMP_RET_ALLOW, (same_namespaces,))]

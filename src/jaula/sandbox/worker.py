@@ -90,7 +90,7 @@ def start(
         "name": task.name,
         "path": [os.path.abspath(path) for path in sys.path if path],
         "function": task.function,
-        "ids": _ids(),
+        "ids": ids(),
         "limits": msgspec.to_builtins(limits),
         "rights": msgspec.to_builtins(rights),
         "channel": channel,
@@ -109,7 +109,8 @@ def start(
     )
 
 
-def _ids() -> tuple[int, int]:
+def ids() -> tuple[int, int]:
+    """Return the user and group id of a sandboxed process of this host."""
     uid_map, gid_map = (
         Path(f"/proc/self/{name}").read_text(encoding="ascii") for name in ("uid_map", "gid_map")
     )

@@ -19,6 +19,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from jaula.errors import InvalidRequest
+from jaula.sha256 import sha256
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -34,6 +35,12 @@ DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 DOCKER_LAYER_TAR = "application/vnd.docker.image.rootfs.diff.tar"
 
 REF_NAME = "org.opencontainers.image.ref.name"
+
+ESTARGZ_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+ZSTD_CHUNKED_DIGEST = "io.github.containers.zstd-chunked.manifest-checksum"
+ZSTD_CHUNKED_POSITION = "io.github.containers.zstd-chunked.manifest-position"
+_SOURCE = "+"  # between the parts of a layer's name
+_TOC_ANNOTATIONS = (ESTARGZ_DIGEST, ZSTD_CHUNKED_DIGEST, ZSTD_CHUNKED_POSITION)
 
 MANIFESTS = frozenset({MANIFEST, DOCKER_MANIFEST})
 INDEXES = frozenset({INDEX, DOCKER_LIST})
@@ -63,6 +70,25 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True
     size: Size
     annotations: dict[str, str] = {}
     platform: Platform | None = None
+
+
+def layer_name(layer: Descriptor, diff_id: str) -> str:
+    """Return the name of a layer as one manifest describes it: its diff id, without a TOC. Pure.
+
+    With a table of contents (TOC) it is ``<diff id>+<hex>``. The second part is a digest of all
+    that the manifest states about the layer. So two manifests have the same name only if they
+    state the same diff id, blob and TOC, and no statement of one is believed for the other.
+    """
+    stated = [layer.annotations.get(key, "") for key in _TOC_ANNOTATIONS]
+    if not any(stated):
+        return diff_id
+    facts = (diff_id, layer.digest, str(layer.size), layer.media_type, *stated)
+    return f"{diff_id}{_SOURCE}{sha256(msgspec.json.encode(facts)).hexdigest()}"
+
+
+def diff_id_of(name: str) -> str:
+    """Return the diff id in the name of a layer. Pure."""
+    return name.partition(_SOURCE)[0]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -21,6 +21,7 @@ from jaula.spec.api import (
 )
 from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import Endpoint, PublishedPort
+from jaula.spec.image import diff_id_of
 from jaula.spec.pod import PodAttachment, PodContainerRequest, PodSandboxRequest
 
 
@@ -65,7 +66,7 @@ class MountRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     mapped: bool = False  # the mount's owners are ids of the container already
     map_required: bool = False  # never mount it without an id map, if the container has one
     image: str = ""  # id
-    layers: tuple[str, ...] = ()  # diff ids of the image's layers, base first
+    layers: tuple[str, ...] = ()  # names of the image's layers, base first
 
     @property
     def shared(self) -> bool:
@@ -409,9 +410,10 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything about one container that must outlive the engine.
 
     ``body`` is the request merged with the image's configuration; ``resolved_request`` is the
-    decision about it. ``args`` is the program with its arguments. ``layers`` are the image's diff
-    ids, base first, since the image may have been removed. ``range_start`` is the first host id of
-    its user namespace while it runs (0: none).
+    decision about it. ``args`` is the program with its arguments. ``layers`` are the names of the
+    image's layers, base first, since the image may have been removed. A name is the diff id, or
+    that of a layer which was not whole at the creation (:func:`jaula.spec.image.layer_name`).
+    ``range_start`` is the first host id of its user namespace while it runs (0: none).
 
     ``networks`` are the requested networks, the one of the network mode first. ``endpoint`` and
     ``more_endpoints`` are the current endpoints while it runs, and ``ports`` those of all of them.
@@ -510,8 +512,9 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def all_layers(self) -> tuple[str, ...]:
-        """Return the diff ids of the layers of all of its images."""
-        return (*self.layers, *(layer for mount in self.mounts for layer in mount.layers))
+        """Return the names of the layers of all of its images, and their diff ids."""
+        names = (*self.layers, *(layer for mount in self.mounts for layer in mount.layers))
+        return (*names, *map(diff_id_of, names))
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -34,6 +34,7 @@ from jaula.config import Paths
 from jaula.errors import CorruptState, JaulaError
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.paths import RESOLVE, openat2
+from jaula.spec.image import diff_id_of
 
 _OVERLAY = "overlay"
 _COMPARED = 4  # entries of a layer
@@ -212,7 +213,8 @@ def _mounted(path: str) -> tuple[str, ...] | None:
     """Return the layers that a start mounts, base first; None if the list is not valid."""
     try:
         with open(path, "rb") as file:
-            return msgspec.json.decode(file.read(), type=tuple[str, ...])
+            names = msgspec.json.decode(file.read(), type=tuple[str, ...])
+        return tuple(map(diff_id_of, names))
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 

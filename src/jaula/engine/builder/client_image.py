@@ -98,7 +98,9 @@ class ClientImage:
         self._pin(blob.digest)
         if not images.blobs.is_intact(blob.digest, blob.size):
             await self._receive(blob)
-        if not images.layers.is_intact(layer.diff_id):
+        if not images.layers.is_intact(layer.diff_id) or not images.layers.has_blob(
+            layer.diff_id, blob.digest
+        ):
             await in_thread(self._unpack, layer)
         await in_thread(images.sync)
 
@@ -131,8 +133,13 @@ class ClientImage:
             await shielded(asyncio.wait((feeding, receiving)))
 
     def _unpack(self, layer: Layer) -> None:
-        with self._images.blobs.open(layer.blob.digest) as file:
-            self._images.layers.extract(file, layer.diff_id)
+        layers, digest = self._images.layers, layer.blob.digest
+        with self._images.blobs.open(digest) as file:
+            if layers.is_intact(layer.diff_id):  # the manifest alone says that they belong together
+                layers.check_blob(file, layer.diff_id, digest)
+            else:
+                layers.extract(file, layer.diff_id)
+            layers.record_blob(layer.diff_id, digest)
 
 
 async def open_image(

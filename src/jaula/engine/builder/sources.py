@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from copy import copy as shallow_copy
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
@@ -21,7 +22,13 @@ from jaula.engine.builder.cache import find_change_in_image, find_in_image
 from jaula.engine.builder.client_image import ClientImage, open_image
 from jaula.engine.builder.image_state import ImageState, Layer
 from jaula.engine.builder.local_context import LocalContext, ended, started
-from jaula.engine.threads import feed, in_own_thread, in_thread, shielded
+from jaula.engine.threads import (
+    feed,
+    in_own_thread,
+    in_request_thread,
+    in_thread,
+    shielded,
+)
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build import context
 from jaula.images.build.dockerfile.stage_graph import Origin, Source
@@ -217,8 +224,10 @@ class BuildSources:
         :raises NotFound: when the image is removed meanwhile.
         """
         image = await self.image(name, platform, report)
-        pinned = self._services.images.pin(self._lease, image.id)
-        await in_thread(self._services.images.wait_whole, pinned)
+        images = self._services.images
+        pinned = images.pin_image(self._lease, image)
+        await in_request_thread(partial(images.wait_whole, pinned))
+        await in_thread(images.check_blobs, pinned)
         return state_of_image(self._services, pinned)
 
     async def context_state(self, name: str, platform: str, report: Report) -> ImageState | None:

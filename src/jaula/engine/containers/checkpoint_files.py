@@ -15,6 +15,7 @@ from jaula.engine.containers import shm
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.kernel.sync import sync_file_systems
+from jaula.spec.image import diff_id_of
 from jaula.storage import free_space
 from jaula.storage.checkpoint_files import sparse_sink, write_shm, write_volume
 from jaula.storage.checkpoints import (
@@ -46,7 +47,7 @@ def describe(record: ContainerRecord) -> ContainerDescription:
         name=record.name,
         body=record.body,
         image_id=record.image,
-        layers=record.layers,
+        layers=tuple(map(diff_id_of, record.layers)),
         hostname=record.hostname,
         networks=record.networks,
         sandbox=record.pod.sandbox if record.pod is not None else "",

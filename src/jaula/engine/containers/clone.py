@@ -22,6 +22,7 @@ from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
 from jaula.spec.api import CheckpointClone, ContainerCreate, Mount
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
+from jaula.spec.image import diff_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -279,7 +280,7 @@ class Clones:
     def _check(self, container: Container, manifest: Manifest) -> None:
         """Check that a new container can get the files of a checkpoint."""
         description = held_description(manifest)
-        if container.record.layers != description.layers:
+        if tuple(map(diff_id_of, container.record.layers)) != description.layers:
             raise InvalidRequest(f"the image {description.body.image} has other layers here")
         assert manifest.held is not None
         destinations = {path for each in manifest.held.volumes for path in each.destinations}

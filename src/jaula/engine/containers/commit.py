@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.engine.parsers import in_text_thread
-from jaula.engine.threads import in_thread
+from jaula.engine.threads import in_request_thread, in_thread
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.build.dockerfile.budget import BuildBudget
@@ -56,6 +57,9 @@ async def commit(
     name = f"{options.repo}:{options.tag}" if options.tag else options.repo
     if name:
         name = str(parse(name))
+    if services.lazy_layers is not None:  # the content of what the image names is verified
+        parent = services.images.resolve(container.record.image)
+        await in_request_thread(partial(services.images.wait_whole, parent))
     async with container.lock:  # it must be neither started nor removed during the commit
         if container.id not in services.container_store:
             raise NotFound(f"No such container: {container.name}")

@@ -13,6 +13,7 @@ import posixpath
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,7 +32,7 @@ from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import resources, security, spare_init, spec
 from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
 from jaula.engine.secrets import mount
-from jaula.engine.threads import in_thread
+from jaula.engine.threads import in_request_thread, in_thread
 from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
@@ -167,14 +168,18 @@ async def create(
     mounter = VolumeMounter(services, transaction)
     directory = services.config.paths.container(container_id)
     try:
-        image = services.images.pin(lease, image.id)  # until the record keeps its layers
+        image = services.images.pin_image(lease, image)  # until the record keeps its layers
+        layers = services.images.mountable(image)
+        if not all(map(services.layers.has, layers)):  # requested by its id, which names no TOC
+            await in_request_thread(partial(services.images.wait_whole, image))
+            layers = services.images.mountable(image)
         record = ContainerRecord(
             id=container_id,
             name=unique_name,
             created=time.time_ns(),
             body=merged,
             image=image.id,
-            layers=tuple(image.layers),
+            layers=layers,
             args=arguments(merged),
             hostname=_hostname(services, merged, resolved, container_id),
             networks=networks,

@@ -69,7 +69,7 @@ class Toolbox:
     ) -> None:
         self.image = image.id
         self._services = services
-        self._layers = tuple(image.layers)
+        self._layers = services.images.mountable(image)
         self._lease = lease
         self._target = target
 
@@ -141,7 +141,7 @@ async def prepare(
     reference = body.image or DEBUG_IMAGE
     lease = services.images.lease()
     try:
-        image = services.images.pin(lease, services.images.resolve(reference).id)
+        image = services.images.pin_image(lease, services.images.resolve(reference))
         services.image_policy.check_run(image, reference)
         target = await in_thread(_find_target, services, container, body.target)
         config = services.config.paths.container(container.record.id) / "config.json"
@@ -200,7 +200,7 @@ def prepare_image(services: Services, image: Image) -> PreparedImage:
     """Find the shell of an image, and make its launchers if they are not made yet."""
     path = variable(image.config.env, "PATH") or DEFAULT_PATH
     search = [directory for directory in path.split(":") if directory.startswith("/")]
-    view = services.snapshots.view(tuple(image.layers))
+    view = services.snapshots.view(services.images.mountable(image))
     root = mount_layers(view, None, (0, 0), None)
     try:
         shells = (

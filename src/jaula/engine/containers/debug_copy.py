@@ -148,7 +148,7 @@ class DebugCopies:
         try:
             origin = self._origin(ref, source)
             reference = body.image or DEBUG_IMAGE
-            image = services.images.pin(lease, services.images.resolve(reference).id)
+            image = services.images.pin_image(lease, services.images.resolve(reference))
             services.image_policy.check_run(image, reference)
             toolbox = await in_thread(debug.prepare_image, services, image)
             debug.check_command(body, toolbox)

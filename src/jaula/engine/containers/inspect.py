@@ -25,6 +25,7 @@ from jaula.logs import timestamp
 from jaula.security import landlock
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, decode_ruleset
 from jaula.spec.api import Resources
+from jaula.spec.image import diff_id_of
 from jaula.spec.profile import digest
 from jaula.state.records import (
     ContainerRecord,
@@ -97,7 +98,8 @@ def document(services: Services, container: Container) -> dict[str, Any]:
             "Name": record.storage_driver,
             "Data": {
                 "LowerDir": ":".join(
-                    f"{paths.layers}/{id.removeprefix('sha256:')}/fs" for id in record.layers[::-1]
+                    f"{paths.layers}/{diff_id_of(name).removeprefix('sha256:')}/fs"
+                    for name in record.layers[::-1]
                 ),
                 "UpperDir": str(directory / "upper"),
                 "WorkDir": str(directory / "work"),

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from jaula.engine.fsck.problem import FsckInputs, Problem
+from jaula.spec.image import diff_id_of
 from jaula.state.records import ContainerRecord, Status
 
 
@@ -37,10 +38,10 @@ def _check_record(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Probl
     if record.status in (Status.RUNNING, Status.PAUSED) and record.id not in inputs.alive:
         problem = "its record says that it runs, but its process is unknown"
         yield Problem("container", record.name, problem, "restart the engine")
-    for layer in record.all_layers:
-        layers = inputs.services.layers
-        if not layers.is_on_disk(layer) and not layers.is_lazy(layer):
-            problem = f"the layer {layer} of its image is missing"
+    for layer in (*record.layers, *(name for mount in record.mounts for name in mount.layers)):
+        layers, diff_id = inputs.services.layers, diff_id_of(layer)
+        if not layers.is_on_disk(diff_id) and not layers.is_lazy(layer):
+            problem = f"the layer {diff_id} of its image is missing"
             advice = "run `system check --repair`, or pull or load its image again"
             yield Problem("container", record.name, problem, advice)
 

@@ -10,6 +10,7 @@ from jaula.errors import JaulaError, NotFound
 from jaula.images.store import repair as store_repair
 from jaula.images.store.catalog import Image, short
 from jaula.images.store.store import ImageStore
+from jaula.spec.image import layer_name
 
 _ADVICE = "pull or load it again, or remove it with `jaula rmi`"
 
@@ -61,6 +62,9 @@ def _missing_parts(store: ImageStore, image: Image) -> Iterator[Problem]:
         yield Problem("image", name, error.message, _ADVICE)
         return
     for blob, layer in pairs:
+        stated = layer_name(blob, layer)
+        if store.layers.is_lazy(stated) and store.layers.is_intact(stated):
+            continue  # it is being fetched
         size = store.blobs.size(blob.digest)
         if size is None:
             problem = (

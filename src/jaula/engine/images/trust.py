@@ -8,12 +8,14 @@ the image.
 from __future__ import annotations
 
 import base64
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from jaula.engine.images.registry import credentials_for, in_cancellable_thread
 from jaula.engine.parsers import in_sandbox
+from jaula.engine.threads import in_request_thread
 from jaula.errors import InvalidRequest
 from jaula.images import reference as references
 from jaula.images.reference import familiar
@@ -140,6 +142,9 @@ class TrustService:
                 with open_root(self._services.snapshots.view(image.layers)) as root:
                     return worker.document(root, request, stop.ends)
 
+        images = self._services.images
+        if self._services.lazy_layers is not None:  # the list is about verified content
+            await in_request_thread(partial(images.wait_whole, images.resolve(name)))
         return await in_sandbox(work)
 
 

@@ -44,13 +44,13 @@ def resolve_image(services: Services, lease: Lease, mount: MountRecord) -> Mount
         for the container's image at a registry.
     """
     try:
-        image = services.images.pin(lease, services.images.resolve(mount.source).id)
+        image = services.images.pin_image(lease, services.images.resolve(mount.source))
     except NotFound as error:
         raise ImageMountFailed(
             f'invalid mount config for type "image": {error.message}', hint="pull the image first"
         ) from None
     services.image_policy.check_run(image, mount.source)
-    return msgspec.structs.replace(mount, image=image.id, layers=tuple(image.layers))
+    return msgspec.structs.replace(mount, image=image.id, layers=services.images.mountable(image))
 
 
 def check_directory(services: Services, mount: MountRecord) -> None:

@@ -210,6 +210,10 @@ def _unpack(store: ImageStore, digest: str, diff_id: str) -> Descriptor:
         elif kind in _MEDIA_TYPES:
             if not store.layers.is_intact(diff_id):
                 store.layers.extract(blob, diff_id)
+                store.layers.record_blob(diff_id, digest)
+            elif not store.layers.has_blob(diff_id, digest):
+                store.layers.check_blob(blob, diff_id, digest)
+                store.layers.record_blob(diff_id, digest)
         else:
             raise InvalidRequest(f"a layer is compressed with {kind}; images use gzip or zstd")
     return Descriptor(_MEDIA_TYPES[kind], digest, store.blobs.size(digest) or 0)

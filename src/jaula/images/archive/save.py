@@ -53,6 +53,7 @@ def _save(
         chosen = images if platforms or not whole else store.images(images[0])
         for image in chosen:
             store.wait_whole(image)
+            store.check_blobs(image)
         _, tags = selected.setdefault(key, (chosen, []))
         known = images[0].names
         if not could_be_id(name) or familiar(name) in known:

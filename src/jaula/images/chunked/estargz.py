@@ -29,12 +29,8 @@ from jaula.images.chunked.entries import (
     time_text,
 )
 from jaula.images.chunked.part_writer import Compress, Output, PartWriter
-from jaula.images.registry.toc import (
-    ESTARGZ_DIGEST,
-    ESTARGZ_TOC_NAME,
-    NO_PREFETCH_LANDMARK,
-    PREFETCH_LANDMARK,
-)
+from jaula.images.registry.toc import ESTARGZ_TOC_NAME, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK
+from jaula.spec.image import ESTARGZ_DIGEST
 from jaula.storage.tar.entry import BLOCK, REGULAR, TarEntry
 from jaula.storage.tar.raw_reader import RawTarReader
 from jaula.storage.tar.writer import TarWriter, new_entry

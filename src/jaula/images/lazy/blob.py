@@ -88,6 +88,7 @@ class LazyBlob:
         """
         self.size = size
         self.active = 0  # reads that wait for the network
+        self.resumed = False  # the file may have parts that a former process has fetched
         self._file = file
         self._extents = extents
         self._offsets = [extent.offset for extent in extents]
@@ -132,8 +133,22 @@ class LazyBlob:
 
     def forget(self) -> None:
         """Fetch everything again from now on: the file has other bytes than the blob."""
+        self.resumed = False
         with self._lock:
             self._present.clear()
+
+    def find_present(self) -> None:
+        """Find the beginning of the blob that a former process has fetched.
+
+        The bytes between the chunks are not verified here. :meth:`digest` is for the whole.
+        """
+        for chunk in sorted(e.chunk for e in self._extents if e.chunk.length):
+            try:
+                decompress_chunk(self._stored(chunk), chunk)
+            except (InvalidRequest, OSError):
+                break
+            with self._lock:
+                self._present.add(0, chunk.offset + chunk.length)
 
     # -- the device -----------------------------------------------------------------------------
 
@@ -205,11 +220,11 @@ class LazyBlob:
         try:
             with self._lock:
                 stored = self._present.contains(chunk.offset, chunk.offset + chunk.length)
-            if stored:
+            if stored or self.resumed:
                 try:
                     return decompress_chunk(self._stored(chunk), chunk)
-                except InvalidRequest:  # the disk has lost it, or the whole download was wrong
-                    return decompress_chunk(self._fetched(chunk), chunk)
+                except InvalidRequest:  # absent, lost by the disk, or the download was wrong
+                    pass
             content = self._other_layers(chunk.digest, chunk.size)
             if content is not None:
                 return content

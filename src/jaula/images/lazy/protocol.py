@@ -1,8 +1,12 @@
 """The messages between an engine and a lazy server: JSON in datagrams of SOCK_SEQPACKET.
 
-The server gets a :class:`Request` on its standard input, credentials included, and a listening
+The server gets a :class:`Request` in a memory file, credentials included, and a listening
 socket. To each engine that connects it sends its FUSE mount (SCM_RIGHTS) with the state of all
 layers, and then each change of a state. The engine sends a :class:`Command`.
+
+The server is not privileged, so it asks the engine for what it may not read: a chunk that a layer
+on the disk has, and whether a reader of a file is being killed. Without an engine there is no
+answer, and the server fetches the chunk.
 """
 
 from __future__ import annotations
@@ -14,34 +18,37 @@ import msgspec
 from jaula.config import RegistryConfig
 from jaula.images.reference import Reference
 from jaula.images.registry.auth.token import Credentials
-from jaula.spec.image import Descriptor
+from jaula.images.registry.hosts import Endpoint
+from jaula.spec.image import Descriptor, layer_name
 
-SERVER_MODULE = "jaula.images.lazy.server"
+SERVER_FUNCTION = "jaula.images.lazy.server:serve"
 MESSAGE_LIMIT = 1 << 17  # bytes
 WHOLE_SUFFIX = ".whole"
 
 
 class LayerRequest(msgspec.Struct, frozen=True):
-    """A layer with a TOC."""
+    """A layer with a TOC, as one manifest states it."""
 
     layer: Descriptor
     diff_id: str
 
+    @property
+    def name(self) -> str:
+        return layer_name(self.layer, self.diff_id)
+
 
 class Request(msgspec.Struct, frozen=True):
-    """The work of a lazy server. ``directory`` is for its files; ``image`` is for messages.
+    """The work of a lazy server. ``image`` is for messages.
 
-    ``chunk_index`` and ``stored_layers`` are the paths of chunks on the disk.
+    ``endpoints`` are the servers of the registry, in the order of trial.
     """
 
-    directory: str
     image: str
     reference: Reference
     registry: RegistryConfig
     credentials: Credentials
     layers: tuple[LayerRequest, ...]
-    chunk_index: str
-    stored_layers: str
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 class Status(StrEnum):
@@ -64,8 +71,8 @@ class LayerState(msgspec.Struct, frozen=True):
     ``reason`` explains ``unfit`` and ``failed``.
     """
 
+    name: str
     digest: str
-    diff_id: str
     blob_size: int
     status: Status = Status.PREPARING
     size: int = 0
@@ -74,35 +81,57 @@ class LayerState(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class Message(msgspec.Struct, frozen=True):
-    """States of layers, or an error of a read. The first message to an engine has all layers."""
+class Wanted(msgspec.Struct, frozen=True):
+    """A question. ``number`` is that of the answer.
 
-    image: str = ""
+    It is about the chunk with a digest and a size, or about the process ``reader``.
+    """
+
+    number: int
+    digest: str = ""
+    size: int = 0
+    reader: int = 0
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """States of layers, an error of a read, or a question.
+
+    The first message to an engine has all layers.
+    """
+
     layers: tuple[LayerState, ...] = ()
     read_error: str = ""
+    wanted: Wanted | None = None
 
 
-class Command(msgspec.Struct, frozen=True):
-    """Layers, by diff id, that the engine has taken over or does not need any more."""
+class Command(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Layers, by name, that the engine has taken over or does not need any more, or an answer."""
 
     release: tuple[str, ...] = ()
+    answer: int = 0  # number of the question; with a chunk comes a descriptor of its content
+    killed: bool = False
 
 
-def metadata_name(diff_id: str) -> str:
+def metadata_name(name: str) -> str:
     """Return the name of a layer's metadata image in the server's directory."""
-    return diff_id.removeprefix("sha256:") + ".erofs"
+    return device_name(name) + ".erofs"
 
 
-def blob_name(diff_id: str) -> str:
+def toc_name(name: str) -> str:
+    """Return the name of a layer's table of contents in the server's directory."""
+    return device_name(name) + ".toc"
+
+
+def blob_name(name: str) -> str:
     """Return the name of a layer's blob in the server's directory."""
-    return diff_id.removeprefix("sha256:") + ".blob"
+    return device_name(name) + ".blob"
 
 
-def whole_name(diff_id: str) -> str:
+def whole_name(name: str) -> str:
     """Return the name that a layer's blob gets when it is whole and verified."""
-    return diff_id.removeprefix("sha256:") + WHOLE_SUFFIX
+    return device_name(name) + WHOLE_SUFFIX
 
 
-def device_name(diff_id: str) -> str:
-    """Return the name of a layer's blob device in the FUSE mount."""
-    return diff_id.removeprefix("sha256:")
+def device_name(name: str) -> str:
+    """Return the name of a layer's blob device in the FUSE mount: that of the statement."""
+    return name.rpartition("+")[2]

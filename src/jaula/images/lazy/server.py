@@ -5,28 +5,44 @@ FUSE. One thread fetches the blobs, prioritized parts first. The engine mounts t
 and takes a blob over when it is whole. The server outlives its engine; the next one connects to its
 socket. It ends when every layer is released and no file of it is open.
 
-Every byte that it parses comes from a registry, so it is not done in the engine's process.
+Every byte that it parses comes from a registry, so it is a sandboxed process
+(:mod:`jaula.sandbox.confinement`): it has the network, its FUSE connection, a directory, and no
+privilege. What it needs of the interpreter is imported before: it cannot load code.
+
+A registry that does not answer is asked again for minutes, with growing pauses, by readers and by
+the background. The background also has a least rate: a registry that sends a byte now and then
+would keep the layers incomplete for ever.
+
+A server that takes the place of a dead one finds the TOC and a part of the blob in its directory.
+Both are compared with their digests before they are used.
 """
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import encodings.idna
 import gc
+import gzip
+import hashlib
+import io
+import lzma
 import os
 import signal
 import socket
-import sys
+import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.errors import InvalidRequest, JaulaError, Unavailable, Unsupported
 from jaula.images.lazy import metadata, protocol
-from jaula.images.lazy.blob import LazyBlob, Stored
+from jaula.images.lazy.blob import LazyBlob
 from jaula.images.lazy.protocol import (
     MESSAGE_LIMIT,
     Command,
@@ -34,36 +50,112 @@ from jaula.images.lazy.protocol import (
     Message,
     Request,
     Status,
+    Wanted,
 )
-from jaula.images.registry import toc
-from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreachable
+from jaula.images.registry import errors, toc
+from jaula.images.registry.cancellation import Cancellation, Cancelled
+from jaula.images.registry.errors import RegistryError
 from jaula.images.registry.hosts import Hosts
 from jaula.images.registry.http import proxy
 from jaula.images.registry.http.transport import Transport
 from jaula.images.registry.repository import Repository
 from jaula.images.registry.sources import Sources
 from jaula.images.registry.timeouts import Timeouts
-from jaula.images.registry.toc import ESTARGZ_FOOTER_SIZE, TocFormat
-from jaula.kernel import process
+from jaula.images.registry.toc import ESTARGZ_FOOTER_SIZE, Toc, TocFormat
 from jaula.kernel.fuse import FuseServer
 from jaula.spec.image import Descriptor
 from jaula.storage import free_space
-
-COMM = "jaula-lazy"
+from jaula.storage.compression import decompress_stream, zstd_module
+from jaula.storage.trees import opaque_xattr
 
 _FUSE_THREADS = 4
-_FUSE_TIMEOUT = 120  # seconds; a read of this server ends much earlier
+_FUSE_TIMEOUT = 600  # seconds; a read of this server ends earlier
 _CACHE, _LEAST_CACHE = 64 << 20, 4 << 20  # bytes of decompressed chunks, of all and one layer
 _STREAM = 1 << 18  # bytes that are read at once
 _TIMEOUTS = Timeouts(connect=4, stall=6, document=20, window=10, attempts=2, pause=0.2)
-"""A program that reads waits for at most two attempts: less than a start may take."""
-_PATIENCE = 600.0  # seconds without a byte after which the background gives up
+READ_PATIENCE = 180.0  # seconds of an outage for which a program that reads waits
+_LONGEST_READ_PAUSE = 8.0  # seconds between two attempts of a read
+_PATIENCE = 600.0  # seconds without the least rate after which the background gives up
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two attempts of the background
+_LEAST_RATE: Final = 16 << 10  # bytes a second
+_RATE_WINDOW = 60.0  # seconds
+_INTERRUPT_GRACE = 10.0  # seconds for which an interrupted read goes on without an engine
+_ANSWER = 5.0  # seconds until an engine answers a question
 _POLL = 0.5  # seconds between two checks whether the server has to end
 _ABANDONED = 60.0  # seconds without an engine, while no file is open and nothing is fetched
 _REPORT_INTERVAL = 5.0  # seconds between two reports of errors of reads
 _YIELD = 0.01  # seconds that the background waits for a read of a program
+
+
+_PRELOADED = (encodings.idna, ssl)
+"""Modules that are imported at their first use, which would be too late."""
+
+
+def _preload() -> None:
+    """Load what is loaded at its first use: codecs, the look-up of names, the user namespace."""
+    opaque_xattr()
+    for data in (
+        gzip.compress(b""),
+        zstd_module().compress(b""),
+        bz2.compress(b""),
+        lzma.compress(b""),
+    ):
+        decompress_stream(io.BytesIO(data))[0].read(1)
+    with contextlib.suppress(OSError):
+        socket.getaddrinfo("localhost", 443)
+
+
+_TOC_HEAD = struct.Struct("<3Q")  # the position of a stored TOC
+
+
+class LeastRate:
+    """Whether a download is faster than the least rate. Pure: the caller passes the time."""
+
+    def __init__(
+        self,
+        now: float,
+        *,
+        rate: int = _LEAST_RATE,
+        window: float = _RATE_WINDOW,
+        patience: float = _PATIENCE,
+    ) -> None:
+        """Begin at ``now``. ``rate`` is in bytes a second, over each ``window``."""
+        self._rate, self._window, self._patience = rate, window, patience
+        self._fast_until = self._begin = now
+        self._received = 0
+
+    def receive(self, count: int, now: float) -> None:
+        """Count bytes."""
+        self._received += count
+        self._turn(now)
+
+    def is_missed(self, now: float) -> bool:
+        """Return whether each window has been too slow for as long as the patience lasts."""
+        self._turn(now)
+        return now - self._fast_until > self._patience
+
+    def _turn(self, now: float) -> None:
+        if self._received >= self._rate * self._window:
+            self._fast_until = now
+        elif now - self._begin < self._window:
+            return
+        self._begin, self._received = now, 0
+
+
+class TooSlow(JaulaError):
+    """The registry has not kept the least rate for as long as the background waits."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"the registry has sent less than {_LEAST_RATE} bytes a second for {_PATIENCE:g} s"
+        )
+
+
+def is_temporary(error: JaulaError) -> bool:
+    """Return whether a request may succeed later. Pure."""
+    if isinstance(error, RegistryError):
+        return error.is_temporary
+    return not isinstance(error, InvalidRequest | Unsupported | TooSlow | Cancelled)
 
 
 class Registry:
@@ -72,7 +164,7 @@ class Registry:
     def __init__(self, request: Request) -> None:
         config = request.registry
         proxies = proxy.configured_proxies(
-            config.http_proxy, config.https_proxy, config.no_proxy, os.environ
+            config.http_proxy, config.https_proxy, config.no_proxy, {}
         )
         self._transport = Transport(Hosts(config), proxies, _TIMEOUTS)
         self._request = request
@@ -85,10 +177,9 @@ class Registry:
         with self._lock:
             if not self._repositories:
                 reference = self._request.reference
-                endpoints = self._transport.hosts.endpoints(reference.domain)
                 sources = Sources(
                     self._transport,
-                    endpoints,
+                    self._request.endpoints,
                     reference.path,
                     self._request.credentials,
                     self.cancel,
@@ -98,14 +189,34 @@ class Registry:
                     raise Unavailable(f"no server of {reference.domain} is reachable")
             return self._repositories
 
-    def fetch(self, digest: str, offset: int, length: int) -> bytes:
-        """Return a part of a blob.
+    def fetch(
+        self,
+        digest: str,
+        offset: int,
+        length: int,
+        *,
+        patience: float = 0.0,
+        check: Callable[[], None] = lambda: None,
+    ) -> bytes:
+        """Return a part of a blob. An outage may last ``patience`` seconds.
+
+        ``check`` is called between two attempts and may raise.
 
         :raises JaulaError: that of the last server and attempt.
         """
         data = bytearray()
-        self.stream(digest, offset, length, data.extend)
-        return bytes(data)
+        end, pause = time.monotonic() + patience, _TIMEOUTS.pause
+        while True:
+            try:
+                self.stream(digest, offset + len(data), length - len(data), data.extend)
+            except JaulaError as error:
+                if not is_temporary(error) or time.monotonic() + pause > end:
+                    raise
+                check()
+                self.cancel.pause(pause)
+                pause = min(2 * pause, _LONGEST_READ_PAUSE)
+            else:
+                return bytes(data)
 
     def stream(
         self, digest: str, offset: int, length: int, sink: Callable[[bytes], object]
@@ -128,7 +239,9 @@ class Registry:
             for repository in self._sources():
                 try:
                     self._part(repository, digest, offset + received, length - received, count)
-                except (ConnectionLost, RegistryError, Unreachable, JaulaError) as error:
+                except TooSlow:
+                    raise
+                except JaulaError as error:
                     self.cancel.check()
                     last = error
                 else:
@@ -148,7 +261,7 @@ class Registry:
             while left:
                 piece = response.read(min(_STREAM, left))
                 if not piece:
-                    raise ConnectionLost(f"{response.url.authority} closed the connection")
+                    raise errors.ConnectionLost(f"{response.url.authority} closed the connection")
                 left -= len(piece)
                 sink(piece)
             response.read(1)  # the end, so that the connection is used again
@@ -157,37 +270,31 @@ class Registry:
 class Layer:
     """A layer that is served."""
 
-    def __init__(self, descriptor: Descriptor, diff_id: str) -> None:
+    def __init__(self, descriptor: Descriptor, name: str) -> None:
         self.descriptor = descriptor
-        self.state = LayerState(descriptor.digest, diff_id, descriptor.size)
+        self.state = LayerState(name, descriptor.digest, descriptor.size)
         self.prefetch = 0  # end of the prioritized part of the blob
         self.blob: LazyBlob | None = None
         self.released = False
 
 
-def _stored_chunks(request: Request) -> Stored:
-    """Return the reader of chunks that other layers have. Only EROFS layers have an index."""
-    index = Path(request.chunk_index)
-    if not index.exists():
-        return lambda digest, size: None
-    from jaula.storage.layers.chunk_index import StoredChunks
-
-    return StoredChunks(index, Path(request.stored_layers)).read
-
-
 class LazyServer:
     """The layers of one pull."""
 
-    def __init__(self, request: Request, listener: socket.socket) -> None:
+    def __init__(
+        self, request: Request, listener: socket.socket, connection: tuple[int, int]
+    ) -> None:
+        """Serve a FUSE ``connection``: a device and a mount. The directory is the current one."""
         self._request = request
         self._listener = listener
         self._registry = Registry(request)
-        self._stored = _stored_chunks(request)
-        self._layers = [Layer(each.layer, each.diff_id) for each in request.layers]
+        self._questions: dict[int, _Question] = {}
+        self._last_question = 0
+        self._layers = [Layer(each.layer, each.name) for each in request.layers]
         self._lock = threading.Lock()
         self._engines: list[socket.socket] = []
         self._reported = 0.0
-        self._fuse = FuseServer(timeout=_FUSE_TIMEOUT)
+        self._fuse = FuseServer(connection, timeout=_FUSE_TIMEOUT)
 
     def run(self) -> None:
         """Serve until the layers are not needed any more."""
@@ -204,8 +311,8 @@ class LazyServer:
             time.sleep(_POLL)
             if self._engines or self._any_open():
                 idle_since = time.monotonic()
-            elif not os.path.isdir(self._request.directory):
-                break  # the engine's directory was removed
+            elif not os.stat(".").st_nlink:
+                break  # the engine has removed the directory
             elif self._is_fetching():
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _ABANDONED:
@@ -217,7 +324,7 @@ class LazyServer:
 
     def _any_open(self) -> bool:
         return any(
-            self._fuse.is_open(protocol.device_name(layer.state.diff_id))
+            self._fuse.is_open(protocol.device_name(layer.state.name))
             for layer in self._layers
             if layer.blob is not None
         )
@@ -248,7 +355,47 @@ class LazyServer:
             raise
 
     def _read_toc(self, layer: Layer) -> None:
-        descriptor, diff_id = layer.descriptor, layer.state.diff_id
+        descriptor, name = layer.descriptor, layer.state.name
+        digest = descriptor.digest
+        table = self._stored_toc(layer) or self._fetched_toc(layer)
+        tree = metadata.layout(table)
+        if not tree.device_size:
+            raise InvalidRequest("the layer has no file with contents")
+        with open(protocol.metadata_name(name), "wb") as image:
+            metadata.write_image(tree, image)
+        with contextlib.suppress(FileNotFoundError):  # of a server that died with a whole blob
+            os.rename(protocol.whole_name(name), protocol.blob_name(name))
+        flags = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(protocol.blob_name(name), flags, 0o600)
+        resumed = os.fstat(file).st_size == descriptor.size
+        if not resumed:
+            free_space.check(file, descriptor.size)
+            os.ftruncate(file, descriptor.size)
+        layer.prefetch = table.prefetch
+        layer.blob = LazyBlob(
+            file,
+            descriptor.size,
+            tree.extents,
+            lambda begin, length: self._registry.fetch(
+                digest, begin, length, patience=READ_PATIENCE, check=self._reader_check()
+            ),
+            self._report_read,
+            stored=self._stored_chunk,
+            cache=max(_LEAST_CACHE, _CACHE // len(self._layers)),
+        )
+        layer.blob.resumed = resumed
+        self._fuse.add(protocol.device_name(name), tree.device_size, layer.blob.read)
+        self._set(
+            layer,
+            status=Status.READY,
+            size=tree.size,
+            inodes=len(tree.entries),
+            states_root=tree.states_root,
+        )
+
+    def _fetched_toc(self, layer: Layer) -> Toc:
+        """Fetch the TOC of a layer and store it, for a server that takes this one's place."""
+        descriptor = layer.descriptor
         digest = descriptor.digest
         if toc.format_of(descriptor) is TocFormat.ESTARGZ:
             offset = max(0, descriptor.size - ESTARGZ_FOOTER_SIZE)
@@ -258,37 +405,18 @@ class LazyServer:
             position = toc.zstd_chunked_position(descriptor)
         data = self._registry.fetch(digest, position.offset, position.length)
         table = toc.read(descriptor, position, data)
-        tree = metadata.layout(table)
-        if not tree.device_size:
-            raise InvalidRequest("the layer has no file with contents")
-        directory = self._request.directory
-        with open(f"{directory}/{protocol.metadata_name(diff_id)}", "xb") as image:
-            metadata.write_image(tree, image)
-        file = os.open(
-            f"{directory}/{protocol.blob_name(diff_id)}",
-            os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC,
-            0o600,
-        )
-        free_space.check(file, descriptor.size)
-        os.ftruncate(file, descriptor.size)
-        layer.prefetch = table.prefetch
-        layer.blob = LazyBlob(
-            file,
-            descriptor.size,
-            tree.extents,
-            lambda begin, length: self._registry.fetch(digest, begin, length),
-            self._report_read,
-            stored=self._stored,
-            cache=max(_LEAST_CACHE, _CACHE // len(self._layers)),
-        )
-        self._fuse.add(protocol.device_name(diff_id), tree.device_size, layer.blob.read)
-        self._set(
-            layer,
-            status=Status.READY,
-            size=tree.size,
-            inodes=len(tree.entries),
-            states_root=tree.states_root,
-        )
+        with open(protocol.toc_name(layer.state.name), "wb") as file:
+            file.write(_TOC_HEAD.pack(*position) + data)
+        return table
+
+    def _stored_toc(self, layer: Layer) -> Toc | None:
+        """Return the TOC that a former server has stored, None if it is absent or damaged."""
+        try:
+            with open(protocol.toc_name(layer.state.name), "rb") as file:
+                position = toc.Position(*_TOC_HEAD.unpack(file.read(_TOC_HEAD.size)))
+                return toc.read(layer.descriptor, position, file.read(toc.TOC_LIMIT + 1))
+        except (OSError, struct.error, InvalidRequest):
+            return None
 
     def _set(self, layer: Layer, **changes: object) -> None:
         with self._lock:
@@ -303,43 +431,44 @@ class LazyServer:
                 return
             self._reported = now
         error = f"{path}: {reason}"
-        if not self._engines:  # it has stored the layers: the disk is damaged
-            sys.stderr.write(f"{self._request.image}: a container cannot read {error}\n")
         self._send(Message(read_error=error))
 
     # -- background -----------------------------------------------------------------------------
 
     def _fetch_all(self) -> None:
         """Fetch the prioritized parts, then the rest of all blobs."""
-        layers = [layer for layer in self._layers if layer.blob is not None]
+        layers = [(layer, layer.blob) for layer in self._layers if layer.blob is not None]
+        for _, blob in layers:
+            if blob.resumed:
+                blob.find_present()
         for prioritized in (True, False):
-            for layer in layers:
+            for layer, blob in layers:
                 end = layer.prefetch if prioritized else layer.descriptor.size
                 try:
-                    self._fetch_range(layer, end)
+                    self._fetch_range(layer, blob, end)
                     if not prioritized:
-                        self._finish(layer)
+                        self._finish(layer, blob)
                 except (JaulaError, OSError) as error:
                     if not prioritized:
                         reason = error.message if isinstance(error, JaulaError) else str(error)
                         self._set(layer, status=Status.FAILED, reason=reason)
 
-    def _fetch_range(self, layer: Layer, end: int) -> None:
+    def _fetch_range(self, layer: Layer, blob: LazyBlob, end: int) -> None:
         """Fetch what is absent of the beginning of a blob.
 
-        :raises JaulaError: if the registry does not deliver it.
+        :raises JaulaError: if the registry does not deliver it, or not fast enough.
         """
-        blob = layer.blob
-        assert blob is not None, "the layer is ready"
-        progress, pause = time.monotonic(), _PAUSE
+        rate, pause = LeastRate(time.monotonic()), _PAUSE
         while not layer.released and (gap := blob.gap(0, end)) is not None:
             position = gap[0]
 
             def sink(piece: bytes) -> None:
                 nonlocal position
-                assert blob is not None, "the layer is ready"
                 blob.store(position, piece)
                 position += len(piece)
+                rate.receive(len(piece), time.monotonic())
+                if rate.is_missed(time.monotonic()):
+                    raise TooSlow
                 waited = 0.0
                 while blob.active and waited < 1.0:  # a program waits: its chunk comes first
                     time.sleep(_YIELD)
@@ -347,32 +476,30 @@ class LazyServer:
 
             try:
                 self._registry.stream(layer.descriptor.digest, gap[0], gap[1] - gap[0], sink)
-            except (ConnectionLost, RegistryError, Unreachable, Unavailable) as error:
-                if isinstance(error, RegistryError) and not error.is_temporary:
+            except JaulaError as error:
+                if not is_temporary(error) or rate.is_missed(time.monotonic()):
                     raise
-                now = time.monotonic()
                 if position > gap[0]:
-                    progress, pause = now, _PAUSE
-                elif now - progress > _PATIENCE:
-                    raise
+                    pause = _PAUSE
                 self._registry.cancel.pause(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _finish(self, layer: Layer) -> None:
-        blob = layer.blob
-        if blob is None or layer.released:
+    def _finish(self, layer: Layer, blob: LazyBlob) -> None:
+        if layer.released:
             return
-        if (actual := blob.digest()) != layer.descriptor.digest:
+        actual = blob.digest()
+        if actual != layer.descriptor.digest and blob.resumed:
+            blob.forget()  # what a former process has left is not the blob
+            self._fetch_range(layer, blob, layer.descriptor.size)
+            actual = blob.digest()
+        if actual != layer.descriptor.digest:
             blob.forget()
             raise InvalidRequest(
                 f"filesystem layer verification failed for digest {layer.descriptor.digest}: "
                 f"the registry sent {actual}"
             )
-        directory, diff_id = self._request.directory, layer.state.diff_id
-        os.rename(
-            f"{directory}/{protocol.blob_name(diff_id)}",
-            f"{directory}/{protocol.whole_name(diff_id)}",
-        )
+        name = layer.state.name
+        os.rename(protocol.blob_name(name), protocol.whole_name(name))
         self._set(layer, status=Status.WHOLE)
 
     # -- engines --------------------------------------------------------------------------------
@@ -382,7 +509,7 @@ class LazyServer:
             engine, _ = self._listener.accept()
             with self._lock:
                 states = tuple(layer.state for layer in self._layers)
-                first_message = Message(image=self._request.image, layers=states)
+                first_message = Message(layers=states)
                 try:
                     socket.send_fds(
                         engine, [msgspec.json.encode(first_message)], [self._fuse.mount]
@@ -394,16 +521,72 @@ class LazyServer:
             threading.Thread(target=self._receive, args=(engine,), daemon=True).start()
 
     def _receive(self, engine: socket.socket) -> None:
-        """Carry out the commands of one engine."""
+        """Carry out the commands of one engine, and take its answers."""
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            while data := engine.recv(MESSAGE_LIMIT):
-                released = msgspec.json.decode(data, type=Command).release
+            while True:
+                data, descriptors, *_ = socket.recv_fds(engine, MESSAGE_LIMIT, 1)
+                if not data:
+                    break
+                command = msgspec.json.decode(data, type=Command)
                 for layer in self._layers:
-                    if layer.state.diff_id in released:
+                    if layer.state.name in command.release:
                         layer.released = True
+                with self._lock:
+                    question = self._questions.pop(command.answer, None)
+                if question is None:
+                    for descriptor in descriptors:
+                        os.close(descriptor)
+                else:
+                    question.answer(command, descriptors)
         with self._lock:
             self._engines.remove(engine)
         engine.close()
+
+    def _ask(self, wanted: Wanted) -> _Question | None:
+        """Return the answer of an engine to a question, None without one."""
+        question = _Question()
+        with self._lock:
+            if not self._engines:
+                return None
+            self._last_question += 1
+            number = self._last_question
+            self._questions[number] = question
+        self._send(Message(wanted=msgspec.structs.replace(wanted, number=number)))
+        if question.wait(_ANSWER):
+            return question
+        with self._lock:
+            late = self._questions.pop(number, None) is None
+        return question if late and question.wait(_ANSWER) else None
+
+    def _stored_chunk(self, digest: str, size: int) -> bytes | None:
+        """Return a chunk that a layer on the disk has; the engine reads it."""
+        question = self._ask(Wanted(0, digest, size))
+        content = question.content if question is not None else b""
+        if len(content) != size or "sha256:" + hashlib.sha256(content).hexdigest() != digest:
+            return None
+        return content
+
+    def _reader_check(self) -> Callable[[], None]:
+        """Return a function that raises an error if the program that reads is being killed.
+
+        A signal that does not kill it is no reason to fail a read. The kernel reports all alike.
+        """
+        interrupted = 0.0
+
+        def check() -> None:
+            nonlocal interrupted
+            if not self._fuse.is_interrupted():
+                return
+            interrupted = interrupted or time.monotonic()
+            question = self._ask(Wanted(0, reader=self._fuse.caller.pid))
+            if question is None:
+                killed = time.monotonic() - interrupted > _INTERRUPT_GRACE
+            else:
+                killed = question.killed
+            if killed:
+                raise Cancelled
+
+        return check
 
     def _send(self, message: Message) -> None:
         data = msgspec.json.encode(message)
@@ -417,20 +600,37 @@ class LazyServer:
                     engine.shutdown(socket.SHUT_RDWR)
 
 
-def main() -> int:
-    """Serve the request on standard input. The argument is the number of the listening socket."""
-    process.set_name(COMM)
+_preload()
+
+
+class _Question:
+    """A question to the engine, and its answer."""
+
+    def __init__(self) -> None:
+        self._answered = threading.Event()
+        self.killed = False
+        self.content = b""
+
+    def answer(self, command: Command, descriptors: list[int]) -> None:
+        self.killed = command.killed
+        for descriptor in descriptors:
+            with open(descriptor, "rb") as file:
+                self.content = os.pread(file.fileno(), toc.CHUNK_LIMIT, 0)
+        self._answered.set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._answered.wait(seconds)
+
+
+def serve(descriptors: list[int]) -> None:
+    """Serve a request: directory, request, FUSE device, FUSE mount, listening socket.
+
+    The process is confined, and ends with this function.
+    """
+    directory, document, device, mount, listener = descriptors
+    os.fchdir(directory)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-    listener = socket.socket(fileno=int(sys.argv[1]))
-    try:
-        server = LazyServer(request, listener)
-    except OSError as error:
-        sys.stderr.write(f"the lazy server cannot start: {error}\n")
-        return 1
-    server.run()
-    return 0
-
-
-if __name__ == "__main__":
-    os._exit(main())  # threads may wait for a registry
+    with open(document, "rb") as file:
+        file.seek(0)
+        request = msgspec.json.decode(file.read(), type=Request)
+    LazyServer(request, socket.socket(fileno=listener), (device, mount)).run()

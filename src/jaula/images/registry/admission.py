@@ -17,6 +17,9 @@ class Admission(Protocol):
     def check_name(self, reference: Reference) -> None:
         """Check a name before its registry is contacted. Raise an error if it is refused."""
 
+    def requires_signature(self, reference: Reference) -> bool:
+        """Return whether an image of this name needs a signature."""
+
     def check_pull(
         self,
         sources: Iterable[Repository],

@@ -24,7 +24,6 @@ from jaula.errors import CorruptState, InvalidRequest
 from jaula.images.chunked import estargz, zstd_chunked
 from jaula.images.chunked.part_writer import Compress, Output
 from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.toc import ESTARGZ_DIGEST, ZSTD_CHUNKED_DIGEST
 from jaula.images.store.blobs import BlobWriter
 from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease, short
@@ -33,10 +32,12 @@ from jaula.spec.image import (
     CONFIG,
     DOCKER_LAYER_GZIP,
     DOCKER_LAYER_TAR,
+    ESTARGZ_DIGEST,
     LAYER_GZIP,
     LAYER_TAR,
     LAYER_ZSTD,
     MANIFEST,
+    ZSTD_CHUNKED_DIGEST,
     Descriptor,
     Manifest,
     encode,

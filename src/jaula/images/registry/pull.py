@@ -53,7 +53,7 @@ from jaula.images.registry.transfers import Transfer, as_jaula_error
 from jaula.images.store.index import walk
 from jaula.images.store.quota import Quota, footprint
 from jaula.images.store.store import Image, ImageStore, Lease, check_document, short
-from jaula.spec.image import Descriptor, Manifest, Platform, decode
+from jaula.spec.image import Descriptor, Manifest, Platform, decode, layer_name
 
 Emit = Callable[[Message], None]
 
@@ -145,6 +145,9 @@ def pull(
     emit({"status": f"Pulling from {reference.path}", "id": label})
     before = _stored(client.store, name)
     pairs = list(zip(manifest.layers, diff_ids, strict=True))
+
+    if client.admission is not None and client.admission.requires_signature(reference):
+        whole = True  # a signature is believed for content with the digests of the manifest
 
     def mount() -> frozenset[str]:
         return frozenset() if whole else _mount(client, reference, credentials, pairs, emit, cancel)
@@ -286,7 +289,7 @@ def _fetch(
     store = client.store
     named, manifest = remote.named, remote.manifest
     pins = {named.digest, manifest.digest, registry_manifest.sha256(config)}
-    pins.update(*((layer.digest, diff_id) for layer, diff_id in pairs))
+    pins.update(*((layer.digest, diff_id, layer_name(layer, diff_id)) for layer, diff_id in pairs))
     try:
         with store.lease(pins):
             lazy = mount()
@@ -313,21 +316,17 @@ def _mount(
     emit: Emit,
     cancel: Cancellation,
 ) -> frozenset[str]:
-    """Mount the layers that can be used before they are whole, and return their diff ids."""
+    """Mount the layers that can be used before they are whole, and return their names."""
     layers = client.store.layers
-    distinct = {diff_id: layer for layer, diff_id in pairs}
-    missing = [
-        (layer, diff_id)
-        for diff_id, layer in distinct.items()
-        if not layers.is_intact(diff_id) and not layers.is_lazy(diff_id)
-    ]
+    distinct = {layer_name(layer, diff_id): (layer, diff_id) for layer, diff_id in pairs}
+    missing = [pair for name, pair in distinct.items() if not layers.is_intact(name)]
     if client.lazy is None or not missing:
         return frozenset()
     mounted = client.lazy.begin(
         str(reference), reference, client.config, credentials, missing, cancel
     )
     for layer, diff_id in missing:
-        if diff_id in mounted:
+        if layer_name(layer, diff_id) in mounted:
             emit(status("Mounted, download continues", short(layer.digest)))
     return frozenset(mounted)
 
@@ -391,9 +390,8 @@ class _Layers:
             missing = []
             distinct = {(layer.digest, diff_id): layer for layer, diff_id in self._pairs}
             for (_, diff_id), layer in distinct.items():
-                exists = store.layers.is_intact(diff_id)
-                if exists and store.blobs.is_intact(layer.digest, layer.size):
-                    if not self._complete and diff_id not in self._lazy:
+                if _exists(store, layer, diff_id):
+                    if not self._complete and layer_name(layer, diff_id) not in self._lazy:
                         self._emit(status("Already exists", short(layer.digest)))
                 else:
                     self._emit(status("Pulling fs layer", short(layer.digest)))
@@ -439,6 +437,17 @@ class _Layers:
         for transfer, *_ in self._running:
             transfer.wait_if_cancelled()
         self._running.clear()
+
+
+def _exists(store: ImageStore, layer: Descriptor, diff_id: str) -> bool:
+    """Return whether nothing of a layer has to be fetched, by what is known of both its digests."""
+    if store.layers.is_lazy(name := layer_name(layer, diff_id)):
+        return store.layers.is_intact(name)
+    return (
+        store.layers.is_intact(diff_id)
+        and store.blobs.is_intact(layer.digest, layer.size)
+        and store.layers.has_blob(diff_id, layer.digest)
+    )
 
 
 def _has_image_with(store: ImageStore, pairs: list[tuple[Descriptor, str]]) -> bool:

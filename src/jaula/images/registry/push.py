@@ -147,6 +147,7 @@ def _pinned(request: PushRequest, lease: Lease, ref: str, platform: Platform | N
     store, cancel = request.client.store, request.cancel
     image = store.pin(lease, ref, platform)
     store.wait_whole(image, lambda: cancel.done)
+    store.check_blobs(image)
     cancel.check()
     return image
 

@@ -30,13 +30,15 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.spec.image import Descriptor
+from jaula.spec.image import (
+    ESTARGZ_DIGEST,
+    ZSTD_CHUNKED_DIGEST,
+    ZSTD_CHUNKED_POSITION,
+    Descriptor,
+)
 from jaula.storage.compression import decompress_stream
 from jaula.storage.tar.reader import TarReader
 
-ESTARGZ_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
-ZSTD_CHUNKED_DIGEST = "io.github.containers.zstd-chunked.manifest-checksum"
-ZSTD_CHUNKED_POSITION = "io.github.containers.zstd-chunked.manifest-position"
 ESTARGZ_TOC_NAME = b"stargz.index.json"
 PREFETCH_LANDMARK = ".prefetch.landmark"
 NO_PREFETCH_LANDMARK = ".no.prefetch.landmark"
@@ -191,6 +193,11 @@ def format_of(layer: Descriptor) -> TocFormat | None:
     if _DIGEST.match(annotations.get(ESTARGZ_DIGEST, "")):
         return TocFormat.ESTARGZ
     return None
+
+
+def is_digest(text: str) -> bool:
+    """Return whether a text is a digest ``sha256:HEX``. Pure."""
+    return _DIGEST.match(text) is not None
 
 
 def zstd_chunked_position(layer: Descriptor) -> Position:

@@ -1,7 +1,9 @@
 """Layer transfers: each layer is fetched once, however many pulls wait for it.
 
 A transfer receives the blob in one thread and unpacks it in another at the same time. The unpacked
-layer enters the store only after the blob's digest and the layer's diff id were verified. When the
+layer enters the store only after the blob's digest and the layer's diff id were verified. If the
+layer exists already, the content of the blob is compared with its diff id all the same: only the
+manifest says that the two belong together. When the
 last pull that waits for a transfer is cancelled, the transfer is cancelled too.
 
 If a transfer that another pull started fails, the pull starts its own: the failure may be due to
@@ -119,12 +121,15 @@ class Transfer:
             self._end_thread(None)
 
     def unpack(self, growing: GrowingFile) -> None:
-        """Unpack the blob while it grows. A layer that exists is skipped."""
+        """Unpack the blob while it grows. Of a layer that exists, only the digest is compared."""
+        layers, digest = self._store.layers, self.layer.digest
         try:
-            if not self._store.layers.is_intact(self.diff_id):
-                source = _Progress(growing, self._report_unpacked)
-                with spans.span("layer unpack", self._attributes()):
-                    self._store.layers.extract(source, self.diff_id)
+            source = _Progress(growing, self._report_unpacked)
+            with spans.span("layer unpack", self._attributes()):
+                if not layers.is_intact(self.diff_id):
+                    layers.extract(source, self.diff_id)
+                elif not layers.has_blob(self.diff_id, digest):
+                    layers.check_blob(source, self.diff_id, digest)
         except BaseException as error:  # noqa: BLE001 - handed to the waiting pulls
             self._end_thread(error)
             self.cancel.cancel()
@@ -162,6 +167,7 @@ class Transfer:
         if self.error is not None and not isinstance(self.error, JaulaError | OSError):
             log.error("unexpected error in a transfer", exc_info=self.error)
         if self.error is None:
+            self._store.layers.record_blob(self.diff_id, self.layer.digest)
             self._post("Pull complete")
         for board in boards:
             board.wake()

@@ -63,7 +63,9 @@ from jaula.spec.image import (
     Manifest,
     Platform,
     decode,
+    diff_id_of,
     encode,
+    layer_name,
 )
 from jaula.storage.layers.store import LayerStore
 
@@ -78,6 +80,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     """An image that is ready to run. ``layers`` are diff ids, base first; ``size`` is in bytes.
 
     ``target`` is what its name refers to: the manifest, or an index that lists it.
+
+    ``layer_names`` are the layers as the manifest states them. The id of an image names no
+    manifest, so of an image that was requested by its id they are the diff ids.
     """
 
     id: str  # sha256:...
@@ -88,6 +93,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[str, ...]
     size: int
     document: ImageDocument
+    layer_names: tuple[str, ...] = ()
 
     @property
     def config(self) -> ImageConfig:
@@ -436,13 +442,17 @@ Digests = list[str]
 
 
 class CatalogContents(msgspec.Struct, frozen=True):
-    """The image that a manifest describes. ``size`` is that of the unpacked layers, in bytes."""
+    """The image that a manifest describes. ``size`` is that of the unpacked layers, in bytes.
+
+    ``layers`` are the names of the layers, as the manifest states them.
+    """
 
     id: str
     document: ImageDocument
     size: int
     blobs: tuple[str, ...]  # digests of the layer blobs
     footprint: Footprint
+    layers: tuple[str, ...] = ()
 
 
 class IndexContents(msgspec.Struct, frozen=True):
@@ -647,13 +657,15 @@ class Catalog:
                 f"image {config.digest} lists {len(document.rootfs.diff_ids)} layers, "
                 f"its manifest {len(manifest.layers)}"
             )
-        layers = tuple((id, self._layers.info(id).size) for id in document.rootfs.diff_ids)
+        names = tuple(map(layer_name, manifest.layers, document.rootfs.diff_ids))
+        sizes = tuple((diff_id_of(name), self._layers.info(name).size) for name in names)
         return CatalogContents(
             id=config.digest,
             document=document,
-            size=sum(size for _, size in layers),
+            size=sum(size for _, size in sizes),
             blobs=tuple(layer.digest for layer in manifest.layers),
-            footprint=footprint(manifest, digest, self._blobs.size(digest) or 0, layers),
+            layers=names,
+            footprint=footprint(manifest, digest, self._blobs.size(digest) or 0, sizes),
         )
 
     def describe_index(self, digest: str, held: Collection[str]) -> IndexContents:
@@ -708,7 +720,10 @@ class Catalog:
         return manifest
 
     def compressed(self, layers: Collection[str]) -> dict[str, Descriptor]:
-        """Return gzip blobs that images have of some layers, by diff id."""
+        """Return gzip blobs that images have of some layers, by diff id.
+
+        That a manifest lists a blob beside a diff id is not enough: their contents were compared.
+        """
         found: dict[str, Descriptor] = {}
         for digest, contents in self.contents.items():
             diff_ids = contents.document.rootfs.diff_ids
@@ -718,8 +733,10 @@ class Catalog:
             with suppress(JaulaError):  # removed meanwhile
                 blobs = self.manifest(digest).layers
                 for diff_id, blob in zip(diff_ids, blobs, strict=True):
-                    if diff_id in layers and blob.media_type in GZIP_LAYERS:
-                        found.setdefault(diff_id, blob)
+                    if diff_id not in layers or blob.media_type not in GZIP_LAYERS:
+                        continue
+                    if diff_id not in found and self._layers.has_blob(diff_id, blob.digest):
+                        found[diff_id] = blob
         return found
 
     def parts(self, image: Image) -> Parts:
@@ -734,14 +751,14 @@ class Catalog:
         for manifest in manifests:
             if contents := entries.contents.get(manifest):
                 blobs |= {manifest, contents.id, *contents.blobs}
-                layers.update(contents.document.rootfs.diff_ids)
+                layers.update(contents.document.rootfs.diff_ids, contents.layers)
         return Parts(frozenset(blobs), frozenset(layers))
 
     def all_parts(self) -> Parts:
         """Return what all images need, the damaged ones as far as they can be read."""
         layers, blobs = self._damaged_parts()
         for digest, contents in self.contents.items():
-            layers.update(contents.document.rootfs.diff_ids)
+            layers.update(contents.document.rootfs.diff_ids, contents.layers)
             blobs.update((digest, contents.id, *contents.blobs))
         for index in self.indexes.values():
             blobs.update(digest for digest, _ in index.blobs)
@@ -764,7 +781,8 @@ class Catalog:
                 blobs |= {manifest.config.digest, *stored}
                 layers |= stored  # the digest of a plain layer is its diff id
                 config = self._blobs.document(manifest.config.digest, manifest.config.size)
-                layers.update(check_document(config, manifest.config.digest).rootfs.diff_ids)
+                diff_ids = check_document(config, manifest.config.digest).rootfs.diff_ids
+                layers.update(diff_ids, map(layer_name, manifest.layers, diff_ids))
         return layers, blobs
 
     def footprints(self) -> Iterator[tuple[str, Footprint]]:
@@ -924,6 +942,7 @@ class Catalog:
             manifest=manifest,
             target=target,
             layers=contents.document.rootfs.diff_ids,
+            layer_names=contents.layers,
             size=contents.size,
             document=contents.document,
         )
@@ -976,7 +995,8 @@ class Catalog:
             raise _damaged_error(ref, reason)
         for id in (ref, "sha256:" + ref):
             if id in entries.ids:
-                return self._for_platform(entries, entries.ids[id][-1], platform, ref)
+                manifest = self._of_id(entries, id)
+                return _by_id(self._for_platform(entries, manifest, platform, ref))
         target, label = None, ref
         try:
             reference = parse(ref)
@@ -992,7 +1012,11 @@ class Catalog:
         if target is None and could_be_id(ref):
             target = _by_id_prefix(entries, ref)
             if target is not None and target not in entries.indexes:
-                return self._for_platform(entries, target, platform, label)
+                prefix = "sha256:" + ref.removeprefix("sha256:")
+                if not entries.contents[target].id.startswith(prefix):  # a manifest's digest
+                    return self._for_platform(entries, target, platform, label)
+                manifest = self._of_id(entries, entries.contents[target].id)
+                return _by_id(self._for_platform(entries, manifest, platform, label))
         if target is None:
             raise NotFound(f"No such image: {label}")
         if (reason := self.damaged.get(target)) is not None:
@@ -1005,6 +1029,20 @@ class Catalog:
         image = self._image(current, target)
         platforms.check_platform(platform, image.platform, label)
         return image
+
+    def _of_id(self, entries: _Entries, id: str) -> str:
+        """Return the newest manifest of an image, one of which nothing is fetched if possible."""
+        whole = [m for m in entries.ids[id] if not self._is_incomplete(entries, m)]
+        return (whole or entries.ids[id])[-1]
+
+    def _is_incomplete(self, entries: _Entries, manifest: str) -> bool:
+        return any(map(self._layers.is_lazy, entries.contents[manifest].layers))
+
+    def complete_manifests_of(self, id: str) -> tuple[str, ...]:
+        """Return the manifests of an image of which nothing is fetched any more."""
+        entries = self._entries
+        all = entries.ids.get(id, ())
+        return tuple(m for m in all if not self._is_incomplete(entries, m))
 
     def _for_platform(
         self, entries: _Entries, manifest: str, platform: Platform | None, label: str
@@ -1046,6 +1084,11 @@ def _damaged_error(label: str, reason: str) -> CorruptState:
         f"image {label} is damaged: {reason}",
         hint="pull or load it again; jaula system check --repair repairs what is repairable",
     )
+
+
+def _by_id(image: Image) -> Image:
+    """Return an image that was requested by its id: no manifest is chosen by that."""
+    return msgspec.structs.replace(image, layer_names=image.layers)
 
 
 def _by_id_prefix(entries: _Entries, text: str) -> str | None:

@@ -53,7 +53,16 @@ from jaula.images.store.catalog import (
 from jaula.images.store.names import NameRights, owners_after
 from jaula.images.store.quota import Footprint, Quota, Usage, usage
 from jaula.kernel.sync import sync_file_systems
-from jaula.spec.image import CONFIG, Descriptor, Manifest, Platform, decode, encode
+from jaula.spec.image import (
+    CONFIG,
+    Descriptor,
+    Manifest,
+    Platform,
+    decode,
+    diff_id_of,
+    encode,
+    layer_name,
+)
 from jaula.storage.errors import file_error
 from jaula.storage.layers.store import LayerStore
 
@@ -240,7 +249,8 @@ class ImageStore:
 
     def unpacked_size(self, image: Image) -> int:
         """Return the size in bytes of the unpacked layers of all images of an index."""
-        layers = {layer for each in self._catalog.images(image.target) for layer in each.layers}
+        images = self._catalog.images(image.target)
+        layers = {name for each in images for name in _names(each)}
         if len(layers) == len(set(image.layers)):
             return image.size
         return sum(self.layers.info(layer).size for layer in layers)
@@ -253,7 +263,7 @@ class ImageStore:
 
     def named_layers(self) -> frozenset[str]:
         """Return the diff ids of the layers of all images."""
-        return self._catalog.all_parts().layers
+        return frozenset(map(diff_id_of, self._catalog.all_parts().layers))
 
     def damaged(self) -> dict[str, str]:
         """Return the manifests in the index that cannot be read, and the reasons."""
@@ -328,7 +338,7 @@ class ImageStore:
     def history(self, ref: str, platform: Platform | None = None) -> History:
         """Return the build steps of an image, newest first."""
         with self.pinned_image(ref, platform) as image:
-            return history(image, [self.layers.info(layer).size for layer in image.layers])
+            return history(image, [self.layers.size(layer) for layer in _names(image)])
 
     # -- adding ---------------------------------------------------------------------------------
 
@@ -374,6 +384,29 @@ class ImageStore:
             if listed and after.blobs <= parts.blobs and after.layers <= parts.layers:
                 return image
 
+    def pin_image(self, lease: Lease, image: Image) -> Image:
+        """Return an image again, after adding all its parts to a lease.
+
+        It keeps its manifest, which its id does not name.
+
+        :raises NotFound: if it was removed.
+        """
+        pinned = self.pin(lease, image.id)
+        return image if image.manifest in self._catalog.contents else pinned
+
+    def mountable(self, image: Image) -> tuple[str, ...]:
+        """Return the names by which the layers of an image can be mounted, base first.
+
+        It is the diff id of a layer that is whole. A layer that is not whole can be mounted only as
+        the manifest of ``image`` states it. A name without a layer is an error when it is used.
+        """
+        names = zip(image.layers, _names(image), strict=True)
+        return tuple(diff_id if self.layers.is_whole(diff_id) else name for diff_id, name in names)
+
+    def is_whole(self, image: Image) -> bool:
+        """Return whether the content of each layer of an image had its diff id."""
+        return all(map(self.layers.is_whole, image.layers))
+
     @contextmanager
     def pinned_image(self, ref: str, platform: Platform | None = None) -> Iterator[Image]:
         """Keep an image and all its parts during a ``with`` statement, even if it is removed.
@@ -389,8 +422,40 @@ class ImageStore:
         :raises Unavailable: when one cannot be fetched.
         """
         images = (image, *self._catalog.images(image.target))
-        layers = dict.fromkeys(layer for each in images for layer in each.layers)
-        self.layers.wait_whole(layers, cancelled)
+        names = (name for each in images for name in (*_names(each), *each.layers))
+        self.layers.wait_whole(dict.fromkeys(names), cancelled)
+
+    def check_blobs(self, image: Image) -> None:
+        """Check that the blobs of an image, and of the others in its index, are its layers.
+
+        It is needed before blobs are given to others in place of layers. Missing ones are left out.
+
+        :raises InvalidRequest: when a blob has another content than the layer.
+        """
+        for each in (image, *self._catalog.images(image.target)):
+            for layer, diff_id in zip(self.manifest(each).layers, each.layers, strict=True):
+                if self.blobs.size(layer.digest) is not None:
+                    self._check_layers((layer,), (diff_id,))
+
+    def _check_layers(
+        self, layers: Sequence[Descriptor], diff_ids: Sequence[str], *, incomplete: bool = False
+    ) -> None:
+        """Check that each blob of a manifest is stored, and has the content of its layer.
+
+        What a manifest states about both proves nothing. Blobs that were compared before are not
+        read again. With ``incomplete``, a layer may be mounted while its blob is fetched.
+
+        :raises InvalidRequest: if one is missing or has another content.
+        """
+        for layer, diff_id in zip(layers, diff_ids, strict=True):
+            if incomplete and self.layers.is_lazy(layer_name(layer, diff_id)):
+                continue
+            if self.blobs.size(layer.digest) != layer.size:
+                raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
+            if not self.layers.has_blob(diff_id, layer.digest):
+                with self.blobs.open(layer.digest) as blob:
+                    self.layers.check_blob(blob, diff_id, layer.digest)
+                self.layers.record_blob(diff_id, layer.digest)
 
     def hold(self, holder: Holder) -> None:
         """Ask ``holder`` from now on, from any thread, for more garbage collection roots."""
@@ -516,11 +581,12 @@ class ImageStore:
         for diff_id, layer in zip(document.rootfs.diff_ids, layers, strict=True):
             if not self.layers.has(diff_id) or self.blobs.size(layer.digest) != layer.size:
                 raise InvalidRequest(f"layer {diff_id} of image {id} is missing")
+        self._check_layers(layers, document.rootfs.diff_ids)
         manifest = encode(
             Manifest(config=Descriptor(CONFIG, id, len(config)), layers=tuple(layers))
         )
         new, names = digest_of(manifest), tuple(names)
-        find = self._without_annotations if names else self._catalog.manifests_of
+        find = self._without_annotations if names else self._catalog.complete_manifests_of
         with self.lease((id, new)):
             self.blobs.put(config)
             if not find(id):
@@ -534,9 +600,12 @@ class ImageStore:
                 return self._catalog.image(digest)
 
     def _without_annotations(self, id: str) -> tuple[str, ...]:
-        """Return the intact manifests of an image without annotations: those are of one build."""
+        """Return the intact manifests of an image without annotations: those are of one build.
+
+        A manifest with a layer that is not whole is left out: its statements are not verified.
+        """
         found = []
-        for digest in self._catalog.manifests_of(id):
+        for digest in self._catalog.complete_manifests_of(id):
             with suppress(NotFound, CorruptState, InvalidRequest):  # a damaged one is not reused
                 if not self._catalog.manifest(digest).annotations:
                     found.append(digest)
@@ -561,9 +630,7 @@ class ImageStore:
         :raises InvalidRequest: if a part is missing.
         """
         document = decode(manifest, Manifest, "the manifest")
-        for layer in document.layers:
-            if self.blobs.size(layer.digest) != layer.size:
-                raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
+        self._check_manifest(document)
         names = tuple(names)
         with self.lease((digest_of(manifest),)):
             digest = self.blobs.put(manifest)
@@ -577,6 +644,20 @@ class ImageStore:
                 if digest in self._catalog.contents:
                     return self._catalog.image(digest)
                 return self._catalog.resolve(id)  # its names stay where another owner has set them
+
+    def _check_manifest(self, manifest: Manifest) -> None:
+        """Check the layers of a manifest that is to be named.
+
+        :raises InvalidRequest: if one is missing or has another content.
+        """
+        config = manifest.config
+        document = check_document(self.blobs.document(config.digest, config.size), config.digest)
+        if len(document.rootfs.diff_ids) != len(manifest.layers):
+            raise InvalidRequest(
+                f"image {config.digest} lists {len(document.rootfs.diff_ids)} layers, "
+                f"its manifest {len(manifest.layers)}"
+            )
+        self._check_layers(manifest.layers, document.rootfs.diff_ids, incomplete=True)
 
     def adopt_index(
         self,
@@ -633,9 +714,7 @@ class ImageStore:
         brought = [m for m in described.images if m in manifests]
         images = {m: catalog.describe(m) for m in brought}  # an incomplete one gets no name
         for manifest in images:
-            for layer in catalog.manifest(manifest).layers:
-                if self.blobs.size(layer.digest) != layer.size:
-                    raise InvalidRequest(f"layer {layer.digest} of the manifest is not stored")
+            self._check_manifest(catalog.manifest(manifest))
         catalog.insert_index(digest, described, images)
         try:
             owner = self._index.owner_of(digest)
@@ -793,7 +872,7 @@ class ImageStore:
             result = self._unname(ref, in_use, rights, force=force, all_names=all_names)
             if any("Deleted" in step for step in result):
                 garbage = self.detach(self.candidates())
-        result.extend({"Deleted": layer} for layer, _ in garbage.layers)
+        result.extend({"Deleted": diff_id_of(layer)} for layer, _ in garbage.layers)
         result.freed = self.delete(garbage)
         return result
 
@@ -912,7 +991,7 @@ class ImageStore:
             self._catalog.release(target, gone)
             result.extend({"Deleted": manifest} for manifest in chosen)
             garbage = self.detach(self.candidates())
-        result.extend({"Deleted": layer} for layer, _ in garbage.layers)
+        result.extend({"Deleted": diff_id_of(layer)} for layer, _ in garbage.layers)
         result.freed = self.delete(garbage)
         return result
 
@@ -1005,6 +1084,11 @@ class ImageStore:
         """Remove partial files that a crash left. Call this before anything is loaded."""
         self._catalog.remove_all_unnamed()
         return self._index.sweep() + self.layers.sweep() + self.blobs.sweep() + self.collect()
+
+
+def _names(image: Image) -> tuple[str, ...]:
+    """Return the names of the layers of an image, base first."""
+    return image.layer_names or image.layers
 
 
 def _pairs(digests: Names, detach: Callable[[str], str | None]) -> tuple[tuple[str, str], ...]:

@@ -5,6 +5,8 @@
   mirror has none, the next source is asked.
 * When a container is created, and at each start, the rule of the requested name is applied again.
   An image requested by its id may run if it may run under one of its names.
+* An image that needs a signature is pulled whole, and runs only when it is whole: the signature is
+  for the digests of layers, and the content of a layer that is still fetched had none yet.
 
 A rule is for a registry (``registry.example.com``), a path with everything below it
 (``registry.example.com/team``), or a tag (``registry.example.com/team/app:1.0``). The most specific
@@ -42,7 +44,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jaula import trusted_file
-from jaula.errors import InvalidRequest, NotAuthorized, NotFound
+from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unavailable
 from jaula.images.reference import DEFAULT_DOMAIN, Reference, could_be_id, familiar, is_tag, parse
 from jaula.images.store.store import Image, ImageStore
 from jaula.images.trust import keys
@@ -397,6 +399,13 @@ class ImagePolicy:
         if rule.verdict is Verdict.REJECT:
             raise refusal(str(reference), rule)
 
+    def requires_signature(self, reference: Reference) -> bool:
+        """Return whether an image of this name needs a signature.
+
+        :raises ImageRefused: if the policy cannot be read.
+        """
+        return self.rules().of(reference).verdict is Verdict.SIGNED_BY
+
     def check_pull(
         self,
         sources: Iterable[Repository],
@@ -539,9 +548,17 @@ class ImagePolicy:
         refused: ImageRefused | None = None
         for reference in candidate_names(image, asked):
             try:
-                return self._check(rules.of(reference), reference, asked, manifests)
+                found = self._check(rules.of(reference), reference, asked, manifests)
             except ImageRefused as error:
                 refused = refused or error
+            else:
+                if found is not None and not self._store.is_whole(image):
+                    raise Unavailable(
+                        f"image {asked[:300]} is not complete, and the image policy requires a"
+                        " signature of it: its layers are not verified yet",
+                        hint="try again when it is whole, or pull it again",
+                    )
+                return found
         if refused is not None:
             raise refused
         return self._check(rules.general, None, asked, manifests)

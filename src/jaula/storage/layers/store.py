@@ -12,6 +12,11 @@ another such layer has is not stored again (:mod:`jaula.storage.erofs.chunks`). 
 image at ``fs`` when the path of the layer is first used. The mount is in the mount namespace of the
 process, so each engine mounts its layers anew. Layers of every format can be read in every format.
 
+A layer that is mounted before it is whole is lazy. It has the name of its manifest's statement
+(:func:`jaula.spec.image.layer_name`), and only under that name it exists. Its diff id is what a
+manifest states and is not verified yet, so by the diff id the layer is missing until it is whole.
+The file ``blobs`` of a layer lists the blobs whose uncompressed content is known to be the layer.
+
 Other users cannot enter the directory, because layers have set-user-ID programs.
 """
 
@@ -19,6 +24,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import mmap
 import os
 import threading
@@ -39,6 +45,7 @@ from jaula.errors import (
     resource_error,
 )
 from jaula.kernel import mounts
+from jaula.spec.image import diff_id_of
 from jaula.storage.compare import Difference, compare_trees
 from jaula.storage.compression import PrefixedStream, Source, decompress_stream
 from jaula.storage.erofs import chunks
@@ -65,6 +72,9 @@ LayerFormat = Literal["directory", "erofs", "verity"]
 
 _INCOMPLETE = "new-"
 _WAKE = 0.5  # seconds between two checks for cancellation
+_CHUNK = 1 << 20  # bytes that are hashed at once
+
+_log = logging.getLogger("jaula.storage")
 
 
 class LayerInfo(msgspec.Struct, frozen=True):
@@ -85,13 +95,17 @@ class LayerInfo(msgspec.Struct, frozen=True):
 class LazyLayer(NamedTuple):
     """A layer whose files are a mount at ``path`` until its blob is whole.
 
-    ``info`` has no size of the tar yet. ``failure`` is the reason for which it cannot get whole.
+    ``name`` is that of :func:`jaula.spec.image.layer_name`. ``info`` has no size of the tar yet.
+    ``failure`` is the reason for which it cannot get whole. While it is ``interrupted``, no process
+    serves it, but one will.
     """
 
+    name: str
     info: LayerInfo
     path: str
     inodes: int
     failure: str = ""
+    interrupted: bool = False
 
 
 Names = list[str]
@@ -132,10 +146,10 @@ class LayerStore:
         self.users: Callable[[str], Sequence[str]] = lambda diff_id: ()
         self.mounted_stacks: Callable[[], Collection[tuple[str, ...]]] = lambda: ()
         """Returns the names of running containers with a layer, whose files must stay."""
-        self._lazy: dict[str, LazyLayer] = {}
+        self._lazy: dict[str, LazyLayer] = {}  # by name
         self._arrived = threading.Condition(self._lock)
-        self.on_lazy_end: Callable[[str, bool], None] = lambda diff_id, replaced: None
-        """Is called with the diff id of a layer that is not mounted any more, and whether it has a
+        self.on_lazy_end: Callable[[str, bool], None] = lambda name, replaced: None
+        """Is called with the name of a layer that is not mounted any more, and whether it has a
         directory instead. A start may use the former path then."""
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._index = ChunkIndex(paths.chunk_index, paths.layers)
@@ -390,7 +404,7 @@ class LayerStore:
                 old = None
             self._info[info.diff_id] = info
             self._damaged.discard(info.diff_id)
-            self._end_lazy(info.diff_id, replaced=True)
+            self._arrived.notify_all()
         if info.erofs is not None:
             self._index.add(_hex(info.diff_id))
         if old is not None:
@@ -430,46 +444,126 @@ class LayerStore:
 
     # -- layers that are not whole ----------------------------------------------------------------
 
-    def add_lazy(self, layer: LazyLayer) -> None:
-        """Add a layer that is mounted before it is whole."""
+    def add_lazy(self, layer: LazyLayer) -> bool:
+        """Add a layer that is mounted before it is whole. Return False if it is there already."""
         with self._lock:
-            self._lazy[layer.info.diff_id] = layer
+            former = self._lazy.get(layer.name)
+            if former is not None and not (former.failure or former.interrupted):
+                return False
+            self._lazy[layer.name] = layer
+            return True
 
-    def _end_lazy(self, diff_id: str, *, replaced: bool) -> None:
+    def replace_lazy(self, layer: LazyLayer) -> bool:
+        """Use another mount of a lazy layer from now on. Return False if it has ended."""
+        with self._lock:
+            if layer.name not in self._lazy:
+                return False
+            self._lazy[layer.name] = layer
+            return True
+
+    def end_lazy(self, name: str, *, replaced: bool = True) -> None:
         """Use the directory of a layer from now on: it is whole, or was removed."""
-        if self._lazy.pop(diff_id, None) is not None:
-            self._arrived.notify_all()
-            self.on_lazy_end(diff_id, replaced)
+        with self._lock:
+            if self._lazy.pop(name, None) is not None:
+                self._arrived.notify_all()
+                self.on_lazy_end(name, replaced)
 
-    def fail_lazy(self, diff_id: str, reason: str) -> None:
+    def interrupt_lazy(self, name: str) -> None:
+        """Record that no process serves a mounted layer now. A pull meanwhile brings its own."""
+        with self._lock:
+            if name in self._lazy:
+                self._lazy[name] = self._lazy[name]._replace(interrupted=True)
+
+    def fail_lazy(self, name: str, reason: str) -> None:
         """Record that a mounted layer cannot get whole. The next pull replaces it."""
         with self._arrived:
-            layer = self._lazy.get(diff_id)
+            layer = self._lazy.get(name)
             if layer is not None:
-                self._lazy[diff_id] = layer._replace(failure=reason)
-                self._damaged.add(diff_id)
+                self._lazy[name] = layer._replace(failure=reason)
             self._arrived.notify_all()
 
-    def is_lazy(self, diff_id: str) -> bool:
-        """Return whether a layer is not whole yet."""
-        return diff_id in self._lazy
+    def is_lazy(self, name: str) -> bool:
+        """Return whether a layer, or a blob of it, is still being fetched."""
+        return name in self._lazy
 
-    def wait_whole(self, diff_ids: Iterable[str], cancelled: Callable[[], bool]) -> None:
+    def wait_whole(self, names: Iterable[str], cancelled: Callable[[], bool]) -> None:
         """Wait until layers are whole. A layer that does not exist is not waited for.
 
-        ``cancelled`` is called every half second, and ends the wait.
+        A name that is a diff id is waited for as long as it is missing and a manifest's statement
+        about it may still become true. ``cancelled`` is called every half second, and ends the
+        wait.
 
         :raises Unavailable: when a layer cannot get whole.
         """
         with self._arrived:
-            for diff_id in diff_ids:
-                while (layer := self._lazy.get(diff_id)) is not None and not cancelled():
-                    if layer.failure:
+            for name in names:
+                while (failures := self._unfinished(name)) is not None and not cancelled():
+                    if all(failures):
                         raise Unavailable(
-                            f"layer {diff_id} is not complete: {layer.failure}",
+                            f"layer {diff_id_of(name)} is not complete: {failures[0]}",
                             hint="pull the image again",
                         )
                     self._arrived.wait(_WAKE)
+
+    def _unfinished(self, name: str) -> list[str] | None:
+        """Return the failures, '' without one, of the lazy layers that are waited for."""
+        if name in self._lazy:
+            return [self._lazy[name].failure]
+        if name != diff_id_of(name) or self.is_intact(name):
+            return None
+        return [each.failure for each in self._stated(name)] or None
+
+    def _stated(self, diff_id: str) -> list[LazyLayer]:
+        """Return the lazy layers that shall have a diff id."""
+        return [each for each in tuple(self._lazy.values()) if each.info.diff_id == diff_id]
+
+    # -- blobs of a layer -------------------------------------------------------------------------
+
+    def record_blob(self, diff_id: str, digest: str) -> None:
+        """Record that the uncompressed content of a blob is the layer. The caller has compared it.
+
+        An error is logged: the content is compared again then.
+        """
+        if digest == diff_id or self.has_blob(diff_id, digest):
+            return
+        try:
+            with (
+                open_directory(self._directory / _hex(diff_id)) as layer,
+                open("blobs", "ab", opener=lambda name, flags: os.open(
+                    name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=layer
+                )) as file,
+            ):  # fmt: skip
+                file.write(f"\n{digest}\n".encode())  # a torn line before it is a line of its own
+        except OSError as error:
+            _log.warning("a blob of layer %s is not recorded: %s", diff_id, error.strerror)
+
+    def has_blob(self, diff_id: str, digest: str) -> bool:
+        """Return whether the uncompressed content of a blob is known to be the layer."""
+        if digest == diff_id:
+            return True
+        try:
+            lines = (self._directory / _hex(diff_id) / "blobs").read_bytes().split(b"\n")
+        except OSError:
+            return False  # it is compared again
+        return digest.encode() in lines[:-1]
+
+    def check_blob(self, blob: Source, diff_id: str, digest: str) -> None:
+        """Check that the uncompressed content of a blob is a layer.
+
+        The caller records it when the digest of the blob is verified too.
+
+        :raises InvalidRequest: when it has another digest.
+        """
+        import hashlib  # with OpenSSL, which is faster for files
+
+        actual = hashlib.sha256()
+        source, _ = decompress_stream(blob)
+        while chunk := source.read(_CHUNK):
+            actual.update(chunk)
+        if (found := "sha256:" + actual.hexdigest()) != diff_id:
+            raise InvalidRequest(
+                f"the content of blob {digest} has the digest {found}, the image says {diff_id}"
+            )
 
     def mark(self, diff_id: str, *, damaged: bool) -> None:
         """Record whether a verification found a layer damaged. The next copy replaces it then."""
@@ -479,17 +573,33 @@ class LayerStore:
             else:
                 self._damaged.discard(diff_id)
 
-    def is_intact(self, diff_id: str) -> bool:
+    def is_intact(self, name: str) -> bool:
         """Return whether the layer exists, can be described and is not known to be damaged."""
-        return not self.problem(diff_id)
+        return not self.problem(name)
 
-    def problem(self, diff_id: str) -> str:
+    def is_whole(self, name: str) -> bool:
+        """Return whether the layer is a directory whose content had its diff id."""
+        diff_id = diff_id_of(name)
+        return diff_id not in self._damaged and (diff_id in self._info or self.is_on_disk(diff_id))
+
+    def _mounted_lazy(self, name: str) -> LazyLayer | None:
+        """Return a lazy layer while there is no directory that can be used instead."""
+        lazy = self._lazy.get(name)
+        return None if lazy is None or self.is_whole(name) else lazy
+
+    def problem(self, name: str) -> str:
         """Return why a layer cannot be used, '' if it can: missing, damaged, without fs-verity.
 
         The digests of files with fs-verity are compared. The files of other layers are not read.
         """
-        if diff_id in self._lazy:
-            return "damaged" if diff_id in self._damaged else ""
+        diff_id = diff_id_of(name)
+        problem = self._problem(diff_id)
+        lazy = self._lazy.get(name)
+        if problem and lazy is not None:
+            return "damaged" if lazy.failure or lazy.interrupted else ""
+        return problem
+
+    def _problem(self, diff_id: str) -> str:
         if not self.is_on_disk(diff_id):
             return "missing"
         if diff_id in self._damaged:
@@ -507,20 +617,22 @@ class LayerStore:
         """Return whether a layer has fs-verity, if new layers have it."""
         return self.format != "verity" or (info.erofs is not None and bool(info.erofs.metadata))
 
-    def has(self, diff_id: str) -> bool:
-        known = diff_id in self._lazy or diff_id in self._info
+    def has(self, name: str) -> bool:
+        diff_id = diff_id_of(name)
+        known = name in self._lazy or diff_id in self._info
         return known or (self._directory / _hex(diff_id) / "layer.json").exists()
 
-    def info(self, diff_id: str) -> LayerInfo:
+    def info(self, name: str) -> LayerInfo:
         """Return the document of a layer.
 
         :raises NotFound: when the layer does not exist.
         :raises CorruptState: when the document is damaged.
         """
+        diff_id = diff_id_of(name)
         cached = self._info.get(diff_id)
         if cached is not None:
             return cached
-        lazy = self._lazy.get(diff_id)
+        lazy = self._mounted_lazy(name)
         if lazy is not None:
             return lazy.info
         document = self._directory / _hex(diff_id) / "layer.json"
@@ -528,7 +640,7 @@ class LayerStore:
             try:
                 info = msgspec.json.decode(document.read_bytes(), type=LayerInfo)
             except FileNotFoundError:
-                raise NotFound(f"layer {diff_id} does not exist") from None
+                raise self._missing(name) from None
             except msgspec.DecodeError as error:
                 raise _damaged_document(document, str(error)) from error
             except OSError as error:
@@ -538,17 +650,30 @@ class LayerStore:
             self._info[diff_id] = info
         return info
 
-    def path(self, diff_id: str) -> str:
+    def _missing(self, name: str) -> NotFound:
+        diff_id = diff_id_of(name)
+        if self._stated(diff_id):
+            return NotFound(
+                f"layer {diff_id} is not complete: its content is not verified yet",
+                hint="try again when the image is whole",
+            )
+        return NotFound(f"layer {diff_id} does not exist", hint="pull or load the image again")
+
+    def path(self, name: str) -> str:
         """Return the path of the layer's root directory, and mount the layer there if it is EROFS.
 
         :raises NotFound: when the layer does not exist.
+        :raises Unavailable: when it is not complete, and the manifest of another image states it.
         :raises CorruptState: when it is damaged, or is not protected as new layers are.
         """
-        lazy = self._lazy.get(diff_id)
-        if lazy is not None:
+        if self._lazy and (lazy := self._mounted_lazy(name)) is not None:
             return lazy.path
+        diff_id = diff_id_of(name)
         if not self.has(diff_id):
-            raise NotFound(f"layer {diff_id} does not exist", hint="load the image again")
+            missing = self._missing(name)
+            if self._stated(diff_id):
+                raise Unavailable(missing.message, hint=missing.hint)
+            raise missing
         path = f"{self._directory}/{_hex(diff_id)}/fs"
         if diff_id not in self._mounted:
             with self._lock:
@@ -614,46 +739,49 @@ class LayerStore:
         return self._files(diff_id) is not None
 
     def ids(self) -> Names:
-        """Return the diff ids of all layers, including those with a damaged document."""
+        """Return the names of all layers, including those with a damaged document."""
         stored = {"sha256:" + name for name in os.listdir(self._directory) if len(name) == 64}
         return sorted(stored | self._lazy.keys())
 
-    def size(self, diff_id: str) -> int:
+    def size(self, name: str) -> int:
         """Return the bytes of a layer's regular files, 0 if its document cannot be read."""
         try:
-            return self.info(diff_id).size
+            return self.info(name).size
         except (NotFound, CorruptState):
             return 0
 
-    def stored_sizes(self, diff_ids: Iterable[str]) -> Callable[[Iterable[str]], int]:
+    def stored_sizes(self, names: Iterable[str]) -> Callable[[Iterable[str]], int]:
         """Return a function that returns the bytes which some of these layers need together.
 
-        It counts file contents, and a chunk that several layers share once.
+        It counts file contents, and a chunk that several layers share once. A layer with several
+        names counts once.
         """
         sizes: dict[str, int] = {}
         sharing: dict[str, erofs.ErofsFiles] = {}
-        for diff_id in diff_ids:
-            files = None if diff_id in self._lazy else self._files(diff_id)
+        for name in names:
+            diff_id = diff_id_of(name)
+            files = self._files(diff_id)
             if files is None or files.stored is None:
-                sizes[_hex(diff_id)] = self.size(diff_id)
+                sizes[_hex(diff_id)] = max(self.size(name), sizes.get(_hex(diff_id), 0))
             else:
                 sharing[_hex(diff_id)] = files
         stored = blob_usage.StoredSizes(self._directory, sizes, sharing)
-        return lambda some: stored.together(map(_hex, some))
+        return lambda some: stored.together({_hex(diff_id_of(name)) for name in some})
 
-    def freed_size(self, diff_ids: Collection[str]) -> int:
+    def freed_size(self, names: Collection[str]) -> int:
         """Return the bytes of file contents that a removal of layers frees."""
-        if not diff_ids:
+        if not names:
             return 0
         stored = set(self.ids())
         together = self.stored_sizes(stored)
-        return together(stored) - together(stored.difference(diff_ids))
+        return together(stored) - together(stored.difference(names))
 
-    def inodes(self, diff_id: str) -> int:
+    def inodes(self, name: str) -> int:
         """Return the inodes of a layer, 0 if it does not exist. The first call counts them."""
-        lazy = self._lazy.get(diff_id)
+        lazy = self._mounted_lazy(name)
         if lazy is not None:
             return lazy.inodes
+        diff_id = diff_id_of(name)
         count = self._inodes.get(diff_id)
         if count is None:
             try:
@@ -671,23 +799,25 @@ class LayerStore:
                     self._inodes[diff_id] = count
         return count
 
-    def remove(self, diff_id: str) -> None:
+    def remove(self, name: str) -> None:
         """Remove a layer if it exists. The caller ensures that it is not in use."""
-        name = self.detach(diff_id)
-        if name is not None:
-            self.remove_incomplete(name)
+        temporary = self.detach(name)
+        if temporary is not None:
+            self.remove_incomplete(temporary)
 
-    def detach(self, diff_id: str) -> str | None:
+    def detach(self, name: str) -> str | None:
         """Take a layer out of the store, without deleting it yet: a rename is quick.
 
         Return the name for :meth:`remove_incomplete`, or None if the layer does not exist.
         """
         temporary = f"{_INCOMPLETE}{os.urandom(8).hex()}"
         with self._lock:
-            if diff_id in self._lazy:
-                self._end_lazy(diff_id, replaced=False)
-                if not self.is_on_disk(diff_id):
-                    return temporary
+            if name in self._lazy:
+                self.end_lazy(name, replaced=False)
+                return temporary
+            diff_id = diff_id_of(name)
+            if diff_id != name:
+                return None  # another image may have the layer whole
             try:
                 os.rename(self._directory / _hex(diff_id), self._directory / temporary)
             except FileNotFoundError:
@@ -766,9 +896,9 @@ def _hex(diff_id: str) -> str:
     return name
 
 
-def root_directory_layer(layers: LayerStore, diff_ids: tuple[str, ...]) -> str:
-    """Return the topmost of ``diff_ids`` (base first) whose tar has an entry '/', else the base."""
-    for diff_id in reversed(diff_ids):
-        if layers.info(diff_id).states_root:
-            return diff_id
-    return diff_ids[0]
+def root_directory_layer(layers: LayerStore, names: tuple[str, ...]) -> str:
+    """Return the topmost of ``names`` (base first) whose tar has an entry '/', else the base."""
+    for name in reversed(names):
+        if layers.info(name).states_root:
+            return name
+    return names[0]

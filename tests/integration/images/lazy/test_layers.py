@@ -64,7 +64,7 @@ def files(paths: Paths) -> list[Path]:
 def test_a_server_that_cannot_start_leaves_nothing(
     lazy: LazyLayers, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "SERVER_MODULE", "jaula.absent")
+    monkeypatch.setattr(protocol, "SERVER_FUNCTION", "jaula.absent:serve")
     assert begin(lazy, layer()) == set()
     assert files(paths) == []
 

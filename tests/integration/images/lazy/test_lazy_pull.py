@@ -232,24 +232,42 @@ def test_a_registry_without_ranges_is_pulled_from_as_always(
     assert is_whole(engine, registry)
 
 
-def test_a_dead_network_is_an_error_of_the_read_and_of_the_log(
-    engine: PrivateEngine, registry: SlowRegistry
-) -> None:
+def test_a_read_waits_for_a_dead_network(engine: PrivateEngine, registry: SlowRegistry) -> None:
     registry.gate.clear()
     run(engine, registry, "true")
     registry.alive = False
-    done = engine.cli(
-        *("jaula", "run", "--rm", "--network", "none"),
-        *(registry.image, "cat", "/data/upper"),
+    refused = registry.requests
+    reader = subprocess.Popen(
+        [
+            *(str(PROJECT / "jaula"), "run", "--rm", "--network", "none"),
+            *(registry.image, "sha256sum", "/data/upper"),
+        ],
+        env=engine.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert done.returncode != 0
-    assert "Input/output error" in done.stderr
-    wait(engine, lambda: "cannot read /data/upper" in engine.log_tail())
+    wait(engine, lambda: registry.requests > refused + 6)  # more than two attempts of both
+    assert reader.poll() is None
     registry.alive = True
+    output, error = reader.communicate(timeout=60)
+    assert output.split()[:1] == [sha256(content("upper"))], error
     registry.gate.set()
     wait_whole(engine, registry)
-    expected = sha256(content("upper"))
-    assert run(engine, registry, "sha256sum", "/data/upper").split()[0] == expected
+
+
+def test_a_reader_of_a_dead_network_can_be_killed(
+    engine: PrivateEngine, registry: SlowRegistry
+) -> None:
+    start_early(engine, registry, "sleep", "1000")
+    registry.alive = False
+    refused = registry.requests
+    started = engine.cli("jaula", "exec", "-d", "early", "cat", "/data/upper")
+    assert started.returncode == 0, started.stderr
+    wait(engine, lambda: registry.requests > refused + 3)
+    removed = engine.cli("jaula", "rm", "-f", "early")
+    assert removed.returncode == 0, removed.stderr
+    assert engine.cli("jaula", "ps", "-aq").stdout == ""
 
 
 def test_an_image_that_the_registry_has_lost_is_pulled_again(
@@ -362,6 +380,7 @@ def test_a_killed_server_is_an_error_and_no_wait(
     done = engine.cli("jaula", "exec", "early", "cat", "/data/second")
     assert done.returncode != 0
     assert engine.cli("jaula", "ps").returncode == 0
+    wait(engine, lambda: server_pids(engine) not in ([], [server]))  # the engine starts another
     registry.gate.set()
     pulled = engine.cli("jaula", "pull", registry.image)
     assert pulled.returncode == 0, pulled.stderr
@@ -409,23 +428,68 @@ def test_layers_that_got_whole_without_an_engine_are_stored(
     assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
 
 
-def test_a_layer_that_did_not_get_whole_is_reported_and_pulled_again(
+@both_formats
+def test_an_incomplete_image_completes_itself_after_a_reboot(
+    engine: PrivateEngine, registry: SlowRegistry
+) -> None:
+    registry.gate.clear()
+    run(engine, registry, "sha256sum", "/data/first")
+    (server,) = server_pids(engine)
+    engine.kill()
+    os.kill(server, signal.SIGKILL)
+    registry.alive = False  # the network comes later than the engine
+    engine.start()
+    assert engine.cli("jaula", "system", "check").returncode == 0
+    run(engine, registry, "true")
+    # A former process has fetched this file.
+    expected = sha256(content("first"))
+    assert run(engine, registry, "sha256sum", "/data/first").split()[0] == expected
+    registry.alive = True
+    registry.gate.set()
+    wait_whole(engine, registry)
+    expected = sha256(content("second"))
+    assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
+    wait(engine, lambda: not list((engine.root / "lib" / "lazy").iterdir()))
+
+
+def test_a_server_that_dies_again_and_again_is_replaced(
     engine: PrivateEngine, registry: SlowRegistry
 ) -> None:
     registry.gate.clear()
     run(engine, registry, "true")
     (server,) = server_pids(engine)
-    engine.kill()
-    os.kill(server, signal.SIGKILL)
-    registry.gate.set()
-    engine.start()
-    checked = engine.cli("jaula", "system", "check")
-    assert checked.returncode != 0
-    assert "image" in checked.stdout
-    pulled = engine.cli("jaula", "pull", registry.image)
-    assert pulled.returncode == 0, pulled.stderr
+    for _ in range(2):
+        os.kill(server, signal.SIGKILL)
+        former = server
+        wait(engine, lambda: server_pids(engine) not in ([], [former]))  # noqa: B023 - waited for
+        (server,) = server_pids(engine)
     expected = sha256(content("second"))
-    assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
+    end = time.monotonic() + TIMEOUT
+    words = ("run", "--rm", "--network", "none", registry.image, "sha256sum", "/data/second")
+    while (done := engine.cli("jaula", *words)).stdout.split()[:1] != [expected]:
+        assert time.monotonic() < end, done.stderr + engine.log_tail()
+    registry.gate.set()
+    wait_whole(engine, registry)
+
+
+def test_the_server_has_no_privilege(engine: PrivateEngine, registry: SlowRegistry) -> None:
+    registry.gate.clear()
+    run(engine, registry, "true")
+    (server,) = server_pids(engine)
+    status = Path(f"/proc/{server}/status").read_text()
+    facts = {
+        key: value.split() for key, _, value in (row.partition(":") for row in status.splitlines())
+    }
+    assert "0" not in (*facts["Uid"], *facts["Gid"])
+    assert facts["Groups"] == []
+    for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(facts[kind][0], 16) == 0
+    assert facts["NoNewPrivs"] == ["1"]
+    assert facts["Seccomp"] == ["2"]
+    assert all(
+        (path.stat().st_uid, path.stat().st_gid) != (0, 0)
+        for path in (engine.root / "lib" / "lazy").glob("*/*")
+    )
 
 
 def test_the_server_has_the_credentials_of_the_pull(

@@ -17,7 +17,7 @@ from harness.indexed_layers import IndexedLayer, estargz, sha256, zstd_chunked
 from jaula.errors import InvalidRequest
 from jaula.images.registry import toc
 from jaula.images.registry.toc import EntryType, TocFormat
-from jaula.spec.image import Descriptor
+from jaula.spec.image import ESTARGZ_DIGEST, ZSTD_CHUNKED_POSITION, Descriptor
 from jaula.storage.compression import decompress_stream
 
 Writer = Callable[..., IndexedLayer]
@@ -98,7 +98,7 @@ def test_a_layer_without_both_annotations_has_no_toc() -> None:
     for key in layer.annotations:
         rest = {k: v for k, v in layer.annotations.items() if k != key}
         assert toc.format_of(msgspec.structs.replace(layer, annotations=rest)) is None
-    bad = {toc.ESTARGZ_DIGEST: "sha256:12"}
+    bad = {ESTARGZ_DIGEST: "sha256:12"}
     assert toc.format_of(msgspec.structs.replace(layer, annotations=bad)) is None
 
 
@@ -115,7 +115,7 @@ def test_a_toc_with_another_digest_is_refused(write: Writer) -> None:
 )
 def test_a_position_outside_the_blob_is_refused(position: str) -> None:
     layer = descriptor(zstd_chunked(tar_of_files()))
-    layer.annotations[toc.ZSTD_CHUNKED_POSITION] = position
+    layer.annotations[ZSTD_CHUNKED_POSITION] = position
     with pytest.raises(InvalidRequest):
         toc.zstd_chunked_position(layer)
 
