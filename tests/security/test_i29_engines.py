@@ -306,6 +306,39 @@ def test_a_deleted_bridge_is_made_again(first: PrivateEngine, kept: str) -> None
     assert first.bridge in str(first.request("GET", "/info").json()["Warnings"])
 
 
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_bridge_that_was_deleted_while_no_engine_ran_is_made_again(
+    first: PrivateEngine, kept: str, end: str
+) -> None:
+    getattr(first, end)()
+    subprocess.run(["ip", "link", "del", first.bridge], check=True)
+    first.start()
+    assert reaches_its_gateway(first, kept)
+
+
+def test_a_deleted_bridge_of_a_network_is_made_again(first: PrivateEngine) -> None:
+    network, since = containers.unique("n"), time.time() - 1
+    create = ("network", "create", "--ipv6", "--subnet", f"10.198.{first.index}.0/24", network)
+    assert first.cli("docker", *create).returncode == 0
+    identity = first.request("GET", f"/networks/{network}").json()["Id"]
+    bridge, place = f"br-{identity[:12]}", ("--network", network)
+    with containers.running(first, "busybox", flags=(*place, "--network-alias", "far")) as name:
+        before = json.loads(output("ip", "-j", "address", "show", "dev", bridge))[0]["addr_info"]
+        address = containers.address(first, name, network)
+        subprocess.run(["ip", "link", "del", bridge], check=True)
+        for target in (address, "far", "-6 far"):
+            done = containers.run(
+                first, "busybox", "ping", "-c1", "-W5", *target.split(), flags=place
+            )
+            assert "1 packets received" in done
+        after = json.loads(output("ip", "-j", "address", "show", "dev", bridge))[0]["addr_info"]
+        assert {row["local"] for row in before if row["scope"] == "global"} == {
+            row["local"] for row in after if row["scope"] == "global"
+        }
+    assert repairs(first, since, "bridge") == [bridge]
+    assert first.cli("docker", "network", "rm", network).returncode == 0
+
+
 def reachable_after_a_run(engine: PrivateEngine, name: str) -> bool:
     gateway = gateway_of(engine, name)
     done = containers.run(engine, "busybox", "ping", "-c1", "-W5", gateway)

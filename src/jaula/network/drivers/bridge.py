@@ -225,9 +225,9 @@ class Bridge:
             self._plan = plan
 
     def attach(self, host_interface: str) -> None:
-        """Make the host's end of an endpoint a port of the bridge, unless it is gone or is one."""
+        """Make the host's end of an endpoint a port of the bridge, if it is a port of none."""
         link = self._netlink.link(host_interface)
-        if link is None or link.master == self._index:
+        if link is None or link.master:
             return
         self._netlink.send(
             set_link(host_interface, master=self._index, up=True),
@@ -464,6 +464,14 @@ class BridgeNetwork(Network):
         if bridge_rules.tables_missing(self._kept_tables(), self.name, self.addresses6 is not None):
             self._load(addresses)
         self.addresses, self.is_up = addresses, True
+
+    def adopt(self, endpoint: Endpoint) -> None:
+        """Adopt an endpoint; attach it if its bridge was deleted while no engine ran."""
+        super().adopt(endpoint)
+        try:
+            self.bridge.attach(endpoint.host_interface)
+        except OSError as exc:
+            raise JaulaError(f"cannot attach {endpoint.host_interface}: {exc}") from exc
 
     def _repair(self) -> None:
         try:
