@@ -12,6 +12,7 @@ what the host lacks, wherever the error is raised.
 from __future__ import annotations
 
 import errno
+import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ class JaulaError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+def system_error_text(asked: str, error: OSError) -> str:
+    """Return what was asked with the kernel's reason, and the file of the error if it has one.
+
+    The text of an error number alone says nothing to a client.
+    """
+    reason = error.strerror or str(error)
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    return f"{asked}: {file}: {reason}" if file else f"{asked}: {reason}"
 
 
 class InvalidRequest(JaulaError):

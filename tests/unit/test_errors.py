@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 
 import pytest
 
-from jaula.errors import JaulaError, RuntimeFailure, Unavailable, resource_error, runtime_error
+from harness.engine import PROJECT
+from jaula.errors import (
+    JaulaError,
+    RuntimeFailure,
+    Unavailable,
+    resource_error,
+    runtime_error,
+    system_error_text,
+)
 from jaula.runtime.init.sync import decode_failure, report
 
 
@@ -79,3 +88,37 @@ def test_a_failure_crosses_processes_with_its_status(
 ) -> None:
     failure = reported(error)
     assert (failure.status, failure.exit_code, str(failure)) == (status, code, text)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOENT, os.strerror(errno.ENOENT)), "x: No such file or directory"),
+        (OSError(errno.EPERM, "netlink: add veth"), "x: netlink: add veth"),
+        (OSError("only a text"), "x: only a text"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/a"),
+         "x: /a: No such file or directory"),
+        (FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), b"/a"),
+         "x: /a: No such file or directory"),
+        (OSError(errno.EBADF, os.strerror(errno.EBADF), 5), "x: Bad file descriptor"),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_kernel_says_what_was_asked(error: OSError, text: str) -> None:
+    assert system_error_text("x", error) == text
+
+
+def test_no_error_number_is_a_whole_message() -> None:
+    """Every error that reaches a client says what was asked."""
+    bare = re.compile(
+        r"raise (?:JaulaError|RuntimeFailure|Unavailable|InvalidRequest|Conflict)\(\s*"
+        r"(?:str\((?:error|exc)(?:\.strerror)?\)|(?:error|exc)\.strerror|os\.strerror\()"
+    )
+    found = []
+    for path in (PROJECT / "src/jaula").rglob("*.py"):
+        text = path.read_text()
+        found += [
+            f"{path.relative_to(PROJECT)}: {match[0]}"
+            for match in bare.finditer(text)
+            if "CliError as error" not in text[max(0, match.start() - 80) : match.start()]
+        ]
+    assert found == []

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 
-from jaula.errors import JaulaError, NotAuthorized, Unsupported
+from jaula.errors import JaulaError, NotAuthorized, Unsupported, system_error_text
 from jaula.record import ebpf_events as events
 from jaula.record import libbpf
 from jaula.record.cgroup import Cgroup
@@ -125,7 +125,9 @@ class EbpfTracer:
         try:
             value = self._object.maps[".data.started"].lookup(bytes(4)) or b""
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the record cannot be read from the kernel", error)
+            ) from error
         return events.decode_started(value)
 
     def attach(self) -> None:
@@ -153,7 +155,9 @@ class EbpfTracer:
         try:
             self._ring.consume()
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the record cannot be read from the kernel", error)
+            ) from error
 
     def detach(self) -> None:
         """Stop to record. The tables stay, with what the threads have counted.
@@ -164,7 +168,9 @@ class EbpfTracer:
         try:
             self._object.iterate(self._object.attach(_FLUSH))
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the record cannot be read from the kernel", error)
+            ) from error
         self._object.detach()
 
     def counts(self) -> Iterator[tuple[Key, Counts]]:
@@ -177,7 +183,9 @@ class EbpfTracer:
                 for key, value in self._object.maps[table].items():
                     yield events.decode_key(key), events.decode_counts(value)
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the record cannot be read from the kernel", error)
+            ) from error
 
     def losses(self) -> dict[int, tuple[int, int, int]]:
         """Return lost occurrences, events and texts by kind.
@@ -191,7 +199,9 @@ class EbpfTracer:
                 for kind in events.TABLES
             }
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the record cannot be read from the kernel", error)
+            ) from error
         return {kind: events.decode_losses(value) for kind, value in found.items()}
 
     def peaks(self) -> dict[str, Peak] | None:
@@ -206,7 +216,9 @@ class EbpfTracer:
         try:
             value = self._object.maps[".data.peaks"].lookup(bytes(4))
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the record cannot be read from the kernel", error)
+            ) from error
         return events.decode_peaks(value or b"")
 
     def close(self) -> None:

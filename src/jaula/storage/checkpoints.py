@@ -36,7 +36,7 @@ from typing import BinaryIO
 import msgspec
 
 from jaula import trusted_file
-from jaula.errors import InvalidRequest, JaulaError, resource_error
+from jaula.errors import InvalidRequest, JaulaError, resource_error, system_error_text
 from jaula.kernel import mounts
 from jaula.kernel.sync import fsync_paths
 from jaula.spec.api import ContainerCreate
@@ -380,7 +380,9 @@ class CheckpointStore:
             path = self._directory / f"{_INCOMING}{os.urandom(8).hex()}"
             path.mkdir(mode=0o700)
         except OSError as error:
-            raise resource_error(error, "checkpoint") or JaulaError(str(error)) from error
+            raise resource_error(error, "checkpoint") or JaulaError(
+                system_error_text("the directory of an archive cannot be made", error)
+            ) from error
         return path
 
     def link(

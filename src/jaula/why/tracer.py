@@ -13,7 +13,7 @@ import platform
 import resource
 from importlib import resources
 
-from jaula.errors import JaulaError, NotAuthorized, Unsupported
+from jaula.errors import JaulaError, NotAuthorized, Unsupported, system_error_text
 from jaula.record import libbpf
 from jaula.record.libbpf import BTF, RingBuffer, traced_events
 from jaula.record.syscall_names import SyscallNames
@@ -105,7 +105,9 @@ class RefusalTracer:
         try:
             self._ring.consume()
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the refusals cannot be read from the kernel", error)
+            ) from error
 
     def counts(self) -> refusal.Counts:
         """Return how often each refusal occurred.
@@ -115,7 +117,9 @@ class RefusalTracer:
         try:
             return refusal.Counts(self._object.maps["refusals"].items(), self._names)
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the refusals cannot be read from the kernel", error)
+            ) from error
 
     def lost(self) -> int:
         """Return the number of refusals that were not received.
@@ -125,7 +129,9 @@ class RefusalTracer:
         try:
             value = self._object.maps["lost"].lookup(bytes(4)) or bytes(8)
         except OSError as error:
-            raise JaulaError(str(error.strerror)) from error
+            raise JaulaError(
+                system_error_text("the refusals cannot be read from the kernel", error)
+            ) from error
         return int.from_bytes(value, "little") + self.omitted
 
     def detach(self) -> None:

@@ -52,7 +52,7 @@ from jaula.api.http.response import (
     error_response,
 )
 from jaula.api.http.router import HEADERS, MAXIMUM, Router, check_version, parse_version
-from jaula.errors import JaulaError, resource_error
+from jaula.errors import JaulaError, resource_error, system_error_text
 from jaula.request_context import RequestContext
 
 if TYPE_CHECKING:
@@ -521,7 +521,7 @@ def _as_error(exc: Exception, target: str) -> JaulaError:
         return unavailable
     _log.error("unexpected error while answering %s", target, exc_info=exc)
     if isinstance(exc, OSError):
-        return JaulaError(f"internal error: {exc}")
+        return JaulaError(system_error_text(f"internal error while answering {target[:200]}", exc))
     return JaulaError(f"internal error ({type(exc).__name__}), see the log of the engine")
 
 

@@ -40,13 +40,21 @@ def run(options: Options) -> int:
 
 
 def _remove(client: Client, clone: str, source: str) -> None:
-    """Remove a clone that could not be started, and its volumes."""
+    """Remove a clone that could not be started, and the volumes that were created for it."""
     kept = _volumes(client, source)
-    volumes = _volumes(client, clone) - kept
+    created = str(client.get(f"/containers/{clone}/json")["Created"])
+    volumes = {
+        name for name in _volumes(client, clone) - kept if _created(client, name) >= created[:19]
+    }
     client.request("DELETE", f"/containers/{clone}", (("force", "1"), ("v", "1")))
     for name in volumes:
         with suppress(EngineError):  # an anonymous one is gone already
             client.request("DELETE", f"/volumes/{quote(name)}")
+
+
+def _created(client: Client, volume: str) -> str:
+    """Return the second in which a volume was created, in UTC."""
+    return str(client.get(f"/volumes/{quote(volume)}")["CreatedAt"])[:19]
 
 
 def _volumes(client: Client, container: str) -> set[str]:

@@ -121,9 +121,9 @@ class Play:
             owners = sorted({file.owner for file in plan.files})
             print("Secrets:\n" + "\n".join(owners) + "\n")
 
-    def _remove_pod(self, name: str) -> None:
+    def _remove_pod(self, name: str, id: str = "") -> None:
         for pod in pods.listed(self._client):
-            if pod.name == name:
+            if pod.name == name and id in ("", pod.id):
                 remove_pod(self._client, pod)
 
     def _play(self, pod: kube_plan.Pod, number: int) -> None:
@@ -140,8 +140,13 @@ class Play:
         if "always" in policies:
             infra["HostConfig"]["RestartPolicy"] = {"Name": "always"}
         settings = {pods.EXIT_POLICY_LABEL: "stop"}
-        self._undo.append(lambda: self._remove_pod(pod.name))
-        identity = pods.create_infra(client, pod.name, infra, settings, pod.infra_name)
+        self._undo.append(lambda: self._remove_pod(pod.name))  # if there is no answer
+        try:
+            identity = pods.create_infra(client, pod.name, infra, settings, pod.infra_name)
+        except EngineError:  # the pod of that name, if there is one, is another client's
+            self._undo.pop()
+            raise
+        self._undo[-1] = lambda: self._remove_pod(pod.name, identity)
         for volume in pod.volumes:
             self._create_volume(volume, pod.name)
         for file in pod.files:
@@ -222,19 +227,34 @@ class Play:
     def _create_volume(self, volume: kube_plan.Volume, owner: str) -> None:
         """Create a volume unless it exists; ``owner`` is the pod with which it is removed."""
         path = f"/volumes/{quote(volume.name)}"
+        is_new = False
         try:
             self._client.get(path)
         except EngineError as error:
             if error.code != _NOT_FOUND:
                 raise
-            self._undo.insert(0, lambda: remove(self._client, path))  # after its pod
+            is_new = True
         body: dict[str, Any] = {"Name": volume.name, "Labels": dict(volume.labels)}
         body["Labels"][LABEL] = owner or volume.name
         if volume.driver:
             body["Driver"] = volume.driver
         if volume.options:
             body["DriverOpts"] = volume.options
-        self._client.document("POST", "/volumes/create", (), body)
+        made = self._client.document("POST", "/volumes/create", (), body)
+        if is_new and made["Labels"] == body["Labels"]:  # else another client was faster
+            self._undo.insert(0, lambda: self._remove_volume(made))  # after its pod
+
+    def _remove_volume(self, made: dict[str, Any]) -> None:
+        """Remove a volume unless another one has its name now."""
+        path = f"/volumes/{quote(str(made['Name']))}"
+        try:
+            found = self._client.get(path)
+        except EngineError as error:
+            if error.code != _NOT_FOUND:
+                raise
+            return
+        if all(found[field] == made[field] for field in ("CreatedAt", "Labels", "Options")):
+            remove(self._client, path)
 
     def _create_file(self, file: kube_plan.File) -> None:
         """Create a secret or config; one that exists is replaced."""
@@ -245,14 +265,14 @@ class Play:
             "Data": b64encode(file.data).decode(),
         }
         try:
-            self._client.document("POST", f"/{file.noun}/create", (), body)
+            made = self._client.document("POST", f"/{file.noun}/create", (), body)
         except EngineError as error:
             if error.code != _CONFLICT:
                 raise
             self._client.request("DELETE", path)
             self._client.document("POST", f"/{file.noun}/create", (), body)
         else:
-            self._undo.insert(0, lambda: remove(self._client, path))
+            self._undo.insert(0, lambda: remove(self._client, f"/{file.noun}/{made['ID']}"))
 
 
 def parse_network(word: str) -> tuple[str, dict[str, Any]]:

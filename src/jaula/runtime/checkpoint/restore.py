@@ -33,7 +33,7 @@ from typing import NamedTuple, NoReturn
 
 import msgspec
 
-from jaula.errors import JaulaError, RuntimeFailure
+from jaula.errors import JaulaError, RuntimeFailure, system_error_text
 from jaula.kernel import keyring, mounts, namespaces, selinuxfs, tty
 from jaula.runtime.checkpoint import (
     affinity,
@@ -129,7 +129,9 @@ def start(
             *handle, cgroup=options.cgroup, memory_limit=memory_limit(linux), warnings=warnings
         )
     except OSError as error:
-        raise RuntimeFailure(str(error)) from error
+        raise RuntimeFailure(
+            system_error_text("the container cannot be restored", error)
+        ) from error
     finally:
         fd_stack.close()
 
@@ -695,7 +697,12 @@ def _cover_run() -> None:
 
 
 def _as_failure(error: BaseException) -> JaulaError:
-    return error if isinstance(error, JaulaError) else RuntimeFailure(str(error))
+    if isinstance(error, JaulaError):
+        return error
+    asked = "the container cannot be restored"
+    if isinstance(error, OSError):
+        return RuntimeFailure(system_error_text(asked, error))
+    return RuntimeFailure(f"{asked}: {error}")
 
 
 def _extents(mappings: tuple[IDMapping, ...]) -> list[pb.Extent]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import structs
 
-from jaula.errors import Conflict, RuntimeFailure, runtime_error
+from jaula.errors import Conflict, RuntimeFailure, runtime_error, system_error_text
 from jaula.kernel.namespaces import SharedPid
 from jaula.runtime import seqpacket
 from jaula.runtime.create import mount_plan, namespaces
@@ -140,7 +140,9 @@ def start(
             pid, master, *parent_stdio, options.cgroup, memory_limit(linux), warnings
         )
     except OSError as error:
-        raise RuntimeFailure(str(error)) from error
+        raise RuntimeFailure(
+            system_error_text("the container's process cannot be created", error)
+        ) from error
     finally:
         fd_stack.close()
         layer_clones.close()

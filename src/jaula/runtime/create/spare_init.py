@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from jaula.errors import RuntimeFailure
+from jaula.errors import RuntimeFailure, system_error_text
 from jaula.kernel.namespaces import SharedPid
 from jaula.kernel.paths import components
 from jaula.kernel.poll import readable
@@ -164,7 +164,9 @@ def create(
             cgroup.destroy()  # `follow` has killed the processes, without freezing them
             raise
     except OSError as error:
-        raise RuntimeFailure(str(error)) from error
+        raise RuntimeFailure(
+            system_error_text("the spare init cannot be created", error)
+        ) from error
     finally:
         fd_stack.close()
     return SpareInit(pid, sock, cgroup, spec, steps, sandbox)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.errors import JaulaError, NotFound, RuntimeFailure, runtime_error
+from jaula.errors import JaulaError, NotFound, RuntimeFailure, runtime_error, system_error_text
 from jaula.kernel import tty
 from jaula.runtime import seqpacket
 from jaula.runtime.create import namespaces
@@ -104,7 +104,9 @@ def start(
         )
         command_line.call(runtime, run_dir, "start", container_id, program=_program(process_spec))
     except OSError as error:
-        raise RuntimeFailure(str(error)) from error
+        raise RuntimeFailure(
+            system_error_text("the container cannot be created by its OCI runtime", error)
+        ) from error
     finally:
         fd_stack.close()
     return ProcessHandle(pid, master, *parent_stdio, options.cgroup, memory_limit(linux))
