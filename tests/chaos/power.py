@@ -28,6 +28,7 @@ from harness.engine import PrivateEngine, Reply
 from harness.recorded_disk import RecordedDisk
 from harness.scripted_registry import ScriptedRegistry, layer
 from jaula.config import Paths
+from jaula.engine.containers.inspect import landlock_rules
 from jaula.errors import JaulaError
 from jaula.images.store.store import ImageStore
 from jaula.images.store.verify import Verification
@@ -264,6 +265,7 @@ class Inspection:
         self._snapshots = select_driver(paths, None, layers)
         self._volumes = VolumeStore(paths)
         self._root = root
+        self._check_specs()
         self._check_images(layers)
         self._check_steps(layers, steps)
 
@@ -274,6 +276,14 @@ class Inspection:
         for image in self._images.list():
             for damage in verification.run(image).damages:
                 self.faults.append(f"image {image.names} is damaged: {damage}")
+
+    def _check_specs(self) -> None:
+        """Check what inspect reads of the last start: it is derived, and may be gone or torn."""
+        for record in self._containers.values():
+            try:
+                landlock_rules(self._root / "containers" / record.id / "config.json")
+            except Exception as error:  # noqa: BLE001 - inspect would be a 500
+                self.faults.append(f"inspect of {record.name}: {error!r}")
 
     def _check_steps(self, layers: LayerStore, steps: list[BuildStep]) -> None:
         """Check the layers of build steps: the next build would use them."""

@@ -6,12 +6,17 @@ disk.
 Facts about syncfs: it returns after all data and metadata of the file system that were written
 before the call are on the disk, those of other processes included. Since Linux 5.8 it reports an
 error of an earlier writeback.
+
+Facts about rename(2): after a power failure the new name may be there without the content, since a
+file system may write the directory first. So the content is written before the rename, and the
+directory after it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import tempfile
 from pathlib import Path
 
 from jaula.kernel.libc import errno_error
@@ -51,3 +56,26 @@ def fsync_paths(*paths: str | Path, dir_fd: int | None = None) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_durable(path: str | Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace a file: after a power failure it is the former one or the new one, whole.
+
+    When this returns, it is the new one. ``mode`` does not depend on the umask.
+
+    :raises OSError: when it cannot be written; the former one is kept then.
+    """
+    directory, name = os.path.split(path)
+    descriptor, temporary = tempfile.mkstemp(dir=directory or ".", prefix=f".{name}-")
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    fsync_paths(directory or ".")

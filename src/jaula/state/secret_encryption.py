@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from jaula.errors import CorruptState, Unavailable, resource_error
+from jaula.kernel.sync import write_durable
 
 _KEY_SIZE = 32  # bytes
 _NONCE_SIZE = 12  # bytes, random: far below 2**32 messages for one key (section 8.3)
@@ -87,19 +88,8 @@ class SecretEncryption:
     def _create_key(self) -> bytes:
         """Create a key atomically and sync it to disk before anything is encrypted with it."""
         key = os.urandom(_KEY_SIZE)
-        temporary = f"{self._path}.new"
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            with open(os.open(temporary, flags, 0o600), "wb") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            write_durable(self._path, key)
         except OSError as error:
             what = f"cannot create the key {self._path}"
             raise resource_error(error, what) or Unavailable(f"{what}: {error.strerror}") from None

@@ -9,7 +9,6 @@ import os
 import shutil
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from jaula.audit.benchmark.control import AuditRuleFix, FileFix, Fix
 from jaula.audit.benchmark.engine_files import command
 from jaula.audit.benchmark.host import audit_rules_text
 from jaula.errors import InvalidRequest
+from jaula.kernel.sync import write_durable
 
 RULES_DIRECTORY = "/etc/audit/rules.d"
 RULES_FILE = "70-jaula.rules"
@@ -145,17 +145,7 @@ def write_text(path: Path, text: str, mode: int) -> None:
     :raises OSError: when the directory is not writable.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=".jaula")
-    try:
-        with open(fd, "w", encoding="ascii") as file:
-            os.fchmod(fd, mode)
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    write_durable(path, text.encode("ascii"), mode)
 
 
 def _load() -> str:

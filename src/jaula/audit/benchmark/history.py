@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest
+from jaula.kernel.sync import write_durable
 
 KEPT = 100  # entries
 MAX_FINDINGS = 2000  # in an entry
@@ -144,14 +143,8 @@ class History:
         with self.path.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             entries = [*self.read(), new][-KEPT:]
-            fd, name = tempfile.mkstemp(dir=self.path.parent, prefix=".new")
-            try:
-                with open(fd, "wb") as file:
-                    file.writelines(msgspec.json.encode(each) + b"\n" for each in entries)
-                os.replace(name, self.path)
-            except BaseException:
-                os.unlink(name)
-                raise
+            data = b"".join(msgspec.json.encode(each) + b"\n" for each in entries)
+            write_durable(self.path, data)
 
 
 def diff(before: Entry, after: Entry) -> list[Change]:

@@ -169,10 +169,9 @@ def save(context: Context) -> None:
 
 
 def _write(path: str, data: bytes, mode: int) -> None:
-    temporary = f"{path}.{os.getpid()}"
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
+    from jaula.kernel.sync import write_durable
+
+    write_durable(path, data, mode)
 
 
 def remove(name: str) -> None:

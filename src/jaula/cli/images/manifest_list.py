@@ -10,6 +10,7 @@ import os
 from base64 import b64decode, b64encode
 
 from jaula.cli.errors import CliError
+from jaula.kernel.sync import write_durable
 from jaula.spec.fast_json import decode, encode
 
 TYPE_CHECKING = False
@@ -43,9 +44,7 @@ class ManifestList:
         """Add or replace a manifest."""
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
         path = os.path.join(self._directory, manifest["Ref"].translate(_ESCAPES))
-        with open(f"{path}.new", "w", encoding="utf-8") as file:
-            file.write(encode(manifest))
-        os.replace(f"{path}.new", path)
+        write_durable(path, encode(manifest).encode(), 0o644)
 
     def manifests(self) -> list[dict[str, Any]]:
         """Return the manifests of the list, sorted by name.

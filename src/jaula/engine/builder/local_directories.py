@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaula.kernel.sync import write_durable
 from jaula.sha256 import sha256
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 
@@ -62,7 +63,7 @@ class LocalDirectoryStore:
         with suppress(FileNotFoundError):  # the end of the engine removed it
             os.rename(path, new / _DATA)
             (new / _ID).write_text(name[:_MAX_ID], errors="replace")
-            (new / _OWNER).write_text(owner)
+            write_durable(new / _OWNER, owner.encode())
             self._discard(target)
             with suppress(OSError):  # another build was first
                 os.rename(new, target)

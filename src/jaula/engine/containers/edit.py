@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from jaula.engine.oci_spec import live_mounts, resources
 from jaula.engine.threads import in_thread, shielded
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure, Unavailable
+from jaula.kernel.sync import write_durable
 from jaula.spec.api import ContainerUpdate
 from jaula.spec.runtime import Linux, Spec, decode, encode
 from jaula.state.records import EditIntent, LiveChange, PortMapping, Status
@@ -372,10 +372,7 @@ async def _mount(
 
 def _write(path: Path, document: bytes) -> None:
     """Replace a file: a reader sees all of it or the former one."""
-    new = f"{path}.new"
-    with open(new, "wb", buffering=0) as file:
-        file.write(document)
-    os.rename(new, path)
+    write_durable(path, document, path.stat().st_mode & 0o777)
 
 
 async def _undo(

@@ -19,7 +19,7 @@ from jaula.engine.oci_spec.mounts import SHM_SIZE
 from jaula.engine.oci_spec.security import apparmor_profile_name, covered_paths
 from jaula.engine.oci_spec.security import selinux_labels as security_labels
 from jaula.engine.userns import join
-from jaula.errors import Conflict, Unsupported
+from jaula.errors import Conflict, InvalidRequest, Unsupported
 from jaula.kernel import mountinfo
 from jaula.logs import timestamp
 from jaula.security import landlock
@@ -223,9 +223,11 @@ def landlock_rules(spec: Path) -> str:
     """Return a description of the Landlock rules of the last start, '' if there are none."""
     try:
         text = _annotated.decode(spec.read_bytes()).annotations.get(LANDLOCK_ANNOTATION)
+        return landlock.describe(decode_ruleset(text)) if text is not None else ""
     except FileNotFoundError:
         return ""
-    return landlock.describe(decode_ruleset(text)) if text is not None else ""
+    except (OSError, ValueError, InvalidRequest):  # a power failure can leave it empty
+        return "unknown: the spec of the last start cannot be read"
 
 
 def state(record: ContainerRecord) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import msgspec
 
 from jaula.engine.containers.launcher_elf import ELF, MACHINES, Machine, Words, launcher
 from jaula.kernel.paths import RESOLVE, openat2
+from jaula.kernel.sync import fsync_paths
 from jaula.spec.rootfs import OverlayRoot, RootSource
 
 if TYPE_CHECKING:
@@ -223,8 +224,11 @@ def make(
     if not needed:
         shutil.rmtree(target)
     new.chmod(0o755)
+    files = sorted(target.iterdir()) if needed else []
+    fsync_paths(*files, *([target] if needed else []), new)
     try:
         new.rename(directory)
+        fsync_paths(directory.parent)
     except OSError:
         if not directory.is_dir():  # another session has made it meanwhile
             raise

@@ -15,9 +15,10 @@ from jaula.engine.containers.liveness import while_running
 from jaula.engine.containers.log_config import details, log_options, pod_log
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import links
-from jaula.errors import Conflict, JaulaError, NotFound, Unsupported
+from jaula.errors import Conflict, CorruptState, JaulaError, NotFound, Unsupported
 from jaula.logs.drivers import readable
 from jaula.spec.api_params import LogOptions, SendStream
+from jaula.spec.runtime import decode
 
 if TYPE_CHECKING:
     from jaula.engine.containers.log_followers import LogFollowers
@@ -210,8 +211,15 @@ class ContainerQueries:
         container = self.find(ref)
         path = self.services.config.paths.container(container.id) / "config.json"
         try:
-            return path.read_bytes()
+            document = path.read_bytes()
+            decode(document)
         except FileNotFoundError:
             raise Conflict(
                 f"container {container.name} was never started, so it has no spec yet"
             ) from None
+        except (OSError, ValueError) as error:
+            raise CorruptState(
+                f"the spec of container {container.name} cannot be read: {error}",
+                hint="the next start writes it again",
+            ) from None
+        return document

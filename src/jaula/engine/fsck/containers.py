@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jaula.engine.fsck.problem import FsckInputs, Problem
 from jaula.spec.image import diff_id_of
+from jaula.spec.runtime import decode
 from jaula.state.records import ContainerRecord, Status
 
 
@@ -35,6 +36,7 @@ def _check_record(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Probl
     elif not driver.exists(record.id):
         advice = "they cannot be restored; remove the container with `jaula rm`"
         yield Problem("container", record.name, "its files are missing", advice)
+    yield from _check_spec(inputs, record)
     if record.status in (Status.RUNNING, Status.PAUSED) and record.id not in inputs.alive:
         problem = "its record says that it runs, but its process is unknown"
         yield Problem("container", record.name, problem, "restart the engine")
@@ -44,6 +46,21 @@ def _check_record(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Probl
             problem = f"the layer {diff_id} of its image is missing"
             advice = "run `system check --repair`, or pull or load its image again"
             yield Problem("container", record.name, problem, advice)
+
+
+def _check_spec(inputs: FsckInputs, record: ContainerRecord) -> Iterator[Problem]:
+    """Report a spec of the last start that a power failure has damaged; the next one writes it."""
+    path = inputs.services.config.paths.container(record.id) / "config.json"
+    try:
+        decode(path.read_bytes())
+    except FileNotFoundError:
+        return  # it was never started
+    except (OSError, ValueError) as error:
+        problem = f"the spec of its last start cannot be read: {error}"
+        if record.id in inputs.alive:
+            yield Problem("container", record.name, problem, "restart the container")
+        else:
+            yield Problem("container", record.name, problem, "it is removed", path.unlink)
 
 
 def _check_directories(inputs: FsckInputs) -> Iterator[Problem]:

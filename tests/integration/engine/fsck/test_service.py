@@ -273,3 +273,28 @@ def test_verify_requires_a_name_or_all(kept: PrivateEngine) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     done = kept.cli("jaula", "image", "verify", "nothing")
     assert (done.returncode, "No such image: nothing:latest" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 4096, b"[]", b'{"annotations": 1}'])
+def test_a_spec_that_a_power_failure_has_damaged_is_found_and_hides_no_container(
+    kept: PrivateEngine, content: bytes
+) -> None:
+    """The name of a new file can reach the disk before its content."""
+    body = {"Image": "busybox", "Cmd": ["true"]}
+    identifier = kept.request("POST", "/containers/create?name=torn", body).json()["Id"]
+    assert kept.request("POST", f"/containers/{identifier}/start").status == 204
+    assert kept.request("POST", f"/containers/{identifier}/wait").status == 200
+    spec = lib(kept) / "containers" / identifier / "config.json"
+    restarted(kept, lambda: spec.write_bytes(content))
+    reply = kept.request("GET", f"/containers/{identifier}/json")
+    assert reply.status == 200
+    assert kept.request("GET", "/containers/json?all=1").status == 200
+    status, rows = check(kept)
+    assert status == 1
+    assert [row["Subject"] for row in rows] == ["torn"]
+    assert "cannot be read" in rows[0]["Problem"]
+    assert check(kept, "--repair")[0] == 0
+    assert check(kept) == (0, [])
+    assert kept.request("POST", f"/containers/{identifier}/start").status == 204
+    assert kept.request("POST", f"/containers/{identifier}/wait").status == 200
+    assert check(kept) == (0, [])

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.engine.builder.local_directories import read_owner
+from jaula.kernel.sync import write_durable
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 from jaula.tasks import BackgroundTasks
 
@@ -100,7 +101,7 @@ class CacheDirs:
         unfinished = self._directory / f"{_NEW}{os.urandom(8).hex()}"
         (unfinished / _DATA).mkdir(mode=0o700, parents=True)
         try:
-            (unfinished / _OWNER).write_text(client)
+            write_durable(unfinished / _OWNER, client.encode())
             with open_directory(unfinished / _DATA) as target:
                 if fill is not None:
                     fill(target)

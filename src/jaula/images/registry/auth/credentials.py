@@ -183,19 +183,11 @@ class CredentialFile:
 
     def replace(self, document: dict[str, Any]) -> None:
         """Replace the file atomically, readable only by its owner. A symbolic link stays one."""
-        import secrets
+        from jaula.kernel.sync import write_durable
 
         path = os.path.realpath(self.path)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        temporary = f"{path}.{secrets.token_hex(6)}"
-        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(document, file, indent="\t")
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_durable(path, json.dumps(document, indent="\t").encode())
 
 
 def _auths(document: dict[str, Any]) -> dict[str, Any]:
