@@ -78,6 +78,17 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("a reader of a lazy layer", "a part of a file"): (
         f"{LAZY}::test_a_killed_server_is_an_error_and_no_wait",
     ),
+    ("engine", "a dead lazy server"): (
+        f"{LAZY}::test_a_server_that_dies_again_and_again_is_replaced",
+        f"{LAZY}::test_a_killed_server_is_an_error_and_no_wait",
+    ),
+    ("engine", "a layer that is not whole"): (
+        f"{LAZY}::test_a_dead_network_does_not_hold_the_engine",
+        f"{LAZY}::test_an_interrupted_pull_of_another_layer_ends_the_servers",
+    ),
+    ("lazy server", "an answer of the engine"): (
+        f"{LAZY}::test_layers_that_got_whole_without_an_engine_are_stored",
+    ),
     ("engine", "a sandboxed parser"): (
         f"{PARSER}::test_the_clock_is_bounded",
         f"{PARSER}::test_the_process_ends_with_its_request",
