@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from jaula.kernel.poll import readable
 
-TIMEOUT = 20.0  # seconds for the expected text to appear
+TIMEOUT = 60.0  # seconds for the expected text to appear
 ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 
 

@@ -20,11 +20,11 @@ def show(tour: TourRunner) -> None:
         tour.check(terminal.until("pid=1"), "the shell is PID 1 of its PID namespace")
         terminal.resize(40, 120)
         terminal.until("inside> ")
-        terminal.type("sleep 0.3; stty size\n")
+        terminal.type('while [ "$(stty size)" = "30 100" ]; do sleep 0.1; done; stty size\n')
         tour.check(terminal.until("40 120"), "a larger window is a larger terminal inside")
-        terminal.type("sleep 300 || echo stopped-$?\n")
-        terminal.until("stopped-$?\n")
-        terminal.until("\n", 0.7)
+        # The text appears when the program runs: the echo of the keys has the quotes.
+        terminal.type("sh -c 'echo run''ning; exec sleep 300'\n")
+        terminal.until("\nrunning\n")
         terminal.type(INTERRUPT)
         terminal.type("\necho back-again\n")
         tour.check(
