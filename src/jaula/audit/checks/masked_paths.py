@@ -55,6 +55,8 @@ def _row(
     elif "unconfined" in container.security_option("systempaths"):
         by = "systempaths=unconfined"
     listed = container.host_config.get(key)
+    if container.starter is not None:  # inspect has the lists of the present engine
+        listed = default = tuple(in_spec)
     requested_paths = tuple(default if listed is None else listed)
     missing = [path for path in default if path not in requested_paths]
     if missing and by is None:

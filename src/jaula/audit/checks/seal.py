@@ -31,7 +31,16 @@ INFO = CheckInfo(
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
-    """Yield a row for the request and one for the spec; none if the audit log is not readable."""
+    """Yield a row for the request and one for the spec; none if the audit log is not readable.
+
+    A container of another version of the engine has a row on the rules of its start.
+    """
+    if container.starter is not None:
+        by = f"started by jaula {container.starter}"
+        yield Result(
+            "rules", "profile", f"those of its start ({by})", "the defaults are in its spec",
+            "config.json", verdict_of(True, by),
+        )  # fmt: skip
     root = container.state_directory
     if root is None or not os.path.isdir(root):
         return

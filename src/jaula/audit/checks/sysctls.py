@@ -172,6 +172,8 @@ def _expected(container: AuditedContainer) -> Mapping[str, str]:
     mode = container.text("NetworkMode")
     if mode == "host" or mode.startswith("container:"):
         return requested
+    if container.starter is not None:
+        return {**container.linux.sysctl, **requested}
     return with_network_defaults(requested, container.linux.gid_mappings)
 
 

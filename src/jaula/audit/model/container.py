@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula import __version__
 from jaula.audit.model.host_process import KINDS, HostProcess
 from jaula.audit.model.host_snapshot import HostSnapshot
 from jaula.audit.model.network_view import NetworkView, read_network
@@ -38,6 +39,7 @@ from jaula.kernel.paths import open_in_root
 from jaula.rootless import paths
 from jaula.security import capabilities
 from jaula.spec import honeypot
+from jaula.spec.annotations import VERSION_ANNOTATION
 from jaula.spec.api import DeviceRequest
 from jaula.spec.runtime import Capabilities, Linux, Process, Spec
 
@@ -168,6 +170,8 @@ class AuditedContainer:
     @cached_property
     def capabilities(self) -> Capabilities:
         """The capability sets that the flags request."""
+        if self.starter is not None and not self.names("CapAdd") and not self.privileged:
+            return self.spec_capabilities
         known = capabilities.mask(self.spec_capabilities.bounding) if self.privileged else -1
         return capabilities.resolve(
             self.names("CapAdd"),
@@ -175,6 +179,15 @@ class AuditedContainer:
             privileged=self.privileged,
             **({"known": known} if known >= 0 else {}),
         )
+
+    @property
+    def starter(self) -> str | None:
+        """The engine's version that started it, if that is another: its defaults are in the spec.
+
+        The check of the seal compares the spec with the one of the start.
+        """
+        version = self.spec.annotations.get(VERSION_ANNOTATION)
+        return None if version == __version__ else version
 
     @property
     def spec_capabilities(self) -> Capabilities:

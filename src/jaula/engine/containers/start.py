@@ -475,7 +475,7 @@ class Starter:
             root = _root(services, record)
             run = honeypot.new_run(paths.honeypots, record, root, f"{run_dir}/rootfs")
             built = honeypot.supervised(built, run)
-        document = encode(built)
+        document = encode(spec.with_version(built))
         container.run_dir = str(run_dir)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
         client.remove_shim_files(str(run_dir))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from jaula import __version__
 from jaula.engine.oci_spec import mounts, namespaces, resources
 from jaula.engine.oci_spec.inputs import HostFacts, SpecInputs
 from jaula.engine.oci_spec.security import SecurityConfig
@@ -25,6 +26,7 @@ from jaula.spec.annotations import (
     BIND_ROOT_ANNOTATION,
     HOST_BINDS_ANNOTATION,
     IDMAP_OPTIONAL_ANNOTATION,
+    VERSION_ANNOTATION,
     encode_bind_roots,
     encode_destinations,
     path_below,
@@ -101,6 +103,13 @@ def build(
     for module, request in _modules(inputs, confinement):
         spec = module.confine(spec, request)
     return spec
+
+
+def with_version(spec: Spec) -> Spec:
+    """Return a spec that names this version of the engine, which has decided its defaults. Pure."""
+    return msgspec.structs.replace(
+        spec, annotations={**spec.annotations, VERSION_ANNOTATION: __version__}
+    )
 
 
 def mount_annotations(inputs: SpecInputs) -> dict[str, str]:
