@@ -217,6 +217,15 @@ def never(request: ContainerCreate) -> ResolvedRequest:
 # -- create and start -----------------------------------------------------------------------------
 
 
+class NoServers(set[str]):
+    """The DNS servers of an engine without a container."""
+
+    async def close_one(self, *_: object) -> None:
+        """Do nothing."""
+
+    leave = close_one
+
+
 class Machine:
     """An engine's services without a kernel: create and start run, nothing is executed."""
 
@@ -234,20 +243,22 @@ class Machine:
             images=SimpleNamespace(
                 resolve=self._image,
                 lease=lambda: SimpleNamespace(close=nothing),
-                pin=lambda lease, ref: self._image(ref),
+                pin_image=lambda lease, image: image,
+                mountable=lambda image: image.layers,
             ),
+            layers=SimpleNamespace(has=nothing),
             image_policy=SimpleNamespace(check_run=nothing, check_start=nothing),
             runtime_table=RuntimeTable(self.config),
             network_store=SimpleNamespace(find=str, get=nothing),
             snapshots=SimpleNamespace(
                 name="overlay", instant=True, create=nothing, sync=nothing, root=nothing
             ),
-            dns_servers=set(),
+            dns_servers=NoServers(),
             id_ranges=IdRanges(1_000_000_000, 1 << 24),
             volume_references=SimpleNamespace(begin=nothing, end=nothing),
-            volume_mounts=SimpleNamespace(use=nothing_later),
+            volume_mounts=SimpleNamespace(use=nothing_later, private=nothing),
             runtime=SimpleNamespace(start=self._start),
-            sandbox_pool=SimpleNamespace(refill=nothing),
+            sandbox_pool=SimpleNamespace(refill=nothing, take_back=nothing_later),
             engine_sockets=EngineSockets(),
         )
         users: Any = SimpleNamespace(of=lambda record: UserFacts())

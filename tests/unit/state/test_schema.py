@@ -1,0 +1,52 @@
+"""The schema number rises with the members of the stored records.
+
+An older engine would drop a member that it does not know when it writes a record. It refuses a
+database with a higher number instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+
+from jaula.engine.secrets.store import SecretRecord
+from jaula.spec.network import NetworkRecord
+from jaula.state.database import MIGRATIONS
+from jaula.state.records import (
+    BuildStep,
+    ContainerRecord,
+    EngineIdentity,
+    GivenMigrations,
+    StorageDriverRecord,
+)
+
+STORED = (
+    BuildStep,
+    ContainerRecord,
+    EngineIdentity,
+    GivenMigrations,
+    NetworkRecord,
+    SecretRecord,
+    StorageDriverRecord,
+)
+DIGESTS = {5: "f8077b970beeaac4"}
+"""Digest of the members of all stored records, by schema number: the last number only."""
+
+
+def members() -> dict[str, Any]:
+    """Return the types of the members of each struct, and of the structs in them."""
+    _, components = msgspec.json.schema_components(STORED, schema_hook=lambda _: {})
+    return {name: schema.get("properties") for name, schema in components.items()}
+
+
+def digest() -> str:
+    text = json.dumps(members(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_a_changed_record_raises_the_schema_number() -> None:
+    """If this fails: append a migration (an empty one does), and write its number and digest."""
+    assert {len(MIGRATIONS): digest()} == DIGESTS
