@@ -159,10 +159,22 @@ def unknown_files(containers: list[dict[str, Any]], stored: Stored) -> list[str]
 
 
 def render(documents: list[dict[str, Any]]) -> str:
-    """Return the YAML of objects."""
+    """Return the YAML of objects. Every text is read back as it is.
+
+    PyYAML writes U+0085 as it is in some texts, and each reader makes a space or a line break of
+    it. So a text with characters that are not printable has double quotes and escapes.
+    """
     import yaml
 
-    text: str = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it has no types
+        pass
+
+    def represent(dumper: yaml.SafeDumper, text: str) -> Any:
+        plain = all(line.isprintable() for line in text.split("\n"))
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, None if plain else '"')
+
+    Dumper.add_representer(str, represent)
+    text: str = yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 

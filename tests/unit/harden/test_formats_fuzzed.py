@@ -77,6 +77,15 @@ def test_toml_reads_back(made: Profile) -> None:
     assert document.load(toml.dumps(made).encode(), "text") == made
 
 
+@pytest.mark.parametrize(
+    "name", ["y", "N", "yes", "No", "ON", "off", "true", "False", "null", "NULL"]
+)
+def test_a_word_of_yaml_is_a_name(name: str) -> None:
+    made = Profile(name=name)
+    assert list(yaml.safe_load(compose.render(made))["services"]) == [name]
+    assert yaml.safe_load("\n".join(yaml_form.block({name: {name: name}}))) == {name: {name: name}}
+
+
 @FUZZ
 @given(PROFILES)
 def test_compose_reads_back(made: Profile) -> None:

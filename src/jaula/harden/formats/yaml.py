@@ -10,6 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+# Words that YAML 1.1 reads as a truth value or as null.
+_WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 
 Value = str | bool | int | float | None | Mapping[str, "Value"] | Sequence["Value"]
 
@@ -35,7 +37,7 @@ def block(value: Value, indent: str = "") -> list[str]:
     lines: list[str] = []
     if isinstance(value, Mapping):
         for key, each in value.items():
-            name = key if key.isidentifier() and key.isascii() else scalar(key)
+            name = key if _is_plain(key) else scalar(key)
             if _is_nested(each):
                 lines.append(f"{indent}{name}:")
                 lines += block(each, indent + "  ")
@@ -49,6 +51,11 @@ def block(value: Value, indent: str = "") -> list[str]:
             else:
                 lines.append(f"{indent}- {_flow(each)}")
     return lines
+
+
+def _is_plain(key: str) -> bool:
+    """Return whether every parser reads a key without quotes as a text."""
+    return key.isidentifier() and key.isascii() and key.lower() not in _WORDS
 
 
 def _is_nested(value: Value) -> bool:
