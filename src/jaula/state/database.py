@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
 import sqlite3
@@ -29,6 +28,7 @@ from typing import TypeVar
 import msgspec
 
 from jaula.errors import FREE_SPACE, CorruptState, JaulaError, Unavailable, resource_error
+from jaula.sha256 import sha256
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -335,4 +335,4 @@ class Database:
 
 
 def _digest(data: bytes | None) -> bytes:
-    return b"" if data is None else hashlib.blake2b(data, digest_size=16).digest()
+    return b"" if data is None else sha256(data).digest()

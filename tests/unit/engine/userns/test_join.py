@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.userns import join
 from jaula.errors import Conflict
@@ -16,11 +17,13 @@ from jaula.state.records import ContainerRecord, Status
 
 
 def container(pid: int, shim_pid: int, status: Status = Status.RUNNING) -> Container:
+    body = ContainerCreate()
     record = ContainerRecord(
         id="a" * 64,
         name="lender",
         created=0,
-        body=ContainerCreate(),
+        body=body,
+        resolved_request=resolve(body),
         image="x",
         status=status,
         pid=pid,
