@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 from pathlib import Path
 
 from jaula.kernel.libc import errno_error
@@ -66,7 +65,10 @@ def write_durable(path: str | Path, data: bytes, mode: int = 0o600) -> None:
     :raises OSError: when it cannot be written; the former one is kept then.
     """
     directory, name = os.path.split(path)
-    descriptor, temporary = tempfile.mkstemp(dir=directory or ".", prefix=f".{name}-")
+    # tempfile would do this too, but loads random and with it hashlib, which an idle engine lacks.
+    temporary = os.path.join(directory or ".", f".{name}-{os.urandom(8).hex()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
     try:
         with open(descriptor, "wb", buffering=0) as file:
             view = memoryview(data)
