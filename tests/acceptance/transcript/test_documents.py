@@ -49,7 +49,7 @@ OPTIONAL = {
         r"\.HostConfig\.LogConfig\.Config\..*": "the default has limits",
         r"\.HostConfig\.(Secrets|Configs|Profile)": "this engine's own",
         r"\.Landlock|\.Owner|\.Relaxations|\.PauseRequested|\.RequestSeal": "this engine's own",
-        r"\.Refusals": "this engine's own",
+        r"\.Refusals|\.(EgressRefused|NamesRefused)(\[\].*)?": "this engine's own",
         r"\.EngineSocket|\.Mounts\[\]\.IDMapped": "this engine's own",
         r"\.State\.Health\.Log\[\].*": "whether a probe has run yet",
         r"\.ExecIDs\[\]": "whether one runs at the moment",
@@ -71,14 +71,17 @@ OPTIONAL = {
     },
     "image": {
         r"\.GraphDriver\.Data\..*": "layers are directories that no program should touch",
-        r"\.Owner": "this engine's own",
+        r"\.Owner|\.NameOwners(\.\*)?": "this engine's own",
     },
+    "network": {r"\.Owner": "this engine's own"},
+    "default": {r"\.Owner": "this engine's own"},
+    "volume": {r"\.Owner": "this engine's own"},
 }
 """Keys that only one of them has, by the first word of the title, each with the reason."""
 
 MAPS = (
     *("Labels", "Sysctls", "Volumes", "Networks", "Ports", "Options", "Tmpfs", "Containers"),
-    "Runtimes",
+    *("Runtimes", "NameOwners"),
 )
 """Keys whose value has names of the user's or the host's as keys."""
 
