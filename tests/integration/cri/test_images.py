@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +28,7 @@ from jaula.engine.authz.gateway import EngineApi, Gateway
 from jaula.engine.authz.policy import AccessLevel, Policy, PolicyRule
 from jaula.engine.engine import Engine
 from jaula.grpc.errors import Code, GrpcError
+from jaula.runtime.client import Runtime
 from jaula.spec.api_params import Peer
 from jaula.state.audit_trail import AuditTrail
 
@@ -47,8 +49,16 @@ class Host:
         paths = Paths(root / "lib", root / "run")
         for path in (paths.root, paths.run):
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
-        config = EngineConfig(paths=paths, policy=policy_file, storage_driver="vfs")
-        runtime: Any = None
+        word = f"jlt{os.urandom(4).hex()}"
+        config = EngineConfig(
+            paths=paths,
+            policy=policy_file,
+            storage_driver="vfs",
+            bridge=f"{word}b",
+            cgroup_parent=word,
+        )
+        self._engine_end, self._zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        runtime = Runtime(self._engine_end, os.getpid())  # no container is started, so no zygote is asked
         self.paths = paths
         with mock.patch("jaula.cgroups.detect", return_value=NullDriver(None)):
             self.engine: Engine = new_engine(config, runtime)
@@ -57,7 +67,11 @@ class Host:
     def close(self) -> None:
         self.engine.distribution.close()
         self.engine.services.database.close()
+        assert self.engine.services.claims is not None
+        self.engine.services.claims.release()
         self.trail.close()
+        self._zygote.close()
+        self._engine_end.close()
 
     def use(self, use: Use, peer: Peer = ROOT) -> Any:
         """Run ``use`` with a client whose connection has the identity of ``peer``."""
