@@ -58,7 +58,8 @@ class Host:
             cgroup_parent=word,
         )
         self._engine_end, self._zygote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        runtime = Runtime(self._engine_end, os.getpid())  # no container is started, so no zygote is asked
+        # No container is started, so no zygote is asked.
+        runtime = Runtime(self._engine_end, os.getpid())
         self.paths = paths
         with mock.patch("jaula.cgroups.detect", return_value=NullDriver(None)):
             self.engine: Engine = new_engine(config, runtime)

@@ -295,10 +295,12 @@ class _Steps:
         try:
             nothing = Spec(linux=Linux())
             await shim.change_mounts(nothing, (), free=tuple(d for d in free if d not in removed))
-        except RuntimeFailure as error:
+        except JaulaError as error:  # Unavailable when the connection was lost before the request
             if await has_exited(self._container, shim):
                 raise not_running(self._container) from error
-            raise _as_answer(error) from error
+            if isinstance(error, RuntimeFailure):
+                raise _as_answer(error) from error
+            raise
 
     def _shim(self) -> Shim:
         shim = self._container.shim
