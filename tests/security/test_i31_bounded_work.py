@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ import pytest
 from jaula.api.http.request import decode
 from jaula.buildkit import definition
 from jaula.buildkit.proto.ops_pb2 import Definition
+from jaula.config import EngineConfig
+from jaula.engine.containers import log_config
 from jaula.engine.model.filters import has_labels, has_match, parse_time
 from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
 from jaula.errors import JaulaError
@@ -28,7 +31,7 @@ from jaula.images.registry.auth import www_authenticate
 from jaula.kube import documents
 from jaula.security import landlock
 from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
-from jaula.spec.api import ContainerCreate
+from jaula.spec.api import ContainerCreate, LogConfig
 
 Work = Callable[[int], object]
 N = 4000
@@ -38,6 +41,12 @@ _LEAST = 0.02  # seconds; below it a ratio says nothing
 def _create(**members: Any) -> object:
     body = decode(msgspec.json.encode(members), ContainerCreate)
     return port_mappings(body)
+
+
+def _selected_labels(n: int) -> object:
+    labels = {f"a{i}": "" for i in range(n * 4)}
+    record: Any = SimpleNamespace(body=SimpleNamespace(labels=labels, env=()))
+    return log_config.attributes({"labels": ",".join(f"b{i}" for i in range(n * 4))}, record)
 
 
 CASES: dict[str, Work] = {
@@ -62,6 +71,12 @@ CASES: dict[str, Work] = {
     "JSON: an escape": lambda n: json_syntax.syntax_error(b'"' + b"\\u0041" * n * 4),
     "cpus: ranges": lambda n: cpuset.parse(",".join(["0-8191"] * n * 10)),
     "cpus: numbers": lambda n: cpuset.parse(",".join(str(i % 8192) for i in range(n * 4))),
+    "log: braces of a tag": lambda n: log_config.expand("{{" * n * 10, {}),
+    "log: fields of a tag": lambda n: log_config.expand("{{.ID}}" * n * 10, {".ID": "a"}),
+    "log: the length of a tag": lambda n: log_config.requested_options(
+        EngineConfig(), LogConfig(type="syslog", config={"tag": "{{" * n * 10})
+    ),
+    "log: names of labels": _selected_labels,
     "reference: components": lambda n: reference.parse("a/" * n * 4 + "a"),
     "reference: separators": lambda n: reference.parse("a" + "-" * n * 10),
     "reference: underscores": lambda n: reference.parse("a_" * n * 4 + "_"),

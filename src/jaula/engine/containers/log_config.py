@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import msgspec
@@ -16,6 +15,7 @@ from jaula.logs.pod_log import PodLog
 from jaula.spec.api import LogConfig
 from jaula.state.records import ContainerRecord
 
+_MAX_TAG = 1024  # characters of a tag's template
 _MAX_PATTERN_MEMORY = 1 << 20  # bytes of a compiled expression
 
 
@@ -64,8 +64,12 @@ def requested_options(config: EngineConfig, requested: LogConfig) -> tuple[str, 
     for name in ("labels-regex", "env-regex"):
         if name in options:
             _pattern(name, options[name])
-    if "tag" in options:
-        expand(options.get("tag", ""), {})
+    if (tag := options.get("tag")) is not None:
+        if len(tag) > _MAX_TAG:
+            raise InvalidRequest(
+                f"log opt tag: {len(tag)} characters; at most {_MAX_TAG} are allowed"
+            )
+        expand(tag, {})
     drivers.validate(driver, options)
     return driver, options
 
@@ -136,7 +140,7 @@ def attributes(options: dict[str, str], record: ContainerRecord) -> dict[str, st
     attached: dict[str, str] = {}
     variables = dict(entry.partition("=")[::2] for entry in record.body.env)
     for name, values in (("labels", record.body.labels), ("env", variables)):
-        selected = options.get(name, "").split(",")
+        selected = frozenset(options.get(name, "").split(","))
         option = f"{name}-regex"
         matches = _pattern(option, options[option]) if option in options else None
         for key, value in values.items():
@@ -201,12 +205,17 @@ def expand(template: str, words: dict[str, str]) -> str:
     :raises InvalidRequest: when braces contain anything but a known field.
     """
 
-    def word(match: re.Match[str]) -> str:
-        field = match[1].strip()
+    parts: list[str] = []
+    position = 0
+    while (start := template.find("{{", position)) >= 0:
+        end = template.find("}}", start + 2)
+        if end < 0:
+            break
+        field = template[start + 2 : end].strip()
         if field not in _FIELDS:
             raise InvalidRequest(
-                f"log opt tag: {{{{{field}}}}} is not known", hint=", ".join(_FIELDS)
+                f"log opt tag: {{{{{field[:80]}}}}} is not known", hint=", ".join(_FIELDS)
             )
-        return words.get(field, "")
-
-    return re.sub(r"\{\{(.*?)\}\}", word, template)
+        parts += template[position:start], words.get(field, "")
+        position = end + 2
+    return "".join((*parts, template[position:]))

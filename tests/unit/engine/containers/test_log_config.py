@@ -8,6 +8,7 @@ from jaula.config import EngineConfig
 from jaula.engine.containers.log_config import (
     attributes,
     check,
+    expand,
     log_options,
     pod_log,
     pod_log_config,
@@ -83,3 +84,33 @@ def test_an_expression_takes_time_by_the_length_of_a_name() -> None:
 def test_an_expression_that_is_not_valid_or_too_large_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match=r"log opt labels-regex: .* not a valid regular"):
         log_options(EngineConfig(), LogConfig(type="json-file", config={"labels-regex": text}))
+
+
+def test_a_tag_has_a_bounded_length() -> None:
+    def requested(tag: str) -> object:
+        return requested_options(ENGINE, LogConfig(type="syslog", config={"tag": tag}))
+
+    requested("a" * 1024)
+    with pytest.raises(InvalidRequest, match="tag: 1025 characters; at most 1024 are allowed"):
+        requested("a" * 1025)
+
+
+@pytest.mark.parametrize(
+    ("template", "tag"),
+    [
+        ("{{.ID}}", "1f"),
+        ("{{ .ID }}/{{.ID}}-", "1f/1f-"),
+        ("a}}{{.ID}}}}", "a}}1f}}"),
+        ("{{", "{{"),
+        ("{{.ID}}{{.ID", "1f{{.ID"),
+        ("", ""),
+    ],
+)
+def test_fields_of_a_tag_are_replaced(template: str, tag: str) -> None:
+    assert expand(template, {".ID": "1f"}) == tag
+
+
+@pytest.mark.parametrize("template", ["{{{.ID}}", "{{{{.ID}}", "{{}}", "{{.Id}}", "{{.ID}}{{.X}}"])
+def test_an_unknown_field_of_a_tag_is_an_error(template: str) -> None:
+    with pytest.raises(InvalidRequest, match="is not known"):
+        expand(template, {})
