@@ -19,8 +19,9 @@ from jaula.api.http.request import decode
 from jaula.buildkit import definition
 from jaula.buildkit.proto.ops_pb2 import Definition
 from jaula.config import EngineConfig
-from jaula.engine.containers import log_config
+from jaula.engine.containers import create, log_config
 from jaula.engine.model.filters import has_labels, has_match, parse_time
+from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
 from jaula.errors import JaulaError
 from jaula.images import reference
@@ -29,9 +30,12 @@ from jaula.images.build.dockerignore import Dockerignore
 from jaula.images.platform import parse_platform
 from jaula.images.registry.auth import www_authenticate
 from jaula.kube import documents
+from jaula.network.port_mapper import PortAllocator, PortRequest, PortTarget
 from jaula.security import landlock
 from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
 from jaula.spec.api import ContainerCreate, LogConfig
+from jaula.spec.endpoint import PublishedPort
+from jaula.state.records import PortMapping
 
 Work = Callable[[int], object]
 N = 4000
@@ -49,6 +53,44 @@ def _selected_labels(n: int) -> object:
     return log_config.attributes({"labels": ",".join(f"b{i}" for i in range(n * 4))}, record)
 
 
+_BRIDGE = SimpleNamespace(publishes=True, internal=False)
+
+
+def _shown_ports(exposed: int, published: int) -> object:
+    texts = {f"{1 + i % 65535}/{('tcp', 'udp', 'sctp')[i // 65535]}": {} for i in range(exposed)}
+    record: Any = SimpleNamespace(
+        pid=1,
+        endpoints=(_BRIDGE,),
+        body=SimpleNamespace(exposed_ports=texts),
+        ports=tuple(PublishedPort(80, "tcp", "", 1 + i) for i in range(published)),
+    )
+    return network_settings.ports(record)
+
+
+def _unlisted_ports(n: int) -> object:
+    resolved: Any = SimpleNamespace(
+        listen=[f"tcp:{30000 + i}" for i in range(min(n, listen.MAX_ITEMS))],
+        ports=[PortMapping(1 + i % 65535, "tcp") for i in range(n * 4)],
+    )
+    return list(create._unlisted_ports(resolved))
+
+
+class _NoBinder:
+    """Binds nothing, so that only the choice of ports is measured."""
+
+    proxied = False
+    persistent = False
+
+    def bind(self, port: PublishedPort, target: str) -> None:
+        return None
+
+
+def _allocate(n: int, first: int, last: int | None, step: int = 0) -> object:
+    binder: Any = _NoBinder()
+    requests = [PortRequest(80, "tcp", "127.0.0.1", first + i * step, last) for i in range(n)]
+    return PortAllocator(binder).allocate("a", requests, PortTarget("172.30.0.2"))
+
+
 CASES: dict[str, Work] = {
     "filter: alternatives in a loop": lambda n: has_match("(a|a)*b", "a" * n),
     "filter: loops in a loop": lambda n: has_match("(a+)+$", "a" * n + "b"),
@@ -63,6 +105,24 @@ CASES: dict[str, Work] = {
     "ports: of a request": lambda n: _create(
         Image="a", ExposedPorts={f"{1 + i % 65535}/tcp": {} for i in range(n)}
     ),
+    "ports: all that are exposed": lambda n: _create(
+        Image="a",
+        ExposedPorts={f"{1 + i % 65535}/tcp": {} for i in range(n * 4)},
+        HostConfig={"PublishAllPorts": True},
+    ),
+    "ports: bindings": lambda n: _create(
+        Image="a",
+        HostConfig={"PortBindings": {f"{1 + i}/tcp": [{"HostPort": "1"}] for i in range(n * 16)}},
+    ),
+    "ports: bindings of one port": lambda n: _create(
+        Image="a", HostConfig={"PortBindings": {"80/tcp": [{"HostPort": "1-65535"}] * n * 16}}
+    ),
+    "ports: a listen list": _unlisted_ports,
+    "ports: of inspect": lambda n: _shown_ports(n * 48, 0),
+    "ports: of inspect at one": lambda n: _shown_ports(0, n * 4),
+    "ports: a choice of many": lambda n: _allocate(n * 4, 1, 65535),
+    "ports: choices that overlap": lambda n: _allocate(n * 4, 1, 65535, 1),
+    "ports: numbers": lambda n: _allocate(n * 4, 1, None, 1),
     "create: environment": lambda n: _create(Image="a", Env=[f"A{i}=b" for i in range(n * 4)]),
     "create: labels": lambda n: _create(Image="a", Labels={f"a{i}": "b" for i in range(n * 4)}),
     "create: JSON depth": lambda n: _create_text(b'{"a":' * n + b"1" + b"}" * n),

@@ -166,13 +166,20 @@ def _ip_protocol(protocol: str) -> int:
     return {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}[protocol]
 
 
-def candidate_ports(request: PortRequest) -> Iterator[int]:
-    """Yield the host ports that satisfy a request, in the order to try them."""
+def candidate_ports(request: PortRequest, passed: dict[int, int] | None = None) -> Iterator[int]:
+    """Yield the host ports that satisfy a request, in the order to try them.
+
+    ``passed`` has a later port for each port that cannot be had: a range does not try these again.
+    """
     if request.host_port:
         ports = range(request.host_port, (request.host_port_end or request.host_port) + 1)
         if request.preferred is not None and request.preferred in ports:
             yield request.preferred
-        yield from ports
+        passed = {} if passed is None else passed
+        port = ports.start
+        while (port := _not_passed(passed, port)) in ports:
+            yield port
+            port += 1
         return
     if request.preferred is not None:
         yield request.preferred
@@ -181,6 +188,14 @@ def candidate_ports(request: PortRequest) -> Iterator[int]:
     for part in ranges:
         for offset in range(len(part)):
             yield part[(start + offset) % len(part)]
+
+
+def _not_passed(passed: dict[int, int], port: int) -> int:
+    """Return the first port from ``port`` on that was not passed. Shorten the way to it."""
+    while (after := passed.get(port)) is not None:
+        passed[port] = passed.get(after, after)
+        port = after
+    return port
 
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
@@ -252,9 +267,12 @@ class PortAllocator:
             follows ``driver failed programming external connectivity on endpoint NAME (ID):``.
         """
         reservations: list[Reservation] = []
+        attempt = _Attempt(port for rows in self._allocated.values() for port, _ in rows)
         try:
             for request in map(check_request, requests):
-                reservations += self._allocate_one(request, [b for b, _ in reservations], target)
+                added = self._allocate_one(request, attempt, target)
+                attempt.add(binding for binding, _ in added)
+                reservations += added
         except (JaulaError, OSError):
             _close_all(reservations)
             raise
@@ -297,19 +315,19 @@ class PortAllocator:
             self.release(container_id)
 
     def _allocate_one(
-        self, request: PortRequest, also_allocated: list[PublishedPort], target: PortTarget
+        self, request: PortRequest, attempt: _Attempt, target: PortTarget
     ) -> list[Reservation]:
         """Allocate the same port number on each address of a request."""
         has_choice = bool(request.host_port_end) or not request.host_port
         addresses = host_addresses(request, target, proxied=self._binder.proxied)
-        for port in candidate_ports(request):
+        passed = attempt.passed(request.protocol, addresses)
+        for port in candidate_ports(request, passed):
+            passed[port] = port + 1
             bindings = [
                 PublishedPort(request.container_port, request.protocol, address, port)
                 for address in addresses
             ]
-            conflict = next(
-                (binding for binding in bindings if self._conflicts(binding, also_allocated)), None
-            )
+            conflict = next((binding for binding in bindings if attempt.conflicts(binding)), None)
             if conflict is None:
                 reservations = self._bind(request, bindings, target, has_choice)
                 if reservations is not None:
@@ -354,14 +372,29 @@ class PortAllocator:
                 ) from exc
         return reservations
 
-    def _conflicts(self, binding: PublishedPort, also_allocated: list[PublishedPort]) -> bool:
-        allocated = [port for rows in self._allocated.values() for port, _ in rows]
-        return any(
-            other.host_port == binding.host_port
-            and other.protocol == binding.protocol
-            and _overlap(other.host_ip, binding.host_ip)
-            for other in (*allocated, *also_allocated)
-        )
+
+class _Attempt:
+    """What an allocation of many ports has learned, so that no port of it looks at all others."""
+
+    def __init__(self, allocated: Iterable[PublishedPort]) -> None:
+        self._addresses: dict[tuple[int, str], list[str]] = {}
+        self._passed: dict[tuple[str, tuple[str, ...]], dict[int, int]] = {}
+        self.add(allocated)
+
+    def add(self, bindings: Iterable[PublishedPort]) -> None:
+        """Add ports that are allocated."""
+        for binding in bindings:
+            key = (binding.host_port, binding.protocol)
+            self._addresses.setdefault(key, []).append(binding.host_ip)
+
+    def conflicts(self, binding: PublishedPort) -> bool:
+        """Return whether an allocated port has the number and an address of ``binding``."""
+        addresses = self._addresses.get((binding.host_port, binding.protocol), ())
+        return any(_overlap(address, binding.host_ip) for address in addresses)
+
+    def passed(self, protocol: str, addresses: Iterable[str]) -> dict[int, int]:
+        """Return the ports that were tried on some addresses, each with a later one."""
+        return self._passed.setdefault((protocol, tuple(addresses)), {})
 
 
 def _overlap(first_ip: str, other_ip: str) -> bool:

@@ -6,7 +6,7 @@ program gets that binds no port, or port 0. An empty list allows no port.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jaula.errors import InvalidRequest
@@ -51,6 +51,15 @@ def _parse_item(item: str) -> Port:
             f"listen list: invalid item {item[:80]!r}", hint="PROTOCOL:PORT, such as tcp:80"
         )
     return Port(protocol, int(port))
+
+
+def allowed(ports: Iterable[Port]) -> frozenset[tuple[str, int]]:
+    """Return the protocol and number of every port of a list, to look up many."""
+    return frozenset(
+        (port.protocol, number)
+        for port in ports
+        for number in range(port.range[0], port.range[1] + 1)
+    )
 
 
 def covers(ports: Sequence[Port], protocol: str, number: int) -> bool:

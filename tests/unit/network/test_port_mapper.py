@@ -251,6 +251,8 @@ def test_a_chosen_port_keeps_its_number_if_it_is_free() -> None:
     fixed = PortRequest(80, "tcp", LOOPBACK, 1, 5, preferred=before.host_port)
     assert list(candidate_ports(fixed)) == [1, 2, 3, 4, 5]
     assert list(candidate_ports(PortRequest(80, "tcp", "", 1, 3, preferred=3))) == [3, 1, 2, 3]
+    assert list(candidate_ports(fixed, {1: 2, 2: 3, 4: 5})) == [3, 5]
+    assert list(candidate_ports(fixed, {4: 5, 5: 6})) == [1, 2, 3]
     ports.close()
 
 

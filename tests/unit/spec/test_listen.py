@@ -38,6 +38,8 @@ def test_port_0_covers_what_the_kernel_selects() -> None:
     assert listen.covers(ports, "tcp", 80)
     assert not listen.covers(ports, "udp", 40000)
     assert not listen.covers(ports, "tcp", 81)
+    assert {(p, n) for p, n in listen.allowed(ports) if n < 100 or p != "tcp"} == {("tcp", 80)}
+    assert ("tcp", 40000) in listen.allowed(ports)
 
 
 @given(st.text(max_size=20))

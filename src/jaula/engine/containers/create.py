@@ -338,10 +338,11 @@ def _unlisted_ports(resolved: ResolvedRequest) -> Iterator[str]:
     if resolved.listen is None:
         return
     ports = listen.parse(resolved.listen)
+    allowed = listen.allowed(ports)
     refused = {
         f"{port.container_port}/{port.protocol}": f"{port.protocol}:{port.container_port}"
         for port in resolved.ports
-        if not listen.covers(ports, port.protocol, port.container_port)
+        if (port.protocol, port.container_port) not in allowed
     }
     if refused:
         yield (

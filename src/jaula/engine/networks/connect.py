@@ -28,7 +28,7 @@ from jaula.spec.api_networks import EndpointSettings
 from jaula.spec.endpoint import ANY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
@@ -184,12 +184,11 @@ class NetworkConnector:
         endpoint = gateways.ipv4 or gateways.ipv6
         if endpoint is None or not record.resolved.ports:
             return
-        numbers: dict[tuple[int, str], list[int]] = {}
+        numbers: dict[tuple[int, str], dict[int, None]] = {}  # in their order
         for port in record.ports:
-            known = numbers.setdefault((port.container_port, port.protocol), [])
-            if port.host_port not in known:
-                known.append(port.host_port)
-        ports = self._port_requests(endpoint, record.resolved.ports, numbers)
+            numbers.setdefault((port.container_port, port.protocol), {})[port.host_port] = None
+        preferred = {key: iter(known) for key, known in numbers.items()}
+        ports = self._port_requests(endpoint, record.resolved.ports, preferred)
         try:
             self._services.network_manager.publish(gateways, ports)
         except JaulaError as error:
@@ -200,7 +199,7 @@ class NetworkConnector:
         self,
         endpoint: Endpoint,
         mappings: Iterable[PortMapping],
-        numbers: Mapping[tuple[int, str], list[int]],
+        numbers: Mapping[tuple[int, str], Iterator[int]],
     ) -> list[PortRequest]:
         """Return the requests for ports; ``numbers`` are those that a choice prefers."""
         network = self._services.network_store.get(endpoint.network)
@@ -209,7 +208,7 @@ class NetworkConnector:
             default_ip = ""
         ports = []
         for m in mappings:
-            left = numbers.get((m.container_port, m.protocol))
+            left = numbers.get((m.container_port, m.protocol), iter(()))
             ports.append(
                 PortRequest(
                     m.container_port,
@@ -217,7 +216,7 @@ class NetworkConnector:
                     m.host_ip or default_ip,
                     m.host_port,
                     m.host_port_end,
-                    left.pop(0) if left else None,
+                    next(left, None),
                 )
             )
         return ports

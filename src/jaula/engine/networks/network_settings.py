@@ -130,7 +130,9 @@ def ports(record: ContainerRecord) -> dict[str, Any]:
     for port in record.ports:
         key = f"{port.container_port}/{port.protocol}"
         binding = {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}
-        bindings[key] = [*(bindings.get(key) or ()), binding]
+        if bindings.get(key) is None:
+            bindings[key] = []
+        bindings[key].append(binding)
     return bindings
 
 

@@ -12,6 +12,7 @@ from jaula.spec.api import ContainerCreate
 from jaula.state.records import PortMapping
 
 _PROTOCOLS = ("tcp", "udp", "sctp")
+MAX_PUBLISHED = 16384  # ports of one container
 _DIGITS = 16  # of a port, with zeros in front
 
 
@@ -52,8 +53,9 @@ def parse_port_range(name: str, text: str) -> tuple[int, int, str]:
 def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
     """Return every port that the request publishes.
 
-    :raises InvalidRequest: when a port or an address is not valid.
+    :raises InvalidRequest: when a port or an address is not valid, or there are too many ports.
     """
+    _check_number(sum(len(each) or 1 for each in body.host_config.port_bindings.values()))
     mappings = []
     for text, bindings in body.host_config.port_bindings.items():
         port, protocol = parse_port(text)
@@ -68,7 +70,16 @@ def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
         port, protocol = parse_port(text)
         if body.host_config.publish_all_ports and (port, protocol) not in published:
             mappings.append(PortMapping(port, protocol))
+    _check_number(len(mappings))
     return tuple(mappings)
+
+
+def _check_number(published: int) -> None:
+    if published > MAX_PUBLISHED:
+        raise InvalidRequest(
+            f"{published} published ports; at most {MAX_PUBLISHED} are allowed",
+            hint="a network such as macvlan reaches all ports of a container",
+        )
 
 
 def host_network_warnings(exposed: Iterable[str], first_unprivileged: int) -> tuple[str, ...]:

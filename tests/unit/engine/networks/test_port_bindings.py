@@ -89,3 +89,19 @@ def test_ports_of_the_host_that_only_its_root_may_bind_are_reported(
     warnings = host_network_warnings(exposed, first)
     assert [f"(exposed: {warned})" in text for text in warnings] == ([True] if warned else [])
     assert all("--userns=host" in text for text in warnings)
+
+
+def test_a_container_publishes_a_bounded_number_of_ports() -> None:
+    def published(number: int) -> ContainerCreate:
+        bindings = {"80/tcp": (PortBinding(host_port="1-65535"),) * number}
+        return ContainerCreate(host_config=HostConfig(port_bindings=bindings))
+
+    assert len(port_mappings(published(16384))) == 16384
+    with pytest.raises(InvalidRequest, match="16385 published ports; at most 16384 are allowed"):
+        port_mappings(published(16385))
+    exposed = {f"{number}/tcp": Empty() for number in range(1, 16386)}
+    everything = ContainerCreate(
+        exposed_ports=exposed, host_config=HostConfig(publish_all_ports=True)
+    )
+    with pytest.raises(InvalidRequest, match="16385 published ports"):
+        port_mappings(everything)
