@@ -18,7 +18,7 @@ import math
 import os
 import posixpath
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -31,20 +31,66 @@ MAX_SIZE = 1 << 20  # bytes
 
 # Whole texts: ``$`` would allow a line break at the end, which begins a line of a generated file.
 _USER = r"[a-zA-Z0-9_.@+][a-zA-Z0-9_.@+-]{0,127}\$?"
-Name = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z")]
-Path = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0]*\Z", max_length=4096)]
-MountPath = Annotated[str, msgspec.Meta(pattern=r"\A/[^\0:]*\Z", max_length=4096)]
-MountOptions = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_=,.%-]{0,256}\Z")]
-Capability = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_]{1,64}\Z")]
-SystemCall = Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9_]{1,64}\Z")]
-User = Annotated[str, msgspec.Meta(pattern=rf"\A({_USER}(:{_USER})?)?\Z")]
-Image = Annotated[str, msgspec.Meta(pattern=r"\A[a-zA-Z0-9_./:@\[\]+-]{0,4096}\Z")]
+# A description says what a text is, and after the colon what it may have.
+Name = Annotated[str, msgspec.Meta(
+    pattern=r"\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}\Z",
+    description="the name of a profile: 1 to 128 of a-z, A-Z, 0-9, _, . and -",
+)]  # fmt: skip
+Path = Annotated[str, msgspec.Meta(
+    pattern=r"\A/[^\0]*\Z", max_length=4096, description="an absolute path: /PATH without NUL"
+)]  # fmt: skip
+MountPath = Annotated[str, msgspec.Meta(
+    pattern=r"\A/[^\0:]*\Z",
+    max_length=4096,
+    description="the path of a mount: /PATH without a colon and NUL",
+)]  # fmt: skip
+MountOptions = Annotated[str, msgspec.Meta(
+    pattern=r"\A[a-zA-Z0-9_=,.%-]{0,256}\Z",
+    description="a list of mount options: at most 256 of a-z, A-Z, 0-9, _, =, comma, ., % and -",
+)]  # fmt: skip
+Capability = Annotated[str, msgspec.Meta(
+    pattern=r"\A[a-zA-Z0-9_]{1,64}\Z",
+    description="the name of a capability: 1 to 64 of a-z, A-Z, 0-9 and _",
+)]  # fmt: skip
+SystemCall = Annotated[str, msgspec.Meta(
+    pattern=r"\A[a-z0-9_]{1,64}\Z",
+    description="the name of a system call: 1 to 64 of a-z, 0-9 and _",
+)]  # fmt: skip
+User = Annotated[str, msgspec.Meta(
+    pattern=rf"\A({_USER}(:{_USER})?)?\Z",
+    description="a user: USER or USER:GROUP, each a number or at most 128 of a-z, A-Z, 0-9, _, .,"
+    " @, + and -",
+)]  # fmt: skip
+Image = Annotated[str, msgspec.Meta(
+    pattern=r"\A[a-zA-Z0-9_./:@\[\]+-]{0,4096}\Z",
+    description="a reference of an image: NAME[:TAG][@DIGEST]",
+)]  # fmt: skip
 _NODE = r"[^:\0-\x20\x7f]"
 _DEVICE = re.compile(rf"(?P<host>/dev/{_NODE}+)(:(?P<path>/{_NODE}*)(:[rwm]{{1,3}})?)?")
 Architecture = Literal["x86_64", "x86", "x32", "aarch64"]
 
 
-Field = Annotated[str, msgspec.Meta(pattern=r"\A[a-z]+([.-][a-z]+)*\Z", max_length=64)]
+Field = Annotated[str, msgspec.Meta(
+    pattern=r"\A[a-z]+([.-][a-z]+)*\Z",
+    max_length=64,
+    description="a field of a profile: words of a-z with . or - between them",
+)]  # fmt: skip
+
+_TEXTS: tuple[Any, ...] = (
+    Name,
+    Path,
+    MountPath,
+    MountOptions,
+    Capability,
+    SystemCall,
+    User,
+    Image,
+    Field,
+)
+_MISMATCH = re.compile(
+    r"Expected `str` matching regex (.+) - at (`key` in )?`(\$[^`]*)`", re.DOTALL
+)
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 
 
 class _Struct(
@@ -166,13 +212,46 @@ def load(data: bytes, name: str) -> Profile:
     :raises InvalidRequest: when it is too large, not TOML, or not a profile.
     """
     try:
-        profile = msgspec.convert(toml.loads(data, MAX_SIZE), Profile)
+        document = toml.loads(data, MAX_SIZE)
+        try:
+            profile = msgspec.convert(document, Profile)
+        except msgspec.ValidationError as error:
+            raise _mismatch(str(error), document) from None
         check(profile)
-    except ValueError as error:  # of TOML and msgspec
+    except ValueError as error:  # of TOML
         raise InvalidRequest(f"profile {name}: {error}") from None
     except InvalidRequest as error:
         raise InvalidRequest(f"profile {name}: {error.message}", hint=error.hint) from None
     return profile
+
+
+def _mismatch(message: str, document: dict[str, Any]) -> InvalidRequest:
+    """Return the error of a document in words: msgspec has only the expression, not the text."""
+    match = _MISMATCH.fullmatch(message)
+    metas = (text.__metadata__[0] for text in _TEXTS)
+    meta = next((each for each in metas if match and repr(each.pattern) == match[1]), None)
+    if match is None or meta is None:
+        return InvalidRequest(message)
+    texts = _texts(document, match[3], of_keys=match[2] is not None)
+    found = next((text for text in texts if not re.search(meta.pattern, text)), "")
+    what, _, permitted = meta.description.partition(": ")
+    return InvalidRequest(f"{found[:80]!r} at `{match[3]}` is not {what}", hint=permitted)
+
+
+def _texts(document: Any, place: str, *, of_keys: bool) -> list[str]:
+    """Return the texts at a place of msgspec, which has ``[...]`` for each value of a table."""
+    values = [document]
+    for name, index in _STEP.findall(place):
+        if name:
+            values = [each[name] for each in values if isinstance(each, dict) and name in each]
+        elif index == "...":
+            values = [value for each in values if isinstance(each, dict) for value in each.values()]
+        else:
+            number = int(index)
+            values = [e[number] for e in values if isinstance(e, list) and number < len(e)]
+    if of_keys:
+        values = [key for each in values if isinstance(each, dict) for key in each]
+    return [value for value in values if isinstance(value, str)]
 
 
 @functools.lru_cache(maxsize=32)

@@ -35,3 +35,33 @@ def test_an_absent_section_is_the_least() -> None:
 def test_a_wrong_profile_is_one_error(text: bytes, error: str) -> None:
     with pytest.raises(InvalidRequest, match=error):
         profile.load(text, "web.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('[seccomp.syscalls]\nx86_64 = ["read"]\nx32 = ["read", "re ad"]\n',
+         "'re ad' at `$.seccomp.syscalls[...][1]` is not the name of a system call"),
+        ('capabilities = ["NET ADMIN"]\n',
+         "'NET ADMIN' at `$.capabilities[0]` is not the name of a capability"),
+        ('[files]\nread = ["/a", "b"]\n', "'b' at `$.files.read[1]` is not an absolute path"),
+        ('[files]\ntmpfs = {"/a" = "", "/a:b" = ""}\n',
+         "'/a:b' at `$.files.tmpfs` is not the path of a mount"),
+        ('[files]\ntmpfs = {"/a" = "", "/b" = "x;y"}\n',
+         "'x;y' at `$.files.tmpfs[...]` is not a list of mount options"),
+        ('[process]\nuser = "a b"\n', "'a b' at `$.process.user` is not a user"),
+        ('image = "a b"\n', "'a b' at `$.image` is not a reference of an image"),
+        ('incomplete = ["A"]\n', "'A' at `$.incomplete[0]` is not a field of a profile"),
+    ],
+)  # fmt: skip
+def test_a_wrong_text_is_named_with_what_is_permitted(text: str, error: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        profile.load(MINIMAL + text.encode(), "web.toml")
+    assert caught.value.message == f"profile web.toml: {error}"
+    assert caught.value.hint
+    assert "regex" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_wrong_name_is_named() -> None:
+    with pytest.raises(InvalidRequest, match=r"'a b' at `\$.name` is not the name of a profile"):
+        profile.load(b'name = "a b"', "web.toml")
