@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.api.http.request import decode
+from jaula.api.http.request import Query, decode
 from jaula.buildkit import definition
 from jaula.buildkit.proto.ops_pb2 import Definition
 from jaula.config import EngineConfig
 from jaula.engine.containers import create, log_config
-from jaula.engine.model.filters import has_labels, has_match, parse_time
+from jaula.engine.containers import filters as container_filters
+from jaula.engine.model.filters import check_expressions, has_labels, has_match, parse_time
 from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
 from jaula.errors import JaulaError
@@ -91,6 +92,17 @@ def _allocate(n: int, first: int, last: int | None, step: int = 0) -> object:
     return PortAllocator(binder).allocate("a", requests, PortTarget("172.30.0.2"))
 
 
+def _filtered(key: str, n: int, value: str) -> object:
+    """Filter 1,000 containers by a query of the client."""
+    words = ",".join(f'"{value.format(each)}"' for each in range(n))
+    filters = Query(f'filters={{"{key}":[{words}]}}').filters()
+    check_expressions(key, filters[key])
+    record: Any = SimpleNamespace(
+        id="f" * 64, name="web", status="running", mounts=(), body=SimpleNamespace(labels={})
+    )
+    return [container_filters.matches(record, filters, str) for _ in range(1000)]
+
+
 CASES: dict[str, Work] = {
     "filter: alternatives in a loop": lambda n: has_match("(a|a)*b", "a" * n),
     "filter: loops in a loop": lambda n: has_match("(a+)+$", "a" * n + "b"),
@@ -98,6 +110,12 @@ CASES: dict[str, Work] = {
     "filter: a long expression": lambda n: has_match("a?" * n + "b", "a" * 200),
     "filter: repeated groups": lambda n: has_match("((a{1,9}){1,9}){1,9}" * 4 + "$", "a" * n),
     "filter: labels": lambda n: has_labels({"a": "b"}, ["a=b"] * n * 10),
+    "filter: values of names": lambda n: _filtered("name", n // 4, "a{}"),
+    "filter: values beyond the bound": lambda n: _filtered("name", n * 2, "a{}"),
+    "filter: expressions": lambda n: _filtered("name", n // 64, "a{}."),
+    "filter: expressions beyond the bound": lambda n: _filtered("name", n // 4, "a{}."),
+    "filter: values of ids": lambda n: _filtered("id", n // 4, "a{}"),
+    "filter: values of volumes": lambda n: _filtered("volume", n // 4, "a{}"),
     "filter: a time": lambda n: parse_time("1" * n * 10 + "h"),
     "ports: a number": lambda n: parse_port("1" * n * 100),
     "ports: zeros": lambda n: parse_port("0" * n * 100 + "1/tcp"),

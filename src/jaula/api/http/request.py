@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes of a JSON body
 _MAX_PARAMETERS = 1024  # of a query
+_MAX_FILTER_VALUES = 1024  # of one request: each is compared with each object
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 _FILTER_HINT = 'write {"name": ["value"]} or {"name": {"value": true}}'
 _MAX_SCANNED = 64 * 1024  # bytes of a broken document in which the error is looked up
@@ -138,7 +139,7 @@ class Query:
     def filters(self) -> dict[str, list[str]]:
         """Return the ``filters``: ``{"name": {"value": true}}`` or ``{"name": ["value"]}``.
 
-        :raises InvalidRequest: when the document has another form.
+        :raises InvalidRequest: when the document has another form, or too many values.
         """
         value = self.text("filters")
         if not value:
@@ -149,7 +150,13 @@ class Query:
             document = None
         if not isinstance(document, dict):
             raise InvalidRequest("invalid filter", hint=_FILTER_HINT)
-        return {name: _filter_values(values) for name, values in document.items()}
+        filters = {name: _filter_values(values) for name, values in document.items()}
+        number = sum(map(len, filters.values()))
+        if number > _MAX_FILTER_VALUES:
+            raise InvalidRequest(
+                f"the filters hold {number} values; at most {_MAX_FILTER_VALUES} are allowed"
+            )
+        return filters
 
 
 def _filter_values(values: object) -> list[str]:

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.engine.model.filters import Filters, check_names, has_labels, has_match
+from jaula.engine.model.filters import (
+    Filters,
+    check_expressions,
+    check_names,
+    has_labels,
+    has_match,
+)
 from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port_range
 from jaula.errors import InvalidRequest, NotFound
@@ -92,6 +98,7 @@ def select(
 
 
 def _check_values(filters: Filters) -> None:
+    check_expressions("name", (value.removeprefix("/") for value in filters.get("name", ())))
     for value in filters.get("status", ()):
         if value not in tuple(Status):
             raise InvalidRequest(
@@ -132,6 +139,13 @@ def matches(record: ContainerRecord, filters: Filters, network_id: Callable[[str
         if key == "label":
             if not has_labels(record.body.labels, values):
                 return False
+        elif key == "id":
+            if not record.id.startswith(tuple(values)):
+                return False
+        elif key == "volume":
+            names = [name for m in record.mounts for name in (m.name, m.source, m.destination)]
+            if frozenset(values).isdisjoint(names):
+                return False
         elif key == "network":
             if not _has_network(record, values, network_id):
                 return False
@@ -145,16 +159,12 @@ def matches(record: ContainerRecord, filters: Filters, network_id: Callable[[str
 
 def _fits(record: ContainerRecord, key: str, value: str) -> bool:
     match key:
-        case "id":
-            return record.id.startswith(value)
         case "name":
             return has_match(value.removeprefix("/"), record.name)
         case "status":
             return record.status == value
         case "exited":
             return record.status is Status.EXITED and record.exit_code == int(value)
-        case "volume":
-            return any(value in (m.name, m.source, m.destination) for m in record.mounts)
         case "health":
             return value == (str(record.health.status) if record.health else "none")
         case "is-task":

@@ -19,6 +19,7 @@ Filters = dict[str, list[str]]
 
 _PLAIN = re.compile(r"[\w-]*", re.ASCII)
 _MAX_PATTERN_MEMORY = 1 << 20  # bytes
+_MAX_EXPRESSIONS = 64  # of one filter
 _LATEST = 253402300799.0  # the end of the year 9999
 
 
@@ -34,6 +35,18 @@ def has_labels(labels: Mapping[str, str], selectors: Iterable[str]) -> bool:
     return all(has_label(labels, selector) for selector in selectors)
 
 
+def check_expressions(name: str, values: Iterable[str]) -> None:
+    """Check the number of regular expressions of a filter. Words do not count.
+
+    :raises InvalidRequest: when there are too many to keep them compiled for all objects.
+    """
+    number = sum(_PLAIN.fullmatch(value) is None for value in frozenset(values))
+    if number > _MAX_EXPRESSIONS:
+        raise InvalidRequest(
+            f"filter '{name}': {number} regular expressions; at most {_MAX_EXPRESSIONS} are allowed"
+        )
+
+
 def has_match(pattern: str, text: str) -> bool:
     """Return whether a regular expression, or else a part, is in the text."""
     if _PLAIN.fullmatch(pattern):
@@ -42,7 +55,7 @@ def has_match(pattern: str, text: str) -> bool:
     return pattern in text if search is None else search(text)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=_MAX_EXPRESSIONS)
 def _search(pattern: str) -> Callable[[str], bool] | None:
     """Return the search for an expression of a client, None if it is not valid.
 

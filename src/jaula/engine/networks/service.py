@@ -12,6 +12,7 @@ import msgspec
 from jaula.engine.model.container_store import new_id
 from jaula.engine.model.filters import (
     Filters,
+    check_expressions,
     check_prune,
     has_labels,
     has_match,
@@ -82,8 +83,10 @@ class Networks:
     def list(self, filters: Filters) -> list[Document]:
         """Return the networks that pass every filter.
 
-        :raises InvalidRequest: when a filter is unknown.
+        :raises InvalidRequest: when a filter is unknown, or has too many expressions.
         """
+        for key in ("name", "id"):
+            check_expressions(key, filters.get(key, ()))
         names = (*PREDEFINED, *(network.name for network in self._services.network_store))
         documents = [self._document(name, containers=False) for name in names]
         return [

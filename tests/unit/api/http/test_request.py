@@ -137,3 +137,13 @@ def test_any_query_is_parsed_or_an_invalid_request(text: str) -> None:
         query.timestamp("b")
     except InvalidRequest:
         return
+
+
+def test_filters_have_a_bounded_number_of_values() -> None:
+    def query(number: int) -> Query:
+        words = ",".join(f'"a{each}"' for each in range(number))
+        return Query(f'filters={{"label":["a"],"id":[{words}]}}')
+
+    assert len(query(1023).filters()["id"]) == 1023
+    with pytest.raises(InvalidRequest, match="the filters hold 1025 values; at most 1024 are"):
+        query(1024).filters()

@@ -169,3 +169,10 @@ def test_an_expression_or_else_a_part_is_searched(pattern: str, text: str, expec
 @pytest.mark.parametrize("pattern", ["(a|a)*b", "(a+)+$", "(a*)*(a*)*(a*)*b"])
 def test_no_expression_takes_exponential_time(pattern: str) -> None:
     assert not filters.has_match(pattern, "a" * 60 + "!")
+
+
+def test_a_filter_has_a_bounded_number_of_expressions() -> None:
+    words = [f"web{number}" for number in range(1000)]
+    filters.check_expressions("name", [*words, *(f"a{number}." for number in range(64)), "a1."])
+    with pytest.raises(InvalidRequest, match="'name': 65 regular expressions; at most 64"):
+        filters.check_expressions("name", [f"a{number}." for number in range(65)])
