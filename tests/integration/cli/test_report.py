@@ -17,6 +17,7 @@ def test_a_page_has_the_proof_and_the_audit(
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{file}: Confined")
         printed = engine.cli("jaula", "report", name)
+        assert engine.cli("jaula", "report", "-o", "-", name).stdout[:15] == printed.stdout[:15]
     text = file.read_text()
     assert printed.stdout.startswith("<!doctype html>")
     for part in (name, "Confined, with exceptions", "CIS Docker Benchmark", "seccomp"):

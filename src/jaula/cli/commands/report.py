@@ -29,6 +29,8 @@ MAX_PROFILE = 1 << 20  # bytes
 def run(options: Options) -> int:
     """Write the page; 1 if something is not as requested or a record is not intact."""
     output = options.text("output")
+    if output == "-":
+        output = ""
     if not output and sys.stdout.isatty():
         raise CliError("refusing to write a page to the terminal: use -o FILE or redirect")
     if os.geteuid() != 0:
