@@ -29,6 +29,8 @@ PARSERS: dict[str, tuple[Task, Limits]] = {
     sbom.TASK.name: (sbom.TASK, sbom.LIMITS),
     RECORD.name: (RECORD, RECORD_LIMITS),
 }
+SERVERS = {"jaula-lazy"}
+"""It serves as long as its layers are in use; the test in its row reads its rights."""
 
 
 def _rows() -> Iterator[list[str]]:
@@ -82,7 +84,7 @@ def test_each_task_of_the_tree_is_checked_here() -> None:
                 first = node.args[0] if node.args else None
                 if node.func.id == "Task" and isinstance(first, ast.Constant):
                     names.add(first.value)
-    assert set(PARSERS) <= names
+    assert set(PARSERS) | SERVERS == names
     listed = {name for row in _rows() for name in re.findall(r"process `([^`]+)`", row[1])}
     assert names <= listed
 

@@ -27,13 +27,17 @@ _MARKER = "JAULA_ENGINE_NAMESPACE"  # set in the namespace: the descriptor of th
 def enter(config: EngineConfig) -> int:
     """Enter a private mount namespace and execute the interpreter from a read-only bind mount.
 
-    If that is done already, return a descriptor of the former mount namespace.
+    If that is done already, return a descriptor of the former mount namespace. An engine without
+    root may not enter that one, which belongs to the host: -1.
 
     :raises Unavailable: when the namespace cannot be created.
     """
     former = os.environ.pop(_MARKER, None)
     if former is None:
         _execute_inside(config)
+    if paths.rootless_uid() is not None:
+        os.close(int(former))
+        return -1
     os.set_inheritable(int(former), False)
     return int(former)
 

@@ -69,7 +69,7 @@ def _bridge(
     objects, mac = container.snapshot.packet_filter, str(endpoint.get("MacAddress") or "")
     guard = ""
     for address in addresses_of(endpoint):
-        table = endpoint_table(objects, address, mac)
+        table = endpoint_table(objects, address, mac, port_of(endpoint))
         if table is None:
             yield Result(f"firewall{label}", "network", f"{address} bound to its port",
                       "no set of the engine has it", EVIDENCE, Verdict.FAILS)  # fmt: skip
@@ -148,22 +148,29 @@ def _ports(
                   EVIDENCE, verdict_of(not wrong, None))  # fmt: skip
 
 
-def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str) -> str | None:
-    """Return the table whose endpoint set has the address with this MAC, or None."""
+def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str, port: str) -> str | None:
+    """Return the table whose endpoint set has the address with this MAC and port, or None.
+
+    Other engines may have the same addresses on bridges of their own.
+    """
     name = "endpoints6" if ":" in address else "endpoints"
     for entry in objects:
         nft_set = entry.get("set", {})
         if nft_set.get("name") == name and nft_set.get("family") == "bridge":
             for element in nft_set.get("elem", ()):
-                parts = [str(part) for part in _concat(element)]
-                if parts[1:] == [mac.lower(), address]:
+                if [str(part) for part in _concat(element)] == [port, mac.lower(), address]:
                     return str(nft_set["table"])
     return None
 
 
+def port_of(endpoint: Mapping[str, Any]) -> str:
+    """Return the name of the host's end of an endpoint's link."""
+    return PORT_PREFIX + str(endpoint.get("EndpointID"))[:PORT_ID_LENGTH]
+
+
 def foreign_senders(objects: list[dict[str, Any]], endpoint: Mapping[str, Any]) -> list[str]:
     """Return the addresses beside its own that the endpoint's port may send from. Pure."""
-    port = PORT_PREFIX + str(endpoint.get("EndpointID"))[:PORT_ID_LENGTH]
+    port = port_of(endpoint)
     mac = str(endpoint.get("MacAddress") or "").lower()
     own = {(mac, address) for address in addresses_of(endpoint)}
     if endpoint.get("GlobalIPv6Address"):

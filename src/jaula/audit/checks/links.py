@@ -13,11 +13,11 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, NamedTuple
 
 from jaula.audit.checks.firewall import (
-    PORT_ID_LENGTH,
     addresses_of,
     bridge_of,
     endpoint_table,
     named_bridge,
+    port_of,
 )
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
@@ -25,7 +25,6 @@ from jaula.audit.model.network_view import SETTINGS
 from jaula.audit.model.result import Result, quantity, verdict_of
 from jaula.kernel.rtnetlink import Link, Route
 from jaula.network.firewall.bridge_rules import table_name
-from jaula.network.network import PORT_PREFIX
 from jaula.security.sysctls import normalize
 from jaula.spec.network import PARENT_DRIVERS
 
@@ -97,7 +96,7 @@ def _pair(
 ) -> Iterator[str]:
     """Yield what is wrong with the veth pair of an endpoint."""
     mac = str(endpoint.get("MacAddress") or "").lower()
-    name = PORT_PREFIX + str(endpoint.get("EndpointID"))[:PORT_ID_LENGTH]
+    name = port_of(endpoint)
     links = {link.name: link for link in container.snapshot.links}
     port = links.get(name)
     inner = next((link for link in container.network.links if link.mac == mac), None)
@@ -108,7 +107,7 @@ def _pair(
         yield f"{name} is not the other end of {inner.name}"
     if not port.up:
         yield f"{name} is down"
-    table = endpoint_table(container.snapshot.packet_filter, addresses_of(endpoint)[0], mac)
+    table = endpoint_table(container.snapshot.packet_filter, addresses_of(endpoint)[0], mac, name)
     bridge = named_bridge(document) or (bridge_of(table) if table else "")
     if bridge and (links.get(bridge) is None or port.master != links[bridge].index):
         master = next((link.name for link in links.values() if link.index == port.master), "none")
@@ -169,7 +168,7 @@ def _translations(
     own = set()
     for name, endpoint in endpoints.items():
         mac = str(endpoint.get("MacAddress") or "")
-        own.add(endpoint_table(objects, addresses_of(endpoint)[0], mac))
+        own.add(endpoint_table(objects, addresses_of(endpoint)[0], mac, port_of(endpoint)))
         # The table of endpoints is one for all bridges; ports are published by that of the bridge.
         document = container.snapshot.network(name, str(endpoint.get("NetworkID")))
         if bridge := named_bridge(document):

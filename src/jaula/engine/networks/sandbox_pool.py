@@ -21,6 +21,7 @@ from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread
 from jaula.engine.userns.id_ranges import IdRange
 from jaula.errors import JaulaError, Unavailable
+from jaula.kernel.sync import write_durable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -262,7 +263,8 @@ class SandboxPool:
         if self._ids_file is None:
             return
         try:
-            self._ids_file.write_text("\n".join((*self.init_ids, container_id)))
+            ids = "\n".join((*self.init_ids, container_id))
+            write_durable(self._ids_file, ids.encode())
         except OSError as error:
             raise Unavailable(f"cannot write {self._ids_file}: {error.strerror}") from error
 
