@@ -137,7 +137,7 @@ def recurse(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
 
 def forge(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
     """Write bytes of the caller in place of an answer, as code that took the process over can."""
-    for fd in range(3, 64):
+    for fd in range(3, 8192):  # a channel keeps its number of the parent
         try:
             os.write(fd, payload)
         except OSError:
