@@ -24,10 +24,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -61,6 +63,10 @@ _UNFINISHED = ".new-"
 _INCOMING = ".incoming-"
 _COPIES = "copies"
 _RESTORE = re.compile(r"restore-[0-9a-f]{16}")  # links that a killed restore has left
+_WRITER_TIME = 5.0  # seconds for CRIU of a killed engine to end
+
+
+_log = logging.getLogger("jaula.checkpoints")
 
 
 class SealCancelled(JaulaError):
@@ -550,12 +556,12 @@ class CheckpointStore:
                 continue
             if directory.name not in containers:
                 _unmount_below(directory)
-                shutil.rmtree(directory)
+                _remove_written(directory)
                 continue
             for entry in directory.iterdir():
                 if entry.name.startswith(_UNFINISHED):
                     _unmount(entry)
-                    shutil.rmtree(entry)
+                    _remove_written(entry)
                 elif entry.is_dir():
                     self._sweep_links(entry)
 
@@ -728,3 +734,25 @@ def _write(path: Path, data: bytes, *, sync: bool = True) -> None:
         file.flush()
         if sync:
             os.fsync(file.fileno())
+
+
+def _remove_written(directory: Path) -> None:
+    """Remove a directory into which CRIU of a killed engine may still write.
+
+    What is left after some seconds is for the next sweep: it does not keep an engine from starting.
+    """
+    end = time.monotonic() + _WRITER_TIME
+    while True:
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            if not directory.exists():
+                return
+            if time.monotonic() > end:
+                _log.warning("%s is still written, and stays until the next start", directory)
+                return
+            time.sleep(0.05)
+        else:
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError
+from jaula.storage import checkpoints
 from jaula.storage.checkpoints import (
     MAC,
     MANIFEST,
@@ -331,3 +333,26 @@ def test_checkpoints_are_removed_while_one_is_being_written(
         store.remove_all(FACTS.container)
         assert isinstance(writing.exception(10), FileNotFoundError)
     assert [entry.name for entry in made.parent.parent.iterdir()] == [".key"]
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_a_sweep_bears_a_writer_that_an_engine_has_left(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, is_ended: bool
+) -> None:
+    """CRIU writes on for a moment when its engine was killed."""
+    monkeypatch.setattr(checkpoints, "_WRITER_TIME", 60.0 if is_ended else 0.2)
+    images = store.begin(FACTS.container, "two")
+    removals = []
+    whole = shutil.rmtree
+
+    def remove(path: Path) -> None:
+        removals.append(path)
+        if not is_ended or len(removals) < 3:
+            (images / "pages-1.img").write_bytes(b"memory")
+            raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        whole(path)
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", remove)
+    store.sweep({FACTS.container})
+    assert len(removals) >= 3
+    assert images.exists() is not is_ended
