@@ -45,13 +45,7 @@ INFO = CheckInfo(
 
 def check(container: AuditedContainer) -> Iterator[Result]:
     """Yield rows for links, routes, settings and translations; none for a shared network."""
-    mode = container.text("NetworkMode") or "bridge"
-    if (
-        mode == "host"
-        or mode.startswith("container:")
-        or container.on_pod_network
-        or container.on_sink
-    ):
+    if not container.on_engine_network:
         return
     networks = (container.inspect.get("NetworkSettings") or {}).get("Networks") or {}
     endpoints = {name: e for name, e in networks.items() if addresses_of(e)}

@@ -66,14 +66,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         yield Result("sysctls", "network", quantity(len(requested_values), "setting"), effective,
                   evidence, verdict_of(not wrong and not not_namespaced, None))  # fmt: skip
     yield from _not_requested(container, requested_values.keys())
-    mode = container.text("NetworkMode") or "bridge"
-    if (
-        mode == "host"
-        or mode.startswith("container:")
-        or container.on_pod_network
-        or container.on_sink
-        or any("ipv6" in name for name in requested_values)
-    ):
+    if not container.on_engine_network or any("ipv6" in name for name in requested_values):
         return
     assigned = assigned_ipv6(container)
     actual_ipv6 = ipv6_addresses(container)
@@ -115,14 +108,7 @@ def _not_requested(container: AuditedContainer, requested: Collection[str]) -> I
 
 def _own_kinds(container: AuditedContainer) -> list[str]:
     """Return those of ``net`` and ``ipc`` that no other program configures."""
-    mode, kinds = container.text("NetworkMode"), []
-    if not (
-        mode == "host"
-        or mode.startswith("container:")
-        or container.on_pod_network
-        or container.on_sink
-    ):
-        kinds.append("net")
+    kinds = ["net"] if container.on_engine_network else []
     if container.text("IpcMode") in ("", "none", "private", "shareable"):
         kinds.append("ipc")
     return kinds

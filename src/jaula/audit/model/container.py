@@ -126,6 +126,13 @@ class AuditedContainer:
         """Whether its network is the sink of a honeypot."""
         return self.text("Profile") == honeypot.NAME
 
+    @property
+    def on_engine_network(self) -> bool:
+        """Whether its network namespace is its own, and the engine alone sets it up."""
+        mode = self.text("NetworkMode")
+        shared = mode == "host" or mode.startswith("container:")
+        return not (shared or self.on_pod_network or self.on_sink)
+
     def flag(self, name: str) -> str:
         """Return a flag of ``jaula run``, or the field of a pod that has its effect."""
         return POD_FIELDS.get(name, name) if self.pod else name
