@@ -48,6 +48,11 @@ async def in_sandbox(
         finally:
             release()
 
+    return await _until_cancelled(run, stop)
+
+
+async def _until_cancelled(run: Callable[[], Result], stop: Stop) -> Result:
+    """Run work in a thread of its own; ``stop`` ends it when the request ends."""
     task = in_own_thread(run)
     try:
         return await task
@@ -95,9 +100,4 @@ async def in_text_thread(owner: str, budget: BuildBudget, work: Callable[[], Res
         with TEXTS.take(owner, stop.check), budget.timed():
             return work()
 
-    task = in_own_thread(run)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        stop.stop()
-        raise
+    return await _until_cancelled(run, stop)
