@@ -7,8 +7,11 @@ import json
 import mmap
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
+
+from jaula.sha256 import sha256
 
 Ask = Callable[[bytes], tuple[bytes, list[int]]]
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -89,6 +92,32 @@ def relay(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
 def allocate(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
     """Allocate as many bytes as the payload says."""
     return b"%d" % len(bytearray(int(payload)))
+
+
+def fill_and_recurse(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
+    """Allocate until no page is left, then let C functions call each other deeply."""
+    sys.setrecursionlimit(100_000)
+    text = "[" * 5000
+    held: list[object] = [[] for _ in range(10_000)]
+    del held[:]  # their memory remains for the lists of the text
+    for size in (1 << 20, 1 << 16, 1 << 12):
+        try:
+            while True:
+                held.append(bytes(size))
+        except MemoryError:
+            continue
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return b"refused"
+    return b"read"
+
+
+def hash_until_full(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
+    """Hold hashes until no memory is left."""
+    held: list[object] = []
+    while True:
+        held.append(sha256(payload))
 
 
 def produce(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:

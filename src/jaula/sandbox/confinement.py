@@ -7,11 +7,14 @@ Facts about the ids: after setresuid(2) away from root the process is not dumpab
 process of nobody can trace it or read its memory (ptrace(2), PTRACE_MODE_ATTACH).
 
 Facts about memory: RLIMIT_AS counts the address space, so it is set relative to what the
-interpreter has mapped. An allocation beyond it fails, and Python raises MemoryError.
+interpreter has mapped. An allocation beyond it fails, and Python raises MemoryError. The stack of
+the first thread grows by faults, and one that RLIMIT_AS refuses is a SIGSEGV (mm/mmap.c,
+acct_stack_growth). So the stack gets all its addresses first; only touched pages use memory.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -26,6 +29,7 @@ _NO_FILES = "/proc/self/fdinfo"
 """A directory without files of others: stat(2) of a path, which the filter cannot tell from that of
 a descriptor and Landlock does not check, finds nothing."""
 
+_STACK = 8 << 20  # bytes of the first thread, RLIMIT_STACK
 _PROT_EXEC = 4  # mmap(2)
 _FIONBIO = 0x5421  # ioctl_tty(2); Python sets the mode of a socket with it
 _NAMESPACES = 0x7E020080  # CLONE_NEW*, namespaces(7)
@@ -114,7 +118,25 @@ def enter(ids: tuple[int, int], limits: Limits, rights: Rights) -> None:
     seccomp.install(program)
 
 
+def _map_stack() -> None:
+    """Let the stack of the first thread have the addresses of its limit, as one fault does.
+
+    A kernel before 6.5 checks nothing but the limit, a later one only that the stack is the mapping
+    above the address.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    size = _STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard)
+    resource.setrlimit(resource.RLIMIT_STACK, (size, size))
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as file:
+        stack = next(line for line in file if line.endswith("[stack]\n"))
+    start, end = (int(address, 16) for address in stack.split()[0].split("-"))
+    lowest = end - size // resource.getpagesize() * resource.getpagesize()
+    if lowest < start:
+        ctypes.c_char.from_address(lowest).value = b"\0"
+
+
 def _set_limits(limits: Limits) -> None:
+    _map_stack()
     with open("/proc/self/statm", encoding="ascii") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     wanted = [

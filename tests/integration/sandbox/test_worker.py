@@ -214,6 +214,21 @@ def test_an_error_of_the_parser_reaches_the_client_in_printable_form() -> None:
             worker.call(b"again")
 
 
+def test_the_stack_grows_after_the_last_page_of_memory_is_used() -> None:
+    with _worker("fill_and_recurse", Limits(memory=32 * MIB)) as worker:
+        assert worker.call(b"") == b"refused"
+
+
+@pytest.mark.parametrize("size", [0, 64, 1000])
+def test_a_hash_without_memory_is_the_error_of_the_limit(size: int) -> None:
+    for _ in range(8):  # the failing allocation differs from one process to the next
+        with (
+            _worker("hash_until_full", Limits(memory=16 * MIB)) as worker,
+            pytest.raises(InvalidRequest, match="more than 16 MiB of memory"),
+        ):
+            worker.call(b"x" * size)
+
+
 def test_endless_recursion_is_an_error_of_the_content() -> None:
     with _worker("recurse") as worker, pytest.raises(InvalidRequest, match="nested too deeply"):
         worker.call(b"")
