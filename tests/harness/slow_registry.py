@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from base64 import b64encode
 from typing import Any
 
 from harness.indexed_layers import IndexedLayer
@@ -26,7 +27,8 @@ class SlowRegistry(ScriptedRegistry):
 
     ``ranges`` is false for a registry that always sends the whole blob, ``lost`` is true for one
     that does not have the blobs any more, ``corrupt`` for one that sends other bytes,
-    ``silent`` for one that takes requests and sends nothing.
+    ``silent`` for one that takes requests and sends nothing. With ``password``, the user ``user``
+    has to state it.
     """
 
     def __init__(self, *layers: IndexedLayer, **config: Any) -> None:
@@ -51,6 +53,7 @@ class SlowRegistry(ScriptedRegistry):
         self.lost = False
         self.corrupt = False
         self.silent = False
+        self.password = ""
         self.served = 0  # bytes of blobs
         self.requests = 0  # for blobs
         for layer in layers:
@@ -60,9 +63,24 @@ class SlowRegistry(ScriptedRegistry):
     def image(self) -> str:
         return f"{self.name}/box:1"
 
+    def honest(self, request: Request) -> None:
+        if self._is_authorized(request):
+            super().honest(request)
+
+    def _is_authorized(self, request: Request) -> bool:
+        """Return whether a request has the password; answer it if it has not."""
+        basic = b64encode(f"user:{self.password}".encode()).decode()
+        if not self.password or request.headers.get("Authorization") == f"Basic {basic}":
+            return True
+        body = b'{"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}'
+        request.answer(401, body, WWW_Authenticate='Basic realm="slow"')
+        return False
+
     def _serve(self, blob: bytes) -> Any:
         def script(request: Request) -> None:
             self.requests += 1
+            if not self._is_authorized(request):
+                return
             if not self.alive:
                 request.hang_up()
                 return

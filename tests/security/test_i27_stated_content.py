@@ -25,9 +25,10 @@ from typing import Any
 
 import pytest
 
+from harness.containers import eventually
 from harness.engine import PrivateEngine
 from harness.indexed_layers import LAYER_GZIP, IndexedLayer, zstd_chunked
-from harness.scripted_registry import CONFIG, LAYER, config_of, described, digest
+from harness.scripted_registry import CONFIG, LAYER, MANIFEST, config_of, described, digest
 from harness.slow_registry import SlowRegistry
 
 BUSYBOX = shutil.which("busybox") or ""
@@ -281,19 +282,77 @@ def test_a_blob_beside_a_layer_is_compared_with_it(
         assert which(engine, first.image).stdout == "trusted"
 
 
-def test_two_images_with_the_same_table_of_contents_share_a_layer(
+def another_image(
+    registry: StatingRegistry, base: IndexedLayer, own: IndexedLayer
+) -> dict[str, object]:
+    """Return the manifest of another image of the same layers; the registry has its config."""
+    config = config_of(
+        config={"Labels": {"other": "image"}},
+        rootfs={"type": "layers", "diff_ids": [base.diff_id, own.diff_id]},
+    )
+    registry.blobs[digest(config)] = config
+    return registry.manifest_document | {"config": described(config, CONFIG)}
+
+
+def test_two_images_of_a_repository_share_a_layer_with_the_same_table_of_contents(
     engine: PrivateEngine, base: IndexedLayer
 ) -> None:
     trusted = layer("trusted", "shared")
-    with StatingRegistry(base, trusted) as first, StatingRegistry(base, trusted) as second:
-        second.config = config_of(
-            config={"Labels": {"other": "image"}},
-            rootfs={"type": "layers", "diff_ids": [base.diff_id, trusted.diff_id]},
+    with StatingRegistry(base, trusted) as registry, held_back(registry):
+        assert pull(engine, registry) == 0
+        requests = registry.requests
+        registry.manifest_document = another_image(registry, base, trusted)
+        registry.scripts["/v2/box/manifests/2"] = lambda request: request.answer(
+            200, registry.manifest, MANIFEST
         )
-        second.blobs[digest(second.config)] = second.config
-        second.manifest_document["config"] = described(second.config, CONFIG)
-        with held_back(first, second):
-            assert pull(engine, first) == 0
-            assert pull(engine, second) == 0
-            assert which(engine, second.image).stdout == "trusted"
-            assert second.requests == 0
+        image = f"{registry.name}/box:2"
+        pulled = engine.cli("jaula", "pull", image)
+        assert pulled.returncode == 0, pulled.stderr
+        assert registry.requests == requests
+        assert which(engine, image).stdout == "trusted"
+
+
+ORDERS = ("liar first", "liar last", "at once")
+
+
+@pytest.mark.parametrize("manifest", ["another manifest", "the same manifest"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_registry_holds_up_no_image_of_another_one(
+    engine: PrivateEngine, base: IndexedLayer, order: str, manifest: str
+) -> None:
+    """Both state the same, so each byte is compared. The liar sends its TOC, and then nothing."""
+    trusted = layer("trusted", order + manifest)
+    with StatingRegistry(base, trusted) as lying, StatingRegistry(base, trusted) as good:
+        if manifest == "another manifest":
+            lying.manifest_document = another_image(lying, base, trusted)
+        with held_back(lying), ThreadPoolExecutor(2) as pool:
+            first, second = (good, lying) if order == "liar last" else (lying, good)
+            if order == "liar last":
+                good.gate.clear()  # its layer is incomplete, too
+            pulling = pool.submit(pull, engine, first)
+            if order != "at once":
+                assert pulling.result() == 0
+            if order == "liar first":
+                lying.corrupt = True  # the contents of files
+            assert pull(engine, second) == (-1 if second is lying else 0)
+            served = lying.served
+            assert which(engine, good.image).stdout == "trusted", engine.log_tail()
+            assert order == "at once" or lying.served == served
+            good.gate.set()
+            eventually(lambda: good.served >= len(trusted.blob), "the layer is whole")
+
+
+def test_a_pull_shares_no_transfer_of_another_registry(
+    new_engine: Engines, base: IndexedLayer
+) -> None:
+    engine, trusted = new_engine(), layer("trusted", "transfer")
+    with (
+        StatingRegistry(base, trusted) as lying,
+        StatingRegistry(base, trusted) as good,
+        held_back(lying),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        pool.submit(pull, engine, lying)
+        eventually(lambda: lying.requests > 0, "the liar holds a layer back")
+        assert pull(engine, good) == 0
+        assert which(engine, good.image).stdout == "trusted"

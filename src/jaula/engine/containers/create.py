@@ -170,6 +170,11 @@ async def create(
     try:
         image = services.images.pin_image(lease, image)  # until the record keeps its layers
         layers = services.images.mountable(image)
+        if failure := services.images.layers.failure(layers):
+            raise NotFound(  # the client pulls the image then, with its credentials
+                f"No such image: {body.image[:300]} is not complete: {failure}",
+                hint="pull the image again",
+            )
         if not all(map(services.layers.has, layers)):  # requested by its id, which names no TOC
             await in_request_thread(partial(services.images.wait_whole, image))
             layers = services.images.mountable(image)

@@ -107,6 +107,7 @@ class Images:
             "Labels": dict(image.config.labels),
             "Containers": sum(len(users.get(id, ())) for id in together),
             "Descriptor": msgspec.to_builtins(store.descriptor(image)),
+            **self._incomplete(image),
         }
 
     def _manifests(
@@ -184,7 +185,19 @@ class Images:
             "Owner": self._services.images.owner_of(image.id),
             "NameOwners": self._services.images.name_owners(image),
             "Descriptor": msgspec.to_builtins(self._services.images.descriptor(image)),
+            **self._incomplete(image),
         }
+
+    def _incomplete(self, image: Image) -> Document:
+        """Return the member for an image of which layers are still fetched, {} for others."""
+        if self._services.lazy_layers is None:
+            return {}
+        incomplete = self._services.images.incomplete(image)
+        if incomplete is None:
+            return {}
+        advice = f"jaula pull {(*image.names, *image.digests, image.id)[0]}"
+        state: Document = {"Layers": list(incomplete.layers), "Failure": incomplete.failure}
+        return {"Incomplete": state | ({"Advice": advice} if incomplete.failure else {})}
 
     async def stored(self) -> Sequence[StoredImage]:
         """Return all images, newest first."""

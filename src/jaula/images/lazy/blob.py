@@ -63,6 +63,9 @@ class ByteRanges:
             begin = high
         return (begin, end) if begin < end else None
 
+    def total(self) -> int:
+        return sum(end - begin for begin, end in self._ranges)
+
     def clear(self) -> None:
         self._ranges.clear()
 
@@ -122,6 +125,11 @@ class LazyBlob:
         with self._lock:
             return self._present.gap(begin, end)
 
+    def missing(self) -> int:
+        """Return the number of bytes of the blob that are absent."""
+        with self._lock:
+            return self.size - self._present.total()
+
     def digest(self) -> str:
         """Return the digest of the whole file."""
         digest = hashlib.sha256()
@@ -138,17 +146,24 @@ class LazyBlob:
             self._present.clear()
 
     def find_present(self) -> None:
-        """Find the beginning of the blob that a former process has fetched.
+        """Find the parts of the blob that a former process has fetched.
 
-        The bytes between the chunks are not verified here. :meth:`digest` is for the whole.
+        The bytes between two chunks count as present if they are not a hole, and both chunks are.
+        They are not verified here: :meth:`digest` is for the whole.
         """
+        end = 0  # of the chunk before, or of the blob's beginning, if that is present
         for chunk in sorted(e.chunk for e in self._extents if e.chunk.length):
+            begin = chunk.offset
             try:
                 decompress_chunk(self._stored(chunk), chunk)
+                if 0 <= end < begin and any(os.pread(self._file, begin - end, end)):
+                    begin = end
             except (InvalidRequest, OSError):
-                break
+                end = -1
+                continue
+            end = chunk.offset + chunk.length
             with self._lock:
-                self._present.add(0, chunk.offset + chunk.length)
+                self._present.add(begin, end)
 
     # -- the device -----------------------------------------------------------------------------
 

@@ -10,10 +10,16 @@
    own.
 3. If the server dies, another one is started with the same request and files. The next engine
    connects to the servers of the former one, and starts those that are gone, as after a reboot.
-   The credentials of the pull are in memory only: the server of a next engine has none.
+   The credentials of the pull are in memory only: a server that the next engine starts has none. If
+   the registry denies it the rest, the layers have failed until the next pull from their repository
+   brings credentials. The server goes on then with what it has.
 
 The server is an unprivileged process. It is trusted as far as the digests of blob and layer confirm
 its work. What a container reads before was compared with the TOC, whose digest is in the manifest.
+
+A lazy layer belongs to a manifest's statement and to the repository that its bytes come from
+(``origin``). A pull from another repository fetches the layer itself, whole: a registry that holds
+bytes back or sends wrong ones cannot stop the image of another one.
 
 ``<root>/lazy/<id>`` is the directory of a server, and ``<id>.json`` beside it is its request.
 """
@@ -103,6 +109,8 @@ class _Server:
         self.states: dict[str, LayerState] = {}
         self.mounted: dict[str, Path] = {}  # mount points by name
         self.pending: set[str] = set()  # names of layers and blobs that are not stored yet
+        self.denied: set[str] = set()  # those of them that wait for credentials
+        self.resuming = 0  # credentials that the server has not used yet
         self.diff_ids = {layer.name: layer.diff_id for layer in request.layers}
 
     def update(self, states: Iterable[LayerState]) -> None:
@@ -111,6 +119,16 @@ class _Server:
         for state in states:
             if digests.get(state.name) == state.digest:
                 self.states[state.name] = state
+
+    def forget_denials(self) -> None:
+        """Expect that the layers which were denied get whole: the server has credentials."""
+        for name in self.denied:
+            state = self.states.get(name)
+            if state is not None and state.denied:
+                self.states[name] = msgspec.structs.replace(
+                    state, status=Status.READY, denied=False
+                )
+        self.denied.clear()
 
     def release(self, names: Iterable[str]) -> None:
         """Tell the server that layers are not needed any more."""
@@ -234,6 +252,35 @@ class LazyLayers:
 
     # -- pulls ----------------------------------------------------------------------------------
 
+    def _resume(
+        self, reference: Reference, credentials: Credentials, layers: Sequence[LayerRequest]
+    ) -> set[str]:
+        """Let servers go on that wait for credentials of a repository. Return their layers' names.
+
+        The credentials are those that the registry has accepted for the manifest.
+        """
+        names = {layer.name for layer in layers}
+        with self._lock:
+            servers = tuple(self._servers)
+        resumed = set()
+        for server in servers:
+            waits = server.denied & server.pending & names
+            if not waits or server.request.origin != protocol.origin(reference):
+                continue
+            command = Command(credentials=credentials)
+            server.resuming += 1
+            try:
+                server.connection.send(msgspec.json.encode(command))
+            except OSError as error:  # it has died, and is started again without credentials
+                _log.warning("a lazy server does not go on: %s", error)
+                continue
+            server.request = msgspec.structs.replace(server.request, credentials=credentials)
+            server.forget_denials()
+            for name in server.pending & names:
+                self._layers.resume_lazy(name)
+            resumed |= server.pending & names
+        return resumed
+
     def begin(
         self,
         image: str,
@@ -245,7 +292,8 @@ class LazyLayers:
     ) -> set[str]:
         """Mount those of ``candidates`` (pairs of layer and diff id) that can be served.
 
-        Return their names. All others have to be fetched; the log has the reasons.
+        Return their names. All others have to be fetched; the log has the reasons. Layers whose
+        server waits for credentials go on with what it has fetched before.
 
         The caller has pinned the layers and their blobs.
         """
@@ -256,6 +304,10 @@ class LazyLayers:
         ][:_LAYERS_LIMIT]
         if not chosen or not self._enabled or self._blobs is None:
             return set()
+        resumed = self._resume(reference, credentials, chosen)
+        chosen = [layer for layer in chosen if layer.name not in resumed]
+        if not chosen:
+            return resumed
         try:
             server = self._start(image, reference, registry, credentials, chosen)
             try:
@@ -266,12 +318,19 @@ class LazyLayers:
         except (OSError, JaulaError) as error:
             cancel.check()
             _log.warning("%s is pulled whole: %s", image, error)
-            return set()
+            return resumed
         self._mount_all(server)
         with self._lock:
             self._servers.append(server)
         self._follow(server)
-        return set(server.mounted)
+        return resumed | set(server.mounted)
+
+    def end_stored(self, layers: Iterable[tuple[Descriptor, str]]) -> None:
+        """Use the directories of layers that a pull has stored whole, also of those that failed."""
+        for descriptor, diff_id in layers:
+            layer = LayerRequest(descriptor, diff_id)
+            if self._layers.is_lazy(layer.name) and self._is_stored(layer):
+                self._layers.end_lazy(layer.name)
 
     def _start(
         self,
@@ -373,6 +432,7 @@ class LazyLayers:
             connection.settimeout(None)
             server.fuse = descriptors[0]
             server.states = {}
+            server.resuming = 0
             server.update(_decode(data).layers)
         except BaseException:
             server.disconnect()
@@ -445,7 +505,8 @@ class LazyLayers:
                 target.rmdir()
             return False
         info = LayerInfo(diff_id, state.size, 0, state.states_root)
-        layer = LazyLayer(state.name, info, str(target), state.inodes)
+        origin = server.request.origin
+        layer = LazyLayer(state.name, info, str(target), state.inodes, origin)
         if not (self._layers.replace_lazy(layer) if known else self._layers.add_lazy(layer)):
             _unmount(target)
             return False
@@ -561,7 +622,9 @@ class LazyLayers:
                 if message.wanted is not None:
                     self._answer(server, message.wanted)
                 server.update(message.layers)
-                if message.layers:
+                if message.resumed:
+                    server.resuming = max(0, server.resuming - 1)
+                if message.layers or message.resumed:
                     self._take_over(server)
         except (OSError, msgspec.MsgspecError) as error:
             if server.pending and not self._closing.is_set():
@@ -602,6 +665,9 @@ class LazyLayers:
             elif self._is_stored(layer):
                 self._finish(server, layer.name)  # another pull has brought both
                 done = True
+            elif state is not None and state.status is Status.FAILED and state.denied:
+                if not server.resuming:  # else it failed without them
+                    self._wait_credentials(server, state)
             elif state is not None and state.status is Status.FAILED:
                 self._fail(server, layer.name, state.reason)
             elif state is not None and state.status is Status.WHOLE:
@@ -649,14 +715,32 @@ class LazyLayers:
         server.pending.discard(name)
         self._layers.end_lazy(name)
 
+    def _wait_credentials(self, server: _Server, state: LayerState) -> None:
+        """Let a layer fail that needs credentials. Its server waits for those of the next pull."""
+        if self._layers.failure((state.name,)):
+            return
+        reason = (
+            f"{state.missing} of {state.blob_size} bytes are missing, and the registry does not"
+            f" send them without credentials, which are not stored: {state.reason}"
+        )
+        self._layers.fail_lazy(state.name, reason)
+        if state.name not in server.denied:
+            server.denied.add(state.name)
+            self._report_failure(server, state.digest, reason)
+
+    def _report_failure(self, server: _Server, digest: str, reason: str) -> None:
+        image = server.request.image
+        advice = f"jaula pull {image}"
+        _log.error("layer %s of %s cannot get whole: %s; try: %s", digest, image, reason, advice)
+        attributes = {"error": reason, "layer": digest, "advice": advice}
+        self.on_event("fetch-failed", image, attributes)
+
     def _fail(self, server: _Server, name: str, reason: str) -> None:
         server.pending.discard(name)
         if self._layers.is_lazy(name):
-            image = server.request.image
             digest = server.states[name].digest if name in server.states else diff_id_of(name)
-            _log.error("layer %s of %s cannot get whole: %s", digest, image, reason)
             self._layers.fail_lazy(name, reason)
-            self.on_event("fetch-failed", image, {"error": reason, "layer": digest})
+            self._report_failure(server, digest, reason)
 
     def _end(self, name: str, replaced: bool) -> None:
         """End the mount of a layer that has a directory now (``replaced``), or was removed.

@@ -50,6 +50,10 @@ class Request(msgspec.Struct, frozen=True):
     layers: tuple[LayerRequest, ...]
     endpoints: tuple[Endpoint, ...] = ()
 
+    @property
+    def origin(self) -> str:
+        return origin(self.reference)
+
 
 class Status(StrEnum):
     """The state of a layer.
@@ -68,7 +72,9 @@ class Status(StrEnum):
 class LayerState(msgspec.Struct, frozen=True):
     """The state of a layer. ``size`` is that of its regular files, in bytes.
 
-    ``reason`` explains ``unfit`` and ``failed``.
+    ``reason`` explains ``unfit`` and ``failed``. A failed layer is ``denied`` if the registry asks
+    for other credentials than the server has: with these it goes on. ``missing`` are the bytes of
+    its blob that are absent.
     """
 
     name: str
@@ -79,6 +85,8 @@ class LayerState(msgspec.Struct, frozen=True):
     inodes: int = 0
     states_root: bool = False
     reason: str = ""
+    denied: bool = False
+    missing: int = 0
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -96,20 +104,31 @@ class Wanted(msgspec.Struct, frozen=True):
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """States of layers, an error of a read, or a question.
 
-    The first message to an engine has all layers.
+    The first message to an engine has all layers. The states after ``resumed`` are those with the
+    credentials that an engine has sent.
     """
 
     layers: tuple[LayerState, ...] = ()
     read_error: str = ""
     wanted: Wanted | None = None
+    resumed: bool = False
 
 
 class Command(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Layers, by name, that the engine has taken over or does not need any more, or an answer."""
+    """Layers, by name, that the engine has taken over or does not need any more, or an answer.
+
+    With ``credentials`` the server goes on with the layers that were denied.
+    """
 
     release: tuple[str, ...] = ()
+    credentials: Credentials | None = None
     answer: int = 0  # number of the question; with a chunk comes a descriptor of its content
     killed: bool = False
+
+
+def origin(reference: Reference) -> str:
+    """Return the repository of a reference, ``DOMAIN/PATH``: where lazy layers come from. Pure."""
+    return f"{reference.domain}/{reference.path}"
 
 
 def metadata_name(name: str) -> str:

@@ -14,7 +14,8 @@ the background. The background also has a least rate: a registry that sends a by
 would keep the layers incomplete for ever.
 
 A server that takes the place of a dead one finds the TOC and a part of the blob in its directory.
-Both are compared with their digests before they are used.
+Both are compared with their digests before they are used. It may lack the credentials: they are in
+memory only. What the registry denies then fails, and goes on when the engine sends credentials.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -53,8 +54,9 @@ from jaula.images.lazy.protocol import (
     Wanted,
 )
 from jaula.images.registry import errors, toc
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation, Cancelled
-from jaula.images.registry.errors import RegistryError
+from jaula.images.registry.errors import NoCredentials, RegistryError
 from jaula.images.registry.hosts import Hosts
 from jaula.images.registry.http import proxy
 from jaula.images.registry.http.transport import Transport
@@ -152,10 +154,17 @@ class TooSlow(JaulaError):
 
 
 def is_temporary(error: JaulaError) -> bool:
-    """Return whether a request may succeed later. Pure."""
+    """Return whether the same request may succeed later. Pure."""
     if isinstance(error, RegistryError):
         return error.is_temporary
-    return not isinstance(error, InvalidRequest | Unsupported | TooSlow | Cancelled)
+    return not isinstance(error, InvalidRequest | Unsupported | TooSlow | Cancelled | NoCredentials)
+
+
+def is_denied(error: JaulaError) -> bool:
+    """Return whether a request may succeed with other credentials. Pure."""
+    if isinstance(error, RegistryError):
+        return error.http_status in (401, 403)
+    return isinstance(error, NoCredentials)
 
 
 class Registry:
@@ -171,6 +180,14 @@ class Registry:
         self._lock = threading.Lock()
         self._repositories: list[Repository] = []
         self.cancel = Cancellation()
+        self.changes = 0  # of the credentials
+
+    def use(self, credentials: Credentials) -> None:
+        """Use other credentials from the next request on."""
+        with self._lock:
+            self._request = msgspec.structs.replace(self._request, credentials=credentials)
+            self._repositories = []
+            self.changes += 1
 
     def _sources(self) -> list[Repository]:
         """Return the reachable servers. They are contacted once."""
@@ -292,6 +309,7 @@ class LazyServer:
         self._last_question = 0
         self._layers = [Layer(each.layer, each.name) for each in request.layers]
         self._lock = threading.Lock()
+        self._resuming = threading.Lock()
         self._engines: list[socket.socket] = []
         self._reported = 0.0
         self._fuse = FuseServer(connection, timeout=_FUSE_TIMEOUT)
@@ -305,7 +323,7 @@ class LazyServer:
             list(pool.map(self._prepare, self._layers))
         gc.freeze()
         gc.enable()
-        threading.Thread(target=self._fetch_all, name="fetch", daemon=True).start()
+        self._begin_fetch(self._layers)
         idle_since = time.monotonic()
         while not self._is_over():
             time.sleep(_POLL)
@@ -435,14 +453,32 @@ class LazyServer:
 
     # -- background -----------------------------------------------------------------------------
 
-    def _fetch_all(self) -> None:
-        """Fetch the prioritized parts, then the rest of all blobs."""
-        layers = [(layer, layer.blob) for layer in self._layers if layer.blob is not None]
+    def _begin_fetch(self, layers: Sequence[Layer]) -> None:
+        threading.Thread(target=self._fetch_all, args=(layers,), name="fetch", daemon=True).start()
+
+    def _resume(self, credentials: Credentials) -> None:
+        """Go on with the layers that the registry has denied."""
+        self._registry.use(credentials)
+        self._go_on()
+        self._send(Message(resumed=True))
+
+    def _go_on(self) -> None:
+        with self._resuming:
+            denied = [layer for layer in self._layers if layer.state.denied and not layer.released]
+            for layer in denied:
+                self._set(layer, status=Status.READY, reason="", denied=False)
+        if denied:
+            self._begin_fetch(denied)
+
+    def _fetch_all(self, some: Sequence[Layer]) -> None:
+        """Fetch the prioritized parts, then the rest of some blobs."""
+        layers = [(layer, layer.blob) for layer in some if layer.blob is not None]
         for _, blob in layers:
             if blob.resumed:
                 blob.find_present()
         for prioritized in (True, False):
             for layer, blob in layers:
+                changes = self._registry.changes
                 end = layer.prefetch if prioritized else layer.descriptor.size
                 try:
                     self._fetch_range(layer, blob, end)
@@ -451,7 +487,16 @@ class LazyServer:
                 except (JaulaError, OSError) as error:
                     if not prioritized:
                         reason = error.message if isinstance(error, JaulaError) else str(error)
-                        self._set(layer, status=Status.FAILED, reason=reason)
+                        denied = isinstance(error, JaulaError) and is_denied(error)
+                        self._set(
+                            layer,
+                            status=Status.FAILED,
+                            reason=reason,
+                            denied=denied,
+                            missing=blob.missing(),
+                        )
+                        if denied and self._registry.changes != changes:
+                            self._go_on()  # the credentials came meanwhile
 
     def _fetch_range(self, layer: Layer, blob: LazyBlob, end: int) -> None:
         """Fetch what is absent of the beginning of a blob.
@@ -531,6 +576,8 @@ class LazyServer:
                 for layer in self._layers:
                     if layer.state.name in command.release:
                         layer.released = True
+                if command.credentials is not None:
+                    self._resume(command.credentials)
                 with self._lock:
                     question = self._questions.pop(command.answer, None)
                 if question is None:

@@ -7,7 +7,9 @@
 2. Fetch the configuration, which lists the diff ids of the layers.
 3. Fetch the layers that the store lacks, some at a time. A layer is downloaded by one thread into a
    file that another thread unpacks while it grows; both check digests
-   (:mod:`jaula.images.registry.transfers`). Pulls that need the same layer share its transfer.
+   (:mod:`jaula.images.registry.transfers`). Pulls from the same server that need the same layer
+   share its transfer. A layer that is mounted before it is whole counts only if its bytes come from
+   the repository of this pull.
 4. Store the manifest unchanged and give it its names, in one step. If the names refer to an index,
    the index is stored unchanged too and gets them. Its other images are not fetched. An index that
    has been stored before keeps the images of other platforms.
@@ -32,6 +34,7 @@ from jaula.errors import (
     NotFound,
     Unsupported,
 )
+from jaula.images.lazy.protocol import origin
 from jaula.images.platform import check_platform
 from jaula.images.reference import Reference
 from jaula.images.registry import errors
@@ -88,8 +91,9 @@ def pull(
 ) -> Image:
     """Fetch an image and name it. After a failure only complete layers of other images remain.
 
-    With ``whole``, no layer is mounted before it is stored. With ``keep_names``, a name that
-    another owner has set to another image stays there, and the image has a name with its digest.
+    With ``whole``, the image is complete at the end, also if layers of it are mounted. With
+    ``keep_names``, a name that another owner has set to another image stays there, and the image
+    has a name with its digest.
 
     Errors about the name and about ``quota`` are raised before the first message. The quota is
     checked again with the unpacked layers, before the image is named.
@@ -295,6 +299,8 @@ def _fetch(
             lazy = mount()
             with store.early_writeback():
                 _Layers(client, content, pairs, emit, cancel, lazy).fetch()
+            if client.lazy is not None:
+                client.lazy.end_stored(pairs)
             store.blobs.put(config)
             if not named.is_index:
                 return store.adopt(manifest.data, manifest.media_type, names, quota)
@@ -316,17 +322,23 @@ def _mount(
     emit: Emit,
     cancel: Cancellation,
 ) -> frozenset[str]:
-    """Mount the layers that can be used before they are whole, and return their names."""
-    layers = client.store.layers
+    """Mount the layers that can be used before they are whole.
+
+    Return their names, and those of layers that other pulls from this repository have mounted.
+    """
+    if client.lazy is None:
+        return frozenset()
+    layers, place = client.store.layers, origin(reference)
     distinct = {layer_name(layer, diff_id): (layer, diff_id) for layer, diff_id in pairs}
     missing = [pair for name, pair in distinct.items() if not layers.is_intact(name)]
-    if client.lazy is None or not missing:
-        return frozenset()
-    mounted = client.lazy.begin(
-        str(reference), reference, client.config, credentials, missing, cancel
-    )
-    for layer, diff_id in missing:
-        if layer_name(layer, diff_id) in mounted:
+    mounted: set[str] = set()
+    if missing:
+        mounted = client.lazy.begin(
+            str(reference), reference, client.config, credentials, missing, cancel
+        )
+    mounted |= {name for name in distinct if layers.shares_lazy(name, place)}
+    for name, (layer, _) in distinct.items():
+        if name in mounted:
             emit(status("Mounted, download continues", short(layer.digest)))
     return frozenset(mounted)
 
@@ -390,8 +402,10 @@ class _Layers:
             missing = []
             distinct = {(layer.digest, diff_id): layer for layer, diff_id in self._pairs}
             for (_, diff_id), layer in distinct.items():
+                if layer_name(layer, diff_id) in self._lazy:
+                    continue
                 if _exists(store, layer, diff_id):
-                    if not self._complete and layer_name(layer, diff_id) not in self._lazy:
+                    if not self._complete:
                         self._emit(status("Already exists", short(layer.digest)))
                 else:
                     self._emit(status("Pulling fs layer", short(layer.digest)))
@@ -441,8 +455,6 @@ class _Layers:
 
 def _exists(store: ImageStore, layer: Descriptor, diff_id: str) -> bool:
     """Return whether nothing of a layer has to be fetched, by what is known of both its digests."""
-    if store.layers.is_lazy(name := layer_name(layer, diff_id)):
-        return store.layers.is_intact(name)
     return (
         store.layers.is_intact(diff_id)
         and store.blobs.is_intact(layer.digest, layer.size)

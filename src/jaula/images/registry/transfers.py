@@ -1,4 +1,7 @@
-"""Layer transfers: each layer is fetched once, however many pulls wait for it.
+"""Layer transfers: each layer is fetched once from a server, however many pulls wait for it.
+
+Pulls from different servers have transfers of their own: one that holds bytes back keeps no other
+pull waiting.
 
 A transfer receives the blob in one thread and unpacks it in another at the same time. The unpacked
 layer enters the store only after the blob's digest and the layer's diff id were verified. If the
@@ -32,7 +35,7 @@ log = logging.getLogger("jaula.registry")
 
 _CANCEL_TIMEOUT = 60.0  # seconds; longer than any step that does not check for cancellation
 
-Key = tuple[str, str]  # digest of the blob, diff id
+Key = tuple[str, str, str]  # digest of the blob, diff id, server
 
 
 class Transfer:
@@ -41,6 +44,7 @@ class Transfer:
     def __init__(self, store: ImageStore, source: Repository, layer: Descriptor, diff_id: str):
         self._store = store
         self._source = source
+        self.server = _server(source)
         self.layer = layer
         self.diff_id = diff_id
         self.cancel = Cancellation()
@@ -201,7 +205,7 @@ class Transfers:
         self, source: Repository, layer: Descriptor, diff_id: str, board: ProgressBoard
     ) -> tuple[Transfer, bool]:
         """Return the transfer of a layer, watched by ``board``, and whether it is a new one."""
-        key = layer.digest, diff_id
+        key = layer.digest, diff_id, _server(source)
         with self._lock:
             running = self._running.get(key)
             if running is not None and not running.done and not running.cancel.done:
@@ -222,9 +226,13 @@ class Transfers:
         """Stop waiting for a transfer. It is forgotten when it has ended."""
         with self._lock:
             transfer.leave(board)
-            key = transfer.layer.digest, transfer.diff_id
+            key = transfer.layer.digest, transfer.diff_id, transfer.server
             if self._running.get(key) is transfer and (transfer.done or not transfer.watched):
                 del self._running[key]
+
+
+def _server(source: Repository) -> str:
+    return str(source.session.base.at(f"/{source.path}"))
 
 
 def as_jaula_error(error: BaseException) -> JaulaError:

@@ -117,6 +117,16 @@ class GcRoots:
             yield set(self._pins).union(*(holder() for holder in self._holders))
 
 
+class Incomplete(NamedTuple):
+    """The layers of an image, by diff id, that are mounted and not whole.
+
+    ``failure`` is the reason for which one cannot get whole, '' while all are fetched.
+    """
+
+    layers: tuple[str, ...]
+    failure: str
+
+
 class Lease:
     """Blobs and layers that garbage collection keeps until the lease is closed.
 
@@ -402,6 +412,14 @@ class ImageStore:
         """
         names = zip(image.layers, _names(image), strict=True)
         return tuple(diff_id if self.layers.is_whole(diff_id) else name for diff_id, name in names)
+
+    def incomplete(self, image: Image) -> Incomplete | None:
+        """Return what is still fetched of an image, None if nothing is."""
+        if self.is_whole(image):
+            return None
+        names = map(layer_name, self.manifest(image).layers, image.layers)
+        lazy = [n for n in names if self.layers.is_lazy(n) and not self.layers.is_whole(n)]
+        return Incomplete(tuple(map(diff_id_of, lazy)), self.layers.failure(lazy)) if lazy else None
 
     def is_whole(self, image: Image) -> bool:
         """Return whether the content of each layer of an image had its diff id."""

@@ -96,14 +96,16 @@ class LazyLayer(NamedTuple):
     """A layer whose files are a mount at ``path`` until its blob is whole.
 
     ``name`` is that of :func:`jaula.spec.image.layer_name`. ``info`` has no size of the tar yet.
-    ``failure`` is the reason for which it cannot get whole. While it is ``interrupted``, no process
-    serves it, but one will.
+    ``origin`` is the repository that its bytes come from: ``DOMAIN/PATH``. ``failure`` is the
+    reason for which it cannot get whole. While it is ``interrupted``, no process serves it, but one
+    will.
     """
 
     name: str
     info: LayerInfo
     path: str
     inodes: int
+    origin: str
     failure: str = ""
     interrupted: bool = False
 
@@ -473,6 +475,22 @@ class LayerStore:
         with self._lock:
             if name in self._lazy:
                 self._lazy[name] = self._lazy[name]._replace(interrupted=True)
+
+    def resume_lazy(self, name: str) -> None:
+        """Record that a layer which had failed may get whole: its server goes on."""
+        with self._lock:
+            if name in self._lazy:
+                self._lazy[name] = self._lazy[name]._replace(failure="")
+
+    def failure(self, names: Iterable[str]) -> str:
+        """Return why one of these layers cannot get whole, '' if all are or may get so."""
+        lazy = (self._mounted_lazy(name) for name in names)
+        return next((each.failure for each in lazy if each is not None and each.failure), "")
+
+    def shares_lazy(self, name: str, origin: str) -> bool:
+        """Return whether a mounted layer is in order, and its bytes come from ``origin``."""
+        lazy = self._lazy.get(name)
+        return lazy is not None and lazy.origin == origin and self.is_intact(name)
 
     def fail_lazy(self, name: str, reason: str) -> None:
         """Record that a mounted layer cannot get whole. The next pull replaces it."""

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -450,6 +451,103 @@ def test_an_incomplete_image_completes_itself_after_a_reboot(
     expected = sha256(content("second"))
     assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
     wait(engine, lambda: not list((engine.root / "lib" / "lazy").iterdir()))
+
+
+def login(engine: PrivateEngine, registry: SlowRegistry) -> None:
+    words = ("login", "-u", "user", "--password-stdin", registry.name)
+    done = engine.cli("jaula", *words, input=registry.password)
+    assert done.returncode == 0, done.stderr
+
+
+def reboot_without_credentials(engine: PrivateEngine, registry: SlowRegistry) -> str:
+    """Let engine and server end before the image of a private registry is whole.
+
+    Return the failure that the next engine states.
+    """
+    registry.password = "a word"
+    login(engine, registry)
+    registry.gate.clear()
+    run(engine, registry, "sha256sum", "/data/first", "/data/upper")
+    (server,) = server_pids(engine)
+    engine.kill()
+    os.kill(server, signal.SIGKILL)
+    stored = [path for path in engine.root.rglob("*.json") if registry.password in path.read_text()]
+    assert stored == [], "the credentials are on the disk"
+    registry.gate.set()
+    engine.start()
+    wait(engine, lambda: bool(incomplete(engine, registry).get("Failure")))
+    return str(incomplete(engine, registry)["Failure"])
+
+
+def incomplete(engine: PrivateEngine, registry: SlowRegistry) -> dict[str, Any]:
+    inspected = engine.request("GET", f"/images/{registry.image}/json")
+    assert inspected.status == 200, inspected.body
+    found: dict[str, Any] = inspected.json().get("Incomplete", {})
+    return found
+
+
+def test_an_image_that_lacks_credentials_after_a_reboot_says_so(
+    engine: PrivateEngine, registry: SlowRegistry
+) -> None:
+    failure = reboot_without_credentials(engine, registry)
+    assert re.match(r"\d+ of \d+ bytes are missing, and the registry does not send them", failure)
+    assert incomplete(engine, registry)["Advice"] == f"jaula pull {registry.image}"
+    rows = engine.request("GET", "/images/json").json()
+    assert [row["Incomplete"]["Failure"] for row in rows] == [failure]
+    assert f"; try: jaula pull {registry.image}" in engine.log_tail()
+    words = ("--since", "1h", "--until", str(int(time.time()) + 1), "--filter")
+    events = engine.cli("jaula", "events", *words, "event=fetch-failed").stdout
+    assert f"advice=jaula pull {registry.image}" in events
+    created = engine.request("POST", "/containers/create", {"Image": registry.image})
+    assert created.status == 404  # clients pull then
+    assert failure in created.json()["message"]
+    saved = engine.cli("jaula", "save", "-o", str(engine.root / "saved.tar"), registry.image)
+    assert "does not send them without credentials" in saved.stderr
+
+
+@pytest.mark.parametrize("command", ["pull", "run"])
+def test_credentials_complete_an_image_with_what_is_there(
+    engine: PrivateEngine, registry: SlowRegistry, command: str
+) -> None:
+    reboot_without_credentials(engine, registry)
+    sizes = fetched_parts(engine)
+    missing = sum(size - present for size, present in sizes)
+    assert missing < sum(size for size, _ in sizes) * 2 / 3
+    served = registry.served
+    if command == "pull":
+        done = engine.cli("jaula", "pull", registry.image)
+        assert done.returncode == 0, done.stderr
+        assert "Mounted, download continues" in done.stdout
+    else:
+        run(engine, registry, "true")
+    wait_whole(engine, registry)
+    assert registry.served - served < missing + 4 * CHUNK  # the last of a range may be a part
+    assert incomplete(engine, registry) == {}
+    registry.alive = False
+    for name in ("second", "upper"):
+        expected = sha256(content(name))
+        assert run(engine, registry, "sha256sum", f"/data/{name}").split()[0] == expected
+    wait(engine, lambda: not list((engine.root / "lib" / "lazy").iterdir()))
+
+
+def fetched_parts(engine: PrivateEngine) -> list[tuple[int, int]]:
+    """Return size and present bytes of the blobs in the directories of lazy servers."""
+    blobs = [path.stat() for path in engine.root.glob("lib/lazy/*/*.blob")]
+    assert blobs
+    return [(blob.st_size, min(blob.st_size, blob.st_blocks * 512)) for blob in blobs]
+
+
+def test_other_credentials_do_not_complete_an_image(
+    engine: PrivateEngine, registry: SlowRegistry
+) -> None:
+    reboot_without_credentials(engine, registry)
+    words = ("login", "-u", "user", "--password-stdin", registry.name)
+    assert engine.cli("jaula", "logout", registry.name).returncode == 0
+    assert engine.cli("jaula", *words, input="wrong").returncode != 0
+    served = registry.served
+    assert engine.cli("jaula", "pull", registry.image).returncode != 0
+    assert incomplete(engine, registry)["Failure"]
+    assert registry.served == served
 
 
 def test_a_server_that_dies_again_and_again_is_replaced(

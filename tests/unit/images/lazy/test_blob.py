@@ -232,3 +232,19 @@ def test_a_chunk_of_another_layer_is_not_fetched(
         assert blob.read(third.offset, third.chunk.size) == PARTS[2]
         assert len(source.requests) == 1
     assert reports == []
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_what_a_former_process_has_fetched_is_found_around_a_hole(
+    source: Source, blob: LazyBlob, lost: int
+) -> None:
+    """A chunk that is absent hides no later one."""
+    chunks = [extent.chunk for extent in source.extents]
+    for number, chunk in enumerate(chunks):
+        if number != lost:
+            blob.store(chunk.offset, source.blob[chunk.offset : chunk.offset + chunk.length])
+    blob.forget()
+    blob.find_present()
+    assert blob.missing() == chunks[lost].length
+    begin, end = blob.gap(0, len(source.blob)) or (0, 0)
+    assert (begin, end - begin) == (chunks[lost].offset, chunks[lost].length)
