@@ -61,14 +61,20 @@ _GROUPS = {
 }
 
 
+def call_names(calls: tuple[str, ...]) -> set[str]:
+    """Return the system calls of a computation and those of ``calls``, groups or single ones."""
+    names = set(_BASE.split())
+    for name in calls:
+        names.update(_GROUPS.get(name, name).split())
+    return names
+
+
 def filter_program(calls: tuple[str, ...]) -> bytes:
     """Return the filter of a sandboxed process: an allow-list, of the native architecture only.
 
     No memory becomes executable. ``calls`` has names of groups and of single calls.
     """
-    names = set(_BASE.split())
-    for name in calls:
-        names.update(_GROUPS.get(name, name).split())
+    names = call_names(calls)
     not_executable = SyscallRule(
         SECCOMP_RET_ALLOW, (ArgCondition(2, "SCMP_CMP_MASKED_EQ", _PROT_EXEC, 0),)
     )

@@ -2,27 +2,36 @@
 
 Only the required commit is fetched, if the server allows that. A server of plain files ("dumb"
 HTTP) does not, so the history of the branch or tag is fetched. git(1) runs in a sandbox
-(:mod:`~.git_sandbox`), without hooks, filters and user configuration, and only with allowed
-protocols. Submodules are fetched one by one by the same rules. git does not fetch them, since it
-would follow the configuration of the repository.
+(``jaula.sandbox.git_program``), without hooks, filters and user configuration, and only with
+allowed protocols. Submodules are fetched one by one by the same rules. git does not fetch them,
+since it would follow the configuration of the repository.
+
+A small pack can hold endless files, by trees that repeat. So git lists sizes and names of a commit
+before it writes them, the list is bounded, and git is ended when the disk is nearly full.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import posixpath
+import selectors
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from time import monotonic
 
 import msgspec
 
+import jaula.sandbox
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
-from jaula.images.build.remote import git_sandbox, git_url
+from jaula.images.build.remote import git_url
 from jaula.images.build.remote.git_transport import (
+    ROOM,
     SOCKET,
     GitTransport,
     GitTransports,
@@ -33,6 +42,7 @@ from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http.proxy import Proxies
 from jaula.kernel import paths
 
+PROGRAM = str(Path(jaula.sandbox.__file__).with_name("git_program.py"))
 NOBODY = 65534
 _TIMEOUT = 600.0  # seconds for one command
 _MAX_DEPTH = 6  # levels of nested submodules
@@ -40,7 +50,12 @@ _MAX_SUBMODULES = 128  # in total
 _ERROR_PREFIXES = ("fatal:", "error:", "remote:", "Host key")
 _NO_SHALLOW = "dumb http transport does not support shallow capabilities"
 _EVERYTHING = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
-_OUTPUT_LIMIT = 2000  # bytes of git's error output that are reported
+_OUTPUT_LIMIT = 64 << 20  # bytes of git's output, as of the list of a commit's files
+_ERROR_LIMIT = 2000  # bytes of git's error output that are reported
+_BYTES_LIMIT = 16 << 30  # bytes of the files of all checkouts of a build
+_FILES_LIMIT = 1_000_000  # of all checkouts of a build
+_SPACE = 1 << 30  # bytes of the disk that git leaves free, a twentieth of a small one
+_ROUND = 0.5  # seconds between two checks of a running git
 TREE = "tree"
 """The subdirectory with the checked out files."""
 _VARIABLES = {
@@ -60,6 +75,8 @@ _SETTINGS = (
     *("-c", "core.symlinks=true", "-c", "advice.detachedHead=false", "-c", "gc.auto=0"),
     *("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60", "-c", "safe.directory=*"),
     *("-c", "transfer.fsckObjects=true", "-c", "maintenance.auto=false"),
+    # one pack, of which git holds no large file in memory
+    *("-c", "transfer.unpackLimit=1", "-c", "core.bigFileThreshold=32m"),
 )
 
 
@@ -94,6 +111,8 @@ class GitRepositories:
         self._secret = secret
         self._user = user
         self._submodules = 0
+        self._bytes = 0
+        self._files = 0
 
     def check_out(self, address: GitUrl, directory: int) -> str:
         """Check a commit out into ``tree`` of an empty directory and return the commit's name.
@@ -156,6 +175,7 @@ class GitRepositories:
         self._git(directory, path, ["init", "-q"], transport)
         self._git(directory, path, ["remote", "add", "origin", "--", url], transport)
         revision = self._fetch(address, directory, path, transport)
+        self._check_size(url, directory, path, revision)
         self._git(directory, path, ["checkout", "-q", "--force", "--detach", revision], transport)
         commit = self._git(directory, path, ["rev-parse", "HEAD"], transport).strip()
         self._add_submodules(url, directory, path, depth, authorization)
@@ -189,6 +209,23 @@ class GitRepositories:
         if complete:
             self._check_objects(address, directory, path)
         return revision
+
+    def _check_size(self, url: str, directory: int, path: str, revision: str) -> None:
+        """Count the files of a commit.
+
+        :raises InvalidRequest: if they are too many or too large.
+        """
+        listed = self._git(directory, path, ["ls-tree", "-r", "-l", "-z", "--full-tree", revision])
+        for line in listed.split("\0")[:-1]:
+            size = line.partition("\t")[0].split()[3]
+            self._files += 1
+            self._bytes += int(size) if size.isdecimal() else 0  # '-': a submodule
+        if self._files > _FILES_LIMIT or self._bytes > _BYTES_LIMIT:
+            raise InvalidRequest(
+                f"the files of {url} are too large to be checked out: {self._files} files with"
+                f" {self._bytes} bytes",
+                hint=f"the limit of a build is {_FILES_LIMIT} files with {_BYTES_LIMIT >> 30} GiB",
+            )
 
     def _check_objects(self, address: GitUrl, directory: int, path: str) -> None:
         """Check objects that git does not check while it fetches them: those of plain files.
@@ -257,10 +294,17 @@ class GitRepositories:
         :raises _Failed: if git fails.
         """
         self._cancel.check()
-        sandbox = [sys.executable, "-I", "-S", "-X", "utf8", git_sandbox.__file__]
-        sandbox += [str(self._user[0]), str(self._user[1]), str(directory), "--"]
+        settings = {
+            "path": [os.path.abspath(name) for name in sys.path if name],
+            "ids": self._user,
+            "directory": directory,
+            "room": ROOM,
+            "unix": "SSH_AUTH_SOCK" in transport.variables,
+            "engine": os.getpid(),
+        }
+        program = [sys.executable, "-I", "-S", "-X", "utf8", PROGRAM, json.dumps(settings)]
         with subprocess.Popen(
-            [*sandbox, "git", *_SETTINGS, *transport.settings, "-C", path, *arguments],
+            [*program, "git", *_SETTINGS, *transport.settings, "-C", path, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -269,25 +313,66 @@ class GitRepositories:
             pass_fds=(directory,),
             start_new_session=True,
         ) as process:
-            stdout, stderr = self._wait(process)
+            try:
+                stdout, stderr = self._read(process, directory)
+            except BaseException:
+                _kill(process)
+                raise
         if process.returncode:
             raise _Failed(_error_lines(stderr))
         return os.fsdecode(stdout)
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-        waited = 0.0
-        try:
-            while True:
-                try:
-                    return process.communicate(timeout=0.5)
-                except subprocess.TimeoutExpired:
-                    self._cancel.check()
-                    waited += 0.5
-                    if waited > _TIMEOUT:
-                        raise Unavailable(f"git took longer than {_TIMEOUT:.0f} seconds") from None
-        except BaseException:
-            _kill(process)
-            raise
+    def _read(self, process: subprocess.Popen[bytes], directory: int) -> tuple[bytes, bytes]:
+        """Return the output and the end of the error output of a process that ends."""
+        assert process.stdout is not None
+        assert process.stderr is not None
+        output = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+        stdout, stderr = output.values()
+        deadline = monotonic() + _TIMEOUT
+        with selectors.DefaultSelector() as selector:
+            for descriptor in output:
+                selector.register(descriptor, selectors.EVENT_READ)
+            checked = 0.0
+            while selector.get_map():
+                ready = selector.select(_ROUND)
+                if monotonic() - checked >= _ROUND:
+                    self._check(directory, deadline)
+                    checked = monotonic()
+                for key, _ in ready:
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        selector.unregister(key.fd)
+                    output[key.fd] += data
+                del stderr[:-_ERROR_LIMIT]
+                if len(stdout) > _OUTPUT_LIMIT:
+                    raise InvalidRequest(
+                        "the names of a repository's files take more than"
+                        f" {_OUTPUT_LIMIT >> 20} MiB",
+                        hint="it may hold trees that repeat without end",
+                    )
+        while True:  # the pipes are closed, so nothing but the end is left
+            try:
+                process.wait(_ROUND)
+            except subprocess.TimeoutExpired:
+                self._check(directory, deadline)
+            else:
+                return bytes(stdout), bytes(stderr)
+
+    def _check(self, directory: int, deadline: float) -> None:
+        """Return if git may go on.
+
+        :raises Unavailable: if it takes too long, or fills the disk.
+        """
+        self._cancel.check()
+        if monotonic() > deadline:
+            raise Unavailable(f"git took longer than {_TIMEOUT:.0f} seconds")
+        disk = os.fstatvfs(directory)
+        size = disk.f_frsize
+        if disk.f_bavail * size < min(_SPACE, disk.f_blocks * size // 20):
+            raise Unavailable(
+                "the repository leaves too little space on the disk of the engine's data",
+                hint="free some, for example with `jaula system prune`",
+            )
 
 
 class _Failed(Exception):
@@ -307,7 +392,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _error_lines(stderr: bytes) -> str:
-    lines = stderr[-_OUTPUT_LIMIT:].decode("utf-8", "replace").splitlines()
+    lines = stderr.decode("utf-8", "replace").splitlines()
     errors = [
         line for line in lines if line.startswith(_ERROR_PREFIXES) or "denied" in line
     ] or lines

@@ -17,11 +17,12 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.images.build.remote import git_sandbox
 from jaula.images.build.remote.http import refuse_host
 from jaula.images.registry.http.proxy import Proxies, Proxy
 from jaula.images.registry.http.url import Url
 
+ROOM = "/tmp"
+"""The path of the sandbox directory for git and its helpers."""
 SOCKET = "agent"
 """The name of the ssh agent's socket in the sandbox directory."""
 _PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
@@ -30,7 +31,7 @@ _GITHUB = ("https://github.com/", "https://www.github.com/")
 _NO_REDIRECTS = ("-c", "http.followRedirects=false")
 _SSH = (
     "ssh -F /dev/null -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oForwardAgent=no"
-    f" -oUserKnownHostsFile={git_sandbox.ROOM}/known-hosts"
+    f" -oUserKnownHostsFile={ROOM}/known-hosts"
 )
 
 
@@ -70,7 +71,7 @@ class GitTransports:
                 ("-c", f"http.curloptResolve={host}:{port}:{literal}", *_NO_REDIRECTS)
             )
         if scheme == "ssh":
-            agent = f"{git_sandbox.ROOM}/{SOCKET}"
+            agent = f"{ROOM}/{SOCKET}"
             pin = f" -oHostName={peer} -oHostKeyAlias={host}" if peer else ""
             settings = ("-c", f"core.sshCommand={_SSH}{pin}")
             return GitTransport(settings, {"SSH_AUTH_SOCK": agent} if self._agent else {})

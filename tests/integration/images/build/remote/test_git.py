@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import socket
@@ -18,10 +20,11 @@ from harness import git_server
 from harness.build_context import listed
 from harness.git_server import commit, git, repository
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
-from jaula.images.build.remote import git_sandbox
-from jaula.images.build.remote.git import GitRepositories
+from jaula.images.build.remote import git as remote_git
+from jaula.images.build.remote.git import PROGRAM, GitRepositories
 from jaula.images.build.remote.git_url import parse
 from jaula.images.registry.cancellation import Cancellation
+from jaula.kernel import mounts
 
 pytestmark = [pytest.mark.needs(git_server.BACKEND), pytest.mark.timeout(240)]
 
@@ -280,13 +283,240 @@ def test_the_ssh_agent_of_the_client_is_available_in_the_sandbox(tmp_path: Path)
     assert done.stdout == "The agent has no identities.\n", done
 
 
-def sandboxed(directory: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def test_git_and_its_helper_have_no_privilege_as_the_kernel_shows_it(tmp_path: Path) -> None:
+    """A server that does not answer holds them."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cancel = Cancellation()
+        descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+        address = parse(f"http://127.0.0.1:{silent.getsockname()[1]}/x.git")
+
+        def fetch() -> None:
+            with pytest.raises(JaulaError, match="cancelled"):
+                GitRepositories(cancel, host_network=True).check_out(address, descriptor)
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        try:
+            silent.settimeout(60)
+            with silent.accept()[0]:
+                found = {pid: _state(pid) for pid in _descendants(os.getpid())}
+        finally:
+            cancel.cancel()
+            thread.join()
+            os.close(descriptor)
+    confined = {pid: facts for pid, facts in found.items() if facts["Name"].startswith("git")}
+    assert {facts["Name"] for facts in confined.values()} == {"git", "git-remote-http"}
+    for pid, facts in confined.items():
+        assert facts["Uid"].split() == facts["Gid"].split() == ["65534"] * 4
+        assert facts["Groups"] == ""
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(facts[name], 16) == 0, name
+        assert (facts["NoNewPrivs"], facts["Seccomp"]) == ("1", "2")
+        assert facts["NSpid"].split()[0] == str(pid)
+        assert len(facts["NSpid"].split()) == 1 + len(_state(os.getpid())["NSpid"].split())
+        assert facts["Max data size"] == str(2 << 30)
+        assert facts["Max file size"] == str(16 << 30)
+        assert int(facts["Max cpu time"]) <= 1800
+        assert int(facts["Max processes"]) <= 1024
+        assert facts["oom_score_adj"] == "1000"
+        assert not Path(f"/proc/{pid}").exists()
+
+
+ATTEMPTS = """
+import json, mmap, os, socket, sys, ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    if libc.syscall(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), "")
+def listen():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+def run():
+    with open("/tmp/tool", "w") as file:
+        file.write("#!/bin/sh\\n")
+    os.chmod("/tmp/tool", 0o755)
+    os.execv("/tmp/tool", ["tool"])
+TABLE = {
+    "unix": lambda: socket.socket(socket.AF_UNIX),
+    "packet": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW),
+    "alg": lambda: socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET),
+    "vsock": lambda: socket.socket(socket.AF_VSOCK),
+    "netlink of audit": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9),
+    "listen": listen,
+    "executable memory": lambda: mmap.mmap(-1, 4096, prot=7),
+    "user namespace": lambda: call(272, 0x10000000),
+    "ptrace": lambda: call(101, 0, 0, 0, 0),
+    "mount": lambda: call(165, 0, 0, 0, 0, 0),
+    "keyctl": lambda: call(250, 0, -3, 0),
+    "bpf": lambda: call(321, 0, 0, 0),
+    "io_uring": lambda: call(425, 1, 0),
+    "parent death signal": lambda: call(157, 1, 0),
+    "kill": lambda: os.kill(int(sys.argv[1]), 0),
+    "exec": run,
+    "write elsewhere": lambda: open("/var/tmp/never-made", "w"),
+    "inet": lambda: socket.socket(),
+    "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0),
+    "write": lambda: open("/tmp/made", "w"),
+}
+results = {}
+for name, attempt in TABLE.items():
+    try:
+        attempt()
+        results[name] = 0
+    except OSError as error:
+        results[name] = error.errno
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls")
+def test_a_taken_over_git_finds_every_way_out_refused(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    done = sandboxed(tmp_path, "python3", "-I", "-S", "-c", ATTEMPTS, str(os.getpid()), unix=False)
+    results = json.loads(done.stdout)
+    allowed = {name for name, number in results.items() if number == 0}
+    assert allowed == {"inet", "netlink", "write"}, results
+    expected = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ESRCH, errno.ENOSYS}
+    assert set(results.values()) - {0} <= expected, results
+
+
+def _hostile(place: Path, entries: bytes, levels: int, files: int) -> None:
+    """Commit a tree of ``files`` names of one object, at each of ``levels``."""
+    kind, name = b"100644 blob ", entries
+    for _ in range(levels):
+        lines = b"".join(b"%s%s\t%06d\n" % (kind, name, index) for index in range(files))
+        made = subprocess.run(
+            ["git", "-C", str(place), "mktree"], input=lines, check=True, capture_output=True
+        )
+        kind, name = b"040000 tree ", made.stdout.strip()
+    commit_id = git(place, "commit-tree", "-m", "x", name.decode())
+    git(place, "update-ref", "refs/heads/main", commit_id)
+
+
+def test_trees_that_repeat_are_not_checked_out(
+    tmp_path: Path, served: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten levels of ten entries each: ten thousand million files in some hundred bytes."""
+    url, top = served
+    place = repository(top, "repeated", {"a": "x"})
+    _hostile(place, git(place, "rev-parse", "HEAD:a").encode(), 10, 10)
+    monkeypatch.setattr(remote_git, "_OUTPUT_LIMIT", 1 << 20)
+    with pytest.raises(InvalidRequest, match="names of a repository's files take more than 1 MiB"):
+        checked_out(tmp_path, f"{url}/repeated.git")
+    assert os.listdir(tmp_path / "out/tree") == [".git"]
+
+
+def test_more_bytes_than_the_limit_are_not_checked_out(
+    tmp_path: Path, served: tuple[str, Path]
+) -> None:
+    """A file of zeros with three hundred names: 19 GB in some kilobytes."""
+    url, top = served
+    place = repository(top, "zeros", {"a": "x"})
+    with open(place / "zeros", "wb") as file:
+        file.truncate(64 << 20)
+    _hostile(place, git(place, "hash-object", "-w", "zeros").encode(), 1, 300)
+    with pytest.raises(InvalidRequest, match="too large to be checked out: 300 files with"):
+        checked_out(tmp_path, f"{url}/zeros.git")
+    assert os.listdir(tmp_path / "out/tree") == [".git"]
+
+
+def test_git_leaves_space_on_the_disk(tmp_path: Path, served: tuple[str, Path]) -> None:
+    url, top = served
+    repository(top, "small", {"a": "x"})
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounts.mount("tmpfs", str(place), "tmpfs", 0, "size=32m")
+    try:
+        assert checked_out(place, f"{url}/small.git")["a"].endswith("x")
+        (place / "file").write_bytes(bytes(31 << 20))
+        with pytest.raises(Unavailable, match="too little space on the disk"):
+            checked_out(place, f"{url}/small.git")
+    finally:
+        mounts.umount2(str(place), 2)
+
+
+def test_links_of_a_repository_are_never_followed(tmp_path: Path, served: tuple[str, Path]) -> None:
+    """A link out is checked out as a link; a submodule beneath one is refused."""
+    url, top = served
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o777)
+    victim.chmod(0o777)
+    place = repository(top, "links", {"a": "x"})
+    (place / "out").symlink_to(victim)
+    (place / "host").symlink_to("/etc/passwd")
+    commit(place, {})
+    tree = checked_out(tmp_path, f"{url}/links.git")
+    assert tree["out"].endswith(str(victim))
+    assert tree["host"].endswith("/etc/passwd")
+    inner = repository(top, "links-inner", {"in": "x"})
+    git(place, "config", "-f", ".gitmodules", "submodule.m.path", "out/m")
+    git(place, "config", "-f", ".gitmodules", "submodule.m.url", "../links-inner.git")
+    git(place, "add", ".gitmodules")
+    head = git(inner, "rev-parse", "HEAD")
+    git(place, "rm", "-q", "--cached", "out")
+    git(place, "update-index", "--add", "--cacheinfo", f"160000,{head},out/m")
+    (victim / "m").mkdir(mode=0o777)
+    link = git(place, "rev-parse", "HEAD:out")
+    tree_id = git(place, "write-tree")
+    listing = git(place, "ls-tree", tree_id).splitlines()
+    listing.append(f"120000 blob {link}\tout")
+    made = subprocess.run(
+        ["git", "-C", str(place), "mktree"],
+        input="\n".join(listing).encode() + b"\n",
+        check=True,
+        capture_output=True,
+    )
+    git(
+        place,
+        "update-ref",
+        "refs/heads/main",
+        git(place, "commit-tree", "-m", "x", made.stdout.decode().strip()),
+    )
+    with pytest.raises(JaulaError, match=r"cannot be fetched|is not a directory"):
+        checked_out(tmp_path, f"{url}/links.git")
+    assert os.listdir(victim / "m") == []
+
+
+def _descendants(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += map(int, (task / "children").read_text().split())
+    return children + [below for child in children for below in _descendants(child)]
+
+
+def _state(pid: int) -> dict[str, str]:
+    """Return what the kernel says about a process: its status, soft limits and oom_score_adj."""
+    place = Path(f"/proc/{pid}")
+    facts = {
+        name: value.strip()
+        for name, _, value in (
+            line.partition(":") for line in (place / "status").read_text().splitlines()
+        )
+    }
+    for line in (place / "limits").read_text().splitlines()[1:]:
+        facts[line[:26].strip()] = line[26:].split()[0]
+    facts["oom_score_adj"] = (place / "oom_score_adj").read_text().strip()
+    return facts
+
+
+def sandboxed(
+    directory: Path, *words: str, unix: bool = True, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a program in the sandbox."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    command = [sys.executable, "-I", "-S", git_sandbox.__file__, "65534", "65534", str(descriptor)]
+    settings = {
+        "path": [os.path.abspath(name) for name in sys.path if name],
+        "ids": (65534, 65534),
+        "directory": descriptor,
+        "room": "/tmp",
+        "unix": unix,
+        "engine": os.getpid(),
+    }
+    command = [sys.executable, "-I", "-S", PROGRAM, json.dumps(settings)]
     try:
         return subprocess.run(
-            [*command, "--", *words],
+            [*command, *words],
             env={**os.environ, **variables},
             pass_fds=(descriptor,),
             capture_output=True,
