@@ -12,7 +12,7 @@ import msgspec
 
 from jaula.security.capabilities import DEFAULT
 from jaula.spec.profile import Evidence, Profile
-from jaula.spec.toml import string
+from jaula.spec.quoted_string import quoted
 
 _MAX_COLUMN = 44  # of the comments beside items
 _COMMENT_WIDTH = 160
@@ -46,9 +46,9 @@ def _lines(profile: Profile) -> Iterator[str]:
     yield from _header(profile)
     yield ""
     yield f"version = {profile.version}"
-    yield f"name = {string(profile.name)}"
+    yield f"name = {quoted(profile.name)}"
     if profile.image:
-        yield f"image = {string(profile.image)}"
+        yield f"image = {quoted(profile.image)}"
     if profile.guessed:
         yield "guessed = true  # from the files of the image, without a record"
     if profile.notes:
@@ -68,7 +68,7 @@ def _lines(profile: Profile) -> Iterator[str]:
     yield ""
     yield "[process]"
     if profile.process.user:
-        yield f"user = {string(profile.process.user)}"
+        yield f"user = {quoted(profile.process.user)}"
     yield writer.scalar("no-new-privileges", _boolean(profile.process.no_new_privileges), "process")
     yield from _files(profile, writer)
     yield from _network(profile, writer)
@@ -129,7 +129,7 @@ class _Writer:
 
     def table(self, items: Mapping[str, str], section: str) -> Iterator[str]:
         rows = {
-            f"{string(key)} = {string(value)}": self.note(section, key)
+            f"{quoted(key)} = {quoted(value)}": self.note(section, key)
             for key, value in items.items()
         }
         return _aligned(rows, "")
@@ -145,7 +145,7 @@ def _array(key: str, items: Iterable[str], notes: Mapping[str, str] | None = Non
         yield f"{key} = []"
         return
     yield f"{key} = ["
-    yield from _aligned({f"{string(item)},": (notes or {}).get(item, "") for item in items}, "    ")
+    yield from _aligned({f"{quoted(item)},": (notes or {}).get(item, "") for item in items}, "    ")
     yield "]"
 
 
@@ -200,7 +200,7 @@ def _network(profile: Profile, writer: _Writer) -> Iterator[str]:
     yield ""
     yield "[network]"
     if network.mode:
-        yield f"mode = {string(network.mode)}  # no socket but unix ones"
+        yield f"mode = {quoted(network.mode)}  # no socket but unix ones"
     if network.listen is None:
         if not network.mode:
             yield "# Connections from others are not restricted."
@@ -265,9 +265,9 @@ def _evidence(evidence: Mapping[str, Mapping[str, Evidence]]) -> Iterator[str]:
         yield "# The comments above, as data."
     for section, items in sorted(evidence.items()):
         yield ""
-        yield f"[evidence.{string(section)}]"
+        yield f"[evidence.{quoted(section)}]"
         for item, each in sorted(items.items()):
-            yield f"{string(item)} = {_value(msgspec.to_builtins(each))}"
+            yield f"{quoted(item)} = {_value(msgspec.to_builtins(each))}"
 
 
 def _value(value: object) -> str:
@@ -281,10 +281,10 @@ def _value(value: object) -> str:
         )
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(each) for each in value) + "]"
-    return string(str(value))
+    return quoted(str(value))
 
 
 def _key(key: object) -> str:
     text = str(key)
     plain = text and all(each.isascii() and (each.isalnum() or each in "-_") for each in text)
-    return text if plain else string(text)
+    return text if plain else quoted(text)

@@ -1,4 +1,4 @@
-"""TOML of others, read with bounds on time and memory, and its strings.
+"""TOML of others, read with bounds on time and memory.
 
 Source: TOML 1.0.
 
@@ -22,15 +22,6 @@ MAX_ESCAPES = 1 << 18
 MAX_BARE = 4096  # characters of a bare key, a number or a date, with the spaces around it
 MAX_TABLES = 16384  # dots of keys, arrays and inline tables of a document
 
-_ESCAPES = {
-    '"': '\\"',
-    "\\": "\\\\",
-    "\b": "\\b",
-    "\t": "\\t",
-    "\n": "\\n",
-    "\f": "\\f",
-    "\r": "\\r",
-}
 _SPECIAL = re.compile(r"""["'#\n=,{}\[\].]""")
 _BASIC_END = re.compile(r'["\\\n]')
 _LONG_END = re.compile(r'"""|\\')
@@ -43,7 +34,7 @@ def loads(data: bytes, max_size: int = MAX_SIZE) -> dict[str, Any]:
     """
     if len(data) > max_size:
         raise ValueError(f"{len(data)} bytes; at most {max_size} are allowed")
-    import tomllib  # strings need no parser
+    import tomllib  # most processes read no TOML
 
     text = data.decode("utf-8-sig")
     check(text)
@@ -51,19 +42,6 @@ def loads(data: bytes, max_size: int = MAX_SIZE) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError as error:
         raise ValueError(str(error)) from None
-
-
-def string(text: str) -> str:
-    """Return a basic string of TOML on one line."""
-    return '"' + "".join(_escaped(each) for each in text) + '"'
-
-
-def _escaped(each: str) -> str:
-    if each in _ESCAPES:
-        return _ESCAPES[each]
-    if each.isprintable():
-        return each
-    return f"\\u{ord(each):04x}" if ord(each) <= 0xFFFF else f"\\U{ord(each):08x}"
 
 
 def check(text: str) -> None:

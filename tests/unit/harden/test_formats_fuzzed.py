@@ -24,6 +24,7 @@ from jaula.harden.formats import yaml as yaml_form
 from jaula.security.seccomp.docker_profile import parse
 from jaula.spec import profile as document
 from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
+from jaula.spec.quoted_string import quoted
 
 FORMS = (apparmor, compose, docker, kubernetes, quadlet, seccomp)
 GENERATOR = "/usr/lib/systemd/system-generators/podman-system-generator"
@@ -125,7 +126,7 @@ def test_kubernetes_reads_back(made: Profile) -> None:
     assert added == list(needs.capabilities(made))
     claims = [d["metadata"]["name"] for d in documents if d["kind"] == "PersistentVolumeClaim"]
     assert len(set(claims)) == len(made.files.volumes)
-    assert all(yaml_form.scalar(claim) == f'"{claim}"' and len(claim) <= 63 for claim in claims)
+    assert all(quoted(claim) == f'"{claim}"' and len(claim) <= 63 for claim in claims)
 
 
 @TOOL
@@ -235,8 +236,8 @@ def test_the_seccomp_profile_reads_back(made: Profile) -> None:
 @given(st.text(max_size=30))
 def test_a_scalar_of_yaml_reads_back(text: str) -> None:
     text = text.encode("utf-8", "ignore").decode()
-    assert yaml.safe_load(yaml_form.scalar(text)) == text
-    assert yaml_form.scalar(text).isprintable()
+    assert yaml.safe_load(quoted(text)) == text
+    assert quoted(text).isprintable()
 
 
 # --- values with another grammar ------------------------------------------------------------------

@@ -20,6 +20,7 @@ from jaula.errors import InvalidRequest
 from jaula.images.registry import hosts_file
 from jaula.images.trust import policy as trust_policy
 from jaula.spec import profile, toml
+from jaula.spec.quoted_string import quoted
 from jaula.web import config as web_config
 
 MEMORY = 64 << 20  # bytes that a document of 1 MiB may take
@@ -109,7 +110,7 @@ def test_an_ordinary_text_is_the_same_document(text: str) -> None:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), max_size=6))
 def test_strings_read_back(words: list[str]) -> None:
-    text = "".join(f"a{n} = {toml.string(word)}\n" for n, word in enumerate(words))
+    text = "".join(f"a{n} = {quoted(word)}\n" for n, word in enumerate(words))
     assert list(toml.loads(text.encode()).values()) == words
 
 

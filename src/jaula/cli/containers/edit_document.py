@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jaula.cli.containers import publish_option
 from jaula.cli.errors import CliError
 from jaula.spec import toml, units
+from jaula.spec.quoted_string import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,7 +54,7 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     policy = document["RestartPolicy"]
     count = policy.get("MaximumRetryCount") or 0
     name = policy.get("Name") or "no"
-    yield f"restart = {toml.string(f'{name}:{count}' if count else name)}"
+    yield f"restart = {quoted(f'{name}:{count}' if count else name)}"
     yield ""
     yield "[limits]"
     shown = tuple(_limits(document["Limits"]))
@@ -64,15 +65,15 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     for mount in document["Mounts"]:
         yield ""
         yield "[[mount]]"
-        yield f"type = {toml.string(mount['Type'])}"
+        yield f"type = {quoted(mount['Type'])}"
         if mount["Source"]:
-            yield f"source = {toml.string(mount['Source'])}"
-        yield f"target = {toml.string(mount['Target'])}"
+            yield f"source = {quoted(mount['Source'])}"
+        yield f"target = {quoted(mount['Target'])}"
         yield f"read-only = {'true' if mount['ReadOnly'] else 'false'}"
     yield ""
     yield "[labels]"
     for key, value in sorted(document["Labels"].items()):
-        yield f"{toml.string(key)} = {toml.string(value)}"
+        yield f"{quoted(key)} = {quoted(value)}"
 
 
 def _limits(limits: dict[str, Any]) -> Iterator[str]:
@@ -86,7 +87,7 @@ def _limits(limits: dict[str, Any]) -> Iterator[str]:
             yield f"{key} = {limits[member]}"
     for key, member in _WORDS.items():
         if member in limits:
-            yield f"{key} = {toml.string(limits[member])}"
+            yield f"{key} = {quoted(limits[member])}"
 
 
 def _size(number: int) -> str:
@@ -115,7 +116,7 @@ def _array(name: str, words: Iterable[str]) -> Iterator[str]:
         yield f"{name} = [{', '.join(map(toml.string, listed))}]"
         return
     yield f"{name} = ["
-    yield from (f"    {toml.string(word)}," for word in listed)
+    yield from (f"    {quoted(word)}," for word in listed)
     yield "]"
 
 

@@ -28,8 +28,8 @@ from jaula.engine.authz.limits import DEFAULT_SHARES, Ceilings, Demand, Share
 from jaula.engine.model.filters import has_label
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
-from jaula.spec import toml
 from jaula.spec.api_params import ContainerPeer, Origin, Remote
+from jaula.spec.quoted_string import quoted
 
 ROOT = 0
 ANONYMOUS = "nobody"
@@ -284,7 +284,7 @@ def _title(caller: Caller, rule: PolicyRule) -> str:
 
 def _toml_key(text: str) -> str:
     plain = text.isascii() and all(c.isalnum() or c in "-_" for c in text)
-    return text if plain else toml.string(text)
+    return text if plain else quoted(text)
 
 
 def privilege_line(privilege: Privilege, rule: PolicyRule) -> str:
@@ -308,9 +308,9 @@ def privilege_line(privilege: Privilege, rule: PolicyRule) -> str:
 
 def list_line(key: str, values: Sequence[str]) -> str:
     """Return a line with the values that a rule has and the one that it lacks; with many, this."""
-    text = ", ".join(toml.string(value) for value in values)
+    text = ", ".join(quoted(value) for value in values)
     if len(text) > _LONGEST_LINE:
-        text = f"..., {toml.string(values[-1])}"
+        text = f"..., {quoted(values[-1])}"
     return f"{key} = [{text}]"
 
 
@@ -474,7 +474,7 @@ class Policy(msgspec.Struct, frozen=True):
 
 def entry_title(key: str) -> str:
     """Return the heading of an entry for containers, as it is written in the policy file."""
-    return f"[container.{toml.string(key)}]"
+    return f"[container.{quoted(key)}]"
 
 
 def _no_entry(key: str) -> PolicyRule:

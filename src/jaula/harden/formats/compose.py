@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from jaula.harden.formats import needs, yaml
+from jaula.harden.formats import needs
 from jaula.spec.profile import Profile
+from jaula.spec.quoted_string import quoted
 
 
 def scalar(text: str) -> str:
     """Return a YAML scalar of a text."""
-    return yaml.scalar(text.replace("$", "$$"))
+    return quoted(text.replace("$", "$$"))
 
 
 def render(profile: Profile) -> str:

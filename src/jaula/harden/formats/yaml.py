@@ -1,7 +1,6 @@
 """Documents as YAML in block style. Pure.
 
-Source: YAML 1.2, which 1.1 parsers read alike. Every text is a double-quoted scalar. JSON's escapes
-are not enough for one: a character above U+FFFF would become two surrogates.
+Source: YAML 1.2, which 1.1 parsers read alike. Every text is a double-quoted scalar.
 """
 
 from __future__ import annotations
@@ -9,27 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+from jaula.spec.quoted_string import quoted
+
 # Words that YAML 1.1 reads as a truth value or as null.
 _WORDS = frozenset(("y", "n", "yes", "no", "on", "off", "true", "false", "null"))
 
 Value = str | bool | int | float | None | Mapping[str, "Value"] | Sequence["Value"]
-
-
-def scalar(text: str) -> str:
-    """Return a double-quoted scalar on one line."""
-    return '"' + "".join(_escaped(each) for each in text) + '"'
-
-
-def _escaped(each: str) -> str:
-    if each in _ESCAPES:
-        return _ESCAPES[each]
-    if each.isprintable():
-        return each
-    number = ord(each)
-    if number <= 0xFF:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def block(value: Value, indent: str = "") -> list[str]:
@@ -37,7 +21,7 @@ def block(value: Value, indent: str = "") -> list[str]:
     lines: list[str] = []
     if isinstance(value, Mapping):
         for key, each in value.items():
-            name = key if _is_plain(key) else scalar(key)
+            name = key if _is_plain(key) else quoted(key)
             if _is_nested(each):
                 lines.append(f"{indent}{name}:")
                 lines += block(each, indent + "  ")
@@ -66,7 +50,7 @@ def _flow(value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return scalar(value)
+        return quoted(value)
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
