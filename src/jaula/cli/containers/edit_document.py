@@ -113,7 +113,7 @@ def _ports(bindings: dict[str, list[dict[str, str]]]) -> list[str]:
 def _array(name: str, words: Iterable[str]) -> Iterator[str]:
     listed = list(words)
     if len(listed) < 2:
-        yield f"{name} = [{', '.join(map(toml.string, listed))}]"
+        yield f"{name} = [{', '.join(map(quoted, listed))}]"
         return
     yield f"{name} = ["
     yield from (f"    {quoted(word)}," for word in listed)
