@@ -1038,6 +1038,38 @@ def test_a_volume_of_a_host_device_needs_the_device_privilege(guarded: PrivateEn
     assert member.request("DELETE", "/volumes/memory").status == 204
 
 
+@pytest.mark.parametrize(
+    ("driver_opts", "ask"),
+    [
+        ({"type": "overlay", "o": "lowerdir=/etc:/root"}, "overlay /dev/null lowerdir=/etc:/root"),
+        ({"type": "proc"}, "proc /dev/null"),
+        ({"type": "debugfs", "o": "ro"}, "debugfs /dev/null"),
+        ({"type": "ext4", "o": "journal_path=/dev/sda"}, "journal_path=/dev/sda"),
+        ({"type": "ext4", "o": "journal_dev=2049"}, "journal_dev=2049"),
+        ({"type": "nfs", "o": "addr=127.0.0.1"}, "addr=127.0.0.1"),
+        ({"type": "cifs", "o": "ip=127.0.0.1,unc=//127.0.0.1/c"}, "ip=127.0.0.1"),
+    ],
+)
+def test_a_granted_device_of_a_volume_opens_nothing_else(
+    mounter: ApiUser, driver_opts: dict[str, str], ask: str
+) -> None:
+    """The device is granted, but the file system ignores it, or its options name another one."""
+    options = {"device": "/dev/null"} | driver_opts
+    inline = {"Type": "volume", "Source": "sly", "Target": "/m"}
+    inline |= {"VolumeOptions": {"DriverConfig": {"Name": "local", "Options": options}}}
+    for path, request in (
+        ("/volumes/create", {"Name": "sly", "DriverOpts": options}),
+        ("/containers/create", {"Image": "busybox", "HostConfig": {"Mounts": [inline]}}),
+    ):
+        reply = mounter.request("POST", path, request)
+        assert reply.status == 403, reply
+        assert f"may not ask for device={ask}: rule" in message(reply)
+    assert mounter.request("GET", "/volumes/sly").status == 404
+    plain = {"Name": "plain", "DriverOpts": {"device": "/dev/null", "type": "ext4", "o": "ro"}}
+    assert mounter.request("POST", "/volumes/create", plain).status == 201
+    assert mounter.request("DELETE", "/volumes/plain").status == 204
+
+
 def test_a_file_of_the_host_for_a_log_driver_needs_the_mount_privilege(
     guarded: PrivateEngine,
 ) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from jaula.engine.networks import links
 from jaula.engine.oci_spec import security
-from jaula.engine.volumes.create import parse_driver_options
+from jaula.engine.volumes.create import parse_driver_options, sources_of
 from jaula.logs import address as log_address
 from jaula.logs import options as log_options
 from jaula.security import capabilities, landlock, masked_paths
@@ -204,7 +204,7 @@ def of_volume(options: Mapping[str, str]) -> tuple[Privilege, ...]:
     source = parse_driver_options(options)
     if source is None or source.in_memory:
         return ()
-    return (Privilege(Relaxation.DEVICE, source.device),)
+    return tuple(Privilege(Relaxation.DEVICE, each) for each in sources_of(source))
 
 
 def of_exec(body: ExecCreate) -> tuple[Privilege, ...]:

@@ -26,7 +26,7 @@ from jaula.engine.containers.create import Bounds
 from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
-from jaula.engine.volumes.create import VolumeMounter
+from jaula.engine.volumes.create import VolumeMounter, option_names
 from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.images.store.names import NameRights, owner_name
 from jaula.images.store.quota import Quota
@@ -188,6 +188,13 @@ class Session:
                 "that owner may",
                 f'others = "{level.name.lower()}"',
             )
+
+    def visible_volume(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return the document of a volume, for callers that may not read it without passwords."""
+        options = document["Options"]
+        if not options or self.can_access_owner(document["Owner"], ContainerAccess.READ):
+            return document
+        return document | {"Options": option_names(options)}
 
     async def visible_events(self, events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[Any]:
         """Yield the events; of containers that the caller may not read :data:`_VISIBLE_EVENTS`."""

@@ -218,6 +218,16 @@ def _check_source(mount: MountRecord, *, create: bool) -> None:
 DRIVER_OPTIONS = ("type", "device", "o", "size")
 _MEMORY = ("tmpfs", "ramfs")
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "ceph")
+_ON_A_DEVICE = frozenset(
+    {
+        *("bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfs", "hfsplus"),
+        *("iso9660", "jfs", "minix", "msdos", "nilfs2", "ntfs", "ntfs3", "romfs", "squashfs"),
+        *("udf", "vfat", "xfs"),
+    }
+)
+"""File systems that need a block device (FS_REQUIRES_DEV): the others ignore the device."""
+_SOURCE_OPTIONS = ("addr", "ip", "journal_dev", "mountaddr")
+"""Options that name a server or a device without a slash (nfs(5), mount.cifs(8), ext4(5))."""
 
 
 class VolumeSource(msgspec.Struct, frozen=True):
@@ -281,6 +291,33 @@ def _check_driver_options(source: VolumeSource) -> None:
             )
     elif source.type in ("none", "bind"):
         raise InvalidRequest(f"type {source.type} is for bind mounts", hint="o=bind")
+
+
+def sources_of(source: VolumeSource) -> tuple[str, ...]:
+    """Return everything outside of the engine that the mount of a volume reaches. Pure.
+
+    The first is the device, and the others are options that name another one. A file system without
+    a block device shows what its type and options say, whatever its device is called: ``overlay``
+    any directory, ``proc`` and ``debugfs`` the kernel. So it is named with all of them.
+    """
+    data = source.options.data
+    if not (source.options.bind or source.type in (*_ON_A_DEVICE, *_NETWORK)):
+        options = ",".join(key if value is None else f"{key}={value}" for key, value in data)
+        return (" ".join(word for word in (source.type, source.device, options) if word),)
+    others = (
+        f"{key}={value}"
+        for key, value in data
+        if value is not None and (key in _SOURCE_OPTIONS or "/" in value) and key != "subvol"
+    )
+    return (source.device, *others)
+
+
+def option_names(options: Mapping[str, str]) -> dict[str, str]:
+    """Return driver options without the values in ``o``, which can be a password. Pure."""
+    if not options.get("o"):
+        return dict(options)
+    names = ",".join(word.partition("=")[0] for word in options["o"].split(","))
+    return {**options, "o": names}
 
 
 def mount_data(source: VolumeSource, address: str = "") -> tuple[tuple[str, str | None], ...]:

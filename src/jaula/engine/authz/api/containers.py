@@ -20,6 +20,7 @@ from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
 from jaula.engine.model.seal import request_seal
 from jaula.engine.threads import shielded
+from jaula.engine.volumes.create import option_names
 from jaula.spec.api import DEBUG_IMAGE
 
 if TYPE_CHECKING:
@@ -90,6 +91,23 @@ def check_container_name(session: Session, name: str) -> None:
     """
     owners = ((c.id, c.record.owner) for c in session.services.container_store)
     session.check_new_name("container", name.removeprefix("/"), owners)
+
+
+def _hide_content(document: Document) -> None:
+    """Remove from an inspected container what a caller may not know who may only list it.
+
+    These are values of variables, passwords of volumes, and what the programs do and print.
+    """
+    names = [entry.partition("=")[0] for entry in document["Config"]["Env"]]
+    document["Config"]["Env"] = names
+    for probe in (document["State"].get("Health") or {}).get("Log") or ():
+        probe["Output"] = ""
+    for mount in document["HostConfig"].get("Mounts", ()):
+        driver = mount.get("VolumeOptions", {}).get("DriverConfig") or {}
+        if options := driver.get("Options"):
+            driver["Options"] = option_names(options)
+    for member in ("EgressRefused", "NamesRefused"):
+        document.pop(member, None)
 
 
 class ContainersApi:
@@ -291,10 +309,7 @@ class ContainersApi:
         if entry := self._service.find(ref).record.engine_socket:
             document["EngineSocket"] = self._session.policy.describe_entry(entry)
         if not self._session.can_access(self._service.find(ref), ContainerAccess.READ):
-            names = [entry.partition("=")[0] for entry in document["Config"]["Env"]]
-            document["Config"]["Env"] = names
-            for probe in (document["State"].get("Health") or {}).get("Log") or ():
-                probe["Output"] = ""  # of a program in the container
+            _hide_content(document)
         return document
 
     def list(

@@ -33,7 +33,10 @@ class SystemApi:
 
     async def df(self) -> Document:
         self._session.require_read()
-        return await self._service.df(self._session.cache_rights())
+        document = await self._service.df(self._session.cache_rights())
+        volumes = [self._session.visible_volume(each) for each in document["Volumes"]]
+        document["Volumes"] = document["VolumeUsage"]["Items"] = volumes
+        return document
 
     async def storage(self) -> Storage:
         self._session.require_read()

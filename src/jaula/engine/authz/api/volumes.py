@@ -35,7 +35,7 @@ class VolumesApi:
             action.authorize(relaxations.of_volume(body.driver_opts))
             if not self._session.services.volumes.exists(body.name):
                 action.reserve(Share.VOLUMES)
-            return await self._service.create(body, self._session.caller.key)
+            return self._visible(await self._service.create(body, self._session.caller.key))
 
     async def import_(
         self, name: str, labels: Labels, created_at: str, stream: AsyncIterator[bytes]
@@ -48,11 +48,15 @@ class VolumesApi:
 
     def list(self, filters: Filters) -> Document:
         self._session.require_read()
-        return self._service.list(filters)
+        document = self._service.list(filters)
+        return document | {"Volumes": [self._visible(each) for each in document["Volumes"]]}
 
     def inspect(self, name: str) -> Document:
         self._session.require_read()
-        return self._service.inspect(name)
+        return self._visible(self._service.inspect(name))
+
+    def _visible(self, document: Document) -> Document:
+        return self._session.visible_volume(document)
 
     async def remove(self, name: str, *, force: bool) -> None:
         with self._session.begin("volume remove", name, revokes=True) as action:
