@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import pytest
 from conftest import load_image
 from harness import containers, leaks
 from harness.engine import PrivateEngine
+from harness.observed import ObservedStream
 
 MONITOR = """#!PYTHON -IS
 import json, os, signal, sys, time
@@ -154,6 +156,29 @@ def test_figures_are_not_those_of_the_host(lying: PrivateEngine, claimed: str) -
     assert len(top["Processes"]) <= 2
     document = containers.inspect(lying, claimed)
     assert document["State"]["Running"]
+    assert document["State"]["NetworkPid"] == 0
+
+
+def test_samples_have_no_traffic_of_the_host(lying: PrivateEngine, claimed: str) -> None:
+    key = containers.inspect(lying, claimed)["Id"]
+    with (
+        containers.running(lying, "busybox") as honest,
+        ObservedStream(lying) as stream,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        own, address = containers.inspect(lying, honest)["Id"], containers.address(lying, honest)
+
+        def traffic(container: str) -> list[float]:
+            """Return the bytes per second, received and sent, of all samples."""
+            samples = [each.get("Containers", {}).get(container) for each in stream.documents]
+            return [figure for sample in samples if sample for figure in sample[6:8]]
+
+        def received() -> bool:
+            sock.sendto(b"x" * 1000, (address, 9))  # an interface of the host counts it, too
+            return any(traffic(own)) and len(traffic(key)) > 2
+
+        stream.wait(received, "a sample with traffic")
+        assert not any(traffic(key))
 
 
 def test_a_pause_is_what_the_kernel_says(lying: PrivateEngine, claimed: str) -> None:

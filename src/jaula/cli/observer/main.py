@@ -204,7 +204,10 @@ class Observer:
             elif known.inspect != document:
                 known.inspect = document
                 self._mark((key,))
-        self._samples.follow({k: o.inspect["State"]["Pid"] for k, o in self._containers.items()})
+        states = {key: each.inspect["State"] for key, each in self._containers.items()}
+        self._samples.follow(
+            {key: (s["Pid"], s.get("NetworkPid", s["Pid"])) for key, s in states.items()}
+        )
 
     @staticmethod
     def _watch(document: Document, documents: Documents, reports: KernelReports) -> bool:

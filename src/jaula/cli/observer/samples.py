@@ -83,13 +83,15 @@ def rates(before: Counters, now: Counters) -> tuple[float, float, float, float, 
 class ContainerSampler:
     """The cgroup of one container, and its history. It holds no descriptor between samples."""
 
-    def __init__(self, driver: CgroupDriver, pid: int) -> None:
+    def __init__(self, driver: CgroupDriver, pid: int, network_pid: int) -> None:
         """Find the cgroup of the process.
+
+        ``network_pid`` has the container's network, 0 if no process is known that has it.
 
         :raises OSError: when the container has exited.
         :raises NotFound: when its cgroup is gone.
         """
-        self.pid = pid
+        self.pid, self.network_pid = pid, network_pid
         self.history: deque[bytes] = deque(maxlen=KEPT)
         self._before: Counters | None = None
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
@@ -112,7 +114,7 @@ class ContainerSampler:
         """
         with self._driver.open(self._path) as cgroup:
             stats = cgroup.stats()
-        networks = interface_counters(self.pid).values()
+        networks = interface_counters(self.network_pid).values() if self.network_pid else ()
         now = Counters(
             time.monotonic(),
             stats.cpu.usage,
@@ -181,16 +183,20 @@ class Samples:
         self._cpus = os.cpu_count() or 1
         self._memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
-    def follow(self, running: Mapping[str, int]) -> None:
-        """Begin with new containers and forget those that have ended; values are their pids."""
-        for key in [k for k, each in self._containers.items() if running.get(k) != each.pid]:
-            del self._containers[key]
+    def follow(self, running: Mapping[str, tuple[int, int]]) -> None:
+        """Begin with new containers and forget those that have ended.
+
+        Values are the pid of a container's init, and that of a process with its network or 0.
+        """
+        for key, each in list(self._containers.items()):
+            if running.get(key) != (each.pid, each.network_pid):
+                del self._containers[key]
         if self._driver is None:
             return
-        for key, pid in running.items():
+        for key, pids in running.items():
             if key not in self._containers:
                 try:
-                    self._containers[key] = ContainerSampler(self._driver, pid)
+                    self._containers[key] = ContainerSampler(self._driver, *pids)
                 except (OSError, JaulaError):
                     continue  # it has exited, or has no cgroup
 

@@ -72,7 +72,7 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         "Created": format_time(record.created),
         "Path": record.args[0],
         "Args": list(record.args[1:]),
-        "State": state(record),
+        "State": state(record) | _network_pid(container),
         "Image": record.image,
         "ImageManifestDescriptor": manifest_descriptor(services, container),
         "ResolvConfPath": str(directory / "resolv.conf"),
@@ -115,6 +115,17 @@ def document(services: Services, container: Container) -> dict[str, Any]:
         **_changes(record),
         **pod(services, record),
     }
+
+
+def _network_pid(container: Container) -> dict[str, Any]:
+    """Return ``NetworkPid`` for a container of an external runtime, which has reported ``Pid``.
+
+    It is that process if it has the container's network, else 0: the monitor of a virtual machine
+    has the host's.
+    """
+    if not (container.live and container.record.resolved.external_runtime):
+        return {}
+    return {"NetworkPid": join.process_in(container, "network")}
 
 
 def _egress(services: Services, record: ContainerRecord) -> dict[str, Any]:

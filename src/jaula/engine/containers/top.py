@@ -45,7 +45,7 @@ async def top(services: Services, container: Container, ps_args: str) -> dict[st
     if not all(_WORD.fullmatch(word) for word in words):
         raise InvalidRequest(f"invalid ps arguments: {ps_args!r}")
     with open_cgroup(services, container.record) as cgroup:
-        pids = set(cgroup.pids()) or _namespace_pids(container.record.pid)
+        pids = set(cgroup.pids()) or _namespace_pids(join.process_in(container, "pid"))
     ids = user_ids(pids)  # of processes that exit while ps runs, too
     # Without -q, words such as ``-o pid,cmd`` select the processes of this terminal only. Some
     # words cannot be combined with -q.
@@ -131,6 +131,8 @@ def name_users(
 def _namespace_pids(init: int) -> set[int]:
     """Return the processes in the pid namespace of an init process; for hosts without cgroups."""
     pids: set[int] = set()
+    if not init:
+        return pids  # the process of an external runtime is not in the container
     try:
         namespace = os.stat(f"/proc/{init}/ns/pid").st_ino
         if namespace == os.stat("/proc/self/ns/pid").st_ino:

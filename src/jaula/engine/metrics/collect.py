@@ -144,7 +144,7 @@ class Collector:
                 if (entry.major, entry.minor) not in names:
                     names[entry.major, entry.minor] = device_name(entry.major, entry.minor)
             record, layer = container.record, self._stats.last_layer(container)
-            limit = files_limit(record.pid)
+            limit = files_limit(join.process_in(container, "user"))
             sample = ContainerSample(record, usage, layer, None, limit, file_system, names)
             networks: dict[str, dict[str, int]] = {}
             if record.resolved.namespaces.net.private:

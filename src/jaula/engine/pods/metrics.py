@@ -12,6 +12,7 @@ import resource
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaula.engine.userns import join
 from jaula.kernel import mountinfo
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _container(
         cgroup,
         stats.layer(container),
         open_files(cgroup.pids),
-        files_limit(container.record.pid),
+        files_limit(join.process_in(container, "user")),
         file_system,
         names,
     )
