@@ -449,6 +449,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     borrowed_start: int = 0  # id range of the user namespace that it joined, while it runs
     borrowed_size: int = 0
     networks: dict[str, EndpointSettings] | None = None  # None: from the network mode
+    network_ids: dict[str, str] = {}  # by name, those that were authorized; older ones lack them
     endpoint: Endpoint | None = None
     more_endpoints: tuple[Endpoint, ...] = ()
     ports: tuple[PublishedPort, ...] = ()

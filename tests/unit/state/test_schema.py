@@ -32,7 +32,7 @@ STORED = (
     SecretRecord,
     StorageDriverRecord,
 )
-DIGESTS = {5: "f8077b970beeaac4"}
+DIGESTS = {6: "94959a4b0a96e810"}
 """Digest of the members of all stored records, by schema number: the last number only."""
 
 

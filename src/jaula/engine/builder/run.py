@@ -134,6 +134,7 @@ async def _create(
     resolved = resolve(body)
     bounds = Bounds(storage_size=authorize(relaxations.of_request(resolved)))
     container_id = container_store.new_id()
+    networks = endpoints.select_networks(body, services.network_store.find)
     record = ContainerRecord(
         id=container_id,
         name=f"build-{container_id[:12]}",
@@ -143,7 +144,8 @@ async def _create(
         layers=state.diff_ids,
         args=spec.arguments(body),
         hostname=body.hostname or services.host.hostname,
-        networks=endpoints.select_networks(body, services.network_store.find),
+        networks=networks,
+        network_ids={name: services.network_store.id_of(name) for name in networks},
         storage_driver=services.snapshots.name,
         level=selinux.take_level(services, container_id, resolved),
         build=command.build,

@@ -157,6 +157,7 @@ async def create(
         )  # its rule would be another image's
     services.image_policy.check_run(image, (pod.user_specified_image if pod else "") or body.image)
     networks = _networks(services, merged)
+    network_ids = {name: services.network_store.id_of(name) for name in networks}
     if spare_init.has_default_shape(resolved, networks, DEFAULT):
         container_id = services.sandbox_pool.reserve_id()
     else:
@@ -188,6 +189,7 @@ async def create(
             args=arguments(merged),
             hostname=_hostname(services, merged, resolved, container_id),
             networks=networks,
+            network_ids=network_ids,
             storage_driver=services.snapshots.name,
             warnings=warnings,
             owner=owner[0],
@@ -417,6 +419,20 @@ def with_container_ids(services: Services, host: HostConfig) -> HostConfig:
         if kind == "container" and colon and ref:
             changed[field] = f"container:{_container_id(services, ref)}"
     return msgspec.structs.replace(host, **changed)
+
+
+def with_network_id(services: Services, host: HostConfig) -> HostConfig:
+    """Return the request with the id of the user's network that its network mode names.
+
+    Another client may remove it and create another one with its name. The name of an absent network
+    stays.
+    """
+    try:
+        name = services.network_store.find(host.network_mode)
+    except (NotFound, InvalidRequest):
+        return host  # a mode, or the use case reports it with its own text
+    network = services.network_store.get(name)
+    return host if network is None else msgspec.structs.replace(host, network_mode=network.id)
 
 
 def _container_id(services: Services, ref: str) -> str:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.runtime.client import Shim
     from jaula.spec.api import ContainerEdit
+    from jaula.spec.api_networks import EndpointSettings
     from jaula.spec.endpoint import PublishedPort
     from jaula.state.records import ContainerRecord, MountRecord
 
@@ -56,6 +57,9 @@ log = logging.getLogger("jaula.containers")
 
 AuthorizeEdit = Callable[["Edit"], "Bounds"]
 """Checks a decided change and returns the bounds of its mounts."""
+
+_Networks = tuple[tuple[str, str, "EndpointSettings"], ...]
+"""Networks to connect to: name, id and settings."""
 
 MAX_CHANGES = 50  # that a record keeps
 
@@ -117,6 +121,7 @@ class Edits:
                 "the mounts of a container of an external runtime cannot be changed"
             )
         bounds = authorize(edit)
+        connected = self._networks(body)
         for request in edit.mounts:
             selinux.check_mount(self._services, request.mount)
         lease = self._services.images.lease()
@@ -130,7 +135,9 @@ class Edits:
             if missing := tuple(r.mount.name for r in mounter.missing(asked) if r.mount.name):
                 self._intend_volumes(container, missing, transaction)
             mounts = await mounter.create_sources(asking, lease)
-            steps = _Steps(self._services, self._starter, container, edit, body, mounts, bounds)
+            steps = _Steps(
+                self._services, self._starter, container, edit, body, mounts, bounds, connected
+            )
             await steps.run(by, mounter.created, transaction)
         except BaseException:
             await mounter.undo()
@@ -152,6 +159,12 @@ class Edits:
             container.record.event_attributes | {"changes": "; ".join(edit.changes)},
         )
         return edit.warnings
+
+    def _networks(self, body: ContainerEdit) -> _Networks:
+        """Return the networks to connect to, which were authorized just now."""
+        store = self._services.network_store
+        names = {store.find(ref): settings for ref, settings in body.connect.items()}
+        return tuple((name, store.id_of(name), settings) for name, settings in names.items())
 
     def _intend_volumes(
         self, container: Container, names: tuple[str, ...], transaction: str
@@ -192,7 +205,9 @@ class _Steps:
         body: ContainerEdit,
         mounts: tuple[MountRecord, ...],
         bounds: Bounds,
+        connected: _Networks,
     ) -> None:
+        self._connected = connected
         self._services = services
         self._starter = starter
         self._container = container
@@ -223,7 +238,9 @@ class _Steps:
         if live and self._mounts:
             await self._check_free()
         try:
-            container.change(edit_intent=intent)
+            # An undo connects it to these networks, not to others that have got their names.
+            ids = {name: self._services.network_store.id_of(name) for name in intent.networks or ()}
+            container.change(edit_intent=intent, network_ids=ids | before.network_ids)
             self._save()
             if live and (self._mounts or edit.unmounted):
                 await self._change_mounts()
@@ -322,8 +339,8 @@ class _Steps:
         connector, store = self._starter.connector, self._services.network_store
         for ref in self._request.disconnect:
             await connector.disconnect(self._container, store.find(ref))
-        for ref, settings in self._request.connect.items():
-            await connector.connect(self._container, store.find(ref), settings)
+        for name, network_id, settings in self._connected:
+            await connector.connect(self._container, name, settings, network_id)
 
     def _restore_ports(self, before: ContainerRecord, ports: Sequence[PublishedPort]) -> None:
         """Publish what was published before, by the same numbers."""

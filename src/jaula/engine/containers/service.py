@@ -207,6 +207,7 @@ class Containers(ContainerQueries):
         :raises RuntimeFailure: when the checkpoint cannot be used.
         """
         container = self.find(ref)
+        self.starter.connector.identify(container)
         await self._cgroup_gone(container)
         async with container.lock:
             self._check_exists(container)
@@ -325,6 +326,7 @@ class Containers(ContainerQueries):
     async def restart(self, ref: str, timeout: int | None, signal: str | None) -> None:
         """Stop a container if it runs, and start it."""
         container = self.find(ref)
+        self.starter.connector.identify(container)
         if container.record.status is Status.RESTARTING:
             await self.exit_handler.cancel_restart(container)
         container.removing = True  # neither the restart policy nor --rm applies to this exit

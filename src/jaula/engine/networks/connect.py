@@ -21,7 +21,7 @@ from jaula.engine.networks import etc_files
 from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange
-from jaula.errors import InvalidRequest, JaulaError, NotAuthorized
+from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized
 from jaula.network.network import MacAddressInUse
 from jaula.network.port_mapper import PortRequest
 from jaula.spec.api_networks import EndpointSettings
@@ -127,6 +127,7 @@ class NetworkConnector:
                 msgspec.structs.replace(settings, mac_address=mac),
                 resources.net_fd,
                 resources.endpoints,
+                record.network_ids.get(name, ""),
                 default_route=alone,
                 carrier=carrier,
             )
@@ -139,6 +140,7 @@ class NetworkConnector:
         settings: EndpointSettings,
         net_fd: int,
         others: Iterable[Endpoint],
+        network_id: str,
         *,
         default_route: bool = False,
         carrier: bool = True,
@@ -146,10 +148,13 @@ class NetworkConnector:
         """Add an interface to a namespace that has those of ``others``.
 
         Wait until the kernel has deleted a former interface that has the MAC address.
+
+        :raises Conflict: when the network is not the one of ``network_id``.
         """
         ip, ip6, mac = _addresses(settings)
         deadline = time.monotonic() + _DELETION_TIMEOUT
         while True:
+            self._check_identity(record, name, network_id)
             try:
                 return self._services.network_manager.attach(
                     name,
@@ -173,6 +178,33 @@ class NetworkConnector:
                 if time.monotonic() >= deadline:
                     raise
             await asyncio.sleep(_RETRY_INTERVAL)
+
+    def identify(self, container: Container) -> None:
+        """Record the ids of a container's networks, which its client may use now."""
+        record = container.record
+        ids = {
+            name: self._services.network_store.id_of(name)
+            for name in network_endpoints.settings_of(record)
+        }
+        container.change(network_ids={**record.network_ids, **ids})
+
+    def _check_identity(self, record: ContainerRecord, name: str, network_id: str) -> None:
+        """Check that a network is the one that was authorized, unless the owners are the same.
+
+        Another client may have removed that one, and created its own with the name. It would reach
+        every port of the container. ``network_id`` '' is of a container of an older engine.
+
+        :raises Conflict: when it is another one.
+        """
+        network = self._services.network_store.get(name)
+        if network is None or network_id in ("", network.id):
+            return
+        if network.owner not in ("", record.owner):
+            raise Conflict(
+                f"network {name} of container {record.name} was removed, and another client has"
+                " created one of that name",
+                hint="start the container again, or connect it to another network",
+            )
 
     def _publish(self, record: ContainerRecord, gateways: Gateways) -> None:
         """Publish the ports on the networks with the default routes.
@@ -283,12 +315,20 @@ class NetworkConnector:
 
     # -- running containers --------------------------------------------------------------------
 
-    async def connect(self, container: Container, name: str, settings: EndpointSettings) -> None:
+    async def connect(
+        self,
+        container: Container,
+        name: str,
+        settings: EndpointSettings,
+        network_id: str = "",
+    ) -> None:
         """Connect a container to a network, now if it runs, and at every start.
 
+        ``network_id`` is the network that was authorized, '' for the one that the container had.
         A running container keeps its networks, routes and ports if it fails.
 
         :raises NotAuthorized: when it is connected already.
+        :raises Conflict: when the network is not the authorized one any more.
         :raises InvalidRequest: when its network mode or the network does not allow it.
         """
         services, record = self._services, container.record
@@ -299,18 +339,24 @@ class NetworkConnector:
             raise NotAuthorized(
                 f"endpoint with name {record.name} already exists in network {name}"
             )
+        network_id = network_id or record.network_ids.get(name, "")
+        self._check_identity(record, name, network_id)
+        ids = {**record.network_ids, name: services.network_store.id_of(name)}
         new_networks = {**networks, name: settings}
         if not container.live:
-            self._save(container, networks=new_networks)
+            self._save(container, networks=new_networks, network_ids=ids)
             return
         fds = join.open_namespaces(container, ("network",))
         net_fd = fds["network"]
         try:
-            endpoint = await self._add(record, name, settings, net_fd, record.endpoints)
+            endpoint = await self._add(record, name, settings, net_fd, record.endpoints, ids[name])
             try:
                 # Saved first: if the engine is killed now, the next one sets the routes.
                 self._save_endpoints(
-                    container, [*record.endpoints, endpoint], networks=new_networks
+                    container,
+                    [*record.endpoints, endpoint],
+                    networks=new_networks,
+                    network_ids=ids,
                 )
                 self._move_gateways(container, record, net_fd)
                 if record.id not in services.dns_servers:

@@ -335,10 +335,11 @@ class Networks:
     async def connect(self, ref: str, body: NetworkConnect) -> None:
         """Connect a container, running or not."""
         name = self._services.network_store.find(ref)
+        network_id = self._services.network_store.id_of(name)
         container = self._container(body.container)
         async with container.lock:
             settings = body.endpoint_config or EndpointSettings()
-            await self._connector.connect(container, name, settings)
+            await self._connector.connect(container, name, settings, network_id)
 
     async def disconnect(self, ref: str, body: NetworkDisconnect) -> None:
         """Disconnect a container, running or not."""

@@ -58,7 +58,7 @@ async def change(target: Container) -> None:
     shim.on_gone = exited
     edit = edit_request.decide(target.record, BODY, HostFacts())
     none: Any = None  # no step after the first one is reached
-    steps = _Steps(none, none, target, edit, BODY, (MountRecord("tmpfs", "/memory"),), Bounds())
+    steps = _Steps(none, none, target, edit, BODY, (MountRecord("tmpfs", "/memory"),), Bounds(), ())
     try:
         await steps.run("root", (), "")
     finally:

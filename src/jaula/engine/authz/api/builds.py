@@ -12,7 +12,7 @@ from jaula.engine import relaxations
 from jaula.engine.authz.api.images import closing
 from jaula.engine.authz.limits import UNLIMITED
 from jaula.engine.builder.client_session import check_id
-from jaula.engine.containers.create import with_container_ids
+from jaula.engine.containers.create import with_container_ids, with_network_id
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.threads import in_thread
 from jaula.spec.api import ContainerCreate
@@ -56,6 +56,7 @@ class BuildsApi:
             for name in pushed:
                 held.enter_context(session.begin("image push", name)).require_images()
             host = with_container_ids(session.services, options.host)
+            host = with_network_id(session.services, host)
             options = msgspec.structs.replace(options, host=host)
             body = ContainerCreate(cmd=("true",), host_config=host)
             resolved = resolve(body)

@@ -445,11 +445,11 @@ class ContainersApi:
         session = self._session
         with session.begin("container edit", ref) as action:
             container = action.require_control(ref)
-            for network in body.connect:
-                session.require_network_use(network)
 
             def authorize(edit: Edit) -> Bounds:
                 action.argv = edit.changes
+                for network in body.connect:
+                    session.require_network_use(network)
                 return self._authorize_edit(action, container, body, edit)
 
             warnings = await self._service.edit(ref, body, authorize, session.caller.key)

@@ -1,0 +1,237 @@
+"""I32: a name of another caller's object replaces no authorized object, and no undo removes it.
+
+Another caller removes a network or a volume, and creates its own with the name, while a request is
+between its authorization and its effect, or between a step and the undo of that step.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conftest import load_image, open_to_all
+from harness import containers, leaks
+from harness.api_user import ApiUser
+from harness.engine import PrivateEngine, Reply
+from harness.paused_steps import PausedEngine
+
+OWNER, OTHER = 54301, 54302
+POLICY = f"""
+[user.{OWNER}]
+access = "run"
+
+[user.{OTHER}]
+access = "run"
+remove = ["label=removable"]
+"""
+REMOVABLE = {"removable": ""}
+"""Labels of what the other caller may remove, as a cleaner of tests may."""
+
+
+@pytest.fixture(scope="module")
+def paused(worker_index: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PausedEngine]:
+    policy = tmp_path_factory.mktemp("policy") / "policy.toml"
+    policy.write_text(POLICY)
+    flags = ("--policy", str(policy))
+    with leaks.nothing_left(PausedEngine(worker_index % 120 + 120, extra_flags=flags)) as private:
+        assert isinstance(private, PausedEngine)
+        open_to_all(private)
+        load_image(private, "busybox")
+        yield private
+
+
+@pytest.fixture
+def owner(paused: PausedEngine) -> ApiUser:
+    return ApiUser(paused, OWNER, OWNER)
+
+
+@pytest.fixture
+def other(paused: PausedEngine) -> ApiUser:
+    return ApiUser(paused, OTHER, OTHER)
+
+
+@pytest.fixture
+def name(paused: PausedEngine) -> Iterator[str]:
+    """Yield a name for the objects of a test, which are removed after it."""
+    made = containers.unique("replaced")
+    yield made
+    for each in (made, f"{made}-2"):
+        paused.request("DELETE", f"/containers/{each}?force=1&v=1")
+    for each in (made, f"{made}-2"):
+        paused.request("DELETE", f"/networks/{each}")
+        paused.request("DELETE", f"/volumes/{each}")
+
+
+class Asking:
+    """A request that is sent in a thread; ``reply`` is there after :meth:`end`."""
+
+    def __init__(self, user: ApiUser, method: str, path: str, body: Any = None) -> None:
+        sock = user.connect()  # not in the thread: the ids are those of the whole process
+
+        def run() -> None:
+            self.reply = user.request_over(sock, method, path, body)
+
+        self.reply: Reply
+        self._thread = threading.Thread(target=run)
+        self._thread.start()
+
+    def end(self) -> Reply:
+        self._thread.join()
+        return self.reply
+
+
+def network(user: ApiUser, name: str) -> str:
+    """Create a network that the other caller may remove, and return its id."""
+    made = user.request("POST", "/networks/create", {"Name": name, "Labels": REMOVABLE})
+    assert made.status == 201, made
+    return str(made.json()["Id"])
+
+
+def replace_network(other: ApiUser, name: str) -> str:
+    assert other.request("DELETE", f"/networks/{name}").status == 204
+    return network(other, name)
+
+
+def members(engine: PrivateEngine, name: str) -> dict[str, Any]:
+    """Return the running containers on a network."""
+    found: dict[str, Any] = engine.request("GET", f"/networks/{name}").json()["Containers"]
+    return found
+
+
+def run(owner: ApiUser, name: str, **host_config: Any) -> None:
+    assert owner.create("busybox", name, **host_config).status == 201
+    reply = owner.request("POST", f"/containers/{name}/start")
+    assert reply.status == 204, reply
+
+
+def test_the_undo_of_an_edit_connects_to_no_network_of_another_caller(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    network(owner, name)
+    run(owner, name, NetworkMode=name)
+    # The port is taken, so the edit fails after it has disconnected the container.
+    run(owner, f"{name}-2", PortBindings={"80/tcp": [{"HostPort": "18391"}]})
+    change = {"Disconnect": [name], "Connect": {"bridge": {}}}
+    change["Publish"] = {"80/tcp": [{"HostPort": "18391"}]}  # type: ignore[dict-item]
+    with paused.pausing("undo of an edit") as wait:
+        edit = Asking(owner, "POST", f"/jaula/containers/{name}/edit", change)
+        wait()
+        replace_network(other, name)
+    assert edit.end().status >= 400, edit.reply
+    assert members(paused, name) == {}
+    document = containers.inspect(paused, name)
+    assert name not in document["NetworkSettings"]["Networks"]
+    assert document["State"]["Running"]
+
+
+def test_the_undo_of_an_edit_connects_to_the_former_network(
+    paused: PausedEngine, owner: ApiUser, name: str
+) -> None:
+    network(owner, name)
+    run(owner, name, NetworkMode=name)
+    run(owner, f"{name}-2", PortBindings={"80/tcp": [{"HostPort": "18392"}]})
+    change = {"Disconnect": [name], "Connect": {"bridge": {}}}
+    change["Publish"] = {"80/tcp": [{"HostPort": "18392"}]}  # type: ignore[dict-item]
+    edit = owner.request("POST", f"/jaula/containers/{name}/edit", change)
+    assert edit.status >= 400, edit
+    assert len(members(paused, name)) == 1
+
+
+def test_an_edit_connects_to_no_network_that_was_replaced(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    network(owner, name)
+    run(owner, name)
+    with paused.pausing("volumes that were authorized") as wait:
+        edit = Asking(owner, "POST", f"/jaula/containers/{name}/edit", {"Connect": {name: {}}})
+        wait()
+        replace_network(other, name)
+    assert edit.end().status == 409, edit.reply
+    assert "another client" in edit.reply.json()["message"]
+    assert members(paused, name) == {}
+
+
+def test_a_connect_joins_no_network_that_was_replaced(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    network(owner, name)
+    run(owner, name)
+    with paused.pausing("connect that was authorized") as wait:
+        connect = Asking(owner, "POST", f"/networks/{name}/connect", {"Container": name})
+        wait()
+        replace_network(other, name)
+    assert connect.end().status == 409, connect.reply
+    assert members(paused, name) == {}
+
+
+def test_a_start_joins_no_network_that_was_replaced(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    network(owner, name)
+    assert owner.create("busybox", name, NetworkMode=name).status == 201
+    with paused.pausing("start that was authorized") as wait:
+        start = Asking(owner, "POST", f"/containers/{name}/start")
+        wait()
+        replace_network(other, name)
+    assert start.end().status == 409, start.reply
+    assert "another client" in start.reply.json()["message"]
+    assert members(paused, name) == {}
+    refused = owner.request("POST", f"/containers/{name}/start")
+    assert refused.status == 403, refused  # by the policy
+
+
+def test_a_restart_by_policy_joins_no_network_that_was_replaced(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    network(owner, name)
+    run(owner, name, NetworkMode=name, RestartPolicy={"Name": "always"})
+    with paused.pausing("start by the engine") as wait:
+        os.kill(containers.pid(paused, name), signal.SIGKILL)
+        wait()
+        replace_network(other, name)
+    containers.eventually(
+        lambda: containers.inspect(paused, name)["State"]["Status"] == "exited", "a failed restart"
+    )
+    assert members(paused, name) == {}
+    assert "another client" in containers.inspect(paused, name)["State"]["Error"]
+
+
+def test_a_restart_by_policy_joins_a_network_that_its_owner_has_created_again(
+    paused: PausedEngine, owner: ApiUser, name: str
+) -> None:
+    network(owner, name)
+    run(owner, name, NetworkMode=name, RestartPolicy={"Name": "always"})
+    with paused.pausing("start by the engine") as wait:
+        os.kill(containers.pid(paused, name), signal.SIGKILL)
+        wait()
+        replace_network(owner, name)
+    containers.eventually(lambda: len(members(paused, name)) == 1, "the restart")
+
+
+def test_the_undo_of_a_create_removes_no_volume_of_another_caller(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    # The second volume cannot be created, so the first one is removed again.
+    mounts = [
+        {"Type": "volume", "Source": name, "Target": "/a", "VolumeOptions": {"Labels": REMOVABLE}},
+        {"Type": "bind", "Source": f"/nowhere/{name}", "Target": "/b"},
+    ]
+    with paused.pausing("undo of volumes") as wait:
+        create = Asking(
+            ApiUser(paused, 0, 0),
+            "POST",
+            f"/containers/create?name={name}",
+            {"Image": "busybox", "HostConfig": {"Mounts": mounts}},
+        )
+        wait()
+        assert other.request("DELETE", f"/volumes/{name}").status in (204, 409)
+        made = other.request("POST", "/volumes/create", {"Name": name})
+        assert made.status == 201, made
+    assert create.end().status == 400, create.reply
+    left = paused.request("GET", f"/volumes/{name}")
+    assert left.status == 200, left
