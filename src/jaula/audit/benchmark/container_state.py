@@ -19,6 +19,7 @@ from jaula.audit.checks.bind_sources import READERS, SYSTEM, exposes_socket, is_
 from jaula.audit.checks.cgroups import CgroupDirs, byte_limit
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import HostSnapshot
+from jaula.audit.model.port_maps import forwards
 from jaula.audit.model.result import Result
 from jaula.errors import JaulaError
 from jaula.kernel.capabilities import NAMES
@@ -36,7 +37,6 @@ CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NAMESPACES = ("user", "pid", "net", "ipc", "uts")
 OWN_FILES = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _KUBELET = re.compile(r"/pods/[0-9a-f-]{32,36}/(?:volumes|volume-subpaths|containers|etc-hosts)")
-MAPS = {"ip": "0.0.0.0", "ip6": "::"}
 
 
 class ContainerProcess(msgspec.Struct, frozen=True):
@@ -153,18 +153,12 @@ def published(objects: Iterable[Mapping[str, Any]], addresses: Iterable[str]) ->
 
     ``objects`` are those of ``nft -j list ruleset``.
     """
-    own, ports = set(addresses), set()
-    for entry in objects:
-        table = entry.get("map") or {}
-        if table.get("name") not in ("published", "published_everywhere"):
-            continue
-        for key, value in table.get("elem") or ():
-            target = value.get("concat") or ()
-            if not target or str(target[0]) not in own:
-                continue
-            *address, protocol, port = key["concat"]
-            anywhere = MAPS.get(str(table.get("family")), "0.0.0.0")
-            ports.add(Port(str(address[0]) if address else anywhere, int(port), str(protocol)))
+    own = set(addresses)
+    ports = {
+        Port(each.address, int(each.port), each.protocol)
+        for each in forwards(objects)
+        if each.target in own
+    }
     return tuple(sorted(ports, key=str))
 
 

@@ -8,13 +8,14 @@ the ports of the host that it has published to another address.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.host_snapshot import Rules, rules
+from jaula.audit.model.port_maps import Forward, concat, forwards
 from jaula.audit.model.result import Result, Verdict, quantity, verdict_of
 from jaula.network.firewall.bridge_rules import Limits, table_name
 from jaula.network.ipam import link_local_address
@@ -35,10 +36,8 @@ INFO = CheckInfo(
 
 ADDRESSES = ("IPAddress", "GlobalIPv6Address")
 EVIDENCE = "nft list ruleset"
-MAPS = ("published", "published_everywhere")
 SENDERS = ("endpoints", "endpoints6")
 PORT_ID_LENGTH = 10  # characters of the endpoint's id in the name of the host's end
-ANYWHERE = {"ip": "0.0.0.0", "ip6": "::"}
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
@@ -158,7 +157,7 @@ def endpoint_table(objects: list[dict[str, Any]], address: str, mac: str, port: 
         nft_set = entry.get("set", {})
         if nft_set.get("name") == name and nft_set.get("family") == "bridge":
             for element in nft_set.get("elem", ()):
-                if [str(part) for part in _concat(element)] == [port, mac.lower(), address]:
+                if [str(part) for part in concat(element)] == [port, mac.lower(), address]:
                     return str(nft_set["table"])
     return None
 
@@ -181,7 +180,7 @@ def foreign_senders(objects: list[dict[str, Any]], endpoint: Mapping[str, Any]) 
         if nft_set.get("name") not in SENDERS or nft_set.get("family") != "bridge":
             continue
         for element in nft_set.get("elem", ()):
-            name, *sender = (str(part) for part in _concat(element))
+            name, *sender = (str(part) for part in concat(element))
             if name == port and tuple(sender) not in own:
                 found.append(" ".join(sender))
     return found
@@ -239,34 +238,20 @@ def diverted_ports(
     """Return the map elements that send a published port of the host to another address. Pure."""
     sources = {text.partition(" -> ")[0] for text in published}
     return {
-        f"{source} -> {' '.join(target)}"
-        for source, target in _elements(objects)
-        if source in sources and target[0] not in addresses
+        f"{source} -> {each.target} {each.target_port}"
+        for each in forwards(objects)
+        if (source := _source(each)) in sources and each.target not in addresses
     }
 
 
 def map_elements(objects: list[dict[str, Any]], address: str) -> set[str]:
     """Return the map elements of the engine that forward to ``address``, in the same form. Pure."""
     return {
-        f"{source} -> {target[1]}" for source, target in _elements(objects) if target[0] == address
+        f"{_source(each)} -> {each.target_port}"
+        for each in forwards(objects)
+        if each.target == address
     }
 
 
-def _concat(element: Mapping[str, Any]) -> Sequence[Any]:
-    """Return the parts of an element, which has a wrapper if it has a timeout or a comment."""
-    value: Mapping[str, Any] = element["elem"]["val"] if "elem" in element else element
-    return value.get("concat") or ("",)
-
-
-def _elements(objects: list[dict[str, Any]]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the host's port and the target of each element of the maps of published ports."""
-    for entry in objects:
-        kind = entry.get("map", {})
-        if kind.get("name") not in MAPS or kind.get("family") not in ANYWHERE:
-            continue
-        for key, value in kind.get("elem", ()):
-            target = _concat(value)
-            if len(target) == 2:
-                words = [str(word) for word in _concat(key)]
-                source = words if len(words) == 3 else [ANYWHERE[kind["family"]], *words]
-                yield " ".join(source), (str(target[0]), str(target[1]))
+def _source(forward: Forward) -> str:
+    return f"{forward.address} {forward.protocol} {forward.port}"

@@ -147,7 +147,8 @@ FLAGS = (
         "egress",
         "",
         "list",
-        "Allow connections to these destinations only (tcp:HOST:PORT, udp:HOST:PORT, or none)",
+        "Allow connections to these destinations only (tcp:HOST:PORT, udp:HOST:PORT, dns:NAME, or"
+        " none)",
         group=NETWORK,
     ),
     Flag("entrypoint", "", "string", "Overwrite the default ENTRYPOINT of the image"),

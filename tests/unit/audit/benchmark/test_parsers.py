@@ -94,7 +94,8 @@ def test_published_ports_are_those_of_the_address() -> None:
             [{"concat": ["127.0.0.1", "tcp", 80]}, {"concat": ["10.0.0.2", 8080]}],
             [{"concat": ["127.0.0.1", "tcp", 81]}, {"concat": ["10.0.0.3", 8080]}]]}},
         {"map": {"family": "ip6", "name": "published_everywhere", "elem": [
-            [{"concat": ["udp", 53]}, {"concat": ["fd00::2", 53]}]]}},
+            [{"elem": {"val": {"concat": ["udp", 53]}, "comment": "x"}},
+             {"concat": ["fd00::2", 53]}]]}},
         {"map": {"family": "ip", "name": "other", "elem": [
             [{"concat": ["tcp", 1]}, {"concat": ["10.0.0.2", 1]}]]}},
         {"map": {"family": "ip", "name": "published"}},

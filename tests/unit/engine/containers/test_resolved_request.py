@@ -249,7 +249,7 @@ class Machine:
             layers=SimpleNamespace(has=nothing),
             image_policy=SimpleNamespace(check_run=nothing, check_start=nothing),
             runtime_table=RuntimeTable(self.config),
-            network_store=SimpleNamespace(find=str, get=nothing),
+            network_store=SimpleNamespace(find=str, get=nothing, id_of=str),
             snapshots=SimpleNamespace(
                 name="overlay", instant=True, create=nothing, sync=nothing, root=nothing
             ),
