@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 
 from conftest import load_image
-from harness import containers
+from harness import builds, containers
 from harness.engine import PROJECT, PrivateEngine
+from harness.pods import Cri, calls, container_config, sandbox_config
 from harness.private_runtime import PrivateRuntime
+from jaula.cri.proto import api_pb2 as api
+from jaula.kernel.mountinfo import MountInfo
 
 FLAGS = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime")
 OPPOSITES = {
@@ -24,7 +28,7 @@ OPPOSITES = {
     "nodiratime": "diratime",
     "strictatime": "noatime",
 }
-RUNC = "/usr/sbin/runc"
+RUNC, CRUN = "/usr/sbin/runc", "/usr/bin/crun"
 
 
 def mount(*words: str) -> None:
@@ -186,6 +190,120 @@ def test_another_runtime_keeps_them(
         subprocess.run(["umount", "-l", str(data)], check=False)
 
 
+def test_a_step_of_a_build_keeps_the_flags_of_a_cache(
+    new_engine: Callable[..., PrivateEngine],
+) -> None:
+    """The directory of a cache is the engine's; its file system may be mounted with flags."""
+    engine = new_engine()
+    load_image(engine, "busybox")
+    show = "grep -E ' /(cache|context) ' /proc/self/mountinfo"
+    mounts = "--mount=type=cache,target=/cache --mount=type=bind,target=/context,rw"
+    context = {"Dockerfile": f"FROM busybox\nRUN {mounts} {show}\n"}
+    builds.done(engine, context)
+    (data,) = (engine.root / "lib" / "build" / "caches").glob("*/data")
+    engine.stop()
+    mount("--bind", str(data), str(data))
+    try:
+        mount("-o", "remount,bind,ro,noexec,noatime", str(data))
+        engine.start()
+        table = table_of(builds.done(engine, context, nocache=1).text)
+        assert {"ro", "nosuid", "nodev", "noexec", "noatime"} <= table["/cache"]
+        assert {"rw", "nosuid", "nodev"} <= table["/context"]
+        engine.stop()  # it has the mount in its own namespace
+    finally:
+        subprocess.run(["umount", "-l", str(data)], check=False)
+        engine.start()
+
+
+def test_a_debug_session_sees_the_mounts_of_its_container_with_their_flags(
+    engine: PrivateEngine, busybox: str, sources: Path
+) -> None:
+    flags = [word for flag in FLAGS for word in ("-v", f"{sources}/{flag}:/{flag}")]
+    name = containers.unique("debugged")
+    words = ("run", "-d", "--name", name, "-v", f"{sources}/tree:/tree", *flags, busybox)
+    assert engine.cli("jaula", *words, "sleep", "600").returncode == 0
+    debug = ("debug", "--image", busybox, name, "cat", "/proc/self/mountinfo")
+    try:
+        done = engine.cli("jaula", *debug)
+        assert done.returncode == 0, done.stderr
+        table = table_of(done.stdout)
+        for flag in FLAGS:
+            assert effective(flag, table[f"/{flag}"]), flag
+            assert effective(flag, table[f"/tree/{flag}"]), flag
+        engine.cli("jaula", "stop", "-t", "0", name)
+        done = engine.cli("jaula", *debug)  # in a copy
+        assert done.returncode == 0, done.stderr
+        copied = table_of(done.stdout)
+        for flag in FLAGS:
+            assert f"/{flag}" not in copied or effective(flag, copied[f"/{flag}"]), flag
+    finally:
+        engine.request("DELETE", f"/containers/{name}?force=1")
+
+
+@pytest.mark.criu
+def test_a_restore_keeps_the_flags(engine: PrivateEngine, busybox: str, sources: Path) -> None:
+    flags = [word for flag in FLAGS for word in ("-v", f"{sources}/{flag}:/{flag}")]
+    with containers.running(engine, busybox, flags=tuple(flags)) as name:
+        done = engine.cli("jaula", "checkpoint", "create", name, "one")
+        assert done.returncode == 0, done.stderr
+        done = engine.cli("jaula", "start", "--checkpoint", "one", name)
+        assert done.returncode == 0, done.stderr
+        table = containers.mountinfo(containers.pid(engine, name))
+    for flag in FLAGS:
+        assert effective(flag, table[f"/{flag}"].options), flag
+
+
+def test_a_mount_of_cri_keeps_the_flags(
+    new_engine: Callable[..., PrivateEngine], sources: Path
+) -> None:
+    """Also beside read-only, and from a container of a pod with a user namespace."""
+    engine = new_engine("--cri")
+    load_image(engine, "busybox")
+    found: dict[bool, dict[str, MountInfo]] = {}
+
+    async def work(cri: Cri) -> None:
+        for mapped in (False, True):
+            sandbox = sandbox_config(f"flags-{mapped}")
+            config = container_config("flags", "sleep", "600")
+            for security in (sandbox.linux, config.linux) if mapped else ():
+                options = security.security_context.namespace_options
+                options.userns_options.mode = api.POD
+                for rows in (options.userns_options.uids, options.userns_options.gids):
+                    rows.add(container_id=0, host_id=1_950_000_000, length=65536)
+            for flag in FLAGS:
+                source = str(sources / flag)
+                config.mounts.add(host_path=source, container_path=f"/{flag}")
+                config.mounts.add(host_path=source, container_path=f"/r-{flag}", readonly=True)
+            tree = str(sources / "tree")
+            config.mounts.add(host_path=tree, container_path="/tree")
+            config.mounts.add(
+                host_path=tree,
+                container_path="/slave",
+                propagation=api.PROPAGATION_HOST_TO_CONTAINER,
+            )
+            pod = str((await cri.call("RunPodSandbox", config=sandbox)).pod_sandbox_id)
+            created = await cri.call(
+                "CreateContainer", pod_sandbox_id=pod, config=config, sandbox_config=sandbox
+            )
+            await cri.call("StartContainer", container_id=created.container_id)
+            verbose = await cri.call(
+                "ContainerStatus", container_id=created.container_id, verbose=True
+            )
+            process = json.loads(verbose.info["info"])["pid"]
+            found[mapped] = containers.mountinfo(process)
+            await cri.call("RemovePodSandbox", pod_sandbox_id=pod)
+
+    calls(engine, work)
+    for mapped, table in found.items():
+        for flag in FLAGS:
+            assert effective(flag, table[f"/{flag}"].options), (mapped, flag)
+            assert effective(flag, table[f"/tree/{flag}"].options), (mapped, flag)
+            assert effective(flag, table[f"/slave/{flag}"].options), (mapped, flag)
+            options = table[f"/r-{flag}"].options
+            assert "ro" in options, (mapped, flag)
+            assert effective(flag, options), (mapped, flag)
+
+
 # jaula-runtime, which takes any option
 
 
@@ -220,6 +338,21 @@ def table_of(text: str) -> dict[str, frozenset[str]]:
 
 
 READ = "cat /proc/self/mountinfo"
+RESTRICTIONS = frozenset({"ro", "nosuid", "nodev", "noexec"})
+
+
+def others() -> Iterator[list[str]]:
+    """Yield the commands of other runtimes. crun needs the cgroups to be those of v2 alone."""
+    if Path(RUNC).exists():
+        yield [RUNC]
+    if not Path(CRUN).exists():
+        return
+    top = Path("/sys/fs/cgroup")
+    if (top / "cgroup.controllers").exists():
+        yield [CRUN]
+    elif (top / "unified" / "cgroup.controllers").exists():
+        script = f'mount --bind {top}/unified {top} && exec "$0" --cgroup-manager=disabled "$@"'
+        yield ["unshare", "--mount", "sh", "-c", script, CRUN]
 
 
 @pytest.mark.parametrize("userns", [True, False])
@@ -245,28 +378,25 @@ def test_the_runtime_keeps_flags_as_runc_does(
                 assert effective(flag, ours[path]), (path, ours[path])
         for tree in ("tree", "tree-ro"):
             assert effective(flag, ours[f"/tmp/{tree}/{flag}"])
-    if not Path(RUNC).exists():
-        return
-    done = subprocess.run(
-        [
-            RUNC,
-            "--root",
-            str(runtime.base / "runc"),
-            "run",
-            "-b",
-            str(bundle.path),
-            f"r-{bundle.id}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, done.stderr
-    theirs = table_of(done.stdout)
     wanted = {mount["destination"] for mount in mounts}
-    assert {path: ours[path] for path in wanted} == {path: theirs[path] for path in wanted}
+    for words in others():
+        program = Path(words[-1]).name
+        words = [*words, "--root", str(runtime.base / program), "run"]
+        done = subprocess.run(
+            [*words, "-b", str(bundle.path), f"r-{bundle.id}"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert done.returncode == 0, (program, done.stderr)
+        theirs = table_of(done.stdout)
+        if program == "crun":  # it clears the flags that no option names
+            weaker = {p: theirs[p] - ours[p] for p in wanted if RESTRICTIONS & theirs[p] - ours[p]}
+            assert not weaker
+            continue
+        assert {p: ours[p] for p in wanted} == {p: theirs[p] for p in wanted}, program
 
 
 def test_a_user_namespace_keeps_flags_beside_those_that_are_named(
