@@ -13,7 +13,6 @@ that ends with ``/`` includes everything below it.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import posixpath
@@ -254,13 +253,39 @@ def _texts(document: Any, place: str, *, of_keys: bool) -> list[str]:
     return [value for value in values if isinstance(value, str)]
 
 
-@functools.lru_cache(maxsize=32)
+_known: dict[str, Profile | InvalidRequest] = {}
+"""What has become of the documents that were read last, by their text."""
+_KNOWN_LIMIT = 32
+
+
 def load_text(text: str) -> Profile:
     """Return the profile of a document in a request or a stored container, which is read often.
 
     :raises InvalidRequest: as :func:`load`.
     """
-    return load(text.encode(), "of the request")
+    known = _known.get(text)
+    if known is None:
+        try:
+            known = load(text.encode(), "of the request")
+        except InvalidRequest as error:
+            known = error
+    remember(text, known)
+    if isinstance(known, InvalidRequest):
+        raise InvalidRequest(known.message, hint=known.hint)
+    return known
+
+
+def is_known(text: str) -> bool:
+    """Return whether :func:`load_text` has to parse nothing."""
+    return text in _known
+
+
+def remember(text: str, result: Profile | InvalidRequest) -> None:
+    """Let :func:`load_text` return or raise ``result`` without parsing the text."""
+    _known.pop(text, None)
+    _known[text] = result
+    while len(_known) > _KNOWN_LIMIT:
+        _known.pop(next(iter(_known)), None)
 
 
 def check(profile: Profile) -> None:

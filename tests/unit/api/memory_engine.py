@@ -106,7 +106,7 @@ class Containers:
         self.waiters.append(future)
         return future
 
-    def inspect(self, ref: str, *, size: bool) -> Document:
+    async def inspect(self, ref: str, *, size: bool) -> Document:
         self._find(ref)
         return {"Id": ref, "Size": size, "Config": {}, "NetworkSettings": {"Networks": {}}}
 

@@ -97,7 +97,8 @@ async def list_(request: Request) -> Answer:
 
 async def inspect(request: Request) -> Answer:
     """Inspect a container: ``GET /containers/{id}/json``."""
-    document = request.engine.containers.inspect(request.name, size=request.query.flag("size"))
+    size = request.query.flag("size")
+    document = await request.engine.containers.inspect(request.name, size=size)
     return response.json(compat.container(document, request.version))
 
 

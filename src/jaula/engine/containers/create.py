@@ -114,8 +114,7 @@ async def create(
     """
     _check_network_mode(body)
     body = _without_zeros(body)
-    if presets.has_document(body.host_config):  # up to 1 MiB of TOML: not on the event loop
-        await asyncio.to_thread(presets.read_document, body.host_config)
+    await presets.read_document(body.host_config)
     body = presets.apply(body, services.config.default_profile, services.host.landlock)
     body = with_keep_id_user(body, owner, rootless=services.host.rootless)
     if not body.image:

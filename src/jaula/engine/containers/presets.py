@@ -24,7 +24,7 @@ from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkingConfig
-from jaula.spec.profile import Profile, is_document, load_text, packaged
+from jaula.spec.profile import Profile, is_document, is_known, load_text, packaged
 
 DEFAULT, STRICT, DOCKER = "default", "strict", "docker"
 HONEYPOT = honeypot.NAME
@@ -110,17 +110,19 @@ def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate
     )
 
 
-def has_document(host: HostConfig) -> bool:
-    """Return whether a request has the text of a document."""
-    return is_document(host.profile or host.annotations.get(ANNOTATION, ""))
+async def read_document(host: HostConfig) -> None:
+    """Parse the document of a request, so that :func:`apply` and :func:`document` find it parsed.
 
-
-def read_document(host: HostConfig) -> None:
-    """Parse the document of a request, so that :func:`apply` finds it parsed.
+    A sandboxed process parses it, once for the last documents of an engine.
 
     :raises InvalidRequest: when it is not valid.
     """
-    load_text(host.profile or host.annotations[ANNOTATION])
+    text = host.profile or host.annotations.get(ANNOTATION, "")
+    if not is_document(text) or is_known(text):
+        return
+    from jaula.engine.containers import profile_document  # few engines start sandboxed processes
+
+    await profile_document.read(text)
 
 
 def _with_document(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.containers import filters as container_filters
 from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import list as container_list
+from jaula.engine.containers import presets
 from jaula.engine.containers.liveness import while_running
 from jaula.engine.containers.log_config import details, log_options, pod_log
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import links
-from jaula.errors import Conflict, CorruptState, JaulaError, NotFound, Unsupported
+from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.logs.drivers import readable
 from jaula.spec.api_params import LogOptions, SendStream
 from jaula.spec.runtime import decode
@@ -52,8 +54,10 @@ class ContainerQueries:
             os.close(fd)
             raise
 
-    def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
+    async def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         """Return Docker's document of one container."""
+        with suppress(InvalidRequest):  # a former engine has accepted it: the document says less
+            await presets.read_document(self.find(ref).record.body.host_config)
         container = self.find(ref)
         document = container_inspect.document(self.services, container)
         if size:

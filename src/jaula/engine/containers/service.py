@@ -455,10 +455,10 @@ class Containers(ContainerQueries):
                 raise Unavailable(f"the shim of container {container.name} is not connected yet")
             await container.shim.reopen_log()
 
-    def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
+    async def inspect(self, ref: str, *, size: bool) -> dict[str, Any]:
         """Return Docker's document of one container, with the freezer's state as its status."""
         self.refresh_status(self.find(ref))
-        return super().inspect(ref, size=size)
+        return await super().inspect(ref, size=size)
 
     def isolation_changed(self, ref: str, change: IsolationChange) -> None:
         """Emit the event of a row that ``verify --watch`` has found to be different.

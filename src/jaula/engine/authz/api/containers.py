@@ -303,9 +303,9 @@ class ContainersApi:
         self._session.require_read()
         return await self._service.wait(ref, condition)
 
-    def inspect(self, ref: str, *, size: bool) -> Document:
+    async def inspect(self, ref: str, *, size: bool) -> Document:
         self._session.require_read()
-        document = self._service.inspect(ref, size=size)
+        document = await self._service.inspect(ref, size=size)
         if entry := self._service.find(ref).record.engine_socket:
             document["EngineSocket"] = self._session.policy.describe_entry(entry)
         if not self._session.can_access(self._service.find(ref), ContainerAccess.READ):

@@ -1,0 +1,35 @@
+"""Parse the document of a profile, which is of a client, in a sandboxed process.
+
+:mod:`~.presets` imports this module for a document that it does not know.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from jaula.engine.parsers import parse
+from jaula.errors import InvalidRequest
+from jaula.sandbox.limits import Limits
+from jaula.sandbox.worker import Task, WorkerEnded
+from jaula.spec import profile
+from jaula.spec.profile import Profile
+
+DOCUMENT = Task("jaula-profile", "the profile", "jaula.spec.profile_worker:parse")
+DOCUMENT_LIMITS = Limits(processor=10, patience=60, result=8 << 20, descriptors=16)
+
+
+async def read(text: str) -> None:
+    """Let ``jaula.spec.profile.load_text`` return or raise what the process has read.
+
+    :raises InvalidRequest: when the document is not valid.
+    """
+    try:
+        answer = await parse(DOCUMENT, text.encode(), limits=DOCUMENT_LIMITS)
+        found = msgspec.msgpack.decode(answer, type=Profile)
+        profile.check(found)
+    except InvalidRequest as error:
+        profile.remember(text, error)
+        raise
+    except msgspec.MsgspecError as error:
+        raise WorkerEnded(f"the answer of the process that reads the profile: {error}") from None
+    profile.remember(text, found)
