@@ -175,6 +175,30 @@ def test_a_program_without_a_terminal_is_attached(
         engine.request("DELETE", f"/containers/{made}?force=1")
 
 
+SLOW_TERMINAL = """
+window.WebSocket = class extends WebSocket {
+  opened = !this.url.endsWith('/terminal');
+  set onopen(listener) {
+    super.onopen = event => setTimeout(() => {
+      this.opened = true;
+      listener(event);
+    }, this.opened ? 0 : 1000);
+  }
+  get readyState() { return this.opened ? super.readyState : WebSocket.CONNECTING; }
+};
+"""
+
+
+def test_what_is_typed_before_a_terminal_is_connected_arrives(page: Page, container: str) -> None:
+    page.add_init_script(SLOW_TERMINAL)
+    page.reload()
+    show(page, f"/containers/{container}?tab=terminal")
+    page.click("button:has-text('Open')")
+    expect(page.locator(".xterm-helper-textarea")).to_be_focused()
+    page.keyboard.type("echo $((6*7))\n")
+    expect(page.locator(".xterm-rows")).to_contain_text("42")
+
+
 def test_files_are_browsed_shown_and_uploaded(
     page: Page, engine: PrivateEngine, container: str, tmp_path: Path
 ) -> None:

@@ -93,7 +93,16 @@ class Session {
     const {kind, cmd, user, plain} = this.options;
     // Without a terminal in the container nothing translates the ends of lines.
     this.term.options.convertEol = Boolean(plain);
-    this.socket = terminalSocket(() => send({container: this.container, kind, cmd, user, rows: this.term.rows, cols: this.term.cols}));
+    let early = []; // input before the socket is open; it follows the first message
+    this.socket = terminalSocket(() => {
+      send({container: this.container, kind, cmd, user, rows: this.term.rows, cols: this.term.cols});
+      for (const data of early) this.socket.send(data);
+      early = null;
+    });
+    const input = data => {
+      if (early) early.push(data);
+      else if (this.socket.readyState === WebSocket.OPEN) this.socket.send(data);
+    };
     let shown = 0;
     this.socket.onmessage = event => {
       if (typeof event.data === 'string') {
@@ -112,10 +121,10 @@ class Session {
     };
     this.socket.onclose = () => this.finish(t('terminal.lost'));
     this.term.onData(text => {
-      if (plain && text === '\x04') send({eof: true});
-      else if (this.socket.readyState === WebSocket.OPEN) this.socket.send(encoder.encode(plain ? text.replaceAll('\r', '\n') : text));
+      if (plain && text === '\x04') input(JSON.stringify({eof: true}));
+      else input(encoder.encode(plain ? text.replaceAll('\r', '\n') : text));
     });
-    this.term.onBinary(text => this.socket.readyState === WebSocket.OPEN && this.socket.send(Uint8Array.from(text, c => c.charCodeAt(0))));
+    this.term.onBinary(text => input(Uint8Array.from(text, c => c.charCodeAt(0))));
     this.term.onResize(({rows, cols}) => send({rows, cols}));
     this.changed();
     if (this.element.isConnected) this.term.focus();
@@ -161,7 +170,8 @@ export function Terminals({id, state, tty, stdin}) {
   useEffect(() => {
     for (const session of list) session.changed = changed;
     if (!shown || !frame.current) return undefined;
-    frame.current.replaceChildren(shown.element);
+    // An element that is put in its place again loses the focus, and with it what is typed.
+    if (shown.element.parentNode !== frame.current) frame.current.replaceChildren(shown.element);
     const fit = () => shown.fit?.fit();
     requestAnimationFrame(() => {
       fit();
