@@ -221,6 +221,15 @@ def test_events_are_live_and_filtered(page: WebPage, engine: PrivateEngine) -> N
         shown.wait_for_selector(f".events tr:has-text('{name}')")
 
 
+def test_an_action_of_an_event_is_on_one_line(page: WebPage, engine: PrivateEngine) -> None:
+    with containers.running(engine, "busybox", flags=("-v", "/data")):  # its mount has long details
+        pass
+    shown = page.open("/events")
+    action = shown.locator(".events .action-disconnect").first
+    action.wait_for()
+    assert action.evaluate("element => element.getClientRects().length") == 1
+
+
 def test_a_project_is_stopped_and_started_as_a_whole(page: WebPage, engine: PrivateEngine) -> None:
     project = containers.unique("shop")
     label = "com.docker.compose"
