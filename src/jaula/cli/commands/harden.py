@@ -161,14 +161,17 @@ def _records_of(name: str) -> list[str]:
     )
     from jaula.record import reader
 
-    matching = []
+    matching, others = [], []
     for path in found:
         header = reader.read(path).header
         if header is None or header.container.name == name:  # an invalid one is an error later
             matching.append(path)
+        else:
+            others.append(f"{path} is of {header.container.name}")
     if not matching:
+        searched = "; ".join(others) or f"{name}.record, {name}-*.record"
         raise CliError(
-            f"jaula: no record of {name} in this directory ({name}.record, {name}-*.record); "
+            f"jaula: no record of {name} in this directory ({searched}); "
             f"make one with jaula record {name}, or name it with --record FILE"
         )
     return matching
