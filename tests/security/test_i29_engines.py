@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -397,6 +398,42 @@ def test_a_removed_socket_is_made_again(first: PrivateEngine) -> None:
     first.socket.unlink()
     containers.eventually(first.socket.exists, "the socket is back")
     assert containers.run(first, "busybox", "echo", "runs") == "runs\n"
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"id": 1}'])
+def test_a_damaged_claim_is_made_again(
+    new_engine: Engines, first: PrivateEngine, kept: str, text: str
+) -> None:
+    since = time.time() - 1
+    place = DIRECTORY / first.request("GET", "/info").json()["ID"]
+    whole = (place / "claim.json").read_bytes()
+    (place / "claim.json").write_text(text)
+    second = new_engine(*flags_of(first, "--bridge"), start=False)
+    assert "--bridge" in refusal(second)
+    assert (place / "claim.json").read_bytes() == whole
+    assert repairs(first, since, "claim") == [str(place)]
+    assert reaches_its_gateway(first, kept)
+
+
+def test_of_two_engines_that_start_at_once_one_is_refused(new_engine: Engines) -> None:
+    first = new_engine(start=False)
+    second = new_engine(*flags_of(first, "--bridge"), start=False)
+
+    def start(engine: PrivateEngine) -> bool:
+        try:
+            engine.start()
+        except AssertionError:
+            engine.process = None
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        started = list(pool.map(start, (first, second)))
+    assert sorted(started) == [False, True]
+    winner, loser = (first, second) if started[0] else (second, first)
+    assert "--bridge" in loser.log.read_text()
+    load_image(winner, "busybox")
+    assert containers.run(winner, "busybox", "echo", "mine") == "mine\n"
 
 
 def test_a_removed_claim_is_made_again(

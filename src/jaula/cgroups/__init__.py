@@ -32,6 +32,7 @@ __all__ = [
     "absent",
     "delegated",
     "delegated_base",
+    "delegated_directory",
     "detect",
     "driver",
     "enter",
@@ -75,14 +76,21 @@ def delegated(reason: str = "") -> CgroupDriver:
     from jaula.cgroups import null_driver
     from jaula.cgroups.v2.driver import V2Driver
 
-    tree = unified_mount()
-    if tree is not None:
-        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-            base = delegated_base(tree, own_cgroup(file.read()))
-        if base is not None:
-            return null_driver.NullDriver(V2Driver(f"{tree}{base}", rootless=True))
+    tree = delegated_directory()
+    if tree:
+        return null_driver.NullDriver(V2Driver(tree, rootless=True))
     hint = "jaula doctor shows how a user gets one"
     return null_driver.NullDriver(None, reason or "the engine has no delegated cgroup", hint)
+
+
+def delegated_directory() -> str:
+    """Return the directory of the cgroup that is delegated to this rootless engine, or ''."""
+    tree = unified_mount()
+    if tree is None:
+        return ""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        base = delegated_base(tree, own_cgroup(file.read()))
+    return "" if base is None else f"{tree}{base}"
 
 
 def unified_mount() -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaula.errors import InvalidRequest
+from jaula.errors import InvalidRequest, Unavailable
 from jaula.rootless import paths as rootless_paths
 from jaula.rootless import state
 
@@ -62,7 +63,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     rootless = rootless_paths.rootless_uid() is not None
     database = Database(paths.database)
     identity = engine_id(database)
-    claims = None if rootless else _claim(config, identity)
+    claims = _claim(config, identity, rootless=rootless)
     registry = ContainerStore(database)
     registry.load(resolve)
     networks = NetworkStore(database)
@@ -96,7 +97,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
         from jaula.rootless.port_driver import PortDriver
 
         binder = PortDriver(str(paths.run))
-    owner = None if claims is None else LinkOwner(identity, claims.is_active)
+    owner = None if rootless else LinkOwner(identity, claims.is_active)
     network = NetworkManager(paths, config, binder=binder, owner=owner)
     return Engine(
         Services(
@@ -150,16 +151,27 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     )
 
 
-def _claim(config: EngineConfig, identity: str) -> Claims:
+def _claim(config: EngineConfig, identity: str, *, rootless: bool) -> Claims:
     """Claim what this engine uses of the host, before it changes anything there.
 
     :raises Conflict: when another engine uses a part of it.
     """
     import os
 
+    from jaula import cgroups
     from jaula.cgroups.cgroup_path import parent_path
-    from jaula.state.claims import Claim, Claims
+    from jaula.state.claims import DIRECTORY, Claim, Claims
 
+    directory, parent = DIRECTORY, parent_path(config.cgroup_parent, systemd=config.systemd_cgroups)
+    if rootless:
+        directory = Path(f"{rootless_paths.run()}-engines")
+        if not rootless_paths.is_trusted(str(directory)):
+            raise Unavailable(
+                f"the directory {directory} belongs to another user or is writable by other users",
+                hint="remove it, or set XDG_RUNTIME_DIR",
+            )
+        delegated = cgroups.delegated_directory()
+        parent = f"{delegated}{parent}" if delegated else ""
     claims = Claims(
         Claim(
             identity,
@@ -167,8 +179,9 @@ def _claim(config: EngineConfig, identity: str) -> Claims:
             os.path.realpath(config.paths.run),
             os.stat("/proc/self/ns/net").st_ino,
             config.bridge,
-            parent_path(config.cgroup_parent, systemd=config.systemd_cgroups),
-        )
+            parent,
+        ),
+        directory,
     )
     claims.take()
     return claims

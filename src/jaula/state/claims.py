@@ -2,7 +2,7 @@
 
 Bridges, firewall tables, cgroups, run directories and host ids are global. An engine writes what it
 uses into a directory of its own below ``/run/jaula-engines``, and holds a lock there as long as it
-runs:
+runs. The rootless engines of a user have such a directory beside their default run directory:
 
 * ``ENGINE-ID/engine.lock``: locked by the engine with flock(2); the kernel releases it at a crash.
 * ``ENGINE-ID/claim.json``: its directories, its bridge, its cgroup parent.
@@ -10,9 +10,10 @@ runs:
 
 A claim counts while its engine runs, or a shim of one of its containers does. So a crash releases
 what no container uses, and the same root takes everything again. An engine that asks for a name of
-another one is refused at its start, before it has changed anything.
+another one is refused at its start, before it has changed anything. It is refused too while an
+engine runs whose claim cannot be read. That engine writes its claim again at once.
 
-Only root can read the directory: a user who can open a lock file can lock it.
+Only its user can read the directory: a process that can open a lock file can lock it.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ DIRECTORY = Path("/run/jaula-engines")
 IDS = 65536  # ids of one range
 _LOCK_TIMEOUT = 10.0  # seconds
 _OWN_TIMEOUT = 1.0  # seconds; another engine tests the lock for microseconds
+_UNREADABLE_TIMEOUT = 5.0  # seconds in which a running engine writes its claim again
+_UNREADABLE_WAKE = 0.1  # seconds
 _MAX_CLAIM = 65536  # bytes
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What one engine uses. ``netns`` is the inode number of the namespace of ``bridge``."""
+    """What one engine uses. ``netns`` is the inode number of the namespace of ``bridge``.
+
+    ``cgroup_parent`` is '' for an engine without cgroups.
+    """
 
     id: str
     root: str
@@ -55,7 +61,7 @@ def conflicts(own: Claim, other: Claim) -> list[tuple[str, str]]:
         found.append((f"the run directory {own.run}", "--run DIRECTORY"))
     if own.bridge == other.bridge and own.netns == other.netns:
         found.append((f"the bridge {own.bridge}", "--bridge NAME"))
-    if own.cgroup_parent == other.cgroup_parent:
+    if own.cgroup_parent and own.cgroup_parent == other.cgroup_parent:
         found.append((f"the cgroup parent {own.cgroup_parent}", "--cgroup-parent NAME"))
     return found
 
@@ -68,6 +74,7 @@ class Claims:
 
     def __init__(self, own: Claim, directory: Path = DIRECTORY) -> None:
         self._own = own
+        self._document = msgspec.json.encode(own)
         self.directory = directory
         self._lock = -1
         self._ids: set[int] = set()
@@ -86,10 +93,22 @@ class Claims:
         """Claim the names of this engine, for the life of this process.
 
         :raises Conflict: when an engine that runs, or has running containers, claims one of them.
-        :raises Unavailable: when the directory cannot be written.
+        :raises Unavailable: when the directory cannot be written, or the claim of an engine that
+            runs cannot be read.
         """
+        deadline = time.monotonic() + _UNREADABLE_TIMEOUT
+        while unreadable := self._take_locked():
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"{unreadable} is not the claim of the engine that runs with it",
+                    hint=f"restart that engine: fuser {unreadable.parent}/engine.lock",
+                )
+            time.sleep(_UNREADABLE_WAKE)  # without the mutex, which that engine needs
+
+    def _take_locked(self) -> Path | None:
+        """Claim the names. Return the claim of a running engine that cannot be read instead."""
         try:
-            self.directory.mkdir(mode=0o700, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 mutex = _lock(self.directory / "lock", _LOCK_TIMEOUT)
             except BlockingIOError:
@@ -99,14 +118,27 @@ class Claims:
                     hint=f"find its process with: fuser {self.directory}/lock",
                 ) from None
             try:
-                self._take()
+                unreadable = self._unreadable()
+                if unreadable is None:
+                    self._take()
+                return unreadable
             finally:
                 os.close(mutex)
         except OSError as error:
-            raise Unavailable(
-                f"cannot claim the names of this engine in {self.directory}: {error.strerror}",
-                hint="mount a writable /run",
-            ) from error
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> Unavailable:
+        return Unavailable(
+            f"cannot claim the names of this engine in {self.directory}: {error.strerror}",
+            hint=f"make {self.directory.parent} writable",
+        )
+
+    def _unreadable(self) -> Path | None:
+        for engine_id in self._names():
+            place = self.directory / engine_id
+            if not any(self._read(engine_id)) and _is_locked(place / "engine.lock"):
+                return place / "claim.json"
+        return None
 
     def _take(self) -> None:
         for other in self._others():
@@ -125,18 +157,27 @@ class Claims:
         if copied and _has_shim(copied[0].run):
             raise self._copy(copied[0].root)
         (self.place / "ids").mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            lock = _lock(self.place / "engine.lock", _OWN_TIMEOUT)
-        except BlockingIOError:
-            raise self._copy(copied[0].root if copied else "another root directory") from None
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = lock
+        if not self._holds_lock():
+            try:
+                lock = _lock(self.place / "engine.lock", _OWN_TIMEOUT)
+            except BlockingIOError:
+                raise self._copy(copied[0].root if copied else "another root directory") from None
+            if self._lock >= 0:
+                os.close(self._lock)
+            self._lock = lock
         temporary = self.place / "claim.new"
-        temporary.write_bytes(msgspec.json.encode(self._own))
+        temporary.write_bytes(self._document)
         temporary.rename(self.place / "claim.json")
         for start in self._ids:
             (self.place / "ids" / str(start)).touch(mode=0o600)
+
+    def _holds_lock(self) -> bool:
+        """Return whether this process has locked the file that is there now."""
+        try:
+            there = os.stat(self.place / "engine.lock")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return self._lock >= 0 and os.path.samestat(there, os.fstat(self._lock))
 
     def _copy(self, root: str) -> Conflict:
         return Conflict(
@@ -145,16 +186,19 @@ class Claims:
         )
 
     def renew(self) -> bool:
-        """Claim again what another program removed. Return whether that was necessary.
+        """Claim again what another program removed or changed. Return whether that was necessary.
 
         :raises Unavailable: when the directory cannot be written.
         :raises Conflict: when another engine has claimed a name meanwhile.
         """
         try:
-            there = os.stat(self.place / "engine.lock").st_ino == os.fstat(self._lock).st_ino
-            there = there and (self.place / "claim.json").exists()
-        except FileNotFoundError:
+            there = (
+                self._holds_lock() and (self.place / "claim.json").read_bytes() == self._document
+            )
+        except (FileNotFoundError, NotADirectoryError):
             there = False
+        except OSError as error:
+            raise self._not_writable(error) from error
         if not there:
             self.take()
         return not there
@@ -191,6 +235,9 @@ class Claims:
         except FileNotFoundError:
             self.renew()
             path.touch(mode=0o600)
+        except OSError as error:
+            self._ids.discard(start)
+            raise self._not_writable(error) from error
 
     def release_ids(self, start: int) -> None:
         """Release a range of host ids."""
@@ -216,7 +263,9 @@ class Claims:
 
     def is_active(self, engine_id: str) -> bool:
         """Return whether another engine runs, or has a container that does."""
-        return any(self._is_active(engine_id, claim.run) for claim in self._read(engine_id))
+        if _is_locked(self.directory / engine_id / "engine.lock"):
+            return True
+        return any(_has_shim(claim.run) for claim in self._read(engine_id))
 
     def foreign_containers(self) -> set[str]:
         """Return the ids of the containers of all other engines."""
@@ -253,7 +302,7 @@ def _is_locked(path: Path) -> bool:
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

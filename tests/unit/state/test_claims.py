@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from jaula.errors import Conflict
+from jaula.errors import Conflict, Unavailable
 from jaula.state.claims import Claim, Claims, conflicts
 
 ONE = Claim("id-1", "/root-1", "/run-1", 7, "bridge-1", "/parent-1")
@@ -156,6 +158,83 @@ def test_a_file_that_is_not_a_claim_is_no_claim(tmp_path: Path, text: bytes) -> 
     assert not first.is_active("id-2")
     assert first.foreign_containers() == set()
     first.release()
+
+
+DAMAGED = [b"", b"{", b"[]", b'{"id": 1}', b"\xff" * 100, b"null"]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_damaged_claim_of_a_running_engine_hides_nothing(
+    tmp_path: Path, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jaula.state.claims._UNREADABLE_TIMEOUT", 0.2)
+    first = claims(tmp_path)
+    first.take()
+    (first.place / "claim.json").write_bytes(text)
+    second = claims(tmp_path, msgspec.structs.replace(TWO, bridge=ONE.bridge))
+    assert second.is_active("id-1")
+    with pytest.raises(Unavailable, match=r"id-1/claim\.json is not the claim of the engine"):
+        second.take()
+    assert first.renew()
+    assert not first.renew()
+    with pytest.raises(Conflict, match="bridge-1 belongs to another engine"):
+        second.take()
+    first.release()
+    second.take()
+    second.release()
+
+
+def test_an_engine_waits_until_another_one_has_written_its_claim_again(tmp_path: Path) -> None:
+    first, second = claims(tmp_path), claims(tmp_path, TWO)
+    first.take()
+    (first.place / "claim.json").unlink()
+    timer = threading.Timer(0.3, first.renew)
+    timer.start()
+    second.take()
+    timer.join()
+    assert second.is_active("id-1")
+    assert (first.place / "claim.json").exists()
+    for each in (first, second):
+        each.release()
+
+
+def test_a_claim_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
+    first = claims(tmp_path)
+    first.take()
+    shutil.rmtree(first.place / "ids")
+    (first.place / "ids").write_bytes(b"")
+    with pytest.raises(Unavailable, match="Not a directory"):
+        first.take_ids(65536)
+    assert first.foreign_ids() == set()
+    first.release()
+    blocked = Claims(TWO, tmp_path / "file" / "engines")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Unavailable, match="cannot claim the names of this engine"):
+        blocked.take()
+
+
+def test_of_engines_that_start_at_once_one_gets_the_names(tmp_path: Path) -> None:
+    many = [claims(tmp_path, msgspec.structs.replace(ONE, id=f"id-{n}")) for n in range(8)]
+    begin = threading.Barrier(len(many))
+
+    def take(each: Claims) -> bool:
+        begin.wait()
+        try:
+            each.take()
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(many)) as pool:
+        taken = list(pool.map(take, many))
+    assert taken.count(True) == 1
+    for each in many:
+        each.release()
+
+
+def test_engines_without_cgroups_share_no_cgroup_parent() -> None:
+    one, two = (msgspec.structs.replace(each, cgroup_parent="") for each in (ONE, TWO))
+    assert conflicts(one, two) == []
 
 
 def test_the_directory_is_closed_to_users(tmp_path: Path) -> None:

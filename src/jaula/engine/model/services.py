@@ -65,4 +65,4 @@ class Services:
     sandbox_pool: SandboxPool
     engine_sockets: EngineSockets
     started_at: int  # nanoseconds since the epoch
-    claims: Claims | None = None  # None: a rootless engine, which has namespaces of its own
+    claims: Claims | None = None  # None: in tests

@@ -109,7 +109,8 @@ class HostObjects:
 
     def _watch(self) -> None:
         self._cgroups |= set(self._cgroup_directories())
-        watched = dict.fromkeys((*self._directories(), *self._claim()), _REMOVED)
+        watched = dict.fromkeys(self._directories(), _REMOVED)
+        watched |= dict.fromkeys(self._claim(), _REMOVED | inotify.IN_CLOSE_WRITE)
         watched |= {os.path.dirname(path): inotify.IN_DELETE for path in self._cgroups}
         for path, mask in watched.items():
             with contextlib.suppress(FileNotFoundError):
@@ -124,7 +125,7 @@ class HostObjects:
     def _cgroup_parent(self) -> str:
         """The cgroup parent, '' if it is not the engine's: systemd removes an empty slice."""
         config = self._services.config
-        if config.systemd_cgroups or self._services.claims is None:
+        if config.systemd_cgroups or self._services.host.rootless:
             return ""
         return parent_path(config.cgroup_parent, systemd=False)
 
