@@ -30,7 +30,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO
@@ -58,6 +58,7 @@ _KEY = ".key"
 _KEY_SIZE = 32  # bytes
 MAX_MANIFEST = 16 << 20  # bytes
 _DIGEST_BUFFER = 1 << 18  # bytes
+_ZEROS = bytes(_DIGEST_BUFFER)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", re.ASCII)
 _UNFINISHED = ".new-"
 _INCOMING = ".incoming-"
@@ -69,8 +70,8 @@ _WRITER_TIME = 5.0  # seconds for CRIU of a killed engine to end
 _log = logging.getLogger("jaula.checkpoints")
 
 
-class SealCancelled(JaulaError):
-    """The checkpoint is not needed any more, and has no manifest."""
+class DigestCancelled(JaulaError):
+    """No request waits for the digests of a checkpoint any more."""
 
 
 class CheckpointFile(msgspec.Struct, frozen=True):
@@ -357,7 +358,7 @@ class CheckpointStore:
 
         It ends without a manifest soon after ``is_cancelled`` returns True.
 
-        :raises SealCancelled: then.
+        :raises DigestCancelled: then.
         :raises Unavailable: when the disk or the memory for it is full.
         """
         images = self.images(manifest)
@@ -480,20 +481,26 @@ class CheckpointStore:
             raise _untrusted(name, f"format {manifest.format} is not known")
         return msgspec.structs.replace(manifest, directory=self._location)
 
-    def verify(self, manifest: Manifest, part: Part = Part.ALL) -> Path:
+    def verify(
+        self,
+        manifest: Manifest,
+        part: Part = Part.ALL,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> Path:
         """Check the files of a checkpoint against its manifest; return the image directory.
 
         :raises InvalidRequest: when a file is missing, was added or was changed.
+        :raises DigestCancelled: soon after ``is_cancelled`` returns True.
         """
         images = self.images(manifest)
         held = manifest.held.files if manifest.held is not None else ()
         try:
             if part is not Part.FILES:
-                _check_directory(manifest.name, images, manifest.files)
+                _check_directory(manifest.name, images, manifest.files, is_cancelled)
                 if manifest.spec is not None:
-                    _check_file(manifest.name, images.parent, manifest.spec)
+                    _check_file(manifest.name, images.parent, manifest.spec, is_cancelled)
             if part is not Part.IMAGES and (held or (images.parent / FILES).exists()):
-                _check_directory(manifest.name, images.parent / FILES, held)
+                _check_directory(manifest.name, images.parent / FILES, held, is_cancelled)
         except OSError as error:
             raise _untrusted(manifest.name, str(error)) from None
         return images
@@ -676,27 +683,65 @@ def _digest(
 ) -> CheckpointFile:
     """Return size and digest of a plain file; ``sync`` writes it to the disk.
 
-    :raises SealCancelled: when ``is_cancelled`` returns True.
+    :raises DigestCancelled: when ``is_cancelled`` returns True.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb"):
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(f"{name} is not a plain file")
+    with _opened(path, name) as file:
         import hashlib
 
         digest, size = hashlib.sha256(), 0
-        with memoryview(bytearray(_DIGEST_BUFFER)) as buffer:
-            while count := os.readv(fd, [buffer]):
-                if is_cancelled():
-                    raise SealCancelled(f"the digest of {name} was cancelled")
-                digest.update(buffer[:count])
-                size += count
+        for part in _content(file.fileno()):
+            if is_cancelled():
+                raise DigestCancelled(f"the digest of {name} was cancelled")
+            digest.update(part)
+            size += len(part)
         if sync:
-            os.fsync(fd)
+            os.fsync(file.fileno())
         return CheckpointFile(name, size, digest.hexdigest())
 
 
-def _check_directory(name: str, directory: Path, files: tuple[CheckpointFile, ...]) -> None:
+@contextlib.contextmanager
+def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
+    """Open a plain file.
+
+    :raises OSError: when it is not one.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{name} is not a plain file")
+        yield file
+
+
+def _content(fd: int) -> Iterator[memoryview]:
+    """Yield the content of a file in parts. Holes are zeros that are not read (lseek(2))."""
+    size, at = os.fstat(fd).st_size, 0
+    with memoryview(bytearray(_DIGEST_BUFFER)) as buffer, memoryview(_ZEROS) as zeros:
+        while at < size:
+            try:
+                data = os.lseek(fd, at, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                data = size  # a hole up to the end
+            while at < min(data, size):
+                part = zeros[: min(data, size) - at]
+                yield part
+                at += len(part)
+            end = os.lseek(fd, at, os.SEEK_HOLE) if at < size else at
+            while at < end:
+                count = os.preadv(fd, [buffer[: end - at]], at)
+                if not count:
+                    return  # it was truncated
+                yield buffer[:count]
+                at += count
+
+
+def _check_directory(
+    name: str,
+    directory: Path,
+    files: tuple[CheckpointFile, ...],
+    is_cancelled: Callable[[], bool],
+) -> None:
     """Check that a directory has these files and no other.
 
     :raises InvalidRequest: when it has not.
@@ -705,11 +750,16 @@ def _check_directory(name: str, directory: Path, files: tuple[CheckpointFile, ..
     if sorted(os.listdir(directory)) != sorted(file.name for file in files):
         raise _untrusted(name, "files are missing or were added")
     for file in files:
-        _check_file(name, directory, file)
+        _check_file(name, directory, file, is_cancelled)
 
 
-def _check_file(name: str, directory: Path, file: CheckpointFile) -> None:
-    if _digest(directory / file.name, file.name) != file:
+def _check_file(
+    name: str, directory: Path, file: CheckpointFile, is_cancelled: Callable[[], bool]
+) -> None:
+    path = directory / file.name
+    with _opened(path, file.name) as opened:  # a size that is not signed costs no digest
+        is_same = os.fstat(opened.fileno()).st_size == file.size
+    if not is_same or _digest(path, file.name, is_cancelled=is_cancelled) != file:
         raise _untrusted(name, f"{file.name} was changed")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,10 +20,11 @@ from jaula.storage import checkpoints
 from jaula.storage.checkpoints import (
     MAC,
     MANIFEST,
+    CheckpointFile,
     CheckpointFiles,
     CheckpointStore,
+    DigestCancelled,
     Manifest,
-    SealCancelled,
     decode,
     describe_file,
 )
@@ -96,7 +99,7 @@ def test_the_digest_of_a_large_hole_ends_when_it_is_cancelled(store: CheckpointS
     def seal() -> None:
         try:
             store.seal(FACTS, is_cancelled)
-        except SealCancelled as error:
+        except DigestCancelled as error:
             failures.append(error)
 
     thread = threading.Thread(target=seal, daemon=True)
@@ -104,9 +107,63 @@ def test_the_digest_of_a_large_hole_ends_when_it_is_cancelled(store: CheckpointS
     assert begun.wait(30)
     cancelled.set()
     thread.join(30)
-    assert [type(each) for each in failures] == [SealCancelled]
+    assert [type(each) for each in failures] == [DigestCancelled]
     with pytest.raises(InvalidRequest, match="is refused"):
         store.read(FACTS.container, "one")
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (),
+        (b"data",),
+        (5 << 20,),
+        (b"data", 3 << 20),
+        (1 << 20, b"data" * 300_000, (1 << 20) + 7, b"x", 12345),
+    ],
+)
+def test_the_digest_of_holes_is_that_of_zeros(
+    store: CheckpointStore, tmp_path: Path, parts: tuple[bytes | int, ...]
+) -> None:
+    whole = b"".join(bytes(part) if isinstance(part, int) else part for part in parts)
+    path, at = tmp_path / "sparse", 0
+    with path.open("wb") as file:
+        for part in parts:
+            if isinstance(part, bytes):
+                os.pwrite(file.fileno(), part, at)
+            at += part if isinstance(part, int) else len(part)
+        file.truncate(at)
+    expected = CheckpointFile("sparse", len(whole), hashlib.sha256(whole).hexdigest())
+    assert store.digest(path) == expected
+
+
+def test_holes_are_not_read(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    read = []
+    monkeypatch.setattr(os, "preadv", lambda *_: read.append(1))
+    store.digest(path)
+    assert read == []
+
+
+def test_a_file_of_another_size_is_refused_without_its_digest(
+    store: CheckpointStore, made: Path
+) -> None:
+    manifest = store.read(FACTS.container, "one")
+    with (made / "images/files.img").open("r+b") as file:
+        file.truncate(1 << 43)
+    begun = time.monotonic()
+    with pytest.raises(InvalidRequest, match=r"files\.img was changed"):
+        store.verify(manifest)
+    assert time.monotonic() - begun < 5
+
+
+def test_a_verification_ends_when_it_is_cancelled(store: CheckpointStore, made: Path) -> None:
+    with pytest.raises(DigestCancelled):
+        store.verify(store.read(FACTS.container, "one"), is_cancelled=lambda: True)
 
 
 def test_a_checkpoint_is_read_as_it_was_made(store: CheckpointStore, made: Path) -> None:

@@ -182,7 +182,12 @@ class HttpSession:
         target = request.target.decode("ascii")
         started = time.perf_counter()
         request_context.current.set(
-            RequestContext(f"{next(_numbers):x}", self._engine.access.caller, _title(request))
+            RequestContext(
+                f"{next(_numbers):x}",
+                self._engine.access.caller,
+                _title(request),
+                self._connection.is_gone,
+            )
         )
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("calling %s", _title(request))

@@ -4,7 +4,8 @@ h11 parses and frames (RFC 9112). This module adds what h11 leaves open: flow co
 deadlines and the client that goes away. :mod:`jaula.api.http.http_session` handles the requests.
 
 The work of a route is not interrupted until the route has answered: a container is not left
-half-started because a client pressed ^C. A stream is cancelled as soon as its reader is gone.
+half-started because a client pressed ^C. Work that changes nothing may ask whether its client is
+gone (:meth:`HttpProtocol.is_gone`). A stream is cancelled as soon as its reader is gone.
 
 Facts about closed peers: on a unix socket, end of file also comes from a client that has finished
 its input (``shutdown``) and still reads the answer. Only ``POLLHUP`` means that it is gone. asyncio
@@ -247,10 +248,22 @@ class HttpProtocol(asyncio.BufferedProtocol):
         self.phase = Phase.HEAD if begun else Phase.IDLE
         self._deadline = self.loop.time() + (HEAD_SECONDS if begun else IDLE_SECONDS)
 
-    def _end_if_gone(self) -> None:
+    def is_gone(self) -> bool:
+        """Return whether the client does not read an answer any more. Call it in any thread."""
+        if self.phase is Phase.GONE or not self._eof:
+            return self.phase is Phase.GONE
+        return self._is_closed()
+
+    def _is_closed(self) -> bool:
         poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
-        if not self._unix or poll.poll(0):  # POLLHUP and POLLERR are always reported
+        try:
+            poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        except ValueError:
+            return True  # closed at this moment
+        return not self._unix or bool(poll.poll(0))  # POLLHUP and POLLERR are always reported
+
+    def _end_if_gone(self) -> None:
+        if self._is_closed():
             self.transport.abort()
 
     # -- reading --------------------------------------------------------------------------------

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula import request_context
 from jaula.engine.containers import bind_sources, checkpoint_files
 from jaula.engine.containers.liveness import check_running
-from jaula.engine.threads import in_own_thread, in_thread, shielded
+from jaula.engine.threads import in_own_thread, in_request_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import (
     COMMIT,
@@ -377,7 +378,7 @@ class Checkpoints:
             raise _failure(f"checkpoint {name} does not exist for container {container.name}")
         try:
             manifest = store.read(container.id, name)
-            await asyncio.to_thread(self._store.verify, manifest)
+            await self._verify(manifest, Part.ALL)
             self.check_host(manifest)
         except JaulaError as error:
             return {"Name": name, "Usable": False, "Problem": str(error)}
@@ -440,7 +441,7 @@ class Checkpoints:
             check_record(self._services, container)
             manifest = store.read(container.id, name)
             if part is not None:
-                await in_thread(store.verify, manifest, part)
+                await self._verify(manifest, part)
             self.check_host(manifest)
             return manifest
 
@@ -452,7 +453,14 @@ class Checkpoints:
         :raises RuntimeFailure: when they were changed.
         """
         with _dockers_words(container, f"cannot {action} container {container.name}"):
-            await in_thread(self._store.verify, manifest, part)
+            await self._verify(manifest, part)
+
+    async def _verify(self, manifest: Manifest, part: Part) -> None:
+        """Verify files in a thread, which ends with the request, or when its client is gone."""
+        is_gone, verify = request_context.client_check(), self._store.verify
+        await in_request_thread(
+            lambda is_over: verify(manifest, part, lambda: is_over() or is_gone())
+        )
 
     async def check_bind_sources(
         self, container: Container, manifest: Manifest, action: str
