@@ -30,7 +30,7 @@ import msgspec
 
 from jaula import request_context
 from jaula.engine.containers import bind_sources, checkpoint_files
-from jaula.engine.containers.liveness import check_running
+from jaula.engine.containers.liveness import has_exited, while_running
 from jaula.engine.threads import in_own_thread, in_request_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure, Unavailable
 from jaula.runtime.protocol import (
@@ -63,9 +63,11 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
     from jaula.engine.networks.endpoints import NetworkEndpoints
+    from jaula.runtime.client import Shim
     from jaula.storage.checkpoints import CheckpointFiles, CheckpointStore
 
 _EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
+_LOST_TIMEOUT = 5.0  # seconds for it if the shim has not answered
 _GIVE_UP = b"the checkpoint could not be recorded"
 
 
@@ -120,10 +122,14 @@ class Checkpoints:
         with _dockers_words(container, f"cannot checkpoint container {container.name}"):
             check_name(name)
             self._store.at(body.checkpoint_dir)
-        async with container.lock:
-            check_running(container)
+        async with container.lock, while_running(container):
             check_record(self._services, container)
             with _dockers_words(container, f"cannot checkpoint container {container.name}"):
+                if body.exit and container.record.body.host_config.auto_remove:
+                    raise InvalidRequest(
+                        "it would be removed with its checkpoints (--rm)",
+                        hint="leave it running, or create it without --rm",
+                    )
                 await self._create(container, body)
         if body.exit:
             await asyncio.wait_for(container.exited.wait(), _EXIT_TIMEOUT)
@@ -144,8 +150,7 @@ class Checkpoints:
             tcp_established=True,
             files=True,
         )
-        async with container.lock:
-            check_running(container)
+        async with container.lock, while_running(container):
             check_record(self._services, container)
             images, manifest = await self._create(container, body, hidden=True)
         try:
@@ -160,11 +165,6 @@ class Checkpoints:
         record, shim = container.record, container.shim
         if record.status is Status.PAUSED:
             raise InvalidRequest("it is paused", hint="unpause it first")
-        if body.exit and record.body.host_config.auto_remove:
-            raise InvalidRequest(
-                "it would be removed with its checkpoints (--rm)",
-                hint="leave it running, or create it without --rm",
-            )
         if body.tcp_established and body.tcp_close:
             raise InvalidRequest("connections are either saved or closed", hint="choose one")
         if shim is None:
@@ -181,13 +181,13 @@ class Checkpoints:
         rounds: list[int] = []
         failure = ""  # of a round
         copied: checkpoint_files.Copies = {}
-        recorded = False
+        recorded = committed = False
         records = body.exit  # whether the thread that `commit` stands for records the checkpoint
         commit: asyncio.Future[Manifest] | None = None
 
         async def record_it() -> None:
             """Answer the shim when it holds the container."""
-            nonlocal manifest, recorded, commit, failure
+            nonlocal manifest, recorded, commit, committed, failure
             ours.setblocking(False)
             loop = asyncio.get_running_loop()
             while (data := await loop.sock_recv(ours, 4096)).startswith(ROUND):
@@ -214,15 +214,16 @@ class Checkpoints:
             commit = asyncio.ensure_future(asyncio.to_thread(work))
             try:
                 manifest = await asyncio.shield(commit)
+                if body.exit:
+                    recorded = True
+                    container.change(manually_stopped=True)  # no restart policy applies
+                    self._services.container_store.save(container)
             except JaulaError as error:
                 await loop.sock_sendall(ours, str(error).encode())
                 raise
-            if body.exit:
-                recorded = True
-                container.change(manually_stopped=True)  # no restart policy applies
-                self._services.container_store.save(container)
-            else:
+            if not body.exit:
                 commit = None
+            committed = body.exit
             await loop.sock_sendall(ours, COMMIT)
 
         try:
@@ -256,7 +257,7 @@ class Checkpoints:
                 records = True
                 commit = asyncio.ensure_future(work)
                 manifest = await asyncio.shield(commit)
-        except BaseException:
+        except BaseException as error:
             recording.cancel()
             with contextlib.suppress(asyncio.CancelledError, JaulaError, OSError):
                 await recording
@@ -264,11 +265,15 @@ class Checkpoints:
                 with contextlib.suppress(JaulaError, OSError):
                     await commit
                     recorded = records
-            if recorded and not hidden:
-                await asyncio.to_thread(store.remove, record.id, body.checkpoint_id)
-                container.change(manually_stopped=record.manually_stopped)
-            else:
+            if not recorded or hidden:
                 await asyncio.to_thread(self._store.discard, images)
+                raise
+            if committed and await shielded(_has_ended(container, shim, error)):
+                if isinstance(error, (JaulaError, OSError)):
+                    return images, manifest
+                raise
+            await asyncio.to_thread(store.remove, record.id, body.checkpoint_id)
+            container.change(manually_stopped=record.manually_stopped)
             raise
         finally:
             ours.close()
@@ -481,6 +486,18 @@ class Checkpoints:
         """
         if manifest.architecture != os.uname().machine:
             raise InvalidRequest(f"checkpoint {manifest.name} is of a {manifest.architecture} host")
+
+
+async def _has_ended(container: Container, shim: Shim, error: BaseException) -> bool:
+    """Return whether a container has ended with its complete checkpoint, in spite of an error.
+
+    A shim that was lost may have killed it before, and so does one whose answer is not awaited.
+    """
+    if isinstance(error, (RuntimeFailure, InvalidRequest)):
+        return await has_exited(container, shim)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(container.exited.wait(), _LOST_TIMEOUT)
+    return not container.live
 
 
 def _held_document(held: CheckpointFiles | None) -> dict[str, Any] | None:

@@ -64,6 +64,15 @@ def post(path: str, body: Any = None) -> UseCase:
     return lambda engine, name: engine.request("POST", f"/containers/{name}/{path}", body)
 
 
+def checkpoint(engine: PrivateEngine, name: str) -> Reply:
+    one = f"one-{os.urandom(8).hex()}"
+    body = {"CheckpointID": one, "Exit": False}
+    reply = engine.request("POST", f"/containers/{name}/checkpoints", body)
+    if reply.status == 201:
+        engine.request("DELETE", f"/containers/{name}/checkpoints/{one}")
+    return reply
+
+
 def commit(engine: PrivateEngine, name: str) -> Reply:
     reply = engine.request("POST", f"/commit?container={name}")
     if reply.status == 201:
@@ -72,6 +81,7 @@ def commit(engine: PrivateEngine, name: str) -> Reply:
 
 
 USE_CASES: dict[str, tuple[UseCase, frozenset[int]]] = {
+    "checkpoint": (checkpoint, frozenset({201, 409})),
     "commit": (commit, frozenset({201})),
     "pause": (pause, frozenset({204, 409})),
     "top": (get("top"), frozenset({200, 409})),
@@ -108,7 +118,13 @@ def ending(engine: PrivateEngine, busybox: str) -> Iterator[str]:
     engine.request("DELETE", f"/containers/{name}?force=1")
 
 
-@pytest.mark.parametrize("use_case", list(USE_CASES))
+@pytest.mark.parametrize(
+    "use_case",
+    [
+        pytest.param(each, marks=pytest.mark.criu) if each == "checkpoint" else each
+        for each in USE_CASES
+    ],
+)
 def test_a_container_that_is_ending_gets_the_answers_of_docker(
     engine: PrivateEngine, ending: str, use_case: str
 ) -> None:
