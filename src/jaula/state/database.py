@@ -40,6 +40,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ("CREATE TABLE secrets (id TEXT PRIMARY KEY, document BLOB NOT NULL) WITHOUT ROWID",),
     (),  # owners of build steps and of the names of images, which an older engine would drop
     (),  # ids of the networks of containers
+    (),  # the state before a rollback
 )
 
 Document = TypeVar("Document", bound=msgspec.Struct)

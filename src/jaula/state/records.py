@@ -304,6 +304,51 @@ class GivenMigrations(msgspec.Struct, frozen=True):
     ids: tuple[str, ...] = ()
 
 
+class RollbackPhase(StrEnum):
+    """The progress of a rollback; see :mod:`jaula.engine.containers.rollback`."""
+
+    KEEP = "keep"  # the present state is being saved, and runs on
+    REPLACE = "replace"  # it is saved: the staged files take the place of the present ones
+    CONTINUED = "continued"  # the start from the checkpoint is recorded
+    UNDO = "undo"  # the former files and processes are put back
+    UNDONE = "undone"  # the start of the former processes is recorded
+    FAILED = "failed"  # neither could be started; the former state is in its checkpoint
+
+
+_STARTED_PHASES = {
+    RollbackPhase.REPLACE: RollbackPhase.CONTINUED,
+    RollbackPhase.UNDO: RollbackPhase.UNDONE,
+}
+
+
+class RollbackState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The state of a container before its rollback, and how far that is.
+
+    ``former`` is the checkpoint with the processes that ran, '' if none did.
+    """
+
+    phase: RollbackPhase = RollbackPhase.REPLACE  # also of an engine that saved no former state
+    former: str = ""
+    ports: tuple[PublishedPort, ...] = ()
+    restart_count: int = 0
+    manually_stopped: bool = False
+
+    def at(self, phase: RollbackPhase) -> RollbackState:
+        """Return this state at another phase."""
+        return msgspec.structs.replace(self, phase=phase)
+
+    @property
+    def with_start(self) -> RollbackState:
+        """This state when the intent to start is recorded."""
+        return self.at(_STARTED_PHASES.get(self.phase, self.phase))
+
+    @property
+    def without_start(self) -> RollbackState:
+        """This state when that start was undone, or has failed."""
+        before = {started: phase for phase, started in _STARTED_PHASES.items()}
+        return self.at(before.get(self.phase, self.phase))
+
+
 class HealthStatus(StrEnum):
     """The status of a container's health check."""
 
@@ -471,6 +516,7 @@ class ContainerRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     start_intent: StartIntent | None = None  # None: no start is in progress
     rollback: str = ""  # the checkpoint whose staged files replace the present ones
     rollback_directory: str = ""  # that of --checkpoint-dir, in which it is
+    rollback_state: RollbackState | None = None  # None: no rollback, or one of an older engine
     migration: MigrationRecord | None = None  # None: it has not been moved
     resolved_request: ResolvedRequest | None = None  # None: written by an engine without it
     edit_intent: EditIntent | None = None  # None: no change by ``edit`` is in progress

@@ -4,8 +4,8 @@
 labels and options. ``<volumes>/<name>/_image`` is the copy of an image's directory while it moves
 into ``_data``, or into the directory of it that ``_image.path`` names. ``_image.new`` is an
 incomplete copy. ``<volumes>/<name>/_staged`` has files that will replace those in ``_data``, which
-is ``_former`` meanwhile. Names follow Docker's grammar (moby ``daemon/names``):
-``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
+is ``_former`` then, until they are not needed any more. Names follow Docker's grammar (moby
+``daemon/names``): ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``, at most 255 bytes.
 
 Other users of the host cannot enter the directory of volumes: files in a volume may be set-user-ID
 and belong to the host's ids.
@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedReader
@@ -335,6 +335,7 @@ class VolumeStore:
         with open_directory(self._directory / name) as top:
             if not stat.S_ISDIR(os.stat(_DATA, dir_fd=top, follow_symlinks=False).st_mode):
                 raise InvalidRequest(f"the directory of volume {name} is a symbolic link")
+            remove_tree(top, os.fsencode(_FORMER))
             remove_tree(top, os.fsencode(_STAGED))
             os.mkdir(_STAGED, 0o700, dir_fd=top)
             try:
@@ -346,10 +347,11 @@ class VolumeStore:
                 remove_tree(top, os.fsencode(_STAGED))
                 raise
 
-    def replace(self, name: str) -> None:
+    def replace(self, name: str, *, keep: bool = False) -> None:
         """Put the staged files in the place of the volume's. Without staged files do nothing.
 
-        No container that has the volume may run. An interrupted call is completed by another one.
+        With ``keep`` the former files stay beside them until :meth:`discard`. No container that has
+        the volume may run. An interrupted call is completed by another one.
         """
         with open_directory(self._directory / name) as top:
             if _STAGED in os.listdir(top):
@@ -358,13 +360,28 @@ class VolumeStore:
                     os.rename(_DATA, _FORMER, src_dir_fd=top, dst_dir_fd=top)
                 os.rename(_STAGED, _DATA, src_dir_fd=top, dst_dir_fd=top)
                 fsync_paths(".", dir_fd=top)
-            remove_tree(top, os.fsencode(_FORMER))
+            if not keep:
+                remove_tree(top, os.fsencode(_FORMER))
+
+    def put_back(self, name: str) -> None:
+        """Put the files that :meth:`replace` has kept in place again; the others are staged then.
+
+        Without kept files do nothing. No container that has the volume may run. An interrupted call
+        is completed by another one.
+        """
+        with open_directory(self._directory / name) as top:
+            if _FORMER in os.listdir(top):
+                if _DATA in os.listdir(top):
+                    os.rename(_DATA, _STAGED, src_dir_fd=top, dst_dir_fd=top)
+                os.rename(_FORMER, _DATA, src_dir_fd=top, dst_dir_fd=top)
+                fsync_paths(".", dir_fd=top)
 
     def discard(self, name: str) -> None:
-        """Remove the staged files of a volume, if there are any."""
+        """Remove staged and kept files of a volume, if there are any."""
         if self.exists(name):
             with open_directory(self._directory / name) as top:
                 remove_tree(top, os.fsencode(_STAGED))
+                remove_tree(top, os.fsencode(_FORMER))
 
     # -- check and repair -----------------------------------------------------------------------
 
@@ -426,12 +443,15 @@ class VolumeStore:
         with open_directory(self._directory) as parent:
             remove_tree(parent, name.encode())
 
-    def sweep(self) -> Names:
-        """Remove what a crash left incomplete or half-removed, and finish copies of images."""
+    def sweep(self, kept: Collection[str] = ()) -> Names:
+        """Remove what a crash left incomplete or half-removed, and finish copies of images.
+
+        The staged and former files of the volumes ``kept`` are still needed.
+        """
         removed = remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
         for name in os.listdir(self._directory):
             top = self._directory / name
-            if os.path.lexists(top / _STAGED):
+            if name not in kept and any(os.path.lexists(top / e) for e in (_STAGED, _FORMER)):
                 self.discard(name)
             if any(os.path.lexists(top / entry) for entry in _COPY_NAMES):
                 with open_directory(top) as descriptor:

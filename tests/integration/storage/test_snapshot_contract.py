@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -386,6 +387,47 @@ def test_an_interrupted_replacement_is_completed(
         monkeypatch.undo()
         snapshots.replace(ID)
         assert content(snapshots) == before
+
+
+@pytest.mark.parametrize("failing", range(1, 8))
+def test_replaced_files_are_put_back(
+    snapshots: SnapshotDriver,
+    image: tuple[str, ...],
+    paths: Paths,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: int,
+) -> None:
+    """Also if one of all renames is interrupted, in which case the call is repeated."""
+    snapshots.create(ID, image)
+    entries = sorted(os.listdir(paths.container(ID)))
+    layer = archived(snapshots, tmp_path)
+    staged = content(snapshots)
+    with open_root(snapshots.root(ID)) as root:
+        os.close(os.open("later", os.O_CREAT | os.O_WRONLY, dir_fd=root))
+    present = content(snapshots)
+    with layer.open("rb") as file:
+        snapshots.stage(ID, file)
+    monkeypatch.setattr(os, "rename", interrupted(failing))
+
+    def call(step: Callable[[], None]) -> None:
+        try:
+            step()
+        except KeyboardInterrupt:
+            step()
+
+    snapshots.put_back(ID)
+    assert content(snapshots) == present
+    call(functools.partial(snapshots.replace, ID, keep=True))
+    assert content(snapshots) == staged
+    call(functools.partial(snapshots.put_back, ID))
+    assert content(snapshots) == present
+    call(functools.partial(snapshots.replace, ID, keep=True))
+    assert content(snapshots) == staged
+    snapshots.discard(ID)
+    snapshots.put_back(ID)
+    assert content(snapshots) == staged
+    assert sorted(os.listdir(paths.container(ID))) == entries
 
 
 def interrupted(failing: int) -> Callable[..., None]:

@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 _EXIT_TIMEOUT = 30.0  # seconds from the end of a dump to the exit of the container
 _LOST_TIMEOUT = 5.0  # seconds for it if the shim has not answered
 _GIVE_UP = b"the checkpoint could not be recorded"
+_NO_CHANGES: Mapping[str, Any] = {}
 
 
 def _failure(text: str, error: JaulaError | None = None) -> RuntimeFailure:
@@ -134,6 +135,23 @@ class Checkpoints:
         if body.exit:
             await asyncio.wait_for(container.exited.wait(), _EXIT_TIMEOUT)
 
+    async def save_and_end(
+        self, container: Container, name: str, changes: Mapping[str, Any]
+    ) -> None:
+        """Write a checkpoint with its connections, and wait for the container's exit.
+
+        The caller holds the lock. ``changes`` of the record are saved when the checkpoint is
+        complete, before the first process is killed. Exec'd processes are not in it.
+
+        :raises RuntimeFailure: when CRIU refuses; the container runs on.
+        :raises Conflict: when the container has exited before.
+        """
+        body = CheckpointCreate(checkpoint_id=name, exit=True, tcp_established=True)
+        async with while_running(container):
+            check_record(self._services, container)
+            await self._create(container, body, keep_execs=True, changes=changes)
+        await asyncio.wait_for(container.exited.wait(), _EXIT_TIMEOUT)
+
     @contextlib.asynccontextmanager
     async def take(self, container: Container) -> AsyncIterator[tuple[Path, Manifest]]:
         """Write a checkpoint with the container's files; yield its directory and its manifest.
@@ -152,16 +170,25 @@ class Checkpoints:
         )
         async with container.lock, while_running(container):
             check_record(self._services, container)
-            images, manifest = await self._create(container, body, hidden=True)
+            images, manifest = await self._create(container, body, hidden=True, keep_execs=True)
         try:
             yield images.parent, manifest
         finally:
             await shielded(asyncio.to_thread(self._store.discard, images))
 
     async def _create(
-        self, container: Container, body: CheckpointCreate, *, hidden: bool = False
+        self,
+        container: Container,
+        body: CheckpointCreate,
+        *,
+        hidden: bool = False,
+        keep_execs: bool = False,
+        changes: Mapping[str, Any] = _NO_CHANGES,
     ) -> tuple[Path, Manifest]:
-        """Return the image directory, which a checkpoint with a name has left, and the manifest."""
+        """Return the image directory, which a checkpoint with a name has left, and the manifest.
+
+        ``changes`` are made in the record when the checkpoint of a container that ends is complete.
+        """
         record, shim = container.record, container.shim
         if record.status is Status.PAUSED:
             raise InvalidRequest("it is paused", hint="unpause it first")
@@ -216,7 +243,7 @@ class Checkpoints:
                 manifest = await asyncio.shield(commit)
                 if body.exit:
                     recorded = True
-                    container.change(manually_stopped=True)  # no restart policy applies
+                    container.change(manually_stopped=True, **changes)  # no restart policy applies
                     self._services.container_store.save(container)
             except JaulaError as error:
                 await loop.sock_sendall(ours, str(error).encode())
@@ -245,7 +272,7 @@ class Checkpoints:
                 tcp_established=body.tcp_established,
                 tcp_close=body.tcp_close,
                 end_execs=body.end_execs,
-                keep_execs=hidden,
+                keep_execs=keep_execs,
                 pre_copy=body.pre_copy if has_rounds else 0,
             )
             await shim.checkpoint(request, theirs.detach())
@@ -273,7 +300,10 @@ class Checkpoints:
                     return images, manifest
                 raise
             await asyncio.to_thread(store.remove, record.id, body.checkpoint_id)
-            container.change(manually_stopped=record.manually_stopped)
+            container.change(
+                manually_stopped=record.manually_stopped,
+                **{name: getattr(record, name) for name in changes},
+            )
             raise
         finally:
             ours.close()

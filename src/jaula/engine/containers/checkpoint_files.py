@@ -235,20 +235,31 @@ async def stage_and_verify(
         raise
 
 
-def replace(services: Services, record: ContainerRecord) -> None:
-    """Put staged files in place; an interrupted call is completed by another one."""
-    for name in _volumes(services, record):
-        services.volumes.replace(name)
-    services.snapshots.replace(record.id)
+def replace(services: Services, record: ContainerRecord, *, keep: bool = False) -> None:
+    """Put staged files in place; an interrupted call is completed by another one.
+
+    With ``keep`` the former files stay beside them, for :func:`put_back`, until :func:`discard`.
+    """
+    for name in volumes(services, record):
+        services.volumes.replace(name, keep=keep)
+    services.snapshots.replace(record.id, keep=keep)
+
+
+def put_back(services: Services, record: ContainerRecord) -> None:
+    """Put the former files in place again; an interrupted call is completed by another one."""
+    for name in volumes(services, record):
+        services.volumes.put_back(name)
+    services.snapshots.put_back(record.id)
 
 
 def discard(services: Services, record: ContainerRecord) -> None:
-    """Remove staged files."""
-    for name in _volumes(services, record):
+    """Remove staged and former files."""
+    for name in volumes(services, record):
         services.volumes.discard(name)
     services.snapshots.discard(record.id)
 
 
-def _volumes(services: Services, record: ContainerRecord) -> list[str]:
+def volumes(services: Services, record: ContainerRecord) -> list[str]:
+    """Return the names of a container's volumes that exist."""
     names = dict.fromkeys(mount.name for mount in record.mounts if mount.type == "volume")
     return [name for name in names if services.volumes.exists(name)]

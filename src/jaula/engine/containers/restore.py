@@ -80,7 +80,7 @@ async def restore(services: Services, containers: Containers) -> None:
     for container in [c for c in services.container_store if c.live and c.shim is None]:
         await _record_exit(services, containers, container)
     for container in rolled_back:
-        await containers.rollbacks.replace_files(container)
+        await containers.rollbacks.recover(container)
     left = await asyncio.to_thread(_sweep, services) | _spare_inits(services)
     for path in await asyncio.to_thread(_sweep_cgroups, services, left):
         containers.exit_handler.cgroup_reaper.remove_path(
@@ -222,6 +222,8 @@ async def _finish_start(
     assert before.start_intent is not None
     former = {name: getattr(before, name) for name in running_fields(before.start_intent)}
     container.change(**former | {"status": before.status, "start_intent": None})
+    if before.rollback_state is not None:
+        container.change(rollback_state=before.rollback_state.without_start)
     if end is not None:
         container.change(exit_code=end.exit_code, error=end.error, finished_at=time.time_ns())
     container.exited.set()
@@ -378,6 +380,8 @@ async def _restart(containers: Containers, container: Container) -> None:
         return
     if not exited or not record.started_at:
         return
+    if record.rollback_state is not None:
+        return  # a checkpoint has its former state, which a client continues
     if record.body.host_config.auto_remove:
         await _remove(containers, container, volumes=True)
         return
@@ -428,12 +432,16 @@ def _sweep(services: Services) -> set[str]:
                 )
             else:
                 log.info("swept %s", parent / name)
+    replaced: set[str] = set()  # volumes
     for container in services.container_store:
         if not container.record.rollback:
             services.snapshots.discard(container.id)
-    for store in (services.snapshots, services.volumes, services.images):
+        else:
+            replaced |= {each.name for each in container.record.mounts if each.type == "volume"}
+    sweep_volumes = functools.partial(services.volumes.sweep, replaced)
+    for sweep in (services.snapshots.sweep, sweep_volumes, services.images.sweep):
         try:
-            store.sweep()
+            sweep()
         except (OSError, JaulaError) as error:
             log.warning("incomplete files cannot be removed: %s", error)
     return left

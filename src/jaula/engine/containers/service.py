@@ -223,6 +223,8 @@ class Containers(ContainerQueries):
                 manifest = await self.checkpoints.open(
                     container, checkpoint, checkpoint_dir, Part.IMAGES
                 )
+                if container.record.rollback:
+                    await self.rollbacks.put_back(container)
             container.change(restart_count=0, restart_delay=0.0)
             await self.start_container(container, manifest)
 
@@ -245,9 +247,7 @@ class Containers(ContainerQueries):
     ) -> None:
         container.removing = False
         if container.record.rollback and checkpoint is None:
-            from jaula.engine.containers import checkpoint_files
-
-            await in_thread(checkpoint_files.replace, self.services, container.record)
+            await self.rollbacks.put_back(container)
         try:
             await self.starter.start(container, checkpoint, hold)
         except BaseException as error:
@@ -256,7 +256,8 @@ class Containers(ContainerQueries):
             if container.record.status is Status.RESTARTING:
                 self.exit_handler.give_up(container)
             container.notify(("next-exit",), _failure(error))
-            if container.record.body.host_config.auto_remove:
+            is_removed = container.record.body.host_config.auto_remove
+            if is_removed and container.record.rollback_state is None:
                 await self.exit_handler.remove(container, volumes=True)
             raise
         if container.pending:

@@ -258,7 +258,13 @@ class Starter:
         # Before the runtime is asked: it may report exhausted memory at once.
         container.change(oom_killed=False)
         if not container.record.build:
-            container.change(start_intent=intent, rollback="", rollback_directory="")
+            state = container.record.rollback_state
+            if container.record.rollback and state is not None:
+                state = state.with_start
+            else:
+                state = None
+                container.change(rollback="", rollback_directory="")
+            container.change(start_intent=intent, rollback_state=state)
             self._services.container_store.save(container)
         return intent
 
@@ -285,6 +291,8 @@ class Starter:
         container.change(
             exit_code=code, error=text, finished_at=time.time_ns(), pid=0, start_intent=None
         )
+        if (state := container.record.rollback_state) is not None:
+            container.change(rollback_state=state.without_start)
         container.exited.set()
         self._save(container)
 

@@ -113,14 +113,22 @@ class SnapshotDriver(Protocol):
         :raises Unsupported: when the files of a snapshot with a size limit cannot be replaced.
         """
 
-    def replace(self, id: str) -> None:
+    def replace(self, id: str, *, keep: bool = False) -> None:
         """Put the staged files in the place of the snapshot's. Without staged files do nothing.
 
-        The container must not run. An interrupted call is completed by another one.
+        With ``keep`` the former files stay beside them until :meth:`discard`. The container must
+        not run. An interrupted call is completed by another one.
+        """
+
+    def put_back(self, id: str) -> None:
+        """Put the files that :meth:`replace` has kept in place again; the others are staged then.
+
+        Without kept files do nothing. The container must not run. An interrupted call is completed
+        by another one.
         """
 
     def discard(self, id: str) -> None:
-        """Remove the staged files, if there are any."""
+        """Remove staged and kept files, if there are any."""
 
     def usage(self, id: str) -> SnapshotUsage:
         """Return the bytes and inodes that the snapshot has beyond its layers.

@@ -183,6 +183,7 @@ class FullCopyDriver(ABC):
                     hint="create it without that option, or use the overlay driver",
                 )
             try:
+                self._remove_tree(parent, _FORMER)
                 self._remove_tree(parent, _STAGED)
                 self._copy_tree(base, parent, _STAGED, None)
                 remove_tree(parent, _LAYER)
@@ -199,7 +200,7 @@ class FullCopyDriver(ABC):
             finally:
                 remove_tree(parent, _LAYER)
 
-    def replace(self, id: str) -> None:
+    def replace(self, id: str, *, keep: bool = False) -> None:
         with open_directory(self._paths.container(id)) as parent:
             if _STAGED in os.listdir(parent):
                 if "rootfs" in os.listdir(parent):
@@ -207,12 +208,22 @@ class FullCopyDriver(ABC):
                     os.rename("rootfs", _FORMER, src_dir_fd=parent, dst_dir_fd=parent)
                 os.rename(_STAGED, "rootfs", src_dir_fd=parent, dst_dir_fd=parent)
                 fsync_paths(".", dir_fd=parent)
-            self._remove_tree(parent, _FORMER)
+            if not keep:
+                self._remove_tree(parent, _FORMER)
+
+    def put_back(self, id: str) -> None:
+        with open_directory(self._paths.container(id)) as parent:
+            if _FORMER in os.listdir(parent):
+                if "rootfs" in os.listdir(parent):
+                    os.rename("rootfs", _STAGED, src_dir_fd=parent, dst_dir_fd=parent)
+                os.rename(_FORMER, "rootfs", src_dir_fd=parent, dst_dir_fd=parent)
+                fsync_paths(".", dir_fd=parent)
 
     def discard(self, id: str) -> None:
         if self.exists(id):
             with open_directory(self._paths.container(id)) as parent:
                 self._remove_tree(parent, _STAGED)
+                self._remove_tree(parent, _FORMER)
                 remove_tree(parent, _LAYER)
 
     def status(self) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 Follows the kernel's ``filesystems/overlayfs.rst``. ``containers/<id>/upper`` and ``work`` are the
 container's upper and work directory, ``containers/<id>/layers.json`` lists the lower layers.
 ``upper.staged`` has files that will replace those of the upper directory, which is ``upper.former``
-meanwhile.
+then, until they are not needed any more.
 
 Facts about overlayfs: the root of the mount shows the owner, mode and times of the upper directory.
 An upper directory on overlayfs, NFS or FAT is refused or becomes read-only. So the driver probes
@@ -190,6 +190,7 @@ class OverlayDriver:
         self._upper(id)
         container = self._paths.container(id)
         with open_directory(container) as parent:
+            remove_tree(parent, _FORMER.encode())
             remove_tree(parent, _STAGED.encode())
             os.mkdir(_STAGED, 0o700, dir_fd=parent)
             try:
@@ -200,24 +201,37 @@ class OverlayDriver:
                 remove_tree(parent, _STAGED.encode())
                 raise
 
-    def replace(self, id: str) -> None:
+    def replace(self, id: str, *, keep: bool = False) -> None:
         with open_directory(self._paths.container(id)) as parent:
             if _STAGED in os.listdir(parent):
                 if "upper" in os.listdir(parent):
                     remove_tree(parent, _FORMER.encode())
                     os.rename("upper", _FORMER, src_dir_fd=parent, dst_dir_fd=parent)
-                remove_tree(parent, b"work")
-                os.mkdir("work", 0o700, dir_fd=parent)
-                with open_directory("work", dir_fd=parent) as work:
-                    project_quota.join(parent, work)
-                os.rename(_STAGED, "upper", src_dir_fd=parent, dst_dir_fd=parent)
-                fsync_paths(".", dir_fd=parent)
-            remove_tree(parent, _FORMER.encode())
+                self._rename_upper(parent, _STAGED)
+            if not keep:
+                remove_tree(parent, _FORMER.encode())
+
+    def put_back(self, id: str) -> None:
+        with open_directory(self._paths.container(id)) as parent:
+            if _FORMER in os.listdir(parent):
+                if "upper" in os.listdir(parent):
+                    os.rename("upper", _STAGED, src_dir_fd=parent, dst_dir_fd=parent)
+                self._rename_upper(parent, _FORMER)
+
+    def _rename_upper(self, parent: int, name: str) -> None:
+        """Make a directory the upper one, with a work directory of its own."""
+        remove_tree(parent, b"work")
+        os.mkdir("work", 0o700, dir_fd=parent)
+        with open_directory("work", dir_fd=parent) as work:
+            project_quota.join(parent, work)
+        os.rename(name, "upper", src_dir_fd=parent, dst_dir_fd=parent)
+        fsync_paths(".", dir_fd=parent)
 
     def discard(self, id: str) -> None:
         if self.exists(id):
             with open_directory(self._paths.container(id)) as parent:
                 remove_tree(parent, _STAGED.encode())
+                remove_tree(parent, _FORMER.encode())
 
     def usage(self, id: str) -> SnapshotUsage:
         try:
