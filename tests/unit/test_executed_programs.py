@@ -34,7 +34,9 @@ def test_each_file_that_starts_a_program_has_a_row() -> None:
         for path in SOURCE.rglob("*.py")
         if path.relative_to(SOURCE).parts[0] not in CLIENT and _starting(path)
     }
-    listed = set(re.findall(r"`([a-z0-9_/]+\.py)`", _section("What the engine executes")))
+    rows = [line.split("|") for line in _section("What the engine executes").splitlines()]
+    places = " ".join(row[2] for row in rows if len(row) == 6)
+    listed = set(re.findall(r"`([a-z0-9_/]+\.py)`", places))
     assert listed == starting
 
 
