@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,26 @@ def test_tmpfs_and_bind_volumes_are_mounted(host: RootlessHost) -> None:
     host.jaula("run", "--rm", "--mount", part, "busybox", "test", "-f", "/m")
     host.jaula("volume", "rm", "mem", "own")
     assert host.run("ls", str(host.home)).stdout.count("made-inside") == 1
+
+
+def test_a_bind_mount_keeps_the_flags_of_its_source(busybox_archive: Path) -> None:
+    """The user's namespaces have the mounts with these flags, so the kernel locks them."""
+    flags = ("ro", "nosuid", "nodev", "noexec", "noatime")
+    with RootlessHost() as fresh:  # the mounts are there before its first engine
+        for flag in flags:
+            source = f"{fresh.home}/{flag}"
+            fresh.run("mkdir", source)
+            for words in (
+                ("mount", "-t", "tmpfs", "none", source),
+                ("mount", "-o", f"remount,bind,{flag}", source),
+            ):
+                subprocess.run(fresh.enter(words), check=True)
+        fresh.load(busybox_archive)
+        mounts = [word for flag in flags for word in ("-v", f"{fresh.home}/{flag}:/{flag}")]
+        show = ("cat", "/proc/self/mountinfo")
+        rows = fresh.jaula("run", "--rm", *mounts, "busybox", *show).stdout.splitlines()
+    table = {row.split()[4]: row.split()[5].split(",") for row in rows}
+    assert not [flag for flag in flags if flag not in table[f"/{flag}"]]
 
 
 def test_a_tcp_socket_is_refused_with_a_hint(host: RootlessHost) -> None:
