@@ -213,6 +213,24 @@ def test_a_restart_by_policy_joins_a_network_that_its_owner_has_created_again(
     containers.eventually(lambda: len(members(paused, name)) == 1, "the restart")
 
 
+def test_a_volume_is_removed_only_if_the_container_has_made_it(
+    paused: PausedEngine, owner: ApiUser, name: str
+) -> None:
+    """As a clone that cannot be started is undone by the command."""
+
+    def remove(container: str) -> int:
+        return owner.request("DELETE", f"/volumes/{name}?transaction={container}").status
+
+    made = owner.create("busybox", name, Binds=[f"{name}:/v"]).json()["Id"]
+    assert remove(made) == 409  # it is in use
+    owner.request("DELETE", f"/containers/{name}")
+    assert remove("0" * 64) == 404
+    assert remove(made) == 204
+    assert owner.request("POST", "/volumes/create", {"Name": name}).status == 201
+    assert remove(made) == 404
+    assert paused.request("GET", f"/volumes/{name}").status == 200
+
+
 def test_the_undo_of_a_create_removes_no_volume_of_another_caller(
     paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
 ) -> None:

@@ -349,7 +349,7 @@ class Volumes:
     def inspect(self, name: str) -> Document:
         raise NotFound(f"get {name}: no such volume")
 
-    async def remove(self, name: str, *, force: bool) -> None:
+    async def remove(self, name: str, *, force: bool, transaction: str | None = None) -> None:
         return None
 
     async def prune(self, filters: dict[str, Any]) -> Document:

@@ -53,8 +53,15 @@ async def inspect(request: Request) -> Answer:
 
 
 async def remove(request: Request) -> Answer:
-    """Remove a volume: ``DELETE /volumes/{name}``."""
-    await request.engine.volumes.remove(request.name, force=request.query.flag("force"))
+    """Remove a volume: ``DELETE /volumes/{name}``.
+
+    With ``transaction``, the id of a container, only if the creation of that container made it.
+    """
+    await request.engine.volumes.remove(
+        request.name,
+        force=request.query.flag("force"),
+        transaction=request.query.text("transaction") or None,
+    )
     return response.NO_CONTENT
 
 

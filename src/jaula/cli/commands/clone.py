@@ -33,28 +33,20 @@ def run(options: Options) -> int:
         try:
             client.request("POST", f"/containers/{identifier}/start", query)
         except EngineError:
-            _remove(client, identifier, container)
+            _remove(client, identifier)
             raise
     print(identifier)
     return 0
 
 
-def _remove(client: Client, clone: str, source: str) -> None:
+def _remove(client: Client, clone: str) -> None:
     """Remove a clone that could not be started, and the volumes that were created for it."""
-    kept = _volumes(client, source)
-    created = str(client.get(f"/containers/{clone}/json")["Created"])
-    volumes = {
-        name for name in _volumes(client, clone) - kept if _created(client, name) >= created[:19]
-    }
+    volumes = _volumes(client, clone)
     client.request("DELETE", f"/containers/{clone}", (("force", "1"), ("v", "1")))
     for name in volumes:
-        with suppress(EngineError):  # an anonymous one is gone already
-            client.request("DELETE", f"/volumes/{quote(name)}")
-
-
-def _created(client: Client, volume: str) -> str:
-    """Return the second in which a volume was created, in UTC."""
-    return str(client.get(f"/volumes/{quote(volume)}")["CreatedAt"])[:19]
+        # An anonymous one is gone already, and another client may have its name now.
+        with suppress(EngineError):
+            client.request("DELETE", f"/volumes/{quote(name)}", (("transaction", clone),))
 
 
 def _volumes(client: Client, container: str) -> set[str]:

@@ -108,14 +108,14 @@ class Volumes:
         """
         return _document(self._services.volumes.get(name))
 
-    async def remove(self, name: str, *, force: bool) -> None:
-        """Remove a volume.
+    async def remove(self, name: str, *, force: bool, transaction: str | None = None) -> None:
+        """Remove a volume; with ``transaction`` only if that has created it.
 
         :raises Conflict: when a container has it.
         :raises NotFound: when there is no such volume, unless ``force`` is set.
         """
         try:
-            await self._services.volume_references.remove(name)
+            await self._services.volume_references.remove(name, transaction=transaction)
         except NotFound:
             if not force:
                 raise

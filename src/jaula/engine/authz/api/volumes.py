@@ -58,12 +58,12 @@ class VolumesApi:
     def _visible(self, document: Document) -> Document:
         return self._session.visible_volume(document)
 
-    async def remove(self, name: str, *, force: bool) -> None:
+    async def remove(self, name: str, *, force: bool, transaction: str | None = None) -> None:
         with self._session.begin("volume remove", name, revokes=True) as action:
             if not action.may_remove(lambda: self._service.inspect(name)["Labels"]):
                 action.require_volumes()
                 self._session.require_volume_removal(name)
-            await self._service.remove(name, force=force)
+            await self._service.remove(name, force=force, transaction=transaction)
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("volume prune", "", revokes=True) as action:
