@@ -34,6 +34,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -106,6 +107,7 @@ class _Server:
         self.request = request
         self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.fuse = -1
+        self.process: subprocess.Popen[bytes] | None = None  # None: of a former engine
         self.states: dict[str, LayerState] = {}
         self.mounted: dict[str, Path] = {}  # mount points by name
         self.pending: set[str] = set()  # names of layers and blobs that are not stored yet
@@ -134,6 +136,11 @@ class _Server:
         """Tell the server that layers are not needed any more."""
         with suppress(OSError):
             self.connection.send(msgspec.json.encode(Command(tuple(names))))
+
+    def kill(self) -> None:
+        """Kill a process whose layers are not mounted; it may be stopped."""
+        if self.process is not None:
+            self.process.kill()
 
     def disconnect(self) -> None:
         """Close the connection. The process ends when nobody uses its files."""
@@ -313,6 +320,7 @@ class LazyLayers:
             try:
                 self._wait_prepared(server, cancel.check)
             except BaseException:
+                server.kill()
                 self._abandon(server)
                 raise
         except (OSError, JaulaError) as error:
@@ -355,6 +363,7 @@ class LazyLayers:
             self._spawn(server)
             self._connect(server)
         except BaseException:
+            server.kill()
             server.disconnect()
             self._remove(directory)
             raise
@@ -414,6 +423,7 @@ class LazyLayers:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+        server.process = process
         threading.Thread(target=process.wait, name="lazy-reaper", daemon=True).start()
 
     def _connect(self, server: _Server) -> None:
@@ -589,8 +599,12 @@ class LazyLayers:
         server.request = msgspec.structs.replace(server.request, layers=layers)
         server.diff_ids = {layer.name: layer.diff_id for layer in layers}
         self._spawn(server)
-        self._connect(server)
-        self._wait_prepared(server, self._check_closing)
+        try:
+            self._connect(server)
+            self._wait_prepared(server, self._check_closing)
+        except BaseException:
+            server.kill()
+            raise
         for name in server.diff_ids:
             state = server.states[name]
             if state.status is Status.UNFIT:

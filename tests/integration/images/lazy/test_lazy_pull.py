@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from harness import containers
 from harness.engine import PROJECT, PrivateEngine
 from harness.indexed_layers import IndexedLayer, estargz, push_image, zstd_chunked
 from harness.registry import PASSWORD, USER, Registry, basic_auth
@@ -389,6 +390,64 @@ def test_a_killed_server_is_an_error_and_no_wait(
     assert restarted.returncode == 0, restarted.stderr
     done = engine.cli("jaula", "exec", "early", "sha256sum", "/data/second")
     assert done.stdout.split()[0] == sha256(content("second")), done.stderr
+
+
+def test_a_server_that_is_stopped_at_its_begin_is_given_up(
+    engine: PrivateEngine, registry: SlowRegistry
+) -> None:
+    """It has sent no state for 30 seconds, so the image is pulled whole."""
+    stopped = threading.Event()
+
+    def stop() -> None:
+        end = time.monotonic() + TIMEOUT
+        while time.monotonic() < end and not stopped.is_set():
+            for server in server_pids(engine):
+                os.kill(server, signal.SIGSTOP)
+                stopped.set()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    begun = time.monotonic()
+    pulled = engine.cli("jaula", "pull", registry.image, timeout=4 * TIMEOUT)
+    thread.join()
+    assert pulled.returncode == 0, pulled.stderr
+    assert stopped.is_set()
+    assert time.monotonic() - begun < 3 * TIMEOUT
+    assert run(engine, registry, "sha256sum", "/data/second").split()[0] == sha256(
+        content("second")
+    )
+    wait(engine, lambda: server_pids(engine) == [])
+
+
+@pytest.mark.parametrize("write", [estargz, zstd_chunked])
+def test_a_file_is_read_beside_a_stopped_engine(
+    new_engine: Engines, write: Callable[..., IndexedLayer]
+) -> None:
+    """The server asks the engine for chunks of other layers; without an answer it fetches them."""
+    engine = new_engine("--pull-mode", "lazy", "--storage-opt", "erofs=on")
+    with (
+        SlowRegistry(write(base_tar(), chunk_size=CHUNK_SIZE)) as first,
+        SlowRegistry(write(base_tar("new"), chunk_size=CHUNK_SIZE)) as second,
+    ):
+        run(engine, first, "true")
+        wait_whole(engine, first)
+        start_early(engine, second, "sleep", "1000")
+        pid = containers.pid(engine, "early")
+        assert engine.process is not None
+        os.kill(engine.process.pid, signal.SIGSTOP)
+        try:
+            second.gate.set()
+            begun = time.monotonic()
+            read = subprocess.run(
+                ["sha256sum", f"/proc/{pid}/root/data/first"],
+                capture_output=True,
+                text=True,
+                timeout=4 * TIMEOUT,
+            )
+            assert time.monotonic() - begun < 2 * TIMEOUT
+        finally:
+            os.kill(engine.process.pid, signal.SIGCONT)
+        assert read.stdout.split()[0] == sha256(content("first")), read.stderr
 
 
 def test_files_that_a_container_wrote_are_there_when_its_image_is_whole(
