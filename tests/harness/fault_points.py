@@ -3,8 +3,9 @@
     python fault_points.py FAULT daemon [FLAG...]
 
 FAULT is a file. While it has ``STEP:TARGET``, a process that reaches the step sends SIGKILL to the
-target: engine, shim, helper, or several with ``+`` between them. The functions of the steps are
-replaced before the engine forks its zygote, so every process of a start has them.
+target: engine, shim, helper, or several with ``+`` between them. ``-shim`` gets SIGSTOP. The
+functions of the steps are replaced before the engine forks its zygote, so every process of a start
+has them.
 """
 
 from __future__ import annotations
@@ -58,11 +59,13 @@ def reach(step: str) -> None:
     """Kill the target if this is the step."""
     if _fault[:1] != (step,):
         return
-    targets = [_pids[name] for name in _fault[1].split("+")]
+    names = _fault[1].split("+")
+    killed = [_pids[name] for name in names if not name.startswith("-")]
+    targets = {_pids[name.removeprefix("-")]: name for name in names}
     for target in sorted(targets, key=lambda pid: pid == os.getpid()):  # this process last
         with contextlib.suppress(ProcessLookupError):
-            os.kill(target, signal.SIGKILL)
-    while any(_alive(target) for target in targets):  # this process goes on when they have ended
+            os.kill(target, signal.SIGSTOP if targets[target][0] == "-" else signal.SIGKILL)
+    while any(_alive(target) for target in killed):  # this process goes on when they have ended
         time.sleep(0.001)
 
 

@@ -45,6 +45,7 @@ NUMBERS = [signal.SIGKILL, signal.SIGSTOP]
 TESTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("engine", "room in the zygote's socket; a sandbox"): (
         f"{HERE}::test_a_request_is_answered_beside_a_zygote",
+        f"{HERE}::test_a_start_ends_beside_a_stopped_zygote",
         f"{SHIMS}::test_a_removal_by_force_ends_a_start_that_hangs",
     ),
     ("engine", "the report of a new shim"): (
@@ -65,15 +66,23 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("engine, at its start", "a start that was interrupted"): (
         (
             "tests/integration/engine/containers/test_start_interrupted.py"
+            "::test_a_stopped_shim_of_a_start_does_not_hold_the_next_engine"
+        ),
+        (
+            "tests/integration/engine/containers/test_start_interrupted.py"
             "::test_nothing_is_left_if_engine_and_shim_are_killed"
         ),
     ),
     ("engine, at its end", "the zygote"): (f"{HERE}::test_an_engine_ends_beside_a_zygote",),
     ("engine, at its end", "the work of its threads"): (
         "tests/unit/engine/test_threads.py::test_the_stop_of_the_engine_does_not_wait_for_threads",
+        (
+            "tests/integration/engine/migration/test_stalled_peers.py"
+            "::test_seven_stalled_peers_keep_no_other_client_waiting"
+        ),
     ),
     ("engine", "the first state of a lazy server"): (
-        f"{LAZY}::test_a_killed_server_is_an_error_and_no_wait",
+        f"{LAZY}::test_a_server_that_is_stopped_at_its_begin_is_given_up",
     ),
     ("a reader of a lazy layer", "a part of a file"): (
         f"{LAZY}::test_a_killed_server_is_an_error_and_no_wait",
@@ -87,6 +96,7 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
         f"{LAZY}::test_an_interrupted_pull_of_another_layer_ends_the_servers",
     ),
     ("lazy server", "an answer of the engine"): (
+        f"{LAZY}::test_a_file_is_read_beside_a_stopped_engine",
         f"{LAZY}::test_layers_that_got_whole_without_an_engine_are_stored",
     ),
     ("engine", "a sandboxed parser"): (
@@ -119,6 +129,10 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
         f"{INITS}::test_nothing_is_left_of_one_that_is_given_up",
     ),
     ("engine, at its end", "the spare inits"): (
+        (
+            "tests/integration/engine/test_spare_inits.py"
+            "::test_an_engine_ends_beside_one_that_is_stopped"
+        ),
         "tests/integration/engine/test_spare_inits.py::test_nothing_is_left_when_the_engine_ends",
         (
             "tests/integration/engine/test_spare_inits.py"
@@ -166,6 +180,10 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("helper", "an external runtime"): (
         (
             "tests/integration/oci_runtimes/test_broken_runtimes.py"
+            "::test_each_broken_runtime_gives_one_clear_error_and_leaves_nothing"
+        ),
+        (
+            "tests/integration/oci_runtimes/test_broken_runtimes.py"
             "::test_a_runtime_that_hangs_in_kill_does_not_prevent_the_kill"
         ),
     ),
@@ -175,6 +193,10 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("init of `jaula-runtime create`", "`start`"): (
         "tests/integration/oci/test_states.py::test_a_created_container_can_be_killed",
+        (
+            "tests/integration/oci/test_states.py"
+            "::test_a_client_that_sends_nothing_does_not_prevent_the_start"
+        ),
         (
             "tests/integration/oci/test_concurrency.py"
             "::test_an_init_killed_during_create_fails_the_creation"
@@ -306,6 +328,23 @@ def test_a_request_is_answered_beside_a_zygote(started: tuple[PrivateEngine, str
     finally:
         os.kill(zygote, signal.SIGCONT)
     assert engine.cli("jaula", "run", "--rm", image, "true").returncode == 0
+
+
+def test_a_start_ends_beside_a_stopped_zygote(started: tuple[PrivateEngine, str, str]) -> None:
+    """No sandbox of the pool fits, so the start waits for one of its own."""
+    engine, _, image = started
+    name = containers.unique()
+    flags = ("--mac-address", "02:42:0a:00:00:17", "--name", name)
+    assert engine.cli("jaula", "create", *flags, image, "sleep", "600").returncode == 0
+    zygote = zygote_of(engine)
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        with answers_in(LIMIT):
+            reply = engine.request("POST", f"/containers/{name}/start", timeout=2 * LIMIT)
+            assert reply.status >= 500, reply
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    assert engine.cli("jaula", "start", name).returncode == 0
 
 
 @pytest.mark.parametrize("number", NUMBERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -155,6 +156,26 @@ def test_nothing_is_left_when_the_engine_ends(loaded: PrivateEngine, number: int
     wait_until(lambda: not cgroup_ids(loaded))
     loaded.process = None
     loaded.start()
+
+
+@pytest.mark.parametrize("victim", ["shim", "helper", "init"])
+def test_an_engine_ends_beside_one_that_is_stopped(loaded: PrivateEngine, victim: str) -> None:
+    identity = spare_id(loaded)
+    (pid,) = processes(loaded, identity)
+    helper = containers.parent(pid)
+    stopped = {"shim": containers.parent(helper), "helper": helper, "init": pid}[victim]
+    assert loaded.process is not None
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        loaded.process.send_signal(signal.SIGTERM)
+        loaded.process.wait(2 * LIMIT)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stopped, signal.SIGCONT)
+    loaded.process = None
+    loaded.start()
+    wait_until(lambda: identity not in cgroup_ids(loaded))
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_the_next_engine_removes_what_a_kill_of_all_its_processes_leaves(

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -236,6 +237,23 @@ def test_a_created_container_can_be_killed(runtime: PrivateRuntime) -> None:
         assert bundle.command("kill", bundle.id, "KILL").returncode == 0
         assert bundle.ended() == -9
         assert bundle.status() == "stopped"
+
+
+def test_a_client_that_sends_nothing_does_not_prevent_the_start(runtime: PrivateRuntime) -> None:
+    """Init leaves it after 10 seconds."""
+    with runtime.created() as bundle:
+        flags = os.O_PATH | os.O_DIRECTORY
+        directory = os.open(
+            runtime.root / bundle.id, flags
+        )  # its path may be too long for a socket
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(f"/proc/self/fd/{directory}/start.sock")
+            os.close(directory)
+            begun = time.monotonic()
+            assert bundle.start().returncode == 0
+            assert time.monotonic() - begun < 30
+        assert bundle.status() == "running"
+        stop(bundle)
 
 
 def test_a_paused_container_can_be_killed(runtime: PrivateRuntime) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from conftest import load_image
 from harness import leaks
 from harness.audits import Audited
 from harness.containers import eventually, inspect
+from harness.engine import SLOW
 from harness.fault_points import STEPS
 from harness.faulty_engine import FaultyEngine
 from jaula.audit.model.result import Verdict
 
+LIMIT = 30.0 * SLOW  # seconds
 AFTER_ANSWER = ("shim has answered", "helper has answered")
 
 
@@ -232,6 +235,22 @@ def test_nothing_is_left_if_engine_and_shim_are_killed(faulty: FaultyEngine, ste
     assert start(faulty, "both") == 204
     eventually(lambda: runs_in(runs) == before + 1, "it runs again")
     remove(faulty, "both")
+
+
+@pytest.mark.parametrize("step", ["shim listens", "helper has the root", "helper has created"])
+def test_a_stopped_shim_of_a_start_does_not_hold_the_next_engine(
+    faulty: FaultyEngine, step: str
+) -> None:
+    runs = create(faulty, "stuck", "exec sleep 600")
+    start(faulty, "stuck", f"{step}:engine+-shim")
+    begun = time.monotonic()
+    next_engine(faulty)
+    assert time.monotonic() - begun < LIMIT
+    assert inspect(faulty, "stuck")["State"]["Status"] in ("created", "running", "exited")
+    assert time.monotonic() - begun < LIMIT
+    remove(faulty, "stuck")
+    assert runs_in(runs) <= 1
+    assert time.monotonic() - begun < 2 * LIMIT
 
 
 KILLS = [(step, target, "private") for target in ("shim", "helper") for step in STEPS[target]]
