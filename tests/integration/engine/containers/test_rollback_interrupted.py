@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,25 @@ def test_a_stopped_container_has_its_files_after_a_rollback_that_fails(
     assert checkpoints(faulty) == ["one"]
     assert left(faulty) == []
     end(faulty)
+
+
+def test_connections_go_on_after_a_rollback_that_fails(faulty: FaultyEngine) -> None:
+    program = "while usleep 100000; do echo beat; done | nc -l -p 80"
+    jaula(faulty, "run", "-d", "--name", NAME, "busybox", "sh", "-c", program)
+    jaula(faulty, "snapshot", NAME, "one")
+    networks = inspect(faulty, NAME)["NetworkSettings"]["Networks"]
+    address = networks["bridge"]["IPAddress"]
+    with (
+        socket.create_connection((address, 80), timeout=30) as client,
+        client.makefile("rb") as lines,
+    ):
+        assert lines.readline() == b"beat\n"
+        obstacle(faulty, "fail")
+        assert "the container runs again as before" in roll_back_alive(faulty)
+        end = time.monotonic() + 3  # what was sent before is read at once
+        while time.monotonic() < end:
+            assert lines.readline() == b"beat\n"
+    jaula(faulty, "rm", "-f", NAME)
 
 
 def test_a_complete_checkpoint_is_kept_if_its_shim_is_lost(faulty: FaultyEngine) -> None:
