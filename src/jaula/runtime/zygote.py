@@ -448,6 +448,7 @@ def _follow_logs(
 def _run_followers(fd: int, interfaces: Interfaces) -> None:
     """Serve the engine on the socket ``fd`` until it disconnects."""
     process.set_name("jaula-logs")
+    _set_oom_score_adj(_OOM_FIRST)  # a client can follow again; a container is not started again
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     gc.enable()
