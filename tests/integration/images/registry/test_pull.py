@@ -141,9 +141,20 @@ def test_an_existing_layer_is_not_fetched_again(puller: Puller) -> None:
         }
 
 
-def test_two_pulls_of_one_layer_share_its_download(puller: Puller) -> None:
+@pytest.mark.parametrize("registries", [1, 2])
+def test_two_pulls_of_one_layer_share_its_download_from_one_registry(
+    puller: Puller, registries: int
+) -> None:
+    """A registry that holds the layer back keeps no pull from another one waiting."""
     go_on = threading.Event()
     with ScriptedRegistry(BIG, layer("a")) as one, ScriptedRegistry(BIG, layer("b")) as two:
+        images = [f"{one.name}/box:1", f"{two.name}/box:1"]
+        if registries == 1:
+            images[1] = f"{one.name}/box:2"
+            one.blobs |= two.blobs
+            one.scripts["/v2/box/manifests/2"] = lambda request: request.answer(
+                200, two.manifest, MANIFEST
+            )
 
         def slow(request: Request) -> None:
             request.head(200, Content_Length=str(len(BIG)))
@@ -161,7 +172,7 @@ def test_two_pulls_of_one_layer_share_its_download(puller: Puller) -> None:
             except BaseException as error:  # noqa: BLE001
                 failures.append(error)
 
-        threads = [threading.Thread(target=work, args=(f"{r.name}/box:1",)) for r in (one, two)]
+        threads = [threading.Thread(target=work, args=(image,)) for image in images]
         for thread in threads:
             thread.start()
             time.sleep(0.3)
@@ -170,7 +181,7 @@ def test_two_pulls_of_one_layer_share_its_download(puller: Puller) -> None:
             thread.join(20)
         assert failures == []
         fetched = one.asked(one.blob_path(BIG)) + two.asked(two.blob_path(BIG))
-        assert len(fetched) == 1
+        assert len(fetched) == registries
     assert len(puller.store.list()) == 2
 
 
