@@ -26,7 +26,7 @@ _FSSETXATTR = 0x401C5820
 _Q_GETQUOTA = 0x800007
 _Q_SETQUOTA = 0x800008
 _Q_XGETQSTATV = (ord("X") << 8) + 8
-_QIF_BLIMITS = 1
+_QIF_BLIMITS, _QIF_ILIMITS = 1, 4
 _STATV_VERSION = 1
 QIF_DQBLKSIZE = 1024  # bytes; the unit of limits
 
@@ -89,10 +89,16 @@ def get(fd: int, project: int) -> if_dqblk:
     return usage
 
 
-def set_limit(fd: int, project: int, limit: int) -> None:
-    """Set the block limit of a project to ``limit`` bytes, rounded up to KiB; 0 removes it."""
+def set_limits(fd: int, project: int, limit: int, inodes: int) -> None:
+    """Set the limits of a project: bytes, rounded up to KiB, and inodes; 0 removes one."""
     blocks = -(-limit // QIF_DQBLKSIZE)
-    request = if_dqblk(dqb_bhardlimit=blocks, dqb_bsoftlimit=blocks, dqb_valid=_QIF_BLIMITS)
+    request = if_dqblk(
+        dqb_bhardlimit=blocks,
+        dqb_bsoftlimit=blocks,
+        dqb_ihardlimit=inodes,
+        dqb_isoftlimit=inodes,
+        dqb_valid=_QIF_BLIMITS | _QIF_ILIMITS,
+    )
     _quotactl_fd(fd, _command(_Q_SETQUOTA), project, ctypes.addressof(request))
 
 

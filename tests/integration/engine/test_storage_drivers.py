@@ -147,6 +147,106 @@ def test_a_caller_without_a_limit_has_the_one_of_its_rule(
         assert "may not ask for storage-size=30MiB" in reply.json()["message"]
 
 
+QUOTAS = {
+    "ext4": (("mkfs.ext4", "-q", "-O", "quota,project"), "prjquota", "overlay"),
+    "xfs": (("mkfs.xfs", "-q"), "prjquota", "overlay"),
+    "btrfs": (("mkfs.btrfs", "-q"), "", "btrfs"),
+}
+"""A file system that limits what a container writes: what makes it, its options, the driver."""
+FULL = {
+    "ext4": "Disk quota exceeded",
+    "xfs": "No space left on device",
+    "btrfs": "Disk quota exceeded",
+}
+"""What a program is told at the limit; xfs has no other error for a project (xfs_quota(8))."""
+
+EXCEED = """
+case "$1" in
+write) dd if=/dev/zero of=/big bs=1M count=60 ;;
+holes) for i in $(seq 100); do
+    dd if=/dev/zero of=/big bs=256k count=1 seek=$((i * 7)) conv=notrunc || break; done ;;
+files) for i in $(seq 100); do dd if=/dev/zero of=/f$i bs=512k count=1 || break; done ;;
+again) dd if=/dev/zero of=/more bs=1M count=60 ;;
+esac 2>&1 | grep -v records | tail -1
+"""
+"""How a program writes more than it may, and the error that it gets."""
+
+
+@pytest.mark.parametrize("kind", list(QUOTAS))
+def test_a_restricted_caller_writes_up_to_its_ceiling(
+    kind: str, worker_index: int, tmp_path: Path
+) -> None:
+    """By one file, by holes, by many files, after a restart of the container and the engine."""
+    maker, options, driver = QUOTAS[kind]
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[user.54901]\naccess = "run"\nmax-storage-size = "20m"\n')
+    index = (worker_index + 61) % 250 + 1
+    with (
+        loop_mount.mounted(tmp_path, *maker, options=options) as top,
+        engine_on(top, driver, index, "--policy", str(policy)) as engine,
+    ):
+        open_to_all(engine)
+        user = ApiUser(engine, 54901, 54901)
+        size = {"StorageOpt": {"size": "20m"}} if driver == "btrfs" else {}
+        body = {"Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": size}
+
+        def begin(name: str, image: str = "busybox") -> None:
+            made = user.request("POST", f"/containers/create?name={name}", body | {"Image": image})
+            assert made.status == 201, made
+            assert user.request("POST", f"/containers/{name}/start").status == 204
+
+        def is_refused(name: str, way: str) -> bool:
+            said = jaula(engine, "exec", name, "sh", "-c", EXCEED, "sh", way)
+            return FULL[kind] in said
+
+        for way in ("write", "holes", "files"):
+            begin(way)
+            assert is_refused(way, way), way
+            used = engine.request("GET", f"/containers/{way}/json?size=1").json()["SizeRw"]
+            assert way == "holes" or used <= 21 << 20, way
+        restarted = user.request("POST", "/containers/write/restart?t=0")
+        if kind == "xfs":  # overlayfs makes a directory for a mount, and xfs exempts no process
+            assert restarted.status == 503, restarted
+        else:
+            assert restarted.status == 204, restarted
+            assert is_refused("write", "again")
+            engine.kill()
+            engine.start()
+            open_to_all(engine)
+            assert is_refused("write", "again")
+            assert user.request("POST", "/containers/write/restart?t=0").status == 204
+            assert is_refused("write", "again")
+        # A copy has the files in a layer, and a whole ceiling of its own.
+        reply = user.request("POST", "/commit?container=write&repo=copy", {})
+        assert reply.status == 201, reply
+        begin("copy", "copy")
+        assert is_refused("copy", "write")
+        for name in ("write", "holes", "files", "copy"):
+            assert user.request("DELETE", f"/containers/{name}?force=1").status == 204
+        assert user.request("DELETE", "/images/copy").status == 200
+
+
+def test_without_quotas_a_requested_size_is_refused_and_another_container_is_created(
+    worker_index: int, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[user.54901]\naccess = "run"\nmax-storage-size = "20m"\n')
+    index = (worker_index + 61) % 250 + 1
+    with (
+        loop_mount.mounted(tmp_path, "mkfs.ext4", "-q") as top,
+        engine_on(top, "overlay", index, "--policy", str(policy)) as engine,
+    ):
+        open_to_all(engine)
+        user = ApiUser(engine, 54901, 54901)
+        body: dict[str, object] = {"Image": "busybox", "Cmd": ["true"]}
+        host = {"StorageOpt": {"size": "10m"}}
+        refused = user.request("POST", "/containers/create", body | {"HostConfig": host})
+        assert refused.status == 501, refused
+        assert "--storage-opt size= is not possible on" in refused.json()["message"]
+        assert user.request("POST", "/containers/create?name=c1", body).status == 201
+        assert user.request("DELETE", "/containers/c1").status == 204
+
+
 def check_limit(engine: PrivateEngine) -> None:
     words = ("run", "--name", "c1", "--storage-opt", "size=20m", "busybox", "sh", "-c", FILL)
     out = jaula(engine, *words)

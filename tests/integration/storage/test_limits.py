@@ -15,6 +15,7 @@ from harness import loop_mount
 from jaula.config import Paths
 from jaula.errors import Unsupported
 from jaula.kernel import btrfs, capabilities
+from jaula.storage.drivers import project_quota
 from jaula.storage.drivers.driver import SnapshotDriver, open_root
 from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
@@ -85,6 +86,16 @@ def _fill(root: int, name: str, most: int) -> int:
     return written
 
 
+def created(root: int, name: str) -> bool:
+    """Create an empty file. Return False if the limit does not allow it."""
+    try:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=root))
+    except OSError as error:
+        refused(error)
+        return False
+    return True
+
+
 def refused(error: OSError) -> int:
     """No byte was written, because the disk is full."""
     if error.errno not in (errno.EDQUOT, errno.ENOSPC):
@@ -124,6 +135,22 @@ def test_a_container_writes_up_to_its_limit(
         assert fill(root, "a", 20 * MEGA) == 20 * MEGA
     for each in ("small", "other", "free"):
         snapshots.remove(each)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("ext4", "overlay"), ("xfs", "overlay"), ("xfs", "vfs")]
+)
+def test_a_container_creates_files_up_to_its_limit(
+    make: Callable[[str, str], SnapshotDriver], tar: Tar, kind: str, name: str
+) -> None:
+    """Empty files take no blocks, but the inodes of the disk."""
+    snapshots = make(kind, name)
+    snapshots.create("small", layer(snapshots, tar), size=2 * MEGA)
+    most = project_quota.inodes_of(2 * MEGA)
+    with open_root(snapshots.root("small")) as root, without_leave_to_exceed():
+        made = next(n for n in range(2 * most) if not created(root, f"empty{n}"))
+    assert most // 2 < made <= most
+    snapshots.remove("small")
 
 
 def test_a_subvolume_created_inside_counts_towards_its_container(

@@ -22,6 +22,8 @@ from jaula.storage.trees import open_directory, write_new
 _FIRST, _LAST = 1 << 20, (1 << 31) - 1
 _NO_QUOTA = (errno.ENOENT, errno.ESRCH)  # xfs, ext4
 _RECORD = "project"
+_BYTES_PER_INODE, _LEAST_INODES = 4096, 1024
+"""A file with data takes a block, so this limit is for files without: they cost the disk inodes."""
 
 
 def are_enforced(directory: Path) -> bool:
@@ -64,10 +66,17 @@ def join(parent: int, directory: int) -> None:
 
 
 def limit(parent: int, size: int) -> None:
-    """Limit the project of a container to its present usage plus ``size`` bytes."""
+    """Limit the project of a container to its usage plus ``size`` bytes and their inodes."""
     project = _read_project(parent)
     assert project is not None
-    quota.set_limit(parent, project, quota.get(parent, project).dqb_curspace + size)
+    usage = quota.get(parent, project)
+    inodes = usage.dqb_curinodes + inodes_of(size)
+    quota.set_limits(parent, project, usage.dqb_curspace + size, inodes)
+
+
+def inodes_of(size: int) -> int:
+    """Return how many files a limit of ``size`` bytes allows. Pure."""
+    return max(size // _BYTES_PER_INODE, _LEAST_INODES)
 
 
 def end(parent: int) -> None:
@@ -76,7 +85,7 @@ def end(parent: int) -> None:
     if project is None:
         return
     try:
-        quota.set_limit(parent, project, 0)
+        quota.set_limits(parent, project, 0, 0)
     except OSError as error:
         if error.errno not in (*_NO_QUOTA, errno.ENOTSUP, errno.ENOSYS):
             raise  # the ignored errors mean that quotas were disabled
