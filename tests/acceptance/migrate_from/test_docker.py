@@ -56,8 +56,9 @@ CHECKED = (
     "--log-driver none --health-cmd true --health-interval 5s --health-retries 7 "
     "--health-start-period 2s --restart on-failure:3 --volume-driver local -v kept:/kept"
 )
-SCRIPT = (
-    "rm -rf /app/old; echo new > /app/new; mkdir /data/d; echo x > /data/f; ln /data/f /data/d/h"
+SCRIPT = (  # writes at its first start only: files are read while it starts again
+    "[ -e /data/d/h ] || { rm -rf /app/old; echo new > /app/new; mkdir /data/d; echo x > /data/f;"
+    " ln /data/f /data/d/h; }"
 )
 CHANGED = (  # members of `inspect` that differ, with the reason
     "Id", "Created", "Image", "State", "Driver", "GraphDriver", "Mounts", "NetworkSettings",
