@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
+import msgspec.msgpack
 
 from jaula.spec.profile import load
 

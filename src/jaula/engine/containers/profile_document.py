@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import msgspec
+import msgspec.msgpack
 
 from jaula.engine.parsers import parse
 from jaula.errors import InvalidRequest
