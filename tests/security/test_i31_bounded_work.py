@@ -24,6 +24,8 @@ from jaula.engine.containers import filters as container_filters
 from jaula.engine.model.filters import check_expressions, has_labels, has_match, parse_time
 from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
+from jaula.engine.oci_spec import security
+from jaula.engine.volumes import mount_spec
 from jaula.errors import JaulaError
 from jaula.images import reference
 from jaula.images.build import wildcard
@@ -31,11 +33,13 @@ from jaula.images.build.dockerignore import Dockerignore
 from jaula.images.platform import parse_platform
 from jaula.images.registry.auth import www_authenticate
 from jaula.kube import documents
+from jaula.network.config import check_pools
 from jaula.network.port_mapper import PortAllocator, PortRequest, PortTarget
 from jaula.security import landlock
 from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
-from jaula.spec.api import ContainerCreate, LogConfig
+from jaula.spec.api import ContainerCreate, Empty, HostConfig, LogConfig
 from jaula.spec.endpoint import PublishedPort
+from jaula.spec.network import Pool
 from jaula.state.records import PortMapping
 
 Work = Callable[[int], object]
@@ -196,6 +200,27 @@ CASES: dict[str, Work] = {
     "egress": lambda n: egress.parse(["10.0.0.0/8:1-65535"] * n),
     "listen": lambda n: listen.parse([f"tcp:{1 + i}" for i in range(n)]),
     "landlock": lambda n: landlock.parse(["tcp-bind=1," * n + "on"]),
+    "landlock: ports": lambda n: landlock.parse([f"tcp-bind={i % 65536}" for i in range(n * 4)]),
+    "landlock: paths beyond the bound": lambda n: landlock.parse(
+        [f"read=/a{i}" for i in range(n * 4)]
+    ),
+    "security options: labels": lambda n: security.parse(["label=disable"] * n * 4),
+    "security options: masks": lambda n: security.parse([f"mask=/a{i}" for i in range(n * 4)]),
+    "security options: unmasked paths": lambda n: security.parse(
+        [f"unmask=/a{i}" for i in range(n * 4)]
+    ),
+    "security options: system calls": lambda n: security.parse(
+        [f"seccomp-allow=a{i}" for i in range(n * 4)]
+    ),
+    "masked paths": lambda n: security.resolve(
+        HostConfig(masked_paths=tuple(f"/a{i}" for i in range(n * 4)))
+    ),
+    "mounts": lambda n: mount_spec.mount_requests(
+        ContainerCreate(volumes={f"/a{i}": Empty() for i in range(n * 4)})
+    ),
+    "network: subnets": lambda n: check_pools(
+        [Pool(subnet=f"10.{i // 256 % 256}.{i % 256}.0/24") for i in range(n)], (), ipv6=False
+    ),
     "landlock: paths": lambda n: landlock.parse([f"read=/a{i}" for i in range(n)]),
     "signal": lambda n: signals.parse("1" * n * 100),
     "a size": lambda n: units.size("1" * n * 100 + "g"),

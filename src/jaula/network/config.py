@@ -40,6 +40,8 @@ from jaula.network.ipam import (
 from jaula.sha256 import sha256
 from jaula.spec.network import NetworkRecord, Pool
 
+_MAX_SUBNETS = 64  # of one request
+
 
 def check_pools(
     pools: Iterable[Pool],
@@ -53,7 +55,8 @@ def check_pools(
 
     ``ipv4`` and ``ipv6`` say which address families the network has. The messages are Docker's.
 
-    :raises InvalidRequest: when a subnet, gateway, range or address is invalid.
+    :raises InvalidRequest: when a subnet, gateway, range or address is invalid, or there are too
+        many subnets to compare each with the others.
     :raises NotAuthorized: when a subnet overlaps another network's, or a family has several.
     :raises JaulaError: when a gateway or auxiliary address cannot be used.
     """
@@ -68,6 +71,12 @@ def check_pools(
             )
     if errors := [error for pool in requested for error in _errors(pool, ipv6)]:
         raise InvalidRequest(f"invalid network config:\n{list_of(errors)}")
+    if len(requested) > _MAX_SUBNETS:
+        raise InvalidRequest(
+            f"invalid network config:\n{len(requested)} subnets",
+            hint=f"at most {_MAX_SUBNETS} are compared with each other; a network uses one of each"
+            " address family",
+        )
     checked: list[Pool] = []
     other_subnets = list(taken)
     for pool in requested:

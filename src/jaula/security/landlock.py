@@ -72,6 +72,7 @@ _USAGE = (
     "landlock=off, on, exec, tcp-bind=PORT, tcp-connect=PORT (or none), scope-abstract,"
     " scope-signal; several with commas; or one of read=PATH, write=PATH, execute=PATH"
 )
+_PORTS = ("tcp-bind", "tcp-connect")
 _KINDS = ("read", "write", "execute")
 MAX_PATHS = 4096  # of one container
 _SHOWN = 8  # paths in a description
@@ -124,45 +125,43 @@ def parse(values: Sequence[str]) -> Options:
 
     :raises InvalidRequest: when a value is not valid.
     """
-    options = Options()
+    asked = off = joined = False
+    scoped = 0
+    ports: dict[str, set[int]] = {}
+    paths: dict[str, list[str]] = {kind: [] for kind in _KINDS}
     for item in (item for value in values for item in _items(value)):
-        key, equals, port = item.partition("=")
-        if key in _KINDS and equals:
-            options = _with_path(options, key, _path(port))
-            continue
+        key, equals, text = item.partition("=")
         if item in _OFF:
-            options = options._replace(off=True)
+            off = True
             continue
-        options = options._replace(asked=True)
-        if item == "exec":
-            options = options._replace(joined=True)
+        asked = True
+        joined = joined or item != "on"
+        if key in _KINDS and equals:
+            paths[key].append(_path(text))
         elif item in _SCOPES:
-            options = options._replace(joined=True, scoped=options.scoped | _SCOPES[item])
-        elif key == "tcp-bind" and equals:
-            options = options._replace(
-                joined=True, bind=(options.bind or frozenset()) | _ports(port)
-            )
-        elif key == "tcp-connect" and equals:
-            connect = (options.connect or frozenset()) | _ports(port)
-            options = options._replace(joined=True, connect=connect)
-        elif item != "on":
+            scoped |= _SCOPES[item]
+        elif key in _PORTS and equals:
+            ports.setdefault(key, set()).update(_ports(text))
+        elif item not in ("on", "exec"):
             raise InvalidRequest(f'invalid --security-opt: "landlock={item}"', hint=_USAGE)
-    if len(options.read) + len(options.write) + len(options.execute) > MAX_PATHS:
+    if sum(map(len, paths.values())) > MAX_PATHS:
         raise InvalidRequest(f"--security-opt landlock: more than {MAX_PATHS} paths")
-    if options.off and options.asked:
+    if off and asked:
         raise InvalidRequest(
             "--security-opt landlock=off cannot be combined with other values", hint=_USAGE
         )
-    return options
-
-
-def _with_path(options: Options, kind: str, path: str) -> Options:
-    options = options._replace(asked=True, joined=True)
-    if kind == "read":
-        return options._replace(read=(*options.read, path))
-    if kind == "write":
-        return options._replace(write=(*options.write, path))
-    return options._replace(execute=(*options.execute, path))
+    bind, connect = (frozenset(ports[key]) if key in ports else None for key in _PORTS)
+    return Options(
+        asked,
+        off,
+        joined,
+        bind,
+        connect,
+        scoped,
+        read=tuple(paths["read"]),
+        write=tuple(paths["write"]),
+        execute=tuple(paths["execute"]),
+    )
 
 
 def _items(value: str) -> list[str]:

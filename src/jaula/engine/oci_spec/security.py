@@ -47,20 +47,52 @@ class SecurityConfig(msgspec.Struct, frozen=True):
     proc: tuple[str, ...] = ()
 
 
+_ARCHITECTURES = ("x86_64", "x86", "x32", "aarch64", "arm")
+_MAX_PATHS = 1024  # of each list of masked and read-only paths
+_LIMITS = {
+    "seccomp_allow": ("seccomp-allow", 1024 * len(_ARCHITECTURES)),
+    "seccomp_enosys": ("seccomp-enosys", 1024 * len(_ARCHITECTURES)),
+    "apparmor": ("apparmor", 16),
+    "labels": ("label", 64),
+    "landlock": ("landlock", 2 * landlock.MAX_PATHS),
+    "mask": ("mask", _MAX_PATHS),
+    "unmask": ("unmask", 64),
+}
+"""The option and the most values of each list of one request."""
+
+
 def parse(options: Sequence[str]) -> SecurityOptions:
     """Parse the options; both ``key=value`` and the older ``key:value`` are accepted.
 
-    :raises InvalidRequest: when an option does not exist or lacks its value.
+    :raises InvalidRequest: when an option does not exist, lacks its value or has too many.
     """
-    parsed = NO_OPTIONS
+    if not options:
+        return NO_OPTIONS
+    settings: dict[str, object] = {}
+    lists: dict[str, list[str]] = {}
     for option in options:
-        parsed = msgspec.structs.replace(parsed, **_parse_one(option, parsed))
-    return parsed
+        member, value = _parse_one(option)
+        if isinstance(value, list):
+            lists.setdefault(member, []).extend(value)
+        else:
+            settings[member] = value
+    for member, values in lists.items():
+        option, limit = _LIMITS[member]
+        if len(values) > limit:
+            raise InvalidRequest(
+                f"--security-opt {option}: {len(values)} values; at most {limit} are allowed"
+            )
+        settings[member] = tuple(values)
+    return msgspec.structs.replace(NO_OPTIONS, **settings)
 
 
-def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
+def _parse_one(option: str) -> tuple[str, object]:
+    """Return a member of :class:`SecurityOptions` and its value.
+
+    Later values are added to a list, and replace any other.
+    """
     if option == "no-new-privileges":
-        return {"no_new_privileges": True}
+        return "no_new_privileges", True
     key, equals, value = option.partition("=")
     if not equals:
         key, equals, value = option.partition(":")
@@ -68,29 +100,29 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
         raise InvalidRequest(f'invalid --security-opt 2: "{option}"')
     match key:
         case "no-new-privileges" if value.lower() in ("true", "false", "1", "0", "t", "f"):
-            return {"no_new_privileges": value.lower() in ("true", "1", "t")}
+            return "no_new_privileges", value.lower() in ("true", "1", "t")
         case "seccomp":
-            return {"seccomp": value}
+            return "seccomp", value
         case "seccomp-allow":
-            return {"seccomp_allow": (*parsed.seccomp_allow, *_syscall_names(key, value))}
+            return "seccomp_allow", [*_syscall_names(key, value)]
         case "seccomp-enosys":
-            return {"seccomp_enosys": (*parsed.seccomp_enosys, *_syscall_names(key, value))}
+            return "seccomp_enosys", [*_syscall_names(key, value)]
         case "seccomp-listener" if value.startswith("/") and "\0" not in value:
-            return {"seccomp_listener": value}
+            return "seccomp_listener", value
         case "apparmor":
-            return {"apparmor": (*parsed.apparmor, value)}
+            return "apparmor", [value]
         case "label":
-            return {"labels": (*parsed.labels, value)}
+            return "labels", [value]
         case "landlock":
-            return {"landlock": (*parsed.landlock, value)}
+            return "landlock", [value]
         case "systempaths" if value == UNCONFINED:
-            return {"system_paths": True}
+            return "system_paths", True
         case "mask":
-            return {"mask": (*parsed.mask, *split_paths(key, value))}
+            return "mask", [*split_paths(key, value)]
         case "unmask":
-            return {"unmask": (*parsed.unmask, *split_paths(key, value))}
+            return "unmask", [*split_paths(key, value)]
         case "proc-opts":
-            return {"proc": proc_options(value)}
+            return "proc", proc_options(value)
     raise InvalidRequest(
         f'invalid --security-opt 2: "{option}"',
         hint="must be one of seccomp=, seccomp-allow=, seccomp-enosys=, seccomp-listener=,"
@@ -99,16 +131,10 @@ def _parse_one(option: str, parsed: SecurityOptions) -> dict[str, object]:
     )
 
 
-_MAX_SYSCALLS = 1024  # of one request
-
-
-_ARCHITECTURES = ("x86_64", "x86", "x32", "aarch64", "arm")
-
-
 def _syscall_names(option: str, value: str) -> tuple[str, ...]:
     """Return the system calls of ``[ARCHITECTURE:]NAME,NAME``, each with the architecture.
 
-    :raises InvalidRequest: when one is not a name, or there are too many.
+    :raises InvalidRequest: when one is not a name.
     """
     architecture, colon, text = value.rpartition(":")
     if colon and architecture not in _ARCHITECTURES:
@@ -123,16 +149,20 @@ def _syscall_names(option: str, value: str) -> tuple[str, ...]:
                 f"--security-opt {option}: {name[:64]!r} is not the name of a system call",
                 hint=f"{option}=read,write,openat",
             )
-    if len(names) > _MAX_SYSCALLS:
-        raise InvalidRequest(f"--security-opt {option}: more than {_MAX_SYSCALLS} system calls")
     return tuple(f"{architecture}{colon}{name}" for name in names)
 
 
 def resolve(host_config: HostConfig) -> Security:
     """Return the confinement that a request asks for.
 
-    :raises InvalidRequest: when an option does not exist or lacks its value.
+    :raises InvalidRequest: when an option does not exist or lacks its value, or a list is too long.
     """
+    for name, paths in (
+        ("MaskedPaths", host_config.masked_paths),
+        ("ReadonlyPaths", host_config.readonly_paths),
+    ):
+        if paths and len(paths) > _MAX_PATHS:
+            raise InvalidRequest(f"{name}: {len(paths)} paths; at most {_MAX_PATHS} are allowed")
     return Security(
         privileged=host_config.privileged,
         cap_add=host_config.cap_add,
@@ -321,13 +351,12 @@ def _landlock(
 
 UNMASK_ALL = "ALL"
 _HIDEPID = ("0", "1", "2", "4", "off", "noaccess", "invisible", "ptraceable")
-_MAX_PATHS = 256  # of one request
 
 
 def split_paths(option: str, value: str) -> tuple[str, ...]:
     """Return paths that are separated by colons, each absolute and normalised.
 
-    :raises InvalidRequest: when a path is not, or there are too many.
+    :raises InvalidRequest: when a path is not.
     """
     paths = tuple(value.split(":"))
     if option == "unmask" and value.upper() == UNMASK_ALL:
@@ -339,8 +368,6 @@ def split_paths(option: str, value: str) -> tuple[str, ...]:
                 f"--security-opt {option}: {path[:80]!r} is not a normalised absolute path",
                 hint=f"{option}=/proc/one:/proc/two" + (" or ALL" if option == "unmask" else ""),
             )
-    if len(paths) > _MAX_PATHS:
-        raise InvalidRequest(f"--security-opt {option}: more than {_MAX_PATHS} paths")
     return paths
 
 

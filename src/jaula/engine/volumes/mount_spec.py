@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ENGINE_SOCKET_TARGET = "/var/run/docker.sock"
 """The path of an engine socket whose mount has no target."""
 
+MAX_MOUNTS = 1024  # of one container, those of its image included
 _PATH_LIMIT = 4095  # bytes: PATH_MAX without the final zero
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _BIND_OPTIONS = {
@@ -57,10 +58,15 @@ def mount_requests(
 
     A bind mount of a path that ``is_engine_socket`` becomes a mount of the container's own socket.
 
-    :raises InvalidRequest: when notation or options are not valid, or two mounts have one
-        destination.
+    :raises InvalidRequest: when notation or options are not valid, two mounts have one destination,
+        or there are more than :data:`MAX_MOUNTS`.
     """
     host = body.host_config
+    count = len(host.binds) + len(host.mounts) + len(host.tmpfs) + len(body.volumes)
+    if count > MAX_MOUNTS:
+        raise InvalidRequest(
+            f"{count} mounts; at most {MAX_MOUNTS} are allowed", hint="mount their parent directory"
+        )
     requests: dict[str, MountRequest] = {}
     listed = [_bind(text, host.volume_driver) for text in host.binds]
     listed += [_mount(mount) for mount in host.mounts]
