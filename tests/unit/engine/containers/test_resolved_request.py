@@ -245,6 +245,7 @@ class Machine:
                 lease=lambda: SimpleNamespace(close=nothing),
                 pin_image=lambda lease, image: image,
                 mountable=lambda image: image.layers,
+                layers=SimpleNamespace(failure=nothing),
             ),
             layers=SimpleNamespace(has=nothing),
             image_policy=SimpleNamespace(check_run=nothing, check_start=nothing),

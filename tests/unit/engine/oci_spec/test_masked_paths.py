@@ -64,7 +64,7 @@ def test_mask_and_unmask_change_the_requests_own_lists() -> None:
         "unmask=/etc/passwd",
         "unmask=/proc/*/x",
         "unmask=sys",
-        "mask=" + ":".join(["/x"] * 300),
+        "mask=" + ":".join(["/x"] * 1100),
         "proc-opts=hidepid",
         "proc-opts=hidepid=3",
         "proc-opts=subset=all",
