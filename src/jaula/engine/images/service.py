@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -17,7 +18,7 @@ from jaula.engine.model.filters import (
     prune_selects,
     truth,
 )
-from jaula.engine.threads import consume, produce
+from jaula.engine.threads import consume, in_thread, produce
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound
 from jaula.images import reference as references
 from jaula.spec import units
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image, ImageStore, RemovalResult
     from jaula.spec.image import Platform
+
+_MAX_SAVED = 1024  # names of an archive, each for each platform
+_MAX_WILDCARDS = 64  # patterns of a filter
+_WILDCARD = re.compile(r"[*?\[]")
 
 Names = list[str]
 Document = dict[str, Any]
@@ -75,8 +80,9 @@ class Images:
             parse_time(text)
         users = self._users()
         images = self._services.images.list()
-        selected = [i for i in images if matches_filters(i, filters, self._services)]
-        patterns = filters.get("reference", ())
+        given = filters.get("reference")
+        patterns = ReferencePatterns(given) if given else None
+        selected = [i for i in images if matches_filters(i, filters, self._services, patterns)]
         documents = [self._summary(image, users, patterns) for image in selected]
         if manifests or identity:
             for image, document in zip(selected, documents, strict=True):
@@ -92,14 +98,14 @@ class Images:
         return users
 
     def _summary(
-        self, image: Image, users: Mapping[str, Names], patterns: Sequence[str] = ()
+        self, image: Image, users: Mapping[str, Names], patterns: ReferencePatterns | None = None
     ) -> Document:
         store = self._services.images
         together = store.ids_with(image.id)
         return {
             "Id": image.id,
             "ParentId": "",
-            "RepoTags": matching(image.names, patterns) if patterns else list(image.names),
+            "RepoTags": patterns.matching(image.names) if patterns else list(image.names),
             "RepoDigests": list(image.digests),
             "Created": seconds(image.created),
             "Size": store.unpacked_size(image),
@@ -395,9 +401,20 @@ class Images:
 
         store = self._services.images
         names = [tag for name in names for tag in store.tags_of(name) or (name,)]
-        ids = [_saved_id(store, name) for name in names]
-        for name, platform in product(names, platforms):
-            store.resolve(name, platform)  # a missing one is an error before the first byte
+        if len(names) * len(platforms) > _MAX_SAVED:
+            raise InvalidRequest(
+                f"{len(names)} images for {len(platforms)} platforms each; at most {_MAX_SAVED}"
+                " images of a platform are saved at once"
+            )
+
+        def resolve() -> list[str]:
+            """Return the ids; a missing image is an error before the first byte."""
+            ids = [_saved_id(store, name) for name in names]
+            for name, platform in product(names, dict.fromkeys(platforms)):
+                store.resolve(name, platform)
+            return ids
+
+        ids = await in_thread(resolve)
 
         def work(emit: Callable[[bytes], None]) -> None:
             save(store, names, lambda data: emit(bytes(data)), platforms)
@@ -499,13 +516,39 @@ def is_pinned(names: Iterable[str], patterns: Sequence[str]) -> bool:
     )
 
 
-def matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    """Return the names that match a pattern, with or without tags; no wildcard matches a slash."""
-    return [
-        name
-        for name in names
-        if any(_matches(form, p) for form in (name, _untagged(name)) for p in patterns)
-    ]
+class ReferencePatterns:
+    """The patterns of the filter ``reference``, taken apart once for all images.
+
+    :raises InvalidRequest: when too many of them have wildcards.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        from fnmatch import translate
+
+        self._plain = {p for p in patterns if not _WILDCARD.search(p)}
+        self._wild: dict[int, list[list[re.Pattern[str]]]] = {}
+        wild = dict.fromkeys(p for p in patterns if p not in self._plain)
+        if len(wild) > _MAX_WILDCARDS:
+            raise InvalidRequest(
+                f"filter 'reference': {len(wild)} patterns with wildcards;"
+                f" at most {_MAX_WILDCARDS} are allowed"
+            )
+        for pattern in wild:
+            parts = [re.compile(translate(part)) for part in pattern.split("/")]
+            self._wild.setdefault(len(parts), []).append(parts)
+
+    def matching(self, names: Iterable[str]) -> list[str]:
+        """Return the names that match, with or without tags; no wildcard matches a slash."""
+        return [n for n in names if self._matches(n) or self._matches(_untagged(n))]
+
+    def _matches(self, name: str) -> bool:
+        if name in self._plain:
+            return True
+        parts = name.split("/")
+        return any(
+            all(pattern.match(part) for pattern, part in zip(patterns, parts, strict=True))
+            for patterns in self._wild.get(len(parts), ())
+        )
 
 
 def _untagged(name: str) -> str:
@@ -513,15 +556,15 @@ def _untagged(name: str) -> str:
     return path if colon and "/" not in tag else name
 
 
-def _matches(name: str, pattern: str) -> bool:
-    from fnmatch import fnmatchcase
-
-    components, patterns = name.split("/"), pattern.split("/")
-    return len(components) == len(patterns) and all(map(fnmatchcase, components, patterns))
-
-
-def matches_filters(image: Image, filters: Filters, services: Services) -> bool:
+def matches_filters(
+    image: Image,
+    filters: Filters,
+    services: Services,
+    patterns: ReferencePatterns | None = None,
+) -> bool:
     """Return whether an image matches every filter of ``docker images``.
+
+    ``patterns`` are those of ``reference``, which a caller with many images has taken apart.
 
     :raises InvalidRequest: when a filter is not known.
     """
@@ -532,7 +575,7 @@ def matches_filters(image: Image, filters: Filters, services: Services) -> bool:
             case "label":
                 matches = has_labels(image.config.labels, values)
             case "reference":
-                matches = bool(matching(image.names, values))
+                matches = bool((patterns or ReferencePatterns(values)).matching(image.names))
             case "before":
                 matches = _moment(image.created) < _moment(
                     services.images.resolve(values[0]).created

@@ -269,17 +269,18 @@ class _Archive:
                 check_platform(platform, self._platform(loaded), label)
             return loaded
         tree = self._tree(loaded.digest)
-        held = {m: self._stated(tree, m, i) for m, i in self._pairs(loaded)}
+        pairs = dict(self._pairs(loaded))
+        held = [self._stated(tree, m, i) for m, i in pairs.items()]
         chosen = {}
-        for platform in platforms:
+        for platform in dict.fromkeys(platforms):
             try:
-                manifest = select(list(held.values()), platform).digest
+                manifest = select(held, platform).digest
             except NotFound:
                 raise NotFound(
                     f"image with reference {label} was found but does not provide the specified "
                     f"platform ({format_platform(platform)})"
                 ) from None
-            chosen[manifest] = dict(self._pairs(loaded))[manifest]
+            chosen[manifest] = pairs[manifest]
         about = {e.descriptor.digest for e in tree.entries if e.subject in chosen}
         return msgspec.structs.replace(
             loaded,

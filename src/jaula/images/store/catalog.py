@@ -548,7 +548,9 @@ class _Entries(msgspec.Struct, frozen=True):
             if descriptor is not None and contents is not None:
                 stated = descriptor.platform or platform_of(contents.document)
                 known = stated if stated.architecture else None
-                candidates.append(msgspec.structs.replace(descriptor, platform=known))
+                if known is not descriptor.platform:
+                    descriptor = msgspec.structs.replace(descriptor, platform=known)
+                candidates.append(descriptor)
         return candidates
 
 
