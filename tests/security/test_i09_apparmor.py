@@ -171,6 +171,9 @@ def test_a_confined_engine_stacks_the_profile(
         assert set(label.partition(" ")[0].split("//&")) == {"jaula-engine", "jaula-default"}
         done = engine.cli("jaula", "exec", name, "cat", "/proc/self/attr/apparmor/current")
         assert done.stdout.rstrip("\n") == label, done.stderr
+        script = "sleep 60 & kill -0 $! && cat /proc/$!/environ > /dev/null && kill $!"
+        done = engine.cli("jaula", "exec", name, "sh", "-c", script)
+        assert done.returncode == 0, done.stderr
         assert engine.cli("jaula", "kill", name).returncode == 0
 
 

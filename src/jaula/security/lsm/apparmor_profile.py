@@ -6,7 +6,8 @@ or signalling processes of another profile in a shared namespace.
 
 Facts about rules: ``deny`` overrides every permission and is not logged. Paths are those inside the
 container. An unconfined process may trace and read a confined one without a rule, but needs a rule
-to send it a signal.
+to send it a signal. Processes under a stack have the whole stack as their peer: a rule for each of
+its profiles would permit more, so the stack has a rule of its own.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def text(name: str = NAME, *, engine: str = "unconfined") -> str:
     or tunable of the host, so it is the same on every host.
     """
     peers = dict.fromkeys(("unconfined", engine))
+    own = [name] if engine == "unconfined" else [name, stacked(name, engine)]
     lines = [
         f"profile {name} flags=(attach_disconnected,mediate_deleted) {{",
         "  # what a container does is decided by its capabilities, seccomp filter and mounts",
@@ -36,8 +38,8 @@ def text(name: str = NAME, *, engine: str = "unconfined") -> str:
         "",
         "  # processes: the container's own, and signals from who manages it",
         *(f"  signal (receive) peer={peer}," for peer in peers),
-        f"  signal (send, receive) peer={name},",
-        f"  ptrace (trace, read, tracedby, readby) peer={name},",
+        *(f"  signal (send, receive) peer={label}," for label in own),
+        *(f"  ptrace (trace, read, tracedby, readby) peer={label}," for label in own),
         *(f"  ptrace (tracedby, readby) peer={peer}," for peer in peers if peer != "unconfined"),
         "",
         "  # no other file system, whatever namespace or capability there is",
@@ -66,6 +68,14 @@ def text(name: str = NAME, *, engine: str = "unconfined") -> str:
         "}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def stacked(name: str, engine: str) -> str:
+    """Return the label of a container whose profile is stacked on that of a confined engine.
+
+    The kernel orders the profiles of a label by their names (security/apparmor/label.c).
+    """
+    return "//&".join(sorted({name, *engine.split("//&")}))
 
 
 def all_but(top: str, names: Iterable[str]) -> list[str]:

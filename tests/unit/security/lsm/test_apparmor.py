@@ -36,10 +36,22 @@ def test_a_confined_engine_may_signal_its_containers() -> None:
     assert "ptrace (trace, read, tracedby, readby) peer=other," in text
 
 
+@pytest.mark.parametrize(
+    ("engine", "label"),
+    [("engine", "engine//&other"), ("zone", "other//&zone"), ("z//&a", "a//&other//&z")],
+)
+def test_processes_under_a_stack_may_signal_and_trace_each_other(engine: str, label: str) -> None:
+    lines = apparmor_profile.text("other", engine=engine).splitlines()
+    assert f"  signal (send, receive) peer={label}," in lines
+    assert f"  ptrace (trace, read, tracedby, readby) peer={label}," in lines
+
+
+@pytest.mark.parametrize("engine", ["unconfined", "jaula-engine"])
 @pytest.mark.skipif(not shutil.which("apparmor_parser"), reason="no apparmor_parser here")
-def test_apparmor_parser_accepts_the_profile() -> None:
+def test_apparmor_parser_accepts_the_profile(engine: str) -> None:
     words = ["apparmor_parser", "--skip-kernel-load", "--skip-cache", "--quiet"]
-    done = subprocess.run(words, input=apparmor_profile.text(), capture_output=True, text=True)
+    text = apparmor_profile.text(engine=engine)
+    done = subprocess.run(words, input=text, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
