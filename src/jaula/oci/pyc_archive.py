@@ -140,6 +140,8 @@ class ArchiveFinder:
                 del modules[name]
                 raise
             if parent:
+                if parent not in modules:
+                    __import__(parent)  # its source is newer than the archive
                 setattr(modules[parent], last, module)
 
     def _code(self, name: str) -> CodeType:
