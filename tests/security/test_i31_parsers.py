@@ -18,7 +18,9 @@ import pytest
 from conftest import load_image
 from harness.engine import PrivateEngine
 from harness.images import directory, file, import_image
+from jaula.engine.containers.profile_document import DOCUMENT, DOCUMENT_LIMITS
 from jaula.engine.diagnostics.commands import RECORD, RECORD_LIMITS
+from jaula.errors import InvalidRequest
 from jaula.images.sbom import worker as sbom
 from jaula.sandbox.limits import Limits
 from jaula.sandbox.worker import Task, Worker, WorkerEnded
@@ -28,6 +30,7 @@ SOURCE = PROJECT / "src/jaula"
 PARSERS: dict[str, tuple[Task, Limits]] = {
     sbom.TASK.name: (sbom.TASK, sbom.LIMITS),
     RECORD.name: (RECORD, RECORD_LIMITS),
+    DOCUMENT.name: (DOCUMENT, DOCUMENT_LIMITS),
 }
 SERVERS = {"jaula-lazy"}
 """It serves as long as its layers are in use; the test in its row reads its rights."""
@@ -93,7 +96,7 @@ def test_each_task_of_the_tree_is_checked_here() -> None:
 def test_a_parser_is_confined_before_it_sees_a_byte(name: str) -> None:
     task, limits = PARSERS[name]
     with Worker(task, limits) as worker:
-        with pytest.raises(WorkerEnded):
+        with pytest.raises((WorkerEnded, InvalidRequest)):
             worker.call(b"\xff")  # not a request: the process answers with its failure
         _check_confined(worker.pid)
 
