@@ -18,6 +18,7 @@ import ctypes
 import errno
 import os
 import resource
+from collections.abc import Iterable
 
 from jaula.kernel import capabilities, landlock, process, seccomp
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
@@ -105,17 +106,13 @@ def enter(ids: tuple[int, int], limits: Limits, rights: Rights) -> None:
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("1000")
     _set_limits(limits)
-    uid, gid = ids
     if os.geteuid() == 0:
-        capabilities.clear_ambient()
-        capabilities.drop_bounding(0)
         if "files" not in rights.calls:
             os.chroot(_NO_FILES)
             os.chdir("/")
-        os.setgroups([])
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-    capabilities.capset(0, 0, 0)
+        set_ids(*ids)
+    else:
+        capabilities.capset(0, 0, 0)
     process.prctl(process.PR_SET_DUMPABLE, 0)
     process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
     if rules is not None:
@@ -124,15 +121,32 @@ def enter(ids: tuple[int, int], limits: Limits, rights: Rights) -> None:
     seccomp.install(program)
 
 
+def set_ids(uid: int, gid: int) -> None:
+    """Set the ids of a process of root, and drop every capability and group, irreversibly."""
+    capabilities.clear_ambient()
+    capabilities.drop_bounding(0)
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    capabilities.capset(0, 0, 0)
+
+
+def lower_limits(limits: Iterable[tuple[int, int]]) -> None:
+    """Set resource limits, each as ``RLIMIT_*`` and its value. One never exceeds the hard limit."""
+    for which, limit in limits:
+        hard = resource.getrlimit(which)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(which, (limit, limit))
+
+
 def _map_stack() -> None:
     """Let the stack of the first thread have the addresses of its limit, as one fault does.
 
     A kernel before 6.5 checks nothing but the limit, a later one only that the stack is the mapping
     above the address.
     """
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    size = _STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard)
-    resource.setrlimit(resource.RLIMIT_STACK, (size, size))
+    lower_limits(((resource.RLIMIT_STACK, _STACK),))
+    size = resource.getrlimit(resource.RLIMIT_STACK)[0]
     with open("/proc/self/maps", encoding="ascii", errors="replace") as file:
         stack = next(line for line in file if line.endswith("[stack]\n"))
     start, end = (int(address, 16) for address in stack.split()[0].split("-"))
@@ -153,10 +167,7 @@ def _set_limits(limits: Limits) -> None:
     ]
     if limits.memory:
         wanted.append((resource.RLIMIT_AS, mapped + limits.memory))
-    for which, limit in wanted:
-        hard = resource.getrlimit(which)[1]
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (limit, limit))
+    lower_limits(wanted)
     if limits.processor:  # SIGXCPU at the limit names the reason, SIGKILL later enforces it
         resource.setrlimit(resource.RLIMIT_CPU, (limits.processor, limits.processor + 2))
 

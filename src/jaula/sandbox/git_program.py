@@ -1,4 +1,4 @@
-"""The program that confines git(1) for a build: of its own, started by ``images.build.remote.git``.
+"""Confine git(1) for a build. :mod:`jaula.images.build.remote.git` starts this program.
 
 ``git_program.py SETTINGS COMMAND...`` with a JSON object: the import path, the ids, the descriptor
 of the directory, the path at which it is mounted, whether Unix sockets are needed, as by ssh with
@@ -31,13 +31,13 @@ import errno  # noqa: E402 - below the import path of the engine
 import resource  # noqa: E402
 import signal  # noqa: E402
 
-from jaula.kernel import capabilities, landlock, mounts, namespaces, process, seccomp  # noqa: E402
+from jaula.kernel import landlock, mounts, namespaces, process, seccomp  # noqa: E402
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS  # noqa: E402
 from jaula.kernel.landlock import LANDLOCK_ACCESS_NET as NET  # noqa: E402
 from jaula.kernel.mounts import MOUNT_ATTR, MS  # noqa: E402
 from jaula.kernel.namespaces import CLONE  # noqa: E402
 from jaula.kernel.seccomp import NATIVE, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO  # noqa: E402
-from jaula.sandbox.confinement import call_names  # noqa: E402
+from jaula.sandbox import confinement  # noqa: E402
 from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble  # noqa: E402
 
 REFUSED = 125
@@ -78,7 +78,7 @@ _PR_SET_NAME = 15
 def filter_program(*, unix: bool) -> bytes:
     """Return the filter: an allow-list, of the native architecture only."""
     allow = SyscallRule(SECCOMP_RET_ALLOW)
-    names = call_names(("files", "threads", *_CALLS.split()))
+    names = confinement.call_names(("files", "threads", *_CALLS.split()))
     rules = {name: [allow] for name in names}
     for name in ("mmap", "mprotect", "mmap2"):
         rules[name] = [
@@ -106,7 +106,7 @@ def _when(*conditions: tuple[int, str, int] | tuple[int, str, int, int]) -> Sysc
     return SyscallRule(SECCOMP_RET_ALLOW, tuple(ArgCondition(*given) for given in conditions))
 
 
-def enter(ids: tuple[int, int], directory: int, room: str, *, unix: bool) -> None:
+def enter(ids: tuple[int, int], directory: int, mount_point: str, *, unix: bool) -> None:
     """Enter the confinement, irreversibly, as the first process of a pid namespace.
 
     :raises OSError: if a system call fails.
@@ -120,31 +120,19 @@ def enter(ids: tuple[int, int], directory: int, room: str, *, unix: bool) -> Non
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     mounts.mount_setattr(root, set=MOUNT_ATTR.RDONLY | MOUNT_ATTR.NOSUID, recursive=True)
     mounts.mount_setattr(tree, set=MOUNT_ATTR.NOSUID | MOUNT_ATTR.NODEV | MOUNT_ATTR.NOEXEC)
-    mounts.move_mount(tree, room)
-    os.chdir(room)
+    mounts.move_mount(tree, mount_point)
+    os.chdir(mount_point)
     process.close_on_exec_from(3)
-    for which, limit in _LIMITS:
-        hard = resource.getrlimit(which)[1]
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(which, (limit, limit))
+    confinement.lower_limits(_LIMITS)
     os.umask(0o022)
-    _become(*ids)
+    confinement.set_ids(*ids)
     process.prctl(process.PR_SET_PDEATHSIG, signal.SIGKILL)  # the filter lets git not reset it
     process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
-    _restrict_files(room)
+    _restrict_files(mount_point)
     seccomp.install(program)
 
 
-def _become(uid: int, gid: int) -> None:
-    capabilities.clear_ambient()
-    capabilities.drop_bounding(0)
-    os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-    capabilities.capset(0, 0, 0)
-
-
-def _restrict_files(room: str) -> None:
+def _restrict_files(mount_point: str) -> None:
     try:
         version = landlock.abi_version()
     except OSError:
@@ -156,7 +144,7 @@ def _restrict_files(room: str) -> None:
         _allow(rules, path, _READ & supported.access_fs)
     for path in _DEVICES:
         _allow(rules, path, _DEVICE_RIGHTS & supported.access_fs)
-    _allow(rules, room, supported.access_fs & ~FS.EXECUTE)
+    _allow(rules, mount_point, supported.access_fs & ~FS.EXECUTE)
     landlock.restrict_self(rules)
     os.close(rules)
 
@@ -183,7 +171,7 @@ def main() -> None:
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             os._exit(status if status >= 0 else 128 - status)
         ids = tuple(SETTINGS["ids"])
-        enter(ids, SETTINGS["directory"], SETTINGS["room"], unix=SETTINGS["unix"])
+        enter(ids, SETTINGS["directory"], SETTINGS["mount_point"], unix=SETTINGS["unix"])
         os.execvp(command[0], command)
     except OSError as error:
         sys.stderr.write(f"{command[0]} cannot be confined: {error}\n")

@@ -254,7 +254,7 @@ def _texts(document: Any, place: str, *, of_keys: bool) -> list[str]:
 
 
 _known: dict[str, Profile | InvalidRequest] = {}
-"""What has become of the documents that were read last, by their text."""
+"""The results of the last documents that were parsed, by their text."""
 _KNOWN_LIMIT = 32
 
 

@@ -1,4 +1,4 @@
-"""The profile of a document, read in a sandboxed process.
+"""Read the profile of a document in a sandboxed process.
 
 The engine runs it for a document of a client (:mod:`jaula.engine.containers.presets`).
 """

@@ -1,4 +1,4 @@
-"""TOML of others, read with bounds on time and memory.
+"""Read untrusted TOML with bounds on time and memory.
 
 Source: TOML 1.0.
 

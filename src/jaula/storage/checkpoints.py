@@ -685,31 +685,21 @@ def _digest(
 
     :raises DigestCancelled: when ``is_cancelled`` returns True.
     """
-    with _opened(path, name) as file:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb"):
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(f"{name} is not a plain file")
         import hashlib
 
         digest, size = hashlib.sha256(), 0
-        for part in _content(file.fileno()):
+        for part in _content(fd):
             if is_cancelled():
                 raise DigestCancelled(f"the digest of {name} was cancelled")
             digest.update(part)
             size += len(part)
         if sync:
-            os.fsync(file.fileno())
+            os.fsync(fd)
         return CheckpointFile(name, size, digest.hexdigest())
-
-
-@contextlib.contextmanager
-def _opened(path: Path, name: str) -> Iterator[BinaryIO]:
-    """Open a plain file.
-
-    :raises OSError: when it is not one.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(f"{name} is not a plain file")
-        yield file
 
 
 def _content(fd: int) -> Iterator[memoryview]:
@@ -757,9 +747,10 @@ def _check_file(
     name: str, directory: Path, file: CheckpointFile, is_cancelled: Callable[[], bool]
 ) -> None:
     path = directory / file.name
-    with _opened(path, file.name) as opened:  # a size that is not signed costs no digest
-        is_same = os.fstat(opened.fileno()).st_size == file.size
-    if not is_same or _digest(path, file.name, is_cancelled=is_cancelled) != file:
+    status = os.lstat(path)
+    # A size that is not signed costs no digest.
+    resized = stat.S_ISREG(status.st_mode) and status.st_size != file.size
+    if resized or _digest(path, file.name, is_cancelled=is_cancelled) != file:
         raise _untrusted(name, f"{file.name} was changed")
 
 

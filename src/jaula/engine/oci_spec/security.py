@@ -89,7 +89,7 @@ def parse(options: Sequence[str]) -> SecurityOptions:
 def _parse_one(option: str) -> tuple[str, object]:
     """Return a member of :class:`SecurityOptions` and its value.
 
-    Later values are added to a list, and replace any other.
+    A later value extends a list; it replaces a value of another type.
     """
     if option == "no-new-privileges":
         return "no_new_privileges", True

@@ -414,7 +414,7 @@ class ImageStore:
         return tuple(diff_id if self.layers.is_whole(diff_id) else name for diff_id, name in names)
 
     def incomplete(self, image: Image) -> Incomplete | None:
-        """Return what is still fetched of an image, None if nothing is."""
+        """Return the layers of an image that are not whole yet, None if all are."""
         if self.is_whole(image):
             return None
         names = map(layer_name, self.manifest(image).layers, image.layers)

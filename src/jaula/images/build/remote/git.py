@@ -31,7 +31,7 @@ import jaula.sandbox
 from jaula.errors import InvalidRequest, NotFound, Unavailable, Unsupported
 from jaula.images.build.remote import git_url
 from jaula.images.build.remote.git_transport import (
-    ROOM,
+    MOUNT_POINT,
     SOCKET,
     GitTransport,
     GitTransports,
@@ -298,7 +298,7 @@ class GitRepositories:
             "path": [os.path.abspath(name) for name in sys.path if name],
             "ids": self._user,
             "directory": directory,
-            "room": ROOM,
+            "mount_point": MOUNT_POINT,
             "unix": "SSH_AUTH_SOCK" in transport.variables,
             "engine": os.getpid(),
         }

@@ -21,8 +21,8 @@ from jaula.images.build.remote.http import refuse_host
 from jaula.images.registry.http.proxy import Proxies, Proxy
 from jaula.images.registry.http.url import Url
 
-ROOM = "/tmp"
-"""The path of the sandbox directory for git and its helpers."""
+MOUNT_POINT = "/tmp"
+"""Where git and its helpers find the directory that they may write to."""
 SOCKET = "agent"
 """The name of the ssh agent's socket in the sandbox directory."""
 _PORTS = {"http": 80, "https": 443, "git": 9418, "ssh": 22}
@@ -31,7 +31,7 @@ _GITHUB = ("https://github.com/", "https://www.github.com/")
 _NO_REDIRECTS = ("-c", "http.followRedirects=false")
 _SSH = (
     "ssh -F /dev/null -oBatchMode=yes -oStrictHostKeyChecking=accept-new -oForwardAgent=no"
-    f" -oUserKnownHostsFile={ROOM}/known-hosts"
+    f" -oUserKnownHostsFile={MOUNT_POINT}/known-hosts"
 )
 
 
@@ -71,7 +71,7 @@ class GitTransports:
                 ("-c", f"http.curloptResolve={host}:{port}:{literal}", *_NO_REDIRECTS)
             )
         if scheme == "ssh":
-            agent = f"{ROOM}/{SOCKET}"
+            agent = f"{MOUNT_POINT}/{SOCKET}"
             pin = f" -oHostName={peer} -oHostKeyAlias={host}" if peer else ""
             settings = ("-c", f"core.sshCommand={_SSH}{pin}")
             return GitTransport(settings, {"SSH_AUTH_SOCK": agent} if self._agent else {})

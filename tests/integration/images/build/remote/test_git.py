@@ -509,7 +509,7 @@ def sandboxed(
         "path": [os.path.abspath(name) for name in sys.path if name],
         "ids": (65534, 65534),
         "directory": descriptor,
-        "room": "/tmp",
+        "mount_point": "/tmp",
         "unix": unix,
         "engine": os.getpid(),
     }
