@@ -84,7 +84,7 @@ def parse(text: str) -> Reference:
     if not _PATH.fullmatch(path):
         if _PATH.fullmatch(path.lower()):
             raise _invalid(text, "repository name must be lowercase")
-        raise _invalid(text, "invalid reference format")
+        raise _invalid(text, f"{name[:80]!r} is not a valid repository name")
     if len(domain) + 1 + len(path) > _NAME_LIMIT:
         raise _invalid(text, f"the name is longer than {_NAME_LIMIT} characters")
     return Reference(

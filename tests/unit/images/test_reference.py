@@ -71,6 +71,13 @@ def test_a_malformed_reference_is_refused(text: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize("text", ["BAD:TAG:x", "a/", "ü"])
+def test_the_message_of_a_malformed_name_says_invalid_once(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="is not a valid repository name") as refused:
+        parse(text)
+    assert str(refused.value).count("invalid reference format") == 1
+
+
 def test_capital_letters_have_their_own_message() -> None:
     with pytest.raises(InvalidRequest, match="must be lowercase"):
         parse("BusyBox")
