@@ -31,7 +31,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from jaula.honeypot import answers, network
-from jaula.kernel import capabilities, mounts, process, seccomp
+from jaula.kernel import mounts, process, seccomp
+from jaula.sandbox import confinement
 from jaula.spec.asciicast import CastWriter
 from jaula.spec.honeypot import ADDRESS, ADDRESS6, GATEWAY, GATEWAY6, SINK, Connections
 
@@ -612,11 +613,7 @@ def confine(filter_program: tuple[bytes, int]) -> None:
         (resource.RLIMIT_AS, 1 << 30),
     ):
         resource.setrlimit(kind, (limit, limit))
-    capabilities.drop_bounding(0)
-    os.setgroups([])
-    os.setresgid(UID, UID, UID)
-    os.setresuid(UID, UID, UID)
-    capabilities.capset(0, 0, 0)
+    confinement.set_ids(UID, UID)
     process.prctl(process.PR_SET_PDEATHSIG, 9)
     process.prctl(process.PR_SET_DUMPABLE, 0)
     process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
