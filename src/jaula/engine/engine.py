@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from jaula.engine.volumes.service import Volumes
     from jaula.spec.runtime import Spec
 
+_FIREWALL_RETRY = 5.0  # seconds
 log = logging.getLogger("jaula.engine")
 
 
@@ -265,20 +266,24 @@ class Engine:
 
     def _watch_firewall(self) -> None:
         """Restore our rules at once when another program flushes the host's firewall."""
-        network = self.services.network_manager
+        network, loop = self.services.network_manager, asyncio.get_running_loop()
+        retry: asyncio.TimerHandle | None = None
 
         def repair() -> None:
+            nonlocal retry
+            if retry is not None:
+                retry.cancel()
+                retry = None
             try:
-                if network.repair():
-                    text = "another program flushed the firewall; rules restored"
-                    self.host_objects.report("firewall", "tables", text=text)
+                network.repair()
             except JaulaError as error:
                 log.warning(
                     "another program flushed the firewall, and the rules cannot be restored: %s",
                     error,
                 )
+                retry = loop.call_later(_FIREWALL_RETRY, repair)
 
-        asyncio.get_running_loop().add_reader(network.watch().fileno(), repair)
+        loop.add_reader(network.watch().fileno(), repair)
 
     def _remove_cgroup_parent(self) -> None:
         """Remove the parent directory of all containers' cgroups if it is empty.

@@ -64,10 +64,12 @@ class NetworkManager:
             self._open_nft,
             owner,
             self._report,
+            self._load_missing,
         )
         self.on_repair: OnRepair = no_report
         self._port_mapper = PortMapper(binder)
         self._monitor: FirewallMonitor | None = None
+        self._unchecked = False  # a table was deleted since the last check of all
 
     def _report(self, kind: str, name: str) -> None:
         self.on_repair(kind, name)
@@ -508,26 +510,39 @@ class NetworkManager:
             return self._monitor
 
     def repair(self) -> bool:
-        """Reload firewall tables that another program removed. Return whether any was missing."""
+        """Reload firewall tables that another program removed. Return whether any was missing.
+
+        :raises JaulaError: when they cannot be loaded; call it again.
+        """
         with self._lock:
-            if not self._networks or not self.watch().table_deleted():
+            if not self._networks:
                 return False
-            listing = self._open_nft().run("list tables")
-            antispoof = self._networks.antispoof
-            damaged = [s for s in self._networks.bridge_networks() if s.is_missing(listing)]
-            antispoof_missing = antispoof.is_missing(listing)
-            if missing_lists := [t for t in self._networks.lists if t.is_missing(listing)]:
-                for tables in missing_lists:
-                    tables.load()
-            if antispoof_missing:
-                antispoof.load()
-            for net in damaged:
-                net.load_firewall()
-                for endpoint in net.endpoints.values():
-                    self._port_mapper.delete_udp_flows(
-                        endpoint.ports
-                    )  # tracked without translation
-            return antispoof_missing or bool(missing_lists) or bool(damaged)
+            self._unchecked = self.watch().table_deleted() or self._unchecked
+            return self._unchecked and self._load_missing()
+
+    def _load_missing(self) -> bool:
+        """Load all missing tables, and report that. Return whether any was missing.
+
+        A change of the rules calls it too, since it may meet a missing table before the monitor
+        is read.
+        """
+        listing = self._open_nft().run("list tables")
+        lists = [t for t in self._networks.lists if t.is_missing(listing)]
+        bridges = [s for s in self._networks.bridge_networks() if s.is_missing(listing)]
+        antispoof = self._networks.antispoof
+        is_missing = antispoof.is_missing(listing) or bool(lists) or bool(bridges)
+        for tables in lists:
+            tables.load()
+        if antispoof.is_missing(listing):
+            antispoof.load()
+        for net in bridges:
+            net.load_firewall()
+            for endpoint in net.endpoints.values():
+                self._port_mapper.delete_udp_flows(endpoint.ports)  # tracked without translation
+        self._unchecked = False
+        if is_missing:
+            self._report("firewall", "tables")
+        return is_missing
 
     def sweep(self, live: Collection[str]) -> list[str]:
         """Remove what containers that are not in ``live`` left behind.

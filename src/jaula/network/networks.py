@@ -19,9 +19,9 @@ from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.egress import EgressFirewall
 from jaula.network.firewall.listen import ListenFirewall
-from jaula.network.firewall.nftables import Nft
+from jaula.network.firewall.nftables import LoadMissing, Nft
 from jaula.network.ipam import AddressPool, Subnet
-from jaula.network.network import Network, OnRepair, no_report
+from jaula.network.network import Network, OnRepair
 from jaula.network.owner import LinkOwner
 from jaula.spec.endpoint import Endpoint
 from jaula.spec.network import PARENT_DRIVERS, NetworkRecord
@@ -48,20 +48,22 @@ class Networks:
         plan: BridgePlan,
         limits: Limits,
         nft: Callable[[], Nft],
-        owner: LinkOwner | None = None,
-        on_repair: OnRepair = no_report,
+        owner: LinkOwner | None,
+        on_repair: OnRepair,
+        load_missing: LoadMissing,
     ) -> None:
         self._owner = owner
         self._on_repair = on_repair
+        self._load_missing = load_missing
         self._pools = pools
         self._plan = plan
         self._limits = limits
         self._nft = nft
         self._by_name: dict[str, Network] = {}
         self.kept_tables = ""
-        self.antispoof = AntiSpoof(plan.name, nft, self._ports, self._get_kept_tables)
-        self.egress = EgressFirewall(plan.name, nft, self._ports)
-        self.lists = (self.egress, ListenFirewall(plan.name, nft, self._ports))
+        self.antispoof = AntiSpoof(plan.name, nft, self._ports, self._get_kept_tables, load_missing)
+        self.egress = EgressFirewall(plan.name, nft, self._ports, load_missing)
+        self.lists = (self.egress, ListenFirewall(plan.name, nft, self._ports, load_missing))
 
     def _get_kept_tables(self) -> str:
         return self.kept_tables
@@ -103,6 +105,7 @@ class Networks:
                 self.antispoof,
                 self.lists,
                 self._get_kept_tables,
+                self._load_missing,
                 limits=self._limits,
                 addresses6=self._plan.addresses6(),
                 on_repair=self._on_repair,
@@ -157,6 +160,7 @@ class Networks:
             self.antispoof,
             self.lists,
             self._get_kept_tables,
+            self._load_missing,
             limits=config.limits(network, past_firewall=self._limits.past_firewall),
             addresses6=addresses6,
             on_repair=self._on_repair,

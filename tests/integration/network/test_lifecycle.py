@@ -14,6 +14,7 @@ from jaula.kernel.netlink import in_netns
 from jaula.kernel.poll import readable
 from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
+from jaula.network.firewall.nftables import FirewallError, Libnftables
 
 from .conftest import (
     BRIEF,
@@ -301,6 +302,84 @@ def test_operations_continue_after_an_undetected_flush(topology: Topology) -> No
         topology.manager.detach(box.endpoint)
     with listen(other.net, "0.0.0.0", 80) as server:
         assert talks(topology.outside, (HOST_OUTER, 8080), server) == OUTSIDE
+
+
+@pytest.mark.parametrize("operation", ["attach", "detach", "publish", "unpublish"])
+def test_a_change_that_meets_missing_tables_before_the_monitor_reports_them(
+    topology: Topology, operation: str
+) -> None:
+    """It loads them all, so the monitor finds none missing."""
+    box, other = topology.box(), topology.box()
+    reports: list[tuple[str, str]] = []
+    topology.manager.on_repair = lambda kind, name: reports.append((kind, name))
+    with in_netns(topology.host):
+        topology.manager.define(network("second"))
+        watch = topology.manager.watch()
+        topology.manager.publish(box.endpoint, [PortRequest(80, host_port=8080)])
+        assert topology.manager.repair() is False
+        tables = sorted(run_nft(topology.host, "list", "tables").splitlines())
+        run_nft(topology.host, "flush", "ruleset")
+        assert readable(2, watch)
+        match operation:
+            case "attach":
+                topology.box()
+            case "detach":
+                topology.manager.detach(other.endpoint)
+            case "publish":
+                topology.manager.publish(other.endpoint, [PortRequest(80, host_port=8081)])
+            case "unpublish":
+                topology.manager.unpublish(box.id)
+        assert sorted(run_nft(topology.host, "list", "tables").splitlines()) == tables
+        assert reports == [("firewall", "tables")]
+        assert topology.manager.repair() is False
+        assert reports == [("firewall", "tables")]
+
+
+def test_a_repair_that_fails_is_repeated(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology.box()
+    with in_netns(topology.host):
+        watch = topology.manager.watch()
+        assert topology.manager.repair() is False
+        tables = run_nft(topology.host, "list", "tables")
+        run_nft(topology.host, "flush", "ruleset")
+        assert readable(2, watch)
+        with monkeypatch.context() as patch:
+            patch.setattr(Libnftables, "run", refuse)
+            with pytest.raises(FirewallError):
+                topology.manager.repair()
+        assert topology.manager.repair() is True
+        assert sorted(run_nft(topology.host, "list", "tables").splitlines()) == sorted(
+            tables.splitlines()
+        )
+
+
+def test_a_refusal_of_rules_that_were_loaded_before_does_not_end_the_protection(
+    topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topology.box()
+    with in_netns(topology.host):
+        watch = topology.manager.watch()
+        assert topology.manager.repair() is False
+        run_nft(topology.host, "flush", "ruleset")
+        assert readable(2, watch)
+        loads = Libnftables.run
+
+        def run(self: Libnftables, commands: str, *, json: bool = False) -> str:
+            return refuse() if "set endpoints" in commands else loads(self, commands, json=json)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Libnftables, "run", run)
+            with pytest.raises(FirewallError):
+                topology.manager.repair()
+        assert topology.manager.repair() is True
+        assert "set endpoints" in run_nft(topology.host, "list", "ruleset")
+    assert not [line for line in topology.manager.warnings() if "other's addresses" in line]
+
+
+def refuse(*_: object, **__: object) -> str:
+    raise FirewallError("the kernel is busy")
 
 
 def test_a_blocking_firewall_is_reported(topology: Topology) -> None:

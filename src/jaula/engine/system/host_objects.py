@@ -35,6 +35,7 @@ _PAUSE = 0.1  # seconds from the first removal: ``rm -r`` makes many
 _RETRY = 5.0  # seconds
 _MAX_WARNINGS = 16
 _PROBE = "probe"  # a cgroup that exists for a moment
+_TEXTS = {"firewall": "another program flushed the firewall; rules restored"}
 _SETTLE = 1.0  # seconds from the start until the cgroup parent is watched
 
 
@@ -89,9 +90,11 @@ class HostObjects:
             os.close(self._inotify)
             self._loop = None
 
-    def report(self, kind: str, name: str, more: str = "", *, text: str = "") -> None:
+    def report(self, kind: str, name: str, more: str = "") -> None:
         """Report an object that another program removed, and that is there again. Any thread."""
-        text = text or f"another program removed the {kind} {name}; it is set up again{more}"
+        text = _TEXTS.get(
+            kind, f"another program removed the {kind} {name}; it is set up again{more}"
+        )
         log.warning("%s", text)
         loop = self._loop
         if loop is not None:

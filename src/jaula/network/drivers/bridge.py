@@ -37,7 +37,7 @@ from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.antispoof import AntiSpoof
 from jaula.network.firewall.bridge_rules import OPEN, Limits
 from jaula.network.firewall.endpoint_tables import EndpointTables
-from jaula.network.firewall.nftables import FirewallError, Nft
+from jaula.network.firewall.nftables import FirewallError, LoadMissing, Nft
 from jaula.network.ipam import Addresses, IpamPlan, Subnet, mac_from_address
 from jaula.network.network import PORT_PREFIX, Network, OnRepair, no_report
 from jaula.network.owner import LinkOwner
@@ -427,6 +427,7 @@ class BridgeNetwork(Network):
         antispoof: AntiSpoof,
         lists: tuple[EndpointTables, ...],
         kept_tables: Callable[[], str],
+        load_missing: LoadMissing,
         *,
         limits: Limits = OPEN,
         addresses6: Addresses | None = None,
@@ -438,6 +439,7 @@ class BridgeNetwork(Network):
         self._antispoof = antispoof
         self._lists = lists
         self._kept_tables = kept_tables
+        self._load_missing = load_missing
         self._limits = limits
         self._on_repair = on_repair
 
@@ -521,8 +523,7 @@ class BridgeNetwork(Network):
         try:
             self.bridge.connect(endpoint, netns_fd, default_route=default_route, carrier=carrier)
             self.restrict(endpoint)
-            if self._antispoof.allow(endpoint):
-                self.load_firewall()
+            self._antispoof.allow(endpoint)
         except (OSError, JaulaError):
             self.bridge.delete(endpoint.host_interface)
             self._unrestrict(endpoint)
@@ -545,8 +546,7 @@ class BridgeNetwork(Network):
             tables.remove(endpoint)
 
     def _dismiss(self, endpoint: Endpoint) -> None:
-        if self._antispoof.revoke(endpoint):
-            self.load_firewall()
+        self._antispoof.revoke(endpoint)
         self._unrestrict(endpoint)
 
     def delete_interface(self, endpoint: Endpoint, netns_fd: int | None) -> None:
@@ -596,7 +596,8 @@ class BridgeNetwork(Network):
         try:
             self._nft.run(elements)
         except FirewallError:
-            self.load_firewall()
+            if not self._load_missing():
+                self.load_firewall()
             self._nft.run(elements)
 
     def _delete(self, elements: str) -> None:
@@ -604,4 +605,5 @@ class BridgeNetwork(Network):
         try:
             self._nft.run(elements)
         except FirewallError:
-            self.load_firewall()
+            if not self._load_missing():
+                self.load_firewall()

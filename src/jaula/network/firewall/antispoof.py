@@ -23,7 +23,7 @@ from jaula.kernel import nftables
 from jaula.kernel.netlink import Netlink
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import set_elements, table_name
-from jaula.network.firewall.nftables import FirewallError, Nft
+from jaula.network.firewall.nftables import FirewallError, LoadMissing, Nft
 from jaula.network.ipam import link_local_address
 from jaula.spec.endpoint import Endpoint
 
@@ -44,14 +44,17 @@ class AntiSpoof:
         nft: Callable[[], Nft],
         endpoints: Callable[[], Iterable[Endpoint]],
         kept_tables: Callable[[], str],
+        load_missing: LoadMissing,
     ) -> None:
         self.warnings: list[str] = []
         self._bridge = bridge
         self._nft = nft
         self._endpoints = endpoints
         self._kept_tables = kept_tables
+        self._load_missing = load_missing
         self._loaded = False
         self._supported = True
+        self._is_proven = False  # the kernel has loaded the table once
         self._netlink: Netlink | None = None
 
     @property
@@ -67,40 +70,42 @@ class AntiSpoof:
                 self.load()
 
     def load(self) -> None:
-        """Replace the table."""
+        """Replace the table.
+
+        :raises FirewallError: when the kernel refuses what it has loaded before.
+        """
         if not self._supported:
             return
         try:
             self._nft().run(ruleset(self._bridge, self._endpoints()))
+            self._is_proven = True
         except FirewallError as exc:
+            if self._is_proven:
+                raise
             self._supported = False
             self.warnings.append(f"containers can use each other's addresses: {exc.message}")
         self._loaded = True
 
-    def allow(self, endpoint: Endpoint) -> bool:
-        """Let an endpoint's interface send from its addresses.
+    def allow(self, endpoint: Endpoint) -> None:
+        """Let an endpoint's interface send from its addresses."""
+        self._change(endpoint, add=True)
 
-        Return whether the table was missing and had to be loaded; other tables may be missing too.
-        """
-        return self._change(endpoint, add=True)
+    def revoke(self, endpoint: Endpoint) -> None:
+        """Remove an endpoint's entry."""
+        self._change(endpoint, add=False)
 
-    def revoke(self, endpoint: Endpoint) -> bool:
-        """Remove an endpoint's entry. The result is as in :meth:`allow`."""
-        return self._change(endpoint, add=False)
-
-    def _change(self, endpoint: Endpoint, *, add: bool) -> bool:
-        """Change an endpoint's elements. If they or the table are missing, load the table."""
+    def _change(self, endpoint: Endpoint, *, add: bool) -> None:
+        """Change an endpoint's elements. If they or tables are missing, load the tables."""
         if not self._supported:
-            return False
+            return
         keys = endpoint_keys(endpoint)
         try:
             self._change_elements(keys, add=add)
         except OSError:
-            self.load()
+            if not self._load_missing():
+                self.load()
             if add and self._supported:
                 self._change_elements(keys, add=True)
-            return True
-        return False
 
     def _change_elements(self, keys: Sequence[tuple[str, bytes]], *, add: bool) -> None:
         if not keys:

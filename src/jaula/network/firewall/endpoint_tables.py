@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from jaula.errors import Unsupported
-from jaula.network.firewall.nftables import FirewallError, Nft
+from jaula.network.firewall.nftables import FirewallError, LoadMissing, Nft
 from jaula.network.ipam import link_local_address
 from jaula.spec.endpoint import Endpoint
 
@@ -44,11 +44,16 @@ class EndpointTables(ABC):
     subject: str
 
     def __init__(
-        self, bridge: str, nft: Callable[[], Nft], endpoints: Callable[[], Iterable[Endpoint]]
+        self,
+        bridge: str,
+        nft: Callable[[], Nft],
+        endpoints: Callable[[], Iterable[Endpoint]],
+        load_missing: LoadMissing,
     ) -> None:
         self._bridge = bridge
         self._nft = nft
         self._endpoints = endpoints
+        self._load_missing = load_missing
         self._loaded: set[str] = set()  # endpoint ids
 
     @property
@@ -84,6 +89,7 @@ class EndpointTables(ABC):
             try:
                 self._nft().run(self._new_tables() + commands)
             except FirewallError:
+                self._load_missing()
                 self.load((*self._restricted(), endpoint))
         except FirewallError as exc:
             raise Unsupported(
@@ -108,7 +114,8 @@ class EndpointTables(ABC):
         try:
             self._nft().run(self._delete_chain(endpoint))
         except FirewallError:
-            self.load()
+            if not self._load_missing():
+                self.load()
 
     def load(self, endpoints: Iterable[Endpoint] | None = None) -> None:
         """Replace the tables with the rules of the endpoints.

@@ -17,6 +17,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import Protocol
 
 from jaula.errors import JaulaError, Unsupported
@@ -24,6 +25,10 @@ from jaula.errors import JaulaError, Unsupported
 LIBRARY = "libnftables.so.1"
 PROGRAMS = ("/usr/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft")
 OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+
+
+LoadMissing = Callable[[], bool]
+"""Loads the tables of all networks that are missing, and returns whether one was."""
 
 
 class FirewallError(JaulaError):
