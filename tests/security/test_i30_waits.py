@@ -37,6 +37,7 @@ HELPER = "tests/unit/runtime/shim/test_spawn_helper.py"
 SPARES = "tests/integration/runtime/test_spare_shim.py"
 INITS = "tests/integration/runtime/test_spare_init.py"
 LAZY = "tests/integration/images/lazy/test_lazy_pull.py"
+LAZY_REGISTRY = "tests/integration/images/lazy/test_registry_waits.py"
 CRIU = "tests/unit/runtime/checkpoint/test_criu.py"
 PARSER = "tests/integration/sandbox/test_worker.py"
 HOOKS = "tests/integration/oci/test_hooks.py"
@@ -107,10 +108,9 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
         f"{PARSER}::test_a_process_without_an_engine_ends",
     ),
     ("lazy server", "a registry"): (
-        (
-            "tests/integration/images/registry/test_mirrors.py"
-            "::test_a_server_that_does_not_answer_is_left_after_its_timeout"
-        ),
+        f"{LAZY_REGISTRY}::test_the_wait_for_a_part_ends_without_the_registry",
+        f"{LAZY_REGISTRY}::test_a_read_ends_when_its_patience_does",
+        f"{LAZY_REGISTRY}::test_the_background_gives_up_when_its_patience_ends",
     ),
     ("zygote", "a request"): (f"{HERE}::test_nothing_waits_for_a_killed_engine",),
     ("spare shim", "a request"): (
@@ -118,6 +118,7 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
         f"{SPARES}::test_a_start_needs_no_spare_shim",
     ),
     ("helper of a spare shim", "a request"): (
+        f"{SPARES}::test_the_helper_of_a_spare_shim_exits_with_it",
         f"{HERE}::test_nothing_waits_for_a_killed_engine",
         f"{HELPER}::test_other_work_and_the_end_of_the_shim_end_a_spare_helper",
     ),

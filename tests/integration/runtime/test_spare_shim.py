@@ -145,6 +145,19 @@ def test_a_spare_shim_exits_with_its_zygote(zygote: ContainerRunner) -> None:
         wait_until_exited(pidfd)
 
 
+@pytest.mark.parametrize("stopped", ["", "shim", "helper"])
+def test_the_helper_of_a_spare_shim_exits_with_it(zygote: ContainerRunner, stopped: str) -> None:
+    """The zygote lives, and a process that is stopped does not keep the other one."""
+    shim, helper = spare_of(zygote)
+    pidfds = [os.pidfd_open(pid) for pid in (shim, helper)]
+    if stopped:
+        os.kill({"shim": shim, "helper": helper}[stopped], signal.SIGSTOP)
+    os.kill(shim, signal.SIGKILL)
+    for pidfd in pidfds:
+        wait_until_exited(pidfd)
+    assert asyncio.run(run_true(zygote)) != shim
+
+
 def test_a_spare_shim_has_no_descriptor_of_its_zygote_or_of_another_container(
     zygote: ContainerRunner,
 ) -> None:
