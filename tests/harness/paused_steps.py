@@ -48,6 +48,7 @@ def main(fault: Path) -> None:
     from jaula.engine.containers.start import Starter
     from jaula.engine.networks.connect import NetworkConnector
     from jaula.engine.volumes.create import VolumeMounter
+    from jaula.engine.volumes.references import VolumeReferences
 
     async def reach(step: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -72,6 +73,7 @@ def main(fault: Path) -> None:
     pause(NetworkConnector, "connect", "connect that was authorized")
     pause(VolumeMounter, "create_sources", "volumes that were authorized")
     pause(VolumeMounter, "undo", "undo of volumes")
+    pause(VolumeReferences, "remove", "removal of a volume")
 
 
 if __name__ == "__main__":

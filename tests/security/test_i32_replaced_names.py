@@ -6,18 +6,22 @@ between its authorization and its effect, or between a step and the undo of that
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from conftest import load_image, open_to_all
 from harness import containers, leaks
 from harness.api_user import ApiUser
-from harness.engine import PrivateEngine, Reply
+from harness.engine import PROJECT, PrivateEngine, Reply
 from harness.paused_steps import PausedEngine
 
 OWNER, OTHER = 54301, 54302
@@ -253,3 +257,159 @@ def test_the_undo_of_a_create_removes_no_volume_of_another_caller(
     assert create.end().status == 400, create.reply
     left = paused.request("GET", f"/volumes/{name}")
     assert left.status == 200, left
+
+
+def replace_volume(other: ApiUser, name: str) -> None:
+    """Remove a volume as the other caller, and create one with its name."""
+    assert other.request("DELETE", f"/volumes/{name}").status == 204
+    body = {"Name": name, "Labels": REMOVABLE}
+    made = other.request("POST", "/volumes/create", body)
+    assert made.json()["Owner"] == str(OTHER), made
+
+
+def is_of_other(engine: PrivateEngine, name: str) -> bool:
+    reply = engine.request("GET", f"/volumes/{name}")
+    return reply.status == 200 and reply.json()["Owner"] == str(OTHER)
+
+
+def test_a_removal_removes_no_volume_that_was_replaced(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    body = {"Name": name, "Labels": REMOVABLE}
+    assert owner.request("POST", "/volumes/create", body).status == 201
+    with paused.pausing("removal of a volume") as wait:
+        removal = Asking(owner, "DELETE", f"/volumes/{name}")
+        wait()
+        replace_volume(other, name)
+    assert removal.end().status == 404, removal.reply
+    assert is_of_other(paused, name)
+
+
+def test_a_prune_removes_no_volume_that_was_replaced(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    body = {"Name": name, "Labels": REMOVABLE | {name: ""}}
+    assert owner.request("POST", "/volumes/create", body).status == 201
+    filters = quote(json.dumps({"label": [name], "all": ["true"]}))
+    with paused.pausing("removal of a volume") as wait:
+        prune = Asking(owner, "POST", f"/volumes/prune?filters={filters}")
+        wait()
+        replace_volume(other, name)
+    assert prune.end().json()["VolumesDeleted"] == []
+    assert is_of_other(paused, name)
+
+
+def test_a_container_takes_no_anonymous_volume_with_it_that_was_replaced(
+    paused: PausedEngine, owner: ApiUser, other: ApiUser, name: str
+) -> None:
+    mount = {"Type": "volume", "Target": "/v", "VolumeOptions": {"Labels": REMOVABLE}}
+    assert owner.create("busybox", name, Mounts=[mount]).status == 201
+    volume = containers.inspect(paused, name)["Mounts"][0]["Name"]
+    with paused.pausing("removal of a volume") as wait:
+        removal = Asking(owner, "DELETE", f"/containers/{name}?v=1")
+        wait()
+        replace_volume(other, volume)
+    assert removal.end().status == 204, removal.reply
+    assert is_of_other(paused, volume)
+    assert paused.request("DELETE", f"/volumes/{volume}").status == 204
+
+
+def test_a_request_keeps_a_volume_that_another_one_has_created(
+    paused: PausedEngine, owner: ApiUser, name: str
+) -> None:
+    word = "0123456789abcdef" * 2
+    create, remove = f"/volumes/create?transaction={word}", f"/volumes/{name}?transaction={word}"
+    body = {"Name": name}
+    assert owner.request("POST", "/volumes/create?transaction=x", body).status == 400
+    for _ in range(2):
+        assert owner.request("POST", create, body).status == 201
+    assert owner.request("DELETE", f"/volumes/{name}?transaction={'0' * 32}").status == 404
+    assert owner.request("DELETE", remove).status == 204
+    assert owner.request("POST", create, body).status == 201
+    assert owner.request("POST", "/volumes/create", body).status == 201  # it counts on the volume
+    assert owner.request("DELETE", remove).status == 404
+    assert paused.request("GET", f"/volumes/{name}").status == 200
+
+
+def test_a_volume_is_removed_only_if_it_has_the_id(
+    paused: PausedEngine, owner: ApiUser, name: str
+) -> None:
+    def identity() -> str:
+        return str(owner.request("POST", "/volumes/create", {"Name": name}).json()["Id"])
+
+    former = identity()
+    assert owner.request("DELETE", f"/volumes/{name}").status == 204
+    now = identity()
+    assert owner.request("DELETE", f"/volumes/{name}?id={former}").status == 404
+    assert owner.request("DELETE", f"/volumes/{name}?id={former}&force=1").status == 204
+    assert identity() == now
+    assert owner.request("DELETE", f"/volumes/{name}?id={now}").status == 204
+
+
+def kube(engine: PrivateEngine, *words: str) -> subprocess.Popen[str]:
+    command = [str(PROJECT / "jaula"), "--host", engine.host, "kube", *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    )
+
+
+def pod(name: str, program: str) -> str:
+    """Return a pod with a claim and a volume of its own, both with the name, as YAML."""
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "labels": REMOVABLE},
+    }
+    container = {"name": "c", "image": "busybox", "command": [program]}
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
+    made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+    return f"{json.dumps(claim)}\n---\n{json.dumps(made)}\n"
+
+
+def test_the_undo_of_a_play_removes_no_volume_of_another_caller(
+    paused: PausedEngine, other: ApiUser, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(pod(name, "/absent"))
+    with paused.pausing("removal of a volume") as wait:
+        play = kube(paused, "play", str(path))
+        wait()
+        replace_volume(other, name)
+    error = play.communicate(timeout=60)[1]
+    assert play.returncode != 0
+    assert "absent" in error
+    assert "not everything is removed" not in error
+    assert is_of_other(paused, name)
+
+
+def test_a_play_that_fails_keeps_a_volume_that_was_there(
+    paused: PausedEngine, other: ApiUser, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(pod(name, "/absent"))
+    assert other.request("POST", "/volumes/create", {"Name": name}).status == 201
+    play = kube(paused, "play", str(path))
+    error = play.communicate(timeout=60)[1]
+    assert play.returncode != 0
+    assert "not everything is removed" not in error
+    assert is_of_other(paused, name)
+
+
+def test_kube_down_removes_no_volume_that_was_replaced(
+    paused: PausedEngine, other: ApiUser, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(pod(name, "true"))
+    play = kube(paused, "play", str(path))
+    assert play.wait(60) == 0, play.communicate()
+    # A volume of the pod, as of an emptyDir, which the other caller may remove.
+    volume = f"{name}-2"
+    body = {"Name": volume, "Labels": REMOVABLE | {"io.jaula.kube": name}}
+    assert paused.request("POST", "/volumes/create", body).status == 201
+    assert paused.request("DELETE", f"/volumes/{name}").status == 204  # that of the claim
+    with paused.pausing("removal of a volume") as wait:
+        down = kube(paused, "down", str(path))
+        wait()
+        replace_volume(other, volume)
+    assert down.wait(60) == 0, down.communicate()
+    assert is_of_other(paused, volume)

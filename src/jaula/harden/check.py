@@ -181,11 +181,12 @@ def _created(api: Api, body: Mapping[str, Any]) -> Iterator[str]:
 def _volumes(api: Api, inspect: Mapping[str, Any], tools: Tools) -> Iterator[dict[str, str]]:
     """Yield copies of the volumes by destination; they are removed afterwards."""
     copies: dict[str, str] = {}
+    own = (("transaction", os.urandom(16).hex()),)
     mounts = [m for m in inspect.get("Mounts") or () if m.get("Type") == "volume"]
     try:
         for mount in mounts:
             name = f"{_PREFIX}{os.urandom(6).hex()}"
-            api.document("POST", "/volumes/create", (), {"Name": name})
+            api.document("POST", "/volumes/create", own, {"Name": name})
             copies[str(mount["Destination"])] = name
         if copies:
             places = [
@@ -198,7 +199,7 @@ def _volumes(api: Api, inspect: Mapping[str, Any], tools: Tools) -> Iterator[dic
         yield copies
     finally:
         for name in copies.values():
-            api.request("DELETE", f"/volumes/{name}", (("force", "1"),))
+            api.request("DELETE", f"/volumes/{name}", (*own, ("force", "1")))
 
 
 def twin(body: Mapping[str, Any], volumes: Mapping[str, str]) -> dict[str, Any]:

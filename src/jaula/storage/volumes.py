@@ -78,6 +78,7 @@ class Volume(msgspec.Struct, frozen=True):
     scope: str = "local"
     owner: str = ""  # the client that created it
     transaction: str = ""  # the transaction that created it, which may remove it until its end
+    id: str = ""  # random: a later volume of the same name has another one
 
 
 class CreatedVolume(NamedTuple):
@@ -93,6 +94,7 @@ class _Document(msgspec.Struct, frozen=True):
     options: dict[str, str] = {}
     owner: str = ""
     transaction: str = ""
+    id: str = ""
 
 
 Volumes = list[Volume]
@@ -131,7 +133,7 @@ class VolumeStore:
         """
         name = check_name(name or os.urandom(32).hex())
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        document = _Document(created, labels or {}, options or {}, owner, transaction)
+        document = _Document(created, labels or {}, options or {}, owner, transaction, _new_id())
         temporary = f"{_INCOMPLETE}{os.urandom(8).hex()}"
         try:
             with open_directory(self._directory) as parent:
@@ -174,7 +176,7 @@ class VolumeStore:
         """
         name = check_name(name)
         created = created_at or datetime.now(UTC).isoformat(timespec="seconds")
-        document = _Document(created, labels, {}, owner)
+        document = _Document(created, labels, {}, owner, id=_new_id())
         temporary = f"{_INCOMPLETE}{os.urandom(8).hex()}"
         try:
             with open_directory(self._directory) as parent:
@@ -241,6 +243,7 @@ class VolumeStore:
             options=document.options,
             owner=document.owner,
             transaction=document.transaction,
+            id=document.id or document.created_at,  # one that an older engine created has none
         )
 
     def exists(self, name: str) -> bool:
@@ -283,7 +286,9 @@ class VolumeStore:
             volume = self.get(name)
             if not volume.transaction:
                 return
-            document = _Document(volume.created_at, volume.labels, volume.options, volume.owner)
+            document = _Document(
+                volume.created_at, volume.labels, volume.options, volume.owner, id=volume.id
+            )
             temporary = f".volume-{os.urandom(8).hex()}"
             with open_directory(self._directory / name) as top:
                 write_new(top, temporary, msgspec.json.encode(document))
@@ -291,13 +296,13 @@ class VolumeStore:
                 os.rename(temporary, "volume.json", src_dir_fd=top, dst_dir_fd=top)
                 self._fsync(".", dir_fd=top)
 
-    def remove(self, name: str, *, transaction: str | None = None) -> None:
+    def remove(self, name: str, *, transaction: str | None = None, id: str | None = None) -> None:
         """Remove a volume with its files.
 
-        With ``transaction`` remove it only if that transaction created it: another client may have
-        removed it meanwhile, and created another one with its name.
+        Another client may have removed it meanwhile, and created another one with its name. So
+        with ``transaction`` remove it only if that created it, and with ``id`` only that volume.
 
-        :raises NotFound: when it does not exist.
+        :raises NotFound: when it does not exist, or is not that one.
         :raises Conflict: when something is mounted in it; then no file is removed.
         """
         data = os.path.realpath(self.get(name).path)
@@ -309,8 +314,11 @@ class VolumeStore:
         removed = f"{_REMOVED}{os.urandom(8).hex()}"
         with open_directory(self._directory) as parent:
             with self._owners_lock:
-                if transaction is not None and self.get(name).transaction != transaction:
+                volume = self.get(name)
+                if transaction is not None and volume.transaction != transaction:
                     raise NotFound(f"volume {name} is not the one that was created")
+                if id is not None and volume.id != id:
+                    raise NotFound(f"volume {name} was removed, and another client has its name")
                 try:
                     os.rename(name, removed, src_dir_fd=parent, dst_dir_fd=parent)
                 except FileNotFoundError:
@@ -405,7 +413,8 @@ class VolumeStore:
 
         Its owner is root: the one who created it is not known.
         """
-        document = _Document(datetime.now(UTC).isoformat(timespec="seconds"), owner=_ROOT)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        document = _Document(now, owner=_ROOT, id=_new_id())
         temporary = f".volume-{os.urandom(8).hex()}"
         with open_directory(self._directory / name) as top:
             write_new(top, temporary, msgspec.json.encode(document))
@@ -578,6 +587,10 @@ def _copy_path(top: int) -> str:
 def _unlink(top: int, name: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=top)
+
+
+def _new_id() -> str:
+    return os.urandom(16).hex()
 
 
 def check_name(name: str) -> str:

@@ -340,7 +340,7 @@ class Images:
 
 
 class Volumes:
-    async def create(self, body: VolumeCreate) -> Document:
+    async def create(self, body: VolumeCreate, *, transaction: str = "") -> Document:
         return {"Name": body.name}
 
     def list(self, filters: dict[str, Any]) -> Document:
@@ -349,7 +349,14 @@ class Volumes:
     def inspect(self, name: str) -> Document:
         raise NotFound(f"get {name}: no such volume")
 
-    async def remove(self, name: str, *, force: bool, transaction: str | None = None) -> None:
+    async def remove(
+        self,
+        name: str,
+        *,
+        force: bool,
+        transaction: str | None = None,
+        id: str | None = None,
+    ) -> None:
         return None
 
     async def prune(self, filters: dict[str, Any]) -> Document:

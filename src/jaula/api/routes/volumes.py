@@ -22,10 +22,15 @@ async def list_(request: Request) -> Answer:
 
 
 async def create(request: Request) -> Answer:
-    """Create a volume: ``POST /volumes/create``."""
-    return response.json(
-        await request.engine.volumes.create(await request.document(VolumeCreate)), 201
+    """Create a volume: ``POST /volumes/create``.
+
+    ``transaction``, 32 random hexadecimal digits, is for a removal of what this request has
+    created. Another request that creates the volume keeps it.
+    """
+    volume = await request.engine.volumes.create(
+        await request.document(VolumeCreate), transaction=request.query.text("transaction")
     )
+    return response.json(volume, 201)
 
 
 async def import_(request: Request) -> Answer:
@@ -55,12 +60,14 @@ async def inspect(request: Request) -> Answer:
 async def remove(request: Request) -> Answer:
     """Remove a volume: ``DELETE /volumes/{name}``.
 
-    With ``transaction``, the id of a container, only if the creation of that container made it.
+    With ``transaction``, only if it was created by the creation of the container with that id, or
+    by a request with that word. With ``id``, only the volume with that ``Id``.
     """
     await request.engine.volumes.remove(
         request.name,
         force=request.query.flag("force"),
         transaction=request.query.text("transaction") or None,
+        id=request.query.text("id") or None,
     )
     return response.NO_CONTENT
 

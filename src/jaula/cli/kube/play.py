@@ -82,6 +82,7 @@ class Play:
         self._client = client
         self._settings = settings
         self._undo: list[Callable[[], object]] = []
+        self._transaction = (("transaction", os.urandom(16).hex()),)  # of the volumes
 
     def run(self, plan: kube_plan.Plan) -> list[str]:
         """Make everything and print it as podman does; return the names of the pods.
@@ -226,35 +227,20 @@ class Play:
 
     def _create_volume(self, volume: kube_plan.Volume, owner: str) -> None:
         """Create a volume unless it exists; ``owner`` is the pod with which it is removed."""
-        path = f"/volumes/{quote(volume.name)}"
-        is_new = False
-        try:
-            self._client.get(path)
-        except EngineError as error:
-            if error.code != _NOT_FOUND:
-                raise
-            is_new = True
         body: dict[str, Any] = {"Name": volume.name, "Labels": dict(volume.labels)}
         body["Labels"][LABEL] = owner or volume.name
         if volume.driver:
             body["Driver"] = volume.driver
         if volume.options:
             body["DriverOpts"] = volume.options
-        made = self._client.document("POST", "/volumes/create", (), body)
-        if is_new and made["Labels"] == body["Labels"]:  # else another client was faster
-            self._undo.insert(0, lambda: self._remove_volume(made))  # after its pod
-
-    def _remove_volume(self, made: dict[str, Any]) -> None:
-        """Remove a volume unless another one has its name now."""
-        path = f"/volumes/{quote(str(made['Name']))}"
+        path = f"/volumes/{quote(volume.name)}"
+        # After its pod; also if there is no answer. The engine knows whether this call created it.
+        self._undo.insert(0, lambda: remove(self._client, path, self._transaction))
         try:
-            found = self._client.get(path)
-        except EngineError as error:
-            if error.code != _NOT_FOUND:
-                raise
-            return
-        if all(found[field] == made[field] for field in ("CreatedAt", "Labels", "Options")):
-            remove(self._client, path)
+            self._client.document("POST", "/volumes/create", self._transaction, body)
+        except EngineError:
+            del self._undo[0]
+            raise
 
     def _create_file(self, file: kube_plan.File) -> None:
         """Create a secret or config; one that exists is replaced."""
@@ -356,10 +342,10 @@ def stored(client: Client) -> generate.Stored:
     return result
 
 
-def remove(client: Client, path: str) -> None:
-    """Remove an object of the engine; it may be absent."""
+def remove(client: Client, path: str, query: tuple[tuple[str, str], ...] = ()) -> None:
+    """Remove an object of the engine, with ``query`` under a condition; it may be absent."""
     try:
-        client.request("DELETE", path)
+        client.request("DELETE", path, query)
     except EngineError as error:
         if error.code != _NOT_FOUND:
             raise
@@ -370,13 +356,10 @@ def remove_pod(client: Client, pod: pods.Pod) -> None:
     pods.stop(client, pod)
     pods.remove(client, pod, force=True)
     _remove_owned(client, pod.name, ("configs",))
-    for volume in _volumes(client, pod.name):
-        remove(client, f"/volumes/{quote(volume)}")
-
-
-def _volumes(client: Client, owner: str) -> list[str]:
-    query = (("filters", filters([f"label={LABEL}={owner}"])),)
-    return [str(v["Name"]) for v in client.get("/volumes", query)["Volumes"] or ()]
+    query = (("filters", filters([f"label={LABEL}={pod.name}"])),)
+    for volume in client.get("/volumes", query)["Volumes"] or ():
+        # Another client may have its name now.
+        remove(client, f"/volumes/{quote(str(volume['Name']))}", (("id", str(volume["Id"])),))
 
 
 def _remove_owned(client: Client, owner: str, nouns: tuple[str, ...]) -> int:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from jaula.engine.model.services import Services
+    from jaula.state.records import ContainerRecord
+    from jaula.storage.volumes import Volume
 
 log = logging.getLogger("jaula.containers")
 _SAVE_RETRY_DELAY = 2.0  # seconds
@@ -262,12 +264,11 @@ class ExitHandler:
                 f"cannot remove container {record.name}: {error}",
                 hint="it is marked dead; remove it again when the cause is fixed",
             ) from error
+        anonymous = self._anonymous(record) if volumes else ()
         services.container_store.forget(container)
-        if volumes:
-            for mount in record.mounts:
-                if mount.type == "volume" and mount.anonymous:
-                    with contextlib.suppress(JaulaError):
-                        await self._remove_anonymous(mount.name, record.owner)
+        for volume in anonymous:
+            with contextlib.suppress(JaulaError):
+                await services.volume_references.remove(volume.name, id=volume.id)
         services.events.emit("container", "destroy", container.id, record.event_attributes)
         if record.body.host_config.auto_remove:
             self.removed_statuses[container.id] = record.exit_code
@@ -276,13 +277,18 @@ class ExitHandler:
         result = WaitResult(record.exit_code)
         container.notify(("next-exit", "not-running", "removed"), result)
 
-    async def _remove_anonymous(self, volume: str, owner: str) -> None:
-        """Remove an anonymous volume with the last container that has it.
+    def _anonymous(self, record: ContainerRecord) -> tuple[Volume, ...]:
+        """Return the anonymous volumes that are removed with the last container that has them.
 
-        ``--volumes-from`` may have brought it: a volume of another user stays.
+        ``--volumes-from`` may have brought one: a volume of another user stays. Without the record
+        another client may replace one, so they are read before.
         """
-        if self._services.volumes.get(volume).owner in ("", owner):
-            await self._services.volume_references.remove(volume)
+        found = []
+        for mount in record.mounts:
+            if mount.type == "volume" and mount.anonymous:
+                with contextlib.suppress(JaulaError):
+                    found.append(self._services.volumes.get(mount.name))
+        return tuple(volume for volume in found if volume.owner in ("", record.owner))
 
     def _remove_files(self, container_id: str) -> None:
         self._services.checkpoints.remove_all(container_id)

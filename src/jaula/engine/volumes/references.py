@@ -90,11 +90,25 @@ class VolumeReferences:
         if creator in self._transactions and creator != transaction:
             await in_thread(self._volumes.adopt, name)
 
-    async def remove(self, name: str, *, transaction: str | None = None) -> None:
-        """Remove a volume with its files; with ``transaction`` only if that has created it.
+    async def claim(self, name: str, transaction: str = "") -> None:
+        """Keep a volume that a request other than those of ``transaction`` has created.
+
+        A transaction of a client has no end that the engine knows.
+
+        :raises NotFound: when it does not exist.
+        """
+        if self._volumes.get(name).transaction not in ("", transaction):
+            await in_thread(self._volumes.adopt, name)
+
+    async def remove(
+        self, name: str, *, transaction: str | None = None, id: str | None = None
+    ) -> None:
+        """Remove a volume with its files.
+
+        With ``transaction`` only if that has created it, with ``id`` only that volume.
 
         :raises Conflict: when a container needs it, or something is mounted in it.
-        :raises NotFound: when it does not exist.
+        :raises NotFound: when it does not exist, or is not that one.
         """
         while (removal := self._removals.get(name)) is not None:
             await removal.wait()
@@ -102,7 +116,7 @@ class VolumeReferences:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         removal = self._removals[name] = asyncio.Event()
         try:
-            await in_thread(self._volumes.remove, name, transaction=transaction)
+            await in_thread(self._volumes.remove, name, transaction=transaction, id=id)
         finally:
             del self._removals[name]
             removal.set()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from io import BufferedReader
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, check_names, has_labels, truth
 from jaula.engine.threads import TrackedStream, consume, in_thread
 from jaula.engine.volumes.create import parse_driver_options
-from jaula.errors import Conflict, NotFound
+from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.spec.api import VolumeCreate
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 Labels = dict[str, str]
 _ANONYMOUS = "com.docker.volume.anonymous"
+_TRANSACTION = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 class Volumes:
@@ -30,12 +32,18 @@ class Volumes:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def create(self, body: VolumeCreate, owner: str = "") -> Document:
+    async def create(
+        self, body: VolumeCreate, owner: str = "", *, transaction: str = ""
+    ) -> Document:
         """Create a volume of ``owner``, the client, or return the one of that name.
 
+        ``transaction`` is a word of the client, with which it removes only what it has created.
+
         :raises NotFound: when the driver is not ``local``.
-        :raises InvalidRequest: when a driver option is not valid.
+        :raises InvalidRequest: when a driver option or the word is not valid.
         """
+        if transaction and not _TRANSACTION.fullmatch(transaction):
+            raise InvalidRequest("transaction: must be 32 hexadecimal digits")
         if body.driver not in ("", "local"):
             raise NotFound(f"plugin {body.driver!r} not found: the only driver is local")
         parse_driver_options(body.driver_opts)
@@ -43,15 +51,20 @@ class Volumes:
         if not body.name:
             labels[_ANONYMOUS] = ""
         volume, is_new = await in_thread(
-            self._services.volumes.create, body.name, labels, body.driver_opts, owner
+            self._services.volumes.create,
+            body.name,
+            labels,
+            body.driver_opts,
+            owner,
+            transaction,
         )
         if is_new:
             self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
         else:
             try:
-                await self._services.volume_references.adopt(volume.name)
+                await self._services.volume_references.claim(volume.name, transaction)
             except NotFound:  # its transaction has just removed it
-                return await self.create(body, owner)
+                return await self.create(body, owner, transaction=transaction)
         return _document(volume)
 
     async def import_(
@@ -108,14 +121,31 @@ class Volumes:
         """
         return _document(self._services.volumes.get(name))
 
-    async def remove(self, name: str, *, force: bool, transaction: str | None = None) -> None:
-        """Remove a volume; with ``transaction`` only if that has created it.
+    def find(self, name: str) -> Volume | None:
+        """Return the volume of a name, None if there is none."""
+        try:
+            return self._services.volumes.get(name)
+        except NotFound:
+            return None
+
+    async def remove(
+        self,
+        name: str,
+        *,
+        force: bool,
+        transaction: str | None = None,
+        id: str | None = None,
+    ) -> None:
+        """Remove a volume.
+
+        With ``transaction`` only if that has created it, with ``id`` only that volume: another
+        client may have its name now.
 
         :raises Conflict: when a container has it.
         :raises NotFound: when there is no such volume, unless ``force`` is set.
         """
         try:
-            await self._services.volume_references.remove(name, transaction=transaction)
+            await self._services.volume_references.remove(name, transaction=transaction, id=id)
         except NotFound:
             if not force:
                 raise
@@ -143,7 +173,7 @@ class Volumes:
                 continue
             try:
                 size = await asyncio.to_thread(self._services.volumes.usage, volume.name)
-                await self.remove(volume.name, force=False)
+                await self.remove(volume.name, force=False, id=volume.id)
             except (Conflict, NotFound, FileNotFoundError):
                 continue
             freed += max(0, size)
@@ -162,6 +192,7 @@ def _document(volume: Volume) -> Document:
         "Options": dict(volume.options) or None,
         "Scope": "local",
         "Owner": volume.owner,
+        "Id": volume.id,
     }
 
 

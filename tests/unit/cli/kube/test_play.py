@@ -12,68 +12,57 @@ from jaula.cli.kube import play as kube_play
 
 
 class Engine:
-    """Volumes and secrets, and another client that acts before the request of a play."""
+    """Volumes and secrets; ``refuses`` makes a request for a volume fail."""
 
-    def __init__(self, other: str = "") -> None:
-        self.other = other
-        self.volumes: dict[str, dict[str, Any]] = {}
-        self.removed: list[str] = []
-
-    def volume(self, name: str, labels: dict[str, str], created: str) -> None:
-        self.volumes[name] = {
-            "Name": name,
-            "Labels": labels,
-            "CreatedAt": created,
-            "Options": None,
-        }
-
-    def get(self, path: str, query: object = ()) -> Any:
-        name = path.rpartition("/")[2]
-        if name not in self.volumes:
-            raise EngineError(404, "no such volume")
-        return self.volumes[name]
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.refuses = refuses
+        self.created: list[tuple[str, object]] = []
+        self.removed: list[tuple[str, object]] = []
 
     def document(self, method: str, path: str, query: object = (), body: Any = None) -> Any:
         if path == "/volumes/create":
-            if self.other == "creates":
-                self.volume(body["Name"], {"of": "another"}, "2026-01-01T00:00:00Z")
-            if body["Name"] not in self.volumes:
-                self.volume(body["Name"], body["Labels"], "2026-01-01T00:00:01Z")
-            return dict(self.volumes[body["Name"]])
+            if self.refuses:
+                raise EngineError(403, "not permitted")
+            self.created.append((body["Name"], query))
         return {"ID": "s" * 25}
 
     def request(self, method: str, path: str, query: object = (), body: object = None) -> None:
         assert method == "DELETE"
-        self.removed.append(path)
+        self.removed.append((path, query))
 
 
 def played(engine: Engine) -> kube_play.Play:
-    made: Any = kube_play.Play.__new__(kube_play.Play)
-    made._client = engine
-    made._undo = []
-    return made  # type: ignore[no-any-return]
+    settings: Any = SimpleNamespace(networks=(), addresses=())
+    client: Any = engine
+    return kube_play.Play(client, settings)
 
 
 def volume(name: str) -> Any:
     return SimpleNamespace(name=name, labels={}, driver="", options={})
 
 
-@pytest.mark.parametrize(
-    ("other", "removed"),
-    [("", ["/volumes/data"]), ("creates", []), ("replaces", []), ("has", []), ("removes", [])],
-)
-def test_a_volume_of_another_client_stays(other: str, removed: list[str]) -> None:
-    engine = Engine(other)
-    if other == "has":
-        engine.volume("data", {"of": "another"}, "2025-01-01T00:00:00Z")
+def test_a_volume_is_removed_with_the_word_of_its_creation() -> None:
+    """The engine decides whether the play has created it (tests/security, I32)."""
+    engine = Engine()
     play = played(engine)
     play._create_volume(volume("data"), "pod")
-    if other == "replaces":
-        engine.volume("data", {"of": "another"}, "2026-01-01T00:00:09Z")
-    if other == "removes":
-        del engine.volumes["data"]
     play._remove_created()
-    assert engine.removed == removed
+    ((_, query),) = engine.created
+    assert engine.removed == [("/volumes/data", query)]
+    ((key, word),) = query  # type: ignore[misc]
+    assert key == "transaction"
+    assert len(bytes.fromhex(word)) == 16  # type: ignore[has-type]
+    other = played(engine)
+    assert other._transaction != play._transaction
+
+
+def test_a_volume_that_is_refused_is_not_removed() -> None:
+    engine = Engine(refuses=True)
+    play = played(engine)
+    with pytest.raises(EngineError):
+        play._create_volume(volume("data"), "pod")
+    play._remove_created()
+    assert engine.removed == []
 
 
 def test_a_secret_is_removed_by_its_id() -> None:
@@ -82,7 +71,7 @@ def test_a_secret_is_removed_by_its_id() -> None:
     file: Any = SimpleNamespace(noun="secrets", name="key", owner="o", data=b"x")
     play._create_file(file)
     play._remove_created()
-    assert engine.removed == [f"/secrets/{'s' * 25}"]
+    assert engine.removed == [(f"/secrets/{'s' * 25}", ())]
 
 
 def test_a_pod_that_another_client_has_created_meanwhile_stays(
@@ -97,8 +86,7 @@ def test_a_pod_that_another_client_has_created_meanwhile_stays(
     monkeypatch.setattr(kube_play, "remove_pod", lambda client, pod: removed.append(pod.id))
     monkeypatch.setattr(kube_play.pods, "create_infra", refused)
     monkeypatch.setattr(kube_play, "check_host_paths", lambda client, pod: None)
-    play: Any = played(Engine())
-    play._settings = SimpleNamespace(networks=(), addresses=())
+    play = played(Engine())
     pod: Any = SimpleNamespace(
         name="pod", containers=(), infra={"HostConfig": {}, "Labels": {}}, host_network=True,
         infra_name="", volumes=(), files=(),

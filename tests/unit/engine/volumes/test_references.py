@@ -21,7 +21,7 @@ class Store:
         self.gate, self.begun = threading.Event(), threading.Event()
         self.gate.set()
 
-    def remove(self, name: str, *, transaction: str | None = None) -> None:
+    def remove(self, name: str, *, transaction: str | None = None, id: str | None = None) -> None:
         self.begun.set()
         assert self.gate.wait(30)
         if name not in self.names:

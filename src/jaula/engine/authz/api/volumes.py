@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine import relaxations
 from jaula.engine.authz.limits import Share
 from jaula.engine.model.filters import Filters
+from jaula.errors import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,13 +30,14 @@ class VolumesApi:
         self._service = engine.volumes
         self._session = session
 
-    async def create(self, body: VolumeCreate) -> Document:
+    async def create(self, body: VolumeCreate, *, transaction: str = "") -> Document:
         with self._session.begin("volume create", body.name) as action:
             action.require_volumes()
             action.authorize(relaxations.of_volume(body.driver_opts))
             if not self._session.services.volumes.exists(body.name):
                 action.reserve(Share.VOLUMES)
-            return self._visible(await self._service.create(body, self._session.caller.key))
+            owner = self._session.caller.key
+            return self._visible(await self._service.create(body, owner, transaction=transaction))
 
     async def import_(
         self, name: str, labels: Labels, created_at: str, stream: AsyncIterator[bytes]
@@ -58,12 +60,31 @@ class VolumesApi:
     def _visible(self, document: Document) -> Document:
         return self._session.visible_volume(document)
 
-    async def remove(self, name: str, *, force: bool, transaction: str | None = None) -> None:
+    async def remove(
+        self,
+        name: str,
+        *,
+        force: bool,
+        transaction: str | None = None,
+        id: str | None = None,
+    ) -> None:
         with self._session.begin("volume remove", name, revokes=True) as action:
-            if not action.may_remove(lambda: self._service.inspect(name)["Labels"]):
+            # Before the checks: another volume that gets the name after them is not removed.
+            volume = self._service.find(name)
+            by_label = action.may_remove(lambda: self._service.inspect(name)["Labels"])
+            if not by_label:
                 action.require_volumes()
+            if (
+                volume is None
+                or id not in (None, volume.id)
+                or transaction not in (None, volume.transaction)
+            ):
+                if force:
+                    return
+                raise NotFound(f"get {name[:80]}: no such volume")
+            if not by_label:
                 self._session.require_volume_removal(name)
-            await self._service.remove(name, force=force, transaction=transaction)
+            await self._service.remove(name, force=force, transaction=transaction, id=volume.id)
 
     async def prune(self, filters: Filters) -> Document:
         with self._session.begin("volume prune", "", revokes=True) as action:
