@@ -14,6 +14,7 @@ import pytest
 
 from harness.containers import eventually
 from harness.rootless import SLOW, RootlessHost
+from jaula.kernel.poll import readable
 
 
 @pytest.fixture
@@ -99,10 +100,80 @@ def test_a_second_engine_with_the_run_directory_of_the_first_is_refused(
     assert is_kept(host, process)
 
 
-def test_a_removed_run_directory_is_made_again(host: RootlessHost) -> None:
+def end_engine(host: RootlessHost, number: signal.Signals) -> None:
+    """End the engine, and wait until all of its threads have ended, which share its sockets."""
+    engine = host.engine()
+    pidfd = os.pidfd_open(engine)
+    try:
+        os.kill(engine, number)
+        assert readable(SLOW, pidfd)
+    finally:
+        os.close(pidfd)
+
+
+REMOVED = "another program removed the run directory"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_removed_run_directory_is_made_again(host: RootlessHost, number: signal.Signals) -> None:
+    """Also the files of the namespace holder: the next engine has its namespaces and ports."""
     process = host.jaula("inspect", "-f", "{{.State.Pid}}", "kept").stdout.strip()
+    (holder,) = host.processes("jaula-keeper")
+    helpers = host.processes("pasta")
+    holder_files = host.path(f"{host.state}/jaula/keeper")
+    names = sorted(path.name for path in holder_files.iterdir())
     shutil.rmtree(host.path(f"{host.state}/jaula"))
-    eventually(host.path(host.socket).exists, "the socket is back")
-    assert "another program removed the run directory" in host.log_tail()
+    eventually(lambda: REMOVED in host.log_tail(), "it says so", SLOW)
+    assert "Restart" not in host.log_tail()
+    left = {"lock", "pasta.log", "resolv.conf"}  # made when they are needed
+    assert {path.name for path in holder_files.iterdir()} - left == {*names} - left
     assert is_kept(host, process)
+    assert host.jaula("run", "--rm", "busybox", "echo", "runs").stdout == "runs\n"
+    port = ("-p", "19034:80")
+    host.jaula("run", "-d", "--name", "later", *port, "busybox", "sleep", "1000")
+    end_engine(host, number)
+    assert is_kept(host, process)
+    assert host.jaula("exec", "later", "echo", "here").stdout == "here\n"
+    assert "failed to bind" not in host.log_tail()
+    assert host.processes("jaula-keeper") == [holder]
+    assert host.processes("pasta") == helpers
+    refused = host.jaula("run", "--rm", *port, "busybox", "true", expect=None)
+    assert refused.returncode != 0
+    host.jaula("stop", "-t", "0", "kept", "later")
+    assert host.jaula("run", "--rm", *port, "busybox", "echo", "free").stdout == "free\n"
+    os.kill(host.engine(), signal.SIGTERM)
+    eventually(lambda: not host.processes("jaula-keeper"), "the holder ends", SLOW)
+
+
+def test_a_run_directory_that_is_removed_again_and_again_is_made_again(
+    host: RootlessHost,
+) -> None:
+    process = host.jaula("inspect", "-f", "{{.State.Pid}}", "kept").stdout.strip()
+    (holder,) = host.processes("jaula-keeper")
+    for count in (1, 2, 3):
+        shutil.rmtree(host.path(f"{host.state}/jaula"))
+        eventually(lambda: host.log_tail().count(REMOVED) == count, "it says so", SLOW)  # noqa: B023
+    end_engine(host, signal.SIGKILL)
+    assert is_kept(host, process)
+    assert host.processes("jaula-keeper") == [holder]
+
+
+def test_a_holder_that_does_not_answer_is_said_to_be_lost(host: RootlessHost) -> None:
+    (holder,) = host.processes("jaula-keeper")
+    os.kill(holder, signal.SIGSTOP)
+    try:
+        shutil.rmtree(host.path(f"{host.state}/jaula"))
+        eventually(lambda: REMOVED in host.log_tail(), "it says so", SLOW)
+    finally:
+        os.kill(holder, signal.SIGCONT)
+    assert "The files of the namespace holder are lost" in host.log_tail()
+    host.jaula("rm", "-f", "kept")
+
+
+def test_a_published_port_of_a_killed_holder_is_an_error(host: RootlessHost) -> None:
+    (holder,) = host.processes("jaula-keeper")
+    os.kill(holder, signal.SIGKILL)
+    done = host.jaula("run", "--rm", "-p", "19034:80", "busybox", "true", expect=None)
+    assert done.returncode != 0
+    assert "the namespace holder of this engine does not respond" in done.stderr
     assert host.jaula("run", "--rm", "busybox", "echo", "runs").stdout == "runs\n"

@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -378,16 +379,54 @@ def test_a_removed_cgroup_parent_is_made_again(new_engine: Engines) -> None:
     assert repairs(engine, since, "cgroup parent") == [f"/{engine.cgroup_parent}"]
 
 
-def test_a_removed_run_directory_is_made_again(first: PrivateEngine, kept: str) -> None:
+def remove_run_directory(engine: PrivateEngine) -> None:
+    """Remove it, also while the engine writes there, and wait until the engine serves again."""
+    inode = engine.run.stat().st_ino
+    while engine.run.exists() and engine.run.stat().st_ino == inode:
+        shutil.rmtree(engine.run, ignore_errors=True)
+    containers.eventually(engine.socket.exists, "the socket is back")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_removed_run_directory_is_made_again(
+    new_engine: Engines, first: PrivateEngine, kept: str, end: str
+) -> None:
+    """Also the sockets of its shims: the next engine takes over what runs."""
     since, process = time.time() - 1, containers.pid(first, kept)
-    shutil.rmtree(first.run)
-    containers.eventually(first.socket.exists, "the socket is back")
+    remove_run_directory(first)
     assert first.socket.stat().st_mode & 0o777 == 0o600
     assert containers.pid(first, kept) == process
     assert containers.run(first, "busybox", "echo", "runs") == "runs\n"
+    assert containers.run(first, "busybox", "echo", "runs", flags=("-p", "80")) == "runs\n"
     assert first.cli("jaula", "exec", kept, "echo", "here").stdout == "here\n"
-    assert repairs(first, since, "run directory") == [str(first.run)]
-    assert kept in first.log_tail()
+    containers.eventually(
+        lambda: repairs(first, since, "run directory") == [str(first.run)], "it says so"
+    )
+    assert kept not in first.log_tail()
+    getattr(first, end)()
+    second = new_engine(*flags_of(first, "--bridge"), start=False)
+    assert "--bridge" in refusal(second)
+    first.start()
+    assert containers.pid(first, kept) == process
+    assert first.cli("jaula", "exec", kept, "echo", "here").stdout == "here\n"
+    assert reaches_its_gateway(first, kept)
+    assert first.cli("jaula", "logs", kept).returncode == 0
+    assert first.cli("jaula", "stop", "-t", "0", kept).returncode == 0
+    assert containers.inspect(first, kept)["State"]["ExitCode"] == 137
+    assert first.cli("jaula", "start", kept).returncode == 0
+
+
+def test_a_container_whose_shim_does_not_answer_is_named(first: PrivateEngine, kept: str) -> None:
+    since, shim = time.time() - 1, containers.shim(containers.pid(first, kept))
+    os.kill(shim, signal.SIGSTOP)
+    try:
+        remove_run_directory(first)
+        containers.eventually(
+            lambda: repairs(first, since, "run directory") == [str(first.run)], "it says so"
+        )
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    assert f"Restart {kept}: without the files that were there" in first.log_tail()
     assert first.cli("jaula", "restart", "-t", "0", kept).returncode == 0
     first.stop()
     first.start()

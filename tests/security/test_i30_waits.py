@@ -64,6 +64,16 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("engine, at its start", "the shims of running containers"): (
         f"{SHIMS}::test_the_next_engine_serves_and_adopts_it_later",
     ),
+    ("engine without root", "an answer of the namespace holder"): (
+        (
+            "tests/acceptance/test_rootless_engines.py"
+            "::test_a_holder_that_does_not_answer_is_said_to_be_lost"
+        ),
+        (
+            "tests/acceptance/test_rootless_engines.py"
+            "::test_a_published_port_of_a_killed_holder_is_an_error"
+        ),
+    ),
     ("engine, at its start", "a start that was interrupted"): (
         (
             "tests/integration/engine/containers/test_start_interrupted.py"

@@ -92,14 +92,16 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     layers.users = registry.users_of
     layers.mounted_stacks = registry.mounted_stacks
     ranges = _own_ids() if rootless else IdRanges(config.subid_start, config.subid_count, claims)
-    binder = None
+    binder = holder_files = None
     if rootless:
+        from jaula.rootless.holder_files import HolderFiles
         from jaula.rootless.port_driver import PortDriver
 
         binder = PortDriver(str(paths.run))
+        holder_files = HolderFiles(str(paths.run), binder)
     owner = None if rootless else LinkOwner(identity, claims.is_active)
     network = NetworkManager(paths, config, binder=binder, owner=owner)
-    return Engine(
+    engine = Engine(
         Services(
             config=config,
             identity=identity,
@@ -149,6 +151,8 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
             claims=claims,
         )
     )
+    engine.host_objects.holder_files = holder_files
+    return engine
 
 
 def _claim(config: EngineConfig, identity: str, *, rootless: bool) -> Claims:

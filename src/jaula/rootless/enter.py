@@ -29,6 +29,7 @@ from jaula.rootless.state import (
     KEEPALIVE_ENV,
     KEEPALIVE_FIFO,
     NETWORK_FILE,
+    PASTA_PID_FILE,
     open_fifo,
     read_network_helper,
     write_file,
@@ -125,7 +126,7 @@ def _helper_is_running(directory: str) -> bool:
     if read_network_helper(os.path.dirname(directory)).name != "pasta":
         return bool(read_network_helper(os.path.dirname(directory)).name)
     try:
-        with open(f"{directory}/pasta.pid", encoding="ascii") as file:
+        with open(f"{directory}/{PASTA_PID_FILE}", encoding="ascii") as file:
             pid = int(file.read())
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
             name, _, rest = stat.read().partition("(")[2].rpartition(")")

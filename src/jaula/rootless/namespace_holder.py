@@ -3,7 +3,8 @@
 Its process name is ``jaula-keeper``. Engines come and go while containers keep running, and all of
 them have to be in the same user and network namespace. The holder is in both from the first engine
 on. It exits when no engine and no shim is left: each of them holds the fifo ``keeper/alive`` open
-for writing.
+for writing. If another program removes that file, a running engine lets the holder make a second
+fifo: the processes that have the first one open count as before.
 
 Facts: unshare(2) and setns(2) change the network namespace of the calling thread only. A thread
 that was started before stays in the host's, and creates the sockets of published ports. User
@@ -12,6 +13,7 @@ namespaces differ: only a process with a single thread can change its own.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -37,6 +39,7 @@ from jaula.rootless.port_protocol import (
     Release,
     ReleaseOthers,
     Request,
+    RestoreFiles,
     decode_request,
     encode,
 )
@@ -129,19 +132,75 @@ class PortForwards:
             forwarder.expire(now)
 
 
+class Keepalive:
+    """The fifos that engines and shims hold open."""
+
+    def __init__(self, loop: EventLoop, directory: str) -> None:
+        self._loop = loop
+        self._directory = directory
+        self._fifos: list[int] = []
+        self.hung_up = False
+        """A process has closed the last descriptor of a fifo."""
+
+    def open(self) -> None:
+        """Open the fifo that is there."""
+        path = f"{self._directory}/{KEEPALIVE_FIFO}"
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fifos.append(fd)
+        # EPOLLHUP is always reported: once, as it stays while another fifo is in use.
+        self._loop.watch(fd, select.EPOLLET, self._hang_up)
+
+    def restore(self) -> None:
+        """Create a fifo if there is none. It counts as used after its first opening."""
+        path = f"{self._directory}/{KEEPALIVE_FIFO}"
+        if os.path.lexists(path):
+            return
+        os.mkfifo(path, 0o600)
+        self.open()
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+
+    def _hang_up(self, _: int) -> None:
+        self.hung_up = True
+
+    def is_used(self) -> bool:
+        """Return whether a process has a fifo open."""
+        self.hung_up = False
+        poll = select.poll()
+        for fd in self._fifos:
+            poll.register(fd, 0)
+        return len(poll.poll(0)) < len(self._fifos)
+
+
 class ControlSocket:
     """The socket on which engines send requests."""
 
-    def __init__(self, loop: EventLoop, listening: socket.socket, ports: PortForwards) -> None:
+    def __init__(
+        self, loop: EventLoop, directory: str, ports: PortForwards, keepalive: Keepalive
+    ) -> None:
         self._loop = loop
-        self._listening = listening
+        self._directory = directory
         self._ports = ports
-        listening.setblocking(False)
-        loop.watch(listening.fileno(), select.EPOLLIN, self._accept)
+        self._keepalive = keepalive
+        self._listening: socket.socket | None = None
 
-    def _accept(self, _: int) -> None:
+    def listen(self) -> None:
+        """Listen on a new socket, in place of the present one."""
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
-            connection, _address = self._listening.accept()
+            listening.bind(f"{self._directory}/{CONTROL_SOCKET}")
+            listening.listen()
+        except OSError:
+            listening.close()
+            raise
+        if self._listening is not None:
+            self._loop.forget(self._listening.fileno())
+            self._listening.close()
+        self._listening = listening
+        self._loop.watch(listening.fileno(), select.EPOLLIN, lambda _: self._accept(listening))
+
+    def _accept(self, listening: socket.socket) -> None:
+        try:
+            connection, _address = listening.accept()
         except OSError:  # the client has disconnected
             return
         connection.setblocking(False)
@@ -151,9 +210,8 @@ class ControlSocket:
         try:
             data = connection.recv(MAX_REQUEST)
             if data:
-                connection.send(
-                    encode(self._ports.answer(decode_request(data))), socket.MSG_NOSIGNAL
-                )
+                answer = self._answer(decode_request(data))
+                connection.send(encode(answer), socket.MSG_NOSIGNAL)
                 return
         except BlockingIOError:
             return
@@ -161,6 +219,18 @@ class ControlSocket:
             os.write(2, f"jaula-keeper: {error}\n".encode())
         self._loop.forget(connection.fileno())
         connection.close()
+
+    def _answer(self, request: Request) -> Answer:
+        if not isinstance(request, RestoreFiles):
+            return self._ports.answer(request)
+        try:
+            os.makedirs(self._directory, 0o700, exist_ok=True)
+            self._keepalive.restore()
+            if not os.path.lexists(f"{self._directory}/{CONTROL_SOCKET}"):
+                self.listen()
+        except OSError as error:
+            return Answer(error.errno or errno.EIO)
+        return Answer()
 
 
 def serve(directory: str, ready_fd: int, go_fd: int, held: int) -> NoReturn:
@@ -189,48 +259,43 @@ def _run(directory: str, ready_fd: int, go_fd: int, held: int) -> None:
     namespaces.unshare(CLONE.NEWNET)
     with Rtnetlink() as netlink:
         netlink.send(set_link("lo", up=True))
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listening.bind(f"{directory}/{CONTROL_SOCKET}")
-    listening.listen()
-    alive = os.open(f"{directory}/{KEEPALIVE_FIFO}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    loop = EventLoop()
+    ports = PortForwards(loop, host_sockets)
+    keepalive = Keepalive(loop, directory)
+    ControlSocket(loop, directory, ports, keepalive).listen()
+    keepalive.open()
     os.write(ready_fd, b"1")
     if os.read(go_fd, 1):
         os.close(ready_fd)
         os.close(go_fd)
-        _run_loop(directory, alive, listening, host_sockets)
+        _run_loop(directory, loop, ports, keepalive)
 
 
-def _run_loop(
-    directory: str, alive: int, listening: socket.socket, host_sockets: HostSockets
-) -> None:
-    loop = EventLoop()
-    ports = PortForwards(loop, host_sockets)
-    ControlSocket(loop, listening, ports)
-    hangups: list[bool] = []
-    loop.watch(alive, 0, lambda _: hangups.append(True))  # EPOLLHUP is always reported
+def _run_loop(directory: str, loop: EventLoop, ports: PortForwards, keepalive: Keepalive) -> None:
     while True:
         try:
             loop.run_once(EXPIRE_INTERVAL)
         except OSError as error:  # of one connection: the others continue
             os.write(2, f"jaula-keeper: {error}\n".encode())
         ports.expire()
-        if hangups:
-            hangups.clear()
-            if _may_exit(directory, alive):
-                return
+        if keepalive.hung_up and _may_exit(directory, keepalive):
+            return
 
 
-def _may_exit(directory: str, alive: int) -> bool:
-    """Return whether no process has opened the fifo again.
+def _may_exit(directory: str, keepalive: Keepalive) -> bool:
+    """Return whether no process has opened a fifo again.
 
     If not, the control socket is removed under the lock, so no process can connect any more.
+    Without the directory no process can either.
     """
-    lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        lock = os.open(f"{directory}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return not keepalive.is_used()
     fcntl.flock(lock, fcntl.LOCK_EX)
-    poll = select.poll()
-    poll.register(alive, 0)
-    if not poll.poll(0):
+    if keepalive.is_used():
         os.close(lock)
         return False
-    os.unlink(f"{directory}/{CONTROL_SOCKET}")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(f"{directory}/{CONTROL_SOCKET}")
     return True  # the lock is released when the process exits

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jaula.rootless.state import RESOLVER, NetworkHelper
+from jaula.rootless.state import PASTA_PID_FILE, RESOLVER, NetworkHelper
 
 START_TIMEOUT = 10.0  # seconds
 TUN = "/dev/net/tun"
@@ -80,7 +80,7 @@ def start(
             continue
         log = f"{directory}/{name}.log"
         if name == "pasta":
-            started = _run(pasta_command(program, namespaces, f"{directory}/pasta.pid"), log)
+            started = _run(pasta_command(program, namespaces, f"{directory}/{PASTA_PID_FILE}"), log)
         elif exit_fd is not None:
             started = _run_until_ready(program, namespaces, exit_fd, log)
         else:

@@ -16,7 +16,7 @@ import msgspec
 
 from jaula.errors import Unavailable
 from jaula.rootless import port_protocol
-from jaula.rootless.port_protocol import Bind, Forward, Release, ReleaseOthers
+from jaula.rootless.port_protocol import Bind, Forward, Release, ReleaseOthers, RestoreFiles
 from jaula.rootless.state import CONTROL_SOCKET, HOLDER_DIR
 from jaula.runtime.seqpacket import SocketDir
 from jaula.spec.endpoint import PublishedPort
@@ -61,6 +61,14 @@ class PortDriver:
     def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
         """Let the holder release all other ports."""
         self.send(ReleaseOthers(tuple(forward_for(port, target) for port, target in ports)))
+
+    def restore_files(self) -> None:
+        """Let the holder make its files again, in a directory that another program removed.
+
+        :raises OSError: when it cannot.
+        :raises Unavailable: when the holder does not respond.
+        """
+        self.send(RestoreFiles())
 
     def send(self, request: port_protocol.Request) -> None:
         """Send one request and wait for the answer.

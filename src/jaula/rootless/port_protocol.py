@@ -1,4 +1,4 @@
-"""The protocol between engine and namespace holder: host ports that are forwarded to containers.
+"""The protocol between engine and namespace holder: forwarded host ports, and its own files.
 
 One SOCK_SEQPACKET message for a request and one for the answer, on the socket ``keeper/control`` in
 the engine's run directory, which only the user can access.
@@ -37,11 +37,15 @@ class ReleaseOthers(msgspec.Struct, frozen=True, tag="keep"):
     forwards: tuple[Forward, ...]
 
 
-Request = Bind | Release | ReleaseOthers
+class RestoreFiles(msgspec.Struct, frozen=True, tag="restore"):
+    """Make the control socket and the fifo again, whose files another program has removed."""
+
+
+Request = Bind | Release | ReleaseOthers | RestoreFiles
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """``error`` is an errno of bind(2), or 0."""
+    """``error`` is an errno, such as that of bind(2), or 0."""
 
     error: int = 0
 

@@ -14,6 +14,7 @@ HOLDER_DIR = "keeper"  # in the engine's run directory; the files below are in i
 KEEPALIVE_FIFO, CONTROL_SOCKET = "alive", "control"
 NETWORK_FILE = "network"  # the network helper's name, or the reason why none runs
 CGROUP_FILE = "cgroup"  # the reason why containers have no cgroup; empty if they have
+PASTA_PID_FILE = "pasta.pid"
 KEEPALIVE_ENV = "JAULA_KEEPER_FD"  # environment variable with the descriptor of the fifo
 RESOLV_CONF = "/etc/resolv.conf"
 RESOLVER = "10.0.2.3"

@@ -35,6 +35,7 @@ from jaula.runtime.protocol import (
     ExecRequest,
     ExitRecord,
     HelloRequest,
+    ListenRequest,
     LogFollowersRequest,
     MountsRequest,
     ReopenLogRequest,
@@ -474,6 +475,13 @@ class Shim:
         :raises RuntimeFailure: when it cannot be opened: then the log goes on in the present file.
         """
         await self._request(ReopenLogRequest(self._next_number()))
+
+    async def listen(self) -> None:
+        """Make the socket for later engines again, whose file another program has removed.
+
+        :raises RuntimeFailure: when it cannot be bound, or the container has exited.
+        """
+        await self._request(ListenRequest(self._next_number()))
 
     async def checkpoint(self, request: protocol.CheckpointRequest, commit_fd: int) -> None:
         """Dump the container; ``commit_fd`` is closed here in every case.

@@ -275,6 +275,12 @@ class ReopenLogRequest(msgspec.Struct, frozen=True, tag="reopen-log"):
     number: int
 
 
+class ListenRequest(msgspec.Struct, frozen=True, tag="listen"):
+    """Make the socket for later engines again: another program has removed its file."""
+
+    number: int
+
+
 class PreDumpRound(msgspec.Struct, frozen=True):
     """A round of the pre-copy: its number from 1 on, the bytes of its files, its nanoseconds.
 
@@ -329,6 +335,7 @@ ShimRequest = (
     | ResizeRequest
     | SignalRequest
     | ReopenLogRequest
+    | ListenRequest
     | HelloRequest
 )
 

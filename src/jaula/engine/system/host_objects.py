@@ -4,7 +4,8 @@ Each kind is repaired by its owner, at its next use at the latest:
 
 * bridges and parent interfaces, by the network drivers;
 * firewall tables, by the network manager, at once (:mod:`jaula.network.firewall.nftables`);
-* the run directory with its sockets, the cgroup parent and the claims, here, at once.
+* the run directory with its sockets, the cgroup parent and the claims, here, at once. The shims of
+  running containers, and a rootless engine's namespace holder, make what is theirs in it.
 
 A report is a line of the log, a warning of ``info``, and an event: type ``daemon``, action
 ``repair``, with the kind and the name of the object.
@@ -20,13 +21,15 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jaula.cgroups.cgroup_path import parent_path
 from jaula.errors import JaulaError
 from jaula.kernel import inotify
+from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
+    from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
 
 log = logging.getLogger("jaula.engine")
@@ -39,10 +42,25 @@ _TEXTS = {"firewall": "another program flushed the firewall; rules restored"}
 _SETTLE = 1.0  # seconds from the start until the cgroup parent is watched
 
 
+class HolderFiles(Protocol):
+    """Files of the namespace holder in the run directory."""
+
+    def are_complete(self) -> bool:
+        """Return whether all are there."""
+
+    def restore(self) -> None:
+        """Make them again. Blocks.
+
+        :raises OSError: when one cannot be made.
+        :raises Unavailable: when the holder does not respond.
+        """
+
+
 class HostObjects:
     """Watches and repairs what this engine has on the host.
 
     ``listen`` serves the API on a path whose socket was removed; the daemon sets it.
+    ``holder_files`` are those of the namespace holder; the daemon sets it for a rootless engine.
     """
 
     def __init__(self, services: Services) -> None:
@@ -53,7 +71,9 @@ class HostObjects:
         self._settled: asyncio.TimerHandle | None = None
         self._cgroups: set[str] = set()
         self._sockets: dict[str, tuple[int, int]] = {}
+        self._tasks = BackgroundTasks(log, "restore of the run directory")
         self.listen: Callable[[str], None] | None = None
+        self.holder_files: HolderFiles | None = None
         self.warnings: list[str] = []
 
     def open(self) -> None:
@@ -85,6 +105,7 @@ class HostObjects:
         for timer in (self._pending, self._settled):
             if timer is not None:
                 timer.cancel()
+        self._tasks.cancel()
         if self._loop is not None:
             self._loop.remove_reader(self._inotify)
             os.close(self._inotify)
@@ -170,24 +191,53 @@ class HostObjects:
 
     def _repair_run(self) -> None:
         paths = self._services.config.paths
-        if all(path.is_dir() for path, _ in paths.run_directories):
-            return
+        complete = all(path.is_dir() for path, _ in paths.run_directories)
         for directory, mode in paths.run_directories:
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
-        self._services.sandbox_pool.end_inits()  # their mount point was there
-        lost = []
+        holder = self.holder_files
+        if complete and (holder is None or holder.are_complete()):
+            return
+        if not complete:
+            self._services.sandbox_pool.end_inits()  # their mount point was there
+        removed = []
         for container in self._services.container_store:
             directory = paths.container_run(container.id)
             if container.live and not directory.exists():
                 directory.mkdir(mode=0o700, exist_ok=True)
-                lost.append(container.name)
+                removed.append(container)
+        self._tasks.spawn(self._restore_others(removed))
+
+    async def _restore_others(self, removed: list[Container]) -> None:
+        """Let holder and shims make what the next engine needs, and report the run directory."""
         more = ""
+        if self.holder_files is not None:
+            try:
+                await asyncio.to_thread(self.holder_files.restore)
+            except (OSError, JaulaError) as error:
+                more = (
+                    f". The files of the namespace holder are lost ({error}): stop all containers"
+                    " before the engine is started again, or it cannot reach them"
+                )
+        listening = await asyncio.gather(*map(self._listens_again, removed))
+        lost = [each.name for each, done in zip(removed, listening, strict=True) if not done]
         if lost:
-            more = (
+            more += (
                 f". Restart {', '.join(sorted(lost))}: without the files that were there the next"
                 " engine cannot take over what runs"
             )
-        self.report("run directory", str(paths.run), more)
+        self.report("run directory", str(self._services.config.paths.run), more)
+
+    @staticmethod
+    async def _listens_again(container: Container) -> bool:
+        """Return whether the run directory of a running container has what an engine needs."""
+        if container.shim is None or container.record.resolved.external_runtime:
+            return False  # another runtime's files cannot be made again
+        try:
+            await container.shim.listen()
+        except JaulaError as error:
+            log.warning("the shim of container %s: %s", container.name, error)
+            return False
+        return True
 
     def _repair_sockets(self) -> None:
         for path, key in list(self._sockets.items()):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from jaula.errors import JaulaError
+from jaula.errors import JaulaError, RuntimeFailure
 from jaula.runtime import protocol, seqpacket
 from jaula.runtime.protocol import SOCKET_NAME, Answer, HelloRequest, ShimRequest
 from jaula.runtime.shim.event_loop import EventLoop
@@ -68,6 +68,19 @@ class ControlSockets:
         listener.setblocking(False)
         self._listener = listener
         self._event_loop.watch(listener.fileno(), select.EPOLLIN, lambda _: self._accept(listener))
+
+    def listen_again(self) -> None:
+        """Replace the socket, whose file another program has removed.
+
+        :raises OSError: when it cannot be bound: the present socket stays.
+        :raises RuntimeFailure: when the shim listens no more.
+        """
+        former = self._listener
+        if former is None:
+            raise RuntimeFailure("the container has exited")
+        self.listen()
+        self._event_loop.forget(former.fileno())
+        former.close()
 
     def stop_listening(self) -> None:
         """Stop listening and remove the socket."""

@@ -60,6 +60,7 @@ from jaula.runtime.protocol import (
     ExecRequest,
     ExitRecord,
     HelloRequest,
+    ListenRequest,
     MountsRequest,
     OutOfMemory,
     ReopenLogRequest,
@@ -282,6 +283,9 @@ class Shim:
             return Answer(request.number, pid=self._exec(request, fds))
         if isinstance(request, ReopenLogRequest):
             self._reopen_log()
+            return Answer(request.number)
+        if isinstance(request, ListenRequest):
+            self.engines.listen_again()
             return Answer(request.number)
         if isinstance(request, CheckpointRequest):
             self._checkpoint(request, fds)
