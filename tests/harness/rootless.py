@@ -233,6 +233,57 @@ def _described(pid: int) -> str:
 
 _OTHERS = ("jaula-zygote", "jaula-shim", "jaula-keeper")
 
+_DELEGATE = """
+set -e
+if [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ]; then
+    umount -R /sys/fs/cgroup
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
+mkdir -p "$1/engine"
+for name in . cgroup.procs cgroup.threads cgroup.subtree_control; do
+    chown "$2:$2" "$1/$name" "$1/engine/$name"
+done
+"""
+_ENTER = 'echo $$ >"$0/engine/cgroup.procs" && exec "$@"'
+
+
+class DelegatedHost(RootlessHost):
+    """A user whose programs run in the leaf of a v2 cgroup that root has delegated.
+
+    Its namespaces have no other hierarchy. Without controllers there, as where v1 has them, engines
+    have the cgroups without limits.
+    """
+
+    @property
+    def cgroup(self) -> str:
+        """The delegated cgroup, as the namespaces and a process of the host's cgroup see it."""
+        return f"/sys/fs/cgroup/{self.namespaces.tag}"
+
+    def _set_up(self) -> None:
+        super()._set_up()
+        command = ["sh", "-c", _DELEGATE, "sh", self.cgroup, str(self.uid)]
+        subprocess.run(self.namespaces.enter(command), check=True)
+
+    def enter(self, words: Sequence[str]) -> list[str]:
+        return self.namespaces.enter(["sh", "-c", _ENTER, self.cgroup, *words])
+
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
+        self.remove_containers()
+        self.stop_engine()
+        remaining(self.processes)
+        left = remaining(self._remove_cgroups)
+        super().__exit__(kind, *details)
+        assert kind is not None or not left, f"left behind: {left}"
+
+    def _remove_cgroups(self) -> list[str]:
+        """Remove the delegated cgroup. Return what is not a leaf for programs."""
+        top = self.path(self.cgroup)
+        found = [directory for directory, _, _ in os.walk(top, topdown=False)]
+        for directory in found:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        return [each for each in found if os.path.exists(each)]
+
 
 class SystemdUser(RootlessHost):
     """The user ``tester`` of a virtual machine with systemd, which delegates cgroups.

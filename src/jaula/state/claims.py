@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import socket
@@ -31,6 +32,7 @@ import msgspec
 
 from jaula.errors import Conflict, Unavailable
 
+log = logging.getLogger("jaula.state")
 DIRECTORY = Path("/run/jaula-engines")
 IDS = 65536  # ids of one range
 _LOCK_TIMEOUT = 10.0  # seconds
@@ -240,9 +242,16 @@ class Claims:
             raise self._not_writable(error) from error
 
     def release_ids(self, start: int) -> None:
-        """Release a range of host ids."""
+        """Release a range of host ids.
+
+        If the directory cannot be written, the file stays: other engines do not take the range
+        until a later process of this one sweeps it.
+        """
         self._ids.discard(start)
-        (self.place / "ids" / str(start)).unlink(missing_ok=True)
+        try:
+            (self.place / "ids" / str(start)).unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s", self._not_writable(error).message)
 
     def sweep_ids(self) -> None:
         """Release the ranges of a former process of this engine that no container has."""
@@ -337,7 +346,7 @@ def _has_shim(run: str) -> bool:
     A connection without a request is closed by the shim (``runtime/shim/engine_connections.py``).
     """
     names = _entries(Path(run, "containers"))
-    return any(_listens(f"{run}/containers/{name}/shim.sock") for name in names)
+    return any(_listens(f"{run}/containers/{name}") for name in names)
 
 
 def _entries(directory: Path) -> list[str]:
@@ -348,10 +357,21 @@ def _entries(directory: Path) -> list[str]:
         return []
 
 
-def _listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
-        try:
-            probe.connect(path)
-        except OSError as error:
-            return error.errno == errno.EAGAIN  # its queue is full
+def _listens(directory: str) -> bool:
+    """Return whether a shim listens in a container's run directory.
+
+    The directory is named by a descriptor: an address has only 108 bytes, and the path of a user's
+    run directory with a container's id may be longer.
+    """
+    try:
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as probe:
+            probe.connect(f"/proc/self/fd/{fd}/shim.sock")
+    except OSError as error:
+        return error.errno == errno.EAGAIN  # its queue is full
+    finally:
+        os.close(fd)
     return True

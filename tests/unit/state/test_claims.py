@@ -61,14 +61,18 @@ def test_a_name_of_a_running_engine_is_refused_until_it_ends(tmp_path: Path) -> 
     second.release()
 
 
-def test_a_claim_counts_while_a_shim_listens(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    directory = run / "containers" / "c"
+@pytest.mark.parametrize("length", [1, 64, 200])
+def test_a_claim_counts_while_a_shim_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    run = tmp_path / ("run" * 10)
+    directory = run / "containers" / ("c" * length)
     directory.mkdir(parents=True)
+    monkeypatch.chdir(directory)
     first = claims(tmp_path, with_run(ONE, run))
     first.take()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as shim:
-        shim.bind(str(directory / "shim.sock"))
+        shim.bind("shim.sock")  # the address of the whole path may be too long
         shim.listen()
         first.release()
         second = claims(tmp_path, msgspec.structs.replace(TWO, cgroup_parent=ONE.cgroup_parent))
