@@ -6,6 +6,7 @@ and an engine that was killed. An engine makes again what another program took f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -486,3 +487,106 @@ def test_a_removed_claim_is_made_again(
     second = new_engine(*flags_of(first, "--bridge"), start=False)
     assert "--bridge" in refusal(second)
     assert reaches_its_gateway(first, kept)
+
+
+# -- directories that cannot be written ----------------------------------------------------------
+
+
+def place_of(engine: PrivateEngine, what: str) -> Path:
+    return {"claims": DIRECTORY, "run": engine.run}[what]
+
+
+@contextlib.contextmanager
+def read_only(pid: int, place: Path) -> Iterator[None]:
+    """Make a directory read-only in the mount namespace of a process, and nowhere else."""
+
+    def run(*command: str) -> None:
+        subprocess.run(["nsenter", "-t", str(pid), "-m", *command], check=True)
+
+    run("mount", "--bind", str(place), str(place))
+    try:
+        run("mount", "-o", "remount,bind,ro", str(place))
+        yield
+    finally:
+        run("umount", str(place))
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("claims", "cannot claim the names of this engine in /run/jaula-engines: Read-only"),
+        ("run", "cannot create the engine's directories: Read-only"),
+    ],
+)
+def test_an_engine_with_a_read_only_directory_does_not_start(
+    new_engine: Engines, what: str, message: str
+) -> None:
+    engine = new_engine(start=False)
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        engine.mntns = f"/proc/{holder.pid}/ns/mnt"
+        with read_only(holder.pid, place_of(engine, what)):
+            assert message in refusal(engine)
+        holder.communicate()
+    engine.mntns = ""
+    engine.start()
+
+
+@pytest.mark.parametrize("what", ["claims", "run"])
+def test_containers_end_while_a_directory_is_read_only(new_engine: Engines, what: str) -> None:
+    """A start is refused, and all that runs is as reachable as before."""
+    engine = new_engine("--sandbox-pool", "0")
+    load_image(engine, "busybox")
+    with (
+        containers.running(engine, "busybox") as name,
+        containers.running(engine, "busybox") as gone,
+    ):
+        script = "while [ ! -e /end ]; do sleep 0.1; done; exit 7"
+        ends = engine.cli("jaula", "run", "-d", "busybox", "sh", "-c", script).stdout.strip()
+        assert engine.process is not None
+        with read_only(engine.process.pid, place_of(engine, what)):
+            assert engine.cli("jaula", "exec", name, "echo", "here").stdout == "here\n"
+            assert engine.cli("jaula", "logs", name).returncode == 0
+            refused = engine.cli("jaula", "run", "--rm", "busybox", "true")
+            assert refused.returncode == 125
+            assert "Read-only file system" in refused.stderr
+            assert engine.cli("jaula", "exec", ends, "touch", "/end").returncode == 0
+            assert engine.cli("jaula", "wait", ends).stdout == "7\n"
+            assert not containers.inspect(engine, ends)["State"]["Error"]
+            assert engine.cli("jaula", "stop", "-t", "0", name).returncode == 0
+            state = containers.inspect(engine, name)["State"]
+            assert (state["Status"], state["ExitCode"], state["Error"]) == ("exited", 137, "")
+            assert engine.cli("jaula", "rm", "-f", gone).returncode == 0
+        assert engine.cli("jaula", "start", name).returncode == 0
+        assert containers.run(engine, "busybox", "echo", "runs") == "runs\n"
+        engine.kill()
+        engine.start()
+        assert containers.inspect(engine, name)["State"]["Running"]
+        held = {path.name for path in (DIRECTORY / identity_of(engine) / "ids").iterdir()}
+        process = containers.pid(engine, name)
+        assert Path(f"/proc/{process}/uid_map").read_text().split()[1] in held
+        engine.cli("jaula", "rm", "-f", ends)
+
+
+def identity_of(engine: PrivateEngine) -> str:
+    return str(engine.request("GET", "/info").json()["ID"])
+
+
+def test_a_damaged_claim_that_cannot_be_written_is_written_later(
+    new_engine: Engines, first: PrivateEngine, kept: str
+) -> None:
+    since, place = time.time() - 1, DIRECTORY / identity_of(first)
+    whole = (place / "claim.json").read_bytes()
+    second = new_engine(*flags_of(first, "--bridge"), start=False)
+    assert first.process is not None
+    with read_only(first.process.pid, DIRECTORY):
+        (place / "claim.json").write_text("{")
+        assert f"{place}/claim.json is not the claim of the engine that runs" in refusal(second)
+        assert "cannot claim the names of this engine" in first.log_tail()
+        assert first.cli("jaula", "exec", kept, "echo", "here").stdout == "here\n"
+        assert repairs(first, since, "claim") == []
+    containers.eventually(lambda: (place / "claim.json").read_bytes() == whole, "it is written")
+    containers.eventually(lambda: repairs(first, since, "claim") == [str(place)], "it says so")
+    assert "--bridge" in refusal(second)

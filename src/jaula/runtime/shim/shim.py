@@ -719,7 +719,11 @@ def _read_spec(bundle: str) -> oci.Spec:
 
 
 def write_exit_record(run_dir: str, record: ExitRecord) -> None:
-    """Write ``exit.json`` atomically: a reader sees all of it or nothing."""
+    """Write ``exit.json`` atomically: a reader sees all of it or nothing.
+
+    A failure, as of a full or read-only file system, is printed: an engine that is connected gets
+    the record all the same.
+    """
     path = f"{run_dir}/{EXIT_NAME}"
     try:
         with open(f"{path}.new", "wb") as file:
@@ -727,6 +731,9 @@ def write_exit_record(run_dir: str, record: ExitRecord) -> None:
         os.rename(f"{path}.new", path)
     except FileNotFoundError:
         return  # the engine has force-removed the container
+    except OSError as error:
+        text = f"{SHIM_COMM}: {path} cannot be written: {error.strerror}\n"
+        os.write(2, text.encode("utf-8", "surrogateescape"))
 
 
 def _is_cancelled(engine: socket.socket) -> bool:
