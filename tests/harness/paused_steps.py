@@ -43,9 +43,11 @@ class PausedEngine(FaultyEngine):
 
 
 def main(fault: Path) -> None:
+    from jaula.engine.builder.cache_export import CacheExporter
     from jaula.engine.containers import edit
     from jaula.engine.containers.service import Containers
     from jaula.engine.containers.start import Starter
+    from jaula.engine.images.service import Images
     from jaula.engine.networks.connect import NetworkConnector
     from jaula.engine.volumes.create import VolumeMounter
     from jaula.engine.volumes.references import VolumeReferences
@@ -67,6 +69,17 @@ def main(fault: Path) -> None:
 
         setattr(owner, name, replaced)
 
+    def pause_thread(owner: Any, name: str, step: str) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def replaced(*args: Any, **kwargs: Any) -> Any:
+            asyncio.run(reach(step))
+            return original(*args, **kwargs)
+
+        setattr(owner, name, replaced)
+
+    pause_thread(CacheExporter, "_remove", "removal of an exported cache")
     pause(edit, "_undo", "undo of an edit")
     pause(Containers, "_cgroup_gone", "start that was authorized")
     pause(Starter, "start", "start by the engine")
@@ -74,6 +87,7 @@ def main(fault: Path) -> None:
     pause(VolumeMounter, "create_sources", "volumes that were authorized")
     pause(VolumeMounter, "undo", "undo of volumes")
     pause(VolumeReferences, "remove", "removal of a volume")
+    pause(Images, "_remove", "removal of an image")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -23,6 +24,7 @@ from harness import containers, leaks
 from harness.api_user import ApiUser
 from harness.engine import PROJECT, PrivateEngine, Reply
 from harness.paused_steps import PausedEngine
+from harness.registry import Registry
 
 OWNER, OTHER = 54301, 54302
 POLICY = f"""
@@ -67,6 +69,7 @@ def name(paused: PausedEngine) -> Iterator[str]:
     for each in (made, f"{made}-2"):
         paused.request("DELETE", f"/containers/{each}?force=1&v=1")
     for each in (made, f"{made}-2"):
+        paused.request("DELETE", f"/images/{each}?force=1")
         paused.request("DELETE", f"/networks/{each}")
         paused.request("DELETE", f"/volumes/{each}")
 
@@ -413,3 +416,77 @@ def test_kube_down_removes_no_volume_that_was_replaced(
         replace_volume(other, volume)
     assert down.wait(60) == 0, down.communicate()
     assert is_of_other(paused, volume)
+
+
+def commit(engine: PrivateEngine, name: str, repository: str = "") -> str:
+    """Create an image of its own from a new container, and return its id."""
+    made = engine.request("POST", f"/containers/create?name={name}", {"Image": "busybox"})
+    assert made.status == 201, made
+    path = f"/commit?container={name}&repo={repository}&comment={containers.unique('image')}"
+    image = engine.request("POST", path)
+    assert image.status == 201, image
+    engine.request("DELETE", f"/containers/{name}")
+    return str(image.json()["Id"])
+
+
+def test_a_removal_removes_no_tag_that_was_moved(paused: PausedEngine, name: str) -> None:
+    former, latter = commit(paused, name, name), commit(paused, name, f"{name}-2")
+    assert former != latter
+    with paused.pausing("removal of an image") as wait:
+        removal = Asking(ApiUser(paused, 0, 0), "DELETE", f"/images/{name}")
+        wait()
+        moved = paused.request("POST", f"/images/{latter}/tag?repo={name}")
+        assert moved.status == 201, moved
+    assert removal.end().status == 409, removal.reply
+    assert paused.request("GET", f"/images/{name}/json").json()["Id"] == latter
+    paused.request("DELETE", f"/images/{former}?force=1")
+
+
+@pytest.mark.parametrize("request_", ["prune", "unnamed"])
+def test_an_image_without_a_name_stays_if_it_gets_one(
+    paused: PausedEngine, name: str, request_: str
+) -> None:
+    """As the image of a build that is only for its output, or a dangling one that is pruned."""
+    image = commit(paused, name)
+    root = ApiUser(paused, 0, 0)
+    with paused.pausing("removal of an image") as wait:
+        if request_ == "prune":
+            removal = Asking(root, "POST", "/images/prune")
+        else:
+            removal = Asking(root, "DELETE", f"/images/{image}?unnamed=1")
+        wait()
+        assert paused.request("POST", f"/images/{image}/tag?repo={name}").status == 201
+    assert removal.end().status == (200 if request_ == "prune" else 409), removal.reply
+    assert paused.request("GET", f"/images/{name}/json").json()["Id"] == image
+
+
+def test_an_image_without_a_name_is_removed(paused: PausedEngine, name: str) -> None:
+    image = commit(paused, name)
+    assert paused.request("DELETE", f"/images/{image}?unnamed=1").status == 200
+    assert paused.request("GET", f"/images/{image}/json").status == 404
+
+
+@pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed")
+def test_the_image_of_an_exported_cache_stays_if_a_caller_has_named_it(
+    paused: PausedEngine, name: str, tmp_path: Path
+) -> None:
+    def unnamed() -> set[str]:
+        found = paused.request("GET", "/images/json?all=1").json()
+        return {image["Id"] for image in found if not image["RepoTags"]}
+
+    (tmp_path / "Dockerfile").write_text(f"FROM busybox\nRUN echo {name} > /x\n")
+    with Registry(tmp_path / "registry") as registry:
+        cache = f"type=registry,ref={registry.name}/cache:1"
+        words = ["docker", "--host", paused.host, "build", "--cache-to", cache]
+        words += ["-t", f"{name}-2", str(tmp_path)]
+        environment = os.environ | {"DOCKER_CONFIG": str(tmp_path), "DOCKER_BUILDKIT": "1"}
+        former = unnamed()
+        with paused.pausing("removal of an exported cache") as wait:
+            build = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+            )
+            wait()
+            (image,) = unnamed() - former
+            assert paused.request("POST", f"/images/{image}/tag?repo={name}").status == 201
+        assert build.wait(60) == 0, build.communicate()
+    assert paused.request("GET", f"/images/{name}/json").json()["Id"] == image

@@ -179,7 +179,13 @@ class Images(Protocol):
     ) -> Documents: ...
     async def tag(self, ref: str, repo: str, tag: str) -> None: ...
     async def remove(
-        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform]
+        self,
+        ref: str,
+        *,
+        force: bool,
+        noprune: bool,
+        platforms: Sequence[Platform],
+        unnamed: bool = False,
     ) -> Documents: ...
     def load(
         self, stream: AsyncIterator[bytes], *, quiet: bool, platforms: Sequence[Platform]

@@ -286,7 +286,13 @@ class Images:
         self.calls.append(("tag", ref, repo, tag))
 
     async def remove(
-        self, ref: str, *, force: bool, noprune: bool, platforms: Sequence[Platform]
+        self,
+        ref: str,
+        *,
+        force: bool,
+        noprune: bool,
+        platforms: Sequence[Platform],
+        unnamed: bool = False,
     ) -> list[Document]:
         self.calls.append(("remove", ref, *map(shown, platforms)))
         return [{"Untagged": ref}]

@@ -84,13 +84,17 @@ async def tag(request: Request) -> Answer:
 
 
 async def remove(request: Request) -> Answer:
-    """Remove an image: ``DELETE /images/{name...}``."""
+    """Remove an image: ``DELETE /images/{name...}``.
+
+    With ``unnamed``, only while it has no name.
+    """
     query = request.query
     removed = await request.engine.images.remove(
         request.name,
         force=query.flag("force"),
         noprune=query.flag("noprune"),
         platforms=_platforms(query.texts("platforms")),
+        unnamed=query.flag("unnamed"),
     )
     return response.json(removed)
 

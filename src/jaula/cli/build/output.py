@@ -170,7 +170,8 @@ def remove_unnamed(client: Client, image: str, since: float) -> None:
     try:
         document = client.get(f"/images/{quote(image)}/json")
         if not document.get("RepoTags") and unix_time(document.get("Created", "")) >= int(since):
-            client.request("DELETE", f"/images/{quote(image)}")
+            # Another client may give it a name meanwhile.
+            client.request("DELETE", f"/images/{quote(image)}", (("unnamed", True),))
     except EngineError as error:
         if error.code not in (404, 409):
             raise

@@ -11,6 +11,7 @@ layout. The client enters the manifest of the response into ``index.json`` there
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING
@@ -21,7 +22,6 @@ from jaula.engine.builder.image_state import ImageState, image_document
 from jaula.engine.builder.local_context import ended, started
 from jaula.engine.threads import in_own_thread, in_thread, produce, shielded
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.images.reference import parse
 from jaula.images.registry.compress import compressed_layers
 from jaula.spec.image import CONFIG, MANIFEST, Descriptor, Manifest, encode
 
@@ -103,14 +103,14 @@ class CacheExporter:
         images = self._services.images
         config = encode(image_document(state, {}, self._now))
         blobs = [layer.blob for layer in state.layers]
+        existed = images.manifests_of("sha256:" + hashlib.sha256(config).hexdigest())
         image: Image = await in_thread(images.add, config, blobs, (), self._quota)
-        digest = ""
         try:
             async for message in self._sources.push_image(export.name, image):
                 await self._report({"internal": _REGISTRY, **message})
-                digest = message.get("aux", {}).get("Digest") or digest
         finally:
-            await in_thread(self._remove, export.name, image, digest)
+            if not existed:
+                await in_thread(self._remove, image)
 
     async def _write(self, store: str, state: ImageState) -> str:
         """Write the steps into a content store of the client; return the manifest's descriptor."""
@@ -154,16 +154,14 @@ class CacheExporter:
     async def _step(self, text: str) -> None:
         await self._report({"internal": _CLIENT, "status": text, "complete": True})
 
-    def _remove(self, name: str, image: Image, digest: str) -> None:
-        """Remove the image, which is for the registry only, with the name that its push gave it."""
-        images, rights = self._services.images, self._quota.name_rights
-        repository = parse(name).repository
-        for reference in (f"{repository}@{digest}" if digest else "", image.id):
-            if reference:
-                try:
-                    images.remove(reference, force=True, rights=rights)
-                except JaulaError:
-                    continue  # the name was the only one, or it is another owner's
+    def _remove(self, image: Image) -> None:
+        """Remove the image, which is for the registry only, unless a client has named it."""
+        containers = tuple(self._services.container_store)
+        if any(image.id in container.record.images for container in containers):
+            return
+        rights = self._quota.name_rights
+        with contextlib.suppress(JaulaError):  # it has a name, or it is another owner's
+            self._services.images.remove(image.id, rights=rights, names=())
 
 
 def _chunks(images: ImageStore, digest: str) -> AsyncIterator[bytes]:

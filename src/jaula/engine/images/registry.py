@@ -158,7 +158,7 @@ class RegistryService:
     async def push_image(
         self, name: str, image: Image, auth: RegistryAuth | None, quota: Quota
     ) -> AsyncIterator[Document]:
-        """Push an image of the store under a name that it need not have; yield the messages."""
+        """Push an image of the store under a name that it does not get; yield the messages."""
         from jaula.images.registry.cancellation import Cancellation
         from jaula.images.registry.push import PushRequest, push_image
 
@@ -168,7 +168,10 @@ class RegistryService:
 
         def work(emit: Callable[[Document], None]) -> None:
             with _HubHint(reference, push=True):
-                push_image(PushRequest(client, reference, credentials, emit, cancel, quota), image)
+                request = PushRequest(
+                    client, reference, credentials, emit, cancel, quota, named=False
+                )
+                push_image(request, image)
 
         async for message in produce(work, abandon=cancel.cancel):
             yield message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -251,6 +251,13 @@ class Images:
         store = self._services.images
         return await asyncio.to_thread(lambda: store.config_bytes(store.resolve(ref)))
 
+    def id_of(self, ref: str) -> str:
+        """Return the id of the image for ``ref``, '' if it is absent or damaged."""
+        try:
+            return self._services.images.resolve(ref).id
+        except (CorruptState, InvalidRequest, NotFound, Conflict):
+            return ""
+
     def labels(self, ref: str) -> dict[str, str]:
         """Return the labels that an image and all that a removal takes with it have."""
         store = self._services.images
@@ -287,20 +294,30 @@ class Images:
         noprune: bool,
         platforms: Sequence[Platform] = (),
         all_names: bool = False,
+        unnamed: bool = False,
         rights: NameRights | None = None,
+        id: str = "",
     ) -> Documents:
         """Remove a tag of an image, or with its last tag the image.
 
         With ``platforms``, only the images for these are removed from the index. With
-        ``all_names``, the image is removed whichever of its names ``ref`` is. ``rights`` are those
-        of the caller, None for one that may remove every image.
+        ``all_names``, the image is removed whichever of its names ``ref`` is. With ``unnamed``, it
+        is removed only while it has no name. ``rights`` are those of the caller, None for one that
+        may remove every image. ``id`` is the image for which the caller was authorized.
 
         :raises NotAuthorized: when a name belongs to another owner.
-        :raises Conflict: when a container uses it.
+        :raises Conflict: when a container uses it, or a name was moved or added meanwhile.
         """
         if platforms:
             return [dict(step) for step in await self._remove_platforms(ref, platforms, rights)]
-        result = await self._remove(ref, force=force, all_names=all_names, rights=rights)
+        result = await self._remove(
+            ref,
+            force=force,
+            all_names=all_names,
+            rights=rights,
+            id=id,
+            names=() if unnamed else None,
+        )
         return [dict(step) for step in result]
 
     async def _remove_platforms(
@@ -320,7 +337,14 @@ class Images:
         return result
 
     async def _remove(
-        self, ref: str, *, force: bool, all_names: bool = False, rights: NameRights | None
+        self,
+        ref: str,
+        *,
+        force: bool,
+        all_names: bool = False,
+        rights: NameRights | None,
+        id: str = "",
+        names: Collection[str] | None = None,
     ) -> RemovalResult:
         try:
             image = self._services.images.resolve(ref)
@@ -347,6 +371,8 @@ class Images:
             all_names=all_names,
             in_use=in_use,
             rights=rights,
+            id=id or image.id,
+            names=names,
         )
         for step in result:
             for action, name in step.items():
@@ -475,9 +501,10 @@ class Images:
             ):
                 continue
             try:
-                result = await self._remove(image.id, force=True, rights=rights)
+                names = (*image.names, *image.digests)
+                result = await self._remove(image.id, force=True, rights=rights, names=names)
             except JaulaError:
-                continue  # of another owner, or a container uses it in the meantime
+                continue  # of another owner, or it was named or is used in the meantime
             deleted += result
             freed += result.freed
         self._services.events.emit("image", "prune", "", {"reclaimed": str(freed)})

@@ -50,7 +50,7 @@ class PushRequest:
 
     ``quota`` is for an image that another client removes meanwhile, since the push names it again.
     With ``unchanged``, plain layers are not compressed. ``compression`` is that of all layers, None
-    for the default.
+    for the default. Without ``named``, the image does not get the name with the digest.
     """
 
     client: RegistryClient
@@ -61,6 +61,7 @@ class PushRequest:
     quota: Quota | None = None
     unchanged: bool = False
     compression: LayerCompression | None = None
+    named: bool = True
 
     def repository(self) -> Repository:
         """Return the repository at the registry."""
@@ -135,7 +136,7 @@ def _pushed_instead(store: ImageStore, image: Image) -> Message:
 
 
 def push_image(request: PushRequest, image: Image) -> UploadResult:
-    """Push an image of the store under a name that it need not have."""
+    """Push an image of the store under a name that it neither has nor gets."""
     store = request.client.store
     with store.lease() as lease:
         image = _pinned(request, lease, image.id, None)
@@ -172,8 +173,9 @@ def _push(request: PushRequest, target: Repository, tag: str, image: Image) -> U
         data, media_type = store.blobs.document(image.manifest), store.media_type(image)
         upload.manifest(tag, data, media_type)
         pushed = UploadResult(tag, image.manifest, len(data))
-        names = [f"{request.reference.repository}@{pushed.digest}"]
-        store.adopt(data, media_type, names, request.quota)
+        if request.named:
+            names = [f"{request.reference.repository}@{pushed.digest}"]
+            store.adopt(data, media_type, names, request.quota)
     _report(pushed, request.emit)
     return pushed
 

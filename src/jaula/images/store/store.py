@@ -869,6 +869,8 @@ class ImageStore:
         all_names: bool = False,
         in_use: str | None = None,
         rights: NameRights | None = None,
+        id: str = "",
+        names: Collection[str] | None = None,
     ) -> RemovalResult:
         """Remove a name or an image, and the blobs and layers that nothing needs any more.
 
@@ -881,12 +883,23 @@ class ImageStore:
         The engine itself has no ``rights``. Another caller removes its own names, and leaves an
         image without a name that belongs to another owner.
 
+        Another client may have moved or added names since the caller has decided. So with ``id``
+        remove only that image or a name of it, and with ``names`` only an image with just these,
+        those with a digest included.
+
         :raises NotAuthorized: if the name or the image belongs to another owner.
         :raises NotFound: if no image matches ``ref``.
-        :raises Conflict: if ``force`` is required.
+        :raises Conflict: if ``force`` is required, or names were moved or added.
         """
         garbage = Garbage()
         with self._lock:
+            if id or names is not None:
+                image = self.resolve(ref)
+                now = {*image.names, *image.digests}
+                if image.id != (id or image.id) or now != set(now if names is None else names):
+                    raise Conflict(
+                        f"another client has changed the names of {ref} meanwhile", hint="try again"
+                    )
             result = self._unname(ref, in_use, rights, force=force, all_names=all_names)
             if any("Deleted" in step for step in result):
                 garbage = self.detach(self.candidates())

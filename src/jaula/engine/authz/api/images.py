@@ -107,10 +107,13 @@ class ImagesApi:
         noprune: bool,
         platforms: Sequence[Platform] = (),
         all_names: bool = False,
+        unnamed: bool = False,
     ) -> Documents:
         chosen = "".join(f" {format_platform(platform)}" for platform in platforms)
         with self._session.begin("image remove", ref + chosen, revokes=True) as action:
             rights = None
+            # Before the check: a name that is moved after it is not removed.
+            id = self._service.id_of(ref)
             if not action.may_remove(lambda: self._service.labels(ref)):
                 action.require_images()
                 rights = self._session.name_rights()
@@ -120,7 +123,9 @@ class ImagesApi:
                 noprune=noprune,
                 platforms=platforms,
                 all_names=all_names,
+                unnamed=unnamed,
                 rights=rights,
+                id=id,
             )
 
     async def load(
