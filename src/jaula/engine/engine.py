@@ -238,7 +238,7 @@ class Engine:
             return
         from jaula.engine.system import apparmor
 
-        failure = await asyncio.to_thread(apparmor.load, self.services.config.paths.run)
+        failure = await asyncio.to_thread(apparmor.load, host.apparmor_default)
         if failure:
             log.warning("%s", failure)
             self.services.host = msgspec.structs.replace(host, warnings=(*host.warnings, failure))

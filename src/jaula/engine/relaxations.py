@@ -21,7 +21,7 @@ from jaula.engine.volumes.create import parse_driver_options, sources_of
 from jaula.logs import address as log_address
 from jaula.logs import options as log_options
 from jaula.security import capabilities, landlock, masked_paths
-from jaula.security.lsm import apparmor_profile
+from jaula.spec import apparmor
 from jaula.spec.api import ExecCreate, Resources
 from jaula.spec.api_networks import NetworkCreate
 from jaula.spec.pod import PodContainerUpdate, PodSandboxRequest
@@ -277,7 +277,7 @@ def _security(requested: Security) -> Iterator[Privilege]:
     if options.seccomp_listener:
         yield Privilege(Relaxation.SECURITY_OPTION, "seccomp-listener")
     for name in options.apparmor:
-        if name != apparmor_profile.NAME:
+        if name != apparmor.NAME:
             yield Privilege(Relaxation.SECURITY_OPTION, f"apparmor={name}")
     for label in options.labels:
         yield Privilege(Relaxation.SECURITY_OPTION, f"label={label}")

@@ -13,7 +13,7 @@ from jaula.audit.model.check_info import CheckInfo
 from jaula.audit.model.container import AuditedContainer
 from jaula.audit.model.result import Result, verdict_of
 from jaula.kernel.apparmor import parse_current
-from jaula.runtime.init.lsm_labels import runs_under
+from jaula.runtime.init.lsm_labels import parts_under
 from jaula.security.lsm import detect
 
 INFO = CheckInfo(
@@ -92,12 +92,25 @@ def _apparmor(container: AuditedContainer) -> Result:
         by = apparmor_disabled_by(container)
         holds = by is not None
     else:
-        holds = runs_under(expected, text) and mode == "enforce"
+        parts = parts_under(expected, text)
+        holds = bool(parts) and _is_enforced(parts, mode)
     return Result(
         "apparmor profile", "lsm", expected or f"none ({by or 'not requested'})",
         f"{actual} ({mode})" if mode else actual,
         container.path("attr/apparmor/current"), verdict_of(holds, by),
     )  # fmt: skip
+
+
+def _is_enforced(parts: list[str], mode: str) -> bool:
+    """Return whether the kernel enforces profiles of a label.
+
+    The label of a stack has the mode ``mixed`` if its profiles have different ones. Each restricts
+    by its own.
+    """
+    if mode != "mixed":
+        return mode == "enforce"
+    modes = detect.apparmor_profiles() or {}
+    return all(modes.get(part) == "enforce" for part in parts)
 
 
 def apparmor_disabled_by(container: AuditedContainer) -> str | None:

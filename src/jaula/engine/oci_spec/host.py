@@ -11,7 +11,7 @@ import msgspec
 
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.kernel import capabilities, namespaces
-from jaula.security.lsm import detect, selinux_policy
+from jaula.security.lsm import apparmor_profile, detect, selinux_policy
 from jaula.spec import cpuset
 
 _SYS_RESOURCE = 24  # CAP_SYS_RESOURCE, linux/capability.h
@@ -51,6 +51,7 @@ def read(
         selinux_spc=policy.spc,
         apparmor=detect.apparmor() and not rootless,  # only root's engine can load its profile
         apparmor_profiles=detect.apparmor_profiles(),
+        apparmor_default=apparmor_profile.loaded_name(detect.apparmor_current()),
         landlock=detect.landlock(),
         hostname=socket.gethostname(),
         kernel=os.uname().release,

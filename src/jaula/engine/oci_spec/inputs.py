@@ -29,6 +29,7 @@ class HostFacts(msgspec.Struct, frozen=True):
     selinux_spc: bool = False  # the policy has a type for privileged containers
     apparmor: bool = False
     apparmor_profiles: dict[str, str] | None = None  # name: mode; None: not readable
+    apparmor_default: str = ""  # the kernel's name of the engine's own profile
     landlock: int = 0  # ABI version, 0: none
     hostname: str = ""
     kernel: str = ""

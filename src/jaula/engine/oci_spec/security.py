@@ -25,6 +25,7 @@ from jaula.security import capabilities, landlock, masked_paths
 from jaula.security.lsm import apparmor, interface, selinux
 from jaula.security.seccomp import listener, seccomp
 from jaula.spec.api import HostConfig
+from jaula.spec.apparmor import NAME
 from jaula.spec.runtime import Capabilities, Seccomp
 from jaula.state.records import NO_OPTIONS, ResolvedRequest, Security, SecurityOptions
 
@@ -295,7 +296,13 @@ def _apparmor(
     requested: tuple[str, ...], host: HostFacts, *, privileged: bool
 ) -> interface.LabelRequest:
     """Return the input of :meth:`apparmor.AppArmor.confine`."""
-    apparmor.choose(requested, host.apparmor_profiles, privileged=privileged, active=host.apparmor)
+    apparmor.choose(
+        requested,
+        host.apparmor_profiles,
+        host.apparmor_default,
+        privileged=privileged,
+        active=host.apparmor,
+    )
     return interface.LabelRequest(requested, privileged)
 
 
@@ -316,14 +323,15 @@ def selinux_labels(resolved: ResolvedRequest, host: HostFacts, level: str) -> se
 
 
 def apparmor_profile_name(resolved: ResolvedRequest, host: HostFacts) -> str:
-    """Return the name of the container's AppArmor profile, '' if it has none."""
+    """Return the name of the container's AppArmor profile for display, '' if it has none."""
     profile = apparmor.choose(
         resolved.security.options.apparmor,
         host.apparmor_profiles,
+        host.apparmor_default,
         privileged=resolved.security.privileged,
         active=host.apparmor,
     )
-    return profile or ""
+    return NAME if profile == host.apparmor_default else profile or ""
 
 
 def _landlock(

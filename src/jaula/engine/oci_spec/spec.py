@@ -177,7 +177,9 @@ def _modules(
     selinux = SELinux(
         active=host.selinux, types=host.selinux_types, level=inputs.level, spc=host.selinux_spc
     )
-    apparmor = AppArmor(active=host.apparmor, loaded=host.apparmor_profiles)
+    apparmor = AppArmor(
+        active=host.apparmor, loaded=host.apparmor_profiles, default=host.apparmor_default
+    )
     return (
         (selinux, confinement.label),
         (apparmor, confinement.apparmor),

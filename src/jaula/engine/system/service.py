@@ -169,7 +169,11 @@ class System:
             options.append("name=rootless")
         for mandatory in (
             SELinux(active=host.selinux),
-            AppArmor(active=host.apparmor, loaded=detect.apparmor_profiles()),
+            AppArmor(
+                active=host.apparmor,
+                loaded=detect.apparmor_profiles(),
+                default=host.apparmor_default,
+            ),
         ):
             if mandatory.enabled():
                 options.append(mandatory.security_option())

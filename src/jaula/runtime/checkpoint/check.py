@@ -20,6 +20,7 @@ from jaula.errors import InvalidRequest
 from jaula.kernel.mounts import MS
 from jaula.runtime.checkpoint.images import Images, invalid
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.spec.apparmor import is_default
 
 ALIVE, DEAD, STOPPED = 1, 2, 3  # CRIU's states of a task in images; a zombie is dead
 _WITH_CORE = (ALIVE, STOPPED)
@@ -236,7 +237,7 @@ def _check_credentials(task: int, creds: pb.Credentials, expected: Expected) -> 
             raise invalid(f"process {task} has id {number}, which the container does not have")
     if creds.secbits > _MAX_SECURE_BITS:
         raise invalid(f"process {task} has unknown secure bits")
-    if creds.lsm_profile and creds.lsm_profile not in _labels(expected):
+    if creds.lsm_profile and not _may_have_had(creds.lsm_profile, expected):
         raise invalid(
             f"process {task} has the LSM label {creds.lsm_profile!r}, and the container gets"
             f" {' or '.join(map(repr, _labels(expected)))}"
@@ -245,6 +246,15 @@ def _check_credentials(task: int, creds: pb.Credentials, expected: Expected) -> 
         raise invalid(f"process {task} makes sockets with the LSM label {creds.lsm_sockcreate!r}")
     if creds.apparmor_data:
         raise invalid(f"process {task} brings an AppArmor policy")
+
+
+def _may_have_had(label: str, expected: Expected) -> bool:
+    """Return whether a process with this label may become one of the container.
+
+    Engines of different versions and labels have default profiles of different names. A restore
+    gives each thread that of its own engine.
+    """
+    return label in _labels(expected) or (is_default(label) and is_default(expected.apparmor))
 
 
 def _labels(expected: Expected) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ read back. Once the program runs, the parent reads the label that it runs under.
 
 Facts about no_new_privs: SELinux asks the policy (``nnp_transition``). AppArmor lets a confined
 process only become more confined: the profile is stacked on the present one. Without a present
-profile, that is the same as changing to it.
+profile, that is the same as changing to it. A present profile with the flag ``unconfined`` confines
+nothing, and the kernel permits a change.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def open_labels(request: LabelRequest, proc: int) -> LabelFds:
 def _confined(proc: int) -> bool:
     fd = os.open("thread-self/attr/apparmor/current", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     try:
-        return parse_current(os.read(fd, _MAX_LABEL).decode(errors="replace"))[0] != "unconfined"
+        name, mode = parse_current(os.read(fd, _MAX_LABEL).decode(errors="replace"))
+        return "unconfined" not in (name, mode)
     finally:
         os.close(fd)
 
@@ -129,12 +131,17 @@ def _check_procfs(fd: int) -> None:
 
 
 def runs_under(profile: str, current: str) -> bool:
-    """Return whether AppArmor's ``current`` is the requested profile.
+    """Return whether AppArmor's ``current`` is the requested profile."""
+    return bool(parts_under(profile, current))
+
+
+def parts_under(profile: str, current: str) -> list[str]:
+    """Return the parts of AppArmor's ``current`` that are the requested profile.
 
     A profile may send programs on to a child of its own, and a stack holds all of its parts.
     """
     parts = parse_current(current)[0].split("//&")
-    return any(part == profile or part.startswith(f"{profile}//") for part in parts)
+    return [part for part in parts if part == profile or part.startswith(f"{profile}//")]
 
 
 def check(pid: int, request: LabelRequest) -> None:

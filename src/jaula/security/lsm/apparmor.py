@@ -2,6 +2,7 @@
 
 Follows apparmor(7) and Docker's ``--security-opt apparmor=``. Without the option a container gets
 the engine's own profile (:mod:`jaula.security.lsm.apparmor_profile`), and ``--privileged`` none.
+Its names in requests are :data:`DEFAULT_NAMES`; the kernel has it by another one.
 
 Facts about a change of profile: the name is written to attr/apparmor/exec and takes effect at the
 next execve. A confined process with no_new_privs can only change to a subset. A stack of the
@@ -16,8 +17,8 @@ from msgspec import structs
 
 from jaula.errors import InvalidRequest
 from jaula.kernel.apparmor import parse_current
-from jaula.security.lsm.apparmor_profile import NAME
 from jaula.security.lsm.interface import LabelRequest
+from jaula.spec.apparmor import NAME
 from jaula.spec.runtime import Process, Spec
 
 UNCONFINED = "unconfined"
@@ -28,13 +29,15 @@ _LIMIT = 256
 def choose(
     options: tuple[str, ...],
     loaded: Mapping[str, str] | None,
+    default: str,
     *,
     privileged: bool,
     active: bool,
 ) -> str | None:
-    """Return the profile of a container, None if no profile is to be set.
+    """Return the kernel's name of a container's profile, None if no profile is to be set.
 
-    ``loaded`` are the loaded profiles, None if the kernel does not list them.
+    ``loaded`` are the loaded profiles, None if the kernel does not list them. ``default`` is the
+    kernel's name of the engine's own profile.
 
     :raises InvalidRequest: when the requested profile is not loaded or not valid.
     """
@@ -49,14 +52,13 @@ def choose(
         return UNCONFINED
     if not requested.isprintable() or len(requested) > _LIMIT:
         raise InvalidRequest(f"invalid --security-opt apparmor={requested!r}")
-    if not requested and NAME not in (loaded or ()):
+    if not requested and default not in (loaded or ()):
         return None  # it could not be loaded, which `info` reports; the other layers confine
-    if loaded is not None and requested in loaded:
-        return requested
-    if requested in DEFAULT_NAMES and (loaded is None or NAME in loaded):
-        return NAME
-    if loaded is None:
-        return requested
+    # A profile of the host may have one of the names. NAME may be that of an older engine.
+    taken = requested != NAME and requested in (loaded or ())
+    name = default if requested in DEFAULT_NAMES and not taken else requested
+    if loaded is None or name in loaded:
+        return name
     raise InvalidRequest(
         f"the AppArmor profile {requested} is not loaded",
         hint="load it with apparmor_parser -r FILE; aa-status lists the loaded profiles",
@@ -64,26 +66,34 @@ def choose(
 
 
 class AppArmor:
-    """A :class:`~jaula.security.lsm.interface.MandatoryAccess` with the loaded profiles."""
+    """A :class:`~jaula.security.lsm.interface.MandatoryAccess` with the loaded profiles.
+
+    ``loaded`` and ``default`` are those of :func:`choose`.
+    """
 
     name = "apparmor"
     option = "apparmor"
 
-    def __init__(self, *, active: bool, loaded: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, active: bool, loaded: Mapping[str, str] | None, default: str) -> None:
         self.active = active
         self.loaded = loaded
+        self.default = default
 
     def enabled(self) -> bool:
         return self.active
 
     def security_option(self) -> str:
-        available = self.loaded is None or NAME in self.loaded
+        available = self.loaded is None or self.default in self.loaded
         return f"name=apparmor,profile={NAME if available else UNCONFINED}"
 
     def confine(self, spec: Spec, request: LabelRequest) -> Spec:
         """Set the profile in the process section of the spec."""
         profile = choose(
-            request.options, self.loaded, privileged=request.privileged, active=self.active
+            request.options,
+            self.loaded,
+            self.default,
+            privileged=request.privileged,
+            active=self.active,
         )
         process = spec.process or Process(cwd="/")
         return structs.replace(spec, process=structs.replace(process, apparmor_profile=profile))

@@ -8,15 +8,25 @@ Facts about rules: ``deny`` overrides every permission and is not logged. Paths 
 container. An unconfined process may trace and read a confined one without a rule, but needs a rule
 to send it a signal. Processes under a stack have the whole stack as their peer: a rule for each of
 its profiles would permit more, so the stack has a rule of its own.
+
+The kernel's name of the profile depends on its text. So the engines of a host, whose versions or
+labels may differ, do not replace the profile under the containers of each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-NAME = "jaula-default"
+from jaula.sha256 import sha256
+from jaula.spec.apparmor import DIGITS, NAME
 
 _WRITES = "wklx"  # everything but reading
+
+
+def loaded_name(engine: str) -> str:
+    """Return the kernel's name of the profile for containers of an engine with this label."""
+    digest = sha256(text(engine=engine).encode()).hexdigest()
+    return f"{NAME}-{digest[:DIGITS]}"
 
 
 def text(name: str = NAME, *, engine: str = "unconfined") -> str:

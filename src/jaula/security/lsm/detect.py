@@ -50,8 +50,9 @@ def apparmor_profiles() -> dict[str, str] | None:
 
 
 def apparmor_current() -> str:
-    """Return the profile of this process, '' without AppArmor."""
-    return apparmor_names.parse_current(_read("/proc/self/attr/apparmor/current"))[0]
+    """Return the profile of this process, ``unconfined`` without AppArmor."""
+    text = _read("/proc/self/attr/apparmor/current")
+    return apparmor_names.parse_current(text)[0] or "unconfined"
 
 
 def landlock() -> int:

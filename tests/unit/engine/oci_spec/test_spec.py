@@ -208,11 +208,13 @@ def test_the_reported_labels_are_those_of_the_spec(host: dict[str, object]) -> N
 
 
 def test_with_apparmor_a_container_gets_the_profile_that_is_loaded() -> None:
-    loaded = msgspec.structs.replace(HOST, apparmor=True, apparmor_profiles={"jaula-default": ""})
+    name = "jaula-default-0123456789ab"
+    profiles = {"apparmor_profiles": {name: ""}, "apparmor_default": name}
+    loaded = msgspec.structs.replace(HOST, apparmor=True, **profiles)
     facts = SpecInputs(container_id="c", cgroup_path="/c", hostname="c", host=loaded)
     found = spec(facts=facts)
     assert found.process is not None
-    assert found.process.apparmor_profile == "jaula-default"
+    assert found.process.apparmor_profile == name
     assert security.apparmor_profile_name(request(), loaded) == "jaula-default"
     assert security.apparmor_profile_name(request(privileged=True), loaded) == "unconfined"
     with pytest.raises(InvalidRequest, match="is not loaded"):

@@ -326,7 +326,15 @@ def test_sockets_that_the_container_may_have_are_accepted(kind: int) -> None:
 
 @pytest.mark.parametrize(
     ("profile", "label"),
-    [("jaula-default", "jaula-default"), ("jaula-default", ""), ("", "unconfined"), ("", "")],
+    [
+        ("jaula-default", "jaula-default"),
+        ("jaula-default", ""),
+        ("", "unconfined"),
+        ("", ""),
+        ("jaula-default-0123456789ab", "jaula-default-ba9876543210"),
+        ("jaula-default-0123456789ab", "jaula-default"),
+        ("jaula-default", "jaula-default-0123456789ab"),
+    ],
 )
 def test_the_profile_of_the_spec_and_none_are_accepted(profile: str, label: str) -> None:
     made = container()
@@ -334,11 +342,23 @@ def test_the_profile_of_the_spec_and_none_are_accepted(profile: str, label: str)
     check(made, msgspec.structs.replace(EXPECTED, apparmor=profile))
 
 
-def test_a_profile_that_the_spec_does_not_have_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("profile", "label"),
+    [
+        ("", "jaula-default"),
+        ("", "jaula-default-0123456789ab"),
+        ("mine", "jaula-default-0123456789ab"),
+        ("jaula-default-0123456789ab", "mine"),
+        ("jaula-default-0123456789ab", "jaula-default-ba9876543210//child"),
+        ("jaula-default-0123456789ab", "jaula-default-ba9876543210//&mine"),
+        ("jaula-default-mine", "jaula-default-0123456789ab"),
+    ],
+)
+def test_a_profile_that_the_spec_does_not_have_is_refused(profile: str, label: str) -> None:
     made = container()
-    set_label(made, "jaula-default")
-    with pytest.raises(InvalidRequest, match="the container gets 'unconfined'"):
-        check(made, msgspec.structs.replace(EXPECTED, apparmor=""))
+    set_label(made, label)
+    with pytest.raises(InvalidRequest, match=f"the container gets '{profile or 'unconfined'}'"):
+        check(made, msgspec.structs.replace(EXPECTED, apparmor=profile))
 
 
 CONTEXT = "system_u:object_r:container_file_t:s0:c1,c2"

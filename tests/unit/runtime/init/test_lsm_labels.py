@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,29 @@ def test_a_label_that_the_kernel_rejects_fails() -> None:
 def test_nothing_is_opened_without_a_requested_label() -> None:
     assert lsm_labels.open_proc(LabelRequest()) == -1
     assert lsm_labels.open_labels(LabelRequest(), -1) == LabelFds()
+
+
+@pytest.mark.parametrize(
+    ("current", "stacked"),
+    [
+        ("unconfined\n", False),
+        ("jaula (unconfined)\n", False),
+        ("engine (enforce)\n", True),
+        ("engine (complain)\n", True),
+        ("a//&engine (mixed)\n", True),
+    ],
+)
+def test_a_profile_is_stacked_on_one_that_confines(
+    tmp_path: Path, current: str, stacked: bool
+) -> None:
+    directory = tmp_path / "thread-self/attr/apparmor"
+    directory.mkdir(parents=True)
+    (directory / "current").write_text(current)
+    (directory / "exec").write_text("")
+    for request, expected in (
+        (LabelRequest(b"mine", None, no_new_privileges=True), stacked),
+        (LabelRequest(b"mine", None), False),
+    ):
+        fds = lsm_labels.open_labels(request, os.open(tmp_path, os.O_PATH))
+        os.close(fds.apparmor)
+        assert fds.stack == expected

@@ -17,14 +17,48 @@ from jaula.runtime.init.lsm_labels import runs_under
 from jaula.security.lsm import apparmor, apparmor_profile
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.interface import LabelRequest
+from jaula.spec.apparmor import is_default
 from jaula.spec.runtime import Process, Spec
 
 GOLDEN = Path(__file__).parent / "golden" / "jaula-default"
-LOADED = {"jaula-default": "enforce", "mine": "enforce", "weak": "complain"}
+OWN = "jaula-default-0123456789ab"  # the kernel's name of the engine's profile
+LOADED = {OWN: "enforce", "jaula-default": "enforce", "mine": "enforce", "weak": "complain"}
 
 
 def test_the_profile_equals_the_golden_file() -> None:
     assert apparmor_profile.text() == GOLDEN.read_text()
+
+
+def test_the_kernel_s_name_depends_on_the_text() -> None:
+    names = {apparmor_profile.loaded_name(engine) for engine in ("unconfined", "zone", "engine")}
+    assert len(names) == 3
+    assert all(is_default(name) for name in names)
+    assert apparmor_profile.loaded_name("zone") in names
+
+
+def test_another_text_has_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = apparmor_profile.loaded_name("unconfined")
+    text = apparmor_profile.text
+    monkeypatch.setattr(apparmor_profile, "text", lambda **engine: text(**engine) + "# more\n")
+    assert apparmor_profile.loaded_name("unconfined") != before
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("jaula-default", True),
+        (OWN, True),
+        (f"{OWN}0", False),
+        (f"{OWN}\n", False),
+        ("jaula-default-0123456789aB", False),
+        ("jaula-default-own", False),
+        (f"{OWN}//child", False),
+        (f"{OWN}//&jaula-engine", False),
+        ("", False),
+    ],
+)
+def test_the_names_of_default_profiles_are_known(name: str, default: bool) -> None:
+    assert is_default(name) == default
 
 
 def test_a_confined_engine_may_signal_its_containers() -> None:
@@ -91,15 +125,20 @@ def test_all_but_one_tree_is_covered(path: str, covered: bool) -> None:
 
 def choose(*options: str, **more: object) -> str | None:
     settings: dict[str, object] = {"loaded": LOADED, "privileged": False, "active": True}
+    settings["default"] = OWN
     return apparmor.choose(options, **(settings | more))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("options", "more", "profile"),
     [
-        ((), {}, "jaula-default"),
-        (("default",), {}, "jaula-default"),
-        (("docker-default",), {}, "jaula-default"),
+        ((), {}, OWN),
+        (("default",), {}, OWN),
+        (("docker-default",), {}, OWN),
+        (("jaula-default",), {}, OWN),
+        (("jaula-default",), {"loaded": None}, OWN),
+        (("jaula-default",), {"privileged": True}, OWN),
+        ((), {"loaded": {"jaula-default": "enforce"}}, None),
         (("mine",), {}, "mine"),
         (("mine", "weak"), {}, "weak"),
         (("mine",), {"privileged": True}, "mine"),
@@ -128,16 +167,19 @@ def test_a_profile_that_is_not_loaded_is_refused(name: str) -> None:
 def test_a_request_for_the_default_profile_is_refused_if_it_is_not_loaded() -> None:
     with pytest.raises(InvalidRequest, match="not loaded"):
         choose("jaula-default", loaded={})
+    with pytest.raises(InvalidRequest, match="not loaded"):
+        choose("jaula-default", loaded={"jaula-default": "enforce"})  # another engine's
     with pytest.raises(InvalidRequest, match="not enabled"):
         choose("mine", active=False)
 
 
 def test_a_spec_gets_the_profile() -> None:
-    module = AppArmor(active=True, loaded=LOADED)
+    module = AppArmor(active=True, loaded=LOADED, default=OWN)
     done = module.confine(Spec(process=Process(cwd="/")), LabelRequest())
-    assert module.requested(done) == "jaula-default"
+    assert module.requested(done) == OWN
     assert module.security_option() == "name=apparmor,profile=jaula-default"
-    assert AppArmor(active=True, loaded={}).security_option() == "name=apparmor,profile=unconfined"
+    without = AppArmor(active=True, loaded={}, default=OWN)
+    assert without.security_option() == "name=apparmor,profile=unconfined"
 
 
 def test_the_list_of_profiles_is_parsed() -> None:

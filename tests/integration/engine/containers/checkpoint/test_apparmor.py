@@ -12,6 +12,7 @@ from harness import checkpoint_edits, containers
 from harness.checkpoints import CheckedContainer, thread_labels
 from harness.engine import PrivateEngine
 from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.security.lsm import apparmor_profile
 from jaula.storage.checkpoints import CheckpointStore
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
@@ -23,7 +24,8 @@ pytestmark = [
     pytest.mark.needs(str(LOADED)),
 ]
 
-DEFAULT, OWN = "jaula-default", "jaula-checkpoint-test"
+DEFAULT = apparmor_profile.loaded_name("unconfined")
+OWN = "jaula-checkpoint-test"
 CHECKS = ("threads", "tree", "pipes", "unix_sockets", "memory", "timers", "listeners")
 RULES = "{ file, capability, network, signal, ptrace peer=@{profile_name}, deny /forbidden/** w, }"
 
@@ -96,15 +98,15 @@ def test_a_container_without_a_profile_stays_without(make: Make, engine: Private
     assert labels(engine, container.name) == {"unconfined"}
 
 
-def test_an_image_does_not_choose_the_profile(
-    make: Make, engine: PrivateEngine, profile: str
-) -> None:
-    container = make()
-    container.create("--tcp-established")
-    store = CheckpointStore(engine.root / "lib/checkpoints")
-    identity = containers.inspect(engine, container.name)["Id"]
+Edit = Callable[[CheckedContainer, str], None]
 
-    def edit(label: str) -> None:
+
+@pytest.fixture
+def edit(engine: PrivateEngine) -> Edit:
+    """Return a function that makes the checkpoint ``edited``, whose threads have a label."""
+    store = CheckpointStore(engine.root / "lib/checkpoints")
+
+    def write(container: CheckedContainer, label: str) -> None:
         def each(core: pb.Core) -> None:
             if core.thread_core.HasField("creds"):
                 core.thread_core.creds.lsm_profile = label
@@ -113,15 +115,39 @@ def test_an_image_does_not_choose_the_profile(
             for path in made.glob("core-*.img"):
                 checkpoint_edits.rewrite(path, pb.Core, each)
 
+        identity = containers.inspect(engine, container.name)["Id"]
         checkpoint_edits.sign_again(store, identity, change, "edited")
 
+    return write
+
+
+def test_an_image_does_not_choose_the_profile(
+    make: Make, engine: PrivateEngine, profile: str, edit: Edit
+) -> None:
+    container = make()
+    container.create("--tcp-established")
+    store = CheckpointStore(engine.root / "lib/checkpoints")
+    identity = containers.inspect(engine, container.name)["Id"]
     for label in (profile, "unconfined", f"{DEFAULT}//&{profile}", f"{DEFAULT}//child"):
-        edit(label)
+        edit(container, label)
         message = container.refused("start", "--checkpoint", "edited", container.name)
         assert f"has the LSM label {label!r}" in message
         assert repr(DEFAULT) in message
         store.remove(identity, "edited")
-    edit("")
+    edit(container, "")
+    container.start(name="edited")
+    container.advance()
+    assert labels(engine, container.name) == {f"{DEFAULT} (enforce)"}
+
+
+@pytest.mark.parametrize("label", ["jaula-default", "jaula-default-0123456789ab"])
+def test_the_default_profile_of_another_engine_becomes_that_of_this_one(
+    make: Make, engine: PrivateEngine, edit: Edit, label: str
+) -> None:
+    """This kernel has no profile of that name."""
+    container = make()
+    container.create("--tcp-established")
+    edit(container, label)
     container.start(name="edited")
     container.advance()
     assert labels(engine, container.name) == {f"{DEFAULT} (enforce)"}
