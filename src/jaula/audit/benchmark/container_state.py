@@ -22,6 +22,7 @@ from jaula.audit.model.host_snapshot import HostSnapshot
 from jaula.audit.model.port_maps import forwards
 from jaula.audit.model.result import Result
 from jaula.errors import JaulaError
+from jaula.kernel.apparmor import parse_current
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
@@ -80,6 +81,7 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     seccomp: int = 2
     no_new_privs: bool = True
     profile: str | None = None  # of AppArmor, with its mode
+    stack_enforces: bool = False  # a profile of a stack of different modes is enforced
     label: str | None = None  # of SELinux
     read_only: bool = True
     binds: tuple[tuple[str, str], ...] = ()
@@ -259,6 +261,7 @@ def _read(
         addresses = _addresses(container)
     pod = _pod_title(container.pod)
     image = str(config.get("Image") or "")
+    profile = _attribute(container, "attr/apparmor/current") if detect.apparmor() else None
     restart = host.get("RestartPolicy") or {}
     health = (inspect.get("State") or {}).get("Health") or {}
     ports = {*published(snapshot.packet_filter, addresses), *translated(translations, addresses)}
@@ -274,7 +277,8 @@ def _read(
         masked=any(m.target.startswith("/proc/") for m in mounts),
         seccomp=int(container.status("Seccomp")),
         no_new_privs=container.status("NoNewPrivs") == "1",
-        profile=_attribute(container, "attr/apparmor/current") if detect.apparmor() else None,
+        profile=profile,
+        stack_enforces=_stack_enforces(profile),
         label=_attribute(container, "attr/current") if detect.selinux() else None,
         read_only=root is not None and "ro" in root.options,
         binds=tuple(bind for bind in binds if is_sensitive(bind[0])),
@@ -393,6 +397,15 @@ def _program(path: str, name: str) -> str:
 
 def _attribute(container: AuditedContainer, name: str) -> str:
     return container.read(name).rstrip("\0\n")
+
+
+def _stack_enforces(profile: str | None) -> bool:
+    """Return whether a part of a label of the mode ``mixed`` is enforced. Each has its own mode."""
+    name, mode = parse_current(profile or "")
+    if mode != "mixed":
+        return False
+    modes = detect.apparmor_profiles() or {}
+    return any(modes.get(part) == "enforce" for part in name.split("//&"))
 
 
 def _binds(

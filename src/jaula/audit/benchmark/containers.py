@@ -21,6 +21,7 @@ from jaula.audit.benchmark.control import (
     not_applicable,
     passes,
 )
+from jaula.kernel.apparmor import parse_current
 from jaula.kernel.capabilities import NAMES
 from jaula.security import capabilities
 
@@ -38,7 +39,8 @@ def apparmor_in_force(state: ContainerState) -> Judgement:
     """Judge the AppArmor profile (5.2)."""
     if state.profile is None:
         return not_applicable("AppArmor is not active on this host")
-    holds = "enforce" in state.profile and not state.profile.startswith("unconfined")
+    mode = parse_current(state.profile)[1]
+    holds = mode == "enforce" or (mode == "mixed" and state.stack_enforces)
     return judged(holds, f"profile {state.profile}", "start it without apparmor=unconfined")
 
 
