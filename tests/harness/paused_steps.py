@@ -44,7 +44,7 @@ class PausedEngine(FaultyEngine):
 
 def main(fault: Path) -> None:
     from jaula.engine.builder.cache_export import CacheExporter
-    from jaula.engine.containers import edit
+    from jaula.engine.containers import edit, profile_document
     from jaula.engine.containers.service import Containers
     from jaula.engine.containers.start import Starter
     from jaula.engine.images.service import Images
@@ -81,6 +81,7 @@ def main(fault: Path) -> None:
 
     pause_thread(CacheExporter, "_remove", "removal of an exported cache")
     pause(edit, "_undo", "undo of an edit")
+    pause(profile_document, "read", "parse of a profile")
     pause(Containers, "_cgroup_gone", "start that was authorized")
     pause(Starter, "start", "start by the engine")
     pause(NetworkConnector, "connect", "connect that was authorized")
