@@ -87,6 +87,18 @@ class TooManyRequests(JaulaError):
     status = 429
 
 
+class ClientGone(JaulaError):
+    """The client left before its request was done; what the request had made is removed.
+
+    The status is nginx's for it. No client reads it.
+    """
+
+    status = 499
+
+    def __init__(self) -> None:
+        super().__init__("the client went away")
+
+
 class Unavailable(JaulaError):
     """A required service does not respond."""
 

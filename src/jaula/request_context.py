@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from jaula.errors import ClientGone
+
 
 def _never() -> bool:
     return False
@@ -34,3 +36,19 @@ def client_check() -> Callable[[], bool]:
     """Return ``is_gone`` of the current request, for work that changes nothing until its end."""
     request = current.get()
     return request.is_gone if request is not None else _never
+
+
+def check_client() -> None:
+    """Check that the client of the current request still waits, in work that is undone otherwise.
+
+    :raises ClientGone: when it does not.
+    """
+    if client_check()():
+        raise ClientGone
+
+
+def forget_client() -> None:
+    """Let the rest of the current task not end with the client, which has got its connection."""
+    request = current.get()
+    if request is not None:
+        current.set(request._replace(is_gone=_never))

@@ -7,6 +7,7 @@ processor time, so a busy machine changes nothing.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
 from jaula.engine.oci_spec import security
 from jaula.engine.volumes import mount_spec
+from jaula.engine.volumes.references import VolumeReferences
 from jaula.errors import JaulaError
 from jaula.images import reference
 from jaula.images.build import wildcard
@@ -105,6 +107,20 @@ def _filtered(key: str, n: int, value: str) -> object:
         id="f" * 64, name="web", status="running", mounts=(), body=SimpleNamespace(labels={})
     )
     return [container_filters.matches(record, filters, str) for _ in range(1000)]
+
+
+def _remove_volumes(n: int) -> object:
+    """Remove volumes that no container has, beside a container with many."""
+    volumes: Any = SimpleNamespace(remove=lambda name, **_: None)
+    mounts = tuple(SimpleNamespace(type="volume", name=f"v{i}") for i in range(n * 4))
+    containers: Any = (SimpleNamespace(id="a", record=SimpleNamespace(mounts=mounts)),)
+    references = VolumeReferences(volumes, containers)
+
+    async def remove() -> None:
+        for i in range(n // 4):
+            await references.remove(f"w{i}")
+
+    return asyncio.run(remove())
 
 
 CASES: dict[str, Work] = {
@@ -221,6 +237,7 @@ CASES: dict[str, Work] = {
     "network: subnets": lambda n: check_pools(
         [Pool(subnet=f"10.{i // 256 % 256}.{i % 256}.0/24") for i in range(n)], (), ipv6=False
     ),
+    "volumes: removals": _remove_volumes,
     "landlock: paths": lambda n: landlock.parse([f"read=/a{i}" for i in range(n)]),
     "signal": lambda n: signals.parse("1" * n * 100),
     "a size": lambda n: units.size("1" * n * 100 + "g"),

@@ -229,13 +229,18 @@ async def produce(
 async def in_request_thread(work: Callable[[Callable[[], bool]], Result]) -> Result:
     """Run ``work`` in a thread of its own.
 
-    Its argument returns whether no request waits for the result any more: the work ends then.
+    Its argument returns whether no request waits for the result any more, or its client is gone:
+    the work ends then.
+
+    :raises ClientGone: when the client left meanwhile.
     """
-    ended = threading.Event()
+    ended, is_gone = threading.Event(), request_context.client_check()
     try:
-        return await in_own_thread(lambda: work(ended.is_set))
+        result = await in_own_thread(lambda: work(lambda: ended.is_set() or is_gone()))
     finally:
         ended.set()
+    request_context.check_client()
+    return result
 
 
 def in_own_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:

@@ -31,14 +31,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from jaula.errors import TooManyRequests
+from jaula.errors import ClientGone, TooManyRequests
 from jaula.sha256 import sha256
 from jaula.state.audit_log import AuditEntry, AuditLog, Head
 
 REFUSED = "refused"
 """The directory of the log of refused requests."""
 WINDOW = 60.0  # seconds in which equal lines are counted
-CLIENT_CLOSED = 499  # the client left; what it asked for may have been done
+CLIENT_CLOSED = ClientGone.status  # what it asked for may have been done
 REPEAT_WINDOW = 3600.0  # seconds in which repeated requests are counted
 _REPEATED_SIZE = 4096  # bytes of arguments; a request with more is not counted, but a line
 _REFUSED_FILES = 8

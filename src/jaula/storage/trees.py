@@ -207,14 +207,15 @@ def _unlink_files(descriptor: int) -> list[bytes]:
     return directories
 
 
-def tree_usage(root_fd: int) -> tuple[int, int]:
+def tree_usage(root_fd: int, check: Callable[[], None] = lambda: None) -> tuple[int, int]:
     """Return the bytes of a tree's regular files, and its inodes with that of the root directory.
 
-    Each inode counts once.
+    Each inode counts once. ``check`` is called for each directory, and raises to end the work.
     """
     size, inodes = 0, 1
     seen: set[tuple[int, int]] = set()
     for _, _, entries in walk(root_fd):
+        check()
         for _, status in entries:
             if not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
                 key = (status.st_dev, status.st_ino)
@@ -266,12 +267,14 @@ def copy_tree(
     target_fd: int,
     *,
     whiteout: Callable[[int, bytes], None] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Copy the content and the metadata of directory ``source_fd`` to ``target_fd``.
 
     Owners, modes, times, extended attributes, hard links, devices and FIFOs are kept. Sockets are
     skipped. With ``whiteout`` the source is a layer that is applied to the target: its entries
     replace existing ones. ``whiteout`` is called with the directory and the name to hide.
+    ``check`` is called before each entry, and raises to end the copy.
     """
     links: dict[tuple[int, int], bytes] = {}
     for path, directory, entries in walk(source_fd):
@@ -281,6 +284,7 @@ def copy_tree(
                 for hidden in os.listdir(target):
                     remove_tree(target, os.fsencode(hidden))
             for name, status in entries:
+                check()
                 if whiteout is not None:
                     if is_whiteout(status):
                         whiteout(target, name)

@@ -18,12 +18,14 @@ import os
 import re
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -47,7 +49,7 @@ from jaula.storage.trees import (
     open_directory,
     remove_tree,
     remove_with_prefix,
-    size_on_disk,
+    tree_usage,
     write_new,
 )
 
@@ -97,6 +99,21 @@ class _Document(msgspec.Struct, frozen=True):
     id: str = ""
 
 
+class _Lock:
+    """A lock that ends with its last user."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 Volumes = list[Volume]
 Names = list[str]
 
@@ -109,10 +126,9 @@ class VolumeStore:
         self._directory = paths.volumes
         self._durable = durable
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._populate_lock = (
-            threading.Lock()
-        )  # containers that share an empty volume may start at once
+        self._populate_locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()  # by name
         self._owners: dict[str, str] | None = None  # by name, read at the first use
+        self._owned: Counter[str] = Counter()  # volumes in _owners, by owner
         self._owners_lock = threading.Lock()
 
     def create(
@@ -142,8 +158,7 @@ class VolumeStore:
                     self._fill(parent, temporary, document)
                     with self._owners_lock:
                         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                        if self._owners is not None:
-                            self._owners[name] = owner
+                        self._set_owner(name, owner)
                     self._fsync(".", dir_fd=parent)
                 finally:
                     remove_tree(parent, temporary.encode())
@@ -195,8 +210,7 @@ class VolumeStore:
                             syncfs(data)
                     with self._owners_lock:
                         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                        if self._owners is not None:
-                            self._owners[name] = owner
+                        self._set_owner(name, owner)
                     self._fsync(".", dir_fd=parent)
                 finally:
                     remove_tree(parent, temporary.encode())
@@ -255,27 +269,44 @@ class VolumeStore:
 
     def list(self) -> Volumes:
         """Return all volumes, sorted by name. Volumes with a damaged document are left out."""
-        volumes = []
-        for name in sorted(filter(self.exists, os.listdir(self._directory))):
+        return list(self.read_all())
+
+    def read_all(self, check: Callable[[], None] = lambda: None) -> Iterator[Volume]:
+        """Yield the volumes of :meth:`list`. ``check`` is called for each, and raises to end it."""
+        for name in sorted(filter(_NAME.fullmatch, os.listdir(self._directory))):
+            check()
             try:
-                volumes.append(self.get(name))
-            except CorruptState:
-                continue  # `system check` reports it
-        return volumes
+                yield self.get(name)
+            except (CorruptState, NotFound):
+                continue  # `system check` reports it, or it was removed meanwhile
 
     def owned(self, owner: str) -> int:
         """Return how many volumes a client has created that were not removed."""
         with self._owners_lock:
             if self._owners is None:
                 self._owners = {volume.name: volume.owner for volume in self.list()}
-            return sum(each == owner for each in self._owners.values())
+                self._owned = Counter(self._owners.values())
+            return self._owned[owner]
 
-    def usage(self, name: str) -> int:
-        """Return the bytes of the volume's files, -1 if the volume mounts another file system."""
+    def _set_owner(self, name: str, owner: str | None) -> None:
+        """Count a volume for its owner, or no more if it is None. The caller has the lock."""
+        if self._owners is None:
+            return
+        if (former := self._owners.pop(name, None)) is not None:
+            self._owned[former] -= 1
+        if owner is not None:
+            self._owners[name] = owner
+            self._owned[owner] += 1
+
+    def usage(self, name: str, check: Callable[[], None] = lambda: None) -> int:
+        """Return the bytes of the volume's files, -1 if the volume mounts another file system.
+
+        ``check`` is called for each directory, and raises to end it.
+        """
         if self.get(name).options:
             return -1
-        with open_directory(self.get(name).path) as descriptor:
-            return size_on_disk(descriptor)
+        with open_directory(self.path(name)) as descriptor:
+            return tree_usage(descriptor, check)[0]
 
     def adopt(self, name: str) -> None:
         """Let no transaction remove a volume any more: another client uses it.
@@ -323,8 +354,7 @@ class VolumeStore:
                     os.rename(name, removed, src_dir_fd=parent, dst_dir_fd=parent)
                 except FileNotFoundError:
                     raise NotFound(f"get {name}: no such volume") from None
-                if self._owners is not None:
-                    self._owners.pop(name, None)
+                self._set_owner(name, None)
             self._fsync(".", dir_fd=parent)  # before a file is gone: a volume is whole or absent
             remove_tree(parent, removed.encode())
 
@@ -482,14 +512,22 @@ class VolumeStore:
                 return False
             raise
 
-    def populate(self, name: str, root_fd: int, path: str, subpath: str = "") -> bool:
+    def populate(
+        self,
+        name: str,
+        root_fd: int,
+        path: str,
+        subpath: str = "",
+        check: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Copy the image's directory ``path`` into an empty volume. Return whether it was copied.
 
         ``root_fd`` is the image's root (see :func:`jaula.storage.drivers.driver.open_root`). The
         volume's directory gets the owner and mode of the image's directory. With ``subpath`` it is
         that directory of the volume, which must exist. A directory that is not empty is not
         changed, nor is one for a path that the image does not have. After a crash it is
-        still empty, or :meth:`sweep` puts the rest of the files into it.
+        still empty, or :meth:`sweep` puts the rest of the files into it. ``check`` is called for
+        each file, and raises to end the copy.
 
         :raises InvalidRequest: when the path is a file of the image.
         :raises Unavailable: when the disk is full.
@@ -505,17 +543,18 @@ class VolumeStore:
             ) from None
         try:
             data = self.get(name).path
-            with self._populate_lock, open_directory(self._directory / name) as top:
+            with self._populate_lock(name), open_directory(self._directory / name) as top:
+                check()
                 self._finish_copy(top)
                 with open_directory(data) as root, _opened(root, subpath) as target:
                     if os.listdir(target):
                         return False
                     if os.fstat(target).st_dev != os.fstat(top).st_dev:  # _data is a link
-                        copy_tree(source, target)
+                        copy_tree(source, target, check=check)
                         return True
                 os.mkdir(_IMAGE_INCOMPLETE, 0o700, dir_fd=top)
                 with open_directory(_IMAGE_INCOMPLETE, dir_fd=top) as copy:
-                    copy_tree(source, copy)
+                    copy_tree(source, copy, check=check)
                 if subpath:
                     write_new(top, _IMAGE_PATH, os.fsencode(subpath))
                 if self._durable:
@@ -527,6 +566,14 @@ class VolumeStore:
             raise resource_error(error, f"cannot populate volume {name!r}") or error from error
         finally:
             os.close(source)
+
+    def _populate_lock(self, name: str) -> _Lock:
+        """Return the lock of one volume: containers that share an empty one may start at once."""
+        with self._owners_lock:
+            lock = self._populate_locks.get(name)
+            if lock is None:
+                lock = self._populate_locks[name] = _Lock()
+            return lock
 
     def _finish_copy(self, top: int) -> None:
         """Move the rest of a complete copy into its directory, or remove an incomplete one.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jaula.config import Paths
-from jaula.errors import CorruptState, InvalidRequest, NotFound
+from jaula.errors import ClientGone, CorruptState, InvalidRequest, NotFound
 from jaula.storage.volumes import VolumeStore
 
 
@@ -252,3 +253,51 @@ def test_leftovers_of_a_crash_are_removed(volumes: VolumeStore, paths: Paths) ->
     (paths.volumes / ".gone-1/_data").mkdir(parents=True)
     assert len(volumes.sweep()) == 2
     assert [v.name for v in volumes.list()] == ["data"]
+
+
+def test_a_copy_that_is_ended_leaves_an_empty_volume(volumes: VolumeStore, image: int) -> None:
+    data = Path(volumes.create("data").volume.path)
+    calls = []
+
+    def check() -> None:
+        calls.append(None)
+        if len(calls) == 3:
+            raise ClientGone
+
+    with pytest.raises(ClientGone):
+        volumes.populate("data", image, "/data", check=check)
+    assert os.listdir(data) == []
+    assert volumes.populate("data", image, "/data")
+
+
+def test_a_long_copy_delays_no_copy_into_another_volume(volumes: VolumeStore, image: int) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def check() -> None:
+        begun.set()
+        assert end.wait(30)
+
+    for name in ("long", "other"):
+        volumes.create(name)
+    slow = threading.Thread(target=volumes.populate, args=("long", image, "/data", "", check))
+    other = threading.Thread(target=volumes.populate, args=("other", image, "/data"))
+    slow.start()
+    try:
+        assert begun.wait(30)
+        other.start()
+        other.join(30)
+        assert not other.is_alive()
+    finally:
+        end.set()
+        slow.join(30)
+
+
+def test_the_volumes_of_an_owner_are_counted(volumes: VolumeStore) -> None:
+    volumes.create("first", owner="1")
+    assert volumes.owned("1") == 1
+    volumes.create("second", owner="1")
+    volumes.create("third", owner="2")
+    volumes.create("first", owner="2")  # exists
+    assert (volumes.owned("1"), volumes.owned("2")) == (2, 1)
+    volumes.remove("first")
+    assert (volumes.owned("1"), volumes.owned("2")) == (1, 1)

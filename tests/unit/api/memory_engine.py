@@ -110,7 +110,7 @@ class Containers:
         self._find(ref)
         return {"Id": ref, "Size": size, "Config": {}, "NetworkSettings": {"Networks": {}}}
 
-    def list(
+    async def list(
         self, *, all: bool, limit: int | None, filters: dict[str, Any], size: bool, pods: bool
     ) -> list[Document]:
         self.calls.append(("list", all, limit, filters, size, pods))
@@ -349,7 +349,7 @@ class Volumes:
     async def create(self, body: VolumeCreate, *, transaction: str = "") -> Document:
         return {"Name": body.name}
 
-    def list(self, filters: dict[str, Any]) -> Document:
+    async def list(self, filters: dict[str, Any]) -> Document:
         return {"Volumes": [], "Warnings": None}
 
     def inspect(self, name: str) -> Document:

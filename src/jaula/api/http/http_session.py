@@ -426,6 +426,7 @@ class HttpSession:
         connection.phase = Phase.GONE
         connection.cancel_at_finish = answer.until_close
         last_chunk = b""
+        request_context.forget_client()  # the connection is the new owner's
         try:
             if buffers_head(headers):
                 await wait_until_read(descriptor)

@@ -4,8 +4,9 @@ h11 parses and frames (RFC 9112). This module adds what h11 leaves open: flow co
 deadlines and the client that goes away. :mod:`jaula.api.http.http_session` handles the requests.
 
 The work of a route is not interrupted until the route has answered: a container is not left
-half-started because a client pressed ^C. Work that changes nothing may ask whether its client is
-gone (:meth:`HttpProtocol.is_gone`). A stream is cancelled as soon as its reader is gone.
+half-started because a client pressed ^C. Work that changes nothing, or that is undone when it
+fails, asks whether its client is gone (:meth:`HttpProtocol.is_gone`) and ends then. A stream is
+cancelled as soon as its reader is gone.
 
 Facts about closed peers: on a unix socket, end of file also comes from a client that has finished
 its input (``shutdown``) and still reads the answer. Only ``POLLHUP`` means that it is gone. asyncio

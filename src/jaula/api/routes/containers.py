@@ -85,7 +85,7 @@ async def list_(request: Request) -> Answer:
     limit = query.integer("limit")
     if limit is not None and limit <= 0:
         limit = None
-    documents = request.engine.containers.list(
+    documents = await request.engine.containers.list(
         all=query.flag("all"),
         limit=limit,
         filters=query.filters(),

@@ -27,7 +27,7 @@ from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.volumes.create import VolumeMounter, option_names
-from jaula.errors import InvalidRequest, JaulaError, NotAuthorized, NotFound
+from jaula.errors import ClientGone, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.images.store.names import NameRights, owner_name
 from jaula.images.store.quota import Quota
 from jaula.spec.api_params import ContainerPeer, Peer, Remote
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from jaula.storage.volumes import Volume
 
 DONE, FAILED, TIMED_OUT = 200, 500, 504  # statuses
-CLIENT_CLOSED = 499  # as nginx has it for a client that left
+CLIENT_CLOSED = ClientGone.status
 _VISIBLE_EVENTS = (
     *("create", "start", "pause", "unpause", "restart", "stop", "kill", "oom", "die"),
     *("rename", "update", "destroy"),

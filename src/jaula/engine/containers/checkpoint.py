@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from jaula import request_context
 from jaula.engine.containers import bind_sources, checkpoint_files
 from jaula.engine.containers.liveness import has_exited, while_running
 from jaula.engine.threads import in_own_thread, in_request_thread, in_thread, shielded
@@ -492,10 +491,7 @@ class Checkpoints:
 
     async def _verify(self, manifest: Manifest, part: Part) -> None:
         """Verify files in a thread, which ends with the request, or when its client is gone."""
-        is_gone, verify = request_context.client_check(), self._store.verify
-        await in_request_thread(
-            lambda is_over: verify(manifest, part, lambda: is_over() or is_gone())
-        )
+        await in_request_thread(functools.partial(self._store.verify, manifest, part))
 
     async def check_bind_sources(
         self, container: Container, manifest: Manifest, action: str

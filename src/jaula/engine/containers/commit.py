@@ -20,6 +20,7 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.reference import parse
+from jaula.request_context import check_client
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ async def commit(
     """Create the image and return its id; ``freeze`` freezes the container if it runs.
 
     :raises InvalidRequest: when a change or the name is not valid.
+    :raises ClientGone: when the client of the request left before the layer was written.
     :raises NotAuthorized: when the quota does not allow the image.
     :raises Unsupported: when the container cannot be paused.
     """
@@ -133,7 +135,13 @@ def _make(
         descriptors = list(store.manifest(parent).layers)
         base = parent.document
         diff_ids = list(base.rootfs.diff_ids)
-        changed = services.snapshots.write_layer(record.id, dict, blob.write)
+
+        def write(data: bytes | memoryview) -> None:
+            check_client()
+            blob.write(data)
+
+        changed = services.snapshots.write_layer(record.id, dict, write)
+        check_client()
         with store.lease((blob.digest,)):
             if changed:
                 diff_id = blob.digest

@@ -40,6 +40,7 @@ from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, reso
 from jaula.images import platform as platforms
 from jaula.images.reference import index_name
 from jaula.network import etc_files
+from jaula.request_context import check_client
 from jaula.spec import egress, listen, signals, units
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_params import ContainerCreated
@@ -109,6 +110,7 @@ async def create(
 
     :raises NotFound: when there is no such image.
     :raises Conflict: when the name is in use.
+    :raises ClientGone: when the client of the request left meanwhile.
     :raises InvalidRequest: when the request is not valid for another reason.
     :raises Unavailable: when the container's directory cannot be created.
     """
@@ -211,9 +213,8 @@ async def create(
         if services.snapshots.instant:
             services.snapshots.create(container_id, record.layers, size=size)
         else:
-            await asyncio.to_thread(
-                services.snapshots.create, container_id, record.layers, size=size
-            )
+            await in_thread(services.snapshots.create, container_id, record.layers, size=size)
+        check_client()
         for request in resolved.mounts:
             selinux.check_mount(services, request.mount)
         if resolved.mounts or resolved.volumes_from:
@@ -221,6 +222,7 @@ async def create(
             record = msgspec.structs.replace(record, mounts=mounts)
         if services.config.durable and not record.is_transient:
             await in_thread(services.snapshots.sync, container_id)
+        check_client()
         container = Container(record)
         services.container_store.add(container)
     except BaseException as error:

@@ -17,8 +17,10 @@ from jaula.engine.containers.liveness import while_running
 from jaula.engine.containers.log_config import details, log_options, pod_log
 from jaula.engine.containers.start import log_path
 from jaula.engine.networks import links
+from jaula.engine.threads import in_thread
 from jaula.errors import Conflict, CorruptState, InvalidRequest, JaulaError, NotFound, Unsupported
 from jaula.logs.drivers import readable
+from jaula.request_context import check_client
 from jaula.spec.api_params import LogOptions, SendStream
 from jaula.spec.runtime import decode
 
@@ -61,7 +63,7 @@ class ContainerQueries:
         container = self.find(ref)
         document = container_inspect.document(self.services, container)
         if size:
-            document["SizeRw"] = self.size(container)
+            document["SizeRw"] = await in_thread(self.size, container)
             document["SizeRootFs"] = document["SizeRw"] + self._image_size(container)
         return document
 
@@ -74,7 +76,10 @@ class ContainerQueries:
         size: bool,
         pods: bool = False,
     ) -> Documents:
-        """Return Docker's summaries of containers, newest first; with ``pods`` also of pods."""
+        """Return Docker's summaries of containers, newest first; with ``pods`` also of pods.
+
+        With ``size`` it reads their files, and is for a thread.
+        """
         selected = container_filters.select(
             (c for c in self.services.container_store if pods or not c.record.in_pod),
             container_filters.Relations(
@@ -89,6 +94,7 @@ class ContainerQueries:
         for container in selected:
             document = container_list.summary(self.services, container, aliases)
             if size:
+                check_client()
                 written = self.size(container)
                 document["SizeRootFs"] = written + self._image_size(container)
                 if written:

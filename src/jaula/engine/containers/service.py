@@ -40,6 +40,7 @@ from jaula.errors import (
     RuntimeFailure,
     Unavailable,
 )
+from jaula.request_context import check_client
 from jaula.runtime.protocol import Detached, Event, ExecExited, ExitRecord, OutOfMemory
 from jaula.spec import signals
 from jaula.spec.api import (
@@ -786,6 +787,9 @@ class Containers(ContainerQueries):
         """Remove every container that does not run, and is not of a pod.
 
         Containers for which ``may_remove`` is false are left.
+
+        :raises ClientGone: when the client of the request left meanwhile. The rest stays, as with
+            Docker.
         """
         from jaula.engine.model.filters import check_prune, prune_selects
 
@@ -802,6 +806,7 @@ class Containers(ContainerQueries):
                 filters, record.body.labels, record.created / 1e9
             ):
                 continue
+            check_client()
             async with container.lock:
                 if container.live or container.id not in self.services.container_store:
                     continue

@@ -790,7 +790,7 @@ async def remove_volumes(
         volumes = services.volumes
         if not volumes.exists(name) or volumes.get(name).transaction != transaction:
             continue
-        if name in services.volume_references.users():
+        if services.volume_references.users_of(name):
             continue
         try:
             with record(name):

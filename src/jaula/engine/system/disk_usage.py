@@ -18,6 +18,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaula.errors import NotFound
+from jaula.request_context import check_client
 
 if TYPE_CHECKING:
     from jaula.engine.builder.service import Builds
@@ -174,12 +175,12 @@ class DiskUsage:
         """Return Docker's disk usage document, and how much of the images no container uses."""
         services = self._services
         containers = self._containers.list(all=True, limit=None, filters={}, size=True)
-        volumes = self._volumes.list({})["Volumes"]
+        volumes = self._volumes.read_list({})["Volumes"]
         users = services.volume_references.users()
         for volume in volumes:
             volume["UsageData"] = {
                 "RefCount": len(users.get(volume["Name"], ())),
-                "Size": services.volumes.usage(volume["Name"]),
+                "Size": services.volumes.usage(volume["Name"], check_client),
             }
         usage = ImageUsage(services.images)
         images = self._images.list(all=True, filters={}, digests=False)

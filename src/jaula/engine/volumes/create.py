@@ -21,6 +21,7 @@ from jaula.engine.threads import in_thread
 from jaula.engine.volumes import image_mount
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.kernel.mounts import MOUNT_ATTR
+from jaula.request_context import check_client
 from jaula.runtime.create import mount_options
 from jaula.runtime.create.mount_options import MountOptions
 from jaula.state.records import (
@@ -64,6 +65,7 @@ class VolumeMounter:
 
         ``lease`` pins the layers of mounted images until the record keeps them.
 
+        :raises ClientGone: when the client of the request left meanwhile.
         :raises InvalidRequest: when a source does not exist and must not be created.
         """
         self._transaction = self._transaction or record.id
@@ -78,6 +80,7 @@ class VolumeMounter:
                     await self._services.volume_references.adopt(mount.name, self._transaction)
                 mounts[mount.destination] = mount
         for request in record.resolved.mounts:
+            check_client()
             mount = request.mount
             if mount.type == "bind":
                 _check_source(mount, create=request.make_source and not record.beneath)
@@ -182,7 +185,7 @@ class VolumeMounter:
             await self._services.volume_references.adopt(name, self._transaction)
         copies = not request.mount.no_copy and not volumes.get(name).options
         if copies and volumes.accepts_copy(name, request.mount.subpath):
-            await asyncio.to_thread(self._copy_up, record, name, request.mount)
+            await in_thread(self._copy_up, record, name, request.mount)
         driver_source = parse_driver_options(volumes.get(name).options)
         read_only = request.mount.read_only or not (driver_source is None or driver_source.writable)
         source = str(volumes.path(name))
@@ -194,7 +197,9 @@ class VolumeMounter:
         from jaula.storage.drivers.driver import open_root
 
         with open_root(self._services.snapshots.view(record.layers)) as root:
-            self._services.volumes.populate(name, root, mount.destination, mount.subpath)
+            self._services.volumes.populate(
+                name, root, mount.destination, mount.subpath, check_client
+            )
 
 
 def _check_source(mount: MountRecord, *, create: bool) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from jaula.errors import Conflict
 
 if TYPE_CHECKING:
     from jaula.engine.model.container_store import ContainerStore
+    from jaula.state.records import MountRecord
     from jaula.storage.volumes import VolumeStore
 
 Ids = list[str]
@@ -33,19 +35,49 @@ class VolumeReferences:
         self._volumes = volumes
         self._containers = containers
         self._pinned: dict[str, Ids] = {}  # by volume: containers that are being created
+        self._named: dict[str, dict[str, None]] = {}  # by volume: containers with a record
+        self._counted: dict[str, tuple[MountRecord, ...]] = {}  # by container: mounts in _named
+        self._lock = threading.Lock()  # of these two
         self._removals: dict[str, asyncio.Event] = {}  # by volume
         self._transactions: dict[str, int] = {}  # open ones, and how often they were begun
 
     def users(self) -> dict[str, Ids]:
         """Return used volumes with the ids of the containers that need them. Safe in any thread."""
-        users = {name: list(ids) for name, ids in tuple(self._pinned.items())}
-        for container in self._containers:
-            for mount in container.record.mounts:
-                if mount.type == "volume":
-                    ids = users.setdefault(mount.name, [])
-                    if container.id not in ids:
-                        ids.append(container.id)
+        with self._lock:
+            self._count()
+            users = {name: list(ids) for name, ids in self._named.items()}
+        for name, ids in tuple(self._pinned.items()):
+            users[name] = list(dict.fromkeys((*ids, *users.get(name, ()))))
         return users
+
+    def users_of(self, name: str) -> Ids:
+        """Return the ids of the containers that need a volume. Safe in any thread."""
+        with self._lock:
+            self._count()
+            named = tuple(self._named.get(name, ()))
+        return list(dict.fromkeys((*self._pinned.get(name, ()), *named)))
+
+    def _count(self) -> None:
+        """Bring the index up to date: only the mounts that a record has got since are read."""
+        mounts = {container.id: container.record.mounts for container in self._containers}
+        for container_id in self._counted.keys() - mounts.keys():
+            self._forget(container_id)
+        for container_id, current in mounts.items():
+            if self._counted.get(container_id) is current:
+                continue
+            self._forget(container_id)
+            self._counted[container_id] = current
+            for mount in current:
+                if mount.type == "volume":
+                    self._named.setdefault(mount.name, {})[container_id] = None
+
+    def _forget(self, container_id: str) -> None:
+        for mount in self._counted.pop(container_id, ()):
+            ids = self._named.get(mount.name)
+            if ids is not None:
+                ids.pop(container_id, None)
+                if not ids:
+                    del self._named[mount.name]
 
     async def pin(self, name: str, container_id: str) -> None:
         """Keep a volume, which need not exist yet, until :meth:`unpin`.
@@ -112,7 +144,7 @@ class VolumeReferences:
         """
         while (removal := self._removals.get(name)) is not None:
             await removal.wait()
-        if users := self.users().get(name):
+        if users := self.users_of(name):
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         removal = self._removals[name] = asyncio.Event()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from io import BufferedReader
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from jaula.engine.model.filters import Filters, check_names, has_labels, truth
 from jaula.engine.threads import TrackedStream, consume, in_thread
 from jaula.engine.volumes.create import parse_driver_options
 from jaula.errors import Conflict, InvalidRequest, NotFound
+from jaula.request_context import check_client
 from jaula.spec.api import VolumeCreate
 
 if TYPE_CHECKING:
@@ -103,16 +103,27 @@ class Volumes:
         self._services.events.emit("volume", "create", volume.name, {"driver": "local"})
         return _document(volume)
 
-    def list(self, filters: Filters) -> Document:
+    async def list(self, filters: Filters) -> Document:
         """Return the volumes that pass ``name``, ``label``, ``driver`` and ``dangling``."""
+        return await in_thread(self.read_list, filters)
+
+    def read_list(self, filters: Filters) -> Document:
+        """Read the document of every volume, and return those of :meth:`list`. Runs in a thread.
+
+        :raises ClientGone: when the client of the request left meanwhile.
+        """
+        selected = self._select(filters)
+        return {"Volumes": [_document(volume) for volume in selected], "Warnings": None}
+
+    def _select(self, filters: Filters, *, unused: bool = False) -> tuple[Volume, ...]:
         _check(filters)
         used = self._services.volume_references.users()
-        selected = [
+        return tuple(
             volume
-            for volume in self._services.volumes.list()
-            if all(_fits(volume, key, values, used) for key, values in filters.items())
-        ]
-        return {"Volumes": [_document(volume) for volume in selected], "Warnings": None}
+            for volume in self._services.volumes.read_all(check_client)
+            if not (unused and volume.name in used)
+            and all(_fits(volume, key, values, used) for key, values in filters.items())
+        )
 
     def inspect(self, name: str) -> Document:
         """Return one volume.
@@ -158,21 +169,20 @@ class Volumes:
         """Remove unused volumes that ``selects`` accepts: anonymous ones, with ``all`` each one.
 
         A volume that a container takes, or that another client removes meanwhile, is left out.
+
+        :raises ClientGone: when the client of the request left meanwhile. The rest stays, as with
+            Docker.
         """
         all_volumes = "all" in filters and truth("all", filters["all"])
         selectors = {key: values for key, values in filters.items() if key != "all"}
-        _check(selectors)
-        used = self._services.volume_references.users()
+        selected = await in_thread(self._select, selectors, unused=True)
         removed, freed = [], 0
-        for volume in self._services.volumes.list():
-            if volume.name in used or not (all_volumes or _ANONYMOUS in volume.labels):
+        for volume in selected:
+            if not (all_volumes or _ANONYMOUS in volume.labels) or not selects(volume):
                 continue
-            if not all(_fits(volume, key, values, used) for key, values in selectors.items()):
-                continue
-            if not selects(volume):
-                continue
+            check_client()
             try:
-                size = await asyncio.to_thread(self._services.volumes.usage, volume.name)
+                size = await in_thread(self._services.volumes.usage, volume.name, check_client)
                 await self.remove(volume.name, force=False, id=volume.id)
             except (Conflict, NotFound, FileNotFoundError):
                 continue

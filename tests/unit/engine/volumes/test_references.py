@@ -58,6 +58,18 @@ def test_users_are_containers_with_a_record_and_those_being_created() -> None:
     asyncio.run(work())
 
 
+def test_changed_mounts_and_removed_containers_are_followed() -> None:
+    first, second = container("a", "data"), container("b", "data")
+    known = {each.id: each for each in (first, second)}
+    made = VolumeReferences(Store(), known.values())  # type: ignore[arg-type]
+    assert made.users() == {"data": ["a", "b"]}
+    first.record.mounts = container("a", "other").record.mounts
+    assert made.users() == {"other": ["a"], "data": ["b"]}
+    del known["b"]
+    assert made.users_of("data") == []
+    assert made.users() == {"other": ["a"]}
+
+
 def test_a_volume_that_a_container_needs_is_not_removed() -> None:
     async def work() -> None:
         store = Store("data", "kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,7 +20,7 @@ from jaula.engine.containers.update import updated_resources
 from jaula.engine.model.container_store import check_name
 from jaula.engine.model.filters import Filters
 from jaula.engine.model.seal import request_seal
-from jaula.engine.threads import shielded
+from jaula.engine.threads import in_thread, shielded
 from jaula.engine.volumes.create import option_names
 from jaula.spec.api import DEBUG_IMAGE
 
@@ -312,11 +313,14 @@ class ContainersApi:
             _hide_content(document)
         return document
 
-    def list(
+    async def list(
         self, *, all: bool, limit: int | None, filters: Filters, size: bool, pods: bool = False
     ) -> Documents:
         self._session.require_read()
-        return self._service.list(all=all, limit=limit, filters=filters, size=size, pods=pods)
+        work = partial(
+            self._service.list, all=all, limit=limit, filters=filters, size=size, pods=pods
+        )
+        return await in_thread(work) if size else work()
 
     async def top(self, ref: str, ps_args: str) -> Document:
         self._session.require_container_read(ref)

@@ -48,9 +48,9 @@ class VolumesApi:
             action.reserve(Share.VOLUMES)
             return await self._service.import_(name, labels, created_at, stream, session.caller.key)
 
-    def list(self, filters: Filters) -> Document:
+    async def list(self, filters: Filters) -> Document:
         self._session.require_read()
-        document = self._service.list(filters)
+        document = await self._service.list(filters)
         return document | {"Volumes": [self._visible(each) for each in document["Volumes"]]}
 
     def inspect(self, name: str) -> Document:
