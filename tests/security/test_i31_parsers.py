@@ -24,6 +24,8 @@ from jaula.errors import InvalidRequest
 from jaula.images.sbom import worker as sbom
 from jaula.sandbox.limits import Limits
 from jaula.sandbox.worker import Task, Worker, WorkerEnded
+from jaula.storage import decompressor
+from jaula.storage.tar import sandboxed
 
 PROJECT = Path(__file__).parents[2]
 SOURCE = PROJECT / "src/jaula"
@@ -32,6 +34,12 @@ PARSERS: dict[str, tuple[Task, Limits]] = {
     RECORD.name: (RECORD, RECORD_LIMITS),
     DOCUMENT.name: (DOCUMENT, DOCUMENT_LIMITS),
 }
+STREAMS: dict[str, tuple[Task, Limits]] = {
+    sandboxed.TASK.name: (sandboxed.TASK, sandboxed.LIMITS),
+    decompressor.TASK.name: (decompressor.TASK, decompressor.LIMITS),
+}
+"""They work as long as their stream has bytes, whose number is limited; a pause is not longer than
+the patience (tests/integration/storage/test_sandboxed_layers.py)."""
 SERVERS = {"jaula-lazy"}
 """It serves as long as its layers are in use; the test in its row reads its rights."""
 
@@ -50,7 +58,7 @@ def _status(pid: int) -> dict[str, str]:
         return {name: value.strip() for name, _, value in (line.partition(":") for line in status)}
 
 
-def _check_confined(pid: int) -> None:
+def _check_confined(pid: int, *, timed: bool = True) -> None:
     status = _status(pid)
     assert status["Uid"].split() == ["65534"] * 4
     assert status["Gid"].split() == ["65534"] * 4
@@ -60,7 +68,8 @@ def _check_confined(pid: int) -> None:
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
     limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
-    for name in ("Max address space", "Max cpu time", "Max core file size"):
+    processor = ("Max cpu time",) if timed else ()
+    for name in ("Max address space", "Max core file size", *processor):
         assert re.search(rf"^{name} +\d+ ", limits, re.M), name
     names = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
     assert not [name for name in names if name.startswith("/") and name != "/dev/null"]
@@ -72,7 +81,7 @@ def test_the_document_lists_each_parser_with_a_test() -> None:
     for bytes_, _, test in rows:
         assert (PROJECT / test.strip("`")).is_file(), bytes_
     listed = {name for row in rows for name in re.findall(r"process `([^`]+)`", row[1])}
-    assert set(PARSERS) <= listed
+    assert set(PARSERS) | set(STREAMS) <= listed
 
 
 def test_each_task_of_the_tree_is_checked_here() -> None:
@@ -87,18 +96,18 @@ def test_each_task_of_the_tree_is_checked_here() -> None:
                 first = node.args[0] if node.args else None
                 if node.func.id == "Task" and isinstance(first, ast.Constant):
                     names.add(first.value)
-    assert set(PARSERS) | SERVERS == names
+    assert set(PARSERS) | set(STREAMS) | SERVERS == names
     listed = {name for row in _rows() for name in re.findall(r"process `([^`]+)`", row[1])}
     assert names <= listed
 
 
-@pytest.mark.parametrize("name", PARSERS)
+@pytest.mark.parametrize("name", PARSERS | STREAMS)
 def test_a_parser_is_confined_before_it_sees_a_byte(name: str) -> None:
-    task, limits = PARSERS[name]
+    task, limits = (PARSERS | STREAMS)[name]
     with Worker(task, limits) as worker:
         with pytest.raises((WorkerEnded, InvalidRequest)):
             worker.call(b"\xff")  # not a request: the process answers with its failure
-        _check_confined(worker.pid)
+        _check_confined(worker.pid, timed=name in PARSERS)
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -108,6 +117,14 @@ def test_a_parser_has_bounds(name: str) -> None:
     assert 0 < limits.processor <= 120
     assert 0 < limits.patience <= 600
     assert 0 < limits.result <= 64 << 20
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_parser_of_a_stream_has_bounds(name: str) -> None:
+    _, limits = STREAMS[name]
+    assert 0 < limits.memory <= 1 << 30
+    assert 0 < limits.patience <= 600
+    assert 0 <= limits.result <= 64 << 20
 
 
 def test_an_engine_parses_an_image_in_such_a_process(engine: PrivateEngine) -> None:

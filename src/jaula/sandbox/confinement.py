@@ -96,8 +96,11 @@ def filter_program(calls: tuple[str, ...]) -> bytes:
     return assemble([(NATIVE, table)], _REFUSE)
 
 
-def enter(ids: tuple[int, int], limits: Limits, rights: Rights) -> None:
+def enter(ids: tuple[int, int], limits: Limits, rights: Rights, parent: int | None = None) -> None:
     """Enter the confinement, irreversibly. The process must have one thread.
+
+    With ``parent`` the kernel kills it at the end of the thread that made it; the filter keeps the
+    process from changing that.
 
     :raises OSError: if the kernel refuses a part of it.
     """
@@ -115,6 +118,8 @@ def enter(ids: tuple[int, int], limits: Limits, rights: Rights) -> None:
         capabilities.capset(0, 0, 0)
     process.prctl(process.PR_SET_DUMPABLE, 0)
     process.prctl(process.PR_SET_NO_NEW_PRIVS, 1)
+    if parent is not None:
+        process.die_with_parent(parent)  # after the change of ids, which resets it
     if rules is not None:
         landlock.restrict_self(rules)
         os.close(rules)

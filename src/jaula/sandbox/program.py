@@ -1,8 +1,9 @@
 """The program of a sandboxed process: import the work, give everything up, then take bytes.
 
 ``program.py SETTINGS`` with a JSON object: the import path, the function, the ids, limits and
-rights, and the descriptor of the engine's socket. The function is ``module:name``; its module must
-import all that it needs, since no file can be opened later.
+rights, the descriptor of the engine's socket, and the pid of the parent with which it ends. The
+function is ``module:name``; its module must import all that it needs, since no file can be opened
+later.
 
 With a channel the function is called as ``function(payload, descriptors, ask)`` for each call of
 the engine, and returns bytes. ``ask(payload)`` asks the engine, and returns bytes and descriptors.
@@ -62,7 +63,7 @@ def main() -> None:
         function = getattr(importlib.import_module(module), name)
         limits = msgspec.convert(SETTINGS["limits"], Limits)
         rights = msgspec.convert(SETTINGS["rights"], Rights)
-        confinement.enter(tuple(SETTINGS["ids"]), limits, rights)
+        confinement.enter(tuple(SETTINGS["ids"]), limits, rights, SETTINGS["parent"])
     except BaseException as error:
         if sock is None:
             raise

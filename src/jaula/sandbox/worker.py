@@ -17,7 +17,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -94,6 +95,7 @@ def start(
         "limits": msgspec.to_builtins(limits),
         "rights": msgspec.to_builtins(rights),
         "channel": channel,
+        "parent": None if channel is None else os.getpid(),
         "descriptors": list(descriptors),
     }
     passed = [*descriptors, *([] if channel is None else [channel])]
@@ -120,6 +122,7 @@ def ids() -> tuple[int, int]:
 class Worker:
     """A sandboxed process with its calls. Use it as a context: the process ends with it.
 
+    The kernel kills the process at the end of the thread that made it, thus also with the engine.
     :meth:`call` blocks, one thread at a time; :meth:`cancel` may be called from any thread.
     """
 
@@ -185,20 +188,59 @@ class Worker:
         :raises WorkerCancelled: if the request has ended.
         :raises WorkerEnded: if the process dies.
         """
+        with self._errors():
+            return self._reply(self._send_call(payload, descriptors))
+
+    def begin(self, payload: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send a call, and return while the process works on it.
+
+        :raises JaulaError: as :meth:`call`.
+        """
+        with self._errors():
+            self._send_call(payload, descriptors)
+
+    def receive(self) -> tuple[bytes, bool]:
+        """Return what the process says next in a call that has begun, and whether it is the result.
+
+        Otherwise it is a query, as long as a result may be, for :meth:`reply`.
+
+        :raises JaulaError: as :meth:`call`.
+        """
+        with self._errors():
+            kind, payload = self._next(monotonic() + self._limits.patience)
+            if kind not in (RESULT, QUERY):
+                raise FrameError(f"a frame {kind!r}")
+            return payload, kind == RESULT
+
+    def reply(self, data: bytes) -> None:
+        """Answer a query that :meth:`receive` returned.
+
+        :raises JaulaError: as :meth:`call`.
+        """
+        with self._errors():
+            self._wait(monotonic() + self._limits.patience)
+            send(self._socket, ANSWER, data)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            if not self._started:
-                self._reply(monotonic() + _START)
-                self._started = True
-            deadline = monotonic() + self._limits.patience
-            self._wait(deadline)
-            send(self._socket, CALL, payload, descriptors)
-            return self._reply(deadline)
+            yield
         except TimeoutError:
-            raise self._beyond(f"{self._limits.patience:g} seconds") from None
+            raise self.beyond(f"{self._limits.patience:g} seconds") from None
         except FrameError as error:
-            raise self._ended_error(f"its answer is not valid: {error}") from None
+            raise self.invalid(str(error)) from None
         except (BrokenPipeError, ConnectionResetError):
             self._dead()
+
+    def _send_call(self, payload: bytes, descriptors: Sequence[int]) -> float:
+        """Send a call to the process when it is confined. Return when its time is over."""
+        if not self._started:
+            self._reply(monotonic() + _START)
+            self._started = True
+        deadline = monotonic() + self._limits.patience
+        self._wait(deadline)
+        send(self._socket, CALL, payload, descriptors)
+        return deadline
 
     def _wait(self, deadline: float) -> None:
         remaining = deadline - monotonic()
@@ -206,23 +248,28 @@ class Worker:
             raise TimeoutError
         self._socket.settimeout(remaining)
 
-    def _reply(self, deadline: float) -> bytes:
+    def _next(self, deadline: float) -> tuple[bytes, bytes]:
+        """Return kind and payload of the next frame, which is not a FAILURE."""
         limit = max(self._limits.result, _QUERY_LIMIT, _FAILURE_LIMIT)
+        frame = receive(self._socket, limit, lambda: self._wait(deadline))
+        if frame is None:
+            self._dead()
+        kind, payload, fds = frame
+        for fd in fds:
+            os.close(fd)
+        if fds:
+            raise FrameError("it has descriptors")
+        if kind == FAILURE:
+            self._fail(payload)
+        return kind, payload
+
+    def _reply(self, deadline: float) -> bytes:
         while True:
-            frame = receive(self._socket, limit, lambda: self._wait(deadline))
-            if frame is None:
-                self._dead()
-            kind, payload, fds = frame
-            for fd in fds:
-                os.close(fd)
-            if fds:
-                raise FrameError("it has descriptors")
+            kind, payload = self._next(deadline)
             if kind == RESULT:
                 if len(payload) > self._limits.result:
-                    raise self._beyond(f"a result of {_size(self._limits.result)}")
+                    raise self.beyond(f"a result of {_size(self._limits.result)}")
                 return payload
-            if kind == FAILURE:
-                self._fail(payload)
             if kind != QUERY or self._answer is None or len(payload) > _QUERY_LIMIT:
                 raise FrameError(f"a frame {kind!r} of {len(payload)} bytes")
             self._wait(deadline)
@@ -245,7 +292,7 @@ class Worker:
     def _fail(self, payload: bytes) -> NoReturn:
         """Raise the error of the process, of a class that it may choose from our own."""
         if payload == _MEMORY:
-            raise self._beyond(f"{_size(self._limits.memory)} of memory")
+            raise self.beyond(f"{_size(self._limits.memory)} of memory")
         try:
             name, text, hint = msgspec.json.decode(payload, type=tuple[str, str, str | None])
         except msgspec.MsgspecError as error:
@@ -266,7 +313,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             raise self._ended_error("it has closed its channel") from None
         if status == -signal.SIGXCPU:
-            raise self._beyond(f"{self._limits.processor} seconds of processor time")
+            raise self.beyond(f"{self._limits.processor} seconds of processor time")
         if status == -signal.SIGKILL:
             raise Unavailable(
                 f"the process that reads {self._task.subject} was killed",
@@ -276,7 +323,8 @@ class Worker:
             f"it was ended by signal {-status}" if status < 0 else f"it exited with {status}"
         )
 
-    def _beyond(self, what: str) -> InvalidRequest:
+    def beyond(self, what: str) -> InvalidRequest:
+        """End the process, and return the error that it takes more than it may."""
         with self._lock:
             if not self._ended:
                 self._process.kill()
@@ -284,6 +332,10 @@ class Worker:
             f"reading {self._task.subject} takes more than {what}",
             hint="that is the limit for the content of one request: make it smaller",
         )
+
+    def invalid(self, reason: str) -> WorkerEnded:
+        """End the process, and return the error that its answer is not valid."""
+        return self._ended_error(f"its answer is not valid: {reason}")
 
     def _ended_error(self, reason: str) -> WorkerEnded:
         with self._lock:

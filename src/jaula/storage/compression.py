@@ -140,11 +140,21 @@ class DecompressedStream(io.RawIOBase):
         return bytes(self._input[: self._source.readinto(self._input)])
 
 
-def decompress_stream(source: Source) -> tuple[io.RawIOBase, Compression]:
-    """Return ``source`` as a stream of decompressed bytes, and its compression."""
+def read_head(source: Source) -> bytes:
+    """Return the first MAGIC_LENGTH bytes of a stream, fewer if it is shorter."""
     head = b""
     while len(head) < MAGIC_LENGTH and (chunk := source.read(MAGIC_LENGTH - len(head))):
         head += chunk
+    return head
+
+
+def decompress_stream(source: Source) -> tuple[io.RawIOBase, Compression]:
+    """Return ``source`` as a stream of decompressed bytes, and its compression.
+
+    The bytes of a stranger are decompressed in a process of their own instead
+    (:mod:`jaula.storage.decompressor`).
+    """
+    head = read_head(source)
     kind = detect_compression(head)
     stream = PrefixedStream(head, source)
     if kind is Compression.NONE:

@@ -31,7 +31,7 @@ from jaula.spec.image import (
 from jaula.spec.rootfs import OverlayRoot
 from jaula.storage.drivers.driver import ChangeKind, open_root
 from jaula.storage.layers import commit_layer
-from jaula.storage.layers.store import LayerInfo
+from jaula.storage.layers.store import LayerInfo, WrittenTar
 from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ def layer_of_snapshot(
         if not services.snapshots.write_layer(snapshot, select, blob.write):
             return None
         pin(blob.digest)
-        services.layers.extract_plain(blob.file, blob.digest)
+        services.layers.extract_own(WrittenTar(blob.file, blob.digest))
         return _commit(blob)
 
 

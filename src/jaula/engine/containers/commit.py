@@ -22,6 +22,7 @@ from jaula.images.build.dockerfile.budget import BuildBudget
 from jaula.images.reference import parse
 from jaula.request_context import check_client
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
+from jaula.storage.layers.store import WrittenTar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +146,7 @@ def _make(
         with store.lease((blob.digest,)):
             if changed:
                 diff_id = blob.digest
-                store.layers.extract_plain(blob.file, diff_id)
+                store.layers.extract_own(WrittenTar(blob.file, diff_id))
                 size = blob.size
                 blob.commit()
                 descriptors.append(Descriptor(LAYER_TAR, diff_id, size))

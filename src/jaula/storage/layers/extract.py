@@ -37,7 +37,6 @@ from jaula.storage.tar.entry import (
     TarEntry,
     quote_name,
 )
-from jaula.storage.tar.reader import TarReader
 from jaula.storage.trees import (
     DIRECTORY_FLAGS,
     can_mknod,
@@ -52,6 +51,7 @@ from jaula.storage.trees import (
 
 if TYPE_CHECKING:
     from jaula.storage.erofs.tree import BlobWriter
+    from jaula.storage.tar.reader import Archive
 
 WHITEOUT_PREFIX = b".wh."
 _AUFS_PREFIX = b".wh..wh."
@@ -91,7 +91,7 @@ class Extractor:
         self.size = 0
         self.states_root = False
 
-    def run(self, reader: TarReader) -> None:
+    def run(self, reader: Archive) -> None:
         """Extract all entries.
 
         :raises InvalidRequest: when an entry is not valid in a layer.
@@ -163,7 +163,7 @@ class Extractor:
 
     # -- entries --------------------------------------------------------------------------------
 
-    def _extract(self, entry: TarEntry, reader: TarReader) -> None:
+    def _extract(self, entry: TarEntry, reader: Archive) -> None:
         path = clean_path(entry.name)
         if not path:
             self._extract_root(entry)
@@ -203,7 +203,7 @@ class Extractor:
                 set_xattr(descriptor, attribute, value)
 
     def _extract_file(
-        self, parent: int, path: bytes, name: bytes, entry: TarEntry, reader: TarReader
+        self, parent: int, path: bytes, name: bytes, entry: TarEntry, reader: Archive
     ) -> None:
         try:
             descriptor = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=parent)

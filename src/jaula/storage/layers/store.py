@@ -23,7 +23,6 @@ Other users cannot enter the directory, because layers have set-user-ID programs
 from __future__ import annotations
 
 import errno
-import io
 import logging
 import mmap
 import os
@@ -47,7 +46,8 @@ from jaula.errors import (
 from jaula.kernel import mounts
 from jaula.spec.image import diff_id_of
 from jaula.storage.compare import Difference, compare_trees
-from jaula.storage.compression import PrefixedStream, Source, decompress_stream
+from jaula.storage.compression import PrefixedStream, Source
+from jaula.storage.decompressor import Decompressor
 from jaula.storage.erofs import chunks
 from jaula.storage.erofs import layer as erofs
 from jaula.storage.erofs.chunks import SharedBlobs
@@ -55,7 +55,8 @@ from jaula.storage.errors import DAMAGED_DISK
 from jaula.storage.layers import blob_usage
 from jaula.storage.layers.chunk_index import ChunkIndex
 from jaula.storage.layers.extract import Extractor
-from jaula.storage.tar.reader import Limits, TarReader
+from jaula.storage.tar.reader import Archive, Limits, TarReader
+from jaula.storage.tar.sandboxed import TarParser, open_archive
 from jaula.storage.trees import (
     list_with_prefix,
     open_directory,
@@ -108,6 +109,16 @@ class LazyLayer(NamedTuple):
     origin: str
     failure: str = ""
     interrupted: bool = False
+
+
+class WrittenTar(NamedTuple):
+    """An uncompressed tar with its diff id, which this engine has written with ``TarWriter``.
+
+    The bytes of a registry or of a client never become one.
+    """
+
+    file: BinaryIO
+    diff_id: str
 
 
 Names = list[str]
@@ -181,24 +192,38 @@ class LayerStore:
         import hashlib  # with OpenSSL, which is faster for files
 
         digest = hashlib.sha256()
-        source, _ = decompress_stream(stream)
-        reader = TarReader(source, limits=self._limits, tap=digest.update)
-        return self._extract(reader, lambda: "sha256:" + digest.hexdigest(), expected, sync)
+        with open_archive(
+            stream, _subject(expected), limits=self._limits, tap=digest.update
+        ) as archive:
+            return self._extract(archive, lambda: "sha256:" + digest.hexdigest(), expected, sync)
 
     def extract_plain(self, tar: BinaryIO, diff_id: str) -> LayerInfo:
-        """Extract an uncompressed tar with a known diff id.
+        """Extract an uncompressed tar of a stranger, with a known diff id.
 
         The file is mapped, so its data is not copied to a buffer. No process may change it
         meanwhile.
         """
         if self.is_intact(diff_id):
             return self.info(diff_id)
-        size = os.fstat(tar.fileno()).st_size
-        # Docker imports and loads an archive of no bytes too, which mmap(2) refuses.
-        mapped = mmap.mmap(tar.fileno(), size, access=mmap.ACCESS_READ) if size else io.BytesIO()
+        with TarParser(_subject(diff_id)) as parser:
+            archive = parser.file(tar, limits=self._limits)
+            try:
+                return self._extract(archive, lambda: diff_id, diff_id)
+            finally:
+                archive.close()
+
+    def extract_own(self, tar: WrittenTar) -> LayerInfo:
+        """Extract an archive that this engine has written, so the engine itself parses it.
+
+        It is mapped as by :meth:`extract_plain`.
+        """
+        if self.is_intact(tar.diff_id):
+            return self.info(tar.diff_id)
+        file = tar.file.fileno()
+        mapped = mmap.mmap(file, os.fstat(file).st_size, access=mmap.ACCESS_READ)
         reader = TarReader(mapped, limits=self._limits)
         try:
-            return self._extract(reader, lambda: diff_id, diff_id)
+            return self._extract(reader, lambda: tar.diff_id, tar.diff_id)
         finally:
             reader.close()  # unmapped with its last chunk, which a traceback may reference
 
@@ -207,12 +232,13 @@ class LayerStore:
 
         ``diff_id`` is called at the end of the tar, and returns the id that the caller computed.
         """
-        reader = TarReader(PrefixedStream(b"", tar), limits=self._limits)
-        return self._extract(reader, diff_id, None)
+        with TarParser(_subject(None)) as parser:
+            archive = parser.stream(PrefixedStream(b"", tar), limits=self._limits)
+            return self._extract(archive, diff_id, None)
 
     def _extract(
         self,
-        reader: TarReader,
+        reader: Archive,
         diff_id: Callable[[], str],
         expected: str | None,
         sync: Callable[[], None] = lambda: None,
@@ -274,7 +300,7 @@ class LayerStore:
     @contextmanager
     def _extract_temporary(
         self,
-        reader: TarReader,
+        reader: Archive,
         diff_id: Callable[[], str],
         expected: str | None,
         format: LayerFormat,
@@ -297,7 +323,7 @@ class LayerStore:
         self,
         parent: int,
         name: str,
-        reader: TarReader,
+        reader: Archive,
         diff_id: Callable[[], str],
         expected: str | None,
         format: LayerFormat,
@@ -343,11 +369,14 @@ class LayerStore:
         import hashlib  # with OpenSSL, which is faster for files
 
         digest = hashlib.sha256()
-        source, _ = decompress_stream(stream)
-        reader = TarReader(source, limits=self._limits, tap=digest.update)
-        with self._extract_temporary(
-            reader, lambda: "sha256:" + digest.hexdigest(), diff_id, "directory"
-        ) as new:
+        with (
+            open_archive(
+                stream, _subject(diff_id), limits=self._limits, tap=digest.update
+            ) as archive,
+            self._extract_temporary(
+                archive, lambda: "sha256:" + digest.hexdigest(), diff_id, "directory"
+            ) as new,
+        ):
             with open_directory(f"{new.name}/fs", dir_fd=new.parent) as expected:
                 try:
                     with self.open_root(diff_id) as actual:
@@ -575,9 +604,10 @@ class LayerStore:
         import hashlib  # with OpenSSL, which is faster for files
 
         actual = hashlib.sha256()
-        source, _ = decompress_stream(blob)
-        while chunk := source.read(_CHUNK):
-            actual.update(chunk)
+        with Decompressor(f"blob {digest}") as decompressor:
+            source, _ = decompressor.stream(blob)
+            while chunk := source.read(_CHUNK):
+                actual.update(chunk)
         if (found := "sha256:" + actual.hexdigest()) != diff_id:
             raise InvalidRequest(
                 f"the content of blob {digest} has the digest {found}, the image says {diff_id}"
@@ -876,6 +906,11 @@ class LayerStore:
         for name in names:
             self.remove_incomplete(name)
         return names
+
+
+def _subject(diff_id: str | None) -> str:
+    """Return the name of a layer in the errors of the processes that read it."""
+    return f"layer {diff_id}" if diff_id else "a layer"
 
 
 def _too_many_files() -> InvalidRequest:

@@ -48,10 +48,6 @@ class RawTarReader(TarReader):
             self._position = self._end
             yield chunk
 
-    @property
-    def _offset(self) -> int:
-        return self.consumed - (self._end - self._position)
-
     def _skip(self, count: int, *, needed: bool = True) -> None:
         if count > _SKIP_LIMIT:
             raise InvalidRequest(f"an entry that is not a regular file has {count} bytes of data")
@@ -72,10 +68,10 @@ class RawTarReader(TarReader):
         return data
 
     def _header(self) -> TarEntry | None:
-        start = self._offset
+        start = self.offset
         available = min(self._fill(BLOCK), BLOCK)
         self.header = bytes(self._window[self._position : self._position + available])
         entry = super()._header()
         # The end of an archive is one or two blocks, all zeros.
-        self._raw += self.header if entry is not None else bytes(self._offset - start)
+        self._raw += self.header if entry is not None else bytes(self.offset - start)
         return entry

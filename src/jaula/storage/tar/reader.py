@@ -44,9 +44,22 @@ class Stream(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
+class Archive(Protocol):
+    """The entries of an archive, and the data of the present one in chunks."""
+
+    consumed: int  # bytes read from the source
+
+    def __iter__(self) -> Iterator[TarEntry]: ...
+
+    def data(self) -> Iterator[memoryview]: ...
+
+    def drain(self) -> None: ...
+
+
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _ZERO = bytes(BLOCK)
 _ADLER = 65521
+_MAX_DEVICE = 2**32  # of a major or a minor number
 _MAX_TIME = 2**41 * 1_000_000_000  # nanoseconds; file systems store less and clamp
 
 
@@ -90,6 +103,11 @@ class TarReader:
 
     # -- bytes ----------------------------------------------------------------------------------
 
+    @property
+    def offset(self) -> int:
+        """The position in the archive: after :meth:`next`, that of the data of a regular file."""
+        return self.consumed - (self._end - self._position)
+
     def _fill(self, size: int) -> int:
         """Fill the window with up to ``size`` bytes. Return the number of available bytes."""
         available = self._end - self._position
@@ -107,7 +125,7 @@ class TarReader:
             self._end += count
             self.consumed += count
             if self.consumed > self._limits.bytes:
-                raise InvalidRequest(f"the archive is larger than {self._limits.bytes} bytes")
+                raise archive_too_large(self._limits)
         return self._end - self._position
 
     def _skip(self, count: int, *, needed: bool = True) -> None:
@@ -116,7 +134,7 @@ class TarReader:
             if not available:
                 if not needed:
                     return
-                raise InvalidRequest("the archive is truncated inside an entry")
+                raise truncated_entry()
             step = min(available, count)
             self._position += step
             count -= step
@@ -126,7 +144,7 @@ class TarReader:
         while self._unread:
             available = self._fill(1)
             if not available:
-                raise InvalidRequest("the archive is truncated inside an entry")
+                raise truncated_entry()
             step = min(available, self._unread)
             chunk = self._window[self._position : self._position + step]
             self._position += step
@@ -178,35 +196,15 @@ class TarReader:
                 apply_records(entry, extended)
             self._entries += 1
             if self._entries > self._limits.entries:
-                raise InvalidRequest(f"the archive has more than {self._limits.entries} entries")
+                raise too_many_entries(self._limits)
             self._check(entry)
             return entry
         raise InvalidRequest("the archive has too many extended headers in a row")
 
     def _check(self, entry: TarEntry) -> None:
-        for path in (entry.name, entry.link):
-            if len(path) > self._limits.path:
-                raise InvalidRequest(
-                    f"entry {quote_name(entry.name)} has a path of {len(path)} bytes, "
-                    f"at most {self._limits.path} are accepted"
-                )
-            if b"\0" in path:
-                raise InvalidRequest(f"entry {quote_name(entry.name)} has a NUL byte in its name")
-        if not 0 <= entry.size <= self._limits.bytes:
-            raise InvalidRequest(
-                f"entry {quote_name(entry.name)} claims a size of {entry.size} bytes"
-            )
-        if not (0 <= entry.uid < 2**32 - 1 and 0 <= entry.gid < 2**32 - 1):
-            raise InvalidRequest(f"entry {quote_name(entry.name)} has an owner out of range")
-        if not -_MAX_TIME < entry.mtime < _MAX_TIME:
-            raise InvalidRequest(f"entry {quote_name(entry.name)} has a time out of range")
         if entry.type in b"\x007":  # old regular file, contiguous file
             entry.type = DIRECTORY if entry.name.endswith(b"/") else REGULAR
-        if entry.type not in b"0123456":
-            raise InvalidRequest(
-                f"entry {quote_name(entry.name)} has the type {chr(entry.type)!r}, "
-                "which image layers do not use"
-            )
+        check_entry(entry, self._limits)
         if entry.type == REGULAR:
             self._unread = entry.size
             self._padding = -entry.size % BLOCK
@@ -275,6 +273,49 @@ class TarReader:
             entry.major = parse_number(major)
             entry.minor = parse_number(minor)
         return entry
+
+
+def truncated_entry() -> InvalidRequest:
+    """Return the error of an archive that ends inside an entry."""
+    return InvalidRequest("the archive is truncated inside an entry")
+
+
+def archive_too_large(limits: Limits) -> InvalidRequest:
+    """Return the error of an archive with more bytes than it may have."""
+    return InvalidRequest(f"the archive is larger than {limits.bytes} bytes")
+
+
+def too_many_entries(limits: Limits) -> InvalidRequest:
+    """Return the error of an archive with more entries than it may have."""
+    return InvalidRequest(f"the archive has more than {limits.entries} entries")
+
+
+def check_entry(entry: TarEntry, limits: Limits) -> None:
+    """Check the values of an entry against the limits of an archive. Pure.
+
+    :raises InvalidRequest: when one is not acceptable.
+    """
+    for path in (entry.name, entry.link):
+        if len(path) > limits.path:
+            raise InvalidRequest(
+                f"entry {quote_name(entry.name)} has a path of {len(path)} bytes, "
+                f"at most {limits.path} are accepted"
+            )
+        if b"\0" in path:
+            raise InvalidRequest(f"entry {quote_name(entry.name)} has a NUL byte in its name")
+    if not 0 <= entry.size <= limits.bytes:
+        raise InvalidRequest(f"entry {quote_name(entry.name)} claims a size of {entry.size} bytes")
+    if not (0 <= entry.uid < 2**32 - 1 and 0 <= entry.gid < 2**32 - 1):
+        raise InvalidRequest(f"entry {quote_name(entry.name)} has an owner out of range")
+    if not -_MAX_TIME < entry.mtime < _MAX_TIME:
+        raise InvalidRequest(f"entry {quote_name(entry.name)} has a time out of range")
+    if not (0 <= entry.major < _MAX_DEVICE and 0 <= entry.minor < _MAX_DEVICE):
+        raise InvalidRequest(f"entry {quote_name(entry.name)} has a device number out of range")
+    if entry.type not in b"0123456":
+        raise InvalidRequest(
+            f"entry {quote_name(entry.name)} has the type {chr(entry.type)!r}, "
+            "which image layers do not use"
+        )
 
 
 def is_tar_header(data: memoryview) -> bool:
