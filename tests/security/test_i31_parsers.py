@@ -23,7 +23,8 @@ from jaula.engine.diagnostics.commands import RECORD, RECORD_LIMITS
 from jaula.errors import InvalidRequest
 from jaula.images.sbom import worker as sbom
 from jaula.sandbox.limits import Limits
-from jaula.sandbox.worker import Task, Worker, WorkerEnded
+from jaula.sandbox.start import Task
+from jaula.sandbox.worker import Worker, WorkerEnded
 from jaula.storage import decompressor
 from jaula.storage.tar import sandboxed
 
@@ -138,7 +139,7 @@ def test_an_engine_parses_an_image_in_such_a_process(engine: PrivateEngine) -> N
     thread.start()
     try:
         while thread.is_alive() and not seen:
-            for pid in _children(engine.process.pid):
+            for pid in _descendants(engine.process.pid):
                 try:
                     if _status(pid)["Name"] == sbom.TASK.name and _status(pid)["Seccomp"] == "2":
                         _check_confined_with_files(pid)
@@ -153,14 +154,15 @@ def test_an_engine_parses_an_image_in_such_a_process(engine: PrivateEngine) -> N
     assert not Path(f"/proc/{seen[0]}").exists()
 
 
-def _children(pid: int) -> list[int]:
-    listed = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        try:
+def _descendants(pid: int) -> list[int]:
+    listed: list[int] = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
             text = Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        listed += [int(word) for word in text.split()]
+            for child in map(int, text.split()):
+                listed += [child, *_descendants(child)]
+    except (FileNotFoundError, ProcessLookupError):
+        pass
     return listed
 
 

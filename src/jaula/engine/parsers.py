@@ -15,7 +15,8 @@ from jaula import request_context
 from jaula.engine.threads import in_own_thread
 from jaula.sandbox.limits import Limits
 from jaula.sandbox.slots import Stop, WorkerSlots
-from jaula.sandbox.worker import Answer, Task, Worker
+from jaula.sandbox.start import Task
+from jaula.sandbox.worker import Answer, Worker
 
 if TYPE_CHECKING:
     from jaula.images.build.dockerfile.budget import BuildBudget

@@ -1,13 +1,16 @@
-"""The program of a sandboxed process: import the work, give everything up, then take bytes.
+"""The program of sandboxed processes: import the work, give everything up, then take bytes.
 
-``program.py SETTINGS`` with a JSON object: the import path, the function, the ids, limits and
-rights, the descriptor of the engine's socket, and the pid of the parent with which it ends. The
-function is ``module:name``; its module must import all that it needs, since no file can be opened
-later.
+``program.py SETTINGS`` with a JSON object: the import path, the ids, the name, and one of these:
 
-With a channel the function is called as ``function(payload, descriptors, ask)`` for each call of
-the engine, and returns bytes. ``ask(payload)`` asks the engine, and returns bytes and descriptors.
-Without a channel it is called once, as ``function(descriptors)``.
+* the function, limits, rights and descriptors of one process. It calls ``function(descriptors)``.
+* ``server``, the descriptor of a socket. The process is the fork server then: each message has the
+  settings of one process as JSON, its channel, and a socket for reports. The first report is its
+  pid with a pidfd, or the text of an error; the second is its exit code, as text.
+
+A function is ``module:name``; its module must import all that it needs, since no file can be opened
+later. The server imports it before the fork. With a channel the function is called as
+``function(payload, descriptors, ask)`` for each call of the engine, and returns bytes.
+``ask(payload)`` asks the engine, and returns bytes and descriptors.
 """
 
 from __future__ import annotations
@@ -19,9 +22,14 @@ import sys
 SETTINGS = json.loads(sys.argv[1])
 sys.path[:] = SETTINGS["path"]
 
-import importlib  # noqa: E402 - below the import path of the engine
+import contextlib  # noqa: E402 - below the import path of the engine
+import gc  # noqa: E402
+import importlib  # noqa: E402
+import select  # noqa: E402
+import signal  # noqa: E402
 import socket  # noqa: E402
 from collections.abc import Callable  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
 
 import msgspec  # noqa: E402
 
@@ -53,25 +61,106 @@ def failure(error: BaseException) -> bytes:
 
 
 def main() -> None:
-    """Run the work of one process."""
+    """Be one process, or the fork server."""
     process.set_name(SETTINGS["name"])
-    sock = None
-    if SETTINGS["channel"] is not None:
-        sock = socket.socket(fileno=SETTINGS["channel"])
+    if "server" in SETTINGS:
+        with socket.socket(fileno=SETTINGS["server"]) as engine:
+            _fork_all(engine)
+    else:
+        function = _load(SETTINGS["function"])
+        _enter(SETTINGS, None)
+        function(SETTINGS["descriptors"])
+    os._exit(0)
+
+
+def _load(function: str) -> Callable[..., bytes]:
+    module, _, name = function.partition(":")
+    found: Callable[..., bytes] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _enter(settings: dict[str, Any], parent: int | None) -> None:
+    limits = msgspec.convert(settings["limits"], Limits)
+    rights = msgspec.convert(settings["rights"], Rights)
+    confinement.enter(tuple(SETTINGS["ids"]), limits, rights, parent)
+
+
+def _fork_all(engine: socket.socket) -> None:
+    """Fork processes until the engine closes the socket. The kernel ends them then."""
+    server = os.getpid()
+    reports: dict[int, socket.socket] = {}
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")  # the engine starts another server
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    wake, woken = os.pipe()
+    for end in (wake, woken):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(woken)
+    while True:
+        readable = select.select([engine.fileno(), wake], [], [])[0]
+        if wake in readable:
+            os.read(wake, 4096)
+            _reap(reports)
+        if engine.fileno() not in readable:
+            continue
+        data, fds, *_ = socket.recv_fds(engine, _FRAME_LIMIT, 2)
+        if not data:
+            return
+        channel_fd, report_fd = fds
+        report = socket.socket(fileno=report_fd)
+        try:
+            settings = json.loads(data)
+            function = _load(settings["function"])
+            gc.freeze()
+            pid = os.fork()
+        except Exception as error:  # noqa: BLE001 - the engine names it to the client
+            report.send(f"{type(error).__name__}: {error}".encode()[:_TEXT_LIMIT])
+            report.close()
+        else:
+            if pid == 0:
+                _be_forked(settings, function, channel_fd, server)
+            reports[pid] = report
+            pidfd = process.pidfd_open(pid)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                socket.send_fds(report, [str(pid).encode()], [pidfd])
+            os.close(pidfd)
+        os.close(channel_fd)
+
+
+def _reap(reports: dict[int, socket.socket]) -> None:
+    """Reap the processes that have ended, and report how."""
+    while reports:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with reports.pop(pid) as report, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            report.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _be_forked(
+    settings: dict[str, Any], function: Function, channel_fd: int, server: int
+) -> NoReturn:
+    """Be a process that the server has forked."""
     try:
-        module, _, name = SETTINGS["function"].partition(":")
-        function = getattr(importlib.import_module(module), name)
-        limits = msgspec.convert(SETTINGS["limits"], Limits)
-        rights = msgspec.convert(SETTINGS["rights"], Rights)
-        confinement.enter(tuple(SETTINGS["ids"]), limits, rights, SETTINGS["parent"])
-    except BaseException as error:
-        if sock is None:
-            raise
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        process.close_fds_except((channel_fd,))
+        os.setsid()
+        process.set_name(settings["name"])
+        _work(socket.socket(fileno=channel_fd), settings, function, server)
+    finally:
+        os._exit(1)
+
+
+def _work(
+    sock: socket.socket, settings: dict[str, Any], function: Function, server: int
+) -> NoReturn:
+    """Serve the calls of the engine until it closes the channel."""
+    try:
+        _enter(settings, server)
+    except Exception as error:  # noqa: BLE001 - the engine names it to the client
         channel.send(sock, FAILURE, failure(error))
         os._exit(1)
-    if sock is None:
-        function(SETTINGS["descriptors"])
-        os._exit(0)
 
     def ask(payload: bytes) -> tuple[bytes, list[int]]:
         channel.send(sock, QUERY, payload)

@@ -10,19 +10,15 @@ Its answer is as hostile as its input. It is bounded, and the caller converts it
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self
+from typing import NoReturn, Self
 
 import msgspec
 
@@ -40,14 +36,14 @@ from jaula.sandbox.channel import (
     receive,
     send,
 )
-from jaula.sandbox.limits import Limits, Rights, worker_ids
+from jaula.sandbox.fork_server import SERVER
+from jaula.sandbox.limits import Limits, Rights
+from jaula.sandbox.start import Task
 
-PROGRAM = str(Path(__file__).with_name("program.py"))
 _QUERY_LIMIT = 64 << 10  # bytes of one query
 _FAILURE_LIMIT = 64 << 10  # bytes of one failure
 _START = 60.0  # seconds until the process is confined
 _MEMORY = b"memory"
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
 
 Answer = Callable[[bytes], tuple[bytes, Sequence[int]]]
 """Answer a query with bytes and descriptors, which are closed afterwards; OSError refuses it."""
@@ -64,65 +60,10 @@ class WorkerCancelled(JaulaError):
         super().__init__("the operation was cancelled")
 
 
-class Task(NamedTuple):
-    """What a sandboxed process does. ``subject`` names the bytes in its errors.
-
-    ``function`` is ``module:name``; ``name`` is what ps(1) shows, at most 15 characters.
-    """
-
-    name: str
-    subject: str
-    function: str
-
-
-def start(
-    task: Task,
-    *,
-    limits: Limits,
-    rights: Rights = Rights(),  # noqa: B008 - frozen
-    channel: int | None = None,
-    descriptors: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
-    """Start a sandboxed process. Without a ``channel`` its function gets the descriptors once.
-
-    Each descriptor keeps its number.
-    """
-    settings = {
-        "name": task.name,
-        "path": [os.path.abspath(path) for path in sys.path if path],
-        "function": task.function,
-        "ids": ids(),
-        "limits": msgspec.to_builtins(limits),
-        "rights": msgspec.to_builtins(rights),
-        "channel": channel,
-        "parent": None if channel is None else os.getpid(),
-        "descriptors": list(descriptors),
-    }
-    passed = [*descriptors, *([] if channel is None else [channel])]
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-X", "utf8", PROGRAM, json.dumps(settings)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=_ENVIRONMENT,
-        cwd="/",
-        pass_fds=passed,
-        start_new_session=True,
-    )
-
-
-def ids() -> tuple[int, int]:
-    """Return the user and group id of a sandboxed process of this host."""
-    uid_map, gid_map = (
-        Path(f"/proc/self/{name}").read_text(encoding="ascii") for name in ("uid_map", "gid_map")
-    )
-    return worker_ids(uid_map, gid_map, os.geteuid(), os.getegid())
-
-
 class Worker:
     """A sandboxed process with its calls. Use it as a context: the process ends with it.
 
-    The kernel kills the process at the end of the thread that made it, thus also with the engine.
+    The kernel kills the process when this one ends, thus also with the engine.
     :meth:`call` blocks, one thread at a time; :meth:`cancel` may be called from any thread.
     """
 
@@ -143,7 +84,7 @@ class Worker:
         self._started = False
         self._socket, theirs = socket.socketpair()
         try:
-            self._process = start(task, limits=limits, rights=rights, channel=theirs.fileno())
+            self._process = SERVER.fork(task, limits, rights, theirs.fileno())
         except BaseException:
             self._socket.close()
             raise
@@ -152,7 +93,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The pid of the process, which is this one's child until the context ends."""
+        """The pid of the process, which is reaped when the context ends."""
         return self._process.pid
 
     def __enter__(self) -> Self:
@@ -167,11 +108,12 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """Kill the process and reap it. Idempotent."""
+        """Kill the process, and wait for its end. Idempotent."""
         with self._lock:
+            if self._ended:
+                return
             self._ended = True
-            self._process.kill()
-        self._process.wait()
+        self._process.close()
         self._socket.close()
 
     def cancel(self) -> None:
@@ -310,7 +252,7 @@ class Worker:
                 raise WorkerCancelled
         try:
             status = self._process.wait(5)
-        except subprocess.TimeoutExpired:
+        except TimeoutError:
             raise self._ended_error("it has closed its channel") from None
         if status == -signal.SIGXCPU:
             raise self.beyond(f"{self._limits.processor} seconds of processor time")

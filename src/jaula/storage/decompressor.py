@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Self
 
 from jaula.sandbox.limits import Limits
-from jaula.sandbox.worker import Task, Worker
+from jaula.sandbox.start import Task
+from jaula.sandbox.worker import Worker
 from jaula.storage.compression import (
     Compression,
     PrefixedStream,

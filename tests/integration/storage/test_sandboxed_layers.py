@@ -21,6 +21,7 @@ from typing import NamedTuple
 import pytest
 
 from harness import lying_parser
+from harness.containers import eventually
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.sandbox.limits import Limits as SandboxLimits
 from jaula.sandbox.worker import Worker, WorkerEnded
@@ -235,7 +236,7 @@ def test_a_killed_process_ends_its_layer_with_one_error(
     def kill() -> None:
         worker = started.workers[which]
         os.kill(worker.pid, signal.SIGKILL)
-        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        eventually(lambda: not Path(f"/proc/{worker.pid}").exists(), "the process has ended")
 
     source, diff_id = Interrupted(data, at, kill), "sha256:" + "0" * 64
     with pytest.raises(Unavailable, match=f"reads layer {diff_id} was killed"):

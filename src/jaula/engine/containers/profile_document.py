@@ -10,7 +10,8 @@ import msgspec.msgpack
 from jaula.engine.parsers import parse
 from jaula.errors import InvalidRequest
 from jaula.sandbox.limits import Limits
-from jaula.sandbox.worker import Task, WorkerEnded
+from jaula.sandbox.start import Task
+from jaula.sandbox.worker import WorkerEnded
 from jaula.spec import profile
 from jaula.spec.profile import Profile
 

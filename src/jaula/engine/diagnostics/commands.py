@@ -24,7 +24,7 @@ from jaula.engine.diagnostics.observer import command, environment
 from jaula.engine.parsers import parse
 from jaula.errors import Conflict, InvalidRequest, RuntimeFailure, Unavailable
 from jaula.sandbox.limits import Limits
-from jaula.sandbox.worker import Task
+from jaula.sandbox.start import Task
 
 MAX_COMMANDS = 4  # at the same time
 MAX_OUTPUT = 64 << 20  # bytes

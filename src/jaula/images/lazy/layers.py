@@ -65,9 +65,9 @@ from jaula.images.store.blobs import BlobStore
 from jaula.kernel import fuse, mounts
 from jaula.kernel.paths import open_in_root
 from jaula.kernel.sync import fsync_paths
-from jaula.sandbox import worker
+from jaula.sandbox import start
 from jaula.sandbox.limits import Limits, Rights
-from jaula.sandbox.worker import Task
+from jaula.sandbox.start import Task
 from jaula.spec.image import Descriptor, diff_id_of
 from jaula.storage.layers.chunk_index import StoredChunks
 from jaula.storage.layers.store import LayerInfo, LayerStore, LazyLayer
@@ -393,7 +393,7 @@ class LazyLayers:
         path = self._socket_path(server.directory)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        uid, gid = worker.ids()
+        uid, gid = start.ids()
         request = _complete(server.request)
         certificates = [each.security.certificates for each in request.endpoints]
         if any(each.clients for each in certificates):
@@ -410,7 +410,7 @@ class LazyLayers:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
                 listener.bind(str(path))
                 listener.listen(4)
-                process = worker.start(
+                process = start.start(
                     Task("jaula-lazy", server.request.image, protocol.SERVER_FUNCTION),
                     limits=_LIMITS,
                     rights=Rights(

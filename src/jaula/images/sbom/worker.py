@@ -14,7 +14,8 @@ from jaula.images.sbom import formats, scan
 from jaula.images.sbom.package import Inventory
 from jaula.images.sbom.rootfs import AskedFiles, RootFiles
 from jaula.sandbox.limits import Limits
-from jaula.sandbox.worker import Task, Worker
+from jaula.sandbox.start import Task
+from jaula.sandbox.worker import Worker
 
 LIMITS = Limits(memory=512 << 20, processor=30, patience=180.0, result=48 << 20)
 TASK = Task("jaula-sbom", "the packages of the image", "jaula.images.sbom.worker:read")

@@ -28,7 +28,8 @@ import msgspec.msgpack
 
 from jaula.errors import InvalidRequest
 from jaula.sandbox import limits as sandbox
-from jaula.sandbox.worker import Task, Worker
+from jaula.sandbox.start import Task
+from jaula.sandbox.worker import Worker
 from jaula.storage.compression import Source
 from jaula.storage.decompressor import Decompressor
 from jaula.storage.tar.entry import BLOCK, REGULAR, TarEntry

@@ -12,7 +12,8 @@ from jaula.engine.containers import inspect as container_inspect
 from jaula.engine.containers import presets, profile_document
 from jaula.engine.containers.query import ContainerQueries
 from jaula.errors import InvalidRequest
-from jaula.sandbox import worker
+from jaula.sandbox import fork_server
+from jaula.sandbox.start import Task
 from jaula.sandbox.worker import WorkerEnded
 from jaula.spec import profile
 from jaula.spec.api import ContainerCreate, HostConfig
@@ -48,16 +49,16 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the processes that are started; this process may not parse TOML."""
     started: list[str] = []
-    start = worker.start
+    fork = fork_server.SERVER.fork
 
-    def counted(task: worker.Task, **options: Any) -> Any:
+    def counted(task: Task, *options: Any) -> Any:
         started.append(task.name)
-        return start(task, **options)
+        return fork(task, *options)
 
     def refused(*_: object) -> None:
         raise AssertionError("this process parses TOML")
 
-    monkeypatch.setattr(worker, "start", counted)
+    monkeypatch.setattr(fork_server.SERVER, "fork", counted)
     monkeypatch.setattr(profile.toml, "loads", refused)
     return started
 

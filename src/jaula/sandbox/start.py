@@ -1,0 +1,77 @@
+"""Start the program of sandboxed processes: one process, or the server that forks them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from jaula.sandbox.limits import Limits, Rights, worker_ids
+
+_PROGRAM = str(Path(__file__).with_name("program.py"))
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin", "MALLOC_ARENA_MAX": "1"}
+
+
+class Task(NamedTuple):
+    """What a sandboxed process does. ``subject`` names the bytes in its errors.
+
+    ``function`` is ``module:name``; ``name`` is what ps(1) shows, at most 15 characters.
+    """
+
+    name: str
+    subject: str
+    function: str
+
+
+def ids() -> tuple[int, int]:
+    """Return the user and group id of a sandboxed process of this host."""
+    uid_map, gid_map = (
+        Path(f"/proc/self/{name}").read_text(encoding="ascii") for name in ("uid_map", "gid_map")
+    )
+    return worker_ids(uid_map, gid_map, os.geteuid(), os.getegid())
+
+
+def start(
+    task: Task, *, limits: Limits, rights: Rights, descriptors: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """Start a sandboxed process of its own, whose function gets the descriptors.
+
+    Each descriptor keeps its number.
+    """
+    settings = {**work(task, limits, rights), "descriptors": list(descriptors)}
+    return execute(settings, descriptors)
+
+
+def execute(settings: dict[str, Any], descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Execute the program of sandboxed processes. Each descriptor keeps its number."""
+    settings = {
+        "path": [os.path.abspath(path) for path in sys.path if path],
+        "ids": ids(),
+        **settings,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, json.dumps(settings)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=_ENVIRONMENT,
+        cwd="/",
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
+
+
+def work(task: Task, limits: Limits, rights: Rights) -> dict[str, Any]:
+    """Return the settings of a process for its work."""
+    return {
+        "name": task.name,
+        "function": task.function,
+        "limits": msgspec.to_builtins(limits),
+        "rights": msgspec.to_builtins(rights),
+    }
