@@ -53,7 +53,8 @@ from jaula.storage.checkpoints import (
     Manifest,
 )
 from jaula.storage.tar.entry import DIRECTORY, REGULAR, quote_name
-from jaula.storage.tar.reader import Limits, TarReader
+from jaula.storage.tar.reader import Limits
+from jaula.storage.tar.sandboxed import TarParser
 from jaula.storage.tar.writer import TarWriter, new_entry
 from jaula.storage.trees import write_sparse
 
@@ -200,12 +201,18 @@ class ArchiveReader:
     """Reads one archive from a stream: :meth:`head` first, then :meth:`extract`."""
 
     def __init__(self, stream: Stream) -> None:
-        self._reader = TarReader(stream, limits=Limits(entries=_MAX_ENTRIES, path=512))
+        self._parser = TarParser()
+        try:
+            limits = Limits(entries=_MAX_ENTRIES, path=512)
+            self._reader = self._parser.stream(stream, limits=limits)
+        except BaseException:
+            self._parser.close()
+            raise
         self._next: TarEntry | None = None
 
     def close(self) -> None:
-        """Release the buffer."""
-        self._reader.close()
+        """End the process that parses it."""
+        self._parser.close()
 
     def head(self) -> ArchiveHead:
         """Return manifest, MAC and signature. Nothing of them is verified.

@@ -17,7 +17,7 @@ from jaula.errors import InvalidRequest, JaulaError, resource_error
 from jaula.storage import free_space
 from jaula.storage.layers.extract import Extractor
 from jaula.storage.tar.entry import DIRECTORY, REGULAR, quote_name
-from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.sandboxed import TarParser
 from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
 from jaula.storage.trees import read_xattrs, write_sparse
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
     from io import BufferedReader
 
+    from jaula.storage.tar.reader import Archive
     from jaula.storage.tar.writer import Owner, Sink
 
 _CHUNK = 1 << 20  # bytes
@@ -127,29 +128,32 @@ def extract_shm(file: BufferedReader, directory: int) -> tuple[str, ...]:
     :raises InvalidRequest: when an entry is not valid.
     :raises OSError: when there is no space.
     """
-    reader, made = TarReader(file), list[str]()
+    made = list[str]()
     try:
-        for entry in reader:
-            name = os.fsdecode(entry.name)
-            if entry.type != REGULAR or "/" in name or name in (".", ".."):
-                raise InvalidRequest(f"{quote_name(entry.name)} is not a file of /dev/shm")
-            try:
-                fd = os.open(name, _CREATE, 0o600, dir_fd=directory)
-            except FileExistsError:
-                continue
-            made.append(name)
-            with open(fd, "wb"):
-                for chunk in reader.data():
-                    write_sparse(fd, chunk)
-                os.ftruncate(fd, entry.size)
-                os.fchown(fd, entry.uid, entry.gid)
-                os.fchmod(fd, entry.mode & 0o7777)
+        with TarParser("the archive of /dev/shm") as parser:
+            _extract_shm(parser.stream(file), directory, made)
     except BaseException:
         remove_shm(directory, made)
         raise
-    finally:
-        reader.close()
     return tuple(made)
+
+
+def _extract_shm(archive: Archive, directory: int, made: list[str]) -> None:
+    for entry in archive:
+        name = os.fsdecode(entry.name)
+        if entry.type != REGULAR or "/" in name or name in (".", ".."):
+            raise InvalidRequest(f"{quote_name(entry.name)} is not a file of /dev/shm")
+        try:
+            fd = os.open(name, _CREATE, 0o600, dir_fd=directory)
+        except FileExistsError:
+            continue
+        made.append(name)
+        with open(fd, "wb"):
+            for chunk in archive.data():
+                write_sparse(fd, chunk)
+            os.ftruncate(fd, entry.size)
+            os.fchown(fd, entry.uid, entry.gid)
+            os.fchmod(fd, entry.mode & 0o7777)
 
 
 def remove_shm(directory: int, names: Iterable[str]) -> None:
@@ -167,8 +171,5 @@ def extract(file: BufferedReader, directory: int, *, layer: bool) -> None:
     :raises InvalidRequest: when an entry is not valid.
     :raises Unavailable: when the disk is full.
     """
-    reader = TarReader(file)
-    try:
-        Extractor(directory, whiteouts=layer, sparse=True).run(reader)
-    finally:
-        reader.close()
+    with TarParser("the container's files") as parser:
+        Extractor(directory, whiteouts=layer, sparse=True).run(parser.stream(file))

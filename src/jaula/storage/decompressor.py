@@ -35,11 +35,12 @@ _CHUNK = 1 << 18  # bytes
 
 
 class Decompressor:
-    """The process that decompresses one stream, which may start before there is a byte of it."""
+    """The process that decompresses one stream. It starts if the stream is compressed."""
 
     def __init__(self, subject: str = TASK.subject) -> None:
         """``subject`` names the stream in errors."""
-        self._worker = Worker(TASK._replace(subject=subject), LIMITS)
+        self._subject = subject
+        self._worker: Worker | None = None
         self._stream: DecompressedPipe | None = None
 
     def __enter__(self) -> Self:
@@ -51,25 +52,22 @@ class Decompressor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._worker.close()
+        if self._worker is not None:
+            self._worker.close()
         if self._stream is not None:
             self._stream.close()
-
-    @property
-    def pid(self) -> int:
-        return self._worker.pid
 
     def stream(self, source: Source) -> tuple[io.RawIOBase, Compression]:
         """Return ``source`` as a stream of decompressed bytes, and its compression.
 
-        The first bytes decide. If they are those of no format, the process ends unused.
+        The first bytes decide. If they are those of no format, there is no process.
         """
         head = read_head(source)
         kind = detect_compression(head)
         prefixed = PrefixedStream(head, source)
         if kind is Compression.NONE:
-            self._worker.close()
             return prefixed, kind
+        self._worker = Worker(TASK._replace(subject=self._subject), LIMITS)
         self._stream = DecompressedPipe(self._worker, prefixed)
         return self._stream, kind
 

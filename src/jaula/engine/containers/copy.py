@@ -187,9 +187,8 @@ def _extract(
     *,
     keep_kinds: bool,
 ) -> None:
-    from jaula.storage.compression import decompress_stream
     from jaula.storage.cp.extract_archive import ArchiveExtractor
-    from jaula.storage.tar.reader import TarReader
+    from jaula.storage.tar.sandboxed import open_archive
 
     owner = view.outside
     if user:
@@ -198,12 +197,12 @@ def _extract(
         resolved = resolve_user(view.root, user, ())
         fixed = view.outside(resolved.uid, resolved.gid)
         owner = lambda uid, gid: fixed  # noqa: E731
-    source, _ = decompress_stream(file)
-    reader = TarReader(source)
-    ArchiveExtractor(
+    extraction = ArchiveExtractor(
         view.root, request.path, owner=owner, parents=view.outside(0, 0), keep_kinds=keep_kinds
-    ).run(reader)
-    reader.drain()
+    )
+    with open_archive(file) as archive:
+        extraction.run(archive)
+        archive.drain()
 
 
 def _check_target(view: RootfsView, request: PathRequest, record: ContainerRecord) -> None:

@@ -25,7 +25,8 @@ from jaula.spec.image import (
     RootFS,
     encode,
 )
-from jaula.storage.compression import Source, decompress_stream
+from jaula.storage.compression import Source
+from jaula.storage.decompressor import Decompressor
 
 _CHUNK = 1 << 20  # bytes
 
@@ -55,8 +56,12 @@ def import_tar(
     config = apply(ImageConfig(), changes)
     lease = store.lease()
     try:
-        with store.blobs.writer() as blob, store.early_writeback():
-            source, _ = decompress_stream(stream)
+        with (
+            store.blobs.writer() as blob,
+            store.early_writeback(),
+            Decompressor("the archive") as decompressor,
+        ):
+            source, _ = decompressor.stream(stream)
             buffer = memoryview(bytearray(_CHUNK))
             while count := source.readinto(buffer) or 0:
                 blob.write(buffer[:count])

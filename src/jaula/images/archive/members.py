@@ -16,11 +16,12 @@ from jaula.images.registry.worker_pool import WorkerPool
 from jaula.images.store.blobs import BlobWriter
 from jaula.images.store.store import ImageStore
 from jaula.spec.image import DOCUMENT_LIMIT
-from jaula.storage.compression import Source, decompress_stream
+from jaula.storage.compression import Source
 from jaula.storage.layers.extract import clean_path
 from jaula.storage.layers.store import LayerStore
 from jaula.storage.tar.entry import HARD_LINK, REGULAR, SYMLINK, TarEntry, quote_name
-from jaula.storage.tar.reader import Limits, TarReader, is_tar_header
+from jaula.storage.tar.reader import Archive, Limits, is_tar_header
+from jaula.storage.tar.sandboxed import open_archive
 
 _FILES_LIMIT = 20_000
 _DOCUMENTS = (b"manifest.json", b"index.json", b"oci-layout", b"repositories")
@@ -96,8 +97,10 @@ class ArchiveMembers:
 
         :raises InvalidRequest: if it is not an archive.
         """
-        source, _ = decompress_stream(stream)
-        reader = TarReader(source, limits=Limits(entries=_FILES_LIMIT))
+        with open_archive(stream, limits=Limits(entries=_FILES_LIMIT)) as archive:
+            self._read(archive)
+
+    def _read(self, reader: Archive) -> None:
         for entry in reader:
             name = clean_path(entry.name)
             if entry.type in (SYMLINK, HARD_LINK):
@@ -125,7 +128,7 @@ class ArchiveMembers:
         if digest in self._job_of:
             self._job_of[digest].wait()
 
-    def _keep(self, reader: TarReader, entry: TarEntry, name: bytes) -> str:
+    def _keep(self, reader: Archive, entry: TarEntry, name: bytes) -> str:
         job = None
         with self._store.blobs.writer() as blob:
             try:

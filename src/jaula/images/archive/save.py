@@ -18,7 +18,8 @@ from jaula.images.archive.write import ArchivedIndex, Sink, write_archive
 from jaula.images.reference import could_be_id
 from jaula.images.store.store import Image, ImageStore, Lease, familiar
 from jaula.spec.image import Platform
-from jaula.storage.compression import Source, decompress_stream
+from jaula.storage.compression import Source
+from jaula.storage.decompressor import Decompressor
 
 _CHUNK = 1 << 20  # bytes
 
@@ -116,9 +117,9 @@ def layer_chunks(store: ImageStore, blob: str, layer: str) -> Iterator[bytes]:
     :raises CorruptState: if their number differs from the one recorded when it was unpacked.
     """
     left = store.layers.info(layer).tar_size
-    with store.blobs.open(blob) as file:
+    with store.blobs.open(blob) as file, Decompressor(f"blob {blob}") as decompressor:
         # The digest says whether the blob is the layer itself, whatever its content begins with.
-        stream = cast(Source, file if blob == layer else decompress_stream(file)[0])
+        stream = cast(Source, file if blob == layer else decompressor.stream(file)[0])
         while chunk := stream.read(_CHUNK):
             left -= len(chunk)
             yield chunk

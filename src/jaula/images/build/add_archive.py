@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
+from contextlib import ExitStack
 
 import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.images.build.sources import Archive, File
-from jaula.storage.compression import decompress_stream
 from jaula.storage.tar.entry import TarEntry
-from jaula.storage.tar.reader import TarReader
+from jaula.storage.tar.sandboxed import open_archive
 
 
 class PackedArchive(msgspec.Struct, frozen=True):
@@ -34,9 +33,10 @@ class PackedArchive(msgspec.Struct, frozen=True):
 
 class _PackedArchive:
     def __init__(self, file: File) -> None:
-        self._stream: BinaryIO = os.fdopen(file.open(), "rb")
-        source, _ = decompress_stream(self._stream)
-        self._reader = TarReader(source)
+        with ExitStack() as opened:
+            stream = opened.enter_context(os.fdopen(file.open(), "rb"))
+            self._reader = opened.enter_context(open_archive(stream))
+            self._opened = opened.pop_all()
 
     def __iter__(self) -> Iterator[TarEntry]:
         return iter(self._reader)
@@ -45,7 +45,7 @@ class _PackedArchive:
         return self._reader.data()
 
     def close(self) -> None:
-        self._stream.close()
+        self._opened.close()
 
 
 def close(archive: Archive) -> None:

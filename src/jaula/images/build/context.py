@@ -24,9 +24,10 @@ from jaula.images.build.errors import translate_os_errors
 from jaula.images.build.quota import QuotaStream
 from jaula.images.build.remote import git_url
 from jaula.kernel import paths
-from jaula.storage.compression import Source, decompress_stream
+from jaula.storage.compression import Source
 from jaula.storage.cp.extract_archive import ArchiveExtractor
-from jaula.storage.tar.reader import Limits, TarReader
+from jaula.storage.tar.reader import Limits
+from jaula.storage.tar.sandboxed import open_archive
 from jaula.storage.trees import open_subdirectory, walk
 
 if TYPE_CHECKING:
@@ -58,13 +59,14 @@ def receive(
     :raises InvalidRequest: if the tar is damaged or hostile.
     :raises Unavailable: if the disk is full.
     """
-    source, _ = decompress_stream(stream)
-    # A context of the docker command may end with the last byte of its last entry.
-    reader = TarReader(source, limits=limits, padded=False)
     extraction = ArchiveExtractor(directory, "/", owner=lambda uid, gid: (0, 0), parents=(0, 0))
-    with translate_os_errors("the build context"):
-        extraction.run(QuotaStream(reader, directory, None, cancel))
-        reader.drain()
+    with (
+        translate_os_errors("the build context"),
+        # A context of the docker command may end with the last byte of its last entry.
+        open_archive(stream, "the build context", limits=limits, padded=False) as archive,
+    ):
+        extraction.run(QuotaStream(archive, directory, None, cancel))
+        archive.drain()
 
 
 def is_repository(address: str) -> bool:

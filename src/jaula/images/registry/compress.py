@@ -42,7 +42,8 @@ from jaula.spec.image import (
     Manifest,
     encode,
 )
-from jaula.storage.compression import PrefixedStream, Source, decompress_stream, zstd_module
+from jaula.storage.compression import PrefixedStream, Source, zstd_module
+from jaula.storage.decompressor import Decompressor
 from jaula.storage.tar.raw_reader import RawTarReader
 
 _PLAIN = frozenset({LAYER_TAR, DOCKER_LAYER_TAR})
@@ -265,9 +266,13 @@ def _convert(
     lease: Lease,
 ) -> CompressedLayer:
     compressor, content = _compressor(compression), hashlib.sha256()
-    with store.blobs.open(digest) as source, store.blobs.writer() as blob:
+    with (
+        store.blobs.open(digest) as source,
+        store.blobs.writer() as blob,
+        Decompressor(f"blob {digest}") as decompressor,
+    ):
         # The first bytes of a plain tar are a name, which may look like a compressed stream.
-        stream: Source = source if origin.plain else decompress_stream(source)[0]
+        stream: Source = source if origin.plain else decompressor.stream(source)[0]
         while chunk := stream.read(_CHUNK):
             check()
             content.update(chunk)
@@ -290,8 +295,12 @@ def _index(
     :raises InvalidRequest: when its table cannot describe it.
     """
     content = hashlib.sha256()
-    with store.blobs.open(digest) as source, store.blobs.writer() as blob:
-        stream = PrefixedStream(b"", source) if origin.plain else decompress_stream(source)[0]
+    with (
+        store.blobs.open(digest) as source,
+        store.blobs.writer() as blob,
+        Decompressor(f"blob {digest}") as decompressor,
+    ):
+        stream = PrefixedStream(b"", source) if origin.plain else decompressor.stream(source)[0]
         reader = RawTarReader(stream, tap=content.update)
         made = _write(compression, reader, blob, threads, check)
         return _store(blob, origin, content.hexdigest(), compression, lease, made)

@@ -70,6 +70,10 @@ class TarParser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process. Idempotent."""
         self._worker.close()
 
     @property
@@ -108,7 +112,7 @@ def open_archive(
 ) -> Iterator[ParsedStream]:
     """Yield the archive in a stream, plain or compressed.
 
-    Its processes start while the first bytes may still be fetched, and end with the context.
+    The parser starts while the first bytes may still be fetched. It ends with the context.
     ``tap`` is called with every decompressed byte.
     """
     with TarParser(subject) as parser, Decompressor(subject) as decompressor:
