@@ -114,7 +114,7 @@ def test_what_is_extracted_is_read_by_other_processes(
 def test_the_archive_of_a_checkpoint_is_read_by_another_process() -> None:
     reader = ArchiveReader(io.BytesIO(_archive()))
     try:
-        with pytest.raises(InvalidRequest, match="it has .file. in the place of"):
+        with pytest.raises(InvalidRequest, match=r"it has .file. in the place of"):
             reader.head()
     finally:
         reader.close()
