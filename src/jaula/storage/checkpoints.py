@@ -544,6 +544,22 @@ class CheckpointStore:
         os.rename(directory / name, hidden)
         shutil.rmtree(hidden)
 
+    def undo(self, container: str, name: str, made: os.stat_result) -> None:
+        """Remove a checkpoint that was just made, by the status of its directory.
+
+        One that another request has given the name meanwhile stays.
+        """
+        path = self._of(container) / name
+        hidden = path.parent / _hidden_name()
+        try:
+            os.rename(path, hidden)
+        except FileNotFoundError:
+            return
+        if os.path.samestat(os.stat(hidden), made):
+            shutil.rmtree(hidden)
+        else:
+            os.rename(hidden, path)
+
     def remove_all(self, container: str) -> None:
         """Remove every checkpoint of a container. One that is being written fails."""
         hidden = self._directory / _hidden_name()

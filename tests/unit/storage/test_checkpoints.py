@@ -351,6 +351,23 @@ def test_a_link_to_what_was_removed_leaves_nothing(store: CheckpointStore, made:
     assert os.listdir(made.parent.parent / ("d" * 64)) == []
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_only_the_checkpoint_that_was_made_is_undone(
+    store: CheckpointStore, made: Path, replaced: bool
+) -> None:
+    status = made.stat()
+    if replaced:
+        kept = made.rename(made.with_name("kept"))  # so that its inode is not used again
+        images = store.begin(FACTS.container, FACTS.name)
+        (images / "pages-1.img").write_bytes(b"another")
+        store.commit(images, FACTS)
+        kept.rename(made.parent.parent / "kept")
+    store.undo(FACTS.container, FACTS.name, status)
+    assert store.names(FACTS.container) == ([FACTS.name] if replaced else [])
+    assert sorted(os.listdir(made.parent)) == ([FACTS.name] if replaced else [])
+    store.undo(FACTS.container, "absent", status)
+
+
 def test_a_directory_of_a_manifest_is_not_read_from_its_file(
     store: CheckpointStore, made: Path
 ) -> None:

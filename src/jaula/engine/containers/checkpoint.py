@@ -201,6 +201,7 @@ class Checkpoints:
         has_rounds = body.pre_copy > 0 and await asyncio.to_thread(tracks_memory)
         store = self._store.at(body.checkpoint_dir)
         images = await asyncio.to_thread(store.begin, record.id, body.checkpoint_id)
+        made = os.stat(images.parent)  # its name may be that of another one later
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         manifest = self._manifest(container, body, criu)
         known: dict[str, CheckpointFile] = {}
@@ -298,7 +299,7 @@ class Checkpoints:
                 if isinstance(error, (JaulaError, OSError)):
                     return images, manifest
                 raise
-            await asyncio.to_thread(store.remove, record.id, body.checkpoint_id)
+            await asyncio.to_thread(store.undo, record.id, body.checkpoint_id, made)
             container.change(
                 manually_stopped=record.manually_stopped,
                 **{name: getattr(record, name) for name in changes},
