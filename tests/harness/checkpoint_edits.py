@@ -268,6 +268,8 @@ def edits(canary: Path) -> tuple[Edit, ...]:
                        "action-script.sh", "criu.conf")),
         Edit("link", "not a plain file", _link("pages-1.img", canary)),
         Edit("empty file", "not an image", _truncate("pstree.img", 0)),
+        Edit("short pages", "pages-1.img has 4096 bytes", _truncate("pages-1.img", 4096)),
+        Edit("short map", "truncated", _truncate("pagemap-1.img", 20)),
         Edit("truncated file", "truncated", _truncate("core-1.img", 40)),
         Edit("oversize file", "larger", lambda made: os.truncate(made / "files.img", 65 << 20)),
         Edit("no inventory", "inventory.img", lambda made: (made / "inventory.img").unlink()),

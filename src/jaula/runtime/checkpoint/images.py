@@ -50,6 +50,8 @@ _MAGICS = {
     "files": 0x56303138,
     "timens": 0x43114433,
     "fs": 0x51403912,
+    "pagemap": 0x56084025,
+    "pagemap-shmem": 0x56084025,
 }
 """Second magic number by kind. An inventory has only this one."""
 _PIPES_DATA_MAGIC = 0x56453709

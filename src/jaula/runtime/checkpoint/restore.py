@@ -45,6 +45,7 @@ from jaula.runtime.checkpoint import (
     inherited_namespaces,
     landlock,
     network,
+    pages,
     selinux,
     verify,
 )
@@ -109,8 +110,10 @@ def start(
         with contextlib.closing(restoring):
             if setup.early:
                 restoring.start_early()
-            read = images.read_all(restoring.open_images())
+            directory = restoring.open_images()
+            read = images.read_all(directory)
             check.check(read, confinement)
+            pages.check(directory)
             cgroup = interfaces.cgroups.create(options.cgroup)
             try:
                 check_thawed(cgroup, options.cgroup)

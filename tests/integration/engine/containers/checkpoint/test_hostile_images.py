@@ -12,7 +12,7 @@ import pytest
 from harness import checkpoint_edits, containers
 from harness.engine import PrivateEngine
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.runtime.checkpoint import affinity, check, expected, images
+from jaula.runtime.checkpoint import affinity, check, expected, images, pages
 from jaula.runtime_interfaces import runtime_interfaces
 from jaula.spec import runtime as oci
 from jaula.storage.checkpoints import CheckpointStore
@@ -24,7 +24,13 @@ CONFINED = (
     *("--network", "none", "--security-opt", "no-new-privileges", "--tmpfs", "/tmp"),
     *("--ulimit", "nofile=1024:1024"),
 )
-STARTED = ("all of cap_eff", "all of the host's namespaces", "part of /dev", "truncated file")
+STARTED = (
+    "all of cap_eff",
+    "all of the host's namespaces",
+    "part of /dev",
+    "truncated file",
+    "short pages",
+)
 """Edits that are started by the engine; for the others the function that it calls is enough."""
 ALARM = "#!/bin/sh\necho called >{fifo}\n"
 
@@ -95,6 +101,7 @@ def check_images(directory: Path, confinement: check.Expected) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         check.check(images.read_all(fd), confinement)
+        pages.check(fd)
         affinity.read(fd)
     finally:
         os.close(fd)
