@@ -101,6 +101,12 @@ def children(process: int, name: str) -> list[int]:
     return pids
 
 
+def zygote(engine: PrivateEngine) -> int:
+    """Return the pid of an engine's zygote."""
+    assert engine.process is not None
+    return min(children(engine.process.pid, "jaula-zygote"))
+
+
 def mountinfo(process: int) -> dict[str, MountInfo]:
     """Return the mounts of a process by mount point; the topmost wins."""
     return {mount.target: mount for mount in mounts.read(f"/proc/{process}/mountinfo")}

@@ -574,19 +574,47 @@ def identity_of(engine: PrivateEngine) -> str:
     return str(engine.request("GET", "/info").json()["ID"])
 
 
+@contextlib.contextmanager
+def other_claims(directory: Path) -> Iterator[str]:
+    """Yield a mount namespace in which ``directory`` is that of the claims.
+
+    A claim that cannot be read holds the start of every engine that sees it.
+    """
+    DIRECTORY.mkdir(mode=0o700, exist_ok=True)
+    script = f"mount --bind {directory} {DIRECTORY} && echo && exec cat"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        yield f"/proc/{holder.pid}/ns/mnt"
+        holder.communicate()
+
+
 def test_a_damaged_claim_that_cannot_be_written_is_written_later(
-    new_engine: Engines, first: PrivateEngine, kept: str
+    new_engine: Engines, tmp_path: Path
 ) -> None:
-    since, place = time.time() - 1, DIRECTORY / identity_of(first)
-    whole = (place / "claim.json").read_bytes()
-    second = new_engine(*flags_of(first, "--bridge"), start=False)
+    with other_claims(tmp_path) as mntns:
+        first = new_engine(start=False)
+        first.mntns = mntns
+        first.start()
+        second = new_engine(*flags_of(first, "--bridge"), start=False)
+        second.mntns = mntns
+        load_image(first, "busybox")
+        with containers.running(first, "busybox") as kept:
+            _check_written_later(first, second, kept, tmp_path / identity_of(first) / "claim.json")
+
+
+def _check_written_later(
+    first: PrivateEngine, second: PrivateEngine, kept: str, claim: Path
+) -> None:
+    since, whole, place = time.time() - 1, claim.read_bytes(), DIRECTORY / claim.parent.name
     assert first.process is not None
     with read_only(first.process.pid, DIRECTORY):
-        (place / "claim.json").write_text("{")
+        claim.write_text("{")
         assert f"{place}/claim.json is not the claim of the engine that runs" in refusal(second)
         assert "cannot claim the names of this engine" in first.log_tail()
         assert first.cli("jaula", "exec", kept, "echo", "here").stdout == "here\n"
         assert repairs(first, since, "claim") == []
-    containers.eventually(lambda: (place / "claim.json").read_bytes() == whole, "it is written")
+    containers.eventually(lambda: claim.read_bytes() == whole, "it is written")
     containers.eventually(lambda: repairs(first, since, "claim") == [str(place)], "it says so")
     assert "--bridge" in refusal(second)

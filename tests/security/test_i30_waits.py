@@ -40,6 +40,8 @@ LAZY = "tests/integration/images/lazy/test_lazy_pull.py"
 LAZY_REGISTRY = "tests/integration/images/lazy/test_registry_waits.py"
 CRIU = "tests/unit/runtime/checkpoint/test_criu.py"
 PARSER = "tests/integration/sandbox/test_worker.py"
+FORKS = "tests/integration/sandbox/test_fork_server.py"
+LAYERS = "tests/integration/storage/test_sandboxed_layers.py"
 HOOKS = "tests/integration/oci/test_hooks.py"
 NUMBERS = [signal.SIGKILL, signal.SIGSTOP]
 
@@ -114,8 +116,22 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
         f"{PARSER}::test_the_clock_is_bounded",
         f"{PARSER}::test_the_process_ends_with_its_request",
     ),
-    ("sandboxed parser", "a call, an answer"): (
+    ("engine", "a decompressor's pipe"): (
+        f"{LAYERS}::test_a_killed_process_ends_its_layer_with_one_error",
+        f"{LAYERS}::test_a_source_that_fails_ends_the_processes",
+    ),
+    ("engine", "the fork server"): (
+        f"{FORKS}::test_a_killed_server_ends_its_processes_and_the_next_request_starts_another",
+        f"{FORKS}::test_a_server_that_is_killed_at_any_moment_fails_no_start",
+        f"{FORKS}::test_a_stopped_server_is_replaced",
+    ),
+    ("fork server", "a request, the end of a process"): (
+        f"{FORKS}::test_server_and_processes_end_with_their_user",
+    ),
+    ("sandboxed parser", "a call, an answer, a pipe"): (
         f"{PARSER}::test_a_process_without_an_engine_ends",
+        f"{FORKS}::test_server_and_processes_end_with_their_user",
+        f"{LAYERS}::test_the_processes_end_with_a_killed_engine",
     ),
     ("lazy server", "a registry"): (
         f"{LAZY_REGISTRY}::test_the_wait_for_a_part_ends_without_the_registry",
@@ -296,11 +312,6 @@ def started(new_engine: NewEngine) -> tuple[PrivateEngine, str, str]:
     return engine, name, image
 
 
-def zygote_of(engine: PrivateEngine) -> int:
-    assert engine.process is not None
-    return min(containers.children(engine.process.pid, "jaula-zygote"))
-
-
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("victim", ["shim", "init"])
 def test_requests_about_a_container_are_answered_beside_its_processes(
@@ -326,7 +337,7 @@ def test_requests_about_a_container_are_answered_beside_its_processes(
 def test_a_request_is_answered_beside_a_zygote(started: tuple[PrivateEngine, str, str]) -> None:
     """It is stopped. One that is killed ends the engine."""
     engine, name, image = started
-    zygote = zygote_of(engine)
+    zygote = containers.zygote(engine)
     os.kill(zygote, signal.SIGSTOP)
     try:
         for method, path in (
@@ -347,7 +358,7 @@ def test_a_start_ends_beside_a_stopped_zygote(started: tuple[PrivateEngine, str,
     name = containers.unique()
     flags = ("--mac-address", "02:42:0a:00:00:17", "--name", name)
     assert engine.cli("jaula", "create", *flags, image, "sleep", "600").returncode == 0
-    zygote = zygote_of(engine)
+    zygote = containers.zygote(engine)
     os.kill(zygote, signal.SIGSTOP)
     try:
         with answers_in(LIMIT):
@@ -361,7 +372,7 @@ def test_a_start_ends_beside_a_stopped_zygote(started: tuple[PrivateEngine, str,
 @pytest.mark.parametrize("number", NUMBERS)
 def test_an_engine_ends_beside_a_zygote(new_engine: NewEngine, number: signal.Signals) -> None:
     engine = new_engine()
-    os.kill(zygote_of(engine), number)
+    os.kill(containers.zygote(engine), number)
     assert engine.process is not None
     with answers_in(LIMIT):
         engine.process.send_signal(signal.SIGTERM)

@@ -75,7 +75,7 @@ OPTIONAL = {
     },
     "network": {r"\.Owner": "this engine's own"},
     "default": {r"\.Owner": "this engine's own"},
-    "volume": {r"\.Owner": "this engine's own"},
+    "volume": {r"\.Owner|\.Id": "this engine's own"},
 }
 """Keys that only one of them has, by the first word of the title, each with the reason."""
 

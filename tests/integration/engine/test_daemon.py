@@ -127,13 +127,7 @@ def test_an_engine_without_its_zygote_exits_and_the_next_one_takes_over(
     image = "busybox"
     assert engine.cli("jaula", "load", "-i", str(busybox_archive)).returncode == 0
     with containers.running(engine, image) as name:
-        (zygote,) = (
-            int(pid)
-            for pid in Path(f"/proc/{engine.process.pid}/task/{engine.process.pid}/children")
-            .read_text()
-            .split()
-        )
-        os.kill(zygote, signal.SIGKILL)
+        os.kill(containers.zygote(engine), signal.SIGKILL)
         assert engine.process.wait(15) == 125
         engine.process = None
         engine.start()

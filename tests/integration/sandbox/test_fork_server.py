@@ -69,8 +69,10 @@ def test_the_server_holds_no_channel_and_is_killed_first(server: ForkServer) -> 
         sockets = [fd for fd in os.listdir(f"/proc/{parent}/fd") if _is_socket(parent, fd)]
         assert len(sockets) == 2  # the engine's, and that for the reports of this process
         assert _held(each.pid) == {"socket", "/dev/null"}
-    sockets = [fd for fd in os.listdir(f"/proc/{parent}/fd") if _is_socket(parent, fd)]
-    assert len(sockets) == 1
+    eventually(
+        lambda: sum(_is_socket(parent, fd) for fd in os.listdir(f"/proc/{parent}/fd")) == 1,
+        "the socket for the reports is closed",
+    )
 
 
 def _is_socket(pid: int, fd: str) -> bool:
@@ -90,6 +92,17 @@ def test_a_killed_server_ends_its_processes_and_the_next_request_starts_another(
         with Worker(ECHO) as next_one:
             assert next_one.call(b"x") == b"x"
             assert _parent(next_one.pid) != parent
+    assert not _exists(parent)
+
+
+def test_a_stopped_server_is_replaced(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "_REPLY", 1.0)
+    with Worker(ECHO) as each:
+        parent = _parent(each.pid)
+    os.kill(parent, signal.SIGSTOP)
+    with Worker(ECHO) as each:
+        assert each.call(b"x") == b"x"
+        assert _parent(each.pid) != parent
     assert not _exists(parent)
 
 

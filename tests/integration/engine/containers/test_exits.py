@@ -125,7 +125,7 @@ def test_a_start_soon_after_the_kill_of_its_shim_finds_no_cgroup_in_use(
     engine = new_engine()
     load_image(engine, "busybox")
     assert engine.process is not None
-    (zygote,) = children(engine.process.pid)
+    zygote = containers.zygote(engine)
     random.seed(12)
     for count in range(8):
         name = f"killed{count}"
