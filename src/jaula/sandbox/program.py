@@ -42,6 +42,7 @@ from jaula.sandbox.limits import Limits, Rights  # noqa: E402
 MEMORY = b"memory"
 """The failure of a process that has reached its limit of memory."""
 _TEXT_LIMIT = 4096  # characters of an error
+_REQUEST_LIMIT = 1 << 16  # bytes of a request to the fork server; the buffer has this size
 _FRAME_LIMIT = 0xFFFFFFFF  # bytes: the engine is trusted, and memory is limited
 
 Ask = Callable[[bytes], tuple[bytes, list[int]]]
@@ -89,8 +90,7 @@ def _fork_all(engine: socket.socket) -> None:
     """Fork processes until the engine closes the socket. The kernel ends them then."""
     server = os.getpid()
     reports: dict[int, socket.socket] = {}
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")  # the engine starts another server
+    confinement.raise_oom_score()  # the engine starts another server
     signal.signal(signal.SIGCHLD, lambda *_: None)
     wake, woken = os.pipe()
     for end in (wake, woken):
@@ -103,7 +103,7 @@ def _fork_all(engine: socket.socket) -> None:
             _reap(reports)
         if engine.fileno() not in readable:
             continue
-        data, fds, *_ = socket.recv_fds(engine, _FRAME_LIMIT, 2)
+        data, fds, *_ = socket.recv_fds(engine, _REQUEST_LIMIT, 2)
         if not data:
             return
         channel_fd, report_fd = fds

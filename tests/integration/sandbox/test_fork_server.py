@@ -65,7 +65,7 @@ def test_the_server_holds_no_channel_and_is_killed_first(server: ForkServer) -> 
         each.call(b"")
         parent = _parent(each.pid)
         assert Path(f"/proc/{parent}/comm").read_text(encoding="ascii").strip() == fork_server.NAME
-        assert Path(f"/proc/{parent}/oom_score_adj").read_text(encoding="ascii").strip() == "1000"
+        assert Path(f"/proc/{parent}/oom_score_adj").read_text(encoding="ascii").strip() == "800"
         sockets = [fd for fd in os.listdir(f"/proc/{parent}/fd") if _is_socket(parent, fd)]
         assert len(sockets) == 2  # the engine's, and that for the reports of this process
         assert _held(each.pid) == {"socket", "/dev/null"}
@@ -77,6 +77,14 @@ def test_the_server_holds_no_channel_and_is_killed_first(server: ForkServer) -> 
 
 def _is_socket(pid: int, fd: str) -> bool:
     return os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
+
+
+def test_a_host_with_little_memory_has_room_for_the_server(server: ForkServer) -> None:
+    """The kernel refuses to map more than the host has."""
+    with Worker(ECHO) as each:
+        status = Path(f"/proc/{_parent(each.pid)}/status").read_text(encoding="ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmPeak:"))
+    assert int(peak.split()[1]) < 200 << 10  # kB
 
 
 def test_a_killed_server_ends_its_processes_and_the_next_request_starts_another(

@@ -1,0 +1,64 @@
+"""An engine in a memory cgroup with a low limit: spare processes make room for work."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import load_image
+from harness import leaks
+from harness.engine import PrivateEngine
+
+LIMIT = 60 << 20  # bytes
+
+
+class LimitedEngine(PrivateEngine):
+    """An engine that is in a cgroup from its first instruction on."""
+
+    cgroup = Path()
+
+    def command(self) -> list[str]:
+        script = f'echo $$ >{self.cgroup}/cgroup.procs; exec "$@"'
+        return ["sh", "-c", script, "sh", *super().command()]
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    root = Path("/sys/fs/cgroup")
+    legacy = root / "memory"
+    if not legacy.is_dir() and "memory" not in (root / "cgroup.subtree_control").read_text():
+        (root / "cgroup.subtree_control").write_text("+memory")
+    place = (legacy if legacy.is_dir() else root) / f"jaula-test-{secrets.token_hex(4)}"
+    place.mkdir()
+    name = "memory.limit_in_bytes" if legacy.is_dir() else "memory.max"
+    (place / name).write_text(str(LIMIT))
+    yield place
+    deadline = time.monotonic() + 20
+    while (place / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    place.rmdir()
+
+
+def test_images_are_loaded_and_containers_run(cgroup: Path, worker_index: int) -> None:
+    """Its own network keeps the firewall rules of other engines out of its memory."""
+    engine = LimitedEngine((worker_index + 83) % 250 + 1)
+    engine.cgroup = cgroup
+    with leaks.nothing_left(engine, own_network=True):
+        time.sleep(3)  # it has all spare processes
+        for _ in range(3):
+            load_image(engine, "busybox")
+        assert engine.process is not None
+        run = ("run", "-d", "--network", "none", "busybox", "sleep", "1000")
+        started = [engine.cli("jaula", *run) for _ in range(3)]
+        assert [each.returncode for each in started] == [0, 0, 0], engine.log_tail()
+        ids = [each.stdout.strip() for each in started]
+        load_image(engine, "busybox")
+        assert engine.cli("jaula", "exec", ids[0], "echo", "here").stdout == "here\n"
+        assert engine.process.poll() is None, engine.log_tail()
+        assert engine.cli("jaula", "rm", "-f", *ids).returncode == 0
+        engine.kill()
+        engine.start(own_network=True)  # which removes what killed spare inits have left
