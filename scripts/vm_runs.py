@@ -50,7 +50,7 @@ class Run(NamedTuple):
     name: str
     machine: tuple[str, ...]
     tests: tuple[str, ...]
-    options: tuple[str, ...] = ("-n", "2")
+    options: tuple[str, ...] = ("-n", "2", "--dist", "loadgroup")  # one machine has one user
     preparation: tuple[str, ...] = ()
     short: bool = False
 
