@@ -26,7 +26,7 @@ from jaula.sandbox.start import Task, execute, work
 NAME = "jaula-sandbox"
 """The name of the fork server in ps(1)."""
 LINGER = 10.0
-"""Seconds that the server stays without a process. It has 20 MB of memory."""
+"""Seconds that the server stays without a process. 9 MB of memory are its own."""
 _REPLY = 60.0  # seconds until it has imported a module and forked
 _END = 10.0  # seconds for a killed process to end
 _MESSAGE = 1 << 16  # bytes
@@ -83,13 +83,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: threading.Timer | None = None
 
-    def fork(
-        self,
-        task: Task,
-        limits: Limits,
-        rights: Rights,
-        channel: int,
-    ) -> ForkedProcess:
+    def fork(self, task: Task, limits: Limits, rights: Rights, channel: int) -> ForkedProcess:
         """Return a new process, which gets the socket ``channel``.
 
         :raises Unavailable: when there is none.
@@ -101,17 +95,19 @@ class ForkServer:
                 self._timer.cancel()
                 self._timer = None
         try:
-            for last in (False, True):
-                forked = self._fork(request, channel, last=last)
-                if forked is not None:
-                    return forked
-            raise AssertionError
+            forked = self._fork(request, channel) or self._fork(request, channel)
+            if forked is None:
+                raise Unavailable(
+                    "a sandboxed process cannot start: the process that forks it was killed",
+                    hint="the host may lack memory: try again",
+                )
         except BaseException:
             self.release()
             raise
+        return forked
 
-    def _fork(self, request: bytes, channel: int, *, last: bool) -> ForkedProcess | None:
-        """Return a new process, None if the server was killed before and this is not the last."""
+    def _fork(self, request: bytes, channel: int) -> ForkedProcess | None:
+        """Return a new process, None if the server was killed; the next call starts another."""
         reports, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         server = None
         with contextlib.ExitStack() as undo:
@@ -134,11 +130,6 @@ class ForkServer:
         if data:
             raise Unavailable(f"a sandboxed process cannot start: {data.decode(errors='replace')}")
         self._discard(server)
-        if last:
-            raise Unavailable(
-                "a sandboxed process cannot start: the process that forks it was killed",
-                hint="the host may lack memory: try again",
-            )
         return None
 
     def _running(self) -> socket.socket:

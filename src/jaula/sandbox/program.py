@@ -62,11 +62,11 @@ def failure(error: BaseException) -> bytes:
 
 
 def main() -> None:
-    """Be one process, or the fork server."""
+    """Run one process, or the fork server."""
     process.set_name(SETTINGS["name"])
     if "server" in SETTINGS:
         with socket.socket(fileno=SETTINGS["server"]) as engine:
-            _fork_all(engine)
+            _serve_forks(engine)
     else:
         function = _load(SETTINGS["function"])
         _enter(SETTINGS, None)
@@ -86,7 +86,7 @@ def _enter(settings: dict[str, Any], parent: int | None) -> None:
     confinement.enter(tuple(SETTINGS["ids"]), limits, rights, parent)
 
 
-def _fork_all(engine: socket.socket) -> None:
+def _serve_forks(engine: socket.socket) -> None:
     """Fork processes until the engine closes the socket. The kernel ends them then."""
     server = os.getpid()
     reports: dict[int, socket.socket] = {}
@@ -118,7 +118,7 @@ def _fork_all(engine: socket.socket) -> None:
             report.close()
         else:
             if pid == 0:
-                _be_forked(settings, function, channel_fd, server)
+                _run_forked(settings, function, channel_fd, server)
             reports[pid] = report
             pidfd = process.pidfd_open(pid)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -137,10 +137,10 @@ def _reap(reports: dict[int, socket.socket]) -> None:
             report.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _be_forked(
+def _run_forked(
     settings: dict[str, Any], function: Function, channel_fd: int, server: int
 ) -> NoReturn:
-    """Be a process that the server has forked."""
+    """Run a process that the server has forked, to its end."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

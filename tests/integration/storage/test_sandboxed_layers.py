@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness import lying_parser
+from harness import hostile_parser
 from harness.containers import eventually
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.sandbox.limits import Limits as SandboxLimits
@@ -58,12 +58,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 
 def _replace_parser(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
-    task = sandboxed.TASK._replace(function=f"harness.lying_parser:{function}")
+    task = sandboxed.TASK._replace(function=f"harness.hostile_parser:{function}")
     monkeypatch.setattr(sandboxed, "TASK", task)
 
 
 def _replace_decompressor(monkeypatch: pytest.MonkeyPatch, function: str) -> None:
-    task = decompressor.TASK._replace(function=f"harness.lying_parser:{function}")
+    task = decompressor.TASK._replace(function=f"harness.hostile_parser:{function}")
     monkeypatch.setattr(decompressor, "TASK", task)
 
 
@@ -71,7 +71,7 @@ def _entries(tmp_path: Path) -> list[Path]:
     return list((tmp_path / "root/layers").iterdir())
 
 
-@pytest.mark.parametrize("lie", lying_parser.LIES)
+@pytest.mark.parametrize("lie", hostile_parser.LIES)
 def test_what_cannot_be_true_is_refused(
     layers: LayerStore,
     tar: Tar,
@@ -81,7 +81,7 @@ def test_what_cannot_be_true_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     lie: str,
 ) -> None:
-    number = list(lying_parser.LIES).index(lie)
+    number = list(hostile_parser.LIES).index(lie)
     _replace_parser(monkeypatch, f"lie_{number}")
     data = tar(("f", "x" * 600), ("g", "y"))
     (tmp_path / "plain.tar").write_bytes(data)
@@ -310,8 +310,8 @@ import sys
 from jaula.sandbox.worker import Worker
 from jaula.storage.tar import sandboxed
 from jaula.storage import decompressor
-sandboxed.TASK = sandboxed.TASK._replace(function="harness.lying_parser:hang")
-unzip = decompressor.TASK._replace(function="harness.lying_parser:hang")
+sandboxed.TASK = sandboxed.TASK._replace(function="harness.hostile_parser:hang")
+unzip = decompressor.TASK._replace(function="harness.hostile_parser:hang")
 with sandboxed.TarParser() as parser, Worker(unzip) as worker:
     parser._worker.begin(b"")
     worker.begin(b"")
