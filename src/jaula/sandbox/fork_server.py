@@ -35,8 +35,16 @@ _MESSAGE = 1 << 16  # bytes
 class ForkedProcess:
     """A sandboxed process, a child of the fork server."""
 
-    def __init__(self, server: ForkServer, pid: int, pidfd: int, reports: socket.socket) -> None:
+    def __init__(
+        self,
+        server: ForkServer,
+        pid: int,
+        pidfd: int,
+        reports: socket.socket,
+        channel: socket.socket,
+    ) -> None:
         self.pid = pid
+        self.channel = channel  # closed by its user
         self._server = server
         self._pidfd = pidfd
         self._reports = reports
@@ -83,8 +91,8 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: threading.Timer | None = None
 
-    def fork(self, task: Task, limits: Limits, rights: Rights, channel: int) -> ForkedProcess:
-        """Return a new process, which gets the socket ``channel``.
+    def fork(self, task: Task, limits: Limits, rights: Rights) -> ForkedProcess:
+        """Return a new process.
 
         :raises Unavailable: when there is none.
         """
@@ -95,7 +103,7 @@ class ForkServer:
                 self._timer.cancel()
                 self._timer = None
         try:
-            forked = self._fork(request, channel) or self._fork(request, channel)
+            forked = self._fork(request) or self._fork(request)
             if forked is None:
                 raise Unavailable(
                     "a sandboxed process cannot start: the process that forks it was killed",
@@ -106,17 +114,22 @@ class ForkServer:
             raise
         return forked
 
-    def _fork(self, request: bytes, channel: int) -> ForkedProcess | None:
-        """Return a new process, None if the server was killed; the next call starts another."""
+    def _fork(self, request: bytes) -> ForkedProcess | None:
+        """Return a new process, None if the server was killed; the next call starts another.
+
+        Each attempt has a channel of its own: a process of the former one may have written to it.
+        """
+        channel, its_channel = socket.socketpair()
         reports, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         server = None
         with contextlib.ExitStack() as undo:
             undo.callback(reports.close)
-            with theirs:
+            undo.callback(channel.close)
+            with theirs, its_channel:
                 try:
                     with self._lock:
                         server = self._running()
-                        socket.send_fds(server, [request], [channel, theirs.fileno()])
+                        socket.send_fds(server, [request], [its_channel.fileno(), theirs.fileno()])
                 except (BrokenPipeError, ConnectionResetError):
                     pass
             reports.settimeout(_REPLY)
@@ -126,7 +139,7 @@ class ForkServer:
                 data, fds = b"", []
             if data and fds:
                 undo.pop_all()
-                return ForkedProcess(self, int(data), fds[0], reports)
+                return ForkedProcess(self, int(data), fds[0], reports, channel)
         if data:
             raise Unavailable(f"a sandboxed process cannot start: {data.decode(errors='replace')}")
         self._discard(server)

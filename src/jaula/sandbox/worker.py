@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,14 +81,8 @@ class Worker:
         self._cancelled = False
         self._ended = False
         self._started = False
-        self._socket, theirs = socket.socketpair()
-        try:
-            self._process = SERVER.fork(task, limits, rights, theirs.fileno())
-        except BaseException:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
+        self._process = SERVER.fork(task, limits, rights)
+        self._socket = self._process.channel
 
     @property
     def pid(self) -> int:
