@@ -128,6 +128,7 @@ def _lock_root(config: EngineConfig) -> int:
 
 def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
     """Fork the zygote, whose memory every shim shares."""
+    from jaula.cgroups.own_memory import OwnMemory
     from jaula.runtime.client import Runtime
     from jaula.runtime.interfaces import Interfaces
     from jaula.runtime_interfaces import runtime_interfaces
@@ -142,5 +143,9 @@ def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
         return runtime_interfaces(state.cgroup_error(run))
 
     return Runtime.launch(
-        load, host_mounts=host_mounts, spare_shims=config.spare_shims, lay_out_memory=True
+        load,
+        host_mounts=host_mounts,
+        spare_shims=config.spare_shims,
+        lay_out_memory=True,
+        has_room=OwnMemory().has_spare_room,
     )

@@ -525,6 +525,7 @@ class Runtime:
         host_mounts: int = -1,
         spare_shims: int = 1,
         lay_out_memory: bool = False,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> Runtime:
         """Fork the zygote. Call this before anything starts a thread or imports asyncio.
 
@@ -533,7 +534,8 @@ class Runtime:
         ``host_mounts`` is a descriptor of the host's mount namespace, if that is another one than
         this process's. It stays open as long as the process runs. ``spare_shims`` is the number of
         shims that the zygote forks ahead of requests. ``lay_out_memory`` prepares its memory for
-        many shims, which takes longer the more memory this process has.
+        many shims, which takes longer the more memory this process has. ``has_room`` says whether
+        there is memory for a spare shim.
         """
         engine_end, zygote_end = _pair()
         pid = os.fork()
@@ -543,7 +545,11 @@ class Runtime:
             def run() -> None:
                 from jaula.runtime import zygote
 
-                zygote.main(zygote_end, load_interfaces, spare_shims, lay_out_memory=lay_out_memory)
+                zygote.main(
+                    *(zygote_end, load_interfaces, spare_shims),
+                    lay_out_memory=lay_out_memory,
+                    has_room=has_room,
+                )
 
             process.run_and_exit(_ZYGOTE, run)
         zygote_end.close()

@@ -18,7 +18,8 @@ process then (:mod:`jaula.runtime.create.spare_init`), and the zygote keeps the 
 container that the process is meant for.
 
 A spare shim is the first process that the kernel kills when memory runs out, in the engine's cgroup
-or on the host, and its helper and spare init end with it. No other is forked for a minute then.
+or on the host, and its helper and spare init end with it. No other is forked for a minute then, or
+when the engine's cgroup has no room for it (``has_room``).
 
 A restore from a checkpoint needs protobuf, whose import takes longer than a start. An idle zygote
 imports it after the first restore, so the shims of later ones have it.
@@ -80,10 +81,17 @@ def main(
     spare_shims: int,
     *,
     lay_out_memory: bool,
+    has_room: Callable[[], bool],
 ) -> NoReturn:
-    """Serve the engine until it disconnects, with up to ``spare_shims`` shims forked ahead."""
+    """Serve the engine until it disconnects, with up to ``spare_shims`` shims forked ahead.
+
+    ``has_room`` says whether there is memory for a spare shim.
+    """
     process.run_and_exit(
-        COMM, lambda: _run(engine, load_interfaces, spare_shims, lay_out_memory=lay_out_memory)
+        COMM,
+        lambda: _run(
+            engine, load_interfaces, spare_shims, lay_out_memory=lay_out_memory, has_room=has_room
+        ),
     )
 
 
@@ -93,6 +101,7 @@ def _run(
     spare_shims: int,
     *,
     lay_out_memory: bool,
+    has_room: Callable[[], bool],
 ) -> None:
     process.set_name(COMM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -107,11 +116,12 @@ def _run(
     capabilities.last_cap()  # known to all processes that are forked
     gc.freeze()
     gc.disable()
-    spares = SpareShims(engine, interfaces, spare_shims)
+    spares = SpareShims(engine, interfaces, spare_shims, has_room)
     if lay_out_memory:
         if not _serve_before_layout(engine, interfaces, spares):
             return
-        _lay_out_memory(interfaces)
+        if has_room():  # else the copies of the pages would take the room of shims
+            _lay_out_memory(interfaces)
     while True:
         while spares.due() and not readable(_IDLE, engine.fileno()):
             if _has_restored:
@@ -262,8 +272,15 @@ class SpareShims:
     There are up to ``limit``, and those with a spare init, by the container that it is meant for.
     """
 
-    def __init__(self, engine: socket.socket, interfaces: Interfaces, limit: int) -> None:
+    def __init__(
+        self,
+        engine: socket.socket,
+        interfaces: Interfaces,
+        limit: int,
+        has_room: Callable[[], bool],
+    ) -> None:
         self.limit = limit
+        self._has_room = has_room
         self.starts = 0  # requests for a start, served or not
         self._engine = engine
         self._interfaces = interfaces
@@ -274,7 +291,12 @@ class SpareShims:
     def due(self) -> bool:
         """Return whether another spare shim is to be forked when the zygote is idle."""
         self._forget_ended()
-        return len(self._socks) < self.limit and time.monotonic() >= self._rest_end
+        if len(self._socks) >= self.limit or time.monotonic() < self._rest_end:
+            return False
+        if not self._has_room():
+            self._rest()
+            return False
+        return True
 
     def fork(self) -> None:
         """Fork a shim. The zygote returns at once; the shim never does."""
@@ -294,7 +316,7 @@ class SpareShims:
         """
         self._forget_ended()
         if not self._socks:
-            if time.monotonic() < self._rest_end:
+            if time.monotonic() < self._rest_end or not self._has_room():
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             self.fork()
         sock = self._socks.pop(0)
@@ -325,7 +347,7 @@ class SpareShims:
         return False
 
     def _rest(self) -> None:
-        """Fork no spare shim for a time: one was killed, since memory has run out."""
+        """Fork no spare shim for a time: one was killed or has no room, since memory is short."""
         self._rest_end = time.monotonic() + _REST
 
     def _forget_ended(self) -> None:
@@ -350,10 +372,15 @@ class SpareShims:
 def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
     """Wait for a request, and become its shim. Return if the zygote has ended."""
     _leave_zygote()
+    usual = _set_oom_score_adj(_OOM_FIRST)  # before both copy pages
+
+    def restore_score() -> None:
+        if usual:
+            _set_oom_score_adj(usual)
+
     spawn_helper = shim.SpawnHelper(ahead=True)
-    spawn_helper.prepare(interfaces, sock)
+    spawn_helper.prepare(interfaces, sock, restore_score)
     prefault.run(prefault.of_shim(interfaces), sock)
-    usual = _set_oom_score_adj(_OOM_FIRST)
     data, fds = seqpacket.receive(sock)
     if not data:
         return
@@ -365,8 +392,7 @@ def _wait(sock: _socket.socket, interfaces: Interfaces) -> None:
         data, fds = started
         request = protocol.decode_zygote(data)
     sock.close()
-    if usual:
-        _set_oom_score_adj(usual)
+    restore_score()
     assert isinstance(request, StartRequest)
     shim.main(request, fds, interfaces, spawn_helper)
 

@@ -1,7 +1,8 @@
-"""An engine in a memory cgroup with a low limit: spare processes make room for work."""
+"""An engine in a memory cgroup with a low limit: spare processes make room, starts are refused."""
 
 from __future__ import annotations
 
+import itertools
 import secrets
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from harness import leaks
 from harness.engine import PrivateEngine
 
 LIMIT = 60 << 20  # bytes
+MANY = 30  # containers, more than the limit has room for
 
 
 class LimitedEngine(PrivateEngine):
@@ -62,3 +64,51 @@ def test_images_are_loaded_and_containers_run(cgroup: Path, worker_index: int) -
         assert engine.cli("jaula", "rm", "-f", *ids).returncode == 0
         engine.kill()
         engine.start(own_network=True)  # which removes what killed spare inits have left
+
+
+STEPS = ("exec", "load", "logs")
+
+
+def _step(engine: PrivateEngine, step: str, name: str) -> None:
+    if step == "exec":
+        done = engine.cli("jaula", "exec", name, "echo", "here")
+        assert done.stdout == "here\n", done.stderr
+    elif step == "load":
+        load_image(engine, "busybox")
+    else:
+        assert engine.cli("jaula", "logs", name).stdout == "line\n"
+
+
+@pytest.mark.parametrize("steps", list(itertools.permutations(STEPS)))
+def test_memory_pressure_ends_neither_the_engine_nor_a_container(
+    cgroup: Path, worker_index: int, steps: tuple[str, ...]
+) -> None:
+    engine = LimitedEngine((worker_index + 83) % 250 + 1)
+    engine.cgroup = cgroup
+    with leaks.nothing_left(engine, own_network=True):
+        load_image(engine, "busybox")
+        assert engine.process is not None
+        run = ("run", "-d", "--network", "none")
+        program = ("busybox", "sh", "-c", "echo line; exec sleep 1000")
+        started: list[str] = []
+        refused: list[str] = []
+        for number in range(MANY):
+            name = f"c{number}"
+            done = engine.cli("jaula", *run, "--name", name, *program)
+            (started if done.returncode == 0 else refused).append(name)
+            if done.returncode:
+                assert "memory cgroup has" in done.stderr, done.stderr
+            if len(refused) == 3:
+                break
+        assert len(started) >= 3
+        assert refused
+        for step in steps:
+            _step(engine, step, started[-1])
+        assert engine.process.poll() is None, engine.log_tail()
+        running = engine.cli("jaula", "ps", "--format", "{{.Names}}").stdout.split()
+        assert sorted(running) == sorted(started), engine.log_tail()
+        assert "no container is started" in engine.log_tail()
+        assert engine.cli("jaula", "rm", "-f", *started, *refused).returncode == 0
+        again = engine.cli("jaula", "run", "--rm", "--network", "none", "busybox", "echo", "again")
+        assert again.stdout == "again\n", again.stderr
+        assert engine.process.poll() is None, engine.log_tail()

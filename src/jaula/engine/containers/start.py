@@ -33,6 +33,7 @@ import msgspec
 
 from jaula import metrics, spans
 from jaula.cgroups.cgroup_path import container_path
+from jaula.cgroups.own_memory import OwnMemory
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, honeypot, selinux, shm
 from jaula.engine.containers.log_config import log_options, with_identity
@@ -102,6 +103,7 @@ class Starter:
         self._clean_up_container = clean_up
         self._remove_run_dir = remove_run_dir
         self.connector = NetworkConnector(services)
+        self._memory = OwnMemory()
         self.on_spec: Callable[[ContainerRecord, str], None] = lambda record, seal: None
         """Logs the seal of a spec that was written for a start."""
 
@@ -115,7 +117,7 @@ class Starter:
 
         :raises RuntimeFailure: when the program does not exist (127), cannot be executed (126), or
             the kernel refused a step (125).
-        :raises Unavailable: when a disk is full or read-only.
+        :raises Unavailable: when a disk is full or read-only, or the engine's cgroup has no memory.
         :raises Conflict: when the container's state does not allow a start, or a container that it
             joins does not run.
         """
@@ -125,6 +127,7 @@ class Starter:
         container.exited.clear()
         images: StagedMounts | None = None
         try:
+            self._memory.check(container.name)
             # The policy decided on the image of a build when it began. A sandbox has no image.
             if not record.build and record.sandbox is None:
                 self._services.image_policy.check_start(record.image, record.asked_image)

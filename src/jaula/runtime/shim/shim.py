@@ -922,12 +922,18 @@ class SpawnHelper:
         self._sock: _socket.socket | None = None  # to a helper that waits
         self._spare: _socket.socket | None = None  # to one that waits for an exec
 
-    def prepare(self, interfaces: Interfaces, zygote: _socket.socket) -> None:
-        """Fork the helper of a start ahead. It closes the socket ``zygote`` of its shim."""
+    def prepare(
+        self, interfaces: Interfaces, zygote: _socket.socket, restore_score: Callable[[], None]
+    ) -> None:
+        """Fork the helper of a start ahead. It closes the socket ``zygote`` of its shim.
+
+        ``restore_score`` gives it the OOM score of a shim, which init inherits.
+        """
 
         def work(sock: _socket.socket) -> ProcessHandle:
             zygote.close()
             prefault.run(prefault.of_helper(interfaces), sock)
+            restore_score()
             request, fds = _receive_request(sock)
             spare = None
             if isinstance(request, SpareInitRequest):
