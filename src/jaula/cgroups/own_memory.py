@@ -1,8 +1,9 @@
 """The memory that the cgroup of this process has left.
 
 An engine and its shims share a cgroup, which may have a limit (systemd's ``MemoryMax=``). The
-kernel kills a process when the limit is reached. The spare shims are the first, by their score. The
-next one would be the engine or the shim of a container that runs, so no container is started then.
+kernel kills a process when the limit is reached. Spare shims and sandboxed processes are the first,
+by their score. The next one would be the engine or the shim of a container that runs. So there are
+fewer spare shims when memory is short, and no container is started when there is none left.
 
 Sources: Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
 """
@@ -27,9 +28,17 @@ Measured with a limit of 60 MB: a shim takes 1 to 3 MiB, and 19 containers run b
 SPARE = 6 << 20
 """Bytes that a spare shim, its helper and the zygote's copies of their pages take."""
 
+RESERVE = 24 << 20
+"""Bytes that spare shims leave: a start, and the sandboxed processes that read an archive."""
+
 _UNLIMITED = 1 << 60  # v1 writes a value near 2^63
-_KILLED_FIRST = "1000"  # oom_score_adj of a spare shim
 _MIB = 1 << 20
+_MANY = 1 << 20  # spare shims
+
+
+class _Memory(NamedTuple):
+    limit: int
+    left: int  # bytes, with those that the kernel can reclaim
 
 
 class _Files(NamedTuple):
@@ -50,22 +59,36 @@ _V2 = _Files(
 )
 
 
-class Headroom(NamedTuple):
-    """Bytes that are left of a limit: the kernel can reclaim them, or kills spare shims first."""
-
-    left: int
-    limit: int
-
-
 class OwnMemory:
-    """The memory cgroup of this process. Not thread safe."""
+    """The memory cgroup of this process."""
 
     def __init__(self, directory: Path | None = None) -> None:
         """Use the cgroup ``directory``, by default that of this process."""
         self._directory = _own_directory() if directory is None else directory
-        self._is_short = False
 
-    def headroom(self) -> Headroom | None:
+    def spare_shims(self) -> int:
+        """Return how many more spare shims there is room for; negative if there are too many."""
+        found = self._read()
+        return _MANY if found is None else (found.left - RESERVE) // SPARE
+
+    def check(self, what: str) -> None:
+        """Check that a container can be started.
+
+        :raises Unavailable: when the kernel would kill the engine or a shim, as far as known.
+        """
+        found = self._read()
+        if found is None or found.left >= NEEDED:
+            return
+        left = max(0, found.left + self._killed_first())
+        if left >= NEEDED:
+            return
+        raise Unavailable(
+            f"cannot start container {what}: the engine's memory cgroup has {left // _MIB} of"
+            f" {found.limit // _MIB} MiB left, a start needs {NEEDED // _MIB} MiB",
+            hint="raise its limit (systemd: MemoryMax=), or stop containers",
+        )
+
+    def _read(self) -> _Memory | None:
         """Return what is left, None without a limit."""
         if self._directory is None:
             return None
@@ -82,42 +105,15 @@ class OwnMemory:
                     for name, value in zip(rows[::2], rows[1::2], strict=True)
                     if name in files.reclaimable
                 )
-                left = limit - used
-                return Headroom(left if left >= NEEDED else left + self._spare(), limit)
+                return _Memory(limit, limit - used)
         return None
 
-    def has_spare_room(self) -> bool:
-        """Return whether a spare shim can be forked, and a start has room beside it."""
-        headroom = self.headroom()
-        return headroom is None or headroom.left >= NEEDED + SPARE
-
-    def check(self, what: str) -> None:
-        """Check that a container can be started. The log says once that it cannot.
-
-        :raises Unavailable: when the kernel would kill the engine or a shim, as far as known.
-        """
-        headroom = self.headroom()
-        if headroom is None or headroom.left >= NEEDED:
-            self._is_short = False
-            return
-        left = f"{max(0, headroom.left) / _MIB:.0f} of {headroom.limit / _MIB:.0f} MiB left"
-        if not self._is_short:
-            self._is_short = True
-            import logging  # not in the zygote
-
-            log = logging.getLogger("jaula.engine")
-            log.warning("the engine's memory cgroup has %s: no container is started", left)
-        raise Unavailable(
-            f"cannot start container {what}: the engine's memory cgroup has {left}, a start needs"
-            f" {NEEDED // _MIB} MiB",
-            hint="raise its limit (systemd: MemoryMax=), or stop containers",
-        )
-
-    def _spare(self) -> int:
-        """Return the bytes of the processes that the kernel kills first, and of their children."""
+    def _killed_first(self) -> int:
+        """Return the bytes of the processes that the kernel kills before this one."""
         assert self._directory is not None
         pids = (self._directory / "cgroup.procs").read_text().split()
-        first = set(filter(_is_killed_first, pids))
+        own = _oom_score_adj("self")
+        first = {pid for pid in pids if _oom_score_adj(pid) > own}
         return sum(_private_bytes(pid) for pid in pids if pid in first or _parent(pid) in first)
 
 
@@ -135,10 +131,11 @@ def _own_directory() -> Path | None:
     return None
 
 
-def _is_killed_first(pid: str) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == _KILLED_FIRST
-    return False
+def _oom_score_adj(pid: str) -> int:
+    """Return the score of a process; that of one which is killed last if it has ended."""
+    with suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+    return -1000
 
 
 def _parent(pid: str) -> str:

@@ -147,5 +147,5 @@ def _launch(config: EngineConfig, host_mounts: int) -> Runtime:
         host_mounts=host_mounts,
         spare_shims=config.spare_shims,
         lay_out_memory=True,
-        has_room=OwnMemory().has_spare_room,
+        room_for_spares=OwnMemory().spare_shims,
     )

@@ -525,7 +525,7 @@ class Runtime:
         host_mounts: int = -1,
         spare_shims: int = 1,
         lay_out_memory: bool = False,
-        has_room: Callable[[], bool] = lambda: True,
+        room_for_spares: Callable[[], int] = lambda: 1,
     ) -> Runtime:
         """Fork the zygote. Call this before anything starts a thread or imports asyncio.
 
@@ -534,8 +534,8 @@ class Runtime:
         ``host_mounts`` is a descriptor of the host's mount namespace, if that is another one than
         this process's. It stays open as long as the process runs. ``spare_shims`` is the number of
         shims that the zygote forks ahead of requests. ``lay_out_memory`` prepares its memory for
-        many shims, which takes longer the more memory this process has. ``has_room`` says whether
-        there is memory for a spare shim.
+        many shims, which takes longer the more memory this process has. ``room_for_spares`` returns
+        how many more spare shims there is memory for; it is negative if there are too many.
         """
         engine_end, zygote_end = _pair()
         pid = os.fork()
@@ -548,7 +548,7 @@ class Runtime:
                 zygote.main(
                     *(zygote_end, load_interfaces, spare_shims),
                     lay_out_memory=lay_out_memory,
-                    has_room=has_room,
+                    room_for_spares=room_for_spares,
                 )
 
             process.run_and_exit(_ZYGOTE, run)

@@ -18,8 +18,8 @@ process then (:mod:`jaula.runtime.create.spare_init`), and the zygote keeps the 
 container that the process is meant for.
 
 A spare shim is the first process that the kernel kills when memory runs out, in the engine's cgroup
-or on the host, and its helper and spare init end with it. No other is forked for a minute then, or
-when the engine's cgroup has no room for it (``has_room``).
+or on the host, and its helper and spare init end with it. No other is forked for a minute then. The
+zygote gives its spare shims up before, when the engine's cgroup has little room left.
 
 A restore from a checkpoint needs protobuf, whose import takes longer than a start. An idle zygote
 imports it after the first restore, so the shims of later ones have it.
@@ -81,16 +81,18 @@ def main(
     spare_shims: int,
     *,
     lay_out_memory: bool,
-    has_room: Callable[[], bool],
+    room_for_spares: Callable[[], int],
 ) -> NoReturn:
     """Serve the engine until it disconnects, with up to ``spare_shims`` shims forked ahead.
 
-    ``has_room`` says whether there is memory for a spare shim.
+    ``room_for_spares`` returns how many more there is memory for; negative if there are too many.
     """
     process.run_and_exit(
         COMM,
         lambda: _run(
-            engine, load_interfaces, spare_shims, lay_out_memory=lay_out_memory, has_room=has_room
+            *(engine, load_interfaces, spare_shims),
+            lay_out_memory=lay_out_memory,
+            room_for_spares=room_for_spares,
         ),
     )
 
@@ -101,7 +103,7 @@ def _run(
     spare_shims: int,
     *,
     lay_out_memory: bool,
-    has_room: Callable[[], bool],
+    room_for_spares: Callable[[], int],
 ) -> None:
     process.set_name(COMM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -116,12 +118,11 @@ def _run(
     capabilities.last_cap()  # known to all processes that are forked
     gc.freeze()
     gc.disable()
-    spares = SpareShims(engine, interfaces, spare_shims, has_room)
+    spares = SpareShims(engine, interfaces, spare_shims, room_for_spares)
     if lay_out_memory:
         if not _serve_before_layout(engine, interfaces, spares):
             return
-        if has_room():  # else the copies of the pages would take the room of shims
-            _lay_out_memory(interfaces)
+        _lay_out_memory(interfaces)
     while True:
         while spares.due() and not readable(_IDLE, engine.fileno()):
             if _has_restored:
@@ -277,10 +278,10 @@ class SpareShims:
         engine: socket.socket,
         interfaces: Interfaces,
         limit: int,
-        has_room: Callable[[], bool],
+        room_for_spares: Callable[[], int],
     ) -> None:
         self.limit = limit
-        self._has_room = has_room
+        self._room_for_spares = room_for_spares
         self.starts = 0  # requests for a start, served or not
         self._engine = engine
         self._interfaces = interfaces
@@ -291,12 +292,12 @@ class SpareShims:
     def due(self) -> bool:
         """Return whether another spare shim is to be forked when the zygote is idle."""
         self._forget_ended()
-        if len(self._socks) >= self.limit or time.monotonic() < self._rest_end:
+        if time.monotonic() < self._rest_end:
             return False
-        if not self._has_room():
-            self._rest()
-            return False
-        return True
+        room = self._room_for_spares() if self.limit else 0
+        if room < 0:
+            self._give_up()
+        return room > 0 and len(self._socks) < self.limit
 
     def fork(self) -> None:
         """Fork a shim. The zygote returns at once; the shim never does."""
@@ -316,7 +317,7 @@ class SpareShims:
         """
         self._forget_ended()
         if not self._socks:
-            if time.monotonic() < self._rest_end or not self._has_room():
+            if time.monotonic() < self._rest_end or self._room_for_spares() <= 0:
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             self.fork()
         sock = self._socks.pop(0)
@@ -347,8 +348,13 @@ class SpareShims:
         return False
 
     def _rest(self) -> None:
-        """Fork no spare shim for a time: one was killed or has no room, since memory is short."""
+        """Fork no spare shim for a time: one was killed, since memory has run out."""
         self._rest_end = time.monotonic() + _REST
+
+    def _give_up(self) -> None:
+        """End the spare shims that wait for any container."""
+        while self._socks:
+            self._socks.pop().close()
 
     def _forget_ended(self) -> None:
         """Close the sockets of shims that were killed, or whose spare init was given up."""
@@ -363,8 +369,7 @@ class SpareShims:
 
     def close(self) -> None:
         """Close the sockets; a shim without a request exits."""
-        while self._socks:
-            self._socks.pop().close()
+        self._give_up()
         while self._with_init:
             self._with_init.popitem()[1].close()
 

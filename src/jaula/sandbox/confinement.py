@@ -30,9 +30,6 @@ _NO_FILES = "/proc/self/fdinfo"
 """A directory without files of others: stat(2) of a path, which the filter cannot tell from that of
 a descriptor and Landlock does not check, finds nothing."""
 
-_OOM_SCORE_ADJ = "800"
-"""Less than a spare shim's 1000: in a small cgroup a spare process makes room for a parser."""
-
 _STACK = 8 << 20  # bytes of the first thread, RLIMIT_STACK
 _PROT_EXEC = 4  # mmap(2)
 _FIONBIO = 0x5421  # ioctl_tty(2); Python sets the mode of a socket with it
@@ -109,7 +106,6 @@ def enter(ids: tuple[int, int], limits: Limits, rights: Rights, parent: int | No
     """
     program = seccomp.FilterProgram(filter_program(rights.calls))
     rules = _ruleset(rights)
-    raise_oom_score()
     _set_limits(limits)
     if os.geteuid() == 0:
         if "files" not in rights.calls:
@@ -126,12 +122,6 @@ def enter(ids: tuple[int, int], limits: Limits, rights: Rights, parent: int | No
         landlock.restrict_self(rules)
         os.close(rules)
     seccomp.install(program)
-
-
-def raise_oom_score() -> None:
-    """Let the kernel kill this process before the engine when memory runs out."""
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write(_OOM_SCORE_ADJ)
 
 
 def set_ids(uid: int, gid: int) -> None:

