@@ -1,16 +1,16 @@
 """The memory that the cgroup of this process has left.
 
-An engine and its shims share a cgroup, which may have a limit (systemd's ``MemoryMax=``). The
-kernel kills a process when the limit is reached. Spare shims and sandboxed processes are the first,
-by their score. The next one would be the engine or the shim of a container that runs. So there are
-fewer spare shims when memory is short, and no container is started when there is none left.
+An engine, its shims and its sandboxed processes share a cgroup, which may have a limit (systemd's
+``MemoryMax=``). The kernel kills a process when the limit is reached: spare shims and sandboxed
+processes first, by their score. But it may kill the engine before the memory of the first one is
+free. So the engine refuses what there is no room for, and has fewer spare shims when room is short.
 
 Sources: Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
 """
 
 from __future__ import annotations
 
-import os
+import functools
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +19,10 @@ from jaula.cgroups import hierarchies
 from jaula.errors import Unavailable
 from jaula.kernel import mountinfo
 
-NEEDED = 9 << 20
+START = 9 << 20
 """Bytes that a start needs: a fork of the zygote that writes to its pages, and the engine's part.
 
-Measured with a limit of 60 MB: a shim takes 1 to 3 MiB, and 19 containers run beside the engine.
+With a limit of 60 MB a shim takes 0.7 to 2.3 MiB, and 13 containers run beside the engine.
 """
 
 SPARE = 6 << 20
@@ -64,42 +64,45 @@ class OwnMemory:
 
     def __init__(self, directory: Path | None = None) -> None:
         """Use the cgroup ``directory``, by default that of this process."""
-        self._directory = _own_directory() if directory is None else directory
+        self._given = directory
 
     def spare_shims(self) -> int:
         """Return how many more spare shims there is room for; negative if there are too many."""
         found = self._read()
         return _MANY if found is None else (found.left - RESERVE) // SPARE
 
-    def check(self, what: str) -> None:
-        """Check that a container can be started.
+    def has_room(self, needed: int) -> bool:
+        """Return whether so many bytes are left, as far as known."""
+        found = self._read()
+        return found is None or found.left >= needed
+
+    def check(self, what: str, needed: int) -> None:
+        """Check that so many bytes are left. ``what`` needs them, and begins the error.
 
         :raises Unavailable: when the kernel would kill the engine or a shim, as far as known.
         """
         found = self._read()
-        if found is None or found.left >= NEEDED:
-            return
-        left = max(0, found.left + self._killed_first())
-        if left >= NEEDED:
+        if found is None or found.left >= needed:
             return
         raise Unavailable(
-            f"cannot start container {what}: the engine's memory cgroup has {left // _MIB} of"
-            f" {found.limit // _MIB} MiB left, a start needs {NEEDED // _MIB} MiB",
+            f"{what}: the engine's memory cgroup has {max(0, found.left) // _MIB} of"
+            f" {found.limit // _MIB} MiB left, and {needed // _MIB} MiB are needed",
             hint="raise its limit (systemd: MemoryMax=), or stop containers",
         )
 
     def _read(self) -> _Memory | None:
         """Return what is left, None without a limit."""
-        if self._directory is None:
+        directory = self._given or _own_directory()
+        if directory is None:
             return None
         for files in (_V2, _V1):
             with suppress(OSError, ValueError):
-                text = (self._directory / files.limit).read_text().strip()
+                text = (directory / files.limit).read_text().strip()
                 if text == "max" or int(text) >= _UNLIMITED:
                     return None
                 limit = int(text)
-                used = int((self._directory / files.usage).read_text())
-                rows = (self._directory / "memory.stat").read_text().split()
+                used = int((directory / files.usage).read_text())
+                rows = (directory / "memory.stat").read_text().split()
                 used -= sum(
                     int(value)
                     for name, value in zip(rows[::2], rows[1::2], strict=True)
@@ -108,46 +111,30 @@ class OwnMemory:
                 return _Memory(limit, limit - used)
         return None
 
-    def _killed_first(self) -> int:
-        """Return the bytes of the processes that the kernel kills before this one."""
-        assert self._directory is not None
-        pids = (self._directory / "cgroup.procs").read_text().split()
-        own = _oom_score_adj("self")
-        first = {pid for pid in pids if _oom_score_adj(pid) > own}
-        return sum(_private_bytes(pid) for pid in pids if pid in first or _parent(pid) in first)
-
 
 def _own_directory() -> Path | None:
-    mounts = hierarchies.find(mountinfo.read())
+    """Return the cgroup of this process, which may have moved."""
+    tree = _tree()
     try:
         rows = Path("/proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
-    mount = mounts.legacy.get("memory") or mounts.unified
     for row in rows:
         _, controllers, path = row.split(":", 2)
-        if mount and ("memory" in controllers.split(",") if mounts.legacy else not controllers):
-            return Path(f"{mount}{path}")
+        if tree and tree.controller in controllers.split(","):
+            return Path(f"{tree.mount_point}{path}")
     return None
 
 
-def _oom_score_adj(pid: str) -> int:
-    """Return the score of a process; that of one which is killed last if it has ended."""
-    with suppress(OSError, ValueError):
-        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
-    return -1000
+class _Tree(NamedTuple):
+    mount_point: str
+    controller: str  # in /proc/self/cgroup; v2 has none
 
 
-def _parent(pid: str) -> str:
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
-    return ""
-
-
-def _private_bytes(pid: str) -> int:
-    """Return the bytes that the end of a process frees; 0 if it has ended."""
-    with suppress(OSError, ValueError, IndexError):
-        with open(os.path.join("/proc", pid, "smaps_rollup"), encoding="ascii") as file:
-            rows = [line.split() for line in file if line.startswith("Private_Dirty:")]
-        return int(rows[0][1]) * 1024
-    return 0
+@functools.cache
+def _tree() -> _Tree | None:
+    """Return the tree with the limits of memory."""
+    mounts = hierarchies.find(mountinfo.read())
+    if "memory" in mounts.legacy:
+        return _Tree(mounts.legacy["memory"], "memory")
+    return _Tree(mounts.unified, "") if mounts.unified else None

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import errno
 import gc
 import importlib
 import os
@@ -72,6 +71,9 @@ _IDLE_BEFORE_LAYOUT = 2.0
 """Seconds without a request after which a new zygote lays out its memory."""
 _STARTS_BEFORE_LAYOUT = 2
 """Starts after which it does so. Their shims have twice as much memory of their own."""
+_ROOM_BEFORE_LAYOUT = 16
+"""Spare shims for which there is memory, or the first starts wait for the layout: without it, each
+process that is forked copies 2 to 4 MB."""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
@@ -120,7 +122,8 @@ def _run(
     gc.disable()
     spares = SpareShims(engine, interfaces, spare_shims, room_for_spares)
     if lay_out_memory:
-        if not _serve_before_layout(engine, interfaces, spares):
+        has_room = room_for_spares() >= _ROOM_BEFORE_LAYOUT
+        if has_room and not _serve_before_layout(engine, interfaces, spares):
             return
         _lay_out_memory(interfaces)
     while True:
@@ -318,7 +321,7 @@ class SpareShims:
         self._forget_ended()
         if not self._socks:
             if time.monotonic() < self._rest_end or self._room_for_spares() <= 0:
-                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+                return
             self.fork()
         sock = self._socks.pop(0)
         try:

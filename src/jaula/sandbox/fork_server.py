@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
 
 from jaula.errors import Unavailable
 from jaula.kernel import process
@@ -30,6 +31,8 @@ LINGER = 10.0
 _REPLY = 60.0  # seconds until it has imported a module and forked
 _END = 10.0  # seconds for a killed process to end
 _MESSAGE = 1 << 16  # bytes
+_SERVER_MEMORY = 10 << 20  # bytes of the server, and of the modules that the engine imports then
+_PROCESS_MEMORY = 6 << 20  # bytes of a process, and of what the engine keeps for it
 
 
 class ForkedProcess:
@@ -85,6 +88,8 @@ class ForkServer:
     """The fork server of this process, which starts and ends with what is needed."""
 
     def __init__(self) -> None:
+        self.check_memory: Callable[[int], None] = lambda needed: None
+        """Raises Unavailable when fewer bytes are left. The engine sets it."""
         self._lock = threading.Lock()
         self._users = 0  # requests and processes
         self._socket: socket.socket | None = None
@@ -96,6 +101,7 @@ class ForkServer:
 
         :raises Unavailable: when there is none.
         """
+        self.check_memory(_PROCESS_MEMORY + (_SERVER_MEMORY if self._socket is None else 0))
         request = json.dumps(work(task, limits, rights)).encode()
         with self._lock:
             self._users += 1

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula import metrics, spans
+from jaula.cgroups import own_memory
 from jaula.cgroups.cgroup_path import container_path
-from jaula.cgroups.own_memory import OwnMemory
 from jaula.engine import oci_runtimes
 from jaula.engine.containers import engine_socket, honeypot, selinux, shm
 from jaula.engine.containers.log_config import log_options, with_identity
@@ -54,6 +54,7 @@ from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, r
 from jaula.runtime import client
 from jaula.runtime.create import id_maps
 from jaula.runtime.protocol import LogSetup, StartRequest
+from jaula.sandbox.fork_server import SERVER
 from jaula.security.devices import host_devices
 from jaula.spec.honeypot import SESSIONS
 from jaula.spec.rootfs import OverlayRoot, RootSource
@@ -103,7 +104,10 @@ class Starter:
         self._clean_up_container = clean_up
         self._remove_run_dir = remove_run_dir
         self.connector = NetworkConnector(services)
-        self._memory = OwnMemory()
+        self._memory = own_memory.OwnMemory()
+        SERVER.check_memory = functools.partial(
+            self._memory.check, "a sandboxed process cannot start"
+        )
         self.on_spec: Callable[[ContainerRecord, str], None] = lambda record, seal: None
         """Logs the seal of a spec that was written for a start."""
 
@@ -127,7 +131,7 @@ class Starter:
         container.exited.clear()
         images: StagedMounts | None = None
         try:
-            self._memory.check(container.name)
+            await self._make_room(container.name)
             # The policy decided on the image of a build when it began. A sandbox has no image.
             if not record.build and record.sandbox is None:
                 self._services.image_policy.check_start(record.image, record.asked_image)
@@ -206,6 +210,15 @@ class Starter:
         emit_mounts(self._services.events, record)
         self._services.events.emit("container", "start", container.id, record.event_attributes)
         self._services.sandbox_pool.refill()
+
+    async def _make_room(self, name: str) -> None:
+        """Check that the engine's cgroup has memory for a start, which idle processes leave.
+
+        :raises Unavailable: when it has none.
+        """
+        if not self._memory.has_room(own_memory.START):
+            await asyncio.to_thread(SERVER.end_idle)
+            self._memory.check(f"cannot start container {name}", own_memory.START)
 
     async def _ask_runtime(
         self,
