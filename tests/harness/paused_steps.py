@@ -89,6 +89,7 @@ def main(fault: Path) -> None:
     pause(VolumeMounter, "undo", "undo of volumes")
     pause(VolumeReferences, "remove", "removal of a volume")
     pause(Images, "_remove", "removal of an image")
+    pause(Images, "_remove_platforms", "removal of platforms")
 
 
 if __name__ == "__main__":

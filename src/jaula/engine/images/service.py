@@ -258,6 +258,13 @@ class Images:
         except (CorruptState, InvalidRequest, NotFound, Conflict):
             return ""
 
+    def index_of(self, ref: str) -> str:
+        """Return the digest of the index or manifest for ``ref``, '' if it is absent or damaged."""
+        try:
+            return self._services.images.resolve(ref).target
+        except (CorruptState, InvalidRequest, NotFound, Conflict):
+            return ""
+
     def labels(self, ref: str) -> dict[str, str]:
         """Return the labels that an image and all that a removal takes with it have."""
         store = self._services.images
@@ -303,13 +310,14 @@ class Images:
         With ``platforms``, only the images for these are removed from the index. With
         ``all_names``, the image is removed whichever of its names ``ref`` is. With ``unnamed``, it
         is removed only while it has no name. ``rights`` are those of the caller, None for one that
-        may remove every image. ``id`` is the image for which the caller was authorized.
+        may remove every image. ``id`` is the image for which the caller was authorized, or with
+        ``platforms`` the digest of the index.
 
         :raises NotAuthorized: when a name belongs to another owner.
         :raises Conflict: when a container uses it, or a name was moved or added meanwhile.
         """
         if platforms:
-            return [dict(step) for step in await self._remove_platforms(ref, platforms, rights)]
+            return [dict(step) for step in await self._remove_platforms(ref, platforms, rights, id)]
         result = await self._remove(
             ref,
             force=force,
@@ -321,7 +329,7 @@ class Images:
         return [dict(step) for step in result]
 
     async def _remove_platforms(
-        self, ref: str, platforms: Sequence[Platform], rights: NameRights | None
+        self, ref: str, platforms: Sequence[Platform], rights: NameRights | None, index: str
     ) -> RemovalResult:
         store = self._services.images
         image = store.resolve(ref)
@@ -331,7 +339,12 @@ class Images:
             return f"container {users[id][0][:12]} is using it" if id in users else None
 
         result = await asyncio.to_thread(
-            store.remove_platforms, ref, platforms, in_use=in_use, rights=rights
+            store.remove_platforms,
+            ref,
+            platforms,
+            in_use=in_use,
+            rights=rights,
+            index=index or image.target,
         )
         self._services.events.emit("image", "delete", image.id, {"name": ref})
         return result

@@ -897,9 +897,7 @@ class ImageStore:
                 image = self.resolve(ref)
                 now = {*image.names, *image.digests}
                 if image.id != (id or image.id) or now != set(now if names is None else names):
-                    raise Conflict(
-                        f"another client has changed the names of {ref} meanwhile", hint="try again"
-                    )
+                    raise _renamed(ref)
             result = self._unname(ref, in_use, rights, force=force, all_names=all_names)
             if any("Deleted" in step for step in result):
                 garbage = self.detach(self.candidates())
@@ -986,20 +984,25 @@ class ImageStore:
         *,
         in_use: Callable[[str], str | None],
         rights: NameRights | None = None,
+        index: str = "",
     ) -> RemovalResult:
         """Remove the images for some platforms from the index that ``ref`` names.
 
-        ``in_use`` returns the description of a container that uses an image, by its id.
+        ``in_use`` returns the description of a container that uses an image, by its id. With
+        ``index``, a digest, ``ref`` must still name that index.
 
         :raises NotAuthorized: if the index, or a name of it, belongs to another owner.
         :raises NotFound: if the index does not have one of them.
-        :raises Conflict: if a container uses one, or the index would have no image left.
+        :raises Conflict: if a container uses one, the index would have no image left, or the name
+            was moved.
         """
         garbage = Garbage()
         result = RemovalResult()
         with self._lock:
             target = self.resolve(ref).target
-            index = self._catalog.indexes.get(target)
+            if target != (index or target):
+                raise _renamed(ref)
+            listed = self._catalog.indexes.get(target)
             self._check_removal(self._index.names_of(target), target, "", rights)
             self._check_removal((), target, self._index.owner_of(target), rights)
             chosen = {image.manifest: image for image in self._chosen(ref, platforms)}
@@ -1009,15 +1012,15 @@ class ImageStore:
                         f"unable to delete {short(image.id)} (cannot be forced) - {reason}"
                     )
             left = {image.manifest for image in self._catalog.images(target)} - chosen.keys()
-            if index is None or not left:
+            if listed is None or not left:
                 raise Conflict(
                     f"unable to delete all platforms of {ref}: it would have no image left",
                     hint=f"remove the image itself: jaula rmi {ref}",
                 )
-            entries = [e for e in index.tree.entries if e.subject in chosen]
+            entries = [e for e in listed.tree.entries if e.subject in chosen]
             gone = {*chosen, *(e.descriptor.digest for e in entries)} & {
-                *index.images,
-                *index.artifacts,
+                *listed.images,
+                *listed.artifacts,
             }
             self._catalog.release(target, gone)
             result.extend({"Deleted": manifest} for manifest in chosen)
@@ -1115,6 +1118,10 @@ class ImageStore:
         """Remove partial files that a crash left. Call this before anything is loaded."""
         self._catalog.remove_all_unnamed()
         return self._index.sweep() + self.layers.sweep() + self.blobs.sweep() + self.collect()
+
+
+def _renamed(ref: str) -> Conflict:
+    return Conflict(f"another client has changed the names of {ref} meanwhile", hint="try again")
 
 
 def _names(image: Image) -> tuple[str, ...]:

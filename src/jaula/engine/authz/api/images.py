@@ -113,7 +113,7 @@ class ImagesApi:
         with self._session.begin("image remove", ref + chosen, revokes=True) as action:
             rights = None
             # Before the check: a name that is moved after it is not removed.
-            id = self._service.id_of(ref)
+            id = self._service.index_of(ref) if platforms else self._service.id_of(ref)
             if not action.may_remove(lambda: self._service.labels(ref)):
                 action.require_images()
                 rights = self._session.name_rights()
