@@ -28,10 +28,16 @@ _MAX_ID = 200  # characters
 _MAX_KEPT = 32  # directories of all clients
 
 
+Identity = tuple[int, int]
+"""Inode and time of change, in ns, of a directory whose entries do not change. A file system gives
+the inode of a removed directory to the next one."""
+
+
 class LocalDirectory(NamedTuple):
     """One directory; ``used`` is in seconds since 1970, ``size`` in bytes.
 
-    ``owner`` is the client, '' if an older engine has recorded none.
+    ``owner`` is the client, '' if an older engine has recorded none. ``identity`` tells it from one
+    that a build puts in its place later.
     """
 
     name: str
@@ -39,6 +45,7 @@ class LocalDirectory(NamedTuple):
     size: int
     used: float
     owner: str
+    identity: Identity
 
 
 class LocalDirectoryStore:
@@ -70,12 +77,10 @@ class LocalDirectoryStore:
         shutil.rmtree(new, ignore_errors=True)
         self._remove_oldest()
 
-    def _discard(self, top: Path) -> bool:
-        """Remove a directory; return whether it existed."""
+    def _discard(self, top: Path, identity: Identity | None = None) -> bool:
+        """Remove a directory, with ``identity`` only this one; return whether it existed."""
         old = self._directory / f"{_OLD}{os.urandom(8).hex()}"
-        try:
-            os.rename(top, old)
-        except FileNotFoundError:
+        if not detach(top, old, identity):
             return False
         remove_with_prefix(self._directory, old.name)
         return True
@@ -104,18 +109,48 @@ class LocalDirectoryStore:
             if top.name.startswith((_NEW, _OLD)):
                 continue
             try:
+                identity = identity_of(top)
                 with open_directory(top / _DATA) as data:
                     size = size_on_disk(data)
                 id = (top / _ID).read_text(errors="replace")
                 owner = read_owner(top / _OWNER)
-                entries.append(LocalDirectory(top.name, id, size, top.stat().st_mtime, owner))
+                used = top.stat().st_mtime
+                entries.append(LocalDirectory(top.name, id, size, used, owner, identity))
             except FileNotFoundError:
                 continue  # a build has replaced it
         return entries
 
-    def remove(self, name: str) -> bool:
-        """Remove a directory; return whether it existed."""
-        return self._discard(self._directory / name)
+    def remove(self, name: str, identity: Identity) -> bool:
+        """Remove a directory; return whether it existed.
+
+        One that a build has put in its place meanwhile stays.
+        """
+        return self._discard(self._directory / name, identity)
+
+
+def identity_of(top: Path) -> Identity:
+    """Return the identity of a directory."""
+    status = top.stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def detach(top: Path, hidden: Path, identity: Identity | None) -> bool:
+    """Rename a directory if it exists and, unless that is None, has the identity.
+
+    Return whether it was renamed. The identity is compared after the rename: the name may be given
+    to another directory at any time.
+    """
+    try:
+        os.rename(top, hidden)
+    except FileNotFoundError:
+        return False
+    if identity is None or identity_of(hidden) == identity:
+        return True
+    with suppress(OSError):  # a newer one has the name already
+        os.rename(hidden, top)
+        return False
+    shutil.rmtree(hidden)
+    return False
 
 
 def read_owner(file: Path) -> str:

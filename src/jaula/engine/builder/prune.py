@@ -18,7 +18,7 @@ from jaula.logs import timestamp
 
 if TYPE_CHECKING:
     from jaula.engine.builder.cache import BuildCache
-    from jaula.engine.builder.local_directories import LocalDirectoryStore
+    from jaula.engine.builder.local_directories import Identity, LocalDirectoryStore
     from jaula.engine.builder.mounts.cache_dirs import CacheDirs
     from jaula.images.store.names import NameRights
     from jaula.images.store.store import ImageStore
@@ -29,6 +29,7 @@ Document = dict[str, Any]
 _FILTERS = frozenset(
     ["until", "id", "parent", "type", "description", "inuse", "shared", "private", "unused-for"]
 )
+_NO_DIRECTORY = (0, 0)
 _STEP, _CACHE_MOUNT, _LOCAL = "regular", "exec.cachemount", "source.local"  # Docker's types
 
 
@@ -43,32 +44,44 @@ def usage(
 
     With ``rights`` they are those that this caller may remove.
     """
+    entries = _entries(cache, cache_dirs, local_directories, images, rights)
+    return [document for document, _ in entries]
+
+
+def _entries(
+    cache: BuildCache,
+    cache_dirs: CacheDirs,
+    local_directories: LocalDirectoryStore,
+    images: ImageStore,
+    rights: NameRights | None,
+) -> list[tuple[Document, Identity]]:
+    """Return the documents of :func:`usage`, and the identities of those that are directories."""
     image_layers = images.named_layers()
     counted: set[str] = set()
-    documents = []
+    entries: list[tuple[Document, Identity]] = []
     for key, step in sorted(cache.all(), key=lambda pair: (pair[1].used_at, pair[0])):
         if rights is not None and not _is_removable(key, step, rights):
             continue
-        documents.append(_step_document(key, step, image_layers, counted=step.layer in counted))
+        document = _step_document(key, step, image_layers, counted=step.layer in counted)
+        entries.append((document, _NO_DIRECTORY))
         counted.add(step.layer)
     for entry in cache_dirs.list():
         if rights is not None and not rights.may_change(entry.owner):
             continue
         changed = timestamp.format_time(int(entry.modified * 1e9))
-        documents.append(
-            _directory_document(entry.name, f"mount {entry.id}", _CACHE_MOUNT, entry.size, changed)
-            | {"InUse": entry.in_use}
+        document = _directory_document(
+            entry.name, f"mount {entry.id}", _CACHE_MOUNT, entry.size, changed
         )
+        entries.append((document | {"InUse": entry.in_use}, entry.identity))
     for local in local_directories.list():
         if rights is not None and not rights.may_change(local.owner):
             continue
         used = timestamp.format_time(int(local.used * 1e9))
-        documents.append(
-            _directory_document(
-                local.name, f"local source for {local.id}", _LOCAL, local.size, used
-            )
+        document = _directory_document(
+            local.name, f"local source for {local.id}", _LOCAL, local.size, used
         )
-    return sorted(documents, key=lambda document: (document["LastUsedAt"], document["ID"]))
+        entries.append((document, local.identity))
+    return sorted(entries, key=lambda entry: (entry[0]["LastUsedAt"], entry[0]["ID"]))
 
 
 def _is_removable(key: str, step: BuildStep, rights: NameRights) -> bool:
@@ -125,20 +138,20 @@ async def prune(
     :raises InvalidRequest: when a filter is not known.
     """
     check_names(options.filters, _FILTERS)
-    documents = await in_thread(usage, cache, cache_dirs, local_directories, images, rights)
-    selected = [document for document in documents if _is_selected(document, options)]
+    entries = await in_thread(_entries, cache, cache_dirs, local_directories, images, rights)
+    selected = [entry for entry in entries if _is_selected(entry[0], options)]
     before = _layer_sizes(cache)
-    left = sum(document["Size"] for document in documents if not document["Shared"])
+    left = sum(document["Size"] for document, _ in entries if not document["Shared"])
     keep = bytes_to_keep(options, left, free)
     removed, freed = [], 0
-    for document in selected:
+    for document, identity in selected:
         if keep and left <= keep:
             break
         if document["Type"] == _CACHE_MOUNT:
-            gone = await in_thread(cache_dirs.remove, document["ID"])
+            gone = await in_thread(cache_dirs.remove, document["ID"], identity)
             freed += document["Size"] if gone else 0
         elif document["Type"] == _LOCAL:
-            gone = await in_thread(local_directories.remove, document["ID"])
+            gone = await in_thread(local_directories.remove, document["ID"], identity)
             freed += document["Size"] if gone else 0
         else:
             gone = cache.remove(document["ID"])

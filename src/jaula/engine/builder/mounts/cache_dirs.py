@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula.engine.builder.local_directories import read_owner
+from jaula.engine.builder.local_directories import Identity, detach, identity_of, read_owner
 from jaula.kernel.sync import write_durable
 from jaula.storage.trees import open_directory, remove_with_prefix, size_on_disk
 from jaula.tasks import BackgroundTasks
@@ -36,7 +36,8 @@ _MAX_ID = 200  # characters
 class CacheDir(NamedTuple):
     """One cache directory; ``modified`` is in seconds since 1970, ``size`` in bytes.
 
-    ``owner`` is the client that made it, '' if an older engine has recorded none.
+    ``owner`` is the client that made it, '' if an older engine has recorded none. ``identity``
+    tells it from one that is made with its name later.
     """
 
     name: str
@@ -45,6 +46,7 @@ class CacheDir(NamedTuple):
     modified: float
     in_use: bool
     owner: str
+    identity: Identity
 
 
 class CacheDirs:
@@ -132,20 +134,27 @@ class CacheDirs:
             data = top / _DATA
             if top.name.startswith(_NEW) or not data.is_dir():
                 continue
+            identity = identity_of(top)
             id = (top / _ID).read_text(errors="replace") if (top / _ID).exists() else ""
             with open_directory(data) as directory:
                 size = size_on_disk(directory)
             in_use = bool(self._users.get(str(data)))
             owner = read_owner(top / _OWNER)
-            entries.append(CacheDir(top.name, id, size, data.stat().st_mtime, in_use, owner))
+            entries.append(
+                CacheDir(top.name, id, size, data.stat().st_mtime, in_use, owner, identity)
+            )
         return entries
 
-    def remove(self, name: str) -> bool:
-        """Remove a directory unless a step uses it. Return whether it was removed."""
+    def remove(self, name: str, identity: Identity) -> bool:
+        """Remove a directory unless a step uses it. Return whether it was removed.
+
+        One that has the name now, and not the identity, stays.
+        """
         top = self._directory / name
         if self._users.get(str(top / _DATA)):
             return False
         unfinished = self._directory / f"{_NEW}{os.urandom(8).hex()}"
-        os.rename(top, unfinished)
+        if not detach(top, unfinished, identity):
+            return False
         remove_with_prefix(self._directory, unfinished.name)
         return True
