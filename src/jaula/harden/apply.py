@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from jaula.errors import Conflict, JaulaError
 from jaula.harden import narrow, request
-from jaula.harden.apply_recovery import Api, Replacement, finish, undo
+from jaula.harden.apply_recovery import REPLACES, Api, Replacement, finish, undo
 from jaula.spec.profile import Profile
 
 POLL = 0.25  # seconds between two reads of the state
@@ -66,6 +66,8 @@ def apply(
     narrow.refuse(name, profile, narrow.given(profile, had))
     body = request.of_container(old, image, text, profile)
     replacement = Replacement(name, str(old["Id"]), running)
+    host = body["HostConfig"]
+    host["Annotations"] = {**(host.get("Annotations") or {}), REPLACES: replacement.old}
     query = (("name", replacement.new_name),)
     created = api.document("POST", "/containers/create", query, body)
     new = str(created["Id"])

@@ -8,6 +8,9 @@ The names of the containers say how far it came, so a client or an engine may be
 
 ID is the start of the old container's id. ``stopped-`` before it says that the old container did
 not run. A container that is kept after success is ``NAME.without-profile-ID``.
+
+Another client may create a container ``NAME`` while the name is free. So the new container has the
+id of the old one in the annotation :data:`REPLACES`, and one without it is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from jaula.errors import Conflict, JaulaError
 
 Query = Sequence[tuple[str, object]]
+REPLACES = "jaula.harden.replaces"  # io.jaula. is for annotations from the engine to the runtime
 _NAME = re.compile(r"(.+)\.(before|with)-profile-(stopped-)?([0-9a-f]{12})")
 
 
@@ -154,7 +158,10 @@ def _recover(
     name, new, old = replacement.name, ids.get("new", ""), ids.get("old", "")
     if old and not new:
         new = next((i for i, n in names.items() if n == name), "")
-        if new and _works(api.document("GET", f"/containers/{new}/json")):
+        document = api.document("GET", f"/containers/{new}/json") if new else {}
+        if new and not _replaces(document, replacement):
+            new = ""
+        if new and _works(document):
             kept = finish(api, replacement, api.document("GET", f"/containers/{old}/json"))
             report(
                 f"finished an interrupted apply: {name} is {new[:12]}, under its profile"
@@ -168,6 +175,12 @@ def _recover(
             " what is left",
         )
     report(f"undid an interrupted apply: {name} is {replacement.old[:12]}, as before")
+
+
+def _replaces(inspect: Mapping[str, Any], replacement: Replacement) -> bool:
+    """Return whether a container was created in place of the old one."""
+    former = (inspect["HostConfig"].get("Annotations") or {}).get(REPLACES) or ""
+    return str(former).startswith(replacement.old)
 
 
 def _works(inspect: Mapping[str, Any]) -> bool:

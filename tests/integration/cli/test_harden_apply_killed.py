@@ -178,6 +178,32 @@ def test_a_new_container_that_stopped_later_is_undone(
         remove(engine, name)
 
 
+def test_a_container_of_another_client_is_not_the_new_one(
+    engine: PrivateEngine, busybox: str, volume: str
+) -> None:
+    """It got the name of the old container, which is not removed for it."""
+    name = start(engine, busybox, volume)
+    try:
+        before = containers.inspect(engine, name)["Id"]
+        apply_in_child(engine, name, 6, kill_client, after=False)  # the name is free
+        (new,) = (each for each in containers_of(engine, name) if ".with-profile-" in each)
+        engine.request("DELETE", f"/containers/{new}?force=1")
+        done = engine.cli("jaula", "run", "-d", "--name", name, busybox, "sleep", "600")
+        assert done.returncode == 0, done.stderr
+        refused = engine.cli("jaula", "harden", "apply", "--recover", name)
+        assert refused.returncode != 0
+        assert "cannot be undone" in refused.stderr
+        assert containers.inspect(engine, name)["Id"] == done.stdout.strip()
+        assert containers.inspect(engine, name)["State"]["Running"]
+        assert engine.request("GET", f"/containers/{before}/json").status == 200
+        engine.request("DELETE", f"/containers/{name}?force=1")
+        recovered = engine.cli("jaula", "harden", "apply", "--recover", name)
+        assert recovered.returncode == 0, recovered.stderr
+        check_restored(engine, name, before)
+    finally:
+        remove(engine, name)
+
+
 @pytest.mark.parametrize("number", [3, 4, 5, 6, 7, 8])
 def test_a_killed_engine_is_recovered(
     new_engine: Callable[..., PrivateEngine], number: int
