@@ -23,6 +23,8 @@ from conftest import load_image, open_to_all
 from harness import containers, leaks
 from harness.api_user import ApiUser
 from harness.engine import PROJECT, PrivateEngine, Reply
+from harness.images import archive, file
+from harness.index_layouts import index_layout
 from harness.paused_steps import PausedEngine
 from harness.registry import Registry
 
@@ -35,6 +37,7 @@ access = "run"
 access = "run"
 remove = ["label=removable"]
 """
+PLATFORMS = ("linux/amd64", "linux/s390x")
 REMOVABLE = {"removable": ""}
 """Labels of what the other caller may remove, as a cleaner of tests may."""
 
@@ -418,6 +421,47 @@ def test_kube_down_removes_no_volume_that_was_replaced(
     assert is_of_other(paused, volume)
 
 
+def test_kube_down_keeps_the_volume_of_a_claim_with_the_name_of_the_pod(
+    paused: PausedEngine, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(pod(name, "true"))
+    for words in (("play", str(path)), ("down", str(path))):
+        done = kube(paused, *words)
+        assert done.wait(60) == 0, done.communicate()
+    assert paused.request("GET", f"/volumes/{name}").status == 200
+    down = kube(paused, "down", "--force", str(path))
+    assert down.communicate(timeout=60)[0].endswith(f"Volumes removed:\n{name}\n")
+    assert paused.request("GET", f"/volumes/{name}").status == 404
+
+
+def test_kube_down_force_removes_no_volume_that_was_replaced(
+    paused: PausedEngine, other: ApiUser, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(pod(name, "true"))
+    play = kube(paused, "play", str(path))
+    assert play.wait(60) == 0, play.communicate()
+    with paused.pausing("removal of a volume") as wait:
+        down = kube(paused, "down", "--force", str(path))
+        wait()
+        replace_volume(other, name)
+    assert down.wait(60) == 0, down.communicate()
+    assert is_of_other(paused, name)
+
+
+def test_kube_down_force_keeps_a_volume_that_was_there_before_the_play(
+    paused: PausedEngine, other: ApiUser, name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pod.yaml"
+    path.write_text(pod(name, "true"))
+    assert other.request("POST", "/volumes/create", {"Name": name}).status == 201
+    for words in (("play", str(path)), ("down", "--force", str(path))):
+        done = kube(paused, *words)
+        assert done.wait(60) == 0, done.communicate()
+    assert is_of_other(paused, name)
+
+
 def commit(engine: PrivateEngine, name: str, repository: str = "") -> str:
     """Create an image of its own from a new container, and return its id."""
     made = engine.request("POST", f"/containers/create?name={name}", {"Image": "busybox"})
@@ -440,6 +484,38 @@ def test_a_removal_removes_no_tag_that_was_moved(paused: PausedEngine, name: str
     assert removal.end().status == 409, removal.reply
     assert paused.request("GET", f"/images/{name}/json").json()["Id"] == latter
     paused.request("DELETE", f"/images/{former}?force=1")
+
+
+def load_index(engine: PrivateEngine, name: str, content: str, labels: dict[str, str]) -> None:
+    """Load an image for two platforms; ``content`` makes its layers, and so its ids, its own."""
+    layers = {each: archive([file(content, each.encode())]) for each in PLATFORMS}
+    files = index_layout(layers, f"{name}:latest", more={"config": {"Labels": labels}})
+    data = archive([file(path, content) for path, content in files.items()])
+    loaded = engine.cli("jaula", "load", input=data, text=False)
+    assert loaded.returncode == 0, loaded
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_removal_removes_no_platform_of_a_tag_that_was_moved(
+    paused: PausedEngine, other: ApiUser, name: str, moved: bool
+) -> None:
+    load_index(paused, name, "former", REMOVABLE)
+    load_index(paused, f"{name}-2", "latter", {})
+
+    def platforms() -> int:
+        listed = paused.request("GET", f"/images/{name}/json?manifests=1").json()["Manifests"]
+        return sum(each["Available"] for each in listed if each["Kind"] == "image")
+
+    assert platforms() == 2
+    chosen = quote(json.dumps({"os": "linux", "architecture": "s390x"}))
+    with paused.pausing("removal of platforms") as wait:
+        removal = Asking(other, "DELETE", f"/images/{name}?platforms={chosen}")
+        wait()
+        if moved:
+            tagged = paused.request("POST", f"/images/{name}-2/tag?repo={name}")
+            assert tagged.status == 201, tagged
+    assert removal.end().status == (409 if moved else 200), removal.reply
+    assert platforms() == (2 if moved else 1)
 
 
 @pytest.mark.parametrize("request_", ["prune", "unnamed"])

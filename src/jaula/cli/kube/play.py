@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LABEL = "io.jaula.kube"
+_PLAY_LABEL = "io.jaula.kube-play"  # of the infra container, with the word of its play
 _NOT_FOUND, _CONFLICT = 404, 409
 _PRIVATE = ("private", "pasta", "slirp4netns")  # podman's networks without a name
 
@@ -82,7 +83,8 @@ class Play:
         self._client = client
         self._settings = settings
         self._undo: list[Callable[[], object]] = []
-        self._transaction = (("transaction", os.urandom(16).hex()),)  # of the volumes
+        self._word = os.urandom(16).hex()  # of what this play creates
+        self._transaction = (("transaction", self._word),)  # of the volumes
 
     def run(self, plan: kube_plan.Plan) -> list[str]:
         """Make everything and print it as podman does; return the names of the pods.
@@ -122,9 +124,10 @@ class Play:
             owners = sorted({file.owner for file in plan.files})
             print("Secrets:\n" + "\n".join(owners) + "\n")
 
-    def _remove_pod(self, name: str, id: str = "") -> None:
+    def _remove_pod(self, name: str) -> None:
+        """Remove a pod if this play has created it."""
         for pod in pods.listed(self._client):
-            if pod.name == name and id in ("", pod.id):
+            if pod.name == name and pod.infra["Labels"].get(_PLAY_LABEL) == self._word:
                 remove_pod(self._client, pod)
 
     def _play(self, pod: kube_plan.Pod, number: int) -> None:
@@ -135,19 +138,14 @@ class Play:
         infra = {**pod.infra, "HostConfig": dict(pod.infra["HostConfig"])}
         if not pod.host_network:
             self._set_network(infra, number)
-        infra["Labels"] = {**infra["Labels"], LABEL: pod.name}
+        infra["Labels"] = {**infra["Labels"], LABEL: pod.name, _PLAY_LABEL: self._word}
         # The containers decide about their restarts; the engine starts the infra container first.
         policies = {c.body["HostConfig"]["RestartPolicy"]["Name"] for c in pod.containers}
         if "always" in policies:
             infra["HostConfig"]["RestartPolicy"] = {"Name": "always"}
         settings = {pods.EXIT_POLICY_LABEL: "stop"}
-        self._undo.append(lambda: self._remove_pod(pod.name))  # if there is no answer
-        try:
-            identity = pods.create_infra(client, pod.name, infra, settings, pod.infra_name)
-        except EngineError:  # the pod of that name, if there is one, is another client's
-            self._undo.pop()
-            raise
-        self._undo[-1] = lambda: self._remove_pod(pod.name, identity)
+        self._undo.append(lambda: self._remove_pod(pod.name))  # also if there is no answer
+        identity = pods.create_infra(client, pod.name, infra, settings, pod.infra_name)
         for volume in pod.volumes:
             self._create_volume(volume, pod.name)
         for file in pod.files:
@@ -358,8 +356,13 @@ def remove_pod(client: Client, pod: pods.Pod) -> None:
     _remove_owned(client, pod.name, ("configs",))
     query = (("filters", filters([f"label={LABEL}={pod.name}"])),)
     for volume in client.get("/volumes", query)["Volumes"] or ():
-        # Another client may have its name now.
-        remove(client, f"/volumes/{quote(str(volume['Name']))}", (("id", str(volume["Id"])),))
+        if volume["Name"] != pod.name:  # else it is that of a claim, which stays
+            _remove_volume(client, volume)
+
+
+def _remove_volume(client: Client, volume: dict[str, Any]) -> None:
+    """Remove a volume, and none that has got its name."""
+    remove(client, f"/volumes/{quote(str(volume['Name']))}", (("id", str(volume["Id"])),))
 
 
 def _remove_owned(client: Client, owner: str, nouns: tuple[str, ...]) -> int:
@@ -385,14 +388,13 @@ def down(client: Client, names: kube_plan.Names, *, force: bool, quiet: bool = F
         owner for owner in sorted(names.secrets) if _remove_owned(client, owner, ("secrets",))
     ]
     volumes = []
-    if force:
-        for volume in names.volumes:
-            try:
-                client.request("DELETE", f"/volumes/{quote(volume)}")
-                volumes.append(volume)
-            except EngineError as error:
-                if error.code != _NOT_FOUND:
-                    raise
+    for name in names.volumes if force else ():
+        # A volume that was there before the play is not in the list, and stays.
+        query = (("filters", filters([f"label={LABEL}={name}"])),)
+        for volume in client.get("/volumes", query)["Volumes"] or ():
+            if volume["Name"] == name:
+                _remove_volume(client, volume)
+                volumes.append(name)
     if quiet:
         return
     for title, lines in (

@@ -74,14 +74,15 @@ def test_a_secret_is_removed_by_its_id() -> None:
     assert engine.removed == [(f"/secrets/{'s' * 25}", ())]
 
 
+@pytest.mark.parametrize("end", [EngineError(409, "the name is in use"), KeyboardInterrupt()])
 def test_a_pod_that_another_client_has_created_meanwhile_stays(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, end: BaseException
 ) -> None:
     def refused(*_: object) -> str:
-        raise EngineError(409, "the name is in use")
+        raise end
 
     removed: list[str] = []
-    other: Any = SimpleNamespace(name="pod", id="other")
+    other: Any = SimpleNamespace(name="pod", id="other", infra={"Labels": {}})
     monkeypatch.setattr(kube_play.pods, "listed", lambda client: [other])
     monkeypatch.setattr(kube_play, "remove_pod", lambda client, pod: removed.append(pod.id))
     monkeypatch.setattr(kube_play.pods, "create_infra", refused)
@@ -91,7 +92,32 @@ def test_a_pod_that_another_client_has_created_meanwhile_stays(
         name="pod", containers=(), infra={"HostConfig": {}, "Labels": {}}, host_network=True,
         infra_name="", volumes=(), files=(),
     )  # fmt: skip
-    with pytest.raises(EngineError):
+    with pytest.raises(type(end)):
         play._play(pod, 0)
     play._remove_created()
     assert removed == []
+
+
+def test_a_pod_without_an_answer_is_removed_if_the_play_has_created_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    existing: list[Any] = []
+
+    def interrupted(client: object, name: str, body: Any, *_: object) -> str:
+        existing.append(SimpleNamespace(name=name, id="own", infra=body))
+        raise KeyboardInterrupt
+
+    removed: list[str] = []
+    monkeypatch.setattr(kube_play.pods, "listed", lambda client: existing)
+    monkeypatch.setattr(kube_play, "remove_pod", lambda client, pod: removed.append(pod.id))
+    monkeypatch.setattr(kube_play.pods, "create_infra", interrupted)
+    monkeypatch.setattr(kube_play, "check_host_paths", lambda client, pod: None)
+    play = played(Engine())
+    pod: Any = SimpleNamespace(
+        name="pod", containers=(), infra={"HostConfig": {}, "Labels": {}}, host_network=True,
+        infra_name="", volumes=(), files=(),
+    )  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        play._play(pod, 0)
+    play._remove_created()
+    assert removed == ["own"]
