@@ -65,7 +65,8 @@ def test_an_egress_list_is_enforced_with_the_addresses_that_names_had(
     with running(engine, busybox, *serve) as web, running(engine, busybox, *serve) as other:
         gateway = containers.inspect(engine, web)["NetworkSettings"]["Networks"]["bridge"]
         address, elsewhere = (containers.address(engine, each) for each in (web, other))
-        flags = ("--dns", gateway["Gateway"], "--egress", "tcp:web.example:80")
+        lists = ("--egress", "tcp:web.example:80", "--egress", f"tcp:{address}:9")
+        flags = ("--dns", gateway["Gateway"], *lists)  # a container's address is internal
         with running(engine, busybox, *WAIT, flags=flags) as name:
             with name_server(gateway["Gateway"], {"web.example": address}):
                 assert connects(engine, name, "web.example/passwd")
