@@ -157,9 +157,15 @@ def test_a_service_that_works_is_not_killed(
 
 def test_a_wait_for_another_socket_ends_with_the_service(interrupted: Interrupted) -> None:
     ours, theirs = socket.socketpair()
+    end_of_patience = threading.Timer(20, theirs.shutdown, (socket.SHUT_RDWR,))
     with ours, theirs:
+        end_of_patience.start()
         interrupted.service.kill()
-        assert interrupted.service.wait_for(ours) is False
+        try:
+            assert interrupted.service.wait_for(ours) is False
+        finally:
+            end_of_patience.cancel()
+            end_of_patience.join()
     assert "criu was killed" in interrupted.wait()
 
 
