@@ -243,7 +243,8 @@ def test_a_debug_session_sees_the_mounts_of_its_container_with_their_flags(
 @pytest.mark.criu
 def test_a_restore_keeps_the_flags(engine: PrivateEngine, busybox: str, sources: Path) -> None:
     flags = [word for flag in FLAGS for word in ("-v", f"{sources}/{flag}:/{flag}")]
-    with containers.running(engine, busybox, flags=tuple(flags)) as name:
+    command = ("sh", "-c", "while :; do sleep 1; done")  # a restore interrupts a sleep
+    with containers.running(engine, busybox, *command, flags=tuple(flags)) as name:
         done = engine.cli("jaula", "checkpoint", "create", name, "one")
         assert done.returncode == 0, done.stderr
         done = engine.cli("jaula", "start", "--checkpoint", "one", name)

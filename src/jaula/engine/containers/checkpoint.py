@@ -196,7 +196,10 @@ class Checkpoints:
         if shim is None:
             raise Unavailable("its shim is not connected yet")
         check_rounds(body.pre_copy)
-        await in_own_thread(lambda: bind_sources.check_unchanged(record.mounts, record.pid))
+        host_mounts = self._services.runtime.host_mounts
+        await in_own_thread(
+            lambda: bind_sources.check_unchanged(record.mounts, record.pid, host_mounts)
+        )
         criu = await asyncio.to_thread(criu_version)
         has_rounds = body.pre_copy > 0 and await asyncio.to_thread(tracks_memory)
         store = self._store.at(body.checkpoint_dir)
@@ -503,8 +506,8 @@ class Checkpoints:
         """
         with _dockers_words(container, f"cannot {action} container {container.name}"):
             images = self._store.images(manifest)
-            mounts = container.record.mounts
-            await in_own_thread(lambda: bind_sources.check_sizes(mounts, images))
+            mounts, host_mounts = container.record.mounts, self._services.runtime.host_mounts
+            await in_own_thread(lambda: bind_sources.check_sizes(mounts, images, host_mounts))
 
     def check_host(self, manifest: Manifest) -> None:
         """Check that a checkpoint is of a host like this one.

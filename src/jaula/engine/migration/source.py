@@ -271,7 +271,7 @@ class Outgoing:
         from jaula.spec.runtime import decode
 
         record = self._container.record
-        bind_sources.check_unchanged(record.mounts, record.pid)
+        bind_sources.check_unchanged(record.mounts, record.pid, self._services.runtime.host_mounts)
         with open(f"{self._bundle()}/config.json", "rb") as file:
             spec = decode(file.read())
         expected.check_spec(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,32 @@ def test_a_snapshot_with_a_replaced_source_is_refused(
         assert containers.inspect(engine, name)["State"]["Status"] == "running"
     finally:
         engine.cli("jaula", "rm", "-f", name)
+
+
+def mount_with_file(path: Path) -> None:
+    """Mount a file system that the engine's mount namespace lacks, unless mounts propagate."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(path)], check=True)
+    (path / "file").write_text("first")
+
+
+def test_sources_are_those_of_the_host(engine: PrivateEngine, busybox: str, tmp_path: Path) -> None:
+    """Also on a mount that is younger than the engine, and with one of its name above it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    name = f"bind{secrets.token_hex(5)}"
+    words = ("jaula", "checkpoint", "create", "--leave-running", name, "one")
+    mount_with_file(source)
+    try:
+        binds = ("-v", f"{source}:/srv/bound", "-v", f"{source}/file:/srv/file")
+        done = engine.cli("jaula", "run", "-d", "--name", name, *binds, busybox, "sleep", "600")
+        assert done.returncode == 0, done.stderr
+        assert "was replaced" not in engine.cli(*words).stderr
+        mount_with_file(source)
+        refused = engine.cli(*words).stderr
+        assert f"the source {source} of the mount at /srv/bound was replaced" in refused
+    finally:
+        engine.cli("jaula", "rm", "-f", name)
+        subprocess.run(["umount", "-lR", str(source)], check=False)
 
 
 def open_files(directory: Path, *files: tuple[str, int, int]) -> Path:
