@@ -85,7 +85,7 @@ def begin_copies(services: Services, record: ContainerRecord, images: Path) -> C
             copy.begin()
             copied[volume.name] = copy
     except OSError as error:
-        what = "cannot copy the container's volumes"
+        what = "cannot write the container's files"
         raise resource_error(error, what) or JaulaError(f"{what}: {error}") from error
     return copied
 

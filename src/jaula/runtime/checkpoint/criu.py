@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -36,6 +37,7 @@ LOG_LEVEL = 4
 _TAIL = 3  # error lines of the log in a message
 _ENDS = ("Dumping FAILED.", "Restoring FAILED.")  # the last error of every log
 _OWN_LIMIT = "RLIMIT_NOFILE for self"  # CRIU goes on without it
+_FULL = 1 << 20  # free bytes of a file system on which CRIU may have failed to write its log
 _POLL_INTERVAL = 0.5  # seconds
 _PATIENCE = 2.0  # seconds that CRIU has after the exit of a process that it has restored
 _STOPPED_TIMEOUT = 10.0  # seconds that CRIU may be stopped (SIGSTOP)
@@ -324,7 +326,10 @@ def _go_on(_pid: int, _fds: list[int]) -> bool:
 
 
 def _reason(request: rpc.Request, response: rpc.Response) -> str:
-    """Return the error of a response with the last error lines of CRIU's log."""
+    """Return the error of a response with the last error lines of CRIU's log.
+
+    On a full disk the log may lack them, and the error of the response is the first one.
+    """
     lines = []
     options = request.options
     directory = (
@@ -333,11 +338,21 @@ def _reason(request: rpc.Request, response: rpc.Response) -> str:
     if options.IsInitialized():
         lines = _log_errors(directory)
     word = "restore" if request.type == rpc.RESTORE else "dump"
-    text = "; ".join(lines) or response.error_message
+    text = "; ".join(lines)
+    if not text and _OWN_LIMIT not in response.error_message:
+        text = response.error_message
+    if not text and options.IsInitialized() and _is_full(directory):
+        text = os.strerror(errno.ENOSPC)
     if not text:
         number = response.error_number
         text = os.strerror(number) if number else "it has crashed, or its options are wrong"
     return f"criu cannot {word} the container: {text}"
+
+
+def _is_full(directory: str) -> bool:
+    """Return whether a file system has no space, root's reserve included."""
+    found = os.statvfs(directory)
+    return found.f_bfree * found.f_frsize < _FULL
 
 
 def _log_errors(directory: str) -> list[str]:

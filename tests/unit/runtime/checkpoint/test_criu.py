@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 from jaula.errors import JaulaError
 from jaula.runtime.checkpoint import criu
 from jaula.runtime.checkpoint.criu import Criu
+from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
 
 
 def program(directory: Path, text: str) -> str:
@@ -43,6 +45,22 @@ def test_an_answer_that_is_not_a_message_is_one_error(tmp_path: Path) -> None:
     text = "s = socket.socket(fileno=int(sys.argv[3])); s.recv(4096); s.send(b'\\xff' * 20)"
     with Criu(program(tmp_path, text)) as service, pytest.raises(JaulaError, match="criu"):
         service.version()
+
+
+@pytest.mark.parametrize(
+    ("free", "reason"), [(1, "No space left on device"), (1 << 20, "it has crashed")]
+)
+def test_a_full_disk_is_the_reason_if_the_log_lacks_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, reason: str
+) -> None:
+    limit = "Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self"
+    (tmp_path / criu.LOG).write_text(f"(00.000001) {limit}\n")
+    facts = types.SimpleNamespace(f_bfree=free, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _path: facts)
+    options = rpc.Options(images_dir_fd=-1, images_dir=str(tmp_path))
+    request = rpc.Request(type=rpc.DUMP, options=options)
+    response = rpc.Response(type=rpc.DUMP, success=False, error_message=limit)
+    assert criu._reason(request, response).startswith(f"criu cannot dump the container: {reason}")
 
 
 CHILD = """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from conftest import load_image
 from harness import containers
 from harness.checkpoints import PATIENCE, program_tools
 from harness.engine import PROJECT, PrivateEngine
@@ -165,3 +167,32 @@ def test_an_exec_and_a_pause_are_refused(engine: PrivateEngine, tmp_path: Path) 
         assert "unpause it first" in made.refusal("--end-execs")
         engine.cli("jaula", "unpause", made.name)
         made.rounds(1)
+
+
+@pytest.mark.parametrize("size", ["64k", "130k", "250k"])  # what CRIU cannot write differs
+def test_a_full_disk_is_one_error_with_the_way_out(
+    new_engine: Callable[..., PrivateEngine], size: str
+) -> None:
+    engine = new_engine()
+    load_image(engine, "busybox")
+    store = engine.root / "lib/checkpoints"
+    store.mkdir(mode=0o700, exist_ok=True)
+    engine.stop()  # the next one has the mount in its own namespace
+    options = f"size={size},mode=700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(store)], check=True)
+    try:
+        engine.start()
+        command = ("sh", "-c", "while :; do sleep 1; done")
+        with containers.running(engine, "busybox", *command, flags=("--network=none",)) as name:
+            for flags in ((), ("--leave-running",), ("--with-files",)):
+                done = engine.cli("jaula", "checkpoint", "create", *flags, name, "one")
+                assert done.returncode != 0, done.stdout
+                assert "No space left on device" in done.stderr
+                assert done.stderr.endswith(" (free some space and try again)\n")
+                assert list(store.glob("*/*")) == []
+                assert containers.inspect(engine, name)["State"]["Running"]
+                assert engine.cli("jaula", "exec", name, "true").returncode == 0
+    finally:
+        engine.stop()
+        subprocess.run(["umount", "-l", str(store)], check=True)
+        engine.start()
