@@ -20,7 +20,16 @@ from conftest import load_image, open_to_all
 from harness import criu_program
 from harness.certificates import Authority
 from harness.engine import PROJECT, PrivateEngine
-from jaula.spec.migration import PROTOCOL, CheckRow, FrameKind, FrameParser, Verdict, message_frame
+from jaula.spec.migration import (
+    PROTOCOL,
+    CheckRow,
+    FrameKind,
+    FrameParser,
+    Offer,
+    Verdict,
+    decode_message,
+    message_frame,
+)
 
 pytestmark = pytest.mark.needs("openssl")
 IMAGE = "busybox"
@@ -156,6 +165,53 @@ def test_a_target_that_has_not_accepted_learns_no_secret(
     assert b'"moved"' in received  # it was asked
     assert not [text for text in texts if text.encode() in received], received
     assert b"PASSWORD" not in received
+
+
+def offered(target: LyingTarget) -> Offer:
+    """Return the offer that a target has received."""
+    frames = FrameParser().feed(bytes(target.received))
+    messages = [decode_message(each.payload) for each in frames if each.kind is FrameKind.MESSAGE]
+    (offer,) = [each for each in messages if isinstance(each, Offer)]
+    return offer
+
+
+def test_an_offer_lists_the_volumes_and_no_directory_of_the_host(
+    source: PrivateEngine, liar: Callable[..., LyingTarget], tmp_path: Path
+) -> None:
+    """An anonymous volume has another name at the target."""
+    target = liar(CheckRow("name", False, "is in use"))
+    mounts = ("-v", "/anonymous", "-v", "kept:/kept", "-v", f"{tmp_path}:/secret-place:ro")
+    done = source.cli("jaula", "create", "--name", "moved", *mounts, IMAGE, "true")
+    assert done.returncode == 0, done.stderr
+    words = ("container", "migrate", "moved", "--to", f"tcp://{target.address}")
+    assert source.cli("jaula", *words, "--dry-run").returncode == 1
+    found = {each.destination: each.name for each in offered(target).volumes}
+    assert found == {"/anonymous": "", "/kept": "kept"}
+    assert str(tmp_path).encode() not in target.received
+    assert b"secret-place" not in target.received
+
+
+def test_a_dry_run_offers_a_network_without_its_labels(
+    source: PrivateEngine, liar: Callable[..., LyingTarget]
+) -> None:
+    target = liar(CheckRow("name", True, "free"))
+    label = secrets.token_hex(12)
+    subnet = f"10.196.{source.index}.0/24"
+    made = ("network", "create", "--label", f"key={label}", "--subnet", subnet, "apart")
+    assert source.cli("jaula", *made).returncode == 0
+    try:
+        done = source.cli("jaula", "create", "--name", "moved", "--network", "apart", IMAGE, "true")
+        assert done.returncode == 0, done.stderr
+        to = ("--to", f"tcp://{target.address}", "--dry-run")
+        done = source.cli("jaula", "host", "evacuate", *to)
+        assert done.returncode == 0, done.stderr
+        (network,) = offered(target).networks
+        assert network.definition is not None
+        assert (network.name, network.definition.labels) == ("apart", {})
+        assert label.encode() not in target.received
+    finally:
+        source.cli("jaula", "rm", "-f", "moved")
+        source.cli("jaula", "network", "rm", "apart")
 
 
 def test_the_rows_of_a_target_are_harmless(

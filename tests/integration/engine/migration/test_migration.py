@@ -177,6 +177,20 @@ def test_refusals_name_the_way_out(two: Sites) -> None:
     assert "is not an address" in text
 
 
+def test_a_volume_that_the_target_has_is_refused_before_the_container_stops(two: Sites) -> None:
+    two.share_image()
+    two.a.jaula("run", "-d", "--name", NAME, "-v", "data:/data", IMAGE, "sleep", "600")
+    two.b.jaula("volume", "create", "data")
+    words = ("container", "migrate", NAME, "--to", two.b.target)
+    text = two.a.refused(*words)
+    assert "volume: data exists at the target (remove it there (jaula volume rm data)" in text
+    done = two.a.engine.cli("jaula", *words, "--dry-run")
+    assert done.returncode == 1
+    assert re.search(r"^NO +volume +data exists at the target$", done.stdout, re.MULTILINE)
+    assert two.a.runs(NAME)
+    assert two.b.state(NAME) is None
+
+
 def test_a_network_that_cannot_be_cut_off_is_refused(two: Sites) -> None:
     ip("link", "add", "cable0", "type", "veth", "peer", "name", "cable1", netns=two.a.netns)
     two.a.jaula("network", "create", "-d", "macvlan", "-o", "parent=cable0", "direct")
