@@ -72,6 +72,7 @@ _HINTS = {
     "unix: External socket": "close connections to unix sockets outside of the container",
     "increase limit": f"close deleted files that are larger than {GHOST_LIMIT >> 20} MiB",
     "The socket has data to read": "try again: a netlink socket had unread messages",
+    "sockets: Can't get 1:": "install CRIU 4.2 or later, which can save sockets on this kernel",
     os.strerror(errno.ENOSPC): "free some space and try again",
 }
 """Ways out, by a part of CRIU's reason."""
