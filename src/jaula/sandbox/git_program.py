@@ -112,8 +112,6 @@ def enter(ids: tuple[int, int], directory: int, mount_point: str, *, unix: bool)
     :raises OSError: if a system call fails.
     """
     program = seccomp.FilterProgram(filter_program(unix=unix))
-    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")
     tree = mounts.clone_tree(".", dir_fd=directory)
     namespaces.unshare(CLONE.NEWNS | CLONE.NEWIPC)
     mounts.mount(None, "/", None, MS.REC | MS.PRIVATE)

@@ -75,10 +75,11 @@ def execute(settings: dict[str, Any], descriptors: Sequence[int]) -> subprocess.
 def raise_oom_score(pid: int) -> None:
     """Let the kernel kill a sandboxed process before the engine when memory runs out.
 
-    The engine calls this for a child, whose interpreter takes memory before its own first line.
+    The engine calls this for each child that it has executed, whose interpreter takes memory before
+    its own first line. What that child forks, as git(1) and its helpers, has the score too.
     """
     # An ordinary user may not write to a child that is confined already, which takes it 50 ms.
-    with suppress(PermissionError):
+    with suppress(PermissionError, ProcessLookupError):  # the latter: it has ended already
         Path(f"/proc/{pid}/oom_score_adj").write_text(_OOM_SCORE_ADJ, encoding="ascii")
 
 

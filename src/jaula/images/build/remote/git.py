@@ -41,6 +41,7 @@ from jaula.images.build.remote.git_url import GitUrl
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http.proxy import Proxies
 from jaula.kernel import paths
+from jaula.sandbox.start import raise_oom_score
 
 PROGRAM = str(Path(jaula.sandbox.__file__).with_name("git_program.py"))
 NOBODY = 65534
@@ -314,6 +315,7 @@ class GitRepositories:
             start_new_session=True,
         ) as process:
             try:
+                raise_oom_score(process.pid)
                 stdout, stderr = self._read(process, directory)
             except BaseException:
                 _kill(process)
