@@ -26,7 +26,7 @@ _PERMITTED = {
     # the readers themselves, and what runs in the sandboxed processes
     "storage/tar/raw_reader.py",
     "storage/tar/parser.py",
-    "storage/decompression.py",
+    "storage/decompress_worker.py",
     "images/lazy/blob.py",
     "images/lazy/server.py",
     "images/registry/toc.py",

@@ -26,7 +26,7 @@ from jaula.storage.compression import (
     read_head,
 )
 
-TASK = Task("jaula-unzip", "the compressed stream", "jaula.storage.decompression:decompress")
+TASK = Task("jaula-unzip", "the compressed stream", "jaula.storage.decompress_worker:decompress")
 LIMITS = Limits(memory=512 << 20, processor=0, patience=120.0, result=0)
 """The time is what the engine may wait for it, and a second more for each MiB that was moved."""
 
