@@ -306,14 +306,13 @@ class Incoming(IncomingMigration):
         return False
 
     async def _next(self) -> Message:
+        files = self.files.finished if self.files is not None else None
         receiving = asyncio.ensure_future(self._channel.receive())
         try:
-            waits: set[asyncio.Future[Any]] = {receiving}
-            if self.files is not None and not self.files.finished.done():
-                waits.add(self.files.finished)
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if self.files is not None and self.files.finished.done():
-                self.files.finished.result()
+            if files is not None and not files.done():
+                await asyncio.wait((receiving, files), return_when=asyncio.FIRST_COMPLETED)
+            if files is not None and files.done():
+                files.result()  # they may have failed during the last message
             return await receiving
         finally:
             receiving.cancel()

@@ -191,6 +191,44 @@ def test_a_volume_that_the_target_has_is_refused_before_the_container_stops(two:
     assert two.b.state(NAME) is None
 
 
+def test_a_full_disk_at_the_target_is_named_and_the_container_runs_on(two: Sites) -> None:
+    two.share_image()
+    two.b.jaula("run", "-d", "--name", "other", "--network", NETWORK, IMAGE, "sleep", "600")
+    start(two.a)
+    engine = two.b.engine
+    store = engine.root / "lib/checkpoints"
+    store.mkdir(mode=0o700, exist_ok=True)
+    engine.stop()  # the next one has the mount in its namespace; the network stays for "other"
+    options = "size=128k,mode=700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(store)], check=True)
+    try:
+        engine.start()
+        with two.counting(ADDRESS) as client:
+            text = two.a.refused("container", "migrate", NAME, "--to", two.b.target)
+            assert client.finish()["failure"] == ""
+        assert "No space left on device (free some space and try again)" in text
+        assert two.a.runs(NAME)
+        assert two.b.state(NAME) is None
+        assert list(store.glob("*/*")) == []
+    finally:
+        engine.stop()
+        subprocess.run(["umount", "-l", str(store)], check=True)
+        engine.start()
+        two.b.jaula("rm", "-f", "other")
+
+
+def test_a_container_of_the_engine_before_moves(two: Sites) -> None:
+    """Its shim is in the mount namespace of that engine."""
+    start(two.a)
+    two.a.engine.stop()
+    two.a.engine.start()
+    with two.counting(ADDRESS) as client:
+        move(two.a, two.b)
+        assert client.finish()["failure"] == ""
+    assert two.b.runs(NAME)
+    assert two.never_ran_twice()
+
+
 def test_a_network_that_cannot_be_cut_off_is_refused(two: Sites) -> None:
     ip("link", "add", "cable0", "type", "veth", "peer", "name", "cable1", netns=two.a.netns)
     two.a.jaula("network", "create", "-d", "macvlan", "-o", "parent=cable0", "direct")
