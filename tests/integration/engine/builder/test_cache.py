@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conftest import load_image
 from harness import builds
 from harness.engine import PrivateEngine
 
@@ -79,8 +80,6 @@ def test_two_builds_with_one_epoch_are_identical(engine: PrivateEngine, busybox:
 def test_cached_steps_outlive_their_image_and_the_engine(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
-    from conftest import load_image
-
     engine = new_engine()
     busybox = load_image(engine, "busybox")
     first = builds.done(engine, files(busybox), t="kept:1")
@@ -95,8 +94,6 @@ def test_cached_steps_outlive_their_image_and_the_engine(
 def test_prune_removes_unshared_steps_and_reports_the_freed_space(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
-    from conftest import load_image
-
     engine = new_engine()
     busybox = load_image(engine, "busybox")
     command = "head -c 1000000 /dev/urandom"
@@ -130,8 +127,6 @@ def test_prune_removes_unshared_steps_and_reports_the_freed_space(
 def test_prune_honours_filters_and_the_space_to_keep(
     new_engine: Callable[..., PrivateEngine],
 ) -> None:
-    from conftest import load_image
-
     engine = new_engine()
     busybox = load_image(engine, "busybox")
     builds.done(engine, files(busybox, command="head -c 100000 /dev/zero"))
@@ -148,8 +143,6 @@ def test_prune_honours_filters_and_the_space_to_keep(
 
 
 def test_cache_from_uses_the_steps_of_an_image(new_engine: Callable[..., PrivateEngine]) -> None:
-    from conftest import load_image
-
     engine = new_engine()
     busybox = load_image(engine, "busybox")
     first = builds.done(engine, files(busybox), t="lender:1")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from conftest import load_image
 from harness import containers
 from harness.containers import eventually
 from harness.engine import SLOW, PrivateEngine
@@ -21,8 +22,6 @@ LIMIT = 5.0 * SLOW  # seconds for an answer about a container whose shim is stop
 @pytest.fixture
 def two(new_engine: NewEngine) -> Iterator[tuple[PrivateEngine, str, str]]:
     """An engine with two containers; the shim of the first is stopped."""
-    from conftest import load_image
-
     engine = new_engine()
     image = load_image(engine, "busybox")
     names = [containers.unique(), containers.unique()]
@@ -107,8 +106,6 @@ def test_the_next_engine_removes_it_by_force(two: tuple[PrivateEngine, str, str]
 def test_a_removal_by_force_ends_a_start_that_hangs(new_engine: NewEngine) -> None:
     """The zygote is stopped, so that no shim is forked; it runs again afterwards."""
     from concurrent.futures import ThreadPoolExecutor
-
-    from conftest import load_image
 
     engine = new_engine()
     image = load_image(engine, "busybox")
