@@ -122,7 +122,10 @@ def oom_kills(read: Reader) -> int:
 
 
 def subscribe_oom(directory: int) -> int | None:
-    """Return a non-blocking eventfd, or None if the kernel has no OOM events (PREEMPT_RT)."""
+    """Return a non-blocking eventfd.
+
+    None if the kernel has no OOM events (PREEMPT_RT), or if the cgroup was removed.
+    """
     event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     try:
         control = os.open("memory.oom_control", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
@@ -132,7 +135,7 @@ def subscribe_oom(directory: int) -> int | None:
             os.close(control)
     except OSError as error:
         os.close(event)
-        if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
             return None
         raise
     except BaseException:

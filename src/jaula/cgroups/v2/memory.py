@@ -129,13 +129,20 @@ def oom_kills(read: Reader) -> int:
 
 
 def subscribe_oom(directory: int) -> int | None:
-    """Return a non-blocking inotify descriptor, or None if the memory controller is not enabled."""
+    """Return a non-blocking inotify descriptor.
+
+    None if the memory controller is not enabled, or if the cgroup was removed: systemd removes a
+    scope when its last process ends, at any time after it was opened.
+    """
     if not os.access("memory.events", os.F_OK, dir_fd=directory):
         return None
     watch = inotify.create()
     try:
         path = f"/proc/self/fd/{directory}/memory.events"
         inotify.add_watch(watch, path, inotify.IN_MODIFY)
+    except FileNotFoundError:
+        os.close(watch)
+        return None
     except BaseException:
         os.close(watch)
         raise

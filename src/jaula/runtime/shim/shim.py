@@ -208,7 +208,11 @@ class Shim:
             self._delete_partial()
             return
         os.kill(self.init.pid, signal.SIGKILL)
-        with self.interfaces.cgroups.open(self.init.cgroup) as cgroup:
+        # Absent after the exit of the last process of a scope: the caller's error is the cause.
+        with (
+            contextlib.suppress(NotFound),
+            self.interfaces.cgroups.open(self.init.cgroup) as cgroup,
+        ):
             cgroup.kill()
             cgroup.destroy()
 
