@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from typing import TYPE_CHECKING
 
 from jaula.cgroups import cgroup_path as cgroup_paths
@@ -108,6 +109,15 @@ class CgroupReaper:
         task = self.removals.get(cgroup_path(self._services, container.record))
         if task is not None:
             await asyncio.wait({task}, timeout=_GONE_TIMEOUT)
+
+    async def remove_locked(self, container: Container) -> None:
+        """Do a removal in progress as :meth:`gone`; the caller holds the container's lock."""
+        path, end = cgroup_path(self._services, container.record), time.monotonic() + _GONE_TIMEOUT
+        while path in self.removals and time.monotonic() < end:
+            problem = await asyncio.to_thread(self._try, path)
+            if not problem:
+                return
+            await asyncio.sleep(_PAUSE)
 
     async def _until_gone(self, path: str, container: Container | None) -> None:
         pause = _PAUSE

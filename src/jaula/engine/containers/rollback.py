@@ -196,7 +196,7 @@ class Rollbacks:
         state = _state(container)
         try:
             if self._exit_handler.cgroup_reaper.removals:
-                await self._exit_handler.cgroup_reaper.gone(container)
+                await self._exit_handler.cgroup_reaper.remove_locked(container)
             self._services.container_store.save(container)
             replace = checkpoint_files.replace
             await in_thread(replace, self._services, container.record, keep=True)
@@ -225,7 +225,7 @@ class Rollbacks:
         services, record = self._services, container.record
         try:
             if self._exit_handler.cgroup_reaper.removals:
-                await self._exit_handler.cgroup_reaper.gone(container)
+                await self._exit_handler.cgroup_reaper.remove_locked(container)
             await in_thread(checkpoint_files.put_back, services, record)
         except OSError as failure:  # the phase stays, and the next start tries it again
             container.change(ports=())
