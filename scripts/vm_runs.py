@@ -50,7 +50,7 @@ class Run(NamedTuple):
     name: str
     machine: tuple[str, ...]
     tests: tuple[str, ...]
-    options: tuple[str, ...] = ("-n", "2", "--dist", "loadgroup")  # one machine has one user
+    options: tuple[str, ...] = ("-n", "2", "--dist", "loadfile")
     preparation: tuple[str, ...] = ()
     short: bool = False
 
@@ -68,13 +68,15 @@ RUNS = (
         ("tests/integration/oci/test_systemd_cgroup.py",
          "tests/integration/cgroups/test_systemd.py", "tests/integration/cri/test_systemd.py",
          "tests/acceptance/test_rootless_delegated.py"),
+        options=(),  # one worker: a test restarts systemd, and the machine has one ordinary user
         short=True,
     ),
     Run(
         "short-cgroup2",
         (),
         ("tests/integration/cgroups/test_contract.py", "tests/integration/oci/test_states.py",
-         "tests/acceptance/test_tour.py", "tests/security/test_i09_confinement.py"),
+         "tests/acceptance/test_tour.py", "tests/security/test_i09_confinement.py",
+         "tests/integration/daemon/test_memory_limit.py"),
         short=True,
     ),
     Run(
