@@ -34,6 +34,7 @@ from jaula.images.build import wildcard
 from jaula.images.build.dockerignore import Dockerignore
 from jaula.images.platform import parse_platform
 from jaula.images.registry.auth import www_authenticate
+from jaula.images.store.catalog import built_from
 from jaula.kube import documents
 from jaula.network.config import check_pools
 from jaula.network.port_mapper import PortAllocator, PortRequest, PortTarget
@@ -107,6 +108,15 @@ def _filtered(key: str, n: int, value: str) -> object:
         id="f" * 64, name="web", status="running", mounts=(), body=SimpleNamespace(labels={})
     )
     return [container_filters.matches(record, filters, str) for _ in range(1000)]
+
+
+def _ancestors(n: int) -> object:
+    """Find the containers of images that were built from as many others."""
+    images: Any = [
+        SimpleNamespace(id=str(i), layers=("base", str(i)), document=SimpleNamespace(history=["a"]))
+        for i in range(n * 2)
+    ]
+    return built_from(images, images)
 
 
 def _remove_volumes(n: int) -> object:
@@ -237,6 +247,7 @@ CASES: dict[str, Work] = {
     "network: subnets": lambda n: check_pools(
         [Pool(subnet=f"10.{i // 256 % 256}.{i % 256}.0/24") for i in range(n)], (), ipv6=False
     ),
+    "filters: ancestors": _ancestors,
     "volumes: removals": _remove_volumes,
     "landlock: paths": lambda n: landlock.parse([f"read=/a{i}" for i in range(n)]),
     "signal": lambda n: signals.parse("1" * n * 100),

@@ -6,7 +6,7 @@ Source: Docker Engine API 1.45, ``GET /containers/json``. Any value of one filte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.engine.model.filters import (
@@ -50,12 +50,12 @@ _ACTIVE = frozenset({Status.RUNNING, Status.PAUSED, Status.RESTARTING})
 class Relations(NamedTuple):
     """How containers relate to other objects of the engine.
 
-    ``network_id`` returns the id of a network by name. ``descendants`` returns the ids of an image
-    and of those that were built from it.
+    ``network_id`` returns the id of a network by name. ``descendants`` returns the ids of images
+    and of those that were built from them.
     """
 
     network_id: Callable[[str], str]
-    descendants: Callable[[str], frozenset[str]]
+    descendants: Callable[[Collection[str]], frozenset[str]]
 
 
 def select(
@@ -77,7 +77,7 @@ def select(
     _check_values(filters)
     ordered = sorted(containers, key=lambda c: (c.record.created, c.id), reverse=True)
     everything = all or bool(limit and limit > 0) or bool({"status", "exited"} & filters.keys())
-    images = frozenset[str]().union(*map(relations.descendants, filters.get("ancestor", ())))
+    images = relations.descendants(filters.get("ancestor", ()))
     before, since = _bound(ordered, filters, "before"), _bound(ordered, filters, "since")
     selected = []
     for container in ordered:

@@ -153,7 +153,28 @@ def history(image: Image, sizes: Sequence[int]) -> History:
     return items
 
 
-def is_built_from(image: Image, base: Image) -> bool:
+def built_from(images: Iterable[Image], bases: Iterable[Image]) -> list[Image]:
+    """Return the images that were built from any of ``bases``.
+
+    The time grows with the sum of both, and not with the product, unless many of the bases have the
+    same layers.
+    """
+    by_layers: dict[tuple[str, ...], list[Image]] = {}
+    for base in bases:
+        by_layers.setdefault(base.layers, []).append(base)
+    lengths = {len(layers) for layers in by_layers}
+    return [
+        image
+        for image in images
+        if any(
+            _is_built_from(image, base)
+            for length in lengths
+            for base in by_layers.get(image.layers[:length], ())
+        )
+    ]
+
+
+def _is_built_from(image: Image, base: Image) -> bool:
     """Return whether an image has the layers and the history of another one, and more of it.
 
     No image names its parent, since OCI images have no such field. Entries of the history have

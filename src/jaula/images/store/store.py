@@ -44,10 +44,10 @@ from jaula.images.store.catalog import (
     IndexContents,
     NameIndex,
     Parts,
+    built_from,
     check_document,
     digest_of,
     history,
-    is_built_from,
     short,
 )
 from jaula.images.store.names import NameRights, owners_after
@@ -209,14 +209,18 @@ class ImageStore:
         """Return all images, newest first. An index is one image, whatever it has."""
         return self._catalog.list()
 
-    def descendants(self, ref: str) -> frozenset[str]:
-        """Return the ids of an image and of those built from it; empty if no image matches."""
-        try:
-            base = self.resolve(ref)
-        except (CorruptState, InvalidRequest, NotFound):
-            return frozenset()  # as in Docker, an absent image has no descendants
-        built = (image.id for image in self.list() if is_built_from(image, base))
-        return frozenset((base.id, *built))
+    def descendants(self, refs: Collection[str]) -> frozenset[str]:
+        """Return the ids of some images and of those built from them."""
+        bases: dict[str, Image] = {}
+        for ref in dict.fromkeys(refs):
+            # As in Docker, an absent image has no descendants.
+            with suppress(CorruptState, InvalidRequest, NotFound):
+                base = self.resolve(ref)
+                bases[base.id] = base
+        if not bases:
+            return frozenset()
+        built = built_from(self.list(), bases.values())
+        return frozenset((*bases, *(image.id for image in built)))
 
     def images(self, image: Image) -> Images:
         """Return the images that the target of ``image`` has, the one for this machine first."""

@@ -36,7 +36,7 @@ def record(number: int, **fields: object) -> ContainerRecord:
 
 RELATIONS = filters.Relations(
     network_id={"bridge": "b" * 64, "none": "c" * 64}.__getitem__,
-    descendants={"busybox": frozenset({"sha256:abc", "sha256:def"})}.__getitem__,
+    descendants=lambda refs: frozenset({"sha256:abc", "sha256:def"} if "busybox" in refs else ()),
 )
 
 
@@ -110,7 +110,7 @@ def test_filters_match_published_and_exposed_ports() -> None:
 
 
 def test_containers_of_another_image_are_no_descendants(some: list[Container]) -> None:
-    relations = RELATIONS._replace(descendants=lambda ref: frozenset({"sha256:other"}))
+    relations = RELATIONS._replace(descendants=lambda refs: frozenset({"sha256:other"}))
     requested = {"ancestor": ["busybox"]}
     assert filters.select(some, relations, all=True, limit=None, filters=requested) == []
 
