@@ -488,11 +488,12 @@ class VolumeStore:
         The staged and former files of the volumes ``kept`` are still needed.
         """
         removed = remove_with_prefix(self._directory, _INCOMPLETE, _REMOVED)
-        for name in os.listdir(self._directory):
-            top = self._directory / name
-            if name not in kept and any(os.path.lexists(top / e) for e in (_STAGED, _FORMER)):
+        directory = str(self._directory)
+        for name in os.listdir(directory):
+            top = f"{directory}/{name}"  # a Path for each entry takes as long as its lstat
+            if name not in kept and any(os.path.lexists(f"{top}/{e}") for e in (_STAGED, _FORMER)):
                 self.discard(name)
-            if any(os.path.lexists(top / entry) for entry in _COPY_NAMES):
+            if any(os.path.lexists(f"{top}/{entry}") for entry in _COPY_NAMES):
                 with open_directory(top) as descriptor:
                     self._finish_copy(descriptor)
         return removed
