@@ -311,8 +311,12 @@ def test_a_mount_of_cri_keeps_the_flags(
 @pytest.fixture
 def runtime(tmp_path: Path) -> Iterator[PrivateRuntime]:
     made = PrivateRuntime(tmp_path / "runtime")
-    yield made
-    made.adopt(False)
+    try:
+        yield made
+        left = made.left()
+        assert not left, f"left behind: {left}"
+    finally:
+        made.clear()
 
 
 def config(runtime: PrivateRuntime, mounts: list[dict[str, Any]], *, userns: bool) -> Any:
