@@ -17,17 +17,10 @@ import pytest
 from harness import containers
 from harness.containers import running
 from harness.engine import PrivateEngine
+from harness.hostile_profiles import HOSTILE
 
 GOOD = 'version = 1\nname = "good"\ncapabilities = ["NET_BIND_SERVICE"]\n'
-HOSTILE = {
-    "dots": "a" + ".a" * 300_000 + " = 1\n",
-    "quoted": '"a"' + '."a"' * 200_000 + " = 1\n",
-    "header": "[" + "a." * 300_000 + "a]\n",
-    "parts": "".join(f"a{n}.b.c.d.e.f.g.h = 1\n" for n in range(30_000)),
-    "nested": "a = " + "[" * 500_000 + "\n",
-    "number": "a = " + "9" * 900_000 + "\n",
-    "large": "#" * 600_000 + "\nx = y\n",
-}
+DOCUMENTS = {**HOSTILE, "large": "#" * 600_000 + "\nx = y\n"}
 SECONDS = 20.0
 COMMANDS = {
     "run": ("run", "--rm", "--profile", "FILE", "busybox", "true"),
@@ -63,13 +56,13 @@ def refuse(engine: PrivateEngine, command: str, file: str, name: str, *words: st
     assert containers.inspect(engine, name)["State"]["Running"]
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", DOCUMENTS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_hostile_document_is_refused(
     engine: PrivateEngine, name: str, tmp_path: Path, command: str, text: str
 ) -> None:
     file = tmp_path / "hostile.toml"
-    file.write_text(HOSTILE[text])
+    file.write_text(DOCUMENTS[text])
     refuse(engine, command, str(file), name)
 
 
@@ -136,9 +129,9 @@ def _flag(word: str, file: str) -> tuple[str, ...]:
     return ("--profile", file) if word == "FILE" else (word,)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", DOCUMENTS)
 def test_an_update_takes_no_profile(engine: PrivateEngine, name: str, text: str) -> None:
     before = containers.inspect(engine, name)["HostConfig"]
-    answer = engine.request("POST", f"/containers/{name}/update", {"Profile": HOSTILE[text]})
+    answer = engine.request("POST", f"/containers/{name}/update", {"Profile": DOCUMENTS[text]})
     assert answer.status in (200, 400), answer
     assert containers.inspect(engine, name)["HostConfig"] == before

@@ -11,16 +11,8 @@ import pytest
 from conftest import load_image
 from harness import containers, leaks
 from harness.engine import PrivateEngine
+from harness.hostile_profiles import HOSTILE
 from harness.paused_steps import PausedEngine
-
-HOSTILE = {
-    "dots": "a" + ".a" * 300_000 + " = 1\n",
-    "quoted": '"a"' + '."a"' * 200_000 + " = 1\n",
-    "header": "[" + "a." * 300_000 + "a]\n",
-    "parts": "".join(f"a{n}.b.c.d.e.f.g.h = 1\n" for n in range(30_000)),
-    "nested": "a = " + "[" * 500_000 + "\n",
-    "number": "a = " + "9" * 900_000 + "\n",
-}
 
 
 def peak(engine: PrivateEngine) -> int:
