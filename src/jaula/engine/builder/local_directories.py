@@ -114,7 +114,7 @@ class LocalDirectoryStore:
                     size = size_on_disk(data)
                 id = (top / _ID).read_text(errors="replace")
                 owner = read_owner(top / _OWNER)
-                used = top.stat().st_mtime
+                used = identity[1] / 1e9
                 entries.append(LocalDirectory(top.name, id, size, used, owner, identity))
             except FileNotFoundError:
                 continue  # a build has replaced it

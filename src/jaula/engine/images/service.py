@@ -253,17 +253,19 @@ class Images:
 
     def id_of(self, ref: str) -> str:
         """Return the id of the image for ``ref``, '' if it is absent or damaged."""
-        try:
-            return self._services.images.resolve(ref).id
-        except (CorruptState, InvalidRequest, NotFound, Conflict):
-            return ""
+        image = self._found(ref)
+        return image.id if image is not None else ""
 
     def index_of(self, ref: str) -> str:
         """Return the digest of the index or manifest for ``ref``, '' if it is absent or damaged."""
+        image = self._found(ref)
+        return image.target if image is not None else ""
+
+    def _found(self, ref: str) -> Image | None:
         try:
-            return self._services.images.resolve(ref).target
+            return self._services.images.resolve(ref)
         except (CorruptState, InvalidRequest, NotFound, Conflict):
-            return ""
+            return None
 
     def labels(self, ref: str) -> dict[str, str]:
         """Return the labels that an image and all that a removal takes with it have."""
