@@ -11,11 +11,13 @@ Sources: Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
 from __future__ import annotations
 
 import functools
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from jaula.cgroups import hierarchies
+from jaula.cgroups.files import flat_keyed
 from jaula.errors import Unavailable
 from jaula.kernel import mountinfo
 
@@ -33,7 +35,34 @@ RESERVE = 24 << 20
 
 _UNLIMITED = 1 << 60  # v1 writes a value near 2^63
 _MIB = 1 << 20
-_MANY = 1 << 20  # spare shims
+
+
+class Files(NamedTuple):
+    """The names of a version's files, and the lines of memory.stat with reclaimable bytes."""
+
+    limit: str
+    usage: str
+    reclaimable: tuple[str, ...]
+
+
+V1 = Files(
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)
+V2 = Files(
+    "memory.max",
+    "memory.current",
+    ("inactive_file", "active_file", "slab_reclaimable"),
+)
+
+
+class Place(NamedTuple):
+    """A memory cgroup: its ``path`` below the mount point ``root``."""
+
+    root: str
+    path: str
+    files: Files
 
 
 class _Memory(NamedTuple):
@@ -41,35 +70,17 @@ class _Memory(NamedTuple):
     left: int  # bytes, with those that the kernel can reclaim
 
 
-class _Files(NamedTuple):
-    limit: str
-    usage: str
-    reclaimable: frozenset[str]  # lines of memory.stat
-
-
-_V1 = _Files(
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    frozenset({"total_inactive_file", "total_active_file"}),
-)
-_V2 = _Files(
-    "memory.max",
-    "memory.current",
-    frozenset({"inactive_file", "active_file", "slab_reclaimable"}),
-)
-
-
 class OwnMemory:
     """The memory cgroup of this process."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        """Use the cgroup ``directory``, by default that of this process."""
-        self._given = directory
+    def __init__(self, place: Place | None = None) -> None:
+        """Use the cgroup ``place``, by default that of this process, which may move."""
+        self._given = place
 
     def spare_shims(self) -> int:
         """Return how many more spare shims there is room for; negative if there are too many."""
         found = self._read()
-        return _MANY if found is None else (found.left - RESERVE) // SPARE
+        return sys.maxsize if found is None else (found.left - RESERVE) // SPARE
 
     def has_room(self, needed: int) -> bool:
         """Return whether so many bytes are left, as far as known."""
@@ -92,49 +103,39 @@ class OwnMemory:
 
     def _read(self) -> _Memory | None:
         """Return what is left, None without a limit."""
-        directory = self._given or _own_directory()
-        if directory is None:
+        place = self._given or find()
+        if place is None:
             return None
-        for files in (_V2, _V1):
-            with suppress(OSError, ValueError):
-                text = (directory / files.limit).read_text().strip()
-                if text == "max" or int(text) >= _UNLIMITED:
-                    return None
-                limit = int(text)
-                used = int((directory / files.usage).read_text())
-                rows = (directory / "memory.stat").read_text().split()
-                used -= sum(
-                    int(value)
-                    for name, value in zip(rows[::2], rows[1::2], strict=True)
-                    if name in files.reclaimable
-                )
-                return _Memory(limit, limit - used)
+        directory, files = Path(f"{place.root}{place.path}"), place.files
+        with suppress(OSError, ValueError):
+            text = (directory / files.limit).read_text().strip()
+            if text == "max" or int(text) >= _UNLIMITED:
+                return None
+            limit = int(text)
+            used = int((directory / files.usage).read_text())
+            details = flat_keyed((directory / "memory.stat").read_text())
+            return _Memory(limit, limit - used + sum(details.get(n, 0) for n in files.reclaimable))
         return None
 
 
-def _own_directory() -> Path | None:
-    """Return the cgroup of this process, which may have moved."""
+def find() -> Place | None:
+    """Return the cgroup of this process in the tree with the limits of memory, if there is one."""
     tree = _tree()
-    try:
-        rows = Path("/proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
-    except OSError:
+    if tree is None:
         return None
-    for row in rows:
-        _, controllers, path = row.split(":", 2)
-        if tree and tree.controller in controllers.split(","):
-            return Path(f"{tree.mount_point}{path}")
+    root, controller, files = tree
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [line.rstrip("\n").split(":", 2) for line in file]
+    for _, controllers, path in rows:
+        if controller in controllers.split(","):
+            return Place(root, path, files)
     return None
 
 
-class _Tree(NamedTuple):
-    mount_point: str
-    controller: str  # in /proc/self/cgroup; v2 has none
-
-
 @functools.cache
-def _tree() -> _Tree | None:
-    """Return the tree with the limits of memory."""
+def _tree() -> tuple[str, str, Files] | None:
+    """Return the mount point, and the controller in /proc/self/cgroup, which v2 does not name."""
     mounts = hierarchies.find(mountinfo.read())
     if "memory" in mounts.legacy:
-        return _Tree(mounts.legacy["memory"], "memory")
-    return _Tree(mounts.unified, "") if mounts.unified else None
+        return mounts.legacy["memory"], "memory", V1
+    return (mounts.unified, "", V2) if mounts.unified else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.cgroups.cgroup_path import parent_path
+from jaula.cgroups.own_memory import OwnMemory
 from jaula.engine.containers import restore, start
 from jaula.engine.containers.cgroup_cleanup import remove_strays
 from jaula.engine.containers.exec import Execs
@@ -26,6 +27,7 @@ from jaula.engine.system.host_objects import HostObjects
 from jaula.engine.system.service import System
 from jaula.errors import JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
+from jaula.sandbox.fork_server import SERVER
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
@@ -183,6 +185,9 @@ class Engine:
 
     async def open(self) -> None:
         """Take over what a previous engine left running, and sweep what it left incomplete."""
+        SERVER.check_memory = functools.partial(
+            OwnMemory().check, "a sandboxed process cannot start"
+        )
         self.host_objects.open()
         await self._load_profile()
         self._watch_lazy_layers()

@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -61,7 +62,6 @@ _EXECS_SENT = 8  # requests of one shim, which creates one process after the oth
 _SEND_INTERVAL = 0.005  # seconds between two attempts to send to a full socket
 _SILENT = "the zygote does not answer"
 _ZYGOTE = "jaula-zygote"  # in a message
-_MANY = 1000  # spare shims, more than there are
 _ucred = struct.Struct("iII")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
@@ -526,7 +526,7 @@ class Runtime:
         host_mounts: int = -1,
         spare_shims: int = 1,
         lay_out_memory: bool = False,
-        room_for_spares: Callable[[], int] = lambda: _MANY,
+        room_for_spares: Callable[[], int] = lambda: sys.maxsize,
     ) -> Runtime:
         """Fork the zygote. Call this before anything starts a thread or imports asyncio.
 

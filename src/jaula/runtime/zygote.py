@@ -72,8 +72,10 @@ _IDLE_BEFORE_LAYOUT = 2.0
 _STARTS_BEFORE_LAYOUT = 2
 """Starts after which it does so. Their shims have twice as much memory of their own."""
 _ROOM_BEFORE_LAYOUT = 16
-"""Spare shims for which there is memory, or the first starts wait for the layout: without it, each
-process that is forked copies 2 to 4 MB."""
+"""Spare shims for which there must be memory, else the first starts wait for the layout.
+
+Without it, each process that is forked copies 2 to 4 MB.
+"""
 _RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
 
 
@@ -316,7 +318,9 @@ class SpareShims:
     def prepare_init(self, container_id: str, data: bytes, fds: list[int]) -> None:
         """Pass the request for a spare init to a shim, which is kept for that container.
 
-        :raises OSError: when it was killed; the start has no spare init then.
+        The start has no spare init if there is no room for a shim.
+
+        :raises OSError: when the shim was killed; the start has no spare init then either.
         """
         self._forget_ended()
         if not self._socks:

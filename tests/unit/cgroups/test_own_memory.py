@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cgroups.own_memory import RESERVE, SPARE, START, OwnMemory
+from jaula.cgroups.own_memory import RESERVE, SPARE, START, V1, V2, OwnMemory, Place
 from jaula.errors import Unavailable
 
 MIB = 1 << 20
@@ -21,7 +21,7 @@ def cgroup(directory: Path, version: int, limit: str, used: int, cache: int = 0)
     (directory / names[0]).write_text(f"{limit}\n")
     (directory / names[1]).write_text(f"{used}\n")
     (directory / "memory.stat").write_text(f"anon 1\n{names[2]} {cache}\n")
-    return OwnMemory(directory)
+    return OwnMemory(Place(str(directory), "", V1 if version == 1 else V2))
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -54,6 +54,6 @@ def test_spare_shims_leave_a_reserve(tmp_path: Path, version: int, spares: int, 
 
 @pytest.mark.parametrize("text", ["", "x", "-", "1 2"])
 def test_a_file_that_cannot_be_read_stops_no_start(tmp_path: Path, text: str) -> None:
-    OwnMemory(tmp_path / "absent").check("it fails", START)
+    OwnMemory(Place(str(tmp_path / "absent"), "", V2)).check("it fails", START)
     (tmp_path / "memory.max").write_text(text)
-    OwnMemory(tmp_path).check("it fails", START)
+    OwnMemory(Place(str(tmp_path), "", V2)).check("it fails", START)

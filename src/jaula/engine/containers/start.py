@@ -105,9 +105,6 @@ class Starter:
         self._remove_run_dir = remove_run_dir
         self.connector = NetworkConnector(services)
         self._memory = own_memory.OwnMemory()
-        SERVER.check_memory = functools.partial(
-            self._memory.check, "a sandboxed process cannot start"
-        )
         self.on_spec: Callable[[ContainerRecord, str], None] = lambda record, seal: None
         """Logs the seal of a spec that was written for a start."""
 

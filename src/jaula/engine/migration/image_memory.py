@@ -11,9 +11,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from jaula.cgroups import hierarchies
+from jaula.cgroups import own_memory
 from jaula.engine.migration import host
-from jaula.kernel import mountinfo
 
 if TYPE_CHECKING:
     from jaula.engine.oci_spec.inputs import HostFacts
@@ -23,7 +22,6 @@ _SMALL_IMAGES = 64 << 20  # bytes of images beside those of memory
 _GROWTH = 512 << 20  # bytes by which a container may grow after its offer, beside as much again
 _MAX_ROUNDS = 16
 _RECEIVED = 8  # times the memory of the host: the images that may be on their way to it
-_LEGACY_FILES = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 class ImageMemory:
@@ -80,27 +78,21 @@ def has_mounts_of(pid: int) -> bool:
 
 def _cgroup_room() -> int:
     """Return the bytes that the memory limits of this process's cgroup and those above leave."""
-    room, mounts = sys.maxsize, hierarchies.find(mountinfo.read())
-    with open("/proc/self/cgroup", encoding="utf-8") as file:
-        lines = [line.rstrip("\n").split(":", 2) for line in file]
-    for _, controllers, path in lines:
-        if not controllers:
-            root, limit, usage = mounts.unified, "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            root, limit, usage = mounts.legacy.get("memory"), *_LEGACY_FILES
-        else:
-            continue
-        while root is not None and path not in ("", "/"):
-            room = min(room, _room(f"{root}{path}", limit, usage))
-            path = os.path.dirname(path)
+    place = own_memory.find()
+    if place is None:
+        return sys.maxsize
+    room, path = sys.maxsize, place.path
+    while path not in ("", "/"):
+        room = min(room, _room(f"{place.root}{path}", place.files))
+        path = os.path.dirname(path)
     return max(0, room)
 
 
-def _room(directory: str, limit: str, usage: str) -> int:
+def _room(directory: str, files: own_memory.Files) -> int:
     try:
-        with open(f"{directory}/{limit}", encoding="ascii") as file:
+        with open(f"{directory}/{files.limit}", encoding="ascii") as file:
             most = file.read().strip()
-        with open(f"{directory}/{usage}", encoding="ascii") as file:
+        with open(f"{directory}/{files.usage}", encoding="ascii") as file:
             return sys.maxsize if most == "max" else int(most) - int(file.read())
     except FileNotFoundError:
         return sys.maxsize
