@@ -1,8 +1,8 @@
-"""A finite resource of the server (connections, bytes of request bodies) that callers share. Pure.
+"""Finite resources of the server that callers share, and what the objects of each owner take. Pure.
 
-A caller may hold as much as is free. So one caller gets at most a half, two get at most two thirds
-together, and a new caller always finds something free. Only root may use the reserve, and root has
-no share: it can end the engine anyway.
+Of connections and bytes of request bodies a caller may hold as much as is free. So one caller gets
+at most a half, two get at most two thirds together, and a new caller always finds something free.
+Only root may use the reserve, and root has no share: it can end the engine anyway.
 
 Source of the rule: Choudhury and Hahne, 'Dynamic queue length thresholds for shared-memory packet
 switches' (1998), with alpha = 1.
@@ -55,3 +55,38 @@ class CallerShare:
     def give_back(self, amount: int) -> None:
         """Return an amount that was taken."""
         self._quota.give_back(self._caller, amount)
+
+
+class OwnedSizes:
+    """The objects of each owner: their number, and the sum of their bytes."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[str, int]] = {}
+        self._sums: dict[str, tuple[int, int]] = {}
+        self.total = 0  # bytes of all owners
+
+    def set(self, key: str, owner: str, size: int) -> None:
+        """Count an object of ``size`` bytes, in place of what it was before."""
+        self.drop(key)
+        self._objects[key] = owner, size
+        count, total = self._sums.get(owner, (0, 0))
+        self._sums[owner] = count + 1, total + size
+        self.total += size
+
+    def drop(self, key: str) -> None:
+        """Count an object no more; an unknown one is not an error."""
+        if (former := self._objects.pop(key, None)) is None:
+            return
+        owner, size = former
+        self.total -= size
+        count, total = self._sums.pop(owner)
+        if count > 1:
+            self._sums[owner] = count - 1, total - size
+
+    def count(self, owner: str) -> int:
+        """Return how many objects an owner has."""
+        return self._sums.get(owner, (0, 0))[0]
+
+    def size(self, owner: str) -> int:
+        """Return the bytes of the objects of an owner."""
+        return self._sums.get(owner, (0, 0))[1]

@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from harness.container_records import change_records
 from harness.engine import PROJECT, PrivateEngine
 
 MEMBER, RESTRICTED, READER, STRANGER, OTHER, BOUNDED, SHARED, LATE_READER = range(54001, 54009)
-CONTROLLER = 54009
+CONTROLLER, RECORDER = 54009, 54010
 GROUP, MOUNTERS = 54100, 54101
 
 POLICY = """
@@ -66,6 +67,11 @@ access = "run"
 max-containers = 3
 max-networks = 2
 max-volumes = 2
+
+[user.54010]
+access = "run"
+max-secrets = 3
+max-record-size = "1m"
 
 [user.54002]
 access = "run"
@@ -241,6 +247,143 @@ def test_a_caller_has_a_share_of_everything_that_is_finite(
             guarded.request("DELETE", f"/networks/share-{number}")
             guarded.request("DELETE", f"/volumes/share-{number}")
         guarded.request("DELETE", "/volumes/new-share")
+
+
+LARGE = {"large": "x" * 700_000}
+TEXT = "A=" + "x" * 700_000
+ROOM: dict[str, tuple[str, dict[str, Any]]] = {
+    "labels": ("/containers/create?name=room", {"Image": "busybox", "Labels": LARGE}),
+    "variables": ("/containers/create?name=room", {"Image": "busybox", "Env": [TEXT]}),
+    "a command": ("/containers/create?name=room", {"Image": "busybox", "Cmd": [TEXT[:400_000]]}),
+    "a health check": (
+        "/containers/create?name=room",
+        {"Image": "busybox", "Healthcheck": {"Test": ["CMD", TEXT]}},
+    ),
+    "a new volume": (
+        "/containers/create?name=room",
+        {
+            "Image": "busybox",
+            "HostConfig": {
+                "Mounts": [
+                    {
+                        "Type": "volume",
+                        "Target": "/v",
+                        "VolumeOptions": {"Labels": {"large": "x" * 300_000}},
+                    }
+                ]
+            },
+        },
+    ),
+    "a network": ("/networks/create", {"Name": "room", "Labels": LARGE}),
+    "a volume": ("/volumes/create", {"Name": "room", "Labels": LARGE}),
+    "a secret": ("/secrets/create", {"Name": "room", "Data": "eA==", "Labels": LARGE}),
+    "a config": ("/configs/create", {"Name": "room", "Data": "eHh4" * 170_000}),
+    "an exec": ("/containers/first-room/exec", {"Cmd": ["true", TEXT]}),
+}
+
+
+@pytest.fixture
+def recorder(guarded: PrivateEngine) -> Iterator[ApiUser]:
+    """A user who may have 1 MiB of records, and has a small container that runs."""
+    user = ApiUser(guarded, RECORDER, RECORDER)
+    assert user.create("busybox", "first-room", Cmd=["sleep", "600"]).status == 201
+    assert user.request("POST", "/containers/first-room/start").status == 204
+    yield user
+    for path in ("containers/first-room", "containers/room", "containers/room-2"):
+        guarded.request("DELETE", f"/{path}?force=1&v=1")
+    for kind in ("networks", "volumes", "secrets", "configs"):
+        guarded.request("DELETE", f"/{kind}/room")
+
+
+@pytest.mark.parametrize("what", ROOM)
+def test_the_records_of_a_caller_have_a_share_of_the_memory(
+    guarded: PrivateEngine, recorder: ApiUser, member: ApiUser, what: str
+) -> None:
+    path, body = ROOM[what]
+    made = recorder.request("POST", path, body)
+    assert made.status == 201, made
+    more = {"Image": "busybox", "Labels": {"large": "x" * 500_000}}
+    refused = recorder.request("POST", "/containers/create?name=room-2", more)
+    assert refused.status == 403, refused
+    assert "may not have more than 1MiB of records of containers, execs" in message(refused)
+    assert "ask the operator to raise max-record-size" in message(refused)
+    for user in (member, ApiUser(guarded, 0, 0)):  # the share of another caller
+        assert user.request("POST", "/containers/create?name=room-2", more).status == 201
+        assert guarded.request("DELETE", "/containers/room-2").status == 204
+    if what == "an exec":
+        assert recorder.request("POST", "/containers/first-room/kill").status == 204
+        assert recorder.request("POST", "/containers/first-room/wait").status == 200
+    else:
+        kind = path.split("/")[1]
+        assert recorder.request("DELETE", f"/{kind}/room?v=1").status == 204
+    assert recorder.request("POST", "/containers/create?name=room-2", more).status == 201
+
+
+def test_a_change_of_a_record_takes_from_the_share(
+    guarded: PrivateEngine, recorder: ApiUser
+) -> None:
+    body = {"Image": "busybox", "Labels": {"large": "x" * 900_000}}
+    assert recorder.request("POST", "/containers/create?name=room", body).status == 201
+    version = recorder.request("GET", "/jaula/containers/room/edit").json()["Version"]
+    labels = {"Version": version, "Labels": {"large": "y" * 200_000}}
+    bindings = {"Version": version, "Labels": {str(i): "y" * 90 for i in range(1500)}}
+    for path, change in (
+        ("/jaula/containers/room/edit", labels),
+        ("/jaula/containers/room/edit", bindings),
+        ("/containers/room/update", {"CpusetCpus": "0," * 50_000 + "0"}),
+        ("/secrets/create", {"Name": "room", "Data": "eA==", "Labels": {"a": "x" * 200_000}}),
+    ):
+        refused = recorder.request("POST", path, change)
+        assert refused.status == 403, (path, refused)
+        assert "max-record-size" in message(refused)
+    connect = {"Container": "room", "EndpointConfig": {"Aliases": ["a" * 60] * 2000}}
+    made = recorder.request("POST", "/networks/create", {"Name": "room"})
+    assert made.status == 201
+    refused = recorder.request("POST", "/networks/room/connect", connect)
+    assert refused.status == 403, refused
+    assert recorder.request("POST", "/containers/room/rename?name=room-2").status == 204
+    small = recorder.request("POST", "/containers/room-2/update", {"PidsLimit": 50})
+    assert small.status == 200, small
+    controller = ApiUser(guarded, CONTROLLER, CONTROLLER)  # whose own share is larger
+    assert controller.request("POST", "/containers/room-2/update", {"PidsLimit": 51}).status == 200
+    assert recorder.request("DELETE", "/containers/room-2").status == 204
+
+
+def test_a_caller_has_a_number_of_secrets_and_configs(
+    guarded: PrivateEngine, recorder: ApiUser
+) -> None:
+    made = [(kind, f"room-{n}") for n, kind in enumerate(("secrets", "configs", "secrets"))]
+    try:
+        for kind, name in made:
+            body = {"Name": name, "Data": "eA=="}
+            assert recorder.request("POST", f"/{kind}/create", body).status == 201
+        for kind in ("secrets", "configs"):
+            refused = recorder.request("POST", f"/{kind}/create", {"Name": "r", "Data": "eA=="})
+            assert refused.status == 403
+            assert "may not have more than 3 secrets and configs" in message(refused)
+    finally:
+        for kind, name in made:
+            guarded.request("DELETE", f"/{kind}/{name}")
+
+
+def test_creates_at_the_same_time_do_not_exceed_the_share_together(
+    guarded: PrivateEngine, recorder: ApiUser
+) -> None:
+    body = {"Image": "busybox", "Labels": {"large": "x" * 300_000}}
+
+    def create(number: int) -> int:
+        path = f"/containers/create?name=room-at-once-{number}"
+        return recorder.request_over(connections[number], "POST", path, body).status
+
+    connections = [recorder.connect() for _ in range(12)]  # a thread has no ids of its own
+    try:
+        with ThreadPoolExecutor(12) as pool:
+            statuses = list(pool.map(create, range(12)))
+        assert sorted(set(statuses)) == [201, 403]
+        assert statuses.count(201) in (1, 2, 3)
+    finally:
+        for number in range(12):
+            guarded.request("DELETE", f"/containers/room-at-once-{number}")
 
 
 def test_a_member_of_a_plain_group_takes_no_addresses_of_the_host(member: ApiUser) -> None:

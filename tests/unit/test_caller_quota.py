@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.caller_quota import CallerQuota
+from jaula.caller_quota import CallerQuota, OwnedSizes
 
 
 def fill(quota: CallerQuota, caller: str) -> int:
@@ -58,3 +58,27 @@ def test_what_is_available_can_be_taken_and_no_more() -> None:
         amount = quota.available(caller)
         assert not quota.take(caller, amount + 1, root=False)
         assert not amount or quota.take(caller, amount, root=False)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from("klmn"), st.sampled_from("ab"), st.none() | st.integers(0, 1 << 40)
+        )
+    )
+)
+def test_sizes_are_those_of_the_objects_that_an_owner_has_now(
+    steps: list[tuple[str, str, int | None]],
+) -> None:
+    sizes, objects = OwnedSizes(), dict[str, tuple[str, int]]()
+    for key, owner, size in steps:
+        if size is None:
+            sizes.drop(key)
+            objects.pop(key, None)
+        else:
+            sizes.set(key, owner, size)
+            objects[key] = owner, size
+        for each in "abc":
+            own = [size for other, size in objects.values() if other == each]
+            assert (sizes.count(each), sizes.size(each)) == (len(own), sum(own))
+        assert sizes.total == sum(size for _, size in objects.values())

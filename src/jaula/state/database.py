@@ -73,6 +73,11 @@ _GET = {
     "build_steps": "SELECT document FROM build_steps WHERE id = ?",
     "secrets": "SELECT document FROM secrets WHERE id = ?",
 }
+_SIZES = {
+    "containers": "SELECT id, length(document) FROM containers",
+    "networks": "SELECT id, length(document) FROM networks",
+    "secrets": "SELECT id, length(document) FROM secrets",
+}
 _ALL = {
     "containers": "SELECT id, document FROM containers",
     "settings": "SELECT id, document FROM settings",
@@ -150,12 +155,15 @@ class Database:
                 raise
             self._db.execute("COMMIT")
 
-    def put(self, table: str, key: str, document: msgspec.Struct, *, durable: bool = True) -> None:
-        """Write one record. A crash of the engine keeps it; :meth:`sync` writes it to the disk.
+    def put(self, table: str, key: str, document: msgspec.Struct, *, durable: bool = True) -> int:
+        """Write one record and return its bytes.
 
-        A change that is not ``durable`` means nothing after a power failure: no one waits for it.
+        A crash of the engine keeps it; :meth:`sync` writes it to the disk. A change that is not
+        ``durable`` means nothing after a power failure: no one waits for it.
         """
-        self.put_raw(table, key, msgspec.json.encode(document), durable=durable)
+        data = msgspec.json.encode(document)
+        self.put_raw(table, key, data, durable=durable)
+        return len(data)
 
     def put_raw(self, table: str, key: str, data: bytes, *, durable: bool = True) -> None:
         """Write one record that is already encoded."""
@@ -282,6 +290,13 @@ class Database:
             raise self._translate(error) from error
         for key, data in rows:
             yield key, self._decode(table, key, data, type_)
+
+    def sizes(self, table: str) -> dict[str, int]:
+        """Return the bytes of every record of a table, by its key."""
+        try:
+            return dict(self._db.execute(_SIZES[table]))
+        except sqlite3.Error as error:
+            raise self._translate(error) from error
 
     def _decode(self, table: str, key: str, data: bytes, type_: type[Document]) -> Document:
         try:

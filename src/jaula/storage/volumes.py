@@ -18,7 +18,6 @@ import os
 import re
 import stat
 import threading
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from jaula.caller_quota import OwnedSizes
 from jaula.config import Paths
 from jaula.errors import (
     Conflict,
@@ -114,6 +114,17 @@ class _Lock:
         self._lock.release()
 
 
+def _document(volume: Volume) -> _Document:
+    return _Document(
+        volume.created_at,
+        volume.labels,
+        volume.options,
+        volume.owner,
+        volume.transaction,
+        volume.id,
+    )
+
+
 Volumes = list[Volume]
 Names = list[str]
 
@@ -127,8 +138,7 @@ class VolumeStore:
         self._durable = durable
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._populate_locks: WeakValueDictionary[str, _Lock] = WeakValueDictionary()  # by name
-        self._owners: dict[str, str] | None = None  # by name, read at the first use
-        self._owned: Counter[str] = Counter()  # volumes in _owners, by owner
+        self._sizes: OwnedSizes | None = None  # of the documents by name, read at the first use
         self._owners_lock = threading.Lock()
 
     def create(
@@ -158,7 +168,7 @@ class VolumeStore:
                     self._fill(parent, temporary, document)
                     with self._owners_lock:
                         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                        self._set_owner(name, owner)
+                        self._set_owner(name, document)
                     self._fsync(".", dir_fd=parent)
                 finally:
                     remove_tree(parent, temporary.encode())
@@ -210,7 +220,7 @@ class VolumeStore:
                             syncfs(data)
                     with self._owners_lock:
                         os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-                        self._set_owner(name, owner)
+                        self._set_owner(name, document)
                     self._fsync(".", dir_fd=parent)
                 finally:
                     remove_tree(parent, temporary.encode())
@@ -283,20 +293,29 @@ class VolumeStore:
     def owned(self, owner: str) -> int:
         """Return how many volumes a client has created that were not removed."""
         with self._owners_lock:
-            if self._owners is None:
-                self._owners = {volume.name: volume.owner for volume in self.list()}
-                self._owned = Counter(self._owners.values())
-            return self._owned[owner]
+            return self._read_sizes().count(owner)
 
-    def _set_owner(self, name: str, owner: str | None) -> None:
+    def document_bytes(self, owner: str) -> int:
+        """Return the bytes of the labels, options and other metadata of these volumes."""
+        with self._owners_lock:
+            return self._read_sizes().size(owner)
+
+    def _read_sizes(self) -> OwnedSizes:
+        """Return the sizes of all documents. The caller has the lock."""
+        if self._sizes is None:
+            self._sizes = OwnedSizes()
+            for volume in self.list():
+                self._set_owner(volume.name, _document(volume))
+        return self._sizes
+
+    def _set_owner(self, name: str, document: _Document | None) -> None:
         """Count a volume for its owner, or no more if it is None. The caller has the lock."""
-        if self._owners is None:
+        if self._sizes is None:
             return
-        if (former := self._owners.pop(name, None)) is not None:
-            self._owned[former] -= 1
-        if owner is not None:
-            self._owners[name] = owner
-            self._owned[owner] += 1
+        if document is None:
+            self._sizes.drop(name)
+        else:
+            self._sizes.set(name, document.owner, len(msgspec.json.encode(document)))
 
     def usage(self, name: str, check: Callable[[], None] = lambda: None) -> int:
         """Return the bytes of the volume's files, -1 if the volume mounts another file system.
@@ -317,14 +336,13 @@ class VolumeStore:
             volume = self.get(name)
             if not volume.transaction:
                 return
-            document = _Document(
-                volume.created_at, volume.labels, volume.options, volume.owner, id=volume.id
-            )
+            document = msgspec.structs.replace(_document(volume), transaction="")
             temporary = f".volume-{os.urandom(8).hex()}"
             with open_directory(self._directory / name) as top:
                 write_new(top, temporary, msgspec.json.encode(document))
                 self._fsync(temporary, dir_fd=top)
                 os.rename(temporary, "volume.json", src_dir_fd=top, dst_dir_fd=top)
+                self._set_owner(name, document)
                 self._fsync(".", dir_fd=top)
 
     def remove(self, name: str, *, transaction: str | None = None, id: str | None = None) -> None:

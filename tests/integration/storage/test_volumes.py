@@ -301,3 +301,21 @@ def test_the_volumes_of_an_owner_are_counted(volumes: VolumeStore) -> None:
     assert (volumes.owned("1"), volumes.owned("2")) == (2, 1)
     volumes.remove("first")
     assert (volumes.owned("1"), volumes.owned("2")) == (1, 1)
+
+
+def test_the_documents_of_the_volumes_of_an_owner_are_measured(
+    volumes: VolumeStore, paths: Paths
+) -> None:
+    def files(*names: str) -> int:
+        return sum((paths.volumes / name / "volume.json").stat().st_size for name in names)
+
+    volumes.create("first", {"a": "x" * 1000}, owner="1")
+    assert volumes.document_bytes("1") == files("first") > 1000
+    volumes.create("second", options={"o": "y" * 2000}, owner="1", transaction="t" * 50)
+    volumes.create("third", owner="2")
+    assert volumes.document_bytes("1") == files("first", "second") > 3000
+    volumes.adopt("second")
+    assert volumes.document_bytes("1") == files("first", "second")
+    volumes.remove("first")
+    assert volumes.document_bytes("1") == files("second")
+    assert VolumeStore(paths).document_bytes("1") == files("second")

@@ -85,6 +85,8 @@ def machine_ceilings(machine: Machine) -> dict[str, int]:
         "log_size": max(256 * _MIB, machine.disk // 32),
         "storage_size": max(_GIB, machine.disk // 4),
         "build_cache": max(_GIB, machine.disk // 8),
+        "record_size": max(32 * _MIB, machine.memory // 256),
+        "image_documents": max(32 * _MIB, machine.memory // 256),
     }
 
 
@@ -97,14 +99,27 @@ class Share(StrEnum):
     CONTAINERS = "containers"
     NETWORKS = "networks"
     VOLUMES = "volumes"
+    SECRETS = "secrets"
     IMAGES = "images"
     IMAGE_SIZE = "image-size"
+    IMAGE_DOCUMENTS = "image-documents"
+    RECORD_SIZE = "record-size"
 
     def describe(self, amount: int) -> str:
         """Return an amount as an error states it."""
-        if self is Share.IMAGE_SIZE:
-            return f"{units.bytes_size(amount)} of images"
+        match self:
+            case Share.IMAGE_SIZE:
+                return f"{units.bytes_size(amount)} of images"
+            case Share.IMAGE_DOCUMENTS:
+                return f"{units.bytes_size(amount)} of configurations and manifests of images"
+            case Share.RECORD_SIZE:
+                return f"{units.bytes_size(amount)} of {_RECORDS}"
+            case Share.SECRETS:
+                return f"{amount} secrets and configs"
         return f"{amount} {self}"
+
+
+_RECORDS = "records of containers, execs, networks, volumes, secrets and configs"
 
 
 DEFAULT_SHARES: Final = MappingProxyType(
@@ -112,11 +127,16 @@ DEFAULT_SHARES: Final = MappingProxyType(
         Share.CONTAINERS: 1000,
         Share.NETWORKS: 64,
         Share.VOLUMES: 1000,
+        Share.SECRETS: 1000,
         Share.IMAGES: 1000,
         Share.IMAGE_SIZE: UNLIMITED,
     }
 )
-"""The default address pools have subnets for 288 networks."""
+"""The shares of a rule without a line. The default address pools have subnets for 288 networks.
+
+Those of :attr:`Share.IMAGE_DOCUMENTS` and :attr:`Share.RECORD_SIZE` are in :class:`Ceilings`, since
+their default is a share of the machine.
+"""
 
 
 class Demand(msgspec.Struct, frozen=True):
@@ -145,8 +165,9 @@ class Demand(msgspec.Struct, frozen=True):
 class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
     """The ceilings of a rule. ``ulimits`` has a value for each name; ports are ranges.
 
-    ``build_cache`` is of the caller, not of one container. ``stated`` has the amounts that lines of
-    the policy state, by field or name of the ulimit; the highest one for a user in several groups.
+    ``build_cache``, ``record_size`` and ``image_documents`` are of the caller, not of a container.
+    ``stated`` has the amounts that lines of the policy state, by field or name of the ulimit; the
+    highest one for a user in several groups.
     """
 
     memory: int = UNLIMITED  # bytes; memory and swap together may be twice as much
@@ -158,6 +179,8 @@ class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
     log_size: int = UNLIMITED  # bytes of all files of a log
     storage_size: int = UNLIMITED  # bytes that a container may write to its own files
     build_cache: int = UNLIMITED  # bytes
+    record_size: int = UNLIMITED  # bytes of all records
+    image_documents: int = UNLIMITED  # bytes of configurations and manifests
     stated: Mapping[str, int] = MappingProxyType({})
 
     def with_defaults(self, defaults: Mapping[str, int]) -> Ceilings:
@@ -251,6 +274,8 @@ def union(ceilings: tuple[Ceilings, ...]) -> Ceilings:
         log_size=max(c.log_size for c in ceilings),
         storage_size=max(c.storage_size for c in ceilings),
         build_cache=max(c.build_cache for c in ceilings),
+        record_size=max(c.record_size for c in ceilings),
+        image_documents=max(c.image_documents for c in ceilings),
         stated={
             key: max(c.stated.get(key, 0) for c in ceilings)
             for key in dict.fromkeys(key for c in ceilings for key in c.stated)
@@ -258,7 +283,10 @@ def union(ceilings: tuple[Ceilings, ...]) -> Ceilings:
     )
 
 
-_DEFAULTED = ("pids", "shm_size", "log_size", "storage_size", "build_cache")
+_DEFAULTED = (
+    *("pids", "shm_size", "log_size", "storage_size", "build_cache"),
+    *("record_size", "image_documents"),
+)
 """The fields of :class:`Ceilings` that :func:`machine_ceilings` has."""
 
 

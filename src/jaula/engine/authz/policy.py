@@ -231,7 +231,7 @@ def union(rules: tuple[PolicyRule, ...]) -> PolicyRule:
         oom_score=any(rule.oom_score for rule in rules),
         migrate=any(rule.migrate for rule in rules),
         ceilings=limits.union(tuple(rule.ceilings for rule in rules)),
-        shares={share: max(rule.shares[share] for rule in rules) for share in Share},
+        shares={share: max(rule.shares[share] for rule in rules) for share in DEFAULT_SHARES},
         **sets,
     )
 

@@ -390,12 +390,14 @@ _CEILINGS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "max-log-size": ("log_size", _size),
     "max-storage-size": ("storage_size", _size),
     "max-build-cache": ("build_cache", _size),
+    "max-record-size": ("record_size", _size),
+    "max-image-documents": ("image_documents", _size),
     "ulimits": ("ulimits", _entries(ulimit_ceilings)),
     "oom-kill-disable": ("oom_kill_disable", _boolean),
     "host-ports": ("host_ports", _entries(port_ranges)),
 }
 
-_SHARES: Final = {f"max-{share}": share for share in Share}
+_SHARES: Final = {f"max-{share}": share for share in DEFAULT_SHARES}
 
 KEYS: Final = (*_KEYS, *_CEILINGS, *_SHARES)
 """Every key of a rule."""

@@ -22,7 +22,7 @@ from jaula.engine.authz.machine import read_machine
 from jaula.engine.authz.policy import AccessLevel, ContainerAccess
 from jaula.engine.authz.policy_file import DEFAULT_PATH
 from jaula.engine.containers import log_config
-from jaula.engine.containers.create import Bounds
+from jaula.engine.containers.create import Bounds, no_reservation
 from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.secrets.store import SecretKind
@@ -61,6 +61,7 @@ _VISIBLE_EVENTS = (
     *("rename", "update", "destroy"),
 )
 """Events of a container that say no more than the list of containers does."""
+_COPIES = 4  # of a member that changes: the body, the resolved request, the intent, the history
 SHORT_ID = 12  # digits of the ids that clients print
 _OPERATOR = "ask the operator, whose policy decides it"
 
@@ -574,23 +575,36 @@ class Session:
             )
         return len(missing)
 
-    def check_share(self, share: Share, more: int) -> None:
-        """Check that the caller may have ``more`` of these objects than it has.
+    def check_share(self, share: Share, more: int, owner: str) -> None:
+        """Check that the caller may let ``owner`` have ``more`` of these objects than it has.
 
         :raises NotAuthorized: when it may not.
         """
-        self._check_amount(share, self._owned(share) + self.reserved[share, self.caller.key] + more)
+        self._check_amount(
+            share, self._owned(share, owner) + self.reserved[share, owner] + more, owner
+        )
 
-    def _check_amount(self, share: Share, amount: int) -> None:
-        """Check that the caller may have an amount.
+    def _check_amount(self, share: Share, amount: int, owner: str) -> None:
+        """Check that the caller may let ``owner`` have an amount.
 
         :raises NotAuthorized: when it may not.
         """
-        if amount > (most := self.rule.shares[share]):
+        if amount > (most := self._most(share)):
+            own = owner == self.caller.key
+            verb = "have" if own else f"let {owner_name(owner)} have"
             raise self.denial(
-                f"have more than {share.describe(most)}",
-                f"remove some of yours, or ask the operator to raise max-{share}",
+                f"{verb} more than {share.describe(most)}",
+                f"remove some of {'yours' if own else 'theirs'}, or ask the operator to raise"
+                f" max-{share}",
             )
+
+    def _most(self, share: Share) -> int:
+        match share:
+            case Share.RECORD_SIZE:
+                return self.ceilings.record_size
+            case Share.IMAGE_DOCUMENTS:
+                return self.ceilings.image_documents
+        return self.rule.shares[share]
 
     def image_quota(self) -> Quota:
         """Return the quota of images that the caller brings."""
@@ -622,13 +636,14 @@ class Session:
         :raises NotAuthorized: when it may not.
         """
         if not self.is_admin:
-            images, size = usage()
-            self._check_amount(Share.IMAGES, images)
-            self._check_amount(Share.IMAGE_SIZE, size)
+            amounts, key = usage(), self.caller.key
+            self._check_amount(Share.IMAGES, amounts.images, key)
+            self._check_amount(Share.IMAGE_SIZE, amounts.size, key)
+            self._check_amount(Share.IMAGE_DOCUMENTS, amounts.documents, key)
 
-    def _owned(self, share: Share) -> int:
-        """Return how much the caller has of a share."""
-        key, services = self.caller.key, self.services
+    def _owned(self, share: Share, key: str) -> int:
+        """Return how much the owner ``key`` has of a share."""
+        services = self.services
         match share:
             case Share.CONTAINERS:
                 return sum(
@@ -639,10 +654,18 @@ class Session:
                 return sum(network.owner == key for network in services.network_store)
             case Share.VOLUMES:
                 return services.volumes.owned(key)
+            case Share.SECRETS:
+                return services.secrets.sizes.count(key)
+            case Share.RECORD_SIZE:
+                stores = (services.container_store, services.network_store, services.secrets)
+                records = sum(store.sizes.size(key) for store in (*stores, self._engine.execs))
+                return records + services.volumes.document_bytes(key)
             case Share.IMAGES:
                 return services.images.usage(key).images
             case Share.IMAGE_SIZE:
                 return services.images.usage(key).size
+            case Share.IMAGE_DOCUMENTS:
+                return services.images.usage(key).documents
 
     def inherited_mounts(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
         """Return the mounts of the host that ``--volumes-from`` adds."""
@@ -663,11 +686,16 @@ class Session:
         return ()
 
     def bounds(
-        self, resolved: ResolvedRequest, privileges: tuple[Privilege, ...], engine_socket: str
+        self,
+        resolved: ResolvedRequest,
+        privileges: tuple[Privilege, ...],
+        engine_socket: str,
+        reserve: Callable[[ContainerRecord], None] = no_reservation,
     ) -> Bounds:
         """Return the bounds of a container with these granted privileges.
 
-        ``engine_socket`` is its entry of the policy, which is among the privileges.
+        ``engine_socket`` is its entry of the policy, which is among the privileges. ``reserve``
+        counts the record of a new container.
         """
         log_name = relaxations.of_log_name(resolved)
         return Bounds(
@@ -675,6 +703,7 @@ class Session:
             outside_log=log_name is not None and not self.rule.allows(log_name),
             engine_socket=engine_socket,
             storage_size=self._storage_size(),
+            reserve=reserve,
         )
 
     def authorize_step(self, privileges: tuple[Privilege, ...]) -> int:
@@ -767,16 +796,48 @@ class AuditedAction:
         self._privileges += privileges
         self._session.authorize(privileges)
 
-    def reserve(self, share: Share, amount: int = 1) -> None:
-        """Count objects that this action creates, until it ends.
+    def reserve(self, share: Share, amount: int = 1, owner: str | None = None) -> None:
+        """Count objects that this action creates, until it ends. They are the caller's by default.
 
-        :raises NotAuthorized: when the caller would have too many.
+        :raises NotAuthorized: when their owner would have too many.
         """
         session = self._session
         if amount and not session.is_admin:
-            session.check_share(share, amount)
-            self._reserved[share, session.caller.key] += amount
-            session.reserved[share, session.caller.key] += amount
+            key = session.caller.key if owner is None else owner
+            session.check_share(share, amount, key)
+            self._reserved[share, key] += amount
+            session.reserved[share, key] += amount
+
+    def reserve_container(self, record: ContainerRecord) -> None:
+        """Count the bytes of the record of a new container, and those of its volumes.
+
+        These get the labels and options of its mounts.
+
+        :raises NotAuthorized: when its owner would have too many.
+        """
+        if not self._session.is_admin:
+            size = len(msgspec.json.encode((record, record.resolved.mounts)))
+            self.reserve(Share.RECORD_SIZE, size, record.owner)
+
+    def reserve_document(
+        self, document: msgspec.Struct, *, least: int = 0, copies: int = 1, owner: str | None = None
+    ) -> None:
+        """Count the bytes that a request adds to a record, which has ``copies`` of its members.
+
+        A record counts as ``least`` bytes at least. It is the caller's by default.
+
+        :raises NotAuthorized: when its owner would have too many.
+        """
+        if not self._session.is_admin:
+            size = max(least, len(msgspec.json.encode(document)))
+            self.reserve(Share.RECORD_SIZE, size * copies, owner)
+
+    def reserve_change(self, container: Container, document: msgspec.Struct) -> None:
+        """Count the bytes that a change may add to the record of a container.
+
+        :raises NotAuthorized: when its owner would have too many.
+        """
+        self.reserve_document(document, copies=_COPIES, owner=container.record.owner)
 
     def reserve_image(self) -> Quota:
         """Count an image that this action brings, until it ends, and return the quota for it.

@@ -59,6 +59,10 @@ NAMESPACE_MODES = ("network_mode", "pid_mode", "ipc_mode", "uts_mode", "userns_m
 _HOSTNAME_LIMIT = 63  # sethostname(2) allows 64; Docker's limit is RFC 1123's
 
 
+def no_reservation(record: ContainerRecord) -> None:
+    """Count a record for no owner."""
+
+
 class Bounds(msgspec.Struct, frozen=True):
     """The bounds of an authorized container, which its record keeps.
 
@@ -66,13 +70,15 @@ class Bounds(msgspec.Struct, frozen=True):
     ``outside_log`` says that the name of its log server may not resolve to the host.
     ``engine_socket`` is the policy's entry for its engine socket. ``storage_size`` are the bytes
     that a container without a limit of its own may write, where the storage driver can limit it; 0
-    for any.
+    for any. ``reserve`` counts the record for its owner before anything is created, and raises
+    ``NotAuthorized`` if that is too much.
     """
 
     mount_prefixes: tuple[str, ...] = ()
     outside_log: bool = False
     engine_socket: str = ""
     storage_size: int = 0
+    reserve: Callable[[ContainerRecord], None] = no_reservation
 
 
 Authorize = Callable[[ResolvedRequest], Bounds]
@@ -204,6 +210,7 @@ async def create(
             resolved_request=resolved,
             debug_copy=debug_copy,
         )
+        bounds.reserve(record)
         if user_of is not None:
             record = msgspec.structs.replace(record, user=user_of(record))
         os.makedirs(directory, mode=0o710, exist_ok=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula import spans
+from jaula.caller_quota import OwnedSizes
 from jaula.engine.containers.liveness import check_running, while_running
 from jaula.engine.model.container_store import new_id
 from jaula.engine.oci_spec import security
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 NOT_STARTED = 126
 """Exit status of an exec whose start failed; Docker has no 125 for it."""
 _KILLED = 128 + 9  # exit status
+LEAST_SIZE = 1024  # bytes that an exec counts as at least: what the engine keeps beside its request
 _RETENTION = 300  # seconds for which an ended exec can be inspected, as with Docker
 
 
@@ -76,9 +78,14 @@ class Execs:
         self._users = users
         self._execs: dict[str, Exec] = {}
         self._exit_futures: dict[str, asyncio.Future[int]] = {}
+        self.sizes = OwnedSizes()  # of the requests that are kept
 
-    async def create(self, ref: str, body: ExecCreate, *, exec_id: str = "") -> str:
+    async def create(
+        self, ref: str, body: ExecCreate, *, exec_id: str = "", owner: str = ""
+    ) -> str:
         """Record a process to run and return the exec's id, a random one if ``exec_id`` is empty.
+
+        ``owner`` is the client whose share it takes, '' for none.
 
         :raises Conflict: when the container does not run.
         :raises InvalidRequest: when the command, a variable or the directory is not valid.
@@ -94,12 +101,15 @@ class Execs:
         self._execs[exec_id] = Exec(
             exec_id, container, body, cwd, keys, container.record.started_at
         )
+        if owner:
+            size = max(LEAST_SIZE, len(msgspec.json.encode(body)))
+            self.sizes.set(exec_id, owner, size)
         container.execs.add(exec_id)
         self._emit(container, f"exec_create: {_command_line(body)}", exec_id)
         return exec_id
 
-    async def create_debug(self, ref: str, body: DebugCreate) -> str:
-        """Record a process of a debug session and return the exec's id.
+    async def create_debug(self, ref: str, body: DebugCreate, *, owner: str = "") -> str:
+        """Record a process of a debug session and return the exec's id; ``owner`` as above.
 
         :raises Conflict: when the container does not run, or another runtime runs it.
         :raises NotFound: when there is no such image.
@@ -111,7 +121,7 @@ class Execs:
         self._check(container)
         exec_body, toolbox = await debug.prepare(self._services, container, body)
         try:
-            exec_id = await self.create(container.id, exec_body)
+            exec_id = await self.create(container.id, exec_body, owner=owner)
         except BaseException:
             toolbox.close()
             raise
@@ -240,6 +250,7 @@ class Execs:
     def forget(self, exec_id: str) -> None:
         """Drop an exec whose exit status no caller needs any more."""
         self._exit_futures.pop(exec_id, None)
+        self.sizes.drop(exec_id)
         execed = self._execs.pop(exec_id, None)
         if execed is not None:
             execed.container.execs.discard(exec_id)
@@ -258,16 +269,19 @@ class Execs:
         container: Container = execed.container
         container.execs.discard(exec_id)
         self._emit(container, "exec_die", exec_id, exitCode=str(exit_code))
-        asyncio.get_running_loop().call_later(_RETENTION, self._execs.pop, exec_id, None)
+        asyncio.get_running_loop().call_later(_RETENTION, self.forget, exec_id)
 
     def container_exited(self, container: Container) -> None:
-        """Record the end of the processes of which a shim that was killed has not reported it."""
+        """Record the end of the processes of which a shim that was killed has not reported it.
+
+        Drop those that were not started: they cannot be any more.
+        """
         for exec_id in tuple(container.execs):
             execed = self._execs.get(exec_id)
             if execed is not None and execed.started:
                 self.ended(exec_id, _KILLED)
-            elif execed is not None:
-                execed.close_toolbox()
+            else:
+                self.forget(exec_id)
 
     def inspect(self, exec_id: str) -> dict[str, Any]:
         """Return Docker's document of an exec."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
+from jaula.caller_quota import OwnedSizes
 from jaula.engine.model.container import Container
 from jaula.errors import Conflict, CorruptState, InvalidRequest, NotFound
 from jaula.security.lsm.selinux_mcs import choose, level, pair
@@ -36,6 +37,7 @@ class ContainerStore:
         self._steps: dict[str, Container] = {}
         self._levels: dict[str, tuple[int, int]] = {}
         self._members: dict[str, dict[str, Container]] = {}  # by sandbox, then by id
+        self.sizes = OwnedSizes()  # of the records as they are stored, without build steps
 
     def load(self, resolve: Callable[[ContainerCreate], ResolvedRequest]) -> None:
         """Read every record.
@@ -46,14 +48,16 @@ class ContainerStore:
 
         :raises CorruptState: when a record cannot be read, or its request cannot be resolved.
         """
+        sizes = self._database.sizes(TABLE)
         for _, record in self._database.all(TABLE, ContainerRecord):
             if record.resolved_request is None:
                 record = _migrated(record, resolve)
-                self._database.put(TABLE, record.id, record)
+                sizes[record.id] = self._database.put(TABLE, record.id, record)
             if record.build:
                 self._steps[record.id] = Container(record)
                 continue
             self._insert(Container(record))
+            self.sizes.set(record.id, record.owner, sizes[record.id])
             self.names[record.name] = record.id
             if (categories := pair(record.level)) is not None:
                 self._levels[record.id] = categories
@@ -188,7 +192,9 @@ class ContainerStore:
     def save(self, container: Container) -> None:
         """Write the record in one transaction."""
         record = container.record
-        self._database.put(TABLE, container.id, record, durable=not record.is_transient)
+        size = self._database.put(TABLE, container.id, record, durable=not record.is_transient)
+        if not record.build:
+            self.sizes.set(container.id, record.owner, size)
 
     def forget(self, container: Container) -> None:
         """Remove the record and release the name."""
@@ -196,6 +202,7 @@ class ContainerStore:
         self._database.delete(TABLE, container.id, durable=durable)
         self._by_id.pop(container.id, None)
         self._steps.pop(container.id, None)
+        self.sizes.drop(container.id)
         if (pod := container.record.pod) is not None:
             members = self._members.get(pod.sandbox, {})
             members.pop(container.id, None)

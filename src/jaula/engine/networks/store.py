@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 
+from jaula.caller_quota import OwnedSizes
 from jaula.errors import InvalidRequest, NotFound
 from jaula.sha256 import sha256
 from jaula.spec.network import NetworkRecord
@@ -32,14 +33,17 @@ class NetworkStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._by_name: dict[str, NetworkRecord] = {}
+        self.sizes = OwnedSizes()  # of the records as they are stored
 
     def load(self) -> None:
         """Read every record.
 
         :raises CorruptState: when one cannot be read.
         """
+        sizes = self._database.sizes(TABLE)
         for _, network in self._database.all(TABLE, NetworkRecord):
             self._by_name[network.name] = network
+            self.sizes.set(network.id, network.owner, sizes[network.id])
 
     def __iter__(self) -> Iterator[NetworkRecord]:
         """Iterate over users' networks."""
@@ -84,14 +88,19 @@ class NetworkStore:
 
     def save_pending(self, network: NetworkRecord) -> None:
         """Write that a network is being created; it is not found before :meth:`save`."""
-        self._database.put(TABLE, network.id, network)
+        self._put(network)
 
     def save(self, network: NetworkRecord) -> None:
         """Write a network that was created."""
-        self._database.put(TABLE, network.id, network)
+        self._put(network)
         self._by_name[network.name] = network
+
+    def _put(self, network: NetworkRecord) -> None:
+        size = self._database.put(TABLE, network.id, network)
+        self.sizes.set(network.id, network.owner, size)
 
     def forget(self, network: NetworkRecord) -> None:
         """Remove a record."""
         self._database.delete(TABLE, network.id)
         self._by_name.pop(network.name, None)
+        self.sizes.drop(network.id)

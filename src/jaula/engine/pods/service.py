@@ -305,6 +305,7 @@ class Pods:
                 resolved_request=resolved,
                 sandbox=PodSandboxRecord(request, starting=True),
             )
+            bounds.reserve(record)
             container = Container(record)
             services.container_store.add(container)
         except BaseException:

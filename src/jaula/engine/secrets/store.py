@@ -17,6 +17,7 @@ from enum import StrEnum
 
 import msgspec
 
+from jaula.caller_quota import OwnedSizes
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.state.database import Database
 from jaula.state.secret_encryption import SecretEncryption
@@ -64,15 +65,17 @@ class SecretStore:
         self._database = database
         self._encryption = encryption
         self._records: dict[str, SecretRecord] = {}
+        self.sizes = OwnedSizes()  # of the records as they are stored, with their contents
 
     def load(self) -> None:
         """Read every record.
 
         :raises CorruptState: when one cannot be read.
         """
-        self._records = {
-            key: _head(record) for key, record in self._database.all(TABLE, SecretRecord)
-        }
+        sizes = self._database.sizes(TABLE)
+        for key, record in self._database.all(TABLE, SecretRecord):
+            self._records[key] = _head(record)
+            self.sizes.set(key, record.owner, sizes[key])
 
     def of(self, kind: SecretKind) -> Iterator[SecretRecord]:
         """Iterate over the records of one kind, in order of name."""
@@ -127,8 +130,9 @@ class SecretStore:
         )
 
     def _save(self, record: SecretRecord) -> SecretRecord:
-        self._database.put(TABLE, record.id, record)
+        size = self._database.put(TABLE, record.id, record)
         self._records[record.id] = _head(record)
+        self.sizes.set(record.id, record.owner, size)
         return record
 
     def _whole(self, record: SecretRecord) -> SecretRecord:
@@ -141,6 +145,7 @@ class SecretStore:
         """Remove a record."""
         self._database.delete(TABLE, record.id)
         del self._records[record.id]
+        self.sizes.drop(record.id)
 
     def data(self, record: SecretRecord) -> bytes:
         """Return the decrypted content."""

@@ -823,11 +823,13 @@ class Catalog:
         index = entries.indexes[digest]
         images = [entries.contents[m].footprint for m in index.images if m in entries.contents]
         blobs = (index.blobs, *(image.blobs for image in images))
+        own = tuple(pair for pair in index.blobs if pair[0] == digest)
         return Footprint(
             entries.contents[entries.primaries[digest]].id,
             tuple(pair for sizes in blobs for pair in sizes),
             tuple(pair for image in images for pair in image.layers),
             digest,
+            (*own, *(pair for image in images for pair in image.documents)),
         )
 
     def drop_damaged(self, manifests: Collection[str]) -> None:

@@ -18,10 +18,14 @@ Sizes = tuple[tuple[str, int], ...]
 
 
 class Usage(NamedTuple):
-    """The images of one owner: their number, and their bytes."""
+    """The images of one owner: their number, and their bytes.
+
+    ``documents`` are the bytes of configurations, manifests and indexes, which are kept in memory.
+    """
 
     images: int
     size: int
+    documents: int = 0
 
 
 class Quota(NamedTuple):
@@ -46,20 +50,22 @@ class Quota(NamedTuple):
 class Footprint(NamedTuple):
     """Space of an image on the disk. ``layers`` are unpacked, by diff id.
 
-    ``manifest`` is its digest, empty if it is not known yet.
+    ``manifest`` is its digest, empty if it is not known yet. ``documents`` are those of the blobs
+    that are no layers.
     """
 
     image: str
     blobs: Sizes
     layers: Sizes = ()
     manifest: str = ""
+    documents: Sizes = ()
 
 
 def footprint(manifest: Manifest, digest: str, size: int, layers: Sizes = ()) -> Footprint:
     """Return the footprint of an image by its manifest, of ``size`` bytes."""
-    parts = (manifest.config, *manifest.layers)
-    blobs = ((digest, size), *((part.digest, part.size) for part in parts))
-    return Footprint(manifest.config.digest, blobs, layers, digest)
+    documents = ((digest, size), (manifest.config.digest, manifest.config.size))
+    blobs = (*documents, *((part.digest, part.size) for part in manifest.layers))
+    return Footprint(manifest.config.digest, blobs, layers, digest, documents)
 
 
 def usage(footprints: Sequence[Footprint]) -> Usage:
@@ -68,6 +74,7 @@ def usage(footprints: Sequence[Footprint]) -> Usage:
         images=len({image.image for image in footprints}),
         size=_total(image.blobs for image in footprints)
         + _total(image.layers for image in footprints),
+        documents=_total(image.documents for image in footprints),
     )
 
 

@@ -41,7 +41,10 @@ def test_each_ceiling_is_a_share_of_the_machine() -> None:
         "log_size": 25 * GIB,
         "storage_size": 200 * GIB,
         "build_cache": 100 * GIB,
+        "record_size": 64 << 20,
+        "image_documents": 64 << 20,
     }
+    assert machine_ceilings(SMALL)["record_size"] == 32 << 20
 
 
 @pytest.mark.parametrize("machine", [MACHINE, SMALL])
@@ -91,6 +94,9 @@ def rule(*lines: str) -> Ceilings:
         ('max-log-size = "1g"', "log_size", GIB),
         ('max-storage-size = "unlimited"', "storage_size", UNLIMITED),
         ('max-build-cache = "900g"', "build_cache", 900 * GIB),
+        ('max-record-size = "1m"', "record_size", 1 << 20),
+        ('max-record-size = "unlimited"', "record_size", UNLIMITED),
+        ('max-image-documents = "1g"', "image_documents", GIB),
     ],
 )
 def test_a_line_of_the_policy_replaces_a_share(line: str, field: str, value: int) -> None:

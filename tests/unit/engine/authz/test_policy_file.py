@@ -323,6 +323,10 @@ host-ports = []
         'max-images = "many"',
         'max-images = "5g"',
         "max-image-size = 5",
+        "max-secrets = -1",
+        "max-record-size = 5",
+        'max-record-size = "big"',
+        "max-image-documents = 5",
         'max-image-size = "big"',
     ],
 )
@@ -338,6 +342,7 @@ def test_shares_are_read_and_united() -> None:
 max-networks = 5
 max-volumes = "unlimited"
 max-images = 6
+max-secrets = 3
 max-image-size = "20g"
 
 [group.staff]
@@ -350,6 +355,7 @@ max-containers = 0
         Share.CONTAINERS: 1000,
         Share.NETWORKS: 5,
         Share.VOLUMES: UNLIMITED,
+        Share.SECRETS: 3,
         Share.IMAGES: 6,
         Share.IMAGE_SIZE: 20 << 30,
     }

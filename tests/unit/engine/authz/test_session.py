@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jaula.engine.authz.limits import DEFAULT_SHARES, Share
+from jaula.caller_quota import OwnedSizes
+from jaula.engine.authz.limits import DEFAULT_SHARES, Ceilings, Share
 from jaula.engine.authz.policy import AccessLevel, Caller, ContainerAccess, Policy, PolicyRule
 from jaula.engine.authz.session import Session
 from jaula.errors import NotAuthorized
 from jaula.images.store.quota import Usage
+from jaula.spec.api import VolumeCreate
 from jaula.storage.volumes import Volume
 
 
@@ -82,7 +85,12 @@ class Images:
 
 def image_sessions(images: int, size: int, *uids: int) -> list[Session]:
     """Return sessions of users who have these images, and may have 3 and 20 MiB of them."""
-    engine: Any = SimpleNamespace(services=SimpleNamespace(images=Images(images, size)))
+    config = SimpleNamespace(paths=SimpleNamespace(root="/"))
+    engine: Any = SimpleNamespace(
+        services=SimpleNamespace(
+            images=Images(images, size), config=config, host=SimpleNamespace(pids_limit=0)
+        )
+    )
     shares = {**DEFAULT_SHARES, Share.IMAGES: 3, Share.IMAGE_SIZE: 20 << 20}
     rule = PolicyRule(name="[default]", access=AccessLevel.RUN, shares=shares)
     log: Any = Log()
@@ -166,3 +174,77 @@ def test_networks_and_volumes_belong_to_their_owner(owner: str, controls: bool) 
         name="[default]", access=AccessLevel.RUN, container_access=ContainerAccess.CONTROL
     )
     assert session.controls(volume)
+
+
+def record_sessions(root: Path, *uids: int, **owned: int) -> list[Session]:
+    """Return sessions of users who may have 1,000 bytes of records; ``owned`` are bytes of 5."""
+    stores = {}
+    for name in ("container_store", "network_store", "secrets", "execs"):
+        stores[name] = SimpleNamespace(sizes=OwnedSizes())
+        stores[name].sizes.set("a", "5", owned.get(name, 0))
+    execs = stores.pop("execs")
+    volumes = SimpleNamespace(document_bytes={"5": owned.get("volumes", 0), "6": 0}.__getitem__)
+    services = SimpleNamespace(
+        **stores,
+        volumes=volumes,
+        config=SimpleNamespace(paths=SimpleNamespace(root=root), policy="/policy"),
+        host=SimpleNamespace(pids_limit=4096, rootless=False),
+    )
+    engine: Any = SimpleNamespace(services=services, execs=execs)
+    ceilings = Ceilings(record_size=1000, image_documents=100)
+    rule = PolicyRule(name="[default]", access=AccessLevel.RUN, ceilings=ceilings)
+    log: Any = Log()
+    counter: Counter[tuple[Share, str]] = Counter()
+    policy = Policy(users=dict.fromkeys(uids, rule))
+    return [Session(engine, Caller(uid=uid), policy, log, None, counter) for uid in uids]
+
+
+@pytest.mark.parametrize(
+    "kind", ["container_store", "network_store", "secrets", "execs", "volumes"]
+)
+def test_the_records_of_every_kind_count_together(tmp_path: Path, kind: str) -> None:
+    (session,) = record_sessions(tmp_path, 5, **{kind: 900})
+    with session.begin("container create", "a") as action:
+        action.reserve(Share.RECORD_SIZE, 100)
+        with pytest.raises(NotAuthorized, match="may not have more than 1000B of records") as error:
+            action.reserve(Share.RECORD_SIZE)
+    assert "max-record-size" in str(error.value.hint)
+
+
+def test_two_creates_at_the_same_time_do_not_exceed_the_bytes_together(tmp_path: Path) -> None:
+    one, same, other = record_sessions(tmp_path, 5, 5, 6)
+    labels = VolumeCreate(labels={"a": "x" * 500})
+    with one.begin("volume create", "a") as action:
+        action.reserve_document(labels)
+        with pytest.raises(NotAuthorized), same.begin("volume create", "b") as second:
+            second.reserve_document(labels)
+        with other.begin("volume create", "c") as third:
+            third.reserve_document(labels)
+    with same.begin("volume create", "b") as again:
+        again.reserve_document(labels)
+
+
+def test_a_change_of_a_container_of_another_owner_counts_for_that_owner(tmp_path: Path) -> None:
+    own, other = record_sessions(tmp_path, 5, 6, container_store=700)
+    container: Any = SimpleNamespace(record=SimpleNamespace(owner="5"))
+    with other.begin("container update", "a") as action:
+        action.reserve(Share.RECORD_SIZE, 1000)  # its own
+        with pytest.raises(NotAuthorized, match="may not let uid 5 have more than 1000B"):
+            action.reserve_change(container, VolumeCreate(labels={"a": "x" * 80}))
+    with own.begin("container update", "a") as action:
+        action.reserve_change(container, VolumeCreate())
+
+
+def test_an_administrator_may_have_any_records(tmp_path: Path) -> None:
+    (session,) = record_sessions(tmp_path, 5, secrets=5000)
+    session.rule = PolicyRule(name="root", access=AccessLevel.ALL)
+    with session.begin("volume create", "a") as action:
+        action.reserve_document(VolumeCreate(labels={"a": "x" * 5000}))
+
+
+def test_the_documents_of_images_have_a_share(tmp_path: Path) -> None:
+    (session,) = record_sessions(tmp_path, 5)
+    quota = session.image_quota()
+    quota.check(lambda: Usage(1, 10, 100))
+    with pytest.raises(NotAuthorized, match="more than 100B of configurations and manifests"):
+        quota.check(lambda: Usage(1, 10, 101))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
@@ -98,4 +99,57 @@ def test_the_containers_of_a_pod_are_found_also_by_the_next_engine(tmp_path: Pat
     assert store.members("s1") == []
     store.forget(one)
     assert [c.id for c in store.members("s2")] == ["other"]
+    database.close()
+
+
+def test_the_bytes_of_records_follow_every_change_and_a_restart(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db")
+    store = ContainerStore(database)
+
+    def stored(owner: str) -> int:
+        rows = database.all("containers", ContainerRecord)
+        return sum(
+            len(msgspec.json.encode(record))
+            for _, record in rows
+            if record.owner == owner and not record.build
+        )
+
+    made = {}
+    for number, (owner, build) in enumerate((("5", ""), ("5", ""), ("6", ""), ("5", "b1"))):
+        body = ContainerCreate(image="a", labels={"a": "x" * number})
+        made[number] = Container(
+            ContainerRecord(
+                id=str(number),
+                name=f"name-{number}",
+                created=1,
+                body=body,
+                image="a",
+                layers=(),
+                args=("a",),
+                hostname="a",
+                networks={},
+                storage_driver="overlay2",
+                owner=owner,
+                build=build,
+                resolved_request=resolve(body),
+            )
+        )
+        (store.add_step if build else store.add)(made[number])
+    assert store.sizes.size("5") == stored("5") > 100
+    made[0].change(name="a-much-longer-name")
+    store.save(made[0])
+    labels = {"new": "y" * 5000}
+    made[2].change(body=msgspec.structs.replace(made[2].record.body, labels=labels))
+    store.save(made[2])
+    made[3].change(name="a-longer-name-of-a-step")
+    store.save(made[3])
+    assert store.sizes.size("5") == stored("5")
+    assert store.sizes.size("6") == stored("6") > 5000
+    again = ContainerStore(database)
+    again.load(resolve)
+    for owner in "56":
+        assert again.sizes.size(owner) == stored(owner)
+    for container in made.values():
+        store.forget(container)
+    assert (store.sizes.size("5"), store.sizes.count("6")) == (0, 0)
     database.close()

@@ -38,6 +38,21 @@ def test_an_image_with_two_manifests_is_one() -> None:
     assert quota.usage((plain, packed)) == Usage(1, 3 + 4 + 2 + 30 + 10 + 20)
 
 
+def test_documents_are_what_is_no_layer_and_count_once() -> None:
+    one = Footprint("a", (), documents=(("manifest", 3), ("config", 20)))
+    two = Footprint("a", (), documents=(("other", 4), ("config", 20)))
+    assert quota.usage((one, two)).documents == 27
+
+
+def test_the_configuration_and_the_manifest_of_an_image_are_its_documents(tmp_path: Path) -> None:
+    owners = Owners(tmp_path)
+    image = owners.add("5", "a:1", "a layer of many bytes")
+    (manifest,) = owners.store.manifests_of(image.id)
+    size = len(owners.store.config_bytes(image)) + len(encode(owners.store.manifest(image)))
+    assert manifest
+    assert owners.store.usage("5").documents == size
+
+
 class Owners:
     """A store, and quotas that allow a number of images and bytes."""
 

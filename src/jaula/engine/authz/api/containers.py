@@ -80,7 +80,7 @@ def create_authorization(
         session.authorize_networks(body, resolved)
         action.reserve(Share.CONTAINERS)
         action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-        return session.bounds(resolved, privileges, entry)
+        return session.bounds(resolved, privileges, entry, action.reserve_container)
 
     return authorize
 
@@ -277,8 +277,9 @@ class ContainersApi:
 
     async def rename(self, ref: str, new: str) -> None:
         with self._session.begin("container rename", ref) as action:
-            action.require_control(ref)
+            container = action.require_control(ref)
             check_container_name(self._session, new)
+            action.reserve(Share.RECORD_SIZE, len(new.encode()), container.record.owner)
             await self._service.rename(ref, new)
 
     async def import_(
@@ -435,6 +436,7 @@ class ContainersApi:
             container = action.require_control(ref)
             old = container.record.resolved.resources
             action.authorize(relaxations.of_update(body))
+            action.reserve_change(container, body)
             new, pids = updated_resources(old, body), self._session.services.host.pids_limit
             self._session.check_ceilings(limits.of_update(old, new, pids))
             warnings = await self._service.update(ref, body)
@@ -449,6 +451,7 @@ class ContainersApi:
         session = self._session
         with session.begin("container edit", ref) as action:
             container = action.require_control(ref)
+            action.reserve_change(container, body)
 
             def authorize(edit: Edit) -> Bounds:
                 action.argv = edit.changes

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import relaxations
+from jaula.engine.containers.exec import LEAST_SIZE
 from jaula.spec.api import DEBUG_IMAGE
 
 if TYPE_CHECKING:
@@ -30,14 +31,16 @@ class ExecsApi:
         with self._session.begin("exec create", ref, argv=body.cmd) as action:
             action.require_enter(ref)
             action.authorize(relaxations.of_exec(body))
-            return await self._service.create(ref, body)
+            action.reserve_document(body, least=LEAST_SIZE)
+            return await self._service.create(ref, body, owner=self._session.share_key)
 
     async def debug(self, ref: str, body: DebugCreate) -> str:
         image = body.image or DEBUG_IMAGE
         with self._session.begin("debug create", ref, argv=body.cmd, image=image) as action:
             action.require_enter(ref)
             action.authorize(relaxations.of_exec(body))
-            return await self._service.create_debug(ref, body)
+            action.reserve_document(body, least=LEAST_SIZE)
+            return await self._service.create_debug(ref, body, owner=self._session.share_key)
 
     def debug_sessions(self, ref: str) -> list[Document]:
         self._session.require_container_read(ref)

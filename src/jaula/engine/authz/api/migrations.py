@@ -150,6 +150,7 @@ class PeerAccess:
         with self._session.begin("network create", body.name) as action:
             action.authorize(relaxations.of_network(self._networks.whole(body)))
             action.reserve(Share.NETWORKS)
+            action.reserve_document(body)
             created = await self._networks.create(body, self._session.caller.key)
         return str(created["Id"])
 

@@ -42,6 +42,7 @@ class NetworksApi:
             owners = ((n.id, n.owner) for n in self._session.services.network_store)
             self._session.check_new_name("network", body.name, owners)
             action.reserve(Share.NETWORKS)
+            action.reserve_document(body)
             return await self._service.create(body, self._session.caller.key)
 
     async def remove(self, ref: str) -> None:
@@ -53,8 +54,9 @@ class NetworksApi:
 
     async def connect(self, ref: str, body: NetworkConnect) -> None:
         with self._session.begin("network connect", f"{ref} {body.container}") as action:
-            action.require_control(body.container)
+            container = action.require_control(body.container)
             self._session.require_network_use(ref)
+            action.reserve_change(container, body)
             await self._service.connect(ref, body)
 
     async def disconnect(self, ref: str, body: NetworkDisconnect) -> None:

@@ -46,7 +46,7 @@ def pod_authorization(
             _check_path(session, sandbox.log_directory, "the log directory")
         action.reserve(Share.CONTAINERS)
         action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
-        return session.bounds(resolved, own, "")
+        return session.bounds(resolved, own, "", action.reserve_container)
 
     return authorize
 

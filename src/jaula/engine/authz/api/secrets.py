@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.model.filters import Filters
 
@@ -48,12 +51,16 @@ class SecretsApi:
             secrets = self._session.services.secrets.of(self._service.kind)
             owners = ((secret.id, secret.owner) for secret in secrets)
             self._session.check_new_name(str(self._service.kind), body.name, owners)
+            action.reserve(Share.SECRETS)
+            action.reserve_document(body)
             return self._service.create(body, self._session.caller.key)
 
     async def update(self, ref: str, version: int, body: SecretSpec) -> None:
         with self._session.begin(f"{self._service.kind} update", ref) as action:
             action.require_run()
             self._session.require_secret(self._service.kind, ref)
+            labels = msgspec.structs.replace(body, data="")  # nothing else can change
+            action.reserve_document(labels, owner=self._service.find(ref).owner)
             self._service.update(ref, version, body)
 
     async def remove(self, ref: str) -> None:

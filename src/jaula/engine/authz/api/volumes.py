@@ -36,6 +36,7 @@ class VolumesApi:
             action.authorize(relaxations.of_volume(body.driver_opts))
             if not self._session.services.volumes.exists(body.name):
                 action.reserve(Share.VOLUMES)
+                action.reserve_document(body)
             owner = self._session.caller.key
             return self._visible(await self._service.create(body, owner, transaction=transaction))
 
