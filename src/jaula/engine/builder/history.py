@@ -1,12 +1,12 @@
 """The last builds of BuildKit's clients, for ``buildx history``. They are kept in memory only.
 
-A record has the attestations of its build, whether they were requested or not. They are limited in
-bytes: older records lose theirs first.
+A record has the attestations of its build, whether they were requested or not. Records are limited
+in number, and attestations in bytes. For a new record the caller who has most loses the oldest.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter
 from collections.abc import Mapping
 
 import msgspec
@@ -63,17 +63,30 @@ class BuildHistory:
     """The records of an engine. A caller sees its own only."""
 
     def __init__(self) -> None:
-        self._records: deque[tuple[str, BuildRecord]] = deque(maxlen=_MAX_RECORDS)
+        self._records: list[tuple[str, BuildRecord]] = []
 
     def add(self, owner: str, record: BuildRecord) -> None:
-        """Add a record; the oldest one may be dropped for it."""
+        """Add a record; the caller with the most records or bytes may lose an older one for it."""
         self._records.append((owner, record))
-        size = 0
-        for index, (key, each) in reversed(list(enumerate(self._records))):
-            size += each.bytes
-            if size > _MAX_BYTES and each.attachments:
-                size -= each.bytes
-                self._records[index] = key, msgspec.structs.replace(each, attachments=())
+        if len(self._records) > _MAX_RECORDS:
+            counts = Counter(key for key, _ in self._records)
+            self._records.remove(self._oldest(counts.most_common(1)[0][0]))
+        sizes: Counter[str] = Counter()
+        for key, each in self._records:
+            sizes[key] += each.bytes
+        while sizes.total() > _MAX_BYTES:
+            largest = sizes.most_common(1)[0][0]
+            entry = self._oldest(largest, with_attachments=True)
+            sizes[largest] -= entry[1].bytes
+            without = msgspec.structs.replace(entry[1], attachments=())
+            self._records[self._records.index(entry)] = largest, without
+
+    def _oldest(self, owner: str, *, with_attachments: bool = False) -> tuple[str, BuildRecord]:
+        return next(
+            entry
+            for entry in self._records
+            if entry[0] == owner and (entry[1].bytes or not with_attachments)
+        )
 
     def list(self, owner: str) -> list[BuildRecord]:
         """Return the records of a caller, oldest first."""
