@@ -29,6 +29,7 @@ import os
 import re
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
@@ -151,7 +152,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     ``stdio`` are the inodes of the pipes that were stdin, stdout and stderr; 0: none. ``held`` is
     None for a checkpoint without the container's files. ``rounds`` are the bytes of each round of
     the pre-copy, and ``rounds_failure`` is the error that ended it. ``stopped`` is the nanoseconds
-    from the stop of the processes to their images.
+    from the stop of the processes to their images. ``transaction`` is a random word of the request
+    that made it: an undo removes only the checkpoint that has it.
     """
 
     container: str
@@ -175,6 +177,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True):
     rounds: tuple[int, ...] = ()
     rounds_failure: str = ""
     stopped: int = 0
+    transaction: str = ""
     format: int = FORMAT
 
     @property
@@ -233,6 +236,7 @@ class CheckpointStore:
         self._directory = directory
         self._location = ""  # of manifests; see `at`
         self._key = b""
+        self._removal = threading.Lock()  # a name is looked up and taken away in one step
 
     def _read_key(self) -> bytes:
         """Return the key, which the first use creates."""
@@ -334,7 +338,7 @@ class CheckpointStore:
     def _check_new(self, container: str, name: str) -> None:
         check_name(name)
         if name in self.names(container):
-            raise InvalidRequest(f"checkpoint with name {name} already exists")
+            raise _exists(name)
 
     def _make(self, container: str, entry: str, what: str, memory: int = 0) -> Path:
         """Make an image directory. ``what`` names it in errors."""
@@ -401,9 +405,12 @@ class CheckpointStore:
         directory. With ``copy`` they are copied, by reflinks if possible. Without ``sync`` the
         caller writes the file system to the disk (syncfs(2)).
 
+        The copy has its own word: an undo of what made the source does not remove it.
+
         :raises InvalidRequest: when the container has one of that name.
         :raises Unavailable: when the disk is full.
         """
+        manifest = msgspec.structs.replace(manifest, transaction=os.urandom(16).hex())
         images = self.begin(manifest.container, manifest.name)
         checkpoint = images.parent
         held = manifest.held.files if manifest.held is not None else ()
@@ -434,6 +441,7 @@ class CheckpointStore:
 
         A hidden one gets no name. One that is not ``durable`` means nothing after a power failure.
 
+        :raises InvalidRequest: when another one has got the name meanwhile.
         :raises Unavailable: when the disk is full.
         """
         try:
@@ -447,6 +455,8 @@ class CheckpointStore:
                 if durable:
                     fsync_paths(images.parent.parent)
         except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise _exists(manifest.name) from None
             failure = resource_error(error, f"checkpoint {manifest.name}")
             raise failure or JaulaError(f"checkpoint {manifest.name}: {error}") from error
         return manifest
@@ -534,31 +544,41 @@ class CheckpointStore:
     def remove(self, container: str, name: str) -> None:
         """Remove a checkpoint, valid or not.
 
-        :raises InvalidRequest: when there is none of that name.
+        :raises InvalidRequest: when there is none of that name; in a directory of the host, also
+            when this engine has not made it, or it is another container's.
         """
-        if name not in self.names(container):
-            raise InvalidRequest(f"checkpoint {name} does not exist")
+        with self._removal:
+            if name not in self.names(container):
+                raise InvalidRequest(f"checkpoint {name} does not exist")
+            if self._location:
+                self.read(container, name)
+            hidden = self._hide(container, name)
+        shutil.rmtree(hidden)
+
+    def undo(self, container: str, name: str, transaction: str) -> None:
+        """Remove a checkpoint of a transaction.
+
+        One that another request has given the name meanwhile stays, and so does one whose manifest
+        was changed.
+        """
+        with self._removal:
+            try:
+                manifest = self.read(container, name)
+            except InvalidRequest as error:
+                _log.info("checkpoint %s of %s is not undone: %s", name, container, error.message)
+                return
+            if manifest.transaction != transaction:
+                return
+            hidden = self._hide(container, name)
+        shutil.rmtree(hidden)
+
+    def _hide(self, container: str, name: str) -> Path:
+        """Take the name away from a checkpoint; return its directory."""
         directory = self._of(container)
         _unmount(directory / name)
         hidden = directory / _hidden_name()
         os.rename(directory / name, hidden)
-        shutil.rmtree(hidden)
-
-    def undo(self, container: str, name: str, made: os.stat_result) -> None:
-        """Remove a checkpoint that was just made, by the status of its directory.
-
-        One that another request has given the name meanwhile stays.
-        """
-        path = self._of(container) / name
-        hidden = path.parent / _hidden_name()
-        try:
-            os.rename(path, hidden)
-        except FileNotFoundError:
-            return
-        if os.path.samestat(os.stat(hidden), made):
-            shutil.rmtree(hidden)
-        else:
-            os.rename(hidden, path)
+        return hidden
 
     def remove_all(self, container: str) -> None:
         """Remove every checkpoint of a container. One that is being written fails."""
@@ -613,6 +633,7 @@ class _DirectoryStore(CheckpointStore):
         super().__init__(Path(directory))
         self._location = directory
         self._key = engine._read_key()
+        self._removal = engine._removal
 
     def _of(self, container: str) -> Path:
         return self._directory
@@ -681,6 +702,10 @@ def check_name(name: str) -> None:
             f"Invalid checkpoint ID ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
             hint="a name has two characters or more" if len(name) == 1 else None,
         )
+
+
+def _exists(name: str) -> InvalidRequest:
+    return InvalidRequest(f"checkpoint with name {name} already exists")
 
 
 def _untrusted(name: str, problem: str) -> InvalidRequest:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jaula import trusted_file
 from jaula.errors import InvalidRequest, JaulaError
 from jaula.storage import checkpoints
 from jaula.storage.checkpoints import (
@@ -351,21 +352,101 @@ def test_a_link_to_what_was_removed_leaves_nothing(store: CheckpointStore, made:
     assert os.listdir(made.parent.parent / ("d" * 64)) == []
 
 
+def write(store: CheckpointStore, transaction: str, container: str = FACTS.container) -> Manifest:
+    """Make a checkpoint of a transaction, with the common name."""
+    images = store.begin(container, FACTS.name)
+    (images / "pages-1.img").write_bytes(b"memory")
+    facts = msgspec.structs.replace(FACTS, container=container, transaction=transaction)
+    return store.commit(images, facts)
+
+
 @pytest.mark.parametrize("replaced", [False, True])
-def test_only_the_checkpoint_that_was_made_is_undone(
-    store: CheckpointStore, made: Path, replaced: bool
+def test_only_the_checkpoint_of_the_transaction_is_undone(
+    store: CheckpointStore, replaced: bool
 ) -> None:
-    status = made.stat()
+    write(store, "word")
     if replaced:
-        kept = made.rename(made.with_name("kept"))  # so that its inode is not used again
-        images = store.begin(FACTS.container, FACTS.name)
-        (images / "pages-1.img").write_bytes(b"another")
-        store.commit(images, FACTS)
-        kept.rename(made.parent.parent / "kept")
-    store.undo(FACTS.container, FACTS.name, status)
+        store.remove(FACTS.container, FACTS.name)
+        write(store, "another")
+    store.undo(FACTS.container, FACTS.name, "word")
     assert store.names(FACTS.container) == ([FACTS.name] if replaced else [])
-    assert sorted(os.listdir(made.parent)) == ([FACTS.name] if replaced else [])
-    store.undo(FACTS.container, "absent", status)
+    directory = store.images(FACTS).parent.parent
+    assert os.listdir(directory) == ([FACTS.name] if replaced else [])
+    store.undo(FACTS.container, "absent", "word")
+
+
+def test_a_copy_is_not_undone_with_the_transaction_of_its_source(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
+    """An exported checkpoint that is imported again has the same manifest."""
+    manifest = write(store, "word")
+    exported = shutil.copytree(store.images(manifest).parent, tmp_path / "exported")
+    store.remove(FACTS.container, FACTS.name)
+    store.link(manifest, exported)
+    store.undo(FACTS.container, FACTS.name, "word")
+    assert store.names(FACTS.container) == [FACTS.name]
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_no_name_is_taken_away_between_the_check_of_an_undo_and_the_removal(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, undo: bool
+) -> None:
+    write(store, "word")
+    read, entered, go_on = CheckpointStore.read, threading.Event(), threading.Event()
+
+    def slow_read(self: CheckpointStore, container: str, name: str) -> Manifest:
+        found = read(self, container, name)
+        entered.set()
+        assert go_on.wait(30)
+        return found
+
+    monkeypatch.setattr(CheckpointStore, "read", slow_read)
+    with ThreadPoolExecutor(2) as pool:
+        undoing = pool.submit(store.undo, FACTS.container, FACTS.name, "word")
+        assert entered.wait(30)
+        other: Callable[[], None] = lambda: store.remove(FACTS.container, FACTS.name)  # noqa: E731
+        if undo:
+            other = lambda: store.undo(FACTS.container, FACTS.name, "word")  # noqa: E731
+        removing = pool.submit(other)
+        time.sleep(0.05)
+        assert store.names(FACTS.container) == [FACTS.name]
+        go_on.set()
+        undoing.result(30)
+        if undo:
+            removing.result(30)
+        else:
+            with pytest.raises(InvalidRequest, match="does not exist"):
+                removing.result(30)
+    assert os.listdir(store.images(FACTS).parent.parent) == []
+
+
+@pytest.fixture
+def shared(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> CheckpointStore:
+    """Return the store of a directory of the host, which any container may use."""
+    monkeypatch.setattr(trusted_file, "check_path", lambda path, description: None)
+    return store.at(str(tmp_path))
+
+
+def test_a_directory_of_the_host_keeps_the_checkpoint_of_another_container(
+    shared: CheckpointStore, tmp_path: Path
+) -> None:
+    """Another container may have got the name since it was looked up."""
+    write(shared, "", "d" * 64)
+    with pytest.raises(InvalidRequest, match="belongs to another container"):
+        shared.remove(FACTS.container, FACTS.name)
+    assert (tmp_path / FACTS.name).is_dir()
+    shared.remove("d" * 64, FACTS.name)
+    assert not (tmp_path / FACTS.name).exists()
+
+
+def test_the_second_of_two_that_get_one_name_is_refused(shared: CheckpointStore) -> None:
+    images = [shared.begin(container, FACTS.name) for container in (FACTS.container, "d" * 64)]
+    first = shared.commit(images[0], FACTS)
+    with pytest.raises(InvalidRequest, match="checkpoint with name one already exists"):
+        shared.commit(images[1], msgspec.structs.replace(FACTS, container="d" * 64))
+    assert msgspec.structs.replace(shared.read(FACTS.container, "one"), directory="") == first
 
 
 def test_a_directory_of_a_manifest_is_not_read_from_its_file(

@@ -139,8 +139,9 @@ class Checkpoints:
     ) -> None:
         """Write a checkpoint with its connections, and wait for the container's exit.
 
-        The caller holds the lock. ``changes`` of the record are saved when the checkpoint is
-        complete, before the first process is killed. Exec'd processes are not in it.
+        The caller holds the lock. The name is random: it is the word of the transaction, too.
+        ``changes`` of the record are saved when the checkpoint is complete, before the first
+        process is killed. Exec'd processes are not in it.
 
         :raises RuntimeFailure: when CRIU refuses; the container runs on.
         :raises Conflict: when the container has exited before.
@@ -148,7 +149,7 @@ class Checkpoints:
         body = CheckpointCreate(checkpoint_id=name, exit=True, tcp_established=True)
         async with while_running(container):
             check_record(self._services, container)
-            await self._create(container, body, keep_execs=True, changes=changes)
+            await self._create(container, body, name, keep_execs=True, changes=changes)
         await asyncio.wait_for(container.exited.wait(), _EXIT_TIMEOUT)
 
     @contextlib.asynccontextmanager
@@ -179,6 +180,7 @@ class Checkpoints:
         self,
         container: Container,
         body: CheckpointCreate,
+        transaction: str = "",
         *,
         hidden: bool = False,
         keep_execs: bool = False,
@@ -187,6 +189,7 @@ class Checkpoints:
         """Return the image directory, which a checkpoint with a name has left, and the manifest.
 
         ``changes`` are made in the record when the checkpoint of a container that ends is complete.
+        ``transaction`` is the word by which it can be undone; '' for a new one.
         """
         record, shim = container.record, container.shim
         if record.status is Status.PAUSED:
@@ -204,9 +207,9 @@ class Checkpoints:
         has_rounds = body.pre_copy > 0 and await asyncio.to_thread(tracks_memory)
         store = self._store.at(body.checkpoint_dir)
         images = await asyncio.to_thread(store.begin, record.id, body.checkpoint_id)
-        made = os.stat(images.parent)  # its name may be that of another one later
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        manifest = self._manifest(container, body, criu)
+        transaction = transaction or os.urandom(16).hex()
+        manifest = self._manifest(container, body, criu, transaction)
         known: dict[str, CheckpointFile] = {}
         rounds: list[int] = []
         failure = ""  # of a round
@@ -302,7 +305,7 @@ class Checkpoints:
                 if isinstance(error, (JaulaError, OSError)):
                     return images, manifest
                 raise
-            await asyncio.to_thread(store.undo, record.id, body.checkpoint_id, made)
+            await asyncio.to_thread(store.undo, record.id, body.checkpoint_id, transaction)
             container.change(
                 manually_stopped=record.manually_stopped,
                 **{name: getattr(record, name) for name in changes},
@@ -371,7 +374,9 @@ class Checkpoints:
             manifest = msgspec.structs.replace(manifest, held=held)
         return self._store.commit(images, manifest, known, hidden=hidden)
 
-    def _manifest(self, container: Container, body: CheckpointCreate, criu: str) -> Manifest:
+    def _manifest(
+        self, container: Container, body: CheckpointCreate, criu: str, transaction: str
+    ) -> Manifest:
         record, host = container.record, os.uname()
         return Manifest(
             container=record.id,
@@ -386,6 +391,7 @@ class Checkpoints:
             left_running=not body.exit,
             tcp_established=body.tcp_established,
             tcp_close=body.tcp_close,
+            transaction=transaction,
             description=checkpoint_files.describe(record),
             addresses=tuple(
                 CheckpointAddress(
@@ -450,12 +456,11 @@ class Checkpoints:
         """
         with _dockers_words(container, f"cannot remove checkpoint {name}"):
             store = self._store.at(directory)
-            if directory:
-                store.read(container.id, name)  # only what this engine has written
         async with container.lock:
             if name not in store.names(container.id):
                 raise _failure(f"checkpoint {name} does not exist for container {container.name}")
-            await asyncio.to_thread(store.remove, container.id, name)
+            with _dockers_words(container, f"cannot remove checkpoint {name}"):
+                await asyncio.to_thread(store.remove, container.id, name)
 
     async def open(
         self,

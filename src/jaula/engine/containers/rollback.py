@@ -281,8 +281,8 @@ class Rollbacks:
     def _discard(self, container: Container, former: str) -> None:
         try:
             checkpoint_files.discard(self._services, container.record)
-            if former and former in self._services.checkpoints.names(container.id):
-                self._services.checkpoints.remove(container.id, former)
+            if former:  # its name is the word of its transaction
+                self._services.checkpoints.undo(container.id, former, former)
         except (JaulaError, OSError) as error:
             log.warning("container %s: files of a rollback are left: %s", container.name, error)
 

@@ -731,6 +731,7 @@ class Incoming(IncomingMigration):
             terminal=offer.body.tty,
             tcp_established=self._keep_address,
             tcp_close=not self._keep_address,
+            transaction=self._transaction.word,
             addresses=addresses if self._keep_address else (),
         )
 
@@ -858,9 +859,14 @@ async def _receive_held(sock: socket.socket) -> HeldInit | None:
 
 
 async def finish(services: Services, container: Container) -> None:
-    """Remove the checkpoint of a container that runs: it must not be used again."""
-    if CHECKPOINT in services.checkpoints.names(container.id):
-        await asyncio.to_thread(services.checkpoints.remove, container.id, CHECKPOINT)
+    """Remove the checkpoint of a container that runs: it must not be used again.
+
+    Another one with its name stays, which a client has made since the container arrived.
+    """
+    record = container.record.migration
+    if record is not None and CHECKPOINT in services.checkpoints.names(container.id):
+        undo = services.checkpoints.undo
+        await asyncio.to_thread(undo, container.id, CHECKPOINT, record.transaction)
 
 
 def remember(services: Services, migration: str) -> None:

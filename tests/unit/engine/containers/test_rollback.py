@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from jaula.engine.containers.rollback import Step, next_step
+from jaula.engine.containers import checkpoint_files
+from jaula.engine.containers.rollback import Rollbacks, Step, next_step
 from jaula.state.records import RollbackPhase, RollbackState
+from jaula.storage.checkpoints import CheckpointStore, Manifest
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,20 @@ def test_a_start_that_is_undone_leaves_the_phase_as_it_was(phase: RollbackPhase)
 
 def test_a_rollback_of_an_older_engine_goes_on() -> None:
     assert next_step(RollbackState().phase, live=False) is Step.GO_ON
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_only_the_checkpoint_of_the_former_state_is_removed_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """Its name is listed, so a client may have removed it and made one of that name."""
+    monkeypatch.setattr(checkpoint_files, "discard", lambda services, record: None)
+    store, id, former = CheckpointStore(tmp_path), "c" * 64, "before-rollback-0123abcd"
+    word = "word of the client" if replaced else former
+    images = store.begin(id, former)
+    facts = Manifest(id, former, 1, "4.2", "6.18", "x86_64", "sha256:0", transaction=word)
+    store.commit(images, facts)
+    rollbacks: Any = Rollbacks.__new__(Rollbacks)
+    rollbacks._services = SimpleNamespace(checkpoints=store)
+    rollbacks._discard(SimpleNamespace(id=id, name="c", record=None), former)
+    assert store.names(id) == ([former] if replaced else [])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jaula.engine.migration.target import Incoming
+from jaula.engine.migration.target import CHECKPOINT, Incoming, finish
 from jaula.errors import Unavailable
 from jaula.spec.migration import Cancel
+from jaula.state.records import MigrationPhase, MigrationRecord
+from jaula.storage.checkpoints import CheckpointStore, Manifest
 
 
 class Channel:
@@ -59,3 +62,21 @@ def test_a_message_is_returned_before_and_after_the_files_have_arrived(arrived: 
         assert await asyncio.wait_for(incoming(Channel(message), files)._next(), 5) == message
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_only_the_checkpoint_of_the_migration_is_removed_when_the_container_runs(
+    tmp_path: Path, replaced: bool
+) -> None:
+    """Each start of the engine does that. A client may have made one of the same name since."""
+    store, word = CheckpointStore(tmp_path), "word of the client" if replaced else "word"
+    images = store.begin("c" * 64, CHECKPOINT)
+    manifest = Manifest(
+        "c" * 64, CHECKPOINT, 1, "4.2", "6.18", "x86_64", "sha256:0", transaction=word
+    )
+    store.commit(images, manifest)
+    record = MigrationRecord("m", MigrationPhase.RECEIVED, "peer", transaction="word")
+    services: Any = SimpleNamespace(checkpoints=store)
+    container: Any = SimpleNamespace(id="c" * 64, record=SimpleNamespace(migration=record))
+    asyncio.run(finish(services, container))
+    assert store.names("c" * 64) == ([CHECKPOINT] if replaced else [])
