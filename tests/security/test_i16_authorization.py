@@ -1140,7 +1140,9 @@ def test_a_secret_belongs_to_its_owner(guarded: PrivateEngine) -> None:
     assert (made.status, config.status) == (201, 201)
     try:
         body = {"Image": "busybox", "HostConfig": {"Secrets": [{"Source": "hers"}]}}
+        new = {"Name": "hers", "Data": "eA=="}
         for reply in (
+            other.request("POST", f"/secrets/create?replace={made.json()['ID']}", new),
             other.request("POST", "/containers/create", body),
             other.request("DELETE", "/secrets/hers"),
             other.request("POST", "/secrets/hers/update?version=1", {"Labels": {}}),

@@ -29,8 +29,14 @@ def _routes(noun: str) -> Routes:
         return response.json(choose(request).list(request.query.filters()))
 
     async def create(request: Request) -> Answer:
+        """Create one.
+
+        ``replace`` is this engine's own: the id of the one with that name, which is removed when
+        the new one is stored.
+        """
         body = await request.document(SecretSpec, required=True)
-        return response.json({"ID": await choose(request).create(body)}, 201)
+        id = await choose(request).create(body, request.query.text("replace"))
+        return response.json({"ID": id}, 201)
 
     async def inspect(request: Request) -> Answer:
         return response.json(choose(request).inspect(request.name))

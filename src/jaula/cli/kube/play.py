@@ -241,20 +241,20 @@ class Play:
             raise
 
     def _create_file(self, file: kube_plan.File) -> None:
-        """Create a secret or config; one that exists is replaced."""
-        path = f"/{file.noun}/{quote(file.name)}"
+        """Create a secret or config; one that exists is replaced when the new one is stored."""
+        path = f"/{file.noun}/create"
         body = {
             "Name": file.name,
             "Labels": {LABEL: file.owner},
             "Data": b64encode(file.data).decode(),
         }
         try:
-            made = self._client.document("POST", f"/{file.noun}/create", (), body)
+            made = self._client.document("POST", path, (), body)
         except EngineError as error:
             if error.code != _CONFLICT:
                 raise
-            self._client.request("DELETE", path)
-            self._client.document("POST", f"/{file.noun}/create", (), body)
+            former = self._client.get(f"/{file.noun}/{quote(file.name)}")
+            self._client.document("POST", path, (("replace", str(former["ID"])),), body)
         else:
             self._undo.insert(0, lambda: remove(self._client, f"/{file.noun}/{made['ID']}"))
 
@@ -350,12 +350,18 @@ def remove(client: Client, path: str, query: tuple[tuple[str, str], ...] = ()) -
 
 
 def remove_pod(client: Client, pod: pods.Pod) -> None:
-    """Stop and remove a pod with its own volumes and files."""
+    """Stop and remove a pod with its own volumes and files.
+
+    They are listed while it has its name: those of the next pod of that name stay.
+    """
+    query = (("filters", filters([f"label={LABEL}={pod.name}"])),)
+    configs = client.get("/configs", query) or ()
+    volumes = client.get("/volumes", query)["Volumes"] or ()
     pods.stop(client, pod)
     pods.remove(client, pod, force=True)
-    _remove_owned(client, pod.name, ("configs",))
-    query = (("filters", filters([f"label={LABEL}={pod.name}"])),)
-    for volume in client.get("/volumes", query)["Volumes"] or ():
+    for config in configs:
+        remove(client, f"/configs/{config['ID']}")
+    for volume in volumes:
         if volume["Name"] != pod.name:  # else it is that of a claim, which stays
             _remove_volume(client, volume)
 
@@ -365,15 +371,12 @@ def _remove_volume(client: Client, volume: dict[str, Any]) -> None:
     remove(client, f"/volumes/{quote(str(volume['Name']))}", (("id", str(volume["Id"])),))
 
 
-def _remove_owned(client: Client, owner: str, nouns: tuple[str, ...]) -> int:
-    """Remove the secrets or configs of an object and return their number."""
-    count = 0
-    for noun in nouns:
-        query = (("filters", filters([f"label={LABEL}={owner}"])),)
-        for entry in client.get(f"/{noun}", query) or ():
-            client.request("DELETE", f"/{noun}/{entry['ID']}")
-            count += 1
-    return count
+def _remove_secrets(client: Client, owner: str) -> int:
+    """Remove the secrets of a Secret and return their number."""
+    found = client.get("/secrets", (("filters", filters([f"label={LABEL}={owner}"])),)) or ()
+    for entry in found:
+        client.request("DELETE", f"/secrets/{entry['ID']}")
+    return len(found)
 
 
 def down(client: Client, names: kube_plan.Names, *, force: bool, quiet: bool = False) -> None:
@@ -384,9 +387,7 @@ def down(client: Client, names: kube_plan.Names, *, force: bool, quiet: bool = F
         if name in known:
             remove_pod(client, known[name])
             removed.append(known[name].id)
-    secrets = [
-        owner for owner in sorted(names.secrets) if _remove_owned(client, owner, ("secrets",))
-    ]
+    secrets = [owner for owner in sorted(names.secrets) if _remove_secrets(client, owner)]
     volumes = []
     for name in names.volumes if force else ():
         # A volume that was there before the play is not in the list, and stays.

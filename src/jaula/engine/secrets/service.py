@@ -61,11 +61,15 @@ class Secrets:
             "Owner": record.owner,
         }
 
-    def create(self, body: SecretSpec, owner: str) -> str:
+    def create(self, body: SecretSpec, owner: str, replaces: str = "") -> str:
         """Create a record and return its id.
 
+        ``replaces`` is the id of the record that has the name and is removed with the creation; ''
+        for none.
+
         :raises InvalidRequest: when a name, size, driver or template is not valid.
-        :raises Conflict: when there is one of that name.
+        :raises Conflict: when there is one of that name, when the one to replace has not got it any
+            more, or when a container has that one.
         """
         if body.driver is not None and body.driver.name:
             raise InvalidRequest(
@@ -73,10 +77,29 @@ class Secrets:
             )
         if body.templating is not None and body.templating.name:
             raise InvalidRequest("templates are not supported", hint="expand the template first")
-        data = _decoded(body.data)
-        record = self._services.secrets.create(self.kind, body.name, body.labels, data, owner)
+        data, store = _decoded(body.data), self._services.secrets
+        if not replaces:
+            record = store.create(self.kind, body.name, body.labels, data, owner)
+        else:
+            former = self._replaceable(replaces, body.name)
+            record = store.replace(former, body.labels, data, owner)
+            self._emit("remove", former)
         self._emit("create", record)
         return record.id
+
+    def _replaceable(self, id: str, name: str) -> SecretRecord:
+        """Return the record that a new one with its name may replace.
+
+        :raises Conflict: when it is not the one with the name any more, or a container has it.
+        """
+        found = next((each for each in self._services.secrets.of(self.kind) if each.id == id), None)
+        if found is None or found.name != name:
+            raise Conflict(
+                f"{self.kind} {name[:80]} was replaced or removed by another request meanwhile",
+                hint="look at the present one, and try again",
+            )
+        self._check_unused(found)
+        return found
 
     def update(self, ref: str, version: int, body: SecretSpec) -> None:
         """Change the labels.
@@ -103,13 +126,16 @@ class Secrets:
         :raises Conflict: when a container has it.
         """
         record = self.find(ref)
+        self._check_unused(record)
+        self._services.secrets.remove(record)
+        self._emit("remove", record)
+
+    def _check_unused(self, record: SecretRecord) -> None:
         if users := self._users(record):
             raise Conflict(
                 f"{self.kind} '{record.name}' is in use by the following containers:"
                 f" {', '.join(users)}"
             )
-        self._services.secrets.remove(record)
-        self._emit("remove", record)
 
     def _users(self, record: SecretRecord) -> Names:
         users = []

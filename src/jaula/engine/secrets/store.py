@@ -113,13 +113,35 @@ class SecretStore:
         _check(kind, name, data)
         if any(record.name == name for record in self.of(kind)):
             raise Conflict(f"{kind} {name} already exists")
+        return self._save(self._sealed(kind, name, labels, data, owner))
+
+    def replace(
+        self, former: SecretRecord, labels: dict[str, str], data: bytes, owner: str
+    ) -> SecretRecord:
+        """Store a new record, with an id of its own, in the place of ``former``: both or nothing.
+
+        :raises InvalidRequest: when the size is not valid.
+        :raises Unavailable: when the disk does not take it; the former record stays.
+        """
+        _check(former.kind, former.name, data)
+        record = self._sealed(former.kind, former.name, labels, data, owner)
+        with self._database.transaction():
+            self._database.delete(TABLE, former.id)
+            self._database.put(TABLE, record.id, record)
+        del self._records[former.id]
+        self._records[record.id] = _head(record)
+        return record
+
+    def _sealed(
+        self, kind: SecretKind, name: str, labels: dict[str, str], data: bytes, owner: str
+    ) -> SecretRecord:
+        """Return a new record."""
         now = time.time_ns()
         import secrets
 
         record_id = "".join(secrets.choice(_LETTERS) for _ in range(25))
         empty = SecretRecord(record_id, kind, name, b"", owner, now, now, labels=labels)
-        sealed = self._encryption.seal(data, empty.about)
-        return self._save(msgspec.structs.replace(empty, sealed=sealed))
+        return msgspec.structs.replace(empty, sealed=self._encryption.seal(data, empty.about))
 
     def relabel(self, record: SecretRecord, labels: dict[str, str]) -> SecretRecord:
         """Replace the labels; nothing else of a record can change."""

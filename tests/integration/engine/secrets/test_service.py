@@ -119,6 +119,42 @@ def test_a_secret_in_use_cannot_be_removed_and_its_name_is_unique(
     assert (again.status, again.json()["message"]) == (409, f"secret {db} already exists")
 
 
+@pytest.mark.parametrize("kind", ["secret", "config"])
+def test_one_is_replaced_only_while_it_has_its_name(
+    engine: PrivateEngine, made: Callable[..., str], kind: str
+) -> None:
+    name = made(kind)
+    first = engine.request("GET", f"/{kind}s/{name}").json()["ID"]
+    body = {"Name": name, "Data": "bmV3"}
+    create = f"/{kind}s/create"
+    too_large = body | {"Data": base64.b64encode(bytes(1 << 20)).decode()}
+    assert engine.request("POST", f"{create}?replace={first}", too_large).status == 400
+    other = engine.request("POST", f"{create}?replace={first}", body | {"Name": "other"})
+    assert other.status == 409
+    assert engine.request("GET", f"/{kind}s/{name}").json()["ID"] == first
+    reply = engine.request("POST", f"{create}?replace={first}", body)
+    assert reply.status == 201, reply.body
+    second = reply.json()["ID"]
+    assert second != first
+    assert [each["ID"] for each in engine.request("GET", f"/{kind}s").json()] == [second]
+    again = engine.request("POST", f"{create}?replace={first}", body)
+    assert again.status == 409
+    assert "was replaced or removed by another request meanwhile" in again.json()["message"]
+    assert engine.request("GET", f"/{kind}s/{name}").json()["ID"] == second
+
+
+def test_one_that_a_container_has_is_not_replaced(
+    engine: PrivateEngine, busybox: str, made: Callable[..., str]
+) -> None:
+    db = made()
+    id = engine.request("GET", f"/secrets/{db}").json()["ID"]
+    with containers.running(engine, busybox, "sleep", "600", flags=("--secret", db)) as name:
+        body = {"Name": db, "Data": "bmV3"}
+        reply = engine.request("POST", f"/secrets/create?replace={id}", body)
+        assert (reply.status, name in reply.json()["message"]) == (409, True)
+        assert engine.cli("jaula", "exec", name, "cat", f"/run/secrets/{db}").stdout == VALUE
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

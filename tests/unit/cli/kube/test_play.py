@@ -12,10 +12,14 @@ from jaula.cli.kube import play as kube_play
 
 
 class Engine:
-    """Volumes and secrets; ``refuses`` makes a request for a volume fail."""
+    """Volumes and secrets; ``refuses`` makes a request for a volume fail.
 
-    def __init__(self, *, refuses: bool = False) -> None:
+    ``former`` is the id of the secret that exists; '' for none.
+    """
+
+    def __init__(self, *, refuses: bool = False, former: str = "") -> None:
         self.refuses = refuses
+        self.former = former
         self.created: list[tuple[str, object]] = []
         self.removed: list[tuple[str, object]] = []
 
@@ -24,7 +28,15 @@ class Engine:
             if self.refuses:
                 raise EngineError(403, "not permitted")
             self.created.append((body["Name"], query))
+        elif path == "/secrets/create":
+            if self.former and query != (("replace", self.former),):
+                raise EngineError(409, "already exists")
+            self.created.append((body["Name"], query))
         return {"ID": "s" * 25}
+
+    def get(self, path: str, query: object = ()) -> Any:
+        assert path == "/secrets/key"
+        return {"ID": self.former}
 
     def request(self, method: str, path: str, query: object = (), body: object = None) -> None:
         assert method == "DELETE"
@@ -72,6 +84,50 @@ def test_a_secret_is_removed_by_its_id() -> None:
     play._create_file(file)
     play._remove_created()
     assert engine.removed == [(f"/secrets/{'s' * 25}", ())]
+
+
+def test_a_secret_that_exists_is_replaced_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not lost if the new one is refused. One that comes after the look stays."""
+    engine = Engine(former="f" * 25)
+    file: Any = SimpleNamespace(noun="secrets", name="key", owner="o", data=b"x")
+    play = played(engine)
+    play._create_file(file)
+    play._remove_created()
+    assert engine.created == [("key", (("replace", "f" * 25),))]
+    assert engine.removed == []
+    get = engine.get
+
+    def get_former(path: str) -> Any:
+        found = get(path)
+        engine.former = "g" * 25  # another client replaces it after the look
+        return found
+
+    monkeypatch.setattr(engine, "get", get_former)
+    with pytest.raises(EngineError, match="already exists"):
+        played(engine)._create_file(file)
+    assert engine.removed == []
+
+
+def test_files_and_volumes_of_the_next_pod_of_a_name_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another play makes the pod again as soon as the name is free."""
+    files = {"configs": [{"ID": "old"}], "volumes": [{"Name": "v", "Id": "old"}]}
+    removed: list[tuple[str, object]] = []
+
+    def remove(*_: object, **__: object) -> None:
+        files["configs"] = [{"ID": "new"}]
+        files["volumes"] = [{"Name": "v", "Id": "new"}]
+
+    def get(path: str, query: object) -> Any:
+        return files["configs"] if path == "/configs" else {"Volumes": files["volumes"]}
+
+    client: Any = SimpleNamespace(
+        get=get, request=lambda method, path, query=(): removed.append((path, query))
+    )
+    pod: Any = SimpleNamespace(name="pod", id="1")
+    monkeypatch.setattr(kube_play.pods, "stop", lambda client, pod: None)
+    monkeypatch.setattr(kube_play.pods, "remove", remove)
+    kube_play.remove_pod(client, pod)
+    assert removed == [("/configs/old", ()), ("/volumes/v", (("id", "old"),))]
 
 
 @pytest.mark.parametrize("end", [EngineError(409, "the name is in use"), KeyboardInterrupt()])

@@ -45,15 +45,29 @@ class SecretsApi:
             del document["Spec"]["Data"]
         return document
 
-    async def create(self, body: SecretSpec) -> str:
+    async def create(self, body: SecretSpec, replaces: str = "") -> str:
+        if not replaces:
+            return self._create(body)
+        with self._session.begin(f"{self._service.kind} remove", replaces, revokes=True) as action:
+            action.require_run()
+            self._session.require_secret(self._service.kind, replaces)
+            return self._create(body, replaces)
+
+    def _create(self, body: SecretSpec, replaces: str = "") -> str:
         with self._session.begin(f"{self._service.kind} create", body.name) as action:
             action.require_run()
             secrets = self._session.services.secrets.of(self._service.kind)
             owners = ((secret.id, secret.owner) for secret in secrets)
             self._session.check_new_name(str(self._service.kind), body.name, owners)
-            action.reserve(Share.SECRETS)
+            if not replaces or self._owner_of(replaces) != self._session.caller.key:
+                action.reserve(Share.SECRETS)
             action.reserve_document(body)
-            return self._service.create(body, self._session.caller.key)
+            return self._service.create(body, self._session.caller.key, replaces)
+
+    def _owner_of(self, id: str) -> str:
+        """Return the owner of a secret or config, '' if it is gone."""
+        secrets = self._session.services.secrets.of(self._service.kind)
+        return next((each.owner for each in secrets if each.id == id), "")
 
     async def update(self, ref: str, version: int, body: SecretSpec) -> None:
         with self._session.begin(f"{self._service.kind} update", ref) as action:
