@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from jaula.errors import InvalidRequest
 from jaula.kernel import namespaces
@@ -39,10 +40,12 @@ def check_unchanged(mounts: Iterable[MountRecord], pid: int, host_mounts: int = 
 
     :raises InvalidRequest: when one was replaced or removed.
     """
+    binds = [mount for mount in mounts if mount.type == "bind"]
+    sources = _where_opened(binds, host_mounts, lambda mount: os.stat(mount.source))
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        for mount in mounts:
-            if mount.type == "bind" and not _is_same(root, mount, host_mounts):
+        for mount in binds:
+            if not _is_same(root, mount, sources.get(mount.destination)):
                 raise InvalidRequest(
                     f"the source {mount.source} of the mount at {mount.destination} was replaced or"
                     " removed since the container was started, so a restore would not have the"
@@ -53,10 +56,8 @@ def check_unchanged(mounts: Iterable[MountRecord], pid: int, host_mounts: int = 
         os.close(root)
 
 
-def _is_same(root: int, mount: MountRecord, host_mounts: int) -> bool:
-    try:
-        source = _where_opened(mount, host_mounts, lambda: os.stat(mount.source))
-    except (FileNotFoundError, NotADirectoryError):
+def _is_same(root: int, mount: MountRecord, source: os.stat_result | None) -> bool:
+    if source is None:
         return False
     try:
         fd = open_in_root(root, mount.destination, os.O_PATH)
@@ -68,17 +69,34 @@ def _is_same(root: int, mount: MountRecord, host_mounts: int) -> bool:
         os.close(fd)
 
 
-def _where_opened(mount: MountRecord, host_mounts: int, work: Callable[[], Result]) -> Result:
-    """Return the result of ``work`` in the mount namespace in which a start opens the source."""
-    if host_mounts < 0 or mount.mapped:
-        return work()
+def _where_opened(
+    binds: Iterable[MountRecord], host_mounts: int, work: Callable[[MountRecord], Result]
+) -> dict[str, Result]:
+    """Return the results of ``work`` by destination, without those of sources that are absent.
 
-    def enter() -> Result:
+    It runs in the mount namespace in which a start opens the source: in one thread for all those of
+    the host.
+    """
+    results: dict[str, Result] = {}
+
+    def work_on(chosen: Iterable[MountRecord]) -> None:
+        for mount in chosen:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                results[mount.destination] = work(mount)
+
+    def enter() -> None:
         namespaces.unshare(namespaces.CLONE.FS)  # setns(2) refuses a shared root directory
         namespaces.setns(host_mounts, namespaces.CLONE.NEWNS)
-        return work()
+        work_on(of_host)
 
-    return in_unshared_thread(enter)
+    of_host: list[MountRecord] = []
+    own: list[MountRecord] = []
+    for mount in binds:
+        (own if host_mounts < 0 or mount.mapped else of_host).append(mount)
+    work_on(own)
+    if of_host:
+        in_unshared_thread(enter)
+    return results
 
 
 def check_sizes(mounts: Iterable[MountRecord], images: Path, host_mounts: int = -1) -> None:
@@ -96,47 +114,68 @@ def check_sizes(mounts: Iterable[MountRecord], images: Path, host_mounts: int = 
     files = criu_images.decode(data, criu_images.FILES, images_pb2.File)
     binds = {mount.destination.rstrip("/"): mount for mount in mounts if mount.type == "bind"}
     sources = {destination: mount.source for destination, mount in binds.items()}
+    open_files: list[_OpenFile] = []
     for file in files:
         if not (file.HasField("reg") and file.reg.HasField("size")):
             continue
         if file.reg.flags & _APPEND == _APPEND:
             continue  # CRIU expects that a log grows
         path = os.fsdecode(file.reg.name)
-        if (source := find_source(path, sources)) is None:
-            continue
-        below = source[1]
-        size = _size(binds[path.removesuffix(below)], below, host_mounts)
-        if size < 0 and below:
-            continue  # CRIU may create it: it may have been open without a name
-        if size != file.reg.size:
-            found = "is gone" if size < 0 else f"has {size} bytes"
-            raise InvalidRequest(
-                f"{''.join(source)} was open with {file.reg.size} bytes in the checkpoint, and"
-                f" {found} now; a checkpoint holds no files of bind mounts",
-                hint="put back the file of that time first",
-            )
+        if (source := find_source(path, sources)) is not None:
+            mount = binds[path.removesuffix(source[1])]
+            open_files.append(_OpenFile(mount, source[1], file.reg.size))
+    used = {each.mount.destination: each.mount for each in open_files}
+    with ExitStack() as opened:
+
+        def open_source(mount: MountRecord) -> int:
+            fd = os.open(mount.source, os.O_PATH | os.O_CLOEXEC)
+            opened.callback(os.close, fd)
+            return fd
+
+        tops = _where_opened(used.values(), host_mounts, open_source)
+        for each in open_files:
+            _check_size(each, tops.get(each.mount.destination, -1))
 
 
-def _size(mount: MountRecord, below: str, host_mounts: int) -> int:
+class _OpenFile(NamedTuple):
+    """A file of a bind mount that was open in a dump; ``below`` is its path in the mount."""
+
+    mount: MountRecord
+    below: str
+    size: int
+
+
+def _check_size(file: _OpenFile, source: int) -> None:
+    """Check the size of a file. ``source`` is a descriptor of that of its mount, -1 if absent.
+
+    :raises InvalidRequest: when it has another one, or the file is gone.
+    """
+    size = _size(source, file.below)
+    if size < 0 and file.below:
+        return  # CRIU may create it: it may have been open without a name
+    if size != file.size:
+        found = "is gone" if size < 0 else f"has {size} bytes"
+        raise InvalidRequest(
+            f"{file.mount.source}{file.below} was open with {file.size} bytes in the checkpoint,"
+            f" and {found} now; a checkpoint holds no files of bind mounts",
+            hint="put back the file of that time first",
+        )
+
+
+def _size(source: int, below: str) -> int:
     """Return the size of a file of a bind mount; -1 if it is gone."""
-    flags = os.O_PATH | os.O_CLOEXEC
+    if source < 0:
+        return -1
+    if not below:
+        return os.fstat(source).st_size
     try:
-        fd = _where_opened(mount, host_mounts, lambda: os.open(mount.source, flags))
-    except (FileNotFoundError, NotADirectoryError):
+        fd = open_in_root(source, below, os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
         return -1
     try:
-        if below:
-            top, fd = fd, -1
-            try:
-                fd = open_in_root(top, below, os.O_PATH | os.O_NOFOLLOW)
-            except OSError:
-                return -1
-            finally:
-                os.close(top)
         return os.fstat(fd).st_size
     finally:
-        if fd >= 0:
-            os.close(fd)
+        os.close(fd)
 
 
 def find_source(path: str, sources: dict[str, str]) -> tuple[str, str] | None:

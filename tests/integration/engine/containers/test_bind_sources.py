@@ -12,6 +12,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
+from jaula.engine.containers import bind_sources
 from jaula.engine.containers.bind_sources import check_sizes, check_unchanged, find_source
 from jaula.errors import InvalidRequest
 from jaula.runtime.checkpoint import images
@@ -181,6 +182,43 @@ def test_a_rollback_is_refused_before_if_an_open_file_has_another_size(
             check_sizes(mounts, directory)
     else:
         check_sizes(mounts, directory)
+
+
+def test_the_sources_of_one_check_are_opened_in_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may have hundreds of bind mounts, and each of them hundreds of open files."""
+    paths = [tmp_path / str(number) for number in range(100)]
+    for path in paths:
+        path.write_text("first")
+    mounts = [MountRecord("bind", str(path), str(path)) for path in paths]
+    mounts.append(MountRecord("bind", str(tmp_path), str(tmp_path)))
+    expected = [(str(path), 5, os.O_RDONLY) for path in paths]
+    directory = open_files(tmp_path, *expected, (str(tmp_path / "gone"), 5, os.O_RDONLY))
+    threads: list[object] = []
+    in_thread = bind_sources.in_unshared_thread
+
+    def counted(work: Callable[[], None]) -> None:
+        threads.append(work)
+        in_thread(work)
+
+    monkeypatch.setattr(bind_sources, "in_unshared_thread", counted)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    host_mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        check_unchanged(mounts, os.getpid(), host_mounts)
+        assert len(threads) == 1
+        check_sizes(mounts, directory, host_mounts)
+        assert len(threads) == 2
+        paths[70].write_text("longer")
+        with pytest.raises(InvalidRequest, match=f"{paths[70]} was open with 5 bytes"):
+            check_sizes(mounts, directory, host_mounts)
+        paths[30].unlink()
+        with pytest.raises(InvalidRequest, match=f"the source {paths[30]} of the mount"):
+            check_unchanged(mounts, os.getpid(), host_mounts)
+    finally:
+        os.close(host_mounts)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 @pytest.mark.parametrize(
