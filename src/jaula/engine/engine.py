@@ -25,7 +25,7 @@ from jaula.engine.oci_spec import spare_init
 from jaula.engine.secrets.store import SecretKind
 from jaula.engine.system.host_objects import HostObjects
 from jaula.engine.system.service import System
-from jaula.errors import JaulaError, NotFound
+from jaula.errors import Conflict, JaulaError, NotFound
 from jaula.runtime.external import cgroup_cleanup
 from jaula.sandbox.fork_server import SERVER
 
@@ -234,7 +234,21 @@ class Engine:
                 services.id_ranges.mappings(ids),
             )
 
+        def remove_cgroup(container_id: str) -> bool:
+            path = start.new_cgroup_path(services.config, "", container_id)
+            try:
+                with services.cgroups.open(path) as cgroup:
+                    cgroup.destroy(timeout=0)
+            except NotFound:
+                return True
+            except Conflict:
+                return False
+            except JaulaError as error:
+                log.warning("the cgroup of spare init %s stays: %s", container_id, error)
+            return True
+
         services.sandbox_pool.spec_of = spec_of
+        services.sandbox_pool.remove_cgroup = remove_cgroup
 
     async def _load_profile(self) -> None:
         """Load the AppArmor profile of containers, on a host with AppArmor; warn if that fails."""

@@ -106,9 +106,24 @@ class SpareInit:
     def __init__(self, container_id: str, control: socket.socket) -> None:
         self.container_id = container_id
         self._control = control
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, on_end: Callable[[], None]) -> None:
+        """Call ``on_end`` in the event loop if its shim ends before :meth:`end` or a start."""
+        import asyncio
+
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._control.fileno(), on_end)
+
+    def unwatch(self) -> None:
+        """Do not call it any more."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._control.fileno())
+            self._loop = None
 
     def end(self) -> None:
         """Give it up, unless a start has it. :meth:`wait` waits until nothing of it is left."""
+        self.unwatch()
         with contextlib.suppress(OSError):  # it has ended
             self._control.shutdown(socket.SHUT_WR)
 
@@ -121,6 +136,7 @@ class SpareInit:
 
     def close(self) -> None:
         """Close the control socket, which ends it unless a start has it."""
+        self.unwatch()
         self._control.close()
 
 

@@ -435,14 +435,16 @@ def _hold_spare_init(
 ) -> tuple[bytes, list[int]] | None:
     """Let the helper create a spare init. Return the request of its start.
 
-    Return None if the zygote has ended, or the engine has closed the control socket: the spare init
-    is ended then, and so is the other end of the control socket.
+    Return None if the zygote has ended, the engine has closed the control socket, or the helper was
+    killed: the spare init is ended then, and so is the other end of the control socket.
     """
     control, *sandbox = fds
     spawn_helper.begin_spare_init(request, sandbox)
     for fd in sandbox:
         os.close(fd)
-    ready = readable(None, sock.fileno(), control)
+    helper = spawn_helper.open_helper()
+    ready = readable(None, sock.fileno(), control, helper)
+    os.close(helper)
     data, fds = seqpacket.receive(sock) if sock.fileno() in ready else (b"", [])
     if data:
         os.close(control)

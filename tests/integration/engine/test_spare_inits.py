@@ -178,6 +178,39 @@ def test_an_engine_ends_beside_one_that_is_stopped(loaded: PrivateEngine, victim
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
+@pytest.mark.parametrize("victims", ["init", "helper", "shim", "init helper shim"])
+def test_nothing_is_left_of_one_that_is_killed(loaded: PrivateEngine, victims: str) -> None:
+    """As the OOM killer does, which prefers these processes."""
+    identity = spare_id(loaded)
+    (pid,) = processes(loaded, identity)
+    helper = containers.parent(pid)
+    by_name = {"init": pid, "helper": helper, "shim": containers.parent(helper)}
+    for name in reversed(victims.split()):
+        os.kill(by_name[name], signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    wait_until(lambda: identity not in cgroup_ids(loaded))
+    for _ in range(2):
+        done = loaded.cli("jaula", "run", "--rm", "busybox", "echo", "runs")
+        assert (done.returncode, done.stdout) == (0, "runs\n"), done.stderr
+    assert identity not in cgroup_ids(loaded)
+
+
+def test_a_container_whose_spare_init_is_killed_is_started(loaded: PrivateEngine) -> None:
+    """Its cgroup is not removed under its start."""
+    identity = spare_id(loaded)
+    (pid,) = processes(loaded, identity)
+    shim = containers.parent(containers.parent(pid))
+    body = {"Image": "busybox", "Cmd": ["sleep", "600"]}
+    reply = loaded.request("POST", "/containers/create?name=robbed", body)
+    assert reply.json()["Id"] == identity
+    os.kill(shim, signal.SIGKILL)
+    assert loaded.request("POST", "/containers/robbed/start").status == 204
+    time.sleep(0.5)  # an attempt to remove the cgroup would come now
+    assert containers.inspect(loaded, "robbed")["State"]["Running"]
+    assert loaded.request("DELETE", "/containers/robbed?force=1").status == 204
+    wait_until(lambda: identity not in cgroup_ids(loaded))
+
+
 def test_the_next_engine_removes_what_a_kill_of_all_its_processes_leaves(
     loaded: PrivateEngine,
 ) -> None:
@@ -185,6 +218,8 @@ def test_the_next_engine_removes_what_a_kill_of_all_its_processes_leaves(
     (pid,) = processes(loaded, identity)
     helper = containers.parent(pid)
     shim = containers.parent(helper)
+    assert loaded.process is not None
+    loaded.process.send_signal(signal.SIGSTOP)  # it sees no end
     for each in (shim, helper, pid):
         os.kill(each, signal.SIGKILL)
     wait_until(lambda: not Path(f"/proc/{pid}").exists())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.sandboxes")
 _PAUSE = 0.03  # seconds; a short command has exited by then
 _RESERVED = 10.0  # seconds that the spare init of a created container waits for its start
+_REMOVALS = 20  # attempts to remove the cgroup of a spare init that was killed
+_REMOVAL_PAUSE = 0.1  # seconds between two of them: its processes are exiting
 
 SpecOf = Callable[[str, IdRange], "Spec"]
 """Returns the spec whose shape a spare init has, for the id of its container."""
@@ -77,6 +80,8 @@ class SandboxPool:
         """
         self._ids_file = ids_file
         self.spec_of: SpecOf | None = None
+        self.remove_cgroup: Callable[[str], bool] = lambda container_id: True
+        """Removes the cgroup of a spare init; returns False while it has a process."""
         self._runtime = runtime
         self._network = network
         self._ranges = ranges
@@ -146,6 +151,8 @@ class SandboxPool:
         The caller ends a spare init of it with the start.
         """
         if prepared := self._reserved.pop(container_id, None):
+            if prepared.init is not None:
+                prepared.init.unwatch()  # the shim closes the control socket now
             return prepared
         if not self._ready:
             return await self._make()
@@ -168,6 +175,25 @@ class SandboxPool:
             prepared.end_init()
         if self._filling is None or self._filling.done():
             self._filling = asyncio.get_running_loop().create_task(self._add_inits())
+
+    def _init_ended(self, prepared: PreparedSandbox) -> None:
+        """Forget a spare init whose shim was killed, and remove its cgroup.
+
+        The container that has its id removes it otherwise: it may be starting.
+        """
+        init = prepared.init
+        prepared.end_init()
+        if init is not None and prepared in self._ready:
+            self._remove_cgroup(init.container_id, _REMOVALS)
+
+    def _remove_cgroup(self, container_id: str, attempts: int) -> None:
+        if self._closed or self.remove_cgroup(container_id):
+            return
+        if attempts == 1:
+            log.warning("the cgroup of spare init %s has processes, and stays", container_id)
+            return
+        loop = asyncio.get_running_loop()
+        loop.call_later(_REMOVAL_PAUSE, self._remove_cgroup, container_id, attempts - 1)
 
     def _destroy(self, prepared: PreparedSandbox) -> None:
         prepared.end_init()
@@ -234,9 +260,12 @@ class SandboxPool:
     async def _add_inits(self) -> None:
         """Give ready sandboxes a spare init, until there are enough.
 
-        While starts empty the pool there is none: they would take its sandbox and end it.
+        While starts empty the pool there is none: they would take its sandbox and end it. One that
+        cannot be created, as when memory is short, is tried again with the next start.
         """
-        while self.spec_of is not None and not self._closed:
+        for _ in range(self._inits):
+            if self.spec_of is None or self._closed:
+                return
             without = [each for each in self._ready if each.init is None]
             if len(self._ready) < self._size or self._size - len(without) >= self._inits:
                 return
@@ -251,6 +280,7 @@ class SandboxPool:
                     self.spec_of(container_id, prepared.ids),
                     self._mount_point,
                 )
+                prepared.init.watch(functools.partial(self._init_ended, prepared))
             except JaulaError as error:
                 log.warning("cannot create an init ahead: %s", error)
                 return

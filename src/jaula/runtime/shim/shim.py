@@ -943,6 +943,9 @@ class SpawnHelper:
             if isinstance(request, SpareInitRequest):
                 spare = _create_spare_init(request, fds, interfaces)
                 try:
+                    if spare is not None and _ends_before(spare, sock):
+                        ended, spare = spare, None
+                        ended.end()
                     request, fds = _receive_request(sock)
                 except BaseException:
                     if spare is not None:
@@ -962,6 +965,10 @@ class SpawnHelper:
         assert self._sock is not None
         with contextlib.suppress(BrokenPipeError):  # it was killed: the start forks another one
             seqpacket.send(self._sock, protocol.encode(request), sandbox)
+
+    def open_helper(self) -> int:
+        """Return a pidfd of the helper of :meth:`prepare`, which the caller closes."""
+        return process.pidfd_open(self._helper)
 
     def begin(self, request: StartRequest, fds: list[int], interfaces: Interfaces) -> None:
         """Let a helper create the container of a request, up to its first process."""
@@ -1137,6 +1144,14 @@ def _create_spare_init(
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _ends_before(spare: spare_init.SpareInit, sock: _socket.socket) -> bool:
+    """Wait until the shim sends a request or ends; return True if the spare init ends before.
+
+    The kernel kills it when memory runs out. Its cgroup must not stay until the engine's end.
+    """
+    return sock.fileno() not in readable(None, sock.fileno(), spare.sock.fileno())
 
 
 def wait_to_proceed(sock: _socket.socket) -> None:
