@@ -100,9 +100,20 @@ class Paths(msgspec.Struct, frozen=True):
         return self.run / "spare"
 
     @property
+    def lazy_run(self) -> Path:
+        """Return the directory of sockets of lazy servers, and of mounts of their layers."""
+        return self.run / "lazy"
+
+    @property
     def run_directories(self) -> tuple[tuple[Path, int], ...]:
         """Return the directories that an engine needs in ``run``, with modes, parents first."""
-        return (self.run, 0o711), (self.run / "containers", 0o700), (self.spare_inits, 0o711)
+        containers = self.run / "containers"
+        return (
+            (self.run, 0o711),
+            (containers, 0o700),
+            (self.spare_inits, 0o711),
+            (self.lazy_run, 0o700),
+        )
 
     @property
     def spare_init_ids(self) -> Path:

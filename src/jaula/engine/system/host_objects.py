@@ -5,7 +5,8 @@ Each kind is repaired by its owner, at its next use at the latest:
 * bridges and parent interfaces, by the network drivers;
 * firewall tables, by the network manager, at once (:mod:`jaula.network.firewall.nftables`);
 * the run directory with its sockets, the cgroup parent and the claims, here, at once. The shims of
-  running containers, and a rootless engine's namespace holder, make what is theirs in it.
+  running containers, lazy servers, and a rootless engine's namespace holder, make what is theirs in
+  it.
 
 A report is a line of the log, a warning of ``info``, and an event: type ``daemon``, action
 ``repair``, with the kind and the name of the object.
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from jaula.cgroups.cgroup_path import parent_path
+from jaula.engine.threads import in_own_thread
 from jaula.errors import JaulaError
 from jaula.kernel import inotify
 from jaula.tasks import BackgroundTasks
@@ -31,6 +33,7 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.images.lazy.layers import LazyLayers
 
 log = logging.getLogger("jaula.engine")
 _REMOVED = inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF
@@ -72,6 +75,7 @@ class HostObjects:
         self._cgroups: set[str] = set()
         self._sockets: dict[str, tuple[int, int]] = {}
         self._tasks = BackgroundTasks(log, "restore of the run directory")
+        self._restores_lazy = False
         self.listen: Callable[[str], None] | None = None
         self.holder_files: HolderFiles | None = None
         self.warnings: list[str] = []
@@ -143,7 +147,7 @@ class HostObjects:
     def _directories(self) -> list[str]:
         paths = self._services.config.paths
         parents = (os.path.dirname(path) for path in self._sockets)
-        return list(dict.fromkeys((str(paths.run), *parents)))
+        return list(dict.fromkeys((str(paths.run), str(paths.lazy_run), *parents)))
 
     @property
     def _cgroup_parent(self) -> str:
@@ -194,8 +198,12 @@ class HostObjects:
         complete = all(path.is_dir() for path, _ in paths.run_directories)
         for directory, mode in paths.run_directories:
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
-        holder = self.holder_files
-        if complete and (holder is None or holder.are_complete()):
+        holder, lazy = self.holder_files, self._services.lazy_layers
+        if (
+            complete
+            and (holder is None or holder.are_complete())
+            and (lazy is None or self._restores_lazy or lazy.is_complete())
+        ):
             return
         if not complete:
             self._services.sandbox_pool.end_inits()  # their mount point was there
@@ -206,6 +214,8 @@ class HostObjects:
                 directory.mkdir(mode=0o700, exist_ok=True)
                 removed.append(container)
         self._tasks.spawn(self._restore_others(removed))
+        if lazy is not None and not self._restores_lazy:
+            self._tasks.spawn(self._restore_lazy(lazy))
 
     async def _restore_others(self, removed: list[Container]) -> None:
         """Let holder and shims make what the next engine needs, and report the run directory."""
@@ -226,6 +236,16 @@ class HostObjects:
                 " engine cannot take over what runs"
             )
         self.report("run directory", str(self._services.config.paths.run), more)
+
+    async def _restore_lazy(self, lazy: LazyLayers) -> None:
+        """Restore the files of lazy servers. That may wait for a registry."""
+        self._restores_lazy = True
+        try:
+            await in_own_thread(lazy.restore)
+        finally:
+            self._restores_lazy = False
+        if self._pending is None and self._loop is not None and not lazy.is_complete():
+            self._pending = self._loop.call_later(_RETRY, self._repair)
 
     @staticmethod
     async def _listens_again(container: Container) -> bool:

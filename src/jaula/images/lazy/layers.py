@@ -8,7 +8,11 @@
    the blob store and extracted like any other. From then on the layer is its directory. The mount
    is removed later: a start may have resolved its path before, and containers that run keep their
    own.
-3. If the server dies, another one is started with the same request and files. The next engine
+3. If another program removes the directory of mount points and sockets, the mounts are detached:
+   the kernel does so in all mount namespaces when their mount points are removed. The layers are
+   mounted again for the next starts, and the servers get new sockets. Containers that run have
+   mounts of their own.
+4. If the server dies, another one is started with the same request and files. The next engine
    connects to the servers of the former one, and starts those that are gone, as after a reboot.
    The credentials of the pull are in memory only: a server that the next engine starts has none. If
    the registry denies it the rest, the layers have failed until the next pull from their repository
@@ -114,6 +118,7 @@ class _Server:
         self.denied: set[str] = set()  # those of them that wait for credentials
         self.resuming = 0  # credentials that the server has not used yet
         self.diff_ids = {layer.name: layer.diff_id for layer in request.layers}
+        self.lock = threading.Lock()  # of changes of process, socket and mounts
 
     def update(self, states: Iterable[LayerState]) -> None:
         """Take over what the server states about its layers, and nothing about others."""
@@ -157,7 +162,7 @@ class LazyLayers:
         """Without ``enabled`` no more pulls are lazy; layers of former ones are still completed."""
         self._enabled = enabled
         self._root = paths.root / "lazy"
-        self._run = paths.run / "lazy"
+        self._run = paths.lazy_run
         self._images = paths.images
         self._stored = StoredChunks(paths.chunk_index, paths.layers)
         self._layers = layers
@@ -256,6 +261,52 @@ class LazyLayers:
         for server in servers:
             with suppress(OSError):
                 server.connection.shutdown(socket.SHUT_RDWR)
+
+    # -- the run directory ------------------------------------------------------------------------
+
+    def is_complete(self) -> bool:
+        """Return whether the run directory has the sockets and mounts of all servers."""
+        with self._lock:
+            servers = tuple(self._servers)
+        return not any(map(self._lacks_files, servers))
+
+    def _lacks_files(self, server: _Server) -> bool:
+        paths = (self._socket_path(server.directory), *server.mounted.values())
+        return not all(map(os.path.lexists, paths))
+
+    def restore(self) -> None:
+        """Make the sockets and mounts of all servers again that another program has removed."""
+        with self._lock:
+            servers = tuple(self._servers)
+        for server in servers:
+            with server.lock:  # else it is being started again, which makes them
+                if not self._lacks_files(server):
+                    continue
+                try:
+                    self._listen_again(server)
+                except OSError as error:
+                    _log.warning("a lazy server has no socket for the next engine: %s", error)
+                for name, target in tuple(server.mounted.items()):
+                    state = server.states.get(name)
+                    if target.exists() or (state and self._mount_or_skip(server, state)):
+                        continue
+                    if server.mounted.pop(name, None) is not None:
+                        self._fail(server, name, "its mount was removed")
+
+    def _listen_again(self, server: _Server) -> None:
+        """Give a server another socket if the path of its own was removed.
+
+        :raises OSError: when that is not possible.
+        """
+        path = self._socket_path(server.directory)
+        if path.exists():
+            return
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(path))
+            listener.listen(4)
+            command = msgspec.json.encode(Command(listener=True))
+            socket.send_fds(server.connection, [command], [listener.fileno()])
 
     # -- pulls ----------------------------------------------------------------------------------
 
@@ -580,7 +631,8 @@ class LazyLayers:
                 break
             pause = min(2 * pause, _LONGEST_PAUSE)
             try:
-                self._restart(server)
+                with server.lock:
+                    self._restart(server)
             except (OSError, JaulaError, msgspec.MsgspecError) as error:
                 _log.warning("the lazy server cannot be started again: %s", error)
         if self._closing.is_set():

@@ -2,7 +2,8 @@
 
 The server gets a :class:`Request` in a memory file, credentials included, and a listening
 socket. To each engine that connects it sends its FUSE mount (SCM_RIGHTS) with the state of all
-layers, and then each change of a state. The engine sends a :class:`Command`.
+layers, and then each change of a state. The engine sends a :class:`Command`. If the path of the
+socket is removed, the engine makes another one and sends it: the server cannot.
 
 The server is not privileged, so it asks the engine for what it may not read: a chunk that a layer
 on the disk has, and whether a reader of a file is being killed. Without an engine there is no
@@ -117,13 +118,15 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     """Layers, by name, that the engine has taken over or does not need any more, or an answer.
 
-    With ``credentials`` the server goes on with the layers that were denied.
+    With ``credentials`` the server goes on with the layers that were denied. A socket comes
+    with ``listener``: it accepts engines there from now on.
     """
 
     release: tuple[str, ...] = ()
     credentials: Credentials | None = None
     answer: int = 0  # number of the question; with a chunk comes a descriptor of its content
     killed: bool = False
+    listener: bool = False
 
 
 def origin(reference: Reference) -> str:

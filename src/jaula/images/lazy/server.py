@@ -550,8 +550,13 @@ class LazyServer:
     # -- engines --------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        while True:
-            engine, _ = self._listener.accept()
+        """Accept engines until another socket takes the place of this one."""
+        listener = self._listener
+        while listener is self._listener:
+            try:
+                engine, _ = listener.accept()
+            except OSError:  # it was shut down
+                continue
             with self._lock:
                 states = tuple(layer.state for layer in self._layers)
                 first_message = Message(layers=states)
@@ -564,6 +569,13 @@ class LazyServer:
                     continue
                 self._engines.append(engine)
             threading.Thread(target=self._receive, args=(engine,), daemon=True).start()
+
+    def _listen(self, descriptor: int) -> None:
+        """Accept engines on another socket."""
+        former, self._listener = self._listener, socket.socket(fileno=descriptor)
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+        with contextlib.suppress(OSError):
+            former.shutdown(socket.SHUT_RDWR)  # wakes its thread
 
     def _receive(self, engine: socket.socket) -> None:
         """Carry out the commands of one engine, and take its answers."""
@@ -578,6 +590,8 @@ class LazyServer:
                         layer.released = True
                 if command.credentials is not None:
                     self._resume(command.credentials)
+                if command.listener and descriptors:
+                    self._listen(descriptors.pop())
                 with self._lock:
                     question = self._questions.pop(command.answer, None)
                 if question is None:

@@ -488,6 +488,37 @@ def test_layers_that_got_whole_without_an_engine_are_stored(
     assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
 
 
+@pytest.mark.parametrize("removed", ["", "lazy"])
+def test_a_removed_run_directory_takes_no_lazy_image_away(
+    engine: PrivateEngine, registry: SlowRegistry, removed: str
+) -> None:
+    """The kernel detaches the mounts below it, and the socket of the server is lost."""
+    start_early(engine, registry, "sleep", "1000")
+    (server,) = server_pids(engine)
+    (path,) = engine.run.glob("lazy/*.sock")
+    directory = engine.run / removed
+    inode = directory.stat().st_ino
+    while directory.exists() and directory.stat().st_ino == inode:
+        shutil.rmtree(directory, ignore_errors=True)
+    wait(engine, lambda: path.exists() and engine.socket.exists())
+    wait(engine, lambda: len([each for each in path.parent.iterdir() if each.is_dir()]) == 2)
+    expected = sha256(content("first"))
+    for early in (True, False):  # one that ran before, and the next one
+        words = ("exec", "early") if early else ("run", "--rm", "--network", "none", registry.image)
+        done = engine.cli("jaula", *words, "sh", "-c", "sha256sum /data/first; ls /data")
+        assert done.stdout.split()[0] == expected, done.stderr + engine.log_tail()
+    engine.kill()
+    engine.start()
+    assert server_pids(engine) == [server]
+    assert run(engine, registry, "sha256sum", "/data/first").split()[0] == expected
+    registry.gate.set()
+    wait_whole(engine, registry)
+    expected = sha256(content("second"))
+    assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
+    done = engine.cli("jaula", "exec", "early", "sha256sum", "/data/second")
+    assert done.stdout.split()[0] == expected, done.stderr
+
+
 @both_formats
 def test_an_incomplete_image_completes_itself_after_a_reboot(
     engine: PrivateEngine, registry: SlowRegistry
