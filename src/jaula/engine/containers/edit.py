@@ -429,7 +429,12 @@ async def _undo(
 async def _undo_networks(
     services: Services, starter: Starter, container: Container, intent: EditIntent
 ) -> None:
-    before = intent.networks or {}
+    if intent.networks is None:
+        return
+    before = intent.networks
+    if not container.live:  # only the record was changed; a network may be gone meanwhile
+        container.change(networks=before)
+        return
     for name in endpoints.settings_of(container.record):
         if name not in before:
             try:

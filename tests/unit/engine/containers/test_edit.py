@@ -14,14 +14,15 @@ import pytest
 
 from jaula.engine.containers import edit_request
 from jaula.engine.containers.create import Bounds
-from jaula.engine.containers.edit import _Steps
+from jaula.engine.containers.edit import _Steps, _undo_networks
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, Unavailable
 from jaula.runtime.client import Shim
 from jaula.spec.api import ContainerCreate, ContainerEdit
-from jaula.state.records import ContainerRecord, MountRecord, Status
+from jaula.spec.api_networks import EndpointSettings
+from jaula.state.records import ContainerRecord, EditIntent, MountRecord, Status
 
 BODY = msgspec.convert(
     {"Mounts": [{"Type": "tmpfs", "Target": "/memory"}]},
@@ -82,3 +83,16 @@ def test_a_lost_shim_of_a_container_that_runs_is_an_error_of_the_engine() -> Non
             asyncio.run(change(target))
         init.kill()
     assert target.record.edit_intent is None
+
+
+def test_an_undo_gives_a_stopped_container_its_networks_back_by_their_ids() -> None:
+    """One may be gone, and another one may have its name: that is for the next start to say."""
+    target = container(1)
+    before = {"kept": EndpointSettings(aliases=("a",)), "gone": EndpointSettings()}
+    ids = {"kept": "1", "gone": "2"}
+    other = {"kept": EndpointSettings(), "new": EndpointSettings()}
+    target.change(status=Status.EXITED, pid=0, networks=other, network_ids=ids | {"new": "3"})
+    none: Any = None  # no network is looked up
+    asyncio.run(_undo_networks(none, none, target, EditIntent(networks=before)))
+    assert target.record.networks == before
+    assert {name: target.record.network_ids[name] for name in before} == ids
