@@ -156,15 +156,30 @@ def _listen_tcp(addresses: Iterable[tuple[str, int]]) -> list[socket.socket]:
 
 
 def _check_unused(path: Path) -> None:
+    if _is_served(path):
+        raise Conflict(
+            f"the socket {path} is in use by another engine",
+            hint="stop it, or choose another socket with --socket",
+        )
+
+
+def _is_served(path: Path) -> bool:
+    """Return whether a process listens on a socket, even if it accepts no connection now."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
+        except BlockingIOError:  # too many wait for it, unix(7)
+            return True
         except OSError:
-            return  # no process listens on it
-    raise Conflict(
-        f"the socket {path} is in use by another engine",
-        hint="stop it, or choose another socket with --socket",
-    )
+            return False
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove the path of a closed socket, unless another engine serves on the path since."""
+    if not _is_served(path):
+        unlink(path)
 
 
 def unlink(path: Path) -> None:

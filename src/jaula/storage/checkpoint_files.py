@@ -22,7 +22,7 @@ from jaula.storage.tar.writer import TarWriter, add_tree, new_entry
 from jaula.storage.trees import read_xattrs, write_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Container, Iterator, Mapping
     from io import BufferedReader
 
     from jaula.storage.tar.reader import Archive
@@ -120,25 +120,25 @@ def _exactly(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield chunk
 
 
-def extract_shm(file: BufferedReader, directory: int) -> tuple[str, ...]:
-    """Create the files of a /dev/shm that do not exist in it; return their names.
+def extract_shm(file: BufferedReader, directory: int) -> dict[str, int]:
+    """Create the files of a /dev/shm that do not exist in it; return their inodes by name.
 
     Other processes may use the directory: no name is followed or replaced.
 
     :raises InvalidRequest: when an entry is not valid.
     :raises OSError: when there is no space.
     """
-    made = list[str]()
+    made = dict[str, int]()
     try:
         with TarParser("the archive of /dev/shm") as parser:
             _extract_shm(parser.stream(file), directory, made)
     except BaseException:
         remove_shm(directory, made)
         raise
-    return tuple(made)
+    return made
 
 
-def _extract_shm(archive: Archive, directory: int, made: list[str]) -> None:
+def _extract_shm(archive: Archive, directory: int, made: dict[str, int]) -> None:
     for entry in archive:
         name = os.fsdecode(entry.name)
         if entry.type != REGULAR or "/" in name or name in (".", ".."):
@@ -147,8 +147,8 @@ def _extract_shm(archive: Archive, directory: int, made: list[str]) -> None:
             fd = os.open(name, _CREATE, 0o600, dir_fd=directory)
         except FileExistsError:
             continue
-        made.append(name)
         with open(fd, "wb"):
+            made[name] = os.fstat(fd).st_ino
             for chunk in archive.data():
                 write_sparse(fd, chunk)
             os.ftruncate(fd, entry.size)
@@ -156,11 +156,12 @@ def _extract_shm(archive: Archive, directory: int, made: list[str]) -> None:
             os.fchmod(fd, entry.mode & 0o7777)
 
 
-def remove_shm(directory: int, names: Iterable[str]) -> None:
-    """Remove files of a /dev/shm."""
-    for name in names:
+def remove_shm(directory: int, made: Mapping[str, int]) -> None:
+    """Remove files of :func:`extract_shm`. One that a program has put in their place stays."""
+    for name, inode in made.items():
         with suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=directory)
+            if os.stat(name, dir_fd=directory, follow_symlinks=False).st_ino == inode:
+                os.unlink(name, dir_fd=directory)
 
 
 def extract(file: BufferedReader, directory: int, *, layer: bool) -> None:

@@ -22,7 +22,7 @@ def saved(directory: Path) -> io.BytesIO:
     return data
 
 
-def restored(data: io.BytesIO, directory: Path) -> tuple[str, ...]:
+def restored(data: io.BytesIO, directory: Path) -> dict[str, int]:
     with open_directory(str(directory)) as fd:
         return extract_shm(io.BufferedReader(data), fd)  # type: ignore[arg-type]
 
@@ -48,7 +48,7 @@ def test_plain_files_are_saved_with_mode_and_holes(shm: Path, other: Path) -> No
     (shm / "link").symlink_to("/etc/passwd")
     (shm / "directory").mkdir()
     os.mkfifo(shm / "fifo")
-    assert restored(saved(shm), other) == ("segment", "sem.x")
+    assert [*restored(saved(shm), other)] == ["segment", "sem.x"]
     assert sorted(os.listdir(other)) == ["segment", "sem.x"]
     assert (other / "segment").read_bytes() == bytes(1 << 20) + b"end"
     status = (other / "segment").stat()
@@ -62,12 +62,26 @@ def test_a_file_of_the_pod_is_not_replaced(shm: Path, other: Path, tmp_path: Pat
     (other / "one").write_text("the pod's")
     (other / "two").symlink_to(tmp_path / "target")
     made = restored(saved(shm), other)
-    assert made == ("three",)
+    assert [*made] == ["three"]
     assert (other / "one").read_text() == "the pod's"
     assert not (tmp_path / "target").exists()
     with open_directory(str(other)) as fd:
         remove_shm(fd, made)
     assert sorted(os.listdir(other)) == ["one", "two"]
+
+
+def test_a_file_that_a_program_has_put_in_the_place_of_a_restored_one_stays(
+    shm: Path, other: Path
+) -> None:
+    for name in ("one", "two", "three"):
+        (shm / name).write_text("saved")
+    made = restored(saved(shm), other)
+    (other / "new").write_text("the pod's")
+    (other / "new").rename(other / "two")
+    (other / "three").unlink()
+    with open_directory(str(other)) as fd:
+        remove_shm(fd, made)
+    assert {each.name: each.read_text() for each in other.iterdir()} == {"two": "the pod's"}
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,11 @@ def _write(chunks: Iterator[bytes], path: str) -> None:
             for chunk in chunks:
                 target.write(chunk)
         return
-    temporary = f"{path}.{os.getpid()}.part"
+    temporary = f"{path}.{os.urandom(4).hex()}.part"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC  # it is no other program's
+    descriptor = os.open(temporary, flags, 0o666)
     try:
-        with open(temporary, "wb") as target:
+        with open(descriptor, "wb") as target:
             for chunk in chunks:
                 target.write(chunk)
         os.replace(temporary, path)

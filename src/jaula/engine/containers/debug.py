@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from jaula.engine.containers import launchers
@@ -31,7 +32,7 @@ from jaula.spec.api import DEBUG_IMAGE, ExecCreate
 from jaula.spec.runtime import decode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from jaula.engine.model.container import Container
@@ -47,6 +48,7 @@ SHELLS = ("bash", "ash", "sh")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH of an image or container that has none."""
 
+_making = threading.Lock()  # of launchers
 _COMM = 15  # bytes of a process name that the kernel keeps
 
 
@@ -208,15 +210,24 @@ def prepare_image(services: Services, image: Image) -> PreparedImage:
         )
         shell = next(shells, "")
         directory = image_mount.launchers_directory(services, image.id)
-        if not directory.is_dir():
-            directory.parent.mkdir(mode=0o700, exist_ok=True)
-            _remove_unused(services, directory.parent)
-            launchers.make(launchers.this_machine(), directory, root, search, DIRECTORY)
+        _make_launchers(services, directory, root, search)
     finally:
         os.close(root)
     launched = any(directory.iterdir())
     launched = launched and image_mount.with_launchers(services, view, image.id) is not view
     return PreparedImage(path, shell, launched)
+
+
+def _make_launchers(services: Services, directory: Path, root: int, search: Sequence[str]) -> None:
+    """Make the launchers of an image unless they exist, one session after the other.
+
+    Else one would remove the unfinished directory of another one as unused.
+    """
+    with _making:
+        if not directory.is_dir():
+            directory.parent.mkdir(mode=0o700, exist_ok=True)
+            _remove_unused(services, directory.parent)
+            launchers.make(launchers.this_machine(), directory, root, search, DIRECTORY)
 
 
 def _remove_unused(services: Services, cache: Path) -> None:

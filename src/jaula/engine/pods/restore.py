@@ -143,7 +143,8 @@ def _extract(archives: CheckpointArchives, path: str, directory: Path) -> Truste
 async def shared_memory(services: Services, record: ContainerRecord) -> AsyncIterator[None]:
     """Put the files of /dev/shm that a checkpoint has into that of the pod.
 
-    Files that exist are the pod's and stay. If the context fails, the new ones are removed.
+    Files that exist are the pod's and stay. If the context fails, the new ones are removed, and
+    none that another container has made in their place.
 
     :raises Unavailable: when /dev/shm is full.
     """
@@ -161,7 +162,7 @@ async def shared_memory(services: Services, record: ContainerRecord) -> AsyncIte
         raise
 
 
-def _extract_shm(archive: Path, path: str) -> tuple[str, ...]:
+def _extract_shm(archive: Path, path: str) -> dict[str, int]:
     try:
         with open_directory(path) as directory, archive.open("rb") as file:
             return checkpoint_files.extract_shm(file, directory)
