@@ -99,6 +99,24 @@ def _allocate(n: int, first: int, last: int | None, step: int = 0) -> object:
     return PortAllocator(binder).allocate("a", requests, PortTarget("172.30.0.2"))
 
 
+def _allocate_each(n: int, first: int | None, refused: int = 0) -> object:
+    """Allocate a port for each of many containers, then refuse ``refused`` requests for any."""
+    binder: Any = _NoBinder()
+    ports = PortAllocator(binder)
+    for i in range(n):
+        number = None if first is None else first + i
+        try:
+            ports.allocate(
+                str(i), [PortRequest(80, "tcp", "127.0.0.1", number)], PortTarget("172.30.0.2")
+            )
+        except JaulaError:
+            break  # the kernel's range leaves fewer
+    for _ in range(refused):
+        with pytest.raises(JaulaError):
+            ports.allocate("more", [PortRequest(80, "tcp", "127.0.0.1")], PortTarget("172.30.0.2"))
+    return ports
+
+
 def _filtered(key: str, n: int, value: str) -> object:
     """Filter 1,000 containers by a query of the client."""
     words = ",".join(f'"{value.format(each)}"' for each in range(n))
@@ -171,6 +189,9 @@ CASES: dict[str, Work] = {
     "ports: a choice of many": lambda n: _allocate(n * 4, 1, 65535),
     "ports: choices that overlap": lambda n: _allocate(n * 4, 1, 65535, 1),
     "ports: numbers": lambda n: _allocate(n * 4, 1, None, 1),
+    "ports: of many containers": lambda n: _allocate_each(n * 4, 1),
+    "ports: any of many containers": lambda n: _allocate_each(n, None),
+    "ports: any when none is left": lambda n: _allocate_each(16383, 49153, n // 40),
     "create: environment": lambda n: _create(Image="a", Env=[f"A{i}=b" for i in range(n * 4)]),
     "create: labels": lambda n: _create(Image="a", Labels={f"a{i}": "b" for i in range(n * 4)}),
     "create: JSON depth": lambda n: _create_text(b'{"a":' * n + b"1" + b"}" * n),

@@ -13,6 +13,7 @@ bind: then listen(2) of another program fails.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -166,28 +167,34 @@ def _ip_protocol(protocol: str) -> int:
     return {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}[protocol]
 
 
-def candidate_ports(request: PortRequest, passed: dict[int, int] | None = None) -> Iterator[int]:
+def candidate_ports(
+    request: PortRequest, passed: dict[int, int], dynamic: Iterable[range]
+) -> Iterator[int]:
     """Yield the host ports that satisfy a request, in the order to try them.
 
-    ``passed`` has a later port for each port that cannot be had: a range does not try these again.
+    ``passed`` has a later port for each port that cannot be had: these are not tried again.
+    ``dynamic`` are the ranges for a request without a port of its own.
     """
     if request.host_port:
         ports = range(request.host_port, (request.host_port_end or request.host_port) + 1)
         if request.preferred is not None and request.preferred in ports:
             yield request.preferred
-        passed = {} if passed is None else passed
-        port = ports.start
-        while (port := _not_passed(passed, port)) in ports:
-            yield port
-            port += 1
+        yield from _unpassed_ports(passed, ports)
         return
     if request.preferred is not None:
         yield request.preferred
-    ranges = dynamic_ports(read_local_range())
-    start = int.from_bytes(os.urandom(4), "big")  # so that several engines start at different ports
-    for part in ranges:
-        for offset in range(len(part)):
-            yield part[(start + offset) % len(part)]
+    offset = int.from_bytes(os.urandom(4), "big")  # several engines start at different ports
+    for part in dynamic:
+        start = part[offset % len(part)]
+        yield from _unpassed_ports(passed, range(start, part.stop))
+        yield from _unpassed_ports(passed, range(part.start, start))
+
+
+def _unpassed_ports(passed: dict[int, int], ports: range) -> Iterator[int]:
+    port = ports.start
+    while (port := _not_passed(passed, port)) in ports:
+        yield port
+        port += 1
 
 
 def _not_passed(passed: dict[int, int], port: int) -> int:
@@ -257,6 +264,7 @@ class PortAllocator:
     def __init__(self, binder: PortBinder | None = None) -> None:
         self._binder = binder or HostPortBinder()
         self._allocated: dict[str, list[Reservation]] = {}
+        self._index = AllocatedPorts()
 
     def allocate(
         self, container_id: str, requests: Iterable[PortRequest], target: PortTarget
@@ -267,14 +275,14 @@ class PortAllocator:
             follows ``driver failed programming external connectivity on endpoint NAME (ID):``.
         """
         reservations: list[Reservation] = []
-        attempt = _Attempt(port for rows in self._allocated.values() for port, _ in rows)
+        attempt = _Attempt()
         try:
             for request in map(check_request, requests):
                 added = self._allocate_one(request, attempt, target)
-                attempt.add(binding for binding, _ in added)
+                self._index.add(binding for binding, _ in added)
                 reservations += added
-        except (JaulaError, OSError):
-            _close_all(reservations)
+        except BaseException:
+            self._free(reservations)
             raise
         self._allocated.setdefault(container_id, []).extend(reservations)
         return [binding for binding, _ in reservations]
@@ -282,14 +290,19 @@ class PortAllocator:
     def release(self, container_id: str) -> list[PublishedPort]:
         """Release all ports of a container and return them."""
         rows = self._allocated.pop(container_id, [])
-        _close_all(rows)
+        self._free(rows)
         return [binding for binding, _ in rows]
 
     def release_ports(self, container_id: str, ports: Collection[PublishedPort]) -> None:
         """Release some ports of a container."""
-        rows = self._allocated.get(container_id, [])
-        _close_all(row for row in rows if row[0] in ports)
-        self._allocated[container_id] = [row for row in rows if row[0] not in ports]
+        rows = self._allocated.pop(container_id, [])
+        self._free([row for row in rows if row[0] in ports])
+        if kept := [row for row in rows if row[0] not in ports]:
+            self._allocated[container_id] = kept
+
+    def _free(self, rows: Collection[Reservation]) -> None:
+        self._index.remove(binding for binding, _ in rows)
+        _close_all(rows)
 
     def allocated(self, container_id: str) -> tuple[PublishedPort, ...]:
         """Return the ports that a container has."""
@@ -311,6 +324,7 @@ class PortAllocator:
         """Release all ports, unless the binder is persistent."""
         if self._binder.persistent:
             self._allocated.clear()
+            self._index = AllocatedPorts()
         for container_id in list(self._allocated):
             self.release(container_id)
 
@@ -321,13 +335,20 @@ class PortAllocator:
         has_choice = bool(request.host_port_end) or not request.host_port
         addresses = host_addresses(request, target, proxied=self._binder.proxied)
         passed = attempt.passed(request.protocol, addresses)
-        for port in candidate_ports(request, passed):
+        dynamic = () if request.host_port else attempt.dynamic
+        if (
+            dynamic
+            and request.preferred is None  # which may be outside the ranges
+            and self._index.is_used_up(request.protocol, addresses, dynamic)
+        ):
+            raise _none_left(addresses[0], 0)
+        for port in candidate_ports(request, passed, dynamic):
             passed[port] = port + 1
             bindings = [
                 PublishedPort(request.container_port, request.protocol, address, port)
                 for address in addresses
             ]
-            conflict = next((binding for binding in bindings if attempt.conflicts(binding)), None)
+            conflict = next((b for b in bindings if self._index.conflicts(b)), None)
             if conflict is None:
                 reservations = self._bind(request, bindings, target, has_choice)
                 if reservations is not None:
@@ -336,9 +357,7 @@ class PortAllocator:
                 raise PortUnavailable(
                     f"Bind for {conflict.host_ip}:{port} failed: port is already allocated"
                 )
-        raise PortUnavailable(
-            f"Bind for {addresses[0]}:{request.host_port or 0} failed: all ports are allocated"
-        )
+        raise _none_left(addresses[0], request.host_port or 0)
 
     def _target_address(self, binding: PublishedPort, target: PortTarget) -> str:
         uses_ipv4 = self._binder.proxied or ":" not in binding.host_ip
@@ -373,24 +392,77 @@ class PortAllocator:
         return reservations
 
 
-class _Attempt:
-    """What an allocation of many ports has learned, so that no port of it looks at all others."""
+class AllocatedPorts:
+    """The allocated ports by number and protocol, so that a request looks at none but its own."""
 
-    def __init__(self, allocated: Iterable[PublishedPort]) -> None:
+    def __init__(self, bindings: Iterable[PublishedPort] = ()) -> None:
         self._addresses: dict[tuple[int, str], list[str]] = {}
-        self._passed: dict[tuple[str, tuple[str, ...]], dict[int, int]] = {}
-        self.add(allocated)
+        self._dynamic: dict[tuple[str, str], set[int]] = {}  # numbers in DYNAMIC_PORTS
+        self.add(bindings)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AllocatedPorts) and self._contents == other._contents
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def _contents(self) -> tuple[object, ...]:
+        return {key: sorted(ips) for key, ips in self._addresses.items()}, self._dynamic
 
     def add(self, bindings: Iterable[PublishedPort]) -> None:
         """Add ports that are allocated."""
         for binding in bindings:
             key = (binding.host_port, binding.protocol)
             self._addresses.setdefault(key, []).append(binding.host_ip)
+            if binding.host_port in DYNAMIC_PORTS:
+                pool = self._dynamic.setdefault((binding.protocol, binding.host_ip), set())
+                pool.add(binding.host_port)
+
+    def remove(self, bindings: Iterable[PublishedPort]) -> None:
+        """Remove ports that were added."""
+        for binding in bindings:
+            key = (binding.host_port, binding.protocol)
+            addresses = self._addresses[key]
+            addresses.remove(binding.host_ip)
+            if not addresses:
+                del self._addresses[key]
+            if binding.host_port in DYNAMIC_PORTS:
+                pool = self._dynamic[binding.protocol, binding.host_ip]
+                pool.remove(binding.host_port)
+                if not pool:
+                    del self._dynamic[binding.protocol, binding.host_ip]
 
     def conflicts(self, binding: PublishedPort) -> bool:
         """Return whether an allocated port has the number and an address of ``binding``."""
         addresses = self._addresses.get((binding.host_port, binding.protocol), ())
         return any(_overlap(address, binding.host_ip) for address in addresses)
+
+    def is_used_up(
+        self, protocol: str, addresses: Iterable[str], dynamic: Collection[range]
+    ) -> bool:
+        """Return whether one address, or all of its family, has every port of some ranges.
+
+        It may be False although none is free, if several addresses have them together.
+        """
+        least = sum(map(len, dynamic))
+        for address in addresses:
+            for taken in {address, ANY6 if ":" in address else ANY}:
+                pool = self._dynamic.get((protocol, taken), ())
+                if len(pool) >= least and all(port in pool for ports in dynamic for port in ports):
+                    return True
+        return False
+
+
+class _Attempt:
+    """What an allocation of many ports has learned, so that no port of it tries all others."""
+
+    def __init__(self) -> None:
+        self._passed: dict[tuple[str, tuple[str, ...]], dict[int, int]] = {}
+
+    @functools.cached_property
+    def dynamic(self) -> tuple[range, ...]:
+        """The ranges of ports for requests that leave the choice to the engine."""
+        return tuple(dynamic_ports(read_local_range()))
 
     def passed(self, protocol: str, addresses: Iterable[str]) -> dict[int, int]:
         """Return the ports that were tried on some addresses, each with a later one."""
@@ -402,6 +474,10 @@ def _overlap(first_ip: str, other_ip: str) -> bool:
     return first_ip == other_ip or (
         (":" in first_ip) == (":" in other_ip) and wildcard in (first_ip, other_ip)
     )
+
+
+def _none_left(address: str, port: int) -> PortUnavailable:
+    return PortUnavailable(f"Bind for {address}:{port} failed: all ports are allocated")
 
 
 def _close_all(rows: Iterable[Reservation]) -> None:

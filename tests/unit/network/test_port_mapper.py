@@ -7,9 +7,12 @@ import socket
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest, Unsupported
 from jaula.network.port_mapper import (
+    AllocatedPorts,
     PortAllocator,
     PortRequest,
     PortTarget,
@@ -248,12 +251,148 @@ def test_a_chosen_port_keeps_its_number_if_it_is_free() -> None:
     assert ports.allocate("a", [again], ONLY4) == [before]
     (other,) = ports.allocate("b", [again], ONLY4)
     assert other.host_port != before.host_port
-    fixed = PortRequest(80, "tcp", LOOPBACK, 1, 5, preferred=before.host_port)
-    assert list(candidate_ports(fixed)) == [1, 2, 3, 4, 5]
-    assert list(candidate_ports(PortRequest(80, "tcp", "", 1, 3, preferred=3))) == [3, 1, 2, 3]
-    assert list(candidate_ports(fixed, {1: 2, 2: 3, 4: 5})) == [3, 5]
-    assert list(candidate_ports(fixed, {4: 5, 5: 6})) == [1, 2, 3]
     ports.close()
+
+
+def test_the_candidates_of_a_range_are_its_ports_that_were_not_passed() -> None:
+    fixed = PortRequest(80, "tcp", LOOPBACK, 1, 5, preferred=50000)
+    preferred = PortRequest(80, "tcp", "", 1, 3, preferred=3)
+    assert list(candidate_ports(fixed, {}, ())) == [1, 2, 3, 4, 5]
+    assert list(candidate_ports(preferred, {}, ())) == [3, 1, 2, 3]
+    assert list(candidate_ports(fixed, {1: 2, 2: 3, 4: 5}, ())) == [3, 5]
+    assert list(candidate_ports(fixed, {4: 5, 5: 6}, ())) == [1, 2, 3]
+
+
+def test_the_candidates_of_an_ephemeral_port_are_the_ranges_without_passed_ports() -> None:
+    ranges = (range(10, 20), range(30, 35))
+    for _ in range(20):
+        passed = {10: 11, 11: 12, 19: 20, 30: 31, 34: 35}
+        found = list(candidate_ports(PortRequest(80), passed, ranges))
+        assert sorted(found) == [*range(12, 19), 31, 32, 33]
+        assert set(found[:7]) == set(range(12, 19))
+    assert next(candidate_ports(PortRequest(80, preferred=5), {}, ranges)) == 5
+
+
+class UnreliableBinder:
+    """A binder for which the ports that ``refused`` contains are in use."""
+
+    persistent = False
+    proxied = False
+
+    def __init__(self, refused: Iterable[int] = ()) -> None:
+        self.refused = set(refused)
+        self.attempts = 0
+
+    def bind(self, port: PublishedPort, target: str) -> ReservedPort | None:
+        self.attempts += 1
+        if port.host_port in self.refused:
+            raise OSError(errno.EADDRINUSE, "in use")
+        return None
+
+    def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
+        return
+
+
+def check_index(ports: PortAllocator) -> None:
+    """Check that the kept index is that of the allocated ports."""
+    rows = [port for own in ports._allocated.values() for port, _ in own]
+    assert ports._index == AllocatedPorts(rows)
+
+
+IPS = ("", LOOPBACK, "127.77.0.2", "fd00::1", "::")
+REQUESTS = st.builds(
+    PortRequest,
+    st.just(80),
+    st.sampled_from(["tcp", "udp", "bad"]),
+    st.sampled_from(IPS),
+    st.none() | st.integers(1, 12) | st.integers(49153, 49160),
+    st.none() | st.integers(5, 14),
+    st.none() | st.integers(1, 12),
+)
+
+
+@given(
+    refused=st.sets(st.integers(1, 14) | st.integers(49153, 49160)),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["allocate", "allocate", "release", "release some", "close"]),
+            st.sampled_from("abc"),
+            st.lists(REQUESTS, max_size=4),
+            st.sampled_from([ONLY4, ONLY6, BOTH]),
+        ),
+        max_size=25,
+    ),
+    persistent=st.booleans(),
+)
+def test_the_index_of_ports_is_that_of_the_allocated_ones_after_any_operations(
+    refused: set[int],
+    steps: list[tuple[str, str, list[PortRequest], PortTarget]],
+    persistent: bool,
+) -> None:
+    binder = UnreliableBinder(refused)
+    binder.persistent = persistent
+    ports = PortAllocator(binder)
+    for action, container, requests, target in steps:
+        before = {key: list(rows) for key, rows in ports._allocated.items()}
+        if action == "allocate":
+            try:
+                ports.allocate(container, requests, target)
+            except (PortUnavailable, InvalidRequest, Unsupported):
+                assert ports._allocated == before
+        elif action == "release":
+            ports.release(container)
+        elif action == "release some":
+            ports.release_ports(container, ports.allocated(container)[::2])
+        else:
+            ports.close()
+            assert ports._index == AllocatedPorts()
+        check_index(ports)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError, PortUnavailable])
+def test_an_interrupted_allocation_leaves_nothing_in_the_index(error: type[BaseException]) -> None:
+    class Interrupted(UnreliableBinder):
+        def bind(self, port: PublishedPort, target: str) -> ReservedPort | None:
+            if port.host_port == 8082:
+                raise error("interrupted")
+            return super().bind(port, target)
+
+    ports = PortAllocator(Interrupted())
+    ports.allocate("a", [request(8000)], ONLY4)
+    with pytest.raises((error, PortUnavailable)):
+        ports.allocate("b", [request(8080), request(8081), request(8082)], ONLY4)
+    check_index(ports)
+    ports.allocate("b", [request(8080), request(8081)], ONLY4)
+    check_index(ports)
+
+
+@pytest.mark.parametrize("host_ip", ["", LOOPBACK])
+@pytest.mark.parametrize("taken_ip", ["", LOOPBACK])
+def test_a_request_for_any_port_is_refused_at_once_when_all_are_allocated(
+    monkeypatch: pytest.MonkeyPatch, host_ip: str, taken_ip: str
+) -> None:
+    binder = UnreliableBinder()
+    ports = PortAllocator(binder)
+    every = [PortRequest(80, "tcp", taken_ip, port) for port in range(49153, 65536)]
+    ports.allocate("a", every, ONLY4)
+    tried = []
+
+    def conflicts(index: AllocatedPorts, binding: PublishedPort) -> bool:
+        tried.append(binding)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AllocatedPorts, "conflicts", conflicts)
+        with pytest.raises(PortUnavailable, match="all ports are allocated"):
+            ports.allocate("b", [PortRequest(80, "tcp", host_ip)], ONLY4)
+    if host_ip or not taken_ip:  # else the address of the request is not the only one
+        assert tried == []
+    ports.allocate("b", [PortRequest(80, "udp", host_ip)], ONLY4)
+    ports.allocate("b", [PortRequest(80, "tcp", host_ip, preferred=8080)], ONLY4)
+    ports.release_ports("a", [p for p in ports.allocated("a") if p.host_port == 65535])
+    (last,) = ports.allocate("c", [PortRequest(80, "tcp", host_ip)], ONLY4)
+    assert last.host_port == 65535
+    check_index(ports)
 
 
 def test_each_family_of_ports_leads_to_an_endpoint_that_has_it() -> None:
