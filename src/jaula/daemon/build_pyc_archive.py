@@ -13,6 +13,7 @@ from jaula.oci import build_pyc_archive
 _SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ROOTS = (
     "jaula.api.http.server",
+    "jaula.cgroups.null_driver",
     "jaula.cgroups.v1.driver",
     "jaula.cgroups.v2.driver",
     "jaula.daemon.engine",
@@ -23,13 +24,28 @@ ROOTS = (
     "jaula.daemon.serve",
     "jaula.engine.authz.gateway",
     "jaula.engine.engine",
+    "jaula.engine.group_commit",
+    "jaula.engine.model.events",
+    "jaula.engine.networks.dns_server",
+    "jaula.engine.networks.sandbox_pool",
+    "jaula.engine.volumes.references",
+    "jaula.images.store.store",
+    "jaula.images.trust.policy",
+    "jaula.images.trust.signature_store",
     "jaula.logs.follower",
     "jaula.network.manager",
     "jaula.runtime.zygote",
     "jaula.runtime_interfaces",
     "jaula.state.audit_trail",
+    "jaula.state.claims",
     "jaula.storage.drivers.overlay",
+    "jaula.storage.drivers.table",
+    "jaula.storage.volumes",
     "concurrent.futures.thread",
+    "encodings.ascii",
+    "tomllib",
+    "urllib.parse",
+    "uuid",
 )
 """Modules of an engine; the archive has those that they import too."""
 _PACKAGES = ("jaula.daemon.config", "jaula.engine.authz.api")

@@ -57,14 +57,12 @@ def run(
 
     :raises JaulaError: when the engine cannot start or cannot continue.
     """
-    import gc
     import logging
 
     stdlib_import.import_asyncio()
     stdlib_import.import_shutil()
     import asyncio
 
-    gc.disable()  # what an engine loads at its start stays; see _settle
     process_limits.set_heap_options()
     ids = engine_log.ContainerIds()
     logging.basicConfig(

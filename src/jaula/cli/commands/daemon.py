@@ -25,10 +25,13 @@ def run(options: Options) -> int:
     prefers typing_extensions to typing if it is installed. That would import inspect, ast and other
     modules that are of no use here. Its formats other than JSON are not either.
     """
+    import gc
     import os
     import sys
 
     from jaula.cli import site_packages
+
+    gc.disable()  # what an engine loads at its start stays; jaula.daemon.serve enables it again
 
     site_packages.enable()
     sys.modules.setdefault("typing_extensions", None)  # type: ignore[arg-type]
