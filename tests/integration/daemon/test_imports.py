@@ -32,7 +32,7 @@ def archived() -> set[str]:
         pytest.skip("the tree has no archive: scripts/setup archive")
     data = path.read_bytes()
     size = int.from_bytes(data[4:8], "little")
-    return set(marshal.loads(data[8 : 8 + size])[0])  # noqa: S302 - our own file
+    return set(marshal.loads(data[8 : 8 + size])[0])
 
 
 def test_an_idle_engine_has_its_modules_from_the_archive(worker_index: int) -> None:
