@@ -22,7 +22,6 @@ from jaula.engine.model.container_store import new_id
 from jaula.engine.threads import in_thread
 from jaula.engine.userns.id_ranges import IdRange
 from jaula.errors import JaulaError, Unavailable
-from jaula.kernel.sync import write_durable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,7 +293,9 @@ class SandboxPool:
             return
         try:
             ids = "\n".join((*self.init_ids, container_id))
-            write_durable(self._ids_file, ids.encode())
+            temporary = self._ids_file.with_suffix(".new")
+            temporary.write_text(ids)
+            temporary.rename(self._ids_file)  # no sync: no init survives a power failure
         except OSError as error:
             raise Unavailable(f"cannot write {self._ids_file}: {error.strerror}") from error
 
