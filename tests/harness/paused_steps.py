@@ -45,12 +45,14 @@ class PausedEngine(FaultyEngine):
 def main(fault: Path) -> None:
     from jaula.engine.builder.cache_export import CacheExporter
     from jaula.engine.containers import edit, profile_document
+    from jaula.engine.containers.exit import ExitHandler
     from jaula.engine.containers.service import Containers
     from jaula.engine.containers.start import Starter
     from jaula.engine.images.service import Images
     from jaula.engine.networks.connect import NetworkConnector
     from jaula.engine.volumes.create import VolumeMounter
     from jaula.engine.volumes.references import VolumeReferences
+    from jaula.storage.checkpoints import CheckpointStore
 
     async def reach(step: str) -> None:
         with contextlib.suppress(FileNotFoundError):
@@ -80,6 +82,9 @@ def main(fault: Path) -> None:
         setattr(owner, name, replaced)
 
     pause_thread(CacheExporter, "_remove", "removal of an exported cache")
+    pause_thread(CheckpointStore, "link", "link of a checkpoint")
+    pause_thread(CheckpointStore, "verify", "verification of a checkpoint")
+    pause(ExitHandler, "remove", "removal of a container")
     pause(edit, "_undo", "undo of an edit")
     pause(profile_document, "read", "parse of a profile")
     pause(Containers, "_cgroup_gone", "start that was authorized")

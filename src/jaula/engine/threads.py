@@ -309,16 +309,30 @@ async def _writable(loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
 async def consume(
     stream: AsyncIterator[bytes], work: Callable[[BinaryIO, Callable[[Item], None]], None]
 ) -> AsyncIterator[Item]:
-    """Run ``work`` in its own thread on the stream as a file; yield what it emits."""
+    """Run ``work`` in its own thread on the stream as a file; yield what it emits.
+
+    The file ends when the reader stops: the thread does not wait for the client any longer.
+    """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     feeder = asyncio.ensure_future(feed(stream, writing))
+    stopped = False
 
     def run(emit: Callable[[Item], None]) -> None:
-        with open(reading, "rb", buffering=1 << 20) as file:
-            work(file, emit)
+        try:
+            with open(reading, "rb", buffering=1 << 20) as file:
+                work(file, emit)
+        except Exception as error:
+            if stopped:  # the file has ended too early for it
+                raise AbandonedError from error
+            raise
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        feeder.cancel()
 
     try:
-        async for item in produce(run):
+        async for item in produce(run, abandon=stop):
             yield item
     finally:
         feeder.cancel()

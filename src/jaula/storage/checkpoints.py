@@ -397,7 +397,13 @@ class CheckpointStore:
         return path
 
     def link(
-        self, manifest: Manifest, source: Path, *, sync: bool = True, copy: bool = False
+        self,
+        manifest: Manifest,
+        source: Path,
+        *,
+        sync: bool = True,
+        copy: bool = False,
+        transaction: str = "",
     ) -> Manifest:
         """Give a container hard links to the files of a verified checkpoint, with a manifest.
 
@@ -405,12 +411,14 @@ class CheckpointStore:
         directory. With ``copy`` they are copied, by reflinks if possible. Without ``sync`` the
         caller writes the file system to the disk (syncfs(2)).
 
-        The copy has its own word: an undo of what made the source does not remove it.
+        The copy has the word ``transaction``, '' for a new one: an undo of what made the source
+        does not remove it.
 
         :raises InvalidRequest: when the container has one of that name.
         :raises Unavailable: when the disk is full.
         """
-        manifest = msgspec.structs.replace(manifest, transaction=os.urandom(16).hex())
+        word = transaction or os.urandom(16).hex()
+        manifest = msgspec.structs.replace(manifest, transaction=word)
         images = self.begin(manifest.container, manifest.name)
         checkpoint = images.parent
         held = manifest.held.files if manifest.held is not None else ()

@@ -10,6 +10,9 @@ container that gets the checkpoint, before it gets it.
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import os
 import shutil
 from io import BufferedReader
 from ipaddress import ip_address
@@ -19,7 +22,7 @@ import msgspec
 
 from jaula.engine.containers import clone
 from jaula.engine.networks.endpoints import DEFAULT
-from jaula.engine.threads import consume, in_thread, produce
+from jaula.engine.threads import consume, in_thread, produce, shielded
 from jaula.errors import CorruptState, InvalidRequest, NotFound
 from jaula.spec.api_params import ImportedCheckpoint
 from jaula.storage import checkpoint_archive
@@ -103,7 +106,7 @@ class CheckpointArchives:
         :raises InvalidRequest: when the archive is damaged.
         :raises Conflict: when the name, the checkpoint or a volume exists.
         """
-        directory = await in_thread(self._services.checkpoints.incoming)
+        directory = self._services.checkpoints.incoming()  # a cancelled thread would leave it
         try:
             checkpoint = await self._read(stream, directory)
             return await self._create(
@@ -195,8 +198,7 @@ class CheckpointArchives:
                 _check_same_image(manifest, existing)
                 record = existing.record
                 self.check_image(signers, record.body.image, record.image)
-                async with existing.lock:
-                    await in_thread(store.link, manifest, directory)
+                await self._add(existing, manifest, directory)
                 return ImportedCheckpoint(existing.id, manifest.name, created=False)
         description = clone.held_description(manifest)
         self.check_image(signers, self._clones.image(description), description.image_id)
@@ -215,6 +217,24 @@ class CheckpointArchives:
             adopt=lambda adopted: store.link(adopted, directory),
         )
         return ImportedCheckpoint(created.id, manifest.name, True, created.warnings)
+
+    async def _add(self, container: Container, manifest: Manifest, directory: Path) -> None:
+        """Give a container that exists a checkpoint, as a whole or not at all.
+
+        :raises NotFound: when the container was removed meanwhile.
+        :raises InvalidRequest: when it has one of that name.
+        """
+        services, word = self._services, os.urandom(16).hex()
+        store = services.checkpoints
+        link = functools.partial(store.link, transaction=word)
+        async with container.lock:
+            if container.id not in services.container_store:
+                raise NotFound(f"No such container: {container.name}")
+            try:
+                await in_thread(link, manifest, directory)
+            except asyncio.CancelledError:
+                await shielded(in_thread(store.undo, container.id, manifest.name, word))
+                raise
 
     def _with_local_addresses(self, manifest: Manifest) -> Manifest:
         """Return the manifest without addresses that no network of this engine has.

@@ -219,7 +219,13 @@ class Clones:
             )
         body = msgspec.structs.replace(body, image=self.image(description))
         created = await container_create.create(
-            services, body, name or None, None, owner=owner, authorize=authorize(body)
+            services,
+            body,
+            name or None,
+            None,
+            owner=owner,
+            authorize=authorize(body),
+            incoming=f"checkpoint {manifest.name}",
         )
         container = services.container_store.find(created.id)
         await self.fill(container, manifest, adopt, verify)
@@ -233,6 +239,8 @@ class Clones:
         verify: Verify | None = None,
     ) -> None:
         """Give a new container the files of a checkpoint, and the checkpoint; else remove it.
+
+        An incoming one may start then. If the engine is killed before, the next one removes it.
 
         Its volumes must be those that its creation made. Without ``verify`` the files of the
         checkpoint have been verified.
@@ -253,6 +261,9 @@ class Clones:
                 else:
                     await checkpoint_files.stage_and_verify(services, record, adopted, verify)
                 await in_thread(checkpoint_files.replace, services, record)
+                if record.migration is not None:
+                    container.change(migration=None)
+                    services.container_store.save(container)
         except BaseException:
             await shielded(self._undo(container))
             raise

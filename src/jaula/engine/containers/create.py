@@ -46,7 +46,13 @@ from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_params import ContainerCreated
 from jaula.spec.decode import Empty
 from jaula.spec.image import ImageConfig, Platform
-from jaula.state.records import ContainerRecord, ResolvedRequest, UserFacts
+from jaula.state.records import (
+    ContainerRecord,
+    MigrationPhase,
+    MigrationRecord,
+    ResolvedRequest,
+    UserFacts,
+)
 
 if TYPE_CHECKING:
     from jaula.images.store.catalog import Image
@@ -103,6 +109,7 @@ async def create(
     user_of: Callable[[ContainerRecord], UserFacts] | None = None,
     debug_copy: bool = False,
     transaction: str = "",
+    incoming: str = "",
 ) -> ContainerCreated:
     """Create a container that is ready to start.
 
@@ -112,7 +119,9 @@ async def create(
     there on until all names are ids. ``owner`` is the client, with its group. ``log`` is the log of
     a container of a pod, in place of the request's, and ``pod`` is its request. ``user_of`` looks
     its user up. ``debug_copy`` marks the container of a debug session. ``transaction`` is what the
-    created volumes belong to until its end, '' for the id of the container.
+    created volumes belong to until its end, '' for the id of the container. ``incoming`` says from
+    where the caller gets files for it, '' for none. Until the caller ends that in the record it
+    does not start, and the next engine removes it.
 
     :raises NotFound: when there is no such image.
     :raises Conflict: when the name is in use.
@@ -210,6 +219,10 @@ async def create(
             resolved_request=resolved,
             debug_copy=debug_copy,
         )
+        if incoming:
+            phase = MigrationPhase.INCOMING
+            migration = MigrationRecord(container_id, phase, incoming, transaction=container_id)
+            record = msgspec.structs.replace(record, migration=migration)
         bounds.reserve(record)
         if user_of is not None:
             record = msgspec.structs.replace(record, user=user_of(record))

@@ -107,7 +107,7 @@ async def opened(
     :raises InvalidRequest: when it cannot be read, or is damaged.
     """
     store = services.checkpoints
-    directory = await in_thread(store.incoming)
+    directory = store.incoming()  # not in a thread: a cancellation would leave it
     try:
         manifest, signers = await in_own_thread(lambda: _extract(archives, path, directory))
         manifest = msgspec.structs.replace(
