@@ -605,6 +605,9 @@ class CheckpointStore:
         for directory in self._directory.iterdir():
             if directory.name == _KEY:
                 continue
+            if directory.name.startswith(f"{_KEY}-"):  # of an engine that was killed
+                directory.unlink()
+                continue
             if directory.name not in containers:
                 _unmount_below(directory)
                 _remove_written(directory)

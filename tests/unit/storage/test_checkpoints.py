@@ -317,6 +317,16 @@ def test_a_damaged_key_is_one_clear_error(store: CheckpointStore, made: Path) ->
         CheckpointStore(made.parent.parent).read(FACTS.container, "one")
 
 
+def test_a_sweep_removes_the_key_that_a_killed_engine_was_writing(
+    store: CheckpointStore, made: Path
+) -> None:
+    unfinished = made.parent.parent / ".key-0123456789abcdef"
+    unfinished.write_bytes(b"half")
+    store.sweep({FACTS.container})
+    assert not unfinished.exists()
+    store.verify(store.read(FACTS.container, "one"))
+
+
 def test_threads_that_need_the_first_key_get_the_same(tmp_path: Path) -> None:
     for number in range(20):
         directory = tmp_path / str(number)
