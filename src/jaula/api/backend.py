@@ -167,7 +167,7 @@ class Execs(Protocol):
 class Images(Protocol):
     """Images in the store."""
 
-    def list(
+    async def list(
         self, *, all: bool, filters: Filters, digests: bool, manifests: bool, identity: bool
     ) -> Documents: ...
     def inspect(

@@ -255,7 +255,7 @@ class Images:
         self.error: Exception | None = None
         self.refuse_after = -1
 
-    def list(self, **options: Any) -> list[Document]:
+    async def list(self, **options: Any) -> list[Document]:
         self.calls.append(("list", options["manifests"], options["identity"]))
         return [{"Id": "x", "Size": 1, "Descriptor": {"digest": "d"}}]
 

@@ -7,8 +7,17 @@ events, stats).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from itertools import chain
+from typing import Any, Final
 
 import msgspec
 
@@ -21,6 +30,7 @@ TAR = b"application/x-tar"
 TEXT = b"text/plain; charset=utf-8"
 RAW_STREAM = b"application/vnd.docker.raw-stream"
 MULTIPLEXED_STREAM = b"application/vnd.docker.multiplexed-stream"
+PIECE: Final = 64 * 1024  # bytes that are encoded in one turn of the event loop, or one item
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -84,10 +94,14 @@ def encode(document: Any) -> bytes:
 
     Names of files that are not UTF-8 contain lone surrogates.
     """
+    return _encode(document) + b"\n"
+
+
+def _encode(document: Any) -> bytes:
     try:
-        return msgspec.json.encode(document) + b"\n"
+        return msgspec.json.encode(document)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_replace_surrogates(msgspec.to_builtins(document))) + b"\n"
+        return msgspec.json.encode(_replace_surrogates(msgspec.to_builtins(document)))
 
 
 def _replace_surrogates(value: Any) -> Any:
@@ -103,6 +117,57 @@ def _replace_surrogates(value: Any) -> Any:
 def json(document: Any, status: int = 200) -> Response:
     """Return an answer with a JSON document."""
     return Response(status, encode(document), JSON)
+
+
+def long_json(document: Any, depth: int = 1) -> Answer:
+    """Return an answer with a JSON document that may be long, such as a list of all containers.
+
+    It is encoded in pieces, between which other requests get their turn. What is ``depth`` levels
+    deep is encoded at once: 1 for the items of a list, 2 for those of a list that is a member.
+    """
+    pieces = _pieces(document, depth)
+    first, second = next(pieces), next(pieces, None)
+    if second is None:
+        return Response(200, first, JSON)
+    return StreamResponse(_stream((first, second), pieces))
+
+
+def _pieces(document: Any, depth: int) -> Iterator[bytes]:
+    """Yield the encoded document in pieces of :data:`PIECE` bytes or more. The last has less."""
+    parts: list[bytes] = []
+    size = 0
+    for part in _parts(document, depth):
+        parts.append(part)
+        size += len(part)
+        if size >= PIECE:
+            yield b"".join(parts)
+            parts.clear()
+            size = 0
+    yield b"".join((*parts, b"\n"))
+
+
+def _parts(document: Any, depth: int) -> Iterator[bytes]:
+    if not document or not depth or not isinstance(document, dict | list | tuple):
+        yield _encode(document)
+    elif isinstance(document, dict):
+        separator = b"{"
+        for name, value in document.items():
+            yield separator + _encode(name) + b":"
+            yield from _parts(value, depth - 1)
+            separator = b","
+        yield b"}"
+    else:
+        separator = b"["
+        for item in document:
+            yield separator
+            yield from _parts(item, depth - 1)
+            separator = b","
+        yield b"]"
+
+
+async def _stream(begun: Iterable[bytes], rest: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for piece in chain(begun, rest):
+        yield piece
 
 
 NO_CONTENT = Response(204)

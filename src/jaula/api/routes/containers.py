@@ -92,7 +92,7 @@ async def list_(request: Request) -> Answer:
         size=query.flag("size"),
         pods=query.flag("pods"),
     )
-    return response.json(compat.containers(documents, request.version))
+    return response.long_json(compat.containers(documents, request.version))
 
 
 async def inspect(request: Request) -> Answer:
@@ -185,7 +185,7 @@ async def top(request: Request) -> Answer:
 
 async def changes(request: Request) -> Answer:
     """Get changes on a container's filesystem: ``GET /containers/{id}/changes``."""
-    return response.json(await request.engine.containers.changes(request.name) or None)
+    return response.long_json(await request.engine.containers.changes(request.name) or None)
 
 
 async def update(request: Request) -> Answer:

@@ -38,7 +38,7 @@ async def processes(request: Request) -> Answer:
 
     Callers without access to everything get those of containers that they may read, and ancestors.
     """
-    return response.json(await request.engine.diagnostics.processes())
+    return response.long_json(await request.engine.diagnostics.processes(), 2)
 
 
 async def history(request: Request) -> Answer:
@@ -50,7 +50,7 @@ async def history(request: Request) -> Answer:
     document = await request.engine.diagnostics.history(
         query.texts("containers"), query.texts("fields"), points
     )
-    return response.json(document)
+    return response.long_json(document, 2)
 
 
 async def explain(request: Request) -> Answer:

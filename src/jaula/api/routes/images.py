@@ -19,14 +19,14 @@ _MAX_PLATFORMS = 64
 async def list_(request: Request) -> Answer:
     """List images: ``GET /images/json``."""
     query = request.query
-    documents = request.engine.images.list(
+    documents = await request.engine.images.list(
         all=query.flag("all"),
         filters=query.filters(),
         digests=query.flag("digests"),
         manifests=query.flag("manifests"),
         identity=query.flag("identity"),
     )
-    return response.json(compat.listed_images(documents, request.version))
+    return response.long_json(compat.listed_images(documents, request.version))
 
 
 async def inspect(request: Request) -> Answer:

@@ -12,7 +12,7 @@ from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDiscon
 
 async def list_(request: Request) -> Answer:
     """List networks: ``GET /networks``."""
-    return response.json(
+    return response.long_json(
         compat.networks(request.engine.networks.list(request.query.filters()), request.version)
     )
 

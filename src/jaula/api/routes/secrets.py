@@ -26,7 +26,7 @@ def _routes(noun: str) -> Routes:
     choose = _configs if noun == "configs" else _secrets
 
     async def list_(request: Request) -> Answer:
-        return response.json(choose(request).list(request.query.filters()))
+        return response.long_json(choose(request).list(request.query.filters()))
 
     async def create(request: Request) -> Answer:
         """Create one.

@@ -71,7 +71,7 @@ async def disk_usage(request: Request) -> Answer:
         members = {member for kind in kinds for member in _DF_SECTIONS[kind]}
         document = {name: value for name, value in document.items() if name in members}
     verbose = request.query.flag("verbose")
-    return response.json(compat.disk_usage(document, request.version, verbose=verbose))
+    return response.long_json(compat.disk_usage(document, request.version, verbose=verbose), 3)
 
 
 async def events(request: Request) -> Answer:

@@ -18,7 +18,7 @@ _KEEP_NAMED_SINCE = (1, 42)
 
 async def list_(request: Request) -> Answer:
     """List volumes: ``GET /volumes``."""
-    return response.json(await request.engine.volumes.list(request.query.filters()))
+    return response.long_json(await request.engine.volumes.list(request.query.filters()), 2)
 
 
 async def create(request: Request) -> Answer:

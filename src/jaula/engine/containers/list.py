@@ -37,7 +37,7 @@ def summary(
         "Command": command(record.args),
         "Created": record.created // 1_000_000_000,
         "Ports": network_settings.listed_ports(record),
-        "Labels": dict(record.body.labels),
+        "Labels": record.body.labels,  # no copy: it may have megabytes
         "State": str(record.status),
         "Status": status(record, time.time()),
         "HostConfig": {

@@ -110,7 +110,7 @@ class Images:
             "Created": seconds(image.created),
             "Size": store.unpacked_size(image),
             "SharedSize": -1,
-            "Labels": dict(image.config.labels),
+            "Labels": image.config.labels,  # no copy: it may have megabytes
             "Containers": sum(len(users.get(id, ())) for id in together),
             "Descriptor": msgspec.to_builtins(store.descriptor(image)),
             **self._incomplete(image),

@@ -205,6 +205,11 @@ class ImageStore:
         """
         return self._catalog.resolve(ref, platform)
 
+    @property
+    def manifest_count(self) -> int:
+        """The number of manifests of all images."""
+        return len(self._catalog.contents)
+
     def list(self) -> Images:
         """Return all images, newest first. An index is one image, whatever it has."""
         return self._catalog.list()

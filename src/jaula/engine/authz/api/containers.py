@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
+_SHORT = 256 << 10  # bytes of records whose list needs no thread
 
 
 def create_authorization(
@@ -321,7 +322,8 @@ class ContainersApi:
         work = partial(
             self._service.list, all=all, limit=limit, filters=filters, size=size, pods=pods
         )
-        return await in_thread(work) if size else work()
+        is_short = self._session.services.container_store.sizes.total <= _SHORT
+        return work() if is_short and not size else await in_thread(work)
 
     async def top(self, ref: str, ps_args: str) -> Document:
         self._session.require_container_read(ref)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters
+from jaula.engine.threads import in_thread
 from jaula.images.platform import format_platform
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
+_SHORT = 16  # manifests of images whose list needs no thread
 
 
 @asynccontextmanager
@@ -43,7 +46,7 @@ class ImagesApi:
         self._service = engine.images
         self._session = session
 
-    def list(
+    async def list(
         self,
         *,
         all: bool,
@@ -53,9 +56,16 @@ class ImagesApi:
         identity: bool = False,
     ) -> Documents:
         self._session.require_read()
-        return self._service.list(
-            all=all, filters=filters, digests=digests, manifests=manifests, identity=identity
+        work = partial(
+            self._service.list,
+            all=all,
+            filters=filters,
+            digests=digests,
+            manifests=manifests,
+            identity=identity,
         )
+        is_short = self._session.services.images.manifest_count <= _SHORT
+        return work() if is_short else await in_thread(work)
 
     def inspect(
         self,
