@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from jaula.cgroups.files import is_removed
 from jaula.engine.containers.checkpoint import decode_round
 from jaula.engine.containers.start import open_cgroup
 from jaula.engine.migration import hold
@@ -178,6 +179,10 @@ async def end(services: Services, container: Container) -> None:
     if container.live:
         with contextlib.suppress(NotFound), open_cgroup(services, container.record) as cgroup:
             cgroup.kill()
-            cgroup.thaw()
+            try:
+                cgroup.thaw()
+            except OSError as error:
+                if not is_removed(error):  # its shim is as fast
+                    raise
     async with asyncio.timeout(_EXIT_TIMEOUT):
         await container.exited.wait()
