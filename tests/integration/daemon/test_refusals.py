@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from conftest import load_image
-from harness import containers, leaks
+from harness import containers, landlock, leaks
 from harness.engine import PrivateEngine
-from jaula.kernel import audit, landlock
+from jaula.kernel import audit
 from jaula.kernel.netlink import NLM_F, Netlink, Request
 
 AUDIT_SET, AUDIT_STATUS_ENABLED = 1001, 1
@@ -43,15 +43,8 @@ def in_initial_namespaces() -> bool:
     return os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC
 
 
-def landlock_abi() -> int:
-    try:
-        return landlock.abi_version()
-    except OSError:
-        return 0
-
-
 pytestmark = pytest.mark.skipif(not in_initial_namespaces(), reason="audit records do not reach us")
-needs_records_of_landlock = pytest.mark.skipif(landlock_abi() < 7, reason="needs Linux 6.15")
+needs_records_of_landlock = pytest.mark.skipif(landlock.abi() < 7, reason="needs Linux 6.15")
 
 
 def set_enabled(value: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import landlock
 from harness.fork import child, refused
 from jaula.errors import JaulaError
 from jaula.kernel import landlock as kernel
@@ -22,15 +23,7 @@ from jaula.security.landlock import Options, decide, parse
 from jaula.spec.annotations import LANDLOCK_ANNOTATION, Ruleset, encode_ruleset
 from jaula.spec.runtime import Mount
 
-
-def version() -> int:
-    try:
-        return kernel.abi_version()
-    except OSError:
-        return 0
-
-
-ABI = version()
+ABI = landlock.abi()
 pytestmark = pytest.mark.skipif(ABI < 2, reason="this kernel has no Landlock of version 2")
 VOLUME = Mount("/data", "bind", "/srv", ("rbind", "rw"))
 

@@ -9,15 +9,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness import git_server
+from harness import git_server, landlock
 from harness.build_context import listed
 from harness.git_server import commit, git, repository
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
@@ -245,6 +247,144 @@ def test_git_cannot_read_or_write_files_of_the_host(
     assert not Path(f"/var/tmp/x-{os.getpid()}").exists()
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Yield a directory that every user of the host may enter, as they may none of pytest."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def _errors(attempts: str, directory: Path, *words: str, unix: bool = True) -> dict[str, int]:
+    """Return the errno of each attempt of a program in the sandbox, 0 if it was possible."""
+    os.chown(directory, 65534, 65534)
+    command = ("python3", "-I", "-S", "-c", attempts + _TRY_ALL, *words)
+    done = sandboxed(directory, *command, unix=unix)
+    assert done.returncode == 0, done.stderr
+    errors: dict[str, int] = json.loads(done.stdout)
+    return errors
+
+
+_TRY_ALL = """
+results = {}
+for name, attempt in TABLE.items():
+    try:
+        attempt()
+        results[name] = 0
+    except OSError as error:
+        results[name] = error.errno
+print(json.dumps(results))
+"""
+
+BEYOND_THE_RULES = """
+import json, os, socket, sys
+place = sys.argv[1]
+TABLE = {
+    "read": lambda: open(place + "/notes").close(),
+    "list": lambda: os.listdir(place),
+    "status of a process": lambda: open("/proc/self/status").close(),
+    "execute": lambda: os.execv(place + "/tool", ["tool"]),
+    "port": lambda: socket.socket().bind(("127.0.0.1", 0)),
+}
+"""
+
+
+@pytest.mark.skipif(landlock.abi() < 4, reason="needs Linux 6.7")
+def test_landlock_hides_what_every_user_of_the_host_may_use(tmp_path: Path, public: Path) -> None:
+    """The ids of git, its mounts and its filter allow each of these."""
+    (public / "notes").write_text("of another user")
+    (public / "tool").write_text("#!/bin/sh\n")
+    (public / "tool").chmod(0o755)
+    results = _errors(BEYOND_THE_RULES, tmp_path, str(public))
+    assert len(results) == 5
+    assert set(results.values()) == {errno.EACCES}, results
+
+
+ATTRIBUTES = """
+import json, os, sys
+files = sys.argv[1:]
+TABLE = {
+    f"{change.__name__} {file}": lambda file=file, change=change, value=value: change(file, value)
+    for file in files
+    for change, value in ((os.chmod, 0o666), (os.utime, (1, 1)))
+}
+"""
+
+
+def test_files_of_gits_own_user_keep_their_attributes(tmp_path: Path, public: Path) -> None:
+    """Landlock does not check chmod(2) and utime(2): a mount that is read-only refuses them.
+
+    So does each mount below: /dev/shm is one.
+    """
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        os.chmod(name, 0o755)
+        files = [public / "file", Path(name) / "file"]
+        for file in files:
+            file.write_text("")
+            file.chmod(0o600)
+            os.chown(file, 65534, 65534)
+        before = [(file.stat().st_mode, file.stat().st_mtime_ns) for file in files]
+        results = _errors(ATTRIBUTES, tmp_path, *map(str, files))
+        after = [(file.stat().st_mode, file.stat().st_mtime_ns) for file in files]
+    assert len(results) == 4
+    assert set(results.values()) == {errno.EROFS}, results
+    assert after == before
+
+
+def test_no_mount_of_git_gives_an_id_a_device_or_a_program(tmp_path: Path) -> None:
+    script = "import os; print(*(os.statvfs(path).f_flag for path in ('/', '/dev/shm', '/tmp')))"
+    os.chown(tmp_path, 65534, 65534)
+    done = sandboxed(tmp_path, "python3", "-I", "-S", "-c", script)
+    root, below, directory = map(int, done.stdout.split())
+    assert (root & below) & (os.ST_RDONLY | os.ST_NOSUID) == os.ST_RDONLY | os.ST_NOSUID
+    own = os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC
+    assert directory & (own | os.ST_RDONLY) == own
+
+
+HELD = """
+import os
+held = []
+for fd in range(1024):
+    try:
+        os.fstat(fd)
+    except OSError:
+        continue
+    held.append(fd)
+print(held)
+"""
+
+
+def test_git_inherits_no_descriptor(tmp_path: Path) -> None:
+    """The directory at its place on the host would be one: there it has no flag of a mount."""
+    os.chown(tmp_path, 65534, 65534)
+    done = sandboxed(tmp_path, "python3", "-I", "-S", "-c", HELD)
+    assert done.stdout == "[0, 1, 2]\n", done
+
+
+def test_a_build_that_has_ended_starts_no_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, words: list[str], **options: Any) -> None:
+            started.append(words)
+            super().__init__(words, **options)
+
+    monkeypatch.setattr(remote_git.subprocess, "Popen", Recorded)
+    cancel = Cancellation()
+    cancel.cancel()
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(JaulaError, match="cancelled"):
+            GitRepositories(cancel, host_network=True).check_out(
+                parse("http://127.0.0.1:1/x.git"), descriptor
+            )
+    finally:
+        os.close(descriptor)
+    assert started == []
+
+
 def test_a_fetch_is_cancelled(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         cancel = Cancellation()
@@ -301,12 +441,14 @@ def test_git_and_its_helper_have_no_privilege_as_the_kernel_shows_it(tmp_path: P
             silent.settimeout(60)
             with silent.accept()[0]:
                 found = {pid: _state(pid) for pid in _descendants(os.getpid())}
+                held = {pid for pid in found if _holds(pid, tmp_path)}
         finally:
             cancel.cancel()
             thread.join()
             os.close(descriptor)
     confined = {pid: facts for pid, facts in found.items() if facts["Name"].startswith("git")}
     assert {facts["Name"] for facts in confined.values()} == {"git", "git-remote-http"}
+    assert held.isdisjoint(confined)
     for pid, facts in confined.items():
         assert facts["Uid"].split() == facts["Gid"].split() == ["65534"] * 4
         assert facts["Groups"] == ""
@@ -363,22 +505,12 @@ TABLE = {
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0),
     "write": lambda: open("/tmp/made", "w"),
 }
-results = {}
-for name, attempt in TABLE.items():
-    try:
-        attempt()
-        results[name] = 0
-    except OSError as error:
-        results[name] = error.errno
-print(json.dumps(results))
 """
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls")
 def test_a_taken_over_git_finds_every_way_out_refused(tmp_path: Path) -> None:
-    os.chown(tmp_path, 65534, 65534)
-    done = sandboxed(tmp_path, "python3", "-I", "-S", "-c", ATTEMPTS, str(os.getpid()), unix=False)
-    results = json.loads(done.stdout)
+    results = _errors(ATTEMPTS, tmp_path, str(os.getpid()), unix=False)
     allowed = {name for name, number in results.items() if number == 0}
     assert allowed == {"inet", "netlink", "write"}, results
     expected = {errno.EPERM, errno.EACCES, errno.EROFS, errno.ESRCH, errno.ENOSYS}
@@ -487,6 +619,12 @@ def _descendants(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         children += map(int, (task / "children").read_text().split())
     return children + [below for child in children for below in _descendants(child)]
+
+
+def _holds(pid: int, path: Path) -> bool:
+    """Return whether a process has a descriptor of a file."""
+    place = Path(f"/proc/{pid}/fd")
+    return any(os.path.samefile(each, path) for each in place.iterdir() if each.exists())
 
 
 def _state(pid: int) -> dict[str, str]:
