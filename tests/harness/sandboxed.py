@@ -75,6 +75,18 @@ def attempt(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
     return json.dumps(results).encode()
 
 
+def attempt_and_wait(descriptors: list[int]) -> None:
+    """Write what becomes of each attempt into the directory of the first descriptor, and wait."""
+    names = json.dumps(list(ATTEMPTS)).encode()
+    results = attempt(names, [], lambda payload: (payload, []))
+    fd = os.open("new", os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=descriptors[0])
+    os.write(fd, results)
+    os.close(fd)
+    os.rename("new", "results", src_dir_fd=descriptors[0], dst_dir_fd=descriptors[0])
+    while True:
+        time.sleep(60)
+
+
 def echo(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
     """Return the payload and the content of each descriptor."""
     return payload + b"".join(os.pread(fd, 1 << 20, 0) for fd in descriptors)

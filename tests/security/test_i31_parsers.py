@@ -6,6 +6,8 @@ Or by code in a memory-safe language with bounds that a test states: the documen
 from __future__ import annotations
 
 import ast
+import errno
+import json
 import os
 import re
 import threading
@@ -13,19 +15,34 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from conftest import load_image
+from harness import confined
+from harness.containers import eventually
 from harness.engine import PrivateEngine
 from harness.images import directory, file, import_image
+from harness.sandboxed import ATTEMPTS
+from jaula.config import Paths, RegistryConfig
 from jaula.engine.containers.profile_document import DOCUMENT, DOCUMENT_LIMITS
 from jaula.engine.diagnostics.commands import RECORD, RECORD_LIMITS
 from jaula.errors import InvalidRequest
+from jaula.images.lazy import layers as lazy_layers
+from jaula.images.lazy import protocol
+from jaula.images.lazy.layers import LazyLayers, _Server
+from jaula.images.lazy.protocol import LayerRequest
+from jaula.images.reference import parse
+from jaula.images.registry.auth.token import Credentials
 from jaula.images.sbom import worker as sbom
+from jaula.sandbox import worker
+from jaula.sandbox.fork_server import ForkServer
 from jaula.sandbox.limits import Limits
 from jaula.sandbox.start import Task
 from jaula.sandbox.worker import Worker, WorkerEnded
+from jaula.spec.image import Descriptor
 from jaula.storage import decompressor
+from jaula.storage.layers.store import LayerStore
 from jaula.storage.tar import sandboxed
 
 PROJECT = Path(__file__).parents[2]
@@ -42,7 +59,7 @@ STREAMS: dict[str, tuple[Task, Limits]] = {
 """They work as long as their stream has bytes, whose number is limited; a pause is not longer than
 the patience (tests/integration/storage/test_sandboxed_layers.py)."""
 SERVERS = {"jaula-lazy"}
-"""It serves as long as its layers are in use; the test in its row reads its rights."""
+"""It serves as long as its layers are in use."""
 
 
 def _rows() -> Iterator[list[str]]:
@@ -54,13 +71,8 @@ def _rows() -> Iterator[list[str]]:
             yield cells
 
 
-def _status(pid: int) -> dict[str, str]:
-    with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return {name: value.strip() for name, _, value in (line.partition(":") for line in status)}
-
-
 def _check_confined(pid: int, *, timed: bool = True) -> None:
-    status = _status(pid)
+    status = confined.status(pid)
     assert status["Uid"].split() == ["65534"] * 4
     assert status["Gid"].split() == ["65534"] * 4
     assert status["Groups"] == ""
@@ -102,13 +114,76 @@ def test_each_task_of_the_tree_is_checked_here() -> None:
     assert names <= listed
 
 
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process have a file open, and a variable, as an engine has credentials."""
+    monkeypatch.setenv("JAULA_TEST_SECRET", "s")
+    server = ForkServer()  # another one may have started before
+    monkeypatch.setattr(worker, "SERVER", server)
+    with open("/etc/shadow", "rb") as file:
+        os.set_inheritable(file.fileno(), True)
+        yield
+    server.end_idle()
+
+
 @pytest.mark.parametrize("name", PARSERS | STREAMS)
 def test_a_parser_is_confined_before_it_sees_a_byte(name: str) -> None:
     task, limits = (PARSERS | STREAMS)[name]
-    with Worker(task, limits) as worker:
+    with Worker(task, limits) as process:
         with pytest.raises((WorkerEnded, InvalidRequest)):
-            worker.call(b"\xff")  # not a request: the process answers with its failure
-        _check_confined(worker.pid, timed=name in PARSERS)
+            process.call(b"\xff")  # not a request: the process answers with its failure
+        _check_confined(process.pid, timed=name in PARSERS)
+
+
+@pytest.mark.usefixtures("secrets")
+@pytest.mark.parametrize("name", PARSERS | STREAMS)
+def test_a_parser_that_was_taken_over_can_do_nothing(name: str) -> None:
+    task, limits = (PARSERS | STREAMS)[name]
+    limits = msgspec.structs.replace(limits, result=1 << 16)
+    with Worker(task._replace(function="harness.sandboxed:attempt"), limits) as process:
+        results = json.loads(process.call(json.dumps(list(ATTEMPTS)).encode()))
+        assert confined.status(process.pid)["Name"] == name
+        confined.check(process.pid, limits, held={"/dev/null", "socket"})
+    _check_refused(results, set())
+
+
+def test_a_lazy_server_that_was_taken_over_has_its_directory_and_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was taken over has its directory, public files, and the network."""
+    results = {}
+
+    def wait(self: LazyLayers, server: _Server) -> None:
+        assert server.process is not None
+        path, pid = server.directory / "results", server.process.pid
+        eventually(path.exists, "the server has tried everything", 60)
+        results.update(json.loads(path.read_bytes()))
+        held = {name for name in confined.descriptors(pid) if name.startswith("/")}
+        request = "/memfd:request (deleted)"
+        mount = "/"  # of a file system that is not mounted yet
+        assert held == {"/dev/null", "/dev/fuse", str(server.directory), request, mount}
+        confined.check(pid, lazy_layers._LIMITS, held=set(confined.descriptors(pid)))
+        raise ConnectionError
+
+    monkeypatch.setattr(protocol, "SERVER_FUNCTION", "harness.sandboxed:attempt_and_wait")
+    monkeypatch.setattr(LazyLayers, "_connect", wait)
+    paths = Paths(tmp_path / "root", tmp_path / "run")
+    lazy = LazyLayers(paths, LayerStore(paths))
+    layer = LayerRequest(Descriptor("", "sha256:" + "0" * 64, 1), "sha256:" + "1" * 64)
+    with pytest.raises(ConnectionError):
+        lazy._start("box", parse("127.0.0.1:1/box"), RegistryConfig(), Credentials(), [layer])
+    for family in ("alg", "vsock"):  # not every kernel has them
+        results[family] = errno.EPERM
+    _check_refused(results, {"open", "stat", "fork", "tcp", "tcp6", "unix", "netlink"})
+
+
+def _check_refused(results: dict[str, int], allowed: set[str]) -> None:
+    assert set(results) == set(ATTEMPTS)
+    assert {name for name, number in results.items() if number == 0} == allowed, results
+    refusals = {errno.EPERM, errno.EACCES, errno.ENOSYS}
+    for name in set(results) - allowed:
+        expected = {errno.ENOENT} if name == "stat" else refusals
+        assert results[name] in expected, (name, results)
 
 
 @pytest.mark.parametrize("name", PARSERS)
@@ -141,8 +216,9 @@ def test_an_engine_parses_an_image_in_such_a_process(engine: PrivateEngine) -> N
         while thread.is_alive() and not seen:
             for pid in _descendants(engine.process.pid):
                 try:
-                    if _status(pid)["Name"] == sbom.TASK.name and _status(pid)["Seccomp"] == "2":
-                        _check_confined_with_files(pid)
+                    facts = confined.status(pid)
+                    if facts["Name"] == sbom.TASK.name and facts["Seccomp"] == "2":
+                        _check_confined_with_files(facts)
                         seen.append(pid)
                 except (FileNotFoundError, ProcessLookupError):
                     continue
@@ -166,8 +242,7 @@ def _descendants(pid: int) -> list[int]:
     return listed
 
 
-def _check_confined_with_files(pid: int) -> None:
-    status = _status(pid)
+def _check_confined_with_files(status: dict[str, str]) -> None:
     assert status["Uid"].split() == ["65534"] * 4
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert status["NoNewPrivs"] == "1"
