@@ -214,6 +214,19 @@ def attributes(data: bytes) -> dict[int, bytes]:
     return values
 
 
+def first_attribute(data: bytes, number: int) -> bytes:
+    """Return one attribute of a message, b"" if it is absent; those behind it are not read."""
+    offset = 0
+    while offset + _attribute.size <= len(data):
+        length, kind = _attribute.unpack_from(data, offset)
+        if length < _attribute.size:
+            break
+        if kind & NLA_TYPE_MASK == number:
+            return data[offset + _attribute.size : offset + length]
+        offset += (length + 3) & ~3
+    return b""
+
+
 def _refusal(number: int, about: str, body: bytes, flags: int) -> OSError:
     """Return the error of a request, with the kernel's message if it sent one (NLM_F_ACK_TLVS)."""
     message = ""

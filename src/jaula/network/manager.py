@@ -500,6 +500,7 @@ class NetworkManager:
             self._networks.antispoof.load()
             for bridge in self._networks.bridge_networks():
                 bridge.load_firewall()
+                problems += bridge.attach_ports()
         return problems
 
     def watch(self) -> FirewallMonitor:

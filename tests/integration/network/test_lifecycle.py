@@ -12,7 +12,7 @@ import pytest
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotAuthorized, NotFound
 from jaula.kernel.netlink import in_netns
 from jaula.kernel.poll import readable
-from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth
+from jaula.kernel.rtnetlink import Rtnetlink, add_bridge, add_veth, set_link
 from jaula.network import NetworkManager, PortRequest, PortUnavailable
 from jaula.network.firewall.nftables import FirewallError, Libnftables
 
@@ -260,6 +260,27 @@ def test_the_next_engine_adopts_endpoints_from_records(topology: Topology) -> No
     with pytest.raises(OSError):
         listen(topology.host, "0.0.0.0", 8080)
     assert topology.box().address not in (box.address,)
+
+
+def test_the_next_engine_attaches_endpoints_that_are_ports_of_no_bridge(
+    topology: Topology,
+) -> None:
+    """An engine may end between the making of a deleted bridge and that of its ports."""
+    boxes = [topology.box() for _ in range(3)]
+    records = [box.endpoint for box in boxes]
+    names = {record.host_interface for record in records}
+    with Rtnetlink(topology.host) as host:
+        bridge = host.link(topology.config.bridge)
+        assert bridge is not None
+        assert set(host.ports(bridge.index)) == names
+        other = next(x for x in host.links() if x.index != bridge.index and x.name not in names)
+        assert host.ports(other.index) == []
+        host.send(set_link(records[1].host_interface, master=0))
+        assert set(host.ports(bridge.index)) == names - {records[1].host_interface}
+        manager = topology.new_manager()
+        with in_netns(topology.host):
+            assert manager.restore(records) == []
+        assert set(host.ports(bridge.index)) == names
 
 
 def test_restore_reports_a_port_that_was_bound_meanwhile(topology: Topology) -> None:
