@@ -66,8 +66,9 @@ RUNS = (
         "short-systemd",
         ("--init", "systemd"),
         ("tests/integration/oci/test_systemd_cgroup.py",
-         "tests/integration/cgroups/test_systemd.py", "tests/integration/cri/test_systemd.py",
-         "tests/acceptance/test_rootless_delegated.py"),
+         "tests/integration/cgroups/test_systemd.py",
+         "tests/integration/cgroups/test_systemd_reexec.py",
+         "tests/integration/cri/test_systemd.py", "tests/acceptance/test_rootless_delegated.py"),
         options=(),  # one worker: a test restarts systemd, and the machine has one ordinary user
         short=True,
     ),

@@ -42,6 +42,7 @@ CRIU = "tests/unit/runtime/checkpoint/test_criu.py"
 PARSER = "tests/integration/sandbox/test_worker.py"
 FORKS = "tests/integration/sandbox/test_fork_server.py"
 LAYERS = "tests/integration/storage/test_sandboxed_layers.py"
+SYSTEMD = "tests/unit/cgroups/systemd/test_absent_manager.py"
 HOOKS = "tests/integration/oci/test_hooks.py"
 NUMBERS = [signal.SIGKILL, signal.SIGSTOP]
 
@@ -234,6 +235,11 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
             "tests/integration/oci/test_concurrency.py"
             "::test_a_killed_command_leaves_a_container_that_can_be_removed"
         ),
+    ),
+    ("engine, shim, helper, `jaula-runtime`", "systemd"): (
+        f"{SYSTEMD}::test_the_attempts_end",
+        f"{SYSTEMD}::test_a_manager_that_is_present_but_silent_ends_the_attempts",
+        f"{SYSTEMD}::test_a_unit_is_started_once",
     ),
     ("`jaula-runtime`", "newuidmap, newgidmap"): (f"{HERE}::test_the_wait_for_newuidmap_ends",),
 }

@@ -53,7 +53,8 @@ def enter(holder_pid: int, *, new: bool) -> str:
             if new:
                 unit = unit_name(holder_pid, _started(holder_pid))
                 description = "containers of jaula"
-                systemd.start(unit, scope_properties(unit, "app.slice", holder_pid, description, 2))
+                properties = scope_properties(unit, "app.slice", holder_pid, description, 2)
+                systemd.start(unit, properties, holder_pid)
                 _move(tree, _cgroup(str(holder_pid)), HOLDER_LEAF, holder_pid)
             base = _cgroup(str(holder_pid)).removesuffix(f"/{HOLDER_LEAF}")
             unit = base.rpartition("/")[2]

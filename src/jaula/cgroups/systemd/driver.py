@@ -70,22 +70,23 @@ class SystemdDriver:
         with Connection(self._address) as systemd:
             full = self._root(systemd) + path
             pause_process = PauseProcess() if unit.endswith(".scope") else None
+            pid = pause_process.pid if pause_process else None
             try:
                 properties = (
                     *scope_properties(
                         unit,
                         parent,
-                        pause_process.pid if pause_process else None,
+                        pid,
                         f"container {unit.rpartition('.')[0]}",
                         self.version,
                     ),
                     *self._properties,
                 )
                 try:
-                    systemd.start(unit, properties)
+                    systemd.start(unit, properties, pid)
                 except Conflict:
                     self._clear(systemd, unit, full)
-                    systemd.start(unit, properties)
+                    systemd.start(unit, properties, pid)
                 try:
                     inner = self._host.adopt(full)
                 except BaseException:
@@ -127,8 +128,14 @@ class SystemdDriver:
     def _clear(self, systemd: Connection, unit: str, full: str) -> None:
         """Stop and forget an empty or failed unit.
 
-        :raises Conflict: when the unit has processes.
+        :raises Conflict: when the unit has processes, or a cgroup elsewhere.
         """
+        actual = systemd.cgroup(unit)
+        if actual not in ("", full):
+            raise Conflict(
+                f"systemd has a unit {unit} already, with the cgroup {actual}, not {full}",
+                hint="choose another name, or stop that unit",
+            )
         try:
             with self._host.open(full) as leftover:
                 processes = leftover.pids()
