@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from jaula.errors import InvalidRequest
 
+_MAX_TEXT = 64 * 1024  # characters; a list of every number has less
 MOST = 8192  # the largest CONFIG_NR_CPUS of the kernel's x86 and arm64 ports; nodes are fewer
 
 
@@ -22,6 +23,8 @@ def parse(
 
     :raises InvalidRequest: the text is not such a list, or a number is too large.
     """
+    if len(text) > _MAX_TEXT:
+        raise InvalidRequest(f"{field}: {text[:128]!r}... is longer than {_MAX_TEXT} characters")
     bits = 0  # a set would make the time the product of the text's length and the largest number
     for element in text.split(","):
         element = element.strip()

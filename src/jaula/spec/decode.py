@@ -6,7 +6,8 @@
 * ``null`` leaves a field unchanged, so it means absent everywhere. A ``null`` member of a map is
   the zero value of the map's type.
 * ``Cmd``, ``Entrypoint`` and ``Shell`` may be a single string.
-* A value of a wrong type is an error.
+* A value of a wrong type is an error. So is a list or map of more objects than any request needs:
+  each object costs much more than its bytes.
 
 msgspec knows exact names only. So the document is decoded without a type, its keys are replaced by
 the names of the fields, and the result is converted. A function for each type does it, made at the
@@ -29,6 +30,8 @@ UInt16 = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, msgspec.Meta(ge=0)]
 
+MAX_ITEMS = 16_384  # objects of one list: as many as there may be published ports
+MAX_MEMBERS = 65_536  # objects of one map
 _STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Shell"})
 _LONG_S = "\u017f"  # Unicode folds it with s; lower() folds all other letters that equal ASCII
 
@@ -121,9 +124,20 @@ def _zero(kind: Any) -> Any:
 
 def _list_normalizer(item: _Normalize) -> _Normalize:
     def normalize(value: Any) -> Any:
-        return [item(member) for member in value] if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        _check_number(value, MAX_ITEMS)
+        return [item(member) for member in value]
 
     return normalize
+
+
+def _check_number(value: list[Any] | dict[str, Any], most: int) -> None:
+    if len(value) > most:
+        raise msgspec.ValidationError(
+            f"a {'list' if isinstance(value, list) else 'map'} holds {len(value)} objects; at most"
+            f" {most} are allowed"
+        )
 
 
 def _map_normalizer(item: _Normalize | None, zero: Any) -> _Normalize:
@@ -132,6 +146,8 @@ def _map_normalizer(item: _Normalize | None, zero: Any) -> _Normalize:
     def normalize(value: Any) -> Any:
         if not isinstance(value, dict) or (item is None and None not in value.values()):
             return value
+        if item is not None:
+            _check_number(value, MAX_MEMBERS)
         return {
             name: zero if member is None else member if item is None else item(member)
             for name, member in value.items()

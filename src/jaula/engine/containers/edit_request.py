@@ -254,17 +254,21 @@ def _with_ports(present: Bindings, added: Bindings) -> ContainerCreate:
 def _with_bindings(present: Bindings, added: Bindings) -> Bindings:
     """Return bindings with others, each once.
 
-    :raises InvalidRequest: when the container has one of them.
+    :raises InvalidRequest: when the container has one of them, or there are too many.
     """
-    result = dict(present)
+    port_bindings.check_number(sum(map(len, added.values())))
+    result = {key: list(bindings) for key, bindings in present.items()}
+    known = {key: set(bindings) for key, bindings in present.items()}
     for text, bindings in added.items():
         port, protocol = port_bindings.parse_port(text)
         key = f"{port}/{protocol}"
         for binding in bindings:
-            if binding.host_port not in ("", "0") and binding in result.get(key, ()):
+            own = known.setdefault(key, set())
+            if binding.host_port not in ("", "0") and binding in own:
                 raise InvalidRequest(f"port {_port_words(key, binding)} is published already")
-            result[key] = (*result.get(key, ()), binding)
-    return result
+            own.add(binding)
+            result.setdefault(key, []).append(binding)
+    return {key: tuple(bindings) for key, bindings in result.items()}
 
 
 def _without_ports(

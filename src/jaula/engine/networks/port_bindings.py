@@ -55,7 +55,7 @@ def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
 
     :raises InvalidRequest: when a port or an address is not valid, or there are too many ports.
     """
-    _check_number(sum(len(each) or 1 for each in body.host_config.port_bindings.values()))
+    check_number(sum(len(each) or 1 for each in body.host_config.port_bindings.values()))
     mappings = []
     for text, bindings in body.host_config.port_bindings.items():
         port, protocol = parse_port(text)
@@ -70,11 +70,15 @@ def port_mappings(body: ContainerCreate) -> tuple[PortMapping, ...]:
         port, protocol = parse_port(text)
         if body.host_config.publish_all_ports and (port, protocol) not in published:
             mappings.append(PortMapping(port, protocol))
-    _check_number(len(mappings))
+    check_number(len(mappings))
     return tuple(mappings)
 
 
-def _check_number(published: int) -> None:
+def check_number(published: int) -> None:
+    """Check how many ports a request publishes.
+
+    :raises InvalidRequest: when there are too many.
+    """
     if published > MAX_PUBLISHED:
         raise InvalidRequest(
             f"{published} published ports; at most {MAX_PUBLISHED} are allowed",
