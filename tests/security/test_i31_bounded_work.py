@@ -20,7 +20,7 @@ from jaula.api.http.request import Query, decode
 from jaula.buildkit import definition
 from jaula.buildkit.proto.ops_pb2 import Definition
 from jaula.config import EngineConfig
-from jaula.engine.containers import create, log_config
+from jaula.engine.containers import create, edit_request, log_config
 from jaula.engine.containers import filters as container_filters
 from jaula.engine.model.filters import check_expressions, has_labels, has_match, parse_time
 from jaula.engine.networks import network_settings
@@ -40,7 +40,7 @@ from jaula.network.config import check_pools
 from jaula.network.port_mapper import PortAllocator, PortRequest, PortTarget
 from jaula.security import landlock
 from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
-from jaula.spec.api import ContainerCreate, Empty, HostConfig, LogConfig
+from jaula.spec.api import ContainerCreate, Empty, HostConfig, LogConfig, PortBinding
 from jaula.spec.endpoint import PublishedPort
 from jaula.spec.network import Pool
 from jaula.state.records import PortMapping
@@ -53,6 +53,11 @@ _LEAST = 0.02  # seconds; below it a ratio says nothing
 def _create(**members: Any) -> object:
     body = decode(msgspec.json.encode(members), ContainerCreate)
     return port_mappings(body)
+
+
+def _edited_bindings(host_ports: list[str]) -> object:
+    added = {"80/tcp": tuple(PortBinding(host_port=port) for port in host_ports)}
+    return edit_request._with_bindings({}, added)
 
 
 def _selected_labels(n: int) -> object:
@@ -181,8 +186,13 @@ CASES: dict[str, Work] = {
         HostConfig={"PortBindings": {f"{1 + i}/tcp": [{"HostPort": "1"}] for i in range(n * 16)}},
     ),
     "ports: bindings of one port": lambda n: _create(
-        Image="a", HostConfig={"PortBindings": {"80/tcp": [{"HostPort": "1-65535"}] * n * 16}}
+        Image="a", HostConfig={"PortBindings": {"80/tcp": [{"HostPort": "1-65535"}] * n * 4}}
     ),
+    "ports: objects beyond the bound": lambda n: _create(
+        Image="a", HostConfig={"PortBindings": {"80/tcp": [{}] * n * 16}}
+    ),
+    "ports: of an edit": lambda n: _edited_bindings([f"{1 + i}" for i in range(n * 4)]),
+    "ports: of an edit, any number": lambda n: _edited_bindings([""] * n * 4),
     "ports: a listen list": _unlisted_ports,
     "ports: of inspect": lambda n: _shown_ports(n * 48, 0),
     "ports: of inspect at one": lambda n: _shown_ports(0, n * 4),
@@ -198,8 +208,9 @@ CASES: dict[str, Work] = {
     "create: lists of JSON": lambda n: _create_text(b"[" * n * 4 + b"]" * n * 4),
     "JSON: the place of an error": lambda n: json_syntax.syntax_error(b"[" * n * 10),
     "JSON: an escape": lambda n: json_syntax.syntax_error(b'"' + b"\\u0041" * n * 4),
-    "cpus: ranges": lambda n: cpuset.parse(",".join(["0-8191"] * n * 10)),
-    "cpus: numbers": lambda n: cpuset.parse(",".join(str(i % 8192) for i in range(n * 4))),
+    "cpus: ranges": lambda n: cpuset.parse(",".join(["0-8191"] * n * 2)),
+    "cpus: numbers": lambda n: cpuset.parse(",".join(str(i % 8192) for i in range(n * 3))),
+    "cpus: beyond the bound": lambda n: cpuset.parse("1," * n * 500),
     "log: braces of a tag": lambda n: log_config.expand("{{" * n * 10, {}),
     "log: fields of a tag": lambda n: log_config.expand("{{.ID}}" * n * 10, {".ID": "a"}),
     "log: the length of a tag": lambda n: log_config.requested_options(

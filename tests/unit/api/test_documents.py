@@ -105,6 +105,21 @@ def test_documents_in_maps_and_lists_have_fields_and_maps_have_keys_of_the_clien
     assert (body.cmd, list(body.volumes)) == (("sh",), ["/V"])
 
 
+def test_a_list_and_a_map_hold_a_bounded_number_of_objects() -> None:
+    def body(ports: int, bindings: int) -> bytes:
+        exposed = {f"{number}/tcp": {} for number in range(ports)}
+        host = {"PortBindings": {"80/tcp": [{}] * bindings}}
+        return msgspec.json.encode({"ExposedPorts": exposed, "HostConfig": host})
+
+    decoded = decode(body(65_536, 16_384), ContainerCreate)
+    assert len(decoded.exposed_ports) == 65_536
+    assert len(decoded.host_config.port_bindings["80/tcp"]) == 16_384
+    with pytest.raises(msgspec.ValidationError, match="a list holds 16385 objects; at most 16384"):
+        decode(body(0, 16_385), ContainerCreate)
+    with pytest.raises(msgspec.ValidationError, match="a map holds 65537 objects; at most 65536"):
+        decode(body(65_537, 0), ContainerCreate)
+
+
 def test_detach_keys_of_the_sdk_for_python_are_read() -> None:
     assert decode(b'{"Cmd":["sh"],"detachKeys":"ctrl-x"}', ExecCreate).detach_keys == "ctrl-x"
 

@@ -43,6 +43,17 @@ def test_an_invalid_list_is_refused(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_a_list_has_a_bounded_length() -> None:
+    every = ",".join(map(str, range(cpuset.MOST)))
+    assert len(cpuset.parse(every)) == cpuset.MOST
+    text = "1," * 32_767 + "1 "
+    assert len(text) == 65_536
+    assert cpuset.parse(text) == {1}
+    with pytest.raises(InvalidRequest, match="is longer than 65536 characters") as caught:
+        cpuset.parse(f"{text} ", field="f")
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize(
     ("text", "cpus"),
     [

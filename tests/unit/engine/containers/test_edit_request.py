@@ -144,6 +144,11 @@ def test_a_wrong_change_is_refused(edit: dict[str, Any], words: str) -> None:
         decide(edit)
 
 
+def test_an_edit_publishes_a_bounded_number_of_ports() -> None:
+    with pytest.raises(InvalidRequest, match="16385 published ports; at most 16384 are allowed"):
+        decide({"Publish": {"80/tcp": [{}] * 16_384, "81/tcp": [{}]}})
+
+
 def test_a_mount_with_one_below_it_is_removed_together_only() -> None:
     mounts = (MountRecord("tmpfs", "/a"), MountRecord("tmpfs", "/a/b"))
     with pytest.raises(InvalidRequest, match="below /a"):
