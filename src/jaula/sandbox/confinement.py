@@ -34,6 +34,9 @@ _STACK = 8 << 20  # bytes of the first thread, RLIMIT_STACK
 _PROT_EXEC = 4  # mmap(2)
 _FIONBIO = 0x5421  # ioctl_tty(2); Python sets the mode of a socket with it
 _NAMESPACES = 0x7E020080  # CLONE_NEW*, namespaces(7)
+_THREAD = 0x10000  # CLONE_THREAD, clone(2)
+_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
+_NETLINK_ROUTE = 0  # getaddrinfo(3) asks it for the addresses of the host
 _ALLOW = SyscallRule(SECCOMP_RET_ALLOW)
 _REFUSE = SECCOMP_RET_ERRNO | errno.EPERM
 
@@ -84,9 +87,10 @@ def filter_program(calls: tuple[str, ...]) -> bytes:
     if "network" in calls:
         non_blocking = ArgCondition(1, "SCMP_CMP_EQ", _FIONBIO)
         rules["ioctl"] = [SyscallRule(SECCOMP_RET_ALLOW, (non_blocking,))]
+        rules |= socket_rules(unix=False)
     if "threads" in calls:
-        same_namespaces = ArgCondition(0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0)
-        rules["clone"] = [SyscallRule(SECCOMP_RET_ALLOW, (same_namespaces,))]
+        thread = ArgCondition(0, "SCMP_CMP_MASKED_EQ", _NAMESPACES | _THREAD, _THREAD)
+        rules["clone"] = [SyscallRule(SECCOMP_RET_ALLOW, (thread,))]
         rules["clone3"] = [SyscallRule(SECCOMP_RET_ERRNO | errno.ENOSYS)]
     table = {
         number: found
@@ -94,6 +98,24 @@ def filter_program(calls: tuple[str, ...]) -> bytes:
         if (number := seccomp.resolve(name, NATIVE)) is not None
     }
     return assemble([(NATIVE, table)], _REFUSE)
+
+
+def socket_rules(*, unix: bool) -> dict[str, list[SyscallRule]]:
+    """Return the rules of a client of the internet: its sockets, and pairs between its threads.
+
+    ``unix`` also allows it to connect to services of the host.
+    """
+    families = (_AF_INET, _AF_INET6, *((_AF_UNIX,) if unix else ()))
+    netlink = (
+        ArgCondition(0, "SCMP_CMP_EQ", _AF_NETLINK),
+        ArgCondition(2, "SCMP_CMP_EQ", _NETLINK_ROUTE),
+    )
+    allowed = [(ArgCondition(0, "SCMP_CMP_EQ", family),) for family in families]
+    pair = ArgCondition(0, "SCMP_CMP_EQ", _AF_UNIX)
+    return {
+        "socket": [SyscallRule(SECCOMP_RET_ALLOW, when) for when in (*allowed, netlink)],
+        "socketpair": [SyscallRule(SECCOMP_RET_ALLOW, (pair,))],
+    }
 
 
 def enter(ids: tuple[int, int], limits: Limits, rights: Rights, parent: int | None = None) -> None:

@@ -70,8 +70,6 @@ cacheflush riscv_flush_icache riscv_hwprobe
 _WRITE, _EXEC = 2, 4  # PROT_*, mmap(2)
 _NAMESPACES = 0x7E020080  # CLONE_NEW*, namespaces(7)
 _IOCTLS = (0x5401, 0x541B, 0x5421, 0x5451)  # TCGETS, FIONREAD, FIONBIO, FIOCLEX
-_AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
-_NETLINK_ROUTE = 0  # getaddrinfo(3) asks it for the addresses of the host
 _PR_SET_NAME = 15
 
 
@@ -84,12 +82,7 @@ def filter_program(*, unix: bool) -> bytes:
         rules[name] = [
             _when((2, "SCMP_CMP_MASKED_EQ", _WRITE | _EXEC, kept)) for kept in (0, _WRITE, _EXEC)
         ]
-    families = (_AF_INET, _AF_INET6, *((_AF_UNIX,) if unix else ()))
-    rules["socket"] = [_when((0, "SCMP_CMP_EQ", family)) for family in families]
-    rules["socket"].append(
-        _when((0, "SCMP_CMP_EQ", _AF_NETLINK), (2, "SCMP_CMP_EQ", _NETLINK_ROUTE))
-    )
-    rules["socketpair"] = [_when((0, "SCMP_CMP_EQ", _AF_UNIX))]
+    rules |= confinement.socket_rules(unix=unix)
     rules["ioctl"] = [_when((1, "SCMP_CMP_EQ", number)) for number in _IOCTLS]
     rules["prctl"] = [_when((0, "SCMP_CMP_EQ", _PR_SET_NAME))]
     rules["clone"] = [_when((0, "SCMP_CMP_MASKED_EQ", _NAMESPACES, 0))]
