@@ -60,6 +60,22 @@ def _edited_bindings(host_ports: list[str]) -> object:
     return edit_request._with_bindings({}, added)
 
 
+def _unpublished(n: int, bound: str) -> object:
+    """Remove the ports of a container one by one, the last one first."""
+    record: Any = SimpleNamespace(
+        body=ContainerCreate(
+            host_config=HostConfig(
+                port_bindings={
+                    "80/tcp": tuple(PortBinding(host_port=bound.format(1 + i)) for i in range(n))
+                }
+            )
+        ),
+        ports=tuple(PublishedPort(80, "tcp", "0.0.0.0", 1 + i) for i in range(n)),
+    )
+    removed = {"80/tcp": tuple(PortBinding(host_port=str(n - i)) for i in range(n))}
+    return edit_request._without_ports(record, removed)
+
+
 def _selected_labels(n: int) -> object:
     labels = {f"a{i}": "" for i in range(n * 4)}
     record: Any = SimpleNamespace(body=SimpleNamespace(labels=labels, env=()))
@@ -193,6 +209,8 @@ CASES: dict[str, Work] = {
     ),
     "ports: of an edit": lambda n: _edited_bindings([f"{1 + i}" for i in range(n * 4)]),
     "ports: of an edit, any number": lambda n: _edited_bindings([""] * n * 4),
+    "ports: removed by an edit": lambda n: _unpublished(n * 4, "{}"),
+    "ports: choices removed by an edit": lambda n: _unpublished(n * 4, ""),
     "ports: a listen list": _unlisted_ports,
     "ports: of inspect": lambda n: _shown_ports(n * 48, 0),
     "ports: of inspect at one": lambda n: _shown_ports(0, n * 4),

@@ -6,7 +6,8 @@ The result is a value from which the change is authorized, carried out and recor
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 Bindings = dict[str, tuple["PortBinding", ...]]
+_Item = TypeVar("_Item")
 
 
 class Edit(NamedTuple):
@@ -279,49 +281,79 @@ def _without_ports(
     :raises InvalidRequest: when a port is not published.
     """
     bindings = dict(record.body.host_config.port_bindings)
+    live: defaultdict[str, _Takable[PublishedPort]] = defaultdict(_Takable)
+    for each in record.ports:
+        live[f"{each.container_port}/{each.protocol}"].add(
+            each, each.host_ip, (_ANY, str(each.host_port))
+        )
+    requested: dict[str, _Takable[PortBinding]] = {}
     ended: list[PublishedPort] = []
     for text, requests in removed.items():
         port, protocol = port_bindings.parse_port(text)
         key = f"{port}/{protocol}"
+        if requests and key not in requested:
+            requested[key] = _takable_bindings(bindings.get(key, ()))
         for request in requests:
-            published = [
-                each
-                for each in record.ports
-                if (each.container_port, each.protocol) == (port, protocol)
-                and request.host_port in ("", "0", str(each.host_port))
-                and request.host_ip in ("", each.host_ip)
-                and each not in ended
-            ]
-            numbers = {str(each.host_port) for each in published}
-            matching = [
-                binding
-                for binding in bindings.get(key, ())
-                if request.host_ip in ("", binding.host_ip)
-                and _may_be(binding, request.host_port, numbers)
-            ]
-            if request.host_port not in ("", "0") and len(matching) > 1:
-                exact = [b for b in matching if b.host_port == request.host_port]
-                matching = (exact or matching)[:1]
+            number = _ANY if request.host_port == "0" else request.host_port
+            published = live[key].take(request.host_ip, number)
+            if number == _ANY:
+                matching = requested[key].take(request.host_ip, _ANY)
+            else:
+                matching = requested[key].take(request.host_ip, number, 1)
+                if published and not matching:
+                    matching = requested[key].take(request.host_ip, _CHOICE, 1)
             if not matching:
                 what = _port_words(key, request)
                 hint = None
                 if published:
                     hint = "it was published by --publish-all"
                 raise InvalidRequest(f"port {what} is not published", hint=hint)
-            left = [binding for binding in bindings[key] if binding not in matching]
-            bindings[key] = tuple(left)
-            if not left:
-                del bindings[key]
             ended += published
+    for key, left in requested.items():
+        if left.items:
+            bindings[key] = tuple(left.items.values())
+        else:
+            bindings.pop(key, None)
     return bindings, tuple(ended)
 
 
-def _may_be(binding: PortBinding, host_port: str, numbers: Iterable[str]) -> bool:
-    """Return whether a binding is the one of a host port; ``numbers`` are published now."""
-    if host_port in ("", "0") or binding.host_port == host_port:
-        return True
-    is_choice = binding.host_port in ("", "0") or "-" in binding.host_port
-    return is_choice and host_port in numbers
+_ANY = ""  # each host port
+_CHOICE = None  # a host port that the engine chooses
+
+
+class _Takable(Generic[_Item]):
+    """Items by host address and host port, each taken once; all of them in linear time."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, _Item] = {}  # those left, in their order
+        self._added = 0
+        self._places: defaultdict[tuple[str, str | None], deque[int]] = defaultdict(deque)
+
+    def add(self, item: _Item, host_ip: str, host_ports: Iterable[str | None]) -> None:
+        self.items[self._added] = item
+        for address in {host_ip, ""}:
+            for host_port in host_ports:
+                self._places[address, host_port].append(self._added)
+        self._added += 1
+
+    def take(self, host_ip: str, host_port: str | None, most: int | None = None) -> list[_Item]:
+        """Take the items of an address, or of each if it is empty; the first ``most`` of them."""
+        places = self._places.get((host_ip, host_port), deque())
+        taken: list[_Item] = []
+        while places and len(taken) != most:
+            place = places.popleft()
+            if place in self.items:
+                taken.append(self.items.pop(place))
+        return taken
+
+
+def _takable_bindings(bindings: Iterable[PortBinding]) -> _Takable[PortBinding]:
+    result: _Takable[PortBinding] = _Takable()
+    for binding in bindings:
+        number = binding.host_port
+        is_choice = number in ("", "0") or "-" in number
+        result.add(binding, binding.host_ip, {_ANY, number, *((_CHOICE,) if is_choice else ())})
+    return result
 
 
 def _port_words(key: str, binding: PortBinding) -> str:

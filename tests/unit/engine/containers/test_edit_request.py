@@ -80,6 +80,19 @@ def test_without_a_number_all_of_the_port_are_removed() -> None:
     assert list(bindings(edit)) == ["53/udp"]
 
 
+def test_one_of_several_ports_that_the_engine_chose_is_removed_alone() -> None:
+    host = {"PortBindings": {"80/tcp": [{}, {}, {"HostPort": "8000-8010"}]}}
+    body = msgspec.convert(BODY | {"HostConfig": host}, ContainerCreate)
+    ports = tuple(PublishedPort(80, "tcp", "0.0.0.0", port) for port in (49200, 49201, 8000))
+    edit = edit_request.decide(
+        msgspec.structs.replace(record(ports=ports), body=body),
+        msgspec.convert({"Unpublish": {"80": [{"HostPort": "49201"}]}}, ContainerEdit),
+        HostFacts(),
+    )
+    assert edit.unpublished == (ports[1],)
+    assert [b["HostPort"] for b in bindings(edit)["80/tcp"]] == ["", "8000-8010"]
+
+
 def test_a_port_of_another_address_is_not_removed() -> None:
     with pytest.raises(InvalidRequest, match="not published"):
         decide({"Unpublish": {"53/udp": [{"HostIp": "10.0.0.1"}]}})
