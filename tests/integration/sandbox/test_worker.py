@@ -122,11 +122,12 @@ def test_a_query_is_answered_with_bytes_and_descriptors() -> None:
         os.write(fd, b"content")
         return b"the ", [fd]
 
-    before = len(os.listdir("/proc/self/fd"))
-    with _worker("relay", answer=answer) as worker:
-        assert worker.call(b"present") == b"the content"
-        assert worker.call(b"absent") == b"errno %d" % errno.ENOENT
-    assert len(os.listdir("/proc/self/fd")) == before
+    with _worker("echo"):  # the fork server stays, and its socket
+        before = len(os.listdir("/proc/self/fd"))
+        with _worker("relay", answer=answer) as worker:
+            assert worker.call(b"present") == b"the content"
+            assert worker.call(b"absent") == b"errno %d" % errno.ENOENT
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_memory_is_bounded() -> None:
