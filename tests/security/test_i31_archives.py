@@ -69,7 +69,8 @@ def _files(stream: io.BytesIO, directory: int) -> None:
 
 
 def _shm(stream: io.BytesIO, directory: int) -> None:
-    assert checkpoint_files.extract_shm(cast(BufferedReader, stream), directory) == ("file",)
+    made = checkpoint_files.extract_shm(cast(BufferedReader, stream), directory)
+    assert made == {"file": os.stat("file", dir_fd=directory).st_ino}
 
 
 @pytest.fixture

@@ -73,9 +73,9 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
         serve.run(config, runtime, listening, network, metrics, cri, read_config)
     finally:
         if not inherited:
-            sockets.remove(config.socket)
+            sockets.remove(config.socket, listening)
         if cri is not None:
-            sockets.remove(config.paths.cri_socket)
+            sockets.remove(config.paths.cri_socket, [cri.services])
         os.close(lock)
 
 

@@ -176,8 +176,10 @@ def _is_served(path: Path) -> bool:
     return True
 
 
-def remove(path: Path) -> None:
-    """Remove the path of a closed socket, unless another engine serves on the path since."""
+def remove(path: Path, own: Iterable[socket.socket]) -> None:
+    """Close the sockets of a path and remove it, unless another engine serves on it since."""
+    for sock in own:
+        sock.close()
     if not _is_served(path):
         unlink(path)
 

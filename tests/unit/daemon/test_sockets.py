@@ -24,12 +24,13 @@ def test_the_socket_of_another_engine_stays(tmp_path: Path, full: bool) -> None:
         for client in clients:
             client.setblocking(False)
             client.connect_ex(str(path))
-        sockets.remove(path)
+        sockets.remove(path, [])
         assert path.exists()
         with pytest.raises(Conflict, match="in use by another engine"):
             sockets.listen_unix(path)
         for client in clients:
             client.close()
-    sockets.remove(path)
+    own = sockets.listen_unix(path)  # not closed yet: the start of the engine failed
+    sockets.remove(path, [own])
     assert not path.exists()
-    sockets.remove(path)
+    sockets.remove(path, [own])

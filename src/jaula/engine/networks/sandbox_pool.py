@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -294,7 +295,8 @@ class SandboxPool:
         try:
             ids = "\n".join((*self.init_ids, container_id))
             temporary = self._ids_file.with_suffix(".new")
-            temporary.write_text(ids)
+            with open(temporary, "w", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+                file.write(ids)
             temporary.rename(self._ids_file)  # no sync: no init survives a power failure
         except OSError as error:
             raise Unavailable(f"cannot write {self._ids_file}: {error.strerror}") from error
