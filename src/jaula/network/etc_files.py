@@ -110,7 +110,7 @@ def resolv_conf(
         if not _is_address(server):
             raise InvalidRequest(f"invalid DNS server address {server!r}")
     for word in (*search, *options):
-        if not word or any(c.isspace() or not c.isprintable() for c in word):
+        if not word or " " in word or not word.isprintable():  # no other white space is printable
             raise InvalidRequest(f"invalid word {word!r} for resolv.conf")
     servers = list(dns)
     domains: list[str] = []

@@ -6,8 +6,8 @@
 * ``null`` leaves a field unchanged, so it means absent everywhere. A ``null`` member of a map is
   the zero value of the map's type.
 * ``Cmd``, ``Entrypoint`` and ``Shell`` may be a single string.
-* A value of a wrong type is an error. So is a list or map of more objects than any request needs:
-  each object costs much more than its bytes.
+* A value of a wrong type is an error. So are more items of lists and members of maps than any
+  request needs: each costs much more than its bytes.
 
 msgspec knows exact names only. So the document is decoded without a type, its keys are replaced by
 the names of the fields, and the result is converted. A function for each type does it, made at the
@@ -30,13 +30,15 @@ UInt16 = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, msgspec.Meta(ge=0)]
 
-MAX_ITEMS = 16_384  # objects of one list: as many as there may be published ports
-MAX_MEMBERS = 65_536  # objects of one map
+MAX_ITEMS = 16_384  # of one list or map: as many as there may be published ports
+MAX_ALL_ITEMS = 65_536  # of all lists and maps of a document
 _STRING_OR_LIST = frozenset({"Cmd", "Entrypoint", "Shell"})
+# They may hold as many items as the document. An argument list of 2 MB has 100,000 short arguments.
+_LONG = frozenset({"Cmd", "Entrypoint", "Env", "ExposedPorts"})
 _LONG_S = "\u017f"  # Unicode folds it with s; lower() folds all other letters that equal ASCII
 
 _Type = TypeVar("_Type")
-_Normalize = Callable[[Any], Any]
+_Normalize = Callable[[Any, "_Counter"], Any]
 """Returns a decoded value with the names of fields and without null; another type unchanged."""
 
 
@@ -52,7 +54,7 @@ def decode(data: bytes | bytearray | str, kind: type[_Type]) -> _Type:
     """Decode a document as Docker does; an empty one and ``null`` are an empty object.
 
     :raises msgspec.DecodeError: when the document is not valid JSON (``ValidationError``: a wrong
-        type).
+        type, or too many items).
     :raises RecursionError: when the document is nested too deeply.
     """
     document = msgspec.json.decode(data) if data.strip() else None
@@ -61,10 +63,34 @@ def decode(data: bytes | bytearray | str, kind: type[_Type]) -> _Type:
     normalize = _normalizer(cast("Any", kind))  # mypy: a type variable is not hashable
     if normalize is not None:
         try:
-            document = normalize(document)
+            document = normalize(document, _Counter())
         except _RepeatedKeyError:
-            document = normalize(_decode_in_order(data))
+            document = normalize(_decode_in_order(data), _Counter())
     return msgspec.convert(document, kind)
+
+
+class _Counter:
+    """The items of the lists and maps of one document."""
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def add(self, value: list[Any] | dict[str, Any], most: int) -> None:
+        """Count the items of a list or map.
+
+        :raises msgspec.ValidationError: when it has more than ``most``, or the document too many.
+        """
+        number = len(value)
+        if number > most:
+            kind = "list" if isinstance(value, list) else "map"
+            raise msgspec.ValidationError(
+                f"a {kind} holds {number} items; at most {most} are allowed"
+            )
+        self._items += number
+        if self._items > MAX_ALL_ITEMS:
+            raise msgspec.ValidationError(
+                f"the lists and maps hold more than {MAX_ALL_ITEMS} items in all"
+            )
 
 
 class _RepeatedKeyError(Exception):
@@ -94,19 +120,21 @@ def _fold(name: str) -> str:
 
 
 @cache
-def _normalizer(kind: Any) -> _Normalize | None:
-    """Return the function for a type; None if its values need no change."""
+def _normalizer(kind: Any, most: int = MAX_ITEMS) -> _Normalize | None:
+    """Return the function for a type; None if its values need no change.
+
+    ``most`` are the items of a list or map.
+    """
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _normalizer(args[0])
+        return _normalizer(args[0], most)
     if origin in (Union, UnionType):
         others = [arg for arg in args if arg is not NoneType]
-        return _normalizer(others[0]) if len(others) == 1 else None
+        return _normalizer(others[0], most) if len(others) == 1 else None
     if origin in (list, tuple):
-        item = _normalizer(args[0])
-        return None if item is None else _list_normalizer(item)
+        return _list_normalizer(_normalizer(args[0]), most)
     if origin is dict:
-        return _map_normalizer(_normalizer(args[1]), _zero(args[1]))
+        return _map_normalizer(_normalizer(args[1]), _zero(args[1]), most)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _struct_normalizer(kind)
     return None
@@ -122,34 +150,27 @@ def _zero(kind: Any) -> Any:
     return "" if kind is str else {}
 
 
-def _list_normalizer(item: _Normalize) -> _Normalize:
-    def normalize(value: Any) -> Any:
+def _list_normalizer(item: _Normalize | None, most: int) -> _Normalize:
+    def normalize(value: Any, counter: _Counter) -> Any:
         if not isinstance(value, list):
             return value
-        _check_number(value, MAX_ITEMS)
-        return [item(member) for member in value]
+        counter.add(value, most)
+        return value if item is None else [item(member, counter) for member in value]
 
     return normalize
 
 
-def _check_number(value: list[Any] | dict[str, Any], most: int) -> None:
-    if len(value) > most:
-        raise msgspec.ValidationError(
-            f"a {'list' if isinstance(value, list) else 'map'} holds {len(value)} objects; at most"
-            f" {most} are allowed"
-        )
-
-
-def _map_normalizer(item: _Normalize | None, zero: Any) -> _Normalize:
+def _map_normalizer(item: _Normalize | None, zero: Any, most: int) -> _Normalize:
     """Return the function for a map, whose keys are the client's."""
 
-    def normalize(value: Any) -> Any:
-        if not isinstance(value, dict) or (item is None and None not in value.values()):
+    def normalize(value: Any, counter: _Counter) -> Any:
+        if not isinstance(value, dict):
             return value
-        if item is not None:
-            _check_number(value, MAX_MEMBERS)
+        counter.add(value, most)
+        if item is None and None not in value.values():
+            return value
         return {
-            name: zero if member is None else member if item is None else item(member)
+            name: zero if member is None else member if item is None else item(member, counter)
             for name, member in value.items()
         }
 
@@ -157,11 +178,14 @@ def _map_normalizer(item: _Normalize | None, zero: Any) -> _Normalize:
 
 
 def _struct_normalizer(kind: type[msgspec.Struct]) -> _Normalize:
-    members = {field.encode_name: _normalizer(field.type) for field in struct_fields(kind)}
-    members |= dict.fromkeys(_STRING_OR_LIST & members.keys(), _list_of_string)
+    members: dict[str, _Normalize | None] = {}
+    for field in struct_fields(kind):
+        name = field.encode_name
+        change = _normalizer(field.type, MAX_ALL_ITEMS if name in _LONG else MAX_ITEMS)
+        members[name] = _string_or_list(change) if name in _STRING_OR_LIST else change
     folded = {_fold(name): name for name in members}
 
-    def normalize(value: Any) -> Any:
+    def normalize(value: Any, counter: _Counter) -> Any:
         if not isinstance(value, dict):
             return value
         if isinstance(value, _Object):
@@ -178,7 +202,7 @@ def _struct_normalizer(kind: type[msgspec.Struct]) -> _Normalize:
                     raise _RepeatedKeyError
                 name = exact
             change = members[name]
-            result[name] = member if change is None else change(member)
+            result[name] = member if change is None else change(member, counter)
         return result
 
     def by_field(value: _Object) -> dict[str, Any]:
@@ -197,7 +221,10 @@ def _struct_normalizer(kind: type[msgspec.Struct]) -> _Normalize:
     return normalize
 
 
-def _list_of_string(value: Any) -> Any:
-    if isinstance(value, str):
-        return [value] if value else []
-    return value
+def _string_or_list(items: _Normalize | None) -> _Normalize:
+    def normalize(value: Any, counter: _Counter) -> Any:
+        if isinstance(value, str):
+            return [value] if value else []
+        return value if items is None else items(value, counter)
+
+    return normalize

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -105,19 +107,76 @@ def test_documents_in_maps_and_lists_have_fields_and_maps_have_keys_of_the_clien
     assert (body.cmd, list(body.volumes)) == (("sh",), ["/V"])
 
 
-def test_a_list_and_a_map_hold_a_bounded_number_of_objects() -> None:
-    def body(ports: int, bindings: int) -> bytes:
-        exposed = {f"{number}/tcp": {} for number in range(ports)}
-        host = {"PortBindings": {"80/tcp": [{}] * bindings}}
-        return msgspec.json.encode({"ExposedPorts": exposed, "HostConfig": host})
+def _names(number: int) -> list[str]:
+    return [f"a{n}" for n in range(number)]
 
-    decoded = decode(body(65_536, 16_384), ContainerCreate)
-    assert len(decoded.exposed_ports) == 65_536
-    assert len(decoded.host_config.port_bindings["80/tcp"]) == 16_384
-    with pytest.raises(msgspec.ValidationError, match="a list holds 16385 objects; at most 16384"):
-        decode(body(0, 16_385), ContainerCreate)
-    with pytest.raises(msgspec.ValidationError, match="a map holds 65537 objects; at most 65536"):
-        decode(body(65_537, 0), ContainerCreate)
+
+def _host(**members: object) -> dict[str, object]:
+    return {"HostConfig": members}
+
+
+_ONE: dict[str, Callable[[int], dict[str, object]]] = {
+    "a list of objects": lambda n: _host(PortBindings={"80/tcp": [{}] * n}),
+    "a list of strings": lambda n: _host(DeviceCgroupRules=_names(n)),
+    "a list of lists": lambda n: _host(DeviceRequests=[{"Capabilities": [[]] * n}]),
+    "a map of strings": lambda n: _host(Sysctls=dict.fromkeys(_names(n), "b")),
+    "a map of lists": lambda n: _host(PortBindings={name: [] for name in _names(n)}),
+    "a map of objects": lambda n: {
+        "NetworkingConfig": {"EndpointsConfig": {name: {} for name in _names(n)}}
+    },
+}
+
+
+@pytest.mark.parametrize("name", _ONE)
+def test_a_list_or_map_holds_a_bounded_number_of_items(name: str) -> None:
+    decode(msgspec.json.encode(_ONE[name](16_384)), ContainerCreate)
+    with pytest.raises(msgspec.ValidationError, match="holds 16385 items; at most 16384 are"):
+        decode(msgspec.json.encode(_ONE[name](16_385)), ContainerCreate)
+
+
+@pytest.mark.parametrize("name", ["Cmd", "Entrypoint", "Env", "ExposedPorts"])
+def test_a_program_may_have_more_arguments_variables_and_ports(name: str) -> None:
+    def body(number: int) -> bytes:
+        names = _names(number)
+        value = {each: {} for each in names} if name == "ExposedPorts" else names
+        return msgspec.json.encode({name: value})
+
+    decode(body(65_536), ContainerCreate)
+    with pytest.raises(msgspec.ValidationError, match="holds 65537 items; at most 65536 are"):
+        decode(body(65_537), ContainerCreate)
+
+
+_ALL: dict[str, Callable[[int], dict[str, object]]] = {
+    "a list and a map": lambda n: {
+        "Cmd": _names(n // 2),
+        "ExposedPorts": {name: {} for name in _names(n // 2)},
+    },
+    "two lists": lambda n: {"Env": _names(n // 2), "Entrypoint": _names(n // 2)},
+    "lists in a map": lambda n: _host(
+        PortBindings={name: [{}] * 10_000 for name in _names(n // 10_000)}
+    ),
+    "lists in lists": lambda n: _host(
+        DeviceRequests=[{"Capabilities": [[]] * 10_000} for _ in range(n // 10_000)]
+    ),
+    "maps in a map": lambda n: {
+        "NetworkingConfig": {
+            "EndpointsConfig": {
+                name: {"DriverOpts": dict.fromkeys("abcdefghi", "b")} for name in _names(n // 10)
+            }
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_the_lists_and_maps_of_a_document_hold_a_bounded_number_of_items(name: str) -> None:
+    decode(msgspec.json.encode(_ALL[name](60_000)), ContainerCreate)
+    with pytest.raises(msgspec.ValidationError, match="hold more than 65536 items in all"):
+        decode(msgspec.json.encode(_ALL[name](70_000)), ContainerCreate)
+
+
+def test_unknown_members_of_a_document_do_not_count() -> None:
+    assert decode(msgspec.json.encode({"a": [1] * 70_000}), ContainerCreate) == ContainerCreate()
 
 
 def test_detach_keys_of_the_sdk_for_python_are_read() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 
+from jaula.api.http import request
+from jaula.spec.decode import decode
 from jaula.spec.image import Platform
 from unit.api.client import Served, served
 
@@ -85,6 +88,35 @@ def test_a_missing_object_is_reported_by_its_status_and_text(
         assert needle in answer.message
 
     served(test)
+
+
+@pytest.mark.parametrize(("size", "beside"), [(100, False), (100_000, True)])
+def test_a_long_document_is_decoded_beside_the_event_loop(
+    size: int, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = threading.current_thread()
+    outside: list[bool] = []
+
+    def recorded(data: bytes, kind: type[Any]) -> Any:
+        outside.append(threading.current_thread() is not own)
+        return decode(data, kind)
+
+    monkeypatch.setattr(request, "decode", recorded)
+
+    async def test(server: Served) -> None:
+        client = await server.client()
+        answer = await client.ask(
+            "POST", "/containers/create?name=a", {"Labels": {"a": "b" * size}}
+        )
+        assert answer.status == 201
+        answer = await client.ask("POST", "/containers/create", {"Labels": {"a": ["b" * size]}})
+        assert (answer.status, answer.message) == (
+            400,
+            "invalid JSON: json: cannot unmarshal array into Go struct field Labels of type string",
+        )
+
+    served(test)
+    assert outside == [beside, beside]
 
 
 def test_the_rest_of_the_routes_answer() -> None:

@@ -7,6 +7,7 @@ Source: moby ``api/server/httputils/form.go`` (BoolValue, Int64ValueOrZero), ``a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +29,7 @@ _MAX_PARAMETERS = 1024  # of a query
 _MAX_FILTER_VALUES = 1024  # of one request: each is compared with each object
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 _FILTER_HINT = 'write {"name": ["value"]} or {"name": {"value": true}}'
+_SHORT_DOCUMENT = 64 * 1024  # bytes of a document that needs no thread
 _MAX_SCANNED = 64 * 1024  # bytes of a broken document in which the error is looked up
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
@@ -345,7 +347,9 @@ class Request:
             return decode(b"", kind)
         _check_media_type(self.header(b"content-type"))
         try:
-            return decode(data, kind)
+            if len(data) <= _SHORT_DOCUMENT:
+                return decode(data, kind)
+            return await asyncio.to_thread(decode, data, kind)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"invalid JSON: {_type_error(str(error))}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
