@@ -6,6 +6,7 @@ between its authorization and its effect, or between a step and the undo of that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -84,14 +85,18 @@ class Asking:
         sock = user.connect()  # not in the thread: the ids are those of the whole process
 
         def run() -> None:
-            self.reply = user.request_over(sock, method, path, body)
+            with contextlib.suppress(ConnectionResetError):  # the engine was killed
+                self.reply = user.request_over(sock, method, path, body)
 
         self.reply: Reply
         self._thread = threading.Thread(target=run)
         self._thread.start()
 
-    def end(self) -> Reply:
+    def join(self) -> None:
         self._thread.join()
+
+    def end(self) -> Reply:
+        self.join()
         return self.reply
 
 
@@ -150,6 +155,88 @@ def test_the_undo_of_an_edit_connects_to_the_former_network(
     edit = owner.request("POST", f"/jaula/containers/{name}/edit", change)
     assert edit.status >= 400, edit
     assert len(members(paused, name)) == 1
+
+
+MOUNTED = {"Mounts": [{"Type": "tmpfs", "Target": "/added"}], "Unmount": ["/former"]}
+OWN_MOUNT = "mount -t tmpfs none {0} && touch {0}/own"
+
+
+def failing_edit(owner: ApiUser, name: str, port: str) -> Asking:
+    """Begin an edit that mounts and unmounts, and fails then: the port is taken."""
+    run(owner, name, Binds=[f"{name}:/former"])
+    run(owner, f"{name}-2", PortBindings={"80/tcp": [{"HostPort": port}]})
+    change = {**MOUNTED, "Publish": {"80/tcp": [{"HostPort": port}]}}
+    return Asking(owner, "POST", f"/jaula/containers/{name}/edit", change)
+
+
+def as_program(engine: PrivateEngine, name: str, script: str) -> str:
+    """Run a script with all capabilities in the container, as a program that may mount."""
+    words = ("nsenter", "-t", str(containers.pid(engine, name)), "-U", "-m", "sh", "-c", script)
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def mounted(engine: PrivateEngine, name: str) -> list[str]:
+    """Return the mount points of a container, those in /added and /former only."""
+    table = Path(f"/proc/{containers.pid(engine, name)}/mountinfo").read_text()
+    points = (line.split()[4] for line in table.splitlines())
+    return sorted(point for point in points if point in ("/added", "/former"))
+
+
+@pytest.mark.parametrize(
+    ("script", "left"),
+    [
+        ("true", ["/former"]),
+        ("umount /added", ["/former"]),
+        (f"umount /added && {OWN_MOUNT.format('/added')}", ["/added", "/former"]),
+        (OWN_MOUNT.format("/added"), ["/added", "/added", "/former"]),
+        (OWN_MOUNT.format("/former"), ["/former"]),
+    ],
+    ids=["nothing", "unmounted", "replaced", "covered", "mounted where one was removed"],
+)
+def test_the_undo_of_an_edit_leaves_the_mounts_of_the_container(
+    paused: PausedEngine, owner: ApiUser, name: str, script: str, left: list[str]
+) -> None:
+    with paused.pausing("undo of an edit") as wait:
+        edit = failing_edit(owner, name, "18393")
+        wait()
+        assert mounted(paused, name) == ["/added"]
+        as_program(paused, name, script)
+    assert edit.end().status >= 400, edit.reply
+    assert mounted(paused, name) == left
+    own = as_program(paused, name, "ls /added/own /former/own 2>/dev/null || true").split()
+    assert own == [word for word in script.split() if word.endswith("/own")]
+    spec = paused.request("GET", f"/jaula/containers/{name}/spec").json()
+    destinations = {mount["destination"] for mount in spec["mounts"]}
+    assert "/former" in destinations
+    assert "/added" not in destinations
+
+
+def test_an_edit_that_did_not_unmount_mounts_nothing_in_its_undo(
+    paused: PausedEngine, owner: ApiUser, name: str
+) -> None:
+    run(owner, name, Binds=[f"{name}:/former"])
+    as_program(paused, name, "umount /former")
+    edit = owner.request("POST", f"/jaula/containers/{name}/edit", MOUNTED)
+    assert edit.status == 409, edit
+    assert mounted(paused, name) == []
+
+
+def test_the_undo_of_a_killed_engines_edit_leaves_the_mounts_of_the_container(
+    paused: PausedEngine, owner: ApiUser, name: str
+) -> None:
+    with paused.pausing("undo of an edit") as wait:
+        edit = failing_edit(owner, name, "18394")
+        wait()
+        as_program(paused, name, f"umount /added && {OWN_MOUNT.format('/added')}")
+        assert paused.process is not None
+        paused.process.kill()
+        paused.process.wait()
+        paused.process = None
+        edit.join()
+    paused.start()
+    open_to_all(paused)
+    assert mounted(paused, name) == ["/added", "/former"]
+    assert as_program(paused, name, "ls /added") == "own\n"
 
 
 def test_an_edit_connects_to_no_network_that_was_replaced(

@@ -286,6 +286,7 @@ class statx(ctypes.Structure):
 
 
 _STATX_MNT_ID = 0x1000
+_STATX_MNT_ID_UNIQUE = 0x4000
 _STATX_ATTR_MOUNT_ROOT = 0x2000
 _statx = function("statx", _int, _str, _int, ctypes.c_uint, ctypes.c_void_p)
 
@@ -304,6 +305,17 @@ def mount_id(fd: int) -> int:
     status = _status(fd, _STATX_MNT_ID)
     if not status.stx_mask & _STATX_MNT_ID:
         raise OSError(errno.ENOSYS, "statx reports no mount id")
+    return int(status.stx_mnt_id)
+
+
+def unique_mount_id(fd: int) -> int:
+    """Return an id of the mount of a descriptor that no later mount gets: statx(2), Linux 6.8.
+
+    :raises OSError: ENOSYS when the kernel does not report such ids.
+    """
+    status = _status(fd, _STATX_MNT_ID_UNIQUE)
+    if not status.stx_mask & _STATX_MNT_ID_UNIQUE:
+        raise OSError(errno.ENOSYS, "statx reports no unique mount id")
     return int(status.stx_mnt_id)
 
 

@@ -10,7 +10,10 @@ last component is unmounted from there (umount2(2), UMOUNT_NOFOLLOW). A link can
 or /sys, where mounts hide files.
 
 Facts about undoing: a mount is cloned before it is unmounted. The clone is attached again if a
-later step fails, with its content also if that is in memory.
+later step fails, with its content also if that is in memory. The container's programs may mount and
+unmount meanwhile. So each step is noted in a journal before it is done, with the identity of the
+mount that it makes, and an undo unmounts that mount only. The kernel uses the id of a mount again
+(before Linux 6.8 it has no other), so the root of the mount is part of its identity.
 """
 
 from __future__ import annotations
@@ -43,14 +46,70 @@ _LAST = RESOLVE.BENEATH | RESOLVE.NO_SYMLINKS | RESOLVE.NO_MAGICLINKS
 _NAMESPACES = CLONE.NEWUSER | CLONE.NEWNS
 
 
+class _Journal:
+    """The steps of a change in a file: ``+IDENTITY DESTINATION`` made, ``-DESTINATION`` removed.
+
+    Each ends with a NUL.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def made(self, destination: str, tree: int) -> None:
+        """Note that the mount ``tree`` is about to be attached."""
+        os.write(self._fd, f"+{_identity(tree)} {destination}\0".encode())
+
+    def removed(self, destination: str) -> None:
+        """Note that a mount is about to be unmounted."""
+        os.write(self._fd, f"-{destination}\0".encode())
+
+    def clear(self) -> None:
+        """Note that all steps were reverted."""
+        os.ftruncate(self._fd, 0)
+
+
+class _Done:
+    """The steps of an earlier change: identities by destination, and destinations."""
+
+    def __init__(self, journal: bytes) -> None:
+        self.made: dict[str, str] = {}
+        self.removed: set[str] = set()
+        for entry in journal.decode().split("\0")[:-1]:
+            if entry[0] == "+":
+                identity, _, destination = entry[1:].partition(" ")
+                self.made[destination] = identity
+            else:
+                self.removed.add(entry[1:])
+
+
+def _identity(fd: int) -> str:
+    """Return the identity of the mount whose root a descriptor refers to."""
+    try:
+        number = mounts.unique_mount_id(fd)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:
+            raise
+        number = mounts.mount_id(fd)
+    status = os.fstat(fd)
+    return f"{number}:{status.st_dev}:{status.st_ino}"
+
+
 def change(
-    request: MountsRequest, init_pid: int, init_pidfd: int, bundle: str, host_mounts: int
+    request: MountsRequest,
+    init_pid: int,
+    init_pidfd: int,
+    bundle: str,
+    host_mounts: int,
+    journal: int,
+    done: bytes,
 ) -> None:
     """Unmount and mount in the namespaces of init. The calling process must exit after this.
 
-    It closes no descriptor of the mounts that it makes.
+    It closes no descriptor of the mounts that it makes. The steps are noted in the file
+    ``journal``. ``done`` is that of the change that is undone.
 
-    :raises RuntimeFailure: when a step fails; the mounts are as before then.
+    :raises RuntimeFailure: when a step fails; the mounts are as before then. An undo does all its
+        steps first, and fails also if it has left a mount of the container's programs.
     """
     spec, linux = request.spec, request.spec.linux
     assert linux is not None
@@ -77,7 +136,11 @@ def change(
         if flags & CLONE.NEWUSER:
             init_exec.become_root()
         root = fd_stack.add(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        _Change(step.RootfsContext(root, prepared), request, label).run()
+        change = _Change(root, prepared, request, label, _Journal(journal))
+        if request.undo:
+            change.revert(_Done(done))
+        else:
+            change.run()
     except RuntimeFailure as failure:
         if isinstance(failure.__cause__, OSError):
             failure.errno = failure.__cause__.errno or 0
@@ -88,15 +151,32 @@ def change(
         ) from error
 
 
+class _Context(step.RootfsContext):
+    """A context that passes each file system to ``on_made`` before it is attached."""
+
+    on_made: Callable[[int], None]
+
+    def made(self, tree: int) -> None:
+        super().made(tree)
+        self.on_made(tree)
+
+
 class _Change:
     """One change, in the container's namespaces; ``_undo`` reverts what was done so far."""
 
     def __init__(
-        self, context: step.RootfsContext, request: MountsRequest, label: str | None
+        self,
+        root: int,
+        prepared: dict[int, int],
+        request: MountsRequest,
+        label: str | None,
+        journal: _Journal,
     ) -> None:
-        self._context = context
+        self._context = _Context(root, prepared)
         self._request = request
         self._label = label
+        self._journal = journal
+        self._left: list[str] = []  # destinations with mounts of the container's programs
         self._undo: list[Callable[[], None]] = []
 
     def run(self) -> None:
@@ -111,13 +191,44 @@ class _Change:
         except BaseException:
             for revert in reversed(self._undo):
                 revert()
+            self._journal.clear()
             raise
+
+    def revert(self, done: _Done) -> None:
+        """Revert the steps of an earlier change: all of them, also after a failure of one."""
+        failures = []
+        for destination in reversed(self._request.removed):
+            try:
+                self._unmake(destination, done.made.get(destination))
+            except OSError as error:
+                failures.append(f"{destination}: {error.strerror}")
+        for index, mount in enumerate(self._request.spec.mounts):
+            if mount.destination not in done.removed:
+                continue
+            if self._is_mounted(mount.destination):
+                self._left.append(mount.destination)
+                continue
+            try:
+                self._add(index, mount)
+            except RuntimeFailure as error:
+                failures.append(error.message)
+        failures += [f"a program has mounted a file system at {place}" for place in self._left]
+        if failures:
+            raise RuntimeFailure("; ".join(failures))
 
     def _add(self, index: int, mount: Mount) -> None:
         destination = mount.destination
-        if self._request.undo and self._is_mounted(destination):
-            return
         self._check_free(destination)
+        identity = ""
+
+        def note(tree: int) -> None:
+            nonlocal identity
+            self._journal.made(destination, tree)
+            identity = _identity(tree)
+
+        self._context.on_made = note
+        if index in self._context.prepared:
+            note(self._context.prepared[index])
         options = mount_options.for_mount(mount)
         made: step.Step = mount_steps.AttachPrepared(index, destination)
         if not mount_plan.needs_preparation(mount, options):
@@ -133,7 +244,7 @@ class _Change:
                 hint=hint,
                 errno=error.errno or 0,
             ) from error
-        self._undo.append(lambda: self._unmount(destination, MNT.DETACH))
+        self._undo.append(lambda: self._unmake(destination, identity))
 
     def _check_free(self, destination: str) -> None:
         if self._is_mounted(destination):
@@ -143,8 +254,6 @@ class _Change:
 
     def _remove(self, destination: str) -> None:
         if not self._is_mounted(destination):
-            if self._request.undo:
-                return
             raise RuntimeFailure(
                 f"nothing is mounted at {destination}, or a link is in its place",
                 errno=errno.ENOENT,
@@ -156,6 +265,7 @@ class _Change:
             clone = mounts.clone_tree("", recursive=True, dir_fd=fd)
         finally:
             os.close(fd)
+        self._journal.removed(destination)
         try:
             self._unmount(destination, MNT.DETACH if self._request.detach else MNT(0))
         except OSError as error:
@@ -170,6 +280,9 @@ class _Change:
         self._undo.append(lambda: self._attach(clone, destination))
 
     def _attach(self, tree: int, destination: str) -> None:
+        """Attach a mount again, unless the container's programs have mounted there."""
+        if self._is_mounted(destination):
+            return
         parent, name = self._parent(destination)
         fd = openat2(parent, name, os.O_PATH, resolve=_LAST)
         os.close(parent)
@@ -178,8 +291,22 @@ class _Change:
         finally:
             os.close(fd)
 
+    def _unmake(self, destination: str, identity: str | None) -> None:
+        """Unmount the mount that a change has made, and no other."""
+        if identity is None:
+            return
+        mounted = self._mounted(destination)
+        if mounted == identity:
+            self._unmount(destination, MNT.DETACH)
+        elif mounted is not None:
+            self._left.append(destination)
+
     def _is_mounted(self, destination: str) -> bool:
         """Return whether a destination is a mount point."""
+        return self._mounted(destination) is not None
+
+    def _mounted(self, destination: str) -> str | None:
+        """Return the identity of what is mounted at a destination; None if nothing is."""
         try:
             parent, name = self._parent(destination)
             try:
@@ -188,10 +315,10 @@ class _Change:
                 os.close(parent)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return False
+                return None
             raise
         try:
-            return mounts.is_mount_root(fd)
+            return _identity(fd) if mounts.is_mount_root(fd) else None
         finally:
             os.close(fd)
 

@@ -237,9 +237,10 @@ class MountsRequest(msgspec.Struct, frozen=True, tag="mounts"):
     """Unmount and mount in the container's mount namespace: all or nothing.
 
     ``spec`` has the mounts to make, the id maps and the mount label. ``removed`` are destinations.
-    With ``detach`` a mount that is in use is detached. ``undo`` is for a change that was
-    interrupted: what is there already, or not there any more, is skipped. ``free`` are destinations
-    that must not be mount points; it is asked alone, before a change begins. One descriptor if
+    With ``detach`` a mount that is in use is detached. ``undo`` reverts the steps of the last
+    request without it, as far as the shim has done them: a mount that a program of the container
+    has made or removed since is left. ``free`` are destinations that must not be mount points; it
+    is asked alone, before a change begins. One descriptor if
     ``host_mounts`` is set: the host's mount namespace.
     """
 

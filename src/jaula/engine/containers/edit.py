@@ -376,15 +376,27 @@ async def _mount(
     detach: bool = False,
     undo: bool = False,
 ) -> None:
-    """Mount those of ``record`` in its running container, unmount others, and write the spec."""
+    """Mount those of ``record`` in its running container, unmount others, and write the spec.
+
+    The spec of an undo is written first: it agrees with the record also if a mount is left.
+    """
     path = services.config.paths.container(record.id) / "config.json"
     former = decode(await in_thread(path.read_bytes))
     made = live_mounts.partial_spec(
         record, former, services.host, services.volume_mounts.private(record)
     )
     host_mounts = services.runtime.host_mounts if live_mounts.needs_host(made) else -1
-    await shim.change_mounts(made, removed, detach=detach, undo=undo, host_mounts=host_mounts)
     document = encode(live_mounts.changed_spec(former, made, removed))
+    if undo:
+        await _write_spec(starter, record, path, document)
+    await shim.change_mounts(made, removed, detach=detach, undo=undo, host_mounts=host_mounts)
+    if not undo:
+        await _write_spec(starter, record, path, document)
+
+
+async def _write_spec(
+    starter: Starter, record: ContainerRecord, path: Path, document: bytes
+) -> None:
     await in_thread(_write, path, document)
     starter.on_spec(record, spec_seal(document))
 

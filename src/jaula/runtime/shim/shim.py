@@ -125,6 +125,7 @@ class Shim:
         self.exit_record: ExitRecord | None = None
         self.draining = Drain()
         self.recordings = 0
+        self.mounts_journal = b""  # the steps of the last change of mounts, for its undo
         self.reaper = Reaper(self.event_loop)
         self.spare_due: float | None = None  # monotonic time to fork a spare helper, or to end it
         self.children_before: set[int] | None = None  # before an exec, a dump or a restore
@@ -412,14 +413,26 @@ class Shim:
                 f"runtime {self.request.runtime.name} cannot change the mounts of a container"
             )
         host_mounts = fds[0] if request.host_mounts else -1
+        journal = os.memfd_create("mounts", os.MFD_CLOEXEC)
 
         def work() -> ProcessHandle:
             from jaula.runtime import live_mounts
 
-            live_mounts.change(request, self.init.pid, self.pidfd, self.request.bundle, host_mounts)
-            return ProcessHandle(self.init.pid)
+            init, bundle = self.init.pid, self.request.bundle
+            live_mounts.change(
+                request, init, self.pidfd, bundle, host_mounts, journal, self.mounts_journal
+            )
+            return ProcessHandle(init)
 
-        self.spawn_helper.run(work)
+        try:
+            self.spawn_helper.run(work)
+        except HelperKilled:
+            self.spawn_helper.wait()  # a stopped one would go on after the journal is read
+            raise
+        finally:
+            if not request.undo:
+                self.mounts_journal = os.pread(journal, os.fstat(journal).st_size, 0)
+            os.close(journal)
 
     # exec
 
