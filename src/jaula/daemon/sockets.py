@@ -112,8 +112,7 @@ def listen_cri(config: EngineConfig) -> CriSockets:
     try:
         (streams,) = _listen_tcp([(config.streams.address, config.streams.port)])
     except BaseException:
-        services.close()
-        unlink(config.paths.cri_socket)
+        remove(config.paths.cri_socket, [services])
         raise
     return CriSockets(services, streams)
 

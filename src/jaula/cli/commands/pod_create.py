@@ -42,8 +42,12 @@ def run(options: Options) -> int:
         body["Hostname"] = name
     identity = pods.create_infra(client, name, body, settings, options.text("infra-name"))
     if id_file:
-        with open(id_file, "w", encoding="ascii") as file:
-            file.write(identity)
+        try:
+            with open(id_file, "w", encoding="ascii") as file:
+                file.write(identity)
+        except BaseException:
+            pods.remove(client, pods.find(client, identity), force=True)
+            raise
     print(identity)
     return 0
 

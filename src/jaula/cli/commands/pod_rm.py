@@ -16,8 +16,10 @@ def run(options: Options) -> int:
             pods.stop(client, pod, seconds)
         pods.remove(client, pod, force=force)
 
-    status = select.each(options, remove)
-    select.remove_files(options, status)
+    files = select.id_files(options)
+    status = select.each(options, remove, files=files)
+    for file in files if not status else ():
+        file.remove()
     return status
 
 

@@ -17,24 +17,16 @@ def run(options: Options) -> int:
         ("link", options.on("link")),
         ("v", options.on("volumes")),
     )
+    files = cidfile.files(options)
     status = each(
-        cidfile.containers(options),
+        cidfile.containers(options, files),
         lambda name: client.request("DELETE", f"/containers/{quote(name.strip('/'), '/')}", query),
         ignored=cidfile.MISSING if options.on("ignore") else 0,
     )
     if not status:
-        for path in options.texts("cidfile"):
-            _remove(path)
+        for file in files:
+            file.remove()
     return status
-
-
-def _remove(path: str) -> None:
-    from posix import unlink
-
-    try:
-        unlink(path)
-    except FileNotFoundError:
-        return  # --ignore
 
 
 COMMAND = Command(

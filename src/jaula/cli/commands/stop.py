@@ -24,7 +24,7 @@ def query(options: Options) -> tuple[tuple[str, str], ...]:
 def run(options: Options) -> int:
     """Stop the containers."""
     ignored = cidfile.MISSING if options.on("ignore") else 0
-    names = cidfile.containers(options)
+    names = cidfile.containers(options, cidfile.files(options))
     return each_container_at_once(names, "stop", query(options), ignored=ignored)
 
 

@@ -64,18 +64,18 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
         sys.stderr.write(f"WARNING: {warning}\n")
     identity = str(answer["Id"])
     if cidfile:
-        with open(cidfile, "x", encoding="ascii") as file:
-            file.write(identity)
+        _write_cidfile(client, cidfile, identity)
     return identity
 
 
 def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
-    from jaula.cli.pods import pods, select
+    from jaula.cli.id_file import IdFile
+    from jaula.cli.pods import pods
 
     ref = options.text("pod")
     if path := options.text("pod-id-file"):
         try:
-            ref = select.read_id(path)
+            ref = IdFile(path).id
         except FileNotFoundError:
             raise CliError(f"{path} does not exist: the pod was not created", status=125) from None
     if ref.startswith(_NEW_POD):
@@ -96,24 +96,26 @@ def _create_pod(client: Client, name: str, body: dict[str, Any]) -> str:
 
 
 def _remove_former(client: Client, name: str, cidfile: str) -> None:
-    """Remove the container that has the name, and the file with its id."""
-    from posix import unlink
-
+    """Remove the container that has the name, and the file with an id."""
     from jaula.cli.client.client import quote
+    from jaula.cli.id_file import IdFile
 
     if not name:
         raise CliError("cannot replace container without --name being set", status=125)
+    file = None
+    if cidfile:
+        try:
+            file = IdFile(cidfile)
+        except FileNotFoundError:
+            file = None
     query = (("force", True), ("v", True))
     try:
         client.request("DELETE", f"/containers/{quote(name)}", query)
     except EngineError as error:
         if error.code != NOT_FOUND:
             raise
-    if cidfile:
-        try:
-            unlink(cidfile)
-        except FileNotFoundError:
-            return
+    if file is not None:
+        file.remove()
 
 
 def _check_cidfile(path: str) -> None:
@@ -125,6 +127,20 @@ def _check_cidfile(path: str) -> None:
             + path,
             status=125,
         )
+
+
+def _write_cidfile(client: Client, path: str, identity: str) -> None:
+    """Write the id of a container that was created; if that fails, remove the container."""
+    from jaula.cli import id_file
+    from jaula.cli.client.client import quote
+
+    try:
+        id_file.write(path, identity)
+    except BaseException as error:
+        client.request("DELETE", f"/containers/{quote(identity)}", (("v", True),))
+        if isinstance(error, FileExistsError):
+            _check_cidfile(path)
+        raise
 
 
 def _pull(client: Client, options: Options, image: str) -> None:

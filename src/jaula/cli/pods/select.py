@@ -7,14 +7,13 @@ import sys
 from jaula.cli.client.client import Client
 from jaula.cli.command import Flag, Options
 from jaula.cli.errors import CliError, UsageError
+from jaula.cli.id_file import IdFile
 from jaula.cli.main import Settings
 from jaula.cli.pods import pods
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_MAX_ID = 4096  # bytes of a file
 
 LATEST = Flag("latest", "l", "bool", "Select the newest pod")
 FLAGS = (
@@ -29,8 +28,23 @@ TIME_FLAGS = (
 )
 
 
-def pods_of(client: Client, options: Options) -> list[pods.Pod]:
-    """Return the pods that the command names.
+def id_files(options: Options) -> list[IdFile]:
+    """Read the files of ``--pod-id-file``.
+
+    :raises CliError: when a file does not exist, unless ``--ignore`` is set.
+    """
+    result = []
+    for path in options.texts("pod-id-file"):
+        try:
+            result.append(IdFile(path))
+        except FileNotFoundError:
+            if not options.on("ignore"):
+                raise CliError(f"{path} does not exist; --ignore skips it", status=125) from None
+    return result
+
+
+def pods_of(client: Client, options: Options, files: list[IdFile] | None = None) -> list[pods.Pod]:
+    """Return the pods that the command names; ``files`` are those of :func:`id_files`.
 
     :raises UsageError: when it names none.
     :raises CliError: when one does not exist, unless ``--ignore`` is set.
@@ -44,12 +58,7 @@ def pods_of(client: Client, options: Options) -> list[pods.Pod]:
         raise UsageError(
             f'"jaula {options.command.path}" requires at least 1 argument.', status=1, usage=True
         )
-    for path in options.texts("pod-id-file"):
-        try:
-            names.append(read_id(path))
-        except FileNotFoundError:
-            if not options.on("ignore"):
-                raise CliError(f"{path} does not exist; --ignore skips it", status=125) from None
+    names += [file.id for file in (id_files(options) if files is None else files)]
     result = []
     for name in names:
         try:
@@ -95,23 +104,20 @@ def seconds(options: Options) -> int | None:
     return None
 
 
-def read_id(path: str) -> str:
-    """Return the id in a file.
-
-    :raises FileNotFoundError: when there is none.
-    """
-    with open(path, encoding="ascii") as file:
-        return file.read(_MAX_ID).strip()
-
-
-def each(options: Options, action: Callable[[Client, pods.Pod], object], state: str = "") -> int:
+def each(
+    options: Options,
+    action: Callable[[Client, pods.Pod], object],
+    state: str = "",
+    files: list[IdFile] | None = None,
+) -> int:
     """Perform an action on every pod and print its id; return 1 if one failed.
 
-    With ``--all``, pods without a container in ``state`` are left out.
+    With ``--all``, pods without a container in ``state`` are left out. ``files`` are those of
+    :func:`id_files`.
     """
     client = Client(Settings.host)
     status = 0
-    for pod in pods_of(client, options):
+    for pod in pods_of(client, options, files):
         if options.on("all") and state and not pod.containers_in(state):
             continue
         try:
@@ -123,14 +129,3 @@ def each(options: Options, action: Callable[[Client, pods.Pod], object], state: 
         else:
             print(pod.id)
     return status
-
-
-def remove_files(options: Options, status: int) -> None:
-    """Remove the files with the ids of pods that were removed."""
-    from posix import unlink
-
-    for path in options.texts("pod-id-file") if not status else ():
-        try:
-            unlink(path)
-        except FileNotFoundError:
-            continue  # --ignore
