@@ -25,7 +25,7 @@ from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.network.firewall import bridge_rules
 from jaula.network.firewall.bridge_rules import Limits
 from jaula.network.firewall.egress import Refused
-from jaula.network.firewall.nftables import FirewallMonitor, Nft, open_nft
+from jaula.network.firewall.nftables import FirewallMonitor, Nft, hold_descriptors, open_nft
 from jaula.network.ipam import Addresses, AddressUsage, Subnet, parse_pools
 from jaula.network.network import EndpointRequest, OnRepair, no_report
 from jaula.network.networks import BRIDGE, Networks, has_interface
@@ -52,6 +52,7 @@ class NetworkManager:
         :param owner: marks the links of this engine.
         :raises InvalidRequest: when an address pool or a setting of the default bridge is invalid.
         """
+        hold_descriptors()
         pools = parse_pools(config.address_pool)
         plan = default_bridge_plan(config, pools)
         self._bridge = plan.name

@@ -7,6 +7,10 @@ A reload of the host's firewall (``nft flush ruleset``, as Debian's nftables.ser
 every table, including the engine's. The kernel announces that on a multicast group of
 NETLINK_NETFILTER (include/uapi/linux/netfilter/nfnetlink.h). The engine waits until
 :class:`FirewallMonitor` becomes readable; then the manager reloads missing tables.
+
+Facts about libnftables: a context opens a netlink socket and waits for it with select(2), which
+knows descriptors below FD_SETSIZE. glibc aborts the process for a higher one, and the library exits
+if it cannot open the socket. Published ports and clients have more descriptors than that.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import errno
 import os
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -25,6 +30,9 @@ from jaula.errors import JaulaError, Unsupported
 LIBRARY = "libnftables.so.1"
 PROGRAMS = ("/usr/sbin/nft", "/usr/bin/nft", "/usr/local/sbin/nft")
 OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+FD_SETSIZE = 1024  # descriptors, select(2)
+_HELD = 2  # descriptors: for the context of the networks, and for that of a resolver
+_ATTEMPTS = 10  # to open a socket before another thread opens a file
 
 
 LoadMissing = Callable[[], bool]
@@ -50,12 +58,82 @@ class Nft(Protocol):
         ...
 
 
+class _LowDescriptors:
+    """Descriptors below FD_SETSIZE that are held for the sockets of libnftables."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[int] = []
+
+    def hold(self) -> None:
+        """Hold descriptors, as far as there are free ones."""
+        with self._lock:
+            while len(self._held) < _HELD and (low := self._lowest()) is not None:
+                self._held.append(low)
+
+    def open_context(self, lib: ctypes.CDLL) -> int:
+        """Open a context of libnftables whose socket has a low descriptor.
+
+        :raises FirewallError: when there is none.
+        """
+        with self._lock:
+            for _ in range(_ATTEMPTS):
+                low = self._lowest()
+                if low is None and not self._held:
+                    break
+                low = self._held.pop() if low is None else low
+                os.close(low)  # the lowest that is free: the next one that the process opens
+                context: int = lib.nft_ctx_new(0) or 0
+                if not context:
+                    raise MemoryError("nft_ctx_new")
+                if _is_netfilter_socket(low):
+                    return context
+                lib.nft_ctx_free(context)
+        raise FirewallError(
+            f"no file descriptor below {FD_SETSIZE} is free, which libnftables needs"
+        )
+
+    @staticmethod
+    def _lowest() -> int | None:
+        try:
+            low = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # too many open files
+            return None
+        if low < FD_SETSIZE:
+            return low
+        os.close(low)
+        return None
+
+
+def _is_netfilter_socket(descriptor: int) -> bool:
+    try:
+        copy = os.dup(descriptor)
+    except OSError:
+        return False
+    try:
+        sock = socket.socket(fileno=copy)
+    except OSError:  # not a socket
+        os.close(copy)
+        return False
+    with sock:
+        return (sock.family, sock.proto) == (socket.AF_NETLINK, NETLINK_NETFILTER)
+
+
+_low_descriptors = _LowDescriptors()
+
+
+def hold_descriptors() -> None:
+    """Hold descriptors for libnftables, before the process opens a thousand others."""
+    _low_descriptors.hold()
+
+
 class Libnftables:
     """libnftables, bound to the network namespace in which it is loaded. 0.1 ms a command.
 
     It takes 1 ms to load, and 2 MB of memory.
 
     :raises OSError: when the library cannot be loaded.
+    :raises FirewallError: when no descriptor below FD_SETSIZE is free.
     """
 
     def __init__(self) -> None:
@@ -80,9 +158,7 @@ class Libnftables:
             function = getattr(lib, name)
             function.restype = result
             function.argtypes = arguments
-        self._context = lib.nft_ctx_new(0) or 0
-        if not self._context:
-            raise MemoryError("nft_ctx_new")
+        self._context = _low_descriptors.open_context(lib)
         lib.nft_ctx_buffer_output(self._context)
         lib.nft_ctx_buffer_error(self._context)
         self._lib = lib
@@ -103,6 +179,7 @@ class Libnftables:
         if self._lib is not None:
             lib, self._lib = self._lib, None
             lib.nft_ctx_free(self._context)
+            _low_descriptors.hold()
             _ctypes.dlclose(lib._handle)
 
 
