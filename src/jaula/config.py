@@ -101,7 +101,7 @@ class Paths(msgspec.Struct, frozen=True):
 
     @property
     def lazy_run(self) -> Path:
-        """Return the directory of sockets of lazy servers, and of mounts of their layers."""
+        """Return the directory of mount points of lazy layers."""
         return self.run / "lazy"
 
     @property

@@ -434,6 +434,54 @@ def test_a_container_whose_shim_does_not_answer_is_named(first: PrivateEngine, k
     assert containers.inspect(first, kept)["State"]["Running"]
 
 
+def remove_without_engine(engine: PrivateEngine) -> None:
+    """Remove the run directory of an engine that was killed."""
+    shutil.rmtree(engine.run)
+
+
+def test_containers_are_found_after_the_removal_of_the_run_directory(
+    new_engine: Engines, first: PrivateEngine, kept: str
+) -> None:
+    """Without an engine: the next one asks the shims to listen again."""
+    process = containers.pid(first, kept)
+    with containers.running(first, "busybox", "sh", "-c", "sleep 2; exit 7") as ending:
+        first.kill()
+        remove_without_engine(first)
+        containers.eventually(
+            lambda: list(first.run.glob("containers/*/exit.json")), "its shim writes the exit"
+        )
+        first.start()
+        assert containers.inspect(first, ending)["State"]["ExitCode"] == 7
+        assert containers.pid(first, kept) == process
+        assert "1 of 1 containers were found again" in first.log_tail()
+        assert first.cli("jaula", "exec", kept, "echo", "here").stdout == "here\n"
+        assert reaches_its_gateway(first, kept)
+        first.kill()
+        first.start()
+        assert containers.pid(first, kept) == process
+        assert first.cli("jaula", "restart", "-t", "0", kept).returncode == 0
+        modes = {
+            each: each.stat().st_mode & 0o777 for each in (first.run, first.run / "containers")
+        }
+        assert list(modes.values()) == [0o711, 0o700], modes
+
+
+def test_a_container_whose_shim_makes_no_socket_is_reported(first: PrivateEngine) -> None:
+    with containers.running(first, "busybox") as name:
+        process = containers.pid(first, name)
+        shim = containers.shim(process)
+        first.kill()
+        remove_without_engine(first)
+        os.kill(shim, signal.SIGSTOP)
+        first.start()
+        state = containers.inspect(first, name)["State"]
+        assert (state["Running"], state["ExitCode"]) == (False, 255)
+        assert "removed the run directory" in state["Error"]
+        for each in (shim, process):
+            containers.eventually(lambda: not Path(f"/proc/{each}").exists(), "it is gone")  # noqa: B023
+        assert first.cli("jaula", "start", name).returncode == 0
+
+
 def test_a_removed_socket_is_made_again(first: PrivateEngine) -> None:
     first.socket.unlink()
     containers.eventually(first.socket.exists, "the socket is back")

@@ -67,6 +67,9 @@ TESTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("engine, at its start", "the shims of running containers"): (
         f"{SHIMS}::test_the_next_engine_serves_and_adopts_it_later",
     ),
+    ("engine, at its start", "shims whose sockets were removed"): (
+        "tests/security/test_i29_engines.py::test_a_container_whose_shim_makes_no_socket_is_reported",
+    ),
     ("engine without root", "an answer of the namespace holder"): (
         (
             "tests/acceptance/test_rootless_engines.py"

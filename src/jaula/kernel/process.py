@@ -197,7 +197,12 @@ def pidfd_send_signal(pidfd: int, signum: int) -> None:
 
 
 def kill_if(pid: int, condition: Callable[[int], bool]) -> bool:
-    """Kill a process if ``condition`` holds for it; its pid cannot be reused meanwhile.
+    """Kill a process if ``condition`` holds for it; see :func:`signal_if`."""
+    return signal_if(pid, signal.SIGKILL, condition)
+
+
+def signal_if(pid: int, signum: int, condition: Callable[[int], bool]) -> bool:
+    """Signal a process if ``condition`` holds for it; its pid cannot be reused meanwhile.
 
     Return whether the signal was sent. It is not sent to a process that has exited, or that
     belongs to another user.
@@ -209,7 +214,7 @@ def kill_if(pid: int, condition: Callable[[int], bool]) -> bool:
     try:
         if not condition(pid):
             return False
-        pidfd_send_signal(pidfd, signal.SIGKILL)
+        pidfd_send_signal(pidfd, signum)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
     finally:

@@ -175,6 +175,23 @@ def kill_child(pid: int, parent: int) -> None:
         process.kill_if(pid, lambda pid: _parent(pid) == parent)
 
 
+def hang_up(shim_pid: int, pid: int) -> bool:
+    """Let the shim with the child ``pid`` make its socket again, if its file was removed.
+
+    Return whether there is such a shim. It may be stopped.
+    """
+    return bool(shim_pid) and process.signal_if(
+        shim_pid, signal.SIGHUP, lambda shim: is_shim(shim) and _parent(pid) == shim
+    )
+
+
+def kill_shim(shim_pid: int, pid: int) -> bool:
+    """Kill the shim with the child ``pid``; return whether there was one."""
+    return bool(shim_pid) and process.kill_if(
+        shim_pid, lambda shim: is_shim(shim) and _parent(pid) == shim
+    )
+
+
 def _parent(pid: int) -> int:
     return int(_stat(pid)[1])
 

@@ -6,6 +6,9 @@ A container that runs according to its record is in one of three cases:
 * Its shim has left ``exit.json``: it exited meanwhile, with a known status.
 * Neither: the machine was rebooted, or the shim was killed. The status is Docker's 255.
 
+If another program has removed the run directory meanwhile, the shims are asked to make their
+sockets again. What a shim that does not answer has left is killed.
+
 A container with an intent to start is one that the previous engine asked the runtime for. It counts
 as running, so the same three cases decide. Its start is undone only if no program can have run.
 
@@ -30,10 +33,13 @@ from jaula.engine.containers.start import cgroup_path, running_fields
 from jaula.engine.model.container import StateAction, next_status
 from jaula.engine.networks import restore as network_restore
 from jaula.errors import JaulaError, NotFound, RuntimeFailure, Unavailable
+from jaula.runtime.client import hang_up, kill_shim
 from jaula.runtime.protocol import SOCKET_NAME, Event, ExitRecord
 from jaula.state.records import MigrationPhase, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
@@ -43,6 +49,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("jaula.engine")
 _KILL_TIMEOUT = 3.0  # seconds for a shim to answer, and for a killed container to exit
 _AWAY = (MigrationPhase.GIVEN, MigrationPhase.MOVED)  # another engine runs it
+_SOCKET_TIME, _SOCKET_INTERVAL = 1.0, 0.01  # seconds for shims to make their sockets again
+_EXITED_ALONE = "it exited while neither the engine nor the shim was running"
+_KILLED_SILENT = (
+    "it was killed: another program removed the run directory while no engine ran, and its shim did"
+    " not answer"
+)
 _QUIET_TIME = 0.3  # seconds without an answer of any shim; then the engine serves its clients
 
 
@@ -105,16 +117,20 @@ async def _reconnect_all(
     pending: set[asyncio.Task[None]] = set()
     connected: list[Container] = []
     late = asyncio.Event()
-    for container in services.container_store:
-        if not container.live:
-            continue
+
+    def connect(container: Container) -> bool:
         run_dir = str(services.config.paths.container_run(container.id))
         shim = services.runtime.connect(run_dir, functools.partial(containers.on_event, container))
-        if shim is not None:
-            container.shim, container.run_dir = shim, run_dir
-            work = _adopt(services, containers, container, shim, late, starts)
-            pending.add(containers.exit_handler.tasks.spawn(work))
-            connected.append(container)
+        if shim is None:
+            return False
+        container.shim, container.run_dir = shim, run_dir
+        work = _adopt(services, containers, container, shim, late, starts)
+        pending.add(containers.exit_handler.tasks.spawn(work))
+        connected.append(container)
+        return True
+
+    lost = [each for each in services.container_store if each.live and not connect(each)]
+    await _restore_sockets(services, lost, connect)
     while pending:
         done, pending = await asyncio.wait(pending, timeout=_QUIET_TIME)
         if not done:
@@ -123,6 +139,40 @@ async def _reconnect_all(
     for container in connected:
         if container.shim is not None and not container.shim.pid:
             log.warning("the shim of container %s does not answer yet", container.name)
+
+
+async def _restore_sockets(
+    services: Services, lost: list[Container], connect: Callable[[Container], bool]
+) -> None:
+    """Let shims make the sockets again that were removed while no engine ran, and connect."""
+    paths = services.config.paths
+    asked = []
+    for container in lost:
+        record, directory = container.record, paths.container_run(container.id)
+        if services.runtime.exit_record(str(directory)) is None:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if hang_up(record.shim_pid, record.pid):
+                asked.append(container)
+            else:
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
+    if not asked:
+        return
+    silent, end = asked, time.monotonic() + _SOCKET_TIME
+    while silent and time.monotonic() < end:
+        await asyncio.sleep(_SOCKET_INTERVAL)
+        silent = [each for each in silent if not connect(each)]
+    log.warning(
+        "another program removed the run directory while no engine ran; %d of %d containers were"
+        " found again",
+        len(asked) - len(silent),
+        len(asked),
+    )
+    for container in asked:
+        if container not in silent and container.record.resolved.external_runtime:
+            log.warning(
+                "restart %s: the files of its runtime were in the run directory", container.name
+            )
 
 
 async def _adopt(
@@ -326,12 +376,11 @@ async def _record_exit(services: Services, containers: Containers, container: Co
     run_dir = str(services.config.paths.container_run(container.id))
     end = services.runtime.exit_record(run_dir)
     if end is None:
+        record, error = container.record, _EXITED_ALONE
+        if kill_shim(record.shim_pid, record.pid):
+            error = _KILLED_SILENT
         await containers.exit_handler.clean_up(container)
-        end = ExitRecord(
-            255,
-            finished_at=time.time(),
-            error="it exited while neither the engine nor the shim was running",
-        )
+        end = ExitRecord(255, finished_at=time.time(), error=error)
     containers.exit_handler.exited(container, end)
 
 

@@ -8,10 +8,10 @@
    the blob store and extracted like any other. From then on the layer is its directory. The mount
    is removed later: a start may have resolved its path before, and containers that run keep their
    own.
-3. If another program removes the directory of mount points and sockets, the mounts are detached:
-   the kernel does so in all mount namespaces when their mount points are removed. The layers are
-   mounted again for the next starts, and the servers get new sockets. Containers that run have
-   mounts of their own.
+3. If another program removes the directory of mount points, the mounts are detached: the kernel
+   does so in all mount namespaces when their mount points are removed. The layers are mounted again
+   for the next starts. Containers that run have mounts of their own. The sockets of the servers are
+   below ``<root>``: an engine finds them also if the run directory was removed before its start.
 4. If the server dies, another one is started with the same request and files. The next engine
    connects to the servers of the former one, and starts those that are gone, as after a reboot.
    The credentials of the pull are in memory only: a server that the next engine starts has none. If
@@ -25,7 +25,8 @@ A lazy layer belongs to a manifest's statement and to the repository that its by
 (``origin``). A pull from another repository fetches the layer itself, whole: a registry that holds
 bytes back or sends wrong ones cannot stop the image of another one.
 
-``<root>/lazy/<id>`` is the directory of a server, and ``<id>.json`` beside it is its request.
+``<root>/lazy/<id>`` is the directory of a server; ``<id>.json`` beside it is its request, and
+``<id>.sock`` its socket.
 """
 
 from __future__ import annotations
@@ -192,9 +193,10 @@ class LazyLayers:
             except (OSError, JaulaError, msgspec.MsgspecError) as error:
                 _log.warning("the lazy server %s cannot go on: %s", directory.name, error)
                 self._remove(directory)
-        for document in self._root.glob("*.json"):
-            if not document.with_suffix("").is_dir():
-                document.unlink()
+        for pattern in ("*.json", "*.sock"):
+            for path in self._root.glob(pattern):
+                if not path.with_suffix("").is_dir():
+                    path.unlink()
 
     def _adopt(self, directory: Path) -> None:
         """Connect to one server, or start it.
@@ -222,6 +224,7 @@ class LazyLayers:
         except BaseException:
             self._abandon(server)
             raise
+        self._listen_again(server)
         self._mount_all(server)
         self._servers.append(server)
 
@@ -265,7 +268,7 @@ class LazyLayers:
     # -- the run directory ------------------------------------------------------------------------
 
     def is_complete(self) -> bool:
-        """Return whether the run directory has the sockets and mounts of all servers."""
+        """Return whether the sockets and mounts of all servers are there."""
         with self._lock:
             servers = tuple(self._servers)
         return not any(map(self._lacks_files, servers))
@@ -282,10 +285,7 @@ class LazyLayers:
             with server.lock:  # else it is being started again, which makes them
                 if not self._lacks_files(server):
                     continue
-                try:
-                    self._listen_again(server)
-                except OSError as error:
-                    _log.warning("a lazy server has no socket for the next engine: %s", error)
+                self._listen_again(server)
                 for name, target in tuple(server.mounted.items()):
                     state = server.states.get(name)
                     if target.exists() or (state and self._mount_or_skip(server, state)):
@@ -296,17 +296,17 @@ class LazyLayers:
     def _listen_again(self, server: _Server) -> None:
         """Give a server another socket if the path of its own was removed.
 
-        :raises OSError: when that is not possible.
+        The server of an earlier version has it in the run directory.
         """
-        path = self._socket_path(server.directory)
-        if path.exists():
+        if self._socket_path(server.directory).exists():
             return
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind(str(path))
-            listener.listen(4)
-            command = msgspec.json.encode(Command(listener=True))
-            socket.send_fds(server.connection, [command], [listener.fileno()])
+        try:
+            with self._listener(server) as listener:
+                command = msgspec.json.encode(Command(listener=True))
+                socket.send_fds(server.connection, [command], [listener.fileno()])
+        except OSError as error:
+            _log.warning("a lazy server has no socket for the next engine: %s", error)
+        self._former_socket_path(server.directory).unlink(missing_ok=True)
 
     # -- pulls ----------------------------------------------------------------------------------
 
@@ -441,9 +441,6 @@ class LazyLayers:
         :raises OSError: when it cannot be started.
         :raises Unavailable: when an unprivileged process cannot contact the registry.
         """
-        path = self._socket_path(server.directory)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
         uid, gid = start.ids()
         request = _complete(server.request)
         certificates = [each.security.certificates for each in request.endpoints]
@@ -458,9 +455,7 @@ class LazyLayers:
             with open(descriptors[-1], "wb", closefd=False) as file:
                 file.write(msgspec.json.encode(request))
             descriptors += fuse.open_connection()
-            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-                listener.bind(str(path))
-                listener.listen(4)
+            with self._listener(server) as listener:
                 process = start.start(
                     Task("jaula-lazy", server.request.image, protocol.SERVER_FUNCTION),
                     limits=_LIMITS,
@@ -477,6 +472,23 @@ class LazyLayers:
         server.process = process
         threading.Thread(target=process.wait, name="lazy-reaper", daemon=True).start()
 
+    def _listener(self, server: _Server) -> socket.socket:
+        """Return a new socket that listens on the path of a server.
+
+        :raises OSError: when that is not possible.
+        """
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with open_directory(self._root) as root:
+                path = f"/proc/self/fd/{root}/{self._socket_path(server.directory).name}"
+                Path(path).unlink(missing_ok=True)
+                listener.bind(path)
+            listener.listen(4)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
     def _connect(self, server: _Server) -> None:
         """Connect to the process of a server.
 
@@ -486,7 +498,11 @@ class LazyLayers:
         server.connection = connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             connection.settimeout(_CONNECT)
-            connection.connect(str(self._socket_path(server.directory)))
+            path = self._socket_path(server.directory)
+            if not path.exists():
+                path = self._former_socket_path(server.directory)
+            with open_directory(path.parent) as parent:
+                connection.connect(f"/proc/self/fd/{parent}/{path.name}")
             data, descriptors, *_ = socket.recv_fds(connection, MESSAGE_LIMIT, 1)
             if not data or not descriptors:
                 raise ConnectionError("the lazy server has ended")
@@ -843,6 +859,9 @@ class LazyLayers:
         return directory.with_name(f"{directory.name}.json")
 
     def _socket_path(self, directory: Path) -> Path:
+        return directory.with_name(f"{directory.name}.sock")
+
+    def _former_socket_path(self, directory: Path) -> Path:
         return self._run / f"{directory.name}.sock"
 
 

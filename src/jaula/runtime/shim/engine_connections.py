@@ -3,6 +3,9 @@
 A later engine connects to ``shim.sock`` in the container's run directory. Only the shim's own user
 gets an answer. The shim drops an engine that disconnects or does not read; ``exit.json`` holds what
 that engine must know about the container's exit.
+
+If the run directory was removed while no engine ran, the next engine makes it again and sends the
+shim SIGHUP: the shim listens on a new socket then.
 """
 
 from __future__ import annotations
@@ -81,6 +84,19 @@ class ControlSockets:
         self.listen()
         self._event_loop.forget(former.fileno())
         former.close()
+
+    def listen_if_removed(self) -> None:
+        """Replace the socket if its file was removed; an engine has made the directory again.
+
+        :raises OSError: when it cannot be bound: the present socket stays.
+        """
+        if self._listener is not None and not os.path.lexists(f"{self._run_dir}/{SOCKET_NAME}"):
+            self.listen_again()
+
+    @property
+    def connected(self) -> bool:
+        """Return whether there is an engine."""
+        return bool(self._connections)
 
     def stop_listening(self) -> None:
         """Stop listening and remove the socket."""

@@ -236,11 +236,26 @@ class Shim:
         for fd, stream in zip(clients, request.attachments, strict=True):
             self.stdio.attach(socket.socket(fileno=fd), stream)
         self.event_loop.watch(self.pidfd, select.EPOLLIN, self._init_ended)
+        self._watch_hangup()
         self.oom_fd = self.cgroup.oom_fd()
         if self.oom_fd is not None:
             self.event_loop.watch(self.oom_fd, select.EPOLLIN, self._out_of_memory)
             is_reported = bool(readable(0, self.oom_fd))
             self.early_oom = not is_reported and self.cgroup.oom_kills() > 0
+
+    def _watch_hangup(self) -> None:
+        """Let SIGHUP wake the event loop: the handler runs between any two instructions."""
+        hangup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+        def listen(_: int) -> None:
+            os.eventfd_read(hangup)
+            try:
+                self.engines.listen_if_removed()
+            except OSError as error:
+                os.write(2, f"{SHIM_COMM}: the socket is not made again: {error}\n".encode())
+
+        self.event_loop.watch(hangup, select.EPOLLIN, listen)
+        signal.signal(signal.SIGHUP, lambda _signum, _frame: os.eventfd_write(hangup, 1))
 
     def _recording(self, name: str, console: tuple[int, int]) -> CastWriter | None:
         """Return the writer of a session's recording; None if sessions are not recorded.
@@ -697,6 +712,8 @@ class Shim:
             memory_peak=peak,
             memory_limit=limit,
         )
+        if not self.engines.connected:
+            _make_run_dir(self.request.run_dir)
         write_exit_record(self.request.run_dir, self.exit_record)
         for exec_id in list(self.execs):
             self._exec_ended(exec_id)
@@ -733,6 +750,20 @@ def _read_spec(bundle: str) -> oci.Spec:
         raise RuntimeFailure(f"bundle {bundle}: {error}") from error
     except msgspec.MsgspecError as error:
         raise RuntimeFailure(f"bundle {bundle}: config.json: {error}") from error
+
+
+def _make_run_dir(run_dir: str) -> None:
+    """Make a run directory that was removed while no engine ran, for the exit record.
+
+    An engine that has force-removed the container is not connected either, if it was killed. The
+    next one sweeps the directory.
+    """
+    containers = os.path.dirname(run_dir)
+    with contextlib.suppress(OSError):  # the failure to write the record is reported
+        for path, mode in ((os.path.dirname(containers), 0o711), (containers, 0o700)):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path, mode)
+        os.mkdir(run_dir, 0o700)
 
 
 def write_exit_record(run_dir: str, record: ExitRecord) -> None:

@@ -492,16 +492,15 @@ def test_layers_that_got_whole_without_an_engine_are_stored(
 def test_a_removed_run_directory_takes_no_lazy_image_away(
     engine: PrivateEngine, registry: SlowRegistry, removed: str
 ) -> None:
-    """The kernel detaches the mounts below it, and the socket of the server is lost."""
+    """The kernel detaches the mounts below it."""
     start_early(engine, registry, "sleep", "1000")
     (server,) = server_pids(engine)
-    (path,) = engine.run.glob("lazy/*.sock")
     directory = engine.run / removed
     inode = directory.stat().st_ino
     while directory.exists() and directory.stat().st_ino == inode:
         shutil.rmtree(directory, ignore_errors=True)
-    wait(engine, lambda: path.exists() and engine.socket.exists())
-    wait(engine, lambda: len([each for each in path.parent.iterdir() if each.is_dir()]) == 2)
+    wait(engine, engine.socket.exists)
+    wait(engine, lambda: len(list(engine.run.glob("lazy/*"))) == 2)
     expected = sha256(content("first"))
     for early in (True, False):  # one that ran before, and the next one
         words = ("exec", "early") if early else ("run", "--rm", "--network", "none", registry.image)
@@ -517,6 +516,52 @@ def test_a_removed_run_directory_takes_no_lazy_image_away(
     assert run(engine, registry, "sha256sum", "/data/second").split()[0] == expected
     done = engine.cli("jaula", "exec", "early", "sha256sum", "/data/second")
     assert done.stdout.split()[0] == expected, done.stderr
+
+
+def test_a_run_directory_removed_without_an_engine_takes_no_lazy_image_away(
+    engine: PrivateEngine, registry: SlowRegistry
+) -> None:
+    """The next engine finds the server, and mounts its layers again."""
+    start_early(engine, registry, "sleep", "1000")
+    (server,) = server_pids(engine)
+    engine.kill()
+    shutil.rmtree(engine.run)
+    engine.start()
+    assert server_pids(engine) == [server]
+    assert len(list(engine.run.glob("lazy/*"))) == 2
+    expected = sha256(content("first"))
+    for early in (True, False):  # one that ran before, and the next one
+        words = ("exec", "early") if early else ("run", "--rm", "--network", "none", registry.image)
+        done = engine.cli("jaula", *words, "sha256sum", "/data/first")
+        assert done.stdout.split()[0] == expected, done.stderr + engine.log_tail()
+    registry.gate.set()
+    wait_whole(engine, registry)
+    done = engine.cli("jaula", "exec", "early", "sha256sum", "/data/second")
+    assert done.stdout.split()[0] == sha256(content("second")), done.stderr
+    assert server_pids(engine) in ([server], [])
+
+
+def test_a_server_of_an_earlier_version_gets_its_socket_below_the_root(
+    engine: PrivateEngine, registry: SlowRegistry
+) -> None:
+    start_early(engine, registry, "sleep", "1000")
+    (server,) = server_pids(engine)
+    engine.kill()
+    (path,) = engine.root.glob("lib/lazy/*.sock")
+    former = engine.run / "lazy" / path.name
+    former.symlink_to(path.rename(path.with_name("former.sock")))
+    engine.start()
+    assert server_pids(engine) == [server]
+    assert path.exists() and not former.is_symlink()
+    assert list(path.parent.glob("*.sock")) == [path]
+    engine.kill()
+    shutil.rmtree(engine.run)
+    engine.start()
+    assert server_pids(engine) == [server]
+    assert engine.cli("jaula", "rm", "-f", "early").returncode == 0
+    assert engine.cli("jaula", "rmi", registry.image).returncode == 0
+    wait(engine, lambda: not server_pids(engine))
+    wait(engine, lambda: not list(engine.root.glob("lib/lazy/*")))
 
 
 @both_formats
