@@ -34,7 +34,7 @@ from jaula.images.build import wildcard
 from jaula.images.build.dockerignore import Dockerignore
 from jaula.images.platform import parse_platform
 from jaula.images.registry.auth import www_authenticate
-from jaula.images.store.catalog import built_from
+from jaula.images.store.catalog import _by_manifest, built_from
 from jaula.kube import documents
 from jaula.network.config import check_pools
 from jaula.network.port_mapper import PortAllocator, PortRequest, PortTarget
@@ -298,6 +298,7 @@ CASES: dict[str, Work] = {
         [Pool(subnet=f"10.{i // 256 % 256}.{i % 256}.0/24") for i in range(n)], (), ipv6=False
     ),
     "filters: ancestors": _ancestors,
+    "images: names of one": lambda n: _by_manifest({f"a:{i}": "sha256:1" for i in range(n * 4)}),
     "volumes: removals": _remove_volumes,
     "landlock: paths": lambda n: landlock.parse([f"read=/a{i}" for i in range(n)]),
     "signal": lambda n: signals.parse("1" * n * 100),

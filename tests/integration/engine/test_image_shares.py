@@ -20,7 +20,7 @@ from harness.api_user import ApiUser
 from harness.engine import PrivateEngine, Reply
 from harness.scripted_registry import Request, ScriptedRegistry, config_of, layer
 
-SIZED, PLENTY = 54500, 54501  # groups
+SIZED, PLENTY, NAMED = 54500, 54501, 54502  # groups
 POLICY = f"""
 [default]
 access = "run"
@@ -32,8 +32,13 @@ max-image-size = "1m"
 
 [group.{PLENTY}]
 access = "run"
+
+[group.{NAMED}]
+access = "run"
+max-image-names = 4
 """
 REFUSED_NUMBER = "may not have more than 2 images"
+REFUSED_NAMES = "may not have more than 4 names of images"
 REFUSED_SIZE = "may not have more than 1MiB of images"
 _uids = itertools.count(54510)
 
@@ -432,3 +437,75 @@ def test_a_reload_applies_another_share(
         assert "more than 1 images" in refusal(load(caller, "reload-3:1"))
     finally:
         apply(POLICY)
+
+
+# -- names ---------------------------------------------------------------------------------------
+
+
+def tag(user: ApiUser, image: str, name: str) -> Reply:
+    return user.request("POST", f"/images/{image}/tag?repo={name}&tag=1")
+
+
+def names(engine: PrivateEngine, image: str) -> set[str]:
+    return set(engine.request("GET", f"/images/{image}/json").json()["RepoTags"])
+
+
+def test_names_are_counted_by_who_has_set_them(
+    guarded: PrivateEngine, user: Callable[..., ApiUser]
+) -> None:
+    caller, other = user(NAMED), user(NAMED)
+    assert done(load(caller, "named:1"))
+    for number in range(3):
+        assert done(tag(caller, "named:1", f"named-{number}"))
+    before = names(guarded, "named:1")
+    text = refusal(tag(caller, "named:1", "named-3"))
+    assert REFUSED_NAMES in text
+    assert "remove some of yours, or ask the operator to raise max-image-names" in text
+    assert names(guarded, "named:1") == before
+    assert done(tag(other, "named:1", "named-of-another"))
+    assert done(load(caller, "named:1"))  # no more names than before
+    assert done(tag(caller, "named:1", "named-2"))
+    remove(caller, "named-0:1")
+    assert done(tag(caller, "named:1", "named-3"))
+
+
+def test_an_image_whose_name_is_too_many_is_refused_before_it_is_received(
+    guarded: PrivateEngine, user: Callable[..., ApiUser]
+) -> None:
+    caller = user(NAMED)
+    assert done(load(caller, "crowded:1"))
+    for number in range(3):
+        assert done(tag(caller, "crowded:1", f"crowded-{number}"))
+    before = stored(guarded)
+    created = caller.request("POST", "/containers/create", {"Image": "crowded:1", "Cmd": ["a"]})
+    container = created.json()["Id"]
+    commit = caller.request("POST", f"/commit?container={container}&repo=crowded-commit")
+    assert REFUSED_NAMES in refusal(commit)
+    caller.request("DELETE", f"/containers/{container}")
+    assert REFUSED_NAMES in refusal(import_(caller, "crowded-import"))
+    assert REFUSED_NAMES in refusal(build(caller, "crowded-build", Dockerfile="FROM busybox\n"))
+    late = load(caller, "crowded-load:1")
+    assert REFUSED_NAMES in late.body.decode()
+    for name in ("crowded-commit", "crowded-import", "crowded-build", "crowded-load:1"):
+        assert not exists(guarded, name)
+    assert stored(guarded) == before
+    assert done(import_(caller, "crowded-0:1"))  # its own name moves
+
+
+def test_an_archive_with_more_names_than_are_free_is_refused_as_a_whole(
+    guarded: PrivateEngine, user: Callable[..., ApiUser]
+) -> None:
+    caller = user(NAMED)
+    before = stored(guarded)
+    parts: list[layers.Member] = []
+    entries = []
+    for number in range(2):
+        data = layers.layer([("etc/note", f"archived {number}")])
+        listed, files = [f"archived-{number}-{n}:1" for n in range(3)], [f"{number}.tar"]
+        parts += [(f"{number}.tar", data), (f"{number}.json", config_of(data))]
+        entries.append({"Config": f"{number}.json", "RepoTags": listed, "Layers": files})
+    parts.append(("manifest.json", json.dumps(entries)))
+    reply = caller.request("POST", "/images/load", layers.layer(parts))
+    assert REFUSED_NAMES in reply.body.decode()
+    assert owned(guarded, caller) == set()
+    assert stored(guarded) == before

@@ -103,6 +103,7 @@ class Share(StrEnum):
     IMAGES = "images"
     IMAGE_SIZE = "image-size"
     IMAGE_DOCUMENTS = "image-documents"
+    IMAGE_NAMES = "image-names"
     RECORD_SIZE = "record-size"
 
     def describe(self, amount: int) -> str:
@@ -112,6 +113,8 @@ class Share(StrEnum):
                 return f"{units.bytes_size(amount)} of images"
             case Share.IMAGE_DOCUMENTS:
                 return f"{units.bytes_size(amount)} of configurations and manifests of images"
+            case Share.IMAGE_NAMES:
+                return f"{amount} names of images"
             case Share.RECORD_SIZE:
                 return f"{units.bytes_size(amount)} of {_RECORDS}"
             case Share.SECRETS:
@@ -130,9 +133,12 @@ DEFAULT_SHARES: Final = MappingProxyType(
         Share.SECRETS: 1000,
         Share.IMAGES: 1000,
         Share.IMAGE_SIZE: UNLIMITED,
+        Share.IMAGE_NAMES: 4000,
     }
 )
 """The shares of a rule without a line. The default address pools have subnets for 288 networks.
+
+A pull gives an image two names: a tag, and its digest.
 
 Those of :attr:`Share.IMAGE_DOCUMENTS` and :attr:`Share.RECORD_SIZE` are in :class:`Ceilings`, since
 their default is a share of the machine.

@@ -608,7 +608,7 @@ class Session:
 
     def image_quota(self) -> Quota:
         """Return the quota of images that the caller brings."""
-        return Quota(self.caller.key, self._check_images, self.name_rights())
+        return Quota(self.caller.key, self._check_images, self.name_rights(), self._check_names)
 
     def name_rights(self) -> NameRights:
         """Return what the caller may do with names of images. Safe in any thread."""
@@ -641,6 +641,14 @@ class Session:
             self._check_amount(Share.IMAGE_SIZE, amounts.size, key)
             self._check_amount(Share.IMAGE_DOCUMENTS, amounts.documents, key)
 
+    def _check_names(self, number: int) -> None:
+        """Check that the caller may have a number of names of images. Safe in any thread.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if not self.is_admin:
+            self._check_amount(Share.IMAGE_NAMES, number, self.caller.key)
+
     def _owned(self, share: Share, key: str) -> int:
         """Return how much the owner ``key`` has of a share."""
         services = self.services
@@ -666,6 +674,8 @@ class Session:
                 return services.images.usage(key).size
             case Share.IMAGE_DOCUMENTS:
                 return services.images.usage(key).documents
+            case Share.IMAGE_NAMES:
+                return services.images.name_count(key)
 
     def inherited_mounts(self, resolved: ResolvedRequest) -> tuple[Privilege, ...]:
         """Return the mounts of the host that ``--volumes-from`` adds."""
@@ -839,15 +849,18 @@ class AuditedAction:
         """
         self.reserve_document(document, copies=_COPIES, owner=container.record.owner)
 
-    def reserve_image(self) -> Quota:
+    def reserve_image(self, *names: str) -> Quota:
         """Count an image that this action brings, until it ends, and return the quota for it.
 
-        An image takes at least one byte.
+        An image takes at least one byte. ``names`` are those that it gets, as far as they are
+        known; the caller's own ones do not count again.
 
         :raises NotAuthorized: when the caller has as much as it may have.
         """
         self.reserve(Share.IMAGES)
         self.reserve(Share.IMAGE_SIZE)
+        key, images = self._session.caller.key, self._session.services.images
+        self.reserve(Share.IMAGE_NAMES, len(images.more_names(key, names)))
         return self._session.image_quota()
 
     def authorize_start(self, ref: str) -> None:

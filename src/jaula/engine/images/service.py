@@ -289,10 +289,11 @@ class Images:
     async def tag(self, ref: str, repo: str, tag: str, quota: Quota) -> None:
         """Add a tag to an image.
 
-        :raises NotAuthorized: when another owner has set the tag to another image.
+        :raises NotAuthorized: when another owner has set the tag to another image, or the quota
+            does not allow one more name.
         """
         name = f"{repo}:{tag}" if tag else repo
-        image = self._services.images.tag(ref, name, quota)
+        image = await in_thread(self._services.images.tag, ref, name, quota)
         self._services.events.emit("image", "tag", image.id, {"name": name})
 
     async def remove(

@@ -134,6 +134,7 @@ def load(
                 for name, image in product(loaded.names, loaded.images):
                     admit(name, image.config)
         store.check_quota(quota, [archive.footprint(loaded) for loaded in incoming])
+        store.check_more_names(quota, (name for loaded in incoming for name in loaded.names))
         for loaded in incoming:
             target = loaded.digest if isinstance(loaded, _LoadedIndex) else loaded.manifest
             store.check_names(quota, loaded.names, target, loaded.images[0].config)

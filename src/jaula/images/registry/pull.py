@@ -129,6 +129,7 @@ def pull(
         if not keep_names:
             raise
         names = {by_digest}
+    client.store.check_more_names(quota, names)
     on_stored: Callable[[], None] | None = None
     if client.admission is not None:
         on_stored = client.admission.check_pull(

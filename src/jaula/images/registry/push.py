@@ -167,6 +167,8 @@ def _push(request: PushRequest, target: Repository, tag: str, image: Image) -> U
     if compress and is_plain(manifest):
         image = compress_layers(store, image, cancel, request.quota)
         manifest = store.manifest(image)
+    names = [f"{request.reference.repository}@{image.manifest}"] if request.named else []
+    store.check_more_names(request.quota, names)
     with store.lease((image.manifest, *(layer.digest for layer in manifest.layers))):
         upload = Upload(target, store.blobs, cancel)
         _send_blobs(request, upload, image)
@@ -174,7 +176,6 @@ def _push(request: PushRequest, target: Repository, tag: str, image: Image) -> U
         upload.manifest(tag, data, media_type)
         pushed = UploadResult(tag, image.manifest, len(data))
         if request.named:
-            names = [f"{request.reference.repository}@{pushed.digest}"]
             store.adopt(data, media_type, names, request.quota)
     _report(pushed, request.emit)
     return pushed
@@ -186,6 +187,8 @@ def _push_index(request: PushRequest, target: Repository, tag: str, image: Image
     index, images = store.index(image.target), store.images(image)
     if index is None:
         raise NotFound(f"No such image: {image.target}")  # removed meanwhile
+    names = [f"{request.reference.repository}@{image.target}"]
+    store.check_more_names(request.quota, names)
     for layer in dict.fromkeys(layer for each in images for layer in reversed(each.layers)):
         request.emit(status("Preparing", short(layer)))
     upload = Upload(target, store.blobs, request.cancel)
@@ -204,7 +207,6 @@ def _push_index(request: PushRequest, target: Repository, tag: str, image: Image
     upload.manifest(tag, data, descriptor.media_type)
     pushed = UploadResult(tag, image.target, len(data))
     held = (*index.images, *index.artifacts)
-    names = [f"{request.reference.repository}@{pushed.digest}"]
     store.adopt_index(data, descriptor.media_type, held, names, request.quota)
     _report(pushed, request.emit)
     return pushed

@@ -28,6 +28,7 @@ by their own id.
 from __future__ import annotations
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -238,6 +239,7 @@ class NameIndex:
         self.names: dict[str, str] = _names(self.descriptors)
         self._names_of = _by_manifest(self.names)
         self.name_owners: dict[str, str] = _name_owners(self.descriptors)
+        self.name_counts = Counter(self.name_owners.values())
         self._owners = _owners(self.descriptors)
         self._held = _held(self.descriptors)
         self._targets = {d.digest: _plain(d) for d in self.descriptors}
@@ -319,13 +321,14 @@ class NameIndex:
         kind = media_type or self.media_type(manifest)
         owner = owner if held else self._owners.get(manifest, owner)
         all_held = tuple(dict.fromkeys((*self.held(manifest), *held)))
-        plain = Descriptor(kind, manifest, size, annotations=_facts(owner, all_held))
+        plain = Descriptor(kind, manifest, size, annotations=_facts(owner))
         kept = [
             _renamed(plain, d.annotations.get(REF_NAME), owners) if d.digest == manifest else d
             for d in self.descriptors
             if d.annotations.get(REF_NAME) not in added
         ]
-        self._replace(kept + [_renamed(plain, name, owners) for name in sorted(added)], plain)
+        named = [_renamed(plain, name, owners) for name in sorted(added)]
+        self._replace(kept + named, plain, self._held | {manifest: all_held})
 
     def is_current(
         self,
@@ -345,19 +348,7 @@ class NameIndex:
     def release(self, index: str, manifests: Collection[str]) -> None:
         """Record that the store holds these manifests of an index no longer."""
         held = tuple(digest for digest in self.held(index) if digest not in manifests)
-        facts = _facts(self.owner_of(index), held)
-        self._store(
-            tuple(
-                _renamed(
-                    msgspec.structs.replace(d, annotations=facts),
-                    d.annotations.get(REF_NAME),
-                    self.name_owners,
-                )
-                if d.digest == index
-                else d
-                for d in self.descriptors
-            )
-        )
+        self._store(self.descriptors, self._held | {index: held})
 
     def unset(self, names: Collection[str]) -> None:
         """Remove names. The images stay."""
@@ -365,20 +356,33 @@ class NameIndex:
 
     def drop(self, manifests: Collection[str]) -> None:
         """Remove manifests with all their names."""
-        self._store(tuple(d for d in self.descriptors if d.digest not in manifests))
+        kept = [d for d in self.descriptors if d.digest not in manifests]
+        self._store(kept, self._held)
 
-    def _replace(self, descriptors: list[Descriptor], added: Descriptor | None = None) -> None:
-        """Store ``descriptors``. Manifests listed before stay listed, without a name if needed."""
+    def _replace(
+        self,
+        descriptors: list[Descriptor],
+        added: Descriptor | None = None,
+        held: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Store ``descriptors``. Manifests listed before stay listed, without a name if needed.
+
+        ``held`` are the manifests of each index that the store holds from now on, as now if None.
+        """
         listed = {d.digest: _unnamed(d) for d in self.descriptors}
         if added is not None:
             listed[added.digest] = added
         named = {d.digest for d in descriptors if REF_NAME in d.annotations}
         plain = [descriptor for digest, descriptor in listed.items() if digest not in named]
-        self._store(tuple([d for d in descriptors if REF_NAME in d.annotations] + plain))
+        named_first = [d for d in descriptors if REF_NAME in d.annotations] + plain
+        self._store(named_first, self._held if held is None else held)
 
-    def _store(self, descriptors: tuple[Descriptor, ...]) -> None:
-        _write(self._file, encode(Index(manifests=descriptors)))
-        self.descriptors = descriptors
+    def _store(
+        self, descriptors: Iterable[Descriptor], held: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        stored = tuple(_with_held(descriptors, held))
+        _write(self._file, encode(Index(manifests=stored)))
+        self.descriptors = stored
         self._derive()
 
 
@@ -386,10 +390,28 @@ def _plain(descriptor: Descriptor) -> Descriptor:
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
 
-def _facts(owner: str, held: tuple[str, ...]) -> dict[str, str]:
-    """Return the annotations of a manifest or an index that are not its name."""
-    facts = {OWNER: owner, HELD: " ".join(held)}
-    return {key: value for key, value in facts.items() if value}
+def _facts(owner: str) -> dict[str, str]:
+    """Return the annotations of a manifest or an index that each of its names has."""
+    return {OWNER: owner} if owner else {}
+
+
+def _with_held(
+    descriptors: Iterable[Descriptor], held: Mapping[str, tuple[str, ...]]
+) -> Iterator[Descriptor]:
+    """Yield the descriptors, of which the first one of an index has the manifests it holds.
+
+    An index may hold hundreds, and have thousands of names.
+    """
+    left = {digest: " ".join(manifests) for digest, manifests in held.items() if manifests}
+    for descriptor in descriptors:
+        now, then = descriptor.annotations.get(HELD), left.pop(descriptor.digest, None)
+        if now == then:
+            yield descriptor
+            continue
+        annotations = {key: v for key, v in descriptor.annotations.items() if key != HELD}
+        if then is not None:
+            annotations[HELD] = then
+        yield msgspec.structs.replace(descriptor, annotations=annotations)
 
 
 def _renamed(descriptor: Descriptor, name: str | None, owners: Mapping[str, str]) -> Descriptor:
@@ -433,10 +455,10 @@ def _names(descriptors: tuple[Descriptor, ...]) -> dict[str, str]:
 
 def _by_manifest(names: dict[str, str]) -> dict[str, tuple[str, ...]]:
     """Return the sorted names of each manifest, so that a lookup does not scan all names."""
-    names_of: dict[str, tuple[str, ...]] = {}
+    names_of: defaultdict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
-        names_of[names[name]] = (*names_of.get(names[name], ()), name)
-    return names_of
+        names_of[names[name]].append(name)
+    return {manifest: tuple(listed) for manifest, listed in names_of.items()}
 
 
 def _write(path: Path, data: bytes) -> None:

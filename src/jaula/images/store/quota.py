@@ -35,11 +35,14 @@ class Quota(NamedTuple):
     only if the owner has a limit: that reads the sizes of all images of the owner.
 
     ``names`` is what the owner may do with names of images, its own ones only if it is None.
+    ``check_names`` raises an error if the owner may not have a number of names. It is called in any
+    thread.
     """
 
     owner: str
     check: Callable[[Callable[[], Usage]], None]
     names: NameRights | None = None
+    check_names: Callable[[int], None] = lambda number: None
 
     @property
     def name_rights(self) -> NameRights:

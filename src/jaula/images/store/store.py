@@ -509,6 +509,26 @@ class ImageStore:
         owners = self._index.name_owners
         return {name: owners.get(name, "") for name in (*image.names, *image.digests)}
 
+    def name_count(self, owner: str) -> int:
+        """Return how many names an owner has, those with a digest included."""
+        return self._index.name_counts[owner]
+
+    def more_names(self, owner: str, names: Iterable[str]) -> frozenset[str]:
+        """Return those of some names that an owner does not have. Invalid ones are left out."""
+        owners = self._index.name_owners
+        valid = {name for each in names if each and (name := index_name(each)) is not None}
+        return frozenset(name for name in valid if owners.get(name) != owner)
+
+    def check_more_names(self, quota: Quota | None, names: Iterable[str]) -> None:
+        """Check that the owner may have these names besides its own ones.
+
+        The decision is made again when an image gets them.
+
+        :raises NotAuthorized: when it may not.
+        """
+        if quota is not None and (more := self.more_names(quota.owner, names)):
+            quota.check_names(self.name_count(quota.owner) + len(more))
+
     def check_names(
         self, quota: Quota | None, names: Iterable[str], target: str, image: str, way_out: str = ""
     ) -> None:
@@ -517,7 +537,8 @@ class ImageStore:
         ``target`` is the digest of its manifest or index, empty if unknown, and ``image`` its id.
         The decision is made again when it is named. ``way_out`` is an advice for the error.
 
-        :raises NotAuthorized: when a name belongs to another owner and refers to another image.
+        :raises NotAuthorized: when a name belongs to another owner and refers to another image, or
+            the owner may not have as many names.
         """
         if quota is not None:
             self._owners_after(names, target, image, quota, way_out)
@@ -539,9 +560,12 @@ class ImageStore:
         def has_image(former: str) -> bool:
             return self._has_image(former, image)
 
-        return owners_after(
+        owners = owners_after(
             names, target, index.names, index.name_owners, has_image, rights, way_out
         )
+        if quota is not None:
+            self.check_more_names(quota, (n for n, owner in owners.items() if owner == quota.owner))
+        return owners
 
     def _refers_to(self, name: str, image: str) -> bool:
         target = self._index.names.get(name)
@@ -850,7 +874,8 @@ class ImageStore:
     def tag(self, source: str, target: str, quota: Quota | None = None) -> Image:
         """Give an image one more name. An image that had the name loses it.
 
-        :raises NotAuthorized: when the name belongs to another owner and refers to another image.
+        :raises NotAuthorized: when the name belongs to another owner and refers to another image,
+            or the owner of ``quota`` may not have as many names.
         :raises InvalidRequest: when the name could be confused with an id, or is not valid.
         """
         reference = parse(target)

@@ -344,6 +344,7 @@ max-volumes = "unlimited"
 max-images = 6
 max-secrets = 3
 max-image-size = "20g"
+max-image-names = 60
 
 [group.staff]
 max-networks = 7
@@ -358,6 +359,7 @@ max-containers = 0
         Share.SECRETS: 3,
         Share.IMAGES: 6,
         Share.IMAGE_SIZE: 20 << 30,
+        Share.IMAGE_NAMES: 60,
     }
     both = policy.rule_of(caller(1, 5000, 50)).shares
     assert both == {
@@ -366,6 +368,7 @@ max-containers = 0
         Share.VOLUMES: UNLIMITED,
         Share.IMAGES: 1000,
         Share.IMAGE_SIZE: UNLIMITED,
+        Share.IMAGE_NAMES: 4000,
     }
 
 

@@ -78,9 +78,16 @@ class Images:
 
     def __init__(self, images: int, size: int) -> None:
         self.amount = Usage(images, size)
+        self.names = {"app:1"}
 
     def usage(self, owner: str) -> Usage:
         return self.amount
+
+    def name_count(self, owner: str) -> int:
+        return len(self.names)
+
+    def more_names(self, owner: str, names: tuple[str, ...]) -> set[str]:
+        return {*names} - self.names
 
 
 def image_sessions(images: int, size: int, *uids: int) -> list[Session]:
@@ -91,7 +98,12 @@ def image_sessions(images: int, size: int, *uids: int) -> list[Session]:
             images=Images(images, size), config=config, host=SimpleNamespace(pids_limit=0)
         )
     )
-    shares = {**DEFAULT_SHARES, Share.IMAGES: 3, Share.IMAGE_SIZE: 20 << 20}
+    shares = {
+        **DEFAULT_SHARES,
+        Share.IMAGES: 3,
+        Share.IMAGE_SIZE: 20 << 20,
+        Share.IMAGE_NAMES: 3,
+    }
     rule = PolicyRule(name="[default]", access=AccessLevel.RUN, shares=shares)
     log: Any = Log()
     counter: Counter[tuple[Share, str]] = Counter()
@@ -124,10 +136,12 @@ def test_an_image_above_a_share_is_refused(images: int, size: int, text: str) ->
 
 def test_an_administrator_may_have_any_images() -> None:
     (session,) = image_sessions(1000, 1 << 40, 5)
-    shares = {Share.IMAGES: 0, Share.IMAGE_SIZE: 0}
+    shares = {Share.IMAGES: 0, Share.IMAGE_SIZE: 0, Share.IMAGE_NAMES: 0}
     session.rule = PolicyRule(name="root", access=AccessLevel.ALL, shares=shares)
     with session.begin("image load", "") as action:
-        action.reserve_image().check(lambda: Usage(1000, 1 << 40))
+        quota = action.reserve_image("app:1", "app:2")
+        quota.check(lambda: Usage(1000, 1 << 40))
+        quota.check_names(1000)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +168,33 @@ def test_a_caller_who_has_its_share_is_refused_before_an_image_arrives(
             third.reserve_image()
     with same.begin("image load", "") as again:
         again.reserve_image()
+
+
+def test_a_name_above_the_share_is_refused() -> None:
+    (session,) = image_sessions(0, 0, 54001)
+    quota = session.image_quota()
+    quota.check_names(3)
+    with pytest.raises(NotAuthorized, match="may not have more than 3 names of images") as refused:
+        quota.check_names(4)
+    assert refused.value.hint is not None
+    assert "raise max-image-names" in refused.value.hint
+
+
+def test_names_that_requests_bring_at_the_same_time_are_counted() -> None:
+    one, same, other = image_sessions(0, 0, 5, 5, 6)
+    with one.begin("image build", "") as action:
+        action.reserve_image("app:1", "app:2", "app:3")  # it has the first one
+        with (
+            pytest.raises(NotAuthorized, match="3 names of images"),
+            same.begin("image build", "") as second,
+        ):
+            second.reserve_image("app:4")
+        with same.begin("image build", "") as third:
+            third.reserve_image("app:1")
+        with other.begin("image build", "") as fourth:
+            fourth.reserve_image("app:4")
+    with same.begin("image build", "") as again:
+        again.reserve_image("app:4")
 
 
 def test_root_has_no_share() -> None:

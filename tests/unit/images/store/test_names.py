@@ -9,6 +9,7 @@ import pytest
 
 from jaula.errors import NotAuthorized
 from jaula.images.store.catalog import NAME_OWNER, NameIndex
+from jaula.images.store.index import HELD
 from jaula.images.store.names import ROOT, NameRights, owners_after
 from jaula.spec.image import REF_NAME
 
@@ -89,6 +90,42 @@ def test_owners_of_names_are_kept_in_the_file(tmp_path: Path) -> None:
         assert again.name_owners == {"a:1": "1001", "b:1": "1002"}
     index.set(NEW, 10, ["b:1"], name_owners={"b:1": "0"})
     assert NameIndex(tmp_path).name_owners["b:1"] == "0"
+
+
+def test_the_names_of_each_owner_are_counted(tmp_path: Path) -> None:
+    index = NameIndex(tmp_path)
+    index.set(OLD, 10, ["a:1", "a:2"], owner="1001", name_owners={"a:1": "1001", "a:2": "1001"})
+    index.set(NEW, 10, ["b:1", "a:2"], name_owners={"b:1": "1002", "a:2": "1002"})
+    for again in (index, NameIndex(tmp_path)):
+        assert again.name_counts == {"1001": 1, "1002": 2}
+    index.unset(["b:1"])
+    assert index.name_counts == {"1001": 1, "1002": 1}
+
+
+def test_the_manifests_of_an_index_are_written_once(tmp_path: Path) -> None:
+    index, held = NameIndex(tmp_path), ["sha256:" + f"{n:064}" for n in range(8)]
+    index.set(NEW, 10, ["a:1"], held=held)
+    index.set(NEW, 10, ["b:1", "c:1"])
+    index.set(OLD, 10, ["d:1"])
+
+    def written() -> list[list[str]]:
+        documents = json.loads((tmp_path / "index.json").read_bytes())["manifests"]
+        texts = [d.get("annotations", {}).get(HELD) for d in documents]
+        return [text.split() for text in texts if text is not None]
+
+    for gone in (["a:1"], ["b:1"], ["c:1"]):  # also the name that has them, and the last one
+        assert written() == [held]
+        assert NameIndex(tmp_path).held(NEW) == tuple(held)
+        index.unset(gone)
+    assert written() == [held]
+    index.release(NEW, held[:1])
+    assert written() == [held[1:]]
+    index.release(NEW, held)
+    assert written() == []
+    index.set(NEW, 10, ["e:1"], held=held)
+    index.drop([NEW])
+    assert written() == []
+    assert NameIndex(tmp_path).held(NEW) == ()
 
 
 def test_a_name_of_an_older_engine_belongs_to_the_owner_of_its_image(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class BuildsApi:
             action.authorize(relaxations.of_request(resolved))
             session.authorize_networks(body, resolved)
             session.check_request(resolved)
-            quota = action.reserve_image()
+            quota = action.reserve_image(*names)
             progress = self._service.build(
                 options,
                 stream,

@@ -385,7 +385,8 @@ class ContainersApi:
         with self._session.begin("container commit", ref, image=options.repo) as action:
             action.require_control(ref)
             action.require_images()
-            return await self._service.commit(ref, options, action.reserve_image())
+            name = f"{options.repo}:{options.tag}" if options.tag else options.repo
+            return await self._service.commit(ref, options, action.reserve_image(name))
 
     async def path_stat(self, ref: str, path: str) -> PathStat:
         self._authorize_copy_out(ref)

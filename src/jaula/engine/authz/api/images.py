@@ -167,7 +167,7 @@ class ImagesApi:
     ) -> AsyncIterator[Document]:
         with self._session.begin("image import", f"{repo}:{tag}") as action:
             action.require_images()
-            quota = action.reserve_image()
+            quota = action.reserve_image(f"{repo}:{tag}" if repo and tag else repo)
             async with closing(
                 self._service.import_(stream, repo, tag, changes, message, platform, quota)
             ) as progress:
