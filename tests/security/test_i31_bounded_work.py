@@ -37,11 +37,11 @@ from jaula.images.registry.auth import www_authenticate
 from jaula.images.store.catalog import _by_manifest, built_from
 from jaula.kube import documents
 from jaula.network.config import check_pools
-from jaula.network.port_mapper import PortAllocator, PortRequest, PortTarget
+from jaula.network.port_mapper import PortAllocator, PortMapper, PortRequest, PortTarget
 from jaula.security import landlock
 from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
 from jaula.spec.api import ContainerCreate, Empty, HostConfig, LogConfig, PortBinding
-from jaula.spec.endpoint import PublishedPort
+from jaula.spec.endpoint import Endpoint, PublishedPort
 from jaula.spec.network import Pool
 from jaula.state.records import PortMapping
 
@@ -118,6 +118,18 @@ def _allocate(n: int, first: int, last: int | None, step: int = 0) -> object:
     binder: Any = _NoBinder()
     requests = [PortRequest(80, "tcp", "127.0.0.1", first + i * step, last) for i in range(n)]
     return PortAllocator(binder).allocate("a", requests, PortTarget("172.30.0.2"))
+
+
+def _withdraw(n: int) -> object:
+    """Release all ports of a running container, as an edit does."""
+    binder: Any = _NoBinder()
+    mapper = PortMapper(binder)
+    requests = [PortRequest(80, "tcp", "127.0.0.1", 1 + i) for i in range(n)]
+    bindings = tuple(mapper._ports.allocate("a", requests, PortTarget("172.30.0.2")))
+    endpoint = Endpoint("net", "e", "a", "web", "172.30.0.2", 16, "", "", "", ports=bindings)
+    net: Any = SimpleNamespace(endpoints={"a": endpoint}, publish=lambda *_, **__: None)
+    mapper._withdraw((net,), "a", bindings)
+    return net
 
 
 def _allocate_each(n: int, first: int | None, refused: int = 0) -> object:
@@ -211,6 +223,7 @@ CASES: dict[str, Work] = {
     "ports: of an edit, any number": lambda n: _edited_bindings([""] * n * 4),
     "ports: removed by an edit": lambda n: _unpublished(n * 4, "{}"),
     "ports: choices removed by an edit": lambda n: _unpublished(n * 4, ""),
+    "ports: withdrawn by an edit": lambda n: _withdraw(n * 4),
     "ports: a listen list": _unlisted_ports,
     "ports: of inspect": lambda n: _shown_ports(n * 48, 0),
     "ports: of inspect at one": lambda n: _shown_ports(0, n * 4),

@@ -16,7 +16,7 @@ import errno
 import functools
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -293,7 +293,7 @@ class PortAllocator:
         self._free(rows)
         return [binding for binding, _ in rows]
 
-    def release_ports(self, container_id: str, ports: Collection[PublishedPort]) -> None:
+    def release_ports(self, container_id: str, ports: Set[PublishedPort]) -> None:
         """Release some ports of a container."""
         rows = self._allocated.pop(container_id, [])
         self._free([row for row in rows if row[0] in ports])
@@ -604,16 +604,17 @@ class PortMapper:
         self,
         nets: Collection[BridgeNetwork],
         container_id: str,
-        ports: Collection[PublishedPort],
+        ports: Iterable[PublishedPort],
     ) -> None:
-        """Release some published ports of a container."""
-        self._ports.release_ports(container_id, ports)
+        """Release some published ports of a container, in linear time."""
+        released = frozenset(ports)
+        self._ports.release_ports(container_id, released)
         for net in nets:
             current = net.endpoints[container_id]
-            own = [port for port in current.ports if port in ports]
+            own = [port for port in current.ports if port in released]
             if not own:
                 continue
-            kept = tuple(port for port in current.ports if port not in own)
+            kept = tuple(port for port in current.ports if port not in released)
             net.endpoints[container_id] = msgspec.structs.replace(current, ports=kept)
             net.publish(current, own, verb="delete")
             self.delete_udp_flows(own)

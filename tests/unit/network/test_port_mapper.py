@@ -342,7 +342,7 @@ def test_the_index_of_ports_is_that_of_the_allocated_ones_after_any_operations(
         elif action == "release":
             ports.release(container)
         elif action == "release some":
-            ports.release_ports(container, ports.allocated(container)[::2])
+            ports.release_ports(container, {*ports.allocated(container)[::2]})
         else:
             ports.close()
             assert ports._index == AllocatedPorts()
@@ -389,7 +389,7 @@ def test_a_request_for_any_port_is_refused_at_once_when_all_are_allocated(
         assert tried == []
     ports.allocate("b", [PortRequest(80, "udp", host_ip)], ONLY4)
     ports.allocate("b", [PortRequest(80, "tcp", host_ip, preferred=8080)], ONLY4)
-    ports.release_ports("a", [p for p in ports.allocated("a") if p.host_port == 65535])
+    ports.release_ports("a", {p for p in ports.allocated("a") if p.host_port == 65535})
     (last,) = ports.allocate("c", [PortRequest(80, "tcp", host_ip)], ONLY4)
     assert last.host_port == 65535
     check_index(ports)
