@@ -47,14 +47,16 @@ def _save(
     platforms: Sequence[Platform],
 ) -> None:
     selected: dict[str, tuple[list[Image], list[str]]] = {}
+    checked: set[str] = set()
     for name in names:
-        images = [store.pin(lease, name, p) for p in platforms] or [store.pin(lease, name)]
+        images = _pinned(store, lease, name, platforms)
         whole = store.index(images[0].target) is not None and len(platforms) != 1
         key = images[0].target if whole else images[0].id
         chosen = images if platforms or not whole else store.images(images[0])
-        for image in chosen:
-            store.wait_whole(image)
-            store.check_blobs(image)
+        if images[0].target not in checked:  # each covers all images of an index
+            store.wait_whole(images[0])
+            store.check_blobs(images[0])
+            checked.add(images[0].target)
         _, tags = selected.setdefault(key, (chosen, []))
         known = images[0].names
         if not could_be_id(name) or familiar(name) in known:
@@ -81,6 +83,18 @@ def _save(
         indexes,
         lambda blob: blob_chunks(store, blob),
     )
+
+
+def _pinned(
+    store: ImageStore, lease: Lease, name: str, platforms: Sequence[Platform]
+) -> list[Image]:
+    """Return the images of a name for some platforms, or the one for this machine, pinned.
+
+    The first one is pinned with all others of its index, in which the rest are looked up.
+    """
+    first = store.pin(lease, name, platforms[0] if platforms else None)
+    ref = first.target if store.index(first.target) is not None else name
+    return [first, *(store.resolve(ref, platform) for platform in platforms[1:])]
 
 
 def _index(store: ImageStore, images: Sequence[Image], tags: Sequence[str]) -> ArchivedIndex:

@@ -151,6 +151,30 @@ def test_one_platform_of_an_index_is_saved_as_an_image(
         save(store, ["multi:1"], out.write, [S390X])
 
 
+@pytest.mark.parametrize("chosen", [[], [AMD64], [AMD64, ARM64]])
+def test_a_saved_index_is_pinned_and_checked_once(
+    store: ImageStore,
+    multi: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: list[Platform],
+) -> None:
+    """Each pin and check covers all images of the index, which may be hundreds."""
+    calls: list[str] = []
+    for name in ("pin", "wait_whole", "check_blobs"):
+        method = getattr(store, name)
+        monkeypatch.setattr(
+            store,
+            name,
+            lambda *words, name=name, method=method: (calls.append(name), method(*words))[1],
+        )
+    save(store, ["multi:1"], lambda data: None, chosen)
+    assert calls == ["pin", "wait_whole", "check_blobs"]
+    store.tag("multi:1", "more:1")
+    calls.clear()
+    save(store, ["multi:1", "more:1"], lambda data: None, chosen)
+    assert calls == ["pin", "wait_whole", "check_blobs", "pin"]
+
+
 def test_a_second_tag_names_the_whole_index(store: ImageStore, multi: dict[str, bytes]) -> None:
     store.tag("multi:1", "other:2")
     assert store.resolve("other:2", ARM64).names == ("multi:1", "other:2")
