@@ -302,6 +302,39 @@ def test_a_copy_of_an_image_that_does_not_fit_is_removed(
     assert driver.exists("one")
 
 
+def test_a_container_that_does_not_fit_leaves_no_directory(
+    disk: Path, small: Paths, layers: LayerStore, tar: Tar
+) -> None:
+    layer = layers.extract(io.BytesIO(tar(("file", "x")))).diff_id
+    driver = open_driver("vfs", small, layers)
+    driver.create("first", [layer])  # merges the layers
+    take_inodes(disk)
+    refusals = 0
+    while True:  # the directory, chain, the copy and its file
+        try:
+            driver.create("one", [layer])
+        except Unavailable:
+            refusals += 1
+            with refused(disk, "cannot create a container's files"):
+                driver.create("one", [layer])
+            next((disk / FILLER).iterdir()).unlink()
+        else:
+            break
+    assert refusals >= 4
+    assert driver.exists("one")
+
+
+def test_a_container_whose_layers_cannot_be_named_leaves_no_directory(
+    disk: Path, small: Paths, layers: LayerStore, tar: Tar
+) -> None:
+    layer = layers.extract(io.BytesIO(tar(("file", "x")))).diff_id
+    driver = open_driver("vfs", small, layers)
+    driver.create("first", [layer])
+    fill(disk)
+    with refused(disk, "cannot create a container's files"):
+        driver.create("one", [layer])
+
+
 def test_a_blob_that_does_not_fit_is_not_stored(disk: Path, small: Paths) -> None:
     blobs = ImageStore(small, LayerStore(small), durable=False).blobs
     fill(disk)

@@ -177,4 +177,4 @@ def test_a_limit_without_project_quota_is_refused_without_leftovers(
         snapshots.create("c", image, size=10 * MEGA)
     assert "prjquota" in str(caught.value)
     assert not snapshots.exists("c")
-    assert list(paths.container("c").iterdir()) == []
+    assert not list(paths.container("c").glob("*"))

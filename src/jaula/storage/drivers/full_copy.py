@@ -112,23 +112,30 @@ class FullCopyDriver(ABC):
         top = self._paths.container(id)
         with self._lock:
             chain = self._merge(layers)
-            top.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open_directory(top) as parent, open_directory(self._merged / chain) as source:
-                if self.exists(id):
-                    raise Conflict(f"snapshot {id} exists already")
-                remove_tree(parent, b"chain")  # left by an interrupted create
-                write_new(parent, "chain", chain.encode())
-                temporary = f"{INCOMPLETE}{secrets.token_hex(8)}"
-                try:
-                    self._copy_tree(source, parent, temporary, size)
-                    os.rename(temporary, "rootfs", src_dir_fd=parent, dst_dir_fd=parent)
-                except BaseException as error:
-                    self._clear_limits(parent)
-                    self._remove_tree(parent, temporary)
-                    remove_tree(parent, b"chain")
-                    raise (
-                        resource_error(error, "cannot create a container's files") or error
-                    ) from error
+            if self.exists(id):
+                raise Conflict(f"snapshot {id} exists already")
+            try:
+                top.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with open_directory(top) as parent, open_directory(self._merged / chain) as source:
+                    remove_tree(parent, b"chain")  # left by an interrupted create
+                    write_new(parent, "chain", chain.encode())
+                    self._copy_root(source, parent, size)
+            except BaseException as error:
+                remove_entries(top, ("chain",))
+                raise (
+                    resource_error(error, "cannot create a container's files") or error
+                ) from error
+
+    def _copy_root(self, source: int, parent: int, size: int | None) -> None:
+        """Copy the merged tree ``source`` to ``rootfs``, or leave nothing of it."""
+        temporary = f"{INCOMPLETE}{secrets.token_hex(8)}"
+        try:
+            self._copy_tree(source, parent, temporary, size)
+            os.rename(temporary, "rootfs", src_dir_fd=parent, dst_dir_fd=parent)
+        except BaseException:
+            self._clear_limits(parent)
+            self._remove_tree(parent, temporary)
+            raise
 
     def sync(self, id: str) -> None:
         sync_file_systems(self._paths.container(id))
