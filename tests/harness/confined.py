@@ -12,7 +12,7 @@ _INTERPRETER = 1 << 30  # bytes of addresses that an interpreter with its module
 _OWN_VARIABLES = {"LC_ALL", "PATH", "MALLOC_ARENA_MAX"}
 
 
-def status(pid: int) -> dict[str, str]:
+def status(pid: int | str) -> dict[str, str]:
     """Return the rows of proc_pid_status(5)."""
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         return {name: value.strip() for name, _, value in (line.partition(":") for line in file)}

@@ -25,6 +25,13 @@ def _executable_memory() -> None:
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
 
 
+def _executable_page() -> None:
+    page = mmap.mmap(-1, 4096)
+    address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(page)))
+    if _libc.mprotect(address, 4096, mmap.PROT_READ | mmap.PROT_EXEC) < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def _call(name: str, *arguments: int) -> None:
     if getattr(_libc, name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -40,12 +47,16 @@ ATTEMPTS: dict[str, Callable[[], object]] = {
     "tcp6": lambda: socket.socket(socket.AF_INET6).close(),
     "unix": lambda: socket.socket(socket.AF_UNIX).close(),
     "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
+    "generic netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16).close(),
+    "pair of tcp": lambda: socket.socketpair(socket.AF_INET),
     "packet": lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close(),
     "alg": lambda: socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET).close(),
     "vsock": lambda: socket.socket(socket.AF_VSOCK).close(),
     "fork": lambda: os.fork() or os._exit(0),
     "exec": lambda: os.execv("/bin/true", ["true"]),
     "executable memory": _executable_memory,
+    "executable page": _executable_page,
+    "clone3": lambda: _call("syscall", 435, 0, 0),
     "ptrace": lambda: _call("ptrace", 16, os.getppid(), 0, 0),
     "kill": lambda: os.kill(os.getppid(), 0),
     "unshare": lambda: _call("unshare", 0x10000000),
@@ -73,6 +84,14 @@ def attempt(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
         else:
             results[name] = 0
     return json.dumps(results).encode()
+
+
+def connect(payload: bytes, descriptors: list[int], ask: Ask) -> bytes:
+    """Connect to an address, JSON of a family and its address; return the errno, 0 if possible."""
+    family, address = json.loads(payload)
+    with socket.socket(family) as sock:
+        number = sock.connect_ex(tuple(address) if isinstance(address, list) else address)
+    return b"%d" % number
 
 
 def attempt_and_wait(descriptors: list[int]) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -13,6 +16,7 @@ import pytest
 
 from harness import sandboxed
 from jaula.errors import InvalidRequest, Unavailable
+from jaula.kernel import landlock
 from jaula.sandbox.limits import Limits, Rights
 from jaula.sandbox.start import Task
 from jaula.sandbox.worker import Answer, Worker, WorkerCancelled, WorkerEnded
@@ -101,6 +105,50 @@ def test_landlock_allows_only_the_paths_of_the_rights() -> None:
     with _worker("attempt", rights=rights) as worker:
         results = json.loads(worker.call(b'["open", "list"]'))
     assert results == {"open": 0, "list": errno.EACCES}
+
+
+def test_landlock_refuses_ports_that_the_filter_would_allow() -> None:
+    rights = Rights(calls=("socket", "connect"))
+    with socket.create_server(("127.0.0.1", 0)) as server, _worker("connect", rights=rights) as one:
+        result = one.call(json.dumps([socket.AF_INET, server.getsockname()]).encode())
+    assert int(result) == errno.EACCES
+
+
+@pytest.mark.skipif(
+    not landlock.supported_rights(landlock.abi_version()).scoped, reason="needs Linux 6.12"
+)
+def test_landlock_refuses_abstract_sockets_that_the_filter_would_allow() -> None:
+    rights = Rights(calls=("socket", "connect"))
+    with (
+        socket.socket(socket.AF_UNIX) as server,
+        _worker("connect", rights=rights) as one,
+    ):
+        server.bind(f"\0jaula-test-{os.getpid()}")
+        server.listen()
+        name = server.getsockname().decode()
+        result = one.call(json.dumps([socket.AF_UNIX, name]).encode())
+    assert int(result) == errno.EPERM
+
+
+CONFINED = """
+import os
+from jaula.sandbox import confinement
+from jaula.sandbox.limits import Limits, Rights
+confinement.enter((os.getuid(), os.getgid()), Limits(), Rights())
+os.write(1, b"confined")
+os.read(0, 1)
+"""
+
+
+def test_a_process_of_an_ordinary_user_cannot_be_traced_by_another_of_its_user() -> None:
+    """It keeps its ids, so only prctl(2) makes it not dumpable."""
+    words = (sys.executable, "-c", CONFINED)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(words, user=54321, group=54321, extra_groups=[], cwd="/", **pipes) as one:
+        assert one.stdout is not None
+        assert one.stdout.read(8) == b"confined"
+        assert _status(one.pid)["Uid"].split() == ["54321"] * 4
+        assert os.stat(f"/proc/{one.pid}/mem").st_uid == 0
 
 
 def test_a_descriptor_is_handed_over_with_a_call() -> None:
