@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
@@ -40,6 +40,7 @@ _FROM_BODY = "client-session"
 _MAX_OPTIONS = 10_000
 _MAX_NAMES = 128
 _MAX_PLATFORMS = 32
+_MAX_LISTED = 128  # exports of a build, and cache exports, cache imports and entitlements
 _MAX_PREFIX = 200  # characters
 _MAX_ANNOTATIONS = 1 << 20  # bytes of keys and values; a manifest has at most 4 MiB
 _ANNOTATION = re.compile(
@@ -63,7 +64,7 @@ def frontend_request(
     inputs: Mapping[str, Definition],
     *,
     session: str,
-    entitlements: Iterable[str],
+    entitlements: Collection[str],
     exports: tuple[BuildExport, ...],
     cache_from: tuple[str, ...] = (),
     client_caches: tuple[ClientCache, ...] = (),
@@ -77,6 +78,7 @@ def frontend_request(
     """
     if len(attributes) > _MAX_OPTIONS:
         raise InvalidRequest(f"more than {_MAX_OPTIONS} options of a build")
+    check_number("entitlements", len(entitlements))
     check_frontend(frontend, attributes)
     platforms = _platforms(attributes)
     several = len(platforms) > 1 or is_true(attributes.get("multi-platform", ""))
@@ -221,6 +223,8 @@ def _number(name: str, text: str) -> int:
 
 def _fields(text: str) -> list[str]:
     """Return the fields of a line of CSV, as Go writes them."""
+    if text.count(",") >= _MAX_OPTIONS:
+        raise InvalidRequest(f"an option has more than {_MAX_OPTIONS} values")
     try:
         return next(csv.reader([text]), [])
     except csv.Error as error:
@@ -361,12 +365,22 @@ def _annotations(attributes: Mapping[str, str]) -> tuple[Annotation, ...]:
     return tuple(sorted(annotations, key=lambda a: (a.kind, a.platform, a.key)))
 
 
-def cache_exports(entries: Iterable[CacheOptionsEntry]) -> tuple[CacheExport, ...]:
+def check_number(what: str, number: int) -> None:
+    """Check that a list of a request is not longer than a build needs.
+
+    :raises InvalidRequest: when it is.
+    """
+    if number > _MAX_LISTED:
+        raise InvalidRequest(f"{number} {what} exceed the limit of {_MAX_LISTED}")
+
+
+def cache_exports(entries: Collection[CacheOptionsEntry]) -> tuple[CacheExport, ...]:
     """Return the cache exports of a request. An image has the keys of its steps in any case.
 
     :raises Unsupported: when a kind of export is not supported.
-    :raises InvalidRequest: when a name is missing or not valid.
+    :raises InvalidRequest: when a name is missing or not valid, or there are too many.
     """
+    check_number("cache exports", len(entries))
     exports = []
     for entry in entries:
         name = store = ""
@@ -401,21 +415,24 @@ class CacheImports(msgspec.Struct, frozen=True):
 
 
 def cache_imports(
-    entries: Iterable[CacheOptionsEntry], attributes: Mapping[str, str]
+    entries: Collection[CacheOptionsEntry], attributes: Mapping[str, str]
 ) -> CacheImports:
     """Return the cache imports of a request. Clients send them in one of three places.
 
     :raises Unsupported: when a kind of import is not supported.
-    :raises InvalidRequest: when a value is missing or malformed.
+    :raises InvalidRequest: when a value is missing or malformed, or there are too many.
     """
+    names = attributes.get("cache-from", "")
+    check_number("cache imports", max(len(entries), names.count(",") + 1))
     listed = [(entry.Type, dict(entry.Attrs)) for entry in entries]
     if text := attributes.get("cache-imports", ""):
         try:
             decoded = msgspec.json.decode(text, type=list[_CacheImport])
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise InvalidRequest(f"cache-imports is not valid: {error}") from None
+        check_number("cache imports", len(decoded))
         listed += [(entry.type, entry.attributes) for entry in decoded]
-    listed += [("registry", {"ref": ref}) for ref in attributes.get("cache-from", "").split(",")]
+    listed += [("registry", {"ref": ref}) for ref in names.split(",")]
     images, client = dict[str, None](), dict[ClientCache, None]()
     for kind, values in listed:
         match kind:

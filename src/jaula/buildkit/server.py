@@ -29,6 +29,7 @@ from jaula.buildkit.options import (
     build_export,
     cache_exports,
     cache_imports,
+    check_number,
     frontend_request,
 )
 from jaula.buildkit.proto import content_pb2 as content
@@ -604,6 +605,7 @@ class _BuildKit:
 
 def _exports(request: control.SolveRequest) -> tuple[BuildExport, ...]:
     """Return the outputs of a request."""
+    check_number("exports", len(request.Exporters))
     if request.Exporters:
         return tuple(
             build_export(number, exporter.Type, exporter.Attrs)

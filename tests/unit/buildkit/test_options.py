@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from jaula.buildkit.definition import RESULT, result_of
@@ -14,8 +16,10 @@ from jaula.buildkit.options import (
     check_frontend,
     frontend_request,
 )
+from jaula.buildkit.proto.control_pb2 import Exporter, SolveRequest
 from jaula.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
 from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
+from jaula.buildkit.server import _exports
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.spec.api import Ulimit
 from jaula.spec.build import (
@@ -27,6 +31,8 @@ from jaula.spec.build import (
     LayerCompression,
     LocalDirectories,
 )
+
+REF = {"Type": "registry", "Attrs": {"ref": "a"}}
 
 
 def request(attributes: dict[str, str], **more: Any) -> BuildOptions:
@@ -166,6 +172,30 @@ def test_a_cache_without_a_place_is_refused(kind: str, attributes: dict[str, str
 def test_a_malformed_cache_import_is_refused(text: str) -> None:
     with pytest.raises(JaulaError):
         cache_imports([], {"cache-imports": text})
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda n: request({}, entitlements=["network.host"] * n),
+        lambda n: cache_exports([CacheOptionsEntry(Type="inline")] * n),
+        lambda n: cache_imports([CacheOptionsEntry(Type="registry")] * n, {}),
+        lambda n: cache_imports([], {"cache-from": ",".join(["a"] * n)}),
+        lambda n: cache_imports([], {"cache-imports": msgspec.json.encode([REF] * n).decode()}),
+        lambda n: _exports(SolveRequest(Exporters=[Exporter(Type="cacheonly")] * n)),
+    ],
+)
+def test_a_list_of_a_request_is_bounded(convert: Callable[[int], object]) -> None:
+    convert(128)
+    with pytest.raises(InvalidRequest, match=r"129 .* exceed the limit of 128"):
+        convert(129)
+
+
+@pytest.mark.parametrize(("name", "value"), [("add-hosts", "a=::1"), ("ulimit", "core=0:0")])
+def test_the_values_of_an_option_are_bounded(name: str, value: str) -> None:
+    request({name: ",".join([value] * 10_000)})
+    with pytest.raises(InvalidRequest, match="an option has more than 10000 values"):
+        request({name: ",".join([value] * 10_001)})
 
 
 def test_only_the_own_frontend_is_accepted() -> None:
