@@ -33,6 +33,17 @@ def descriptors(pid: int) -> Iterator[str]:
 
 def check(pid: int, bounds: Limits, *, held: set[str], uid: int = 65534) -> None:
     """Check what a sandboxed process has given up. ``held`` has the names of its open files."""
+    check_rights(pid, uid)
+    assert os.getsid(pid) == pid
+    assert Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii").strip() == "800"
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    assert {each.partition("=")[0] for each in variables if each} <= _OWN_VARIABLES
+    assert set(descriptors(pid)) == held
+    _check_limits(limits(pid), bounds)
+
+
+def check_rights(pid: int, uid: int = 65534) -> None:
+    """Check that a process has no rights of root, no way to gain them, and a filter."""
     facts = status(pid)
     assert facts["Uid"].split() == facts["Gid"].split() == [str(uid)] * 4
     assert facts["Groups"] == ""
@@ -41,12 +52,6 @@ def check(pid: int, bounds: Limits, *, held: set[str], uid: int = 65534) -> None
     assert facts["NoNewPrivs"] == "1"
     assert facts["Seccomp"] == "2"
     assert os.stat(f"/proc/{pid}/mem").st_uid == 0  # not dumpable: no process of nobody's traces it
-    assert os.getsid(pid) == pid
-    assert Path(f"/proc/{pid}/oom_score_adj").read_text(encoding="ascii").strip() == "800"
-    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    assert {each.partition("=")[0] for each in variables if each} <= _OWN_VARIABLES
-    assert set(descriptors(pid)) == held
-    _check_limits(limits(pid), bounds)
 
 
 def _check_limits(found: dict[str, tuple[str, str]], bounds: Limits) -> None:

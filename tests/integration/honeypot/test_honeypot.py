@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from harness import confined
 from harness.containers import unique
 from harness.engine import SLOW, PrivateEngine
+from jaula.honeypot.sink import LIST_SIZE
 from jaula.kernel.namespaces import open_namespace
 from jaula.kernel.rtnetlink import Rtnetlink
 from jaula.record import reader
@@ -301,18 +303,39 @@ def test_the_only_link_leads_to_a_sink_without_another_link(
 def test_the_sink_has_no_rights(engine: PrivateEngine, busybox: str) -> None:
     with running(engine, busybox) as pot:
         pid = pot.processes()["jaula-sink"]
-        status = dict(
-            line.split(":\t", 1)
-            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-            if ":\t" in line
-        )
-        assert set(status["Uid"].split()) == {"65534"}
-        assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
-        assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+        confined.check_rights(pid)
+        limits = confined.limits(pid)
+        for name, limit in (
+            ("Max processes", 0),
+            ("Max open files", 1024),
+            ("Max core file size", 0),
+            ("Max file size", 2 * LIST_SIZE),
+            ("Max address space", 1 << 30),
+        ):
+            assert limits[name] == (str(limit),) * 2, name
+        (root,) = [
+            line.split(" ") for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+        ]
+        assert root[4] == "/"
+        assert {"nosuid", "nodev", "noexec"} <= set(root[5].split(","))
+        # Of mounts that it has left: the kernel's names are those in them.
+        held = [os.path.basename(name) for name in confined.descriptors(pid)]
+        files = [name for name in held if name not in ("socket", "anon_inode")]
+        assert sorted(files) == sorted(["null"] * 3 + [honeypot.CONNECTIONS])
         assert os.listdir(f"/proc/{pid}/root") == []
         for kind in ("net", "mnt", "pid", "ipc", "uts"):
             own = os.readlink(f"/proc/self/ns/{kind}")
             assert os.readlink(f"/proc/{pid}/ns/{kind}") != own
+
+
+def test_a_sink_that_is_stopped_ends_with_its_supervisor(
+    engine: PrivateEngine, busybox: str
+) -> None:
+    with running(engine, busybox) as pot:
+        processes = pot.processes()
+        os.kill(processes["jaula-sink"], signal.SIGSTOP)
+        os.kill(processes["jaula-honeypot"], signal.SIGKILL)
+        wait_for(lambda: not Path(f"/proc/{processes['jaula-sink']}").exists())
 
 
 @pytest.mark.parametrize("victim", ["jaula-honeypot", "jaula-sink", "jaula-recorder"])
