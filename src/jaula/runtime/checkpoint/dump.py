@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import _socket
 import contextlib
-import errno
 import functools
 import os
 import re
@@ -26,7 +25,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from jaula.errors import JaulaError, RuntimeFailure
+from jaula.errors import FREE_SPACE, FULL, JaulaError, RuntimeFailure
 from jaula.kernel import mountinfo, namespaces
 from jaula.runtime import seqpacket
 from jaula.runtime.checkpoint import (
@@ -73,7 +72,7 @@ _HINTS = {
     "increase limit": f"close deleted files that are larger than {GHOST_LIMIT >> 20} MiB",
     "The socket has data to read": "try again: a netlink socket had unread messages",
     "sockets: Can't get 1:": "install CRIU 4.2 or later, which can save sockets on this kernel",
-    os.strerror(errno.ENOSPC): "free some space and try again",
+    **{os.strerror(number): FREE_SPACE for number in FULL},
 }
 """Ways out, by a part of CRIU's reason."""
 

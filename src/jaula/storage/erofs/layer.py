@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.errors import CorruptState, Unsupported
+from jaula.errors import FULL, CorruptState, Unsupported
 from jaula.kernel import fsverity, mounts
 from jaula.storage.erofs.chunks import LIST, OWN, SharedBlobs, blob_name, write_list
 from jaula.storage.filesystem_type import filesystem_name
@@ -43,7 +43,6 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFER = 1 << 20  # bytes
 _PROBE = ".probe-erofs"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ErofsFiles(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -278,7 +277,7 @@ def probe(directory: Path, *, verity: bool) -> None:
                         create(layer, root, blob)
                     files = finish(layer, blob, verity=verity)
                 except OSError as error:
-                    if error.errno in _FULL:
+                    if error.errno in FULL:
                         return  # an engine starts on a full disk; a new layer is refused there
                     if error.errno not in fsverity.UNSUPPORTED:
                         raise

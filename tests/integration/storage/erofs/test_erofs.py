@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import random
@@ -9,7 +10,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -376,3 +377,16 @@ def test_a_damaged_image_is_refused_with_the_name_of_the_file(tmp_path: Path) ->
             erofs_layer.open_mount(directory, files),
         ):
             pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_an_engine_starts_on_a_full_disk_and_with_a_used_up_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(erofs_layer, "finish", refuse)
+    with pytest.raises(OSError, match="Input") if number == errno.EIO else nullcontext():
+        erofs_layer.probe(tmp_path, verity=False)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -161,6 +162,34 @@ def test_a_full_disk_drops_entries_and_reports_it(tmp_path: Path) -> None:
     missing = 30 - written.count(b"\n")
     assert report == b"jaula: %d lines are missing here: File too large\n" % missing
     assert [r.stream for r in read(str(path))][-2:] == ["stderr", "stdout"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_an_entry_that_is_half_written_is_reported_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A full disk and a used up quota alike: the space for half of an entry was left."""
+    path = tmp_path / "log"
+    writer = JsonFileWriter(str(path))
+    writer.write("stdout", b"before\n")
+    write, left = os.write, [20]
+
+    def full(fd: int, data: bytes) -> int:
+        if fd != writer._descriptor:
+            return write(fd, data)
+        if not left:
+            raise OSError(number, os.strerror(number))
+        return write(fd, data[: left.pop()])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        writer.write("stdout", b"lost\n")
+        writer.write("stdout", b"lost too\n")
+    assert writer.error == f"cannot write {path}: {os.strerror(number)}"
+    writer.write("stdout", b"after\n")
+    writer.close()
+    report = f"jaula: 2 lines are missing here: {os.strerror(number)}\n"
+    assert kept(path) == b"before\n" + report.encode() + b"after\n"
 
 
 def test_a_lost_part_of_a_line_counts_as_a_line(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -91,3 +92,17 @@ def test_a_process_that_waits_before_the_stage_reports_has_its_pid(reports: bool
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_full_disk_and_a_used_up_quota_have_a_remedy(number: int) -> None:
+    parent, child = seqpacket.pair()
+    error = OSError(number, os.strerror(number), "/proc/sys/x")
+    pid = forked(lambda: sync.report(child, error, "a step"))
+    data = parent.recv(4096)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 125
+    failure = sync.decode_failure(data[1:])
+    text = f"a step: {os.strerror(number)} (/proc/sys/x)"
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    assert failure.message == (f"{text} (free some space and try again)" if full else text)
+    assert failure.errno == (number if full else 0)
