@@ -20,12 +20,15 @@ from jaula.api.http.request import Query, decode
 from jaula.buildkit import definition
 from jaula.buildkit.proto.ops_pb2 import Definition
 from jaula.config import EngineConfig
+from jaula.engine.authz import limits
 from jaula.engine.containers import create, edit_request, log_config
 from jaula.engine.containers import filters as container_filters
+from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.filters import check_expressions, has_labels, has_match, parse_time
 from jaula.engine.networks import network_settings
 from jaula.engine.networks.port_bindings import parse_port, parse_port_range, port_mappings
 from jaula.engine.oci_spec import security
+from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.references import VolumeReferences
 from jaula.errors import JaulaError
@@ -40,10 +43,19 @@ from jaula.network.config import check_pools
 from jaula.network.port_mapper import PortAllocator, PortMapper, PortRequest, PortTarget
 from jaula.security import landlock
 from jaula.spec import cpuset, egress, json_syntax, listen, signals, toml, units
-from jaula.spec.api import ContainerCreate, Empty, HostConfig, LogConfig, PortBinding
+from jaula.spec.api import (
+    ContainerCreate,
+    ContainerEdit,
+    Empty,
+    HostConfig,
+    LogConfig,
+    PortBinding,
+    Resources,
+    Ulimit,
+)
 from jaula.spec.endpoint import Endpoint, PublishedPort
 from jaula.spec.network import Pool
-from jaula.state.records import PortMapping
+from jaula.state.records import ContainerRecord, MountRecord, PortMapping
 
 Work = Callable[[int], object]
 N = 4000
@@ -74,6 +86,28 @@ def _unpublished(n: int, bound: str) -> object:
     )
     removed = {"80/tcp": tuple(PortBinding(host_port=str(n - i)) for i in range(n))}
     return edit_request._without_ports(record, removed)
+
+
+def _edited(edit: ContainerEdit, mounts: int = 0, **fields: Any) -> object:
+    """Decide an edit of a container with these members of its request."""
+    body = ContainerCreate(image="a", cmd=("a",), **fields)
+    record = ContainerRecord(
+        id="a" * 64,
+        name="web",
+        created=1,
+        body=body,
+        image="a",
+        mounts=tuple(MountRecord("tmpfs", f"/a/{i}") for i in range(mounts)),
+        resolved_request=resolve(body),
+    )
+    return edit_request.decide(record, edit, HostFacts())
+
+
+def _updated(n: int) -> object:
+    """Compare the limits of an update with as many as there are."""
+    old = Resources(ulimits=tuple(Ulimit(name="core", soft=i, hard=i) for i in range(n)))
+    new = Resources(ulimits=tuple(Ulimit(name="core", soft=n + i, hard=n + i) for i in range(n)))
+    return limits.of_update(old, new, 0)
 
 
 def _selected_labels(n: int) -> object:
@@ -223,6 +257,14 @@ CASES: dict[str, Work] = {
     "ports: of an edit, any number": lambda n: _edited_bindings([""] * n * 4),
     "ports: removed by an edit": lambda n: _unpublished(n * 4, "{}"),
     "ports: choices removed by an edit": lambda n: _unpublished(n * 4, ""),
+    "labels: removed by an edit": lambda n: _edited(
+        ContainerEdit(remove_labels=tuple(f"a{i}" for i in range(n * 4))),
+        labels={f"a{i}": "" for i in range(n * 4)},
+    ),
+    "mounts: removed by an edit": lambda n: _edited(
+        ContainerEdit(unmount=tuple(f"/a/{i}" for i in range(n))), mounts=n * 2
+    ),
+    "limits: of an update": lambda n: _updated(n * 4),
     "ports: withdrawn by an edit": lambda n: _withdraw(n * 4),
     "ports: a listen list": _unlisted_ports,
     "ports: of inspect": lambda n: _shown_ports(n * 48, 0),

@@ -333,7 +333,7 @@ def of_resources(resources: Resources, default_pids: int) -> tuple[Demand, ...]:
 
 def of_update(old: Resources, new: Resources, default_pids: int) -> tuple[Demand, ...]:
     """Return the demands of an update: those that the limits did not have before."""
-    before = of_resources(old, default_pids)
+    before = frozenset(of_resources(old, default_pids))
     return tuple(demand for demand in of_resources(new, default_pids) if demand not in before)
 
 

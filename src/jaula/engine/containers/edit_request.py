@@ -6,6 +6,7 @@ The result is a value from which the change is authorized, carried out and recor
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
@@ -137,7 +138,7 @@ def decide(
     bindings = _with_bindings(bindings, edit.publish)
     if ports or unpublished or edit.unpublish:
         _check_ports(record)
-    unmounted = tuple(_mount_of(record, path) for path in edit.unmount)
+    unmounted = _mounts_at(record, edit.unmount)
     mounts = mount_spec.mount_requests(
         ContainerCreate(host_config=HostConfig(mounts=edit.mounts, binds=edit.binds)),
         is_engine_socket,
@@ -145,7 +146,8 @@ def decide(
     _check_mounts(record, mounts, unmounted)
     destinations = {mount.destination for mount in unmounted}
     host_config = _without_mounts(host_config, destinations)
-    labels = {k: v for k, v in record.body.labels.items() if k not in edit.remove_labels}
+    removed_labels = frozenset(edit.remove_labels)
+    labels = {k: v for k, v in record.body.labels.items() if k not in removed_labels}
     for name in edit.remove_labels:
         if name not in record.body.labels:
             raise InvalidRequest(f"container {record.name} has no label {name}")
@@ -364,14 +366,22 @@ def _port_words(key: str, binding: PortBinding) -> str:
 # -- mounts --------------------------------------------------------------------------------------
 
 
-def _mount_of(record: ContainerRecord, path: str) -> MountRecord:
-    destination = mount_spec.destination(path)
-    for mount in record.mounts:
-        if mount.destination == destination:
-            if mount.type not in ("bind", "volume", "tmpfs"):
-                raise InvalidRequest(f"a mount of type {mount.type} cannot be removed: {path}")
-            return mount
-    raise InvalidRequest(f"container {record.name} has no mount at {path}")
+def _mounts_at(record: ContainerRecord, paths: Iterable[str]) -> tuple[MountRecord, ...]:
+    """Return the mounts at some paths, each once.
+
+    :raises InvalidRequest: when there is none at a path, or it cannot be removed.
+    """
+    present = {mount.destination: mount for mount in record.mounts}
+    found = {}
+    for path in paths:
+        destination = mount_spec.destination(path)
+        mount = present.get(destination)
+        if mount is None:
+            raise InvalidRequest(f"container {record.name} has no mount at {path}")
+        if mount.type not in ("bind", "volume", "tmpfs"):
+            raise InvalidRequest(f"a mount of type {mount.type} cannot be removed: {path}")
+        found[destination] = mount
+    return tuple(found.values())
 
 
 def _check_mounts(
@@ -392,11 +402,13 @@ def _check_mounts(
             raise InvalidRequest(
                 f"propagation {mount.propagation} cannot be added to a container that exists"
             )
+    ordered = sorted(present)
     for mount in removed:
-        below = [path for path in sorted(present) if path.startswith(f"{mount.destination}/")]
-        if below:
+        directory = f"{mount.destination}/"
+        place = bisect_left(ordered, directory)
+        if place < len(ordered) and ordered[place].startswith(directory):
             raise InvalidRequest(
-                f"the mount at {below[0]} is below {mount.destination}", hint="remove both"
+                f"the mount at {ordered[place]} is below {mount.destination}", hint="remove both"
             )
 
 
