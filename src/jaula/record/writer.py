@@ -69,6 +69,20 @@ class RecordWriter:
             ) from error
         self._pending.clear()
 
+    def is_empty(self) -> bool:
+        """Return whether nothing was written to the file."""
+        return self._fd is not None and os.fstat(self._fd).st_size == 0
+
+    def remove(self) -> None:
+        """Remove the file, unless another one has its name."""
+        if self._fd is None:
+            return
+        try:
+            if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
+                os.unlink(self.path)
+        except FileNotFoundError:
+            return
+
     def close(self) -> None:
         """Close the file. Lines that were not flushed are not written."""
         if self._fd is not None:

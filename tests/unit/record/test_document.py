@@ -192,6 +192,21 @@ def test_a_writer_overwrites_nothing_and_follows_no_link(tmp_path: Path) -> None
     assert not (tmp_path / "b").exists()
 
 
+def test_a_writer_removes_its_own_file_only(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    writer = RecordWriter(str(path))
+    assert writer.is_empty()
+    path.rename(tmp_path / "moved")
+    writer.remove()
+    path.write_text("another")
+    writer.remove()
+    assert path.read_text() == "another"
+    (tmp_path / "moved").rename(path)
+    writer.remove()
+    assert not path.exists()
+    writer.close()
+
+
 def test_a_full_disk_is_one_error() -> None:
     writer = RecordWriter.__new__(RecordWriter)
     writer.path = "/dev/full"

@@ -106,9 +106,9 @@ def _record(
                 )
             complete = True
         finally:
+            if not complete and writer.is_empty():
+                writer.remove()
             writer.close()
-            if not complete and not os.path.getsize(path):
-                os.unlink(path)  # nothing was recorded
     finally:
         os.close(exit_fd)
     print(f"{path}: {writer.head.n} lines, head {writer.head.hash} ({end.reason})")

@@ -104,6 +104,7 @@ class RecordProcess:
             raise CliError(
                 message.removeprefix("jaula: ") or "the recorder ended without an error", status=125
             )
+        self._file = os.stat(path)
 
     def print_started(self) -> None:
         """Say where the record is, and which process writes it."""
@@ -113,7 +114,11 @@ class RecordProcess:
         """End the recorder of a container that was not started, and remove its file."""
         os.kill(self.pid, 9)
         os.waitpid(self.pid, 0)
-        os.unlink(self.path)
+        try:
+            if os.path.samestat(self._file, os.lstat(self.path)):
+                os.unlink(self.path)
+        except FileNotFoundError:
+            return  # another program has removed it
 
     def finish(self) -> None:
         """Print what the recorder says at its end; if the container runs on, that it records."""
@@ -220,7 +225,7 @@ def _record(document: dict[str, Any], path: str, listener: str, status: int) -> 
         advice = "" if ready or listener else "; --record-mechanism=seccomp may record it"
         report(f"jaula: {error}{advice}\n")
         if not ready:
-            os.unlink(path)
+            writer.remove()
         return 1
     head = writer.head
     report("".join(f"{line}\n" for line in loss_lines(end)))
