@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, ResolvedRequest
 
 DIRECTORY = "/run/secrets"
+MAX_REFERENCES = mount_spec.MAX_MOUNTS
+"""The most secrets and configs of one container, together."""
 MOUNT_NAME = "secrets"
 """Name of the mount in the run directory of a container."""
 _MODE = 0o444
@@ -48,10 +50,13 @@ def resolve_references(
     """Return request and body with the id and target of each secret and config, all checked.
 
     :raises InvalidRequest: when there is none of that name, when a target, owner or mode is not
-        valid, or when another mount has the target.
+        valid, when another mount has the target, or when there are too many.
     """
     if not (resolved.secrets or resolved.configs):
         return resolved, body
+    number = len(resolved.secrets) + len(resolved.configs)
+    if number > MAX_REFERENCES:
+        raise InvalidRequest(f"{number} secrets and configs; at most {MAX_REFERENCES} are allowed")
     destinations = {request.mount.destination for request in resolved.mounts}
     secrets, configs = (
         tuple(

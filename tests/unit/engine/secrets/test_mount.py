@@ -1,0 +1,42 @@
+"""The references of a container to secrets and configs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jaula.engine.containers.resolved_request import resolve
+from jaula.engine.secrets.mount import resolve_references
+from jaula.errors import InvalidRequest
+from jaula.spec.api import ContainerCreate, HostConfig, SecretReference
+
+
+@pytest.mark.parametrize(
+    ("secrets", "configs", "refused"),
+    [(1024, 0, ""), (1000, 24, ""), (1025, 0, "1025"), (1, 1024, "1025")],
+)
+def test_a_container_has_a_bounded_number_of_references(
+    secrets: int, configs: int, refused: str
+) -> None:
+    looked_up = []
+
+    def find(kind: str, name: str) -> Any:
+        looked_up.append(name)
+        return SimpleNamespace(id="1", name=name)
+
+    def references(number: int, kind: str) -> tuple[SecretReference, ...]:
+        return tuple(SecretReference(source="a", target=f"/{kind}/{n}") for n in range(number))
+
+    services: Any = SimpleNamespace(secrets=SimpleNamespace(find=find))
+    host = HostConfig(secrets=references(secrets, "s"), configs=references(configs, "c"))
+    body = ContainerCreate(image="a", cmd=("a",), host_config=host)
+    resolved = resolve(body)
+    if not refused:
+        _, whole = resolve_references(services, resolved, body)
+        assert len(whole.host_config.secrets + whole.host_config.configs) == 1024
+    else:
+        with pytest.raises(InvalidRequest, match=f"{refused} secrets and configs; at most 1024"):
+            resolve_references(services, resolved, body)
+        assert looked_up == []
