@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -131,18 +133,28 @@ def test_the_archive_for_a_machine_has_the_tree_and_its_environment(tmp_path: Pa
         shutil.copy(ROOT / name, tree / name)
     library = ".venv/lib/python3.13/site-packages"
     kept = {
-        "src/jaula/__init__.py", "src/jaula/__pycache__/a.pyc", "tests/t.py", "packaging/p",
-        "bench/run", "docs/a.md", "README.md", ".venv/pyvenv.cfg", ".venv/bin/python",
-        ".venv/.done-test", ".venv/test-images/busybox.tar", f"{library}/h11/__pycache__/a.pyc",
-        "dist/upgrade/new/jaula.deb", "src/jaula/rich/pip.py",
+        "src/jaula/__init__.py", "src/jaula/oci/a.py", "src/jaula/__pycache__/a.pyc", "tests/t.py",
+        "packaging/p", "bench/run", "docs/a.md", "README.md", ".venv/pyvenv.cfg",
+        ".venv/bin/python", ".venv/.done-test", ".venv/test-images/busybox.tar",
+        f"{library}/h11/__pycache__/a.pyc", "dist/upgrade/new/jaula.deb", "src/jaula/rich/pip.py",
     }  # fmt: skip
     left_out = {f"{library}/mypy/a.py", f"{library}/sphinx/a.py", ".git/config", "dist/x.whl"}
     for name in kept | left_out:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text("")
+    python = tree / ".venv/bin/python"
+    python.unlink()
+    python.symlink_to(sys.executable)
+    modules = "src/jaula/oci/__pycache__/jaula.modules"
+    (tree / "scripts/setup").write_text(f'#!/bin/sh\n[ "$1" = archive ] && echo >{modules}\n')
+    (tree / "scripts/setup").chmod(0o755)
     archive = tmp_path / "out/vm-tree.tar"
     subprocess.run([tree / "scripts/in-vm", "--pack", archive], check=True)
+    source = "src/jaula/__init__.py"
+    compiled = importlib.util.cache_from_source(source)
     with tarfile.open(archive) as file:
-        names = {name.removeprefix("./") for name in file.getnames()}
-    assert kept <= names
-    assert not left_out & names
+        members = {member.name.removeprefix("./"): member for member in file.getmembers()}
+    assert kept | {compiled, modules} <= members.keys()
+    assert not left_out & members.keys()
+    # Archives of compiled modules have this time of each source, to the nanosecond.
+    assert members[source].mtime == pytest.approx((tree / source).stat().st_mtime, abs=1e-6)
