@@ -15,7 +15,9 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import resource
 import socket
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from ipaddress import ip_address
 from typing import Protocol
@@ -28,6 +30,7 @@ from jaula.network.drivers.bridge import BridgeNetwork
 from jaula.spec.endpoint import ANY, ANY6, Endpoint, Gateways, PublishedPort
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_SEQPACKET}
+_OTHER_FILES = 3500  # descriptors: two for each client (1,024) and transfer (512), and more
 DYNAMIC_PORTS = range(49153, 65536)
 """Docker's range of ephemeral host ports."""
 
@@ -244,6 +247,14 @@ class PortBinder(Protocol):
         """Release all ports of a former engine except these ports and targets."""
 
 
+def _most_descriptors() -> int:
+    """Return the descriptor from which on none is for a port, since clients need the rest."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(limit // 2, limit - _OTHER_FILES)
+
+
 class HostPortBinder:
     """Binds ports in this process's network namespace; the firewall forwards the packets."""
 
@@ -251,8 +262,15 @@ class HostPortBinder:
     proxied = False
 
     def bind(self, port: PublishedPort, target: str) -> ReservedPort | None:
-        """Bind a socket to the port."""
-        return bind_port(port.protocol, port.host_ip, port.host_port)
+        """Bind a socket to the port.
+
+        :raises OSError: also when ports have as many descriptors of the process as they may.
+        """
+        sock = bind_port(port.protocol, port.host_ip, port.host_port)
+        if sock is not None and sock.fileno() >= _most_descriptors():
+            sock.close()
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return sock
 
     def release_others(self, ports: Iterable[tuple[PublishedPort, str]]) -> None:
         """Do nothing: sockets are closed when the engine exits."""
@@ -487,6 +505,8 @@ def _close_all(rows: Iterable[Reservation]) -> None:
 
 
 def _hint(port: int, error: OSError) -> str | None:
+    if error.errno == errno.EMFILE:
+        return "publish fewer ports, or raise the engine's limit of open files"
     if error.errno != errno.EACCES:
         return None
     return f"low ports need root: as root, sysctl net.ipv4.ip_unprivileged_port_start={port}"

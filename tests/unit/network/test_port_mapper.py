@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import resource
 import socket
 from collections.abc import Iterable
 
@@ -364,6 +366,27 @@ def test_an_interrupted_allocation_leaves_nothing_in_the_index(error: type[BaseE
     check_index(ports)
     ports.allocate("b", [request(8080), request(8081)], ONLY4)
     check_index(ports)
+
+
+def test_ports_leave_descriptors_to_the_rest_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with open(os.devnull) as file:
+        lowest = file.fileno()
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: ((lowest + 8) * 2,) * 2)
+    ports = PortAllocator()
+    some = [PortRequest(80, "tcp", LOOPBACK) for _ in range(5)]
+    ports.allocate("a", some, ONLY4)
+    with pytest.raises(PortUnavailable, match="too many open files") as refused:
+        ports.allocate("b", some * 4, ONLY4)
+    assert refused.value.hint == "publish fewer ports, or raise the engine's limit of open files"
+    assert not ports.allocated("b")
+    ports.release("a")
+    ports.allocate("b", some, ONLY4)
+    check_index(ports)
+    ports.close()
+    with open(os.devnull) as file:
+        assert file.fileno() == lowest
 
 
 @pytest.mark.parametrize("host_ip", ["", LOOPBACK])
