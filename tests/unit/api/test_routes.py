@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -117,6 +119,32 @@ def test_a_long_document_is_decoded_beside_the_event_loop(
 
     served(test)
     assert outside == [beside, beside]
+
+
+def test_long_documents_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document of empty objects takes 25 times its bytes until it is refused."""
+    active: list[int] = []
+    most: list[int] = []
+
+    def recorded(data: bytes, kind: type[Any]) -> Any:
+        active.append(1)
+        most.append(len(active))
+        time.sleep(0.02)  # in which another thread could begin
+        active.pop()
+        return decode(data, kind)
+
+    monkeypatch.setattr(request, "decode", recorded)
+
+    async def test(server: Served) -> None:
+        clients = [await server.client() for _ in range(4)]
+        body = {"Labels": {"a": "b" * 100_000}}
+        answers = await asyncio.gather(
+            *(c.ask("POST", f"/containers/create?name=a{n}", body) for n, c in enumerate(clients))
+        )
+        assert [answer.status for answer in answers] == [201] * 4
+
+    served(test)
+    assert most == [1, 1, 1, 1]
 
 
 def test_the_rest_of_the_routes_answer() -> None:

@@ -8,6 +8,7 @@ Source: moby ``api/server/httputils/form.go`` (BoolValue, Int64ValueOrZero), ``a
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,6 +35,13 @@ _MAX_SCANNED = 64 * 1024  # bytes of a broken document in which the error is loo
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 _Document = TypeVar("_Document", bound=msgspec.Struct)
+_decoding = threading.Lock()
+
+
+def _decode_long(data: bytearray, kind: type[_Document]) -> _Document:
+    """Decode one document at a time: until it is checked, it may take 25 times its bytes."""
+    with _decoding:
+        return decode(data, kind)
 
 
 def unquote(text: str) -> str:
@@ -349,7 +357,7 @@ class Request:
         try:
             if len(data) <= _SHORT_DOCUMENT:
                 return decode(data, kind)
-            return await asyncio.to_thread(decode, data, kind)
+            return await asyncio.to_thread(_decode_long, data, kind)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"invalid JSON: {_type_error(str(error))}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
