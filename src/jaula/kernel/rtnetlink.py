@@ -32,9 +32,10 @@ from jaula.kernel.netlink import (
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_GETNSID, NETNSA_NSID, NETNSA_FD = 90, 1, 3
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_OPERSTATE = 1, 3, 4, 5, 10, 16
-IFLA_IFALIAS = 20
+IFLA_IFALIAS, IFLA_LINK_NETNSID = 20, 37
 IFLA_LINKINFO, IFLA_AF_SPEC, IFLA_GROUP, IFLA_NET_NS_FD = 18, 26, 27, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 4, 5
@@ -340,6 +341,7 @@ class Link:
     kind: str  # 'veth', 'bridge', ...; '' for hardware and loopback
     operstate: int  # RFC 2863; IF_OPER_UP when the link carries frames
     alias: str = ""
+    parent_netns: int = -1  # id of the namespace of ``parent`` in this one; -1: the same
 
     @property
     def up(self) -> bool:
@@ -396,6 +398,15 @@ class Rtnetlink(Netlink):
         """Return every link of the namespace."""
         body = ifinfomsg.pack(0, 0, 0, 0, 0)
         return [_parse_link(x) for x in self.dump(RTM_GETLINK, body, about="links")]
+
+    def netns_id(self, netns: int) -> int:
+        """Return the id that this namespace has for another one, a descriptor; -1 if it has none.
+
+        A link whose lower link or peer is in another namespace gives that one an id.
+        """
+        body = b"\0" * 4 + attribute(NETNSA_FD, _u32(netns))  # struct rtgenmsg, padded
+        reply = self.ask(RTM_GETNSID, body, about="id of a namespace", absent=errno.ENOENT)
+        return -1 if reply is None else _signed(first_attribute(reply[4:], NETNSA_NSID))
 
     def ports(self, master: int) -> list[str]:
         """Return the names of the links whose master has this index. It takes 10 µs a link.
@@ -470,12 +481,17 @@ def _parse_link(body: bytes) -> Link:
         text(attributes(values.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")),
         values.get(IFLA_OPERSTATE, b"\0")[0],
         text(values.get(IFLA_IFALIAS, b"")),
+        _signed(values.get(IFLA_LINK_NETNSID)),
     )
 
 
 def _ip(family: int, raw: bytes) -> str:
     size = 4 if family == socket.AF_INET else 16
     return socket.inet_ntop(family, raw) if len(raw) == size else ""
+
+
+def _signed(raw: bytes | None) -> int:
+    return -1 if not raw else int.from_bytes(raw[:4], sys.byteorder, signed=True)
 
 
 def _number(raw: bytes | None) -> int:

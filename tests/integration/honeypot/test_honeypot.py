@@ -432,6 +432,23 @@ def test_verify_proves_that_the_sink_is_the_only_network(
         assert row.rstrip().endswith("FAILS")
 
 
+def test_verify_reads_the_sink_of_its_own_honeypot(engine: PrivateEngine, busybox: str) -> None:
+    """The links of all honeypots have the same names and indexes."""
+    with running(engine, busybox) as first, running(engine, busybox) as second:
+        for leaking, sound in ((first, second), (second, first)):
+            words = ("nsenter", f"--net=/proc/{leaking.processes()['jaula-sink']}/ns/net", "ip",
+                     "link")  # fmt: skip
+            way = ("add", "way-out", "type", "veth", "peer", "name", "way-out2")
+            subprocess.run((*words, *way), check=True)
+            verdicts = []
+            for pot in (leaking, sound):
+                done = engine.cli("jaula", "verify", pot.name)
+                row = next(line for line in done.stdout.splitlines() if " sink " in line)
+                verdicts.append((done.returncode, row.split()[-1]))
+            assert verdicts == [(1, "FAILS"), (0, "holds")]
+            subprocess.run((*words, "del", "way-out"), check=True)
+
+
 @pytest.mark.parametrize(
     "script",
     [

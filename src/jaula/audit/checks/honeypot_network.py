@@ -49,7 +49,7 @@ def check(container: AuditedContainer) -> Iterator[Result]:
         "addresses", "network", f"{ADDRESS}, {ADDRESS6}", ", ".join(local) or "none",
         container.path("net/fib_trie"), verdict_of(holds, None),
     )  # fmt: skip
-    yield _sink(inner)
+    yield _sink(container, inner)
 
 
 def _addresses6(container: AuditedContainer) -> list[str]:
@@ -62,9 +62,18 @@ def _external(links: tuple[Link, ...]) -> list[Link]:
     return [link for link in links if link.name != "lo" and not is_fallback(link)]
 
 
-def _sink(inner: Link | None) -> Result:
+def _sink(container: AuditedContainer, inner: Link | None) -> Result:
     """Return the row on the other end of the container's link."""
     requested = "the only link of its namespace"
+    own = open_namespace(container.pid, "net")
+    try:
+        with Rtnetlink(own) as netlink:
+            return _sink_of(inner, netlink, requested)
+    finally:
+        os.close(own)
+
+
+def _sink_of(inner: Link | None, own: Rtnetlink, requested: str) -> Result:
     for pid in _processes() if inner is not None else ():
         try:
             netns = open_namespace(pid, "net")
@@ -73,10 +82,11 @@ def _sink(inner: Link | None) -> Result:
         try:
             with Rtnetlink(netns) as netlink:
                 links = _external(tuple(netlink.links()))
+            peer = own.netns_id(netns)
         finally:
             os.close(netns)
         outer = next((link for link in links if link.name == SINK_INTERFACE), None)
-        if inner is None or outer is None or not _is_pair(inner, outer):
+        if inner is None or outer is None or not _is_pair(inner, outer, peer):
             continue
         names = ", ".join(link.name for link in links)
         return Result(
@@ -89,10 +99,19 @@ def _sink(inner: Link | None) -> Result:
     )  # fmt: skip
 
 
-def _is_pair(inner: Link, outer: Link) -> bool:
-    """Return whether two links can be the ends of one veth pair, by their indexes. Pure."""
+def _is_pair(inner: Link, outer: Link, netns: int) -> bool:
+    """Return whether two links are the ends of one veth pair. Pure.
+
+    ``netns`` is the id of the namespace of ``outer`` in that of ``inner``: the links of all
+    honeypots have the same indexes.
+    """
     kinds = inner.kind == outer.kind == "veth"
-    return kinds and inner.parent == outer.index and outer.parent == inner.index
+    return (
+        kinds
+        and inner.parent_netns == netns >= 0
+        and inner.parent == outer.index
+        and outer.parent == inner.index
+    )
 
 
 def _processes() -> Iterator[int]:
