@@ -70,7 +70,7 @@ def _image_name(services: Services, record: ContainerRecord) -> str:
 
 def command(args: tuple[str, ...]) -> str:
     """Return the program as one line, in Docker's form: words with blanks are quoted."""
-    return " ".join(f"'{a}'" if not a or any(c.isspace() for c in a) else a for a in args)
+    return " ".join(f"'{a}'" if a.split(None, 1) != [a] else a for a in args)
 
 
 def _health(record: HealthRecord) -> str:

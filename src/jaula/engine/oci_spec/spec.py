@@ -286,20 +286,10 @@ def check_sysctls(resolved: ResolvedRequest) -> None:
     :raises InvalidRequest: when one does not (statement I24).
     """
     modes = resolved.namespaces
+    kinds = (("network", modes.net), ("ipc", modes.ipc), ("uts", modes.uts))
+    shared = frozenset(kind for kind, mode in kinds if not mode.private)
     for name, value in resolved.sysctls.items():
-        sysctls.check(
-            name,
-            value,
-            frozenset(
-                kind
-                for kind, mode in (
-                    ("network", modes.net),
-                    ("ipc", modes.ipc),
-                    ("uts", modes.uts),
-                )
-                if not mode.private
-            ),
-        )
+        sysctls.check(name, value, shared)
 
 
 # -- the program ---------------------------------------------------------------------------------
