@@ -93,6 +93,14 @@ RUNS = (
         short=True,
     ),
     Run(
+        "short-quotas",
+        (),
+        ("tests/integration/storage/test_limits.py",
+         "tests/integration/engine/test_storage_drivers.py"),
+        ("-n", "2", "-k", "limit or caller or project or quotas"),
+        short=True,
+    ),
+    Run(
         "short-checkpoints",
         (),
         ("tests/integration/engine/containers/test_checkpoints.py",

@@ -33,14 +33,16 @@ def change(directory: Path, mark: bytes) -> int:
 
 
 @contextmanager
-def mounted(directory: Path, *maker: str, options: str = "") -> Iterator[Path]:
+def mounted(directory: Path, *maker: str, options: str = "", size: int = SIZE) -> Iterator[Path]:
     """Yield the mount point of a new file system, created by ``maker`` below ``directory``.
+
+    ``size`` is in bytes.
 
     If the kernel cannot mount it, the test is skipped with that reason.
     """
     image, top = directory / "disk.img", directory / "disk"
     with image.open("wb") as file:
-        file.truncate(SIZE)
+        file.truncate(size)
     subprocess.run([*maker, str(image)], check=True, capture_output=True)
     top.mkdir()
     words = ["mount", "-o", f"loop,{options}" if options else "loop", str(image), str(top)]

@@ -16,6 +16,8 @@ from conftest import load_image, open_to_all
 from harness import layers, leaks, loop_mount, toolboxes
 from harness.api_user import ApiUser
 from harness.engine import PrivateEngine
+from jaula.kernel import quota
+from jaula.storage.trees import open_directory
 
 
 @contextmanager
@@ -145,6 +147,39 @@ def test_a_caller_without_a_limit_has_the_one_of_its_rule(
         reply = user.request("POST", "/containers/create", body)
         assert reply.status == 403
         assert "may not ask for storage-size=30MiB" in reply.json()["message"]
+
+
+def test_the_default_share_of_a_caller_is_a_quarter_of_the_disk(
+    worker_index: int, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[user.54901]\naccess = "run"\n')
+    index = (worker_index + 61) % 250 + 1
+    maker = ("mkfs.ext4", "-q", "-O", "quota,project")
+    with (
+        loop_mount.mounted(tmp_path, *maker, options="prjquota", size=6 << 30) as top,
+        engine_on(top, "overlay", index, "--policy", str(policy)) as engine,
+    ):
+        open_to_all(engine)
+        user, root = ApiUser(engine, 54901, 54901), ApiUser(engine, 0, 0)
+        limits = {}
+        for name, caller in (("mine", user), ("root", root)):
+            made = caller.request(
+                "POST", f"/containers/create?name={name}", {"Image": "busybox", "Cmd": ["true"]}
+            )
+            assert made.status == 201, made
+            directory = engine.root / "lib/containers" / made.json()["Id"]
+            with open_directory(directory / "upper") as upper:
+                project = quota.project(upper)
+                limits[name] = quota.get(upper, project).dqb_bhardlimit * quota.QIF_DQBLKSIZE
+            assert (project != 0) == (caller is user)
+        disk = os.statvfs(top)
+        quarter = disk.f_blocks * disk.f_frsize // 4
+        assert quarter > 1 << 30  # below, the share is 1 GiB
+        assert quarter <= limits["mine"] <= quarter + (1 << 20)  # and the empty directories
+        assert limits["root"] == 0
+        for name, caller in (("mine", user), ("root", root)):
+            assert caller.request("DELETE", f"/containers/{name}").status == 204
 
 
 QUOTAS = {

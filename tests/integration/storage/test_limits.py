@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,15 +16,17 @@ import pytest
 from harness import loop_mount
 from jaula.config import Paths
 from jaula.errors import Unsupported
-from jaula.kernel import btrfs, capabilities
+from jaula.kernel import btrfs, capabilities, quota
 from jaula.storage.drivers import project_quota
 from jaula.storage.drivers.driver import SnapshotDriver, open_root
 from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
+from jaula.storage.trees import open_directory
 
 Tar = Callable[..., bytes]
 MEGA = 1 << 20
 CAP_SYS_RESOURCE = 1 << 24
+FREE_TIMEOUT = 30.0  # seconds
 DISKS = {
     "btrfs": (("mkfs.btrfs", "-q"), ""),
     "ext4": (("mkfs.ext4", "-q", "-O", "quota,project"), "prjquota"),
@@ -135,6 +139,73 @@ def test_a_container_writes_up_to_its_limit(
         assert fill(root, "a", 20 * MEGA) == 20 * MEGA
     for each in ("small", "other", "free"):
         snapshots.remove(each)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("ext4", "overlay"), ("ext4", "vfs"), ("xfs", "overlay"), ("xfs", "vfs")]
+)
+def test_a_container_has_a_project_that_its_removal_frees(
+    make: Callable[[str, str], SnapshotDriver],
+    tar: Tar,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    kind: str,
+    name: str,
+) -> None:
+    """A project with files or a limit is in use, whether the engine knows it or not."""
+    snapshots = make(kind, name)
+    top = tmp_path / "disk"
+    image = layer(snapshots, tar)
+    foreign = project_quota._FIRST + 7
+    (top / "foreign").mkdir()
+    with open_directory(top / "foreign") as directory:
+        quota.set_project(directory, foreign)
+    numbers = [0, 0, 7, 1, 0]
+    monkeypatch.setattr(secrets, "randbelow", lambda _: numbers.pop(0))
+
+    def project(id: str) -> int:
+        (record,) = (top / "root").rglob(f"{id}/project")
+        return int(record.read_text())
+
+    def usage(id: int) -> tuple[int, int, int, int]:
+        with open_directory(top) as directory:
+            try:
+                found = quota.get(directory, id)
+            except FileNotFoundError:  # xfs has no record of an id without files
+                return 0, 0, 0, 0
+        return (
+            found.dqb_bhardlimit,
+            found.dqb_ihardlimit,
+            found.dqb_curspace,
+            found.dqb_curinodes,
+        )
+
+    def becomes_free(id: int) -> bool:
+        """Wait: xfs frees removed files in the background."""
+        end = time.monotonic() + FREE_TIMEOUT
+        while any(usage(id)) and time.monotonic() < end:
+            time.sleep(0.05)
+        return not any(usage(id))
+
+    snapshots.create("one", image, size=10 * MEGA)
+    snapshots.create("two", image, size=20 * MEGA)
+    assert numbers == [0]  # 0 was in use by the first container, 7 by another program
+    one, two = project("one"), project("two")
+    assert [one, two] == [project_quota._FIRST, project_quota._FIRST + 1]
+    assert usage(one)[0] < usage(two)[0]
+    with open_root(snapshots.root("one")) as root:
+        fill(root, "a", 4 * MEGA)
+    assert usage(one)[2] >= 4 * MEGA
+    snapshots.remove("one")
+    assert usage(one)[:2] == (0, 0)
+    assert becomes_free(one)
+    snapshots.create("three", image, size=5 * MEGA)
+    assert project("three") == one
+    assert usage(foreign)[3] == 1
+    for each in ("two", "three"):
+        snapshots.remove(each)
+    assert becomes_free(one)
+    assert becomes_free(two)
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,11 @@ def test_a_row_names_the_tests_of_the_run(vm_runs: ModuleType) -> None:
 
 
 def test_the_short_runs_have_each_machine_once(vm_runs: ModuleType) -> None:
-    """Init system and security module; the checkpoints have a boot of their own."""
+    """Init system and security module; checkpoints and quotas have boots of their own."""
     short = [run for run in vm_runs.RUNS if run.short]
     assert {run.name for run in short} == {
-        "short-systemd", "short-cgroup2", "short-apparmor", "short-selinux", "short-checkpoints",
+        "short-systemd", "short-cgroup2", "short-apparmor", "short-selinux", "short-quotas",
+        "short-checkpoints",
     }  # fmt: skip
     machines = {words for run in short for words in run.machine}
     assert {"systemd", "apparmor", "selinux"} <= machines
