@@ -40,6 +40,9 @@ SUMMARY = re.compile(r"^=* ?((?:\d+ \w+,? ?)+) in [\d.]+s")
 MACHINE = re.compile(r"^machine: (.*)$", re.MULTILINE)
 
 
+PARALLEL = ("-n", "2", "--dist", "loadfile")
+
+
 class Run(NamedTuple):
     """One boot: the options of the machine, and the tests and options of pytest.
 
@@ -50,7 +53,7 @@ class Run(NamedTuple):
     name: str
     machine: tuple[str, ...]
     tests: tuple[str, ...]
-    options: tuple[str, ...] = ("-n", "2", "--dist", "loadfile")
+    options: tuple[str, ...] = PARALLEL
     preparation: tuple[str, ...] = ()
     short: bool = False
 
@@ -66,10 +69,12 @@ RUNS = (
         "short-systemd",
         ("--init", "systemd"),
         ("tests/integration/oci/test_systemd_cgroup.py",
+         "tests/integration/cgroups/test_contract.py",
          "tests/integration/cgroups/test_systemd.py",
          "tests/integration/cgroups/test_systemd_reexec.py",
          "tests/integration/cri/test_systemd.py", "tests/acceptance/test_rootless_delegated.py"),
-        options=(),  # one worker: a test restarts systemd, and the machine has one ordinary user
+        # One worker: a test restarts systemd, and the machine has one ordinary user.
+        options=("-k", "not test_contract or systemd"),
         short=True,
     ),
     Run(
@@ -78,6 +83,7 @@ RUNS = (
         ("tests/integration/cgroups/test_contract.py", "tests/integration/oci/test_states.py",
          "tests/acceptance/test_tour.py", "tests/security/test_i09_confinement.py",
          "tests/integration/daemon/test_memory_limit.py"),
+        (*PARALLEL, "-k", "not test_contract or v2"),  # short-systemd has the contract's other half
         short=True,
     ),
     Run(
@@ -97,7 +103,7 @@ RUNS = (
         (),
         ("tests/integration/storage/test_limits.py",
          "tests/integration/engine/test_storage_drivers.py"),
-        ("-n", "2", "-k", "limit or caller or project or quotas"),
+        (*PARALLEL, "-k", "limit or caller or project or quotas"),
         short=True,
     ),
     Run(
