@@ -136,7 +136,8 @@ def test_the_terminal_is_restored_when_a_signal_ends_the_client(
     engine: PrivateEngine, busybox: str, name: str, number: int
 ) -> None:
     command = words(engine, "run", "-it", "--name", name, busybox, "sh", "-c", "echo on; sleep 60")
-    with Terminal(command, dict(os.environ)) as terminal:
+    default = ("env", "--default-signal")  # nohup(1) ignores SIGHUP, and its children inherit that
+    with Terminal((*default, *command), dict(os.environ)) as terminal:
         before = termios.tcgetattr(terminal.master)
         terminal.expect("on")
         assert termios.tcgetattr(terminal.master)[3] != before[3], "not raw while attached"

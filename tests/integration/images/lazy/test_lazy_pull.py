@@ -197,7 +197,7 @@ def test_a_container_that_started_early_goes_on_when_the_image_is_whole(
     assert done.stdout.split()[0] == sha256(content("second")), done.stderr
 
 
-@pytest.mark.parametrize("write", [estargz, zstd_chunked])
+@pytest.mark.parametrize("write", [pytest.param(estargz, marks=pytest.mark.slow), zstd_chunked])
 def test_a_chunk_of_another_layer_is_read_from_the_disk(
     new_engine: Engines, write: Callable[..., IndexedLayer]
 ) -> None:
@@ -419,7 +419,7 @@ def test_a_server_that_is_stopped_at_its_begin_is_given_up(
     wait(engine, lambda: server_pids(engine) == [])
 
 
-@pytest.mark.parametrize("write", [estargz, zstd_chunked])
+@pytest.mark.parametrize("write", [pytest.param(estargz, marks=pytest.mark.slow), zstd_chunked])
 def test_a_file_is_read_beside_a_stopped_engine(
     new_engine: Engines, write: Callable[..., IndexedLayer]
 ) -> None:
