@@ -90,3 +90,7 @@ class OwnedSizes:
     def size(self, owner: str) -> int:
         """Return the bytes of the objects of an owner."""
         return self._sums.get(owner, (0, 0))[1]
+
+    def size_of(self, key: str) -> int:
+        """Return the bytes of an object, 0 for an unknown one."""
+        return self._objects.get(key, ("", 0))[1]

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 DIRECTORY = "/run/secrets"
 MAX_REFERENCES = mount_spec.MAX_MOUNTS
 """The most secrets and configs of one container, together."""
+MAX_BYTES = 16 << 20
+"""The most bytes of them, as they are stored: the memory of the files is not the container's."""
 MOUNT_NAME = "secrets"
 """Name of the mount in the run directory of a container."""
 _MODE = 0o444
@@ -50,7 +52,7 @@ def resolve_references(
     """Return request and body with the id and target of each secret and config, all checked.
 
     :raises InvalidRequest: when there is none of that name, when a target, owner or mode is not
-        valid, when another mount has the target, or when there are too many.
+        valid, when another mount has the target, or when they are too many or too large.
     """
     if not (resolved.secrets or resolved.configs):
         return resolved, body
@@ -67,6 +69,12 @@ def resolve_references(
             (SecretKind.CONFIG, resolved.configs),
         )
     )
+    size = sum(services.secrets.sizes.size_of(each.id) for each in (*secrets, *configs))
+    if size > MAX_BYTES:
+        raise InvalidRequest(
+            f"secrets and configs of {size} bytes; a container may have {MAX_BYTES}",
+            hint="a volume has no such limit",
+        )
     host = msgspec.structs.replace(body.host_config, secrets=secrets, configs=configs)
     return (
         msgspec.structs.replace(resolved, secrets=secrets, configs=configs),

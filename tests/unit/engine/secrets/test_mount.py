@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jaula.caller_quota import OwnedSizes
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.secrets.mount import resolve_references
 from jaula.errors import InvalidRequest
@@ -29,7 +30,7 @@ def test_a_container_has_a_bounded_number_of_references(
     def references(number: int, kind: str) -> tuple[SecretReference, ...]:
         return tuple(SecretReference(source="a", target=f"/{kind}/{n}") for n in range(number))
 
-    services: Any = SimpleNamespace(secrets=SimpleNamespace(find=find))
+    services: Any = SimpleNamespace(secrets=SimpleNamespace(find=find, sizes=OwnedSizes()))
     host = HostConfig(secrets=references(secrets, "s"), configs=references(configs, "c"))
     body = ContainerCreate(image="a", cmd=("a",), host_config=host)
     resolved = resolve(body)
@@ -40,3 +41,20 @@ def test_a_container_has_a_bounded_number_of_references(
         with pytest.raises(InvalidRequest, match=f"{refused} secrets and configs; at most 1024"):
             resolve_references(services, resolved, body)
         assert looked_up == []
+
+
+@pytest.mark.parametrize(("number", "refused"), [(32, False), (33, True)])
+def test_the_files_of_a_container_have_a_bounded_size(number: int, refused: bool) -> None:
+    """One secret may be referred to many times, and each file takes memory of the host."""
+    sizes = OwnedSizes()
+    sizes.set("1", "0", 512 * 1024)
+    store = SimpleNamespace(find=lambda *_: SimpleNamespace(id="1", name="a"), sizes=sizes)
+    services: Any = SimpleNamespace(secrets=store)
+    references = tuple(SecretReference(source="a", target=f"/{n}") for n in range(number))
+    body = ContainerCreate(image="a", cmd=("a",), host_config=HostConfig(secrets=references))
+    if not refused:
+        _, whole = resolve_references(services, resolve(body), body)
+        assert len(whole.host_config.secrets) == number
+    else:
+        with pytest.raises(InvalidRequest, match="of 17301504 bytes; a container may have"):
+            resolve_references(services, resolve(body), body)
