@@ -36,6 +36,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum, StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -57,7 +58,9 @@ SILENCE = 15.0  # seconds without a frame, after which the peer is gone
 ALIVE_INTERVAL = 3.0  # seconds between two frames of an idle peer
 MAX_FILES = 1 << 16  # images of a checkpoint
 MAX_REMOVED = 1000  # paths of one message
+MAX_OFFERED = 1024  # networks of a container, and volumes of one: each is looked up by the target
 _HEAD = struct.Struct("!BI")  # kind, bytes
+_OFFERED = msgspec.Meta(max_length=MAX_OFFERED)
 
 
 class FrameKind(IntEnum):
@@ -172,8 +175,8 @@ class Offer(msgspec.Struct, frozen=True, tag="offer"):
     owner: str = "0"
     owner_gid: int = 0
     memory: int = 0
-    networks: tuple[OfferedNetwork, ...] = ()
-    volumes: tuple[OfferedMount, ...] = ()
+    networks: Annotated[tuple[OfferedNetwork, ...], _OFFERED] = ()
+    volumes: Annotated[tuple[OfferedMount, ...], _OFFERED] = ()
     address: AddressMode = AddressMode.AUTO
     volume_mode: VolumeMode = VolumeMode.COPY
     members: int = 1

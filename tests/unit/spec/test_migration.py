@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
+import msgspec
 import pytest
 
 from jaula.spec import migration as wire
@@ -101,3 +102,20 @@ def test_a_stream_that_ends_within_a_frame_is_incomplete() -> None:
     parser = FrameParser()
     list(parser.feed(wire.message_frame(Commit())[:-1]))
     assert not parser.empty
+
+
+@pytest.mark.parametrize("member", ["networks", "volumes"])
+def test_an_offer_has_a_bounded_number_of_networks_and_volumes(member: str) -> None:
+    """The target looks each of them up, and a message has room for 400,000."""
+    host = {"architecture": "x", "kernel": "6.1", "page_size": 4096, "criu": ""}
+    offer = {"type": "offer", "version": 3, "id": "1", "name": "a", "body": {}, "image": "sha256:0"}
+    item = {"name": "a", "destination": "/a"}
+
+    def sent(number: int) -> bytes:
+        return msgspec.json.encode(
+            offer | {"asked_image": "a", "host": host, member: [item] * number}
+        )
+
+    assert len(getattr(wire.decode_message(sent(1024)), member)) == 1024
+    with pytest.raises(ProtocolError, match=r"length <= 1024"):
+        wire.decode_message(sent(1025))
