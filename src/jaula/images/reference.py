@@ -117,6 +117,11 @@ def could_be_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def join_name(repository: str, tag: str) -> str:
+    """Return the name of the two parameters of a request; a tag alone is none."""
+    return f"{repository}:{tag}" if repository and tag else repository
+
+
 def _invalid(text: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"invalid reference format: {text[:300]!r}: {why}")
 

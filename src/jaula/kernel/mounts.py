@@ -302,10 +302,7 @@ def mount_id(fd: int) -> int:
 
     :raises OSError: ENOSYS when the kernel does not report mount ids.
     """
-    status = _status(fd, _STATX_MNT_ID)
-    if not status.stx_mask & _STATX_MNT_ID:
-        raise OSError(errno.ENOSYS, "statx reports no mount id")
-    return int(status.stx_mnt_id)
+    return _reported_id(fd, _STATX_MNT_ID)
 
 
 def unique_mount_id(fd: int) -> int:
@@ -313,9 +310,14 @@ def unique_mount_id(fd: int) -> int:
 
     :raises OSError: ENOSYS when the kernel does not report such ids.
     """
-    status = _status(fd, _STATX_MNT_ID_UNIQUE)
-    if not status.stx_mask & _STATX_MNT_ID_UNIQUE:
-        raise OSError(errno.ENOSYS, "statx reports no unique mount id")
+    return _reported_id(fd, _STATX_MNT_ID_UNIQUE)
+
+
+def _reported_id(fd: int, kind: int) -> int:
+    status = _status(fd, kind)
+    if not status.stx_mask & kind:
+        name = "unique mount id" if kind == _STATX_MNT_ID_UNIQUE else "mount id"
+        raise OSError(errno.ENOSYS, f"statx reports no {name}")
     return int(status.stx_mnt_id)
 
 

@@ -75,6 +75,18 @@ def components(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
+def unlink_if_same(path: str, status: os.stat_result) -> None:
+    """Remove a file, unless its name is gone or another file has it.
+
+    :raises OSError: when it cannot be removed.
+    """
+    try:
+        if os.path.samestat(status, os.lstat(path)):
+            os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
 def is_within(path: str, directory: str) -> bool:
     """Return whether a normalised path is ``directory`` or below it. Pure."""
     return path == directory or path.startswith(directory.rstrip("/") + "/")

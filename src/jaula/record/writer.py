@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from jaula.errors import Conflict, JaulaError, Unavailable
+from jaula.kernel.paths import unlink_if_same
 from jaula.record.document import Document, encode_line
 from jaula.state.audit_log import Head, line_hash
 
@@ -75,13 +76,8 @@ class RecordWriter:
 
     def remove(self) -> None:
         """Remove the file, unless another one has its name."""
-        if self._fd is None:
-            return
-        try:
-            if os.path.samestat(os.fstat(self._fd), os.lstat(self.path)):
-                os.unlink(self.path)
-        except FileNotFoundError:
-            return
+        if self._fd is not None:
+            unlink_if_same(self.path, os.fstat(self._fd))
 
     def close(self) -> None:
         """Close the file. Lines that were not flushed are not written."""

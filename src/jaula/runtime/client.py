@@ -180,15 +180,17 @@ def hang_up(shim_pid: int, pid: int) -> bool:
 
     Return whether there is such a shim. It may be stopped.
     """
-    return bool(shim_pid) and process.signal_if(
-        shim_pid, signal.SIGHUP, lambda shim: is_shim(shim) and _parent(pid) == shim
-    )
+    return _signal_shim(shim_pid, pid, signal.SIGHUP)
 
 
 def kill_shim(shim_pid: int, pid: int) -> bool:
     """Kill the shim with the child ``pid``; return whether there was one."""
-    return bool(shim_pid) and process.kill_if(
-        shim_pid, lambda shim: is_shim(shim) and _parent(pid) == shim
+    return _signal_shim(shim_pid, pid, signal.SIGKILL)
+
+
+def _signal_shim(shim_pid: int, pid: int, number: int) -> bool:
+    return bool(shim_pid) and process.signal_if(
+        shim_pid, number, lambda shim: is_shim(shim) and _parent(pid) == shim
     )
 
 

@@ -29,6 +29,7 @@ INFO = CheckInfo(
     evidence="rtnetlink of the container's network namespace and of the sink's",
     advice="kill it: its supervisor makes the link at each start",
 )
+_ONLY_LINK = "the only link of its namespace"
 
 
 def check(container: AuditedContainer) -> Iterator[Result]:
@@ -64,16 +65,15 @@ def _external(links: tuple[Link, ...]) -> list[Link]:
 
 def _sink(container: AuditedContainer, inner: Link | None) -> Result:
     """Return the row on the other end of the container's link."""
-    requested = "the only link of its namespace"
     own = open_namespace(container.pid, "net")
     try:
         with Rtnetlink(own) as netlink:
-            return _sink_of(inner, netlink, requested)
+            return _sink_of(inner, netlink)
     finally:
         os.close(own)
 
 
-def _sink_of(inner: Link | None, own: Rtnetlink, requested: str) -> Result:
+def _sink_of(inner: Link | None, own: Rtnetlink) -> Result:
     for pid in _processes() if inner is not None else ():
         try:
             netns = open_namespace(pid, "net")
@@ -90,11 +90,11 @@ def _sink_of(inner: Link | None, own: Rtnetlink, requested: str) -> Result:
             continue
         names = ", ".join(link.name for link in links)
         return Result(
-            "sink", "network", requested, f"{names} of process {pid}", f"/proc/{pid}/ns/net",
+            "sink", "network", _ONLY_LINK, f"{names} of process {pid}", f"/proc/{pid}/ns/net",
             verdict_of(len(links) == 1, None),
         )  # fmt: skip
     return Result(
-        "sink", "network", requested, "no sink has the other end of a link", "/proc",
+        "sink", "network", _ONLY_LINK, "no sink has the other end of a link", "/proc",
         Verdict.FAILS,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from jaula.cli.client.client import Client
 from jaula.cli.errors import CliError, EngineError
 from jaula.cli.main import Settings
 from jaula.cli.signals import ENDING, SignalHandler
+from jaula.kernel.paths import unlink_if_same
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,11 +115,7 @@ class RecordProcess:
         """End the recorder of a container that was not started, and remove its file."""
         os.kill(self.pid, 9)
         os.waitpid(self.pid, 0)
-        try:
-            if os.path.samestat(self._file, os.lstat(self.path)):
-                os.unlink(self.path)
-        except FileNotFoundError:
-            return  # another program has removed it
+        unlink_if_same(self.path, self._file)
 
     def finish(self) -> None:
         """Print what the recorder says at its end; if the container runs on, that it records."""

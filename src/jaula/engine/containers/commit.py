@@ -19,7 +19,7 @@ from jaula.engine.threads import in_request_thread, in_thread
 from jaula.errors import InvalidRequest, JaulaError, NotFound
 from jaula.images.build.dockerfile.apply import apply
 from jaula.images.build.dockerfile.budget import BuildBudget
-from jaula.images.reference import parse
+from jaula.images.reference import join_name, parse
 from jaula.request_context import check_client
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode
 from jaula.storage.layers.store import WrittenTar
@@ -57,7 +57,7 @@ async def commit(
     )
     if options.tag and not options.repo:
         raise InvalidRequest("a tag needs a repository (repo)")
-    name = f"{options.repo}:{options.tag}" if options.tag else options.repo
+    name = join_name(options.repo, options.tag)
     if name:
         name = str(parse(name))
     if services.lazy_layers is not None:  # the content of what the image names is verified

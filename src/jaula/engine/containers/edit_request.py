@@ -283,18 +283,18 @@ def _without_ports(
     :raises InvalidRequest: when a port is not published.
     """
     bindings = dict(record.body.host_config.port_bindings)
-    live: defaultdict[str, _Takable[PublishedPort]] = defaultdict(_Takable)
+    live: defaultdict[str, _PortIndex[PublishedPort]] = defaultdict(_PortIndex)
     for each in record.ports:
         live[f"{each.container_port}/{each.protocol}"].add(
             each, each.host_ip, (_ANY, str(each.host_port))
         )
-    requested: dict[str, _Takable[PortBinding]] = {}
+    requested: dict[str, _PortIndex[PortBinding]] = {}
     ended: list[PublishedPort] = []
     for text, requests in removed.items():
         port, protocol = port_bindings.parse_port(text)
         key = f"{port}/{protocol}"
         if requests and key not in requested:
-            requested[key] = _takable_bindings(bindings.get(key, ()))
+            requested[key] = _binding_index(bindings.get(key, ()))
         for request in requests:
             number = _ANY if request.host_port == "0" else request.host_port
             published = live[key].take(request.host_ip, number)
@@ -323,7 +323,7 @@ _ANY = ""  # each host port
 _CHOICE = None  # a host port that the engine chooses
 
 
-class _Takable(Generic[_Item]):
+class _PortIndex(Generic[_Item]):
     """Items by host address and host port, each taken once; all of them in linear time."""
 
     def __init__(self) -> None:
@@ -349,8 +349,8 @@ class _Takable(Generic[_Item]):
         return taken
 
 
-def _takable_bindings(bindings: Iterable[PortBinding]) -> _Takable[PortBinding]:
-    result: _Takable[PortBinding] = _Takable()
+def _binding_index(bindings: Iterable[PortBinding]) -> _PortIndex[PortBinding]:
+    result: _PortIndex[PortBinding] = _PortIndex()
     for binding in bindings:
         number = binding.host_port
         is_choice = number in ("", "0") or "-" in number

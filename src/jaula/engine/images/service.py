@@ -483,7 +483,7 @@ class Images:
         from jaula.images.archive.import_ import import_tar
 
         store = self._services.images
-        name = f"{repo}:{tag}" if repo and tag else repo or None
+        name = references.join_name(repo, tag) or None
 
         def work(file: BinaryIO, emit: Callable[[Document], None]) -> None:
             image = import_tar(

@@ -22,6 +22,7 @@ from jaula.engine.model.filters import Filters
 from jaula.engine.model.seal import request_seal
 from jaula.engine.threads import in_thread, shielded
 from jaula.engine.volumes.create import option_names
+from jaula.images.reference import join_name
 from jaula.spec.api import DEBUG_IMAGE
 
 if TYPE_CHECKING:
@@ -385,7 +386,7 @@ class ContainersApi:
         with self._session.begin("container commit", ref, image=options.repo) as action:
             action.require_control(ref)
             action.require_images()
-            name = f"{options.repo}:{options.tag}" if options.tag else options.repo
+            name = join_name(options.repo, options.tag)
             return await self._service.commit(ref, options, action.reserve_image(name))
 
     async def path_stat(self, ref: str, path: str) -> PathStat:

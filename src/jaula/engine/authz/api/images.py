@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaula.engine.model.filters import Filters
 from jaula.engine.threads import in_thread
 from jaula.images.platform import format_platform
+from jaula.images.reference import join_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -167,7 +168,7 @@ class ImagesApi:
     ) -> AsyncIterator[Document]:
         with self._session.begin("image import", f"{repo}:{tag}") as action:
             action.require_images()
-            quota = action.reserve_image(f"{repo}:{tag}" if repo and tag else repo)
+            quota = action.reserve_image(join_name(repo, tag))
             async with closing(
                 self._service.import_(stream, repo, tag, changes, message, platform, quota)
             ) as progress:
