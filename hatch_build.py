@@ -18,7 +18,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-VENDOR = "src/jaula/web/static/vendor"
+VENDOR = "src/jaula/features/web/static/vendor"
 TARGETS = {"wheel": "jaula/__init__.py", "sdist": "src/jaula/__init__.py"}
 """Path of the module with the version, in each kind of archive."""
 

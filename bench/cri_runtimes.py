@@ -26,16 +26,16 @@ import engines
 from engines import IMAGE, Engine, parent, wait_for
 from networks import new_namespace
 
-from jaula.cri.proto import api_pb2 as api
-from jaula.engine.pods import pause
+from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
+from jaula.features.kubernetes.cni.cache import ResultCache
+from jaula.features.kubernetes.cni.config import parse_list
+from jaula.features.kubernetes.cni.network_list import Attachment, NetworkList
+from jaula.features.kubernetes.cni.plugin import PluginExec
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.pods import pause
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.kernel.netlink import in_netns
-from jaula.network.cni.bridge_config import bridge_conflist
-from jaula.network.cni.cache import ResultCache
-from jaula.network.cni.config import parse_list
-from jaula.network.cni.network_list import Attachment, NetworkList
-from jaula.network.cni.plugin import PluginExec
 
 PLUGINS = "/usr/lib/cni"
 PAUSE_IMAGE = "bench-pause:latest"

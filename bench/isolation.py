@@ -24,9 +24,9 @@ import engines
 import report
 from engines import IMAGE, Engine
 
-from jaula.audit.escape import attempts, program, results, sysv_shm
-from jaula.audit.escape import network as connections
-from jaula.audit.escape.network import NetworkTargets
+from jaula.features.verify.escape import attempts, program, results, sysv_shm
+from jaula.features.verify.escape import network as connections
+from jaula.features.verify.escape.network import NetworkTargets
 from jaula.security.capabilities import decode
 from jaula.security.masked_paths import MASKED_PATHS, READONLY_PATHS
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import engines
 import report
 
-from jaula.record import cgroup
+from jaula.features.record import cgroup
 
 IMAGE = "bench-servers"
 DOCKERFILE = """

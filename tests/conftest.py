@@ -22,7 +22,7 @@ from harness import leaks
 from harness.attribute_watch import AttributeWatch
 from harness.engine import PROJECT, PrivateEngine
 from harness.lsm_denials import Denials
-from jaula.runtime.checkpoint.probe import probe
+from jaula.features.checkpoint.runtime.probe import probe
 
 # A machine that is busy makes an example slow, not wrong.
 hypothesis.settings.register_profile("jaula", deadline=None)

@@ -203,9 +203,9 @@ def page_name(words: str) -> str:
 
 def names(words: str) -> list[str]:
     """Return every path of a command in the table, the one of its page first."""
-    module = command_table.COMMANDS[words]
-    paths = [path for path in command_table.COMMANDS if command_table.COMMANDS[path] == module]
-    return paths + [alias for alias, path in command_table.ALIASES.items() if path in paths]
+    module = command_table.commands()[words]
+    paths = [path for path in command_table.commands() if command_table.commands()[path] == module]
+    return paths + [alias for alias, path in command_table.aliases().items() if path in paths]
 
 
 def command_page(words: str, command: Command) -> str:
@@ -228,13 +228,13 @@ def command_page(words: str, command: Command) -> str:
 
 
 def _group_paths(group: str) -> list[str]:
-    return sorted(path for path in command_table.COMMANDS if path.startswith(group + " "))
+    return sorted(path for path in command_table.commands() if path.startswith(group + " "))
 
 
 def group_page(group: str) -> str:
     """Return the page of a group of commands."""
     paths = _group_paths(group)
-    summary = command_table.GROUPS[group]
+    summary = command_table.groups()[group]
     return (
         "\n".join(
             [
@@ -251,10 +251,10 @@ def group_page(group: str) -> str:
 
 def root_page() -> str:
     """Return the page of ``jaula`` itself."""
-    paths = sorted(path for path in command_table.COMMANDS if " " not in path)
+    paths = sorted(path for path in command_table.commands() if " " not in path)
     groups = (
         tagged(f"\\fB{literal(group)}\\fP", f"{text}. See {page_name(group)}(1).")
-        for group, text in command_table.GROUPS.items()
+        for group, text in command_table.groups().items()
     )
     return (
         "\n".join(
@@ -460,9 +460,9 @@ def pages() -> dict[str, str]:
         "man1/docker-credential-jaula.1": credential_page(),
         "man8/jaula-runtime.8": runtime_page(),
     }
-    for group in command_table.GROUPS:
+    for group in command_table.groups():
         result[f"man1/{page_name(group)}.1"] = group_page(group)
-    for path in command_table.COMMANDS:
+    for path in command_table.commands():
         main, *aliases = names(path)
         if main != path:
             continue

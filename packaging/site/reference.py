@@ -26,27 +26,27 @@ def anchor(words: str) -> str:
 
 def page_of(words: str) -> str:
     """Return the name of the page that describes a command: its group, or that of its alias."""
-    module = command_table.COMMANDS[words]
-    paths = [path for path in command_table.COMMANDS if command_table.COMMANDS[path] == module]
+    module = command_table.commands()[words]
+    paths = [path for path in command_table.commands() if command_table.commands()[path] == module]
     for path in [words, *paths]:
         group, space, _ = path.partition(" ")
         if space:
             return group
-    return words if words in command_table.GROUPS else OTHER
+    return words if words in command_table.groups() else OTHER
 
 
 def command_pages() -> dict[str, str]:
     """Return the pages of the commands by name: one for each group, one for the others."""
     of_page: dict[str, list[str]] = {OTHER: []}
     described: set[str] = set()
-    for words, module in command_table.COMMANDS.items():
+    for words, module in command_table.commands().items():
         if module not in described:
             described.add(module)
             of_page.setdefault(page_of(words), []).append(words)
     pages = {}
     for page, commands in of_page.items():
         title = f"jaula {page}" if page != OTHER else "jaula"
-        summary = command_table.GROUPS.get(page, "Commands of the engine and of its host")
+        summary = command_table.groups().get(page, "Commands of the engine and of its host")
         parts = [f"# {title}", f"{summary}.", _index(commands)]
         if page == OTHER:
             parts.append("## Global options\n\n" + _flags(command_table.ROOT.flags))
@@ -59,7 +59,7 @@ def overview(pages: Iterable[str]) -> str:
     """Return the page that lists the pages of commands."""
     rows = [
         f"| [`jaula{'' if page == OTHER else ' ' + page}`]({page}.md) | "
-        f"{command_table.GROUPS.get(page, 'Commands of the engine and of its host')} |"
+        f"{command_table.groups().get(page, 'Commands of the engine and of its host')} |"
         for page in sorted(pages)
     ]
     return (
@@ -79,8 +79,8 @@ def _index(commands: list[str]) -> str:
 def _command(words: str, command: Command) -> str:
     paths = [
         path
-        for path, module in command_table.COMMANDS.items()
-        if module == command_table.COMMANDS[words] and path != words
+        for path, module in command_table.commands().items()
+        if module == command_table.commands()[words] and path != words
     ]
     usage = f"jaula {words} {command.usage}".rstrip()
     parts = [f"## jaula {words}", f"{_prose(command.summary)}.", f"```text\n{usage}\n```"]
@@ -108,11 +108,11 @@ def _command(words: str, command: Command) -> str:
 
 def _main(words: str) -> str:
     """Return the anchor of the section that describes a command."""
-    words = command_table.ALIASES.get(words, words)
-    if words not in command_table.COMMANDS:
+    words = command_table.aliases().get(words, words)
+    if words not in command_table.commands():
         return anchor(words)
-    module = command_table.COMMANDS[words]
-    return anchor(next(path for path, of in command_table.COMMANDS.items() if of == module))
+    module = command_table.commands()[words]
+    return anchor(next(path for path, of in command_table.commands().items() if of == module))
 
 
 def _flags(flags: Iterable[Flag]) -> str:

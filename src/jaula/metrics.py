@@ -1,8 +1,9 @@
 """Counters and histograms of the engine: what happened since its start.
 
 Values that can be read at any moment (containers, memory, caches) are not counted here; a scrape
-reads them (:mod:`jaula.engine.metrics`). Every instrument is a constant of this module, so that any
-package can count without a reference to a registry. An observation takes less than a microsecond.
+reads them (:mod:`jaula.features.metrics`). Every instrument is a constant of this module, so that
+any package can count without a reference to a registry. An observation takes less than a
+microsecond.
 
 Labels have values of the program only: names of actions, templates of routes, statuses. No client
 can add a series, so the number of series is bounded.

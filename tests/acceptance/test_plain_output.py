@@ -76,7 +76,7 @@ run --rm no-such-host.example/image
 """
 
 
-@pytest.mark.parametrize("words", sorted({*command_table.COMMANDS, *command_table.GROUPS}))
+@pytest.mark.parametrize("words", sorted({*command_table.commands(), *command_table.groups()}))
 def test_help_is_plain_text(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", *words.split()]) == 0
     assert "\x1b" not in capsys.readouterr().out

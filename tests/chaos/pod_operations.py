@@ -19,7 +19,7 @@ from harness import builds
 from harness.engine import Reply
 from harness.pods import Cri, connected, container_config, sandbox_config
 from harness.stream_client import SpdyClient
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.connection import ConnectionLost
 from jaula.grpc.errors import GrpcError
 from jaula.kernel.netlink import in_netns

@@ -21,8 +21,8 @@ from harness import leaks
 from harness.engine import SLOW, PrivateEngine, Reply
 from harness.registry import Registry
 from integration.network.conftest import new_namespace
+from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
 from jaula.kernel.netlink import in_netns
-from jaula.network.cni.bridge_config import bridge_conflist
 
 LIMIT = 20.0 * SLOW  # seconds until an answer counts as missing
 SETTLE = 10.0 * SLOW  # seconds until what is left counts as a leak

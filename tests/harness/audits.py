@@ -11,9 +11,9 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.audit.model.host_snapshot import HostSnapshot
-from jaula.audit.model.result import Result, Verdict
-from jaula.audit.verify import render, verify
+from jaula.features.verify.model.host_snapshot import HostSnapshot
+from jaula.features.verify.model.result import Result, Verdict
+from jaula.features.verify.verify import render, verify
 from jaula.kernel import mountinfo, mounts
 from jaula.kernel.namespace_threads import in_unshared_thread, join_namespaces
 from jaula.spec import runtime

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from jaula.images.build.copy import prepare
-from jaula.images.build.dockerfile.ast import Add, Copy, Location
-from jaula.images.build.sources import Tree
+from jaula.features.build.files.copy import prepare
+from jaula.features.build.files.dockerfile.ast import Add, Copy, Location
+from jaula.features.build.files.sources import Tree
 
 LOCATION = Location(1, 1)
 

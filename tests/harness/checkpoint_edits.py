@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import msgspec
 from google.protobuf.message import Message
 
-from jaula.runtime.checkpoint import images
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
-from jaula.storage.checkpoints import CheckpointStore
+from jaula.features.checkpoint.runtime import images
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.store import CheckpointStore
 
 
 class Edit(NamedTuple):

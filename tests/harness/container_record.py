@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaula.record import reader
-from jaula.record.document import (
+from jaula.features.record import reader
+from jaula.features.record.document import (
     VERSION,
     Container,
     Document,
@@ -17,7 +17,7 @@ from jaula.record.document import (
     Program,
     encode_line,
 )
-from jaula.record.reader import Record
+from jaula.features.record.reader import Record
 from jaula.state.audit_log import Head, line_hash
 
 IMAGE = "sha256:" + "0" * 64

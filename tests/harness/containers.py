@@ -13,7 +13,7 @@ from typing import Any
 
 from harness import leaks
 from harness.engine import PrivateEngine
-from jaula.audit.model.host_process import parse_cgroups
+from jaula.features.verify.model.host_process import parse_cgroups
 from jaula.kernel import mountinfo as mounts
 from jaula.kernel.mountinfo import MountInfo
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 
-from jaula.buildkit.proto import session_pb2 as pb
+from jaula.features.build.buildkit.proto import session_pb2 as pb
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method
 from jaula.spec.protobuf import decoder

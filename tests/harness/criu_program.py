@@ -18,7 +18,7 @@ _PROGRAM = """\
 #!{python}
 import os, signal, socket, sys, time
 sys.path[:0] = [{source!r}, {packages!r}]
-from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
+from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
 
 def act(sock, request):
 {body}

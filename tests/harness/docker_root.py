@@ -1,7 +1,7 @@
 """A data directory of docker, written without docker: images, volumes, networks, containers.
 
-It has what :mod:`jaula.migrate_from.docker_root` reads, in moby's form. So a test can also write
-what a docker would never write.
+It has what :mod:`jaula.features.migrate_from.docker_root` reads, in moby's form. So a test can also
+write what a docker would never write.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from counted_steps import CountedSteps, main
 
 
 def replace(steps: CountedSteps) -> None:
-    from jaula.engine.containers import edit
     from jaula.engine.containers.service import Containers
     from jaula.engine.networks.connect import NetworkConnector
+    from jaula.features.edit import edit
     from jaula.network.port_mapper import PortMapper
     from jaula.runtime.client import Shim
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.engine import PrivateEngine
-from jaula.audit.escape.program import BEGIN, Answer, Entry, build, read
+from jaula.features.verify.escape.program import BEGIN, Answer, Entry, build, read
 
 
 def answers(

@@ -11,10 +11,8 @@ import msgspec
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.images.trust import keys
-from jaula.spec.api import ContainerCreate
-from jaula.storage import checkpoint_archive
-from jaula.storage.checkpoints import (
+from jaula.features.checkpoint import archive as checkpoint_archive
+from jaula.features.checkpoint.store import (
     MANIFEST,
     ROOT_TAR,
     SPEC,
@@ -25,6 +23,8 @@ from jaula.storage.checkpoints import (
     add_file,
     describe_file,
 )
+from jaula.features.trust import keys
+from jaula.spec.api import ContainerCreate
 
 
 class ForeignCheckpoints:

@@ -11,8 +11,8 @@ from counted_steps import CountedSteps, main
 
 
 def replace(steps: CountedSteps) -> None:
-    from jaula.engine.containers.checkpoint_archive import CheckpointArchives
     from jaula.engine.model.container_store import ContainerStore
+    from jaula.features.checkpoint.export import CheckpointArchives
 
     for name in ("mkdir", "link", "rename", "rmdir"):
         steps.count(os, name)

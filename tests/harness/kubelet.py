@@ -27,8 +27,8 @@ from typing import Any, TypeVar
 
 from harness import leaks
 from harness.engine import SLOW, PrivateEngine, Reply
+from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
 from jaula.kernel.netlink import in_netns
-from jaula.network.cni.bridge_config import bridge_conflist
 
 PORT = 10250
 SYSTEMD = Path("/run/systemd/system").exists()

@@ -113,10 +113,10 @@ def _alive(pid: int) -> bool:
 
 
 def replace_all() -> None:
-    from jaula.engine.migration import data_stream, held_container, hold
-    from jaula.engine.migration.channel import Channel
-    from jaula.engine.migration.service import Migration
     from jaula.engine.model.container_store import ContainerStore
+    from jaula.features.migration import data_stream, held_container, hold
+    from jaula.features.migration.channel import Channel
+    from jaula.features.migration.service import Migration
     from jaula.spec.migration import DataKind
 
     original_send, original_receive = Channel.send, Channel.receive

@@ -16,11 +16,11 @@ from pathlib import Path
 from harness.certificates import Authority
 from harness.engine import PrivateEngine
 from jaula import tls
-from jaula.engine.migration import channel as channels
-from jaula.engine.migration import data_stream
-from jaula.engine.migration.channel import Channel
-from jaula.engine.migration.data_stream import DataWriter
-from jaula.engine.migration.service import PATH
+from jaula.features.migration import channel as channels
+from jaula.features.migration import data_stream
+from jaula.features.migration.channel import Channel
+from jaula.features.migration.data_stream import DataWriter
+from jaula.features.migration.service import PATH
 from jaula.spec.api import AddressMode, ContainerCreate
 from jaula.spec.decode import decode
 from jaula.spec.migration import (

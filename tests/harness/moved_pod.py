@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from harness.engine import PrivateEngine
 from harness.migration import IMAGE, SUBNET, Site
 from harness.pods import Cri, connected, container_config, sandbox_config
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 
 POD = "web"
 PORT = 7001

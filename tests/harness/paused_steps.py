@@ -43,8 +43,7 @@ class PausedEngine(FaultyEngine):
 
 
 def main(fault: Path) -> None:
-    from jaula.engine.builder.cache_export import CacheExporter
-    from jaula.engine.containers import edit, profile_document
+    from jaula.engine.containers import profile_document
     from jaula.engine.containers.exit import ExitHandler
     from jaula.engine.containers.service import Containers
     from jaula.engine.containers.start import Starter
@@ -52,7 +51,9 @@ def main(fault: Path) -> None:
     from jaula.engine.networks.connect import NetworkConnector
     from jaula.engine.volumes.create import VolumeMounter
     from jaula.engine.volumes.references import VolumeReferences
-    from jaula.storage.checkpoints import CheckpointStore
+    from jaula.features.build.builder.cache_export import CacheExporter
+    from jaula.features.checkpoint.store import CheckpointStore
+    from jaula.features.edit import edit
 
     async def reach(step: str) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -15,8 +15,8 @@ from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, connected
 from integration.network.conftest import new_namespace
+from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
 from jaula.kernel.netlink import in_netns
-from jaula.network.cni.bridge_config import bridge_conflist
 
 CIDRS = ("10.231.0.0/24", "fd00:231::/64")
 

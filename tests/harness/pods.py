@@ -12,7 +12,7 @@ import pytest
 
 from harness.api_user import acting_as
 from harness.engine import PrivateEngine
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import GrpcError

@@ -25,9 +25,9 @@ OBSTACLE = Path(sys.argv[1]).with_name("obstacle")
 
 
 def replace(steps: CountedSteps) -> None:
-    from jaula.engine.containers.checkpoint import Checkpoints
-    from jaula.engine.containers.rollback import Rollbacks
     from jaula.engine.model.container_store import ContainerStore
+    from jaula.features.checkpoint.checkpoint import Checkpoints
+    from jaula.features.checkpoint.rollback import Rollbacks
 
     for name in ("mkdir", "rename", "rmdir"):
         steps.count(os, name)

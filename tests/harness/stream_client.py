@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from jaula.cri.streaming.spdy import DICTIONARY
+from jaula.features.kubernetes.cri.streaming.spdy import DICTIONARY
 
 SYN_STREAM, SYN_REPLY, RST_STREAM, SETTINGS, PING, GOAWAY, HEADERS, WINDOW_UPDATE = (
     *range(1, 5),

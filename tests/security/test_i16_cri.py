@@ -19,7 +19,7 @@ import pytest
 
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, connected, container_config
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge")

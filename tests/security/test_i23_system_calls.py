@@ -16,9 +16,9 @@ import pytest
 
 from harness import escape_program
 from harness.engine import PrivateEngine
-from jaula.audit.escape import attempts
-from jaula.audit.escape.attempts import call
-from jaula.audit.escape.program import Answer, Entry
+from jaula.features.verify.escape import attempts
+from jaula.features.verify.escape.attempts import call
+from jaula.features.verify.escape.program import Answer, Entry
 from jaula.kernel import seccomp
 from jaula.security.seccomp.default_profile import FAMILIES as ALLOWED
 

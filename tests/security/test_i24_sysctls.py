@@ -9,7 +9,7 @@ import pytest
 
 from harness import containers, escape_program, images
 from harness.engine import PrivateEngine
-from jaula.audit.escape.attempts import call, path_bytes
+from jaula.features.verify.escape.attempts import call, path_bytes
 
 NAMESPACED = (
     ("net.ipv4.ip_unprivileged_port_start", "0"),

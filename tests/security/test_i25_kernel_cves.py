@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.engine import PrivateEngine
-from jaula.audit import host
-from jaula.audit.host import Host, kernel_version
-from jaula.audit.host.kernel_cves import KERNEL_CVES, KernelCve, Version
-from jaula.audit.model.result import Verdict
+from jaula.features.verify import host
+from jaula.features.verify.host import Host, kernel_version
+from jaula.features.verify.host.kernel_cves import KERNEL_CVES, KernelCve, Version
+from jaula.features.verify.model.result import Verdict
 
 
 def rows(engine: PrivateEngine) -> dict[str, dict[str, str]]:

@@ -15,7 +15,7 @@ from harness import builds, containers
 from harness.engine import PROJECT, PrivateEngine
 from harness.pods import Cri, calls, container_config, sandbox_config
 from harness.private_runtime import PrivateRuntime
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.kernel.mountinfo import MountInfo
 
 FLAGS = ("ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime")

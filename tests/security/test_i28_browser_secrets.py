@@ -16,7 +16,7 @@ import pytest
 from harness import containers
 from harness.engine import PrivateEngine
 from harness.web_view import Browser, Rejected, WebSocket, WebView, web_view
-from jaula.web.static_files import DIRECTORY
+from jaula.features.web.static_files import DIRECTORY
 
 OTHER_PORT = "http://127.0.0.1:1"
 FIRST_MESSAGE_SECONDS = 10

@@ -15,9 +15,9 @@ from typing import cast
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.build import context
+from jaula.features.build.files import context
+from jaula.features.checkpoint.archive import ArchiveReader
 from jaula.storage import checkpoint_files, compression
-from jaula.storage.checkpoint_archive import ArchiveReader
 from jaula.storage.trees import open_directory
 
 SOURCE = Path(__file__).parents[2] / "src/jaula"
@@ -27,16 +27,16 @@ _PERMITTED = {
     "storage/tar/raw_reader.py",
     "storage/tar/parser.py",
     "storage/decompress_worker.py",
-    "images/lazy/blob.py",
-    "images/lazy/server.py",
+    "features/lazy/blob.py",
+    "features/lazy/server.py",
     "images/registry/toc.py",
     # archives that this engine has written
     "storage/layers/store.py",
     # a layer that was unpacked before, for a table of contents
     "images/registry/compress.py",
-    "images/chunked/entries.py",
-    "images/chunked/estargz.py",
-    "images/chunked/zstd_chunked.py",
+    "features/lazy/chunked/entries.py",
+    "features/lazy/chunked/estargz.py",
+    "features/lazy/chunked/zstd_chunked.py",
 }
 _CLIENT = {"cli", "demo", "harden", "migrate_from"}
 """Packages that run as the user who calls them, or in a sandboxed process."""

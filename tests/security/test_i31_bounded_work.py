@@ -17,11 +17,9 @@ import msgspec
 import pytest
 
 from jaula.api.http.request import Query, decode
-from jaula.buildkit import definition
-from jaula.buildkit.proto.ops_pb2 import Definition
 from jaula.config import EngineConfig
 from jaula.engine.authz import limits
-from jaula.engine.containers import create, edit_request, log_config
+from jaula.engine.containers import create, log_config
 from jaula.engine.containers import filters as container_filters
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.filters import check_expressions, has_labels, has_match, parse_time
@@ -32,13 +30,16 @@ from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.references import VolumeReferences
 from jaula.errors import JaulaError
+from jaula.features.build.buildkit import definition
+from jaula.features.build.buildkit.proto.ops_pb2 import Definition
+from jaula.features.build.files import wildcard
+from jaula.features.build.files.dockerignore import Dockerignore
+from jaula.features.edit import request as edit_request
+from jaula.features.kubernetes.kube import documents
 from jaula.images import reference
-from jaula.images.build import wildcard
-from jaula.images.build.dockerignore import Dockerignore
 from jaula.images.platform import parse_platform
 from jaula.images.registry.auth import www_authenticate
 from jaula.images.store.catalog import _by_manifest, built_from
-from jaula.kube import documents
 from jaula.network.config import check_pools
 from jaula.network.port_mapper import PortAllocator, PortMapper, PortRequest, PortTarget
 from jaula.security import landlock

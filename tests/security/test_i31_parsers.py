@@ -26,15 +26,15 @@ from harness.images import directory, file, import_image
 from harness.sandboxed import ATTEMPTS
 from jaula.config import Paths, RegistryConfig
 from jaula.engine.containers.profile_document import DOCUMENT, DOCUMENT_LIMITS
-from jaula.engine.diagnostics.commands import RECORD, RECORD_LIMITS
 from jaula.errors import InvalidRequest
-from jaula.images.lazy import layers as lazy_layers
-from jaula.images.lazy import protocol
-from jaula.images.lazy.layers import LazyLayers, _Server
-from jaula.images.lazy.protocol import LayerRequest
+from jaula.features.lazy import layers as lazy_layers
+from jaula.features.lazy import protocol
+from jaula.features.lazy.layers import LazyLayers, _Server
+from jaula.features.lazy.protocol import LayerRequest
+from jaula.features.trust.sbom import worker as sbom
+from jaula.features.verify.diagnostics.commands import RECORD, RECORD_LIMITS
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
-from jaula.images.sbom import worker as sbom
 from jaula.kernel import capabilities
 from jaula.sandbox import worker
 from jaula.sandbox.fork_server import ForkServer

@@ -36,7 +36,7 @@ from harness.scripted_registry import (
     described,
     layer,
 )
-from jaula.images.trust import keys
+from jaula.features.trust import keys
 
 GROUP = 54700
 ALICE, BOB, CONTROLLER, ADMIN, MOVER = range(54701, 54706)

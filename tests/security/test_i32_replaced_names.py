@@ -497,7 +497,7 @@ def test_kube_down_removes_no_volume_that_was_replaced(
     assert play.wait(60) == 0, play.communicate()
     # A volume of the pod, as of an emptyDir, which the other caller may remove.
     volume = f"{name}-2"
-    body = {"Name": volume, "Labels": REMOVABLE | {"io.jaula.kube": name}}
+    body = {"Name": volume, "Labels": REMOVABLE | {"io.jaula.features.kubernetes.kube": name}}
     assert paused.request("POST", "/volumes/create", body).status == 201
     assert paused.request("DELETE", f"/volumes/{name}").status == 204  # that of the claim
     with paused.pausing("removal of a volume") as wait:

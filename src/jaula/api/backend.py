@@ -46,9 +46,9 @@ from jaula.spec.build import BuildOptions, LayerCompression, PruneOptions
 from jaula.spec.image import Platform
 
 if TYPE_CHECKING:
-    from jaula.engine.builder.history import Attachment, BuildRecord
-    from jaula.engine.builder.remote_tree import RemoteTree
-    from jaula.engine.builder.session import BuildSession
+    from jaula.features.build.builder.history import Attachment, BuildRecord
+    from jaula.features.build.builder.remote_tree import RemoteTree
+    from jaula.features.build.builder.session import BuildSession
 
 Document = dict[str, Any]
 Documents = list[Document]

@@ -50,6 +50,6 @@ def record_order(command: str) -> tuple[str, ...]:
 
     The archive would load some of the standard library in part, so these are left out.
     """
-    module = f"jaula.cli.commands.{command_table.COMMANDS[command]}"
+    module = command_table.module_of(command)
     order = build_pyc_archive.record_order((*ALL, module, *COMMAND_MODULES.get(command, ())))
     return tuple(name for name in order if name not in pyc_archive.PARTIAL)

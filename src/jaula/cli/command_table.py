@@ -6,10 +6,13 @@ ps`` and ``jaula container ls`` select the same module.
 
 from __future__ import annotations
 
+from jaula import feature
 from jaula.cli.command import Command, Flag
 
+MODULES = "jaula.cli.commands."
+
 # command words: module in jaula.cli.commands
-COMMANDS = {
+CORE_COMMANDS = {
     "run": "run",
     "create": "create",
     "start": "start",
@@ -31,16 +34,9 @@ COMMANDS = {
     "top": "top",
     "stats": "stats",
     "cgtop": "cgtop",
-    "record": "record",
-    "harden": "harden",
-    "why": "why",
-    "debug": "debug",
-    "edit": "edit",
     "diff": "diff",
     "cp": "cp",
     "commit": "commit",
-    "snapshot": "snapshot",
-    "rollback": "rollback",
     "clone": "clone",
     "events": "events",
     "info": "info",
@@ -58,24 +54,11 @@ COMMANDS = {
     "tag": "tag",
     "rmi": "rmi",
     "history": "history",
-    "build": "build",
     "compose": "compose",
-    "migrate-from": "migrate_from",
     "daemon": "daemon",
-    "web": "web",
-    "check": "check",
-    "doctor": "doctor",
-    "verify": "verify",
-    "audit": "audit",
-    "audit diff": "audit_diff",
-    "report": "report",
-    "tree": "tree",
     "caps": "caps",
-    "demo": "demo",
     "completion": "completion",
     "help": "help_",
-    "builder build": "build",
-    "builder prune": "builder_prune",
     "container attach": "attach",
     "container commit": "commit",
     "container cp": "cp",
@@ -86,7 +69,6 @@ COMMANDS = {
     "container inspect": "container_inspect",
     "container kill": "kill",
     "container logs": "logs",
-    "container migrate": "container_migrate",
     "container ls": "ps",
     "container pause": "pause",
     "container port": "port",
@@ -102,11 +84,6 @@ COMMANDS = {
     "container unpause": "unpause",
     "container update": "update",
     "container wait": "wait",
-    "host evacuate": "host_evacuate",
-    "config create": "config_create",
-    "config inspect": "config_inspect",
-    "config ls": "config_ls",
-    "config rm": "config_rm",
     "context create": "context_create",
     "context export": "context_export",
     "context import": "context_import",
@@ -116,15 +93,7 @@ COMMANDS = {
     "context show": "context_show",
     "context update": "context_update",
     "context use": "context_use",
-    "cri cni-install": "cri_cni_install",
-    "cri setup": "cri_setup",
-    "generate systemd": "generate_systemd",
-    "harden apply": "harden_apply",
-    "harden check": "harden_check",
-    "harden diff": "harden_diff",
-    "image audit": "image_audit",
     "image bootstrap": "image_bootstrap",
-    "image build": "build",
     "image history": "history",
     "image import": "import_",
     "image inspect": "image_inspect",
@@ -134,11 +103,8 @@ COMMANDS = {
     "image pull": "pull",
     "image push": "push",
     "image rm": "rmi",
-    "image sbom": "image_sbom",
-    "image sign": "trust_sign",
     "image save": "save",
     "image tag": "tag",
-    "image verify": "image_verify",
     "manifest annotate": "manifest_annotate",
     "manifest create": "manifest_create",
     "manifest inspect": "manifest_inspect",
@@ -151,38 +117,6 @@ COMMANDS = {
     "network ls": "network_ls",
     "network prune": "network_prune",
     "network rm": "network_rm",
-    "kube down": "kube_down",
-    "kube generate": "kube_generate",
-    "kube play": "kube_play",
-    "pod create": "pod_create",
-    "pod exists": "pod_exists",
-    "pod inspect": "pod_inspect",
-    "pod kill": "pod_kill",
-    "pod logs": "pod_logs",
-    "pod ls": "pod_ls",
-    "pod pause": "pod_pause",
-    "pod prune": "pod_prune",
-    "pod restart": "pod_restart",
-    "pod rm": "pod_rm",
-    "pod start": "pod_start",
-    "pod stats": "pod_stats",
-    "pod stop": "pod_stop",
-    "pod top": "pod_top",
-    "pod unpause": "pod_unpause",
-    "record diff": "record_diff",
-    "record export": "record_export",
-    "record show": "record_show",
-    "record verify": "record_verify",
-    "checkpoint create": "checkpoint_create",
-    "checkpoint export": "checkpoint_export",
-    "checkpoint import": "checkpoint_import",
-    "checkpoint inspect": "checkpoint_inspect",
-    "checkpoint ls": "checkpoint_ls",
-    "checkpoint rm": "checkpoint_rm",
-    "secret create": "secret_create",
-    "secret inspect": "secret_inspect",
-    "secret ls": "secret_ls",
-    "secret rm": "secret_rm",
     "system audit-log": "audit_log",
     "system check": "system_check",
     "system df": "system_df",
@@ -190,11 +124,6 @@ COMMANDS = {
     "system dial-stdio": "dial_stdio",
     "system info": "info",
     "system prune": "system_prune",
-    "trust generate-key": "trust_generate_key",
-    "trust inspect": "trust_inspect",
-    "trust policy": "trust_policy",
-    "trust sign": "trust_sign",
-    "trust verify": "trust_verify",
     "volume create": "volume_create",
     "volume inspect": "volume_inspect",
     "volume ls": "volume_ls",
@@ -203,49 +132,27 @@ COMMANDS = {
 }
 
 # Docker's aliases: other words for the same command, absent from the lists of commands.
-ALIASES = {
+CORE_ALIASES = {
     "container list": "container ls",
     "container ps": "container ls",
     "container remove": "container rm",
-    "config list": "config ls",
-    "config remove": "config rm",
     "context list": "context ls",
     "context remove": "context rm",
     "image list": "image ls",
     "image remove": "image rm",
     "network list": "network ls",
     "network remove": "network rm",
-    "checkpoint list": "checkpoint ls",
-    "checkpoint remove": "checkpoint rm",
-    "pod list": "pod ls",
-    "pod ps": "pod ls",
-    "pod remove": "pod rm",
-    "secret list": "secret ls",
-    "secret remove": "secret rm",
     "volume list": "volume ls",
     "volume remove": "volume rm",
 }
 
-GROUPS = {
-    "audit": "Compare reports of audits",
-    "builder": "Build images",
+CORE_GROUPS = {
     "container": "Manage containers",
-    "config": "Manage configs (read-only files for containers)",
     "context": "Manage contexts",
-    "cri": "Prepare this host for Kubernetes' pods",
-    "generate": "Write services of systemd",
-    "harden": "Compare, check and apply profiles of containers",
-    "host": "Manage this host",
     "image": "Manage images",
-    "kube": "Run Kubernetes' YAML on this host, and write it",
     "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
-    "pod": "Manage pods",
-    "record": "Show, compare and verify records of containers",
-    "checkpoint": "Manage checkpoints of running containers (CRIU)",
-    "secret": "Manage secrets (files on a tmpfs, readable by the container only)",
     "system": "Manage the engine",
-    "trust": "Manage trust on images (keys, signatures, policy)",
     "volume": "Manage volumes",
 }
 
@@ -280,13 +187,58 @@ ROOT = Command(
 )
 
 
+class _Tables:
+    """The tables with the commands of all features, merged when they are first asked for."""
+
+    commands: dict[str, str] = {}
+    aliases: dict[str, str] = {}
+    groups: dict[str, str] = {}
+
+
+def commands() -> dict[str, str]:
+    """Return the module of each command, by the words that select it."""
+    return _tables().commands
+
+
+def aliases() -> dict[str, str]:
+    """Return other words for commands."""
+    return _tables().aliases
+
+
+def groups() -> dict[str, str]:
+    """Return the summary of each word that begins several commands."""
+    return _tables().groups
+
+
+def _tables() -> type[_Tables]:
+    if not _Tables.commands:
+        _Tables.commands = {words: MODULES + name for words, name in CORE_COMMANDS.items()}
+        _Tables.aliases, _Tables.groups = dict(CORE_ALIASES), dict(CORE_GROUPS)
+        for each in feature.features():
+            for words, name in each.commands.items():
+                _Tables.commands[words] = each.module(name)
+            _Tables.aliases.update(each.aliases)
+            _Tables.groups.update(each.groups)
+    return _Tables
+
+
+def module_of(words: str) -> str:
+    """Return the name of the module of a command. It reads no feature for a command of the core.
+
+    :raises KeyError: when there is no such command.
+    """
+    words = CORE_ALIASES.get(words, words)
+    if words in CORE_COMMANDS:
+        return MODULES + CORE_COMMANDS[words]
+    return commands()[aliases().get(words, words)]
+
+
 def load(words: str) -> Command:
     """Return the command that ``words`` select.
 
     :raises KeyError: when there is no such command.
     """
-    module_name = "jaula.cli.commands." + COMMANDS[ALIASES.get(words, words)]
-    module = __import__(module_name, fromlist=("COMMAND",))
+    module = __import__(module_of(words), fromlist=("COMMAND",))
     command: Command = module.COMMAND
     command.path = words
     return command

@@ -30,16 +30,16 @@ def script(shell: str) -> str:
 
 def _commands() -> list[tuple[str, cli_command.Command]]:
     """Return each command under each of its names."""
-    return [(words, command_table.load(words)) for words in command_table.COMMANDS]
+    return [(words, command_table.load(words)) for words in command_table.commands()]
 
 
 def _names(prefix: str) -> list[str]:
     """Return the first words of all commands, or the second words of the group ``prefix``."""
     if not prefix:
-        return sorted({words.partition(" ")[0] for words in command_table.COMMANDS})
+        return sorted({words.partition(" ")[0] for words in command_table.commands()})
     return sorted(
         words.removeprefix(prefix + " ")
-        for words in command_table.COMMANDS
+        for words in command_table.commands()
         if words.startswith(prefix + " ")
     )
 
@@ -90,9 +90,9 @@ def _bash() -> str:
         if command.completes:
             arguments.append(f"    {_quoted(path + ' ')}) {_bash_reply(command.completes)} ;;")
     groups = "\n".join(
-        f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in command_table.GROUPS
+        f"    {name}) words={_quoted(' '.join(_names(name)))} ;;" for name in command_table.groups()
     )
-    both = [name for name in command_table.GROUPS if name in command_table.COMMANDS]
+    both = [name for name in command_table.groups() if name in command_table.commands()]
     root = " ".join(
         word for flag in (*command_table.ROOT.flags, cli_command.HELP) for word in _spellings(flag)
     )
@@ -198,7 +198,7 @@ def _zsh() -> str:
             for name in _names(group)
         )
         + ") ;;"
-        for group in command_table.GROUPS
+        for group in command_table.groups()
     )
     name_functions = "\n".join(
         f'_jaula_{kind}() {{\n    local -a names=(${{(f)"$({query} 2>/dev/null)"}})\n'
@@ -266,7 +266,7 @@ _jaula "$@"
 
 
 def _summary(name: str) -> str:
-    return command_table.GROUPS.get(name) or command_table.load(name).summary
+    return command_table.groups().get(name) or command_table.load(name).summary
 
 
 def _zsh_flag(flag: cli_command.Flag) -> str:
@@ -308,7 +308,7 @@ def _fish() -> str:
         lines.append(_fish_flag(flag, "__fish_use_subcommand"))
     for name in _names(""):
         lines.append(f"complete -c jaula -n {_quoted(top)} -a {name} -d {_quoted(_summary(name))}")
-    for group in command_table.GROUPS:
+    for group in command_table.groups():
         inner = (
             f"__fish_seen_subcommand_from {group}; and not __fish_seen_subcommand_from "
             + " ".join(_names(group))
@@ -319,7 +319,7 @@ def _fish() -> str:
     for path, command in _commands():
         group, _, name = path.rpartition(" ")
         seen = f"__fish_seen_subcommand_from {name}"
-        outside = f"not __fish_seen_subcommand_from {' '.join(command_table.GROUPS)}"
+        outside = f"not __fish_seen_subcommand_from {' '.join(command_table.groups())}"
         seen += f"; and __fish_seen_subcommand_from {group}" if group else f"; and {outside}"
         for flag in _all(command):
             lines.append(_fish_flag(flag, seen))

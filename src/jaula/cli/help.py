@@ -48,7 +48,7 @@ def page(command: cli_command.Command, chosen: str = "") -> str:
     parts = [usage, _(command.summary)]
     if command.description:
         parts.append("\n\n".join(_wrapped(_(text)) for text in paragraphs(command)))
-    if command.path in command_table.GROUPS:  # record, beside record show
+    if command.path in command_table.groups():  # record, beside record show
         parts.append(f"{_('Commands:')}\n" + _summaries(_group_paths(command.path), _))
     parts += _options(command.flags, _("Options:"), _)
     if command.examples:
@@ -61,8 +61,8 @@ def page(command: cli_command.Command, chosen: str = "") -> str:
         parts.append(f"{_('Exit status:')}\n{rows}")
     aliases = [
         words
-        for words, module in command_table.COMMANDS.items()
-        if module == command_table.COMMANDS.get(command.path) and words != command.path
+        for words, module in command_table.commands().items()
+        if module == command_table.commands().get(command.path) and words != command.path
     ]
     if aliases:
         parts.append(f"{_('Aliases:')}\n  " + ", ".join(f"jaula {words}" for words in aliases))
@@ -75,8 +75,8 @@ def page(command: cli_command.Command, chosen: str = "") -> str:
 def overview(chosen: str = "") -> str:
     """Return the help page of ``jaula`` itself."""
     _ = _translator(chosen)
-    names = [words for words in command_table.COMMANDS if " " not in words]
-    groups = [(name, _(text)) for name, text in command_table.GROUPS.items()]
+    names = [words for words in command_table.commands() if " " not in words]
+    groups = [(name, _(text)) for name, text in command_table.groups().items()]
     parts = [
         f"{_('Usage:')}  jaula [OPTIONS] COMMAND",
         _(command_table.ROOT.summary),
@@ -99,7 +99,7 @@ def group(name: str, chosen: str = "") -> str:
     return "\n\n".join(
         [
             f"{_('Usage:')}  jaula {name} COMMAND",
-            _(command_table.GROUPS[name]),
+            _(command_table.groups()[name]),
             f"{_('Commands:')}\n" + _summaries(_group_paths(name), _),
             more.format(group=name) + "\n",
         ]
@@ -122,7 +122,7 @@ def topic_list(chosen: str = "") -> str:
 
 def texts() -> Iterator[tuple[str, str]]:
     """Yield each English text that help pages translate, with the words of its command or ''."""
-    for text in (*TEXTS, command_table.ROOT.summary, *command_table.GROUPS.values()):
+    for text in (*TEXTS, command_table.ROOT.summary, *command_table.groups().values()):
         yield text, ""
     commands = [command_table.load(words) for words in dict.fromkeys(_main_paths())]
     for command in (command_table.ROOT, *commands):
@@ -159,14 +159,14 @@ def _translator(chosen: str) -> Callable[[str], str]:
 def _main_paths() -> Iterator[str]:
     """Yield one path for each module of a command."""
     described = set()
-    for words, module in command_table.COMMANDS.items():
+    for words, module in command_table.commands().items():
         if module not in described:
             described.add(module)
             yield words
 
 
 def _group_paths(name: str) -> list[str]:
-    return sorted(words for words in command_table.COMMANDS if words.startswith(name + " "))
+    return sorted(words for words in command_table.commands() if words.startswith(name + " "))
 
 
 def _summaries(names: list[str], _: Callable[[str], str]) -> str:

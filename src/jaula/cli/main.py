@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from posix import _exit
 
+from jaula import feature
 from jaula.cli import command as cli_command
 from jaula.cli import command_table
 from jaula.cli.client.endpoint import ConnectionOptions
@@ -119,16 +120,35 @@ def _dispatch(words: list[str]) -> int:
         print(cli_help.overview())
         return 0
     name, rest = rest[0], rest[1:]
-    if name in command_table.GROUPS and (
-        name not in command_table.COMMANDS
-        or f"{name} {' '.join(rest[:1])}" in command_table.COMMANDS
+    if name in command_table.CORE_COMMANDS:  # no feature is read for it
+        return _run(name, rest)
+    if name in command_table.CORE_GROUPS and " ".join((name, *rest[:1])) in (
+        command_table.CORE_COMMANDS
+    ):
+        return _run(f"{name} {rest[0]}", rest[1:])
+    if name in command_table.groups() and (
+        name not in command_table.commands()
+        or f"{name} {' '.join(rest[:1])}" in command_table.commands()
     ):  # record and audit are both: `record web`, `record show FILE`
         return _group(name, rest)
-    if name not in command_table.COMMANDS:
+    if name not in command_table.commands():
+        _check_installed(name)
         raise CliError(
             f"jaula: '{name}' is not a jaula command.{_suggestion(name)}\nSee 'jaula --help'"
         )
     return _run(name, rest)
+
+
+def _check_installed(word: str) -> None:
+    """Check that a word is not a command of a feature that is not installed.
+
+    :raises CliError: when it is.
+    """
+    if missing := feature.missing_for(word):
+        raise CliError(
+            f"jaula: '{word}' belongs to the feature {missing}, which is not installed\n"
+            f"Install all of jaula: the directory of the feature is jaula/features/{missing}"
+        )
 
 
 def _group(group: str, words: list[str]) -> int:
@@ -138,7 +158,7 @@ def _group(group: str, words: list[str]) -> int:
         print(cli_help.group(group))
         return 0
     path = f"{group} {words[0]}"
-    if path not in command_table.COMMANDS and path not in command_table.ALIASES:
+    if path not in command_table.commands() and path not in command_table.aliases():
         if words[0].startswith("-"):
             raise UsageError(f"unknown flag: {words[0]}\nSee 'jaula {group} --help'.")
         from jaula.cli import help as cli_help
@@ -184,7 +204,7 @@ def _print_error(message: str) -> None:
 def _suggestion(word: str) -> str:
     from jaula.cli import suggestion
 
-    words = [*command_table.COMMANDS, *command_table.GROUPS]
+    words = [*command_table.commands(), *command_table.groups()]
     group, space, _ = word.partition(" ")
     close = suggestion.close(
         word, [name for name in words if name.partition(" ")[0] == group] if space else words

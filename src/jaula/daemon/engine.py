@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
     from jaula.engine.userns.id_ranges import SingleIdRange
-    from jaula.images.lazy.layers import LazyLayers
+    from jaula.features.lazy.layers import LazyLayers
+    from jaula.features.trust.policy import ImagePolicy
     from jaula.images.store.store import ImageStore
-    from jaula.images.trust.policy import ImagePolicy
     from jaula.runtime.client import Runtime
     from jaula.state.claims import Claims
     from jaula.state.database import Database
@@ -44,17 +44,17 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.networks.store import NetworkStore
     from jaula.engine.oci_runtimes import RuntimeTable
     from jaula.engine.oci_spec import host as oci_spec_host
-    from jaula.engine.secrets.store import SecretStore
     from jaula.engine.system.service import engine_id
     from jaula.engine.userns.id_ranges import IdRanges
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.engine.volumes.references import VolumeReferences
+    from jaula.features.checkpoint.store import CheckpointStore
+    from jaula.features.secrets.encryption import SecretEncryption
+    from jaula.features.secrets.store import SecretStore
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.network.owner import LinkOwner
     from jaula.state.database import Database
-    from jaula.state.secret_encryption import SecretEncryption
-    from jaula.storage.checkpoints import CheckpointStore
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
 
@@ -215,7 +215,7 @@ def _lazy_layers(
     left = config.paths.root / "lazy"
     if not lazy and not (left.is_dir() and any(left.iterdir())):
         return None
-    from jaula.images.lazy.layers import LazyLayers as ImagesLazyLayers
+    from jaula.features.lazy.layers import LazyLayers as ImagesLazyLayers
 
     lazy_layers = ImagesLazyLayers(config.paths, layers, enabled=lazy)
     lazy_layers.adopt()
@@ -263,7 +263,7 @@ def _check_durability(config: EngineConfig) -> None:
 def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
     """Return the image policy, from the same file as the authorisation policy."""
     from jaula.daemon import policy
-    from jaula.images.trust.policy import ImagePolicy as PolicyImagePolicy
+    from jaula.features.trust.policy import ImagePolicy as PolicyImagePolicy
 
     path = policy.policy_path(config)
     return PolicyImagePolicy(

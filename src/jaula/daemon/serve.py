@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from jaula.api.http.server import Server
     from jaula.api.http.tls_listener import TlsListener
     from jaula.config import EngineConfig, StreamConfig
-    from jaula.cri.server import Server as CriServer
     from jaula.daemon.engine_log import ContainerIds
-    from jaula.daemon.refusal_monitor import RefusalMonitor
     from jaula.daemon.sockets import CriSockets
     from jaula.daemon.traces import SdkBackend
-    from jaula.daemon.verification import Verification
-    from jaula.daemon.web_process import WebProcess
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.engine import Engine
+    from jaula.features.kubernetes.cri.server import Server as CriServer
+    from jaula.features.verify.interval import Verification
+    from jaula.features.web.process import WebProcess
+    from jaula.features.why.refusal_monitor import RefusalMonitor
     from jaula.runtime.client import Runtime
     from jaula.spec.api_params import Remote
     from jaula.tls import TlsCodec
@@ -302,7 +302,7 @@ async def _open_metrics(sock: socket.socket, engine: Engine) -> Server:
     import ipaddress
     import logging
 
-    from jaula.daemon import metrics_listener
+    from jaula.features.metrics import listener as metrics_listener
 
     server = await metrics_listener.serve(engine, sock)
     host, port = sock.getsockname()[:2]
@@ -315,7 +315,7 @@ async def _open_metrics(sock: socket.socket, engine: Engine) -> Server:
 
 def _start_verification(engine: Engine, interval: int) -> Verification:
     """Verify all containers at an interval. The module is loaded here only."""
-    from jaula.daemon.verification import Verification as DaemonVerification
+    from jaula.features.verify.interval import Verification as DaemonVerification
 
     verification = DaemonVerification(engine, interval)
     verification.start()
@@ -324,7 +324,7 @@ def _start_verification(engine: Engine, interval: int) -> Verification:
 
 def _start_refusals(engine: Engine) -> RefusalMonitor:
     """Count the refusals of the kernel's layers."""
-    from jaula.daemon.refusal_monitor import RefusalMonitor as DaemonRefusalMonitor
+    from jaula.features.why.refusal_monitor import RefusalMonitor as DaemonRefusalMonitor
 
     monitor = DaemonRefusalMonitor(engine, ebpf=engine.services.config.metrics_refusals == "ebpf")
     monitor.start()
@@ -335,7 +335,7 @@ def _open_web(config: EngineConfig) -> WebProcess | None:
     """Start the web view if it is configured. Its process loads its packages, the engine none."""
     if not config.web:
         return None
-    from jaula.daemon.web_process import WebProcess
+    from jaula.features.web.process import WebProcess
 
     process = WebProcess(str(config.socket), config.web)
     process.start()
@@ -348,9 +348,9 @@ def _open_cri(
     """Serve CRI. Its package and protobuf are loaded here only."""
     import logging
 
-    from jaula.cri.server import Server
-    from jaula.cri.streaming.server import StreamServer
-    from jaula.cri.streaming.transport import Timeouts
+    from jaula.features.kubernetes.cri.server import Server
+    from jaula.features.kubernetes.cri.streaming.server import StreamServer
+    from jaula.features.kubernetes.cri.streaming.transport import Timeouts
 
     sockets.services.setblocking(False)
     stream_server = StreamServer(tls=context, timeouts=Timeouts(idle=float(streams.idle_timeout)))

@@ -22,30 +22,30 @@ from jaula.engine.containers.service import Containers
 from jaula.engine.containers.user_lookup import UserLookup
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import spare_init
-from jaula.engine.secrets.store import SecretKind
 from jaula.engine.system.host_objects import HostObjects
 from jaula.engine.system.service import System
 from jaula.errors import Conflict, JaulaError, NotFound
+from jaula.features.secrets.store import SecretKind
 from jaula.runtime.external import cgroup_cleanup
 from jaula.sandbox.fork_server import SERVER
 
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
-    from jaula.engine.builder.service import Builds
-    from jaula.engine.diagnostics.service import Diagnostics
     from jaula.engine.fsck.service import Fsck
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.images.service import Images
-    from jaula.engine.images.trust import TrustService
-    from jaula.engine.metrics.service import Metrics
-    from jaula.engine.migration.service import Migration
     from jaula.engine.model.services import Services
     from jaula.engine.networks.service import Networks
-    from jaula.engine.pods.service import Pods
-    from jaula.engine.secrets.service import Secrets
     from jaula.engine.system.disk_usage import DiskUsage
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.engine.volumes.service import Volumes
+    from jaula.features.build.builder.service import Builds
+    from jaula.features.kubernetes.pods.service import Pods
+    from jaula.features.metrics.service import Metrics
+    from jaula.features.migration.service import Migration
+    from jaula.features.secrets.service import Secrets
+    from jaula.features.trust.service import TrustService
+    from jaula.features.verify.diagnostics.service import Diagnostics
     from jaula.spec.runtime import Spec
 
 _FIREWALL_RETRY = 5.0  # seconds
@@ -90,7 +90,7 @@ class Engine:
     @functools.cached_property
     def trust(self) -> TrustService:
         """Signatures and SBOMs of images."""
-        from jaula.engine.images.trust import TrustService
+        from jaula.features.trust.service import TrustService
 
         return TrustService(self.services, self.distribution)
 
@@ -104,14 +104,14 @@ class Engine:
     @functools.cached_property
     def secrets(self) -> Secrets:
         """The secrets."""
-        from jaula.engine.secrets.service import Secrets
+        from jaula.features.secrets.service import Secrets
 
         return Secrets(self.services, SecretKind.SECRET)
 
     @functools.cached_property
     def configs(self) -> Secrets:
         """The configs."""
-        from jaula.engine.secrets.service import Secrets
+        from jaula.features.secrets.service import Secrets
 
         return Secrets(self.services, SecretKind.CONFIG)
 
@@ -132,7 +132,7 @@ class Engine:
     @functools.cached_property
     def builds(self) -> Builds:
         """The builds. They are loaded with the first one, or if this engine has had any."""
-        from jaula.engine.builder.service import Builds
+        from jaula.features.build.builder.service import Builds
 
         return Builds(self.services, self.containers, self.distribution)
 
@@ -146,28 +146,28 @@ class Engine:
     @functools.cached_property
     def pods(self) -> Pods:
         """The pods. They are loaded with CRI, or with the first request about one."""
-        from jaula.engine.pods.service import Pods
+        from jaula.features.kubernetes.pods.service import Pods
 
         return Pods(self.services, self.containers, self.execs)
 
     @functools.cached_property
     def diagnostics(self) -> Diagnostics:
         """The diagnostics. They are loaded with the first view of them."""
-        from jaula.engine.diagnostics.service import Diagnostics
+        from jaula.features.verify.diagnostics.service import Diagnostics
 
         return Diagnostics(self.services)
 
     @functools.cached_property
     def migrations(self) -> Migration:
         """The migrations. They are loaded with the first one: most engines have none."""
-        from jaula.engine.migration.service import Migration
+        from jaula.features.migration.service import Migration
 
         return Migration(self.services, self.containers, self.images, self.pods)
 
     @functools.cached_property
     def metrics(self) -> Metrics:
         """The metrics. They are loaded with the first scrape."""
-        from jaula.engine.metrics.service import Metrics
+        from jaula.features.metrics.service import Metrics
 
         return Metrics(self.services, self.builds.cached_steps)
 
@@ -278,7 +278,7 @@ class Engine:
     async def _open_pod_network(self) -> None:
         if not self.services.config.cri:
             return
-        from jaula.engine.pods.network import PodNetwork
+        from jaula.features.kubernetes.pods.network import PodNetwork
 
         network = PodNetwork(self.services.config, self.services.runtime.host_mounts)
         await self.pods.open_network(network)

@@ -1,6 +1,6 @@
 """The system call bpf(2), and the elements of a map that another process has created.
 
-Source: bpf(2), include/uapi/linux/bpf.h. :mod:`jaula.record.libbpf` loads programs.
+Source: bpf(2), include/uapi/linux/bpf.h. :mod:`jaula.features.record.libbpf` loads programs.
 """
 
 from __future__ import annotations

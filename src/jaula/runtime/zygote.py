@@ -76,7 +76,7 @@ _ROOM_BEFORE_LAYOUT = 16
 
 Without it, each process that is forked copies 2 to 4 MB.
 """
-_RESTORE_MODULE = "jaula.runtime.checkpoint.restore"
+_RESTORE_MODULE = "jaula.features.checkpoint.runtime.restore"
 
 
 def main(

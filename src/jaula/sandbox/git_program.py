@@ -1,4 +1,4 @@
-"""Confine git(1) for a build. :mod:`jaula.images.build.remote.git` starts this program.
+"""Confine git(1) for a build. :mod:`jaula.features.build.files.remote.git` starts this program.
 
 ``git_program.py SETTINGS COMMAND...`` with a JSON object: the import path, the ids, the descriptor
 of the directory, the path at which it is mounted, whether Unix sockets are needed, as by ssh with

@@ -210,7 +210,7 @@ class HostConfig(Resources, frozen=True, kw_only=True):
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     init: bool | None = None
-    # Our own, see jaula.engine.secrets.mount.
+    # Our own, see jaula.features.secrets.mount.
     secrets: tuple[SecretReference, ...] = ()
     configs: tuple[SecretReference, ...] = ()
     # Our own, see jaula.engine.containers.presets.

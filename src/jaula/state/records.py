@@ -305,7 +305,7 @@ class GivenMigrations(msgspec.Struct, frozen=True):
 
 
 class RollbackPhase(StrEnum):
-    """The progress of a rollback; see :mod:`jaula.engine.containers.rollback`."""
+    """The progress of a rollback; see :mod:`jaula.features.checkpoint.rollback`."""
 
     KEEP = "keep"  # the present state is being saved, and runs on
     REPLACE = "replace"  # it is saved: the staged files take the place of the present ones

@@ -12,7 +12,7 @@ import pytest
 from harness import containers
 from harness.audits import Audited
 from harness.engine import PrivateEngine
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.model.result import Verdict
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from conftest import load_image
 from harness import containers, leaks, loop_mount
 from harness.audits import Audited
 from harness.engine import PrivateEngine
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.model.result import Verdict
 
 DOCUMENTS, LAYERS, CONTENTS = "image documents", "image layers", "layer contents"
 BUILD = "FROM busybox\nRUN mkdir /opt && echo a > /opt/a && echo b > /etc/b\nRUN echo c > /etc/c\n"

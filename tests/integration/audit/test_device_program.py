@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.checks import devices as check
 from jaula.cgroups import device_rules
 from jaula.cgroups.v2 import devices
+from jaula.features.verify.checks import devices as check
 from jaula.kernel.mountinfo import parse
 from jaula.security.devices import DEFAULT_RULES
 from jaula.spec.runtime import DeviceCgroup

@@ -16,7 +16,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.audit.checks.set_user_id import CAPABILITY
+from jaula.features.verify.checks.set_user_id import CAPABILITY
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n" + base64.b64encode(bytes(range(48))) + b"\n"
 GOOD = "USER 1000\nHEALTHCHECK CMD true\n"

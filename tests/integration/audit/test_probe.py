@@ -18,8 +18,8 @@ import pytest
 from conftest import load_image
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.audit.escape import twin
-from jaula.audit.model.result import Result, Verdict
+from jaula.features.verify.escape import twin
+from jaula.features.verify.model.result import Result, Verdict
 from jaula.security.lsm import detect
 from jaula.spec import runtime
 

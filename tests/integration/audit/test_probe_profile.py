@@ -12,7 +12,7 @@ import pytest
 from conftest import load_image
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.harden.tally import words
+from jaula.features.harden.tally import words
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the probing program is for x86_64"

@@ -15,8 +15,8 @@ import pytest
 from harness import containers
 from harness.audits import Audited
 from harness.engine import PrivateEngine
-from jaula.audit.model.result import Result, Verdict
-from jaula.audit.verify import verify
+from jaula.features.verify.model.result import Result, Verdict
+from jaula.features.verify.verify import verify
 from jaula.kernel import seccomp as kernel_seccomp
 from jaula.network.firewall import bridge_rules
 from jaula.security.lsm import detect

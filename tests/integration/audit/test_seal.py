@@ -17,7 +17,7 @@ from conftest import load_image
 from harness import containers
 from harness.audits import Audited
 from harness.engine import PrivateEngine
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.model.result import Verdict
 from jaula.state import audit_log
 
 SPEC = "spec seal"

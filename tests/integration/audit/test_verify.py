@@ -20,10 +20,10 @@ import jaula
 from harness import containers
 from harness.audits import Audited
 from harness.engine import PrivateEngine
-from jaula.audit.checks import masked_paths
-from jaula.audit.model.result import Result, Verdict, passed
-from jaula.audit.verify import render, verify
 from jaula.errors import Conflict
+from jaula.features.verify.checks import masked_paths
+from jaula.features.verify.model.result import Result, Verdict, passed
+from jaula.features.verify.verify import render, verify
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.security.lsm import detect
@@ -427,8 +427,8 @@ def test_an_exited_container_cannot_be_verified(start: Start) -> None:
 
 
 def test_an_open_file_outside_the_container_fails(tmp_path: Path) -> None:
-    from jaula.audit.checks import open_files
-    from jaula.audit.model.container import AuditedContainer
+    from jaula.features.verify.checks import open_files
+    from jaula.features.verify.model.container import AuditedContainer
 
     script = "mount -t tmpfs x /mnt && echo mounted && exec sleep 100"
     with open(tmp_path / "host-file", "w") as file:  # a descriptor that the child inherits

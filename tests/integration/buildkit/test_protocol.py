@@ -21,12 +21,12 @@ import pytest
 from harness import git_server
 from harness.content_service import ContentService, digest_of
 from harness.engine import PrivateEngine
-from jaula.buildkit.proto import content_pb2 as content_pb
-from jaula.buildkit.proto import control_pb2 as control
-from jaula.buildkit.proto import gateway_pb2 as gateway
-from jaula.buildkit.proto import ops_pb2 as ops
-from jaula.buildkit.proto import session_pb2 as pb
-from jaula.buildkit.proto import types_pb2 as types
+from jaula.features.build.buildkit.proto import content_pb2 as content_pb
+from jaula.features.build.buildkit.proto import control_pb2 as control
+from jaula.features.build.buildkit.proto import gateway_pb2 as gateway
+from jaula.features.build.buildkit.proto import ops_pb2 as ops
+from jaula.features.build.buildkit.proto import session_pb2 as pb
+from jaula.features.build.buildkit.proto import types_pb2 as types
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import GrpcError

@@ -13,7 +13,7 @@ from harness.containers import unique
 from harness.engine import PrivateEngine
 from jaula.cli.containers import mount_option
 from jaula.errors import InvalidRequest
-from jaula.quadlet import systemd_units, words
+from jaula.features.quadlet import systemd_units, words
 
 HOSTILE = "a b\"c'd$e%f,g;h\\i\U0001f600\n[Service]\nExecStart=/bin/sh\n"
 

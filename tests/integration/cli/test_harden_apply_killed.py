@@ -16,8 +16,8 @@ from harness import containers
 from harness.containers import unique
 from harness.engine import PrivateEngine
 from jaula.cli.client.client import Client
-from jaula.cli.commands.harden_apply import EngineApi
-from jaula.harden import apply as apply_module
+from jaula.features.harden import apply as apply_module
+from jaula.features.harden.cli.harden_apply import EngineApi
 from jaula.spec.profile import load
 
 TEXT = 'name = "simple"\n[limits]\npids = 50\n'

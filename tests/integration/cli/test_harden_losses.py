@@ -12,7 +12,7 @@ from harness import containers
 from harness.container_record import lines
 from harness.containers import unique
 from harness.engine import PrivateEngine
-from jaula.record.document import Loss
+from jaula.features.record.document import Loss
 from jaula.spec import profile
 
 MANY = [("exec", "/bin/sleep", {"executed": f"/bin/{n}"}) for n in range(600)]

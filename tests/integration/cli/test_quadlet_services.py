@@ -12,9 +12,9 @@ import pytest
 
 from harness.engine import PROJECT, PrivateEngine
 from harness.service_manager import ServiceManager
-from jaula.quadlet import generator
-from jaula.quadlet.directories import VARIABLE
-from jaula.quadlet.unit_file import UnitFile, load
+from jaula.features.quadlet import generator
+from jaula.features.quadlet.directories import VARIABLE
+from jaula.features.quadlet.unit_file import UnitFile, load
 
 SECONDS = 60.0
 FILES = {

@@ -76,7 +76,7 @@ def installation() -> Iterator[None]:
     shutil.copytree(PROJECT / "src" / "jaula" / "quadlet", LIBRARY / "jaula" / "quadlet")
     shutil.copy(PROJECT / "src" / "jaula" / "__init__.py", LIBRARY / "jaula")
     code = f"import sys; sys.path.insert(0, {str(LIBRARY)!r})\n"
-    code += "from jaula.quadlet.generator import main; sys.exit(main())"
+    code += "from jaula.features.quadlet.generator import main; sys.exit(main())"
     GENERATOR.write_text(f"#!/usr/bin/python3 -ISXutf8\n{code}\n")
     GENERATOR.chmod(0o755)
     for name in ("jaula.service", "jaula.socket"):

@@ -13,7 +13,7 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, connected, container_config, sandbox_config
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MNT, MS

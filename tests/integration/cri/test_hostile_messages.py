@@ -22,7 +22,7 @@ from harness import leaks
 from harness.engine import PrivateEngine
 from harness.hostile_messages import Mutation, damaged, mutations
 from harness.pods import IMAGE, RUNTIME, TIMEOUT, Cri, connected, container_config, sandbox_config
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
 DURATIONS = [6, pytest.param(20, marks=pytest.mark.slow)]  # seconds

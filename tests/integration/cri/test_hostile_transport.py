@@ -19,7 +19,7 @@ from harness import leaks
 from harness.engine import PROJECT, SLOW, PrivateEngine
 from harness.http2_attacks import ATTACKS
 from harness.pods import RUNTIME, connected
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 
 SECONDS = 1.5
 LATENCY = 5.0 * SLOW  # seconds of the slowest call of the other client

@@ -21,12 +21,12 @@ from harness.registry import PASSWORD, USER, Registry, TokenServer, basic_auth
 from harness.scripted_registry import ScriptedRegistry, config_of, digest, layer
 from jaula.cgroups.null_driver import NullDriver
 from jaula.config import EngineConfig, Paths
-from jaula.cri.image_service import ImageService
-from jaula.cri.proto import api_pb2 as pb
 from jaula.daemon.engine import new_engine
 from jaula.engine.authz.gateway import EngineApi, Gateway
 from jaula.engine.authz.policy import AccessLevel, Policy, PolicyRule
 from jaula.engine.engine import Engine
+from jaula.features.kubernetes.cri.image_service import ImageService
+from jaula.features.kubernetes.cri.proto import api_pb2 as pb
 from jaula.grpc.errors import Code, GrpcError
 from jaula.runtime.client import Runtime
 from jaula.spec.api_params import Peer

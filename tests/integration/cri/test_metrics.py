@@ -14,7 +14,7 @@ from harness import leaks
 from harness.cgroup_driver import cgroup_driver
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, connected, container_config, sandbox_config
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
 LISTS = {

@@ -16,7 +16,7 @@ from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, connected, container_config, sandbox_config
 from harness.stream_client import SpdyClient
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import GrpcError
 
 Line = dict[str, Any]

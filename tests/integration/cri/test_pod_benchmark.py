@@ -15,7 +15,7 @@ from conftest import load_image
 from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, connected, container_config, sandbox_config
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from harness import containers
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, container_config, sandbox_config
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.kernel.netlink import in_netns
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge", "nsenter")

@@ -16,7 +16,7 @@ from harness.images import directory, file, import_image, link
 from harness.pods import Cri, calls, container_config, refused
 from harness.registry import Registry
 from harness.scripted_registry import ScriptedRegistry, layer
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code
 
 pytestmark = pytest.mark.needs("docker-registry")

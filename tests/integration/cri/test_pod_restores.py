@@ -16,7 +16,7 @@ import pytest
 from harness import containers
 from harness.pod_node import Node, running_node
 from harness.pods import Cri, container_config, refused, sandbox_config, until
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("/usr/lib/cni/bridge")]

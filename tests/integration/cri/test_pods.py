@@ -17,7 +17,7 @@ from harness import leaks
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, connected, container_config, refused, sandbox_config, until
 from harness.stream_client import SpdyClient, request, spdy_headers
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 
 

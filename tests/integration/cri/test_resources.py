@@ -15,7 +15,7 @@ from harness.cgroup_driver import cgroup_driver
 from harness.engine import PrivateEngine
 from harness.pods import Cri, calls, container_config, sandbox_config, until
 from jaula.cgroups.hugetlb_page_size import host_sizes
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 from jaula.grpc.errors import Code, GrpcError
 from jaula.kernel import capabilities
 

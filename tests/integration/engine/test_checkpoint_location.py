@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from jaula.config import Paths
-from jaula.engine.pods.checkpoint import Location
 from jaula.errors import Conflict, JaulaError, Unavailable
-from jaula.storage.checkpoints import CheckpointStore, Manifest
+from jaula.features.checkpoint.store import CheckpointStore, Manifest
+from jaula.features.kubernetes.pods.checkpoint import Location
 
 SIZE = 4 << 20  # bytes
 

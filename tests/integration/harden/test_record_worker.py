@@ -8,8 +8,8 @@ import os
 import msgspec
 import pytest
 
-from jaula.engine.diagnostics.commands import RECORD, RECORD_LIMITS
 from jaula.errors import InvalidRequest
+from jaula.features.verify.diagnostics.commands import RECORD, RECORD_LIMITS
 from jaula.sandbox.limits import Limits
 from jaula.sandbox.worker import Worker
 

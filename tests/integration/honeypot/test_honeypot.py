@@ -20,11 +20,11 @@ import pytest
 from harness import confined
 from harness.containers import unique
 from harness.engine import SLOW, PrivateEngine
-from jaula.honeypot.sink import LIST_SIZE
+from jaula.features.honeypot import document as honeypot
+from jaula.features.honeypot.sink import LIST_SIZE
+from jaula.features.record import reader
 from jaula.kernel.namespaces import open_namespace
 from jaula.kernel.rtnetlink import Rtnetlink
-from jaula.record import reader
-from jaula.spec import honeypot
 from jaula.spec.asciicast import MAX_PARTS, PART_SIZE
 
 

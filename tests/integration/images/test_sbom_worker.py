@@ -13,8 +13,8 @@ import pytest
 
 from harness.rpm_bdb import header
 from jaula.errors import InvalidRequest
-from jaula.images.sbom import worker
-from jaula.images.sbom.worker import SbomRequest
+from jaula.features.trust.sbom import worker
+from jaula.features.trust.sbom.worker import SbomRequest
 from jaula.sandbox.limits import Limits
 from jaula.sandbox.worker import Worker, WorkerCancelled
 

@@ -396,7 +396,7 @@ def _id(name: str) -> str:
 def test_two_runs_at_once_are_refused(
     jaula: Any, root: DockerRoot, clean: Callable[..., Any]
 ) -> None:
-    from jaula.migrate_from.execute import only_once
+    from jaula.features.migrate_from.execute import only_once
 
     with only_once(clean("GET", "/info")["ID"]):
         done = jaula("migrate-from", "docker", "--root", str(root.path), "--yes")

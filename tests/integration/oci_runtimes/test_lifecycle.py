@@ -17,7 +17,7 @@ from harness.containers import eventually
 from harness.engine import PROJECT, PrivateEngine
 from harness.host_mounts import host_mounts
 from harness.terminal import Terminal
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.model.result import Verdict
 
 IMAGE = "busybox"
 SCRIPT = "trap 'echo ended; exit 3' TERM; echo out; echo err >&2; while :; do sleep 0.1; done"

@@ -12,8 +12,8 @@ from conftest import load_image
 from harness import containers
 from harness.engine import PrivateEngine
 from integration.record.test_drift import drifting, execute, record, subjects
+from jaula.features.record.fanotify import FanotifyGroup
 from jaula.kernel import fanotify
-from jaula.record.fanotify import FanotifyGroup
 
 # Seconds. The image of Debian is made from packages, and a queue of the kernel is filled.
 pytestmark = pytest.mark.timeout(600)

@@ -15,11 +15,11 @@ import pytest
 from harness.containers import unique
 from harness.engine import SLOW
 from jaula.cgroups import hierarchies
+from jaula.features.record import ebpf_events
+from jaula.features.record.cgroup import CONTROLLERS, UNIFIED, Cgroup
+from jaula.features.record.ebpf import EbpfTracer
+from jaula.features.record.ebpf_events import Event
 from jaula.kernel import mountinfo
-from jaula.record import ebpf_events
-from jaula.record.cgroup import CONTROLLERS, UNIFIED, Cgroup
-from jaula.record.ebpf import EbpfTracer
-from jaula.record.ebpf_events import Event
 
 _HIERARCHIES = hierarchies.find(mountinfo.read())
 _MOUNTS = {

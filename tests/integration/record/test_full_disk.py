@@ -12,10 +12,10 @@ import pytest
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.errors import Unavailable
+from jaula.features.record import reader
+from jaula.features.record.document import VERSION, Container, End, Entry, Header, Kernel, Program
+from jaula.features.record.writer import RecordWriter
 from jaula.kernel import mounts
-from jaula.record import reader
-from jaula.record.document import VERSION, Container, End, Entry, Header, Kernel, Program
-from jaula.record.writer import RecordWriter
 
 from .test_record import SECONDS, recording
 

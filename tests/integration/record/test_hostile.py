@@ -16,10 +16,10 @@ from harness import containers
 from harness.engine import PrivateEngine
 from integration.record.test_kinds import directory, record, select
 from integration.record.test_record import by, execute, recording
-from jaula.record import reader
-from jaula.record.cgroup import Cgroup
-from jaula.record.diff import program_of
-from jaula.record.reader import Record
+from jaula.features.record import reader
+from jaula.features.record.cgroup import Cgroup
+from jaula.features.record.diff import program_of
+from jaula.features.record.reader import Record
 
 __all__ = ("directory",)  # a fixture
 

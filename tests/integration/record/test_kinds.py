@@ -15,14 +15,14 @@ import pytest
 from harness.containers import unique
 from harness.engine import SLOW
 from jaula.cgroups import hierarchies
+from jaula.features.record import cgroup, reader
+from jaula.features.record.cgroup import Cgroup
+from jaula.features.record.document import Entry
+from jaula.features.record.ebpf import EbpfTracer
+from jaula.features.record.ebpf_events import Event
+from jaula.features.record.recorder import Ledger, SyscallNames
+from jaula.features.record.writer import RecordWriter
 from jaula.kernel import mountinfo
-from jaula.record import cgroup, reader
-from jaula.record.cgroup import Cgroup
-from jaula.record.document import Entry
-from jaula.record.ebpf import EbpfTracer
-from jaula.record.ebpf_events import Event
-from jaula.record.recorder import Ledger, SyscallNames
-from jaula.record.writer import RecordWriter
 
 # A call of the i386 ABI by a 64-bit process: memory below 4 GiB, and int 0x80.
 PRELUDE = r"""

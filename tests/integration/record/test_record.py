@@ -11,11 +11,11 @@ from pathlib import Path
 
 from harness import containers
 from harness.engine import PROJECT, SLOW, PrivateEngine
+from jaula.features.record import cgroup, document, reader
+from jaula.features.record.diff import program_of
+from jaula.features.record.document import Entry
+from jaula.features.record.reader import Record
 from jaula.kernel.poll import readable
-from jaula.record import cgroup, document, reader
-from jaula.record.diff import program_of
-from jaula.record.document import Entry
-from jaula.record.reader import Record
 
 SECONDS = 30.0 * SLOW
 

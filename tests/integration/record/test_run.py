@@ -13,9 +13,9 @@ import pytest
 from harness import containers
 from harness.containers import eventually, unique
 from harness.engine import PROJECT, SLOW, PrivateEngine
-from jaula.record import reader
-from jaula.record.diff import program_of
-from jaula.record.reader import Record
+from jaula.features.record import reader
+from jaula.features.record.diff import program_of
+from jaula.features.record.reader import Record
 
 
 def complete(path: Path) -> Record:

@@ -14,10 +14,10 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.record import reader
-from jaula.record.diff import program_of
-from jaula.record.document import Entry
-from jaula.record.reader import Record
+from jaula.features.record import reader
+from jaula.features.record.diff import program_of
+from jaula.features.record.document import Entry
+from jaula.features.record.reader import Record
 
 FLAGS = ("--record-mechanism", "seccomp")
 

@@ -14,13 +14,13 @@ import pytest
 
 from harness.engine import PrivateEngine
 from integration.record.test_kinds import directory, record, select
-from jaula.record import reader
-from jaula.record.cgroup import Cgroup
-from jaula.record.diff import program_of
-from jaula.record.document import OUTSIDE, Entry
-from jaula.record.ebpf import EbpfTracer
-from jaula.record.fanotify_tracer import FanotifyTracer, ProcTracer
-from jaula.record.seccomp_tracer import SeccompTracer
+from jaula.features.record import reader
+from jaula.features.record.cgroup import Cgroup
+from jaula.features.record.diff import program_of
+from jaula.features.record.document import OUTSIDE, Entry
+from jaula.features.record.ebpf import EbpfTracer
+from jaula.features.record.fanotify_tracer import FanotifyTracer, ProcTracer
+from jaula.features.record.seccomp_tracer import SeccompTracer
 
 __all__ = ("directory",)  # a fixture
 

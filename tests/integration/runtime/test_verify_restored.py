@@ -12,11 +12,11 @@ import pytest
 from harness import containers
 from harness.engine import PrivateEngine
 from jaula.errors import RuntimeFailure
+from jaula.features.checkpoint.runtime.check import Expected
+from jaula.features.checkpoint.runtime.verify import verify
 from jaula.kernel import mountinfo
 from jaula.kernel.apparmor import parse_current
 from jaula.kernel.mounts import MS
-from jaula.runtime.checkpoint.check import Expected
-from jaula.runtime.checkpoint.verify import verify
 
 KINDS = frozenset({"pid", "network", "ipc", "uts", "mount", "user", "cgroup", "time"})
 

@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 
 from jaula.config import Paths
-from jaula.engine.containers import checkpoint_files as engine_files
 from jaula.errors import FREE_SPACE, Unavailable
-from jaula.images.store.store import ImageStore
-from jaula.kernel import mounts
-from jaula.storage import checkpoint_files
-from jaula.storage.checkpoints import (
+from jaula.features.checkpoint import container_files as engine_files
+from jaula.features.checkpoint.store import (
     CheckpointFiles,
     CheckpointStore,
     CheckpointVolume,
     Manifest,
 )
+from jaula.images.store.store import ImageStore
+from jaula.kernel import mounts
+from jaula.storage import checkpoint_files
 from jaula.storage.drivers.table import open_driver
 from jaula.storage.layers.store import LayerStore
 from jaula.storage.tree_copy import TreeCopy

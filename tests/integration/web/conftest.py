@@ -8,8 +8,8 @@ import pytest
 
 from harness.engine import PrivateEngine
 from harness.web_view import Browser, WebView, web_view
-from jaula.web import static_files
-from jaula.web.static_files import DIRECTORY
+from jaula.features.web import static_files
+from jaula.features.web.static_files import DIRECTORY
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from jaula.audit.pstree import ProcessEntry, build, draw, membership, processes, render
+from jaula.features.verify.pstree import ProcessEntry, build, draw, membership, processes, render
 
 HOST = {"net": "net:[1]", "pid": "pid:[1]", "user": "user:[1]"}
 OWN = {"net": "net:[2]", "pid": "pid:[2]", "user": "user:[2]"}

@@ -8,7 +8,7 @@ import platform
 import pytest
 from msgspec import structs
 
-from jaula.audit.seccomp_compare import decode, more_permissive, run
+from jaula.features.verify.seccomp_compare import decode, more_permissive, run
 from jaula.kernel.seccomp import SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO
 from jaula.security.capabilities import resolve
 from jaula.security.seccomp.compiler import ArgCondition, SyscallRule, assemble

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.audit.model.result import Result, Verdict
-from jaula.audit.watch import INTERVAL, Budget, changes, next_interval
+from jaula.features.verify.model.result import Result, Verdict
+from jaula.features.verify.watch import INTERVAL, Budget, changes, next_interval
 
 
 def rows(**verdicts: Verdict) -> dict[str, Result]:

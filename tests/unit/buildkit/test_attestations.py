@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.buildkit.attestations import attestation_request, recorded_arguments
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
+from jaula.features.build.buildkit.attestations import attestation_request, recorded_arguments
 from jaula.spec.build import ProvenanceOptions
 
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from harness.content_service import SERVICE, ContentService, digest_of
-from jaula.buildkit.proto import session_pb2 as pb
-from jaula.buildkit.session import LIMITS, ClientSession
-from jaula.engine.builder.session import ContentStore
 from jaula.errors import InvalidRequest, NotFound, Unavailable
+from jaula.features.build.builder.session import ContentStore
+from jaula.features.build.buildkit.proto import session_pb2 as pb
+from jaula.features.build.buildkit.session import LIMITS, ClientSession
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError

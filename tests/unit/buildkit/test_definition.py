@@ -6,8 +6,9 @@ import hashlib
 
 import pytest
 
-from jaula.buildkit.definition import RESULT, remote_of, result_of
-from jaula.buildkit.proto.ops_pb2 import (
+from jaula.errors import Unsupported
+from jaula.features.build.buildkit.definition import RESULT, remote_of, result_of
+from jaula.features.build.buildkit.proto.ops_pb2 import (
     Definition,
     FileAction,
     FileActionCopy,
@@ -16,7 +17,6 @@ from jaula.buildkit.proto.ops_pb2 import (
     Op,
     SourceOp,
 )
-from jaula.errors import Unsupported
 
 
 def digest(operation: Op) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.buildkit.file_receiver import (
+from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.features.build.builder.session import ExtraFile
+from jaula.features.build.buildkit.file_receiver import (
     DEVICE,
     DIRECTORY,
     PIPE,
@@ -19,10 +21,8 @@ from jaula.buildkit.file_receiver import (
     FileReceiver,
     mode_of,
 )
-from jaula.buildkit.file_sender import FileSender, fin
-from jaula.buildkit.proto.session_pb2 import Packet, Stat
-from jaula.engine.builder.session import ExtraFile
-from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.features.build.buildkit.file_sender import FileSender, fin
+from jaula.features.build.buildkit.proto.session_pb2 import Packet, Stat
 
 TIME = 1_700_000_000_123_456_789
 Entry = tuple[bytes, int, bytes]

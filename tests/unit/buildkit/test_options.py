@@ -8,19 +8,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.buildkit.definition import RESULT, result_of
-from jaula.buildkit.options import (
+from jaula.errors import InvalidRequest, JaulaError, Unsupported
+from jaula.features.build.buildkit.definition import RESULT, result_of
+from jaula.features.build.buildkit.options import (
     build_export,
     cache_exports,
     cache_imports,
     check_frontend,
     frontend_request,
 )
-from jaula.buildkit.proto.control_pb2 import Exporter, SolveRequest
-from jaula.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
-from jaula.buildkit.proto.types_pb2 import CacheOptionsEntry
-from jaula.buildkit.server import _exports
-from jaula.errors import InvalidRequest, JaulaError, Unsupported
+from jaula.features.build.buildkit.proto.control_pb2 import Exporter, SolveRequest
+from jaula.features.build.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
+from jaula.features.build.buildkit.proto.types_pb2 import CacheOptionsEntry
+from jaula.features.build.buildkit.server import _exports
 from jaula.spec.api import Ulimit
 from jaula.spec.build import (
     Annotation,

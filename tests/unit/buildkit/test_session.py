@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from jaula.buildkit import session as module
-from jaula.buildkit import session_stream
-from jaula.buildkit.proto import session_pb2 as pb
-from jaula.buildkit.session import LIMITS, ClientSession
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
+from jaula.features.build.buildkit import session as module
+from jaula.features.build.buildkit import session_stream
+from jaula.features.build.buildkit.proto import session_pb2 as pb
+from jaula.features.build.buildkit.session import LIMITS, ClientSession
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from jaula.buildkit.proto.control_pb2 import StatusResponse
-from jaula.buildkit.status import BuildStatus, StoredProgress
+from jaula.features.build.buildkit.proto.control_pb2 import StatusResponse
+from jaula.features.build.buildkit.status import BuildStatus, StoredProgress
 
 
 def taken(status: BuildStatus, *messages: dict[str, Any]) -> StatusResponse:

@@ -19,7 +19,7 @@ from jaula.oci import pyc_archive
 SITE = os.path.dirname(os.path.dirname(__import__("msgspec").__file__))
 HOST = "unix:///nonexistent/s"
 UNREACHABLE = f"Cannot connect to the jaula engine at {HOST}. Is the engine running?"
-PACKAGES = ("cli", "oci", "spec", "translation")
+PACKAGES = ("cli", "features", "oci", "spec", "translation")
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:
@@ -50,7 +50,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = [str(root / "src"), SITE]
     script = f"import sys; sys.path[:0] = {path!r}\nfrom jaula.cli import build_pyc_archive\n"
     done = run(root / ".venv/bin/python", "-ISXutf8", "-c", script + "build_pyc_archive.main()")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return root
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.commands.container_migrate import _Printer
 from jaula.cli.errors import CliError
+from jaula.features.migration.cli.container_migrate import _Printer
 
 ROW = {"Check": "CRIU", "Passed": True, "Detail": "4.2 to 4.2", "Hint": ""}
 FAILED = {"Check": "name", "Passed": False, "Detail": "web is in use", "Hint": "rename one"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.containers import edit_document
 from jaula.cli.errors import CliError
+from jaula.features.edit.cli import document as edit_document
 
 DOCUMENT: dict[str, Any] = {
     "Version": "v",

@@ -52,12 +52,12 @@ def check(words: list[str]) -> None:
         (
             " ".join(rest[:count])
             for count in (2, 1)
-            if " ".join(rest[:count]) in {**command_table.COMMANDS, **command_table.ALIASES}
+            if " ".join(rest[:count]) in {**command_table.commands(), **command_table.aliases()}
         ),
         "",
     )
     if not path:
-        assert rest[0] in command_table.GROUPS, f"not a command: {rest}"
+        assert rest[0] in command_table.groups(), f"not a command: {rest}"
         return
     command = command_table.load(path)
     parsed = cli_command.parse(command, rest[path.count(" ") + 1 :])
@@ -65,7 +65,7 @@ def check(words: list[str]) -> None:
         cli_command.check_arguments(parsed)
 
 
-@pytest.mark.parametrize("words", sorted(command_table.COMMANDS))
+@pytest.mark.parametrize("words", sorted(command_table.commands()))
 def test_every_command_has_an_example_of_itself_that_parses(words: str) -> None:
     command = command_table.load(words)
     assert command.examples

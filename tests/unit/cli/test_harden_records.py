@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.commands import harden
 from jaula.cli.errors import CliError
-from jaula.record.document import Container, End, Header, Kernel
-from jaula.record.writer import RecordWriter
+from jaula.features.harden.cli import harden
+from jaula.features.record.document import Container, End, Header, Kernel
+from jaula.features.record.writer import RecordWriter
 
 
 def write(path: Path, container: str) -> None:

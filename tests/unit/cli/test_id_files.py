@@ -13,10 +13,11 @@ import pytest
 
 from jaula.cli import command as cli_command
 from jaula.cli import command_table, id_file
-from jaula.cli.commands import pod_create, pod_rm, rm
+from jaula.cli.commands import rm
 from jaula.cli.containers import create
 from jaula.cli.errors import CliError
-from jaula.cli.pods import pods, select
+from jaula.features.kubernetes.cli import pod_create, pod_rm
+from jaula.features.kubernetes.cli.pods import pods, select
 
 ID, OTHER = "a" * 64, "b" * 64
 

@@ -120,5 +120,5 @@ def test_a_hint_is_no_second_error(
 
 
 def test_no_command_is_close_to_itself() -> None:
-    for words in command_table.COMMANDS:
-        assert words not in suggestion.close(words, command_table.COMMANDS)
+    for words in command_table.commands():
+        assert words not in suggestion.close(words, command_table.commands())

@@ -141,7 +141,7 @@ def test_a_reference_is_split_for_the_api(image: str, parts: tuple[str, str]) ->
     assert pull.split_reference(image) == parts
 
 
-@pytest.mark.parametrize("words", sorted(command_table.COMMANDS))
+@pytest.mark.parametrize("words", sorted(command_table.commands()))
 def test_every_page_has_its_parts_and_fits(words: str) -> None:
     page = cli_help.page(command_table.load(words))
     assert page.startswith(f"Usage:  jaula {words}")
@@ -153,7 +153,7 @@ def test_every_page_has_its_parts_and_fits(words: str) -> None:
 
 def test_the_overview_names_every_command() -> None:
     page = cli_help.overview()
-    for words in command_table.COMMANDS:
+    for words in command_table.commands():
         if " " not in words:
             assert f"  {words} " in page
 

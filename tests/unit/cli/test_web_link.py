@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.commands import web
+from jaula.features.web import cli as web
 
 LINK = "http://127.0.0.1:8320/login#the-code"
 

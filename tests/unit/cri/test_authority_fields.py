@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from jaula.cri.container_config import container_request
-from jaula.cri.proto import api_pb2 as api
-from jaula.cri.sandbox_config import sandbox_request
 from jaula.engine import relaxations
 from jaula.engine.authz import limits, policy_file
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.relaxations import Relaxation
+from jaula.features.kubernetes.cri.container_config import container_request
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from unit.engine.authz.test_request_fields import KEYS
 
 PAGE = Path(__file__).parents[3] / "docs" / "authority.md"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cri.container_config import container_request
-from jaula.cri.proto import api_pb2 as api
-from jaula.cri.resources import container_update
-from jaula.cri.sandbox_config import sandbox_request
-from jaula.engine.pods.pause import layer, program
-from jaula.engine.pods.service import container_name, sandbox_name
 from jaula.errors import ImageMountFailed, InvalidRequest, Unsupported
+from jaula.features.kubernetes.cri.container_config import container_request
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.resources import container_update
+from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
+from jaula.features.kubernetes.pods.pause import layer, program
+from jaula.features.kubernetes.pods.service import container_name, sandbox_name
 from jaula.spec.pod import PodContainerRequest, PodIds, PodMetadata
 
 

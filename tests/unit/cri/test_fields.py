@@ -13,10 +13,10 @@ import pytest
 from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor
 
-from jaula.cri.container_config import container_request
-from jaula.cri.proto import api_pb2 as api
-from jaula.cri.sandbox_config import sandbox_request
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
+from jaula.features.kubernetes.cri.container_config import container_request
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from jaula.spec.pod import PodContainerRequest, PodIds, PodSandboxRequest
 
 ELSEWHERE = ("LinuxContainerResources", "WindowsPodSandboxConfig", "WindowsContainerConfig")

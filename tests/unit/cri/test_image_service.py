@@ -13,9 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cri import IMAGES, serve
-from jaula.cri.image_errors import container_error
-from jaula.cri.image_service import ImageService, chain_id, decode_auth, encode_image, verbose_info
-from jaula.cri.proto import api_pb2 as pb
 from jaula.engine.images.service import StoredImage, is_pinned
 from jaula.engine.system.disk_usage import Storage, StorageUsage
 from jaula.errors import (
@@ -29,6 +26,16 @@ from jaula.errors import (
     TooManyRequests,
     Unavailable,
 )
+from jaula.features.kubernetes.cri.image_errors import container_error
+from jaula.features.kubernetes.cri.image_service import (
+    ImageService,
+    chain_id,
+    decode_auth,
+    encode_image,
+    verbose_info,
+)
+from jaula.features.kubernetes.cri.proto import api_pb2 as pb
+from jaula.features.trust.policy import ImageRefused
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method
 from jaula.images import reference as references
@@ -39,7 +46,6 @@ from jaula.images.registry.errors import (
     Unreachable,
 )
 from jaula.images.store.store import Image
-from jaula.images.trust.policy import ImageRefused
 from jaula.spec.api import RegistryAuth
 from jaula.spec.image import ImageConfig, ImageDocument
 

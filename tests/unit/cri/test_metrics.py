@@ -22,11 +22,16 @@ from jaula.cgroups.protocol import (
     PressureLine,
     Stats,
 )
-from jaula.cri import metrics
-from jaula.cri.proto import api_pb2 as api
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.pods.metrics import ContainerSample, FileSystem, OpenFiles, SandboxSample
-from jaula.engine.pods.stats import CgroupUsage, LayerSample
+from jaula.features.kubernetes.cri import metrics
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.pods.metrics import (
+    ContainerSample,
+    FileSystem,
+    OpenFiles,
+    SandboxSample,
+)
+from jaula.features.kubernetes.pods.stats import CgroupUsage, LayerSample
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 from jaula.state.records import ContainerRecord, PodSandboxRecord

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.cri.container_config import container_request
-from jaula.cri.proto import api_pb2 as api
 from jaula.errors import InvalidRequest
+from jaula.features.kubernetes.cri.container_config import container_request
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 
 
 def config(**fields: object) -> api.ContainerConfig:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.cri import resources
-from jaula.cri.container_config import container_request
-from jaula.cri.proto import api_pb2 as api
-from jaula.cri.sandbox_config import sandbox_request
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.engine.oci_spec.resources import with_pod_limits
 from jaula.errors import InvalidRequest
+from jaula.features.kubernetes.cri import resources
+from jaula.features.kubernetes.cri.container_config import container_request
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.sandbox_config import sandbox_request
 from jaula.spec.pod import PodContainerUpdate, PodLimits
 
 MIB = 1 << 20

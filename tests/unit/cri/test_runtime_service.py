@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from harness.cri import serve
-from jaula.cri.proto import api_pb2 as api
-from jaula.cri.runtime_service import SERVICE, RuntimeService
 from jaula.errors import JaulaError, Unavailable
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.runtime_service import SERVICE, RuntimeService
 from jaula.grpc.errors import Code, GrpcError
 
 

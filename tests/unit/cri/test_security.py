@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cri import security
-from jaula.cri.proto import api_pb2 as api
 from jaula.errors import InvalidRequest
+from jaula.features.kubernetes.cri import security
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 
 Context = api.LinuxContainerSecurityContext
 Profile = api.SecurityProfile

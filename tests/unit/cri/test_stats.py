@@ -15,10 +15,15 @@ from jaula.cgroups.protocol import (
     PressureLine,
     Stats,
 )
-from jaula.cri import stats
-from jaula.cri.proto import api_pb2 as api
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.pods.stats import CgroupUsage, ContainerUsage, LayerSample, SandboxUsage
+from jaula.features.kubernetes.cri import stats
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.pods.stats import (
+    CgroupUsage,
+    ContainerUsage,
+    LayerSample,
+    SandboxUsage,
+)
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 from jaula.state.records import ContainerRecord, PodSandboxRecord

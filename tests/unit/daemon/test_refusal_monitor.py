@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.daemon.refusal_monitor import (
+from jaula.features.why.refusal_monitor import (
     Call,
     Denied,
     DomainCreated,

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.audit.kernel.check_config import SupportRow
-from jaula.doctor import host
-from jaula.doctor.checks import Finding, State, examine, has_blocker, kernel_features
-from jaula.doctor.host import HostReport, Program
-from jaula.runtime.checkpoint.probe import CriuReport
+from jaula.features.checkpoint.runtime.probe import CriuReport
+from jaula.features.doctor import host
+from jaula.features.doctor.checks import Finding, State, examine, has_blocker, kernel_features
+from jaula.features.doctor.host import HostReport, Program
+from jaula.features.verify.kernel.check_config import SupportRow
 
 GOOD = HostReport(
     uid=1000,

@@ -27,5 +27,5 @@ def test_a_service_is_loaded_by_its_first_use(owner: type, name: str) -> None:
     for each in ("end", "start_container", "remove"):
         setattr(instance, each, MagicMock())
     service = getattr(instance, name)
-    assert type(service).__module__.startswith("jaula.engine.")
+    assert type(service).__module__.startswith(("jaula.engine.", "jaula.features."))
     assert getattr(instance, name) is service

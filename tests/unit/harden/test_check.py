@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from jaula.harden import check
-from jaula.harden.check import CommandResult, Lack, Life
-from jaula.record.document import Entry
-from jaula.record.reader import Record
+from jaula.features.harden import check
+from jaula.features.harden.check import CommandResult, Lack, Life
+from jaula.features.record.document import Entry
+from jaula.features.record.reader import Record
 from jaula.spec.profile import Files, Network, Profile
 from jaula.state.audit_log import Head
 

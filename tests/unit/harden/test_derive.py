@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from harness.container_record import IMAGE, record
 from jaula.errors import InvalidRequest
-from jaula.harden import toml
-from jaula.harden.derive import derive, losses
-from jaula.record.document import GivenDevice, Loss, text_of
+from jaula.features.harden import toml
+from jaula.features.harden.derive import derive, losses
+from jaula.features.record.document import GivenDevice, Loss, text_of
 from jaula.spec import profile as document
 from jaula.spec.profile import Limits, Profile
 

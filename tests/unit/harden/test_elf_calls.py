@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import elf_files
-from jaula.engine.pods import pause
-from jaula.harden.elf import Elf, InvalidElf, Object
-from jaula.harden.elf_calls import Analysis, Calls
+from jaula.features.harden.elf import Elf, InvalidElf, Object
+from jaula.features.harden.elf_calls import Analysis, Calls
+from jaula.features.kubernetes.pods import pause
 from jaula.kernel.seccomp import name_of
 
 BUSYBOX = Path("/bin/busybox")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jaula.harden.formats import apparmor, compose, docker, kubernetes, quadlet, seccomp
+from jaula.features.harden.formats import apparmor, compose, docker, kubernetes, quadlet, seccomp
 from jaula.security.seccomp.docker_profile import parse
 from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
 

@@ -18,9 +18,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.harden import toml
-from jaula.harden.formats import apparmor, compose, docker, kubernetes, needs, quadlet, seccomp
-from jaula.harden.formats import yaml as yaml_form
+from jaula.features.harden import toml
+from jaula.features.harden.formats import (
+    apparmor,
+    compose,
+    docker,
+    kubernetes,
+    needs,
+    quadlet,
+    seccomp,
+)
+from jaula.features.harden.formats import yaml as yaml_form
 from jaula.security.seccomp.docker_profile import parse
 from jaula.spec import profile as document
 from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp

@@ -14,11 +14,11 @@ import pytest
 
 from harness import elf_files
 from jaula.errors import InvalidRequest
-from jaula.harden import toml
-from jaula.harden.image_scan import guess
-from jaula.harden.image_scan_languages import LANGUAGES, language_of
-from jaula.harden.image_scan_program import commands
-from jaula.harden.image_scan_tree import SavedImage, read_archive
+from jaula.features.harden import toml
+from jaula.features.harden.image_scan import guess
+from jaula.features.harden.image_scan_languages import LANGUAGES, language_of
+from jaula.features.harden.image_scan_program import commands
+from jaula.features.harden.image_scan_tree import SavedImage, read_archive
 from jaula.spec import profile
 from jaula.spec.profile import Profile
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from jaula.errors import Conflict
-from jaula.harden import narrow, request
-from jaula.harden.narrow import Given
+from jaula.features.harden import narrow, request
+from jaula.features.harden.narrow import Given
 from jaula.spec import profile
 from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
 

@@ -9,7 +9,7 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.honeypot import answers, sink
+from jaula.features.honeypot import answers, sink
 from jaula.network.dns import message as dns
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.honeypot.files import MAX_PATHS, _merge, inside_id, watched_mounts
+from jaula.features.honeypot.document import File, Sample
+from jaula.features.honeypot.files import MAX_PATHS, _merge, inside_id, watched_mounts
 from jaula.kernel import mountinfo
-from jaula.spec.honeypot import File, Sample
 
 _TABLE = mountinfo.parse(
     "1 0 0:1 / / rw - ext4 /dev/sda rw\n"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from jaula.kube import generate, plan
-from jaula.kube.documents import load
+from jaula.features.kubernetes.kube import generate, plan
+from jaula.features.kubernetes.kube.documents import load
 
 
 def inspected(name: str, body: dict[str, Any], mounts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jaula.kube import plan as kube_plan
-from jaula.kube.documents import InvalidDocument, load
-from jaula.kube.plan import INFRA, Container, Options, Plan
+from jaula.features.kubernetes.kube import plan as kube_plan
+from jaula.features.kubernetes.kube.documents import InvalidDocument, load
+from jaula.features.kubernetes.kube.plan import INFRA, Container, Options, Plan
 
 CONTAINER: dict[str, Any] = {"name": "c", "image": "busybox"}
 

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from jaula.kube.documents import InvalidDocument
-from jaula.kube.quantity import parse
+from jaula.features.kubernetes.kube.documents import InvalidDocument
+from jaula.features.kubernetes.kube.quantity import parse
 
 
 @pytest.mark.parametrize(

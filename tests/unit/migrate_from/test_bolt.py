@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.migrate_from.bolt import BoltFile
+from jaula.features.migrate_from.bolt import BoltFile
 
 SIZE = 4096  # bytes of a page
 BRANCH, LEAF, META = 1, 2, 4

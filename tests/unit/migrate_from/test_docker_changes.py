@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaula.errors import NotFound
-from jaula.migrate_from.docker_changes import ChangedPath, Step, steps, write_changes
+from jaula.features.migrate_from.docker_changes import ChangedPath, Step, steps, write_changes
 
 MODIFIED, ADDED, DELETED = 0, 1, 2
 

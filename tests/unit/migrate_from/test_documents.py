@@ -15,12 +15,12 @@ import pytest
 from harness.docker_root import tar_split
 from harness.images import archive, file, link
 from jaula.errors import InvalidRequest
-from jaula.migrate_from import documents, owners, podman_documents
-from jaula.migrate_from.documents import ContainerDocument, Info, NetworkDocument
-from jaula.migrate_from.inventory import SourceContainer, SourceImage
-from jaula.migrate_from.layer_archive import LayerFiles, entries, write_archive
-from jaula.migrate_from.podman_documents import Config, ContainerState
-from jaula.migrate_from.read_only import ReadOnlyTree, pull
+from jaula.features.migrate_from import documents, owners, podman_documents
+from jaula.features.migrate_from.documents import ContainerDocument, Info, NetworkDocument
+from jaula.features.migrate_from.inventory import SourceContainer, SourceImage
+from jaula.features.migrate_from.layer_archive import LayerFiles, entries, write_archive
+from jaula.features.migrate_from.podman_documents import Config, ContainerState
+from jaula.features.migrate_from.read_only import ReadOnlyTree, pull
 from jaula.spec.decode import decode
 
 ID = "5" * 64

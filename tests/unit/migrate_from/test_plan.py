@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.migrate_from.execute import batches
-from jaula.migrate_from.inventory import (
+from jaula.features.migrate_from.execute import batches
+from jaula.features.migrate_from.inventory import (
     Inventory,
     Left,
     SourceContainer,
@@ -17,7 +17,7 @@ from jaula.migrate_from.inventory import (
     SourceSecret,
     SourceVolume,
 )
-from jaula.migrate_from.plan import (
+from jaula.features.migrate_from.plan import (
     ORIGIN,
     Action,
     Item,

@@ -4,9 +4,9 @@ import shlex
 
 import pytest
 
-from jaula.quadlet import convert, keys
-from jaula.quadlet.convert import Converter
-from jaula.quadlet.unit_file import InvalidUnit, UnitFile
+from jaula.features.quadlet import convert, keys
+from jaula.features.quadlet.convert import Converter
+from jaula.features.quadlet.unit_file import InvalidUnit, UnitFile
 
 
 def units(**files: str) -> list[UnitFile]:

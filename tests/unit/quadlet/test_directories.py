@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaula.quadlet import directories
+from jaula.features.quadlet import directories
 
 
 def test_subdirectories_and_links_are_searched_once(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jaula.harden.formats import quadlet as harden_quadlet
-from jaula.quadlet import generator
-from jaula.quadlet.directories import VARIABLE
+from jaula.features.harden.formats import quadlet as harden_quadlet
+from jaula.features.quadlet import generator
+from jaula.features.quadlet.directories import VARIABLE
 from jaula.spec.profile import Files, Limits, Network, Process, Profile, Seccomp
 
-SOURCE = Path(generator.__file__).parents[2]
+SOURCE = Path(generator.__file__).parents[3]
 PODMAN = "/usr/lib/systemd/system-generators/podman-system-generator"
 
 
@@ -115,7 +115,7 @@ def test_fifty_files_take_a_fraction_of_a_second_and_few_modules(
     write(directory, d_volume="[Volume]\n")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); before = set(sys.modules);"
-        "from jaula.quadlet.generator import main;"
+        "from jaula.features.quadlet.generator import main;"
         "status = main(['-no-kmsg-log', sys.argv[2]]);"
         "print(*set(sys.modules) - before); sys.exit(status)"
     )

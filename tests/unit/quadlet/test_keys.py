@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.quadlet import keys
-from jaula.quadlet.convert import Converter
-from jaula.quadlet.unit_file import InvalidUnit, UnitFile
+from jaula.features.quadlet import keys
+from jaula.features.quadlet.convert import Converter
+from jaula.features.quadlet.unit_file import InvalidUnit, UnitFile
 
 MAN_PAGE = Path("/usr/share/man/man5/podman-systemd.unit.5.gz")
 

@@ -8,9 +8,14 @@ import pytest
 from jaula.cli import command_table
 from jaula.cli.command import parse
 from jaula.cli.containers import options
-from jaula.quadlet import systemd_units, words
-from jaula.quadlet.systemd_units import UnitOptions, container_unit, pod_unit, run_arguments
-from jaula.quadlet.unit_file import UnitFile
+from jaula.features.quadlet import systemd_units, words
+from jaula.features.quadlet.systemd_units import (
+    UnitOptions,
+    container_unit,
+    pod_unit,
+    run_arguments,
+)
+from jaula.features.quadlet.unit_file import UnitFile
 
 IMAGE = {"Env": ["PATH=/bin"], "Cmd": ["sh"], "Entrypoint": None, "Labels": {"of": "image"}}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.quadlet.unit_file import MAX_SIZE, InvalidUnit, UnitFile, load
+from jaula.features.quadlet.unit_file import MAX_SIZE, InvalidUnit, UnitFile, load
 
 
 def unit(text: str) -> UnitFile:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.quadlet import words
+from jaula.features.quadlet import words
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from jaula.record import reader
-from jaula.record.diff import compare, document_of
-from jaula.record.document import (
+from jaula.features.record import reader
+from jaula.features.record.diff import compare, document_of
+from jaula.features.record.document import (
     Container,
     End,
     Entry,
@@ -25,7 +25,7 @@ from jaula.record.document import (
     bytes_of,
     text_of,
 )
-from jaula.record.writer import RecordWriter
+from jaula.features.record.writer import RecordWriter
 
 HEADER = Header(
     version=1,

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from jaula.record import drift, ebpf_events
-from jaula.record.document import Container, Entry, Header, Kernel, Program
-from jaula.record.drift import Baseline, Drift, Observer, Reporter, baseline_of, deviation
-from jaula.record.ebpf_events import Event, Key
-from jaula.record.reader import Record
+from jaula.features.record import drift, ebpf_events
+from jaula.features.record.document import Container, Entry, Header, Kernel, Program
+from jaula.features.record.drift import Baseline, Drift, Observer, Reporter, baseline_of, deviation
+from jaula.features.record.ebpf_events import Event, Key
+from jaula.features.record.reader import Record
 from jaula.state.audit_log import Head
 
 ALL = frozenset({"program", "connect", "listen", "capability", "set-uid"})

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.record import cgroup, ebpf_events
-from jaula.record.document import Entry
-from jaula.record.ebpf_events import Counts, Event, Key
-from jaula.record.reader import read
-from jaula.record.recorder import Ledger
-from jaula.record.writer import RecordWriter
+from jaula.features.record import cgroup, ebpf_events
+from jaula.features.record.document import Entry
+from jaula.features.record.ebpf_events import Counts, Event, Key
+from jaula.features.record.reader import read
+from jaula.features.record.recorder import Ledger
+from jaula.features.record.writer import RecordWriter
 
 BITS = st.integers(0, (1 << 32) - 1)
 

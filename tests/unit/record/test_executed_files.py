@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from jaula.record import executed_files
+from jaula.features.record import executed_files
 
 
 def test_a_fork_of_a_process_outside_is_the_runtime() -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.record import export
-from jaula.record.document import Container, Entry, Header, Kernel, Kind, Program
-from jaula.record.reader import Record
+from jaula.features.record import export
+from jaula.features.record.document import Container, Entry, Header, Kernel, Kind, Program
+from jaula.features.record.reader import Record
 from jaula.state.audit_log import Head
 
 # Attributes of the schema, versions 1.2 to 1.8: those of every event, of each class, of objects.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import Unsupported
-from jaula.record.image_files import Digests, ImageFiles
+from jaula.features.record.image_files import Digests, ImageFiles
 
 
 @pytest.fixture

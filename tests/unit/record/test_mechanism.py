@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 
 from jaula.errors import Unsupported
-from jaula.record import mechanism
-from jaula.record.ebpf_events import Event
-from jaula.record.mechanism import Receiver, Target, Tracer
+from jaula.features.record import mechanism
+from jaula.features.record.ebpf_events import Event
+from jaula.features.record.mechanism import Receiver, Target, Tracer
 
 TARGET = Target(1, None, 0, "0" * 64)
 

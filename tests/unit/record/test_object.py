@@ -9,10 +9,10 @@ import pytest
 
 from harness import bpf_stack
 from jaula.errors import Unsupported
-from jaula.record import libbpf
+from jaula.features.record import libbpf
 
 PROJECT = Path(__file__).parents[3]
-OBJECT = PROJECT / "src/jaula/record/bpf/record.bpf.o"
+OBJECT = PROJECT / "src/jaula/features/record/bpf/record.bpf.o"
 
 
 @pytest.mark.needs("clang-19", "llvm-strip-19", "/usr/include/bpf/bpf_helpers.h")
@@ -40,9 +40,9 @@ def test_an_object_that_is_not_one_is_an_error(data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "program"),
     [
-        ("record/bpf/record.bpf.o", "sys_exit"),
-        ("why/bpf/refusals.bpf.o", "sys_exit"),
-        ("why/bpf/counts.bpf.o", "seccomp"),
+        ("features/record/bpf/record.bpf.o", "sys_exit"),
+        ("features/why/bpf/refusals.bpf.o", "sys_exit"),
+        ("features/why/bpf/counts.bpf.o", "seccomp"),
     ],
 )
 def test_no_chain_of_calls_exceeds_the_stack_of_older_kernels(name: str, program: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.record.ebpf_events import socket_address
-from jaula.record.executed_files import executable_mappings
-from jaula.record.fanotify_tracer import interpreter
-from jaula.record.proc_sampler import effective_capabilities, parse_sockets, program_path
+from jaula.features.record.ebpf_events import socket_address
+from jaula.features.record.executed_files import executable_mappings
+from jaula.features.record.fanotify_tracer import interpreter
+from jaula.features.record.proc_sampler import effective_capabilities, parse_sockets, program_path
 
 HEAD = (
     "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  t inode\n"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from jaula.record import ebpf_events
-from jaula.record.ebpf_events import Event
-from jaula.record.seccomp_tracer import Call, SeccompTracer
+from jaula.features.record import ebpf_events
+from jaula.features.record.ebpf_events import Event
+from jaula.features.record.seccomp_tracer import Call, SeccompTracer
 
 
 def call(name: str, program: bytes, stack: int, *texts: bytes) -> Call:

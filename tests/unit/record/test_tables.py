@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jaula.record import ebpf_events, tables
-from jaula.record.ebpf_events import Event, Key
-from jaula.record.tables import Tables, components
+from jaula.features.record import ebpf_events, tables
+from jaula.features.record.ebpf_events import Event, Key
+from jaula.features.record.tables import Tables, components
 
 
 def test_a_key_is_sent_once_and_counted() -> None:

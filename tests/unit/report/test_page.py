@@ -10,18 +10,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.audit.benchmark import assessment
-from jaula.audit.benchmark.catalog import CIS
-from jaula.audit.benchmark.container_state import ContainerState
-from jaula.audit.benchmark.control import Kind, Scope
-from jaula.audit.checks import TABLE
-from jaula.audit.escape.check_info import INFO as PROBE
-from jaula.audit.model.result import Result, Verdict
-from jaula.audit.reports.report import Report
-from jaula.record.document import Container, End, Entry, Header, Kernel, Program, encode_line
-from jaula.record.reader import Record, parse
-from jaula.report import activity, container_report, page, permission
-from jaula.report.container_report import ContainerReport, NamedRecord, Standing
+from jaula.features.audit.benchmark import assessment
+from jaula.features.audit.benchmark.catalog import CIS
+from jaula.features.audit.benchmark.container_state import ContainerState
+from jaula.features.audit.benchmark.control import Kind, Scope
+from jaula.features.record.document import (
+    Container,
+    End,
+    Entry,
+    Header,
+    Kernel,
+    Program,
+    encode_line,
+)
+from jaula.features.record.reader import Record, parse
+from jaula.features.report import activity, container_report, page, permission
+from jaula.features.report.container_report import ContainerReport, NamedRecord, Standing
+from jaula.features.verify.checks import TABLE
+from jaula.features.verify.escape.check_info import INFO as PROBE
+from jaula.features.verify.model.result import Result, Verdict
+from jaula.features.verify.reports.report import Report
 from jaula.spec.profile import Evidence, Network, Profile, Seccomp
 from jaula.state.audit_log import Head, line_hash
 

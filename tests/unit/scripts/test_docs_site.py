@@ -88,10 +88,10 @@ def test_links_lead_to_the_pages_of_the_site(tmp_path: Path) -> None:
 
 def test_the_reference_has_every_command_once() -> None:
     text = "\n".join(reference.command_pages().values())
-    modules = set(command_table.COMMANDS.values())
+    modules = set(command_table.commands().values())
     headings = [line for line in text.splitlines() if line.startswith("## jaula ")]
     assert len(headings) == len(modules)
-    for words in command_table.COMMANDS:
+    for words in command_table.commands():
         assert f"jaula {words}" in text
 
 

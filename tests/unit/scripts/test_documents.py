@@ -114,7 +114,7 @@ def has_dotted_name(name: str) -> bool:
     return any(re.search(rf"^(class |def )?{attribute}\b", text, re.M) for text in texts)
 
 
-INSTALLED = {"src/jaula/web/static/vendor"}  # by scripts/web-assets
+INSTALLED = {"src/jaula/features/web/static/vendor"}  # by scripts/web-assets
 
 
 def missing_names(page: Path) -> Iterator[str]:

@@ -47,7 +47,7 @@ def option(name: str) -> str:
     return "\\fB" + dashed.replace("-", "\\-") + "\\fP"
 
 
-@pytest.mark.parametrize("words", sorted([*command_table.COMMANDS, *command_table.ALIASES]))
+@pytest.mark.parametrize("words", sorted([*command_table.commands(), *command_table.aliases()]))
 def test_every_command_and_alias_has_a_page_with_every_flag(
     pages: dict[str, str], words: str
 ) -> None:
@@ -60,9 +60,9 @@ def test_every_command_and_alias_has_a_page_with_every_flag(
 
 
 def test_every_group_has_a_page_that_lists_its_commands(pages: dict[str, str]) -> None:
-    for group in command_table.GROUPS:
+    for group in command_table.groups():
         page = pages[f"man1/jaula-{group}.1"]
-        for words in command_table.COMMANDS:
+        for words in command_table.commands():
             if words.startswith(group + " "):
                 assert f"\\fB{words.split()[1]}\\fP".replace("-", "\\-") in page
 

@@ -226,8 +226,8 @@ def test_names_that_the_field_does_not_know_are_refused(structure: ModuleType, n
 @pytest.mark.parametrize(
     "name",
     ["jaula", "jaula.__main__", "jaula.kernel.keyring", "jaula.engine.containers.start",
-     "jaula.images.trust.simple_signing", "jaula.logs.non_blocking", "jaula.network.ports",
-     "jaula.cli.commands.tree"],
+     "jaula.features.trust.simple_signing", "jaula.logs.non_blocking", "jaula.network.ports",
+     "jaula.features.verify.cli.tree"],
 )  # fmt: skip
 def test_names_of_the_field_pass(structure: ModuleType, name: str) -> None:
     assert list(structure.name_errors(name)) == []

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.audit.benchmark import exceptions
-from jaula.cli.containers import edit_document
 from jaula.cli.errors import CliError
 from jaula.engine.authz import policy_file
 from jaula.errors import InvalidRequest
+from jaula.features.audit.benchmark import exceptions
+from jaula.features.edit.cli import document as edit_document
+from jaula.features.trust import policy as trust_policy
+from jaula.features.web import config as web_config
 from jaula.images.registry import hosts_file
-from jaula.images.trust import policy as trust_policy
 from jaula.spec import profile, toml
 from jaula.spec.quoted_string import quoted
-from jaula.web import config as web_config
 
 MEMORY = 64 << 20  # bytes that a document of 1 MiB may take
 HOSTILE = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from jaula.engine.secrets.store import SecretRecord
+from jaula.features.secrets.store import SecretRecord
 from jaula.spec.network import NetworkRecord
 from jaula.state.database import MIGRATIONS
 from jaula.state.records import (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import CorruptState
-from jaula.state.secret_encryption import SecretEncryption
+from jaula.features.secrets.encryption import SecretEncryption
 
 
 def test_sealed_data_is_opened_by_the_next_engine(tmp_path: Path) -> None:

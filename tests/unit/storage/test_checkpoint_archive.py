@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage import checkpoint_archive
-from jaula.storage.checkpoint_archive import ArchiveReader
-from jaula.storage.checkpoints import (
+from jaula.features.checkpoint import archive as checkpoint_archive
+from jaula.features.checkpoint.archive import ArchiveReader
+from jaula.features.checkpoint.store import (
     ROOT_TAR,
     SPEC,
     CheckpointFiles,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.storage.checkpoint_archive import TreeReader
-from jaula.storage.checkpoints import (
+from jaula.features.checkpoint.archive import TreeReader
+from jaula.features.checkpoint.store import (
     MAC,
     MANIFEST,
     SPEC,

@@ -17,8 +17,8 @@ import pytest
 
 from jaula import trusted_file
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.storage import checkpoints
-from jaula.storage.checkpoints import (
+from jaula.features.checkpoint import store as checkpoints
+from jaula.features.checkpoint.store import (
     MAC,
     MANIFEST,
     CheckpointFile,
@@ -29,7 +29,7 @@ from jaula.storage.checkpoints import (
     decode,
     describe_file,
 )
-from jaula.storage.checkpoints import add_file as add_held
+from jaula.features.checkpoint.store import add_file as add_held
 
 FACTS = Manifest(
     container="c" * 64,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.images.build import errors
+from jaula.features.build.files import errors
 from jaula.storage import free_space
 from jaula.storage.errors import file_error
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
+from jaula.features.web.static_files import DIRECTORY
+from jaula.features.why.layers import CALL_GIVES_AWAY, GIVES_AWAY, Layer
 from jaula.security.masked_paths import MASKS, READONLY
 from jaula.security.seccomp.default_profile import PERSONALITIES, TERMINAL_REQUESTS
-from jaula.web.static_files import DIRECTORY
-from jaula.why.layers import CALL_GIVES_AWAY, GIVES_AWAY, Layer
 
 SOURCE = DIRECTORY.parents[1]
 MODULES = ("diagnosis", "exec_errors", "explain", "layers", "lsm_denials", "oom", "profile_items")
-"""The modules of ``jaula.why`` that compose answers."""
+"""The modules of ``jaula.features.why`` that compose answers."""
 CALLS = frozenset({"Explanation", "ExecError", "result", "rlimit"})
 NAMES = frozenset(
     ("rule", "proof", "flag", "gives_away", "advice", "reason", "detail", "changes", "in_profile")

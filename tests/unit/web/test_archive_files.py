@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.web.archive_files import Member, first_member
+from jaula.features.web.archive_files import Member, first_member
 
 
 def archive(name: str, content: bytes, kind: bytes = tarfile.REGTYPE, format: int = 1) -> bytes:

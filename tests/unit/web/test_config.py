@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.web import config
-from jaula.web.config import WebConfig
+from jaula.features.web import config
+from jaula.features.web.config import WebConfig
 
 FULL = b"""
 listen = "127.0.0.1:9000"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import NotAuthorized
+from jaula.features.web import downloads
+from jaula.features.web.downloads import Downloads
+from jaula.features.web.sessions import Session, Sessions
 from jaula.spec.api_params import WebUser
-from jaula.web import downloads
-from jaula.web.downloads import Downloads
-from jaula.web.sessions import Session, Sessions
 
 ALICE = WebUser(uid=1000)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.web.static_files import DIRECTORY
+from jaula.features.web.static_files import DIRECTORY
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.web.http_checks import POLICY, refusal
+from jaula.features.web.http_checks import POLICY, refusal
 
 HOSTS = frozenset({"127.0.0.1:8320", "localhost:8320"})
 OWN = frozenset({"http://127.0.0.1:8320", "http://localhost:8320"})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jaula.web.static_files import DIRECTORY
+from jaula.features.web.static_files import DIRECTORY
 
 pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaula.web.static_files import DIRECTORY
+from jaula.features.web.static_files import DIRECTORY
 
 _IMPORT = re.compile(r"^(?:import|export)\b[^;]*?\bfrom '(\.[^']+)';", re.MULTILINE)
 _PRELOAD = re.compile(r'<link rel="modulepreload" href="/static/([^"]+)">')

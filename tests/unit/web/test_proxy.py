@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from jaula.web.proxy import refuse_path, unframe
+from jaula.features.web.proxy import refuse_path, unframe
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,13 @@ def test_a_path_that_is_not_for_browsers_is_refused(path: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/containers/json", "/exec/a/json", "/jaula/web/whoami", "/containers/attach/json", "/build"],
+    [
+        "/containers/json",
+        "/exec/a/json",
+        "/jaula/web/whoami",
+        "/containers/attach/json",
+        "/build",
+    ],
 )
 def test_other_paths_are_served(path: str) -> None:
     assert refuse_path(path) == ""

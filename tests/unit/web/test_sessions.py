@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import Conflict, NotAuthorized
+from jaula.features.web import sessions
+from jaula.features.web.sessions import LoginLimiter, Sessions
 from jaula.spec.api_params import WebUser
-from jaula.web import sessions
-from jaula.web.sessions import LoginLimiter, Sessions
 
 ALICE, BOB = WebUser(uid=1000), WebUser(uid=1001)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jaula.web.static_files import DIRECTORY
+from jaula.features.web.static_files import DIRECTORY
 
 # Pages import preact, which is not a part of the source: names are enough to load them.
 PREACT = "".join(

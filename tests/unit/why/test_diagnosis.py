@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 
+from jaula.features.why import oom
+from jaula.features.why.confinement import Confinement, Usage
+from jaula.features.why.diagnosis import LiveReasons, Report, Start, diagnoses, ended, start_failure
+from jaula.features.why.exec_errors import ExecError
+from jaula.features.why.explain import FileFacts, OpenedFile
+from jaula.features.why.layers import Explanation, Layer
+from jaula.features.why.refusal import Event, Exit, OutOfMemory, Refusal, Signal
+from jaula.features.why.report import plain, to_json, to_summary, to_text
+from jaula.features.why.session import Trace
 from jaula.kernel import mountinfo
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
 from jaula.spec.annotations import PathRule, Ruleset
-from jaula.why import oom
-from jaula.why.confinement import Confinement, Usage
-from jaula.why.diagnosis import LiveReasons, Report, Start, diagnoses, ended, start_failure
-from jaula.why.exec_errors import ExecError
-from jaula.why.explain import FileFacts, OpenedFile
-from jaula.why.layers import Explanation, Layer
-from jaula.why.refusal import Event, Exit, OutOfMemory, Refusal, Signal
-from jaula.why.report import plain, to_json, to_summary, to_text
-from jaula.why.session import Trace
 
 
 def trace(*events: Event, **fields: object) -> Trace:

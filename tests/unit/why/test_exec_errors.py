@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jaula.why.exec_errors import ExecError, ProgramFile, diagnose, search
+from jaula.features.why.exec_errors import ExecError, ProgramFile, diagnose, search
 
 REGULAR = stat.S_IFREG | 0o755
 

@@ -7,6 +7,10 @@ import socket
 import msgspec
 import pytest
 
+from jaula.features.why.confinement import Confinement, Network, Usage
+from jaula.features.why.explain import FileFacts, explain
+from jaula.features.why.layers import GIVES_AWAY, HOST_CHECKED, Layer
+from jaula.features.why.refusal import RLIMITS, UNLIMITED, Refusal
 from jaula.kernel import mountinfo
 from jaula.kernel.capabilities import NAMES
 from jaula.kernel.landlock import LANDLOCK_ACCESS_FS as FS
@@ -14,10 +18,6 @@ from jaula.security.capabilities import DEFAULT
 from jaula.security.seccomp.seccomp import default_profile
 from jaula.spec.annotations import PathRule, Ruleset
 from jaula.spec.runtime import DeviceCgroup
-from jaula.why.confinement import Confinement, Network, Usage
-from jaula.why.explain import FileFacts, explain
-from jaula.why.layers import GIVES_AWAY, HOST_CHECKED, Layer
-from jaula.why.refusal import RLIMITS, UNLIMITED, Refusal
 
 MOUNTS = mountinfo.parse(
     "1 0 0:30 / / rw,relatime - overlay overlay rw\n"

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from jaula.why.confinement import Confinement, Usage
-from jaula.why.diagnosis import diagnoses
-from jaula.why.layers import Layer
-from jaula.why.lsm_denials import Denial, by_pid, explanation, of, parse
-from jaula.why.refusal import Refusal
-from jaula.why.session import Trace
+from jaula.features.why.confinement import Confinement, Usage
+from jaula.features.why.diagnosis import diagnoses
+from jaula.features.why.layers import Layer
+from jaula.features.why.lsm_denials import Denial, by_pid, explanation, of, parse
+from jaula.features.why.refusal import Refusal
+from jaula.features.why.session import Trace
 
 APPARMOR = (
     'audit(1430763035.648:16): apparmor="DENIED" operation="open" profile="docker-default" '

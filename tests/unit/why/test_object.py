@@ -15,5 +15,5 @@ PROJECT = Path(__file__).parents[3]
 def test_the_object_is_compiled_from_the_source(tmp_path: Path, name: str) -> None:
     compiled = tmp_path / "compiled.bpf.o"
     subprocess.run([PROJECT / "scripts/bpf", compiled, name], check=True, timeout=60)
-    committed = PROJECT / f"src/jaula/why/bpf/{name}.bpf.o"
+    committed = PROJECT / f"src/jaula/features/why/bpf/{name}.bpf.o"
     assert compiled.read_bytes() == committed.read_bytes(), "run scripts/bpf and commit the object"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from jaula.features.why.profile import ALLOW, document, widened
 from jaula.security.capabilities import DEFAULT
 from jaula.security.seccomp.docker_profile import parse
 from jaula.security.seccomp.seccomp import default_profile
 from jaula.spec.runtime import Syscall, SyscallArg
-from jaula.why.profile import ALLOW, document, widened
 
 PROFILE = default_profile(DEFAULT)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from jaula.features.why.confinement import Confinement, Usage
+from jaula.features.why.diagnosis import diagnoses
+from jaula.features.why.explain import explain
+from jaula.features.why.layers import Explanation, Layer
+from jaula.features.why.profile_items import with_profile
+from jaula.features.why.refusal import Refusal
+from jaula.features.why.session import Trace
 from jaula.security.capabilities import DEFAULT
 from jaula.security.seccomp.seccomp import default_profile, narrow
-from jaula.why.confinement import Confinement, Usage
-from jaula.why.diagnosis import diagnoses
-from jaula.why.explain import explain
-from jaula.why.layers import Explanation, Layer
-from jaula.why.profile_items import with_profile
-from jaula.why.refusal import Refusal
-from jaula.why.session import Trace
 
 CALL = Refusal(syscall="getcwd", errno="EPERM", entered=False)
 PROFILED = Confinement(

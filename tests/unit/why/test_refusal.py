@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import struct
 
-from jaula.why import refusal
-from jaula.why.refusal import Counts, Exit, OutOfMemory, Refusal, Signal
+from jaula.features.why import refusal
+from jaula.features.why.refusal import Counts, Exit, OutOfMemory, Refusal, Signal
 
 EVENT = struct.Struct("=6IQ6QQQ4I16Q16s16s64sII256s")
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from jaula.why import twin
-from jaula.why.diagnosis import Diagnosis, Operation
-from jaula.why.layers import Explanation, Layer
+from jaula.features.why import twin
+from jaula.features.why.diagnosis import Diagnosis, Operation
+from jaula.features.why.layers import Explanation, Layer
 
 INSPECT: dict[str, Any] = {
     "Image": "sha256:1",

@@ -13,7 +13,7 @@ from jaula.api.http.http_session import HttpSession
 from jaula.api.http.protocol import BUSY, DENIED, STOPPING, HttpProtocol
 from jaula.api.http.request import Limits
 from jaula.api.http.router import Router, Routes
-from jaula.api.routes import BY_NOUN, ROUTES, routes_of
+from jaula.api.routes import ROUTES, nouns, routes_of
 from jaula.caller_quota import CallerQuota
 from jaula.listener import DescriptorReserve, Listener
 from jaula.spec.api_params import ContainerPeer, Origin, Remote
@@ -57,7 +57,7 @@ class Server:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._enter = enter
-        self._router = Router(ROUTES, BY_NOUN, routes_of) if routes is None else Router(routes)
+        self._router = Router(ROUTES, nouns(), routes_of) if routes is None else Router(routes)
         self._admitted = CallerQuota(max_connections, root_connections)
         self._refused = CallerQuota(MAX_REFUSED, 0)
         self._limits = Limits(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from jaula import feature
 from jaula.api.http.router import Routes
 from jaula.api.routes import archive, containers, execs, streams, system, websockets
 
@@ -22,36 +23,16 @@ ROUTES: Routes = (
 )
 
 BY_NOUN: dict[str, tuple[str, ...]] = {
-    "": ("build",),
     "auth": ("registry",),
-    "build": ("build",),
-    "configs": ("secrets",),
     "distribution": ("registry",),
-    "grpc": ("build",),
     "images": ("images", "registry"),
-    "jaula/audit": ("diagnostics",),
-    "jaula/builds": ("build",),
-    "jaula/containers": ("diagnostics", "migrations"),
-    "jaula/harden": ("diagnostics",),
     "jaula/images": ("fsck",),
     "jaula/manifests": ("registry",),
-    "jaula/migrate": ("migrations",),
-    "jaula/migrations": ("migrations",),
-    "jaula/observe": ("diagnostics",),
-    "jaula/policy": ("trust",),
-    "jaula/processes": ("diagnostics",),
-    "jaula/sbom": ("trust",),
-    "jaula/signatures": ("trust",),
-    "jaula/stats": ("diagnostics",),
     "jaula/system": ("fsck",),
     "jaula/volumes": ("volumes",),
-    "jaula/web": ("web",),
-    "metrics": ("metrics",),
     "networks": ("networks",),
     "nodes": ("swarm",),
-    "secrets": ("secrets",),
     "services": ("swarm",),
-    "session": ("build",),
     "swarm": ("swarm",),
     "tasks": ("swarm",),
     "volumes": ("volumes",),
@@ -59,18 +40,28 @@ BY_NOUN: dict[str, tuple[str, ...]] = {
 """Modules by the nouns of their routes."""
 
 
+def nouns() -> set[str]:
+    """Return the nouns whose modules are imported by their first request."""
+    return {*BY_NOUN, *(noun for each in feature.features() for noun in each.routes)}
+
+
 def routes_of(noun: str) -> Routes:
     """Import the modules of a noun, and return all of their routes."""
-    names = BY_NOUN.get(noun, ())
-    return tuple(route for name in names for route in _module_routes(name))
+    return _routes(_modules(noun))
 
 
 def all_routes() -> Routes:
     """Import all modules, and return their routes."""
-    names = sorted({name for names in BY_NOUN.values() for name in names})
-    return (*ROUTES, *(route for name in names for route in _module_routes(name)))
+    return (*ROUTES, *_routes(sorted({module for noun in nouns() for module in _modules(noun)})))
 
 
-def _module_routes(name: str) -> Routes:
-    routes: Routes = import_module(f"jaula.api.routes.{name}").ROUTES
-    return routes
+def _modules(noun: str) -> list[str]:
+    """Return the modules of a noun: those of this package, then those of features."""
+    modules = [f"{__name__}.{name}" for name in BY_NOUN.get(noun, ())]
+    for each in feature.features():
+        modules += map(each.module, each.routes.get(noun, ()))
+    return modules
+
+
+def _routes(modules: list[str]) -> Routes:
+    return tuple(route for name in modules for route in import_module(name).ROUTES)

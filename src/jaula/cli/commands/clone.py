@@ -6,11 +6,12 @@ from contextlib import suppress
 
 from jaula.cli.client.client import Client, quote
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers import checkpoint, publish_option
+from jaula.cli.containers import publish_option
 from jaula.cli.containers.options import pairs
 from jaula.cli.errors import EngineError
 from jaula.cli.main import Settings
 from jaula.cli.output.progress import Progress
+from jaula.features.checkpoint.cli import request as checkpoint
 
 
 def run(options: Options) -> int:

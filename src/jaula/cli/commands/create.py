@@ -17,7 +17,7 @@ def run(options: Options) -> int:
     if not options.is_set("record"):
         print(create(client, options, body))
         return 0
-    from jaula.cli.containers import record_process
+    from jaula.features.record.cli import process as record_process
 
     record_process.check(client, options)
     listener = record_process.listen(options, body)

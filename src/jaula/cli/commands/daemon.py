@@ -130,7 +130,7 @@ def read_config(options: Options) -> EngineConfig:
     network.normalize(settings)
     logging.normalize(settings)
     if any(key.startswith("metrics_") for key in settings):
-        from jaula.daemon.config import metrics
+        from jaula.features.metrics import settings as metrics
 
         metrics.normalize(settings, rootless=rootless_paths.rootless_uid() is not None)
     storage.normalize(settings)

@@ -14,16 +14,16 @@ def run(options: Options) -> int:
     words = " ".join(options.arguments)
     if not words:
         print(cli_help.overview(), end="")
-    elif words in command_table.GROUPS:
+    elif words in command_table.groups():
         print(cli_help.group(words), end="")
-    elif words in command_table.COMMANDS or words in command_table.ALIASES:
+    elif words in command_table.commands() or words in command_table.aliases():
         print(cli_help.page(command_table.load(words)), end="")
     elif words in topics.NAMES:
         print(cli_help.topic(words), end="")
     elif words == "topics":
         print(cli_help.topic_list(), end="")
     else:
-        names = [*command_table.COMMANDS, *command_table.GROUPS, *topics.NAMES]
+        names = [*command_table.commands(), *command_table.groups(), *topics.NAMES]
         close = suggestion.close(words, names)
         hint = f". Did you mean {' or '.join(close)}?" if close else ""
         raise CliError(

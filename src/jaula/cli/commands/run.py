@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.cli.client.detach_keys import DetachKeys
-    from jaula.cli.containers.record_process import RecordProcess
     from jaula.cli.containers.service import Service
+    from jaula.features.record.cli.process import RecordProcess
 
 NOT_STARTED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 # Parts of the engine's error message that determine the status, as in Docker's command line.
@@ -70,12 +70,12 @@ def _run(client: Client, options: Options) -> int:
         if (managed := service.of(options)) is not None:
             return _run_service(client, options, body, keys, managed)
     if options.is_set("record"):
-        from jaula.cli.containers import record_process
+        from jaula.features.record.cli import process as record_process
 
         record_process.check(client, options)
         listener = record_process.listen(options, body)
     if options.on("why"):
-        from jaula.cli.containers.why import run_explained
+        from jaula.features.why.cli.explanations import run_explained
 
         return run_explained(
             client,

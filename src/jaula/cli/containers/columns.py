@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.output import times
 from jaula.cli.output.list import ellipsis, short_id
-from jaula.cli.pods.pods import NAME_LABEL
+from jaula.features.kubernetes.cli.pods.pods import NAME_LABEL
 from jaula.spec import units
 from jaula.spec.fast_json import encode
 

@@ -70,7 +70,7 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
 
 def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
     from jaula.cli.id_file import IdFile
-    from jaula.cli.pods import pods
+    from jaula.features.kubernetes.cli.pods import pods
 
     ref = options.text("pod")
     if path := options.text("pod-id-file"):
@@ -88,7 +88,7 @@ def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
 
 def _create_pod(client: Client, name: str, body: dict[str, Any]) -> str:
     """Create the pod ``name`` with the network of the container in ``body``; return its id."""
-    from jaula.cli.pods import pods
+    from jaula.features.kubernetes.cli.pods import pods
 
     infra = pods.split_infra(body)
     name = name or pods.new_name()

@@ -158,7 +158,7 @@ def _host(options: Options) -> dict[str, Any]:
         host["Mounts"] = [mount_option.document(word) for word in texts("mount")]
     for flag, name in (("secret", "Secrets"), ("config", "Configs")):
         if options.is_set(flag):
-            from jaula.cli.containers import secrets
+            from jaula.features.secrets.cli import mounts as secrets
 
             host[name] = [secrets.document(word, flag) for word in texts(flag)]
     if options.is_set("ulimit"):

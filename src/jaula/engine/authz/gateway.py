@@ -22,26 +22,26 @@ from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.engine.authz.api.access import AccessApi
-    from jaula.engine.authz.api.builds import BuildsApi
     from jaula.engine.authz.api.containers import ContainersApi
-    from jaula.engine.authz.api.diagnostics import DiagnosticsApi
     from jaula.engine.authz.api.execs import ExecsApi
     from jaula.engine.authz.api.fsck import FsckApi
     from jaula.engine.authz.api.images import ImagesApi
-    from jaula.engine.authz.api.migrations import MigrationsApi
     from jaula.engine.authz.api.networks import NetworksApi
-    from jaula.engine.authz.api.pods import PodsApi
     from jaula.engine.authz.api.registry import RegistryApi
-    from jaula.engine.authz.api.secrets import SecretsApi
     from jaula.engine.authz.api.system import SystemApi
-    from jaula.engine.authz.api.trust import TrustApi
     from jaula.engine.authz.api.volumes import VolumesApi
-    from jaula.engine.authz.api.web import WebApi
     from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.authz.limits import Share
     from jaula.engine.authz.policy import Policy
-    from jaula.engine.authz.web_logins import WebLogins
     from jaula.engine.engine import Engine
+    from jaula.features.build.authz import BuildsApi
+    from jaula.features.kubernetes.authz import PodsApi
+    from jaula.features.migration.authz import MigrationsApi
+    from jaula.features.secrets.authz import SecretsApi
+    from jaula.features.trust.authz import TrustApi
+    from jaula.features.verify.authz import DiagnosticsApi
+    from jaula.features.web.authz import WebApi
+    from jaula.features.web.logins import WebLogins
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
     from jaula.state.records import ContainerRecord
@@ -68,7 +68,7 @@ class EngineApi:
         :raises NotAuthorized: when the caller may not speak for that user.
         :raises InvalidRequest: when the document is not valid.
         """
-        from jaula.engine.authz import web_logins
+        from jaula.features.web import logins as web_logins
 
         assert self._gateway is not None
         return self._gateway.enter(web_logins.origin_of(user, self._session))
@@ -106,7 +106,7 @@ class EngineApi:
 
     @cached_property
     def builds(self) -> BuildsApi:
-        from jaula.engine.authz.api.builds import BuildsApi
+        from jaula.features.build.authz import BuildsApi
 
         return BuildsApi(self._engine, self._session)
 
@@ -118,7 +118,7 @@ class EngineApi:
 
     @cached_property
     def trust(self) -> TrustApi:
-        from jaula.engine.authz.api.trust import TrustApi
+        from jaula.features.trust.authz import TrustApi
 
         return TrustApi(self._engine, self._session)
 
@@ -130,13 +130,13 @@ class EngineApi:
 
     @cached_property
     def secrets(self) -> SecretsApi:
-        from jaula.engine.authz.api.secrets import SecretsApi
+        from jaula.features.secrets.authz import SecretsApi
 
         return SecretsApi(self._engine.secrets, self._session)
 
     @cached_property
     def configs(self) -> SecretsApi:
-        from jaula.engine.authz.api.secrets import SecretsApi
+        from jaula.features.secrets.authz import SecretsApi
 
         return SecretsApi(self._engine.configs, self._session)
 
@@ -148,13 +148,13 @@ class EngineApi:
 
     @cached_property
     def migrations(self) -> MigrationsApi:
-        from jaula.engine.authz.api.migrations import MigrationsApi
+        from jaula.features.migration.authz import MigrationsApi
 
         return MigrationsApi(self._engine, self._session)
 
     @cached_property
     def pods(self) -> PodsApi:
-        from jaula.engine.authz.api.pods import PodsApi
+        from jaula.features.kubernetes.authz import PodsApi
 
         return PodsApi(self._engine, self._session)
 
@@ -166,7 +166,7 @@ class EngineApi:
 
     @cached_property
     def web(self) -> WebApi:
-        from jaula.engine.authz.api.web import WebApi
+        from jaula.features.web.authz import WebApi
 
         assert self._gateway is not None
         return WebApi(self._gateway.web_logins, self._session)
@@ -179,7 +179,7 @@ class EngineApi:
 
     @cached_property
     def diagnostics(self) -> DiagnosticsApi:
-        from jaula.engine.authz.api.diagnostics import DiagnosticsApi
+        from jaula.features.verify.authz import DiagnosticsApi
 
         return DiagnosticsApi(self._engine, self._session)
 
@@ -259,7 +259,7 @@ class Gateway:
     @cached_property
     def web_logins(self) -> WebLogins:
         """The web view that serves this engine, and the links to it that are valid."""
-        from jaula.engine.authz.web_logins import WebLogins
+        from jaula.features.web.logins import WebLogins
 
         return WebLogins()
 

@@ -72,8 +72,8 @@ def load(
     """Read the file. Return None if it is absent and not ``required``.
 
     Return None as well for a file with an image policy only
-    (:mod:`jaula.images.trust.policy`). A file with nothing but this and entries for containers has
-    no rules for callers: the result adds the entries to ``built_in``.
+    (:mod:`jaula.features.trust.policy`). A file with nothing but this and entries for containers
+    has no rules for callers: the result adds the entries to ``built_in``.
 
     :raises InvalidRequest: when the file is invalid, or writable by other users.
     """

@@ -25,9 +25,9 @@ from jaula.engine.containers import log_config
 from jaula.engine.containers.create import Bounds, no_reservation
 from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
-from jaula.engine.secrets.store import SecretKind
 from jaula.engine.volumes.create import VolumeMounter, option_names
 from jaula.errors import ClientGone, InvalidRequest, JaulaError, NotAuthorized, NotFound
+from jaula.features.secrets.store import SecretKind
 from jaula.images.store.names import NameRights, owner_name
 from jaula.images.store.quota import Quota
 from jaula.spec.api_params import ContainerPeer, Peer, Remote

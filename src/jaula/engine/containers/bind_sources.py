@@ -107,8 +107,8 @@ def check_sizes(mounts: Iterable[MountRecord], images: Path, host_mounts: int = 
 
     :raises InvalidRequest: when one has another size, or is gone.
     """
-    from jaula.runtime.checkpoint import images as criu_images
-    from jaula.runtime.checkpoint.proto import images_pb2
+    from jaula.features.checkpoint.runtime import images as criu_images
+    from jaula.features.checkpoint.runtime.proto import images_pb2
 
     data = (images / criu_images.FILES).read_bytes()
     files = criu_images.decode(data, criu_images.FILES, images_pb2.File)

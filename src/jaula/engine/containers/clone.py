@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula.engine.containers import checkpoint_files
 from jaula.engine.containers import create as container_create
 from jaula.engine.containers.create import Authorize
 from jaula.engine.threads import in_thread, shielded
 from jaula.engine.volumes import mount_spec
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound
+from jaula.features.checkpoint import container_files as checkpoint_files
 from jaula.spec.api import CheckpointClone, ContainerCreate, Mount
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 from jaula.spec.image import diff_id_of
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from jaula.engine.containers.exit import ExitHandler
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
+    from jaula.features.checkpoint.store import ContainerDescription, Manifest
     from jaula.spec.api_params import ContainerCreated
-    from jaula.storage.checkpoints import ContainerDescription, Manifest
 
 log = logging.getLogger("jaula.containers")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.cgroups import cgroup_path as cgroup_paths
-from jaula.engine.containers import health, honeypot, presets, restart_policy, selinux
+from jaula.engine.containers import health, presets, restart_policy, selinux
 from jaula.engine.containers.log_config import log_options, requested_options
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import new_cgroup_path
@@ -31,12 +31,13 @@ from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.oci_spec import resources, security, spare_init, spec
 from jaula.engine.oci_spec.spec import arguments, merge_environment, working_directory
-from jaula.engine.secrets import mount
 from jaula.engine.threads import in_request_thread, in_thread
 from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
+from jaula.features.honeypot import container as honeypot
+from jaula.features.secrets import mount
 from jaula.images import platform as platforms
 from jaula.images.reference import index_name
 from jaula.network import etc_files

@@ -115,7 +115,7 @@ class Execs:
         :raises NotFound: when there is no such image.
         :raises InvalidRequest: when the request is not valid.
         """
-        from jaula.engine.containers import debug
+        from jaula.features.debug import session as debug
 
         container = self._services.container_store.find(ref)
         self._check(container)

@@ -19,15 +19,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import health, honeypot, restart_policy
+from jaula.engine.containers import health, restart_policy
 from jaula.engine.containers.cgroup_cleanup import CgroupReaper
 from jaula.engine.containers.start import cgroup_path, open_cgroup
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.networks.connect import NetworkConnector
-from jaula.engine.secrets import mount as secret_mount
 from jaula.engine.threads import shielded
 from jaula.engine.volumes.mount import emit_unmounts
 from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
+from jaula.features.honeypot import container as honeypot
+from jaula.features.secrets import mount as secret_mount
 from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.protocol import ExitRecord
 from jaula.spec.api_params import WaitResult

@@ -19,9 +19,10 @@ from typing import Any
 import msgspec
 
 from jaula.config import OWN_RUNTIME
-from jaula.engine.containers import honeypot, profile
+from jaula.engine.containers import profile
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
+from jaula.features.honeypot import container as honeypot
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.profile import Profile, is_document, is_known, load_text, packaged

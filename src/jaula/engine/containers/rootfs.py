@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, TypeVar
 from jaula.engine.containers.liveness import has_exited, not_running
 from jaula.engine.networks import etc_files
 from jaula.engine.oci_spec.spec import working_directory
-from jaula.engine.secrets import mount as secret_mount
 from jaula.engine.userns import join
 from jaula.engine.volumes.mount import mount_volume
 from jaula.errors import Conflict, InvalidRequest, NotFound, RuntimeFailure
+from jaula.features.secrets import mount as secret_mount
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.kernel.namespace_threads import in_unshared_thread
@@ -51,7 +51,7 @@ class RootfsView:
     """An open root; ``outside`` and ``inside`` translate owners to and from the file system's.
 
     ``dev`` is the device number of ``/dev``, ``secret`` those of mounted secrets and configs
-    (:mod:`jaula.engine.secrets.mount`); 0 and empty if absent.
+    (:mod:`jaula.features.secrets.mount`); 0 and empty if absent.
     """
 
     def __init__(

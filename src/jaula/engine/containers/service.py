@@ -60,19 +60,19 @@ from jaula.state.records import MigrationPhase, Status
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from jaula.engine.containers.checkpoint import Checkpoints
-    from jaula.engine.containers.checkpoint_archive import CheckpointArchives
     from jaula.engine.containers.clone import AuthorizeBody, Clones
-    from jaula.engine.containers.debug_copy import DebugCopies
-    from jaula.engine.containers.edit import AuthorizeEdit, Edits
     from jaula.engine.containers.health_monitor import HealthMonitor
-    from jaula.engine.containers.rollback import Rollbacks
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
+    from jaula.features.checkpoint.checkpoint import Checkpoints
+    from jaula.features.checkpoint.export import CheckpointArchives
+    from jaula.features.checkpoint.rollback import Rollbacks
+    from jaula.features.checkpoint.store import Manifest
+    from jaula.features.debug.copy import DebugCopies
+    from jaula.features.edit.edit import AuthorizeEdit, Edits
     from jaula.images.store.quota import Quota
     from jaula.spec.pod import PodContainerRequest
     from jaula.spec.runtime import Resources
-    from jaula.storage.checkpoints import Manifest
     from jaula.storage.path_resolve import DirectoryListing, PathStat
 
 log = logging.getLogger("jaula.containers")
@@ -105,14 +105,14 @@ class Containers(ContainerQueries):
     @functools.cached_property
     def checkpoints(self) -> Checkpoints:
         """The checkpoints of containers, which are loaded with the first one."""
-        from jaula.engine.containers.checkpoint import Checkpoints
+        from jaula.features.checkpoint.checkpoint import Checkpoints
 
         return Checkpoints(self.services)
 
     @functools.cached_property
     def rollbacks(self) -> Rollbacks:
         """The rollbacks of containers, which are loaded with the first one."""
-        from jaula.engine.containers.rollback import Rollbacks
+        from jaula.features.checkpoint.rollback import Rollbacks
 
         return Rollbacks(
             self.services, self.checkpoints, self.exit_handler, self.end, self.start_container
@@ -128,7 +128,7 @@ class Containers(ContainerQueries):
     @functools.cached_property
     def debug_copies(self) -> DebugCopies:
         """The copies for debug sessions, which are loaded with the first one."""
-        from jaula.engine.containers.debug_copy import DebugCopies
+        from jaula.features.debug.copy import DebugCopies
 
         remove = functools.partial(self.remove, force=True, volumes=True)
         return DebugCopies(self.services, remove)
@@ -136,14 +136,14 @@ class Containers(ContainerQueries):
     @functools.cached_property
     def edits(self) -> Edits:
         """The changes of containers, which are loaded with the first one."""
-        from jaula.engine.containers.edit import Edits
+        from jaula.features.edit.edit import Edits
 
         return Edits(self.services, self.starter, self.health)
 
     @functools.cached_property
     def checkpoint_archives(self) -> CheckpointArchives:
         """The archives of checkpoints, which are loaded with the first one."""
-        from jaula.engine.containers.checkpoint_archive import CheckpointArchives
+        from jaula.features.checkpoint.export import CheckpointArchives
 
         return CheckpointArchives(self.services, self.checkpoints, self.clones)
 
@@ -219,7 +219,7 @@ class Containers(ContainerQueries):
             _check_migration(container)
             manifest = None
             if checkpoint:
-                from jaula.storage.checkpoints import Part
+                from jaula.features.checkpoint.store import Part
 
                 manifest = await self.checkpoints.open(
                     container, checkpoint, checkpoint_dir, Part.IMAGES
@@ -396,7 +396,7 @@ class Containers(ContainerQueries):
         authorize: AuthorizeBody,
     ) -> ContainerCreated:
         """Create a container that goes on from a checkpoint of another one."""
-        from jaula.storage.checkpoints import Part
+        from jaula.features.checkpoint.store import Part
 
         container, checkpoints, action = self.find(ref), self.checkpoints, "clone"
         manifest = await checkpoints.open(container, checkpoint, directory, None, action)
@@ -758,7 +758,7 @@ class Containers(ContainerQueries):
 
     def editable(self, ref: str) -> dict[str, Any]:
         """Return what :meth:`edit` can change of a container, and its version."""
-        from jaula.engine.containers import edit_request
+        from jaula.features.edit import request as edit_request
 
         return edit_request.document(self.find(ref).record)
 

@@ -35,7 +35,7 @@ from jaula import metrics, spans
 from jaula.cgroups import own_memory
 from jaula.cgroups.cgroup_path import container_path
 from jaula.engine import oci_runtimes
-from jaula.engine.containers import engine_socket, honeypot, selinux, shm
+from jaula.engine.containers import engine_socket, selinux, shm
 from jaula.engine.containers.log_config import log_options, with_identity
 from jaula.engine.model.container import Container, StateAction, next_status
 from jaula.engine.model.seal import spec_seal
@@ -44,19 +44,20 @@ from jaula.engine.networks.connect import NetworkConnector, StartResources
 from jaula.engine.networks.restore import restore_resolvers
 from jaula.engine.oci_spec import host, security, spec
 from jaula.engine.oci_spec.inputs import SpecInputs
-from jaula.engine.secrets import mount
 from jaula.engine.threads import shielded
 from jaula.engine.userns import join
 from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.image_mount import mount_images
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, resource_error
+from jaula.features.honeypot import container as honeypot
+from jaula.features.honeypot.document import SESSIONS
+from jaula.features.secrets import mount
 from jaula.runtime import client
 from jaula.runtime.create import id_maps
 from jaula.runtime.protocol import LogSetup, StartRequest
 from jaula.sandbox.fork_server import SERVER
 from jaula.security.devices import host_devices
-from jaula.spec.honeypot import SESSIONS
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import encode
 from jaula.state.records import ContainerRecord, StartIntent
@@ -69,11 +70,11 @@ if TYPE_CHECKING:
     from jaula.engine.containers.user_lookup import UserLookup
     from jaula.engine.model.services import Services
     from jaula.engine.volumes.staged_mounts import StagedMounts
+    from jaula.features.checkpoint.store import Manifest
     from jaula.runtime.protocol import Event, ExternalRuntime
     from jaula.security.cdi import ContainerEdits
     from jaula.spec.api import DeviceRequest
     from jaula.state.records import MountRecord, Namespaces
-    from jaula.storage.checkpoints import Manifest
 
 
 @contextlib.contextmanager
@@ -159,7 +160,7 @@ class Starter:
                     )
                 ports = tuple(p.container_port for p in resolved.ports if p.protocol == "tcp")
                 is_listed = resolved.egress is not None or resolved.listen is not None
-                from jaula.engine.containers.checkpoint import restore_setup
+                from jaula.features.checkpoint.checkpoint import restore_setup
 
                 restore = restore_setup(
                     self._services.checkpoints,
@@ -394,7 +395,7 @@ class Starter:
         owner = self._namespace_owner(modes) if "user" in resources.joined_fds else None
         networks = {} if record.resolved.network_disabled else endpoints.settings_of(record)
         if checkpoint is not None:
-            from jaula.engine.containers.checkpoint import keep_addresses
+            from jaula.features.checkpoint.checkpoint import keep_addresses
 
             networks = keep_addresses(networks, checkpoint)
         if modes.network and networks:

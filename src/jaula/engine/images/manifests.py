@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.errors import InvalidRequest, NotFound
+from jaula.features.trust.policy import ImageRefused
 from jaula.images.reference import parse
 from jaula.images.store.index import IndexEntry, Kind
-from jaula.images.trust.policy import ImageRefused
 
 if TYPE_CHECKING:
+    from jaula.features.trust.policy import ImagePolicy
     from jaula.images.store.catalog import Image
     from jaula.images.store.store import ImageStore
-    from jaula.images.trust.policy import ImagePolicy
     from jaula.spec.image import Platform
 
 Document = dict[str, Any]

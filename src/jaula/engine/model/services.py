@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from jaula.engine.networks.store import NetworkStore
     from jaula.engine.oci_runtimes import RuntimeTable
     from jaula.engine.oci_spec.inputs import HostFacts
-    from jaula.engine.secrets.store import SecretStore
     from jaula.engine.userns.id_ranges import IdRanges, SingleIdRange
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.engine.volumes.references import VolumeReferences
-    from jaula.images.lazy.layers import LazyLayers
+    from jaula.features.checkpoint.store import CheckpointStore
+    from jaula.features.lazy.layers import LazyLayers
+    from jaula.features.secrets.store import SecretStore
+    from jaula.features.trust.policy import ImagePolicy
     from jaula.images.store.store import ImageStore
-    from jaula.images.trust.policy import ImagePolicy
     from jaula.network.manager import NetworkManager
     from jaula.runtime.client import Runtime
     from jaula.state.claims import Claims
     from jaula.state.database import Database
-    from jaula.storage.checkpoints import CheckpointStore
     from jaula.storage.drivers.driver import SnapshotDriver
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, Protocol, cast
 import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest
-from jaula.images.chunked import estargz, zstd_chunked
-from jaula.images.chunked.part_writer import Compress, Output
+from jaula.features.lazy.chunked import estargz, zstd_chunked
+from jaula.features.lazy.chunked.part_writer import Compress, Output
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.store.blobs import BlobWriter
 from jaula.images.store.quota import Quota

@@ -34,7 +34,7 @@ from jaula.errors import (
     NotFound,
     Unsupported,
 )
-from jaula.images.lazy.protocol import origin
+from jaula.features.lazy.protocol import origin
 from jaula.images.platform import check_platform
 from jaula.images.reference import Reference
 from jaula.images.registry import errors

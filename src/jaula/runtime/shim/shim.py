@@ -374,8 +374,8 @@ class Shim:
             self.spawn_helper.timeout = None  # an engine decides
 
         def work() -> ProcessHandle:
-            from jaula.runtime.checkpoint import dump, expected
-            from jaula.runtime.checkpoint.hold import Hold
+            from jaula.features.checkpoint.runtime import dump, expected
+            from jaula.features.checkpoint.runtime.hold import Hold
 
             spec = _read_spec(self.request.bundle)
             confinement = expected.of_container(
@@ -397,7 +397,7 @@ class Shim:
                 raise
             # CRIU lets the processes go when it notices the end of its socket.
             self._end_new_children(before, _CRIU_PATIENCE)
-            from jaula.runtime.checkpoint import network
+            from jaula.features.checkpoint.runtime import network
 
             network.unlock(self.init.pid, self.cgroup.pids(), {})
             self.cgroup.thaw()
@@ -431,7 +431,7 @@ class Shim:
         journal = os.memfd_create("mounts", os.MFD_CLOEXEC)
 
         def work() -> ProcessHandle:
-            from jaula.runtime import live_mounts
+            from jaula.features.edit import live_mounts
 
             init, bundle = self.init.pid, self.request.bundle
             live_mounts.change(
@@ -555,7 +555,7 @@ class Shim:
 
     def _make_debug(self, request: DebugRequest, fds: list[int]) -> ProcessHandle:
         """Create a process of a debug session. Runs in the helper, which has the descriptors."""
-        from jaula.runtime import debug
+        from jaula.features.debug import root as debug
 
         if self.request.runtime is not None:
             raise RuntimeFailure(f"runtime {self.request.runtime.name} has no debug sessions")
@@ -871,7 +871,9 @@ def create_container(
         return external_runtime.start(spec, options, request.runtime, request.run_dir)
     if request.restore is not None:
         proceed()
-        from jaula.runtime.checkpoint import restore  # imports protobuf, which no start needs
+        from jaula.features.checkpoint.runtime import (
+            restore,  # imports protobuf, which no start needs
+        )
 
         return restore.start(spec, options, interfaces, request.restore, start_fds.hold)
     return create.start(spec, options, interfaces, spare)

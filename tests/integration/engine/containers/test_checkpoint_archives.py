@@ -11,7 +11,7 @@ import pytest
 
 from harness import containers
 from harness.engine import PrivateEngine
-from jaula.images.trust import keys
+from jaula.features.trust import keys
 
 pytestmark = pytest.mark.criu
 

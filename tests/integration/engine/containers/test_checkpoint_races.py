@@ -22,7 +22,7 @@ from harness.engine import PrivateEngine, Reply, UnixConnection
 from harness.faulty_engine import FaultyEngine
 from harness.foreign_checkpoints import ForeignCheckpoints
 from harness.paused_steps import PausedEngine
-from jaula.images.trust import keys
+from jaula.features.trust import keys
 
 KEY = keys.generate()
 IMAGE = "busybox"

@@ -20,9 +20,9 @@ from google.protobuf.message import Message
 
 from harness import containers
 from harness.engine import PROJECT, PrivateEngine
-from jaula.runtime.checkpoint import images
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
-from jaula.storage.checkpoints import CheckpointStore
+from jaula.features.checkpoint.runtime import images
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.store import CheckpointStore
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc")]
 

@@ -20,7 +20,7 @@ from harness.containers import eventually, inspect
 from harness.engine import SLOW
 from harness.fault_points import STEPS
 from harness.faulty_engine import FaultyEngine
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.model.result import Verdict
 
 LIMIT = 30.0 * SLOW  # seconds
 AFTER_ANSWER = ("shim has answered", "helper has answered")

@@ -118,7 +118,7 @@ def observers(engine: PrivateEngine) -> list[int]:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"jaula.cli.observer" in words and engine.host.encode() in words:
+            if b"jaula.features.verify.observer" in words and engine.host.encode() in words:
                 found.append(int(entry.name))
     return found
 

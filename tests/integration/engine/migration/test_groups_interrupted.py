@@ -15,7 +15,7 @@ from harness import containers
 from harness.migration import IMAGE, NETWORK, SUBNET, Site, Sites, sites
 from harness.moved_pod import POD, PORT, Pod, PodEngine, pods_of, remove_pods
 from integration.engine.migration.test_migration_interrupted import MigrationEngine, restart
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 
 pytestmark = [
     pytest.mark.criu,

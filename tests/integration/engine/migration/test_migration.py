@@ -13,7 +13,7 @@ import pytest
 from harness import containers
 from harness.engine import PROJECT
 from harness.migration import ADDRESS, IMAGE, NAME, NETWORK, Sites, ip, move, sites, start
-from jaula.runtime.checkpoint.criu import Criu
+from jaula.features.checkpoint.runtime.criu import Criu
 
 pytestmark = [pytest.mark.criu, pytest.mark.needs("gcc", "ip", "openssl", "nsenter")]
 

@@ -15,7 +15,7 @@ import pytest
 from harness import containers
 from harness.migration import SUBNET, Site, Sites, ip, move_interrupted, sites
 from harness.moved_pod import POD, PORT, Pod, PodEngine, call, pid_at, pods_of, remove_pods
-from jaula.cri.proto import api_pb2 as api
+from jaula.features.kubernetes.cri.proto import api_pb2 as api
 
 pytestmark = [
     pytest.mark.criu,

@@ -13,7 +13,7 @@ import pytest
 from harness.build_context import listed, make
 from harness.images import Entry, archive, directory, fifo, file, link
 from jaula.errors import InvalidRequest, NotFound
-from jaula.images.build.context import dockerfile, receive, remove_ignored
+from jaula.features.build.files.context import dockerfile, receive, remove_ignored
 from jaula.storage.tar.reader import Limits
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from harness.indexed_layers import IndexedLayer, zstd_chunked
 from jaula.config import Paths, RegistryConfig
-from jaula.images.lazy import protocol
-from jaula.images.lazy.layers import MINIMUM, LazyLayers
+from jaula.features.lazy import protocol
+from jaula.features.lazy.layers import MINIMUM, LazyLayers
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation, Cancelled

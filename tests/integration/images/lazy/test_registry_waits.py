@@ -21,9 +21,9 @@ from harness.engine import SLOW
 from harness.scripted_registry import digest
 from jaula.config import RegistryConfig
 from jaula.errors import JaulaError
-from jaula.images.lazy import server
-from jaula.images.lazy.blob import LazyBlob
-from jaula.images.lazy.protocol import Request
+from jaula.features.lazy import server
+from jaula.features.lazy.blob import LazyBlob
+from jaula.features.lazy.protocol import Request
 from jaula.images.reference import parse
 from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.hosts import Hosts

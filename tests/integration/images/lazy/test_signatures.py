@@ -20,8 +20,8 @@ from harness.engine import PrivateEngine
 from harness.indexed_layers import zstd_chunked
 from harness.scripted_registry import MANIFEST, digest
 from harness.slow_registry import SlowRegistry
-from jaula.images.trust import cosign_manifest, keys, simple_signing
-from jaula.images.trust.signature import Signature
+from jaula.features.trust import cosign_manifest, keys, simple_signing
+from jaula.features.trust.signature import Signature
 
 from .test_lazy_pull import base_tar, content, sha256
 

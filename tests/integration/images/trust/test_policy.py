@@ -23,6 +23,9 @@ from harness.scripted_registry import (
 )
 from jaula.engine.images.manifests import identity
 from jaula.errors import CorruptState, InvalidRequest
+from jaula.features.trust import cosign_manifest, keys, referrers, simple_signing
+from jaula.features.trust.policy import ImagePolicy, ImageRefused
+from jaula.features.trust.signature import Signature
 from jaula.images.archive.load import load
 from jaula.images.reference import parse
 from jaula.images.registry import hosts
@@ -30,9 +33,6 @@ from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.errors import RegistryError
 from jaula.images.registry.manifest import Document
-from jaula.images.trust import cosign_manifest, keys, referrers, simple_signing
-from jaula.images.trust.policy import ImagePolicy, ImageRefused
-from jaula.images.trust.signature import Signature
 from jaula.spec.image import Descriptor, Platform
 
 KEY, STRANGER = keys.generate(), keys.generate("ed25519")

@@ -17,15 +17,15 @@ import pytest
 from harness.containers import eventually
 from integration.network.conftest import client, new_namespace
 from jaula.errors import Conflict, InvalidRequest
+from jaula.features.kubernetes.cni.bridge_config import bridge_conflist
+from jaula.features.kubernetes.cni.cache import ResultCache
+from jaula.features.kubernetes.cni.conf_monitor import ConfMonitor
+from jaula.features.kubernetes.cni.config import NetworkConfig, parse_list
+from jaula.features.kubernetes.cni.network_list import Attachment, NetworkList
+from jaula.features.kubernetes.cni.plugin import PluginError, PluginExec
+from jaula.features.kubernetes.cni.runtime_config import CapabilityArgs, PortMapping
 from jaula.kernel.netlink import in_netns
 from jaula.kernel.rtnetlink import Rtnetlink, add_veth, set_link
-from jaula.network.cni.bridge_config import bridge_conflist
-from jaula.network.cni.cache import ResultCache
-from jaula.network.cni.conf_monitor import ConfMonitor
-from jaula.network.cni.config import NetworkConfig, parse_list
-from jaula.network.cni.network_list import Attachment, NetworkList
-from jaula.network.cni.plugin import PluginError, PluginExec
-from jaula.network.cni.runtime_config import CapabilityArgs, PortMapping
 
 pytestmark = pytest.mark.needs("/usr/lib/cni/bridge")
 

@@ -16,7 +16,7 @@ import asyncio, os, sys, threading
 from jaula.kernel import mounts, namespaces
 from jaula.kernel.mounts import MS
 from jaula.kernel.namespaces import CLONE
-from jaula.network.cni.plugin import Invocation, PluginExec
+from jaula.features.kubernetes.cni.plugin import Invocation, PluginExec
 
 directory = sys.argv[1]
 host = namespaces.open_namespace(os.getpid(), "mnt")
@@ -87,7 +87,7 @@ def test_the_child_is_created_by_vfork(tmp_path: Path) -> None:
     plugin.chmod(0o755)
     script = """
 import asyncio, sys
-from jaula.network.cni.plugin import Invocation, PluginExec
+from jaula.features.kubernetes.cni.plugin import Invocation, PluginExec
 asyncio.run(PluginExec((sys.argv[1],)).execute("report", Invocation("STATUS"), b"", 30))
 """
     trace = tmp_path / "trace"

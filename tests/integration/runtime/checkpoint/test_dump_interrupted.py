@@ -17,9 +17,9 @@ from harness.checkpoints import CheckedContainer
 from harness.engine import PrivateEngine
 from jaula import runtime_interfaces
 from jaula.errors import RuntimeFailure
+from jaula.features.checkpoint.runtime import dump, expected
 from jaula.kernel import nftables
 from jaula.runtime import seqpacket
-from jaula.runtime.checkpoint import dump, expected
 from jaula.runtime.protocol import COMMIT, HELD, CheckpointRequest
 from jaula.spec import runtime as oci
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import RuntimeFailure
-from jaula.runtime.checkpoint import selinux
+from jaula.features.checkpoint.runtime import selinux
 
 
 def test_a_label_that_the_kernel_refuses_is_an_error() -> None:

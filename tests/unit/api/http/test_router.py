@@ -7,20 +7,20 @@ import pytest
 from jaula.api.http.errors import PageNotFound
 from jaula.api.http.router import Router, Routes
 from jaula.api.routes import (
-    BY_NOUN,
     ROUTES,
     all_routes,
-    build,
     containers,
     execs,
     images,
     networks,
+    nouns,
     routes_of,
     swarm,
     system,
 )
+from jaula.features.build import routes as build
 
-ROUTER = Router(ROUTES, BY_NOUN, routes_of)
+ROUTER = Router(ROUTES, nouns(), routes_of)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_each_route_is_found_by_the_first_request_of_its_noun() -> None:
     for method, template, _ in all_routes():
         path = template.replace("{", "x").replace("}", "").replace("...", "/y").replace("*", "z")
         expected = whole.find(method, path)
-        assert Router(ROUTES, BY_NOUN, routes_of).find(method, path) == expected, template
+        assert Router(ROUTES, nouns(), routes_of).find(method, path) == expected, template
 
 
 def test_the_routes_of_a_noun_are_loaded_once() -> None:

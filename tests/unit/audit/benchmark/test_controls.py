@@ -8,21 +8,27 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.audit.benchmark.catalog import CIS
-from jaula.audit.benchmark.container_state import ContainerProcess, ContainerState, Port
-from jaula.audit.benchmark.containers import ALLOWED
-from jaula.audit.benchmark.control import AuditRuleFix, FileFix, Kind, Scope, State
-from jaula.audit.benchmark.engine import (
+from jaula.features.audit.benchmark.catalog import CIS
+from jaula.features.audit.benchmark.container_state import ContainerProcess, ContainerState, Port
+from jaula.features.audit.benchmark.containers import ALLOWED
+from jaula.features.audit.benchmark.control import AuditRuleFix, FileFix, Kind, Scope, State
+from jaula.features.audit.benchmark.engine import (
     BridgeState,
     EngineProcess,
     EngineSettings,
     EngineState,
     Listener,
 )
-from jaula.audit.benchmark.engine_files import FILES, EngineFiles
-from jaula.audit.benchmark.file_status import FileStatus
-from jaula.audit.benchmark.host import RECORDED, HostState, Layout, rules_of_file, tmpfiles_text
-from jaula.audit.benchmark.images import ImageState
+from jaula.features.audit.benchmark.engine_files import FILES, EngineFiles
+from jaula.features.audit.benchmark.file_status import FileStatus
+from jaula.features.audit.benchmark.host import (
+    RECORDED,
+    HostState,
+    Layout,
+    rules_of_file,
+    tmpfiles_text,
+)
+from jaula.features.audit.benchmark.images import ImageState
 from jaula.kernel.audit import AuditRule
 from jaula.kernel.mountinfo import MountInfo
 

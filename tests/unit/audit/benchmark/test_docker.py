@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.audit.benchmark import docker
-from jaula.audit.benchmark.container_state import ContainerState, Port, translated
-from jaula.audit.benchmark.control import Kind, State
-from jaula.audit.benchmark.docker import DockerState, Shim
-from jaula.audit.benchmark.engine import BridgeState
+from jaula.features.audit.benchmark import docker
+from jaula.features.audit.benchmark.container_state import ContainerState, Port, translated
+from jaula.features.audit.benchmark.control import Kind, State
+from jaula.features.audit.benchmark.docker import DockerState, Shim
+from jaula.features.audit.benchmark.engine import BridgeState
 
 ID = "a" * 64
 RULES = """*filter

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from jaula.audit.benchmark.catalog import CIS
+from jaula.features.audit.benchmark.catalog import CIS
 
 DOCUMENT = Path(__file__).parents[4] / "docs/audit.md"
 ROW = re.compile(

@@ -13,14 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.audit.benchmark import container_state, engine, exceptions, file_status, fix, history
-from jaula.audit.benchmark.catalog import IDS
-from jaula.audit.benchmark.container_state import Port, host_path, inside_id, is_sensitive
-from jaula.audit.benchmark.control import AuditRuleFix, FileFix
-from jaula.audit.benchmark.history import Entry, History
-from jaula.audit.benchmark.host import mount_of
-from jaula.audit.benchmark.images import LayerScan
 from jaula.errors import CorruptState, InvalidRequest
+from jaula.features.audit.benchmark import (
+    container_state,
+    engine,
+    exceptions,
+    file_status,
+    fix,
+    history,
+)
+from jaula.features.audit.benchmark.catalog import IDS
+from jaula.features.audit.benchmark.container_state import Port, host_path, inside_id, is_sensitive
+from jaula.features.audit.benchmark.control import AuditRuleFix, FileFix
+from jaula.features.audit.benchmark.history import Entry, History
+from jaula.features.audit.benchmark.host import mount_of
+from jaula.features.audit.benchmark.images import LayerScan
 from jaula.kernel import audit
 from jaula.kernel.mountinfo import MountInfo
 

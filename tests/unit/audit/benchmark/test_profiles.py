@@ -7,19 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.audit.benchmark import isolation, nsa
-from jaula.audit.benchmark.catalog import IDS, PROFILES
-from jaula.audit.benchmark.container_state import (
+from jaula.features.audit.benchmark import isolation, nsa
+from jaula.features.audit.benchmark.catalog import IDS, PROFILES
+from jaula.features.audit.benchmark.container_state import (
     ContainerProcess,
     ContainerState,
     is_kubelet_path,
     is_token,
 )
-from jaula.audit.benchmark.control import Kind, State
-from jaula.audit.benchmark.engine import EngineSettings, EngineState
-from jaula.audit.benchmark.host import HostState, Layout
-from jaula.audit.checks import TABLE
-from jaula.audit.model.result import Result, Verdict
+from jaula.features.audit.benchmark.control import Kind, State
+from jaula.features.audit.benchmark.engine import EngineSettings, EngineState
+from jaula.features.audit.benchmark.host import HostState, Layout
+from jaula.features.verify.checks import TABLE
+from jaula.features.verify.model.result import Result, Verdict
 
 POD = ContainerState(
     name="default/p/c", pod="default/p", groups=frozenset({1000}), environment=("A=b",)

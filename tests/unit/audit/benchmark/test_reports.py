@@ -13,9 +13,16 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft4Validator
 
-from jaula.audit.benchmark.assessment import Assessment, Score, Subject, assess, counts, score
-from jaula.audit.benchmark.catalog import SECTIONS
-from jaula.audit.benchmark.control import (
+from jaula.features.audit.benchmark.assessment import (
+    Assessment,
+    Score,
+    Subject,
+    assess,
+    counts,
+    score,
+)
+from jaula.features.audit.benchmark.catalog import SECTIONS
+from jaula.features.audit.benchmark.control import (
     Control,
     Judgement,
     Kind,
@@ -26,8 +33,8 @@ from jaula.audit.benchmark.control import (
     judged,
     manual,
 )
-from jaula.audit.benchmark.exceptions import Exemption
-from jaula.audit.benchmark.reports import FORMATS, sarif
+from jaula.features.audit.benchmark.exceptions import Exemption
+from jaula.features.audit.benchmark.reports import FORMATS, sarif
 
 TODAY = datetime.date(2026, 6, 1)
 HOSTILE = 'a"b<c>&d\x1b[2J\x00\n\udc80\ufffe]]>'

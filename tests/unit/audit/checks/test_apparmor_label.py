@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.audit.checks import lsm_labels
-from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.checks import lsm_labels
+from jaula.features.verify.model.container import AuditedContainer
+from jaula.features.verify.model.result import Verdict
 from jaula.security.lsm import detect
 from jaula.spec.runtime import Process, Spec
 

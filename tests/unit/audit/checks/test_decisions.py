@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from jaula.audit.checks.bind_sources import READERS, is_home, is_obeyed, is_secret
-from jaula.audit.checks.firewall import diverted_ports, foreign_senders
-from jaula.audit.checks.membership import held_ids
-from jaula.audit.checks.network import is_fallback
-from jaula.audit.checks.sysctls import is_default
-from jaula.audit.model.host_process import HostProcess, parse_ids
+from jaula.features.verify.checks.bind_sources import READERS, is_home, is_obeyed, is_secret
+from jaula.features.verify.checks.firewall import diverted_ports, foreign_senders
+from jaula.features.verify.checks.membership import held_ids
+from jaula.features.verify.checks.network import is_fallback
+from jaula.features.verify.checks.sysctls import is_default
+from jaula.features.verify.model.host_process import HostProcess, parse_ids
 from jaula.kernel.rtnetlink import IFF_UP, Link
 from jaula.network.endpoint_config import ipv6_settings
 

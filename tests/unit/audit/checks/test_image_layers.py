@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.checks.image_layers import compare, lower_count, same_inode
+from jaula.features.verify.checks.image_layers import compare, lower_count, same_inode
 from jaula.kernel import mountinfo
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
-from jaula.audit.checks import landlock
-from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.checks import landlock
+from jaula.features.verify.model.container import AuditedContainer
+from jaula.features.verify.model.result import Verdict
 from jaula.security import capabilities
 from jaula.security.landlock import Landlock
 from jaula.security.lsm.interface import LabelRequest

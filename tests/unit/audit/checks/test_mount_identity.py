@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.audit.checks.mount_identity import clones
+from jaula.features.verify.checks.mount_identity import clones
 from jaula.kernel.mountinfo import MountInfo, parse
 
 

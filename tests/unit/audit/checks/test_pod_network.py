@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaula.audit.checks.pod_network import _is_inner, _wrong_end, expected_route
+from jaula.features.verify.checks.pod_network import _is_inner, _wrong_end, expected_route
 from jaula.kernel.rtnetlink import Link, Route
 
 NETWORK: dict[str, Any] = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.audit.checks import devices, id_maps, network, open_files, rlimits
-from jaula.audit.kernel import kconfig
-from jaula.audit.model.container import AuditedContainer
-from jaula.audit.model.result import Result, Verdict, passed, table, verdict_of
-from jaula.audit.verify import render
 from jaula.errors import Conflict
+from jaula.features.verify.checks import devices, id_maps, network, open_files, rlimits
+from jaula.features.verify.kernel import kconfig
+from jaula.features.verify.model.container import AuditedContainer
+from jaula.features.verify.model.result import Result, Verdict, passed, table, verdict_of
+from jaula.features.verify.verify import render
 from jaula.spec.runtime import DeviceCgroup, Spec
 
 

@@ -11,11 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.escape import attempts, lsm_labels, network, results, twin
-from jaula.audit.escape.attempts import Attempt, call
-from jaula.audit.escape.limits import MAX_BURN, RESOURCES, Limits, burn_plan, limit_attempts
-from jaula.audit.escape.network import NetworkTargets, inet6_address, inet_address, unix_address
-from jaula.audit.escape.program import (
+from jaula.features.verify.escape import attempts, lsm_labels, network, results, twin
+from jaula.features.verify.escape.attempts import Attempt, call
+from jaula.features.verify.escape.limits import (
+    MAX_BURN,
+    RESOURCES,
+    Limits,
+    burn_plan,
+    limit_attempts,
+)
+from jaula.features.verify.escape.network import (
+    NetworkTargets,
+    inet6_address,
+    inet_address,
+    unix_address,
+)
+from jaula.features.verify.escape.program import (
     BEGIN,
     BURN,
     CALL,
@@ -26,8 +37,8 @@ from jaula.audit.escape.program import (
     build,
     read,
 )
-from jaula.audit.escape.select import tmpfs_size
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.escape.select import tmpfs_size
+from jaula.features.verify.model.result import Verdict
 from jaula.spec.runtime import Mount
 
 NO_FLAGS = {"oom": None, "cgroup": None, "raising": None}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 
-from jaula.audit.escape import profile as escape
-from jaula.audit.escape.attempts import Attempt
-from jaula.audit.escape.program import CALL32, Answer
-from jaula.audit.escape.results import AttemptResult, evaluate_attempt
-from jaula.audit.model.result import Result, Verdict
-from jaula.harden.tally import words
+from jaula.features.harden.tally import words
+from jaula.features.verify.escape import profile as escape
+from jaula.features.verify.escape.attempts import Attempt
+from jaula.features.verify.escape.program import CALL32, Answer
+from jaula.features.verify.escape.results import AttemptResult, evaluate_attempt
+from jaula.features.verify.model.result import Result, Verdict
 from jaula.security.seccomp.seccomp import ALWAYS_ALLOWED, build
 from jaula.spec.profile import Files, Profile, Seccomp
 from jaula.spec.runtime import Seccomp as Rules

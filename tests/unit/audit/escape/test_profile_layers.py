@@ -10,12 +10,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from jaula.audit.escape import profile_layers as layers
-from jaula.audit.escape import twin
-from jaula.audit.escape.attempts import Attempt
-from jaula.audit.escape.profile_layers import Facts, Program, Sink
-from jaula.audit.escape.program import Answer
-from jaula.audit.escape.results import evaluate_attempt
+from jaula.features.verify.escape import profile_layers as layers
+from jaula.features.verify.escape import twin
+from jaula.features.verify.escape.attempts import Attempt
+from jaula.features.verify.escape.profile_layers import Facts, Program, Sink
+from jaula.features.verify.escape.program import Answer
+from jaula.features.verify.escape.results import evaluate_attempt
 from jaula.spec.profile import Files, Limits, Network, Process, Profile
 
 WEB = Profile(

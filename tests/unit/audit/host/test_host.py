@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit import host as package
-from jaula.audit.host import (
+from jaula.features.verify import host as package
+from jaula.features.verify.host import (
     Host,
     api_socket,
     cgroup_trees,
@@ -17,7 +17,7 @@ from jaula.audit.host import (
     sysctls,
     user_namespaces,
 )
-from jaula.audit.model.result import Result, Verdict
+from jaula.features.verify.model.result import Result, Verdict
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.host import Host, kernel_version
-from jaula.audit.host.kernel_cves import KERNEL_CVES, Version, affecting_cves, identify
-from jaula.audit.model.result import Verdict
+from jaula.features.verify.host import Host, kernel_version
+from jaula.features.verify.host.kernel_cves import KERNEL_CVES, Version, affecting_cves, identify
+from jaula.features.verify.model.result import Verdict
 
 
 def number(text: str) -> Version:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from jaula.audit.image import advisories
-from jaula.audit.image.advisories import Advisory, Index, Matches, Range
 from jaula.errors import InvalidRequest
-from jaula.images.sbom.package import Inventory, Package, System
+from jaula.features.audit.image import advisories
+from jaula.features.audit.image.advisories import Advisory, Index, Matches, Range
+from jaula.features.trust.sbom.package import Inventory, Package, System
 
 TRIXIE = System("debian", "13", "Debian GNU/Linux 13 (trixie)")
 ALPINE = System("alpine", "3.20.3", "Alpine Linux v3.20")

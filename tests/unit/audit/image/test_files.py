@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jaula.audit.image import files
-from jaula.audit.image.files import LayerReader
+from jaula.features.audit.image import files
+from jaula.features.audit.image.files import LayerReader
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n" + base64.b64encode(bytes(range(48))) + b"\n"
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jaula.audit.image import secrets
+from jaula.features.audit.image import secrets
 
 BODY = base64.b64encode(bytes(range(48)))
 

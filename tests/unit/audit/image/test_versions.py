@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from packaging.version import Version
 
-from jaula.audit.image import versions
+from jaula.features.audit.image import versions
 
 DEB = ("0", "0~", "1", "1.0", "1.0~rc1", "1.0~rc1-1", "1.0-1", "1.0-1~bpo12+1", "1.0-1+deb13u1",
        "1.0-1+b1", "1.0a", "1.0+dfsg-2", "1:0.1", "1.10", "1.9", "2.41-12+deb13u1", "1.0.",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jaula.audit.model.image_layout import ImageLayout
+from jaula.features.verify.model.image_layout import ImageLayout
 from jaula.images.store.index import HELD
 from jaula.spec.image import (
     CONFIG,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaula.audit.model import seals
+from jaula.features.verify.model import seals
 from jaula.state import audit_log
 from jaula.state.audit_log import AuditEntry, AuditLog
 

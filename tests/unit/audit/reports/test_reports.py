@@ -13,25 +13,25 @@ from xml.etree import ElementTree
 import pytest
 from jsonschema import Draft4Validator
 
-import jaula.audit.checks
-import jaula.audit.host
-from jaula.audit.model.check_info import describe
-from jaula.audit.model.result import Result, Verdict
-from jaula.audit.reports import (
+import jaula.features.verify.checks
+import jaula.features.verify.host
+from jaula.features.verify.model.check_info import describe
+from jaula.features.verify.model.result import Result, Verdict
+from jaula.features.verify.reports import (
     FORMATS,
     sarif,
     text,
 )
-from jaula.audit.reports import (
+from jaula.features.verify.reports import (
     html as report_html,
 )
-from jaula.audit.reports import (
+from jaula.features.verify.reports import (
     json as report_json,
 )
-from jaula.audit.reports import (
+from jaula.features.verify.reports import (
     svg as report_svg,
 )
-from jaula.audit.reports.report import CHECK_INFOS, Report, worst
+from jaula.features.verify.reports.report import CHECK_INFOS, Report, worst
 
 MOMENT = "2026-01-02T03:04:05Z"
 HOSTILE = '<script>alert("x")</script>\x1b[31m\udc80'
@@ -66,11 +66,12 @@ def test_every_check_has_reason_evidence_and_advice() -> None:
     assert len({info.id for info in CHECK_INFOS}) == len(CHECK_INFOS)
 
 
-@pytest.mark.parametrize("package", [jaula.audit.checks, jaula.audit.host])
+@pytest.mark.parametrize("package", [jaula.features.verify.checks, jaula.features.verify.host])
 def test_every_file_of_checks_is_in_the_table(package: object) -> None:
     directory = Path(str(package.__path__[0]))  # type: ignore[attr-defined]
     files = {path.stem for path in directory.glob("*.py") if "\nINFO = " in path.read_text()}
-    listed = {check.rows.__module__.rpartition(".")[2] for check in package.TABLE}  # type: ignore[attr-defined]
+    modules = {check.rows.__module__.rpartition(".")[::2] for check in package.TABLE}  # type: ignore[attr-defined]
+    listed = {name for parent, name in modules if parent == package.__name__}  # type: ignore[attr-defined]
     assert files == listed
 
 

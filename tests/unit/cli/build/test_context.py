@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.build import context
-from jaula.cli.build.context import Directory, Remote
 from jaula.cli.errors import CliError
+from jaula.features.build.cli import context
+from jaula.features.build.cli.context import Directory, Remote
 
 
 def make(root: Path, files: dict[str, str]) -> Path:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.build.progress import ProgressModel
-from jaula.cli.build.progress_plain import PlainView
-from jaula.cli.build.progress_tty import TtyProgress, printable
+from jaula.features.build.cli.progress import ProgressModel
+from jaula.features.build.cli.progress_plain import PlainView
+from jaula.features.build.cli.progress_tty import TtyProgress, printable
 
 
 def step(number: int, **more: Any) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.build.context import Remote
-from jaula.cli.build.request import query
 from jaula.cli.client.client import target
 from jaula.cli.command import parse
-from jaula.cli.commands.build import COMMAND
 from jaula.cli.errors import UsageError
+from jaula.features.build.cli.build import COMMAND
+from jaula.features.build.cli.context import Remote
+from jaula.features.build.cli.request import query
 
 
 def parameters(*words: str) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.build import output, secrets
 from jaula.cli.errors import CliError
+from jaula.features.build.cli import output, secrets
 
 
 def test_secrets_come_from_files_and_variables(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.containers.evacuate import (
+from jaula.cli.errors import EngineError
+from jaula.features.migration.cli.evacuate import (
     MOVED,
     STAYS,
     Evacuation,
@@ -17,7 +18,6 @@ from jaula.cli.containers.evacuate import (
     plan,
     table,
 )
-from jaula.cli.errors import EngineError
 
 
 def container(

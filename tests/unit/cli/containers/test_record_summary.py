@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cli.containers import record_summary
-from jaula.record.document import Entry, Program
-from jaula.record.reader import Record
+from jaula.features.record.cli import summary as record_summary
+from jaula.features.record.document import Entry, Program
+from jaula.features.record.reader import Record
 from jaula.state.audit_log import Head
 
 NAMES = st.text(st.sampled_from("ab/\t\n\x1b."), max_size=12)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.containers import secrets
 from jaula.cli.errors import UsageError
+from jaula.features.secrets.cli import mounts as secrets
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from jaula.cli.containers import hint, why
+from jaula.cli.containers import hint
 from jaula.cli.errors import CliError
+from jaula.features.why.cli import explanations as why
 
 
 @pytest.mark.parametrize("address", ["tcp://10.0.0.1:2376", "ssh://host", "tcp://127.0.0.1:2375"])

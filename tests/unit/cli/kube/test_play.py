@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jaula.cli.errors import EngineError
-from jaula.cli.kube import play as kube_play
+from jaula.features.kubernetes.cli.kube import play as kube_play
 
 
 class Engine:

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from jaula.audit.model.result import Result, Verdict
-from jaula.audit.reports import svg
-from jaula.cli.observer import main
-from jaula.cli.observer.main import Observer, differences, layers, row_document
+from jaula.features.verify.model.result import Result, Verdict
+from jaula.features.verify.observer import main
+from jaula.features.verify.observer.main import Observer, differences, layers, row_document
+from jaula.features.verify.reports import svg
 
-STATIC = Path(__file__).parents[4] / "src/jaula/web/static"
+STATIC = Path(__file__).parents[4] / "src/jaula/features/web/static"
 
 
 def row(

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from jaula.cli.observer.samples import FIELDS, KEPT, Counters, rates, read_pressure, thin
+from jaula.features.verify.observer.samples import (
+    FIELDS,
+    KEPT,
+    Counters,
+    rates,
+    read_pressure,
+    thin,
+)
 
 SECOND = 1_000_000_000  # nanoseconds
 
@@ -58,6 +65,6 @@ def test_without_a_directory_nothing_is_counted() -> None:
 
 
 def test_the_page_has_the_same_fields() -> None:
-    source = Path(__file__).parents[4] / "src/jaula/web/static/observed.js"
+    source = Path(__file__).parents[4] / "src/jaula/features/web/static/observed.js"
     listed = source.read_text().partition("FIELDS = [")[2].partition("]")[0]
     assert tuple(each.strip(" '\n") for each in listed.split(",") if each.strip()) == FIELDS

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jaula.cli.errors import UsageError
-from jaula.cli.pods import list as pod_list
-from jaula.cli.pods.pods import status
+from jaula.features.kubernetes.cli.pods import list as pod_list
+from jaula.features.kubernetes.cli.pods.pods import status
 
 NOW = 1000.0
 

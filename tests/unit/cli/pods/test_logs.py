@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from jaula.cli.pods import logs
+from jaula.features.kubernetes.cli.pods import logs
 from jaula.spec.stdcopy import frame
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from jaula.cli.commands.pod_create import shared
 from jaula.cli.errors import CliError, UsageError
-from jaula.cli.pods import pods
+from jaula.features.kubernetes.cli.pod_create import shared
+from jaula.features.kubernetes.cli.pods import pods
 
 
 def pod(*, mode: str = "bridge", **labels: str) -> pods.Pod:

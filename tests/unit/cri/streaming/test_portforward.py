@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from jaula.cri.streaming import portforward, spdy
-from jaula.cri.streaming.portforward import StreamPairs, parse_pair
-from jaula.cri.streaming.transport import BufferPool
+from jaula.features.kubernetes.cri.streaming import portforward, spdy
+from jaula.features.kubernetes.cri.streaming.portforward import StreamPairs, parse_pair
+from jaula.features.kubernetes.cri.streaming.transport import BufferPool
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.cri.streaming import remotecommand
-from jaula.cri.streaming.backend import Size
-from jaula.cri.streaming.remotecommand import ResizeEvents, SizeParser, encode_status
+from jaula.features.kubernetes.cri.streaming import remotecommand
+from jaula.features.kubernetes.cri.streaming.backend import Size
+from jaula.features.kubernetes.cri.streaming.remotecommand import (
+    ResizeEvents,
+    SizeParser,
+    encode_status,
+)
 
 
 @pytest.mark.parametrize("protocol", ["v4.channel.k8s.io", "v5.channel.k8s.io"])

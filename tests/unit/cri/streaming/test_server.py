@@ -15,9 +15,10 @@ import pytest
 from harness import stream_client as client
 from harness.certificates import Authority
 from harness.stream_client import SpdyClient, Tunnel, WebSocketClient
-from jaula.cri.streaming import server as server_module
-from jaula.cri.streaming import transport
-from jaula.cri.streaming.backend import (
+from jaula.errors import InvalidRequest, NotFound, TooManyRequests
+from jaula.features.kubernetes.cri.streaming import server as server_module
+from jaula.features.kubernetes.cri.streaming import transport
+from jaula.features.kubernetes.cri.streaming.backend import (
     AttachRequest,
     ClientGone,
     Duplex,
@@ -27,9 +28,8 @@ from jaula.cri.streaming.backend import (
     Size,
     Streams,
 )
-from jaula.cri.streaming.server import RequestCache, StreamServer
-from jaula.cri.streaming.transport import Timeouts
-from jaula.errors import InvalidRequest, NotFound, TooManyRequests
+from jaula.features.kubernetes.cri.streaming.server import RequestCache, StreamServer
+from jaula.features.kubernetes.cri.streaming.transport import Timeouts
 from unit.event_loop import idle
 
 V4, V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"

@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
-from jaula.cri.streaming.backend import ClientGone, Streams
-from jaula.cri.streaming.remotecommand import ResizeEvents
-from jaula.cri.streaming.socket_streams import copy_duplex, copy_streams
+from jaula.features.kubernetes.cri.streaming.backend import ClientGone, Streams
+from jaula.features.kubernetes.cri.streaming.remotecommand import ResizeEvents
+from jaula.features.kubernetes.cri.streaming.socket_streams import copy_duplex, copy_streams
 from jaula.spec.stdcopy import frame
 from unit.event_loop import idle
 

@@ -13,10 +13,19 @@ from hypothesis import strategies as st
 
 from harness import stream_client as client
 from harness.stream_client import Deflater, control, data
-from jaula.cri.streaming import spdy
-from jaula.cri.streaming.backend import ClientGone
-from jaula.cri.streaming.spdy import Connection, FrameReader, ResetStatus, Stream
-from jaula.cri.streaming.transport import MAX_UNSENT, STREAM_BUFFER, ProtocolError
+from jaula.features.kubernetes.cri.streaming import spdy
+from jaula.features.kubernetes.cri.streaming.backend import ClientGone
+from jaula.features.kubernetes.cri.streaming.spdy import (
+    Connection,
+    FrameReader,
+    ResetStatus,
+    Stream,
+)
+from jaula.features.kubernetes.cri.streaming.transport import (
+    MAX_UNSENT,
+    STREAM_BUFFER,
+    ProtocolError,
+)
 from unit.event_loop import idle
 
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from jaula.cri.streaming import transport
-from jaula.cri.streaming.transport import BufferPool, ReceiveBuffer, run_session
+from jaula.features.kubernetes.cri.streaming import transport
+from jaula.features.kubernetes.cri.streaming.transport import BufferPool, ReceiveBuffer, run_session
 from unit.event_loop import idle
 
 

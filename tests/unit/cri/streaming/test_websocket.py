@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.stream_client import message
-from jaula.cri.streaming.transport import STREAM_BUFFER, ProtocolError
-from jaula.cri.streaming.websocket import Connection, MessageParser, Part, WebSocket
 from jaula.errors import InvalidRequest
+from jaula.features.kubernetes.cri.streaming.transport import STREAM_BUFFER, ProtocolError
+from jaula.features.kubernetes.cri.streaming.websocket import (
+    Connection,
+    MessageParser,
+    Part,
+    WebSocket,
+)
 from jaula.spec.websocket import accept_token
 from unit.event_loop import idle
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.config import METRICS_LABELS
-from jaula.daemon.config import daemon_json, metrics
+from jaula.daemon.config import daemon_json
 from jaula.errors import InvalidRequest
+from jaula.features.metrics import settings as metrics
 
 
 @pytest.mark.parametrize(

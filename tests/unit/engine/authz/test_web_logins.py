@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.authz import web_logins
 from jaula.engine.authz.policy import caller_of
-from jaula.engine.authz.web_logins import WebLogins, origin_of, user_of
 from jaula.errors import Conflict, InvalidRequest, NotAuthorized, NotFound
+from jaula.features.web import logins as web_logins
+from jaula.features.web.logins import WebLogins, origin_of, user_of
 from jaula.spec.api_params import ContainerPeer, Peer, Remote, WebUser
 
 ALICE = WebUser(uid=1000, gid=100)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from jaula.engine.builder.attestations import file_subjects, steps
-from jaula.engine.builder.history import Attachment, BuildHistory, BuildRecord
-from jaula.engine.builder.image_state import ImageState
-from jaula.engine.builder.result import BuildResults
-from jaula.engine.builder.stage import target_suffix
 from jaula.errors import NotFound
-from jaula.images.build.dockerfile.parser import parse
-from jaula.images.build.dockerfile.stage_graph import plan
+from jaula.features.build.builder.attestations import file_subjects, steps
+from jaula.features.build.builder.history import Attachment, BuildHistory, BuildRecord
+from jaula.features.build.builder.image_state import ImageState
+from jaula.features.build.builder.result import BuildResults
+from jaula.features.build.builder.stage import target_suffix
+from jaula.features.build.files.dockerfile.parser import parse
+from jaula.features.build.files.dockerfile.stage_graph import plan
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.spec.image import Platform
 

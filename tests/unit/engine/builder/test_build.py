@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.builder.build import step_options
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
-from jaula.images.build.dockerfile.ast import Location, Network, Run, Security
+from jaula.features.build.builder.build import step_options
+from jaula.features.build.files.dockerfile.ast import Location, Network, Run, Security
 from jaula.spec.build import BuildOptions
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.builder import cache
-from jaula.engine.builder.image_state import ImageState, Layer, SourceDateEpoch
 from jaula.errors import StepFailed
-from jaula.images.build.dockerfile.ast import Location, Run
+from jaula.features.build.builder import cache
+from jaula.features.build.builder.image_state import ImageState, Layer, SourceDateEpoch
+from jaula.features.build.files.dockerfile.ast import Location, Run
 from jaula.spec.image import LAYER_TAR, Descriptor, ImageConfig, Platform
 
 DIGEST = "sha256:" + "0" * 64

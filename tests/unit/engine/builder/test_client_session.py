@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from jaula.engine.builder.client_session import ClientSession, ClientSessions
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.features.build.builder.client_session import ClientSession, ClientSessions
 from jaula.spec import build_session as protocol
 from jaula.spec.build_session import SessionRequestKind
 
@@ -118,7 +118,7 @@ def test_only_the_owner_finds_a_session(monkeypatch: pytest.MonkeyPatch) -> None
         with theirs:
             serving = asyncio.ensure_future(sessions.serve(ID, "1000", ours.detach(), b""))
             assert (await sessions.find(ID, "1000")).owner == "1000"
-            monkeypatch.setattr("jaula.engine.builder.client_session._OPEN_TIMEOUT", 0.01)
+            monkeypatch.setattr("jaula.features.build.builder.client_session._OPEN_TIMEOUT", 0.01)
             for id, owner in ((ID, "0"), ("b" * 32, "1000")):
                 with pytest.raises(NotFound):
                     await sessions.find(id, owner)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.engine.builder import history
-from jaula.engine.builder.history import Attachment, BuildHistory, BuildRecord
+from jaula.features.build.builder import history
+from jaula.features.build.builder.history import Attachment, BuildHistory, BuildRecord
 
 
 def record(ref: str, size: int = 0) -> BuildRecord:

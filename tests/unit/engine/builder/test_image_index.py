@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.builder.image_index import annotations_of, check_annotations
 from jaula.errors import InvalidRequest
+from jaula.features.build.builder.image_index import annotations_of, check_annotations
 from jaula.spec.build import Annotation, BuildExport
 from jaula.spec.image import CONFIG, Descriptor, Index, Manifest, Platform, decode, encode
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.builder.image_state import (
+from jaula.errors import InvalidRequest
+from jaula.features.build.builder.image_state import (
     ImageState,
     SourceDateEpoch,
     image_document,
     without_mount_points,
 )
-from jaula.errors import InvalidRequest
 from jaula.spec.image import History
 from jaula.storage.drivers.driver import ChangeKind
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.builder.local_context import used_paths
-from jaula.images.build.dockerfile.parser import parse
-from jaula.images.build.dockerfile.stage_graph import plan
+from jaula.features.build.builder.local_context import used_paths
+from jaula.features.build.files.dockerfile.parser import parse
+from jaula.features.build.files.dockerfile.stage_graph import plan
 
 
 def used(text: str) -> tuple[str, ...]:

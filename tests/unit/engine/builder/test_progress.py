@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.builder import progress
-from jaula.engine.builder.progress import ProgressChannel, ProgressStream
+from jaula.features.build.builder import progress
+from jaula.features.build.builder.progress import ProgressChannel, ProgressStream
 from unit.event_loop import idle
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.builder.prune import bytes_to_keep
+from jaula.features.build.builder.prune import bytes_to_keep
 from jaula.spec.build import PruneOptions
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from jaula.config import Paths
-from jaula.engine.builder import prune as prune_module
-from jaula.engine.builder.local_directories import LocalDirectoryStore
-from jaula.engine.builder.mounts.cache_dirs import CacheDirs
-from jaula.images.build.dockerfile.ast import Sharing
+from jaula.features.build.builder import prune as prune_module
+from jaula.features.build.builder.local_directories import LocalDirectoryStore
+from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
+from jaula.features.build.files.dockerfile.ast import Sharing
 from jaula.spec.build import PruneOptions
 
 

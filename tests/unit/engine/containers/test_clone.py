@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from jaula.engine.containers.clone import clone_request, import_request
+from jaula.features.checkpoint.store import ContainerDescription
 from jaula.spec.api import (
     CheckpointClone,
     ContainerCreate,
@@ -15,7 +16,6 @@ from jaula.spec.api import (
     RestartPolicy,
 )
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings
-from jaula.storage.checkpoints import ContainerDescription
 
 FIXED = EndpointSettings(
     ipam_config=EndpointIPAMConfig(ipv4_address="10.0.0.9"),

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.containers import debug, launchers
+from jaula.engine.containers import launchers
 from jaula.errors import NotFound
+from jaula.features.debug import session as debug
 
 
 def test_a_session_does_not_remove_the_unfinished_launchers_of_another_one(

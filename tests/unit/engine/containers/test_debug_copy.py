@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from jaula.engine.containers.debug import DEFAULT_PATH, PreparedImage
-from jaula.engine.containers.debug_copy import LABEL, Origin, request
+from jaula.features.debug.copy import LABEL, Origin, request
+from jaula.features.debug.session import DEFAULT_PATH, PreparedImage
 from jaula.spec.api import ContainerCreate, DebugCreate, HostConfig, PortBinding, RestartPolicy
 from jaula.spec.image import ImageConfig
 from jaula.state.records import ContainerRecord, MountRecord

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.containers import edit_request
 from jaula.engine.containers.create import Bounds
-from jaula.engine.containers.edit import _Steps, _undo_networks
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, Unavailable
+from jaula.features.edit import request as edit_request
+from jaula.features.edit.edit import _Steps, _undo_networks
 from jaula.runtime.client import Shim
 from jaula.spec.api import ContainerCreate, ContainerEdit
 from jaula.spec.api_networks import EndpointSettings

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.containers import edit_request
-from jaula.engine.containers.edit_request import Edit
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import Conflict, InvalidRequest
+from jaula.features.edit import request as edit_request
+from jaula.features.edit.request import Edit
 from jaula.spec.api import ContainerCreate, ContainerEdit
 from jaula.spec.endpoint import PublishedPort
 from jaula.state.records import ContainerRecord, MountRecord, Status

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.containers import honeypot, presets
+from jaula.engine.containers import presets
 from jaula.errors import InvalidRequest
+from jaula.features.honeypot import container as honeypot
 from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig, Mount
 from jaula.spec.runtime import Spec
 from jaula.state.records import PortMapping
@@ -111,5 +112,5 @@ def test_the_supervisor_is_the_last_hook_before_the_program() -> None:
     spec = honeypot.supervised(Spec(oci_version="1.2.0"), "/x/run")
     assert spec.hooks is not None
     hook = spec.hooks.create_runtime[-1]
-    assert hook.args[-3:] == ("-m", "jaula.honeypot", "/x/run")
+    assert hook.args[-3:] == ("-m", "jaula.features.honeypot", "/x/run")
     assert msgspec.structs.replace(spec, hooks=None) == Spec(oci_version="1.2.0")

@@ -16,8 +16,6 @@ import pytest
 
 from jaula.config import EngineConfig, Paths
 from jaula.engine import relaxations
-from jaula.engine.builder import run
-from jaula.engine.builder.image_state import ImageState
 from jaula.engine.containers import create as creating
 from jaula.engine.containers import inspect, resolved_request
 from jaula.engine.containers.create import Bounds
@@ -35,6 +33,8 @@ from jaula.engine.relaxations import Privilege
 from jaula.engine.userns.id_ranges import IdRanges
 from jaula.engine.volumes import mount_spec
 from jaula.errors import CorruptState, InvalidRequest, NotAuthorized, NotFound
+from jaula.features.build.builder import run
+from jaula.features.build.builder.image_state import ImageState
 from jaula.runtime.protocol import StartRequest
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.decode import decode

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.containers import checkpoint_files
-from jaula.engine.containers.rollback import Rollbacks, Step, next_step
+from jaula.features.checkpoint import container_files as checkpoint_files
+from jaula.features.checkpoint.rollback import Rollbacks, Step, next_step
+from jaula.features.checkpoint.store import CheckpointStore, Manifest
 from jaula.state.records import RollbackPhase, RollbackState
-from jaula.storage.checkpoints import CheckpointStore, Manifest
 
 
 @pytest.mark.parametrize(

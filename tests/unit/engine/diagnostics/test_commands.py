@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jaula.engine.diagnostics import commands
-from jaula.engine.diagnostics.commands import MAX_COMMANDS, Commands
 from jaula.errors import Conflict, InvalidRequest, Unavailable
+from jaula.features.verify.diagnostics import commands
+from jaula.features.verify.diagnostics.commands import MAX_COMMANDS, Commands
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.diagnostics.observer import environment
+from jaula.features.verify.diagnostics.observer import environment
 from jaula.rootless.paths import ROOTLESS_ENV
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaula.engine.diagnostics.processes import of_containers
+from jaula.features.verify.diagnostics.processes import of_containers
 
 
 def process(pid: int, parent: int, inside: str = "") -> dict[str, Any]:

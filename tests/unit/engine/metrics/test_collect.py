@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jaula.engine.metrics.collect import without_collector
+from jaula.features.metrics.collect import without_collector
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as text
 
-from jaula.engine.metrics import exposition
-from jaula.engine.metrics.exposition import OPENMETRICS, TEXT, Family
+from jaula.features.metrics import exposition
+from jaula.features.metrics.exposition import OPENMETRICS, TEXT, Family
 from jaula.metrics import Histogram
 
 PROMETHEUS = (  # 2.53

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jaula.engine.metrics.service import names
+from jaula.features.metrics.service import names
 
 PROJECT = Path(__file__).resolve().parents[4]
 MONITORING = PROJECT / "packaging" / "monitoring"

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from jaula.engine.metrics import service
-from jaula.engine.metrics.engine_table import EngineFacts
-from jaula.engine.metrics.exposition import OPENMETRICS, TEXT
-from jaula.engine.metrics.service import Metrics
+from jaula.features.metrics import service
+from jaula.features.metrics.engine_table import EngineFacts
+from jaula.features.metrics.exposition import OPENMETRICS, TEXT
+from jaula.features.metrics.service import Metrics
 
 
 class Clock:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.migration.changes import (
+from jaula.errors import InvalidRequest
+from jaula.features.migration.changes import (
     Fingerprint,
     Selection,
     _extract,
@@ -17,7 +18,6 @@ from jaula.engine.migration.changes import (
     _remove,
     fingerprint,
 )
-from jaula.errors import InvalidRequest
 from jaula.storage.tar.entry import DIRECTORY, SYMLINK
 from jaula.storage.tar.writer import TarWriter, new_entry
 from jaula.storage.trees import open_directory

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.migration import checks
 from jaula.errors import InvalidRequest
+from jaula.features.migration import checks
 from jaula.spec.api import AddressMode, ContainerCreate, HostConfig, VolumeMode
 from jaula.spec.api_networks import EndpointIPAMConfig, EndpointSettings, NetworkingConfig
 from jaula.spec.migration import VERSION, HostAnswer, HostDescription, Offer, OfferedNetwork

@@ -20,14 +20,14 @@ import pytest
 
 from harness.certificates import Authority
 from jaula import tls
-from jaula.engine.migration import files as migration_files
-from jaula.engine.migration import service as service_module
-from jaula.engine.migration.channel import LinkLost
-from jaula.engine.migration.data_stream import CHUNK, DataWriter
-from jaula.engine.migration.files import FileReceiver, FileSender, split_zeros
-from jaula.engine.migration.service import Migration
-from jaula.engine.migration.target import Incoming
 from jaula.errors import InvalidRequest, JaulaError, RuntimeFailure
+from jaula.features.migration import files as migration_files
+from jaula.features.migration import service as service_module
+from jaula.features.migration.channel import LinkLost
+from jaula.features.migration.data_stream import CHUNK, DataWriter
+from jaula.features.migration.files import FileReceiver, FileSender, split_zeros
+from jaula.features.migration.service import Migration
+from jaula.features.migration.target import Incoming
 from jaula.spec.api_params import Remote
 from jaula.spec.migration import DATA_ACCEPTED, MAX_DATA, DataKind, ProtocolError, SentFile
 from jaula.spec.migration import pack_data_head as head

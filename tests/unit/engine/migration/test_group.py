@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.migration.coordinator import Step
-from jaula.engine.migration.group import Group, dependencies, ordered
-from jaula.engine.migration.networks import definition, difference
 from jaula.errors import RuntimeFailure
+from jaula.features.migration.coordinator import Step
+from jaula.features.migration.group import Group, dependencies, ordered
+from jaula.features.migration.networks import definition, difference
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.network import NetworkRecord, Pool
 from jaula.state.database import Database

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.migration import held_container
+from jaula.features.migration import held_container
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.migration import host, image_memory
-from jaula.engine.migration.image_memory import ImageMemory, choose_image_memory, received_sizes
+from jaula.features.migration import host, image_memory
+from jaula.features.migration.image_memory import ImageMemory, choose_image_memory, received_sizes
 
 MIB = 1 << 20
 

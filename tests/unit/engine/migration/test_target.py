@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from jaula.engine.migration.target import CHECKPOINT, Incoming, finish
 from jaula.errors import Unavailable
+from jaula.features.checkpoint.store import CheckpointStore, Manifest
+from jaula.features.migration.target import CHECKPOINT, Incoming, finish
 from jaula.spec.migration import Cancel
 from jaula.state.records import MigrationPhase, MigrationRecord
-from jaula.storage.checkpoints import CheckpointStore, Manifest
 
 
 class Channel:

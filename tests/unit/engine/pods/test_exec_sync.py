@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaula.engine.containers import exec_session
-from jaula.engine.pods.exec_sync import exec_sync
+from jaula.features.kubernetes.pods.exec_sync import exec_sync
 
 
 class Execs:

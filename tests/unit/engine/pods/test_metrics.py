@@ -8,7 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from jaula.engine.pods.metrics import (
+from jaula.features.kubernetes.pods.metrics import (
     OpenFiles,
     device_name,
     files_limit,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from jaula.engine.pods.network import attachment_of
-from jaula.network.cni.result import Interface, IPConfig, Result, Route
+from jaula.features.kubernetes.cni.result import Interface, IPConfig, Result, Route
+from jaula.features.kubernetes.pods.network import attachment_of
 from jaula.spec.pod import PodAttachment, PodInterface
 
 

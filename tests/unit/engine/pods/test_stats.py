@@ -11,7 +11,8 @@ import pytest
 from jaula.cgroups.protocol import CpuStats, MemoryStats, PidsStats, Pressure, Stats
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
-from jaula.engine.pods.stats import (
+from jaula.errors import NotFound
+from jaula.features.kubernetes.pods.stats import (
     CgroupUsage,
     CpuSample,
     LayerSample,
@@ -20,7 +21,6 @@ from jaula.engine.pods.stats import (
     next_sample,
     total,
 )
-from jaula.errors import NotFound
 from jaula.spec.api import ContainerCreate
 from jaula.state.records import ContainerRecord, Status
 from jaula.storage.drivers.driver import SnapshotUsage

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.engine.pods import validation
 from jaula.errors import InvalidRequest
+from jaula.features.kubernetes.pods import validation
 from jaula.spec.api import ContainerCreate
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 

@@ -9,8 +9,8 @@ import pytest
 
 from jaula.caller_quota import OwnedSizes
 from jaula.engine.containers.resolved_request import resolve
-from jaula.engine.secrets.mount import resolve_references
 from jaula.errors import InvalidRequest
+from jaula.features.secrets.mount import resolve_references
 from jaula.spec.api import ContainerCreate, HostConfig, SecretReference
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from jaula.engine.secrets.store import SecretKind, SecretStore
 from jaula.errors import InvalidRequest, Unavailable
+from jaula.features.secrets.encryption import SecretEncryption
+from jaula.features.secrets.store import SecretKind, SecretStore
 from jaula.state.database import Database
-from jaula.state.secret_encryption import SecretEncryption
 
 KIND = SecretKind.SECRET
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.images.attestation.provenance import (
+from jaula.features.trust.attestation.provenance import (
     BuildFacts,
     ClientData,
     Material,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.build.chmod import parse
+from jaula.features.build.files.chmod import parse
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.build.dockerignore import Dockerignore, files
+from jaula.features.build.files.dockerignore import Dockerignore, files
 
 FILES = (
     "a", "b.md", "README.md", "foo", "foobar", "barfoo", "x/a", "x/b.md", "x/foo", "x/README.md",

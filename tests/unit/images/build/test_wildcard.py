@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.images.build.wildcard import is_pattern, paths, plain
+from jaula.features.build.files.wildcard import is_pattern, paths, plain
 
 
 @pytest.mark.parametrize(

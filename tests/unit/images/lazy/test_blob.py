@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from harness.indexed_layers import gzip_member, sha256
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.images.lazy.blob import ByteRanges, LazyBlob, decompress_chunk
-from jaula.images.lazy.metadata import Extent
+from jaula.features.lazy.blob import ByteRanges, LazyBlob, decompress_chunk
+from jaula.features.lazy.metadata import Extent
 from jaula.images.registry.toc import Chunk
 from jaula.storage.compression import zstd_module
 
@@ -106,7 +106,7 @@ def test_contents_are_decompressed_once_while_they_are_read(
         calls.append(chunk)
         return decompress_chunk(data, chunk)
 
-    monkeypatch.setattr("jaula.images.lazy.blob.decompress_chunk", count)
+    monkeypatch.setattr("jaula.features.lazy.blob.decompress_chunk", count)
     for _ in range(3):
         blob.read(0, 100)
     blob.trim()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unavailable, Unsupported
-from jaula.images.lazy.server import LeastRate, TooSlow, is_temporary
+from jaula.features.lazy.server import LeastRate, TooSlow, is_temporary
 from jaula.images.registry.cancellation import Cancelled
 from jaula.images.registry.errors import ConnectionLost, RegistryError, Unreachable
 

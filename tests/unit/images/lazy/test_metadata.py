@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.lazy.metadata import LayerMetadata, layout, write_image
+from jaula.features.lazy.metadata import LayerMetadata, layout, write_image
 from jaula.images.registry.toc import Chunk, EntryType, File, Toc, TocFormat
 from jaula.storage.trees import opaque_xattr
 

@@ -10,8 +10,8 @@ import jsonschema
 import pytest
 from referencing import Registry, Resource
 
-from jaula.images.sbom import formats, spdx_license
-from jaula.images.sbom.package import Inventory, Package, System
+from jaula.features.trust.sbom import formats, spdx_license
+from jaula.features.trust.sbom.package import Inventory, Package, System
 from jaula.images.store.store import Image
 from jaula.spec.image import ImageDocument
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from harness.rpm_bdb import made
 from jaula.errors import JaulaError
-from jaula.images.sbom import deb822, rpm, rpm_bdb, rpm_ndb, scan
-from jaula.images.sbom.package import System
-from jaula.images.sbom.rootfs import RootFiles
+from jaula.features.trust.sbom import deb822, rpm, rpm_bdb, rpm_ndb, scan
+from jaula.features.trust.sbom.package import System
+from jaula.features.trust.sbom.rootfs import RootFiles
 
 PLACES = (
     "var/lib/dpkg/status",
@@ -100,7 +100,7 @@ def test_stanzas_of_any_bytes(data: bytes) -> None:
 
 @given(st.text(), st.text(), st.text())
 def test_a_package_of_any_text_has_a_purl(name: str, version: str, id: str) -> None:
-    from jaula.images.sbom.package import Package, text
+    from jaula.features.trust.sbom.package import Package, text
 
     for kind in ("deb", "npm", "pypi"):
         package = Package(kind=kind, name=text(name), version=text(version))

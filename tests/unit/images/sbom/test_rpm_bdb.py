@@ -10,7 +10,7 @@ import pytest
 
 from harness.rpm_bdb import made, written
 from jaula.errors import InvalidRequest
-from jaula.images.sbom import rpm_bdb
+from jaula.features.trust.sbom import rpm_bdb
 
 ENTRIES = [(1, b"short"), (2, b"long" * 300), (3, b""), (4, b"longer" * 700)]
 LIMITS = {"_MAX_PAIRS": "more than 3 entries", "_MAX_HEADER": "a header of more than 3 bytes"}

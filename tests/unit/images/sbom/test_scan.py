@@ -12,8 +12,8 @@ import pytest
 
 from harness.rpm_bdb import header, made, written
 from jaula.errors import InvalidRequest
-from jaula.images.sbom import rootfs, rpm, scan
-from jaula.images.sbom.package import Inventory, Package, System
+from jaula.features.trust.sbom import rootfs, rpm, scan
+from jaula.features.trust.sbom.package import Inventory, Package, System
 
 DPKG = b"""Package: libc6
 Status: install ok installed
@@ -343,7 +343,7 @@ def test_a_special_file_does_not_block(root: Path) -> None:
 
 
 def test_a_file_beyond_its_limit_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jaula.images.sbom.dpkg._LIMIT", 10)
+    monkeypatch.setattr("jaula.features.trust.sbom.dpkg._LIMIT", 10)
     put(root, "var/lib/dpkg/status", DPKG)
     with pytest.raises(InvalidRequest, match="/status is larger than 10 bytes"):
         take(root)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaula.images.sbom.sqlite_wal import with_log, without_log
+from jaula.features.trust.sbom.sqlite_wal import with_log, without_log
 
 
 def _database(directory: Path, size: int) -> tuple[bytes, bytes]:

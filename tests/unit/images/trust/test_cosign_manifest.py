@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from jaula.errors import InvalidRequest
+from jaula.features.trust import cosign_manifest, simple_signing
+from jaula.features.trust.signature import Signature
 from jaula.images.registry.manifest import sha256
-from jaula.images.trust import cosign_manifest, simple_signing
-from jaula.images.trust.signature import Signature
 from jaula.spec.image import INDEX, MANIFEST, Descriptor
 
 DIGEST = "sha256:" + "ab" * 32

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import JaulaError
-from jaula.images.trust import cosign_manifest, key_file, keys, policy, simple_signing
-from jaula.images.trust.signature import Signature, UnsignedImage, find
+from jaula.features.trust import cosign_manifest, key_file, keys, policy, simple_signing
+from jaula.features.trust.signature import Signature, UnsignedImage, find
 
 KEY = keys.generate()
 JSON = st.recursive(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.trust import key_file, keys
+from jaula.features.trust import key_file, keys
 
 # Made by cosign 2.5 and skopeo 1.18 for this test, both under this password.
 PASSWORD = b"pw"
@@ -177,7 +177,7 @@ def test_a_policy_without_keys_imports_no_cryptography(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text('[images]\n"*" = "reject"\n')
     code = (
-        "import sys; from jaula.images.trust.policy import RulesFile; "
+        "import sys; from jaula.features.trust.policy import RulesFile; "
         f"assert RulesFile({str(policy)!r}).read().in_force; "
         "assert 'cryptography' not in sys.modules"
     )

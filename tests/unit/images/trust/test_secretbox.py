@@ -9,7 +9,7 @@ import pytest
 from nacl import bindings
 
 from jaula.errors import InvalidRequest
-from jaula.images.trust import secretbox
+from jaula.features.trust import secretbox
 
 # NaCl's tests/secretbox.c: key, nonce, message, and the box after its sixteen zeros.
 KEY = bytes.fromhex("1b27556473e985d462cd51197a9a46c76009549eac6474f206c4ee0844f68389")

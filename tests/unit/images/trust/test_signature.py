@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.images.trust import keys, signature
-from jaula.images.trust.signature import Signature, UnsignedImage
-from jaula.images.trust.simple_signing import SimpleSigning, write
+from jaula.features.trust import keys, signature
+from jaula.features.trust.signature import Signature, UnsignedImage
+from jaula.features.trust.simple_signing import SimpleSigning, write
 
 DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 PLACE = "r.io/team/app"

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from jaula.errors import CorruptState, InvalidRequest
+from jaula.features.trust.signature import Signature
+from jaula.features.trust.signature_store import SignatureStore, StoredSignature
 from jaula.images.registry.manifest import sha256
-from jaula.images.trust.signature import Signature
-from jaula.images.trust.signature_store import SignatureStore, StoredSignature
 from jaula.spec.image import MANIFEST, Descriptor, Index
 
 MANIFEST_DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.trust import simple_signing
-from jaula.images.trust.simple_signing import SimpleSigning
+from jaula.features.trust import simple_signing
+from jaula.features.trust.simple_signing import SimpleSigning
 
 DIGEST = "sha256:" + "ab" * 32
 

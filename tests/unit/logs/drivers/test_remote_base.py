@@ -150,7 +150,10 @@ def test_the_journal_gets_a_line_with_the_containers_fields(
         ("", rb"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d web/1\[\d+\]: hello"),
         ("rfc3164", rb"<30>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ web/1\[\d+\]: hello"),
         ("rfc5424", rb"<30>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S+ web/1 \d+ - - hello"),
-        ("rfc5424micro", rb"<30>1 \d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z \S+ web/1 \d+ - - hello"),
+        (
+            "rfc5424micro",
+            rb"<30>1 \d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z \S+ web/1 \d+ - - hello",
+        ),
     ],
 )
 def test_syslog_has_the_requested_format(

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import Unavailable
+from jaula.features.kubernetes.cni import conf_monitor
+from jaula.features.kubernetes.cni.conf_monitor import REASON, ConfMonitor
+from jaula.features.kubernetes.cni.config import NetworkConfig
 from jaula.kernel import inotify
-from jaula.network.cni import conf_monitor
-from jaula.network.cni.conf_monitor import REASON, ConfMonitor
-from jaula.network.cni.config import NetworkConfig
 
 from .scripted_plugin import conflist
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.network.cni import config
+from jaula.features.kubernetes.cni import config
 
 from .scripted_plugin import conflist
 

@@ -21,12 +21,17 @@ from jaula.errors import (
     Unavailable,
     Unsupported,
 )
-from jaula.network.cni import cache, config, netns
-from jaula.network.cni.cache import ResultCache
-from jaula.network.cni.config import NetworkConfig
-from jaula.network.cni.network_list import Attachment, NetworkList, plugin_request
-from jaula.network.cni.plugin import PluginError, PluginExec
-from jaula.network.cni.runtime_config import Bandwidth, CapabilityArgs, DNSConfig, PortMapping
+from jaula.features.kubernetes.cni import cache, config, netns
+from jaula.features.kubernetes.cni.cache import ResultCache
+from jaula.features.kubernetes.cni.config import NetworkConfig
+from jaula.features.kubernetes.cni.network_list import Attachment, NetworkList, plugin_request
+from jaula.features.kubernetes.cni.plugin import PluginError, PluginExec
+from jaula.features.kubernetes.cni.runtime_config import (
+    Bandwidth,
+    CapabilityArgs,
+    DNSConfig,
+    PortMapping,
+)
 
 from .scripted_plugin import Plugins, conflist
 

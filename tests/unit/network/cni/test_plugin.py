@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.network.cni import plugin
-from jaula.network.cni.plugin import Invocation, PluginError, PluginExec, environment
+from jaula.features.kubernetes.cni import plugin
+from jaula.features.kubernetes.cni.plugin import Invocation, PluginError, PluginExec, environment
 
 from .scripted_plugin import Plugins
 

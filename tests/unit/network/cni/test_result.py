@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.network.cni import version
-from jaula.network.cni.result import DNS, Interface, IPConfig, Result, Route, decode
+from jaula.features.kubernetes.cni import version
+from jaula.features.kubernetes.cni.result import DNS, Interface, IPConfig, Result, Route, decode
 
 FULL = Result(
     interfaces=(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.runtime.checkpoint import affinity
+from jaula.features.checkpoint.runtime import affinity
 
 
 def opened(directory: Path) -> int:

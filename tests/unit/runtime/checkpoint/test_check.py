@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
+from jaula.features.checkpoint.runtime.check import Expected, check
+from jaula.features.checkpoint.runtime.images import Images
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
 from jaula.kernel.mounts import MS
-from jaula.runtime.checkpoint.check import Expected, check
-from jaula.runtime.checkpoint.images import Images
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
 
 FILTER = b"\x06\x00\x00\x00\x00\x00\xff\x7f"
 CAPABILITIES = 0xA80405FB  # without CAP_NET_RAW

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from jaula.errors import JaulaError
-from jaula.runtime.checkpoint import criu
-from jaula.runtime.checkpoint.criu import Criu
-from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
+from jaula.features.checkpoint.runtime import criu
+from jaula.features.checkpoint.runtime.criu import Criu
+from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
 
 
 def program(directory: Path, text: str) -> str:

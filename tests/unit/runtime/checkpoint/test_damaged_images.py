@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
+from jaula.features.checkpoint.runtime import check, images
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
 from jaula.kernel.mounts import MS
-from jaula.runtime.checkpoint import check, images
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
 
 FILTER = b"\x06\x00\x00\x00\x00\x00\xff\x7f"
 EXPECTED = check.Expected(

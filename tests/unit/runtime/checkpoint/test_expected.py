@@ -6,7 +6,11 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.runtime.checkpoint.expected import check_spec, inherited_namespaces, joined_namespaces
+from jaula.features.checkpoint.runtime.expected import (
+    check_spec,
+    inherited_namespaces,
+    joined_namespaces,
+)
 from jaula.spec.runtime import Linux, Namespace, Process, Spec, User
 
 POD = {

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.runtime.checkpoint import images
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime import images
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
 
 ENTRY = pb.PstreeEntry(pid=1, ppid=0, pgid=1, sid=1, threads=[1])
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.runtime.checkpoint.inherited_namespaces import clock_offsets
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime.inherited_namespaces import clock_offsets
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
 
 SECOND = 1_000_000_000
 NONE = {"monotonic": 0, "boottime": 0}

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.runtime.checkpoint import images, pages
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime import images, pages
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 HEAD = pb.PagemapHead(pages_id=7)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.runtime.checkpoint import images
-from jaula.runtime.checkpoint.pre_dump import is_enough
-from jaula.runtime.checkpoint.restore import _ImageLinks
+from jaula.features.checkpoint.runtime import images
+from jaula.features.checkpoint.runtime.pre_dump import is_enough
+from jaula.features.checkpoint.runtime.restore import _ImageLinks
 from jaula.runtime.protocol import MAX_ROUNDS, PreDumpRound
 
 MB = 1 << 20

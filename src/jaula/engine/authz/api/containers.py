@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize, Bounds
-    from jaula.engine.containers.edit_request import Edit
     from jaula.engine.engine import Engine
     from jaula.engine.model.container import Container
+    from jaula.features.edit.request import Edit
     from jaula.spec.api import (
         CheckpointClone,
         CheckpointCreate,

@@ -11,9 +11,9 @@ import pytest
 from harness import checkpoint_edits, containers
 from harness.checkpoints import CheckedContainer, thread_labels
 from harness.engine import PrivateEngine
-from jaula.runtime.checkpoint.proto import images_pb2 as pb
+from jaula.features.checkpoint.runtime.proto import images_pb2 as pb
+from jaula.features.checkpoint.store import CheckpointStore
 from jaula.security.lsm import apparmor_profile
-from jaula.storage.checkpoints import CheckpointStore
 
 LOADED = Path("/sys/kernel/security/apparmor/profiles")
 

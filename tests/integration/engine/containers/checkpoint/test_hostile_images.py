@@ -12,10 +12,10 @@ import pytest
 from harness import checkpoint_edits, containers
 from harness.engine import PrivateEngine
 from jaula.errors import InvalidRequest, JaulaError
-from jaula.runtime.checkpoint import affinity, check, expected, images, pages
+from jaula.features.checkpoint.runtime import affinity, check, expected, images, pages
+from jaula.features.checkpoint.store import CheckpointStore
 from jaula.runtime_interfaces import runtime_interfaces
 from jaula.spec import runtime as oci
-from jaula.storage.checkpoints import CheckpointStore
 
 pytestmark = pytest.mark.criu
 

@@ -12,7 +12,7 @@ import pytest
 from harness import containers
 from harness.checkpoints import CheckedContainer
 from harness.engine import PROJECT, PrivateEngine
-from jaula.runtime.checkpoint.criu import Criu
+from jaula.features.checkpoint.runtime.criu import Criu
 
 pytestmark = pytest.mark.criu
 
@@ -21,7 +21,7 @@ CRASHES = """#!{python}
 # CRIU that says that the kernel tracks pages, and crashes in round {round} of a pre-copy.
 import os, signal, socket, sys
 sys.path[:0] = {path!r}
-from jaula.runtime.checkpoint.proto import rpc_pb2 as rpc
+from jaula.features.checkpoint.runtime.proto import rpc_pb2 as rpc
 sock = socket.socket(fileno=int(sys.argv[-1]))
 request = rpc.Request.FromString(sock.recv(65536, socket.MSG_PEEK))
 if request.type == rpc.FEATURE_CHECK:

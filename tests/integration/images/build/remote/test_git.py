@@ -23,9 +23,9 @@ from harness import git_server, landlock
 from harness.build_context import listed
 from harness.git_server import commit, git, repository
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
-from jaula.images.build.remote import git as remote_git
-from jaula.images.build.remote.git import PROGRAM, GitRepositories
-from jaula.images.build.remote.git_url import parse
+from jaula.features.build.files.remote import git as remote_git
+from jaula.features.build.files.remote.git import PROGRAM, GitRepositories
+from jaula.features.build.files.remote.git_url import parse
 from jaula.images.registry.cancellation import Cancellation
 from jaula.kernel import mounts
 

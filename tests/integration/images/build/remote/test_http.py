@@ -14,11 +14,11 @@ import pytest
 from harness.build_context import LOCATION, listed
 from harness.images import archive, file
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
-from jaula.images.build.copy import prepare
-from jaula.images.build.dockerfile.ast import Add
-from jaula.images.build.remote.git import GitRepositories
-from jaula.images.build.remote.http import Download, Downloads
-from jaula.images.build.remote.remote import RemoteSources
+from jaula.features.build.files.copy import prepare
+from jaula.features.build.files.dockerfile.ast import Add
+from jaula.features.build.files.remote.git import GitRepositories
+from jaula.features.build.files.remote.http import Download, Downloads
+from jaula.features.build.files.remote.remote import RemoteSources
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.timeouts import Timeouts
@@ -227,7 +227,7 @@ def test_an_address_without_a_name_needs_one(
 
 
 def test_a_context_can_be_an_address(tmp_path: Path, server: str, remotes: RemoteSources) -> None:
-    from jaula.images.build.context import fetch
+    from jaula.features.build.files.context import fetch
 
     directory = tmp_path / "context"
     directory.mkdir()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jaula.config import Paths
-from jaula.engine.builder.mounts.cache_dirs import CacheDirs
-from jaula.images.build.dockerfile.ast import Sharing
+from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
+from jaula.features.build.files.dockerfile.ast import Sharing
 from unit.event_loop import idle
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.engine.builder.mounts.kinds import SecretMount, absolute_target
+from jaula.features.build.builder.mounts.kinds import SecretMount, absolute_target
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jaula.images.build.dockerfile import describe
-from jaula.images.build.dockerfile.budget import BuildBudget
-from jaula.images.build.dockerfile.errors import DockerfileError
-from jaula.images.build.dockerfile.parser import parse
-from jaula.images.build.dockerfile.stage_graph import plan
+from jaula.features.build.files.dockerfile import describe
+from jaula.features.build.files.dockerfile.budget import BuildBudget
+from jaula.features.build.files.dockerfile.errors import DockerfileError
+from jaula.features.build.files.dockerfile.parser import parse
+from jaula.features.build.files.dockerfile.stage_graph import plan
 from jaula.spec.image import ImageConfig
 
 TEXT = """\

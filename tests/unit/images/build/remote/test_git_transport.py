@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from jaula.errors import InvalidRequest, Unavailable
-from jaula.images.build.remote.git_transport import GitTransports, authorization_of
+from jaula.features.build.files.remote.git_transport import GitTransports, authorization_of
 from jaula.images.registry.http.proxy import Proxies
 
 NONE = Proxies("", "", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.images.build.remote.git_url import GitUrl, is_git, parse
+from jaula.features.build.files.remote.git_url import GitUrl, is_git, parse
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,0 @@
-"""``jaula config rm``."""
-
-from __future__ import annotations
-
-from jaula.cli.commands import secret
-
-COMMAND = secret.rm("config")

@@ -1,0 +1,1 @@
+"""``jaula audit``: controls of CIS and others."""

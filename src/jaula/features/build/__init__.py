@@ -1,0 +1,1 @@
+"""Builds: Dockerfiles and BuildKit's protocol."""

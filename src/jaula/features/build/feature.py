@@ -1,0 +1,25 @@
+"""The feature ``build``: its commands and routes."""
+
+from __future__ import annotations
+
+from jaula.feature import Feature
+
+FEATURE = Feature(
+    "build",
+    commands={
+        "build": "cli.build",
+        "builder build": "cli.build",
+        "builder prune": "cli.prune",
+        "image build": "cli.build",
+    },
+    groups={
+        "builder": "Build images",
+    },
+    routes={
+        "": ("routes",),
+        "build": ("routes",),
+        "grpc": ("routes",),
+        "jaula/builds": ("routes",),
+        "session": ("routes",),
+    },
+)

@@ -1,0 +1,1 @@
+"""Checkpoints with CRIU: create, restore, roll back."""

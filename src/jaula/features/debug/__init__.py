@@ -1,0 +1,1 @@
+"""``jaula debug``: a toolbox beside a container."""

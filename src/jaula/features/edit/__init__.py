@@ -1,0 +1,1 @@
+"""``jaula edit``: change a container that exists."""

@@ -1,0 +1,18 @@
+"""The feature ``harden``: its commands and routes."""
+
+from __future__ import annotations
+
+from jaula.feature import Feature
+
+FEATURE = Feature(
+    "harden",
+    commands={
+        "harden": "cli.harden",
+        "harden apply": "cli.harden_apply",
+        "harden check": "cli.harden_check",
+        "harden diff": "cli.harden_diff",
+    },
+    groups={
+        "harden": "Compare, check and apply profiles of containers",
+    },
+)

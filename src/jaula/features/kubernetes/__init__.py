@@ -1,0 +1,1 @@
+"""Kubernetes: CRI, CNI, pods, and YAML on one host."""

@@ -1,0 +1,41 @@
+"""The feature ``kubernetes``: its commands and routes."""
+
+from __future__ import annotations
+
+from jaula.feature import Feature
+
+FEATURE = Feature(
+    "kubernetes",
+    commands={
+        "cri cni-install": "cli.cri_cni_install",
+        "cri setup": "cli.cri_setup",
+        "kube down": "cli.kube_down",
+        "kube generate": "cli.kube_generate",
+        "kube play": "cli.kube_play",
+        "pod create": "cli.pod_create",
+        "pod exists": "cli.pod_exists",
+        "pod inspect": "cli.pod_inspect",
+        "pod kill": "cli.pod_kill",
+        "pod logs": "cli.pod_logs",
+        "pod ls": "cli.pod_ls",
+        "pod pause": "cli.pod_pause",
+        "pod prune": "cli.pod_prune",
+        "pod restart": "cli.pod_restart",
+        "pod rm": "cli.pod_rm",
+        "pod start": "cli.pod_start",
+        "pod stats": "cli.pod_stats",
+        "pod stop": "cli.pod_stop",
+        "pod top": "cli.pod_top",
+        "pod unpause": "cli.pod_unpause",
+    },
+    aliases={
+        "pod list": "pod ls",
+        "pod ps": "pod ls",
+        "pod remove": "pod rm",
+    },
+    groups={
+        "cri": "Prepare this host for Kubernetes' pods",
+        "kube": "Run Kubernetes' YAML on this host, and write it",
+        "pod": "Manage pods",
+    },
+)

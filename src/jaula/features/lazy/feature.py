@@ -1,0 +1,9 @@
+"""The feature ``lazy``: its commands and routes."""
+
+from __future__ import annotations
+
+from jaula.feature import Feature
+
+FEATURE = Feature(
+    "lazy",
+)

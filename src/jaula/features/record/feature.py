@@ -1,0 +1,19 @@
+"""The feature ``record``: its commands and routes."""
+
+from __future__ import annotations
+
+from jaula.feature import Feature
+
+FEATURE = Feature(
+    "record",
+    commands={
+        "record": "cli.record",
+        "record diff": "cli.record_diff",
+        "record export": "cli.record_export",
+        "record show": "cli.record_show",
+        "record verify": "cli.record_verify",
+    },
+    groups={
+        "record": "Show, compare and verify records of containers",
+    },
+)

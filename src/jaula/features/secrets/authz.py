@@ -1,0 +1,84 @@
+"""Secrets and configs, as one caller may use them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from jaula.engine.authz.limits import Share
+from jaula.engine.authz.policy import ContainerAccess
+from jaula.engine.model.filters import Filters
+
+if TYPE_CHECKING:
+    from jaula.engine.authz.session import Session
+    from jaula.features.secrets.service import Secrets
+    from jaula.spec.api import SecretSpec
+
+Document = dict[str, Any]
+Documents = list[Document]
+
+
+class SecretsApi:
+    """Names and labels are visible to all callers with read access; changes need the owner.
+
+    The content of a config is visible to its owner, and to callers that may read all containers.
+    """
+
+    def __init__(self, service: Secrets, session: Session) -> None:
+        self._service = service
+        self._session = session
+
+    def list(self, filters: Filters) -> Documents:
+        self._session.require_read()
+        return [self._visible(document) for document in self._service.list(filters)]
+
+    def inspect(self, ref: str) -> Document:
+        self._session.require_read()
+        return self._visible(self._service.document(self._service.find(ref)))
+
+    def _visible(self, document: Document) -> Document:
+        owner = self._service.find(document["ID"]).owner
+        if "Data" in document["Spec"] and not self._session.can_access_owner(
+            owner, ContainerAccess.READ
+        ):
+            del document["Spec"]["Data"]
+        return document
+
+    async def create(self, body: SecretSpec, replaces: str = "") -> str:
+        if not replaces:
+            return self._create(body)
+        with self._session.begin(f"{self._service.kind} remove", replaces, revokes=True) as action:
+            action.require_run()
+            self._session.require_secret(self._service.kind, replaces)
+            return self._create(body, replaces)
+
+    def _create(self, body: SecretSpec, replaces: str = "") -> str:
+        with self._session.begin(f"{self._service.kind} create", body.name) as action:
+            action.require_run()
+            secrets = self._session.services.secrets.of(self._service.kind)
+            owners = ((secret.id, secret.owner) for secret in secrets)
+            self._session.check_new_name(str(self._service.kind), body.name, owners)
+            if not replaces or self._owner_of(replaces) != self._session.caller.key:
+                action.reserve(Share.SECRETS)
+            action.reserve_document(body)
+            return self._service.create(body, self._session.caller.key, replaces)
+
+    def _owner_of(self, id: str) -> str:
+        """Return the owner of a secret or config, '' if it is gone."""
+        secrets = self._session.services.secrets.of(self._service.kind)
+        return next((each.owner for each in secrets if each.id == id), "")
+
+    async def update(self, ref: str, version: int, body: SecretSpec) -> None:
+        with self._session.begin(f"{self._service.kind} update", ref) as action:
+            action.require_run()
+            self._session.require_secret(self._service.kind, ref)
+            labels = msgspec.structs.replace(body, data="")  # nothing else can change
+            action.reserve_document(labels, owner=self._service.find(ref).owner)
+            self._service.update(ref, version, body)
+
+    async def remove(self, ref: str) -> None:
+        with self._session.begin(f"{self._service.kind} remove", ref, revokes=True) as action:
+            action.require_run()
+            self._session.require_secret(self._service.kind, ref)
+            self._service.remove(ref)

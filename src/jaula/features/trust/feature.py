@@ -1,0 +1,27 @@
+"""The feature ``trust``: its commands and routes."""
+
+from __future__ import annotations
+
+from jaula.feature import Feature
+
+FEATURE = Feature(
+    "trust",
+    commands={
+        "image sbom": "cli.image_sbom",
+        "image sign": "cli.trust_sign",
+        "image verify": "cli.image_verify",
+        "trust generate-key": "cli.trust_generate_key",
+        "trust inspect": "cli.trust_inspect",
+        "trust policy": "cli.trust_policy",
+        "trust sign": "cli.trust_sign",
+        "trust verify": "cli.trust_verify",
+    },
+    groups={
+        "trust": "Manage trust on images (keys, signatures, policy)",
+    },
+    routes={
+        "jaula/policy": ("routes",),
+        "jaula/sbom": ("routes",),
+        "jaula/signatures": ("routes",),
+    },
+)

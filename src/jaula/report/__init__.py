@@ -1,5 +1,0 @@
-"""The report of one container: what it did, what it may do, the proof, and the audit, on one page.
-
-:mod:`~jaula.report.container_report` has the parts, each of which may be missing.
-:mod:`~jaula.report.activity` summarizes records, :mod:`~jaula.report.page` renders the page.
-"""

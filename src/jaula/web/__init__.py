@@ -1,5 +1,0 @@
-"""The web view: a process of its own that speaks the engine's API for users of a browser.
-
-Nothing here is imported by the engine or by other commands. Starlette and uvicorn are the optional
-extra ``web``; :mod:`jaula.web.server` and :mod:`jaula.web.app` are the modules that import them.
-"""

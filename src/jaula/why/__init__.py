@@ -1,5 +1,0 @@
-"""``jaula why``: which layer of a container refused an operation, the proof, and the remedy.
-
-:mod:`jaula.why.tracer` receives refusals from the kernel, :mod:`jaula.why.confinement` reads what
-confines the container, and :mod:`jaula.why.explain` decides. It is a pure function of the two.
-"""
