@@ -12,9 +12,32 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    Owner = TypeVar("Owner")
+    Service = TypeVar("Service")
 
 PACKAGE = "jaula.features"
+
+
+class Hook:
+    """A function of a feature that the core calls at a named point.
+
+    ``function`` is ``MODULE:NAME`` below the feature's package. ``asks`` tells whether the request
+    of a container needs the call, from its ``HostConfig``; the module is not imported for others.
+    Without it the call is needed for every container. The points and their contracts are the
+    methods of :class:`jaula.engine.hooks.Hooks`.
+    """
+
+    __slots__ = ("asks", "function", "point")
+
+    def __init__(
+        self, point: str, function: str, asks: Callable[[Any], bool] | None = None
+    ) -> None:
+        self.point = point
+        self.function = function
+        self.asks = asks
 
 
 class Feature:
@@ -23,10 +46,12 @@ class Feature:
     ``commands`` has the module of each command, by the words that select it. ``aliases`` has other
     words for these commands, and ``groups`` a summary for each first word with several commands.
     ``routes`` has modules with ``ROUTES``, by the nouns of their paths. ``checks`` has modules with
-    ``INFO`` and ``check``, which ``jaula verify`` executes too.
+    ``INFO`` and ``check``, which ``jaula verify`` executes too. ``presets`` has ``MODULE:NAME`` of
+    the function that completes a request, by the name of a confinement preset. ``hooks`` are called
+    by the engine.
     """
 
-    __slots__ = ("aliases", "checks", "commands", "groups", "name", "routes")
+    __slots__ = ("aliases", "checks", "commands", "groups", "hooks", "name", "presets", "routes")
 
     def __init__(
         self,
@@ -37,17 +62,27 @@ class Feature:
         groups: Mapping[str, str] | None = None,
         routes: Mapping[str, Sequence[str]] | None = None,
         checks: Sequence[str] = (),
+        presets: Mapping[str, str] | None = None,
+        hooks: Sequence[Hook] = (),
     ) -> None:
         self.name = name
         self.commands = dict(commands or {})
         self.aliases = dict(aliases or {})
         self.groups = dict(groups or {})
-        self.checks = tuple(checks)
         self.routes = {noun: tuple(modules) for noun, modules in (routes or {}).items()}
+        self.checks = tuple(checks)
+        self.presets = dict(presets or {})
+        self.hooks = tuple(hooks)
 
     def module(self, name: str) -> str:
         """Return the full name of one of the feature's modules."""
         return f"{PACKAGE}.{self.name}.{name}"
+
+    def function(self, place: str) -> Callable[..., Any]:
+        """Import and return the function ``MODULE:NAME`` of the feature."""
+        module, _, name = place.partition(":")
+        found: Callable[..., Any] = getattr(__import__(self.module(module), fromlist=(name,)), name)
+        return found
 
 
 def table() -> Mapping[str, tuple[str, ...]]:
@@ -84,3 +119,29 @@ def missing_for(word: str) -> str:
         if word in words and load(name) is None:
             return name
     return ""
+
+
+class Services:
+    """The services of one owner, such as the engine: each is made at its first use.
+
+    A feature offers a function that makes its service from the owner, and everyone who needs the
+    service asks for it by this function. So an owner names no service of a feature, and mypy knows
+    the type of each.
+    """
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[Callable[[Any], Any], Any] = {}
+
+    def service(self, owner: Owner, make: Callable[[Owner], Service]) -> Service:
+        """Return the service that ``make`` makes, made now if it was not."""
+        if make not in self._made:
+            self._made[make] = make(owner)
+        found: Service = self._made[make]
+        return found
+
+    def existing(self, make: Callable[[Owner], Service]) -> Service | None:
+        """Return a service if it has been made."""
+        found: Service | None = self._made.get(make)
+        return found

@@ -8,9 +8,9 @@ a small engine. ``ref`` is a name, an id or a unique prefix of an id. Errors are
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Documents = list[Document]
+Service = TypeVar("Service")
 Filters = dict[str, list[str]]
 
 
@@ -373,6 +374,9 @@ class Backend(Protocol):
 
     async def sync(self) -> None:
         """Wait until everything recorded so far is on the disk, unless durability is relaxed."""
+
+    def service(self, make: Callable[[Any], Service]) -> Service:
+        """Return an authorised service of a feature, by the function that makes it."""
 
     @property
     def access(self) -> Access: ...

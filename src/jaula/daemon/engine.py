@@ -29,13 +29,14 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     """Return the engine with all of its services; nothing runs yet."""
     import time
 
-    from jaula import cgroups
+    from jaula import cgroups, feature
     from jaula.daemon import process_limits
     from jaula.daemon.config import storage
     from jaula.engine.containers.engine_socket import EngineSockets
     from jaula.engine.containers.resolved_request import resolve
     from jaula.engine.engine import Engine
     from jaula.engine.group_commit import GroupCommit
+    from jaula.engine.hooks import Hooks
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
     from jaula.engine.model.services import Services
@@ -103,6 +104,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     network = NetworkManager(paths, config, binder=binder, owner=owner)
     engine = Engine(
         Services(
+            hooks=Hooks(feature.features()),
             config=config,
             identity=identity,
             host=oci_spec_host.read(

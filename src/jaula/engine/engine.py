@@ -8,10 +8,11 @@ import functools
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from jaula import feature
 from jaula.cgroups.cgroup_path import parent_path
 from jaula.cgroups.own_memory import OwnMemory
 from jaula.engine.containers import restore, start
@@ -30,6 +31,8 @@ from jaula.runtime.external import cgroup_cleanup
 from jaula.sandbox.fork_server import SERVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.config import EngineConfig
     from jaula.engine.fsck.service import Fsck
     from jaula.engine.images.registry import RegistryService
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 
 _FIREWALL_RETRY = 5.0  # seconds
 log = logging.getLogger("jaula.engine")
+Service = TypeVar("Service")
 
 
 class Engine:
@@ -57,6 +61,7 @@ class Engine:
 
     def __init__(self, services: Services) -> None:
         self.services = services
+        self.of_features = feature.Services()
         users = UserLookup(services)
         self.containers = Containers(services, users)
         self.execs = Execs(services, users)
@@ -70,6 +75,10 @@ class Engine:
         )
         self.host_objects = HostObjects(services)
         self.system = System(services, lambda: self.disk_usage, self.host_objects)
+
+    def service(self, make: Callable[[Engine], Service]) -> Service:
+        """Return a service of a feature, by the function that makes it."""
+        return self.of_features.service(self, make)
 
     # Services that are loaded with their first request.
 

@@ -11,9 +11,10 @@ import logging
 import os
 from collections import Counter
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakSet
 
+from jaula import feature
 from jaula.engine.authz.policy import caller_of
 from jaula.engine.authz.session import DONE, Session
 from jaula.state.audit_log import AuditEntry
@@ -21,6 +22,8 @@ from jaula.state.audit_trail import WINDOW
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.engine.authz.api.access import AccessApi
     from jaula.engine.authz.api.containers import ContainersApi
     from jaula.engine.authz.api.execs import ExecsApi
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord
 
 log = logging.getLogger("jaula.engine")
+Service = TypeVar("Service")
 _SYNC_DELAY = 1.0  # seconds until an entry of the audit log is forced to disk
 
 
@@ -61,6 +65,21 @@ class EngineApi:
         self._engine = engine
         self._session = session
         self._gateway = gateway
+        self._of_features = feature.Services()
+
+    @property
+    def engine(self) -> Engine:
+        """The engine itself, for the authorised services of features."""
+        return self._engine
+
+    @property
+    def session(self) -> Session:
+        """The caller with its rights, for the authorised services of features."""
+        return self._session
+
+    def service(self, make: Callable[[EngineApi], Service]) -> Service:
+        """Return an authorised service of a feature, by the function that makes it."""
+        return self._of_features.service(self, make)
 
     def act_for(self, user: str) -> EngineApi:
         """Return the engine as a user of the web view has it. ``user`` is a JSON document.

@@ -36,7 +36,6 @@ from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
-from jaula.features.honeypot import container as honeypot
 from jaula.features.secrets import mount
 from jaula.images import platform as platforms
 from jaula.images.reference import index_name
@@ -294,7 +293,7 @@ def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) 
     warnings += presets.warnings(host)
     _check_lists(resolved)
     warnings += _unlisted_ports(resolved)
-    honeypot.check(host, resolved.ports, rootless=services.host.rootless)
+    services.hooks.request_resolved(services, body, resolved)
     spec.check_sysctls(resolved)
     restart_policy.check(host.restart_policy, auto_remove=host.auto_remove)
     if resolved.ports and modes.net.host:

@@ -27,7 +27,6 @@ from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.threads import shielded
 from jaula.engine.volumes.mount import emit_unmounts
 from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
-from jaula.features.honeypot import container as honeypot
 from jaula.features.secrets import mount as secret_mount
 from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.protocol import ExitRecord
@@ -251,10 +250,7 @@ class ExitHandler:
         try:
             await services.sandbox_pool.take_back(container.id)
             await self._remove_leftovers(container)
-            if record.body.host_config.profile == honeypot.NAME:
-                runs = services.config.paths.honeypots
-                await asyncio.to_thread(honeypot.wait, runs, record.id)
-            await asyncio.to_thread(self._remove_files, container.id)
+            await asyncio.to_thread(self._remove_files, record)
         except (OSError, JaulaError) as error:
             container.change(
                 status=next_status(removing_status, StateAction.REMOVE_FAILED, record.name)
@@ -291,10 +287,11 @@ class ExitHandler:
                     found.append(self._services.volumes.get(mount.name))
         return tuple(volume for volume in found if volume.owner in ("", record.owner))
 
-    def _remove_files(self, container_id: str) -> None:
-        self._services.checkpoints.remove_all(container_id)
-        self._services.snapshots.remove(container_id)
-        directory = self._services.config.paths.container(container_id)
+    def _remove_files(self, record: ContainerRecord) -> None:
+        self._services.hooks.before_removal(self._services, record)
+        self._services.checkpoints.remove_all(record.id)
+        self._services.snapshots.remove(record.id)
+        directory = self._services.config.paths.container(record.id)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(directory)
 

@@ -14,22 +14,27 @@ client fills it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from jaula import feature
 from jaula.config import OWN_RUNTIME
 from jaula.engine.containers import profile
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest
-from jaula.features.honeypot import container as honeypot
 from jaula.spec.api import ContainerCreate, HostConfig, LogConfig
 from jaula.spec.api_networks import NetworkingConfig
 from jaula.spec.profile import Profile, is_document, is_known, load_text, packaged
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DEFAULT, STRICT, DOCKER = "default", "strict", "docker"
-HONEYPOT = honeypot.NAME
-NAMES = (DEFAULT, STRICT, DOCKER, HONEYPOT)
+NAMES = (
+    *(DEFAULT, STRICT, DOCKER),
+    *(name for each in feature.features() for name in each.presets),
+)
 ANNOTATION = "io.jaula.profile"
 """The preset, for clients that can send an annotation but no member of their own."""
 
@@ -101,13 +106,21 @@ def apply(body: ContainerCreate, default: str, landlock: int) -> ContainerCreate
             networking = NetworkingConfig()
     elif name == DOCKER:
         changes |= dict(_docker(host))
-    elif name == HONEYPOT:
-        changes |= dict(honeypot.complete(body))
-        networking = NetworkingConfig()
+    elif name != DEFAULT:
+        changes |= dict(_of_feature(name)(body))
+        if "network_mode" in changes:
+            networking = NetworkingConfig()
     return msgspec.structs.replace(
         body,
         host_config=msgspec.structs.replace(host, **changes),
         networking_config=networking,
+    )
+
+
+def _of_feature(name: str) -> Callable[[ContainerCreate], Iterator[tuple[str, Any]]]:
+    """Return the function of a feature that yields the members of ``HostConfig`` of its preset."""
+    return next(
+        each.function(each.presets[name]) for each in feature.features() if name in each.presets
     )
 
 

@@ -50,8 +50,6 @@ from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.image_mount import mount_images
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, resource_error
-from jaula.features.honeypot import container as honeypot
-from jaula.features.honeypot.document import SESSIONS
 from jaula.features.secrets import mount
 from jaula.runtime import client
 from jaula.runtime.create import id_maps
@@ -175,7 +173,11 @@ class Starter:
             if self._services.host.selinux:
                 await asyncio.to_thread(selinux.label_files, self._services, record, request.root)
             with _phase("record"):
-                intent = self._record_intent(container, resources)
+                intent = self._intent(container.record, resources)
+                intent, request = self._services.hooks.before_start(
+                    self._services, container.record, intent, request
+                )
+                self._record_intent(container, intent)
             with _phase("runtime"):
                 shim = await self._ask_runtime(container, request, resources, hold)
         except BaseException as error:
@@ -249,14 +251,11 @@ class Starter:
                 starting.result().close()
             raise
 
-    def _record_intent(self, container: Container, resources: StartResources) -> StartIntent:
-        """Write the intent to start; return it. The next engine kills build steps without it.
-
-        :raises Unavailable: when the disk is full; the runtime has not been asked.
-        """
+    def _intent(self, record: ContainerRecord, resources: StartResources) -> StartIntent:
+        """Return the intent to start: the addresses and ids that the container will have."""
         reserved, shared = resources.reserved, resources.shared_ids
         endpoints = resources.endpoints
-        intent = StartIntent(
+        return StartIntent(
             # Before the first output: clients request logs from this time on.
             started_at=time.time_ns(),
             range_start=reserved.start if reserved else 0,
@@ -265,10 +264,14 @@ class Starter:
             borrowed_size=shared.size if shared else 0,
             endpoint=endpoints[0] if endpoints else None,
             more_endpoints=tuple(endpoints[1:]),
-            ports=honeypot.ports(container.record.resolved.ports)
-            if container.record.body.host_config.profile == honeypot.NAME
-            else tuple(port for endpoint in endpoints for port in endpoint.ports),
+            ports=tuple(port for endpoint in endpoints for port in endpoint.ports),
         )
+
+    def _record_intent(self, container: Container, intent: StartIntent) -> None:
+        """Write the intent to start. The next engine kills build steps without it.
+
+        :raises Unavailable: when the disk is full; the runtime has not been asked.
+        """
         # Before the runtime is asked: it may report exhausted memory at once.
         container.change(oom_killed=False)
         if not container.record.build:
@@ -280,7 +283,6 @@ class Starter:
                 container.change(rollback="", rollback_directory="")
             container.change(start_intent=intent, rollback_state=state)
             self._services.container_store.save(container)
-        return intent
 
     async def _clean_up(self, container: Container) -> None:
         """Remove what a killed shim or helper has left: processes, cgroup, mounts, run directory.
@@ -298,8 +300,7 @@ class Starter:
         self._services.volume_mounts.leave(container)
         self._services.engine_sockets.close(container.id)
         resources.release()
-        if container.record.body.host_config.profile == honeypot.NAME:
-            honeypot.discard(self._services.config.paths.honeypots, container.id)
+        self._services.hooks.start_failed(self._services, container.record)
         code = error.exit_code if isinstance(error, JaulaError) else 125
         text = error.message if isinstance(error, JaulaError) else str(error)
         container.change(
@@ -492,11 +493,9 @@ class Starter:
             edits=_device_edits(services.config.cdi_spec_dirs, requests) if requests else (),
         )
         confinement = security.decide(resolved, inputs.host, external=runtime is not None)
-        built, run = spec.build(body, resolved, inputs, confinement), ""
-        if body.host_config.profile == honeypot.NAME:
-            root = _root(services, record)
-            run = honeypot.new_run(paths.honeypots, record, root, f"{run_dir}/rootfs")
-            built = honeypot.supervised(built, run)
+        built = spec.build(body, resolved, inputs, confinement)
+        root = _root(services, record)
+        built = services.hooks.spec_built(services, record, root, built)
         document = encode(spec.with_version(built))
         container.run_dir = str(run_dir)
         os.makedirs(run_dir, mode=0o700, exist_ok=True)
@@ -516,7 +515,7 @@ class Starter:
             container_id=record.id,
             bundle=bundle,
             run_dir=str(run_dir),
-            root=_root(services, record),
+            root=root,
             log=LogSetup(
                 driver, with_identity(driver, options, record), log_path(services, record.id)
             ),
@@ -528,7 +527,6 @@ class Starter:
             runtime=runtime,
             host_mounts=bool(spec.host_binds(mounts, inputs.host, inputs.private_volumes))
             or (modes.user.host and any(m.shared for m in record.mounts)),
-            sessions=f"{run}/{SESSIONS}" if run else "",
         )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from jaula import feature
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaula.cgroups.protocol import CgroupDriver
     from jaula.config import EngineConfig
     from jaula.engine.containers.engine_socket import EngineSockets
     from jaula.engine.group_commit import GroupCommit
+    from jaula.engine.hooks import Hooks
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
     from jaula.engine.networks.dns_server import DnsServers
@@ -32,6 +37,9 @@ if TYPE_CHECKING:
     from jaula.storage.drivers.driver import SnapshotDriver
     from jaula.storage.layers.store import LayerStore
     from jaula.storage.volumes import VolumeStore
+
+
+Service = TypeVar("Service")
 
 
 @dataclass(slots=True)
@@ -65,4 +73,10 @@ class Services:
     sandbox_pool: SandboxPool
     engine_sockets: EngineSockets
     started_at: int  # nanoseconds since the epoch
+    hooks: Hooks
     claims: Claims | None = None  # None: in tests
+    of_features: feature.Services = field(default_factory=feature.Services)
+
+    def service(self, make: Callable[[Services], Service]) -> Service:
+        """Return a service of a feature, by the function that makes it."""
+        return self.of_features.service(self, make)

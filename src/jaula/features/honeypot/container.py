@@ -22,7 +22,7 @@ import msgspec
 from jaula.config import OWN_RUNTIME
 from jaula.errors import InvalidRequest, Unavailable
 from jaula.features.honeypot import document as honeypot
-from jaula.spec.api import ContainerCreate, HostConfig, Ulimit
+from jaula.spec.api import ContainerCreate, Ulimit
 from jaula.spec.endpoint import PublishedPort
 from jaula.spec.rootfs import OverlayRoot, RootSource
 from jaula.spec.runtime import Hook, Hooks, Spec
@@ -30,7 +30,9 @@ from jaula.spec.runtime import Hook, Hooks, Spec
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jaula.state.records import ContainerRecord, PortMapping
+    from jaula.engine.model.services import Services
+    from jaula.runtime.protocol import StartRequest
+    from jaula.state.records import ContainerRecord, PortMapping, ResolvedRequest, StartIntent
 
 NAME = honeypot.NAME
 # Enough for login services and shells; without raw sockets, device nodes and file capabilities.
@@ -140,19 +142,38 @@ def ports(mappings: tuple[PortMapping, ...]) -> tuple[PublishedPort, ...]:
     )
 
 
-def check(host: HostConfig, mappings: tuple[PortMapping, ...], *, rootless: bool) -> None:
+def check(services: Services, body: ContainerCreate, resolved: ResolvedRequest) -> None:
     """Check that a honeypot can be created here.
 
     :raises InvalidRequest: when the engine is rootless, or a port cannot be published.
     """
-    if host.profile != NAME:
-        return
-    if rootless:
+    if services.host.rootless:
         raise InvalidRequest(
             "the profile honeypot needs an engine that runs as root",
             hint="a rootless engine cannot record system calls or watch files",
         )
-    ports(mappings)
+    ports(resolved.ports)
+
+
+def supervise(services: Services, record: ContainerRecord, root: RootSource, spec: Spec) -> Spec:
+    """Return the spec of a start with the hook of a supervisor, and the directory of its run made.
+
+    :raises Unavailable: when it cannot be created.
+    """
+    paths = services.config.paths
+    mount_point = f"{paths.container_run(record.id)}/rootfs"
+    return supervised(spec, new_run(paths.honeypots, record, root, mount_point))
+
+
+def record_sessions(
+    services: Services, record: ContainerRecord, intent: StartIntent, request: StartRequest
+) -> tuple[StartIntent, StartRequest]:
+    """Return a start whose sessions are recorded, with the ports that the sink relays."""
+    run = max(_runs(services.config.paths.honeypots, record.id), key=os.path.getctime)
+    return (
+        msgspec.structs.replace(intent, ports=ports(record.resolved.ports)),
+        msgspec.structs.replace(request, sessions=f"{run}/{honeypot.SESSIONS}"),
+    )
 
 
 def new_run(directory: Path, record: ContainerRecord, root: RootSource, mount_point: str) -> str:
@@ -204,14 +225,14 @@ def supervised(spec: Spec, directory: str) -> Spec:
     )
 
 
-def wait(directory: Path, container_id: str) -> None:
+def wait(services: Services, record: ContainerRecord) -> None:
     """Wait until the supervisors of a container have written their indexes.
 
     Called before the files of a container are removed. A supervisor that hangs is not waited for
     after a limit.
     """
     deadline = time.monotonic() + _FINISH_TIMEOUT
-    for path in _runs(directory, container_id):
+    for path in _runs(services.config.paths.honeypots, record.id):
         try:
             fd = os.open(f"{path}/{honeypot.LOCK}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -239,8 +260,8 @@ def _runs(directory: Path, container_id: str) -> Iterator[str]:
                     yield entry.path
 
 
-def discard(directory: Path, container_id: str) -> None:
+def discard(services: Services, record: ContainerRecord) -> None:
     """Remove the directories of runs that have not begun."""
-    for path in _runs(directory, container_id):
+    for path in _runs(services.config.paths.honeypots, record.id):
         if not os.path.exists(f"{path}/{honeypot.INDEX}"):
             shutil.rmtree(path, ignore_errors=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
+from jaula import feature
 from jaula.engine.containers import presets
+from jaula.engine.hooks import Hooks
+from jaula.engine.oci_spec.inputs import HostFacts
 from jaula.errors import InvalidRequest
 from jaula.features.honeypot import container as honeypot
 from jaula.spec.api import ContainerCreate, DeviceMapping, HostConfig, Mount
@@ -19,6 +23,14 @@ def completed(**members: Any) -> HostConfig:
     host = HostConfig(profile="honeypot", **members)
     body = ContainerCreate(image="x", host_config=host)
     return presets.apply(body, "default", 5).host_config
+
+
+def _check(host: HostConfig, *, rootless: bool) -> None:
+    services: Any = SimpleNamespace(host=HostFacts(rootless=rootless))
+    resolved: Any = SimpleNamespace(ports=())
+    Hooks(feature.features()).request_resolved(
+        services, ContainerCreate(host_config=host), resolved
+    )
 
 
 def test_a_honeypot_has_no_network_of_the_engine_and_no_rights_beyond_a_login_service() -> None:
@@ -90,9 +102,9 @@ def test_a_request_that_opens_the_confinement_is_refused(members: dict[str, Any]
 
 def test_a_rootless_engine_has_no_honeypots() -> None:
     with pytest.raises(InvalidRequest, match="needs an engine that runs as root"):
-        honeypot.check(completed(), (), rootless=True)
-    honeypot.check(completed(), (), rootless=False)
-    honeypot.check(HostConfig(), (), rootless=True)
+        _check(completed(), rootless=True)
+    _check(completed(), rootless=False)
+    _check(HostConfig(), rootless=True)
 
 
 @pytest.mark.parametrize(

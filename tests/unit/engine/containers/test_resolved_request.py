@@ -22,6 +22,7 @@ from jaula.engine.containers.create import Bounds
 from jaula.engine.containers.engine_socket import EngineSockets
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.containers.start import Starter
+from jaula.engine.hooks import Hooks
 from jaula.engine.model.container import Container
 from jaula.engine.model.container_store import ContainerStore
 from jaula.engine.model.events import EventBus
@@ -247,6 +248,7 @@ class Machine:
                 mountable=lambda image: image.layers,
                 layers=SimpleNamespace(failure=nothing),
             ),
+            hooks=Hooks(),
             layers=SimpleNamespace(has=nothing),
             image_policy=SimpleNamespace(check_run=nothing, check_start=nothing),
             runtime_table=RuntimeTable(self.config),

@@ -1,0 +1,50 @@
+"""The hooks of features: their points exist, their functions too, and a plain request calls few."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from jaula import feature
+from jaula.engine.hooks import Hooks
+from jaula.spec.api import HostConfig
+
+REGISTERED = [(each, hook) for each in feature.features() for hook in each.hooks]
+
+
+@pytest.mark.parametrize(
+    ("owner", "hook"), REGISTERED, ids=[f"{f.name}-{h.point}" for f, h in REGISTERED]
+)
+def test_a_hook_is_a_point_and_its_function_takes_what_the_point_gives(
+    owner: feature.Feature, hook: feature.Hook
+) -> None:
+    point = getattr(Hooks, hook.point)
+    given = len(inspect.signature(point).parameters) - 1
+    taken = inspect.signature(owner.function(hook.function))
+    taken.bind(*range(given))  # raises TypeError
+    assert inspect.iscoroutinefunction(point) == inspect.iscoroutinefunction(
+        owner.function(hook.function)
+    )
+
+
+@pytest.mark.parametrize(
+    "point", [name for name, member in vars(Hooks).items() if not name.startswith("_")]
+)
+def test_each_point_has_a_contract_and_a_feature_that_uses_it(point: str) -> None:
+    assert inspect.getdoc(getattr(Hooks, point))
+    assert any(hook.point == point for _, hook in REGISTERED)
+
+
+def test_a_plain_request_asks_for_no_feature() -> None:
+    asked = [
+        (owner.name, hook.point)
+        for owner, hook in REGISTERED
+        if hook.asks is not None and hook.asks(HostConfig())
+    ]
+    assert asked == []
+
+
+def test_without_features_no_point_does_anything() -> None:
+    hooks = Hooks()
+    assert list(hooks._registered("spec_built", HostConfig())) == []
