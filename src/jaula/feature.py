@@ -24,10 +24,10 @@ PACKAGE = "jaula.features"
 class Hook:
     """A function of a feature that the core calls at a named point.
 
-    ``function`` is ``MODULE:NAME`` below the feature's package. ``asks`` tells whether the request
-    of a container needs the call, from its ``HostConfig``; the module is not imported for others.
-    Without it the call is needed for every container. The points and their contracts are the
-    methods of :class:`jaula.engine.hooks.Hooks`.
+    ``function`` is ``MODULE:NAME`` below the feature's package. ``asks`` tells whether the call is
+    needed: for a container from the ``HostConfig`` of its request, for an engine from its settings.
+    The module is not imported otherwise. Without it the call is always needed. The points and their
+    contracts are the methods of :class:`jaula.engine.hooks.Hooks`.
     """
 
     __slots__ = ("asks", "function", "point")
@@ -47,11 +47,24 @@ class Feature:
     words for these commands, and ``groups`` a summary for each first word with several commands.
     ``routes`` has modules with ``ROUTES``, by the nouns of their paths. ``checks`` has modules with
     ``INFO`` and ``check``, which ``jaula verify`` executes too. ``presets`` has ``MODULE:NAME`` of
-    the function that completes a request, by the name of a confinement preset. ``hooks`` are called
-    by the engine.
+    the function that completes a request, by the name of a confinement preset. ``settings`` has the
+    same for the function that checks and converts settings of the engine, by the prefix of their
+    names. ``idle`` has the modules that an engine with its default settings imports; its archive
+    has them. ``hooks`` are called by the engine.
     """
 
-    __slots__ = ("aliases", "checks", "commands", "groups", "hooks", "name", "presets", "routes")
+    __slots__ = (
+        "aliases",
+        "checks",
+        "commands",
+        "groups",
+        "hooks",
+        "idle",
+        "name",
+        "presets",
+        "routes",
+        "settings",
+    )
 
     def __init__(
         self,
@@ -63,6 +76,8 @@ class Feature:
         routes: Mapping[str, Sequence[str]] | None = None,
         checks: Sequence[str] = (),
         presets: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+        idle: Sequence[str] = (),
         hooks: Sequence[Hook] = (),
     ) -> None:
         self.name = name
@@ -72,6 +87,8 @@ class Feature:
         self.routes = {noun: tuple(modules) for noun, modules in (routes or {}).items()}
         self.checks = tuple(checks)
         self.presets = dict(presets or {})
+        self.settings = dict(settings or {})
+        self.idle = tuple(idle)
         self.hooks = tuple(hooks)
 
     def module(self, name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from jaula import feature
 from jaula.daemon import pyc_archive
 from jaula.oci import build_pyc_archive
 
@@ -19,19 +20,17 @@ ROOTS = (
     "jaula.daemon.engine",
     "jaula.daemon.main",
     "jaula.daemon.pyc_archive",
-    "jaula.features.why.refusal_monitor",
     "jaula.daemon.reload",
     "jaula.daemon.serve",
     "jaula.engine.authz.gateway",
     "jaula.engine.engine",
     "jaula.engine.group_commit",
+    "jaula.engine.hooks",
     "jaula.engine.model.events",
     "jaula.engine.networks.dns_server",
     "jaula.engine.networks.sandbox_pool",
     "jaula.engine.volumes.references",
     "jaula.images.store.store",
-    "jaula.features.trust.policy",
-    "jaula.features.trust.signature_store",
     "jaula.logs.follower",
     "jaula.network.manager",
     "jaula.runtime.zygote",
@@ -81,6 +80,8 @@ def main(staged: str = "") -> None:
 def engine_files() -> dict[str, str]:
     """Return the source files of an engine's modules by name."""
     names = [*ROOTS]
+    for each in feature.features():
+        names += [each.module("feature"), *map(each.module, each.idle)]
     for package in _PACKAGES:
         directory = f"{_SOURCE}/{package.replace('.', '/')}"
         names += [f"{package}.{file[:-3]}" for file in os.listdir(directory) if _is_module(file)]

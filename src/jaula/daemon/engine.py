@@ -12,6 +12,7 @@ from jaula.rootless import state
 if TYPE_CHECKING:
     from jaula.config import EngineConfig
     from jaula.engine.engine import Engine
+    from jaula.engine.hooks import Hooks
     from jaula.engine.userns.id_ranges import SingleIdRange
     from jaula.features.lazy.layers import LazyLayers
     from jaula.features.trust.policy import ImagePolicy
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 _STORAGE_DRIVER = "storage-driver"  # the key of a record in the table of settings
 
 
-def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
-    """Return the engine with all of its services; nothing runs yet."""
+def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = None) -> Engine:
+    """Return the engine with all of its services; nothing runs yet.
+
+    ``hooks`` are those of all installed features if absent.
+    """
     import time
 
     from jaula import cgroups, feature
@@ -36,7 +40,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     from jaula.engine.containers.resolved_request import resolve
     from jaula.engine.engine import Engine
     from jaula.engine.group_commit import GroupCommit
-    from jaula.engine.hooks import Hooks
+    from jaula.engine.hooks import Hooks as EngineHooks
     from jaula.engine.model.container_store import ContainerStore
     from jaula.engine.model.events import EventBus
     from jaula.engine.model.services import Services
@@ -104,7 +108,7 @@ def new_engine(config: EngineConfig, runtime: Runtime) -> Engine:
     network = NetworkManager(paths, config, binder=binder, owner=owner)
     engine = Engine(
         Services(
-            hooks=Hooks(feature.features()),
+            hooks=hooks or EngineHooks(feature.features()),
             config=config,
             identity=identity,
             host=oci_spec_host.read(

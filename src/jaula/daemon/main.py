@@ -58,24 +58,27 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
     sd_notify.extend_timeout()
     runtime = _launch(config, host_mounts)
     sd_notify.extend_timeout()
+    from jaula import feature
+    from jaula.engine.hooks import Hooks
+
     try:
         lock = _lock_root(config)
         network = sockets.listen_tcp(config)
         listening = inherited or [sockets.listen_unix(config.socket, config.socket_group)]
-        metrics = sockets.listen_metrics(config)
-        cri = sockets.listen_cri(config) if config.cri else None
+        hooks = Hooks(feature.features())
+        opened = hooks.listen(config)
     except BaseException:
         runtime.close()
         raise
     from jaula.daemon import serve
 
     try:
-        serve.run(config, runtime, listening, network, metrics, cri, read_config)
+        serve.run(config, runtime, listening, network, opened, hooks, read_config)
     finally:
         if not inherited:
             sockets.remove(config.socket, listening)
-        if cri is not None:
-            sockets.remove(config.paths.cri_socket, [cri.services])
+        for each in opened.values():
+            each.close()
         os.close(lock)
 
 

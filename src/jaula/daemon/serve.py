@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from jaula import metrics, spans, stdlib_import
@@ -21,17 +22,12 @@ if TYPE_CHECKING:
 
     from jaula.api.http.server import Server
     from jaula.api.http.tls_listener import TlsListener
-    from jaula.config import EngineConfig, StreamConfig
+    from jaula.config import EngineConfig
     from jaula.daemon.engine_log import ContainerIds
-    from jaula.daemon.sockets import CriSockets
     from jaula.daemon.traces import SdkBackend
-    from jaula.engine.authz.gateway import Gateway
     from jaula.engine.authz.head_log import HeadLog
     from jaula.engine.engine import Engine
-    from jaula.features.kubernetes.cri.server import Server as CriServer
-    from jaula.features.verify.interval import Verification
-    from jaula.features.web.process import WebProcess
-    from jaula.features.why.refusal_monitor import RefusalMonitor
+    from jaula.engine.hooks import Hooks, Opened
     from jaula.runtime.client import Runtime
     from jaula.spec.api_params import Remote
     from jaula.tls import TlsCodec
@@ -47,11 +43,11 @@ def run(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
-    metrics_socket: socket.socket | None,
-    cri_sockets: CriSockets | None,
+    opened: Mapping[str, Opened],
+    hooks: Hooks,
     read_config: ReadConfig,
 ) -> None:
-    """Serve on unix and TCP sockets until SIGTERM or SIGINT; metrics and CRI on their own.
+    """Serve on unix and TCP sockets until SIGTERM or SIGINT, and features on those they opened.
 
     ``read_config`` returns the new configuration at SIGHUP.
 
@@ -71,7 +67,7 @@ def run(
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     asyncio.run(
         _serve(
-            *(config, runtime, unix_sockets, tcp_sockets, metrics_socket, cri_sockets, read_config),
+            *(config, runtime, unix_sockets, tcp_sockets, opened, hooks, read_config),
             ids,
         )
     )
@@ -82,8 +78,8 @@ async def _serve(
     runtime: Runtime,
     unix_sockets: list[socket.socket],
     tcp_sockets: list[socket.socket],
-    metrics_socket: socket.socket | None,
-    cri_sockets: CriSockets | None,
+    opened: Mapping[str, Opened],
+    hooks: Hooks,
     read_config: ReadConfig,
     ids: ContainerIds,
 ) -> None:
@@ -96,6 +92,7 @@ async def _serve(
     from jaula.daemon.reload import Reloader
     from jaula.engine.authz.gateway import Gateway
     from jaula.engine.containers import log_config, presets
+    from jaula.engine.hooks import EngineStart
     from jaula.engine.threads import CallerThreads, abandon_at_stop
     from jaula.state.audit_trail import AuditTrail
 
@@ -108,9 +105,8 @@ async def _serve(
         log_config.check(config)
         policy = daemon_policy.load_policy(config)
         context = _context(config)
-        stream_context = _stream_context(config.streams)
         started = time.perf_counter()
-        engine = new_engine(config, runtime)
+        engine = new_engine(config, runtime, hooks)
         ids.names = engine.services.container_store.names
         traces = _start_traces(engine)
         gateway = Gateway(
@@ -148,23 +144,12 @@ async def _serve(
     log.info("engine %s listens on %s", engine.services.identity[:12], config.socket)
     reloader = Reloader(engine, gateway, read_config)
     reloader.tls_listeners = await _open(server, tcp_sockets, context, engine)
-    metrics_server = None
-    if metrics_socket is not None:
-        metrics_server = await _open_metrics(metrics_socket, engine)
-    cri = None
-    if cri_sockets is not None:
-        cri = _open_cri(cri_sockets, gateway, config.streams, stream_context)
-    _watch_sockets(config, engine, server, cri)
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     gateway.start()
-    verification = None
-    if config.metrics_verify_interval:
-        verification = _start_verification(engine, config.metrics_verify_interval)
-    refusals = None
-    if config.metrics_refusals != "none":
-        refusals = _start_refusals(engine)
+    start = EngineStart(engine, gateway.enter, opened, _listen_again(config, engine, server))
+    beside = await hooks.engine_started(start)
+    engine.host_objects.serve(tuple(start.listen_again), lambda path: start.listen_again[path]())
     metrics.ENGINE_STARTS.add("listen", by=time.perf_counter() - restored)
-    web = _open_web(config)
     heartbeat.ready()
     loop.call_later(_SETTLE_TIME, _settle)
     server.on_idle = lambda: _release_memory(engine)
@@ -173,16 +158,8 @@ async def _serve(
     heartbeat.stop()
     loop.remove_reader(zygote)
     os.close(zygote)
-    if verification is not None:
-        await verification.close()
-    if refusals is not None:
-        await refusals.close()
-    if web is not None:
-        await web.close()
-    if cri is not None:
-        await cri.close()
-    if metrics_server is not None:
-        await metrics_server.close()
+    for each in reversed(beside):
+        await each.close()
     await server.close()
     sd_notify.extend_timeout(sd_notify.STOP_STEP)
     await engine.close()
@@ -199,20 +176,16 @@ async def _serve(
     log.info("engine stopped; containers keep running")
 
 
-def _watch_sockets(
-    config: EngineConfig, engine: Engine, server: Server, cri: CriServer | None
-) -> None:
-    """Listen again on the path of a unix socket that another program removes."""
-    cri_path = str(config.paths.cri_socket)
+def _listen_again(
+    config: EngineConfig, engine: Engine, server: Server
+) -> dict[str, Callable[[], None]]:
+    """Return, by the path of a unix socket, how to listen on it again if it is removed."""
 
-    def listen(path: str) -> None:
-        if cri is not None and path == cri_path:
-            cri.replace(daemon_sockets.listen_again(path, config.cri_socket_group))
-        else:
-            server.add(daemon_sockets.listen_again(path, config.socket_group))
+    def again(path: str) -> None:
+        server.add(daemon_sockets.listen_again(path, config.socket_group))
 
     paths = engine.services.engine_sockets.paths
-    engine.host_objects.serve((*paths, *((cri_path,) if cri is not None else ())), listen)
+    return {path: functools.partial(again, path) for path in paths}
 
 
 def _start_traces(engine: Engine) -> SdkBackend | None:
@@ -295,84 +268,6 @@ async def _open(
             "engine listens on tcp://%s:%d as well", f"[{host}]" if ":" in host else host, port
         )
     return listeners
-
-
-async def _open_metrics(sock: socket.socket, engine: Engine) -> Server:
-    """Serve metrics without authorization. The module is loaded here only."""
-    import ipaddress
-    import logging
-
-    from jaula.features.metrics import listener as metrics_listener
-
-    server = await metrics_listener.serve(engine, sock)
-    host, port = sock.getsockname()[:2]
-    log = logging.getLogger("jaula.engine")
-    if not ipaddress.ip_address(host).is_loopback:
-        log.warning("names and usage of all containers can be read at %s without a login", host)
-    log.info("metrics are at http://%s:%d/metrics", f"[{host}]" if ":" in host else host, port)
-    return server
-
-
-def _start_verification(engine: Engine, interval: int) -> Verification:
-    """Verify all containers at an interval. The module is loaded here only."""
-    from jaula.features.verify.interval import Verification as DaemonVerification
-
-    verification = DaemonVerification(engine, interval)
-    verification.start()
-    return verification
-
-
-def _start_refusals(engine: Engine) -> RefusalMonitor:
-    """Count the refusals of the kernel's layers."""
-    from jaula.features.why.refusal_monitor import RefusalMonitor as DaemonRefusalMonitor
-
-    monitor = DaemonRefusalMonitor(engine, ebpf=engine.services.config.metrics_refusals == "ebpf")
-    monitor.start()
-    return monitor
-
-
-def _open_web(config: EngineConfig) -> WebProcess | None:
-    """Start the web view if it is configured. Its process loads its packages, the engine none."""
-    if not config.web:
-        return None
-    from jaula.features.web.process import WebProcess
-
-    process = WebProcess(str(config.socket), config.web)
-    process.start()
-    return process
-
-
-def _open_cri(
-    sockets: CriSockets, gateway: Gateway, streams: StreamConfig, context: SSLContext | None
-) -> CriServer:
-    """Serve CRI. Its package and protobuf are loaded here only."""
-    import logging
-
-    from jaula.features.kubernetes.cri.server import Server
-    from jaula.features.kubernetes.cri.streaming.server import StreamServer
-    from jaula.features.kubernetes.cri.streaming.transport import Timeouts
-
-    sockets.services.setblocking(False)
-    stream_server = StreamServer(tls=context, timeouts=Timeouts(idle=float(streams.idle_timeout)))
-    stream_server.listen(sockets.streams)
-    logging.getLogger("jaula.engine").info(
-        "engine serves CRI on %s, streams on %s port %d",
-        sockets.services.getsockname(),
-        *sockets.streams.getsockname()[:2],
-    )
-    return Server(sockets.services, gateway.enter, stream_server)
-
-
-def _stream_context(streams: StreamConfig) -> SSLContext | None:
-    """Return the TLS context of the streams of pods.
-
-    :raises InvalidRequest: when a file is missing or invalid.
-    """
-    if not streams.certificate:
-        return None
-    from jaula import tls
-
-    return tls.server_context(tls.TlsFiles("", streams.certificate, streams.key))
 
 
 def _context(config: EngineConfig) -> SSLContext | None:

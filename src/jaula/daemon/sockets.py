@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, InvalidRequest, JaulaError, Unavailable
 
@@ -95,47 +95,19 @@ def listen_again(path: str, group: str | None) -> socket.socket:
     return sock
 
 
-class CriSockets(NamedTuple):
-    """The sockets of CRI: the unix socket of its services, and the TCP socket of its streams."""
-
-    services: socket.socket
-    streams: socket.socket
-
-
-def listen_cri(config: EngineConfig) -> CriSockets:
-    """Open the sockets of CRI.
-
-    :raises Conflict: when another engine listens on the unix socket.
-    :raises Unavailable: when a socket cannot be opened.
-    """
-    services = listen_unix(config.paths.cri_socket, config.cri_socket_group)
-    try:
-        (streams,) = _listen_tcp([(config.streams.address, config.streams.port)])
-    except BaseException:
-        remove(config.paths.cri_socket, [services])
-        raise
-    return CriSockets(services, streams)
-
-
 def listen_tcp(config: EngineConfig) -> list[socket.socket]:
     """Open the TCP sockets: all of them before a client can connect to one.
 
     :raises Unavailable: when a socket cannot be opened.
     """
-    return _listen_tcp(config.tcp)
+    return listen_addresses(config.tcp)
 
 
-def listen_metrics(config: EngineConfig) -> socket.socket | None:
-    """Open the socket of ``--metrics-addr``, if there is one.
+def listen_addresses(addresses: Iterable[tuple[str, int]]) -> list[socket.socket]:
+    """Open a TCP socket on each address.
 
-    :raises Unavailable: when it cannot be opened.
+    :raises Unavailable: when one cannot be opened; none is open then.
     """
-    if config.metrics is None:
-        return None
-    return _listen_tcp((config.metrics,))[0]
-
-
-def _listen_tcp(addresses: Iterable[tuple[str, int]]) -> list[socket.socket]:
     tcp_sockets: list[socket.socket] = []
     for host, port in addresses:
         try:

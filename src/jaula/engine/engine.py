@@ -44,11 +44,9 @@ if TYPE_CHECKING:
     from jaula.engine.volumes.service import Volumes
     from jaula.features.build.builder.service import Builds
     from jaula.features.kubernetes.pods.service import Pods
-    from jaula.features.metrics.service import Metrics
     from jaula.features.migration.service import Migration
     from jaula.features.secrets.service import Secrets
     from jaula.features.trust.service import TrustService
-    from jaula.features.verify.diagnostics.service import Diagnostics
     from jaula.spec.runtime import Spec
 
 _FIREWALL_RETRY = 5.0  # seconds
@@ -79,6 +77,10 @@ class Engine:
     def service(self, make: Callable[[Engine], Service]) -> Service:
         """Return a service of a feature, by the function that makes it."""
         return self.of_features.service(self, make)
+
+    def existing(self, make: Callable[[Engine], Service]) -> Service | None:
+        """Return a service of a feature if it has been made."""
+        return self.of_features.existing(make)
 
     # Services that are loaded with their first request.
 
@@ -160,25 +162,11 @@ class Engine:
         return Pods(self.services, self.containers, self.execs)
 
     @functools.cached_property
-    def diagnostics(self) -> Diagnostics:
-        """The diagnostics. They are loaded with the first view of them."""
-        from jaula.features.verify.diagnostics.service import Diagnostics
-
-        return Diagnostics(self.services)
-
-    @functools.cached_property
     def migrations(self) -> Migration:
         """The migrations. They are loaded with the first one: most engines have none."""
         from jaula.features.migration.service import Migration
 
         return Migration(self.services, self.containers, self.images, self.pods)
-
-    @functools.cached_property
-    def metrics(self) -> Metrics:
-        """The metrics. They are loaded with the first scrape."""
-        from jaula.features.metrics.service import Metrics
-
-        return Metrics(self.services, self.builds.cached_steps)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""
@@ -342,10 +330,7 @@ class Engine:
         self.host_objects.close()
         if "migrations" in self.__dict__:
             await self.migrations.close()
-        if "metrics" in self.__dict__:
-            self.metrics.close()
-        if "diagnostics" in self.__dict__:
-            await self.diagnostics.close()
+        await self.services.hooks.engine_stopping(self)
         if "builds" in self.__dict__:
             await self.builds.close()
         if "pods" in self.__dict__:

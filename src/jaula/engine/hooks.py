@@ -8,18 +8,51 @@ of the table of features. ``tests/unit/engine/test_hooks.py`` calls each registe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from jaula.errors import NotAuthorized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+    from jaula.config import EngineConfig
+    from jaula.engine.authz.gateway import EngineApi
+    from jaula.engine.authz.session import Session
+    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
     from jaula.feature import Feature, Hook
     from jaula.runtime.protocol import StartRequest
-    from jaula.spec.api import ContainerCreate, HostConfig
+    from jaula.spec.api import ContainerCreate
+    from jaula.spec.api_params import Origin
     from jaula.spec.rootfs import RootSource
     from jaula.spec.runtime import Spec
     from jaula.state.records import ContainerRecord, ResolvedRequest, StartIntent
+
+
+class Closer(Protocol):
+    """What a feature has opened for the life of an engine."""
+
+    def close(self) -> Awaitable[None]: ...
+
+
+class Opened(Protocol):
+    """Sockets that a feature listens on; ``close`` removes their paths too."""
+
+    def close(self) -> None: ...
+
+
+class EngineStart(NamedTuple):
+    """A running engine, for features that serve clients of their own.
+
+    ``enter`` returns the engine as the caller of one connection has it. ``opened`` has what the
+    features opened at ``listen``. ``listen_again`` is called with nothing when another program has
+    removed the path of a unix socket; a feature adds its own.
+    """
+
+    engine: Engine
+    enter: Callable[[Origin | None], EngineApi]
+    opened: Mapping[str, Any]
+    listen_again: dict[str, Callable[[], None]]
 
 
 class Hooks:
@@ -32,22 +65,65 @@ class Hooks:
             for hook in feature.hooks:
                 self._hooks.setdefault(hook.point, []).append((feature, hook))
 
-    def _registered(
-        self, point: str, host: HostConfig | None = None
-    ) -> Iterable[Callable[..., Any]]:
+    def _registered(self, point: str, asked: object) -> Iterable[Callable[..., Any]]:
+        """Return the functions for ``asked``: a ``HostConfig``, or the engine's settings."""
         hooks = self._hooks.get(point)
         if hooks is None:
             return ()
         return [
             self._function(feature, hook)
             for feature, hook in hooks
-            if hook.asks is None or host is None or hook.asks(host)
+            if hook.asks is None or hook.asks(asked)
         ]
 
     def _function(self, feature: Feature, hook: Hook) -> Callable[..., Any]:
         if hook not in self._functions:
             self._functions[hook] = feature.function(hook.function)
         return self._functions[hook]
+
+    # -- the engine ----------------------------------------------------------------------------
+
+    def listen(self, config: EngineConfig) -> dict[str, Opened]:
+        """Open the sockets of features, by their names, before any client can connect to one.
+
+        :raises JaulaError: when one cannot be opened; those of other features are closed then.
+        """
+        opened: dict[str, Opened] = {}
+        try:
+            for call in self._registered("listen", config):
+                name, found = call(config)
+                opened[name] = found
+        except BaseException:
+            for each in opened.values():
+                each.close()
+            raise
+        return opened
+
+    async def engine_started(self, start: EngineStart) -> list[Closer]:
+        """Start what runs beside an engine; return what is closed before it stops.
+
+        It is called when the API is served and all containers are restored.
+        """
+        config = start.engine.services.config
+        return [await call(start) for call in self._registered("engine_started", config)]
+
+    async def engine_stopping(self, engine: Engine) -> None:
+        """End what a feature has made in an engine; no request is served any more."""
+        for call in self._registered("engine_stopping", engine.services.config):
+            await call(engine)
+
+    def user_named(self, session: Session, text: str) -> Origin:
+        """Return the user for whom a caller speaks, from the header of a request.
+
+        :raises NotAuthorized: when the caller may not speak for another user.
+        :raises InvalidRequest: when the text is not valid.
+        """
+        for call in self._registered("user_named", None):
+            origin: Origin = call(session, text)
+            return origin
+        raise NotAuthorized(
+            "a request cannot be for another user", hint="the feature web is not installed"
+        )
 
     # -- a container ---------------------------------------------------------------------------
 

@@ -137,6 +137,7 @@ class Served(AbstractAsyncContextManager["Served"]):
                 "access": self.access,
                 "sync": self.engine.sync,
                 "act_for": self.engine.act_for,
+                "service": self.engine.service,
             }
         )
 

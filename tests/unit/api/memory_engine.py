@@ -504,6 +504,10 @@ class MemoryEngine(SimpleNamespace):
             sync_error=None,
         )
 
+    def service(self, make: Callable[..., Any]) -> Any:
+        """Return the service of a feature: its function is named ``NAME_api``."""
+        return getattr(self, make.__name__.removesuffix("_api"))
+
     def act_for(self, user: str) -> MemoryEngine:
         """Return an engine of its own for a user of the web view."""
         if user == "refused":

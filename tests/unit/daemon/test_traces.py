@@ -105,8 +105,8 @@ def test_nothing_of_opentelemetry_is_loaded_by_an_engine_without_traces() -> Non
         "import jaula.daemon.serve, jaula.daemon.reload, jaula.engine.authz.gateway\n"
         "import jaula.api.http.server, jaula.engine.engine\n"
         "print(*(n for n in sys.modules if n.startswith(('opentelemetry', 'prometheus',"
-        " 'jaula.daemon.traces', 'jaula.features.verify.interval', 'jaula.daemon.metrics',"
-        " 'jaula.features.metrics'))))"
+        " 'jaula.daemon.traces', 'jaula.features.verify.interval',"
+        " 'jaula.features.metrics.l', 'jaula.features.metrics.s'))))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -7,9 +7,12 @@ import inspect
 import pytest
 
 from jaula import feature
+from jaula.config import EngineConfig
 from jaula.engine.hooks import Hooks
 from jaula.spec.api import HostConfig
 
+OF_ENGINE = ("listen", "engine_started", "engine_stopping", "user_named")
+"""Points that are not about a container."""
 REGISTERED = [(each, hook) for each in feature.features() for hook in each.hooks]
 
 
@@ -40,9 +43,19 @@ def test_a_plain_request_asks_for_no_feature() -> None:
     asked = [
         (owner.name, hook.point)
         for owner, hook in REGISTERED
-        if hook.asks is not None and hook.asks(HostConfig())
+        if hook.asks is not None and hook.point not in OF_ENGINE and hook.asks(HostConfig())
     ]
     assert asked == []
+
+
+def test_an_engine_with_its_defaults_starts_few_features() -> None:
+    config = EngineConfig()
+    started = [
+        owner.name
+        for owner, hook in REGISTERED
+        if hook.point == "engine_started" and (hook.asks is None or hook.asks(config))
+    ]
+    assert started == ["why"]
 
 
 def test_without_features_no_point_does_anything() -> None:

@@ -62,11 +62,12 @@ def read_config(options: Options) -> EngineConfig:
     """
     from pathlib import Path
 
-    from jaula import cgroups
+    from jaula import cgroups, feature
     from jaula.config import EngineConfig, Paths
     from jaula.daemon.config import (
         cgroup,
         daemon_json,
+        features,
         hosts,
         logging,
         network,
@@ -129,10 +130,11 @@ def read_config(options: Options) -> EngineConfig:
     stream_config = streams.pop_stream_config(settings)
     network.normalize(settings)
     logging.normalize(settings)
-    if any(key.startswith("metrics_") for key in settings):
-        from jaula.features.metrics import settings as metrics
-
-        metrics.normalize(settings, rootless=rootless_paths.rootless_uid() is not None)
+    for each in feature.features():
+        for prefix, function in each.settings.items():
+            if any(key.startswith(prefix) for key in settings):
+                normalize = each.function(function)
+                normalize(settings, rootless=rootless_paths.rootless_uid() is not None)
     storage.normalize(settings)
     cgroup.normalize(
         settings,
@@ -145,6 +147,7 @@ def read_config(options: Options) -> EngineConfig:
         streams=stream_config,
         **settings,  # type: ignore[arg-type]
     )
+    features.check_features(config)
     daemon_json.check_image_names("cri-pinned-images", config.cri_pinned_images)
     daemon_json.check_runtimes(config.runtimes, config.default_runtime)
     return config

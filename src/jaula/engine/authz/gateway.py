@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from jaula.features.migration.authz import MigrationsApi
     from jaula.features.secrets.authz import SecretsApi
     from jaula.features.trust.authz import TrustApi
-    from jaula.features.verify.authz import DiagnosticsApi
-    from jaula.features.web.authz import WebApi
-    from jaula.features.web.logins import WebLogins
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
     from jaula.state.records import ContainerRecord
@@ -87,10 +84,9 @@ class EngineApi:
         :raises NotAuthorized: when the caller may not speak for that user.
         :raises InvalidRequest: when the document is not valid.
         """
-        from jaula.features.web import logins as web_logins
-
         assert self._gateway is not None
-        return self._gateway.enter(web_logins.origin_of(user, self._session))
+        hooks = self._engine.services.hooks
+        return self._gateway.enter(hooks.user_named(self._session, user))
 
     async def sync(self) -> None:
         """Wait until everything recorded so far is on the disk.
@@ -184,23 +180,10 @@ class EngineApi:
         return SystemApi(self._engine, self._session)
 
     @cached_property
-    def web(self) -> WebApi:
-        from jaula.features.web.authz import WebApi
-
-        assert self._gateway is not None
-        return WebApi(self._gateway.web_logins, self._session)
-
-    @cached_property
     def fsck(self) -> FsckApi:
         from jaula.engine.authz.api.fsck import FsckApi
 
         return FsckApi(self._engine, self._session)
-
-    @cached_property
-    def diagnostics(self) -> DiagnosticsApi:
-        from jaula.features.verify.authz import DiagnosticsApi
-
-        return DiagnosticsApi(self._engine, self._session)
 
 
 class Gateway:
@@ -274,13 +257,6 @@ class Gateway:
         )
         self._sessions.add(session)
         return EngineApi(self._engine, session, self)
-
-    @cached_property
-    def web_logins(self) -> WebLogins:
-        """The web view that serves this engine, and the links to it that are valid."""
-        from jaula.features.web.logins import WebLogins
-
-        return WebLogins()
 
     def _sync_soon(self) -> None:
         self._syncing.spawn(self._sync())

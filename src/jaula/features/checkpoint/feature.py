@@ -6,6 +6,7 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "checkpoint",
+    idle=("store",),
     commands={
         "snapshot": "cli.snapshot",
         "rollback": "cli.rollback",

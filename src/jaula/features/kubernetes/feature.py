@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from jaula.feature import Feature
+from jaula.feature import Feature, Hook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+
+
+def _serves_cri(config: EngineConfig) -> bool:
+    return config.cri
+
 
 FEATURE = Feature(
     "kubernetes",
+    hooks=(
+        Hook("listen", "cri.listen:listen", _serves_cri),
+        Hook("engine_started", "cri.listen:start", _serves_cri),
+    ),
     commands={
         "cri cni-install": "cli.cri_cni_install",
         "cri setup": "cli.cri_setup",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, Response
 from jaula.api.http.router import Routes
+from jaula.features.metrics.authz import metrics_api
 
 
 async def metrics(request: Request) -> Answer:
@@ -13,7 +14,7 @@ async def metrics(request: Request) -> Answer:
 
     format = negotiate(request.header(b"accept"))
     compressed = _accepts_gzip(request.header(b"accept-encoding"))
-    page = await request.engine.system.metrics(format, compressed=compressed)
+    page = await request.engine.service(metrics_api).page(format, compressed=compressed)
     headers: tuple[tuple[bytes, bytes], ...] = ((b"Vary", b"Accept, Accept-Encoding"),)
     if compressed:
         headers += ((b"Content-Encoding", b"gzip"),)

@@ -47,6 +47,7 @@ from jaula.tasks import awaited_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
     from jaula.features.metrics.collect import Sample, Target
     from jaula.features.metrics.engine_table import EngineMetric
@@ -64,6 +65,17 @@ _STATES = {
 """Docker's states of containers; all others are ``stopped``."""
 
 _log = logging.getLogger("jaula.metrics")
+
+
+def engine_metrics(engine: Engine) -> Metrics:
+    """Return the metrics of an engine."""
+    return Metrics(engine.services, engine.builds.cached_steps)
+
+
+async def close(engine: Engine) -> None:
+    """End the measurements of an engine that stops."""
+    if (found := engine.existing(engine_metrics)) is not None:
+        found.close()
 
 
 class Metrics:

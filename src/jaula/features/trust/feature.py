@@ -6,6 +6,7 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "trust",
+    idle=("policy", "signature_store"),
     commands={
         "image sbom": "cli.image_sbom",
         "image sign": "cli.trust_sign",

@@ -9,15 +9,22 @@ from jaula.engine.authz.policy import ContainerAccess
 from jaula.errors import InvalidRequest
 from jaula.features.verify.diagnostics.commands import MAX_SECONDS
 from jaula.features.verify.diagnostics.processes import of_containers
+from jaula.features.verify.diagnostics.service import diagnostics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.spec.api import ExecCreate
 
 Document = dict[str, Any]
+
+
+def diagnostics_api(api: EngineApi) -> DiagnosticsApi:
+    """Return the diagnostics as the caller of a connection may use them."""
+    return DiagnosticsApi(api.engine, api.session)
 
 
 class DiagnosticsApi:
@@ -29,7 +36,7 @@ class DiagnosticsApi:
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self._engine = engine
-        self._service = engine.diagnostics
+        self._service = engine.service(diagnostics)
         self._session = session
 
     async def observe(self) -> AsyncIterator[Document]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.feature import Feature
+from jaula.feature import Feature, Hook
 
 FEATURE = Feature(
     "verify",
@@ -11,6 +11,10 @@ FEATURE = Feature(
         "verify": "cli.verify",
         "tree": "cli.tree",
     },
+    hooks=(
+        Hook("engine_started", "interval:start", lambda config: config.metrics_verify_interval > 0),
+        Hook("engine_stopping", "diagnostics.service:close"),
+    ),
     routes={
         "jaula/audit": ("routes",),
         "jaula/containers": ("routes",),

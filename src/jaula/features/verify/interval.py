@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from jaula.features.metrics.isolation import IsolationRows
+from jaula.features.metrics.service import engine_metrics
 from jaula.features.verify.diagnostics.observer import environment
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:
     from jaula.engine.engine import Engine
+    from jaula.engine.hooks import EngineStart
 
 _log = logging.getLogger("jaula.verification")
 _TIMEOUT = 600.0  # seconds of one verification
@@ -62,6 +64,14 @@ def count(data: bytes) -> Counts:
     return Counts(dict(sorted(layers.items())), dict(containers))
 
 
+async def start(engine: EngineStart) -> Verification:
+    """Verify all containers of an engine at the interval of its settings."""
+    interval = engine.engine.services.config.metrics_verify_interval
+    verification = Verification(engine.engine, interval)
+    verification.start()
+    return verification
+
+
 class Verification:
     """Verifies all containers again and again."""
 
@@ -82,7 +92,7 @@ class Verification:
     async def _run(self) -> None:
         while True:
             started = time.monotonic()
-            metrics = self._engine.metrics
+            metrics = self._engine.service(engine_metrics)
             try:
                 counts = count(await self._report())
             except (OSError, ValueError, TimeoutError) as error:

@@ -7,6 +7,7 @@ from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, Response, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
+from jaula.features.verify.authz import diagnostics_api
 from jaula.spec.api import ExecCreate
 
 _MAX_POINTS = 900  # of one container
@@ -22,7 +23,7 @@ async def observe(request: Request) -> Answer:
     ``isolation`` has the layers of one container and the rows that do not hold; a new one follows
     each change. ``stats`` has a sample of all containers each second. ``removed`` ends a container.
     """
-    return StreamResponse(json_lines(request.engine.diagnostics.observe()), _NDJSON)
+    return StreamResponse(json_lines(request.engine.service(diagnostics_api).observe()), _NDJSON)
 
 
 async def verify(request: Request) -> Answer:
@@ -30,7 +31,7 @@ async def verify(request: Request) -> Answer:
 
     Each row has what was requested, what is in effect, the evidence and the verdict.
     """
-    return response.json(await request.engine.diagnostics.verify(request.name))
+    return response.json(await request.engine.service(diagnostics_api).verify(request.name))
 
 
 async def processes(request: Request) -> Answer:
@@ -38,7 +39,7 @@ async def processes(request: Request) -> Answer:
 
     Callers without access to everything get those of containers that they may read, and ancestors.
     """
-    return response.long_json(await request.engine.diagnostics.processes(), 2)
+    return response.long_json(await request.engine.service(diagnostics_api).processes(), 2)
 
 
 async def history(request: Request) -> Answer:
@@ -47,7 +48,7 @@ async def history(request: Request) -> Answer:
     points = query.integer("points") or _MAX_POINTS
     if not 0 < points <= _MAX_POINTS:
         raise InvalidRequest(f"points must be between 1 and {_MAX_POINTS}")
-    document = await request.engine.diagnostics.history(
+    document = await request.engine.service(diagnostics_api).history(
         query.texts("containers"), query.texts("fields"), points
     )
     return response.long_json(document, 2)
@@ -61,12 +62,12 @@ async def explain(request: Request) -> Answer:
     body = await request.document(ExecCreate, required=True)
     if not body.cmd:
         raise InvalidRequest("the command to explain is required", hint='{"Cmd": ["ping", "host"]}')
-    return _json(await request.engine.diagnostics.why(request.name, body, _TIMEOUT))
+    return _json(await request.engine.service(diagnostics_api).why(request.name, body, _TIMEOUT))
 
 
 async def explain_exit(request: Request) -> Answer:
     """Explain why a container has ended: ``GET /jaula/containers/{id}/why``."""
-    return _json(await request.engine.diagnostics.why(request.name, None, _TIMEOUT))
+    return _json(await request.engine.service(diagnostics_api).why(request.name, None, _TIMEOUT))
 
 
 async def record(request: Request) -> Answer:
@@ -76,12 +77,14 @@ async def record(request: Request) -> Answer:
     """
     await request.ignore_body()
     seconds = request.query.integer("seconds") or 0
-    return StreamResponse(request.engine.diagnostics.record(request.name, seconds), _NDJSON)
+    return StreamResponse(
+        request.engine.service(diagnostics_api).record(request.name, seconds), _NDJSON
+    )
 
 
 async def harden(request: Request) -> Answer:
     """Make a profile from the record in the body: ``POST /jaula/harden``. The answer is TOML."""
-    profile = await request.engine.diagnostics.harden(request.archive(), _TIMEOUT)
+    profile = await request.engine.service(diagnostics_api).harden(request.archive(), _TIMEOUT)
     return Response(200, profile, response.TEXT)
 
 
@@ -97,7 +100,7 @@ async def audit(request: Request) -> Answer:
             raise InvalidRequest(
                 f"unknown {name}: {value[:80]!r}", hint="must be one of " + ", ".join(known)
             )
-    return _json(await request.engine.diagnostics.audit(scopes, profile, _TIMEOUT))
+    return _json(await request.engine.service(diagnostics_api).audit(scopes, profile, _TIMEOUT))
 
 
 def _json(data: bytes) -> Response:

@@ -10,10 +10,16 @@ from jaula.errors import InvalidRequest
 from jaula.features.web import logins as web_logins
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
     from jaula.features.web.logins import WebLogins
 
 _MAX_URL = 256  # bytes
+
+
+def web_api(api: EngineApi) -> WebApi:
+    """Return the web view as the caller of a connection may use it."""
+    return WebApi(api.engine.service(web_logins.web_logins), api.session)
 
 
 class WebApi:

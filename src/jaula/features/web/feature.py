@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from jaula.feature import Feature
+from jaula.feature import Feature, Hook
 
 FEATURE = Feature(
     "web",
     commands={
         "web": "cli",
     },
+    hooks=(
+        Hook("engine_started", "process:start", lambda config: bool(config.web)),
+        Hook("user_named", "logins:origin_of"),
+    ),
     routes={
         "jaula/web": ("routes",),
     },

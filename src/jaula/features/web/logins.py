@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.engine.authz.session import Session
+    from jaula.engine.engine import Engine
     from jaula.spec.api_params import Origin
 
 LINK_SECONDS = 60.0
@@ -97,7 +98,12 @@ def user_of(peer: Origin | None) -> WebUser:
     raise NotAuthorized("only users of this host and clients with a certificate may log in")
 
 
-def origin_of(text: str, session: Session) -> Origin:
+def web_logins(engine: Engine) -> WebLogins:
+    """Return the web view that serves an engine, and the links to it that are valid."""
+    return WebLogins()
+
+
+def origin_of(session: Session, text: str) -> Origin:
     """Return the origin of a request that the web view sends for a user, from its header.
 
     :raises InvalidRequest: when the header is not valid.

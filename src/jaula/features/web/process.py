@@ -10,15 +10,27 @@ import asyncio
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import jaula
 from jaula.tasks import BackgroundTasks
+
+if TYPE_CHECKING:
+    from jaula.engine.hooks import EngineStart
 
 _FIRST_DELAY, _MAX_DELAY = 1.0, 60.0  # seconds until the child is started again
 _SETTLED = 60.0  # seconds after which the delay is the first one again
 _END_SECONDS = 5.0  # for the child to end
 
 _log = logging.getLogger("jaula.features.web")
+
+
+async def start(engine: EngineStart) -> WebProcess:
+    """Start the web view; its process loads its packages, the engine none."""
+    config = engine.engine.services.config
+    process = WebProcess(str(config.socket), config.web)
+    process.start()
+    return process
 
 
 class WebProcess:

@@ -6,13 +6,14 @@ from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
+from jaula.features.web.authz import web_api
 from jaula.spec.api import WebLogin, WebServer
 
 
 async def register(request: Request) -> Answer:
     """Register a web view: ``PUT /jaula/web/server``. For administrators only."""
     body = await request.document(WebServer, required=True)
-    request.engine.web.register(body.url)
+    request.engine.service(web_api).register(body.url)
     return response.NO_CONTENT
 
 
@@ -21,18 +22,18 @@ async def link(request: Request) -> Answer:
 
     The body is not read, so that a caller who may only read gets a link too.
     """
-    return response.json(request.engine.web.create_link(), 201)
+    return response.json(request.engine.service(web_api).create_link(), 201)
 
 
 async def login(request: Request) -> Answer:
     """Return the user of a link: ``POST /jaula/web/logins``. For administrators only."""
     body = await request.document(WebLogin, required=True)
-    return response.json(request.engine.web.redeem(body.code))
+    return response.json(request.engine.service(web_api).redeem(body.code))
 
 
 async def whoami(request: Request) -> Answer:
     """Return who the caller is for the policy: ``GET /jaula/web/whoami``."""
-    return response.json(request.engine.web.whoami())
+    return response.json(request.engine.service(web_api).whoami())
 
 
 ROUTES: Routes = (

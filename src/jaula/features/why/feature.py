@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from jaula.feature import Feature
+from jaula.feature import Feature, Hook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+
+
+def _counts_refusals(config: EngineConfig) -> bool:
+    return config.metrics_refusals != "none"
+
 
 FEATURE = Feature(
     "why",
+    idle=("refusal_monitor",),
+    hooks=(Hook("engine_started", "refusal_monitor:start", _counts_refusals),),
     commands={
         "why": "cli.why",
     },

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from jaula.engine.engine import Engine
+    from jaula.engine.hooks import EngineStart
     from jaula.engine.model.container import Container
     from jaula.features.why.refusal_tables import RefusalTables
     from jaula.kernel.audit import Record, RecordSocket
@@ -77,6 +78,14 @@ _SECCOMP = re.compile(
     r" uid=(\d{1,10}) .* pid=(\d{1,9}) comm=(\S{1,64}) "
     r".* syscall=(\d{1,9}) .* code=0x([0-9a-f]{1,8})\Z"
 )
+
+
+async def start(engine: EngineStart) -> RefusalMonitor:
+    """Count the refusals of the kernel's layers to the containers of an engine."""
+    ebpf = engine.engine.services.config.metrics_refusals == "ebpf"
+    monitor = RefusalMonitor(engine.engine, ebpf=ebpf)
+    monitor.start()
+    return monitor
 
 
 class Refusal(NamedTuple):

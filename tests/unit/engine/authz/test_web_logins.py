@@ -73,31 +73,31 @@ def session(peer: Any, *, admin: bool) -> Any:
 
 def test_root_speaks_for_a_user_of_the_host() -> None:
     text = json.dumps({"uid": 1000, "gid": 100, "groups": [7], "login_uid": 1000, "address": "::1"})
-    origin = origin_of(text, session(ROOT, admin=True))
+    origin = origin_of(session(ROOT, admin=True), text)
     assert origin == Peer(42, 1000, 100, (7,), 1000, "jaula-web", via="web", address="::1")
     assert caller_of(origin).key == "1000"
 
 
 def test_root_speaks_for_a_certificate() -> None:
     text = json.dumps({"certificate": "ci", "fingerprint": "sha256:00"})
-    origin = origin_of(text, session(ROOT, admin=True))
+    origin = origin_of(session(ROOT, admin=True), text)
     assert origin == Remote("", "ci", "sha256:00", via="web")
 
 
 def test_another_caller_speaks_for_itself_only_and_with_its_own_groups() -> None:
     own = session(Peer(7, 1000, 100, (5,)), admin=False)
-    origin = origin_of('{"uid": 1000, "gid": 0, "groups": [0]}', own)
+    origin = origin_of(own, '{"uid": 1000, "gid": 0, "groups": [0]}')
     assert origin == Peer(7, 1000, 100, (5,), via="web")
     with pytest.raises(NotAuthorized, match="speak for uid 0"):
-        origin_of('{"uid": 0}', own)
+        origin_of(own, '{"uid": 0}')
     with pytest.raises(NotAuthorized):
-        origin_of('{"certificate": "ci", "fingerprint": "sha256:00"}', own)
+        origin_of(own, '{"certificate": "ci", "fingerprint": "sha256:00"}')
 
 
 def test_a_container_and_an_anonymous_client_speak_for_no_user() -> None:
     for peer in (ContainerPeer("c" * 64, "traefik"), Remote("192.0.2.1"), None):
         with pytest.raises(NotAuthorized):
-            origin_of('{"uid": 0}', session(peer, admin=False))
+            origin_of(session(peer, admin=False), '{"uid": 0}')
         with pytest.raises(NotAuthorized):
             user_of(peer)
 
@@ -112,4 +112,4 @@ def test_a_container_and_an_anonymous_client_speak_for_no_user() -> None:
 )
 def test_a_header_that_is_not_valid_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        origin_of(text, session(ROOT, admin=True))
+        origin_of(session(ROOT, admin=True), text)

@@ -48,9 +48,5 @@ class SystemApi:
         self._session.require_read()
         return self._session.visible_events(self._service.events(since, until, filters))
 
-    async def metrics(self, format: str, *, compressed: bool) -> bytes:
-        self._session.require_read()
-        return await self._engine.metrics.page(format, compressed=compressed)
-
     async def ping(self) -> None:
         await self._service.ping()
