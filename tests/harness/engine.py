@@ -64,6 +64,7 @@ class PrivateEngine:
     process: subprocess.Popen[bytes] | None = None
     netns: str = ""  # name of an existing network namespace to run in
     mntns: str = ""  # path of an existing mount namespace to run in
+    project: Path = PROJECT  # a clone, whose source and launcher are used
 
     @property
     def tag(self) -> str:
@@ -112,7 +113,7 @@ class PrivateEngine:
         """
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("DOCKER_", "JAULA_"))},
-            "PYTHONPATH": str(PROJECT / "src"),
+            "PYTHONPATH": str(self.project / "src"),
         }
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -223,7 +224,7 @@ class PrivateEngine:
 
     def cli(self, program: str, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run ``jaula`` or ``docker`` against this engine with text streams, without a check."""
-        first = [str(PROJECT / "jaula")] if program == "jaula" else [program]
+        first = [str(self.project / "jaula")] if program == "jaula" else [program]
         variables = self.environment()
         if program == "jaula":
             del variables["DOCKER_BUILDKIT"]  # ``jaula compose`` sets it
