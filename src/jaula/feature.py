@@ -46,11 +46,12 @@ class Feature:
     ``commands`` has the module of each command, by the words that select it. ``aliases`` has other
     words for these commands, and ``groups`` a summary for each first word with several commands.
     ``routes`` has modules with ``ROUTES``, by the nouns of their paths. ``checks`` has modules with
-    ``INFO`` and ``check``, which ``jaula verify`` executes too. ``presets`` has ``MODULE:NAME`` of
-    the function that completes a request, by the name of a confinement preset. ``settings`` has the
-    same for the function that checks and converts settings of the engine, by the prefix of their
-    names. ``idle`` has the modules that an engine with its default settings imports; its archive
-    has them. ``hooks`` are called by the engine.
+    ``INFO`` and ``check``, which ``jaula verify`` executes too, and ``host_checks`` those of
+    ``verify --host``. Functions are ``MODULE:NAME``: ``shows_record`` is the one that
+    ``jaula record show`` asks first, ``presets`` has those that complete a request, by the names of
+    confinement presets, and ``settings`` those that check and convert settings of the engine, by
+    the prefixes of their names. ``idle`` has the modules that an engine with its default settings
+    imports; its archive has them. ``hooks`` are called by the engine.
     """
 
     __slots__ = (
@@ -59,11 +60,13 @@ class Feature:
         "commands",
         "groups",
         "hooks",
+        "host_checks",
         "idle",
         "name",
         "presets",
         "routes",
         "settings",
+        "shows_record",
     )
 
     def __init__(
@@ -75,6 +78,8 @@ class Feature:
         groups: Mapping[str, str] | None = None,
         routes: Mapping[str, Sequence[str]] | None = None,
         checks: Sequence[str] = (),
+        host_checks: Sequence[str] = (),
+        shows_record: str = "",
         presets: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
         idle: Sequence[str] = (),
@@ -86,6 +91,8 @@ class Feature:
         self.groups = dict(groups or {})
         self.routes = {noun: tuple(modules) for noun, modules in (routes or {}).items()}
         self.checks = tuple(checks)
+        self.host_checks = tuple(host_checks)
+        self.shows_record = shows_record
         self.presets = dict(presets or {})
         self.settings = dict(settings or {})
         self.idle = tuple(idle)
@@ -114,13 +121,15 @@ def table() -> Mapping[str, tuple[str, ...]]:
 
 
 def load(name: str) -> Feature | None:
-    """Return one feature of the table, None if its package is not installed."""
+    """Return one feature of the table, None if it or one that it needs is not installed."""
     module = f"{PACKAGE}.{name}.feature"
     try:
         found: Feature = __import__(module, fromlist=("FEATURE",)).FEATURE
     except ModuleNotFoundError as error:
-        if error.name not in (f"{PACKAGE}.{name}", module):
+        if error.name not in (PACKAGE, f"{PACKAGE}.{name}", module):
             raise
+        return None
+    if any(load(each) is None for each in needs(name)):
         return None
     return found
 
@@ -128,6 +137,26 @@ def load(name: str) -> Feature | None:
 def features() -> list[Feature]:
     """Return all installed features, in the order of the table."""
     return [found for name in table() if (found := load(name)) is not None]
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """Return the features without which one does not work."""
+    found: tuple[str, ...] = __import__(PACKAGE, fromlist=("NEEDS",)).NEEDS.get(name, ())
+    return found
+
+
+def require(name: str, what: str) -> None:
+    """Check that a feature is installed, before a part of it is imported for ``what``.
+
+    :raises InvalidRequest: when it is not.
+    """
+    if load(name) is None:
+        from jaula.errors import InvalidRequest
+
+        raise InvalidRequest(
+            f"{what} needs the feature {name}, which is not installed",
+            hint="install all of jaula",
+        )
 
 
 def missing_for(word: str) -> str:

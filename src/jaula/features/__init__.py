@@ -12,7 +12,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "checkpoint": ("checkpoint", "rollback", "snapshot"),
     "debug": ("debug",),
     "demo": ("demo",),
-    "doctor": ("doctor",),
+    "doctor": ("check", "doctor"),
     "edit": ("edit",),
     "harden": ("harden",),
     "honeypot": (),
@@ -26,7 +26,19 @@ TABLE: dict[str, tuple[str, ...]] = {
     "report": ("report",),
     "secrets": ("config", "secret"),
     "trust": ("trust",),
-    "verify": ("check", "tree", "verify"),
+    "verify": ("tree", "verify"),
     "web": ("web",),
     "why": ("why",),
 }
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "audit": ("trust", "verify"),
+    "build": ("trust",),
+    "harden": ("record",),
+    "honeypot": ("record",),
+    "kubernetes": ("metrics",),
+    "migration": ("checkpoint",),
+    "report": ("audit", "record", "verify"),
+    "why": ("record",),
+}
+"""The features without which one does not work; it counts as removed with them."""

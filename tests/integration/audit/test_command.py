@@ -90,7 +90,7 @@ def test_a_failing_row_gives_status_1_in_every_format(engine: PrivateEngine, bus
         namespaces.setns(namespaces.open_namespace(pid, "mnt"))
         mounts.umount2("/proc/keys")
 
-    from jaula.features.verify.kernel.probes import failure_in_child
+    from jaula.features.doctor.kernel.probes import failure_in_child
 
     with containers.running(engine, busybox) as name:
         pid = containers.pid(engine, name)

@@ -25,13 +25,13 @@ from jaula.cgroups.protocol import (
 from jaula.engine.containers.resolved_request import resolve
 from jaula.features.kubernetes.cri import metrics
 from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.features.kubernetes.pods.metrics import (
+from jaula.features.metrics.pod_usage import CgroupUsage, LayerSample
+from jaula.features.metrics.samples import (
     ContainerSample,
     FileSystem,
     OpenFiles,
     SandboxSample,
 )
-from jaula.features.kubernetes.pods.stats import CgroupUsage, LayerSample
 from jaula.spec.api import ContainerCreate, HostConfig
 from jaula.spec.pod import PodContainerRequest, PodMetadata, PodSandboxRequest
 from jaula.state.records import ContainerRecord, PodSandboxRecord

@@ -18,7 +18,7 @@ from jaula.cgroups.protocol import (
 from jaula.engine.containers.resolved_request import resolve
 from jaula.features.kubernetes.cri import stats
 from jaula.features.kubernetes.cri.proto import api_pb2 as api
-from jaula.features.kubernetes.pods.stats import (
+from jaula.features.metrics.pod_usage import (
     CgroupUsage,
     ContainerUsage,
     LayerSample,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.verify import interval as verification
+from jaula.features.metrics import verification
 
 
 def row(subject: str, layer: str, verdict: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from jaula.features.checkpoint.runtime.probe import CriuReport
 from jaula.features.doctor import host
 from jaula.features.doctor.checks import Finding, State, examine, has_blocker, kernel_features
 from jaula.features.doctor.host import HostReport, Program
-from jaula.features.verify.kernel.check_config import SupportRow
+from jaula.features.doctor.kernel.check_config import SupportRow
 
 GOOD = HostReport(
     uid=1000,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from jaula import feature
 from jaula.config import EngineConfig
-from jaula.errors import InvalidRequest
 
-# name of the setting: member of EngineConfig, feature
+# name of the setting: member of EngineConfig, features
 SETTINGS = {
-    "cri": ("cri", "kubernetes"),
-    "metrics-addr": ("metrics", "metrics"),
-    "metrics-verify-interval": ("metrics_verify_interval", "verify"),
-    "web": ("web", "web"),
+    "cri": ("cri", ("kubernetes",)),
+    "metrics-addr": ("metrics", ("metrics",)),
+    "metrics-verify-interval": ("metrics_verify_interval", ("metrics", "verify")),
+    "web": ("web", ("web",)),
 }
 
 
@@ -20,9 +19,7 @@ def check_features(config: EngineConfig) -> None:
 
     :raises InvalidRequest: when one is not.
     """
-    for name, (member, owner) in SETTINGS.items():
-        if getattr(config, member) and feature.load(owner) is None:
-            raise InvalidRequest(
-                f"the setting {name} needs the feature {owner}, which is not installed",
-                hint="remove the setting, or install all of jaula",
-            )
+    for name, (member, owners) in SETTINGS.items():
+        if getattr(config, member):
+            for owner in owners:
+                feature.require(owner, f"the setting {name}")

@@ -15,7 +15,7 @@ from jaula.features.doctor.host import HostReport
 from jaula.rootless.subids import MIN_IDS
 
 if TYPE_CHECKING:
-    from jaula.features.verify.kernel.check_config import SupportRow
+    from jaula.features.doctor.kernel.check_config import SupportRow
 
 
 class State(StrEnum):

@@ -7,6 +7,7 @@ from jaula.feature import Feature
 FEATURE = Feature(
     "doctor",
     commands={
-        "doctor": "cli",
+        "check": "cli.check",
+        "doctor": "cli.doctor",
     },
 )

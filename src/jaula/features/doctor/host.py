@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jaula import cgroups
-from jaula.features.migration.host import cpu_features
+from jaula import cgroups, feature
 from jaula.kernel import namespaces
+from jaula.kernel.cpuinfo import cpu_features
 from jaula.kernel.namespaces import CLONE
 from jaula.rootless import paths, subids
 
@@ -75,7 +75,9 @@ class HostReport(msgspec.Struct, frozen=True):
     criu: CriuReport | None = None  # None: not probed, since only root can dump
 
 
-def _probe_criu() -> CriuReport:
+def _probe_criu() -> CriuReport | None:
+    if feature.load("checkpoint") is None:
+        return None
     from jaula.features.checkpoint.runtime.probe import probe  # imports protobuf
 
     return probe()

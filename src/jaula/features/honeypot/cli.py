@@ -27,6 +27,14 @@ _DATA = 60  # characters of a connection's data
 _HEADINGS = ("TIME", "PROTOCOL", "FROM", "TO", "NAME", "SERVICE", "IN", "OUT", "DATA")
 
 
+def show_run(name: str, *, as_json: bool) -> bool:
+    """Print the run of a honeypot that ``name`` means; return whether there is one."""
+    run = find(name)
+    if run:
+        show(run, as_json=as_json)
+    return bool(run)
+
+
 def find(argument: str) -> str | None:
     """Return the directory of a run: the argument, or the newest run of that container.
 

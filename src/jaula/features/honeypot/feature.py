@@ -23,5 +23,6 @@ FEATURE = Feature(
         Hook("start_failed", "container:discard", _asks),
         Hook("before_removal", "container:wait", _asks),
     ),
+    shows_record="cli:show_run",
     checks=("network_check",),
 )

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.features.kubernetes.cni.conf_monitor import NetworkState
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
-    from jaula.features.kubernetes.pods.metrics import SandboxSample
-    from jaula.features.kubernetes.pods.stats import ContainerUsage, SandboxUsage
+    from jaula.features.metrics.pod_usage import ContainerUsage, SandboxUsage
+    from jaula.features.metrics.samples import SandboxSample
     from jaula.spec.pod import PodContainerRequest, PodLimits, PodSandboxRequest, RuntimeHandler
     from jaula.state.records import ContainerRecord, ResolvedRequest
 

@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING, NamedTuple
 from jaula.engine.containers.start import cgroup_path
 from jaula.engine.containers.stats import interface_counters
 from jaula.engine.userns import join
-from jaula.features.kubernetes.pods.metrics import (
+from jaula.features.metrics.exposition import label_name, labels
+from jaula.features.metrics.samples import (
     ContainerSample,
     device_name,
     files_limit,
     read_file_system,
 )
-from jaula.features.metrics.exposition import label_name, labels
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.kubernetes.pods.metrics import Device, FileSystem
-    from jaula.features.kubernetes.pods.stats import PodStats
+    from jaula.features.metrics.pod_usage import PodStats
+    from jaula.features.metrics.samples import Device, FileSystem
     from jaula.state.records import ContainerRecord
 
 _SLICE = 0.003  # seconds of work before other threads get their turn

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import IoEntry, MemoryStats, Pressure, PressureLine, Stats
-    from jaula.features.kubernetes.pods.metrics import ContainerSample, FileSystem
+    from jaula.features.metrics.samples import ContainerSample, FileSystem
     from jaula.state.records import ResourceLimits
 
 COUNTER, GAUGE = "counter", "gauge"

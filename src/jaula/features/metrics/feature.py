@@ -13,11 +13,16 @@ def _has_address(config: EngineConfig) -> bool:
     return config.metrics is not None
 
 
+def _verifies(config: EngineConfig) -> bool:
+    return config.metrics_verify_interval > 0
+
+
 FEATURE = Feature(
     "metrics",
     hooks=(
         Hook("listen", "listener:listen", _has_address),
         Hook("engine_started", "listener:start", _has_address),
+        Hook("engine_started", "verification:start", _verifies),
         Hook("engine_stopping", "service:close"),
     ),
     settings={"metrics_": "settings:normalize"},

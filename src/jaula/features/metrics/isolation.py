@@ -1,7 +1,7 @@
 """Metrics of isolation: relaxations and refusals of each container, rows of the last verification.
 
 The engine does not verify itself: ``jaula verify`` reads the kernel in a process of its own
-(:mod:`jaula.features.verify.interval`), and its counts are kept here until the next run.
+(:mod:`jaula.features.metrics.verification`), and its counts are kept here until the next run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from jaula.state.records import HealthStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from jaula.features.kubernetes.pods.metrics import ContainerSample
     from jaula.features.metrics.containers import Value
+    from jaula.features.metrics.samples import ContainerSample
     from jaula.state.records import ContainerRecord
 
 

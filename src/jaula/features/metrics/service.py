@@ -22,7 +22,6 @@ from jaula import __version__, metrics
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.threads import in_own_thread
 from jaula.errors import JaulaError
-from jaula.features.kubernetes.pods.stats import PodStats
 from jaula.features.metrics import exposition
 from jaula.features.metrics.collect import Collector, Slices, targets, without_collector
 from jaula.features.metrics.containers import (
@@ -41,6 +40,7 @@ from jaula.features.metrics.isolation import (
     container_metrics,
     refusal_layers,
 )
+from jaula.features.metrics.pod_usage import PodStats
 from jaula.state.records import HealthStatus, Status
 from jaula.tasks import awaited_task
 

@@ -9,7 +9,6 @@ import msgspec
 
 from jaula.engine.networks import endpoints
 from jaula.errors import InvalidRequest
-from jaula.features.honeypot import container as honeypot
 from jaula.spec.api import AddressMode, ContainerCreate, VolumeMode
 from jaula.spec.api_networks import EndpointSettings, NetworkingConfig
 from jaula.spec.migration import CheckRow, HostAnswer, HostDescription, Offer, OfferedNetwork
@@ -31,7 +30,7 @@ def check_record(record: ContainerRecord) -> None:
         ("it has the network of the host" if modes.net.host else "", "use a bridge network"),
         ("it is linked to another container" if resolved.links else "", "use a network"),
         ("it has volumes of another container" if resolved.volumes_from else "", "name them"),
-        ("it is a honeypot" if record.body.host_config.profile == honeypot.NAME else "", "stop it"),
+        ("it is a honeypot" if record.body.host_config.profile == "honeypot" else "", "stop it"),
     ):
         if problem:
             raise InvalidRequest(problem, hint=hint)

@@ -7,14 +7,11 @@ import resource
 from typing import TYPE_CHECKING
 
 from jaula.errors import JaulaError
+from jaula.kernel.cpuinfo import cpu_features
 from jaula.spec.migration import HostDescription
 
 if TYPE_CHECKING:
     from jaula.engine.oci_spec.inputs import HostFacts
-
-_NOT_FEATURES = frozenset(  # flags of /proc/cpuinfo that no program can use
-    ("arch_perfmon", "nopl", "rep_good", "tsc_known_freq", "hypervisor", "cpuid", "constant_tsc")
-)
 
 
 def describe(host: HostFacts) -> HostDescription:
@@ -64,14 +61,3 @@ def _criu_version() -> str:
         return criu_version()
     except JaulaError:
         return ""
-
-
-def cpu_features() -> tuple[str, ...]:
-    """Return the features that all processors have and programs can use, sorted."""
-    found: set[str] | None = None
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                found = set(value.split()) if found is None else found & set(value.split())
-    return tuple(sorted((found or set()) - _NOT_FEATURES))

@@ -144,7 +144,7 @@ def _spec(client: Client, id: str) -> Spec:
 
 
 def _snapshot(client: Client) -> HostSnapshot:
-    from jaula.features.verify.image_policy import ImagePolicyReader
+    from jaula.features.trust.checks.policy_files import ImagePolicyReader
     from jaula.features.verify.model.host_snapshot import HostSnapshot
 
     snapshot = HostSnapshot()

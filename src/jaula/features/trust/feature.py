@@ -6,6 +6,8 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "trust",
+    checks=("checks.image_policy",),
+    host_checks=("checks.host_image_policy",),
     idle=("policy", "signature_store"),
     commands={
         "image sbom": "cli.image_sbom",

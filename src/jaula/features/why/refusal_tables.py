@@ -12,8 +12,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaula.engine.system.jaula_process import command, environment
 from jaula.errors import Unsupported
-from jaula.features.verify.diagnostics.observer import command, environment
 from jaula.kernel import bpf
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import Conflict
+from jaula.features.doctor.kernel import kconfig
 from jaula.features.verify.checks import devices, id_maps, network, open_files, rlimits
-from jaula.features.verify.kernel import kconfig
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.result import Result, Verdict, passed, table, verdict_of
 from jaula.features.verify.verify import render

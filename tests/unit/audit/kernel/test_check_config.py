@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from jaula.features.verify.kernel import check_config, probes
-from jaula.features.verify.kernel.features import FEATURES, Feature
+from jaula.features.doctor.kernel import check_config, probes
+from jaula.features.doctor.kernel.features import FEATURES, Feature
 
 
 def feature(*options: str, needed: bool = False) -> Feature:

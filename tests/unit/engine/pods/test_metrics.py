@@ -8,7 +8,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from jaula.features.kubernetes.pods.metrics import (
+from jaula.features.metrics.samples import (
     OpenFiles,
     device_name,
     files_limit,

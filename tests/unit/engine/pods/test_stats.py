@@ -12,7 +12,7 @@ from jaula.cgroups.protocol import CpuStats, MemoryStats, PidsStats, Pressure, S
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.model.container import Container
 from jaula.errors import NotFound
-from jaula.features.kubernetes.pods.stats import (
+from jaula.features.metrics.pod_usage import (
     CgroupUsage,
     CpuSample,
     LayerSample,

@@ -371,7 +371,7 @@ class _EngineAudit(_Audit):
     ) -> EngineState:
         from jaula.errors import JaulaError
         from jaula.features.audit.benchmark import engine, images
-        from jaula.features.verify.image_policy import ImagePolicyReader
+        from jaula.features.trust.checks.policy_files import ImagePolicyReader
 
         policy = self._client.get(POLICY)
         reader = ImagePolicyReader(policy)

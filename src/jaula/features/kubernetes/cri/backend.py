@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from jaula.engine.system.disk_usage import Storage
     from jaula.features.kubernetes.cni.conf_monitor import NetworkState
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
-    from jaula.features.kubernetes.pods.metrics import SandboxSample
-    from jaula.features.kubernetes.pods.stats import ContainerUsage, SandboxUsage
+    from jaula.features.metrics.pod_usage import ContainerUsage, SandboxUsage
+    from jaula.features.metrics.samples import SandboxSample
     from jaula.spec.api import ContainerUpdate, ExecCreate, RegistryAuth
     from jaula.spec.api_params import AttachOptions
     from jaula.spec.image import Platform

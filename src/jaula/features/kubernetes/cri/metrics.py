@@ -19,7 +19,7 @@ from jaula.features.metrics.containers import (
 )
 
 if TYPE_CHECKING:
-    from jaula.features.kubernetes.pods.metrics import ContainerSample, SandboxSample
+    from jaula.features.metrics.samples import ContainerSample, SandboxSample
 
 _LABELS = ("pod", "namespace", "container", "id", "image")
 

@@ -10,7 +10,7 @@ from jaula.features.metrics.containers import hierarchical, rss, working_set
 
 if TYPE_CHECKING:
     from jaula.cgroups.protocol import Pressure
-    from jaula.features.kubernetes.pods.stats import CgroupUsage, ContainerUsage, SandboxUsage
+    from jaula.features.metrics.pod_usage import CgroupUsage, ContainerUsage, SandboxUsage
     from jaula.state.records import ContainerRecord, ResourceLimits
 
 _DEFAULT_INTERFACE = "eth0"

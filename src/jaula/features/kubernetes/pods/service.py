@@ -61,9 +61,9 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.features.kubernetes.cni.conf_monitor import NetworkState
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
-    from jaula.features.kubernetes.pods.metrics import SandboxSample
     from jaula.features.kubernetes.pods.network import PodNetwork
-    from jaula.features.kubernetes.pods.stats import ContainerUsage, PodStats, SandboxUsage
+    from jaula.features.metrics.pod_usage import ContainerUsage, PodStats, SandboxUsage
+    from jaula.features.metrics.samples import SandboxSample
     from jaula.spec.api import ContainerCreate, Mount
     from jaula.spec.pod import (
         PodContainerRequest,
@@ -778,7 +778,7 @@ class Pods:
 
     async def samples(self, sandboxes: Sequence[Container]) -> list[SandboxSample]:
         """Return samples for the metrics of those pods that run, read in one thread."""
-        from jaula.features.kubernetes.pods.metrics import collect
+        from jaula.features.metrics.samples import collect
 
         pods = [(s, self.members(s.id)) for s in sandboxes]
         root = str(self._services.config.paths.root)
@@ -786,7 +786,7 @@ class Pods:
 
     def _stats(self) -> PodStats:
         if self._pod_stats is None:
-            from jaula.features.kubernetes.pods.stats import PodStats
+            from jaula.features.metrics.pod_usage import PodStats
 
             self._pod_stats = PodStats(self._services)
         return self._pod_stats

@@ -17,12 +17,14 @@ _HEADINGS = ("KIND", "COUNT", "FIRST", "LAST", "PROGRAM", "SUBJECT")
 def run(options: Options) -> int:
     """Print the summary or the entries; 1 if the record is not intact."""
     output_format = options.choice("format", FORMATS)
-    from jaula.features.honeypot import cli as honeypot
+    from jaula import feature
     from jaula.features.record.cli.records import open_record
 
-    if run := honeypot.find(options.arguments[0]):
-        honeypot.show(run, as_json=output_format == "json")
-        return 0
+    for each in feature.features():
+        if each.shows_record and each.function(each.shows_record)(
+            options.arguments[0], as_json=output_format == "json"
+        ):
+            return 0
     record = open_record(options.arguments[0])
     if output_format == "json":
         _print_json(record)

@@ -23,7 +23,6 @@ from jaula.features.verify.checks import (
     hostname,
     id_maps,
     image_layers,
-    image_policy,
     landlock,
     links,
     listen,
@@ -101,6 +100,5 @@ TABLE: tuple[Check, ...] = (
     Check(live_changes.INFO, live_changes.check),
     Check(profile.INFO, profile.check),
     Check(image_layers.INFO, image_layers.check),
-    Check(image_policy.INFO, image_policy.check),
 )
 """All checks, in the order of the report."""

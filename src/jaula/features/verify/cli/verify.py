@@ -89,7 +89,7 @@ def _enter_namespaces(client: Client) -> None:
 
 
 def _snapshot(client: Client, options: Options) -> HostSnapshot:
-    from jaula.features.verify.image_policy import ImagePolicyReader
+    from jaula.features.trust.checks.policy_files import ImagePolicyReader
     from jaula.features.verify.model.host_snapshot import HostSnapshot
 
     snapshot = HostSnapshot()
@@ -247,8 +247,11 @@ def container_rows(
 
 def _profile_rows(client: Client, document: Any, path: str, spec: Spec) -> list[Result]:
     """Return the rows that prove the profile of a file for a container."""
+    from jaula import feature
     from jaula.cli.containers.profiles import open_profile
     from jaula.errors import JaulaError
+
+    feature.require("harden", "verify --profile")
     from jaula.features.harden import request, toml
     from jaula.features.verify.escape import profile as escape
     from jaula.features.verify.escape import twin
@@ -283,7 +286,7 @@ def rows_of_containers(client: Client) -> dict[str, list[Result]]:
 
     A container that exits meanwhile is left out.
     """
-    from jaula.features.verify.image_policy import ImagePolicyReader
+    from jaula.features.trust.checks.policy_files import ImagePolicyReader
     from jaula.features.verify.model.host_snapshot import HostSnapshot
 
     snapshot, documents = HostSnapshot(), Documents(client)

@@ -21,8 +21,8 @@ from pathlib import Path
 import msgspec
 
 from jaula.engine.parsers import parse
+from jaula.engine.system.jaula_process import command, environment
 from jaula.errors import Conflict, InvalidRequest, RuntimeFailure, Unavailable
-from jaula.features.verify.diagnostics.observer import command, environment
 from jaula.sandbox.limits import Limits
 from jaula.sandbox.start import Task
 

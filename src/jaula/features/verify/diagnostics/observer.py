@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-import jaula
+from jaula.engine.system.jaula_process import command, environment
 from jaula.errors import Conflict, RuntimeFailure, Unavailable
 from jaula.tasks import BackgroundTasks
 
@@ -34,31 +31,11 @@ MAX_LINE = 32 << 20  # bytes of one document
 BACKLOG = 512  # documents that one viewer has not read
 MAX_VIEWERS = 64
 TIMEOUT = 30.0  # seconds for an answer
-_KEPT = ("JAULA_ROOTLESS",)  # variables of the engine for its children; of jaula.rootless.paths
 
 _EVENTS = ("start", "restart", "die", "destroy", "update", "rename", "unpause", "pause", "connect",
            "disconnect", "isolation-changed")  # fmt: skip
 
 Document = dict[str, Any]
-
-
-def command(module: str, *arguments: str) -> list[str]:
-    """Return the command line that runs a module of this program. Pure."""
-    return [sys.executable, "-s", "-P", "-X", "utf8", "-m", module, *arguments]
-
-
-def environment() -> dict[str, str]:
-    """Return the environment of a child: the import path, and no address of another engine.
-
-    The uid of a rootless engine stays: checks judge its containers by what such an engine can do.
-    """
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("DOCKER_", "JAULA_")) or name in _KEPT
-    }
-    root = str(Path(jaula.__file__).resolve().parents[1])
-    return kept | {"PYTHONPATH": os.pathsep.join(dict.fromkeys([root, *filter(None, sys.path)]))}
 
 
 class ObserverEnded(Unavailable):

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 from msgspec.structs import replace
 
 from jaula.errors import Unsupported
-from jaula.features.honeypot import document as honeypot
 from jaula.features.verify.escape import (
     attempts,
     profile,
@@ -306,7 +305,7 @@ def body(
         "AutoRemove": False,
         "LogConfig": {"Type": "json-file", "Config": {}},
     }  # fmt: skip
-    if host.get("Profile") == honeypot.NAME:  # its values are all explicit; no sink for the twin
+    if host.get("Profile") == "honeypot":  # its values are all explicit; no sink for the twin
         host["Profile"] = "default"
     options = tuple(host.get("SecurityOpt") or ())
     if any(option.startswith("landlock=execute=") for option in options):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaula import feature
 from jaula.config import DEFAULT_ROOT, DEFAULT_RUN, DEFAULT_SOCKET
 from jaula.features.verify.host import (
     api_socket,
@@ -16,9 +18,6 @@ from jaula.features.verify.host import (
     state_dirs,
     sysctls,
     user_namespaces,
-)
-from jaula.features.verify.host import (
-    image_policy as host_image_policy,
 )
 from jaula.features.verify.host.host import Host
 from jaula.features.verify.model.check_info import CheckInfo
@@ -35,6 +34,14 @@ class Check(NamedTuple):
     rows: Callable[[Host], Iterable[Result]]
 
 
+def _of_features() -> Iterator[Check]:
+    """Yield the checks of other features: their modules have the same two names."""
+    for each in feature.features():
+        for name in each.host_checks:
+            module = import_module(each.module(name))
+            yield Check(module.INFO, module.check)
+
+
 TABLE: tuple[Check, ...] = (
     Check(kernel_version.INFO, kernel_version.check),
     Check(sysctls.INFO, sysctls.check),
@@ -43,7 +50,7 @@ TABLE: tuple[Check, ...] = (
     Check(cgroup_trees.INFO, cgroup_trees.check),
     Check(state_dirs.INFO, state_dirs.check),
     Check(api_socket.INFO, api_socket.check),
-    Check(host_image_policy.INFO, host_image_policy.check),
+    *_of_features(),
 )
 """All checks, in the order of the report."""
 

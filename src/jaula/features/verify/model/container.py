@@ -28,7 +28,6 @@ import msgspec
 
 from jaula import __version__
 from jaula.errors import Conflict, InvalidRequest
-from jaula.features.honeypot import document as honeypot
 from jaula.features.verify.model.host_process import KINDS, HostProcess
 from jaula.features.verify.model.host_snapshot import HostSnapshot
 from jaula.features.verify.model.network_view import NetworkView, read_network
@@ -124,7 +123,7 @@ class AuditedContainer:
     @property
     def on_sink(self) -> bool:
         """Whether its network is the sink of a honeypot."""
-        return self.text("Profile") == honeypot.NAME
+        return self.text("Profile") == "honeypot"
 
     @property
     def on_engine_network(self) -> bool:

@@ -10,14 +10,14 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jaula.features.verify.child_process import run_in_child
-from jaula.features.verify.image_policy import ImagePolicyReader
+from jaula.features.trust.checks.policy_files import ImagePolicyReader
 from jaula.features.verify.model import seals
 from jaula.features.verify.model.host_process import KINDS, HostProcess, read_process
 from jaula.features.verify.model.image_layout import ImageLayout
 from jaula.features.verify.model.network_view import read_new_settings
 from jaula.features.verify.model.seals import Seals
 from jaula.kernel import mountinfo
+from jaula.kernel.child_process import run_in_child
 from jaula.kernel.mountinfo import MountInfo
 from jaula.kernel.namespace_threads import in_unshared_thread
 from jaula.kernel.rtnetlink import Link, Rtnetlink

@@ -30,9 +30,9 @@ from jaula.cgroups.protocol import CgroupDriver
 from jaula.cli.client.client import Client
 from jaula.cli.errors import CliError
 from jaula.errors import JaulaError, Unsupported
+from jaula.features.trust.checks.policy_files import ImagePolicyReader
 from jaula.features.verify import pstree
 from jaula.features.verify.cli.verify import POLICY, Documents, container_rows
-from jaula.features.verify.image_policy import ImagePolicyReader
 from jaula.features.verify.model.container import AuditedContainer
 from jaula.features.verify.model.host_snapshot import HostSnapshot
 from jaula.features.verify.model.result import Result, Verdict

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from jaula.engine.model.container import Container
-    from jaula.features.kubernetes.pods.stats import CgroupUsage, LayerSample, PodStats
+    from jaula.features.metrics.pod_usage import CgroupUsage, LayerSample, PodStats
     from jaula.state.records import ContainerRecord
 
 _DESCRIPTORS = 16384  # of a container that are examined

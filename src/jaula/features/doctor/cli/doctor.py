@@ -27,7 +27,7 @@ def run(options: Options) -> int:
         return _compare(target, output_format)
     site_packages.enable()
     from jaula.features.doctor import checks, host
-    from jaula.features.verify.kernel import check_config
+    from jaula.features.doctor.kernel import check_config
 
     findings = [*checks.examine(host.read()), *checks.kernel_features(check_config.check())]
     if output_format == "json":

@@ -10,8 +10,8 @@ def run(options: Options) -> int:
     from jaula.cli import site_packages
 
     site_packages.enable()
-    from jaula.features.migration.host import cpu_features
-    from jaula.features.verify.kernel import check_config
+    from jaula.features.doctor.kernel import check_config
+    from jaula.kernel.cpuinfo import cpu_features
 
     rows = check_config.check()
     print(check_config.render(rows))

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from jaula.features.verify.kernel import kconfig
-from jaula.features.verify.kernel.features import FEATURES, Feature
+from jaula.features.doctor.kernel import kconfig
+from jaula.features.doctor.kernel.features import FEATURES, Feature
 from jaula.features.verify.model.result import table
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jaula.errors import InvalidRequest
+from jaula.features.trust.checks.policy_files import ImagePolicyReader
 from jaula.features.verify.host.host import Host
-from jaula.features.verify.image_policy import ImagePolicyReader
 from jaula.features.verify.model.check_info import CheckInfo
 from jaula.features.verify.model.result import Result, Verdict
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from jaula.features.verify.kernel import probes
-from jaula.features.verify.kernel.probes import Probe
+from jaula.features.doctor.kernel import probes
+from jaula.features.doctor.kernel.probes import Probe
 
 
 class Feature(msgspec.Struct, frozen=True):

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jaula import feature
 from jaula.cgroups import hierarchies
-from jaula.features.verify.child_process import run_in_child
 from jaula.kernel import (
     mountinfo,
     mounts,
@@ -26,6 +26,7 @@ from jaula.kernel import (
     rtnetlink,
     seccomp,
 )
+from jaula.kernel.child_process import run_in_child
 from jaula.kernel.namespaces import CLONE
 from jaula.security.lsm import detect
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Probe = Callable[[], str | None]
 
 _NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY = 4, 20
+_NO_CHECKPOINTS = "the feature checkpoint is not installed"
 _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _STATUS = (2, 3)  # NLMSG_ERROR, NLMSG_DONE
 _DIAGNOSTICS = {  # requests of sock_diag(7), linux/{unix,inet,packet,netlink}_diag.h
@@ -316,12 +318,15 @@ def mqueue() -> str | None:
 
 def criu() -> str | None:
     """Probe CRIU by a dump of a process with a socket."""
-    return _criu_report().problem or None
+    report = _criu_report()
+    return (report.problem or None) if report is not None else _NO_CHECKPOINTS
 
 
 def dirty_tracking() -> str | None:
     """Probe whether the kernel tracks the pages that a process has written, as CRIU asks it."""
     report = _criu_report()
+    if report is None:
+        return _NO_CHECKPOINTS
     if not report.version:
         return report.problem
     return None if report.tracks_memory else "the kernel does not track written pages"
@@ -344,7 +349,10 @@ def _has_diagnostics(request: bytes) -> bool:
 
 
 @functools.cache
-def _criu_report() -> CriuReport:
+def _criu_report() -> CriuReport | None:
+    """Return what CRIU can do here, None without the feature that uses it."""
+    if feature.load("checkpoint") is None:
+        return None
     from jaula.features.checkpoint.runtime.probe import CriuReport, probe  # imports protobuf
 
     return probe() if os.geteuid() == 0 else CriuReport(problem="only root can probe it")
