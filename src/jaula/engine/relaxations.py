@@ -18,7 +18,7 @@ import msgspec
 from jaula.engine.networks import links
 from jaula.engine.oci_spec import security
 from jaula.engine.volumes.create import parse_driver_options, sources_of
-from jaula.logs import address as log_address
+from jaula.logs import drivers as log_drivers
 from jaula.logs import options as log_options
 from jaula.security import capabilities, landlock, masked_paths
 from jaula.spec import apparmor
@@ -299,7 +299,7 @@ def _logging(resolved: ResolvedRequest) -> Iterator[Privilege]:
     """Yield files of the host that a log driver reads, and the server if it is the host's."""
     for path in log_options.host_files(resolved.log.config):
         yield Privilege(Relaxation.HOST_MOUNT, path, writable=False)
-    address = log_address.of_options(resolved.log.type, resolved.log.config)
+    address = log_drivers.address(resolved.log.type, resolved.log.config)
     if address is not None and address.of_host:
         yield Privilege(Relaxation.LOG_ADDRESS, str(address))
 
@@ -309,7 +309,7 @@ def of_log_name(resolved: ResolvedRequest) -> Privilege | None:
 
     Without it the log driver refuses the host's addresses after it has resolved the name.
     """
-    address = log_address.of_options(resolved.log.type, resolved.log.config)
+    address = log_drivers.address(resolved.log.type, resolved.log.config)
     if address is None or address.of_host or not address.named:
         return None
     return Privilege(Relaxation.LOG_ADDRESS, str(address))

@@ -6,20 +6,11 @@ logging driver" for ``syslog-address``, ``fluentd-address`` and ``gelf-address``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from jaula.errors import InvalidRequest
 
 LOCAL = "/dev/log"
-FLUENTD_PORT = 24224
-OPTIONS = {
-    "syslog": "syslog-address",
-    "fluentd": "fluentd-address",
-    "gelf": "gelf-address",
-}
-"""The option that has the address, by log driver."""
 TLS = "tcp+tls"
 _SCHEMES = ("tcp", TLS, "udp", "unix", "unixgram")
 _MAX_PATH = 107  # bytes of sun_path without its zero, unix(7)
@@ -83,58 +74,8 @@ class LogAddress(msgspec.Struct, frozen=True):
         return False
 
 
-def of_options(driver: str, log_opts: Mapping[str, str]) -> LogAddress | None:
-    """Return the server of a log driver with these options; None for the default of syslog.
-
-    Without the name of a driver an option of each driver counts, since the engine's own driver
-    gets them.
-
-    :raises InvalidRequest: when the address is not valid.
-    """
-    for name, option in OPTIONS.items():
-        text = log_opts.get(option, "")
-        if driver not in ("", name) or not (text or driver == "fluentd"):
-            continue
-        return _PARSERS[name](text)
-    return None
-
-
-def parse_fluentd(text: str) -> LogAddress:
-    """Parse ``fluentd-address``; scheme and port are optional.
-
-    :raises InvalidRequest: when it is not valid.
-    """
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        scheme, rest = "tcp", text or f"127.0.0.1:{FLUENTD_PORT}"
-    if scheme == "unix":
-        return parse(text)
-    if scheme not in ("tcp", "tls", TLS):
-        raise InvalidRequest(
-            f"invalid fluentd-address {text!r}", hint="tcp://host:24224 or unix:///path"
-        )
-    host, colon, _ = rest.rpartition(":")
-    if not colon or host.endswith(":") or rest.endswith("]"):
-        rest = f"{rest}:{FLUENTD_PORT}"
-    return parse(f"{TLS if scheme == 'tls' else scheme}://{rest}")
-
-
-def parse_gelf(text: str) -> LogAddress:
-    """Parse ``gelf-address``.
-
-    :raises InvalidRequest: when it is not valid, or has no port.
-    """
-    scheme, separator, rest = text.partition("://")
-    host, _, port = rest.rpartition(":")
-    if not separator or scheme not in ("udp", "tcp") or not host or not port:
-        raise InvalidRequest(
-            f"invalid gelf-address {text!r}", hint="udp://host:12201 or tcp://host:12201"
-        )
-    return parse(text)
-
-
 def parse(text: str) -> LogAddress:
-    """Parse ``syslog-address``; empty text is the default socket.
+    """Parse an address with a scheme; empty text is the default socket of syslog.
 
     :raises InvalidRequest: when it is not valid.
     """
@@ -157,6 +98,3 @@ def parse(text: str) -> LogAddress:
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
         raise InvalidRequest(f"log address {text!r} has no valid port")
     return LogAddress(scheme, f"{host.strip('[]')}:{int(port)}")
-
-
-_PARSERS = {"syslog": parse, "fluentd": parse_fluentd, "gelf": parse_gelf}

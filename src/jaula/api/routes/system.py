@@ -10,6 +10,7 @@ from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, Response, StreamResponse, json_lines
 from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest, NotFound, Unsupported
+from jaula.spec import log_drivers
 
 _PING_HEADERS = (
     (b"Builder-Version", b"2"),
@@ -116,7 +117,7 @@ async def install_plugin(request: Request) -> Answer:
     raise Unsupported(
         "this engine has no plugins: its drivers are built in",
         hint="volumes: type=nfs and other options of the driver local; networks: bridge, macvlan,"
-        " ipvlan; logs: fluentd, gelf, syslog, journald",
+        f" ipvlan; logs: {', '.join(log_drivers.SENDING)}",
     )
 
 

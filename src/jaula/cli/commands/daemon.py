@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.command import Command, Flag, Options
 from jaula.cli.errors import CliError, UsageError
+from jaula.spec import log_drivers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -398,7 +399,7 @@ FLAGS = (
         "string",
         "Default driver for container logs",
         default="json-file",
-        completes=("json-file", "local", "journald", "syslog", "fluentd", "gelf", "none"),
+        completes=log_drivers.NAMES,
     ),
     Flag("log-opt", "", "list", "Default log driver options for containers (KEY=VALUE)"),
     Flag("log-max-size", "", "int", "Size at which a log is rotated (bytes)", default="10000000"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from jaula.cli.command import Flag
 from jaula.cli.images import content_trust
+from jaula.spec import log_drivers
 
 NAMESPACES, LIMITS, SECURITY, FILESYSTEM, NETWORK, LOGGING, HEALTH = (
     "Namespace",
@@ -19,7 +20,6 @@ NAMESPACES, LIMITS, SECURITY, FILESYSTEM, NETWORK, LOGGING, HEALTH = (
     "Health",
 )
 
-LOG_DRIVERS = ("json-file", "local", "journald", "syslog", "fluentd", "gelf", "none")
 
 FLAGS = (
     Flag("add-host", "", "list", "Add a custom host-to-IP mapping (host:ip)", group=NETWORK),
@@ -274,7 +274,7 @@ FLAGS = (
         "string",
         "Logging driver for the container",
         group=LOGGING,
-        completes=LOG_DRIVERS,
+        completes=log_drivers.NAMES,
     ),
     Flag("log-opt", "", "list", "Log driver options (key=value)", group=LOGGING),
     Flag(

@@ -8,11 +8,12 @@ import msgspec
 
 from jaula.config import EngineConfig
 from jaula.errors import InvalidRequest
-from jaula.logs import address, drivers, timestamp
+from jaula.logs import drivers, timestamp
 from jaula.logs.drivers import cri, remote_base
 from jaula.logs.options import OUTSIDE, Limits
 from jaula.logs.pod_log import PodLog
 from jaula.spec.api import LogConfig
+from jaula.spec.log_drivers import BY_NAME
 from jaula.state.records import ContainerRecord
 
 _MAX_TAG = 1024  # characters of a tag's template
@@ -106,11 +107,11 @@ def with_identity(driver: str, options: dict[str, str], record: ContainerRecord)
     """
     if driver == "json-file" and (attached := attributes(options, record)):
         return options | {"attributes": msgspec.json.encode(attached).decode()}
-    if driver not in drivers.SENDING:
+    if not BY_NAME[driver].sends:
         return options
     tag = expand(options.get("tag") or "{{.ID}}", _words(record))
     identity = {"container-id": record.id, "container-name": record.name, "tag": tag}
-    if record.outside_log and driver in address.OPTIONS:
+    if record.outside_log and BY_NAME[driver].address:
         identity[OUTSIDE] = "true"
     if attached := _remote_attributes(driver, options, record):
         identity["attributes"] = msgspec.json.encode(attached).decode()
@@ -120,11 +121,11 @@ def with_identity(driver: str, options: dict[str, str], record: ContainerRecord)
 def _remote_attributes(
     driver: str, options: dict[str, str], record: ContainerRecord
 ) -> dict[str, str]:
-    """Return the labels and variables for a log server, with gelf also the container's origin."""
-    if driver not in ("fluentd", "gelf"):
+    """Return the labels and variables for a log server, and the container's origin."""
+    if not BY_NAME[driver].labels:
         return {}
     selected = attributes({k: v for k, v in options.items() if k != "tag"}, record)
-    if driver == "fluentd":
+    if not BY_NAME[driver].origin:
         return selected
     return {
         "image_id": record.image,

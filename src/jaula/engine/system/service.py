@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from jaula import __version__
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.errors import JaulaError
-from jaula.logs import drivers, timestamp
+from jaula.logs import timestamp
 from jaula.security.landlock import Landlock
 from jaula.security.lsm import detect
 from jaula.security.lsm.apparmor import AppArmor
 from jaula.security.lsm.selinux import SELinux
+from jaula.spec import log_drivers
 from jaula.state.database import Database
 from jaula.state.records import EngineIdentity, Status
 
@@ -97,7 +98,7 @@ class System:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": list(drivers.NAMES),
+                "Log": list(log_drivers.NAMES),
             },
             "MemoryLimit": "memory" in features,
             "SwapLimit": "swap" in features,

@@ -1,4 +1,4 @@
-"""The log drivers by name. A new driver is one file and one line in the table."""
+"""The log drivers by name: the writers of :mod:`jaula.spec.log_drivers`, the table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from jaula.errors import InvalidRequest
+from jaula.logs.address import LogAddress
 from jaula.logs.cached_writer import CachedWriter
 from jaula.logs.drivers import local
 from jaula.logs.drivers.json_file import JsonFileWriter
@@ -14,6 +15,7 @@ from jaula.logs.drivers.none import NoneWriter
 from jaula.logs.non_blocking import NonBlockingWriter
 from jaula.logs.options import Limits, check_names, split_cache, split_delivery_mode
 from jaula.logs.protocol import LogWriter
+from jaula.spec.log_drivers import BY_NAME, DRIVERS, NAMES, SENDING
 
 
 def _none(path: str, log_opts: Mapping[str, str]) -> LogWriter:
@@ -25,17 +27,13 @@ def _driver_module(driver: str) -> ModuleType:
     """Return the module of a driver that few containers have; only their shims load it."""
     from importlib import import_module
 
-    return import_module(f"jaula.logs.drivers.{driver}")
+    return import_module(BY_NAME[driver].module)
 
 
 _FILE_DRIVERS: dict[str, Callable[[str, Mapping[str, str]], JsonFileWriter]] = {
     "json-file": JsonFileWriter.from_options,
     "local": local.open_writer,
 }
-SENDING = ("journald", "syslog", "fluentd", "gelf")
-"""Drivers that write the container's identity (:mod:`jaula.logs.drivers.remote_base`)."""
-
-NAMES = (*_FILE_DRIVERS, *SENDING, "none")
 POD = "cri"
 """The driver of the containers of pods. Its options name files of the host, so the engine sets
 them, and a request cannot have it."""
@@ -59,8 +57,9 @@ def open_writer(driver: str, options: Mapping[str, str], path: str) -> LogWriter
     :raises OSError: when the file cannot be opened.
     """
     if driver == POD:
-        writer: LogWriter = _driver_module(POD).open_writer(options)
-        return writer
+        from jaula.logs.drivers.cri import open_writer as cri_writer
+
+        return cri_writer(options)
     _check_name(driver)
     cached, cache, options = split_cache(options)
     if driver == "none":
@@ -111,6 +110,24 @@ def readable(driver: str, options: Mapping[str, str]) -> bool:
     return (
         driver == POD or driver in _FILE_DRIVERS or (driver in SENDING and split_cache(options)[0])
     )
+
+
+def address(driver: str, options: Mapping[str, str]) -> LogAddress | None:
+    """Return the server of a log driver with these options; None for the default of syslog.
+
+    Without the name of a driver an option of each driver counts, since the engine's own driver
+    gets them.
+
+    :raises InvalidRequest: when the address is not valid.
+    """
+    for each in DRIVERS:
+        text = options.get(each.address, "")
+        if not each.address or driver not in ("", each.name):
+            continue
+        if text or (each.needs_address and driver == each.name):
+            found: LogAddress = _driver_module(each.name).parse_address(text)
+            return found
+    return None
 
 
 def _check_name(driver: str) -> None:

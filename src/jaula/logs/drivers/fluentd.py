@@ -17,7 +17,8 @@ import msgspec.msgpack
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.address import LogAddress, parse_fluentd
+from jaula.logs.address import TLS, LogAddress
+from jaula.logs.address import parse as parse_log_address
 from jaula.logs.buffered_sender import BufferedSender
 from jaula.logs.connection import connector
 from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, attributes, buffer_size
@@ -35,6 +36,7 @@ _OPTIONS = (
 _EVENT_TIME = 0  # the extension type of a time with nanoseconds
 
 _encode = msgspec.msgpack.Encoder().encode
+PORT = 24224
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -44,6 +46,26 @@ class Settings(msgspec.Struct, frozen=True):
     limit: int
     nanoseconds: bool
     outside: bool
+
+
+def parse_address(text: str) -> LogAddress:
+    """Parse ``fluentd-address``; scheme and port are optional.
+
+    :raises InvalidRequest: when it is not valid.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "tcp", text or f"127.0.0.1:{PORT}"
+    if scheme == "unix":
+        return parse_log_address(text)
+    if scheme not in ("tcp", "tls", TLS):
+        raise InvalidRequest(
+            f"invalid fluentd-address {text!r}", hint="tcp://host:24224 or unix:///path"
+        )
+    host, colon, _ = rest.rpartition(":")
+    if not colon or host.endswith(":") or rest.endswith("]"):
+        rest = f"{rest}:{PORT}"
+    return parse_log_address(f"{TLS if scheme == 'tls' else scheme}://{rest}")
 
 
 def check(log_opts: Mapping[str, str]) -> Settings:
@@ -69,7 +91,7 @@ def check(log_opts: Mapping[str, str]) -> Settings:
         name = "fluentd-buffer-limit"
         limit = options.parse_size(name, log_opts[name]) or options.BUFFER
     return Settings(
-        parse_fluentd(log_opts.get("fluentd-address", "")),
+        parse_address(log_opts.get("fluentd-address", "")),
         limit,
         flags.get("fluentd-sub-second-precision", False),
         OUTSIDE in log_opts,

@@ -16,7 +16,8 @@ import msgspec
 
 from jaula.errors import InvalidRequest
 from jaula.logs import options
-from jaula.logs.address import LogAddress, parse_gelf
+from jaula.logs.address import LogAddress
+from jaula.logs.address import parse as parse_log_address
 from jaula.logs.buffered_sender import BufferedSender
 from jaula.logs.connection import connector
 from jaula.logs.drivers.remote_base import COMMON, RemoteWriter, attributes, buffer_size
@@ -46,6 +47,20 @@ class Settings(msgspec.Struct, frozen=True):
     outside: bool
 
 
+def parse_address(text: str) -> LogAddress:
+    """Parse ``gelf-address``.
+
+    :raises InvalidRequest: when it is not valid, or has no port.
+    """
+    scheme, separator, rest = text.partition("://")
+    host, _, port = rest.rpartition(":")
+    if not separator or scheme not in ("udp", "tcp") or not host or not port:
+        raise InvalidRequest(
+            f"invalid gelf-address {text!r}", hint="udp://host:12201 or tcp://host:12201"
+        )
+    return parse_log_address(text)
+
+
 def check(log_opts: Mapping[str, str]) -> Settings:
     """Parse the options.
 
@@ -54,7 +69,7 @@ def check(log_opts: Mapping[str, str]) -> Settings:
     options.check_names("gelf", log_opts, (*_OPTIONS, *COMMON, OUTSIDE))
     if not log_opts.get("gelf-address"):
         raise InvalidRequest("gelf-address is a required parameter", hint="udp://host:12201")
-    address = parse_gelf(log_opts["gelf-address"])
+    address = parse_address(log_opts["gelf-address"])
     for prefix, scheme in (("gelf-compression-", "udp"), ("gelf-tcp-", "tcp")):
         for name in log_opts:
             if name.startswith(prefix) and address.scheme != scheme:

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.logs.address import of_options, parse_fluentd
+from jaula.logs.drivers import address as of_options
 from jaula.logs.drivers import fluentd
+from jaula.logs.drivers.fluentd import parse_address
 
 IDENTITY = {"container-id": "a" * 64, "container-name": "web", "tag": "app.web"}
 
@@ -102,7 +103,7 @@ def test_a_server_that_is_absent_costs_a_bounded_buffer() -> None:
     ],
 )
 def test_addresses_have_dockers_defaults(text: str, address: str) -> None:
-    assert str(parse_fluentd(text)) == address
+    assert str(parse_address(text)) == address
 
 
 def test_the_default_address_is_the_hosts_own() -> None:

@@ -31,10 +31,10 @@ from jaula.features.audit.benchmark.control import (
     unknown,
 )
 from jaula.network.firewall.bridge_rules import table_name
+from jaula.spec import log_drivers
 
 BRIDGE_NAME = "com.docker.network.bridge.name"
 ICC = "com.docker.network.bridge.enable_icc"
-CENTRAL_LOGS = ("syslog", "journald", "gelf", "fluentd")
 PROXIES = ("docker-proxy", "rootlessport")
 SWARM_PORTS = (2377, 7946)
 TIMEOUT = 2.0  # seconds for a connection to a TCP socket of the engine
@@ -401,8 +401,8 @@ def _authorization(state: EngineState) -> Judgement:
 
 def _central_log(state: EngineState) -> Judgement:
     driver = str(state.info.get("LoggingDriver"))
-    return judged(driver in CENTRAL_LOGS, f"log driver {driver}",
-                  f"set --log-driver to one of {', '.join(CENTRAL_LOGS)}")  # fmt: skip
+    return judged(driver in log_drivers.SENDING, f"log driver {driver}",
+                  f"set --log-driver to one of {', '.join(log_drivers.SENDING)}")  # fmt: skip
 
 
 def _new_privileges(state: EngineState) -> Judgement:
