@@ -28,7 +28,6 @@ from jaula.spec.api import (
     IsolationChange,
     ManifestListAdd,
     RegistryAuth,
-    SecretSpec,
     SignatureAdd,
     VolumeCreate,
 )
@@ -258,16 +257,6 @@ class Volumes(Protocol):
     async def prune(self, filters: Filters) -> Document: ...
 
 
-class Secrets(Protocol):
-    """Secrets, or configs."""
-
-    def list(self, filters: Filters) -> Documents: ...
-    def inspect(self, ref: str) -> Document: ...
-    async def create(self, body: SecretSpec, replaces: str = "") -> str: ...
-    async def update(self, ref: str, version: int, body: SecretSpec) -> None: ...
-    async def remove(self, ref: str) -> None: ...
-
-
 class Networks(Protocol):
     """Networks, and the connections of containers to them."""
 
@@ -367,10 +356,6 @@ class Backend(Protocol):
     def act_for(self, user: str) -> Backend:
         """Return the engine for a user of the web view, whom the caller speaks for."""
 
-    @property
-    def secrets(self) -> Secrets: ...
-    @property
-    def configs(self) -> Secrets: ...
     @property
     def networks(self) -> Networks: ...
     @property

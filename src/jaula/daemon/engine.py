@@ -54,8 +54,6 @@ def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = Non
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.engine.volumes.references import VolumeReferences
     from jaula.features.checkpoint.store import CheckpointStore
-    from jaula.features.secrets.encryption import SecretEncryption
-    from jaula.features.secrets.store import SecretStore
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
     from jaula.network.owner import LinkOwner
@@ -74,8 +72,6 @@ def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = Non
     networks = NetworkStore(database)
     networks.load()
     volumes = VolumeStore(paths, durable=config.durable)
-    secrets = SecretStore(database, SecretEncryption(paths.root))
-    secrets.load()
     checkpoints = CheckpointStore(paths.checkpoints)
     checkpoints.sweep({container.id for container in registry})
     warnings: tuple[str, ...] = ()
@@ -137,7 +133,6 @@ def new_engine(config: EngineConfig, runtime: Runtime, hooks: Hooks | None = Non
             volumes=volumes,
             volume_mounts=VolumeMounts(volumes, registry, runtime.host_mounts),
             volume_references=VolumeReferences(volumes, registry),
-            secrets=secrets,
             checkpoints=checkpoints,
             network_manager=network,
             network_store=networks,

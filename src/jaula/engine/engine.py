@@ -26,7 +26,6 @@ from jaula.engine.oci_spec import spare_init
 from jaula.engine.system.host_objects import HostObjects
 from jaula.engine.system.service import System
 from jaula.errors import Conflict, JaulaError, NotFound
-from jaula.features.secrets.store import SecretKind
 from jaula.runtime.external import cgroup_cleanup
 from jaula.sandbox.fork_server import SERVER
 
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.service import Builds
     from jaula.features.kubernetes.pods.service import Pods
     from jaula.features.migration.service import Migration
-    from jaula.features.secrets.service import Secrets
     from jaula.features.trust.service import TrustService
     from jaula.spec.runtime import Spec
 
@@ -111,20 +109,6 @@ class Engine:
         from jaula.engine.volumes.service import Volumes
 
         return Volumes(self.services)
-
-    @functools.cached_property
-    def secrets(self) -> Secrets:
-        """The secrets."""
-        from jaula.features.secrets.service import Secrets
-
-        return Secrets(self.services, SecretKind.SECRET)
-
-    @functools.cached_property
-    def configs(self) -> Secrets:
-        """The configs."""
-        from jaula.features.secrets.service import Secrets
-
-        return Secrets(self.services, SecretKind.CONFIG)
 
     @functools.cached_property
     def networks(self) -> Networks:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from jaula.config import EngineConfig
     from jaula.engine.authz.gateway import EngineApi
+    from jaula.engine.authz.limits import Share
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from jaula.spec.api import ContainerCreate
     from jaula.spec.api_params import Origin
     from jaula.spec.rootfs import RootSource
-    from jaula.spec.runtime import Spec
-    from jaula.state.records import ContainerRecord, ResolvedRequest, StartIntent
+    from jaula.spec.runtime import IDMapping, Spec
+    from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest, StartIntent
 
 
 class Closer(Protocol):
@@ -125,7 +126,32 @@ class Hooks:
             "a request cannot be for another user", hint="the feature web is not installed"
         )
 
+    def owned(self, services: Services, share: Share, owner: str) -> int:
+        """Return how much of a share an owner has in the records of features."""
+        return sum(call(services, share, owner) for call in self._registered("owned", None))
+
     # -- a container ---------------------------------------------------------------------------
+
+    def request_authorized(
+        self, session: Session, body: ContainerCreate, resolved: ResolvedRequest
+    ) -> None:
+        """Check that a caller may use what a request names.
+
+        :raises NotAuthorized: when it may not.
+        """
+        for call in self._registered("request_authorized", body.host_config):
+            call(session, body, resolved)
+
+    def request_completed(
+        self, services: Services, resolved: ResolvedRequest, body: ContainerCreate
+    ) -> tuple[ResolvedRequest, ContainerCreate]:
+        """Return an authorised request with the ids of what it names, and all of it checked.
+
+        :raises InvalidRequest: when something does not exist or is not valid.
+        """
+        for call in self._registered("request_completed", body.host_config):
+            resolved, body = call(services, resolved, body)
+        return resolved, body
 
     def request_resolved(
         self, services: Services, body: ContainerCreate, resolved: ResolvedRequest
@@ -136,6 +162,29 @@ class Hooks:
         """
         for call in self._registered("request_resolved", body.host_config):
             call(services, body, resolved)
+
+    def mounts_added(
+        self,
+        services: Services,
+        record: ContainerRecord,
+        uids: tuple[IDMapping, ...],
+        gids: tuple[IDMapping, ...],
+    ) -> tuple[MountRecord, ...]:
+        """Return mounts of a start beside those of the request.
+
+        They are of files in the run directory of the container, which ``run_dir_removed`` undoes.
+
+        :raises JaulaError: when they cannot be made.
+        """
+        added: tuple[MountRecord, ...] = ()
+        for call in self._registered("mounts_added", record.body.host_config):
+            added += call(services, record, uids, gids)
+        return added
+
+    def run_dir_removed(self, services: Services, record: ContainerRecord) -> None:
+        """Unmount what ``mounts_added`` has mounted in the run directory; it is removed next."""
+        for call in self._registered("run_dir_removed", record.body.host_config):
+            call(services, record)
 
     def spec_built(
         self, services: Services, record: ContainerRecord, root: RootSource, spec: Spec

@@ -263,6 +263,11 @@ class ResolvedRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=T
     log: LogConfig = LogConfig()
 
     @property
+    def file_targets(self) -> tuple[str, ...]:
+        """The paths of secrets and configs in the container."""
+        return tuple(reference.target for reference in (*self.secrets, *self.configs))
+
+    @property
     def external_runtime(self) -> bool:
         """Whether another OCI runtime than jaula's own carries it out."""
         return self.runtime not in ("", OWN_RUNTIME)

@@ -11,7 +11,7 @@ from jaula.config import EngineConfig
 from jaula.engine.hooks import Hooks
 from jaula.spec.api import HostConfig
 
-OF_ENGINE = ("listen", "engine_started", "engine_stopping", "user_named")
+OF_ENGINE = ("listen", "engine_started", "engine_stopping", "user_named", "owned")
 """Points that are not about a container."""
 REGISTERED = [(each, hook) for each in feature.features() for hook in each.hooks]
 

@@ -158,9 +158,9 @@ def _host(options: Options) -> dict[str, Any]:
         host["Mounts"] = [mount_option.document(word) for word in texts("mount")]
     for flag, name in (("secret", "Secrets"), ("config", "Configs")):
         if options.is_set(flag):
-            from jaula.features.secrets.cli import mounts as secrets
+            from jaula.cli.containers import secret_option
 
-            host[name] = [secrets.document(word, flag) for word in texts(flag)]
+            host[name] = [secret_option.document(word, flag) for word in texts(flag)]
     if options.is_set("ulimit"):
         host["Ulimits"] = [ulimit(word) for word in texts("ulimit")]
     if options.is_set("device"):

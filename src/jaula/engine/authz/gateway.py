@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from jaula.features.build.authz import BuildsApi
     from jaula.features.kubernetes.authz import PodsApi
     from jaula.features.migration.authz import MigrationsApi
-    from jaula.features.secrets.authz import SecretsApi
     from jaula.features.trust.authz import TrustApi
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
@@ -142,18 +141,6 @@ class EngineApi:
         from jaula.engine.authz.api.volumes import VolumesApi
 
         return VolumesApi(self._engine, self._session)
-
-    @cached_property
-    def secrets(self) -> SecretsApi:
-        from jaula.features.secrets.authz import SecretsApi
-
-        return SecretsApi(self._engine.secrets, self._session)
-
-    @cached_property
-    def configs(self) -> SecretsApi:
-        from jaula.features.secrets.authz import SecretsApi
-
-        return SecretsApi(self._engine.configs, self._session)
 
     @cached_property
     def networks(self) -> NetworksApi:

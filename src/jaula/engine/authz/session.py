@@ -27,7 +27,6 @@ from jaula.engine.networks import endpoints
 from jaula.engine.relaxations import Relaxation
 from jaula.engine.volumes.create import VolumeMounter, option_names
 from jaula.errors import ClientGone, InvalidRequest, JaulaError, NotAuthorized, NotFound
-from jaula.features.secrets.store import SecretKind
 from jaula.images.store.names import NameRights, owner_name
 from jaula.images.store.quota import Quota
 from jaula.spec.api_params import ContainerPeer, Peer, Remote
@@ -346,33 +345,6 @@ class Session:
         """Return whether the caller has rights on the host's files."""
         return self.caller.uid is not None or self.is_admin
 
-    def require_secret(self, kind: SecretKind, ref: str) -> None:
-        """Check that the caller may use and change a secret or config. Skip one that is unknown.
-
-        :raises NotAuthorized: when it may not.
-        """
-        try:
-            record = self.services.secrets.find(kind, ref)
-        except NotFound:
-            return  # the use case reports it with its own text
-        if not self.can_access_owner(record.owner, ContainerAccess.CONTROL):
-            raise self.denial(
-                f"use {kind} {record.name} of {owner_name(record.owner)}",
-                'that owner may, or the operator grants others = "control"',
-            )
-
-    def authorize_secrets(self, resolved: ResolvedRequest) -> None:
-        """Check that the caller may use all secrets and configs that a container requests.
-
-        :raises NotAuthorized: for the first one that it may not use.
-        """
-        for kind, references in (
-            (SecretKind.SECRET, resolved.secrets),
-            (SecretKind.CONFIG, resolved.configs),
-        ):
-            for reference in references:
-                self.require_secret(kind, reference.source)
-
     def controls(self, item: NetworkRecord | Volume) -> bool:
         """Return whether the caller may remove a network or volume.
 
@@ -663,10 +635,11 @@ class Session:
             case Share.VOLUMES:
                 return services.volumes.owned(key)
             case Share.SECRETS:
-                return services.secrets.sizes.count(key)
+                return services.hooks.owned(services, share, key)
             case Share.RECORD_SIZE:
-                stores = (services.container_store, services.network_store, services.secrets)
-                records = sum(store.sizes.size(key) for store in (*stores, self._engine.execs))
+                stores = (services.container_store, services.network_store, self._engine.execs)
+                records = sum(store.sizes.size(key) for store in stores)
+                records += services.hooks.owned(services, share, key)
                 return records + services.volumes.document_bytes(key)
             case Share.IMAGES:
                 return services.images.usage(key).images

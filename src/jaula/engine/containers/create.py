@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jaula import feature
 from jaula.cgroups import cgroup_path as cgroup_paths
 from jaula.engine.containers import health, presets, restart_policy, selinux
 from jaula.engine.containers.log_config import log_options, requested_options
@@ -36,7 +37,6 @@ from jaula.engine.userns.id_ranges import with_keep_id_user
 from jaula.engine.volumes import mount_spec
 from jaula.engine.volumes.create import VolumeMounter
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable, resource_error
-from jaula.features.secrets import mount
 from jaula.images import platform as platforms
 from jaula.images.reference import index_name
 from jaula.network import etc_files
@@ -155,7 +155,9 @@ async def create(
         resolved = msgspec.structs.replace(resolved, resources=limits)
     bounds = authorize(resolved)
     _check_containers(services, resolved)
-    resolved, merged = mount.resolve_references(services, resolved, merged)
+    if resolved.secrets or resolved.configs:
+        feature.require("secrets", "a container with secrets or configs")
+    resolved, merged = services.hooks.request_completed(services, resolved, merged)
     if joined := resolved.namespaces.net.container:
         domain = services.container_store.find(joined).record.body.domainname
         merged = msgspec.structs.replace(merged, domainname=domain)

@@ -27,7 +27,6 @@ from jaula.engine.networks.connect import NetworkConnector
 from jaula.engine.threads import shielded
 from jaula.engine.volumes.mount import emit_unmounts
 from jaula.errors import Conflict, JaulaError, NotFound, Unavailable
-from jaula.features.secrets import mount as secret_mount
 from jaula.runtime.external import cgroup_cleanup
 from jaula.runtime.protocol import ExitRecord
 from jaula.spec.api_params import WaitResult
@@ -176,7 +175,7 @@ class ExitHandler:
             from jaula.kernel import mounts
 
             mounts.umount2(str(shm), mounts.MNT.DETACH)
-        secret_mount.unmount(str(directory / secret_mount.MOUNT_NAME))
+        self._services.hooks.run_dir_removed(self._services, container.record)
         shutil.rmtree(directory, ignore_errors=True)
 
     async def _auto_remove(self, container: Container) -> None:

@@ -27,7 +27,6 @@ from jaula.engine.oci_spec.spec import working_directory
 from jaula.engine.userns import join
 from jaula.engine.volumes.mount import mount_volume
 from jaula.errors import Conflict, InvalidRequest, NotFound, RuntimeFailure
-from jaula.features.secrets import mount as secret_mount
 from jaula.kernel import mounts, namespaces, paths
 from jaula.kernel.mounts import MOUNT_ATTR, MS
 from jaula.kernel.namespace_threads import in_unshared_thread
@@ -51,7 +50,7 @@ class RootfsView:
     """An open root; ``outside`` and ``inside`` translate owners to and from the file system's.
 
     ``dev`` is the device number of ``/dev``, ``secret`` those of mounted secrets and configs
-    (:mod:`jaula.features.secrets.mount`); 0 and empty if absent.
+    ; 0 and empty if absent.
     """
 
     def __init__(
@@ -140,7 +139,7 @@ def with_rootfs(
         from jaula.runtime.create import rootfs
 
         with rootfs.acting_as(RootfsView(root, ids).outside(0, 0)):
-            secret = frozenset(_device(root, path) for path in secret_mount.targets(record))
+            secret = frozenset(_device(root, path) for path in record.resolved.file_targets)
             return work(RootfsView(root, ids, _device(root, "/dev"), secret - {0}))
     finally:
         running.close()

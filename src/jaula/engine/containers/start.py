@@ -50,7 +50,6 @@ from jaula.engine.userns.id_ranges import IdMaps, IdRange, keep_id_maps
 from jaula.engine.volumes.image_mount import mount_images
 from jaula.engine.volumes.mount import emit_mounts
 from jaula.errors import Conflict, InvalidRequest, JaulaError, RuntimeFailure, resource_error
-from jaula.features.secrets import mount
 from jaula.runtime import client
 from jaula.runtime.create import id_maps
 from jaula.runtime.protocol import LogSetup, StartRequest
@@ -483,7 +482,7 @@ class Starter:
             files=etc_files.write(services, record, resources.endpoints, links.hosts_lines(linked)),
             mounts=(
                 *engine_socket.bind_mounts(mounts, engine_socket.path(paths, record.id)),
-                *mount.mount_secrets(services, record, uids, gids),
+                *services.hooks.mounts_added(services, record, uids, gids),
             ),
             beneath=record.beneath,
             owner=(int(record.owner), record.owner_gid) if record.beneath else None,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from jaula.engine.volumes.references import VolumeReferences
     from jaula.features.checkpoint.store import CheckpointStore
     from jaula.features.lazy.layers import LazyLayers
-    from jaula.features.secrets.store import SecretStore
     from jaula.features.trust.policy import ImagePolicy
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager
@@ -64,7 +63,6 @@ class Services:
     volumes: VolumeStore
     volume_mounts: VolumeMounts
     volume_references: VolumeReferences
-    secrets: SecretStore
     checkpoints: CheckpointStore
     network_manager: NetworkManager
     network_store: NetworkStore

@@ -9,14 +9,59 @@ import msgspec
 from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.model.filters import Filters
+from jaula.errors import NotFound
+from jaula.features.secrets.service import configs, secrets
+from jaula.features.secrets.store import SecretKind, secret_store
+from jaula.images.store.names import owner_name
 
 if TYPE_CHECKING:
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
     from jaula.features.secrets.service import Secrets
-    from jaula.spec.api import SecretSpec
+    from jaula.spec.api import ContainerCreate, SecretSpec
+    from jaula.state.records import ResolvedRequest
 
 Document = dict[str, Any]
 Documents = list[Document]
+
+
+def secrets_api(api: EngineApi) -> SecretsApi:
+    """Return the secrets as the caller of a connection may use them."""
+    return SecretsApi(api.engine.service(secrets), api.session)
+
+
+def configs_api(api: EngineApi) -> SecretsApi:
+    """Return the configs as the caller of a connection may use them."""
+    return SecretsApi(api.engine.service(configs), api.session)
+
+
+def require_secret(session: Session, kind: SecretKind, ref: str) -> None:
+    """Check that the caller may use and change a secret or config. Skip one that is unknown.
+
+    :raises NotAuthorized: when it may not.
+    """
+    try:
+        record = session.services.service(secret_store).find(kind, ref)
+    except NotFound:
+        return  # the use case reports it with its own text
+    if not session.can_access_owner(record.owner, ContainerAccess.CONTROL):
+        raise session.denial(
+            f"use {kind} {record.name} of {owner_name(record.owner)}",
+            'that owner may, or the operator grants others = "control"',
+        )
+
+
+def authorize(session: Session, body: ContainerCreate, resolved: ResolvedRequest) -> None:
+    """Check that the caller may use all secrets and configs that a container requests.
+
+    :raises NotAuthorized: for the first one that it may not use.
+    """
+    for kind, references in (
+        (SecretKind.SECRET, resolved.secrets),
+        (SecretKind.CONFIG, resolved.configs),
+    ):
+        for reference in references:
+            require_secret(session, kind, reference.source)
 
 
 class SecretsApi:
@@ -50,14 +95,14 @@ class SecretsApi:
             return self._create(body)
         with self._session.begin(f"{self._service.kind} remove", replaces, revokes=True) as action:
             action.require_run()
-            self._session.require_secret(self._service.kind, replaces)
+            require_secret(self._session, self._service.kind, replaces)
             return self._create(body, replaces)
 
     def _create(self, body: SecretSpec, replaces: str = "") -> str:
         with self._session.begin(f"{self._service.kind} create", body.name) as action:
             action.require_run()
-            secrets = self._session.services.secrets.of(self._service.kind)
-            owners = ((secret.id, secret.owner) for secret in secrets)
+            stored = self._session.services.service(secret_store).of(self._service.kind)
+            owners = ((secret.id, secret.owner) for secret in stored)
             self._session.check_new_name(str(self._service.kind), body.name, owners)
             if not replaces or self._owner_of(replaces) != self._session.caller.key:
                 action.reserve(Share.SECRETS)
@@ -66,13 +111,13 @@ class SecretsApi:
 
     def _owner_of(self, id: str) -> str:
         """Return the owner of a secret or config, '' if it is gone."""
-        secrets = self._session.services.secrets.of(self._service.kind)
-        return next((each.owner for each in secrets if each.id == id), "")
+        stored = self._session.services.service(secret_store).of(self._service.kind)
+        return next((each.owner for each in stored if each.id == id), "")
 
     async def update(self, ref: str, version: int, body: SecretSpec) -> None:
         with self._session.begin(f"{self._service.kind} update", ref) as action:
             action.require_run()
-            self._session.require_secret(self._service.kind, ref)
+            require_secret(self._session, self._service.kind, ref)
             labels = msgspec.structs.replace(body, data="")  # nothing else can change
             action.reserve_document(labels, owner=self._service.find(ref).owner)
             self._service.update(ref, version, body)
@@ -80,5 +125,5 @@ class SecretsApi:
     async def remove(self, ref: str) -> None:
         with self._session.begin(f"{self._service.kind} remove", ref, revokes=True) as action:
             action.require_run()
-            self._session.require_secret(self._service.kind, ref)
+            require_secret(self._session, self._service.kind, ref)
             self._service.remove(ref)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from jaula.feature import Feature
+from jaula.feature import Feature, Hook
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from jaula.spec.api import HostConfig
+
+
+def _asks(host: HostConfig) -> bool:
+    return bool(host.secrets or host.configs)
+
 
 FEATURE = Feature(
     "secrets",
@@ -26,6 +35,14 @@ FEATURE = Feature(
         "config": "Manage configs (read-only files for containers)",
         "secret": "Manage secrets (files on a tmpfs, readable by the container only)",
     },
+    idle=("store",),
+    hooks=(
+        Hook("request_authorized", "authz:authorize", _asks),
+        Hook("request_completed", "mount:resolve_references", _asks),
+        Hook("mounts_added", "mount:mount_secrets", _asks),
+        Hook("run_dir_removed", "mount:remove", _asks),
+        Hook("owned", "store:owned"),
+    ),
     routes={
         "configs": ("routes",),
         "secrets": ("routes",),

@@ -20,7 +20,7 @@ from jaula.engine.oci_spec import security
 from jaula.engine.userns.id_ranges import SIZE
 from jaula.engine.volumes import mount_spec
 from jaula.errors import InvalidRequest, NotFound, RuntimeFailure
-from jaula.features.secrets.store import SecretKind
+from jaula.features.secrets.store import SecretKind, secret_store
 from jaula.kernel import mounts
 from jaula.kernel.mounts import MS
 from jaula.runtime.create import id_maps
@@ -54,8 +54,6 @@ def resolve_references(
     :raises InvalidRequest: when there is none of that name, when a target, owner or mode is not
         valid, when another mount has the target, or when they are too many or too large.
     """
-    if not (resolved.secrets or resolved.configs):
-        return resolved, body
     number = len(resolved.secrets) + len(resolved.configs)
     if number > MAX_REFERENCES:
         raise InvalidRequest(f"{number} secrets and configs; at most {MAX_REFERENCES} are allowed")
@@ -69,7 +67,9 @@ def resolve_references(
             (SecretKind.CONFIG, resolved.configs),
         )
     )
-    size = sum(services.secrets.sizes.size_of(each.id) for each in (*secrets, *configs))
+    size = sum(
+        services.service(secret_store).sizes.size_of(each.id) for each in (*secrets, *configs)
+    )
     if size > MAX_BYTES:
         raise InvalidRequest(
             f"secrets and configs of {size} bytes; a container may have {MAX_BYTES}",
@@ -86,7 +86,7 @@ def _resolve_reference(
     services: Services, kind: SecretKind, reference: SecretReference, destinations: set[str]
 ) -> SecretReference:
     try:
-        record = services.secrets.find(kind, reference.source)
+        record = services.service(secret_store).find(kind, reference.source)
     except NotFound as error:  # a 404 means a missing image to the docker command
         raise InvalidRequest(error.message) from None
     target = mount_spec.destination(target_path(kind, reference, record.name))
@@ -148,20 +148,14 @@ def mount_secrets(
         raise
 
 
-def targets(record: ContainerRecord) -> tuple[str, ...]:
-    """Return the paths of secrets and configs in a container."""
-    resolved = record.resolved
-    return tuple(reference.target for reference in (*resolved.secrets, *resolved.configs))
-
-
 def _files(services: Services, record: ContainerRecord) -> Iterator[tuple[SecretReference, bytes]]:
-    resolved = record.resolved
+    resolved, store = record.resolved, services.service(secret_store)
     for kind, references in (
         (SecretKind.SECRET, resolved.secrets),
         (SecretKind.CONFIG, resolved.configs),
     ):
         for reference in references:
-            yield reference, services.secrets.data(services.secrets.find(kind, reference.id))
+            yield reference, store.data(store.find(kind, reference.id))
 
 
 def _mount(mount_point: str, size: int, label: str) -> None:
@@ -221,6 +215,11 @@ def _write_file(path: str, data: bytes, mode: int, owner: tuple[int, int]) -> No
         f.write(data)
         os.fchown(f.fileno(), *owner)
         os.fchmod(f.fileno(), mode)
+
+
+def remove(services: Services, record: ContainerRecord) -> None:
+    """Unmount the secrets of a container whose run directory is removed."""
+    unmount(str(services.config.paths.container_run(record.id) / MOUNT_NAME))
 
 
 def unmount(mount_point: str) -> None:

@@ -8,18 +8,19 @@ from jaula.api.http import response
 from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
+from jaula.features.secrets.authz import configs_api, secrets_api
 from jaula.spec.api import SecretSpec
 
 if TYPE_CHECKING:
-    from jaula.api.backend import Secrets
+    from jaula.features.secrets.authz import SecretsApi
 
 
-def _secrets(request: Request) -> Secrets:
-    return request.engine.secrets
+def _secrets(request: Request) -> SecretsApi:
+    return request.engine.service(secrets_api)
 
 
-def _configs(request: Request) -> Secrets:
-    return request.engine.configs
+def _configs(request: Request) -> SecretsApi:
+    return request.engine.service(configs_api)
 
 
 def _routes(noun: str) -> Routes:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.model.filters import Filters, has_labels
 from jaula.errors import Conflict, InvalidRequest
-from jaula.features.secrets.store import SecretKind, SecretRecord
+from jaula.features.secrets.store import SecretKind, SecretRecord, secret_store
 from jaula.logs import timestamp
 
 if TYPE_CHECKING:
+    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
     from jaula.spec.api import SecretSpec
 
@@ -25,11 +26,22 @@ Documents = list[Document]
 Names = list[str]
 
 
+def secrets(engine: Engine) -> Secrets:
+    """Return the secrets of an engine."""
+    return Secrets(engine.services, SecretKind.SECRET)
+
+
+def configs(engine: Engine) -> Secrets:
+    """Return the configs of an engine."""
+    return Secrets(engine.services, SecretKind.CONFIG)
+
+
 class Secrets:
     """All secrets of an engine, or all configs."""
 
     def __init__(self, services: Services, kind: SecretKind) -> None:
         self._services = services
+        self._store = services.service(secret_store)
         self.kind = kind
 
     def find(self, ref: str) -> SecretRecord:
@@ -37,13 +49,13 @@ class Secrets:
 
         :raises NotFound: when there is none.
         """
-        return self._services.secrets.find(self.kind, ref)
+        return self._store.find(self.kind, ref)
 
     def list(self, filters: Filters) -> Documents:
         """Return the records that pass ``id``, ``name``, ``names`` and ``label``."""
         return [
             self.document(record)
-            for record in self._services.secrets.of(self.kind)
+            for record in self._store.of(self.kind)
             if all(_fits(record, key, values) for key, values in filters.items())
         ]
 
@@ -51,7 +63,7 @@ class Secrets:
         """Return Docker's document; it has the content of a config, never that of a secret."""
         spec: Document = {"Name": record.name, "Labels": dict(record.labels)}
         if self.kind is SecretKind.CONFIG:
-            spec["Data"] = base64.b64encode(self._services.secrets.data(record)).decode()
+            spec["Data"] = base64.b64encode(self._store.data(record)).decode()
         return {
             "ID": record.id,
             "Version": {"Index": record.index},
@@ -77,7 +89,7 @@ class Secrets:
             )
         if body.templating is not None and body.templating.name:
             raise InvalidRequest("templates are not supported", hint="expand the template first")
-        data, store = _decoded(body.data), self._services.secrets
+        data, store = _decoded(body.data), self._store
         if not replaces:
             record = store.create(self.kind, body.name, body.labels, data, owner)
         else:
@@ -92,7 +104,7 @@ class Secrets:
 
         :raises Conflict: when it is not the one with the name any more, or a container has it.
         """
-        found = next((each for each in self._services.secrets.of(self.kind) if each.id == id), None)
+        found = next((each for each in self._store.of(self.kind) if each.id == id), None)
         if found is None or found.name != name:
             raise Conflict(
                 f"{self.kind} {name[:80]} was replaced or removed by another request meanwhile",
@@ -114,11 +126,11 @@ class Secrets:
 
         # Clients such as the docker command send the whole document, with the present data.
         unchanged = not body.data or hmac.compare_digest(
-            _decoded(body.data), self._services.secrets.data(record)
+            _decoded(body.data), self._store.data(record)
         )
         if body.name not in ("", record.name) or not unchanged:
             raise InvalidRequest(f"only updates to Labels are allowed for a {self.kind}")
-        self._emit("update", self._services.secrets.relabel(record, body.labels))
+        self._emit("update", self._store.relabel(record, body.labels))
 
     def remove(self, ref: str) -> None:
         """Remove a record.
@@ -127,7 +139,7 @@ class Secrets:
         """
         record = self.find(ref)
         self._check_unused(record)
-        self._services.secrets.remove(record)
+        self._store.remove(record)
         self._emit("remove", record)
 
     def _check_unused(self, record: SecretRecord) -> None:

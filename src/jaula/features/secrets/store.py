@@ -14,13 +14,18 @@ import string
 import time
 from collections.abc import Iterator
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from jaula.caller_quota import OwnedSizes
+from jaula.engine.authz.limits import Share
 from jaula.errors import Conflict, InvalidRequest, NotFound
 from jaula.features.secrets.encryption import SecretEncryption
 from jaula.state.database import Database
+
+if TYPE_CHECKING:
+    from jaula.engine.model.services import Services
 
 TABLE = "secrets"
 _NAME = re.compile(r"[a-zA-Z0-9]+(?:[a-zA-Z0-9-_.]*[a-zA-Z0-9])?", re.ASCII)
@@ -56,6 +61,24 @@ class SecretRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def about(self) -> str:
         """Return the associated data to which the encryption is bound."""
         return f"{self.kind} {self.id} {self.name}"
+
+
+def secret_store(services: Services) -> SecretStore:
+    """Return the secrets and configs of an engine.
+
+    :raises CorruptState: when one cannot be read.
+    """
+    store = SecretStore(services.database, SecretEncryption(services.config.paths.root))
+    store.load()
+    return store
+
+
+def owned(services: Services, share: Share, owner: str) -> int:
+    """Return how many secrets and configs an owner has, or the bytes of their records."""
+    sizes = services.service(secret_store).sizes
+    if share is Share.SECRETS:
+        return sizes.count(owner)
+    return sizes.size(owner) if share is Share.RECORD_SIZE else 0
 
 
 class SecretStore:

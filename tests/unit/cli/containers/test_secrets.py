@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from jaula.cli.containers import secret_option
 from jaula.cli.errors import UsageError
-from jaula.features.secrets.cli import mounts as secrets
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,10 @@ from jaula.features.secrets.cli import mounts as secrets
     ],
 )
 def test_a_reference_is_parsed(word: str, document: dict[str, Any]) -> None:
-    assert secrets.document(word, "secret") == document
+    assert secret_option.document(word, "secret") == document
 
 
 @pytest.mark.parametrize("word", ["", "target=x", "db,mode=9", "db,mode=", "db,colour=red", "db,x"])
 def test_an_invalid_reference_is_refused(word: str) -> None:
     with pytest.raises(UsageError, match='for "--config" flag'):
-        secrets.document(word, "config")
+        secret_option.document(word, "config")

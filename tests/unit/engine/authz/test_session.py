@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from jaula import feature
 from jaula.caller_quota import OwnedSizes
 from jaula.engine.authz.limits import DEFAULT_SHARES, Ceilings, Share
 from jaula.engine.authz.policy import AccessLevel, Caller, ContainerAccess, Policy, PolicyRule
 from jaula.engine.authz.session import Session
+from jaula.engine.hooks import Hooks
 from jaula.errors import NotAuthorized
 from jaula.images.store.quota import Usage
 from jaula.spec.api import VolumeCreate
@@ -223,10 +225,12 @@ def record_sessions(root: Path, *uids: int, **owned: int) -> list[Session]:
     for name in ("container_store", "network_store", "secrets", "execs"):
         stores[name] = SimpleNamespace(sizes=OwnedSizes())
         stores[name].sizes.set("a", "5", owned.get(name, 0))
-    execs = stores.pop("execs")
+    execs, secrets = stores.pop("execs"), stores.pop("secrets")
     volumes = SimpleNamespace(document_bytes={"5": owned.get("volumes", 0), "6": 0}.__getitem__)
     services = SimpleNamespace(
         **stores,
+        hooks=Hooks(feature.features()),
+        service=lambda make: secrets,
         volumes=volumes,
         config=SimpleNamespace(paths=SimpleNamespace(root=root), policy="/policy"),
         host=SimpleNamespace(pids_limit=4096, rootless=False),

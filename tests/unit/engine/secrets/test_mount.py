@@ -30,7 +30,9 @@ def test_a_container_has_a_bounded_number_of_references(
     def references(number: int, kind: str) -> tuple[SecretReference, ...]:
         return tuple(SecretReference(source="a", target=f"/{kind}/{n}") for n in range(number))
 
-    services: Any = SimpleNamespace(secrets=SimpleNamespace(find=find, sizes=OwnedSizes()))
+    services: Any = SimpleNamespace(
+        service=lambda make: SimpleNamespace(find=find, sizes=OwnedSizes())
+    )
     host = HostConfig(secrets=references(secrets, "s"), configs=references(configs, "c"))
     body = ContainerCreate(image="a", cmd=("a",), host_config=host)
     resolved = resolve(body)
@@ -49,7 +51,7 @@ def test_the_files_of_a_container_have_a_bounded_size(number: int, refused: bool
     sizes = OwnedSizes()
     sizes.set("1", "0", 512 * 1024)
     store = SimpleNamespace(find=lambda *_: SimpleNamespace(id="1", name="a"), sizes=sizes)
-    services: Any = SimpleNamespace(secrets=store)
+    services: Any = SimpleNamespace(service=lambda make: store)
     references = tuple(SecretReference(source="a", target=f"/{n}") for n in range(number))
     body = ContainerCreate(image="a", cmd=("a",), host_config=HostConfig(secrets=references))
     if not refused:

@@ -78,7 +78,7 @@ def create_authorization(
         session.check_request(resolved)
         session.check_ceilings(limits.of_storage(size_limit(body.host_config.storage_opt)))
         check_container_name(session, name)
-        session.authorize_secrets(resolved)
+        session.services.hooks.request_authorized(session, body, resolved)
         session.authorize_networks(body, resolved)
         action.reserve(Share.CONTAINERS)
         action.reserve(Share.VOLUMES, session.authorize_volumes(resolved))
