@@ -48,7 +48,8 @@ class Feature:
     ``routes`` has modules with ``ROUTES``, by the nouns of their paths. ``checks`` has modules with
     ``INFO`` and ``check``, which ``jaula verify`` executes too, and ``host_checks`` those of
     ``verify --host``. Functions are ``MODULE:NAME``: ``shows_record`` is the one that
-    ``jaula record show`` asks first, ``presets`` has those that complete a request, by the names of
+    ``jaula record show`` asks first, ``image_policy`` returns the image policy of an engine,
+    ``presets`` has those that complete a request, by the names of
     confinement presets, and ``settings`` those that check and convert settings of the engine, by
     the prefixes of their names. ``idle`` has the modules that an engine with its default settings
     imports; its archive has them. ``hooks`` are called by the engine.
@@ -62,6 +63,7 @@ class Feature:
         "hooks",
         "host_checks",
         "idle",
+        "image_policy",
         "name",
         "presets",
         "routes",
@@ -80,6 +82,7 @@ class Feature:
         checks: Sequence[str] = (),
         host_checks: Sequence[str] = (),
         shows_record: str = "",
+        image_policy: str = "",
         presets: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
         idle: Sequence[str] = (),
@@ -93,6 +96,7 @@ class Feature:
         self.checks = tuple(checks)
         self.host_checks = tuple(host_checks)
         self.shows_record = shows_record
+        self.image_policy = image_policy
         self.presets = dict(presets or {})
         self.settings = dict(settings or {})
         self.idle = tuple(idle)

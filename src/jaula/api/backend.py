@@ -28,7 +28,6 @@ from jaula.spec.api import (
     IsolationChange,
     ManifestListAdd,
     RegistryAuth,
-    SignatureAdd,
     VolumeCreate,
 )
 from jaula.spec.api_networks import NetworkConnect, NetworkCreate, NetworkDisconnect
@@ -228,15 +227,6 @@ class Registry(Protocol):
     ) -> Documents: ...
 
 
-class Trust(Protocol):
-    """Image signatures, the image policy, and lists of packages (SBOM)."""
-
-    def policy(self, name: str) -> Document: ...
-    async def signatures(self, name: str, auth: RegistryAuth | None) -> Document: ...
-    async def sign(self, name: str, body: SignatureAdd, auth: RegistryAuth | None) -> Document: ...
-    async def sbom(self, name: str, form: str) -> msgspec.Raw: ...
-
-
 class Volumes(Protocol):
     """Volumes."""
 
@@ -349,8 +339,6 @@ class Backend(Protocol):
     def builds(self) -> Builds: ...
     @property
     def distribution(self) -> Registry: ...
-    @property
-    def trust(self) -> Trust: ...
     @property
     def volumes(self) -> Volumes: ...
     def act_for(self, user: str) -> Backend:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jaula.engine.hooks import Hooks
     from jaula.engine.userns.id_ranges import SingleIdRange
     from jaula.features.lazy.layers import LazyLayers
-    from jaula.features.trust.policy import ImagePolicy
+    from jaula.images.policy import ImagePolicy
     from jaula.images.store.store import ImageStore
     from jaula.runtime.client import Runtime
     from jaula.state.claims import Claims
@@ -263,13 +263,17 @@ def _check_durability(config: EngineConfig) -> None:
 
 def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
     """Return the image policy, from the same file as the authorisation policy."""
+    from jaula import feature
     from jaula.daemon import policy
-    from jaula.features.trust.policy import ImagePolicy as PolicyImagePolicy
 
     path = policy.policy_path(config)
-    return PolicyImagePolicy(
-        images, config.paths.trust, path, required=bool(config.policy), durable=config.durable
-    )
+    for each in feature.features():
+        if each.image_policy:
+            found: ImagePolicy = each.function(each.image_policy)(config, images, path)
+            return found
+    from jaula.images.policy import OpenPolicy
+
+    return OpenPolicy(path, required=bool(config.policy))
 
 
 def _unproven(config: EngineConfig) -> tuple[str, ...]:

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.service import Builds
     from jaula.features.kubernetes.pods.service import Pods
     from jaula.features.migration.service import Migration
-    from jaula.features.trust.service import TrustService
     from jaula.spec.runtime import Spec
 
 _FIREWALL_RETRY = 5.0  # seconds
@@ -95,13 +94,6 @@ class Engine:
         from jaula.engine.images.registry import RegistryService
 
         return RegistryService(self.services)
-
-    @functools.cached_property
-    def trust(self) -> TrustService:
-        """Signatures and SBOMs of images."""
-        from jaula.features.trust.service import TrustService
-
-        return TrustService(self.services, self.distribution)
 
     @functools.cached_property
     def volumes(self) -> Volumes:

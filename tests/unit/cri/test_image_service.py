@@ -35,10 +35,10 @@ from jaula.features.kubernetes.cri.image_service import (
     verbose_info,
 )
 from jaula.features.kubernetes.cri.proto import api_pb2 as pb
-from jaula.features.trust.policy import ImageRefused
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method
 from jaula.images import reference as references
+from jaula.images.policy import ImageRefused
 from jaula.images.registry.errors import (
     ConnectionLost,
     NoCredentials,

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from jaula.features.build.authz import BuildsApi
     from jaula.features.kubernetes.authz import PodsApi
     from jaula.features.migration.authz import MigrationsApi
-    from jaula.features.trust.authz import TrustApi
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
     from jaula.state.records import ContainerRecord
@@ -129,12 +128,6 @@ class EngineApi:
         from jaula.engine.authz.api.registry import RegistryApi
 
         return RegistryApi(self._engine, self._session)
-
-    @cached_property
-    def trust(self) -> TrustApi:
-        from jaula.features.trust.authz import TrustApi
-
-        return TrustApi(self._engine, self._session)
 
     @cached_property
     def volumes(self) -> VolumesApi:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.errors import InvalidRequest, NotFound
-from jaula.features.trust.policy import ImageRefused
+from jaula.images.policy import ImageRefused
 from jaula.images.reference import parse
 from jaula.images.store.index import IndexEntry, Kind
 
 if TYPE_CHECKING:
-    from jaula.features.trust.policy import ImagePolicy
+    from jaula.images.policy import ImagePolicy
     from jaula.images.store.catalog import Image
     from jaula.images.store.store import ImageStore
     from jaula.spec.image import Platform
@@ -104,7 +104,7 @@ def _signature(policy: ImagePolicy, image: Image) -> Document | None:
     return {
         "Name": f"key {verified.key} ({verified.fingerprint})",
         "SignatureType": _SIGNATURE_TYPE,
-        "DockerReference": verified.claim.name,
+        "DockerReference": verified.name,
     }
 
 

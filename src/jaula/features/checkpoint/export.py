@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from jaula import feature
 from jaula.engine.containers import clone
 from jaula.engine.networks.endpoints import DEFAULT
 from jaula.engine.threads import consume, in_thread, produce, shielded
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.features.checkpoint.checkpoint import Checkpoints
     from jaula.features.checkpoint.store import CheckpointAddress, Manifest
-    from jaula.features.trust.policy import TrustRule
+    from jaula.features.trust.policy import ImagePolicy, TrustRule
     from jaula.spec.api import CheckpointClone
 
 
@@ -60,6 +61,16 @@ class CheckpointArchives:
         self._services = services
         self._checkpoints = checkpoints
         self._clones = clones
+
+    def _policy(self) -> ImagePolicy:
+        """Return the image policy, which decides about checkpoints of other engines.
+
+        :raises InvalidRequest: when the feature is not installed.
+        """
+        feature.require("trust", "a checkpoint of another engine")
+        from jaula.features.trust.policy import image_policy
+
+        return self._services.service(image_policy)
 
     async def manifest(self, container: Container, name: str, directory: str = "") -> bytes:
         """Return the bytes of a manifest, which a client signs.
@@ -154,7 +165,7 @@ class CheckpointArchives:
         head = reader.head()
         if self._services.checkpoints.is_mac(head.manifest, head.mac):
             return TrustedCheckpoint(decode(head.manifest), None)
-        policy = self._services.image_policy
+        policy = self._policy()
         signers = policy.checkpoint_signers(head.manifest, head.signature)
         manifest = decode(head.manifest)
         description = manifest.description
@@ -175,7 +186,7 @@ class CheckpointArchives:
             image = self._services.images.resolve(id)
         except (CorruptState, NotFound):
             image = None  # removed since the container was created: its reference decides
-        self._services.image_policy.check_checkpoint(asked, signers, image)
+        self._policy().check_checkpoint(asked, signers, image)
 
     async def _create(
         self,

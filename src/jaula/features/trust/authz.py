@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jaula.features.trust.service import trust
+
 if TYPE_CHECKING:
     from msgspec import Raw
 
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.spec.api import RegistryAuth, SignatureAdd
@@ -14,11 +17,16 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
+def trust_api(api: EngineApi) -> TrustApi:
+    """Return image trust as the caller of a connection may use it."""
+    return TrustApi(api.engine, api.session)
+
+
 class TrustApi:
     """Signatures need the images grant. The rules are in the operator's file and only readable."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
-        self._service = engine.trust
+        self._service = engine.service(trust)
         self._session = session
 
     def policy(self, name: str) -> Document:

@@ -6,6 +6,7 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "trust",
+    image_policy="policy:open_policy",
     checks=("checks.image_policy",),
     host_checks=("checks.host_image_policy",),
     idle=("policy", "signature_store"),

@@ -44,11 +44,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jaula import trusted_file
-from jaula.errors import InvalidRequest, NotAuthorized, NotFound, Unavailable
+from jaula.errors import InvalidRequest, NotFound, Unavailable
 from jaula.features.trust import keys
 from jaula.features.trust import signature as signatures
 from jaula.features.trust.signature import UnsignedImage, VerifiedSignature
 from jaula.features.trust.signature_store import SignatureStore, StoredSignature
+from jaula.images.policy import ImageRefused
 from jaula.images.reference import DEFAULT_DOMAIN, Reference, could_be_id, familiar, is_tag, parse
 from jaula.images.store.store import Image, ImageStore
 from jaula.sha256 import sha256
@@ -56,6 +57,8 @@ from jaula.sha256 import sha256
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from jaula.config import EngineConfig
+    from jaula.engine.model.services import Services
     from jaula.features.trust.keys import PublicKey
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.registry.manifest import Document
@@ -326,8 +329,21 @@ def _signed_as(about: str, value: object) -> str:
 log = logging.getLogger("jaula.trust")
 
 
-class ImageRefused(NotAuthorized):
-    """The policy refuses to pull or to run this image."""
+def open_policy(config: EngineConfig, images: ImageStore, path: str) -> ImagePolicy:
+    """Return the image policy of an engine, from the file of its policy.
+
+    :raises InvalidRequest: when it cannot be read.
+    """
+    return ImagePolicy(
+        images, config.paths.trust, path, required=bool(config.policy), durable=config.durable
+    )
+
+
+def image_policy(services: Services) -> ImagePolicy:
+    """Return the image policy of an engine, with its rules and the signatures of checkpoints."""
+    policy = services.image_policy
+    assert isinstance(policy, ImagePolicy)
+    return policy
 
 
 class ImagePolicy:

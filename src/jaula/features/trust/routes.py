@@ -7,29 +7,36 @@ from jaula.api.http.request import Request
 from jaula.api.http.response import Answer
 from jaula.api.http.router import Routes
 from jaula.api.routes.registry import auth
+from jaula.features.trust.authz import trust_api
 from jaula.spec.api import SignatureAdd
 
 
 async def policy(request: Request) -> Answer:
     """Get the image policy: ``GET /jaula/policy/images?name=NAME``."""
-    return response.json(request.engine.trust.policy(request.query.text("name")))
+    return response.json(request.engine.service(trust_api).policy(request.query.text("name")))
 
 
 async def signatures(request: Request) -> Answer:
     """List the signatures of an image: ``GET /jaula/signatures/{name...}``."""
-    return response.json(await request.engine.trust.signatures(request.name, auth(request)))
+    return response.json(
+        await request.engine.service(trust_api).signatures(request.name, auth(request))
+    )
 
 
 async def sign(request: Request) -> Answer:
     """Add a signature to an image: ``POST /jaula/signatures/{name...}``."""
     body = await request.document(SignatureAdd)
-    return response.json(await request.engine.trust.sign(request.name, body, auth(request)))
+    return response.json(
+        await request.engine.service(trust_api).sign(request.name, body, auth(request))
+    )
 
 
 async def sbom(request: Request) -> Answer:
     """Get the packages of an image: ``GET /jaula/sbom/{name...}?form=FORM``."""
     return response.json(
-        await request.engine.trust.sbom(request.name, request.query.text("form") or "spdx")
+        await request.engine.service(trust_api).sbom(
+            request.name, request.query.text("form") or "spdx"
+        )
     )
 
 

@@ -17,13 +17,15 @@ from jaula.engine.images.registry import credentials_for, in_cancellable_thread
 from jaula.engine.parsers import in_sandbox
 from jaula.engine.threads import in_request_thread
 from jaula.errors import InvalidRequest
-from jaula.features.trust.policy import ImageRefused
+from jaula.features.trust.policy import image_policy
 from jaula.images import reference as references
+from jaula.images.policy import ImageRefused
 from jaula.images.reference import familiar
 from jaula.spec.api import RegistryAuth, SignatureAdd
 from jaula.spec.image import Descriptor
 
 if TYPE_CHECKING:
+    from jaula.engine.engine import Engine
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
     from jaula.features.trust.policy import TrustRule
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
+def trust(engine: Engine) -> TrustService:
+    """Return the signatures and the image policy of an engine."""
+    return TrustService(engine.services, engine.distribution)
+
+
 class TrustService:
     """Signatures and the image policy of an engine."""
 
@@ -44,7 +51,7 @@ class TrustService:
 
     def policy(self, name: str) -> Document:
         """Return the rules in force; with a ``name`` also the rule that applies to it."""
-        gate = self._services.image_policy
+        gate = self._services.service(image_policy)
         document: Document = {
             "Path": gate.path,
             "Evidence": str(self._services.config.paths.trust),
@@ -99,7 +106,7 @@ class TrustService:
             image = Descriptor(manifest.media_type, manifest.digest, len(manifest.data))
             signature = Signature(body.payload, body.signature)
             trust_referrers.add(source, image, signature, cancel, referring=body.referring)
-            self._services.image_policy.fetch_signatures(source, manifest, name, cancel)
+            self._services.service(image_policy).fetch_signatures(source, manifest, name, cancel)
             return {"Descriptor": _descriptor(manifest)}
 
         return await in_cancellable_thread(work)

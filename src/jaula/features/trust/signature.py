@@ -31,6 +31,11 @@ class VerifiedSignature(msgspec.Struct, frozen=True):
     fingerprint: str
     claim: simple_signing.SimpleSigning
 
+    @property
+    def name(self) -> str:
+        """The name that the statement gives the image."""
+        return self.claim.name
+
 
 class UnsignedImage(InvalidRequest):
     """No signature satisfies the rule; the message says why."""

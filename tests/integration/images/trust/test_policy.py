@@ -24,9 +24,10 @@ from harness.scripted_registry import (
 from jaula.engine.images.manifests import identity
 from jaula.errors import CorruptState, InvalidRequest
 from jaula.features.trust import cosign_manifest, keys, referrers, simple_signing
-from jaula.features.trust.policy import ImagePolicy, ImageRefused
+from jaula.features.trust.policy import ImagePolicy
 from jaula.features.trust.signature import Signature
 from jaula.images.archive.load import load
+from jaula.images.policy import ImageRefused
 from jaula.images.reference import parse
 from jaula.images.registry import hosts
 from jaula.images.registry.auth.token import Credentials

@@ -10,7 +10,8 @@ import pytest
 from jaula.config import Paths
 from jaula.errors import InvalidRequest
 from jaula.features.trust import keys, policy
-from jaula.features.trust.policy import ImagePolicy, ImageRefused, TrustRules, Verdict, parse_scope
+from jaula.features.trust.policy import ImagePolicy, TrustRules, Verdict, parse_scope
+from jaula.images.policy import ImageRefused
 from jaula.images.reference import parse as reference
 from jaula.images.store.store import ImageStore
 from jaula.storage.layers.store import LayerStore

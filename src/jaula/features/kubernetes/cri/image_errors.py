@@ -20,7 +20,7 @@ _MOUNT = "ImageVolumeMountFailed"
 def pull_error(error: JaulaError) -> GrpcError:
     """Return the error of a pull with the status and the words that kubelet knows."""
     # A pull that failed has loaded these modules.
-    from jaula.features.trust.policy import ImageRefused
+    from jaula.images.policy import ImageRefused
     from jaula.images.registry.errors import (
         ConnectionLost,
         NoCredentials,
@@ -42,7 +42,7 @@ def pull_error(error: JaulaError) -> GrpcError:
 
 def container_error(error: JaulaError) -> GrpcError:
     """Return the error of the creation or the start of a container."""
-    from jaula.features.trust.policy import ImageRefused
+    from jaula.images.policy import ImageRefused
 
     match error:
         case ImageRefused():
