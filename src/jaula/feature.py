@@ -45,14 +45,17 @@ class Feature:
 
     ``commands`` has the module of each command, by the words that select it. ``aliases`` has other
     words for these commands, and ``groups`` a summary for each first word with several commands.
-    ``routes`` has modules with ``ROUTES``, by the nouns of their paths. ``checks`` has modules with
-    ``INFO`` and ``check``, which ``jaula verify`` executes too, and ``host_checks`` those of
-    ``verify --host``. Functions are ``MODULE:NAME``: ``shows_record`` is the one that
-    ``jaula record show`` asks first, ``image_policy`` returns the image policy of an engine,
-    ``presets`` has those that complete a request, by the names of
-    confinement presets, and ``settings`` those that check and convert settings of the engine, by
-    the prefixes of their names. ``idle`` has the modules that an engine with its default settings
-    imports; its archive has them. ``hooks`` are called by the engine.
+    ``run_flags`` has the module that serves a flag of ``jaula run``. ``routes`` has modules with
+    ``ROUTES``, by the nouns of their paths. ``checks`` has modules with ``INFO`` and ``check``,
+    which ``jaula verify`` executes too, and ``host_checks`` those of ``verify --host``.
+    ``tls_protocols`` are names of protocols beside HTTP on the TLS sockets. ``idle`` has the
+    modules that an engine with its default settings imports; its archive has them. ``hooks`` are
+    called by the engine.
+
+    Functions are ``MODULE:NAME``. ``shows_record`` is the one that ``jaula record show`` asks
+    first, ``image_policy`` returns the image policy of an engine, ``presets`` has those that
+    complete a request, by the names of confinement presets, and ``settings`` those that check and
+    convert settings of the engine, by the prefixes of their names.
     """
 
     __slots__ = (
@@ -67,8 +70,10 @@ class Feature:
         "name",
         "presets",
         "routes",
+        "run_flags",
         "settings",
         "shows_record",
+        "tls_protocols",
     )
 
     def __init__(
@@ -83,6 +88,8 @@ class Feature:
         host_checks: Sequence[str] = (),
         shows_record: str = "",
         image_policy: str = "",
+        tls_protocols: Sequence[str] = (),
+        run_flags: Mapping[str, str] | None = None,
         presets: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
         idle: Sequence[str] = (),
@@ -97,6 +104,8 @@ class Feature:
         self.host_checks = tuple(host_checks)
         self.shows_record = shows_record
         self.image_policy = image_policy
+        self.tls_protocols = tuple(tls_protocols)
+        self.run_flags = dict(run_flags or {})
         self.presets = dict(presets or {})
         self.settings = dict(settings or {})
         self.idle = tuple(idle)

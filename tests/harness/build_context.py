@@ -9,8 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from jaula.features.build.files.copy import prepare
-from jaula.features.build.files.dockerfile.ast import Add, Copy, Location
 from jaula.features.build.files.sources import Tree
+from jaula.images.dockerfile.ast import Add, Copy, Location
 
 LOCATION = Location(1, 1)
 

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from harness.engine import PrivateEngine, UnixConnection
-from jaula.spec import build_session as protocol
-from jaula.spec.build_session import SessionRequestKind
+from jaula.features.build import session_protocol as protocol
+from jaula.features.build.session_protocol import SessionRequestKind
 
 Files = Mapping[str, str | bytes | tarfile.TarInfo]
 

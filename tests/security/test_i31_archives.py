@@ -34,9 +34,9 @@ _PERMITTED = {
     "storage/layers/store.py",
     # a layer that was unpacked before, for a table of contents
     "images/registry/compress.py",
-    "features/lazy/chunked/entries.py",
-    "features/lazy/chunked/estargz.py",
-    "features/lazy/chunked/zstd_chunked.py",
+    "images/chunked/entries.py",
+    "images/chunked/estargz.py",
+    "images/chunked/zstd_chunked.py",
 }
 _CLIENT = {"cli", "demo", "harden", "migrate_from"}
 """Packages that run as the user who calls them, or in a sandboxed process."""

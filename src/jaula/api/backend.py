@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -19,12 +18,10 @@ from jaula.spec.api import (
     CheckpointCreate,
     ContainerCreate,
     ContainerEdit,
-    ContainerMigrate,
     ContainerUpdate,
     DebugCreate,
     Drift,
     ExecCreate,
-    GroupMigrate,
     IsolationChange,
     ManifestListAdd,
     RegistryAuth,
@@ -40,13 +37,8 @@ from jaula.spec.api_params import (
     SendStream,
     WaitResult,
 )
-from jaula.spec.build import BuildOptions, LayerCompression, PruneOptions
 from jaula.spec.image import Platform
-
-if TYPE_CHECKING:
-    from jaula.features.build.builder.history import Attachment, BuildRecord
-    from jaula.features.build.builder.remote_tree import RemoteTree
-    from jaula.features.build.builder.session import BuildSession
+from jaula.spec.layer_compression import LayerCompression
 
 Document = dict[str, Any]
 Documents = list[Document]
@@ -259,31 +251,6 @@ class Networks(Protocol):
     async def prune(self, filters: Filters) -> Document: ...
 
 
-class Builds(Protocol):
-    """Builds. ``session`` owns ``descriptor``, and returns when the client leaves."""
-
-    def build(
-        self, options: BuildOptions, stream: AsyncIterator[bytes] | None
-    ) -> AsyncIterator[Document]: ...
-    async def cancel(self, build_id: str) -> None: ...
-    async def prune(self, options: PruneOptions) -> Document: ...
-    def check_session(self, id: str) -> None: ...
-    async def session(self, id: str, descriptor: int, early: bytes) -> None: ...
-    @property
-    def owner(self) -> str: ...
-    async def find_session(self, id: str) -> BuildSession: ...
-    def opened_session(self, id: str, session: BuildSession) -> AbstractContextManager[None]: ...
-    async def open_remote(self, address: str, session: str) -> RemoteTree: ...
-    async def announce_session(self) -> None: ...
-    def release(self, result: str) -> None: ...
-    def worker(self) -> Document: ...
-    def record(self, record: BuildRecord) -> None: ...
-    def records(self) -> list[BuildRecord]: ...
-    def attachment(self, digest: str) -> Attachment | None: ...
-    def remove_record(self, ref: str) -> bool: ...
-    async def usage(self) -> Documents: ...
-
-
 class System(Protocol):
     """The engine itself."""
 
@@ -307,17 +274,6 @@ class Fsck(Protocol):
     async def repair(self, *, contents: bool) -> Document: ...
 
 
-class Migrations(Protocol):
-    """Moves of containers between engines. ``accept`` owns ``fd`` from the call on."""
-
-    def migrate(self, ref: str, body: ContainerMigrate) -> AsyncIterator[Document]: ...
-
-    def migrate_group(self, body: GroupMigrate) -> AsyncIterator[Document]: ...
-    async def compare_hosts(self, target: str) -> Document: ...
-    def require_peer(self) -> None: ...
-    async def accept(self, fd: int, early: bytes) -> None: ...
-
-
 class Backend(Protocol):
     """The whole engine. Members are read-only, so any implementing type is accepted."""
 
@@ -336,8 +292,6 @@ class Backend(Protocol):
     @property
     def images(self) -> Images: ...
     @property
-    def builds(self) -> Builds: ...
-    @property
     def distribution(self) -> Registry: ...
     @property
     def volumes(self) -> Volumes: ...
@@ -346,8 +300,6 @@ class Backend(Protocol):
 
     @property
     def networks(self) -> Networks: ...
-    @property
-    def migrations(self) -> Migrations: ...
     @property
     def system(self) -> System: ...
     @property

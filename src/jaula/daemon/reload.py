@@ -52,11 +52,11 @@ def tls_context(files: TlsConfig) -> SSLContext:
 
     :raises InvalidRequest: when a file is missing or invalid.
     """
-    from jaula import tls
-    from jaula.spec.migration import DATA_PROTOCOL
+    from jaula import feature, tls
 
+    protocols = tuple(name for each in feature.features() for name in each.tls_protocols)
     paths = tls.TlsFiles(files.authority, files.certificate, files.key)
-    return tls.server_context(paths, protocols=(DATA_PROTOCOL,))
+    return tls.server_context(paths, protocols=protocols)
 
 
 class Reloader:

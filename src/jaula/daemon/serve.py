@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.hooks import Hooks, Opened
     from jaula.runtime.client import Runtime
-    from jaula.spec.api_params import Remote
-    from jaula.tls import TlsCodec
 
 
 ReadConfig = Callable[[], "EngineConfig"]
@@ -248,17 +246,12 @@ async def _open(
     """Serve on TCP sockets. Return the listeners with TLS."""
     import logging
 
-    async def receive_files(client: socket.socket, codec: TlsCodec, peer: Remote) -> None:
-        await engine.migrations.accept_data(client, codec, peer)
-
     log = logging.getLogger("jaula.engine")
     listeners = []
     for sock in tcp_sockets:
         sock.setblocking(False)
         if context is not None:
-            from jaula.spec.migration import DATA_PROTOCOL
-
-            streams = {DATA_PROTOCOL: receive_files}
+            streams = engine.services.hooks.tls_streams(engine)
             listeners.append(await server.listen_tls(sock, context, streams))
         else:
             log.warning("every process of this host can access the API: TLS is off")

@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from jaula.engine.system.disk_usage import DiskUsage
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.engine.volumes.service import Volumes
-    from jaula.features.build.builder.service import Builds
-    from jaula.features.kubernetes.pods.service import Pods
-    from jaula.features.migration.service import Migration
+    from jaula.images.store.names import NameRights
     from jaula.spec.runtime import Spec
 
 _FIREWALL_RETRY = 5.0  # seconds
@@ -114,14 +112,12 @@ class Engine:
         """The disk usage."""
         from jaula.engine.system.disk_usage import DiskUsage
 
-        return DiskUsage(self.services, self.containers, self.images, self.volumes, self.builds)
+        return DiskUsage(
+            self.services, self.containers, self.images, self.volumes, self._build_cache
+        )
 
-    @functools.cached_property
-    def builds(self) -> Builds:
-        """The builds. They are loaded with the first one, or if this engine has had any."""
-        from jaula.features.build.builder.service import Builds
-
-        return Builds(self.services, self.containers, self.distribution)
+    def _build_cache(self, rights: NameRights | None) -> list[dict[str, Any]]:
+        return self.services.hooks.build_cache(self, rights)
 
     @functools.cached_property
     def fsck(self) -> Fsck:
@@ -129,20 +125,6 @@ class Engine:
         from jaula.engine.fsck.service import Fsck
 
         return Fsck(self.services)
-
-    @functools.cached_property
-    def pods(self) -> Pods:
-        """The pods. They are loaded with CRI, or with the first request about one."""
-        from jaula.features.kubernetes.pods.service import Pods
-
-        return Pods(self.services, self.containers, self.execs)
-
-    @functools.cached_property
-    def migrations(self) -> Migration:
-        """The migrations. They are loaded with the first one: most engines have none."""
-        from jaula.features.migration.service import Migration
-
-        return Migration(self.services, self.containers, self.images, self.pods)
 
     def reconfigure(self, config: EngineConfig) -> None:
         """Use other settings from now on; running containers keep theirs."""
@@ -165,29 +147,16 @@ class Engine:
         await self._load_profile()
         self._watch_lazy_layers()
         self.services.runtime_table.open()
-        self._sweep_builds()
-        migrated = any(each.record.migration is not None for each in self.services.container_store)
-        if migrated:
-            self.migrations.resume_held()
+        await self.services.hooks.restoring(self)
         await restore.restore(self.services, self.containers)
-        if migrated:
-            await self.migrations.recover()
         if self.services.claims is not None:
             self.services.claims.sweep_ids()
         self._watch_firewall()
-        await self._open_pod_network()
+        await self.services.hooks.restored(self)
         if not self.services.config.systemd_cgroups:
             await asyncio.to_thread(remove_strays, self.services)
         self._prepare_spare_inits()
         self.services.sandbox_pool.refill()
-
-    def _sweep_builds(self) -> None:
-        """Remove the files that builds of a killed engine left."""
-        paths = self.services.config.paths
-        for directory in (paths.root / "build", paths.run / "builds"):
-            if directory.is_dir() and any(directory.iterdir()):
-                self.builds.sweep()
-                return
 
     def _prepare_spare_inits(self) -> None:
         """Let the pool of sandboxes create spare inits, where starts can use them.
@@ -248,14 +217,6 @@ class Engine:
 
         lazy.on_event = emit
 
-    async def _open_pod_network(self) -> None:
-        if not self.services.config.cri:
-            return
-        from jaula.features.kubernetes.pods.network import PodNetwork
-
-        network = PodNetwork(self.services.config, self.services.runtime.host_mounts)
-        await self.pods.open_network(network)
-
     def _watch_firewall(self) -> None:
         """Restore our rules at once when another program flushes the host's firewall."""
         network, loop = self.services.network_manager, asyncio.get_running_loop()
@@ -304,13 +265,7 @@ class Engine:
     async def close(self) -> None:
         """Stop the engine and leave every container running."""
         self.host_objects.close()
-        if "migrations" in self.__dict__:
-            await self.migrations.close()
         await self.services.hooks.engine_stopping(self)
-        if "builds" in self.__dict__:
-            await self.builds.close()
-        if "pods" in self.__dict__:
-            await self.pods.close()
         for container in self.services.container_store:
             if container.restart is not None:
                 container.restart.cancel()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from jaula.errors import NotAuthorized
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from jaula.config import EngineConfig
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
     from jaula.feature import Feature, Hook
+    from jaula.images.store.names import NameRights
     from jaula.runtime.protocol import StartRequest
     from jaula.spec.api import ContainerCreate
-    from jaula.spec.api_params import Origin
+    from jaula.spec.api_params import Origin, Remote
     from jaula.spec.rootfs import RootSource
     from jaula.spec.runtime import IDMapping, Spec
     from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest, StartIntent
+    from jaula.tls import TlsCodec
+
+    TlsStream = Callable[[socket.socket, TlsCodec, Remote], Awaitable[None]]
 
 
 class Closer(Protocol):
@@ -100,6 +105,19 @@ class Hooks:
             raise
         return opened
 
+    async def restoring(self, engine: Engine) -> None:
+        """Remove what a killed engine left, before its containers are restored."""
+        for call in self._registered("restoring", engine.services.config):
+            await call(engine)
+
+    async def restored(self, engine: Engine) -> None:
+        """Take over what a previous engine left, when its containers are restored.
+
+        :raises JaulaError: when the engine cannot start.
+        """
+        for call in self._registered("restored", engine.services.config):
+            await call(engine)
+
     async def engine_started(self, start: EngineStart) -> list[Closer]:
         """Start what runs beside an engine; return what is closed before it stops.
 
@@ -112,6 +130,24 @@ class Hooks:
         """End what a feature has made in an engine; no request is served any more."""
         for call in self._registered("engine_stopping", engine.services.config):
             await call(engine)
+
+    def tls_streams(self, engine: Engine) -> dict[str, TlsStream]:
+        """Return who takes the connections to the TLS sockets that are not HTTP, by protocol.
+
+        The protocols are those that the feature names in ``tls_protocols`` (ALPN, RFC 7301).
+        """
+        streams: dict[str, TlsStream] = {}
+        for call in self._registered("tls_streams", engine.services.config):
+            streams |= call(engine)
+        return streams
+
+    def build_cache(self, engine: Engine, rights: NameRights | None) -> list[dict[str, Any]]:
+        """Return Docker's documents of the build cache, for ``system df``."""
+        return [
+            document
+            for call in self._registered("build_cache", engine.services.config)
+            for document in call(engine, rights)
+        ]
 
     def user_named(self, session: Session, text: str) -> Origin:
         """Return the user for whom a caller speaks, from the header of a request.

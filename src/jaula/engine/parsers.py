@@ -19,7 +19,7 @@ from jaula.sandbox.start import Task
 from jaula.sandbox.worker import Answer, Worker
 
 if TYPE_CHECKING:
-    from jaula.features.build.files.dockerfile.budget import BuildBudget
+    from jaula.images.dockerfile.budget import BuildBudget
 
 SLOTS = WorkerSlots(8)
 """The processes of this engine at one time."""

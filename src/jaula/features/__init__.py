@@ -37,7 +37,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "harden": ("record",),
     "honeypot": ("record",),
     "kubernetes": ("metrics",),
-    "migration": ("checkpoint",),
+    "migration": ("checkpoint", "kubernetes"),
     "report": ("audit", "record", "verify"),
     "why": ("record",),
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from jaula.errors import InvalidRequest, NotAuthorized
 from jaula.images.registry.admission import Admission
+from jaula.spec import toml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -68,13 +69,11 @@ class OpenPolicy:
 
         :raises InvalidRequest: when it has, or cannot be read.
         """
-        import tomllib
-
         if not path:
             return
         try:
             with open(path, "rb") as file:
-                document = tomllib.load(file)
+                document = toml.loads(file.read(toml.MAX_SIZE + 1))
         except FileNotFoundError:
             return  # the policy of callers reports it, if it is required
         except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from jaula.errors import (
     NotModified,
     RuntimeFailure,
 )
+from jaula.features.build.options import BuildOptions, PruneOptions
 from jaula.images.platform import format_platform
 from jaula.spec.api import ContainerCreate, ContainerUpdate, ExecCreate, RegistryAuth, VolumeCreate
 from jaula.spec.api_params import (
@@ -26,7 +27,6 @@ from jaula.spec.api_params import (
     SendStream,
     WaitResult,
 )
-from jaula.spec.build import BuildOptions, PruneOptions
 from jaula.spec.image import Platform
 from jaula.storage.path_resolve import PathStat
 

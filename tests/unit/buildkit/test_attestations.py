@@ -6,7 +6,7 @@ import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
 from jaula.features.build.buildkit.attestations import attestation_request, recorded_arguments
-from jaula.spec.build import ProvenanceOptions
+from jaula.features.build.options import ProvenanceOptions
 
 
 def provenance(text: str) -> ProvenanceOptions | None:

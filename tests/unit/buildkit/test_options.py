@@ -21,16 +21,16 @@ from jaula.features.build.buildkit.proto.control_pb2 import Exporter, SolveReque
 from jaula.features.build.buildkit.proto.ops_pb2 import Definition, Op, SourceOp
 from jaula.features.build.buildkit.proto.types_pb2 import CacheOptionsEntry
 from jaula.features.build.buildkit.server import _exports
-from jaula.spec.api import Ulimit
-from jaula.spec.build import (
+from jaula.features.build.options import (
     Annotation,
     BuildExport,
     BuildOptions,
     CacheExport,
     ClientCache,
-    LayerCompression,
     LocalDirectories,
 )
+from jaula.spec.api import Ulimit
+from jaula.spec.layer_compression import LayerCompression
 
 REF = {"Type": "registry", "Attrs": {"ref": "a"}}
 

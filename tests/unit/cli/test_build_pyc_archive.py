@@ -19,7 +19,7 @@ from jaula.oci import pyc_archive
 SITE = os.path.dirname(os.path.dirname(__import__("msgspec").__file__))
 HOST = "unix:///nonexistent/s"
 UNREACHABLE = f"Cannot connect to the jaula engine at {HOST}. Is the engine running?"
-PACKAGES = ("cli", "features", "oci", "spec", "translation")
+PACKAGES = ("cli", "oci", "spec", "translation")
 
 
 def run(*words: object) -> subprocess.CompletedProcess[str]:

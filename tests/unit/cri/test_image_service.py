@@ -79,7 +79,10 @@ class Engine:
         self.images: Any = self
         self.distribution: Any = SimpleNamespace(pull=self.pull)
         self.system: Any = self
-        self.pods: Any = self
+
+    def service(self, make: Any) -> Any:
+        """Return the pods, which are this object."""
+        return self
 
     async def stored(self) -> Sequence[StoredImage]:
         return self.all

@@ -27,7 +27,9 @@ def remove(error: JaulaError | None = None) -> list[str]:
             raise error
 
     async def run() -> None:
-        engine = SimpleNamespace(pods=SimpleNamespace(remove_container=remove_container), sync=sync)
+        engine = SimpleNamespace(
+            service=lambda make: SimpleNamespace(remove_container=remove_container), sync=sync
+        )
         methods = RuntimeService(cast(Any, engine), cast(Any, None)).methods()
         async with serve(methods, SERVICE) as client:
             request = api.RemoveContainerRequest(container_id="c1")

@@ -11,7 +11,10 @@ from jaula.config import EngineConfig
 from jaula.engine.hooks import Hooks
 from jaula.spec.api import HostConfig
 
-OF_ENGINE = ("listen", "engine_started", "engine_stopping", "user_named", "owned")
+OF_ENGINE = (
+    *("listen", "restoring", "restored", "engine_started", "engine_stopping"),
+    *("user_named", "owned", "build_cache", "tls_streams"),
+)
 """Points that are not about a container."""
 REGISTERED = [(each, hook) for each in feature.features() for hook in each.hooks]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.spec import build_session
-from jaula.spec.build_session import BadFrame, SessionRequestKind
+from jaula.features.build import session_protocol as build_session
+from jaula.features.build.session_protocol import BadFrame, SessionRequestKind
 
 
 def test_frames_round_trip() -> None:

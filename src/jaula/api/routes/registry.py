@@ -14,8 +14,8 @@ from jaula.api.http.router import Routes
 from jaula.errors import InvalidRequest
 from jaula.images.platform import decode_platform
 from jaula.spec.api import ManifestListAdd, RegistryAuth
-from jaula.spec.build import LayerCompression, parse_compression
 from jaula.spec.decode import decode
+from jaula.spec.layer_compression import LayerCompression, parse_compression
 
 _Kind = TypeVar("_Kind")
 

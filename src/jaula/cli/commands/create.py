@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Options
-from jaula.cli.containers import flags
+from jaula.cli.containers import feature_flag, flags
 from jaula.cli.containers import options as container_options
 from jaula.cli.containers.create import create
 from jaula.cli.main import Settings
@@ -17,8 +17,7 @@ def run(options: Options) -> int:
     if not options.is_set("record"):
         print(create(client, options, body))
         return 0
-    from jaula.features.record.cli import process as record_process
-
+    record_process = feature_flag.module("record")
     record_process.check(client, options)
     listener = record_process.listen(options, body)
     container = create(client, options, body)

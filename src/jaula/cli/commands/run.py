@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options
-from jaula.cli.containers import flags
+from jaula.cli.containers import feature_flag, flags
 from jaula.cli.containers import options as container_options
 from jaula.cli.containers.attach import (
     DETACH_KEYS,
@@ -70,19 +70,17 @@ def _run(client: Client, options: Options) -> int:
         if (managed := service.of(options)) is not None:
             return _run_service(client, options, body, keys, managed)
     if options.is_set("record"):
-        from jaula.features.record.cli import process as record_process
-
+        record_process = feature_flag.module("record")
         record_process.check(client, options)
         listener = record_process.listen(options, body)
     if options.on("why"):
-        from jaula.features.why.cli.explanations import run_explained
-
-        return run_explained(
+        status: int = feature_flag.module("why").run_explained(
             client,
             options,
             body,
             lambda container: _attached(client, options, container, body, keys, None),
         )
+        return status
     container = create(client, options, body)
     recorder = None
     if options.is_set("record"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jaula.cli.output import times
 from jaula.cli.output.list import ellipsis, short_id
-from jaula.features.kubernetes.cli.pods.pods import NAME_LABEL
 from jaula.spec import units
 from jaula.spec.fast_json import encode
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}"
 
+# the name of a container's pod
+NAME_LABEL = "io.jaula.pod"
 PODS = "\t{{.Namespace}}\t{{.Pod}}"
 
 

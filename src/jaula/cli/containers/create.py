@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from jaula.cli.containers import feature_flag
 from jaula.cli.errors import CliError, EngineError
 from jaula.cli.images import platform
 
@@ -70,8 +71,8 @@ def create(client: Client, options: Options, body: dict[str, Any]) -> str:
 
 def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
     from jaula.cli.id_file import IdFile
-    from jaula.features.kubernetes.cli.pods import pods
 
+    pods = feature_flag.module("pod")
     ref = options.text("pod")
     if path := options.text("pod-id-file"):
         try:
@@ -88,11 +89,10 @@ def _join_pod(client: Client, options: Options, body: dict[str, Any]) -> None:
 
 def _create_pod(client: Client, name: str, body: dict[str, Any]) -> str:
     """Create the pod ``name`` with the network of the container in ``body``; return its id."""
-    from jaula.features.kubernetes.cli.pods import pods
-
+    pods = feature_flag.module("pod")
     infra = pods.split_infra(body)
     name = name or pods.new_name()
-    return pods.create_infra(client, name, {"Hostname": name, **infra})
+    return str(pods.create_infra(client, name, {"Hostname": name, **infra}))
 
 
 def _remove_former(client: Client, name: str, cidfile: str) -> None:

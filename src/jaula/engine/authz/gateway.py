@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from jaula.engine.authz.limits import Share
     from jaula.engine.authz.policy import Policy
     from jaula.engine.engine import Engine
-    from jaula.features.build.authz import BuildsApi
-    from jaula.features.kubernetes.authz import PodsApi
-    from jaula.features.migration.authz import MigrationsApi
     from jaula.spec.api_params import Origin
     from jaula.state.audit_trail import AuditTrail
     from jaula.state.records import ContainerRecord
@@ -118,12 +115,6 @@ class EngineApi:
         return ImagesApi(self._engine, self._session)
 
     @cached_property
-    def builds(self) -> BuildsApi:
-        from jaula.features.build.authz import BuildsApi
-
-        return BuildsApi(self._engine, self._session)
-
-    @cached_property
     def distribution(self) -> RegistryApi:
         from jaula.engine.authz.api.registry import RegistryApi
 
@@ -140,18 +131,6 @@ class EngineApi:
         from jaula.engine.authz.api.networks import NetworksApi
 
         return NetworksApi(self._engine, self._session)
-
-    @cached_property
-    def migrations(self) -> MigrationsApi:
-        from jaula.features.migration.authz import MigrationsApi
-
-        return MigrationsApi(self._engine, self._session)
-
-    @cached_property
-    def pods(self) -> PodsApi:
-        from jaula.features.kubernetes.authz import PodsApi
-
-        return PodsApi(self._engine, self._session)
 
     @cached_property
     def system(self) -> SystemApi:

@@ -17,8 +17,8 @@ import msgspec
 from jaula.engine.parsers import in_text_thread
 from jaula.engine.threads import in_request_thread, in_thread
 from jaula.errors import InvalidRequest, JaulaError, NotFound
-from jaula.features.build.files.dockerfile.apply import apply
-from jaula.features.build.files.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.apply import apply
+from jaula.images.dockerfile.budget import BuildBudget
 from jaula.images.reference import join_name, parse
 from jaula.request_context import check_client
 from jaula.spec.image import LAYER_TAR, Descriptor, Healthcheck, History, ImageConfig, encode

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from jaula.images.registry.sources import Sources
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
-    from jaula.spec.build import LayerCompression
     from jaula.spec.image import Platform
+    from jaula.spec.layer_compression import LayerCompression
 
 Document = dict[str, Any]
 Documents = list[Document]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from jaula.engine.images.service import Images
     from jaula.engine.model.services import Services
     from jaula.engine.volumes.service import Volumes
-    from jaula.features.build.builder.service import Builds
     from jaula.images.store.names import NameRights
     from jaula.images.store.store import Image, ImageStore
 
@@ -121,13 +120,14 @@ class DiskUsage:
         containers: Containers,
         images: Images,
         volumes: Volumes,
-        builds: Builds,
+        build_cache: Callable[[NameRights | None], list[Document]],
     ) -> None:
+        """``build_cache`` returns Docker's documents of the steps in the build cache."""
         self._services = services
         self._containers = containers
         self._images = images
         self._volumes = volumes
-        self._builds = builds
+        self._build_cache = build_cache
         self._lock = threading.Lock()
         self._writable: StorageUsage | None = None
         self._expiry = 0.0
@@ -189,7 +189,7 @@ class DiskUsage:
             summary["SharedSize"] = usage.shared(summary["Id"])
         used = {image for c in services.container_store for image in c.record.images}
         whole, unused = usage.whole(), usage.unused(used, services.images.held())
-        cache = self._builds.usage(rights)
+        cache = self._build_cache(rights)
         in_use = [image for image in images if image["Id"] in used]
         return {
             "LayersSize": whole,

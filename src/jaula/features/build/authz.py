@@ -15,20 +15,27 @@ from jaula.engine.containers.create import with_container_ids, with_network_id
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.threads import in_thread
 from jaula.features.build.builder.client_session import check_id
+from jaula.features.build.builder.service import builds
 from jaula.spec.api import ContainerCreate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractContextManager
 
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.features.build.builder.history import Attachment, BuildRecord
     from jaula.features.build.builder.remote_tree import RemoteTree
     from jaula.features.build.builder.session import BuildSession
-    from jaula.spec.build import BuildOptions, PruneOptions
+    from jaula.features.build.options import BuildOptions, PruneOptions
 
 Document = dict[str, Any]
+
+
+def builds_api(api: EngineApi) -> BuildsApi:
+    """Return the builds as the caller of a connection may use them."""
+    return BuildsApi(api.engine, api.session)
 
 
 class BuildsApi:
@@ -39,7 +46,7 @@ class BuildsApi:
     """
 
     def __init__(self, engine: Engine, session: Session) -> None:
-        self._service = engine.builds
+        self._service = engine.service(builds)
         self._session = session
 
     async def build(

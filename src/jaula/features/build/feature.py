@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.feature import Feature
+from jaula.feature import Feature, Hook
 
 FEATURE = Feature(
     "build",
@@ -15,6 +15,11 @@ FEATURE = Feature(
     groups={
         "builder": "Build images",
     },
+    hooks=(
+        Hook("restoring", "builder.service:sweep"),
+        Hook("engine_stopping", "builder.service:close"),
+        Hook("build_cache", "builder.service:cache_usage"),
+    ),
     routes={
         "": ("routes",),
         "build": ("routes",),

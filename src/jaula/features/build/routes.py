@@ -17,9 +17,10 @@ from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json
 from jaula.api.http.router import HEADERS, Routes
 from jaula.api.routes import registry
 from jaula.errors import InvalidRequest, JaulaError, StepFailed
+from jaula.features.build.authz import builds_api
+from jaula.features.build.options import BuildOptions, PruneOptions
+from jaula.features.build.session_protocol import PROTOCOL
 from jaula.spec.api import HostConfig, RegistryAuth, Ulimit
-from jaula.spec.build import BuildOptions, PruneOptions
-from jaula.spec.build_session import PROTOCOL
 from jaula.spec.decode import decode
 
 _Kind = TypeVar("_Kind")
@@ -102,7 +103,7 @@ def _options(request: Request) -> BuildOptions:
 
 async def build(request: Request) -> Answer:
     """Build an image: ``POST /build``. The body is the context as a tar, compressed or not."""
-    progress = request.engine.builds.build(_options(request), request.archive())
+    progress = request.engine.service(builds_api).build(_options(request), request.archive())
     return StreamResponse(json_lines(progress), error_chunk=_failure)
 
 
@@ -125,7 +126,7 @@ async def prune(request: Request) -> Answer:
         free=query.integer("min-free-space") or 0,
         filters=query.filters(),
     )
-    return response.json(await request.engine.builds.prune(options))
+    return response.json(await request.engine.service(builds_api).prune(options))
 
 
 async def cancel(request: Request) -> Answer:
@@ -133,15 +134,15 @@ async def cancel(request: Request) -> Answer:
     id = request.query.text("id")
     if not id:
         raise InvalidRequest("the parameter id (of a build) is required")
-    await request.engine.builds.cancel(id)
+    await request.engine.service(builds_api).cancel(id)
     return response.NO_CONTENT
 
 
 async def session(request: Request) -> Answer:
-    """Open a build session: ``POST /build/session``, see :mod:`jaula.spec.build_session`."""
+    """Open a build session: ``POST /build/session``, see :mod:`.session_protocol`."""
     if request.header(b"upgrade").lower() != PROTOCOL:
         raise InvalidRequest("a build session needs an upgrade", hint=f"send Upgrade: {PROTOCOL}")
-    id, builds = request.query.text("session"), request.engine.builds
+    id, builds = request.query.text("session"), request.engine.service(builds_api)
     builds.check_session(id)
 
     async def take(descriptor: int, early: bytes) -> None:
@@ -184,7 +185,7 @@ async def buildkit_session(request: Request) -> Answer:
     """Open a session, on which the engine calls the client: ``POST /session``, over HTTP/2."""
     _check_upgrade(request)
     id, engine = request.header(b"x-docker-expose-session-uuid"), request.engine
-    engine.builds.check_session(id)
+    engine.service(builds_api).check_session(id)
     shared_key = request.header(b"x-docker-expose-session-sharedkey")
 
     async def take(descriptor: int, early: bytes) -> None:
@@ -235,7 +236,7 @@ async def records(request: Request) -> Answer:
                 "Names": record.response.get("image.name", ""),
                 "Digest": record.response.get("containerimage.digest", ""),
             }
-            for record in request.engine.builds.records()
+            for record in request.engine.service(builds_api).records()
         ]
     )
 

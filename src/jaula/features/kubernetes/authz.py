@@ -11,6 +11,7 @@ from jaula.engine.authz.limits import Share
 from jaula.engine.model.seal import request_seal
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotFound
+from jaula.features.kubernetes.pods.service import pods
 from jaula.spec.api import ExecCreate
 from jaula.state.records import MigrationPhase
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize, Bounds
     from jaula.engine.engine import Engine
@@ -60,11 +62,16 @@ def _check_path(session: Session, path: str, description: str) -> None:
         trusted_file.check_path(path, description)
 
 
+def pods_api(api: EngineApi) -> PodsApi:
+    """Return the pods as the caller of a connection may use them."""
+    return PodsApi(api.engine, api.session)
+
+
 class PodsApi:
     """Pods and their containers may be changed by their owner, as every container."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
-        self._service = engine.pods
+        self._service = engine.service(pods)
         self._session = session
 
     def require_host_file(self, path: str, description: str) -> None:

@@ -15,8 +15,11 @@ def _serves_cri(config: EngineConfig) -> bool:
 
 FEATURE = Feature(
     "kubernetes",
+    run_flags={"pod": "cli.pods.pods"},
     hooks=(
         Hook("listen", "cri.listen:listen", _serves_cri),
+        Hook("restored", "pods.service:open_network", _serves_cri),
+        Hook("engine_stopping", "pods.service:close"),
         Hook("engine_started", "cri.listen:start", _serves_cri),
     ),
     commands={

@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula import __version__, metrics
+from jaula import __version__, feature, metrics
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.threads import in_own_thread
 from jaula.errors import JaulaError
@@ -69,7 +69,16 @@ _log = logging.getLogger("jaula.metrics")
 
 def engine_metrics(engine: Engine) -> Metrics:
     """Return the metrics of an engine."""
-    return Metrics(engine.services, engine.builds.cached_steps)
+    return Metrics(engine.services, _cached_steps(engine))
+
+
+def _cached_steps(engine: Engine) -> Callable[[], int]:
+    """Return what returns the number of steps in the build cache."""
+    if feature.load("build") is None:
+        return lambda: 0
+    from jaula.features.build.builder.service import builds
+
+    return engine.service(builds).cached_steps
 
 
 async def close(engine: Engine) -> None:

@@ -15,11 +15,13 @@ from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.model.seal import request_seal
 from jaula.features.kubernetes.authz import pod_authorization
+from jaula.features.migration.service import migrations
 from jaula.features.migration.source import MigrationOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.authz.session import AuditedAction, Session
     from jaula.engine.containers.create import Authorize
     from jaula.engine.engine import Engine
@@ -35,11 +37,16 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 
 
+def migrations_api(api: EngineApi) -> MigrationsApi:
+    """Return the migrations as the caller of a connection may use them."""
+    return MigrationsApi(api.engine, api.session)
+
+
 class MigrationsApi:
     """Containers may be moved by callers that may enter them and have the right ``migrate``."""
 
     def __init__(self, engine: Engine, session: Session) -> None:
-        self._service = engine.migrations
+        self._service = engine.service(migrations)
         self._networks = engine.networks
         self._session = session
 

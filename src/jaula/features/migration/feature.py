@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaula.feature import Feature
+from jaula.feature import Feature, Hook
 
 FEATURE = Feature(
     "migration",
@@ -13,6 +13,13 @@ FEATURE = Feature(
     groups={
         "host": "Manage this host",
     },
+    hooks=(
+        Hook("restoring", "service:resume"),
+        Hook("restored", "service:recover"),
+        Hook("engine_stopping", "service:close"),
+        Hook("tls_streams", "service:tls_streams"),
+    ),
+    tls_protocols=("jaula-migration-data",),
     routes={
         "jaula/containers": ("routes",),
         "jaula/migrate": ("routes",),

@@ -7,6 +7,7 @@ from jaula.api.http.request import Request
 from jaula.api.http.response import Answer, HijackResponse, StreamResponse, json_lines
 from jaula.api.http.router import HEADERS, Routes
 from jaula.errors import InvalidRequest, JaulaError
+from jaula.features.migration.authz import migrations_api
 from jaula.spec.api import ContainerMigrate, GroupMigrate
 
 
@@ -18,7 +19,7 @@ async def migrate(request: Request) -> Answer:
     body = await request.document(ContainerMigrate, required=True)
     if not body.to and not body.resume:
         raise InvalidRequest("the target of a migration is required", hint="To: tcp://HOST:2376")
-    steps = request.engine.migrations.migrate(request.name, body)
+    steps = request.engine.service(migrations_api).migrate(request.name, body)
     return StreamResponse(json_lines(steps), error_chunk=response.progress_error)
 
 
@@ -34,7 +35,7 @@ async def migrate_group(request: Request) -> Answer:
         raise InvalidRequest("the target of a migration is required", hint="To: tcp://HOST:2376")
     if sum(map(bool, (body.containers, body.project, body.pod))) != 1:
         raise InvalidRequest("exactly one of Containers, Project and Pod is required")
-    steps = request.engine.migrations.migrate_group(body)
+    steps = request.engine.service(migrations_api).migrate_group(body)
     return StreamResponse(json_lines(steps), error_chunk=response.progress_error)
 
 
@@ -46,7 +47,7 @@ async def compare_hosts(request: Request) -> Answer:
     to = request.query.text("to")
     if not to:
         raise InvalidRequest("the other engine is required", hint="to=tcp://HOST:2376")
-    return response.json(await request.engine.migrations.compare_hosts(to))
+    return response.json(await request.engine.service(migrations_api).compare_hosts(to))
 
 
 async def accept(request: Request) -> Answer:
@@ -62,7 +63,7 @@ async def accept(request: Request) -> Answer:
             f"this request is for other engines, with Upgrade: {PROTOCOL}",
             hint="jaula container migrate --to",
         )
-    migrations = request.engine.migrations
+    migrations = request.engine.service(migrations_api)
     migrations.require_peer()
     lines = [b"HTTP/1.1 101 UPGRADED", b"Connection: Upgrade", b"Upgrade: " + PROTOCOL.encode()]
     lines += [name + b": " + value for name, value in HEADERS]

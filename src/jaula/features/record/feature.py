@@ -6,6 +6,7 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "record",
+    run_flags={"record": "cli.process"},
     commands={
         "record": "cli.record",
         "record diff": "cli.record_diff",

@@ -15,6 +15,7 @@ def _counts_refusals(config: EngineConfig) -> bool:
 
 FEATURE = Feature(
     "why",
+    run_flags={"why": "cli.explanations"},
     idle=("refusal_monitor",),
     hooks=(Hook("engine_started", "refusal_monitor:start", _counts_refusals),),
     commands={

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files.dockerfile.apply import apply
+from jaula.images.dockerfile.apply import apply
 from jaula.images.platform import host
 from jaula.images.reference import parse
 from jaula.images.store.quota import Quota

@@ -21,13 +21,12 @@ from typing import Any, NamedTuple, Protocol, cast
 import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest
-from jaula.features.lazy.chunked import estargz, zstd_chunked
-from jaula.features.lazy.chunked.part_writer import Compress, Output
+from jaula.images.chunked import estargz, zstd_chunked
+from jaula.images.chunked.part_writer import Compress, Output
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.store.blobs import BlobWriter
 from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease, short
-from jaula.spec.build import LayerCompression
 from jaula.spec.image import (
     CONFIG,
     DOCKER_LAYER_GZIP,
@@ -42,6 +41,7 @@ from jaula.spec.image import (
     Manifest,
     encode,
 )
+from jaula.spec.layer_compression import LayerCompression
 from jaula.storage.compression import PrefixedStream, Source, zstd_module
 from jaula.storage.decompressor import Decompressor
 from jaula.storage.tar.raw_reader import RawTarReader

@@ -28,7 +28,6 @@ from jaula.images.registry.worker_pool import WorkerPool
 from jaula.images.store.catalog import digest_of
 from jaula.images.store.quota import Quota
 from jaula.images.store.store import Image, ImageStore, Lease, short
-from jaula.spec.build import LayerCompression
 from jaula.spec.image import (
     INDEX,
     MANIFEST,
@@ -39,6 +38,7 @@ from jaula.spec.image import (
     decode,
     encode,
 )
+from jaula.spec.layer_compression import LayerCompression
 
 Emit = Callable[[Message], None]
 _WAKE = 0.5  # seconds between two checks for new messages

@@ -133,7 +133,7 @@ def test_a_truncated_archive_is_an_error(copy_context: CopyContext) -> None:
 def test_the_digest_of_an_archive_is_that_of_its_bytes(copy_context: CopyContext) -> None:
     from harness.build_context import LOCATION
     from jaula.features.build.files.copy import prepare
-    from jaula.features.build.files.dockerfile.ast import Add
+    from jaula.images.dockerfile.ast import Add
 
     def digest(data: bytes) -> str:
         (copy_context.context / "a.tar").write_bytes(data)
@@ -153,7 +153,7 @@ def test_a_checksum_is_only_for_remote_sources(copy_context: CopyContext) -> Non
 def test_without_a_context_local_sources_are_refused() -> None:
     from harness.build_context import LOCATION
     from jaula.features.build.files.copy import prepare
-    from jaula.features.build.files.dockerfile.ast import Add
+    from jaula.images.dockerfile.ast import Add
 
     with pytest.raises(InvalidRequest, match="no build context"):
         prepare(Add(LOCATION, "ADD a /", ("a",), "/"), None)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.build_context import CopyContext, make
 from jaula.errors import InvalidRequest, NotFound
-from jaula.features.build.files.dockerfile.ast import Heredoc
+from jaula.images.dockerfile.ast import Heredoc
 
 FILE = "644 0:0 "
 

@@ -18,8 +18,8 @@ from jaula.images.archive.import_ import import_tar
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.compress import compressed_layers, with_diff_ids
 from jaula.images.store.store import ImageStore
-from jaula.spec.build import LayerCompression
 from jaula.spec.image import DOCKER_LAYER_GZIP, LAYER_GZIP, LAYER_TAR, LAYER_ZSTD, Descriptor
+from jaula.spec.layer_compression import LayerCompression
 from jaula.storage.compression import decompress_stream, zstd_module
 
 

@@ -23,8 +23,8 @@ from jaula.images.registry.auth.token import Credentials
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.push import PushRequest, push
 from jaula.images.registry.upload import Upload, UploadResult
-from jaula.spec.build import LayerCompression
 from jaula.spec.image import LAYER_GZIP, LAYER_TAR, Descriptor
+from jaula.spec.layer_compression import LayerCompression
 
 pytestmark = pytest.mark.needs("docker-registry")
 

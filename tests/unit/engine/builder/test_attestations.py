@@ -13,8 +13,8 @@ from jaula.features.build.builder.history import Attachment, BuildHistory, Build
 from jaula.features.build.builder.image_state import ImageState
 from jaula.features.build.builder.result import BuildResults
 from jaula.features.build.builder.stage import target_suffix
-from jaula.features.build.files.dockerfile.parser import parse
-from jaula.features.build.files.dockerfile.stage_graph import plan
+from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.stage_graph import plan
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.spec.image import Platform
 

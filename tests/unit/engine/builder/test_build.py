@@ -10,8 +10,8 @@ import pytest
 from jaula.engine.relaxations import Privilege, Relaxation
 from jaula.errors import NotAuthorized
 from jaula.features.build.builder.build import step_options
-from jaula.features.build.files.dockerfile.ast import Location, Network, Run, Security
-from jaula.spec.build import BuildOptions
+from jaula.features.build.options import BuildOptions
+from jaula.images.dockerfile.ast import Location, Network, Run, Security
 
 
 def run(**fields: Any) -> Run:

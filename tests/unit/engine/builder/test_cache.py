@@ -11,7 +11,7 @@ import pytest
 from jaula.errors import StepFailed
 from jaula.features.build.builder import cache
 from jaula.features.build.builder.image_state import ImageState, Layer, SourceDateEpoch
-from jaula.features.build.files.dockerfile.ast import Location, Run
+from jaula.images.dockerfile.ast import Location, Run
 from jaula.spec.image import LAYER_TAR, Descriptor, ImageConfig, Platform
 
 DIGEST = "sha256:" + "0" * 64

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from jaula.errors import InvalidRequest, JaulaError, NotFound, Unavailable
+from jaula.features.build import session_protocol as protocol
 from jaula.features.build.builder.client_session import ClientSession, ClientSessions
-from jaula.spec import build_session as protocol
-from jaula.spec.build_session import SessionRequestKind
+from jaula.features.build.session_protocol import SessionRequestKind
 
 Client = Callable[[socket.socket], Awaitable[None]]
 ID = "a" * 32

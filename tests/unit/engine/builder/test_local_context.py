@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from jaula.features.build.builder.local_context import used_paths
-from jaula.features.build.files.dockerfile.parser import parse
-from jaula.features.build.files.dockerfile.stage_graph import plan
+from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.stage_graph import plan
 
 
 def used(text: str) -> tuple[str, ...]:

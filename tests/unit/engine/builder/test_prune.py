@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jaula.features.build.builder.prune import bytes_to_keep
-from jaula.spec.build import PruneOptions
+from jaula.features.build.options import PruneOptions
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from jaula.config import Paths
 from jaula.features.build.builder import prune as prune_module
 from jaula.features.build.builder.local_directories import LocalDirectoryStore
 from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
-from jaula.features.build.files.dockerfile.ast import Sharing
-from jaula.spec.build import PruneOptions
+from jaula.features.build.options import PruneOptions
+from jaula.images.dockerfile.ast import Sharing
 
 
 def _prune(paths: Paths, caches: CacheDirs, monkeypatch: pytest.MonkeyPatch, replace: Any) -> Any:

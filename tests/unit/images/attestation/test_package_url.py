@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.features.trust.attestation.package_url import package_url
+from jaula.features.build.attestation.package_url import package_url
 from jaula.spec.image import Platform
 
 DIGEST = "sha256:" + "a" * 64

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.features.trust.attestation.provenance import (
+from jaula.features.build.attestation.provenance import (
     BuildFacts,
     ClientData,
     Material,
@@ -17,7 +17,7 @@ from jaula.features.trust.attestation.provenance import (
     provenance,
     redact,
 )
-from jaula.spec.build import ProvenanceOptions
+from jaula.features.build.options import ProvenanceOptions
 
 URL = "https://example.org/repo.git#main"
 COMMIT = "sha1:" + "c" * 40

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from jaula.features.trust.attestation.statement import (
+from jaula.features.build.attestation.statement import (
     PREDICATE_TYPE,
     STATEMENT,
     Predicate,

@@ -9,15 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files.dockerfile.apply import Scope
-from jaula.features.build.files.dockerfile.ast import Env
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.expand import Substitution
-from jaula.features.build.files.dockerfile.parser import parse, parse_one
-from jaula.features.build.files.dockerfile.shell_glob import Glob
-from jaula.features.build.files.dockerfile.stage_graph import plan
-from jaula.features.build.files.dockerfile.words import quote
 from jaula.features.build.files.dockerignore import Dockerignore
+from jaula.images.dockerfile.apply import Scope
+from jaula.images.dockerfile.ast import Env
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.expand import Substitution
+from jaula.images.dockerfile.parser import parse, parse_one
+from jaula.images.dockerfile.shell_glob import Glob
+from jaula.images.dockerfile.stage_graph import plan
+from jaula.images.dockerfile.words import quote
 
 PIECES = st.sampled_from(
     [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaula.features.lazy.chunked.crc64 import Crc64
+from jaula.images.chunked.crc64 import Crc64
 
 _REFLECTED = 0xD800000000000000
 _ONES = (1 << 64) - 1

@@ -25,9 +25,9 @@ from harness.chunked_layers import (
     sha256,
 )
 from jaula.errors import InvalidRequest
-from jaula.features.lazy.chunked.entries import time_text
-from jaula.features.lazy.chunked.estargz import write_estargz
-from jaula.features.lazy.chunked.zstd_chunked import write_zstd_chunked
+from jaula.images.chunked.entries import time_text
+from jaula.images.chunked.estargz import write_estargz
+from jaula.images.chunked.zstd_chunked import write_zstd_chunked
 from jaula.storage.compression import zstd_module
 from jaula.storage.tar.raw_reader import RawTarReader
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from jaula.engine.authz.session import Session
     from jaula.engine.engine import Engine
     from jaula.spec.api import ManifestListAdd, RegistryAuth
-    from jaula.spec.build import LayerCompression
     from jaula.spec.image import Platform
+    from jaula.spec.layer_compression import LayerCompression
 
 Document = dict[str, Any]
 Documents = list[Document]

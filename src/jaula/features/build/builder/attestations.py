@@ -15,11 +15,8 @@ import msgspec
 
 from jaula.engine.parsers import SLOTS
 from jaula.errors import InvalidRequest
-from jaula.features.build.builder import copy
-from jaula.features.build.files.dockerfile.ast import Copy, MountKind, Network, Run
-from jaula.features.build.files.dockerfile.stage_graph import PROXIES, Source
-from jaula.features.trust.attestation.package_url import package_url
-from jaula.features.trust.attestation.provenance import (
+from jaula.features.build.attestation.package_url import package_url
+from jaula.features.build.attestation.provenance import (
     BuildFacts,
     ClientData,
     Material,
@@ -27,8 +24,11 @@ from jaula.features.trust.attestation.provenance import (
     provenance,
     redact,
 )
-from jaula.features.trust.attestation.statement import SPDX, Predicate, Subject
+from jaula.features.build.attestation.statement import SPDX, Predicate, Subject
+from jaula.features.build.builder import copy
 from jaula.features.trust.sbom import worker
+from jaula.images.dockerfile.ast import Copy, MountKind, Network, Run
+from jaula.images.dockerfile.stage_graph import PROXIES, Source
 from jaula.images.platform import format_platform, host
 from jaula.storage.tar.writer import read_padded
 from jaula.storage.trees import walk
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.features.build.builder.image_state import ImageState
     from jaula.features.build.builder.sources import BuildSources
-    from jaula.features.build.files.dockerfile.ast import Instruction
-    from jaula.features.build.files.dockerfile.stage_graph import PlannedStage, StageGraph
+    from jaula.features.build.options import BuildOptions, ProvenanceOptions
     from jaula.features.trust.sbom.formats import BuiltImage
+    from jaula.images.dockerfile.ast import Instruction
+    from jaula.images.dockerfile.stage_graph import PlannedStage, StageGraph
     from jaula.images.registry.cancellation import Cancellation
-    from jaula.spec.build import BuildOptions, ProvenanceOptions
 
 _SBOM_FILE = "sbom.spdx.json"
 _BODY = "context"  # the name of a context that is not a directory of the client

@@ -38,16 +38,16 @@ from jaula.features.build.builder.sources import CONTEXT, requested_platform
 from jaula.features.build.builder.squash import squash
 from jaula.features.build.builder.stage import StageRun
 from jaula.features.build.files import context as build_context
-from jaula.features.build.files.dockerfile.ast import Network, Run, Security
-from jaula.features.build.files.dockerfile.budget import BuildBudget
-from jaula.features.build.files.dockerfile.parser import parse
-from jaula.features.build.files.dockerfile.stage_graph import Source, plan
+from jaula.features.build.options import ProvenanceOptions, is_builtin_frontend
 from jaula.features.trust.sbom.formats import BuiltImage
+from jaula.images.dockerfile.ast import Network, Run, Security
+from jaula.images.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.stage_graph import Source, plan
 from jaula.images.platform import format_platform, normalize, runnable
 from jaula.images.reference import parse as parse_reference
 from jaula.images.store.store import short
 from jaula.kernel import binfmt_misc
-from jaula.spec.build import ProvenanceOptions, is_builtin_frontend
 from jaula.spec.image import encode
 from jaula.storage.trees import open_directory
 
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
     from jaula.engine.containers.service import Containers
     from jaula.engine.model.services import Services
+    from jaula.features.build.attestation.statement import Predicate
     from jaula.features.build.builder.cache import BuildCache
     from jaula.features.build.builder.image_state import ImageState, StageResult
     from jaula.features.build.builder.job import Authorize
@@ -65,13 +66,12 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.progress import ProgressChannel
     from jaula.features.build.builder.sources import BuildSources
     from jaula.features.build.files.context import ContextLocation
-    from jaula.features.build.files.dockerfile.ast import Dockerfile
-    from jaula.features.build.files.dockerfile.stage_graph import StageGraph
-    from jaula.features.trust.attestation.statement import Predicate
+    from jaula.features.build.options import BuildOptions
+    from jaula.images.dockerfile.ast import Dockerfile
+    from jaula.images.dockerfile.stage_graph import StageGraph
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.api import HostConfig
-    from jaula.spec.build import BuildOptions
     from jaula.spec.image import ImageDocument
     from jaula.state.records import BuildStep
 

@@ -31,7 +31,7 @@ from jaula.state.records import BuildStep
 
 if TYPE_CHECKING:
     from jaula.features.build.builder.image_state import ImageState, Layer, SourceDateEpoch
-    from jaula.features.build.files.dockerfile.ast import Instruction
+    from jaula.images.dockerfile.ast import Instruction
     from jaula.images.store.store import ImageStore
     from jaula.state.database import Database
 

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.features.build.builder.session import ContentStore, Report
     from jaula.features.build.builder.sources import BuildSources
+    from jaula.features.build.options import CacheExport
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image, ImageStore
-    from jaula.spec.build import CacheExport
 
 _REGISTRY, _CLIENT = "exporting cache to registry", "exporting cache to client directory"
 _MANIFEST = "cache.manifest"  # of a response: the descriptor of what the client has received

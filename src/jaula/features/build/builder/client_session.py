@@ -1,4 +1,4 @@
-"""jaula's own form of a build session (:mod:`jaula.spec.build_session`), and all open sessions.
+"""jaula's own form of a build session (:mod:`.session_protocol`), and all open sessions.
 
 A session belongs to the caller that opened it: only a build of the same caller may use it. The data
 of a session is held in memory only.
@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from jaula.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from jaula.spec import build_session as protocol
-from jaula.spec.build_session import SessionRequestKind
+from jaula.features.build import session_protocol as protocol
+from jaula.features.build.session_protocol import SessionRequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

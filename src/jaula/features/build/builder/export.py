@@ -20,6 +20,7 @@ import msgspec
 
 from jaula.engine.threads import in_own_thread, in_thread, produce, shielded
 from jaula.errors import InvalidRequest
+from jaula.features.build.attestation.statement import SPDX, UNKNOWN, Predicate, statement
 from jaula.features.build.builder import copy
 from jaula.features.build.builder.attestations import file_subjects
 from jaula.features.build.builder.image_index import (
@@ -33,7 +34,6 @@ from jaula.features.build.builder.image_index import (
 from jaula.features.build.builder.image_state import ImageState, SourceDateEpoch
 from jaula.features.build.builder.local_context import ended, started
 from jaula.features.build.builder.session import FILE_MODE, ExtraFile
-from jaula.features.trust.attestation.statement import SPDX, UNKNOWN, Predicate, statement
 from jaula.images.archive.save import blob_chunks, layer_chunks
 from jaula.images.archive.write import ArchivedIndex, write_archive
 from jaula.images.platform import format_platform, normalize
@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from jaula.engine.model.services import Services
     from jaula.features.build.builder.session import LocalSession, Report
     from jaula.features.build.builder.sources import BuildSources
+    from jaula.features.build.options import BuildExport, BuildOptions
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
-    from jaula.spec.build import BuildExport, BuildOptions
 
 _CONFIG_DIGEST, _DIGEST = "containerimage.config.digest", "containerimage.digest"
 _DESCRIPTOR = "containerimage.descriptor"

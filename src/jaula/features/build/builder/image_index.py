@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jaula.errors import InvalidRequest, JaulaError, Unsupported
-from jaula.features.trust.attestation.package_url import package_url
-from jaula.features.trust.attestation.statement import Subject, attestation_manifest, statement
+from jaula.features.build.attestation.package_url import package_url
+from jaula.features.build.attestation.statement import Subject, attestation_manifest, statement
 from jaula.images.platform import format_platform, normalize
 from jaula.images.registry.compress import (
     CompressedLayer,
@@ -45,12 +45,12 @@ from jaula.spec.image import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jaula.features.build.attestation.statement import Predicate
     from jaula.features.build.builder.image_state import ImageState
-    from jaula.features.trust.attestation.statement import Predicate
+    from jaula.features.build.options import BuildExport
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image, ImageStore, Lease
-    from jaula.spec.build import BuildExport
     from jaula.spec.image import Platform
 
 _REFERENCE = "vnd.docker.reference."

@@ -36,7 +36,7 @@ from jaula.storage.trees import open_directory
 
 if TYPE_CHECKING:
     from jaula.engine.model.services import Services
-    from jaula.features.build.files.dockerfile.apply import Scope
+    from jaula.images.dockerfile.apply import Scope
     from jaula.images.store.blobs import BlobWriter
 
 Pin = Callable[[str], None]

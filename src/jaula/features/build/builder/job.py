@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
     from jaula.features.build.builder.result import BuildResult, BuildResults
     from jaula.features.build.builder.sources import BuildSources
-    from jaula.features.build.files.dockerfile.ast import Run
-    from jaula.features.build.files.dockerfile.budget import BuildBudget
-    from jaula.features.build.files.dockerfile.stage_graph import StageGraph
+    from jaula.features.build.options import BuildOptions
+    from jaula.images.dockerfile.ast import Run
+    from jaula.images.dockerfile.budget import BuildBudget
+    from jaula.images.dockerfile.stage_graph import StageGraph
     from jaula.spec.api import HostConfig
-    from jaula.spec.build import BuildOptions
     from jaula.state.records import BuildStep
 
 Authorize = Callable[["tuple[Privilege, ...]"], int]

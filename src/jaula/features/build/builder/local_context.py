@@ -16,7 +16,7 @@ from jaula.engine.threads import in_thread
 from jaula.errors import InvalidRequest, NotFound
 from jaula.features.build.files import context as build_context
 from jaula.features.build.files import dockerignore
-from jaula.features.build.files.dockerfile import ast
+from jaula.images.dockerfile import ast
 from jaula.storage.trees import open_directory
 from jaula.tasks import awaited_task
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.local_directories import LocalDirectoryStore
     from jaula.features.build.builder.session import LocalSession, Report
     from jaula.features.build.files.context import ContextLocation
-    from jaula.features.build.files.dockerfile.stage_graph import StageGraph
-    from jaula.spec.build import BuildOptions, LocalDirectories
+    from jaula.features.build.options import BuildOptions, LocalDirectories
+    from jaula.images.dockerfile.stage_graph import StageGraph
 
 Document = dict[str, Any]
 

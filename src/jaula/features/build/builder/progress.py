@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from jaula.features.build.files.dockerfile.ast import LintWarning
+    from jaula.images.dockerfile.ast import LintWarning
 
 Document = dict[str, Any]
 
@@ -114,7 +114,7 @@ class ProgressChannel:
 
 
 class ProgressStream:
-    """All channels of one build; ``steps`` is that of :class:`~jaula.spec.build.BuildOptions`."""
+    """All channels of one build; ``steps`` is that of :class:`~.options.BuildOptions`."""
 
     def __init__(self, *, steps: bool) -> None:
         self.steps = steps

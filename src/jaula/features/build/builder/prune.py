@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.cache import BuildCache
     from jaula.features.build.builder.local_directories import Identity, LocalDirectoryStore
     from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
+    from jaula.features.build.options import PruneOptions
     from jaula.images.store.names import NameRights
     from jaula.images.store.store import ImageStore
-    from jaula.spec.build import PruneOptions
     from jaula.state.records import BuildStep
 
 Document = dict[str, Any]

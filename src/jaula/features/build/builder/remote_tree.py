@@ -16,9 +16,9 @@ from jaula.engine.threads import in_own_thread, in_thread, shielded
 from jaula.errors import InvalidRequest, NotFound
 from jaula.features.build.builder.request import create_directory, open_remotes, remove_directory
 from jaula.features.build.files.remote import git_url
+from jaula.features.build.options import BuildOptions
 from jaula.images.registry.cancellation import Cancellation
 from jaula.kernel import paths
-from jaula.spec.build import BuildOptions
 
 if TYPE_CHECKING:
     from jaula.features.build.builder.job import BuildServices

@@ -31,10 +31,10 @@ from jaula.features.build.builder.sources import (
 )
 from jaula.features.build.builder.subrequest import answer
 from jaula.features.build.files.context import NAMES, ContextLocation
-from jaula.features.build.files.dockerfile.budget import BuildBudget
 from jaula.features.build.files.remote.git import GitRepositories
 from jaula.features.build.files.remote.http import Downloads
 from jaula.features.build.files.remote.remote import RemoteSources
+from jaula.images.dockerfile.budget import BuildBudget
 from jaula.images.reference import parse
 from jaula.images.registry.cancellation import Cancellation
 from jaula.images.registry.http.proxy import Proxies, configured_proxies
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.job import Authorize, BuildServices
     from jaula.features.build.builder.result import BuildResult
     from jaula.features.build.builder.session import BuildSession
+    from jaula.features.build.options import BuildOptions
     from jaula.images.store.quota import Quota
-    from jaula.spec.build import BuildOptions
     from jaula.state.records import ResolvedRequest
 
 Document = dict[str, Any]

@@ -31,8 +31,8 @@ from jaula.features.build.builder.client_image import ClientImage, open_image
 from jaula.features.build.builder.image_state import ImageState, Layer
 from jaula.features.build.builder.local_context import LocalContext, ended, started
 from jaula.features.build.files import context
-from jaula.features.build.files.dockerfile.stage_graph import Origin, Source
 from jaula.features.build.files.sources import Tree
+from jaula.images.dockerfile.stage_graph import Origin, Source
 from jaula.images.platform import host, parse_platform
 from jaula.images.reference import parse
 from jaula.spec.image import Platform
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.local_directories import LocalDirectoryStore
     from jaula.features.build.builder.result import BuildResults
     from jaula.features.build.builder.session import BuildSession, LocalSession
-    from jaula.features.build.files.dockerfile.stage_graph import PlannedStage
     from jaula.features.build.files.remote.remote import RemoteSources
+    from jaula.features.build.options import BuildOptions, ClientCache
+    from jaula.images.dockerfile.stage_graph import PlannedStage
     from jaula.images.registry.cancellation import Cancellation
     from jaula.images.store.quota import Quota
     from jaula.images.store.store import Image
     from jaula.spec.api import RegistryAuth
-    from jaula.spec.build import BuildOptions, ClientCache
 
     Report = Callable[[dict[str, Any]], Awaitable[None]]
 

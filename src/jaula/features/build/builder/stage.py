@@ -22,16 +22,16 @@ from jaula.features.build.builder.mounts.attach import StepMounts
 from jaula.features.build.builder.mounts.resolve import StepMountRequests
 from jaula.features.build.builder.sources import requested_platform
 from jaula.features.build.files.copy import CopyOperation, prepare
-from jaula.features.build.files.dockerfile import ast
-from jaula.features.build.files.dockerfile.apply import (
+from jaula.images.dockerfile import ast
+from jaula.images.dockerfile.apply import (
     Scope,
     change,
     entries,
     sets_command,
     shell_command,
 )
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.stage_graph import Source
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.stage_graph import Source
 from jaula.images.platform import format_platform, normalize, parse_platform
 from jaula.images.reference import parse as parse_reference
 from jaula.spec.image import ImageConfig, Platform
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from jaula.features.build.builder.image_state import Layer
     from jaula.features.build.builder.job import BuildJob
     from jaula.features.build.builder.progress import ProgressChannel
-    from jaula.features.build.files.dockerfile.ast import Instruction
-    from jaula.features.build.files.dockerfile.stage_graph import PlannedStage
+    from jaula.images.dockerfile.ast import Instruction
+    from jaula.images.dockerfile.stage_graph import PlannedStage
 
 Ids = tuple[int, int]
 Result = TypeVar("Result")

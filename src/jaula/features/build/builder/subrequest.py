@@ -12,9 +12,9 @@ import msgspec
 
 from jaula.errors import CorruptState, InvalidRequest, NotFound, Unsupported
 from jaula.features.build.builder.build import planner, read_dockerfile
-from jaula.features.build.files.dockerfile import describe
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.parser import parse
+from jaula.images.dockerfile import describe
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.parser import parse
 from jaula.images.platform import parse_platform
 from jaula.spec.image import ImageConfig
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaula.features.build.files.context import ContextLocation
-    from jaula.features.build.files.dockerfile.ast import Dockerfile
-    from jaula.features.build.files.dockerfile.budget import BuildBudget
+    from jaula.features.build.options import BuildOptions
+    from jaula.images.dockerfile.ast import Dockerfile
+    from jaula.images.dockerfile.budget import BuildBudget
     from jaula.images.store.store import ImageStore
-    from jaula.spec.build import BuildOptions
 
 _VERSION = "1.0.0"  # of the documents
 LINT, OUTLINE, TARGETS, DESCRIBE = "lint", "outline", "targets", "subrequests.describe"

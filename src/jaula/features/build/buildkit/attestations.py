@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from jaula.errors import InvalidRequest, Unsupported
-from jaula.spec.build import ProvenanceOptions
+from jaula.features.build.options import ProvenanceOptions
 
 _PREFIXES = ("attest:", "build-arg:BUILDKIT_ATTEST_")
 _MAX_VALUE = 4096  # characters

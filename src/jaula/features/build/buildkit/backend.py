@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.features.build.builder.history import Attachment, BuildRecord
     from jaula.features.build.builder.remote_tree import RemoteTree
     from jaula.features.build.builder.session import BuildSession
-    from jaula.spec.build import BuildOptions, PruneOptions
+    from jaula.features.build.options import BuildOptions, PruneOptions
 
 Document = dict[str, Any]
+
+
+Service = TypeVar("Service")
 
 
 class Builds(Protocol):
@@ -52,5 +58,5 @@ class Backend(Protocol):
 
     @property
     def access(self) -> Access: ...
-    @property
-    def builds(self) -> Builds: ...
+    def service(self, make: Callable[[EngineApi], Service]) -> Service:
+        """Return an authorised service, by the function that makes it."""

@@ -23,20 +23,19 @@ from jaula.features.build.buildkit.definition import remote_of, result_of
 from jaula.features.build.buildkit.proto.ops_pb2 import Definition
 from jaula.features.build.buildkit.proto.types_pb2 import CacheOptionsEntry
 from jaula.features.build.buildkit.session import UPLOAD_HOST
-from jaula.images.platform import format_platform, host, normalize, parse_platform
-from jaula.images.reference import parse
-from jaula.spec.api import HostConfig, Ulimit
-from jaula.spec.build import (
+from jaula.features.build.options import (
     Annotation,
     BuildExport,
     BuildOptions,
     CacheExport,
     ClientCache,
-    LayerCompression,
     LocalDirectories,
     is_builtin_frontend,
-    parse_compression,
 )
+from jaula.images.platform import format_platform, host, normalize, parse_platform
+from jaula.images.reference import parse
+from jaula.spec.api import HostConfig, Ulimit
+from jaula.spec.layer_compression import LayerCompression, parse_compression
 
 FRONTEND = "dockerfile.v0"
 _GATEWAY = "gateway.v0"

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from jaula.engine.threads import shielded
 from jaula.errors import InvalidRequest, JaulaError, StepFailed, Unavailable, Unsupported
+from jaula.features.build.attestation.statement import PREDICATE_TYPE, STATEMENT
+from jaula.features.build.authz import builds_api
 from jaula.features.build.builder.history import Attachment, BuildRecord
 from jaula.features.build.buildkit.definition import RESULT, remote_of, result_of
 from jaula.features.build.buildkit.options import (
@@ -42,20 +44,19 @@ from jaula.features.build.buildkit.proto import ops_pb2 as ops
 from jaula.features.build.buildkit.proto import types_pb2 as types
 from jaula.features.build.buildkit.session import LIMITS, ClientSession
 from jaula.features.build.buildkit.status import BuildStatus, StoredProgress, exit_text
-from jaula.features.trust.attestation.statement import PREDICATE_TYPE, STATEMENT
+from jaula.features.build.options import PruneOptions
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import Code, GrpcError
 from jaula.grpc.server import Call, Method, Server, Streaming, Unary
 from jaula.images.platform import runnable
 from jaula.kernel import binfmt_misc
-from jaula.spec.build import PruneOptions
 from jaula.spec.protobuf import decoder
 
 if TYPE_CHECKING:
     from jaula.features.build.builder.remote_tree import RemoteTree
     from jaula.features.build.buildkit.backend import Backend
-    from jaula.spec.build import BuildExport
+    from jaula.features.build.options import BuildExport
 
 Document = dict[str, Any]
 
@@ -122,11 +123,11 @@ async def serve_session(
     """Keep a session of a client until it leaves. This owns ``descriptor``."""
     with socket.socket(fileno=descriptor) as sock:
         channel = Channel(LIMITS)
-        session = ClientSession(engine.builds.owner, shared_key, channel)
-        with engine.builds.opened_session(id, session):
+        session = ClientSession(engine.service(builds_api).owner, shared_key, channel)
+        with engine.service(builds_api).opened_session(id, session):
             running = asyncio.ensure_future(channel.run(sock, early))
             try:
-                await engine.builds.announce_session()
+                await engine.service(builds_api).announce_session()
                 await asyncio.wait((running,))
             finally:
                 channel.close()
@@ -248,7 +249,7 @@ class _BuildKit:
     async def close(self) -> None:
         """Release the results of builds, and remove the files that were fetched."""
         for result in self._results:
-            self._engine.builds.release(result)
+            self._engine.service(builds_api).release(result)
         for tree in self._remotes.values():
             await shielded(tree.close())
 
@@ -290,7 +291,7 @@ class _BuildKit:
     # -- the engine ------------------------------------------------------------------------------
 
     async def _info(self, call: Call, request: control.InfoRequest) -> control.InfoResponse:
-        version = self._engine.builds.worker()["Version"]
+        version = self._engine.service(builds_api).worker()["Version"]
         return control.InfoResponse(buildkitVersion=_version(version))
 
     async def _list_workers(
@@ -299,7 +300,7 @@ class _BuildKit:
         return control.ListWorkersResponse(record=[self._worker()])
 
     def _worker(self) -> types.WorkerRecord:
-        worker = self._engine.builds.worker()
+        worker = self._engine.service(builds_api).worker()
         platforms = runnable(binfmt_misc.handlers())
         return types.WorkerRecord(
             ID=worker["ID"],
@@ -325,7 +326,7 @@ class _BuildKit:
     async def _disk_usage(
         self, call: Call, request: control.DiskUsageRequest
     ) -> control.DiskUsageResponse:
-        documents = await self._engine.builds.usage()
+        documents = await self._engine.service(builds_api).usage()
         filters = _filters(request.filter)
         records = [
             _usage_record(document)
@@ -336,7 +337,7 @@ class _BuildKit:
 
     async def _prune(self, call: Call) -> AsyncIterator[control.UsageRecord]:
         request: control.PruneRequest = await call.request()
-        before = {str(d["ID"]): d for d in await self._engine.builds.usage()}
+        before = {str(d["ID"]): d for d in await self._engine.service(builds_api).usage()}
         filters = _filters(request.filter)
         if request.keepDuration > 0:
             filters["until"] = [f"{request.keepDuration // _NANOSECONDS}s"]
@@ -347,7 +348,7 @@ class _BuildKit:
             maximum=request.maxUsedSpace,
             free=request.minFreeSpace,
         )
-        answer = await self._engine.builds.prune(options)
+        answer = await self._engine.service(builds_api).prune(options)
         for id in answer["CachesDeleted"] or ():
             if (document := before.get(id)) is not None:
                 yield _usage_record(document)
@@ -355,7 +356,7 @@ class _BuildKit:
     async def _history(self, call: Call) -> AsyncIterator[control.BuildHistoryEvent]:
         """Yield the builds that have ended; new ones are not told to a client that listens on."""
         request: control.BuildHistoryRequest = await call.request()
-        for record in () if request.ActiveOnly else self._engine.builds.records():
+        for record in () if request.ActiveOnly else self._engine.service(builds_api).records():
             if request.Ref in ("", record.ref):
                 yield control.BuildHistoryEvent(
                     type=control.COMPLETE, record=_history_record(record)
@@ -368,12 +369,12 @@ class _BuildKit:
     ) -> control.UpdateBuildHistoryResponse:
         if request.Pinned:
             raise GrpcError(Code.UNIMPLEMENTED, "builds are kept in memory and cannot be pinned")
-        if request.Delete and not self._engine.builds.remove_record(request.Ref):
+        if request.Delete and not self._engine.service(builds_api).remove_record(request.Ref):
             raise GrpcError(Code.NOT_FOUND, f"build {request.Ref[:_MAX_REF]} is not recorded")
         return control.UpdateBuildHistoryResponse()
 
     def _attachment(self, digest: str) -> Attachment:
-        found = self._engine.builds.attachment(digest)
+        found = self._engine.service(builds_api).attachment(digest)
         if found is None:
             raise GrpcError(Code.NOT_FOUND, f"content {digest[:_MAX_REF]}: not found")
         return found
@@ -427,7 +428,7 @@ class _BuildKit:
             self._ended.append(self._jobs.pop(request.Ref))
             job.end()
             if job.solved and not job.subrequest and not request.Internal:
-                self._engine.builds.record(job.record(error))
+                self._engine.service(builds_api).record(job.record(error))
         return control.SolveResponse(ExporterResponse=job.response)
 
     async def _job(self, ref: str) -> _Job:
@@ -459,7 +460,7 @@ class _BuildKit:
 
     async def _read_status(self, call: Call) -> AsyncIterator[control.StatusResponse]:
         request: control.StatusRequest = await call.request()
-        recorded = [r for r in self._engine.builds.records() if r.ref == request.Ref]
+        recorded = [r for r in self._engine.service(builds_api).records() if r.ref == request.Ref]
         if recorded and request.Ref not in self._jobs:
             yield decoder(control.StatusResponse)(recorded[-1].progress)
             return
@@ -502,7 +503,7 @@ class _BuildKit:
             address = remote_of(definition)
             if len(self._remotes) >= _MAX_REMOTES:
                 raise Unavailable("too many repositories on one connection")
-            tree = await self._engine.builds.open_remote(address, job.request.Session)
+            tree = await self._engine.service(builds_api).open_remote(address, job.request.Session)
         except JaulaError as error:
             raise _failure(error, job) from None
         id = os.urandom(16).hex()
@@ -564,10 +565,10 @@ class _BuildKit:
         stream: AsyncGenerator[bytes, None] | None = None
         job.subrequest = bool(request.options.subrequest)
         if request.upload:
-            session = await self._engine.builds.find_session(job.request.Session)
+            session = await self._engine.service(builds_api).find_session(job.request.Session)
             assert isinstance(session, ClientSession)
             stream = session.upload(request.upload)
-        messages = self._engine.builds.build(request.options, stream)
+        messages = self._engine.service(builds_api).build(request.options, stream)
         try:
             async for message in messages:
                 if "result" in message:

@@ -29,11 +29,11 @@ from jaula.features.build.buildkit.session_stream import (
     send,
     send_all,
 )
+from jaula.features.build.session_protocol import SECRET_LIMIT
 from jaula.grpc.client import Channel
 from jaula.grpc.connection import Limits
 from jaula.grpc.errors import GrpcError
 from jaula.spec.api import RegistryAuth
-from jaula.spec.build_session import SECRET_LIMIT
 from jaula.spec.protobuf import Kind, decoder
 from jaula.storage.trees import open_directory
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from jaula.features.build.buildkit.proto.control_pb2 import StatusResponse, Vertex, VertexStatus
-from jaula.features.build.files.dockerfile.ast import rule_url
+from jaula.images.dockerfile.ast import rule_url
 
 Document = dict[str, Any]
 _ENGINE_LINES = (" ---> Using cache\n", " ---> Running in a container\n")

@@ -75,7 +75,7 @@ def parse_secrets(words: Iterable[str]) -> dict[str, Callable[[], bytes]]:
 
 
 def _file(id: str, path: str) -> Callable[[], bytes]:
-    from jaula.spec.build_session import SECRET_LIMIT
+    from jaula.features.build.session_protocol import SECRET_LIMIT
 
     try:
         size = os.stat(path).st_size

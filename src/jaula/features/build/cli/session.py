@@ -1,6 +1,6 @@
 """The client's end of a build session: secrets, the ssh agent, directories.
 
-Follows :mod:`jaula.spec.build_session`. A thread answers the engine while the main thread shows
+Follows :mod:`.session_protocol`. A thread answers the engine while the main thread shows
 progress. Only what the command line names is sent.
 """
 
@@ -12,8 +12,8 @@ import socket
 import threading
 
 from jaula.cli.errors import CliError
-from jaula.spec import build_session as protocol
-from jaula.spec.build_session import SessionRequestKind
+from jaula.features.build import session_protocol as protocol
+from jaula.features.build.session_protocol import SessionRequestKind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from jaula.errors import InvalidRequest
 from jaula.features.build.files import add_archive, chmod, select
 from jaula.features.build.files.copy_target import CopyTarget, copy_sources
 from jaula.features.build.files.digest import digest
-from jaula.features.build.files.dockerfile.ast import Add, Copy
 from jaula.features.build.files.errors import translate_os_errors
 from jaula.features.build.files.remote import git_url
 from jaula.features.build.files.sources import File, Source, Text, Tree
+from jaula.images.dockerfile.ast import Add, Copy
 
 if TYPE_CHECKING:
     from jaula.images.registry.cancellation import Cancellation

@@ -7,12 +7,14 @@ The facade of a connection implements these protocols structurally, as it does t
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
     import socket
+    from collections.abc import Callable
 
+    from jaula.engine.authz.gateway import EngineApi
     from jaula.engine.images.service import StoredImage
     from jaula.engine.system.disk_usage import Storage
     from jaula.features.kubernetes.cni.conf_monitor import NetworkState
@@ -134,14 +136,18 @@ class System(Protocol):
     ) -> AsyncIterator[Document]: ...
 
 
+Service = TypeVar("Service")
+
+
 class Backend(Protocol):
     """The functions of the engine that the services call."""
 
     async def sync(self) -> None: ...
     @property
     def access(self) -> Access: ...
-    @property
-    def pods(self) -> Pods: ...
+    def service(self, make: Callable[[EngineApi], Service]) -> Service:
+        """Return an authorised service, by the function that makes it."""
+
     @property
     def execs(self) -> Execs: ...
     @property

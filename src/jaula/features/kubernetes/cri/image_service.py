@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jaula.errors import CorruptState, JaulaError, NotFound
+from jaula.features.kubernetes.authz import pods_api
 from jaula.features.kubernetes.cri import image_errors
 from jaula.features.kubernetes.cri.proto import api_pb2 as pb
 from jaula.grpc.server import Call, Method, Unary
@@ -118,7 +119,7 @@ class ImageService:
         :raises GrpcError: when the registry does not have the image or refuses it.
         """
         handler = request.image.runtime_handler
-        if handler not in self._engine.pods.handler_names():
+        if handler not in self._engine.service(pods_api).handler_names():
             raise NotFound(f"the runtime handler {handler[:80]!r} does not exist")
         reference = references.parse(request.image.image)
         try:

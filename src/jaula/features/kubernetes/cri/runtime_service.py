@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaula import __version__
 from jaula.errors import CorruptState, InvalidRequest, JaulaError, NotFound
+from jaula.features.kubernetes.authz import pods_api
 from jaula.features.kubernetes.cri import image_errors, metrics, security, stats, status
 from jaula.features.kubernetes.cri.container_config import container_request
 from jaula.features.kubernetes.cri.image_service import full_name
@@ -159,8 +160,8 @@ class RuntimeService:
         )
 
     async def status(self, request: api.StatusRequest) -> api.StatusResponse:
-        network = self._engine.pods.network_state()
-        handlers = await self._engine.pods.runtime_handlers()
+        network = self._engine.service(pods_api).network_state()
+        handlers = await self._engine.service(pods_api).runtime_handlers()
         return api.StatusResponse(
             status=api.RuntimeStatus(
                 conditions=(
@@ -178,37 +179,41 @@ class RuntimeService:
         )
 
     async def runtime_config(self, request: api.RuntimeConfigRequest) -> api.RuntimeConfigResponse:
-        driver = api.SYSTEMD if self._engine.pods.systemd_cgroups() else api.CGROUPFS
+        driver = api.SYSTEMD if self._engine.service(pods_api).systemd_cgroups() else api.CGROUPFS
         return api.RuntimeConfigResponse(linux=api.LinuxRuntimeConfiguration(cgroup_driver=driver))
 
     async def update_runtime_config(
         self, request: api.UpdateRuntimeConfigRequest
     ) -> api.UpdateRuntimeConfigResponse:
-        self._engine.pods.update_runtime_config(request.runtime_config.network_config.pod_cidr)
+        self._engine.service(pods_api).update_runtime_config(
+            request.runtime_config.network_config.pod_cidr
+        )
         return api.UpdateRuntimeConfigResponse()
 
     # -- sandboxes -------------------------------------------------------------------------------
 
     async def run_pod_sandbox(self, request: api.RunPodSandboxRequest) -> api.RunPodSandboxResponse:
-        id = await self._engine.pods.run(sandbox_request(request.config, request.runtime_handler))
+        id = await self._engine.service(pods_api).run(
+            sandbox_request(request.config, request.runtime_handler)
+        )
         return api.RunPodSandboxResponse(pod_sandbox_id=id)
 
     async def stop_pod_sandbox(
         self, request: api.StopPodSandboxRequest
     ) -> api.StopPodSandboxResponse:
-        await self._engine.pods.stop(request.pod_sandbox_id)
+        await self._engine.service(pods_api).stop(request.pod_sandbox_id)
         return api.StopPodSandboxResponse()
 
     async def remove_pod_sandbox(
         self, request: api.RemovePodSandboxRequest
     ) -> api.RemovePodSandboxResponse:
-        await self._engine.pods.remove(request.pod_sandbox_id)
+        await self._engine.service(pods_api).remove(request.pod_sandbox_id)
         return api.RemovePodSandboxResponse()
 
     async def update_pod_sandbox_resources(
         self, request: api.UpdatePodSandboxResourcesRequest
     ) -> api.UpdatePodSandboxResourcesResponse:
-        await self._engine.pods.update(
+        await self._engine.service(pods_api).update(
             request.pod_sandbox_id,
             pod_limits(request, "resources"),
             pod_limits(request, "overhead"),
@@ -218,14 +223,14 @@ class RuntimeService:
     async def pod_sandbox_status(
         self, request: api.PodSandboxStatusRequest
     ) -> api.PodSandboxStatusResponse:
-        record = self._engine.pods.sandbox(request.pod_sandbox_id)
+        record = self._engine.service(pods_api).sandbox(request.pod_sandbox_id)
         info = {"info": status.info(record)} if request.verbose else {}
         return api.PodSandboxStatusResponse(status=status.sandbox_status(record), info=info)
 
     async def list_pod_sandbox(
         self, request: api.ListPodSandboxRequest
     ) -> api.ListPodSandboxResponse:
-        items = (status.sandbox(record) for record in self._engine.pods.sandboxes())
+        items = (status.sandbox(record) for record in self._engine.service(pods_api).sandboxes())
         return api.ListPodSandboxResponse(
             items=[item for item in items if status.matches_sandbox(request.filter, item)]
         )
@@ -238,11 +243,11 @@ class RuntimeService:
         if not request.pod_sandbox_id:
             raise InvalidRequest("the request names no pod sandbox")
         if path := security.profile_path(request.config.linux.security_context):
-            self._engine.pods.require_host_file(path, "the seccomp profile")
+            self._engine.service(pods_api).require_host_file(path, "the seccomp profile")
         if (image := request.config.image.image).startswith("/"):
-            self._engine.pods.require_host_file(image, "the checkpoint")
+            self._engine.service(pods_api).require_host_file(image, "the checkpoint")
         try:
-            id = await self._engine.pods.create_container(
+            id = await self._engine.service(pods_api).create_container(
                 container_request(request.pod_sandbox_id, request.config)
             )
         except JaulaError as error:
@@ -253,33 +258,33 @@ class RuntimeService:
         self, request: api.StartContainerRequest
     ) -> api.StartContainerResponse:
         try:
-            await self._engine.pods.start_container(request.container_id)
+            await self._engine.service(pods_api).start_container(request.container_id)
         except JaulaError as error:
             raise image_errors.container_error(error) from error
         return api.StartContainerResponse()
 
     async def stop_container(self, request: api.StopContainerRequest) -> api.StopContainerResponse:
         seconds = max(request.timeout, 0)
-        await self._engine.pods.stop_container(request.container_id, seconds)
+        await self._engine.service(pods_api).stop_container(request.container_id, seconds)
         return api.StopContainerResponse()
 
     async def reopen_container_log(
         self, request: api.ReopenContainerLogRequest
     ) -> api.ReopenContainerLogResponse:
-        await self._engine.pods.reopen_log(request.container_id)
+        await self._engine.service(pods_api).reopen_log(request.container_id)
         return api.ReopenContainerLogResponse()
 
     async def remove_container(
         self, request: api.RemoveContainerRequest
     ) -> api.RemoveContainerResponse:
-        await self._engine.pods.remove_container(request.container_id)
+        await self._engine.service(pods_api).remove_container(request.container_id)
         return api.RemoveContainerResponse()
 
     async def container_status(
         self, request: api.ContainerStatusRequest
     ) -> api.ContainerStatusResponse:
-        record = self._engine.pods.container(request.container_id)
-        sandbox = self._engine.pods.sandbox(record.pod.sandbox) if record.pod else None
+        record = self._engine.service(pods_api).container(request.container_id)
+        sandbox = self._engine.service(pods_api).sandbox(record.pod.sandbox) if record.pod else None
         info = {"info": status.info(record)} if request.verbose else {}
         return api.ContainerStatusResponse(
             status=status.container_status(record, sandbox, self._image_names(record)), info=info
@@ -296,7 +301,9 @@ class RuntimeService:
     async def list_containers(
         self, request: api.ListContainersRequest
     ) -> api.ListContainersResponse:
-        containers = (status.container(record) for record in self._engine.pods.containers())
+        containers = (
+            status.container(record) for record in self._engine.service(pods_api).containers()
+        )
         return api.ListContainersResponse(
             containers=[c for c in containers if status.matches_container(request.filter, c)]
         )
@@ -304,14 +311,14 @@ class RuntimeService:
     async def update_container_resources(
         self, request: api.UpdateContainerResourcesRequest
     ) -> api.UpdateContainerResourcesResponse:
-        id = self._engine.pods.container(request.container_id).id
+        id = self._engine.service(pods_api).container(request.container_id).id
         await self._engine.containers.update(id, container_update(request.linux))
         return api.UpdateContainerResourcesResponse()
 
     async def container_stats(
         self, request: api.ContainerStatsRequest
     ) -> api.ContainerStatsResponse:
-        usage = await self._engine.pods.usage(request.container_id)
+        usage = await self._engine.service(pods_api).usage(request.container_id)
         return api.ContainerStatsResponse(stats=stats.container_stats(usage))
 
     async def list_container_stats(
@@ -324,15 +331,18 @@ class RuntimeService:
         self, filter: api.ContainerStatsFilter
     ) -> AsyncIterator[list[api.ContainerStats]]:
         """Yield the statistics of the selected containers that still exist, in batches."""
-        records = self._engine.pods.containers()
+        records = self._engine.service(pods_api).containers()
         ids = [record.id for record in records if stats.matches(filter, record)]
         for part in _parts(ids, _BATCH):
-            yield [stats.container_stats(usage) for usage in await self._engine.pods.usages(part)]
+            yield [
+                stats.container_stats(usage)
+                for usage in await self._engine.service(pods_api).usages(part)
+            ]
 
     async def pod_sandbox_stats(
         self, request: api.PodSandboxStatsRequest
     ) -> api.PodSandboxStatsResponse:
-        usage = await self._engine.pods.sandbox_usage(request.pod_sandbox_id)
+        usage = await self._engine.service(pods_api).sandbox_usage(request.pod_sandbox_id)
         return api.PodSandboxStatsResponse(stats=stats.sandbox_stats(usage))
 
     async def list_pod_sandbox_stats(
@@ -345,10 +355,10 @@ class RuntimeService:
         self, filter: api.PodSandboxStatsFilter
     ) -> AsyncIterator[list[api.PodSandboxStats]]:
         """Yield the statistics of the selected pods that still exist, in batches."""
-        records = self._engine.pods.sandboxes()
+        records = self._engine.service(pods_api).sandboxes()
         ids = [record.id for record in records if stats.matches_sandbox(filter, record)]
         for part in _parts(ids, _BATCH):
-            usages = await self._engine.pods.sandbox_usages(part)
+            usages = await self._engine.service(pods_api).sandbox_usages(part)
             yield [stats.sandbox_stats(usage) for usage in usages]
 
     async def list_metric_descriptors(
@@ -367,9 +377,9 @@ class RuntimeService:
 
         They are encoded in a thread as well: those of a batch are thousands of messages.
         """
-        ids = [record.id for record in self._engine.pods.sandboxes()]
+        ids = [record.id for record in self._engine.service(pods_api).sandboxes()]
         for part in _parts(ids, _BATCH):
-            samples = await self._engine.pods.samples(part)
+            samples = await self._engine.service(pods_api).samples(part)
             yield await asyncio.to_thread(metrics.encode, samples)
 
     # -- streams of lists, and events ------------------------------------------------------------
@@ -434,20 +444,22 @@ class RuntimeService:
             container_id=id, container_event_type=kind, created_at=event["timeNano"]
         )
         try:
-            sandbox = self._engine.pods.sandbox(sandbox_id)
+            sandbox = self._engine.service(pods_api).sandbox(sandbox_id)
         except NotFound:
             return response
         response.pod_sandbox_status.CopyFrom(status.sandbox_status(sandbox))
         response.containers_statuses.extend(
             status.container_status(record, sandbox, self._image_names(record))
-            for record in self._engine.pods.members(sandbox.id)
+            for record in self._engine.service(pods_api).members(sandbox.id)
         )
         return response
 
     async def exec(self, request: api.ExecRequest) -> api.ExecResponse:
         check_command(request.cmd)
         stream = ExecRequest(
-            container_id=self._engine.pods.request_exec(request.container_id, tuple(request.cmd)),
+            container_id=self._engine.service(pods_api).request_exec(
+                request.container_id, tuple(request.cmd)
+            ),
             command=tuple(request.cmd),
             tty=request.tty,
             stdin=request.stdin,
@@ -457,7 +469,7 @@ class RuntimeService:
         return api.ExecResponse(url=self._url(stream))
 
     async def attach(self, request: api.AttachRequest) -> api.AttachResponse:
-        record = self._engine.pods.request_attach(request.container_id)
+        record = self._engine.service(pods_api).request_attach(request.container_id)
         stream = AttachRequest(
             container_id=record.id,
             tty=record.body.tty,
@@ -469,7 +481,7 @@ class RuntimeService:
 
     async def port_forward(self, request: api.PortForwardRequest) -> api.PortForwardResponse:
         stream = PortForwardRequest(
-            sandbox_id=self._engine.pods.request_port_forward(
+            sandbox_id=self._engine.service(pods_api).request_port_forward(
                 request.pod_sandbox_id, tuple(request.port)
             ),
             ports=tuple(request.port),
@@ -483,7 +495,7 @@ class RuntimeService:
         check_command(request.cmd)
         seconds = request.timeout if request.timeout > 0 else None
         try:
-            stdout, stderr, code = await self._engine.pods.exec_sync(
+            stdout, stderr, code = await self._engine.service(pods_api).exec_sync(
                 request.container_id, tuple(request.cmd), seconds
             )
         except TimeoutError as error:
@@ -495,7 +507,9 @@ class RuntimeService:
     ) -> api.CheckpointContainerResponse:
         seconds = request.timeout if request.timeout > 0 else None
         try:
-            await self._engine.pods.checkpoint(request.container_id, request.location, seconds)
+            await self._engine.service(pods_api).checkpoint(
+                request.container_id, request.location, seconds
+            )
         except TimeoutError as error:
             raise GrpcError(Code.DEADLINE_EXCEEDED, str(error)) from None
         return api.CheckpointContainerResponse()

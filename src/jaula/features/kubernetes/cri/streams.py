@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from jaula.features.kubernetes.authz import pods_api
 from jaula.features.kubernetes.cri.streaming.socket_streams import copy_duplex, copy_streams
 from jaula.spec.api import ExecCreate
 from jaula.spec.api_params import AttachOptions
@@ -65,7 +66,7 @@ class EngineStreams:
 
     async def port_forward(self, sandbox_id: str, port: int, stream: Duplex) -> None:
         """Connect a client to a port on the loopback interface of a pod."""
-        with await self._engine.pods.connect(sandbox_id, port) as sock:
+        with await self._engine.service(pods_api).connect(sandbox_id, port) as sock:
             await copy_duplex(sock, stream)
 
 

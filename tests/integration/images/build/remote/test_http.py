@@ -15,10 +15,10 @@ from harness.build_context import LOCATION, listed
 from harness.images import archive, file
 from jaula.errors import InvalidRequest, JaulaError, Unavailable
 from jaula.features.build.files.copy import prepare
-from jaula.features.build.files.dockerfile.ast import Add
 from jaula.features.build.files.remote.git import GitRepositories
 from jaula.features.build.files.remote.http import Download, Downloads
 from jaula.features.build.files.remote.remote import RemoteSources
+from jaula.images.dockerfile.ast import Add
 from jaula.images.registry.cancellation import Cancellation, Cancelled
 from jaula.images.registry.http.proxy import Proxies
 from jaula.images.registry.timeouts import Timeouts

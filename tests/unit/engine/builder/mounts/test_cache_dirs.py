@@ -11,7 +11,7 @@ from typing import Any
 
 from jaula.config import Paths
 from jaula.features.build.builder.mounts.cache_dirs import CacheDirs
-from jaula.features.build.files.dockerfile.ast import Sharing
+from jaula.images.dockerfile.ast import Sharing
 from unit.event_loop import idle
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files.dockerfile.apply import apply, change, sets_command
-from jaula.features.build.files.dockerfile.ast import Instruction
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.parser import parse_one
+from jaula.images.dockerfile.apply import apply, change, sets_command
+from jaula.images.dockerfile.ast import Instruction
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.parser import parse_one
 from jaula.spec.image import (
     Healthcheck,
     ImageConfig,

@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from jaula.features.build.files.dockerfile import budget as budgets
-from jaula.features.build.files.dockerfile.apply import Scope, apply, change
-from jaula.features.build.files.dockerfile.budget import BuildBudget
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.expand import Substitution
-from jaula.features.build.files.dockerfile.parser import parse
-from jaula.features.build.files.dockerfile.stage_graph import plan
+from jaula.images.dockerfile import budget as budgets
+from jaula.images.dockerfile.apply import Scope, apply, change
+from jaula.images.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.expand import Substitution
+from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.stage_graph import plan
 from jaula.spec.image import ImageConfig
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jaula.features.build.files.dockerfile import describe
-from jaula.features.build.files.dockerfile.budget import BuildBudget
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.parser import parse
-from jaula.features.build.files.dockerfile.stage_graph import plan
+from jaula.images.dockerfile import describe
+from jaula.images.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.stage_graph import plan
 from jaula.spec.image import ImageConfig
 
 TEXT = """\

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from jaula.features.build.files.dockerfile.apply import Scope
-from jaula.features.build.files.dockerfile.ast import Dockerfile, Instruction
-from jaula.features.build.files.dockerfile.parser import parse
-from jaula.features.build.files.dockerfile.stage_graph import plan
+from jaula.images.dockerfile.apply import Scope
+from jaula.images.dockerfile.ast import Dockerfile, Instruction
+from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.stage_graph import plan
 
 FOLDER = Path(__file__).parent / "examples"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if not path.suffix)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.features.build.files.dockerfile.ast import Add, Copy, Env, Heredoc, MountKind, Run
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.expand import Substitution, expand
-from jaula.features.build.files.dockerfile.parser import parse_one
+from jaula.images.dockerfile.ast import Add, Copy, Env, Heredoc, MountKind, Run
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.expand import Substitution, expand
+from jaula.images.dockerfile.parser import parse_one
 
 VARIABLES = {"A": "val", "E": "", "F": "a.b.c.d", "S": "x y"}
 

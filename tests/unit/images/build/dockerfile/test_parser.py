@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile.ast import (
     Add,
     Arg,
     Cmd,
@@ -30,8 +30,8 @@ from jaula.features.build.files.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.parser import parse, parse_one, parse_trigger
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.parser import parse, parse_one, parse_trigger
 from jaula.spec import image
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from jaula.features.build.files.dockerfile.apply import Scope
-from jaula.features.build.files.dockerfile.ast import Run
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.parser import parse
-from jaula.features.build.files.dockerfile.stage_graph import Origin, Source, StageGraph, plan
+from jaula.images.dockerfile.apply import Scope
+from jaula.images.dockerfile.ast import Run
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.parser import parse
+from jaula.images.dockerfile.stage_graph import Origin, Source, StageGraph, plan
 
 STAGES = """\
 FROM golang AS build

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jaula.config import Paths
-    from jaula.features.build.files.dockerfile.ast import Sharing
+    from jaula.images.dockerfile.ast import Sharing
 
 _NEW = "new-"  # prefix of an unfinished directory
 _DATA = "data"

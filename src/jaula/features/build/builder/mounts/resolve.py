@@ -26,7 +26,7 @@ from jaula.features.build.builder.mounts.kinds import (
 )
 from jaula.features.build.builder.mounts.ssh_agent import SshAgent
 from jaula.features.build.files import digest, select
-from jaula.features.build.files.dockerfile.ast import MountKind, RunMount
+from jaula.images.dockerfile.ast import MountKind, RunMount
 from jaula.storage.trees import copy_tree
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from jaula.features.build.builder.image_state import ImageState
     from jaula.features.build.builder.job import BuildJob
-    from jaula.features.build.files.dockerfile.ast import Run
-    from jaula.features.build.files.dockerfile.stage_graph import PlannedStage
+    from jaula.images.dockerfile.ast import Run
+    from jaula.images.dockerfile.stage_graph import PlannedStage
 
 _SCRIPT_DIR = "/dev/pipes"
 _SECRET_DIR = "/run/secrets"

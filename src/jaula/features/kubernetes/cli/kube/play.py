@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 
 from jaula.cli.client.client import Client, filters, quote
 from jaula.cli.containers import network_option
+from jaula.cli.containers.columns import NAME_LABEL
 from jaula.cli.containers.options import set_security_options
 from jaula.cli.errors import CliError, EngineError, Unreachable, UsageError
 from jaula.cli.images import pull
@@ -190,7 +191,7 @@ class Play:
         if words := body["HostConfig"].get("SecurityOpt"):  # with the path of a seccomp profile
             set_security_options(words, body["HostConfig"])
         role = pods.INIT if container.init else pods.MEMBER
-        body["Labels"] |= {pods.NAME_LABEL: pod, pods.ROLE_LABEL: role, LABEL: pod}
+        body["Labels"] |= {NAME_LABEL: pod, pods.ROLE_LABEL: role, LABEL: pod}
         query = (("name", f"{pod}-{container.name}"),)
         answer = self._client.document("POST", "/containers/create", query, body)
         for warning in answer.get("Warnings") or ():

@@ -10,6 +10,7 @@ Pods of Kubernetes, which the engine serves by CRI, are listed with these but be
 from __future__ import annotations
 
 from jaula.cli.client.client import Client, engine_error, filters, quote, target
+from jaula.cli.containers.columns import NAME_LABEL
 from jaula.cli.errors import CliError, EngineError
 
 TYPE_CHECKING = False
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from jaula.cli.client.client import Query
 
-NAME_LABEL = "io.jaula.pod"
 ROLE_LABEL = "io.jaula.pod-role"
 EXIT_POLICY_LABEL = "io.jaula.pod-exit-policy"
 SHARE_LABEL = "io.jaula.pod-share"

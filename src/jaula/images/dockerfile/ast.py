@@ -15,8 +15,8 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.words import Flags
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.words import Flags
 from jaula.spec import image
 
 Pairs = tuple[tuple[str, str], ...]

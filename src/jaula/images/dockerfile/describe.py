@@ -12,8 +12,8 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from jaula.features.build.files.dockerfile.apply import Scope, change, entries
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile.apply import Scope, change, entries
+from jaula.images.dockerfile.ast import (
     Arg,
     Dockerfile,
     LintWarning,
@@ -21,10 +21,10 @@ from jaula.features.build.files.dockerfile.ast import (
     MountKind,
     Run,
 )
-from jaula.features.build.files.dockerfile.budget import BuildBudget
-from jaula.features.build.files.dockerfile.errors import DockerfileError
-from jaula.features.build.files.dockerfile.lint import without_skipped
-from jaula.features.build.files.dockerfile.stage_graph import PlannedStage, Source, StageGraph
+from jaula.images.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.errors import DockerfileError
+from jaula.images.dockerfile.lint import without_skipped
+from jaula.images.dockerfile.stage_graph import PlannedStage, Source, StageGraph
 from jaula.spec.image import ImageConfig
 
 Document = dict[str, Any]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile.ast import (
     Arg,
     Cmd,
     Directives,
@@ -27,9 +27,9 @@ from jaula.features.build.files.dockerfile.ast import (
     Stage,
     Workdir,
 )
-from jaula.features.build.files.dockerfile.errors import DockerfileError, printable
-from jaula.features.build.files.dockerfile.lexer import Lines
-from jaula.features.build.files.dockerfile.words import fields, split_first, split_quoted
+from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.lexer import Lines
+from jaula.images.dockerfile.words import fields, split_first, split_quoted
 
 _RESERVED = ("context", "scratch")
 _SECRETS = frozenset(

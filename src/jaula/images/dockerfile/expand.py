@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files.dockerfile import format as dockerfile_format
-from jaula.features.build.files.dockerfile import shell_glob
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile import format as dockerfile_format
+from jaula.images.dockerfile import shell_glob
+from jaula.images.dockerfile.ast import (
     Add,
     Arg,
     Copy,
@@ -32,10 +32,10 @@ from jaula.features.build.files.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.features.build.files.dockerfile.budget import BuildBudget
-from jaula.features.build.files.dockerfile.errors import DockerfileError, printable
-from jaula.features.build.files.dockerfile.instructions.mount import parse_mount
-from jaula.features.build.files.dockerfile.words import fields
+from jaula.images.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.instructions.mount import parse_mount
+from jaula.images.dockerfile.words import fields
 from jaula.spec import signals
 
 _PROTOCOLS = ("tcp", "udp", "sctp")

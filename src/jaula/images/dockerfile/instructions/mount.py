@@ -11,8 +11,8 @@ import csv
 from collections.abc import Callable
 from typing import Any
 
-from jaula.features.build.files.dockerfile.ast import MountKind, RunMount, Sharing
-from jaula.features.build.files.dockerfile.errors import DockerfileError, did_you_mean, printable
+from jaula.images.dockerfile.ast import MountKind, RunMount, Sharing
+from jaula.images.dockerfile.errors import DockerfileError, did_you_mean, printable
 from jaula.spec.units import size
 
 _ALIASES = {

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from jaula.features.build.files.dockerfile.ast import Directives, Heredoc, LintWarning, Location
-from jaula.features.build.files.dockerfile.errors import DockerfileError, printable
-from jaula.features.build.files.dockerfile.words import (
+from jaula.images.dockerfile.ast import Directives, Heredoc, LintWarning, Location
+from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.words import (
     SPACES,
     json_list,
     split_first,

@@ -16,7 +16,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from jaula.features.build.files.dockerfile.errors import DockerfileError, did_you_mean
+from jaula.images.dockerfile.errors import DockerfileError, did_you_mean
 
 SPACES = (
     " \t\n\v\f\r\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile.ast import (
     Add,
     Arg,
     Cmd,
@@ -30,10 +30,10 @@ from jaula.features.build.files.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.features.build.files.dockerfile.words import format_json, quote
+from jaula.images.dockerfile.words import format_json, quote
 
 if TYPE_CHECKING:
-    from jaula.features.build.files.dockerfile.ast import InstructionLine
+    from jaula.images.dockerfile.ast import InstructionLine
 
 
 def source_text(instruction: Instruction, line: InstructionLine, flags: tuple[str, ...]) -> str:

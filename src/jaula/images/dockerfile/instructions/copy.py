@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jaula.features.build.files.dockerfile.ast import Add, Copy, Heredoc, InstructionLine
-from jaula.features.build.files.dockerfile.errors import DockerfileError, printable
-from jaula.features.build.files.dockerfile.lexer import check_file_name, parse_marker
-from jaula.features.build.files.dockerfile.words import fields, json_list
+from jaula.images.dockerfile.ast import Add, Copy, Heredoc, InstructionLine
+from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.lexer import check_file_name, parse_marker
+from jaula.images.dockerfile.words import fields, json_list
 
 
 def copy(line: InstructionLine) -> Copy:

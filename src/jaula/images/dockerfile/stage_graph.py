@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import msgspec
 
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile.ast import (
     Arg,
     Copy,
     Dockerfile,
@@ -21,10 +21,10 @@ from jaula.features.build.files.dockerfile.ast import (
     Run,
     Stage,
 )
-from jaula.features.build.files.dockerfile.budget import BuildBudget
-from jaula.features.build.files.dockerfile.errors import DockerfileError, did_you_mean, printable
-from jaula.features.build.files.dockerfile.expand import Substitution
-from jaula.features.build.files.dockerfile.parser import parse_trigger
+from jaula.images.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.errors import DockerfileError, did_you_mean, printable
+from jaula.images.dockerfile.expand import Substitution
+from jaula.images.dockerfile.parser import parse_trigger
 from jaula.images.reference import familiar
 
 PROXIES = frozenset(

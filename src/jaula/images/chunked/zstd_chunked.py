@@ -17,8 +17,8 @@ import struct
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from jaula.features.lazy.chunked.crc64 import Crc64
-from jaula.features.lazy.chunked.entries import (
+from jaula.images.chunked.crc64 import Crc64
+from jaula.images.chunked.entries import (
     EntryList,
     Names,
     NotIndexable,
@@ -28,8 +28,8 @@ from jaula.features.lazy.chunked.entries import (
     placement,
     time_text,
 )
-from jaula.features.lazy.chunked.part_writer import Compress, Output, PartWriter
-from jaula.features.lazy.chunked.tar_split import TarSplitWriter
+from jaula.images.chunked.part_writer import Compress, Output, PartWriter
+from jaula.images.chunked.tar_split import TarSplitWriter
 from jaula.images.registry.toc import TOC_LIMIT, ZSTD_CHUNKED_MAGIC
 from jaula.spec.image import ZSTD_CHUNKED_DIGEST, ZSTD_CHUNKED_POSITION
 from jaula.storage.compression import zstd_module

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from jaula.features.build.files.dockerfile import format as dockerfile_format
-from jaula.features.build.files.dockerfile import lint
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile import format as dockerfile_format
+from jaula.images.dockerfile import lint
+from jaula.images.dockerfile.ast import (
     Arg,
     Dockerfile,
     Env,
@@ -33,18 +33,18 @@ from jaula.features.build.files.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.features.build.files.dockerfile.errors import DockerfileError, did_you_mean, printable
-from jaula.features.build.files.dockerfile.expand import Substitution, substitute_variables
-from jaula.features.build.files.dockerfile.instructions.command import (
+from jaula.images.dockerfile.errors import DockerfileError, did_you_mean, printable
+from jaula.images.dockerfile.expand import Substitution, substitute_variables
+from jaula.images.dockerfile.instructions.command import (
     cmd,
     entrypoint,
     healthcheck,
     run,
     shell,
 )
-from jaula.features.build.files.dockerfile.instructions.copy import add, copy
-from jaula.features.build.files.dockerfile.lexer import LogicalLine, split
-from jaula.features.build.files.dockerfile.words import (
+from jaula.images.dockerfile.instructions.copy import add, copy
+from jaula.images.dockerfile.lexer import LogicalLine, split
+from jaula.images.dockerfile.words import (
     FlagKind,
     Flags,
     fields,

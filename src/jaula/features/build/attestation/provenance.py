@@ -15,8 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from jaula.features.trust.attestation.statement import Predicate
-from jaula.spec.build import ProvenanceOptions
+from jaula.features.build.attestation.statement import Predicate
+from jaula.features.build.options import ProvenanceOptions
 
 _KIND_1, _KIND_02 = "https://slsa.dev/provenance/v1", "https://slsa.dev/provenance/v0.2"
 _BUILD_TYPE_1 = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md"

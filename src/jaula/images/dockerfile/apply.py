@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from jaula.errors import InvalidRequest
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile.ast import (
     Arg,
     Cmd,
     Entrypoint,
@@ -32,11 +32,11 @@ from jaula.features.build.files.dockerfile.ast import (
     Volume,
     Workdir,
 )
-from jaula.features.build.files.dockerfile.budget import BuildBudget
-from jaula.features.build.files.dockerfile.errors import DockerfileError, printable
-from jaula.features.build.files.dockerfile.expand import expand, parse_ports
-from jaula.features.build.files.dockerfile.parser import parse_one
-from jaula.features.build.files.dockerfile.stage_graph import StageGraph
+from jaula.images.dockerfile.budget import BuildBudget
+from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.expand import expand, parse_ports
+from jaula.images.dockerfile.parser import parse_one
+from jaula.images.dockerfile.stage_graph import StageGraph
 from jaula.spec.image import EmptyObject, ImageConfig
 
 _MAX_LENGTH = 131071

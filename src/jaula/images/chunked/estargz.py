@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, NamedTuple
 
-from jaula.features.lazy.chunked.entries import (
+from jaula.images.chunked.entries import (
     EntryList,
     Names,
     Record,
@@ -28,7 +28,7 @@ from jaula.features.lazy.chunked.entries import (
     placement,
     time_text,
 )
-from jaula.features.lazy.chunked.part_writer import Compress, Output, PartWriter
+from jaula.images.chunked.part_writer import Compress, Output, PartWriter
 from jaula.images.registry.toc import ESTARGZ_TOC_NAME, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK
 from jaula.spec.image import ESTARGZ_DIGEST
 from jaula.storage.tar.entry import BLOCK, REGULAR, TarEntry

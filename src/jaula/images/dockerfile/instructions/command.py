@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TypeVar
 
-from jaula.features.build.files.dockerfile.ast import (
+from jaula.images.dockerfile.ast import (
     Cmd,
     Entrypoint,
     Healthcheck,
@@ -15,10 +15,10 @@ from jaula.features.build.files.dockerfile.ast import (
     Security,
     Shell,
 )
-from jaula.features.build.files.dockerfile.errors import DockerfileError, printable
-from jaula.features.build.files.dockerfile.instructions.mount import parse_mount
-from jaula.features.build.files.dockerfile.lexer import check_file_name, parse_marker
-from jaula.features.build.files.dockerfile.words import json_list, split_first
+from jaula.images.dockerfile.errors import DockerfileError, printable
+from jaula.images.dockerfile.instructions.mount import parse_mount
+from jaula.images.dockerfile.lexer import check_file_name, parse_marker
+from jaula.images.dockerfile.words import json_list, split_first
 from jaula.spec import image
 from jaula.spec.units import nanoseconds
 
