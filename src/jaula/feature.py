@@ -53,7 +53,8 @@ class Feature:
     called by the engine.
 
     Functions are ``MODULE:NAME``. ``shows_record`` is the one that ``jaula record show`` asks
-    first, ``image_policy`` returns the image policy of an engine, ``presets`` has those that
+    first, ``image_policy`` returns the image policy of an engine, ``lazy_layers`` its layers that
+    are mounted while they are fetched, ``presets`` has those that
     complete a request, by the names of confinement presets, and ``settings`` those that check and
     convert settings of the engine, by the prefixes of their names.
     """
@@ -67,6 +68,7 @@ class Feature:
         "host_checks",
         "idle",
         "image_policy",
+        "lazy_layers",
         "name",
         "presets",
         "routes",
@@ -88,6 +90,7 @@ class Feature:
         host_checks: Sequence[str] = (),
         shows_record: str = "",
         image_policy: str = "",
+        lazy_layers: str = "",
         tls_protocols: Sequence[str] = (),
         run_flags: Mapping[str, str] | None = None,
         presets: Mapping[str, str] | None = None,
@@ -104,6 +107,7 @@ class Feature:
         self.host_checks = tuple(host_checks)
         self.shows_record = shows_record
         self.image_policy = image_policy
+        self.lazy_layers = lazy_layers
         self.tls_protocols = tuple(tls_protocols)
         self.run_flags = dict(run_flags or {})
         self.presets = dict(presets or {})

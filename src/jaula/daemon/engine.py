@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jaula.engine.engine import Engine
     from jaula.engine.hooks import Hooks
     from jaula.engine.userns.id_ranges import SingleIdRange
-    from jaula.features.lazy.layers import LazyLayers
+    from jaula.images.lazy_layers import LazyLayers
     from jaula.images.policy import ImagePolicy
     from jaula.images.store.store import ImageStore
     from jaula.runtime.client import Runtime
@@ -199,28 +199,22 @@ def _lazy_layers(
 
     :raises InvalidRequest: when the setting is not valid.
     """
+    from jaula import feature
+
     if config.pull_mode not in ("whole", "lazy"):
         raise InvalidRequest(f"pull-mode {config.pull_mode[:40]!r} must be one of whole, lazy")
-    lazy = config.pull_mode == "lazy"
-    if lazy and (rootless or snapshots.name != "overlay"):
-        raise InvalidRequest(
-            "pull-mode lazy needs the storage driver overlay and an engine that runs as root",
-            hint="use pull-mode whole",
-        )
-    if lazy and layers.format == "verity":
-        raise InvalidRequest(
-            "pull-mode lazy is not possible with verity=on: a layer that is still fetched has no"
-            " fs-verity",
-            hint="use pull-mode whole, or erofs=on",
-        )
     left = config.paths.root / "lazy"
-    if not lazy and not (left.is_dir() and any(left.iterdir())):
+    if config.pull_mode == "whole" and not (left.is_dir() and any(left.iterdir())):
         return None
-    from jaula.features.lazy.layers import LazyLayers as ImagesLazyLayers
-
-    lazy_layers = ImagesLazyLayers(config.paths, layers, enabled=lazy)
-    lazy_layers.adopt()
-    return lazy_layers
+    for each in feature.features():
+        if each.lazy_layers:
+            open_layers = each.function(each.lazy_layers)
+            found: LazyLayers = open_layers(config, layers, snapshots, rootless=rootless)
+            return found
+    raise InvalidRequest(
+        "this engine has lazy layers, and the feature lazy is not installed",
+        hint="install all of jaula",
+    )
 
 
 def open_storage_driver(

@@ -40,6 +40,11 @@ class Reference(msgspec.Struct, frozen=True, order=True):
     digest: str | None = None
 
     @property
+    def full_repository(self) -> str:
+        """Return the name without tag, with its domain: ``docker.io/library/busybox``."""
+        return f"{self.domain}/{self.path}"
+
+    @property
     def repository(self) -> str:
         """Return the familiar name without tag: ``busybox``, ``user/app``, ``quay.io/user/app``."""
         if self.domain != DEFAULT_DOMAIN:

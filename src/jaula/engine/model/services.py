@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from jaula.engine.volumes.mount import VolumeMounts
     from jaula.engine.volumes.references import VolumeReferences
     from jaula.features.checkpoint.store import CheckpointStore
-    from jaula.features.lazy.layers import LazyLayers
+    from jaula.images.lazy_layers import LazyLayers
     from jaula.images.policy import ImagePolicy
     from jaula.images.store.store import ImageStore
     from jaula.network.manager import NetworkManager

@@ -33,7 +33,7 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
-    from jaula.features.lazy.layers import LazyLayers
+    from jaula.images.lazy_layers import LazyLayers
 
 log = logging.getLogger("jaula.engine")
 _REMOVED = inotify.IN_DELETE | inotify.IN_MOVED_FROM | inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF

@@ -6,4 +6,5 @@ from jaula.feature import Feature
 
 FEATURE = Feature(
     "lazy",
+    lazy_layers="layers:open_layers",
 )

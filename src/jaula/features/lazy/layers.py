@@ -45,12 +45,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from jaula.config import Paths, RegistryConfig
-from jaula.errors import CorruptState, JaulaError, Unavailable
+from jaula.errors import CorruptState, InvalidRequest, JaulaError, Unavailable
 from jaula.features.lazy import protocol
 from jaula.features.lazy.protocol import (
     MESSAGE_LIMIT,
@@ -77,6 +77,10 @@ from jaula.spec.image import Descriptor, diff_id_of
 from jaula.storage.layers.chunk_index import StoredChunks
 from jaula.storage.layers.store import LayerInfo, LayerStore, LazyLayer
 from jaula.storage.trees import open_directory
+
+if TYPE_CHECKING:
+    from jaula.config import EngineConfig
+    from jaula.storage.drivers.driver import SnapshotDriver
 
 MINIMUM = 1 << 20
 """Bytes of a layer. A smaller one is fetched whole, which takes as long as its TOC."""
@@ -154,6 +158,30 @@ class _Server:
         if self.fuse >= 0:
             os.close(self.fuse)
             self.fuse = -1
+
+
+def open_layers(
+    config: EngineConfig, layers: LayerStore, snapshots: SnapshotDriver, *, rootless: bool
+) -> LazyLayers:
+    """Return the lazy layers of an engine, with those of its predecessor mounted.
+
+    :raises InvalidRequest: when the engine cannot have any.
+    """
+    lazy = config.pull_mode == "lazy"
+    if lazy and (rootless or snapshots.name != "overlay"):
+        raise InvalidRequest(
+            "pull-mode lazy needs the storage driver overlay and an engine that runs as root",
+            hint="use pull-mode whole",
+        )
+    if lazy and layers.format == "verity":
+        raise InvalidRequest(
+            "pull-mode lazy is not possible with verity=on: a layer that is still fetched has no"
+            " fs-verity",
+            hint="use pull-mode whole, or erofs=on",
+        )
+    lazy_layers = LazyLayers(config.paths, layers, enabled=lazy)
+    lazy_layers.adopt()
+    return lazy_layers
 
 
 class LazyLayers:
@@ -323,7 +351,7 @@ class LazyLayers:
         resumed = set()
         for server in servers:
             waits = server.denied & server.pending & names
-            if not waits or server.request.origin != protocol.origin(reference):
+            if not waits or server.request.origin != reference.full_repository:
                 continue
             command = Command(credentials=credentials)
             server.resuming += 1

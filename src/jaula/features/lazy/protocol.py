@@ -53,7 +53,7 @@ class Request(msgspec.Struct, frozen=True):
 
     @property
     def origin(self) -> str:
-        return origin(self.reference)
+        return self.reference.full_repository
 
 
 class Status(StrEnum):
@@ -127,11 +127,6 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     answer: int = 0  # number of the question; with a chunk comes a descriptor of its content
     killed: bool = False
     listener: bool = False
-
-
-def origin(reference: Reference) -> str:
-    """Return the repository of a reference, ``DOMAIN/PATH``: where lazy layers come from. Pure."""
-    return f"{reference.domain}/{reference.path}"
 
 
 def metadata_name(name: str) -> str:

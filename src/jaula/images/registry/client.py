@@ -20,7 +20,7 @@ from jaula.images.registry.transfers import Transfers
 from jaula.images.store.store import ImageStore
 
 if TYPE_CHECKING:
-    from jaula.features.lazy.layers import LazyLayers
+    from jaula.images.lazy_layers import LazyLayers
     from jaula.images.registry.admission import Admission
 
 

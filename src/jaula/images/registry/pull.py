@@ -34,7 +34,6 @@ from jaula.errors import (
     NotFound,
     Unsupported,
 )
-from jaula.features.lazy.protocol import origin
 from jaula.images.platform import check_platform
 from jaula.images.reference import Reference
 from jaula.images.registry import errors
@@ -329,7 +328,7 @@ def _mount(
     """
     if client.lazy is None:
         return frozenset()
-    layers, place = client.store.layers, origin(reference)
+    layers, place = client.store.layers, reference.full_repository
     distinct = {layer_name(layer, diff_id): (layer, diff_id) for layer, diff_id in pairs}
     missing = [pair for name, pair in distinct.items() if not layers.is_intact(name)]
     mounted: set[str] = set()
