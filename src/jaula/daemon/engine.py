@@ -212,7 +212,7 @@ def _lazy_layers(
             found: LazyLayers = open_layers(config, layers, snapshots, rootless=rootless)
             return found
     raise InvalidRequest(
-        "this engine has lazy layers, and the feature lazy is not installed",
+        "pull-mode lazy, or layers that it left, need the feature lazy, which is not installed",
         hint="install all of jaula",
     )
 

@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from jaula.engine.system.disk_usage import DiskUsage
     from jaula.engine.userns.id_ranges import IdRange
     from jaula.engine.volumes.service import Volumes
-    from jaula.images.store.names import NameRights
     from jaula.spec.runtime import Spec
 
 _FIREWALL_RETRY = 5.0  # seconds
@@ -112,12 +111,8 @@ class Engine:
         """The disk usage."""
         from jaula.engine.system.disk_usage import DiskUsage
 
-        return DiskUsage(
-            self.services, self.containers, self.images, self.volumes, self._build_cache
-        )
-
-    def _build_cache(self, rights: NameRights | None) -> list[dict[str, Any]]:
-        return self.services.hooks.build_cache(self, rights)
+        caches = self.services.hooks.build_cache(self)
+        return DiskUsage(self.services, self.containers, self.images, self.volumes, caches)
 
     @functools.cached_property
     def fsck(self) -> Fsck:

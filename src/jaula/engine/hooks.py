@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from jaula.state.records import ContainerRecord, MountRecord, ResolvedRequest, StartIntent
     from jaula.tls import TlsCodec
 
+    BuildCacheUsage = Callable[[NameRights | None], list[dict[str, Any]]]
     TlsStream = Callable[[socket.socket, TlsCodec, Remote], Awaitable[None]]
 
 
@@ -141,13 +142,12 @@ class Hooks:
             streams |= call(engine)
         return streams
 
-    def build_cache(self, engine: Engine, rights: NameRights | None) -> list[dict[str, Any]]:
-        """Return Docker's documents of the build cache, for ``system df``."""
-        return [
-            document
-            for call in self._registered("build_cache", engine.services.config)
-            for document in call(engine, rights)
-        ]
+    def build_cache(self, engine: Engine) -> list[BuildCacheUsage]:
+        """Return what returns Docker's documents of the build cache, for ``system df``.
+
+        It is called in the event loop, and its results in a thread.
+        """
+        return [call(engine) for call in self._registered("build_cache", engine.services.config)]
 
     def user_named(self, session: Session, text: str) -> Origin:
         """Return the user for whom a caller speaks, from the header of a request.

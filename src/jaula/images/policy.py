@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from jaula.errors import InvalidRequest, NotAuthorized
@@ -62,6 +63,7 @@ class OpenPolicy:
     """A policy without rules: it permits every image, and refuses a file with rules."""
 
     def __init__(self, path: str, *, required: bool) -> None:
+        self._path, self._stamp = "", (0, 0)
         self.load_file(path, required=required)
 
     def load_file(self, path: str, *, required: bool) -> None:
@@ -69,6 +71,7 @@ class OpenPolicy:
 
         :raises InvalidRequest: when it has, or cannot be read.
         """
+        self._path, self._stamp = path, _stamp(path)
         if not path:
             return
         try:
@@ -84,8 +87,23 @@ class OpenPolicy:
                 hint=f"remove the table [{TABLE}], or install all of jaula",
             )
 
+    def _check(self) -> None:
+        """Check that the file has no rules now, if it has changed.
+
+        :raises ImageRefused: when it has, or cannot be read.
+        """
+        if not self._path or _stamp(self._path) == self._stamp:
+            return
+        former = self._stamp
+        try:
+            self.load_file(self._path, required=False)
+        except InvalidRequest as error:
+            self._stamp = former
+            raise ImageRefused(error.message, hint=error.hint) from None
+
     def check_name(self, reference: Reference) -> None:
         """Permit every name."""
+        self._check()
 
     def requires_signature(self, reference: Reference) -> bool:
         """Return that no image needs a signature."""
@@ -100,14 +118,27 @@ class OpenPolicy:
         cancel: Cancellation,
     ) -> Callable[[], None]:
         """Permit every pull."""
+        self._check()
         return lambda: None
 
     def check_load(self, name: str, id: str) -> None:
         """Permit every archive."""
+        self._check()
 
     def check_run(self, image: Image, asked: str) -> Signer | None:
         """Permit every image."""
+        self._check()
         return None
 
     def check_start(self, id: str, asked: str) -> None:
         """Permit every start."""
+        self._check()
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Return what changes with a file: its inode and the time of its last change."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_ctime_ns

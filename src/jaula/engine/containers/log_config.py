@@ -13,7 +13,7 @@ from jaula.logs.drivers import cri, remote_base
 from jaula.logs.options import OUTSIDE, Limits
 from jaula.logs.pod_log import PodLog
 from jaula.spec.api import LogConfig
-from jaula.spec.log_drivers import BY_NAME
+from jaula.spec.log_drivers import BY_NAME, SENDING
 from jaula.state.records import ContainerRecord
 
 _MAX_TAG = 1024  # characters of a tag's template
@@ -107,7 +107,7 @@ def with_identity(driver: str, options: dict[str, str], record: ContainerRecord)
     """
     if driver == "json-file" and (attached := attributes(options, record)):
         return options | {"attributes": msgspec.json.encode(attached).decode()}
-    if not BY_NAME[driver].sends:
+    if driver not in SENDING:
         return options
     tag = expand(options.get("tag") or "{{.ID}}", _words(record))
     identity = {"container-id": record.id, "container-name": record.name, "tag": tag}

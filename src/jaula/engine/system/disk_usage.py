@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,14 +120,14 @@ class DiskUsage:
         containers: Containers,
         images: Images,
         volumes: Volumes,
-        build_cache: Callable[[NameRights | None], list[Document]],
+        build_caches: Sequence[Callable[[NameRights | None], list[Document]]],
     ) -> None:
-        """``build_cache`` returns Docker's documents of the steps in the build cache."""
+        """``build_caches`` return Docker's documents of the steps in the build cache."""
         self._services = services
         self._containers = containers
         self._images = images
         self._volumes = volumes
-        self._build_cache = build_cache
+        self._build_caches = build_caches
         self._lock = threading.Lock()
         self._writable: StorageUsage | None = None
         self._expiry = 0.0
@@ -189,7 +189,7 @@ class DiskUsage:
             summary["SharedSize"] = usage.shared(summary["Id"])
         used = {image for c in services.container_store for image in c.record.images}
         whole, unused = usage.whole(), usage.unused(used, services.images.held())
-        cache = self._build_cache(rights)
+        cache = [step for usage in self._build_caches for step in usage(rights)]
         in_use = [image for image in images if image["Id"] in used]
         return {
             "LayersSize": whole,

@@ -15,7 +15,7 @@ from jaula.engine.containers.create import with_container_ids, with_network_id
 from jaula.engine.containers.resolved_request import resolve
 from jaula.engine.threads import in_thread
 from jaula.features.build.builder.client_session import check_id
-from jaula.features.build.builder.service import builds
+from jaula.features.build.hooks import builds
 from jaula.spec.api import ContainerCreate
 
 if TYPE_CHECKING:

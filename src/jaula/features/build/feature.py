@@ -6,6 +6,7 @@ from jaula.feature import Feature, Hook
 
 FEATURE = Feature(
     "build",
+    idle=("hooks",),
     commands={
         "build": "cli.build",
         "builder build": "cli.build",
@@ -16,9 +17,9 @@ FEATURE = Feature(
         "builder": "Build images",
     },
     hooks=(
-        Hook("restoring", "builder.service:sweep"),
-        Hook("engine_stopping", "builder.service:close"),
-        Hook("build_cache", "builder.service:cache_usage"),
+        Hook("restoring", "hooks:sweep"),
+        Hook("engine_stopping", "hooks:close"),
+        Hook("build_cache", "hooks:cache_usage"),
     ),
     routes={
         "": ("routes",),

@@ -15,11 +15,12 @@ def _serves_cri(config: EngineConfig) -> bool:
 
 FEATURE = Feature(
     "kubernetes",
+    idle=("hooks",),
     run_flags={"pod": "cli.pods.pods"},
     hooks=(
         Hook("listen", "cri.listen:listen", _serves_cri),
-        Hook("restored", "pods.service:open_network", _serves_cri),
-        Hook("engine_stopping", "pods.service:close"),
+        Hook("restored", "hooks:open_network", _serves_cri),
+        Hook("engine_stopping", "hooks:close"),
         Hook("engine_started", "cri.listen:start", _serves_cri),
     ),
     commands={

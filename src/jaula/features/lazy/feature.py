@@ -1,4 +1,4 @@
-"""The feature ``lazy``: its commands and routes."""
+"""The feature ``lazy``: layers that are mounted while they are fetched."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaula.features.metrics.service import engine_metrics
+from jaula.features.metrics.hooks import engine_metrics
 
 if TYPE_CHECKING:
     from jaula.engine.authz.gateway import EngineApi

@@ -19,11 +19,12 @@ def _verifies(config: EngineConfig) -> bool:
 
 FEATURE = Feature(
     "metrics",
+    idle=("hooks",),
     hooks=(
         Hook("listen", "listener:listen", _has_address),
         Hook("engine_started", "listener:start", _has_address),
         Hook("engine_started", "verification:start", _verifies),
-        Hook("engine_stopping", "service:close"),
+        Hook("engine_stopping", "hooks:close"),
     ),
     settings={"metrics_": "settings:normalize"},
     routes={

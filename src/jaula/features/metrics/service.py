@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaula import __version__, feature, metrics
+from jaula import __version__, metrics
 from jaula.engine.oci_spec import host as oci_spec_host
 from jaula.engine.threads import in_own_thread
 from jaula.errors import JaulaError
@@ -47,7 +47,6 @@ from jaula.tasks import awaited_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
     from jaula.features.metrics.collect import Sample, Target
     from jaula.features.metrics.engine_table import EngineMetric
@@ -65,26 +64,6 @@ _STATES = {
 """Docker's states of containers; all others are ``stopped``."""
 
 _log = logging.getLogger("jaula.metrics")
-
-
-def engine_metrics(engine: Engine) -> Metrics:
-    """Return the metrics of an engine."""
-    return Metrics(engine.services, _cached_steps(engine))
-
-
-def _cached_steps(engine: Engine) -> Callable[[], int]:
-    """Return what returns the number of steps in the build cache."""
-    if feature.load("build") is None:
-        return lambda: 0
-    from jaula.features.build.builder.service import builds
-
-    return engine.service(builds).cached_steps
-
-
-async def close(engine: Engine) -> None:
-    """End the measurements of an engine that stops."""
-    if (found := engine.existing(engine_metrics)) is not None:
-        found.close()
 
 
 class Metrics:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from jaula.engine.system.jaula_process import environment
+from jaula.features.metrics.hooks import engine_metrics
 from jaula.features.metrics.isolation import IsolationRows
-from jaula.features.metrics.service import engine_metrics
 from jaula.tasks import BackgroundTasks
 
 if TYPE_CHECKING:

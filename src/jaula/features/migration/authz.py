@@ -15,7 +15,7 @@ from jaula.engine.authz.limits import Share
 from jaula.engine.authz.policy import ContainerAccess
 from jaula.engine.model.seal import request_seal
 from jaula.features.kubernetes.authz import pod_authorization
-from jaula.features.migration.service import migrations
+from jaula.features.migration.hooks import migrations
 from jaula.features.migration.source import MigrationOptions
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from jaula.feature import Feature, Hook
 
 FEATURE = Feature(
     "migration",
+    idle=("hooks",),
     commands={
         "container migrate": "cli.container_migrate",
         "host evacuate": "cli.host_evacuate",
@@ -14,10 +15,10 @@ FEATURE = Feature(
         "host": "Manage this host",
     },
     hooks=(
-        Hook("restoring", "service:resume"),
-        Hook("restored", "service:recover"),
-        Hook("engine_stopping", "service:close"),
-        Hook("tls_streams", "service:tls_streams"),
+        Hook("restoring", "hooks:resume"),
+        Hook("restored", "hooks:recover"),
+        Hook("engine_stopping", "hooks:close"),
+        Hook("tls_streams", "hooks:tls_streams"),
     ),
     tls_protocols=("jaula-migration-data",),
     routes={

@@ -23,7 +23,6 @@ from jaula import tls
 from jaula.caller_quota import CallerQuota
 from jaula.engine.threads import in_thread, shielded
 from jaula.errors import Conflict, InvalidRequest, JaulaError, NotFound, RuntimeFailure
-from jaula.features.kubernetes.pods.service import pods
 from jaula.features.migration import channel as channels
 from jaula.features.migration import checks, data_stream, hold, host, image_memory
 from jaula.features.migration.channel import LinkLost
@@ -54,7 +53,6 @@ from jaula.features.migration.target import (
 )
 from jaula.runtime.protocol import COMMIT, RESUME
 from jaula.spec.migration import (
-    DATA_PROTOCOL,
     TOKEN_SIZE,
     VERSION,
     CheckRow,
@@ -80,8 +78,6 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from jaula.engine.containers.service import Containers
-    from jaula.engine.engine import Engine
-    from jaula.engine.hooks import TlsStream
     from jaula.engine.images.service import Images
     from jaula.engine.model.container import Container
     from jaula.engine.model.services import Services
@@ -102,43 +98,6 @@ _LONGEST_PAUSE = 60.0  # seconds between two questions
 _RESTORE_TIMEOUT = 60.0  # seconds for a restore after the commit
 
 OnMember = Callable[["Container", Progress], None]
-
-
-def migrations(engine: Engine) -> Migration:
-    """Return the migrations of an engine."""
-    return Migration(engine.services, engine.containers, engine.images, engine.service(pods))
-
-
-def _migrates(engine: Engine) -> bool:
-    store = engine.services.container_store
-    return any(each.record.migration is not None for each in store)
-
-
-async def resume(engine: Engine) -> None:
-    """Hold again the containers that a migration of the previous engine held."""
-    if _migrates(engine):
-        engine.service(migrations).resume_held()
-
-
-async def recover(engine: Engine) -> None:
-    """Bring the migrations of the previous engine to an end."""
-    if _migrates(engine):
-        await engine.service(migrations).recover()
-
-
-async def close(engine: Engine) -> None:
-    """End the migrations of an engine that stops."""
-    if (found := engine.existing(migrations)) is not None:
-        await found.close()
-
-
-def tls_streams(engine: Engine) -> dict[str, TlsStream]:
-    """Return who takes the connections that bring the files of a container."""
-
-    async def receive_files(client: socket.socket, codec: TlsCodec, peer: Remote) -> None:
-        await engine.service(migrations).accept_data(client, codec, peer)
-
-    return {DATA_PROTOCOL: receive_files}
 
 
 class Migration:

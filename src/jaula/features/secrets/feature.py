@@ -41,6 +41,7 @@ FEATURE = Feature(
         Hook("request_completed", "mount:resolve_references", _asks),
         Hook("mounts_added", "mount:mount_secrets", _asks),
         Hook("run_dir_removed", "mount:remove", _asks),
+        Hook("restoring", "store:load"),
         Hook("owned", "store:owned"),
     ),
     routes={

@@ -25,6 +25,7 @@ from jaula.features.secrets.encryption import SecretEncryption
 from jaula.state.database import Database
 
 if TYPE_CHECKING:
+    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
 
 TABLE = "secrets"
@@ -71,6 +72,14 @@ def secret_store(services: Services) -> SecretStore:
     store = SecretStore(services.database, SecretEncryption(services.config.paths.root))
     store.load()
     return store
+
+
+async def load(engine: Engine) -> None:
+    """Read the secrets of an engine that starts, in its event loop.
+
+    :raises CorruptState: when one cannot be read.
+    """
+    engine.services.service(secret_store)
 
 
 def owned(services: Services, share: Share, owner: str) -> int:

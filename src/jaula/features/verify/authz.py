@@ -9,7 +9,7 @@ from jaula.engine.authz.policy import ContainerAccess
 from jaula.errors import InvalidRequest
 from jaula.features.verify.diagnostics.commands import MAX_SECONDS
 from jaula.features.verify.diagnostics.processes import of_containers
-from jaula.features.verify.diagnostics.service import diagnostics
+from jaula.features.verify.hooks import diagnostics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

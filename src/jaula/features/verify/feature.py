@@ -6,11 +6,12 @@ from jaula.feature import Feature, Hook
 
 FEATURE = Feature(
     "verify",
+    idle=("hooks",),
     commands={
         "verify": "cli.verify",
         "tree": "cli.tree",
     },
-    hooks=(Hook("engine_stopping", "diagnostics.service:close"),),
+    hooks=(Hook("engine_stopping", "hooks:close"),),
     routes={
         "jaula/audit": ("routes",),
         "jaula/containers": ("routes",),

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from jaula.engine.containers.service import Containers
-    from jaula.engine.engine import Engine
     from jaula.engine.images.registry import RegistryService
     from jaula.engine.model.services import Services
     from jaula.features.build.builder.job import Authorize
@@ -41,31 +40,6 @@ Document = dict[str, Any]
 UNLIMITED = 1 << 64  # bytes: more than any disk has
 
 log = logging.getLogger("jaula.build")
-
-
-def builds(engine: Engine) -> Builds:
-    """Return the builds of an engine."""
-    return Builds(engine.services, engine.containers, engine.distribution)
-
-
-async def sweep(engine: Engine) -> None:
-    """Remove the files that builds of a killed engine left."""
-    paths = engine.services.config.paths
-    for directory in (paths.root / "build", paths.run / "builds"):
-        if directory.is_dir() and any(directory.iterdir()):
-            engine.service(builds).sweep()
-            return
-
-
-async def close(engine: Engine) -> None:
-    """End the builds of an engine that stops."""
-    if (found := engine.existing(builds)) is not None:
-        await found.close()
-
-
-def cache_usage(engine: Engine, rights: NameRights | None) -> list[dict[str, Any]]:
-    """Return Docker's documents of the steps in the build cache."""
-    return engine.service(builds).usage(rights)
 
 
 class Builds:

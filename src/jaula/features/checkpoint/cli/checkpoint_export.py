@@ -18,6 +18,9 @@ def run(options: Options) -> int:
     base = f"/jaula/containers/{quote(container)}"
     query = checkpoint.query(options)
     if options.text("key"):
+        from jaula import feature
+
+        feature.require("trust", "checkpoint export --key")
         from jaula.features.trust.cli import keys as trust
 
         trust.enable()

@@ -6,6 +6,7 @@ import os
 import sys
 from itertools import zip_longest
 
+from jaula import feature
 from jaula.cli.client.client import Client
 from jaula.cli.command import Command, Flag, Options, parse
 from jaula.cli.containers import flags as container_flags
@@ -14,7 +15,6 @@ from jaula.cli.containers.options import pairs
 from jaula.cli.errors import UsageError
 from jaula.cli.images import pull
 from jaula.cli.main import Settings
-from jaula.features.build.cli import build
 from jaula.features.kubernetes.cli.kube import play, source
 from jaula.features.kubernetes.cli.pods import pods
 from jaula.features.kubernetes.cli.pods.supervise import supervise
@@ -103,6 +103,9 @@ def _build(image: str, directory: str, present: bool, *, quiet: bool) -> bool:
 
     Return whether it was built: an image that is ``present`` is not.
     """
+    feature.require("build", "--build")
+    from jaula.features.build.cli import build
+
     file = None if present else image_context(image, directory)
     if file is None:
         return False

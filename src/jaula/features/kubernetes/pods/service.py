@@ -58,7 +58,6 @@ from jaula.tasks import BackgroundTasks
 if TYPE_CHECKING:
     from jaula.engine.containers.exec import Execs
     from jaula.engine.containers.service import Containers
-    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
     from jaula.features.kubernetes.cni.conf_monitor import NetworkState
     from jaula.features.kubernetes.pods.exec_sync import ExecResult
@@ -77,29 +76,6 @@ log = logging.getLogger("jaula.pods")
 _STOP_SECONDS = 0  # the sandbox's program has nothing to do at its end
 _CONNECT_SECONDS = 10.0
 _CONTAINER_NAME_LIMIT, _KEPT = 255, 180  # characters
-
-
-def pods(engine: Engine) -> Pods:
-    """Return the pods of an engine."""
-    return Pods(engine.services, engine.containers, engine.execs)
-
-
-async def open_network(engine: Engine) -> None:
-    """Use the network configuration of this node in an engine that serves CRI.
-
-    :raises Unavailable: when the results of the plugins cannot be stored.
-    """
-    from jaula.features.kubernetes.pods.network import PodNetwork
-
-    services = engine.services
-    network = PodNetwork(services.config, services.runtime.host_mounts)
-    await engine.service(pods).open_network(network)
-
-
-async def close(engine: Engine) -> None:
-    """Stop to follow the network configuration. Pods stay as they are."""
-    if (found := engine.existing(pods)) is not None:
-        await found.close()
 
 
 class Pods:

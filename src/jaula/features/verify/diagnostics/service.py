@@ -9,19 +9,7 @@ from jaula.features.verify.diagnostics.commands import Commands
 from jaula.features.verify.diagnostics.observer import Observer
 
 if TYPE_CHECKING:
-    from jaula.engine.engine import Engine
     from jaula.engine.model.services import Services
-
-
-def diagnostics(engine: Engine) -> Diagnostics:
-    """Return the diagnostics of an engine."""
-    return Diagnostics(engine.services)
-
-
-async def close(engine: Engine) -> None:
-    """End the observer of an engine that stops."""
-    if (found := engine.existing(diagnostics)) is not None:
-        await found.close()
 
 
 class Diagnostics:
