@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from jaula.images.reference import Reference
-from jaula.images.registry.cancellation import Cancellation
-from jaula.images.registry.manifest import Document
-from jaula.images.registry.repository import Repository
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jaula.images.reference import Reference
+    from jaula.images.registry.cancellation import Cancellation
+    from jaula.images.registry.manifest import Document
+    from jaula.images.registry.repository import Repository
 
 
 class Admission(Protocol):
