@@ -54,9 +54,9 @@ class Feature:
 
     Functions are ``MODULE:NAME``. ``shows_record`` is the one that ``jaula record show`` asks
     first, ``image_policy`` returns the image policy of an engine, ``lazy_layers`` its layers that
-    are mounted while they are fetched, ``presets`` has those that
-    complete a request, by the names of confinement presets, and ``settings`` those that check and
-    convert settings of the engine, by the prefixes of their names.
+    are mounted while they are fetched. ``presets`` has those that complete a request, by the names
+    of confinement presets, and ``settings`` those that check and convert settings of the engine, by
+    the prefixes of their names.
     """
 
     __slots__ = (
@@ -156,6 +156,26 @@ def features() -> list[Feature]:
     return [found for name in table() if (found := load(name)) is not None]
 
 
+def provider(part: str) -> Callable[..., Any] | None:
+    """Return the function that a feature gives for a part of the engine, None without the feature.
+
+    ``part`` is ``image_policy`` or ``lazy_layers``.
+    """
+    for each in features():
+        if place := getattr(each, part):
+            return each.function(place)
+    return None
+
+
+def modules(part: str) -> list[Any]:
+    """Import and return the modules of all features for ``checks`` or ``host_checks``."""
+    return [
+        __import__(each.module(name), fromlist=("",))
+        for each in features()
+        for name in getattr(each, part)
+    ]
+
+
 def needs(name: str) -> tuple[str, ...]:
     """Return the features without which one does not work."""
     found: tuple[str, ...] = __import__(PACKAGE, fromlist=("NEEDS",)).NEEDS.get(name, ())
@@ -184,8 +204,8 @@ def missing_for(word: str) -> str:
     return ""
 
 
-class Services:
-    """The services of one owner, such as the engine: each is made at its first use.
+class ServiceCache:
+    """The services of features of one owner, such as the engine: each is made at its first use.
 
     A feature offers a function that makes its service from the owner, and everyone who needs the
     service asks for it by this function. So an owner names no service of a feature, and mypy knows

@@ -206,11 +206,9 @@ def _lazy_layers(
     left = config.paths.root / "lazy"
     if config.pull_mode == "whole" and not (left.is_dir() and any(left.iterdir())):
         return None
-    for each in feature.features():
-        if each.lazy_layers:
-            open_layers = each.function(each.lazy_layers)
-            found: LazyLayers = open_layers(config, layers, snapshots, rootless=rootless)
-            return found
+    if (open_layers := feature.provider("lazy_layers")) is not None:
+        found: LazyLayers = open_layers(config, layers, snapshots, rootless=rootless)
+        return found
     raise InvalidRequest(
         "pull-mode lazy, or layers that it left, need the feature lazy, which is not installed",
         hint="install all of jaula",
@@ -261,10 +259,9 @@ def _gate(config: EngineConfig, images: ImageStore) -> ImagePolicy:
     from jaula.daemon import policy
 
     path = policy.policy_path(config)
-    for each in feature.features():
-        if each.image_policy:
-            found: ImagePolicy = each.function(each.image_policy)(config, images, path)
-            return found
+    if (open_policy := feature.provider("image_policy")) is not None:
+        found: ImagePolicy = open_policy(config, images, path)
+        return found
     from jaula.images.policy import OpenPolicy
 
     return OpenPolicy(path, required=bool(config.policy))

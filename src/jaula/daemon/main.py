@@ -61,14 +61,16 @@ def main(config: EngineConfig, read_config: Callable[[], EngineConfig]) -> None:
     from jaula import feature
     from jaula.engine.hooks import Hooks
 
+    hooks, listening = Hooks(feature.features()), inherited
     try:
         lock = _lock_root(config)
         network = sockets.listen_tcp(config)
         listening = inherited or [sockets.listen_unix(config.socket, config.socket_group)]
-        hooks = Hooks(feature.features())
         opened = hooks.listen(config)
     except BaseException:
         runtime.close()
+        if listening and not inherited:
+            sockets.remove(config.socket, listening)
         raise
     from jaula.daemon import serve
 

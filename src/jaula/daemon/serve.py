@@ -145,7 +145,7 @@ async def _serve(
     loop.add_signal_handler(signal.SIGHUP, reloader.reload)
     gateway.start()
     start = EngineStart(engine, gateway.enter, opened, _listen_again(config, engine, server))
-    beside = await hooks.engine_started(start)
+    closers = await hooks.engine_started(start)
     engine.host_objects.serve(tuple(start.listen_again), lambda path: start.listen_again[path]())
     metrics.ENGINE_STARTS.add("listen", by=time.perf_counter() - restored)
     heartbeat.ready()
@@ -156,8 +156,8 @@ async def _serve(
     heartbeat.stop()
     loop.remove_reader(zygote)
     os.close(zygote)
-    for each in reversed(beside):
-        await each.close()
+    for closer in reversed(closers):
+        await closer.close()
     await server.close()
     sd_notify.extend_timeout(sd_notify.STOP_STEP)
     await engine.close()

@@ -53,7 +53,7 @@ class Engine:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.of_features = feature.Services()
+        self.of_features = feature.ServiceCache()
         users = UserLookup(services)
         self.containers = Containers(services, users)
         self.execs = Execs(services, users)
@@ -144,10 +144,11 @@ class Engine:
         self.services.runtime_table.open()
         await self.services.hooks.restoring(self)
         await restore.restore(self.services, self.containers)
+        await self.services.hooks.restored(self)
         if self.services.claims is not None:
             self.services.claims.sweep_ids()
         self._watch_firewall()
-        await self.services.hooks.restored(self)
+        await self.services.hooks.network_opened(self)
         if not self.services.config.systemd_cgroups:
             await asyncio.to_thread(remove_strays, self.services)
         self._prepare_spare_inits()

@@ -3,7 +3,8 @@
 A feature registers a function for a point (:class:`jaula.feature.Hook`). The core calls it only if
 the request of the container asks for the feature, or if the feature is always needed. Each method
 of :class:`Hooks` is a point; its docstring is the contract. The functions are called in the order
-of the table of features. ``tests/unit/engine/test_hooks.py`` calls each registered one.
+of the table of features. ``tests/unit/engine/test_hooks.py`` compares each
+registered one with its point.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from jaula.errors import NotAuthorized
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from jaula.config import EngineConfig
     from jaula.engine.authz.gateway import EngineApi
@@ -72,7 +73,7 @@ class Hooks:
             for hook in feature.hooks:
                 self._hooks.setdefault(hook.point, []).append((feature, hook))
 
-    def _registered(self, point: str, asked: object) -> Iterable[Callable[..., Any]]:
+    def _registered(self, point: str, asked: object) -> Sequence[Callable[..., Any]]:
         """Return the functions for ``asked``: a ``HostConfig``, or the engine's settings."""
         hooks = self._hooks.get(point)
         if hooks is None:
@@ -114,9 +115,19 @@ class Hooks:
     async def restored(self, engine: Engine) -> None:
         """Take over what a previous engine left, when its containers are restored.
 
+        The claims of ids that no container has are removed next.
+
         :raises JaulaError: when the engine cannot start.
         """
         for call in self._registered("restored", engine.services.config):
+            await call(engine)
+
+    async def network_opened(self, engine: Engine) -> None:
+        """Open networks beside those of the engine; its firewall rules are followed already.
+
+        :raises JaulaError: when the engine cannot start.
+        """
+        for call in self._registered("network_opened", engine.services.config):
             await call(engine)
 
     async def engine_started(self, start: EngineStart) -> list[Closer]:
@@ -128,8 +139,11 @@ class Hooks:
         return [await call(start) for call in self._registered("engine_started", config)]
 
     async def engine_stopping(self, engine: Engine) -> None:
-        """End what a feature has made in an engine; no request is served any more."""
-        for call in self._registered("engine_stopping", engine.services.config):
+        """End what a feature has made in an engine; no request is served any more.
+
+        The order is the reverse one, as a service may use those of features before it.
+        """
+        for call in reversed(self._registered("engine_stopping", engine.services.config)):
             await call(engine)
 
     def tls_streams(self, engine: Engine) -> dict[str, TlsStream]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +14,8 @@ from jaula.engine.hooks import Hooks
 from jaula.spec.api import HostConfig
 
 OF_ENGINE = (
-    *("listen", "restoring", "restored", "engine_started", "engine_stopping"),
+    *("listen", "restoring", "restored", "network_opened"),
+    *("engine_started", "engine_stopping"),
     *("user_named", "owned", "build_cache", "tls_streams"),
 )
 """Points that are not about a container."""
@@ -64,3 +67,15 @@ def test_an_engine_with_its_defaults_starts_few_features() -> None:
 def test_without_features_no_point_does_anything() -> None:
     hooks = Hooks()
     assert list(hooks._registered("spec_built", HostConfig())) == []
+
+
+def test_the_protocols_of_tls_are_those_that_the_feature_serves() -> None:
+    named = {name for each in feature.features() for name in each.tls_protocols}
+    assert named == set(Hooks(feature.features()).tls_streams(cast("Any", SimpleNamespace(
+        services=SimpleNamespace(config=EngineConfig())
+    ))))  # fmt: skip
+
+
+def test_pods_come_before_migrations_and_so_end_after_them() -> None:
+    ended = [owner.name for owner, hook in REGISTERED if hook.point == "engine_stopping"]
+    assert ended.index("kubernetes") < ended.index("migration")  # which uses the pods

@@ -57,7 +57,7 @@ class EngineApi:
         self._engine = engine
         self._session = session
         self._gateway = gateway
-        self._of_features = feature.Services()
+        self._of_features = feature.ServiceCache()
 
     @property
     def engine(self) -> Engine:

@@ -73,7 +73,7 @@ class Services:
     started_at: int  # nanoseconds since the epoch
     hooks: Hooks
     claims: Claims | None = None  # None: in tests
-    of_features: feature.Services = field(default_factory=feature.Services)
+    of_features: feature.ServiceCache = field(default_factory=feature.ServiceCache)
 
     def service(self, make: Callable[[Services], Service]) -> Service:
         """Return a service of a feature, by the function that makes it."""

@@ -1,4 +1,4 @@
-"""The feature ``audit``: its commands and routes."""
+"""The feature ``audit``: the controls of ``jaula audit``."""
 
 from __future__ import annotations
 

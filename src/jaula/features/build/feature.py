@@ -1,4 +1,4 @@
-"""The feature ``build``: its commands and routes."""
+"""The feature ``build``: builds, their cache and BuildKit's protocol."""
 
 from __future__ import annotations
 

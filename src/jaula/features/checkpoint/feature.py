@@ -1,4 +1,4 @@
-"""The feature ``checkpoint``: its commands and routes."""
+"""The feature ``checkpoint``: checkpoints and rollbacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature ``debug``: its commands and routes."""
+"""The feature ``debug``: debug sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature ``demo``: its commands and routes."""
+"""The feature ``demo``: the guided tour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature ``doctor``: its commands and routes."""
+"""The feature ``doctor``: diagnosis of the host."""
 
 from __future__ import annotations
 

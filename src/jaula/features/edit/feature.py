@@ -1,4 +1,4 @@
-"""The feature ``edit``: its commands and routes."""
+"""The feature ``edit``: changes of containers that exist."""
 
 from __future__ import annotations
 

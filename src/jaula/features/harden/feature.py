@@ -1,4 +1,4 @@
-"""The feature ``harden``: its commands and routes."""
+"""The feature ``harden``: profiles from records and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature ``kubernetes``: its commands and routes."""
+"""The feature ``kubernetes``: CRI, pods and YAML."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEATURE = Feature(
     run_flags={"pod": "cli.pods.pods"},
     hooks=(
         Hook("listen", "cri.listen:listen", _serves_cri),
-        Hook("restored", "hooks:open_network", _serves_cri),
+        Hook("network_opened", "hooks:open_network", _serves_cri),
         Hook("engine_stopping", "hooks:close"),
         Hook("engine_started", "cri.listen:start", _serves_cri),
     ),

@@ -1,4 +1,4 @@
-"""The feature ``metrics``: its commands and routes."""
+"""The feature ``metrics``: ``/metrics`` and its address."""
 
 from __future__ import annotations
 

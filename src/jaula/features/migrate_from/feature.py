@@ -1,4 +1,4 @@
-"""The feature ``migrate_from``: its commands and routes."""
+"""The feature ``migrate_from``: takeover of docker and podman."""
 
 from __future__ import annotations
 

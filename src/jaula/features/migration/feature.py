@@ -1,4 +1,4 @@
-"""The feature ``migration``: its commands and routes."""
+"""The feature ``migration``: live migration."""
 
 from __future__ import annotations
 

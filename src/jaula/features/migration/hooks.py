@@ -1,4 +1,7 @@
-"""The migrations of an engine, and the hooks that open and close them. Few engines load more."""
+"""The migrations of an engine, and the hooks that open and close them.
+
+Every engine imports this module, so it imports the service itself at its first use.
+"""
 
 from __future__ import annotations
 

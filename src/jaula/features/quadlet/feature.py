@@ -1,4 +1,4 @@
-"""The feature ``quadlet``: its commands and routes."""
+"""The feature ``quadlet``: unit files of containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature ``record``: its commands and routes."""
+"""The feature ``record``: records of what containers do."""
 
 from __future__ import annotations
 

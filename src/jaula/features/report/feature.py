@@ -1,4 +1,4 @@
-"""The feature ``report``: its commands and routes."""
+"""The feature ``report``: the page of a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature ``secrets``: its commands and routes."""
+"""The feature ``secrets``: secrets and configs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The feature ``trust``: its commands and routes."""
+"""The feature ``trust``: signatures, the image policy and SBOM."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Audit: ``jaula verify``, ``jaula audit``, ``jaula check`` and ``jaula tree``."""
+"""``jaula verify`` and ``jaula tree``: the isolation in effect, read from the kernel."""

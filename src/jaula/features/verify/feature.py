@@ -1,4 +1,4 @@
-"""The feature ``verify``: its commands and routes."""
+"""The feature ``verify``: proof of the isolation, and views of it."""
 
 from __future__ import annotations
 

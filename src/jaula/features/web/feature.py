@@ -1,4 +1,4 @@
-"""The feature ``web``: its commands and routes."""
+"""The feature ``web``: the web view."""
 
 from __future__ import annotations
 

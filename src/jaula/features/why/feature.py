@@ -1,4 +1,4 @@
-"""The feature ``why``: its commands and routes."""
+"""The feature ``why``: explanations of refusals."""
 
 from __future__ import annotations
 

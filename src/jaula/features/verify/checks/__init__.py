@@ -7,8 +7,7 @@ if the kernel's state cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from jaula import feature
@@ -58,14 +57,6 @@ class Check(NamedTuple):
     rows: Callable[[AuditedContainer], Iterable[Result]]
 
 
-def _of_features() -> Iterator[Check]:
-    """Yield the checks of other features: their modules have the same two names."""
-    for each in feature.features():
-        for name in each.checks:
-            module = import_module(each.module(name))
-            yield Check(module.INFO, module.check)
-
-
 TABLE: tuple[Check, ...] = (
     Check(namespaces.INFO, namespaces.check),
     Check(hostname.INFO, hostname.check),
@@ -92,7 +83,7 @@ TABLE: tuple[Check, ...] = (
     Check(egress.INFO, egress.check),
     Check(listen.INFO, listen.check),
     Check(pod_network.INFO, pod_network.check),
-    *_of_features(),
+    *(Check(module.INFO, module.check) for module in feature.modules("checks")),
     Check(sysctls.INFO, sysctls.check),
     Check(rlimits.INFO, rlimits.check),
     Check(open_files.INFO, open_files.check),

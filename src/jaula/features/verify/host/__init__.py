@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,14 +33,6 @@ class Check(NamedTuple):
     rows: Callable[[Host], Iterable[Result]]
 
 
-def _of_features() -> Iterator[Check]:
-    """Yield the checks of other features: their modules have the same two names."""
-    for each in feature.features():
-        for name in each.host_checks:
-            module = import_module(each.module(name))
-            yield Check(module.INFO, module.check)
-
-
 TABLE: tuple[Check, ...] = (
     Check(kernel_version.INFO, kernel_version.check),
     Check(sysctls.INFO, sysctls.check),
@@ -50,7 +41,7 @@ TABLE: tuple[Check, ...] = (
     Check(cgroup_trees.INFO, cgroup_trees.check),
     Check(state_dirs.INFO, state_dirs.check),
     Check(api_socket.INFO, api_socket.check),
-    *_of_features(),
+    *(Check(module.INFO, module.check) for module in feature.modules("host_checks")),
 )
 """All checks, in the order of the report."""
 
