@@ -100,6 +100,7 @@ def lifecycle(engine: PrivateEngine, program: str) -> None:
     run("rm", "-v", name)
     run("volume", "rm", f"{name}v")
     run("system", "df")
+    assert "Total reclaimed space" in run("system", "prune", "-f")
 
 
 @pytest.mark.parametrize("removed", FEATURES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jaula.cli.client.client import Client, filters
 from jaula.cli.command import Command, Flag, Options
+from jaula.cli.errors import EngineError
 from jaula.cli.images import prune
 from jaula.cli.main import Settings
 
@@ -36,7 +37,12 @@ def run(options: Options) -> int:
     lines, freed = prune.prune_images(client, filters([*conditions, dangling]))
     total += freed
     prune.print_deleted("Deleted Images", lines)
-    lines, freed = prune.prune_build_cache(client, conditions, all_entries=everything)
+    try:
+        lines, freed = prune.prune_build_cache(client, conditions, all_entries=everything)
+    except EngineError as error:
+        if error.code != 404:
+            raise
+        lines, freed = [], 0  # an engine without the feature of builds has no cache
     total += freed
     prune.print_deleted("Deleted build cache objects", lines)
     prune.print_reclaimed(total)
